@@ -1,0 +1,1 @@
+"""What every part of finetuned shares: pydantic and the standard library, nothing else."""

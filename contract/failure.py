@@ -1,0 +1,56 @@
+"""Why a job was refused or failed, in words that its owner can act on.
+
+InputError      what the user gave cannot work: a 4xx at POST /jobs, or `failed` when only the trainer could know
+Failure         the same as a record: error.json in the run folder, and the job's row
+"""
+
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+
+class FailureReason(StrEnum):
+    RECIPE_INVALID = "recipe_invalid"
+    DATASET_NOT_FOUND = "dataset_not_found"
+    DATASET_INVALID = "dataset_invalid"
+    DATASET_CHANGED = "dataset_changed"
+    MODEL_NOT_FOUND = "model_not_found"
+    MODEL_UNSUPPORTED = "model_unsupported"
+    TARGET_MODULES_UNMATCHED = "target_modules_unmatched"
+    PRECISION_UNAVAILABLE = "precision_unavailable"
+    OUT_OF_MEMORY = "out_of_memory"
+    LOSS_NOT_FINITE = "loss_not_finite"
+    DISK_FULL = "disk_full"
+    TRAINER_KILLED = "trainer_killed"
+    TRAINER_CRASHED = "trainer_crashed"
+    WORKER_LOST = "worker_lost"
+
+    @property
+    def retry_can_help(self) -> bool:
+        """True where the same recipe may succeed on another try: the fault was the machine's, not the recipe's."""
+        return self in _INFRASTRUCTURE
+
+
+_INFRASTRUCTURE = frozenset(
+    {
+        FailureReason.DISK_FULL,
+        FailureReason.TRAINER_KILLED,
+        FailureReason.WORKER_LOST,
+    }
+)
+
+
+class Failure(BaseModel):
+    reason: FailureReason
+    message: str
+    """For the user: what was given, what is wrong with it, what would do."""
+    param: str | None = None
+    """The field of the recipe that is at fault, as a dotted path, where there is one."""
+
+
+class InputError(Exception):
+    """What the user gave cannot work."""
+
+    def __init__(self, reason: FailureReason, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.failure = Failure(reason=reason, message=message, param=param)

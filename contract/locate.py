@@ -1,0 +1,55 @@
+"""Finds the files that a recipe names, and nothing outside the folders that the operator allows."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from contract.failure import FailureReason, InputError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def locate_dataset(path: str, allowed: Sequence[Path]) -> Path:
+    """The file of examples, absolute. Raises InputError when it is absent or outside `allowed`."""
+    found = _inside(path, allowed)
+    if found is None or not found.is_file():
+        raise InputError(
+            FailureReason.DATASET_NOT_FOUND,
+            f"dataset: no file {path} on the server; looked in {', '.join(map(str, allowed))}",
+            "dataset",
+        )
+    return found
+
+
+def locate_model(model: str, models: Path, allowed: Sequence[Path]) -> Path | None:
+    """The base model's folder, absolute; None for a hub id, which only a download can check.
+
+    Raises InputError when a folder is meant and is not there, or holds no model that we load.
+    """
+    found = _inside(model, [models]) or _inside(model, allowed)
+    if found is None or not found.exists():
+        if _HUB_ID.fullmatch(model):
+            return None
+        names = sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models.is_dir() else []
+        raise InputError(
+            FailureReason.MODEL_NOT_FOUND,
+            f"model: no folder {model} on the server; models there: {', '.join(names) or '(none)'}; "
+            "a model of a hub is named org/name",
+            "model",
+        )
+    if not (found / "config.json").is_file() or not any(found.glob("*.safetensors")):
+        raise InputError(
+            FailureReason.MODEL_UNSUPPORTED,
+            f"model: {model} has no config.json with *.safetensors beside it; other weight files are not loaded",
+            "model",
+        )
+    return found
+
+
+def _inside(path: str, folders: Sequence[Path]) -> Path | None:
+    """`path` below one of `folders`, links followed; the first that exists, else None."""
+    for folder in folders:
+        found = (folder / path).resolve()
+        if found.is_relative_to(folder.resolve()) and found.exists():
+            return found
+    return None

@@ -1,0 +1,106 @@
+"""The recipe: the JSON that a user writes. Two fields are required, everything else has a default that trains well."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Dataset(Section):
+    path: Text
+    """A file of examples on the server: absolute, or relative to one of the server's allowed folders."""
+    format: Literal["auto", "messages", "alpaca"] = "auto"
+    """How a row is written; "auto" tells it by the first row's fields."""
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Digest of the file. Filled in when the job is taken; a file that has changed since is refused."""
+
+
+def _dataset_from_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Adapter(Section):
+    """LoRA (Hu et al. 2021, arXiv:2106.09685): each adapted weight W becomes W + (alpha / r) B A."""
+
+    r: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Rank of A (r x in) and B (out x r)."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the adapter's input."""
+    target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = "all-linear"
+    """Names of linear modules to adapt, such as ["q_proj", "v_proj"]; "all-linear" is every one but the output head."""
+
+
+class Batch(Section):
+    micro_batch: Count = 8
+    """Examples in one forward and backward pass on one device. They are packed in one row: nothing is padded."""
+    accumulation: Count = 1
+    """Micro-batches in one optimizer step."""
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
+    """Tokens of an example; a longer one is cut at its end."""
+
+
+class Optimizer(Section):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients are clipped to this norm; null leaves them."""
+
+
+class Schedule(Section):
+    type: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls to zero after warm-up."""
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 3
+    max_steps: Count | None = None
+    """Ends the run at this optimizer step, if it comes before the last epoch's end."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of all steps over which the learning rate rises from zero; 0.03 where warmup_steps is not given either."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_ratio is not None and self.warmup_steps is not None:
+            raise ValueError("give warmup_ratio or warmup_steps, not both")
+        return self
+
+
+class Evaluation(Section):
+    share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of the examples held out of training; 0 evaluates nothing."""
+    every_steps: Count | None = None
+    """Besides the start and the end, evaluate at every so many optimizer steps; null is at each epoch's end."""
+
+
+class Checkpointing(Section):
+    every_steps: Count | None = None
+    """Save the adapter at every so many optimizer steps; null saves the final one alone."""
+
+
+class Recipe(Section):
+    model: Text
+    """The base model: a name under the server's models folder, an allowed path, or a hub id such as "org/name"."""
+    dataset: Annotated[Dataset, BeforeValidator(_dataset_from_path, json_schema_input_type=str | Dataset)]
+    """The examples: a path, or an object with more to say."""
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
+    """For people; need not be unique."""
+    adapter: Adapter = Adapter()
+    batch: Batch = Batch()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16: base weights in bfloat16, adapter and optimizer in fp32. "auto" is bf16 where the device computes in it."""
+    evaluation: Evaluation = Evaluation()
+    checkpointing: Checkpointing = Checkpointing()
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42

@@ -1,0 +1,41 @@
+"""What database, broker and files need: read once per process from FINETUNED_* variables, fatal when wrong."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class StoreSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="FINETUNED_", frozen=True)
+
+    database_url: SecretStr
+    """postgresql+psycopg://user:password@host/name"""
+    broker_url: SecretStr
+    """redis://host:6379/0, or redis+socket:///absolute/path"""
+    home: Path
+    """Holds models/ and runs/. The API and every worker see the same folder."""
+    allowed_paths: Annotated[list[Path], NoDecode] = Field(default=[])
+    """Folders besides `home` from which a recipe may take its dataset and model; separated by ":" in the variable."""
+
+    @field_validator("allowed_paths", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part for part in value.split(":") if part] if isinstance(value, str) else value
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def datasets(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def dataset_folders(self) -> list[Path]:
+        return [self.datasets, *self.allowed_paths]
