@@ -7,6 +7,7 @@ import typing
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from contract.failure import FailureReason, InputError
@@ -18,73 +19,68 @@ def read_recipe(body: bytes | str) -> Recipe:
     try:
         return Recipe.model_validate_json(body)
     except ValidationError as error:
-        problems = _without_union_branches(error.errors(include_url=False))
-        message = "; ".join(_explain(problem) for problem in problems)
-        raise InputError(FailureReason.RECIPE_INVALID, message, _param(problems[0]) or None) from error
-
-
-def _without_union_branches(problems: list[ErrorDetails]) -> list[ErrorDetails]:
-    """One problem per field: a value that fits no branch of a union is told once, by the branch that has its shape."""
-    by_field: dict[str, ErrorDetails] = {}
-    for problem in problems:
-        field = _param(problem)
-        if field not in by_field or by_field[field]["type"] == "literal_error":
-            by_field[field] = problem
-    return list(by_field.values())
+        # A value that fits no branch of a union has a problem for each branch: the last one speaks for the field.
+        problems = {_param(problem): problem for problem in error.errors(include_url=False)}
+        message = "; ".join(_explain(param, problem) for param, problem in problems.items())
+        raise InputError(FailureReason.RECIPE_INVALID, message, next(iter(problems)) or None) from error
 
 
 def _param(problem: ErrorDetails) -> str:
-    """The dotted path of the user's field, without the names pydantic gives to the branches of a union."""
-    names: list[str] = []
-    section: Any = Recipe
-    for part in problem["loc"]:
-        if isinstance(part, int):
-            names[-1] = f"{names[-1]}[{part}]"
-        elif section is not None and (part in section.model_fields or problem["type"] == "extra_forbidden"):
-            names.append(part)
-            section = _section(section, part)
+    """The dotted path of the user's field. What pydantic adds for branches and places in a list is left out."""
+    names = [name for name, field in _walk(problem) if field is not None]
+    if problem["type"] == "extra_forbidden":
+        names.append(str(problem["loc"][-1]))
     return ".".join(names)
 
 
-def _section(section: type[BaseModel], name: str) -> type[BaseModel] | None:
-    field = section.model_fields.get(name)
-    annotation = field.annotation if field else None
+def _walk(problem: ErrorDetails) -> list[tuple[str, FieldInfo | None]]:
+    """The names on the way to the problem, each with its field where the recipe has one."""
+    section: type[BaseModel] | None = Recipe
+    walked: list[tuple[str, FieldInfo | None]] = []
+    for part in map(str, problem["loc"]):
+        field = section.model_fields.get(part) if section else None
+        walked.append((part, field))
+        section = _section(field) if field else None
+    return walked
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    annotation = field.annotation
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
 
 
-def _explain(problem: ErrorDetails) -> str:
-    field = _param(problem)
-    given = problem["input"]
+def _explain(param: str, problem: ErrorDetails) -> str:
+    given = _show(problem["input"])
     context = problem.get("ctx", {})
     match problem["type"]:
         case "json_invalid":
-            return f"the body is not JSON: {context.get('error', problem['msg'])}"
-        case "model_type" | "model_attributes_type" if not field:
-            return f"the body must be a JSON object with the recipe's fields, not {_show(given)}"
+            return f"the body is not JSON: {context['error']}"
         case "missing":
-            return f"{field}: required, but missing; {_describe(problem)}"
+            return f"{param}: required, but missing{_wanted(problem)}"
         case "extra_forbidden":
-            return f"{field}: unknown field; {_known_fields(problem)}"
+            return f"{param}: unknown field; {_known_fields(problem)}"
         case "value_error":
-            return f"{field or 'recipe'}: {context['error']}" if "error" in context else f"{field}: {problem['msg']}"
+            return f"{param}: {context['error']}"
+        case "model_type" if not param:
+            return f"the body must be a JSON object with the recipe's fields, not {given}"
+        case "model_type":
+            return f"{param}: got {given}; give a JSON object{_wanted(problem)}"
         case _:
-            return f"{field}: got {_show(given)}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            message = problem["msg"]
+            return f"{param}: got {given}; {message[0].lower()}{message[1:]}{_wanted(problem)}"
 
 
-def _describe(problem: ErrorDetails) -> str:
-    field = Recipe.model_fields.get(str(problem["loc"][0]))
-    if len(problem["loc"]) == 1 and field is not None and field.description:
-        return field.description[0].lower() + field.description[1:]
-    if problem["loc"] == ("dataset", "path"):
-        return "a file of examples on the server"
-    return "give a value"
+def _wanted(problem: ErrorDetails) -> str:
+    """The field's own description, where it has one."""
+    field = next((field for _, field in reversed(_walk(problem)) if field), None)
+    text = field.description if field else None
+    return f" ({text[0].lower()}{text[1:].removesuffix('.')})" if text else ""
 
 
 def _known_fields(problem: ErrorDetails) -> str:
-    section: type[BaseModel] | None = Recipe
-    for part in problem["loc"][:-1]:
-        section = _section(section, str(part)) if section else None
+    fields = [field for _, field in _walk(problem)[:-1] if field]
+    section = _section(fields[-1]) if fields else Recipe
     known = sorted(section.model_fields) if section else []
     close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""

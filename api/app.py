@@ -1,0 +1,31 @@
+"""Puts the API together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import errors, request_id
+from api.routes import artifacts, events, health, jobs, metrics
+from api.settings import ApiSettings
+from store.broker import make_celery
+from store.session import make_engine, make_sessions
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    engine = make_engine(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.dispose()
+
+    app = FastAPI(title="finetuned", summary="Fine-tuning jobs on your own GPUs", lifespan=lifespan)
+    app.state.settings = settings
+    app.state.sessions = make_sessions(engine)
+    app.state.broker = make_celery(settings)
+    for noun in (jobs, metrics, events, artifacts, health):
+        app.include_router(noun.router)
+    errors.install(app)
+    app.add_middleware(request_id.RequestId)
+    return app

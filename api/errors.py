@@ -1,0 +1,75 @@
+"""Every error that leaves the API, in one shape: {"error": {"code", "message", "param", "type"}}."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from contract.failure import InputError
+from store.errors import ArtifactNotFound, IllegalMove, JobNotFound
+
+log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(JobNotFound, _not_found)
+    app.add_exception_handler(ArtifactNotFound, _not_found)
+    app.add_exception_handler(IllegalMove, _illegal_move)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _answer(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"code": code, "message": message, "param": param, "type": kind}
+    return JSONResponse({"error": error}, status)
+
+
+def _input_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InputError)
+    failure = error.failure
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, failure.reason, failure.message, failure.param)
+
+
+def _not_found(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.NOT_FOUND, "not_found", str(error))
+
+
+def _illegal_move(_: Request, error: Exception) -> JSONResponse:
+    answer = _answer(HTTPStatus.CONFLICT, "illegal_state", str(error))
+    # The openai SDK repeats a POST that met a 409, unless it is told that this cannot help.
+    answer.headers["x-should-retry"] = "false"
+    return answer
+
+
+def _bad_parameter(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:])
+    message = f"{param}: got {first['input']!r}; {first['msg']}"
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", message, param)
+
+
+def _http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = status.name.lower()
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    answer = _answer(status, code, message)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    request_id = request.state.request_id
+    log.error("request %s failed", request_id, exc_info=error)
+    message = f"the service failed; its log tells of request {request_id}"
+    answer = _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message)
+    # This answer is sent outside all middleware.
+    answer.headers["x-request-id"] = request_id
+    return answer

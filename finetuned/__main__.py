@@ -1,0 +1,3 @@
+from finetuned.cli import app
+
+app(prog_name="finetuned")

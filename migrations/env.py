@@ -1,0 +1,22 @@
+"""Alembic's entry: connects with FINETUNED_DATABASE_URL and runs the steps."""
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+from migrations.settings import MigrationSettings
+from store.models import Base
+
+_LOCK = 7302251123  # any constant: two services that start at once migrate one after the other
+
+
+def run() -> None:
+    url = MigrationSettings().database_url.get_secret_value()  # type: ignore[call-arg]
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        context.configure(connection=connection, target_metadata=Base.metadata)
+        context.run_migrations()
+    engine.dispose()
+
+
+run()

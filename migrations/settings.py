@@ -1,0 +1,10 @@
+"""Where the database is: all that a migration needs to know."""
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class MigrationSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="FINETUNED_", frozen=True)
+
+    database_url: SecretStr

@@ -1,0 +1,35 @@
+"""The broker, which carries wake-ups: "a job waits, claim one". What a message says is never more than that."""
+
+from celery import Celery
+from kombu import Queue
+
+from store.settings import StoreSettings
+
+RUN_JOB = "finetuned.run_job"
+QUEUE = "finetuned.jobs"
+
+
+def make_celery(settings: StoreSettings) -> Celery:
+    app = Celery("finetuned", broker=settings.broker_url.get_secret_value())
+    app.conf.update(
+        task_queues=[Queue(QUEUE)],
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        # A wake-up is taken early and at once: a late ack starts a second copy of an hours-long task on a reconnect.
+        task_acks_late=False,
+        worker_disable_prefetch=True,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10},
+    )
+    return app
+
+
+def wake(app: Celery, job_id: str) -> None:
+    """Tells the workers that a job waits. Raises kombu.exceptions.OperationalError when the broker is away."""
+    app.send_task(RUN_JOB, args=[job_id], retry=False)
+
+
+def waiting_wakes(app: Celery) -> int:
+    """Wake-ups that no worker has taken yet."""
+    with app.connection_for_write() as connection:
+        return int(connection.default_channel.queue_declare(QUEUE).message_count)

@@ -1,0 +1,34 @@
+"""What the store refuses.
+
+StoreError
++-- JobNotFound
++-- ArtifactNotFound
++-- IllegalMove     a user asked for a state that the job cannot reach from its own
++-- StaleAttempt    a worker wrote for an attempt that is no longer its own
+"""
+
+from contract.status import JobStatus
+
+
+class StoreError(Exception):
+    pass
+
+
+class JobNotFound(StoreError):
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id}")
+
+
+class ArtifactNotFound(StoreError):
+    def __init__(self, job_id: str, name: str) -> None:
+        super().__init__(f"job {job_id} has no artifact {name}")
+
+
+class IllegalMove(StoreError):
+    def __init__(self, job_id: str, current: JobStatus, target: JobStatus) -> None:
+        super().__init__(f"job {job_id} is {current} and cannot become {target}")
+
+
+class StaleAttempt(StoreError):
+    def __init__(self, job_id: str, attempt: int) -> None:
+        super().__init__(f"attempt {attempt} at job {job_id} has ended for the service; it may write nothing more")

@@ -1,0 +1,141 @@
+"""What a running attempt tells: written in batches by its worker, read by the API."""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from contract import events
+from contract.status import JobStatus, Wish
+from store import artifacts
+from store.errors import StaleAttempt
+from store.models import Event, Job, Metric
+
+METRIC_COLUMNS = tuple(column.name for column in Metric.__table__.columns if column.name != "job_id")
+
+
+class Cursor(NamedTuple):
+    """How far a reader of a job has come: the last event and the last metric that it has."""
+
+    seq: int = 0
+    step: int = 0
+
+
+class Happening(NamedTuple):
+    cursor: Cursor
+    """After it."""
+    type: str
+    data: dict[str, Any]
+
+
+def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.Event], lease: timedelta) -> Wish | None:
+    """Writes a batch of the trainer's events, renews the lease, and brings back what the user wishes.
+
+    A step that is there already, from an attempt before, stays as it is. Raises StaleAttempt, and then writes nothing.
+    """
+    metrics = [event for event in batch if isinstance(event, events.Metric)]
+    told = [event for event in batch if not isinstance(event, events.Metric)]
+    columns: dict[str, Any] = {
+        "event_count": Job.event_count + len(told),
+        "lease_expires_at": func.now() + lease,
+    }
+    for event in told:
+        if isinstance(event, events.Started):
+            columns["total_steps"] = event.total_steps
+    mine = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
+        .values(columns)
+        .returning(Job.event_count, Job.wish)
+    ).one_or_none()
+    if mine is None:
+        raise StaleAttempt(job_id, attempt)
+    last_seq, wish = mine
+    if told:
+        session.execute(
+            insert(Event),
+            [
+                {"job_id": job_id, "seq": seq, "time": e.time, "type": e.type, "data": events.event_data(e)}
+                for seq, e in enumerate(told, start=last_seq - len(told) + 1)
+            ],
+        )
+    if metrics:
+        rows = [{"job_id": job_id, **metric.model_dump(exclude={"type"})} for metric in metrics]
+        session.execute(upsert(Metric).on_conflict_do_nothing(), rows)
+    for event in told:
+        if isinstance(event, events.Checkpoint):
+            artifacts.add_checkpoint(session, job_id, attempt, event)
+    return Wish(wish) if wish else None
+
+
+def metric_columns(
+    session: Session, job_id: str, since_step: int, limit: int, downsample: int | None
+) -> dict[str, list[Any]]:
+    """The metrics after `since_step`, the first `limit` of them, by column.
+
+    `downsample` thins them to about so many steps at even distances; the last one stays.
+    """
+    columns = [getattr(Metric, name) for name in METRIC_COLUMNS]
+    query = select(*columns).where(Metric.job_id == job_id, Metric.step > since_step).order_by(Metric.step).limit(limit)
+    if downsample is not None:
+        numbered = query.add_columns(
+            (func.row_number().over(order_by=Metric.step) - 1).label("number"),
+            func.count().over().label("count"),
+        ).subquery()
+        stride = func.greatest(1, func.ceil(func.least(numbered.c.count, limit) / float(downsample)))
+        last = func.least(numbered.c.count, limit) - 1
+        kept = func.mod(last - numbered.c.number, stride) == 0
+        query = select(*(numbered.c[name] for name in METRIC_COLUMNS)).where(kept).order_by(numbered.c.step)
+    rows = session.execute(query).all()
+    return (
+        dict(zip(METRIC_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)) if rows else _empty(METRIC_COLUMNS)
+    )
+
+
+def _empty(names: Sequence[str]) -> dict[str, list[Any]]:
+    return {name: [] for name in names}
+
+
+def evaluation_columns(session: Session, job_id: str) -> dict[str, list[Any]]:
+    rows = _evaluations(session, [job_id])
+    by_step = dict(sorted((data["step"], data["eval_loss"]) for _, data in rows))
+    return {"step": list(by_step), "eval_loss": list(by_step.values())}
+
+
+def latest(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[Metric, float | None]]:
+    """The last metric of each job that has one, and the loss of its last evaluation."""
+    metrics = select(Metric).where(Metric.job_id.in_(job_ids))
+    metrics = metrics.distinct(Metric.job_id).order_by(Metric.job_id, Metric.step.desc())
+    eval_loss = {job_id: data["eval_loss"] for job_id, data in _evaluations(session, job_ids)}
+    return {metric.job_id: (metric, eval_loss.get(metric.job_id)) for metric in session.scalars(metrics)}
+
+
+def _evaluations(session: Session, job_ids: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    query = select(Event.job_id, Event.data).where(Event.job_id.in_(job_ids), Event.type == "evaluation")
+    return [(row.job_id, row.data) for row in session.execute(query.order_by(Event.job_id, Event.seq))]
+
+
+def events_since(session: Session, job_id: str, cursor: Cursor, limit: int) -> list[Happening]:
+    """The first `limit` happenings after `cursor`, metrics and events merged by their times."""
+    told = session.scalars(
+        select(Event).where(Event.job_id == job_id, Event.seq > cursor.seq).order_by(Event.seq).limit(limit)
+    )
+    steps = session.scalars(
+        select(Metric).where(Metric.job_id == job_id, Metric.step > cursor.step).order_by(Metric.step).limit(limit)
+    )
+    happenings = []
+    # A merge, not a sort: clocks of two machines may disagree, yet neither sequence may be told out of its own order.
+    merged: Iterable[Event | Metric] = heapq.merge(told, steps, key=lambda row: row.time)
+    for row in islice(merged, limit):
+        if isinstance(row, Event):
+            cursor = cursor._replace(seq=row.seq)
+            happenings.append(Happening(cursor, row.type, {"time": row.time, **row.data}))
+        else:
+            cursor = cursor._replace(step=row.step)
+            happenings.append(Happening(cursor, "metric", {name: getattr(row, name) for name in METRIC_COLUMNS}))
+    return happenings

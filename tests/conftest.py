@@ -1,0 +1,62 @@
+"""Real servers for all tests: PostgreSQL with the migrated schema, and Valkey, each started once."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from redis import Redis
+
+from finetuned import postgres, valkey
+from store.models import Base
+from store.session import Sessions, make_sessions
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """pytest's own folders are closed to the user that PostgreSQL runs as."""
+    with tempfile.TemporaryDirectory(prefix="finetuned-tests-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def database_url(servers_folder: Path) -> Iterator[str]:
+    with postgres.running(servers_folder / "postgres") as url:
+        environment = {**os.environ, "FINETUNED_DATABASE_URL": url}
+        subprocess.run([sys.executable, "-m", "migrations"], env=environment, check=True)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(database_url, pool_size=20)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: sa.Engine) -> Sessions:
+    """The database, empty."""
+    with engine.begin() as connection:
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        connection.execute(sa.text(f"TRUNCATE {tables}"))
+    return make_sessions(engine)
+
+
+@pytest.fixture(scope="session")
+def _broker(servers_folder: Path) -> Iterator[str]:
+    with valkey.running(servers_folder / "valkey") as url:
+        yield url
+
+
+@pytest.fixture
+def broker_url(_broker: str) -> str:
+    """The broker, empty."""
+    with Redis(unix_socket_path=_broker.removeprefix("redis+socket://")) as redis:
+        redis.flushall()
+    return _broker

@@ -1,0 +1,39 @@
+"""Saves the adapter so that it is whole or absent, and reads back what it saved."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from trainer.durable import commit_folder
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def save_adapter(model: Any, folder: Path) -> int:
+    """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads, to a new folder.
+
+    `model` is the PEFT model, unwrapped. Returns the bytes written. Raises RuntimeError when what is on disk is not an
+    adapter of use.
+    """
+    folder.parent.mkdir(exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
+    model.save_pretrained(beside, save_embedding_layers=False)
+    # PEFT's model card is an empty form.
+    (beside / "README.md").unlink(missing_ok=True)
+    _check(beside / _WEIGHTS)
+    commit_folder(beside, folder)
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def _check(file: Path) -> None:
+    tensors = load_file(file)
+    if not tensors or any(tensor.numel() == 0 for tensor in tensors.values()):
+        raise RuntimeError("the saved adapter has empty tensors")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise RuntimeError("the saved adapter has numbers that are not finite")
+    if not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name or "lora_embedding_B" in name):
+        raise RuntimeError("the saved adapter changes nothing: B is zero")

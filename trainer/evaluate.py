@@ -1,0 +1,24 @@
+"""The loss on the examples that are held out of training."""
+
+from collections.abc import Sequence
+
+import torch
+
+from trainer.packing import Document, pack
+from trainer.stop import Stop
+
+
+@torch.no_grad()
+def evaluation_loss_sum(
+    model: torch.nn.Module, micro_batches: list[Sequence[Document]], device: torch.device, stop: Stop
+) -> float:
+    """Sum of token losses, in nats, over this rank's micro-batches; cut short when asked to stop."""
+    total = 0.0
+    model.eval()
+    for micro_batch in micro_batches:
+        if stop.asked:
+            break
+        if micro_batch:
+            total += model(pack(micro_batch).to(device)).item()
+    model.train()
+    return total

@@ -1,0 +1,58 @@
+"""Which examples each step takes: pure functions of the seed and the step, so that a run can go on from any step."""
+
+import functools
+import math
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+from contract.failure import FailureReason, InputError
+from contract.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@functools.lru_cache(maxsize=2)
+def perm(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+    """A permutation of 0 .. count - 1, another for each epoch."""
+    order = list(range(count))
+    random.Random(f"finetuned {seed} {epoch}").shuffle(order)
+    return tuple(order)
+
+
+def split(seed: int, count: int, share: float) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows held out, both in the file's order. Raises InputError when none is left to train on."""
+    held_out = max(1, int(count * share)) if share > 0 else 0
+    if held_out >= count:
+        raise InputError(
+            FailureReason.DATASET_INVALID,
+            f"evaluation.share: the dataset has {count} usable row; one to evaluate leaves none to train on",
+            "evaluation.share",
+        )
+    shuffled = perm(seed, -1, count)
+    return sorted(shuffled[held_out:]), sorted(shuffled[:held_out])
+
+
+def steps_per_epoch(count: int, window: int) -> int:
+    """`window` is the examples of one optimizer step, on all ranks together; an epoch's last step may have fewer."""
+    return math.ceil(count / window)
+
+
+def total_steps(recipe: Recipe, count: int, window: int) -> int:
+    """At least 1. A fraction of an epoch is rounded up to a whole step."""
+    steps = max(1, math.ceil(recipe.schedule.epochs * steps_per_epoch(count, window) - 1e-9))
+    return min(steps, recipe.schedule.max_steps or steps)
+
+
+def step_rows(seed: int, step: int, count: int, window: int) -> list[int]:
+    """The examples of optimizer step `step`, counted from 1, on all ranks together."""
+    epoch, index = divmod(step - 1, steps_per_epoch(count, window))
+    return list(perm(seed, epoch, count)[index * window : (index + 1) * window])
+
+
+def rank_share(items: Sequence[T], rank: int, world_size: int, micro_batch: int) -> list[Sequence[T]]:
+    """This rank's micro-batches. Each rank gets the same number of them, so that the ranks' collectives match;
+    a rank's last ones may be short or empty."""
+    mine = items[rank::world_size]
+    micro_batches = math.ceil(math.ceil(len(items) / world_size) / micro_batch)
+    return [mine[i * micro_batch : (i + 1) * micro_batch] for i in range(micro_batches)]

@@ -1,0 +1,67 @@
+"""A micro-batch is one row of tokens: its documents one after another, nothing padded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Document:
+    """One example as tokens."""
+
+    input_ids: list[int]
+    supervised: list[bool]
+    """Which tokens are learned, one flag per token. The first never is: nothing comes before it to tell it from."""
+
+    @property
+    def targets(self) -> int:
+        """Number of supervised tokens."""
+        return sum(self.supervised)
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads: the last one has nothing left to predict."""
+        return len(self.input_ids) - 1
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Documents of n_1, n_2, ... tokens in a row of T = n_1 + n_2 + ... tokens, with N supervised tokens."""
+
+    input_ids: torch.Tensor
+    """[1, T]"""
+    position_ids: torch.Tensor
+    """[1, T], from 0 in each document."""
+    lengths: list[int]
+    """n_1, n_2, ..."""
+    rows: torch.Tensor
+    """[N] positions in 0 .. T - 1 whose next token is supervised."""
+    targets: torch.Tensor
+    """[N] those next tokens."""
+
+    def to(self, device: torch.device) -> "Packed":
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **tensors)
+
+
+def pack(documents: Sequence[Document]) -> Packed:
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    rows: list[int] = []
+    targets: list[int] = []
+    for document in documents:
+        start = len(input_ids)
+        input_ids += document.input_ids[:-1]
+        position_ids += range(document.length)
+        for index, learned in enumerate(document.supervised):
+            if learned:
+                rows.append(start + index - 1)
+                targets.append(document.input_ids[index])
+    return Packed(
+        input_ids=torch.tensor([input_ids], dtype=torch.long),
+        position_ids=torch.tensor([position_ids], dtype=torch.long),
+        lengths=[document.length for document in documents],
+        rows=torch.tensor(rows, dtype=torch.long),
+        targets=torch.tensor(targets, dtype=torch.long),
+    )

@@ -1,0 +1,271 @@
+"""The training run, from a recipe to an adapter."""
+
+import contextlib
+import importlib.metadata
+import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from contract.events import Checkpoint, Done, Evaluation, Log, Metric, Phase, Started
+from contract.failure import FailureReason, InputError
+from contract.recipe import Recipe
+from contract.run_dir import RunDir
+from trainer.checkpoint import save_adapter
+from trainer.data import Data, load_data
+from trainer.evaluate import evaluation_loss_sum
+from trainer.model import load_model
+from trainer.optim import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
+from trainer.order import rank_share, step_rows, steps_per_epoch, total_steps
+from trainer.packing import Document, pack
+from trainer.precision import DTYPES, describe, resolve_precision
+from trainer.report import Report
+from trainer.stop import Stop
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the loop works with; nothing of it changes but the weights."""
+
+    recipe: Recipe
+    folder: RunDir
+    accelerator: Accelerator
+    report: Report
+    stop: Stop
+    data: Data
+    model: torch.nn.Module
+    """Gives the sum of token losses of a packed micro-batch; wrapped for its ranks."""
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def window(self) -> int:
+        """Examples of one optimizer step, on all ranks."""
+        batch = self.recipe.batch
+        return batch.micro_batch * batch.accumulation * self.accelerator.num_processes
+
+    @property
+    def total_steps(self) -> int:
+        return total_steps(self.recipe, len(self.data.train), self.window)
+
+
+def start_accelerator() -> Accelerator:
+    """One process per device, as torchrun's environment says; without a GPU, gloo and all the cores."""
+    on_cpu = not torch.cuda.is_available()
+    # Nothing is averaged over micro-batches or cast by Accelerate: the loss and the precision are ours.
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if on_cpu and local_ranks > 1:
+        # torchrun gives each of several ranks one thread.
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_ranks))
+    return accelerator
+
+
+def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Report, stop: Stop) -> None:
+    """Raises InputError for what only shows once model and data are read, and for a loss that is not finite."""
+    torch.manual_seed(recipe.seed)
+    precision = resolve_precision(recipe.precision, accelerator.device)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(_load_data, recipe, report)
+        began = time.perf_counter()
+        module = load_model(recipe, DTYPES[precision], accelerator.device)
+        report(Phase, name="model", seconds=time.perf_counter() - began)
+        data = loading.result()
+    model, optimizer = accelerator.prepare(module, make_optimizer(module.parameters(), recipe.optimizer))
+    run = Run(recipe, folder, accelerator, report, stop, data, model, optimizer)
+    _report_start(run, precision)
+    fit(run)
+
+
+def fit(run: Run) -> None:
+    """The loop over optimizer steps, with what comes before the first and after the last."""
+    recipe, data, report = run.recipe, run.data, run.report
+    step, last = 0, run.total_steps
+    run_loss, run_tokens = 0.0, 0
+    eval_loss = evaluate(run, step)
+    stopping = sum_over_ranks(run.accelerator, run.stop.asked)[0] > 0
+    started = time.perf_counter()
+
+    while step < last and not stopping:
+        step += 1
+        step_began = time.perf_counter()
+        rows = step_rows(recipe.seed, step, len(data.train), run.window)
+        documents = [data.train[row] for row in rows]
+        supervised = sum(document.targets for document in documents)
+        tokens = sum(document.length for document in documents)
+
+        learning_rate = recipe.optimizer.learning_rate * learning_rate_factor(recipe.schedule, step, last)
+        set_learning_rate(run.optimizer, learning_rate)
+        own_loss = backward(run, documents, supervised)
+        loss_sum, asked = sum_over_ranks(run.accelerator, own_loss, run.stop.asked)
+        stopping = asked > 0
+        loss = loss_sum / supervised
+        grad_norm = clip_gradients(run.model.parameters(), recipe.optimizer.max_grad_norm)
+        _check_finite(step, loss, grad_norm)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+
+        seconds = time.perf_counter() - step_began
+        run_loss, run_tokens = run_loss + loss_sum, run_tokens + supervised
+        if step == 1:
+            report(Phase, name="first_step", seconds=seconds)
+            started = time.perf_counter()
+        report(
+            Metric,
+            step=step,
+            epoch=step / steps_per_epoch(len(data.train), run.window),
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            tokens=tokens,
+            supervised_tokens=supervised,
+            tokens_per_second=tokens / seconds,
+            memory_bytes=peak_memory(run.accelerator.device),
+            progress=step / last,
+            eta_seconds=eta_seconds(step, last, seconds, time.perf_counter() - started),
+        )
+        if not stopping and evaluation_is_due(run, step):
+            eval_loss = evaluate(run, step) or eval_loss
+        if step < last and (stopping or is_due(step, recipe.checkpointing.every_steps)):
+            save(run, step, final=False)
+
+    if step == last:
+        save(run, step, final=True)
+    report(
+        Done,
+        step=step,
+        completed=step == last,
+        train_loss=run_loss / run_tokens if run_tokens else None,
+        eval_loss=eval_loss,
+    )
+
+
+def backward(run: Run, documents: list[Document], supervised: int) -> float:
+    """Leaves the gradients of the step's mean loss in the parameters. Returns this rank's sum of token losses.
+
+    `documents` and `supervised` are the step's, on all ranks and in all micro-batches: the mean is over all its tokens
+    alike, however they fall into micro-batches. DDP averages over ranks, hence the factor world size.
+    """
+    accelerator = run.accelerator
+    scale = accelerator.num_processes / supervised
+    micro_batches = rank_share(
+        documents, accelerator.process_index, accelerator.num_processes, run.recipe.batch.micro_batch
+    )
+    loss_sum = 0.0
+    for index, micro_batch in enumerate(micro_batches, start=1):
+        exchange = index == len(micro_batches)
+        with contextlib.nullcontext() if exchange else accelerator.no_sync(run.model):
+            loss = run.model(pack(micro_batch).to(accelerator.device))
+            accelerator.backward(loss * scale)
+        loss_sum += loss.item()
+    return loss_sum
+
+
+def evaluate(run: Run, step: int) -> float | None:
+    """Mean loss of the held-out examples. None where there are none, or when asked to stop meanwhile."""
+    documents = run.data.evaluation
+    if not documents:
+        return None
+    accelerator = run.accelerator
+    micro_batches = rank_share(
+        documents, accelerator.process_index, accelerator.num_processes, run.recipe.batch.micro_batch
+    )
+    own_sum = evaluation_loss_sum(run.model, micro_batches, accelerator.device, run.stop)
+    loss_sum, asked = sum_over_ranks(accelerator, own_sum, run.stop.asked)
+    if asked:
+        return None
+    supervised = sum(document.targets for document in documents)
+    run.report(Evaluation, step=step, eval_loss=loss_sum / supervised, supervised_tokens=supervised)
+    return loss_sum / supervised
+
+
+def save(run: Run, step: int, *, final: bool) -> None:
+    """Rank 0 saves the adapter; the others go on and wait for it in the next step."""
+    if not run.accelerator.is_main_process:
+        return
+    folder = run.folder.adapter if final else run.folder.checkpoint(step)
+    size = save_adapter(run.accelerator.unwrap_model(run.model).model, folder)
+    path = str(folder.relative_to(run.folder.path))
+    run.report(Checkpoint, step=step, path=path, bytes=size, final=final)
+
+
+def sum_over_ranks(accelerator: Accelerator, *values: float) -> list[float]:
+    """Each value summed over the ranks: all of them must call this together."""
+    tensor = torch.tensor([float(value) for value in values], dtype=torch.float64, device=accelerator.device)
+    return accelerator.reduce(tensor, "sum").tolist()
+
+
+def is_due(step: int, every_steps: int | None) -> bool:
+    return every_steps is not None and step % every_steps == 0
+
+
+def evaluation_is_due(run: Run, step: int) -> bool:
+    every = run.recipe.evaluation.every_steps or steps_per_epoch(len(run.data.train), run.window)
+    return step == run.total_steps or is_due(step, every)
+
+
+def eta_seconds(step: int, last: int, step_seconds: float, since_first: float) -> float:
+    """From the wall time since the first step, with its evaluations and checkpoints; the first step is slower."""
+    per_step = since_first / (step - 1) if step > 1 else step_seconds
+    return per_step * (last - step)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU, or resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Not getrusage: its peak is inherited from the process that launched this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def _load_data(recipe: Recipe, report: Report) -> Data:
+    began = time.perf_counter()
+    data = load_data(recipe)
+    report(Phase, name="data", seconds=time.perf_counter() - began)
+    return data
+
+
+def _report_start(run: Run, precision: str) -> None:
+    parameters = list(run.model.parameters())
+    data = run.data
+    run.report(
+        Started,
+        total_steps=run.total_steps,
+        train_examples=len(data.train),
+        eval_examples=len(data.evaluation),
+        supervised_tokens=sum(document.targets for document in data.train),
+        truncated_examples=data.truncated,
+        dropped_examples=data.dropped,
+        trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        total_parameters=sum(p.numel() for p in parameters),
+        world_size=run.accelerator.num_processes,
+        device=describe(run.accelerator.device),
+        precision=precision,
+        versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")},
+    )
+    if data.dropped:
+        run.report(
+            Log,
+            level="warning",
+            message=f"{data.dropped} examples are left out: no answer within batch.max_length = "
+            f"{run.recipe.batch.max_length} tokens",
+        )
+
+
+def _check_finite(step: int, loss: float, grad_norm: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise InputError(
+            FailureReason.LOSS_NOT_FINITE,
+            f"step {step}: the loss is {loss} and the gradient's norm {grad_norm}; lower optimizer.learning_rate, "
+            'or set precision to "fp32"',
+            "optimizer.learning_rate",
+        )

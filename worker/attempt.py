@@ -1,0 +1,158 @@
+"""One attempt at a job: lays out its run folder, trains in it, tells the store, and writes how it ended."""
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+
+from contract.events import Done, Event
+from contract.failure import Failure, InputError
+from contract.locate import locate_dataset, locate_model
+from contract.recipe import Recipe
+from contract.run_dir import RunDir
+from contract.status import JobStatus, Wish
+from store import artifacts, jobs, progress
+from store.errors import StaleAttempt
+from store.session import Sessions
+from worker import process
+from worker.outcome import Outcome, decide
+from worker.settings import WorkerSettings
+from worker.tail import Tail
+
+log = logging.getLogger(__name__)
+
+TICK = 0.2  # seconds between two looks at the events
+HEARTBEAT = 1.0  # seconds between two renewals of the lease when there is nothing to tell
+LOG_TAIL = 8_000  # bytes kept in the row
+
+
+Draining = Callable[[], bool]
+"""True once this worker is to end; its jobs go back to the queue."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    job_id: str
+    number: int
+    recipe: Recipe
+
+
+def run(sessions: Sessions, settings: WorkerSettings, attempt: Attempt, draining: Draining) -> None:
+    """Trains until the end of the job or of the lease. No database session is held meanwhile."""
+    run_dir = RunDir(settings.runs / artifacts.run_path(attempt.job_id, attempt.number))
+    try:
+        try:
+            _lay_out(run_dir, settings, attempt.recipe)
+            outcome = _train(sessions, settings, attempt, run_dir, draining)
+        except InputError as error:
+            outcome = Outcome(JobStatus.FAILED, error.failure)
+        _finish(sessions, attempt, run_dir, outcome)
+    except StaleAttempt as stale:
+        log.warning("%s", stale)
+
+
+def _lay_out(run_dir: RunDir, settings: WorkerSettings, recipe: Recipe) -> None:
+    """Writes the recipe with its model and dataset as this machine has them. Raises InputError when they have gone."""
+    model = locate_model(recipe.model, settings.models, settings.allowed_paths)
+    dataset = locate_dataset(recipe.dataset.path, settings.dataset_folders)
+    resolved = recipe.model_copy(
+        update={
+            "model": str(model) if model else recipe.model,
+            "dataset": recipe.dataset.model_copy(update={"path": str(dataset)}),
+        }
+    )
+    run_dir.path.mkdir(parents=True)
+    run_dir.recipe.write_text(resolved.model_dump_json(indent=2))
+
+
+def _train(
+    sessions: Sessions, settings: WorkerSettings, attempt: Attempt, run_dir: RunDir, draining: Draining
+) -> Outcome:
+    """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
+    trainer = process.start([*settings.trainer, str(run_dir.path)], run_dir.path, run_dir.log, settings.grace)
+    try:
+        done, wish = _follow(sessions, settings.lease, attempt, trainer, Tail(run_dir.events), draining)
+    finally:
+        trainer.terminate()
+        exit_code = trainer.wait()
+    return decide(exit_code, done, _error(run_dir), wish, _log_tail(run_dir))
+
+
+def _follow(
+    sessions: Sessions,
+    lease: timedelta,
+    attempt: Attempt,
+    trainer: subprocess.Popen[bytes],
+    tail: Tail,
+    draining: Draining,
+) -> tuple[Done | None, Wish | None]:
+    """Tells the store of the trainer, and the trainer of its owner's wish, until it has ended and all is told."""
+    untold: list[Event] = []
+    done: Done | None = None
+    wish: Wish | None = None
+    asked_to_stop = False
+    next_beat = time.monotonic()
+    while True:
+        ended = trainer.poll() is not None
+        new = tail.read()
+        untold += new
+        done = next((event for event in new if isinstance(event, Done)), done)
+        if untold or ended or time.monotonic() >= next_beat:
+            try:
+                with sessions.begin() as session:
+                    wish = progress.record(session, attempt.job_id, attempt.number, untold, lease)
+                untold.clear()
+                next_beat = time.monotonic() + HEARTBEAT
+            except OperationalError as error:
+                log.warning("job %s: the database is away, its events wait: %s", attempt.job_id, error)
+        if ended and not new and not untold:
+            return done, wish
+        if not asked_to_stop and (wish == Wish.CANCEL or draining()):
+            trainer.terminate()
+            asked_to_stop = True
+        time.sleep(TICK)
+
+
+def _finish(sessions: Sessions, attempt: Attempt, run_dir: RunDir, outcome: Outcome) -> None:
+    """Writes how it ended, however long the database is away. Raises StaleAttempt."""
+    while True:
+        try:
+            with sessions.begin() as session:
+                if run_dir.log.exists():
+                    size = run_dir.log.stat().st_size
+                    artifacts.add_log(session, attempt.job_id, attempt.number, Path(run_dir.log.name), size)
+                jobs.finish(
+                    session, attempt.job_id, attempt.number, outcome.status, outcome.failure, _log_tail(run_dir)
+                )
+            return
+        except OperationalError as error:
+            log.warning("job %s: the database is away, its end waits: %s", attempt.job_id, error)
+            time.sleep(HEARTBEAT)
+
+
+def _error(run_dir: RunDir) -> Failure | None:
+    """What the trainer wrote of its failure; None where it wrote nothing, or was killed while it did."""
+    try:
+        return Failure.model_validate_json(run_dir.error.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        log.warning("%s is torn: %s", run_dir.error, error)
+        return None
+
+
+def _log_tail(run_dir: RunDir) -> str:
+    try:
+        with run_dir.log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL))
+            # PostgreSQL's text holds no NUL.
+            return file.read().decode(errors="replace").replace("\0", "\ufffd")
+    except FileNotFoundError:
+        return ""

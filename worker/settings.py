@@ -1,0 +1,39 @@
+"""What a worker needs to know, read once from FINETUNED_* variables."""
+
+import shlex
+import sys
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from store.settings import StoreSettings
+
+
+class WorkerSettings(StoreSettings):
+    slots: Annotated[int, Field(ge=1)] = 1
+    """Jobs that run at once on this worker."""
+    lease: timedelta = timedelta(seconds=10)
+    """A job whose worker has not been heard of for so long is taken from it."""
+    grace: timedelta = timedelta(seconds=45)
+    """From asking a trainer to stop until it is killed. More than torchrun's own 30 s, in which its ranks save."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """Attempts at a job that lose their worker before the job fails."""
+    trainer: Annotated[list[str], NoDecode] = Field(
+        default=[
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=1",
+            "-m",
+            "trainer",
+        ]
+    )
+    """The command that trains the run folder named after it."""
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return shlex.split(value) if isinstance(value, str) else value
