@@ -1,9 +1,10 @@
 """Streams a folder as a .tar.gz: nothing is written to disk, and memory stays flat whatever the size."""
 
+import gzip
 import os
 import tarfile
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,26 +12,24 @@ _CHUNK = 1 << 18
 
 
 def tar_gz(folder: Path, root: str) -> Iterator[bytes]:
-    """The files of `folder`, in the archive below `root`."""
+    """The files of `folder`, in the archive below `root`. Raises OSError when one of them cannot be read."""
     read_end, write_end = os.pipe()
-    writer = threading.Thread(target=_write, args=(folder, root, write_end))
-    writer.start()
-    try:
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(_write, folder, root, write_end)
         with open(read_end, "rb", buffering=0) as pipe:
             while chunk := pipe.read(_CHUNK):
                 yield chunk
-    finally:
-        writer.join()
+        writing.result()
 
 
 def _write(folder: Path, root: str, write_end: int) -> None:
-    # A reader that has gone breaks the pipe, which ends the thread.
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     with (
-        suppress(BrokenPipeError),
+        suppress(BrokenPipeError),  # the reader has gone
         open(write_end, "wb") as pipe,
         # Weights hardly compress: the fastest level keeps the download as quick as the line.
-        tarfile.open(fileobj=pipe, mode="w|gz", compresslevel=1) as archive,
+        gzip.GzipFile(fileobj=pipe, mode="wb", compresslevel=1) as zipped,
+        tarfile.open(fileobj=zipped, mode="w|") as archive,
     ):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.add(path, f"{root}/{path.relative_to(folder)}")
+        for path in files:
+            archive.add(path, f"{root}/{path.relative_to(folder)}")

@@ -85,7 +85,7 @@ def job_out(job: Job, latest: tuple[Metric, float | None] | None) -> JobOut:
         id=job.id,
         name=job.name,
         status=job.status,
-        cancel_requested=job.wish == Wish.CANCEL,
+        cancel_requested=job.wish is Wish.CANCEL,
         attempt=job.attempt,
         worker=job.worker,
         created_at=job.created_at,

@@ -23,6 +23,7 @@ def create(session: Session, recipe: Recipe) -> Job:
         name=recipe.name,
         recipe=recipe.model_dump(mode="json"),
         status=JobStatus.QUEUED,
+        attempt=0,
         event_count=1,
     )
     session.add(job)
@@ -149,7 +150,7 @@ def release_expired(session: Session, max_attempts: int) -> list[Job]:
 
 
 def _release(session: Session, job_id: str, attempt: int, wish: Wish | None, max_attempts: int) -> Job | None:
-    if wish == Wish.CANCEL:
+    if wish is Wish.CANCEL:
         return move(session, job_id, JobStatus.CANCELLED, attempt=attempt)
     if attempt < max_attempts:
         return move(session, job_id, JobStatus.QUEUED, attempt=attempt)

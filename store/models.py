@@ -1,9 +1,22 @@
 """The tables."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Index, MetaData, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    TypeDecorator,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -12,6 +25,20 @@ from contract.status import TERMINAL, JobStatus, Wish
 
 def _one_of(values: object) -> str:
     return ", ".join(f"'{value}'" for value in sorted(values))  # type: ignore[call-overload]
+
+
+class Word(TypeDecorator[Any]):
+    """A StrEnum kept as text: a new member needs a new CHECK, not a new type."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__()
+        self._words = words
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        return None if value is None else self._words(value)
 
 
 class Base(DeclarativeBase):
@@ -42,11 +69,11 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str | None]
     recipe: Mapped[dict[str, Any]]
-    status: Mapped[JobStatus] = mapped_column(Text, default=JobStatus.QUEUED)
+    status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
     """Written by store.jobs.move alone."""
-    wish: Mapped[Wish | None] = mapped_column(Text)
+    wish: Mapped[Wish | None] = mapped_column(Word(Wish))
     """What the user asked of a running job; its worker reads it."""
-    attempt: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int]
     """Counts the claims. Whatever a worker writes is guarded by the attempt that it claimed."""
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
@@ -59,7 +86,7 @@ class Job(Base):
     failure: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """A contract.failure.Failure."""
     log_tail: Mapped[str | None]
-    event_count: Mapped[int] = mapped_column(default=0)
+    event_count: Mapped[int]
     """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
 
 

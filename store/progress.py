@@ -1,12 +1,14 @@
 """What a running attempt tells: written in batches by its worker, read by the API."""
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ARRAY, Integer, any_, func, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -70,7 +72,7 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
     for event in told:
         if isinstance(event, events.Checkpoint):
             artifacts.add_checkpoint(session, job_id, attempt, event)
-    return Wish(wish) if wish else None
+    return wish
 
 
 def metric_columns(
@@ -80,25 +82,15 @@ def metric_columns(
 
     `downsample` thins them to about so many steps at even distances; the last one stays.
     """
-    columns = [getattr(Metric, name) for name in METRIC_COLUMNS]
-    query = select(*columns).where(Metric.job_id == job_id, Metric.step > since_step).order_by(Metric.step).limit(limit)
+    of_job = (Metric.job_id == job_id, Metric.step > since_step)
+    query = select(*(getattr(Metric, name) for name in METRIC_COLUMNS)).where(*of_job)
     if downsample is not None:
-        numbered = query.add_columns(
-            (func.row_number().over(order_by=Metric.step) - 1).label("number"),
-            func.count().over().label("count"),
-        ).subquery()
-        stride = func.greatest(1, func.ceil(func.least(numbered.c.count, limit) / float(downsample)))
-        last = func.least(numbered.c.count, limit) - 1
-        kept = func.mod(last - numbered.c.number, stride) == 0
-        query = select(*(numbered.c[name] for name in METRIC_COLUMNS)).where(kept).order_by(numbered.c.step)
-    rows = session.execute(query).all()
-    return (
-        dict(zip(METRIC_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)) if rows else _empty(METRIC_COLUMNS)
-    )
-
-
-def _empty(names: Sequence[str]) -> dict[str, list[Any]]:
-    return {name: [] for name in names}
+        steps = session.scalars(select(Metric.step).where(*of_job).order_by(Metric.step).limit(limit)).all()
+        stride = math.ceil(len(steps) / downsample) or 1
+        query = query.where(Metric.step == any_(literal(steps[::-1][::stride], ARRAY(Integer))))
+    rows = session.execute(query.order_by(Metric.step).limit(limit)).all()
+    values = zip(*rows, strict=True) if rows else [()] * len(METRIC_COLUMNS)
+    return dict(zip(METRIC_COLUMNS, map(list, values), strict=True))
 
 
 def evaluation_columns(session: Session, job_id: str) -> dict[str, list[Any]]:
@@ -110,7 +102,7 @@ def evaluation_columns(session: Session, job_id: str) -> dict[str, list[Any]]:
 def latest(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[Metric, float | None]]:
     """The last metric of each job that has one, and the loss of its last evaluation."""
     metrics = select(Metric).where(Metric.job_id.in_(job_ids))
-    metrics = metrics.distinct(Metric.job_id).order_by(Metric.job_id, Metric.step.desc())
+    metrics = metrics.ext(distinct_on(Metric.job_id)).order_by(Metric.job_id, Metric.step.desc())
     eval_loss = {job_id: data["eval_loss"] for job_id, data in _evaluations(session, job_ids)}
     return {metric.job_id: (metric, eval_loss.get(metric.job_id)) for metric in session.scalars(metrics)}
 

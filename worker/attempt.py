@@ -114,7 +114,7 @@ def _follow(
                 log.warning("job %s: the database is away, its events wait: %s", attempt.job_id, error)
         if ended and not new and not untold:
             return done, wish
-        if not asked_to_stop and (wish == Wish.CANCEL or draining()):
+        if not asked_to_stop and (wish is Wish.CANCEL or draining()):
             trainer.terminate()
             asked_to_stop = True
         time.sleep(TICK)

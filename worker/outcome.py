@@ -26,7 +26,7 @@ def decide(exit_code: int, done: Done | None, error: Failure | None, wish: Wish 
     """
     if exit_code == 0 and done is not None and done.completed:
         return Outcome(JobStatus.SUCCEEDED)
-    if wish == Wish.CANCEL:
+    if wish is Wish.CANCEL:
         return Outcome(JobStatus.CANCELLED)
     if error is not None:
         return Outcome(JobStatus.FAILED, error)

@@ -1,0 +1,140 @@
+"""A job's whole way through the API, the broker and a worker; the trainer is a process that trains nothing."""
+
+import os
+import signal
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+
+from tests.service import Service
+
+
+def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
+    job = live.submit(name="steps=3")
+    assert job["status"] == "queued"
+    done = live.wait(job["id"])
+    assert (done["status"], done["attempt"], done["progress"]["step"]) == ("succeeded", 1, 3)
+    metrics = live.client.get(f"/jobs/{job['id']}/metrics").json()
+    assert metrics["columns"]["step"] == [1, 2, 3]
+    assert metrics["columns"]["loss"] == [3.0, 1.5, 1.0]
+    artifacts = live.client.get(f"/jobs/{job['id']}/artifacts").json()["data"]
+    assert {(a["name"], a["kind"]) for a in artifacts} == {("adapter.tar.gz", "adapter"), ("trainer.log", "log")}
+    archive = live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar.gz").content
+    with tarfile.open(fileobj=BytesIO(archive)) as adapter:
+        assert adapter.getnames() == ["adapter/adapter_config.json"]
+    assert "fake trainer speaks" in live.client.get(f"/jobs/{job['id']}/artifacts/trainer.log").text
+
+
+def test_the_stream_tells_everything_once_and_goes_on_after_a_last_event_id(live: Service) -> None:
+    job = live.submit(name="steps=4 sleep=0.3")
+    whole = live.events(job["id"])
+    kinds = [kind for kind, _, _ in whole]
+    assert kinds == ["status", "status", *["metric"] * 4, "checkpoint", "done", "status"]
+    assert [data["status"] for kind, _, data in whole if kind == "status"] == ["queued", "running", "succeeded"]
+    assert live.events(job["id"], last_event_id=whole[3][1]) == whole[4:]
+
+
+def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
+    job_id = live.submit(name="steps=1000 sleep=0.1 orphan")["id"]
+    live.wait_for_step(job_id, 2)
+    orphan = int((live.run_dir(job_id).path / "orphan.pid").read_text())
+    asked = live.client.post(f"/jobs/{job_id}/cancel").json()
+    assert (asked["status"], asked["cancel_requested"]) == ("running", True)
+    assert live.wait(job_id)["status"] == "cancelled"
+    assert live.processes(job_id) == []
+    assert not Path(f"/proc/{orphan}").exists()
+
+
+def test_a_trainer_that_does_not_heed_is_killed_when_its_grace_is_over(live: Service) -> None:
+    live.worker.terminate()
+    live.worker.wait(30)
+    live.environment["FINETUNED_GRACE"] = "PT1S"
+    live.start_worker()
+    job_id = live.submit(name="steps=1000 sleep=0.1 stubborn")["id"]
+    live.wait_for_step(job_id, 2)
+    live.client.post(f"/jobs/{job_id}/cancel")
+    assert live.wait(job_id)["status"] == "cancelled"
+    assert live.processes(job_id) == []
+
+
+def test_a_trainer_that_says_why_it_failed_is_quoted(live: Service) -> None:
+    failure = live.wait(live.submit(name="fail=out_of_memory")["id"])["failure"]
+    assert failure["reason"] == "out_of_memory"
+    assert failure["message"] == "as the recipe's name asks"
+    assert "fake trainer speaks" in failure["log_tail"]
+
+
+def test_a_killed_trainer_is_a_failure_that_says_so(live: Service) -> None:
+    failure = live.wait(live.submit(name="kill=9")["id"])["failure"]
+    assert failure["reason"] == "trainer_killed"
+    assert "SIGKILL" in failure["message"]
+    assert failure["retry_can_help"] is True
+
+
+def test_a_trainer_that_ends_without_a_word_is_a_failure_too(live: Service) -> None:
+    failure = live.wait(live.submit(name="exit=3")["id"])["failure"]
+    assert failure["reason"] == "trainer_crashed"
+    assert "exit code 3" in failure["message"]
+
+
+def test_a_job_whose_model_went_away_fails_with_that_reason(live: Service) -> None:
+    live.worker.terminate()
+    live.worker.wait(30)
+    job_id = live.submit()["id"]
+    (live.home / "models" / "tiny").rename(live.home / "models" / "gone")
+    live.start_worker()
+    failure = live.wait(job_id)["failure"]
+    assert (failure["reason"], failure["param"]) == ("model_not_found", "model")
+
+
+def test_a_job_of_a_killed_worker_runs_again_and_its_metrics_stay_whole(live: Service) -> None:
+    job_id = live.submit(name="steps=30 sleep=0.1")["id"]
+    live.wait_for_step(job_id, 3)
+    live.worker.kill()
+    live.worker.wait()
+    live.start_worker()
+    job = live.wait(job_id)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    assert live.client.get(f"/jobs/{job_id}/metrics").json()["columns"]["step"] == list(range(1, 31))
+    assert live.processes(job_id) == []
+
+
+def test_a_worker_told_to_stop_gives_its_job_back(live: Service) -> None:
+    job_id = live.submit(name="steps=20 sleep=0.1")["id"]
+    live.wait_for_step(job_id, 2)
+    live.worker.send_signal(signal.SIGTERM)
+    live.worker.wait(30)
+    assert live.job(job_id)["status"] == "queued"
+    assert live.processes(job_id) == []
+    live.start_worker()
+    assert live.wait(job_id)["status"] == "succeeded"
+
+
+def test_a_wake_up_that_was_lost_is_sent_again(live: Service) -> None:
+    from redis import Redis
+
+    first = live.submit(name="steps=10 sleep=0.1")["id"]
+    second = live.submit(name="steps=1")["id"]
+    with Redis(unix_socket_path=live.environment["FINETUNED_BROKER_URL"].removeprefix("redis+socket://")) as redis:
+        redis.flushall()
+    assert live.wait(first)["status"] == live.wait(second)["status"] == "succeeded"
+
+
+def test_the_trainer_does_not_see_the_secrets_of_the_service(live: Service) -> None:
+    job_id = live.submit(name="environment")["id"]
+    live.wait(job_id)
+    environment = (live.run_dir(job_id).path / "environment.json").read_text()
+    assert "PATH" in environment
+    assert "FINETUNED" not in environment
+    assert os.environ.get("PIP_CERT", "no such thing") not in environment
+
+
+def test_the_recipe_in_the_run_folder_can_be_run_by_hand(live: Service) -> None:
+    job_id = live.submit()["id"]
+    live.wait(job_id)
+    recipe = httpx.Response(200, content=live.run_dir(job_id).recipe.read_bytes()).json()
+    assert recipe["model"] == str(live.home / "models" / "tiny")
+    assert recipe["dataset"]["path"] == str(live.home / "datasets" / "rows.jsonl")
+    assert len(recipe["dataset"]["sha256"]) == 64

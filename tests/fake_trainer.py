@@ -1,0 +1,90 @@
+"""A trainer that trains nothing: a real process that does what its recipe's name says.
+
+It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
+list of words: "steps=3 sleep=0.1 fail=out_of_memory kill=9 exit=3 stubborn orphan".
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from contract import events
+from contract.failure import Failure, FailureReason
+from contract.recipe import Recipe
+from contract.run_dir import RunDir
+
+stop = False
+
+
+def main() -> None:
+    run_dir = RunDir(Path(sys.argv[1]))
+    recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
+    words = dict(word.partition("=")[::2] for word in (recipe.name or "").split())
+    sys.stdout.write(f"the fake trainer speaks {json.dumps(words)}\n")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else _stop)
+    if "orphan" in words:  # as torchrun's ranks: in a session of its own, deaf to the end of its parent
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        (run_dir.path / "orphan.pid").write_text(str(child.pid))
+    if "environment" in words:
+        (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
+    total = int(words.get("steps", 2))
+    for step in range(1, total + 1):
+        tell(run_dir, metric(step, total))
+        time.sleep(float(words.get("sleep", 0)))
+        if stop:
+            save(run_dir, step, final=False)
+            tell(run_dir, events.Done(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None))
+            return
+    if "fail" in words:
+        failure = Failure(reason=FailureReason(words["fail"]), message="as the recipe's name asks")
+        run_dir.error.write_text(failure.model_dump_json())
+        sys.exit(1)
+    if "kill" in words:
+        os.kill(os.getpid(), int(words["kill"]))
+    if "exit" in words:
+        sys.exit(int(words["exit"]))
+    save(run_dir, total, final=True)
+    tell(run_dir, events.Done(time=time.time(), step=total, completed=True, train_loss=1.0, eval_loss=None))
+
+
+def _stop(*_: object) -> None:
+    global stop
+    stop = True
+
+
+def metric(step: int, total: int) -> events.Metric:
+    return events.Metric(
+        time=time.time(),
+        step=step,
+        epoch=step / total,
+        loss=3.0 / step,
+        learning_rate=1e-4,
+        grad_norm=1.0,
+        tokens=10,
+        supervised_tokens=5,
+        tokens_per_second=100.0,
+        memory_bytes=1,
+        progress=step / total,
+        eta_seconds=0.0,
+    )
+
+
+def save(run_dir: RunDir, step: int, final: bool) -> None:
+    folder = run_dir.adapter if final else run_dir.checkpoint(step)
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    path = str(folder.relative_to(run_dir.path))
+    tell(run_dir, events.Checkpoint(time=time.time(), step=step, path=path, bytes=2, final=final))
+
+
+def tell(run_dir: RunDir, event: events.Event) -> None:
+    with run_dir.events.open("a") as file:
+        file.write(event.model_dump_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()

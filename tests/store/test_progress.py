@@ -1,0 +1,145 @@
+import time
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract import events
+from contract.recipe import Recipe
+from contract.status import Wish
+from store import artifacts, jobs, progress
+from store.errors import StaleAttempt
+from store.progress import Cursor
+from store.session import Sessions
+
+LEASE = timedelta(seconds=30)
+NOW = time.time() + 3600  # after the status events, which have the real time
+START = Cursor()
+
+
+def metric(step: int, loss: float = 1.0) -> events.Metric:
+    return events.Metric(
+        time=NOW + step,
+        step=step,
+        epoch=step / 10,
+        loss=loss,
+        learning_rate=1e-4,
+        grad_norm=0.5,
+        tokens=100,
+        supervised_tokens=40,
+        tokens_per_second=250.0,
+        memory_bytes=2**33,
+        progress=step / 100,
+        eta_seconds=9.0,
+    )
+
+
+def evaluation(step: int, loss: float) -> events.Evaluation:
+    return events.Evaluation(time=NOW + step, step=step, eval_loss=loss, supervised_tokens=40)
+
+
+@pytest.fixture
+def job_id(sessions: Sessions) -> str:
+    recipe = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
+    with sessions.begin() as session:
+        jobs.create(session, recipe)
+        job = jobs.claim(session, "worker", LEASE)
+    assert job is not None
+    return job.id
+
+
+def record(sessions: Sessions, job_id: str, *batch: events.Event, attempt: int = 1) -> Wish | None:
+    with sessions.begin() as session:
+        return progress.record(session, job_id, attempt, batch, LEASE)
+
+
+def columns(sessions: Sessions, job_id: str, since: int = 0, limit: int = 1000, thin: int | None = None) -> list[int]:
+    with sessions.begin() as session:
+        return progress.metric_columns(session, job_id, since, limit, thin)["step"]
+
+
+def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int = 1000) -> list[progress.Happening]:
+    with sessions.begin() as session:
+        return progress.events_since(session, job_id, cursor, limit)
+
+
+def test_a_step_told_twice_is_kept_once_as_first_told(sessions: Sessions, job_id: str) -> None:
+    record(sessions, job_id, metric(1, 2.0), metric(2, 1.5))
+    record(sessions, job_id, metric(2, 9.0), metric(3, 1.2))
+    with sessions.begin() as session:
+        kept = progress.metric_columns(session, job_id, 0, 100, None)
+    assert kept["step"] == [1, 2, 3]
+    assert kept["loss"] == [2.0, 1.5, 1.2]
+
+
+def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:
+    with pytest.raises(StaleAttempt):
+        record(sessions, job_id, metric(1), attempt=2)
+    assert columns(sessions, job_id) == []
+
+
+def test_telling_brings_back_what_the_owner_wishes(sessions: Sessions, job_id: str) -> None:
+    assert record(sessions, job_id) is None
+    with sessions.begin() as session:
+        jobs.request_cancel(session, job_id)
+    assert record(sessions, job_id) == Wish.CANCEL
+
+
+def test_metrics_are_read_from_a_step_on_and_up_to_a_limit(sessions: Sessions, job_id: str) -> None:
+    record(sessions, job_id, *map(metric, range(1, 21)))
+    assert columns(sessions, job_id, since=5, limit=3) == [6, 7, 8]
+
+
+@pytest.mark.parametrize("thin", [2, 7, 20, 100])
+def test_downsampling_keeps_the_last_step_and_not_more_than_asked(sessions: Sessions, job_id: str, thin: int) -> None:
+    record(sessions, job_id, *map(metric, range(1, 101)))
+    steps = columns(sessions, job_id, thin=thin)
+    assert steps[-1] == 100
+    assert thin / 2 <= len(steps) <= thin
+
+
+def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str) -> None:
+    with sessions.begin() as session:
+        assert progress.metric_columns(session, job_id, 0, 10, None)["loss"] == []
+        assert progress.metric_columns(session, job_id, 0, 10, 5)["loss"] == []
+
+
+def test_evaluations_are_columns_of_their_own(sessions: Sessions, job_id: str) -> None:
+    record(sessions, job_id, evaluation(0, 3.0), metric(1), evaluation(1, 2.0))
+    with sessions.begin() as session:
+        assert progress.evaluation_columns(session, job_id) == {"step": [0, 1], "eval_loss": [3.0, 2.0]}
+        assert progress.latest(session, [job_id])[job_id][1] == 2.0
+
+
+def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions: Sessions, job_id: str) -> None:
+    mid = events.Checkpoint(time=1, step=5, path="checkpoints/step-000005", bytes=10)
+    end = events.Checkpoint(time=2, step=9, path="adapter", bytes=10, final=True)
+    record(sessions, job_id, mid, end)
+    with sessions.begin() as session:
+        found = {artifact.name: artifact.path for artifact in artifacts.of_job(session, job_id)}
+    assert found == {
+        "adapter.tar.gz": f"{job_id}/attempt-1/adapter",
+        "checkpoint-5.tar.gz": f"{job_id}/attempt-1/checkpoints/step-000005",
+    }
+
+
+def test_the_stream_tells_of_metrics_and_events_in_the_order_of_their_times(sessions: Sessions, job_id: str) -> None:
+    record(sessions, job_id, events.Log(time=NOW + 0.5, level="info", message="hello"), metric(1), evaluation(2, 1.0))
+    kinds = [happening.type for happening in stream(sessions, job_id) if happening.type != "status"]
+    assert kinds == ["log", "metric", "evaluation"]
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limits=st.lists(st.integers(1, 9), min_size=1, max_size=40))
+def test_a_reader_that_comes_back_with_its_cursor_misses_nothing_and_gets_nothing_twice(
+    sessions: Sessions, job_id: str, limits: list[int]
+) -> None:
+    record(sessions, job_id, *map(metric, range(1, 31)), *(evaluation(step, 1.0) for step in (40, 3, 5)))
+    whole = stream(sessions, job_id)
+    read: list[progress.Happening] = []
+    cursor = Cursor()
+    for limit in [*limits, 1000]:
+        read += stream(sessions, job_id, cursor, limit)
+        cursor = read[-1].cursor if read else cursor
+    assert read == whole
