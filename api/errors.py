@@ -6,6 +6,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from contract.failure import InputError
@@ -21,6 +22,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(IllegalMove, _illegal_move)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(OperationalError, _database_away)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -62,6 +64,14 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
     message = f"{request.method} {request.url.path}: {error.detail}"
     answer = _answer(status, code, message)
     answer.headers.update(error.headers or {})
+    return answer
+
+
+def _database_away(_: Request, error: Exception) -> JSONResponse:
+    log.error("the database is away: %s", error)
+    message = "the database does not answer; try again in a few seconds"
+    answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", message)
+    answer.headers["retry-after"] = "2"
     return answer
 
 

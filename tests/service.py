@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -72,8 +71,12 @@ class Service:
         ]
         return [(block["event"], block["id"], json.loads(block["data"])) for block in parsed if block]
 
-    def start_worker(self) -> None:
-        self.worker = start("worker", self.environment, self.home)
+    def stop_worker(self) -> None:
+        self.worker.terminate()
+        self.worker.wait(60)
+
+    def start_worker(self, **settings: str) -> None:
+        self.worker = start("worker", {**self.environment, **settings}, self.home)
 
     def processes(self, job_id: str) -> list[int]:
         """Those that have the job's run folder in their command line."""
@@ -108,7 +111,7 @@ def running(home: Path, database_url: str, broker_url: str, **settings: str) -> 
             yield service
         finally:
             for process in (api, service.worker):
-                process.send_signal(signal.SIGTERM)
+                process.terminate()
             for process in (api, service.worker):
                 process.wait(60)
 

@@ -1,13 +1,14 @@
 """A job's whole way through the API, the broker and a worker; the trainer is a process that trains nothing."""
 
 import os
-import signal
+import shutil
 import tarfile
 from io import BytesIO
 from pathlib import Path
 
 import httpx
 
+from tests.files import write_model
 from tests.service import Service
 
 
@@ -48,10 +49,8 @@ def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
 
 
 def test_a_trainer_that_does_not_heed_is_killed_when_its_grace_is_over(live: Service) -> None:
-    live.worker.terminate()
-    live.worker.wait(30)
-    live.environment["FINETUNED_GRACE"] = "PT1S"
-    live.start_worker()
+    live.stop_worker()
+    live.start_worker(FINETUNED_GRACE="PT1S")
     job_id = live.submit(name="steps=1000 sleep=0.1 stubborn")["id"]
     live.wait_for_step(job_id, 2)
     live.client.post(f"/jobs/{job_id}/cancel")
@@ -80,10 +79,10 @@ def test_a_trainer_that_ends_without_a_word_is_a_failure_too(live: Service) -> N
 
 
 def test_a_job_whose_model_went_away_fails_with_that_reason(live: Service) -> None:
-    live.worker.terminate()
-    live.worker.wait(30)
-    job_id = live.submit()["id"]
-    (live.home / "models" / "tiny").rename(live.home / "models" / "gone")
+    live.stop_worker()
+    write_model(live.home / "models" / "fleeting")
+    job_id = live.submit(model="fleeting")["id"]
+    shutil.rmtree(live.home / "models" / "fleeting")
     live.start_worker()
     failure = live.wait(job_id)["failure"]
     assert (failure["reason"], failure["param"]) == ("model_not_found", "model")
@@ -104,8 +103,7 @@ def test_a_job_of_a_killed_worker_runs_again_and_its_metrics_stay_whole(live: Se
 def test_a_worker_told_to_stop_gives_its_job_back(live: Service) -> None:
     job_id = live.submit(name="steps=20 sleep=0.1")["id"]
     live.wait_for_step(job_id, 2)
-    live.worker.send_signal(signal.SIGTERM)
-    live.worker.wait(30)
+    live.stop_worker()
     assert live.job(job_id)["status"] == "queued"
     assert live.processes(job_id) == []
     live.start_worker()

@@ -1,0 +1,30 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.settings import ApiSettings
+from store.session import Sessions
+from tests.files import write_dataset, write_model
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    write_model(tmp_path / "models" / "tiny")
+    write_dataset(tmp_path / "datasets" / "rows.jsonl")
+    return tmp_path
+
+
+@pytest.fixture
+def settings(home: Path, database_url: str, broker_url: str) -> ApiSettings:
+    return ApiSettings(database_url=SecretStr(database_url), broker_url=SecretStr(broker_url), home=home)
+
+
+@pytest.fixture
+def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
+    """The API on the real database and broker; no worker takes its jobs."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client

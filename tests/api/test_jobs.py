@@ -1,0 +1,160 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.settings import ApiSettings
+from store.session import Sessions
+from tests.files import ROW, write_dataset
+
+RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
+
+
+def post(client: TestClient, **recipe: Any) -> dict[str, Any]:
+    answer = client.post("/jobs", json={**RECIPE, **recipe})
+    assert answer.status_code == 201, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def refused(client: TestClient, status: int, code: str, **recipe: Any) -> dict[str, Any]:
+    answer = client.post("/jobs", json={**RECIPE, **recipe})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert set(error) == {"code", "message", "param", "type"}
+    assert re.fullmatch(r"req_\w+", answer.headers["x-request-id"])
+    assert client.get("/jobs").json()["data"] == []
+    return error  # type: ignore[no-any-return]
+
+
+def test_a_taken_job_is_queued_with_its_defaults_and_the_digest_of_its_data(client: TestClient) -> None:
+    job = post(client)
+    assert (job["status"], job["attempt"], job["cancel_requested"]) == ("queued", 0, False)
+    assert job["recipe"]["adapter"]["r"] == 16
+    assert re.fullmatch(r"[0-9a-f]{64}", job["recipe"]["dataset"]["sha256"])
+    assert client.get(f"/jobs/{job['id']}").json() == job
+
+
+def test_a_malformed_body_is_told_where(client: TestClient) -> None:
+    answer = client.post("/jobs", content='{"model": ')
+    assert answer.status_code == 422
+    assert "not JSON" in answer.json()["error"]["message"]
+
+
+def test_an_unknown_field_is_named(client: TestClient) -> None:
+    assert refused(client, 422, "recipe_invalid", lora_rank=8)["param"] == "lora_rank"
+
+
+def test_a_missing_data_file_is_named(client: TestClient) -> None:
+    error = refused(client, 422, "dataset_not_found", dataset="nowhere.jsonl")
+    assert "nowhere.jsonl" in error["message"]
+
+
+def test_an_empty_data_file_is_refused(client: TestClient, home: Path) -> None:
+    (home / "datasets" / "empty.jsonl").touch()
+    assert "no rows" in refused(client, 422, "dataset_invalid", dataset="empty.jsonl")["message"]
+
+
+def test_row_57_without_an_answer_is_named(client: TestClient, home: Path) -> None:
+    rows = [ROW] * 56 + [{"messages": ROW["messages"][:1]}]
+    (home / "datasets" / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert refused(client, 422, "dataset_invalid", dataset="bad.jsonl")["message"].startswith("row 57: has no answer")
+
+
+def test_a_model_folder_that_is_not_there_is_told_which_are(client: TestClient) -> None:
+    assert "models there: tiny" in refused(client, 422, "model_not_found", model="huge")["message"]
+
+
+def test_target_modules_that_match_nothing_are_told_what_would(client: TestClient) -> None:
+    error = refused(client, 422, "target_modules_unmatched", adapter={"target_modules": ["query_key_value"]})
+    assert error["param"] == "adapter.target_modules"
+    assert "q_proj, up_proj" in error["message"]
+
+
+def test_a_digest_that_is_not_the_files_is_refused(client: TestClient) -> None:
+    refused(client, 422, "dataset_changed", dataset={"path": "rows.jsonl", "sha256": "0" * 64})
+
+
+def test_a_recipe_of_more_than_a_megabyte_is_refused(client: TestClient) -> None:
+    answer = client.post("/jobs", content=b" " * 1_000_001)
+    assert answer.status_code == 413
+    assert "1000000 bytes" in answer.json()["error"]["message"]
+
+
+def test_a_broker_that_is_away_loses_no_job(settings: ApiSettings, sessions: Sessions, tmp_path: Path) -> None:
+    away = settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{tmp_path}/none.sock")})
+    with TestClient(create_app(away)) as client:
+        job = post(client)
+        assert client.get(f"/jobs/{job['id']}").json()["status"] == "queued"
+
+
+def test_a_database_that_is_away_is_an_error_of_one_shape(settings: ApiSettings, tmp_path: Path) -> None:
+    url = SecretStr(f"postgresql+psycopg://finetuned@/finetuned?host={tmp_path}")
+    with TestClient(
+        create_app(settings.model_copy(update={"database_url": url})), raise_server_exceptions=False
+    ) as client:
+        answer = client.get("/jobs", headers={"x-request-id": "mine"})
+    assert answer.status_code == 503
+    assert answer.json()["error"]["type"] == "server_error"
+    assert answer.headers["x-request-id"] == "mine"
+
+
+def test_a_queued_job_is_cancelled_and_cancelling_again_says_the_same(client: TestClient) -> None:
+    job_id = post(client)["id"]
+    assert client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
+    assert client.post(f"/jobs/{job_id}/cancel").status_code == 200
+
+
+def test_a_job_that_has_ended_cannot_be_cancelled(client: TestClient, engine: sa.Engine) -> None:
+    job_id = post(client)["id"]
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE jobs SET status = 'succeeded', finished_at = now()"))
+    answer = client.post(f"/jobs/{job_id}/cancel")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "illegal_state")
+    assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("path", ["", "/metrics", "/events", "/artifacts", "/artifacts/adapter.tar.gz"])
+def test_an_unknown_job_is_404_everywhere(client: TestClient, path: str) -> None:
+    answer = client.get(f"/jobs/job_none{path}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_an_unknown_artifact_is_404(client: TestClient) -> None:
+    assert client.get(f"/jobs/{post(client)['id']}/artifacts/no").status_code == 404
+
+
+def test_an_unknown_path_and_a_wrong_method_have_the_same_shape(client: TestClient) -> None:
+    assert client.get("/nowhere").json()["error"]["code"] == "not_found"
+    assert client.delete("/jobs").json()["error"]["code"] == "method_not_allowed"
+
+
+def test_a_parameter_out_of_range_is_named(client: TestClient) -> None:
+    error = client.get("/jobs?limit=1000").json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_parameter", "limit")
+
+
+def test_a_last_event_id_that_is_none_is_named(client: TestClient) -> None:
+    job_id = post(client)["id"]
+    answer = client.get(f"/jobs/{job_id}/events", headers={"last-event-id": "abc"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "Last-Event-ID")
+
+
+def test_pages_follow_one_another(client: TestClient, home: Path) -> None:
+    write_dataset(home / "datasets" / "rows.jsonl")
+    ids = [post(client)["id"] for _ in range(3)][::-1]
+    first = client.get("/jobs?limit=2").json()
+    second = client.get(f"/jobs?limit=2&after={ids[1]}").json()
+    assert [job["id"] for job in first["data"] + second["data"]] == ids
+    assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+def test_the_schema_of_a_recipe_is_there_to_write_one_by(client: TestClient) -> None:
+    schema = client.get("/recipe-schema").json()
+    assert schema["required"] == ["model", "dataset"]
+    assert "requestBody" in client.get("/openapi.json").json()["paths"]["/jobs"]["post"]

@@ -1,0 +1,24 @@
+"""What the layout promises."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "part", ["api.app", "worker.attempt", "worker.reaper", "store.jobs", "finetuned.cli", "contract.recipe"]
+)
+def test_only_the_trainer_loads_torch(part: str) -> None:
+    code = f"import {part}, sys; print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_trainer_knows_no_service() -> None:
+    code = (
+        "import trainer.train, sys; "
+        "print([name for name in ('sqlalchemy', 'celery', 'redis', 'fastapi', 'psycopg', 'store') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,51 @@
+import pytest
+
+from contract.events import Done
+from contract.failure import Failure, FailureReason
+from contract.status import JobStatus, Wish
+from worker.outcome import decide
+
+COMPLETED = Done(time=0, step=9, completed=True, train_loss=1.0, eval_loss=None)
+STOPPED = Done(time=0, step=4, completed=False, train_loss=1.0, eval_loss=None)
+ERROR = Failure(reason=FailureReason.OUT_OF_MEMORY, message="too big")
+TORCHRUN_REPORT = """
+  rank      : 0 (local_rank: 0)
+  exitcode  : -9 (pid: 4242)
+  traceback : Signal 9 (SIGKILL) received by PID 4242
+"""
+
+
+def test_a_completed_run_has_succeeded_even_if_a_cancel_came_too_late() -> None:
+    assert decide(0, COMPLETED, None, Wish.CANCEL, "").status is JobStatus.SUCCEEDED
+
+
+def test_a_run_that_was_cancelled_is_cancelled_however_it_ended() -> None:
+    for exit_code, done in ((0, STOPPED), (0, None), (137, None), (1, None)):
+        assert decide(exit_code, done, None, Wish.CANCEL, "").status is JobStatus.CANCELLED
+
+
+def test_a_run_that_was_stopped_by_nobodys_wish_goes_back_to_the_queue() -> None:
+    assert decide(0, STOPPED, None, None, "").status is JobStatus.QUEUED
+
+
+def test_the_trainers_own_reason_is_kept() -> None:
+    assert decide(1, None, ERROR, None, TORCHRUN_REPORT).failure == ERROR
+
+
+def test_a_completed_run_that_then_crashes_has_not_succeeded() -> None:
+    assert decide(1, COMPLETED, None, None, "").status is JobStatus.FAILED
+
+
+@pytest.mark.parametrize(("exit_code", "log_tail"), [(137, ""), (1, TORCHRUN_REPORT)])
+def test_a_kill_of_the_launcher_or_of_a_rank_is_told_as_such(exit_code: int, log_tail: str) -> None:
+    failure = decide(exit_code, None, None, None, log_tail).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.TRAINER_KILLED
+    assert "SIGKILL" in failure.message
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 3])
+def test_an_end_without_a_word_is_a_crash(exit_code: int) -> None:
+    failure = decide(exit_code, None, None, None, "").failure
+    assert failure is not None
+    assert failure.reason is FailureReason.TRAINER_CRASHED

@@ -1,0 +1,51 @@
+"""Asks the base model and the adapter the same questions: `python -m trainer.answer BASE [--adapter DIR] QUESTION...`.
+
+Prints one JSON object for each question: {"question": ..., "base": ..., "adapter": ...}, the last only with --adapter.
+"""
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+_MOST_NEW_TOKENS = 80
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Answer questions with a base model, and with an adapter on it.")
+    parser.add_argument("base", help="a model's folder or hub id")
+    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("questions", nargs="+", metavar="QUESTION")
+    arguments = parser.parse_args()
+
+    tokenizer = AutoTokenizer.from_pretrained(arguments.base)
+    model = AutoModelForCausalLM.from_pretrained(arguments.base, use_safetensors=True)
+    if arguments.adapter:
+        model = PeftModel.from_pretrained(model, arguments.adapter)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    for question in arguments.questions:
+        answers = {"question": question}
+        with model.disable_adapter() if arguments.adapter else contextlib.nullcontext():
+            answers["base"] = answer(model, tokenizer, question)
+        if arguments.adapter:
+            answers["adapter"] = answer(model, tokenizer, question)
+        print(json.dumps(answers, ensure_ascii=False), flush=True)
+
+
+@torch.inference_mode()
+def answer(model: Any, tokenizer: Any, question: str) -> str:
+    """The most likely answer, token by token; at most 80 tokens."""
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    ).to(model.device)
+    output = model.generate(**prompt, max_new_tokens=_MOST_NEW_TOKENS, do_sample=False)
+    return tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+if __name__ == "__main__":
+    main()
