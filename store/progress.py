@@ -4,11 +4,24 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Integer, any_, func, insert, literal, select, update
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Text,
+    any_,
+    cast,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -75,22 +88,25 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
     return wish
 
 
-def metric_columns(
-    session: Session, job_id: str, since_step: int, limit: int, downsample: int | None
-) -> dict[str, list[Any]]:
-    """The metrics after `since_step`, the first `limit` of them, by column.
+def metric_columns(session: Session, job_id: str, since_step: int, limit: int, downsample: int | None) -> str:
+    """The metrics after `since_step`, the first `limit` of them, as a JSON object with a list for each column.
 
-    `downsample` thins them to about so many steps at even distances; the last one stays.
+    `downsample` thins them to about so many steps at even distances; the last one stays. PostgreSQL writes the JSON:
+    to make Python objects of 10,000 steps, only to write them out again, takes three times as long.
     """
     of_job = (Metric.job_id == job_id, Metric.step > since_step)
-    query = select(*(getattr(Metric, name) for name in METRIC_COLUMNS)).where(*of_job)
+    query = select(Metric).where(*of_job).order_by(Metric.step).limit(limit)
     if downsample is not None:
         steps = session.scalars(select(Metric.step).where(*of_job).order_by(Metric.step).limit(limit)).all()
         stride = math.ceil(len(steps) / downsample) or 1
         query = query.where(Metric.step == any_(literal(steps[::-1][::stride], ARRAY(Integer))))
-    rows = session.execute(query.order_by(Metric.step).limit(limit)).all()
-    values = zip(*rows, strict=True) if rows else [()] * len(METRIC_COLUMNS)
-    return dict(zip(METRIC_COLUMNS, map(list, values), strict=True))
+    rows = query.subquery()
+    none: ColumnElement[Any] = literal_column("'[]'::json")
+    columns = (
+        (name, func.coalesce(func.json_agg(aggregate_order_by(rows.c[name], rows.c.step)), none))
+        for name in METRIC_COLUMNS
+    )
+    return session.scalar(select(cast(func.json_build_object(*chain.from_iterable(columns)), Text))) or "{}"
 
 
 def evaluation_columns(session: Session, job_id: str) -> dict[str, list[Any]]:

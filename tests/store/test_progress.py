@@ -1,3 +1,4 @@
+import json
 import time
 from datetime import timedelta
 
@@ -56,7 +57,7 @@ def record(sessions: Sessions, job_id: str, *batch: events.Event, attempt: int =
 
 def columns(sessions: Sessions, job_id: str, since: int = 0, limit: int = 1000, thin: int | None = None) -> list[int]:
     with sessions.begin() as session:
-        return progress.metric_columns(session, job_id, since, limit, thin)["step"]
+        return json.loads(progress.metric_columns(session, job_id, since, limit, thin))["step"]  # type: ignore[no-any-return]
 
 
 def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int = 1000) -> list[progress.Happening]:
@@ -68,7 +69,7 @@ def test_a_step_told_twice_is_kept_once_as_first_told(sessions: Sessions, job_id
     record(sessions, job_id, metric(1, 2.0), metric(2, 1.5))
     record(sessions, job_id, metric(2, 9.0), metric(3, 1.2))
     with sessions.begin() as session:
-        kept = progress.metric_columns(session, job_id, 0, 100, None)
+        kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
     assert kept["step"] == [1, 2, 3]
     assert kept["loss"] == [2.0, 1.5, 1.2]
 
@@ -99,10 +100,12 @@ def test_downsampling_keeps_the_last_step_and_not_more_than_asked(sessions: Sess
     assert thin / 2 <= len(steps) <= thin
 
 
-def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str) -> None:
+@pytest.mark.parametrize("thin", [None, 5])
+def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str, thin: int | None) -> None:
     with sessions.begin() as session:
-        assert progress.metric_columns(session, job_id, 0, 10, None)["loss"] == []
-        assert progress.metric_columns(session, job_id, 0, 10, 5)["loss"] == []
+        columns = json.loads(progress.metric_columns(session, job_id, 0, 10, thin))
+    assert set(columns) == {*events.Metric.model_fields} - {"type"}
+    assert all(column == [] for column in columns.values())
 
 
 def test_evaluations_are_columns_of_their_own(sessions: Sessions, job_id: str) -> None:

@@ -1,0 +1,76 @@
+"""A small HTTP server that answers as the API does, from what a test puts in it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class FakeApi:
+    url: str = ""
+    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    """Status and body (JSON, or bytes) by "METHOD path"."""
+    streams: list[str] = field(default_factory=list)
+    """The text of the event stream, one for each connection; after it the connection ends."""
+    last_event_ids: list[str | None] = field(default_factory=list)
+    """As the connections to the stream sent them."""
+    bodies: list[bytes] = field(default_factory=list)
+
+
+def event(kind: str, event_id: str, **data: Any) -> str:
+    return f"event: {kind}\nid: {event_id}\ndata: {json.dumps({'time': 0.0, **data})}\n\n"
+
+
+def job(status: str = "queued") -> dict[str, Any]:
+    return {
+        "id": "job_1",
+        "name": "a name",
+        "status": status,
+        "created_at": "2026-01-02T03:04:05Z",
+        "progress": {"step": 3, "total_steps": 9, "loss": 1.25},
+    }
+
+
+@contextmanager
+def running() -> Iterator[FakeApi]:
+    api = FakeApi()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if api.streams and path.endswith("/events"):
+                api.last_event_ids.append(self.headers["last-event-id"])
+                self._send(200, "text/event-stream", api.streams.pop(0).encode())
+            else:
+                self._answer("GET", path)
+
+        def do_POST(self) -> None:
+            api.bodies.append(self.rfile.read(int(self.headers["content-length"] or 0)))
+            self._answer("POST", self.path)
+
+        def _answer(self, method: str, path: str) -> None:
+            status, body = api.answers[f"{method} {path}"]
+            self._send(status, "application/json", body if isinstance(body, bytes) else json.dumps(body).encode())
+
+        def _send(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        api.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield api
+        finally:
+            server.shutdown()
+            thread.join()

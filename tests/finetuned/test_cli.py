@@ -1,0 +1,111 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.finetuned import fake_api
+from tests.finetuned.fake_api import FakeApi, event, job
+from tests.service import free_port
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api.running() as running:
+        yield running
+
+
+def finetuned(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "finetuned", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30)
+
+
+def metric(step: int) -> str:
+    data: dict[str, Any] = {
+        "step": step, "epoch": 0.1, "loss": 3.0 / step, "tokens_per_second": 9.0, "eta_seconds": 1.0, "progress": 0.5
+    }  # fmt: skip
+    return event("metric", f"2.{step}", **data)
+
+
+def test_submit_prints_the_id_alone(api: FakeApi, tmp_path: Path) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    (tmp_path / "recipe.json").write_text('{"model": "m"}')
+    done = finetuned("submit", str(tmp_path / "recipe.json"), "--url", api.url)
+    assert (done.returncode, done.stdout) == (0, "job_1\n")
+    assert "finetuned watch job_1" in done.stderr
+
+
+def test_submit_reads_a_recipe_from_stdin(api: FakeApi) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    assert finetuned("submit", "-", "--url", api.url, stdin='{"model": "m"}').returncode == 0
+    assert api.bodies == [b'{"model": "m"}']
+
+
+def test_what_the_service_refuses_is_told_without_a_traceback(api: FakeApi) -> None:
+    api.answers["POST /jobs"] = (422, {"error": {"code": "recipe_invalid", "message": "batch.micro_batch: got 0"}})
+    done = finetuned("submit", "-", "--url", api.url)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "batch.micro_batch: got 0\n")
+
+
+def test_a_recipe_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = finetuned("submit", str(tmp_path / "none.json"))
+    assert done.returncode == 1
+    assert done.stderr == f"cannot read {tmp_path / 'none.json'}: No such file or directory\n"
+
+
+def test_a_service_that_is_not_there_is_told_with_what_would_do() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = finetuned("list", "--url", url)
+    assert done.returncode == 1
+    assert url in done.stderr
+    assert "finetuned up" in done.stderr
+
+
+def test_watch_tells_in_lines_when_nobody_looks_at_a_terminal(api: FakeApi) -> None:
+    api.answers["GET /jobs/job_1"] = (200, job())
+    api.streams = [
+        event("status", "1.0", status="running", attempt=1)
+        + event("phase", "2.0", name="imports", seconds=2.1)
+        + metric(1)
+        + metric(2)
+        + event("checkpoint", "3.2", step=2, bytes=1000, final=True)
+        + event("status", "4.2", status="succeeded", attempt=1)
+    ]
+    done = finetuned("watch", "job_1", "--url", api.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "running",
+        "imports 2.1 s",
+        "step 1/?  epoch 0.10  loss 3.0000  9 tokens/s  1 s left",
+        "adapter saved at step 2 (1.0 kB)",
+        "step 2/?  epoch 0.10  loss 1.5000  9 tokens/s  1 s left",
+        "succeeded: loss 3.000 -> 1.500; finetuned download job_1",
+    ]
+
+
+def test_watch_of_a_job_that_fails_says_why_and_exits_with_1(api: FakeApi) -> None:
+    api.answers["GET /jobs/job_1"] = (200, job())
+    api.streams = [event("status", "1.0", status="failed", attempt=1, failure={"message": "out of memory"})]
+    done = finetuned("watch", "job_1", "--url", api.url)
+    assert (done.returncode, done.stdout) == (1, "failed: out of memory\n")
+
+
+def test_list_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
+    api.answers["GET /jobs"] = (200, {"data": [job("running")], "has_more": False})
+    assert "job_1  a name  running  3/9   1.2500  2026-01-02 03:04" in finetuned("list", "--url", api.url).stdout
+    assert json.loads(finetuned("list", "--json", "--url", api.url).stdout) == [job("running")]
+
+
+def test_models_are_listed_by_name(tmp_path: Path) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    (tmp_path / "models" / "tiny" / "config.json").write_text("{}")
+    assert finetuned("models", "--home", str(tmp_path)).stdout == "tiny  2 B\n"
+
+
+def test_a_model_that_no_wheel_ships_is_refused_with_the_ones_that_are(tmp_path: Path) -> None:
+    done = finetuned("models", "add", "gpt-5", "--home", str(tmp_path))
+    assert done.returncode == 1
+    assert "no model 'gpt-5' to add; known: smollm2-135m-instruct" in done.stderr

@@ -1,0 +1,102 @@
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetuned.client import Client, Refused, Unreachable
+from tests.finetuned import fake_api
+from tests.finetuned.fake_api import FakeApi, event, job
+from tests.service import free_port
+
+ADAPTER = "GET /jobs/job_1/artifacts/adapter.tar.gz"
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api.running() as running:
+        yield running
+
+
+@pytest.fixture
+def client(api: FakeApi) -> Iterator[Client]:
+    with Client(api.url) as client:
+        yield client
+
+
+def archive(*names: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as opened:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = 5
+            opened.addfile(entry, io.BytesIO(b"hello"))
+    return packed.getvalue()
+
+
+def test_a_recipe_is_sent_as_its_owner_wrote_it(api: FakeApi, client: Client) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    assert client.submit(b'{"model":  1e-3}')["id"] == "job_1"
+    assert api.bodies == [b'{"model":  1e-3}']
+
+
+def test_a_refusal_carries_the_services_words(api: FakeApi, client: Client) -> None:
+    error = {"code": "recipe_invalid", "message": "model: required", "param": "model", "type": "invalid_request_error"}
+    api.answers["POST /jobs"] = (422, {"error": error})
+    with pytest.raises(Refused, match="model: required") as refused:
+        client.submit({})
+    assert (refused.value.status, refused.value.code, refused.value.param) == (422, "recipe_invalid", "model")
+
+
+def test_another_kind_of_server_is_told_as_such(api: FakeApi, client: Client) -> None:
+    api.answers["GET /jobs/job_1"] = (404, b"<html>not here</html>")
+    with pytest.raises(Refused, match="answered 404, and not as a finetuned service does"):
+        client.job("job_1")
+
+
+def test_no_server_is_told_with_the_address() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with Client(url) as client, pytest.raises(Unreachable, match=f"no finetuned service answers at {url}"):
+        client.job("job_1")
+
+
+def test_jobs_are_read_page_by_page(api: FakeApi, client: Client) -> None:
+    api.answers["GET /jobs"] = (200, {"data": [job()], "has_more": True})
+    jobs = client.jobs()
+    assert next(jobs)["id"] == "job_1"
+    api.answers["GET /jobs"] = (200, {"data": [job() | {"id": "job_0"}], "has_more": False})
+    assert [each["id"] for each in jobs] == ["job_0"]
+
+
+def test_a_broken_stream_is_taken_up_where_it_broke(api: FakeApi, client: Client) -> None:
+    metrics = [event("metric", f"1.{step}", step=step) for step in (1, 2, 3)]
+    api.streams = [
+        metrics[0] + metrics[1] + "event: metric\nid: 1.3\n",
+        metrics[2] + event("status", "2.3", status="succeeded"),
+    ]
+    notes: list[str] = []
+    events = list(client.events("job_1", reconnecting=notes.append))
+    assert [each.data.get("step") for each in events] == [1, 2, 3, None]
+    assert api.last_event_ids == [None, "1.2"]
+    assert len(notes) == 1
+
+
+def test_the_stream_of_an_unknown_job_is_an_error_at_once(api: FakeApi, client: Client) -> None:
+    api.answers["GET /jobs/job_1/events"] = (404, {"error": {"code": "not_found", "message": "no job job_1"}})
+    with pytest.raises(Refused, match="no job job_1"):
+        list(client.events("job_1"))
+
+
+def test_an_adapter_is_unpacked(api: FakeApi, client: Client, tmp_path: Path) -> None:
+    api.answers[ADAPTER] = (200, archive("adapter/adapter_config.json"))
+    assert client.download("job_1", tmp_path / "out") == tmp_path / "out" / "adapter"
+    assert (tmp_path / "out" / "adapter" / "adapter_config.json").read_text() == "hello"
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["adapter"]
+
+
+def test_an_archive_cannot_write_outside_the_folder(api: FakeApi, client: Client, tmp_path: Path) -> None:
+    api.answers[ADAPTER] = (200, archive("../escaped"))
+    with pytest.raises(tarfile.OutsideDestinationError):
+        client.download("job_1", tmp_path / "out")
+    assert [each.name for each in tmp_path.rglob("*")] == ["out"]

@@ -1,0 +1,125 @@
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from finetuned.client import Client
+from tests.finetuned.processes import processes_naming, wait_until
+from tests.service import FAKE_TRAINER, free_port
+
+
+@dataclass
+class Up:
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def wait(self) -> tuple[int, str]:
+        return self.process.wait(40), self.log.read_text()
+
+
+@contextmanager
+def launched(home: Path, log: Path, **environment: str) -> Iterator[Up]:
+    port = free_port()
+    command = [sys.executable, "-W", "error", "-m", "finetuned", "up", "--home", str(home), "--port", str(port)]
+    trainer = {"FINETUNED_TRAINER": shlex.join([sys.executable, str(FAKE_TRAINER)])}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, text=True, env={**os.environ, **trainer, **environment}
+        )
+    try:
+        yield Up(process, f"http://127.0.0.1:{port}", log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def ready(home: Path, log: Path, **environment: str) -> Iterator[Up]:
+    with launched(home, log, **environment) as up:
+        wait_until(lambda: "ready at" in log.read_text() or up.process.poll() is not None, seconds=40)
+        assert up.process.poll() is None, log.read_text()
+        yield up
+
+
+@pytest.fixture
+def examples(folder: Path) -> Path:
+    """A folder with a dataset; and the home has a model that is one by its files' names alone."""
+    model = folder / "home" / "models" / "tiny"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (folder / "rows.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+    )
+    return folder
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_the_stack_starts_and_stops_and_leaves_no_process(folder: Path, signal_number: int) -> None:
+    with ready(folder / "home", folder / "log") as up:
+        up.process.send_signal(signal_number)
+        code, log = up.wait()
+        assert code == 0, log
+        assert log.splitlines()[-3:] == ["stopping the worker", "stopping the api", "stopped"]
+        assert processes_naming(folder) == []
+
+
+def test_a_job_runs_in_the_stack_and_is_there_after_a_restart(examples: Path) -> None:
+    for status in ("succeeded", "already"):
+        with (
+            ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
+            Client(up.url) as client,
+        ):
+            if status == "succeeded":
+                job_id = client.submit({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
+                assert list(client.events(job_id))[-1].data["status"] == status
+            assert client.job(job_id)["status"] == "succeeded"
+
+
+def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Path) -> None:
+    allowed = {"FINETUNED_ALLOWED_PATHS": str(examples), "FINETUNED_LEASE": "PT1S"}
+    with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
+        recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 sleep=0.1"}
+        job_id = client.submit(recipe)["id"]
+        wait_until(lambda: client.job(job_id)["status"] == "running", seconds=20)
+        up.process.kill()
+        wait_until(lambda: not processes_naming(examples), seconds=20)
+    with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
+        assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+
+
+def test_a_part_that_dies_takes_the_stack_down_and_is_named(folder: Path) -> None:
+    with ready(folder / "home", folder / "log") as up:
+        lock = (folder / "home" / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0]
+        os.kill(int(lock), signal.SIGKILL)
+        code, log = up.wait()
+        assert code == 1
+        assert "postgres died with SIGKILL; the end of" in log
+        assert "database system is ready to accept connections" in log
+        assert processes_naming(folder) == []
+
+
+def test_a_second_stack_on_the_same_home_is_refused(folder: Path) -> None:
+    with ready(folder / "home", folder / "log") as first, launched(folder / "home", folder / "log2") as second:
+        code, log = second.wait()
+        assert code == 1
+        assert log.startswith(f"another finetuned, process {first.process.pid}, is running on {folder / 'home'}")
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "finetuned", "up", "--home", str(folder / "home"), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: Address already in use.")
+    assert not (folder / "home").exists()
