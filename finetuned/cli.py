@@ -33,7 +33,9 @@ class _App(typer.Typer):
             return super().__call__(*args, **options)
         except Unreachable as error:
             _tell(f"{error}. Start one with: finetuned up")
-        except (ServiceError, StackError) as error:
+        except BrokenPipeError:  # as of `finetuned list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (ServiceError, StackError, OSError) as error:
             _tell(str(error))
         sys.exit(1)
 
@@ -193,7 +195,9 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
 
 
 def _job_table(jobs: list[Job]) -> Table:
-    table = Table("job", "name", "status", "step", "loss", "created", box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("job", "name", "status", "step", "loss", "created"):
+        table.add_column(name, no_wrap=name != "name")
     for job in jobs:
         progress = job["progress"]
         steps = f"{progress['step']}/{progress['total_steps'] or '?'}" if progress else ""

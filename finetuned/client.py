@@ -11,6 +11,7 @@ import json
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class ServiceError(Exception):
 
     Refused         it answered with an error
     Unreachable     it did not answer
+    Damaged         it sent what is no whole archive
     """
 
 
@@ -50,6 +52,10 @@ class Refused(ServiceError):
 class Unreachable(ServiceError):
     def __init__(self, url: str, error: Exception) -> None:
         super().__init__(f"no finetuned service answers at {url} ({error or type(error).__name__})")
+
+
+class Damaged(ServiceError):
+    pass
 
 
 @dataclass(frozen=True)
@@ -158,13 +164,16 @@ class Client:
         return self._request("GET", f"/jobs/{_part(job_id)}/artifacts/{_part(name)}").text
 
     def download(self, job_id: str, out: Path) -> Path:
-        """Unpacks the job's adapter below `out`; gives its folder. Raises ServiceError, tarfile.TarError, OSError."""
+        """Unpacks the job's adapter below `out`; gives its folder. Raises ServiceError, OSError."""
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".download-") as scratch:
             archive = Path(scratch) / "adapter.tar.gz"
             self.save_artifact(job_id, archive.name, archive)
-            with tarfile.open(archive) as opened:
-                opened.extractall(out, filter="data")  # refuses what would leave `out`
+            try:
+                with tarfile.open(archive) as opened:
+                    opened.extractall(out, filter="data")  # refuses what would leave `out`
+            except (tarfile.TarError, zlib.error, EOFError) as error:
+                raise Damaged(f"the adapter of job {job_id} cannot be unpacked: {error}") from error
         return out / "adapter"
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:

@@ -28,8 +28,8 @@ RECIPE = Path("examples/recipes/quickstart.json")
 OUTPUT = Path("demo-output")
 QUESTIONS = [
     "Which command starts the whole service on my machine?",
-    "How do I watch the loss of my job?",
-    "Where do I get the trained adapter?",
+    "Which LoRA rank is taken by default?",
+    "Is my job lost when the service restarts?",
 ]
 _ANSWER_SECONDS = 300.0
 

@@ -48,13 +48,11 @@ class Service:
             assert time.monotonic() < deadline, f"still {job}"
             time.sleep(0.05)
 
-    def wait_for_step(self, job_id: str, step: int) -> None:
-        self._until(lambda: (self.job(job_id)["progress"] or {"step": 0})["step"] >= step)
-
-    def _until(self, condition: Any, seconds: float = 30) -> None:
+    def wait_for_step(self, job_id: str, step: int, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline
+        while ((job := self.job(job_id))["progress"] or {"step": 0})["step"] < step:
+            assert job["status"] not in TERMINAL, f"ended as {job}"
+            assert time.monotonic() < deadline, f"still {job}"
             time.sleep(0.05)
 
     def run_dir(self, job_id: str, attempt: int = 1) -> RunDir:

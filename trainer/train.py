@@ -87,7 +87,10 @@ def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Repo
         data = loading.result()
     # DDP broadcasts what it is not told to ignore. The frozen base is the same on every rank: each has loaded it.
     module._ddp_params_and_buffers_to_ignore = _frozen(module)
-    model, optimizer = accelerator.prepare(module, make_optimizer(module.parameters(), recipe.optimizer))
+    # Both are on the device. Accelerate calls a CPU "cpu:0", which to PyTorch is elsewhere: it would copy every weight.
+    model, optimizer = accelerator.prepare(
+        module, make_optimizer(module.parameters(), recipe.optimizer), device_placement=[False, False]
+    )
     run = Run(recipe, folder, accelerator, report, stop, data, model, optimizer)
     _report_start(run, precision)
     fit(run)

