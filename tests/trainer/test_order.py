@@ -1,0 +1,54 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.recipe import Recipe
+from trainer.order import perm, rank_share, split, step_rows, steps_per_epoch, total_steps
+
+counts = st.integers(1, 60)
+windows = st.integers(1, 20)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(seeds, st.integers(0, 5), counts)
+def test_an_epochs_order_is_a_permutation_that_depends_on_seed_and_epoch_alone(seed: int, epoch: int, n: int) -> None:
+    assert sorted(perm(seed, epoch, n)) == list(range(n))
+    assert perm(seed, epoch, n) == perm.__wrapped__(seed, epoch, n)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    assert len({perm(seed, epoch, 50) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@given(seeds, counts, windows)
+def test_the_steps_of_an_epoch_take_every_example_once(seed: int, n: int, window: int) -> None:
+    steps = range(1, steps_per_epoch(n, window) + 1)
+    assert sorted(row for step in steps for row in step_rows(seed, step, n, window)) == list(range(n))
+
+
+@given(st.lists(st.integers(), max_size=40), st.integers(1, 5), st.integers(1, 7))
+def test_ranks_share_a_step_without_overlap_and_in_as_many_micro_batches(
+    rows: list[int], ranks: int, size: int
+) -> None:
+    shares = [rank_share(rows, rank, ranks, size) for rank in range(ranks)]
+    assert len({len(share) for share in shares}) == 1
+    assert all(len(micro_batch) <= size for share in shares for micro_batch in share)
+    assert sorted(row for share in shares for micro_batch in share for row in micro_batch) == sorted(rows)
+
+
+@given(seeds, st.integers(2, 200), st.floats(0.001, 0.9))
+def test_a_split_holds_out_a_row_at_least_and_leaves_one_at_least(seed: int, n: int, share: float) -> None:
+    train, held_out = split(seed, n, share)
+    assert train
+    assert held_out
+    assert sorted(train + held_out) == list(range(n))
+
+
+def test_a_share_of_an_epoch_is_whole_steps_and_max_steps_ends_earlier() -> None:
+    def steps(**schedule: float) -> int:
+        return total_steps(Recipe(model="m", dataset={"path": "d"}, schedule=schedule), count=10, window=4)
+
+    assert steps(epochs=1) == 3
+    assert steps(epochs=0.5) == 2
+    assert steps(epochs=0.001) == 1
+    assert steps(epochs=2, max_steps=5) == 5
+    assert steps(epochs=2, max_steps=50) == 6
