@@ -29,6 +29,8 @@ def main() -> None:
     stop = Stop()
     stop.listen()
     try:
+        if run.adapter.exists():
+            raise FileExistsError(f"{run.adapter} is there already; give each run a folder of its own")
         recipe = resolve(read_recipe(run.recipe.read_bytes()))
         run_training(recipe, run, stop)
     except Exception as error:

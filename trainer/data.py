@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from contract.examples import Conversation, digest, read_examples
 from contract.failure import FailureReason, InputError
 from contract.recipe import Dataset, Recipe
+from trainer.model import cannot_load
 from trainer.order import split
 from trainer.packing import Document
 
@@ -67,7 +68,10 @@ def _check_unchanged(dataset: Dataset, path: Path) -> None:
 
 def load_tokenizer(model: str) -> Any:
     """Raises InputError for a model without a chat template, or with a tokenizer that gives no offsets."""
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise cannot_load(model, error) from error
     if not tokenizer.is_fast:
         raise InputError(
             FailureReason.MODEL_UNSUPPORTED,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Adapter, Recipe
@@ -23,6 +24,7 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
 
     Raises InputError for a model that cannot be loaded and for target_modules that it has not.
     """
+    disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
         packed = config.model_type in PACKED_MODEL_TYPES and getattr(config, "sliding_window", None) is None

@@ -91,6 +91,8 @@ def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Repo
     model, optimizer = accelerator.prepare(
         module, make_optimizer(module.parameters(), recipe.optimizer), device_placement=[False, False]
     )
+    # Each rank drops out its own units.
+    torch.manual_seed(recipe.seed + accelerator.process_index)
     run = Run(recipe, folder, accelerator, report, stop, data, model, optimizer)
     _report_start(run, precision)
     fit(run)
@@ -102,10 +104,9 @@ def fit(run: Run) -> None:
     step, last = 0, run.total_steps
     run_loss, run_tokens = 0.0, 0
     eval_loss = evaluate(run, step)
-    stopping = sum_over_ranks(run.accelerator, run.stop.asked)[0] > 0
     started = time.perf_counter()
 
-    while step < last and not stopping:
+    while step < last and not asked_to_stop(run):
         step += 1
         step_began = time.perf_counter()
         rows = step_rows(recipe.seed, step, len(data.train), run.window)
@@ -115,9 +116,7 @@ def fit(run: Run) -> None:
 
         learning_rate = recipe.optimizer.learning_rate * learning_rate_factor(recipe.schedule, step, last)
         set_learning_rate(run.optimizer, learning_rate)
-        own_loss = backward(run, documents, supervised)
-        loss_sum, asked = sum_over_ranks(run.accelerator, own_loss, run.stop.asked)
-        stopping = asked > 0
+        (loss_sum,) = sum_over_ranks(run.accelerator, backward(run, documents, supervised))
         loss = loss_sum / supervised
         grad_norm = clip_gradients(run.model.parameters(), recipe.optimizer.max_grad_norm)
         _check_finite(step, loss, grad_norm)
@@ -143,13 +142,15 @@ def fit(run: Run) -> None:
             progress=step / last,
             eta_seconds=eta_seconds(step, last, seconds, time.perf_counter() - started),
         )
-        if not stopping and evaluation_is_due(run, step):
-            eval_loss = evaluate(run, step) or eval_loss
-        if step < last and (stopping or is_due(step, recipe.checkpointing.every_steps)):
+        if step < last and is_due(step, recipe.checkpointing.every_steps):
             save(run, step, final=False)
+        if evaluation_is_due(run, step):
+            eval_loss = evaluate(run, step) or eval_loss
 
     if step == last:
         save(run, step, final=True)
+    elif step > 0 and not is_due(step, recipe.checkpointing.every_steps):
+        save(run, step, final=False)
     report(
         Done,
         step=step,
@@ -190,12 +191,14 @@ def evaluate(run: Run, step: int) -> float | None:
         documents, accelerator.process_index, accelerator.num_processes, run.recipe.batch.micro_batch
     )
     own_sum = evaluation_loss_sum(run.model, micro_batches, accelerator.device, run.stop)
-    loss_sum, asked = sum_over_ranks(accelerator, own_sum, run.stop.asked)
-    if asked:
+    loss_sum, stopped = sum_over_ranks(accelerator, own_sum, run.stop.asked)
+    if stopped:
         return None
     supervised = sum(document.targets for document in documents)
-    run.report(Evaluation, step=step, eval_loss=loss_sum / supervised, supervised_tokens=supervised)
-    return loss_sum / supervised
+    loss = loss_sum / supervised
+    _check_finite(step, loss)
+    run.report(Evaluation, step=step, eval_loss=loss, supervised_tokens=supervised)
+    return loss
 
 
 def save(run: Run, step: int, *, final: bool) -> None:
@@ -206,6 +209,11 @@ def save(run: Run, step: int, *, final: bool) -> None:
     size = save_adapter(run.accelerator.unwrap_model(run.model).model, folder)
     path = str(folder.relative_to(run.folder.path))
     run.report(Checkpoint, step=step, path=path, bytes=size, final=final)
+
+
+def asked_to_stop(run: Run) -> bool:
+    """Whether any rank has been: the signal may reach them on either side of a step's end."""
+    return sum_over_ranks(run.accelerator, run.stop.asked)[0] > 0
 
 
 def sum_over_ranks(accelerator: Accelerator, *values: float) -> list[float]:
@@ -277,7 +285,7 @@ def _report_start(run: Run, precision: str) -> None:
         )
 
 
-def _check_finite(step: int, loss: float, grad_norm: float) -> None:
+def _check_finite(step: int, loss: float, grad_norm: float = 0.0) -> None:
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise InputError(
             FailureReason.LOSS_NOT_FINITE,

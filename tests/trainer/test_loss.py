@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForCausalLM
 
 from contract.recipe import Recipe
 from trainer.data import load_data
@@ -42,23 +41,22 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "lm_head"]], ids=["layers", "head"])
+@pytest.mark.parametrize(
+    ("kind", "targets"),
+    # llama's head here is tied to its embeddings, and has no weights of its own to adapt.
+    [(kind, "all-linear") for kind in KINDS] + [(kind, ["q_proj", "lm_head"]) for kind in KINDS if kind != "llama"],
+)
 def test_a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
     kind: str, targets: str | list[str], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    if kind == "llama" and targets != "all-linear":
-        pytest.skip("its head is tied to its embeddings")
     module, parts = load(recipe, make_model(kind), targets), documents(recipe)
     loss = module(pack(parts))
     loss.backward()
     ours = gradients(module)
 
     module.zero_grad()
-    plain = AutoModelForCausalLM.from_pretrained(make_model(kind), dtype=torch.float32, attn_implementation="sdpa")
     reference = load(recipe, make_model(kind), targets).model
     reference.get_base_model().set_attn_implementation("sdpa")
-    assert plain.config.model_type == reference.config.model_type
     expected = torch.stack([reference_loss(reference, part) for part in parts]).sum()
     expected.backward()
 
