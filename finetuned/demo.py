@@ -29,8 +29,8 @@ RECIPE = Path("examples/recipes/quickstart.json")
 OUTPUT = Path("demo-output")
 QUESTIONS = [
     "Which command starts the whole service on my machine?",
-    "Which LoRA rank is taken by default?",
-    "Is my job lost when the service restarts?",
+    "Will I lose my job when the server is restarted?",
+    "From where can I download the adapter that was trained?",
 ]
 
 

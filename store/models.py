@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -17,7 +18,6 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contract.status import TERMINAL, JobStatus, Wish
@@ -50,7 +50,12 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    type_annotation_map: ClassVar = {str: Text, datetime: DateTime(timezone=True), dict[str, Any]: JSONB}
+    # JSON, not JSONB: it keeps the order in which people wrote the fields.
+    type_annotation_map: ClassVar = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSON(none_as_null=True),
+    }
 
 
 class Job(Base):
@@ -83,7 +88,7 @@ class Job(Base):
     """Of the latest attempt."""
     finished_at: Mapped[datetime | None]
     total_steps: Mapped[int | None]
-    failure: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    failure: Mapped[dict[str, Any] | None]
     """A contract.failure.Failure."""
     log_tail: Mapped[str | None]
     event_count: Mapped[int]

@@ -1,11 +1,12 @@
-"""Writes events.jsonl: one line for each happening, whole and at once, by rank 0 alone."""
+"""Tells what happens, by rank 0 alone: a line of events.jsonl for the service, and one of the log for people."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from contract.events import Event
+from contract.events import Event, event_data
 
 
 class Report:
@@ -17,6 +18,19 @@ class Report:
 
     def __call__(self, kind: type[Event], **fields: Any) -> None:
         if self._file is not None:
-            line = kind(time=time.time(), **fields).model_dump_json() + "\n"
+            event = kind(time=time.time(), **fields)
             # One write for one line: a reader never sees half of one that a later write completes.
-            os.write(self._file, line.encode())
+            os.write(self._file, f"{event.model_dump_json()}\n".encode())
+            sys.stdout.write(f"{_for_people(event)}\n")
+            sys.stdout.flush()
+
+
+def _for_people(event: Event) -> str:
+    """Such as "12:13:20 metric step=1 loss=4.86611"."""
+    clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+    fields = (f"{name}={_short(value)}" for name, value in event_data(event).items() if value is not None)
+    return f"{clock} {event.type} {' '.join(fields)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -2,7 +2,6 @@
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "20261124_jobs"
 down_revision = None
@@ -15,7 +14,7 @@ def upgrade() -> None:
         "jobs",
         sa.Column("id", sa.Text(), primary_key=True),
         sa.Column("name", sa.Text()),
-        sa.Column("recipe", postgresql.JSONB(), nullable=False),
+        sa.Column("recipe", sa.JSON(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("wish", sa.Text()),
         sa.Column("attempt", sa.Integer(), nullable=False),
@@ -25,7 +24,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True)),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
         sa.Column("total_steps", sa.Integer()),
-        sa.Column("failure", postgresql.JSONB()),
+        sa.Column("failure", sa.JSON()),
         sa.Column("log_tail", sa.Text()),
         sa.Column("event_count", sa.Integer(), nullable=False),
         sa.CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="ck_jobs_failure"),
@@ -47,7 +46,7 @@ def upgrade() -> None:
         sa.Column("seq", sa.Integer(), primary_key=True),
         sa.Column("time", sa.Double(), nullable=False),
         sa.Column("type", sa.Text(), nullable=False),
-        sa.Column("data", postgresql.JSONB(), nullable=False),
+        sa.Column("data", sa.JSON(), nullable=False),
     )
     op.create_table(
         "metrics",
