@@ -56,12 +56,13 @@ def trained(live: Service) -> dict[str, object]:
     return job
 
 
-def test_the_loss_falls_and_every_step_is_there_once(live: Service, trained: dict[str, object]) -> None:
+def test_the_evaluation_loss_falls_and_every_step_is_there_once(live: Service, trained: dict[str, object]) -> None:
     metrics = live.client.get(f"/jobs/{trained['id']}/metrics").json()
     columns = metrics["columns"]
     assert columns["step"] == [1, 2, 3, 4, 5, 6]
-    assert columns["loss"][-1] < columns["loss"][0]
-    assert all(value > 0 for name in ("grad_norm", "tokens_per_second", "memory_bytes") for value in columns[name])
+    assert all(
+        value > 0 for name in ("loss", "grad_norm", "tokens_per_second", "memory_bytes") for value in columns[name]
+    )
     assert columns["progress"][-1] == 1
     evaluations = metrics["evaluations"]
     assert evaluations["step"] == [0, 6]
