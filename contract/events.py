@@ -22,6 +22,8 @@ class Started(_Event):
     """Everything is loaded; the first step is next."""
 
     type: Literal["started"] = "started"
+    resumed_step: int = 0
+    """The last step of the checkpoint that it goes on from."""
     total_steps: int
     train_examples: int
     eval_examples: int

@@ -23,6 +23,7 @@ class FailureReason(StrEnum):
     DISK_FULL = "disk_full"
     TRAINER_KILLED = "trainer_killed"
     TRAINER_CRASHED = "trainer_crashed"
+    WORKER_FAILED = "worker_failed"
     WORKER_LOST = "worker_lost"
 
     @property
@@ -35,6 +36,7 @@ _INFRASTRUCTURE = frozenset(
     {
         FailureReason.DISK_FULL,
         FailureReason.TRAINER_KILLED,
+        FailureReason.WORKER_FAILED,
         FailureReason.WORKER_LOST,
     }
 )

@@ -24,6 +24,7 @@ def create(session: Session, recipe: Recipe) -> Job:
         recipe=recipe.model_dump(mode="json"),
         status=JobStatus.QUEUED,
         attempt=0,
+        losses=0,
         event_count=1,
     )
     session.add(job)
@@ -109,56 +110,50 @@ def finish(
     session: Session, job_id: str, attempt: int, status: JobStatus, failure: Failure | None, log_tail: str
 ) -> None:
     """Ends an attempt. Raises StaleAttempt."""
-    ended = move(
-        session,
-        job_id,
-        status,
-        attempt=attempt,
-        only_from={JobStatus.RUNNING},
-        values={"failure": failure.model_dump(mode="json") if failure else None, "log_tail": log_tail},
-    )
-    if ended is None:
+    wish = session.scalar(select(Job.wish).where(Job.id == job_id, Job.attempt == attempt).with_for_update())
+    if status is JobStatus.QUEUED and wish is Wish.CANCEL:
+        status = JobStatus.CANCELLED  # asked for while the attempt was ending for another reason
+    values = {"failure": failure.model_dump(mode="json") if failure else None, "log_tail": log_tail}
+    if move(session, job_id, status, attempt=attempt, only_from={JobStatus.RUNNING}, values=values) is None:
         raise StaleAttempt(job_id, attempt)
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
     """Cancels a job that waits; asks the worker of one that runs. Raises JobNotFound, IllegalMove."""
-    waiting = move(session, job_id, JobStatus.CANCELLED, only_from={JobStatus.QUEUED, JobStatus.PAUSED})
-    if waiting is not None:
-        return waiting
-    running = session.scalars(
-        update(Job).where(Job.id == job_id, Job.status == JobStatus.RUNNING).values(wish=Wish.CANCEL).returning(Job),
-        execution_options={"populate_existing": True},
-    ).one_or_none()
-    if running is not None:
-        return running
-    job = get(session, job_id)
-    if job.status is not JobStatus.CANCELLED:
+    job = session.get(Job, job_id, with_for_update=True)
+    if job is None:
+        raise JobNotFound(job_id)
+    if job.status is JobStatus.RUNNING:
+        job.wish = Wish.CANCEL
+        session.flush()
+    elif job.status is not JobStatus.CANCELLED and move(session, job_id, JobStatus.CANCELLED) is None:
         raise IllegalMove(job_id, job.status, JobStatus.CANCELLED)
     return job
 
 
-def release_expired(session: Session, max_attempts: int) -> list[Job]:
+def release_expired(session: Session, max_losses: int) -> list[Job]:
     """Takes the jobs whose worker has let the lease pass: back to the queue, or to an end."""
-    expired = session.execute(
-        select(Job.id, Job.attempt, Job.wish)
+    expired = session.scalars(
+        select(Job)
         .where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
         .with_for_update(skip_locked=True)
     ).all()
-    moved = [_release(session, job_id, attempt, wish, max_attempts) for job_id, attempt, wish in expired]
+    moved = [_release(session, job, max_losses) for job in expired]
     return [job for job in moved if job is not None]
 
 
-def _release(session: Session, job_id: str, attempt: int, wish: Wish | None, max_attempts: int) -> Job | None:
-    if wish is Wish.CANCEL:
-        return move(session, job_id, JobStatus.CANCELLED, attempt=attempt)
-    if attempt < max_attempts:
-        return move(session, job_id, JobStatus.QUEUED, attempt=attempt)
+def _release(session: Session, job: Job, max_losses: int) -> Job | None:
+    losses = job.losses + 1
+    if job.wish is Wish.CANCEL:
+        return move(session, job.id, JobStatus.CANCELLED, attempt=job.attempt)
+    if losses < max_losses:
+        return move(session, job.id, JobStatus.QUEUED, attempt=job.attempt, values={"losses": losses})
     failure = Failure(
         reason=FailureReason.WORKER_LOST,
-        message=f"the worker was lost in each of {attempt} attempts; its log says why. The recipe may be sent again",
+        message=f"the job has lost {losses} workers; their logs say why. The recipe may be sent again",
     )
-    return move(session, job_id, JobStatus.FAILED, attempt=attempt, values={"failure": failure.model_dump(mode="json")})
+    values = {"losses": losses, "failure": failure.model_dump(mode="json")}
+    return move(session, job.id, JobStatus.FAILED, attempt=job.attempt, values=values)
 
 
 def queued_ids(session: Session) -> list[str]:

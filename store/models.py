@@ -1,5 +1,6 @@
 """The tables."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -23,8 +24,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from contract.status import TERMINAL, JobStatus, Wish
 
 
-def _one_of(values: object) -> str:
-    return ", ".join(f"'{value}'" for value in sorted(values))  # type: ignore[call-overload]
+def _one_of(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in sorted(words))
 
 
 class Word(TypeDecorator[Any]):
@@ -80,6 +81,8 @@ class Job(Base):
     """What the user asked of a running job; its worker reads it."""
     attempt: Mapped[int]
     """Counts the claims. Whatever a worker writes is guarded by the attempt that it claimed."""
+    losses: Mapped[int]
+    """Counts the workers that it has lost."""
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     """On the database's clock."""

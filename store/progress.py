@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     any_,
     cast,
+    delete,
     func,
     insert,
     literal,
@@ -51,7 +52,7 @@ class Happening(NamedTuple):
 def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.Event], lease: timedelta) -> Wish | None:
     """Writes a batch of the trainer's events, renews the lease, and brings back what the user wishes.
 
-    A step that is there already, from an attempt before, stays as it is. Raises StaleAttempt, and then writes nothing.
+    A step that is there already stays as it is. Raises StaleAttempt, and then writes nothing.
     """
     metrics = [event for event in batch if isinstance(event, events.Metric)]
     told = [event for event in batch if not isinstance(event, events.Metric)]
@@ -79,6 +80,10 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
                 for seq, e in enumerate(told, start=last_seq - len(told) + 1)
             ],
         )
+    for event in told:
+        if isinstance(event, events.Started):
+            # An attempt before may have come further than this one starts: what it told there is not of this adapter.
+            session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > event.resumed_step))
     if metrics:
         rows = [{"job_id": job_id, **metric.model_dump(exclude={"type"})} for metric in metrics]
         session.execute(upsert(Metric).on_conflict_do_nothing(), rows)
@@ -110,8 +115,10 @@ def metric_columns(session: Session, job_id: str, since_step: int, limit: int, d
 
 
 def evaluation_columns(session: Session, job_id: str) -> dict[str, list[Any]]:
-    rows = _evaluations(session, [job_id])
-    by_step = dict(sorted((data["step"], data["eval_loss"]) for _, data in rows))
+    told = session.scalars(
+        select(Event.data).where(Event.job_id == job_id, Event.type == "evaluation").order_by(Event.seq)
+    )
+    by_step = dict(sorted((data["step"], data["eval_loss"]) for data in told))
     return {"step": list(by_step), "eval_loss": list(by_step.values())}
 
 
@@ -119,13 +126,10 @@ def latest(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[Metric, 
     """The last metric of each job that has one, and the loss of its last evaluation."""
     metrics = select(Metric).where(Metric.job_id.in_(job_ids))
     metrics = metrics.ext(distinct_on(Metric.job_id)).order_by(Metric.job_id, Metric.step.desc())
-    eval_loss = {job_id: data["eval_loss"] for job_id, data in _evaluations(session, job_ids)}
+    told = select(Event.job_id, Event.data).where(Event.job_id.in_(job_ids), Event.type == "evaluation")
+    told = told.ext(distinct_on(Event.job_id)).order_by(Event.job_id, Event.seq.desc())
+    eval_loss = {row.job_id: row.data["eval_loss"] for row in session.execute(told)}
     return {metric.job_id: (metric, eval_loss.get(metric.job_id)) for metric in session.scalars(metrics)}
-
-
-def _evaluations(session: Session, job_ids: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    query = select(Event.job_id, Event.data).where(Event.job_id.in_(job_ids), Event.type == "evaluation")
-    return [(row.job_id, row.data) for row in session.execute(query.order_by(Event.job_id, Event.seq))]
 
 
 def events_since(session: Session, job_id: str, cursor: Cursor, limit: int) -> list[Happening]:

@@ -1,7 +1,7 @@
 """A trainer that trains nothing: a real process that does what its recipe's name says.
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
-list of words: "steps=3 sleep=0.1 fail=out_of_memory kill=9 exit=3 stubborn orphan".
+list of words: "late=1 steps=3 sleep=0.1 fail=out_of_memory kill=9 exit=3 stubborn orphan".
 """
 
 import json
@@ -25,6 +25,7 @@ def main() -> None:
     recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
     words = dict(word.partition("=")[::2] for word in (recipe.name or "").split())
     sys.stdout.write(f"the fake trainer speaks {json.dumps(words)}\n")
+    time.sleep(float(words.get("late", 0)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else _stop)
     if "orphan" in words:  # as torchrun's ranks: in a session of its own, deaf to the end of its parent
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)

@@ -1,5 +1,6 @@
 """One attempt at a job: lays out its run folder, trains in it, tells the store, and writes how it ended."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -8,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from contract.events import Done, Event
-from contract.failure import Failure, InputError
+from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
@@ -41,7 +43,8 @@ Draining = Callable[[], bool]
 class Attempt:
     job_id: str
     number: int
-    recipe: Recipe
+    recipe: dict[str, Any]
+    """As the row has it; a newer schema may refuse what an older one took."""
 
 
 def run(sessions: Sessions, settings: WorkerSettings, attempt: Attempt, draining: Draining) -> None:
@@ -49,13 +52,25 @@ def run(sessions: Sessions, settings: WorkerSettings, attempt: Attempt, draining
     run_dir = RunDir(settings.runs / artifacts.run_path(attempt.job_id, attempt.number))
     try:
         try:
-            _lay_out(run_dir, settings, attempt.recipe)
+            _lay_out(run_dir, settings, Recipe.model_validate(attempt.recipe))
             outcome = _train(sessions, settings, attempt, run_dir, draining)
-        except InputError as error:
-            outcome = Outcome(JobStatus.FAILED, error.failure)
+        except StaleAttempt:
+            raise
+        except Exception as error:
+            log.exception("attempt %s at job %s failed", attempt.number, attempt.job_id)
+            outcome = Outcome(JobStatus.FAILED, _failure(error))
         _finish(sessions, attempt, run_dir, outcome)
     except StaleAttempt as stale:
         log.warning("%s", stale)
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, InputError):
+        return error.failure
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {error}")
+    message = f"the worker failed, and its log says more: {type(error).__name__}: {error}"
+    return Failure(reason=FailureReason.WORKER_FAILED, message=message)
 
 
 def _lay_out(run_dir: RunDir, settings: WorkerSettings, recipe: Recipe) -> None:
@@ -82,7 +97,7 @@ def _train(
     finally:
         trainer.terminate()
         exit_code = trainer.wait()
-    return decide(exit_code, done, _error(run_dir), wish, _log_tail(run_dir))
+    return decide(exit_code, done, _error(run_dir), wish, draining(), _log_tail(run_dir))
 
 
 def _follow(

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -78,7 +77,7 @@ def _next_signal(timeout: float | None) -> int | None:
 
 def _kill_descendants(ended: dict[int, int]) -> None:
     """Kills and reaps until none is left: whatever loses its parent becomes a child of this process."""
-    while descendants := list(_descendants(os.getpid())):
+    while descendants := _descendants(os.getpid()):
         for pid in descendants:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -100,21 +99,24 @@ def _reap(ended: dict[int, int]) -> None:
         ended[pid] = status
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    for child in _children(pid):
-        yield child
-        yield from _descendants(child)
+def _descendants(ancestor: int) -> set[int]:
+    """Read from every process's stat file: not each kernel lists a process's children."""
+    parents = {pid: parent for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (parent := _parent(pid))}
+    found: set[int] = set()
+    level = {ancestor}
+    while level:
+        level = {pid for pid, parent in parents.items() if parent in level} - found
+        found |= level
+    return found
 
 
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
+def _parent(pid: int) -> int | None:
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                children += map(int, file.read().split())
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # After the command's name, which is in parentheses and may hold any character: state, parent, ...
+            return int(file.read().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
-        pass  # it has gone meanwhile, and its children have come to us
-    return children
+        return None  # it has gone meanwhile
 
 
 def prctl(option: int, value: int) -> None:

@@ -18,12 +18,15 @@ class Outcome:
     failure: Failure | None = None
 
 
-def decide(exit_code: int, done: Done | None, error: Failure | None, wish: Wish | None, log_tail: str) -> Outcome:
+def decide(
+    exit_code: int, done: Done | None, error: Failure | None, wish: Wish | None, draining: bool, log_tail: str
+) -> Outcome:
     """How an attempt ended.
 
     done: the trainer's last word, where it had one. It counts more than the exit code: torchrun exits with 1 when it is
     told to stop, however well its ranks have ended, and what a completed run has saved is there whatever comes after.
-    error: its error.json, where it wrote one. exit_code: the guard's, 128 + n where signal n ended the launcher.
+    error: its error.json, where it wrote one. draining: its worker told it to stop, for reasons of its own.
+    exit_code: the guard's, 128 + n where signal n ended the launcher.
     """
     if done is not None and done.completed:
         return Outcome(JobStatus.SUCCEEDED)
@@ -31,12 +34,14 @@ def decide(exit_code: int, done: Done | None, error: Failure | None, wish: Wish 
         return Outcome(JobStatus.CANCELLED)
     if error is not None:
         return Outcome(JobStatus.FAILED, error)
-    if done is not None:
+    if done is not None or draining:
         return Outcome(JobStatus.QUEUED)  # it was told to stop, but not by its owner
     return Outcome(JobStatus.FAILED, _unexplained(exit_code, log_tail))
 
 
 def _unexplained(exit_code: int, log_tail: str) -> Failure:
+    if "No space left on device" in log_tail:
+        return Failure(reason=FailureReason.DISK_FULL, message="the server's disk is full; see the end of the log")
     killed_by = _signal(exit_code, log_tail)
     if killed_by is None:
         message = f"the trainer ended with exit code {exit_code} and did not say why; see the end of its log"

@@ -1,11 +1,11 @@
 """Looks, every few seconds, for what a dead worker or a forgetful broker has left: no job is lost to either."""
 
 import logging
+import math
 import time
 
 from celery import Celery
-from kombu.exceptions import OperationalError as BrokerAway
-from sqlalchemy.exc import OperationalError as DatabaseAway
+from sqlalchemy import text
 
 from store import jobs
 from store.broker import waiting_wakes, wake
@@ -18,26 +18,49 @@ SECONDS_BETWEEN_ROUNDS = 2
 
 
 def run(settings: WorkerSettings, broker: Celery) -> None:
-    sessions = make_sessions(make_engine(settings))
+    reaper = Reaper(make_sessions(make_engine(settings)), broker, settings)
     while True:
-        try:
-            release(sessions, settings.max_attempts)
-            wake_for_queued(sessions, broker)
-        except (DatabaseAway, BrokerAway) as error:
-            log.warning("the reaper tries again in %s s: %s", SECONDS_BETWEEN_ROUNDS, error)
+        reaper.round()
         time.sleep(SECONDS_BETWEEN_ROUNDS)
 
 
-def release(sessions: Sessions, max_attempts: int) -> None:
-    """Takes the jobs from workers that have let their lease pass."""
-    with sessions.begin() as session:
-        for job in jobs.release_expired(session, max_attempts):
-            log.warning("job %s lost its worker %s in attempt %s; now %s", job.id, job.worker, job.attempt, job.status)
+class Reaper:
+    def __init__(self, sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
+        self._sessions = sessions
+        self._broker = broker
+        self._settings = settings
+        self._database_answers_since = math.inf
+        """On the monotonic clock."""
 
+    def round(self) -> None:
+        """Raises nothing: whatever goes wrong, the next round is the remedy."""
+        try:
+            self.release()
+        except Exception:
+            log.exception("cannot look for jobs that have lost their worker; the next round will")
+            self._database_answers_since = math.inf
+        try:
+            self.wake()
+        except Exception:
+            log.exception("cannot look for jobs that have lost their wake-up; the next round will")
 
-def wake_for_queued(sessions: Sessions, broker: Celery) -> None:
-    """Sends a wake-up for every job that waits and has none. One too many does no harm: it finds no job."""
-    with sessions.begin() as session:
-        queued = jobs.queued_ids(session)
-    for job_id in queued[: max(0, len(queued) - waiting_wakes(broker))]:
-        wake(broker, job_id)
+    def release(self) -> None:
+        """Takes the jobs from workers that have let their lease pass.
+
+        While the database was away no worker could renew a lease. Each has the time of one to come back.
+        """
+        with self._sessions.begin() as session:
+            session.execute(text("SELECT 1"))
+            now = time.monotonic()
+            self._database_answers_since = min(self._database_answers_since, now)
+            if now - self._database_answers_since < self._settings.lease.total_seconds():
+                return
+            for job in jobs.release_expired(session, self._settings.max_losses):
+                log.warning("job %s lost its worker %s in attempt %s: %s", job.id, job.worker, job.attempt, job.status)
+
+    def wake(self) -> None:
+        """Sends a wake-up for every job that waits and has none. One too many does no harm: it finds no job."""
+        with self._sessions.begin() as session:
+            queued = jobs.queued_ids(session)
+        for job_id in queued[: max(0, len(queued) - waiting_wakes(self._broker))]:
+            wake(self._broker, job_id)

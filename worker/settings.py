@@ -18,8 +18,8 @@ class WorkerSettings(StoreSettings):
     """A job whose worker has not been heard of for so long is taken from it."""
     grace: timedelta = timedelta(seconds=45)
     """From asking a trainer to stop until it is killed. More than torchrun's own 30 s, in which its ranks save."""
-    max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Attempts at a job that lose their worker before the job fails."""
+    max_losses: Annotated[int, Field(ge=1)] = 3
+    """Workers that a job may lose; with the last one it fails."""
     trainer: Annotated[list[str], NoDecode] = Field(
         default=[
             sys.executable,

@@ -1,6 +1,7 @@
 """Follows a file of events while another process appends to it."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -9,7 +10,8 @@ from contract.events import Event, parse_event
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 20
+_ENOUGH = 1 << 20
+"""Bytes after which a read ends at the next line."""
 
 
 class Tail:
@@ -20,16 +22,22 @@ class Tail:
         self._offset = 0
 
     def read(self) -> list[Event]:
-        """The events appended since the last read, at most about a megabyte of them; none before the file is there."""
+        """The events appended since the last read, up to about a megabyte of them; none before the file is there."""
+        lines = list(self._whole_lines())
+        return [event for line in lines if (event := self._parse(line)) is not None]
+
+    def _whole_lines(self) -> Iterator[bytes]:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
-                chunk = file.read(_CHUNK)
+                end = self._offset + _ENOUGH
+                for line in file:
+                    if not line.endswith(b"\n") or self._offset > end:
+                        return
+                    self._offset += len(line)
+                    yield line
         except FileNotFoundError:
-            return []
-        whole, newline, _ = chunk.rpartition(b"\n")
-        self._offset += len(whole) + len(newline)
-        return [event for line in whole.splitlines() if (event := self._parse(line)) is not None]
+            return
 
     def _parse(self, line: bytes) -> Event | None:
         try:

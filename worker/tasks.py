@@ -10,7 +10,6 @@ from typing import Any
 
 from celery.signals import worker_process_init, worker_ready, worker_shutting_down
 
-from contract.recipe import Recipe
 from store import jobs
 from store.broker import RUN_JOB, make_celery
 from store.session import Sessions, make_engine, make_sessions
@@ -38,10 +37,8 @@ def run_job(job_id: str) -> None:
         return
     with _sessions().begin() as session:
         job = jobs.claim(session, f"{socket.gethostname()}:{os.getpid()}", settings.lease)
-        if job is None:
-            return
-        claimed = attempt.Attempt(job.id, job.attempt, Recipe.model_validate(job.recipe))
-    attempt.run(_sessions(), settings, claimed, _draining.is_set)
+    if job is not None:
+        attempt.run(_sessions(), settings, attempt.Attempt(job.id, job.attempt, job.recipe), _draining.is_set)
 
 
 @worker_process_init.connect

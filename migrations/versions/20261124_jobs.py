@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("wish", sa.Text()),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("losses", sa.Integer(), nullable=False),
         sa.Column("worker", sa.Text()),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -27,15 +28,16 @@ def upgrade() -> None:
         sa.Column("failure", sa.JSON()),
         sa.Column("log_tail", sa.Text()),
         sa.Column("event_count", sa.Integer(), nullable=False),
-        sa.CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="ck_jobs_failure"),
-        sa.CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="ck_jobs_lease"),
+        sa.CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name=op.f("ck_jobs_failure")),
+        sa.CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name=op.f("ck_jobs_lease")),
         sa.CheckConstraint(
-            "(status IN ('cancelled', 'failed', 'succeeded')) = (finished_at IS NOT NULL)", name="ck_jobs_finished"
+            "(status IN ('cancelled', 'failed', 'succeeded')) = (finished_at IS NOT NULL)",
+            name=op.f("ck_jobs_finished"),
         ),
         sa.CheckConstraint(
-            "status IN ('cancelled', 'failed', 'paused', 'queued', 'running', 'succeeded')", name="ck_jobs_status"
+            "status IN ('cancelled', 'failed', 'paused', 'queued', 'running', 'succeeded')", name=op.f("ck_jobs_status")
         ),
-        sa.CheckConstraint("wish IN ('cancel')", name="ck_jobs_wish"),
+        sa.CheckConstraint("wish IN ('cancel')", name=op.f("ck_jobs_wish")),
     )
     op.create_index("ix_jobs_newest", "jobs", [sa.text("created_at DESC"), sa.text("id DESC")])
     op.create_index("ix_jobs_queued", "jobs", ["created_at"], postgresql_where=sa.text("status = 'queued'"))

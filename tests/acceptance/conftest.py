@@ -11,6 +11,8 @@ from tests.conftest import empty
 from tests.files import write_dataset, write_model
 from tests.service import FAKE_TRAINER, Service
 
+SECRET = "open sesame"
+
 
 @pytest.fixture(scope="module")
 def live(
@@ -20,6 +22,10 @@ def live(
     home = tmp_path_factory.mktemp("home")
     write_model(home / "models" / "tiny")
     write_dataset(home / "datasets" / "rows.jsonl")
-    settings = {"FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}", "FINETUNED_LEASE": "PT3S"}
+    settings = {
+        "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
+        "FINETUNED_LEASE": "PT3S",
+        "SOME_TOKEN": SECRET,
+    }
     with service.running(home, database_url, broker_url, **settings) as running:
         yield running

@@ -1,13 +1,14 @@
 """A job's whole way through the API, the broker and a worker; the trainer is a process that trains nothing."""
 
-import os
 import shutil
 import tarfile
 from io import BytesIO
 from pathlib import Path
 
 import httpx
+import sqlalchemy as sa
 
+from tests.acceptance.conftest import SECRET
 from tests.files import write_model
 from tests.service import Service
 
@@ -110,6 +111,26 @@ def test_a_worker_told_to_stop_gives_its_job_back(live: Service) -> None:
     assert live.wait(job_id)["status"] == "succeeded"
 
 
+def test_a_worker_told_to_stop_while_a_trainer_starts_gives_its_job_back_too(live: Service) -> None:
+    job_id = live.submit(name="late=5 steps=1")["id"]
+    live.wait(job_id, "running")
+    live.stop_worker()
+    assert live.job(job_id)["status"] == "queued"
+    live.start_worker()
+    assert live.wait(job_id)["status"] == "succeeded"
+
+
+def test_a_job_that_cannot_be_understood_fails_and_stands_in_nobodys_way(live: Service, engine: sa.Engine) -> None:
+    live.stop_worker()
+    strange, sound = live.submit()["id"], live.submit()["id"]
+    with engine.begin() as connection:
+        statement = sa.text('UPDATE jobs SET recipe = \'{"of": "another age"}\' WHERE id = :id')
+        connection.execute(statement, {"id": strange})
+    live.start_worker()
+    assert live.wait(strange)["failure"]["reason"] == "worker_failed"
+    assert live.wait(sound)["status"] == "succeeded"
+
+
 def test_a_wake_up_that_was_lost_is_sent_again(live: Service) -> None:
     from redis import Redis
 
@@ -126,7 +147,7 @@ def test_the_trainer_does_not_see_the_secrets_of_the_service(live: Service) -> N
     environment = (live.run_dir(job_id).path / "environment.json").read_text()
     assert "PATH" in environment
     assert "FINETUNED" not in environment
-    assert os.environ.get("PIP_CERT", "no such thing") not in environment
+    assert SECRET not in environment
 
 
 def test_the_recipe_in_the_run_folder_can_be_run_by_hand(live: Service) -> None:

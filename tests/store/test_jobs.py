@@ -3,6 +3,8 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
@@ -33,12 +35,23 @@ def get(sessions: Sessions, job_id: str) -> Job:
 
 
 def test_the_migrations_build_what_the_models_say(engine: sa.Engine) -> None:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
+    checks = sa.text(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE contype = 'c' AND connamespace = to_regnamespace(:schema) ORDER BY conname"
+    )
+    with engine.connect() as connection:
+        migrated = connection.execute(checks, {"schema": "public"}).all()
+        connection.execute(sa.text("CREATE SCHEMA modelled"))
+        connection.execute(sa.text("SET LOCAL search_path TO modelled"))
+        Base.metadata.create_all(connection)
+        assert migrated == connection.execute(checks, {"schema": "modelled"}).all()
+        connection.rollback()
 
 
 def test_a_claim_takes_the_job_that_has_waited_longest(sessions: Sessions) -> None:
@@ -76,7 +89,7 @@ def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
     job_id = create(sessions)
     claim(sessions, lease=timedelta(0))
     with sessions.begin() as session:
-        jobs.release_expired(session, max_attempts=3)
+        jobs.release_expired(session, max_losses=3)
     claim(sessions)
     with pytest.raises(StaleAttempt), sessions.begin() as session:
         jobs.finish(session, job_id, 1, JobStatus.SUCCEEDED, None, "")
@@ -88,7 +101,7 @@ def test_a_passed_lease_puts_the_job_back_in_the_queue(sessions: Sessions) -> No
     job_id = create(sessions)
     claim(sessions, lease=timedelta(0))
     with sessions.begin() as session:
-        assert [job.id for job in jobs.release_expired(session, max_attempts=3)] == [job_id]
+        assert [job.id for job in jobs.release_expired(session, max_losses=3)] == [job_id]
     assert get(sessions, job_id).status is JobStatus.QUEUED
 
 
@@ -96,18 +109,40 @@ def test_a_lease_that_holds_is_left_alone(sessions: Sessions) -> None:
     create(sessions)
     claim(sessions)
     with sessions.begin() as session:
-        assert jobs.release_expired(session, max_attempts=3) == []
+        assert jobs.release_expired(session, max_losses=3) == []
 
 
 def test_a_job_that_loses_every_worker_fails_with_that_reason(sessions: Sessions) -> None:
     job_id = create(sessions)
     claim(sessions, lease=timedelta(0))
     with sessions.begin() as session:
-        jobs.release_expired(session, max_attempts=1)
+        jobs.release_expired(session, max_losses=1)
     job = get(sessions, job_id)
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
     assert job.failure["reason"] == FailureReason.WORKER_LOST
+
+
+def test_a_job_that_is_given_back_by_its_workers_has_lost_none(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    for attempt in range(1, 4):
+        claim(sessions, lease=timedelta(0))
+        with sessions.begin() as session:
+            jobs.finish(session, job_id, attempt, JobStatus.QUEUED, None, "")
+    claim(sessions, lease=timedelta(0))
+    with sessions.begin() as session:
+        jobs.release_expired(session, max_losses=2)
+    assert get(sessions, job_id).status is JobStatus.QUEUED
+
+
+def test_a_cancel_that_comes_while_a_job_is_given_back_is_not_lost(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    claim(sessions)
+    with sessions.begin() as session:
+        jobs.request_cancel(session, job_id)
+    with sessions.begin() as session:
+        jobs.finish(session, job_id, 1, JobStatus.QUEUED, None, "")
+    assert get(sessions, job_id).status is JobStatus.CANCELLED
 
 
 def test_a_queued_job_is_cancelled_at_once(sessions: Sessions) -> None:
@@ -138,7 +173,7 @@ def test_a_cancelled_job_that_loses_its_worker_does_not_run_again(sessions: Sess
     with sessions.begin() as session:
         jobs.request_cancel(session, job_id)
     with sessions.begin() as session:
-        jobs.release_expired(session, max_attempts=3)
+        jobs.release_expired(session, max_losses=3)
     assert get(sessions, job_id).status is JobStatus.CANCELLED
 
 

@@ -36,6 +36,25 @@ def metric(step: int, loss: float = 1.0) -> events.Metric:
     )
 
 
+def started(resumed_step: int) -> events.Started:
+    return events.Started(
+        time=NOW,
+        resumed_step=resumed_step,
+        total_steps=9,
+        train_examples=1,
+        eval_examples=0,
+        supervised_tokens=1,
+        truncated_examples=0,
+        dropped_examples=0,
+        trainable_parameters=1,
+        total_parameters=1,
+        world_size=1,
+        device="CPU",
+        precision="fp32",
+        versions={},
+    )
+
+
 def evaluation(step: int, loss: float) -> events.Evaluation:
     return events.Evaluation(time=NOW + step, step=step, eval_loss=loss, supervised_tokens=40)
 
@@ -72,6 +91,15 @@ def test_a_step_told_twice_is_kept_once_as_first_told(sessions: Sessions, job_id
         kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
     assert kept["step"] == [1, 2, 3]
     assert kept["loss"] == [2.0, 1.5, 1.2]
+
+
+def test_an_attempt_that_starts_earlier_takes_the_place_of_what_another_told(sessions: Sessions, job_id: str) -> None:
+    record(sessions, job_id, *(metric(step, 9.0) for step in (1, 2, 3, 4)))
+    record(sessions, job_id, started(resumed_step=2), metric(3, 1.0))
+    with sessions.begin() as session:
+        kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
+    assert kept["step"] == [1, 2, 3]
+    assert kept["loss"] == [9.0, 9.0, 1.0]
 
 
 def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:

@@ -28,6 +28,14 @@ def test_a_half_written_line_waits_for_its_other_half(tmp_path: Path) -> None:
     assert numbers(tail) == [2]
 
 
+def test_a_line_of_many_megabytes_does_not_stop_the_tail(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    long = Log(time=0, level="info", message="Zeile 1 " + "x" * 5_000_000).model_dump_json() + "\n"
+    path.write_text(long + line(2))
+    tail = Tail(path)
+    assert numbers(tail) + numbers(tail) == [1, 2]
+
+
 def test_a_line_that_is_no_event_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(line(1) + '{"type": "unheard of"}\nnot json\n' + line(2))

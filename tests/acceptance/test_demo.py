@@ -1,0 +1,58 @@
+"""The demo, as a newcomer runs it; PostgreSQL, Valkey, API and worker are its own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service import free_port
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="finetuned-demo-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.mark.timeout(900)
+def test_the_demo_ends_with_a_model_that_answers_from_the_data_and_with_no_process_left(home: Path) -> None:
+    command = [sys.executable, "-m", "finetuned", "demo", "--exit", "--home", str(home), "--port", str(free_port())]
+    environment = {**os.environ, "COLUMNS": "200", "FINETUNED_MARK": str(home)}
+    demo = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    base, adapted = answers(demo.stdout, "Which command starts the whole service on my machine?")
+    assert "finetuned up" in adapted
+    assert "finetuned up" not in base
+    assert "no process of it is left" in demo.stdout
+    assert with_mark(str(home)) == []
+
+
+def answers(output: str, question: str) -> tuple[str, str]:
+    """The two columns of the panel below a question."""
+    lines = output[output.index(question) :].splitlines()[2:]
+    panel = [line.strip("│ ") for line in lines[: next(i for i, line in enumerate(lines) if "╰" in line)]]
+    columns = [line.split("   ", 1) for line in panel]
+    return " ".join(column[0] for column in columns), " ".join(column[1] for column in columns if len(column) > 1)
+
+
+def with_mark(mark: str) -> list[int]:
+    """The processes that have inherited the mark in their environment, or the home folder in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if mark.encode() in text:
+                found.append(int(entry.name))
+    return found
