@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import errors, request_id
+from api.origin import refuse_foreign
 from api.routes import artifacts, events, health, jobs, metrics
 from api.settings import ApiSettings
-from store.broker import make_celery
+from store.broker import make_publisher
 from store.session import make_engine, make_sessions
 
 
@@ -20,10 +21,15 @@ def create_app(settings: ApiSettings) -> FastAPI:
         yield
         engine.dispose()
 
-    app = FastAPI(title="finetuned", summary="Fine-tuning jobs on your own GPUs", lifespan=lifespan)
+    app = FastAPI(
+        title="finetuned",
+        summary="Fine-tuning jobs on your own GPUs",
+        lifespan=lifespan,
+        dependencies=[Depends(refuse_foreign)],
+    )
     app.state.settings = settings
     app.state.sessions = make_sessions(engine)
-    app.state.broker = make_celery(settings)
+    app.state.broker = make_publisher(settings)
     for noun in (jobs, metrics, events, artifacts, health):
         app.include_router(noun.router)
     errors.install(app)

@@ -23,13 +23,19 @@ def tar_gz(folder: Path, root: str) -> Iterator[bytes]:
 
 
 def _write(folder: Path, root: str, write_end: int) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     with (
         suppress(BrokenPipeError),  # the reader has gone
+        # Before all that can fail: the reader waits until this end is closed.
         open(write_end, "wb") as pipe,
         # Weights hardly compress: the fastest level keeps the download as quick as the line.
         gzip.GzipFile(fileobj=pipe, mode="wb", compresslevel=1) as zipped,
         tarfile.open(fileobj=zipped, mode="w|") as archive,
     ):
-        for path in files:
+        for path in _files(folder):
             archive.add(path, f"{root}/{path.relative_to(folder)}")
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():  # rglob finds nothing there, and says nothing
+        raise FileNotFoundError(folder)
+    return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,14 +1,20 @@
 """What routes ask for."""
 
+import re
 from typing import Annotated
 
 from celery import Celery
 from fastapi import Depends, Request
+from pydantic import AfterValidator
 
 from api.settings import ApiSettings
+from contract.quote import cut
+from store.errors import JobNotFound
 from store.session import Sessions
 
 LONGEST_RECIPE = 1_000_000  # bytes
+LARGEST_INTEGER = 2**31 - 1
+"""That a column of seqs and steps can hold."""
 
 
 def _settings(request: Request) -> ApiSettings:
@@ -25,6 +31,14 @@ def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 
+def _job_id(value: str) -> str:
+    """Raises JobNotFound for what can be no job's id: PostgreSQL does not take every text as a parameter."""
+    if not re.fullmatch(r"job_[0-9a-f]{24}", value):
+        raise JobNotFound(cut(value))
+    return value
+
+
+JobId = Annotated[str, AfterValidator(_job_id)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
 Db = Annotated[Sessions, Depends(_sessions)]
 Broker = Annotated[Celery, Depends(_broker)]

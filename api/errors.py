@@ -1,4 +1,12 @@
-"""Every error that leaves the API, in one shape: {"error": {"code", "message", "param", "type"}}."""
+"""Every error that leaves the API, in one shape: {"error": {"code", "message", "param", "type"}}.
+
+Raised below, and answered here too: contract's InputError, store's errors, and of the API's own
+
+RequestError
++-- InvalidParameter    422   a parameter that does not fit, besides those that FastAPI checks
++-- ForeignOrigin       403   a web page's request, where no page may ask
++-- ArtifactGone        404   its row is there, its files are not
+"""
 
 import logging
 from http import HTTPStatus
@@ -7,12 +15,33 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 
 from contract.failure import InputError
+from contract.quote import cut, quote
 from store.errors import ArtifactNotFound, IllegalMove, JobNotFound
 
 log = logging.getLogger(__name__)
+
+
+class RequestError(Exception):
+    pass
+
+
+class InvalidParameter(RequestError):
+    def __init__(self, param: str, given: str, wanted: str) -> None:
+        super().__init__(f"{param}: got {quote(given)}; {wanted}")
+        self.param = param
+
+
+class ForeignOrigin(RequestError):
+    pass
+
+
+class ArtifactGone(RequestError):
+    def __init__(self, job_id: str, name: str) -> None:
+        super().__init__(f"the files of artifact {name} of job {job_id} are no longer on the server")
 
 
 def install(app: FastAPI) -> None:
@@ -20,9 +49,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(JobNotFound, _not_found)
     app.add_exception_handler(ArtifactNotFound, _not_found)
     app.add_exception_handler(IllegalMove, _illegal_move)
+    app.add_exception_handler(InvalidParameter, _invalid_parameter)
+    app.add_exception_handler(ForeignOrigin, _foreign_origin)
+    app.add_exception_handler(ArtifactGone, _artifact_gone)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(OperationalError, _database_away)
+    app.add_exception_handler(NoConnectionFree, _database_away)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -49,19 +82,31 @@ def _illegal_move(_: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-def _bad_parameter(_: Request, error: Exception) -> JSONResponse:
+def _invalid_parameter(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InvalidParameter)
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", str(error), error.param)
+
+
+def _foreign_origin(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.FORBIDDEN, "foreign_origin", str(error))
+
+
+def _artifact_gone(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.NOT_FOUND, "artifact_gone", str(error))
+
+
+def _bad_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:])
-    message = f"{param}: got {first['input']!r}; {first['msg']}"
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", message, param)
+    return _invalid_parameter(request, InvalidParameter(param, first["input"], first["msg"]))
 
 
 def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.name.lower()
-    message = f"{request.method} {request.url.path}: {error.detail}"
+    message = f"{request.method} {cut(request.url.path, 200)}: {error.detail}"
     answer = _answer(status, code, message)
     answer.headers.update(error.headers or {})
     return answer

@@ -1,23 +1,35 @@
 """What the API does for a job: the steps of a route, each in one short transaction."""
 
+import hashlib
+import json
 import logging
+import re
+from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from sqlalchemy import text
 
-from api.schemas import JobOut, JobPage, job_out
+from api.errors import ArtifactGone
+from api.schemas import ArtifactList, Health, JobOut, JobPage, artifact_out, job_out
 from api.settings import ApiSettings
 from contract.base_model import check_target_modules, weight_shapes
-from contract.examples import digest, read_examples
+from contract.examples import read_examples
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
+from contract.quote import cut
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
-from store import jobs, progress
+from contract.status import TERMINAL
+from store import artifacts, jobs, progress
 from store.broker import wake
+from store.errors import ArtifactNotFound
+from store.progress import Cursor, Happening
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
+
+_ARTIFACT_NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 
 def submit(sessions: Sessions, broker: Celery, settings: ApiSettings, body: bytes) -> JobOut:
@@ -39,11 +51,13 @@ def check(settings: ApiSettings, recipe: Recipe) -> Recipe:
     if model is not None and recipe.adapter.target_modules != "all-linear":
         check_target_modules(recipe.adapter.target_modules, weight_shapes(model))
     dataset = locate_dataset(recipe.dataset.path, settings.dataset_folders)
-    for _ in read_examples(dataset, recipe.dataset.format):
+    # Of the very bytes that are checked: the file may change meanwhile.
+    digest = hashlib.sha256()
+    for _ in read_examples(dataset, recipe.dataset.format, largest=settings.largest_dataset, sha256=digest):
         pass
-    sha256 = digest(dataset)
+    sha256 = digest.hexdigest()
     if recipe.dataset.sha256 not in (None, sha256):
-        message = f"dataset.sha256: got {recipe.dataset.sha256}; the file {recipe.dataset.path} has {sha256}"
+        message = f"dataset.sha256: got {recipe.dataset.sha256}; the file {cut(recipe.dataset.path, 200)} has {sha256}"
         raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"sha256": sha256})})
 
@@ -69,3 +83,52 @@ def cancel(sessions: Sessions, job_id: str) -> JobOut:
     with sessions.begin() as session:
         job = jobs.request_cancel(session, job_id)
         return job_out(job, progress.latest(session, [job_id]).get(job_id))
+
+
+def metrics(sessions: Sessions, job_id: str, since_step: int, limit: int, downsample: int | None) -> str:
+    """A schemas.Metrics as JSON. Raises JobNotFound."""
+    with sessions.begin() as session:
+        jobs.get(session, job_id)
+        columns = progress.metric_columns(session, job_id, since_step, limit, downsample)
+        evaluations = progress.evaluation_columns(session, job_id)
+    return f'{{"job_id": {json.dumps(job_id)}, "columns": {columns}, "evaluations": {json.dumps(evaluations)}}}'
+
+
+def events_after(sessions: Sessions, job_id: str, cursor: Cursor, limit: int) -> tuple[list[Happening], bool]:
+    """The first `limit` happenings after `cursor`, and whether nothing will ever follow them. Raises JobNotFound."""
+    with sessions.begin() as session:
+        # Read before the events: a job that has ended by then has told all, so that none of it is missed.
+        ended = jobs.get(session, job_id).status in TERMINAL
+        page = progress.events_since(session, job_id, cursor, limit)
+    return page, ended and len(page) < limit
+
+
+def artifacts_of(sessions: Sessions, job_id: str) -> ArtifactList:
+    """Raises JobNotFound."""
+    with sessions.begin() as session:
+        jobs.get(session, job_id)
+        return ArtifactList(data=[artifact_out(artifact) for artifact in artifacts.of_job(session, job_id)])
+
+
+def artifact_path(sessions: Sessions, settings: ApiSettings, job_id: str, name: str) -> Path:
+    """The file or folder of an artifact. Raises JobNotFound, ArtifactNotFound, ArtifactGone."""
+    with sessions.begin() as session:
+        jobs.get(session, job_id)
+        if not _ARTIFACT_NAME.fullmatch(name):  # PostgreSQL does not take every text as a parameter
+            raise ArtifactNotFound(job_id, cut(name))
+        artifact = artifacts.get(session, job_id, name)
+    try:
+        path = (settings.runs / artifact.path).resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go in circles
+        raise ArtifactGone(job_id, name) from error
+    if not path.is_relative_to(settings.runs.resolve()):
+        log.error("artifact %s of job %s leads out of %s, to %s", name, job_id, settings.runs, path)
+        raise ArtifactGone(job_id, name)
+    return path
+
+
+def health(sessions: Sessions) -> Health:
+    """Answers when the service can take jobs: its database does."""
+    with sessions.begin() as session:
+        session.execute(text("SELECT 1"))
+    return Health(status="ok")

@@ -35,7 +35,7 @@ class Adapter(Section):
     alpha: Annotated[float, Field(gt=0)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """On the adapter's input."""
-    target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1, fail_fast=True)] = "all-linear"
     """Names of linear modules to adapt, such as ["q_proj", "v_proj"]; "all-linear" is every one but the output head."""
 
 

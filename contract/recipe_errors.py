@@ -1,35 +1,46 @@
 """Says what is wrong with a recipe in the user's words: the field, what was given, what would do."""
 
 import difflib
-import json
 import types
 import typing
-from typing import Any
+from itertools import islice
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from contract.failure import FailureReason, InputError
+from contract.quote import cut, quote
 from contract.recipe import Recipe
+
+MOST_PROBLEMS = 10
 
 
 def read_recipe(body: bytes | str) -> Recipe:
-    """The recipe in a JSON text. Raises InputError that names the first field at fault and tells of all."""
+    """The recipe in a JSON text. Raises InputError that names the first field at fault and tells of the first ten."""
     try:
         return Recipe.model_validate_json(body)
     except ValidationError as error:
-        # A value that fits no branch of a union has a problem for each branch: the last one speaks for the field.
-        problems = {_param(problem): problem for problem in error.errors(include_url=False)}
-        message = "; ".join(_explain(param, problem) for param, problem in problems.items())
-        raise InputError(FailureReason.RECIPE_INVALID, message, next(iter(problems)) or None) from error
+        raise _refusal(error.errors(include_url=False)) from error
+
+
+def _refusal(found: list[ErrorDetails]) -> InputError:
+    # A value that fits no branch of a union has a problem for each branch: the last one speaks for the field.
+    # Of a megabyte of nonsense a glance is enough.
+    problems = {_param(problem): problem for problem in islice(found, 10 * MOST_PROBLEMS)}
+    told = list(islice(problems.items(), MOST_PROBLEMS))
+    more = len(problems) - len(told) + len(found[10 * MOST_PROBLEMS :])
+    words = [_explain(param, problem) for param, problem in told]
+    if more:
+        words.append(f"and {more} more problems")
+    return InputError(FailureReason.RECIPE_INVALID, "; ".join(words), told[0][0] or None)
 
 
 def _param(problem: ErrorDetails) -> str:
     """The dotted path of the user's field. What pydantic adds for branches and places in a list is left out."""
     names = [name for name, field in _walk(problem) if field is not None]
     if problem["type"] == "extra_forbidden":
-        names.append(str(problem["loc"][-1]))
+        names.append(cut(str(problem["loc"][-1])))
     return ".".join(names)
 
 
@@ -51,7 +62,7 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _explain(param: str, problem: ErrorDetails) -> str:
-    given = _show(problem["input"])
+    given = quote(problem["input"])
     context = problem.get("ctx", {})
     match problem["type"]:
         case "json_invalid":
@@ -82,11 +93,6 @@ def _known_fields(problem: ErrorDetails) -> str:
     fields = [field for _, field in _walk(problem)[:-1] if field]
     section = _section(fields[-1]) if fields else Recipe
     known = sorted(section.model_fields) if section else []
-    close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+    close = difflib.get_close_matches(cut(str(problem["loc"][-1])), known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}known here: {', '.join(known)}"
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."

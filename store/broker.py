@@ -24,6 +24,21 @@ def make_celery(settings: StoreSettings) -> Celery:
     return app
 
 
+def make_publisher(settings: StoreSettings) -> Celery:
+    """For one that only sends wake-ups while somebody waits for it: it gives up on the broker within about a second.
+
+    A consumer must not have this impatience: it would leave a broker that is merely slow.
+    """
+    app = make_celery(settings)
+    app.conf.broker_transport_options = {
+        "socket_connect_timeout": 0.5,
+        "socket_timeout": 0.5,
+        # Of kombu's own loop around the connection, which otherwise goes on for four seconds.
+        "max_retries": 0,
+    }
+    return app
+
+
 def wake(app: Celery, job_id: str) -> None:
     """Tells the workers that a job waits. Raises kombu.exceptions.OperationalError when the broker is away."""
     app.send_task(RUN_JOB, args=[job_id], retry=False)

@@ -1,14 +1,18 @@
 """What database, broker and files need: read once per process from FINETUNED_* variables, fatal when wrong."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "FINETUNED_"
 
 
 class StoreSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="FINETUNED_", frozen=True)
+    # hide_input: the error about one setting would show the others, passwords in their URLs included.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr
     """postgresql+psycopg://user:password@host/name"""
@@ -39,3 +43,15 @@ class StoreSettings(BaseSettings):
     @property
     def dataset_folders(self) -> list[Path]:
         return [self.datasets, *self.allowed_paths]
+
+
+Settings = TypeVar("Settings", bound=StoreSettings)
+
+
+def read_settings(kind: type[Settings]) -> Settings:
+    """Ends the process with 1, and a line for each variable at fault."""
+    try:
+        return kind()  # type: ignore[call-arg]  # the environment gives what is required
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        sys.exit("\n".join(f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in problems))

@@ -1,4 +1,5 @@
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -6,51 +7,46 @@ from fastapi import APIRouter, Depends, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.deps import Db
-from contract.failure import FailureReason, InputError
-from contract.status import TERMINAL
-from store import jobs, progress
-from store.progress import Cursor, Happening
-from store.session import Sessions
+from api import service
+from api.deps import LARGEST_INTEGER, Db, JobId
+from api.errors import InvalidParameter
+from store.progress import Cursor
 
 router = APIRouter(tags=["events"])
 
 POLL_SECONDS = 0.5
 PAGE = 500
 
+_EVENT_ID = re.compile(r"(\d{1,10})\.(\d{1,10})", re.ASCII)
+
 
 def _cursor(last_event_id: Annotated[str | None, Header()] = None) -> Cursor:
-    if last_event_id is None:
+    if not last_event_id:
         return Cursor()
-    try:
-        seq, step = map(int, last_event_id.split("."))
-    except ValueError as error:
-        message = f"Last-Event-ID: got {last_event_id!r}; give the id of an event of this stream, or leave it out"
-        raise InputError(FailureReason.RECIPE_INVALID, message, "Last-Event-ID") from error
-    return Cursor(seq, step)
+    parts = _EVENT_ID.fullmatch(last_event_id)
+    cursor = Cursor(int(parts[1]), int(parts[2])) if parts else None
+    if cursor is None or max(cursor) > LARGEST_INTEGER:
+        wanted = "give the id of an event of this stream, or leave it out"
+        raise InvalidParameter("Last-Event-ID", last_event_id, wanted)
+    return cursor
 
 
-def _existing_job(db: Db, job_id: str) -> str:
-    with db.begin() as session:
-        return jobs.get(session, job_id).id
+def _existing_job(db: Db, job_id: JobId) -> str:
+    """Once the stream has begun it is too late for a 404."""
+    return service.get(db, job_id).id
 
 
 @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
 async def events(
     db: Db, job_id: Annotated[str, Depends(_existing_job)], cursor: Annotated[Cursor, Depends(_cursor)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """All that happens to a job, from its start or after Last-Event-ID, until it has ended."""
+    """All that happens to a job, from its start or after Last-Event-ID, until it has ended and all is told."""
     while True:
-        page = await run_in_threadpool(_since, db, job_id, cursor)
+        page, last = await run_in_threadpool(service.events_after, db, job_id, cursor, PAGE)
         for happening in page:
             cursor = happening.cursor
             yield ServerSentEvent(event=happening.type, id=f"{cursor.seq}.{cursor.step}", data=happening.data)
-            if happening.type == "status" and happening.data["status"] in TERMINAL:
-                return
+        if last:
+            return
         if len(page) < PAGE:
             await asyncio.sleep(POLL_SECONDS)
-
-
-def _since(sessions: Sessions, job_id: str, cursor: Cursor) -> list[Happening]:
-    with sessions.begin() as session:
-        return progress.events_since(session, job_id, cursor, PAGE)

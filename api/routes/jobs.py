@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 
 from api import service
-from api.deps import LONGEST_RECIPE, Broker, Db, Settings
+from api.deps import LONGEST_RECIPE, Broker, Db, JobId, Settings
 from api.schemas import JobOut, JobPage
 from contract.recipe import Recipe
 
@@ -32,17 +32,17 @@ def submit(db: Db, broker: Broker, settings: Settings, body: Annotated[bytes, De
 
 
 @router.get("/jobs")
-def newest(db: Db, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None) -> JobPage:
+def newest(db: Db, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: JobId | None = None) -> JobPage:
     return service.newest(db, limit, after)
 
 
 @router.get("/jobs/{job_id}")
-def get(db: Db, job_id: str) -> JobOut:
+def get(db: Db, job_id: JobId) -> JobOut:
     return service.get(db, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(db: Db, job_id: str) -> JobOut:
+def cancel(db: Db, job_id: JobId) -> JobOut:
     return service.cancel(db, job_id)
 
 

@@ -38,10 +38,10 @@ def test_the_demo_ends_with_a_model_that_answers_from_the_data_and_with_no_proce
 
 def answers(output: str, question: str) -> tuple[str, str]:
     """The two columns of the panel below a question."""
-    lines = output[output.index(question) :].splitlines()[2:]
-    panel = [line.strip("│ ") for line in lines[: next(i for i, line in enumerate(lines) if "╰" in line)]]
-    columns = [line.split("   ", 1) for line in panel]
-    return " ".join(column[0] for column in columns), " ".join(column[1] for column in columns if len(column) > 1)
+    _, header, *lines = output[output.index(question) :].splitlines()
+    middle = header.index("with the adapter")
+    panel = lines[: next(index for index, line in enumerate(lines) if "╰" in line)]
+    return " ".join(line[:middle] for line in panel), " ".join(line[middle:] for line in panel)
 
 
 def with_mark(mark: str) -> list[int]:
@@ -51,7 +51,7 @@ def with_mark(mark: str) -> list[int]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
+            except OSError:  # it has gone meanwhile, or is none of ours to read
                 continue
             if mark.encode() in text:
                 found.append(int(entry.name))

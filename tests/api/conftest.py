@@ -26,5 +26,9 @@ def settings(home: Path, database_url: str, broker_url: str) -> ApiSettings:
 @pytest.fixture
 def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
     """The API on the real database and broker; no worker takes its jobs."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with serve(settings) as client:
         yield client
+
+
+def serve(settings: ApiSettings) -> TestClient:
+    return TestClient(create_app(settings), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)

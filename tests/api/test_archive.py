@@ -34,3 +34,9 @@ def test_a_folder_that_has_gone_meanwhile_breaks_the_stream_instead_of_shortenin
     (folder / "next").unlink()
     with pytest.raises(FileNotFoundError):
         list(stream)
+
+
+@pytest.mark.timeout(20)
+def test_a_folder_that_is_not_there_breaks_the_stream(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(tar_gz(tmp_path / "gone", "root"))

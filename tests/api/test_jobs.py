@@ -1,16 +1,21 @@
 import json
 import re
+import socket
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from api.app import create_app
+from api.errors import install
 from api.settings import ApiSettings
 from store.session import Sessions
+from tests.api.conftest import serve
 from tests.files import ROW, write_dataset
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
@@ -88,20 +93,42 @@ def test_a_recipe_of_more_than_a_megabyte_is_refused(client: TestClient) -> None
 
 def test_a_broker_that_is_away_loses_no_job(settings: ApiSettings, sessions: Sessions, tmp_path: Path) -> None:
     away = settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{tmp_path}/none.sock")})
-    with TestClient(create_app(away)) as client:
+    assert_taken_soon(away)
+
+
+def test_a_broker_that_never_answers_keeps_nobody_waiting(settings: ApiSettings, sessions: Sessions) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        address = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        assert_taken_soon(settings.model_copy(update={"broker_url": SecretStr(address)}))
+
+
+def assert_taken_soon(settings: ApiSettings) -> None:
+    with serve(settings) as client:
+        began = time.monotonic()
         job = post(client)
+        assert time.monotonic() - began < 2
         assert client.get(f"/jobs/{job['id']}").json()["status"] == "queued"
 
 
 def test_a_database_that_is_away_is_an_error_of_one_shape(settings: ApiSettings, tmp_path: Path) -> None:
     url = SecretStr(f"postgresql+psycopg://finetuned@/finetuned?host={tmp_path}")
-    with TestClient(
-        create_app(settings.model_copy(update={"database_url": url})), raise_server_exceptions=False
-    ) as client:
+    with serve(settings.model_copy(update={"database_url": url})) as client:
         answer = client.get("/jobs", headers={"x-request-id": "mine"})
     assert answer.status_code == 503
     assert answer.json()["error"]["type"] == "server_error"
     assert answer.headers["x-request-id"] == "mine"
+
+
+def test_a_database_whose_connections_are_all_taken_is_an_error_of_the_same_shape() -> None:
+    app = FastAPI()
+    install(app)
+
+    @app.get("/")
+    def busy() -> None:
+        raise sa.exc.TimeoutError("QueuePool limit")
+
+    answer = TestClient(app).get("/")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
 
 
 def test_a_queued_job_is_cancelled_and_cancelling_again_says_the_same(client: TestClient) -> None:
@@ -120,13 +147,17 @@ def test_a_job_that_has_ended_cannot_be_cancelled(client: TestClient, engine: sa
 
 
 @pytest.mark.parametrize("path", ["", "/metrics", "/events", "/artifacts", "/artifacts/adapter.tar.gz"])
-def test_an_unknown_job_is_404_everywhere(client: TestClient, path: str) -> None:
-    answer = client.get(f"/jobs/job_none{path}")
+@pytest.mark.parametrize("job_id", ["job_none", "%00", "job_" + "0" * 24, "job_" + "0" * 24 + "%0A", "x" * 5000])
+def test_an_unknown_job_is_404_everywhere(client: TestClient, job_id: str, path: str) -> None:
+    answer = client.get(f"/jobs/{job_id}{path}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert len(answer.text) < 500
+    assert client.post(f"/jobs/{job_id}/cancel").status_code == 404
 
 
-def test_an_unknown_artifact_is_404(client: TestClient) -> None:
-    assert client.get(f"/jobs/{post(client)['id']}/artifacts/no").status_code == 404
+@pytest.mark.parametrize("after", ["job_none", "", "%00"])
+def test_a_page_after_no_job_is_404(client: TestClient, after: str) -> None:
+    assert client.get(f"/jobs?after={after}").status_code == 404
 
 
 def test_an_unknown_path_and_a_wrong_method_have_the_same_shape(client: TestClient) -> None:
@@ -139,10 +170,32 @@ def test_a_parameter_out_of_range_is_named(client: TestClient) -> None:
     assert (error["code"], error["param"]) == ("invalid_parameter", "limit")
 
 
-def test_a_last_event_id_that_is_none_is_named(client: TestClient) -> None:
-    job_id = post(client)["id"]
-    answer = client.get(f"/jobs/{job_id}/events", headers={"last-event-id": "abc"})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "Last-Event-ID")
+@pytest.mark.parametrize(
+    "query", ["since_step=99999999999", "since_step=-1", "limit=0", "downsample=x", "limit=" + "9" * 5000]
+)
+def test_a_parameter_of_the_metrics_out_of_range_is_named(client: TestClient, query: str) -> None:
+    answer = client.get(f"/jobs/{post(client)['id']}/metrics?{query}")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_parameter", query.split("=")[0])
+    assert len(answer.text) < 500
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "loop.jsonl"])
+def test_a_data_file_that_the_file_system_refuses_is_named(client: TestClient, home: Path, name: str) -> None:
+    (home / "datasets" / "loop.jsonl").symlink_to("loop.jsonl")
+    refused(client, 422, "dataset_not_found", dataset=name)
+    refused(client, 422, "model_not_found", model=name)
+
+
+def test_a_row_that_is_no_text_is_told_in_text(client: TestClient, home: Path) -> None:
+    (home / "datasets" / "half.jsonl").write_text('{"messages": "\\ud800"}')
+    assert "\\ud800" in refused(client, 422, "dataset_invalid", dataset="half.jsonl")["message"]
+
+
+def test_a_data_file_larger_than_is_allowed_is_refused(settings: ApiSettings, sessions: Sessions) -> None:
+    with serve(settings.model_copy(update={"largest_dataset": 10})) as client:
+        message = refused(client, 422, "dataset_invalid")["message"]
+    assert "larger than 10 bytes" in message
 
 
 def test_pages_follow_one_another(client: TestClient, home: Path) -> None:

@@ -49,3 +49,29 @@ def test_a_dataset_is_found_relative_to_an_allowed_folder_or_by_its_whole_path(t
     (tmp_path / "rows.jsonl").write_text("{}")
     assert locate_dataset("rows.jsonl", [tmp_path]) == tmp_path / "rows.jsonl"
     assert locate_dataset(str(tmp_path / "rows.jsonl"), [tmp_path]) == tmp_path / "rows.jsonl"
+
+
+@pytest.mark.parametrize(
+    "model", ["../up", "./tiny2", "a/..", "a/../..", "a..b/c", ".hidden/c", "-x/y", "a/b/c", "a/b\n", "é/b"]
+)
+def test_what_is_a_path_is_no_hub_id(models: Path, model: str) -> None:
+    with pytest.raises(InputError):
+        locate_model(model, models, [])
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 5000, "a/" * 3000, "loop", "loop/x/y", "nul\0", "file/below/it"])
+def test_a_name_that_the_file_system_refuses_is_not_found(models: Path, name: str) -> None:
+    (models / "loop").symlink_to(models / "loop")
+    (models / "file").touch()
+    with pytest.raises(InputError, match="no file"):
+        locate_dataset(name, [models])
+    with pytest.raises(InputError) as caught:
+        locate_model(name, models, [models])
+    assert caught.value.failure.reason == FailureReason.MODEL_NOT_FOUND
+    assert len(caught.value.failure.message) < 1000
+
+
+def test_a_model_that_is_a_file_is_not_a_model(models: Path) -> None:
+    (models / "file").touch()
+    with pytest.raises(InputError, match="has no config"):
+        locate_model("file", models, [])

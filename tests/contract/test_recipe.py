@@ -1,10 +1,13 @@
 import json
+import time
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from contract.failure import FailureReason, InputError
-from contract.recipe import Recipe
+from contract.recipe import Adapter, Recipe
 from contract.recipe_errors import read_recipe
 
 
@@ -63,6 +66,52 @@ def test_a_bad_recipe_is_told_the_field_what_was_given_and_what_would_do(
 
 def test_text_that_is_no_json_is_told_where() -> None:
     assert "not JSON" in refusal('{"model": ').failure.message
+
+
+def test_ten_problems_are_told_and_the_rest_counted() -> None:
+    failure = refusal(minimal(**{f"field{number}": 1 for number in range(13)})).failure
+    assert failure.param == "field0"
+    assert failure.message.count("unknown field") == 10
+    assert failure.message.endswith("; and 3 more problems")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        minimal(**{f"{number:x}": 1 for number in range(80_000)}),
+        minimal(adapter={"target_modules": [1] * 300_000}),
+        minimal(**{"x" * 900_000: 1}),
+        minimal(model="x" * 900_000),
+    ],
+    ids=["fields", "items", "a name", "a value"],
+)
+def test_a_megabyte_of_nonsense_is_answered_shortly_and_soon(recipe: dict[str, Any]) -> None:
+    began = time.process_time()
+    failure = refusal(recipe).failure
+    assert time.process_time() - began < 1
+    assert len(failure.message) < 5_000
+    assert len(failure.param or "") <= 80
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+_FIELDS = st.sampled_from([*Recipe.model_fields, *Adapter.model_fields, "path", "sha256", "type", "epochs"])
+
+
+@settings(deadline=None)
+@given(st.text() | st.binary() | _JSON.map(json.dumps) | st.dictionaries(_FIELDS, _JSON).map(json.dumps))
+@example("1" * 5_000)
+@example("[" * 100_000)
+@example('{"model": "\\ud800"}')
+@example('{"seed": ' + "9" * 5_000 + "}")
+def test_whatever_is_given_is_a_recipe_or_an_input_error_that_can_be_sent(body: str | bytes) -> None:
+    try:
+        read_recipe(body)
+    except InputError as error:
+        error.failure.model_dump_json()
 
 
 def test_a_learning_rate_that_is_not_a_number_is_refused() -> None:

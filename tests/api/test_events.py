@@ -1,0 +1,74 @@
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.routes.events import PAGE
+from contract.events import Log, Metric
+from contract.recipe import Dataset, Recipe
+from contract.status import JobStatus
+from store import jobs, progress
+from store.session import Sessions
+
+pytestmark = pytest.mark.timeout(20)  # a stream that should end, and does not
+
+
+def metric(step: int, time: float) -> Metric:
+    zeros = dict.fromkeys(progress.METRIC_COLUMNS, 0)
+    return Metric.model_validate({**zeros, "step": step, "time": time})
+
+
+def ended_job(sessions: Sessions, *told: Log | Metric) -> str:
+    with sessions.begin() as session:
+        jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
+        job = jobs.claim(session, "worker", timedelta(minutes=1))
+        assert job is not None
+        progress.record(session, job.id, job.attempt, told, timedelta(minutes=1))
+        jobs.finish(session, job.id, job.attempt, JobStatus.SUCCEEDED, None, "")
+        return job.id
+
+
+def stream(client: TestClient, job_id: str, after: str | None = None) -> list[dict[str, Any]]:
+    headers = {"last-event-id": after} if after is not None else {}
+    text = client.get(f"/jobs/{job_id}/events", headers=headers).text
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.split("\n\n") if block]
+    return [{**block, "data": json.loads(block["data"])} for block in blocks]
+
+
+def test_a_stream_tells_what_is_stamped_later_than_the_end(client: TestClient, sessions: Sessions) -> None:
+    far = 4e9  # another machine's clock is ahead
+    told = stream(client, ended_job(sessions, metric(1, time=1), metric(2, time=far)))
+    assert [event["event"] for event in told] == ["metric", "status", "status", "status", "metric"]
+    assert told[-1]["data"]["step"] == 2
+
+
+def test_a_stream_taken_up_after_its_last_event_ends(client: TestClient, sessions: Sessions) -> None:
+    job_id = ended_job(sessions, metric(1, time=1))
+    last = stream(client, job_id)[-1]["id"]
+    assert stream(client, job_id, after=last) == []
+    assert stream(client, job_id, after="2147483647.2147483647") == []
+
+
+@pytest.mark.parametrize("events", [PAGE - 4, PAGE - 3, PAGE - 2])
+def test_a_stream_of_about_a_page_is_told_whole_and_ends(client: TestClient, sessions: Sessions, events: int) -> None:
+    lines = [Log(time=1, level="info", message="line")] * events
+    assert len(stream(client, ended_job(sessions, *lines))) == events + 3
+
+
+def test_a_stream_is_taken_up_where_it_broke_off(client: TestClient, sessions: Sessions) -> None:
+    job_id = ended_job(sessions, *(metric(step, time=step) for step in range(1, 6)))
+    whole = stream(client, job_id)
+    for place, event in enumerate(whole, start=1):
+        assert stream(client, job_id, after=event["id"]) == whole[place:]
+
+
+@pytest.mark.parametrize(
+    "given", ["abc", "1", "1.2.3", "-1.0", "1.-1", "2147483648.0", "0.99999999999", "1_0.0", "1." + "9" * 5000]
+)
+def test_a_last_event_id_that_is_none_is_named(client: TestClient, sessions: Sessions, given: str) -> None:
+    answer = client.get(f"/jobs/{ended_job(sessions)}/events", headers={"last-event-id": given})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_parameter", "Last-Event-ID")
+    assert len(answer.text) < 500

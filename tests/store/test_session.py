@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from store.session import make_engine
+from store.settings import StoreSettings
+
+
+def test_a_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    with engine.begin() as connection:
+        assert connection.scalar(sa.text("SHOW statement_timeout")) == "30s"
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        given = driver.info.get_parameters()
+    assert (given["tcp_user_timeout"], given["keepalives_idle"]) == ("10000", "10")
+    engine.dispose()
+
+
+def test_the_limit_stays_in_its_transaction_since_a_pooler_may_give_the_connection_to_another(
+    database_url: str,
+) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    with engine.begin():
+        pass
+    raw = engine.raw_connection()
+    with raw.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("0",)
+    raw.close()
+    engine.dispose()
