@@ -115,14 +115,16 @@ class Client:
         A broken connection is taken up again where it broke, and `reconnecting` is told. Raises Unreachable when the
         service stays away for half a minute.
         """
-        last_id, failures = "", 0
+        last_id, failures, ended = "", 0, False
         while True:
             try:
-                for event in self._stream(job_id, last_id):
-                    last_id, failures = event[0], 0
-                    yield event[1]
-                    if event[1].type == "status" and event[1].data["status"] in TERMINAL:
-                        return
+                for event_id, event in self._stream(job_id, last_id):
+                    last_id, failures = event_id, 0
+                    # What happened before may be told after: it is the service that ends the stream.
+                    ended = ended or (event.type == "status" and event.data["status"] in TERMINAL)
+                    yield event
+                if ended:
+                    return
                 problem: Exception = ConnectionError("the stream ended early")
             except httpx.TransportError as error:
                 problem = error

@@ -13,11 +13,12 @@ from celery.signals import worker_process_init, worker_ready, worker_shutting_do
 from store import jobs
 from store.broker import RUN_JOB, make_celery
 from store.session import Sessions, make_engine, make_sessions
+from store.settings import read_settings
 from worker import attempt, reaper
 from worker.guard import PR_SET_PDEATHSIG, prctl
 from worker.settings import WorkerSettings
 
-settings = WorkerSettings()  # type: ignore[call-arg]  # the environment gives what is required
+settings = read_settings(WorkerSettings)
 app = make_celery(settings)
 
 _draining = multiprocessing.get_context("fork").Event()
