@@ -1,5 +1,6 @@
 """The files of one run folder. Each attempt at a job has a folder of its own, so a stale attempt can spoil nothing."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,4 +39,16 @@ class RunDir:
         return self.path / "checkpoints"
 
     def checkpoint(self, step: int) -> Path:
+        """Out: the adapter after a step, as PEFT saves it, and beside it, while it is kept, the state to go on from."""
         return self.checkpoints / f"step-{step:06d}"
+
+
+def state(checkpoint: Path) -> Path:
+    """What a checkpoint needs to be gone on from, beside its adapter: optimizer, random numbers, position."""
+    return checkpoint / "state"
+
+
+def last_resumable(run_dirs: Iterable[RunDir]) -> Path | None:
+    """The checkpoint of these runs that has come furthest, among those with their state."""
+    checkpoints = (path for run in run_dirs for path in run.checkpoints.glob("step-*") if state(path).is_dir())
+    return max(checkpoints, key=lambda path: path.name, default=None)

@@ -54,7 +54,6 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
 
     A step that is there already stays as it is. Raises StaleAttempt, and then writes nothing.
     """
-    metrics = [event for event in batch if isinstance(event, events.Metric)]
     told = [event for event in batch if not isinstance(event, events.Metric)]
     columns: dict[str, Any] = {
         "event_count": Job.event_count + len(told),
@@ -84,13 +83,29 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
         if isinstance(event, events.Started):
             # An attempt before may have come further than this one starts: what it told there is not of this adapter.
             session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > event.resumed_step))
-    if metrics:
-        rows = [{"job_id": job_id, **metric.model_dump(exclude={"type"})} for metric in metrics]
+    _keep(session, job_id, attempt, batch)
+    return wish
+
+
+def catch_up(session: Session, job_id: str, attempt: int, before: int, batch: Sequence[events.Event]) -> None:
+    """Writes what attempt `before` had told to its run folder alone when its worker was lost.
+
+    `attempt` goes on from there, and holds the lease now. Raises StaleAttempt, and then writes nothing.
+    """
+    mine = select(Job.id).where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
+    if session.scalar(mine.with_for_update()) is None:
+        raise StaleAttempt(job_id, attempt)
+    _keep(session, job_id, before, batch)
+
+
+def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Event]) -> None:
+    """Metrics and artifacts: each once, however often it is told."""
+    rows = [{"job_id": job_id, **e.model_dump(exclude={"type"})} for e in batch if isinstance(e, events.Metric)]
+    if rows:
         session.execute(upsert(Metric).on_conflict_do_nothing(), rows)
-    for event in told:
+    for event in batch:
         if isinstance(event, events.Checkpoint):
             artifacts.add_checkpoint(session, job_id, attempt, event)
-    return wish
 
 
 def metric_columns(session: Session, job_id: str, since_step: int, limit: int, downsample: int | None) -> str:

@@ -1,7 +1,7 @@
 """A trainer that trains nothing: a real process that does what its recipe's name says.
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
-list of words: "late=1 steps=3 sleep=0.1 fail=out_of_memory kill=9 exit=3 stubborn orphan".
+list of words: "late=1 steps=3 every=2 sleep=0.1 fail=out_of_memory kill=9 exit=3 stubborn orphan".
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from contract import events
 from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
-from contract.run_dir import RunDir
+from contract.run_dir import RunDir, state
 
 stop = False
 
@@ -33,11 +33,14 @@ def main() -> None:
     if "environment" in words:
         (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
     total = int(words.get("steps", 2))
-    for step in range(1, total + 1):
+    resumed = int(state(Path(sys.argv[3])).joinpath("step").read_text()) if sys.argv[2:3] == ["--resume"] else 0
+    tell(run_dir, started(total, resumed))
+    for step in range(resumed + 1, total + 1):
         tell(run_dir, metric(step, total))
         time.sleep(float(words.get("sleep", 0)))
-        if stop:
+        if stop or step % int(words.get("every", total + 1)) == 0:
             save(run_dir, step, final=False)
+        if stop:
             tell(run_dir, events.Done(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None))
             sys.exit(1)  # as torchrun does when it is told to stop
     if "fail" in words:
@@ -55,6 +58,25 @@ def main() -> None:
 def _stop(*_: object) -> None:
     global stop
     stop = True
+
+
+def started(total: int, resumed: int) -> events.Started:
+    return events.Started(
+        time=time.time(),
+        resumed_step=resumed,
+        total_steps=total,
+        train_examples=1,
+        eval_examples=0,
+        supervised_tokens=1,
+        truncated_examples=0,
+        dropped_examples=0,
+        trainable_parameters=1,
+        total_parameters=1,
+        world_size=1,
+        device="none",
+        precision="fp32",
+        versions={},
+    )
 
 
 def metric(step: int, total: int) -> events.Metric:
@@ -78,6 +100,9 @@ def save(run_dir: RunDir, step: int, final: bool) -> None:
     folder = run_dir.adapter if final else run_dir.checkpoint(step)
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
+    if not final:
+        state(folder).mkdir()
+        (state(folder) / "step").write_text(str(step))
     path = str(folder.relative_to(run_dir.path))
     tell(run_dir, events.Checkpoint(time=time.time(), step=step, path=path, bytes=2, final=final))
 

@@ -18,7 +18,7 @@ from contract.events import Done, Event
 from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.recipe import Recipe
-from contract.run_dir import RunDir
+from contract.run_dir import RunDir, last_resumable
 from contract.status import JobStatus, Wish
 from store import artifacts, jobs, progress
 from store.errors import StaleAttempt
@@ -91,13 +91,32 @@ def _train(
     sessions: Sessions, settings: WorkerSettings, attempt: Attempt, run_dir: RunDir, draining: Draining
 ) -> Outcome:
     """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
-    trainer = process.start([*settings.trainer, str(run_dir.path)], run_dir.path, run_dir.log, settings.grace)
+    command = [*settings.trainer, str(run_dir.path), *_resume(settings, attempt)]
+    # After the choice of the checkpoint: all the steps that it holds had been told before it was saved.
+    _catch_up(sessions, settings, attempt)
+    trainer = process.start(command, run_dir.path, run_dir.log, settings.grace)
     try:
         done, wish = _follow(sessions, settings.lease, attempt, trainer, Tail(run_dir.events), draining)
     finally:
         trainer.terminate()
         exit_code = trainer.wait()
     return decide(exit_code, done, _error(run_dir), wish, draining(), _log_tail(run_dir))
+
+
+def _resume(settings: WorkerSettings, attempt: Attempt) -> list[str]:
+    """The trainer's words for where to go on: the furthest checkpoint of the attempts before."""
+    before = (RunDir(settings.runs / artifacts.run_path(attempt.job_id, n)) for n in range(1, attempt.number))
+    checkpoint = last_resumable(before)
+    return ["--resume", str(checkpoint)] if checkpoint else []
+
+
+def _catch_up(sessions: Sessions, settings: WorkerSettings, attempt: Attempt) -> None:
+    """A trainer goes on for a moment after its worker is lost: what it told then, and saved, is told now."""
+    before = attempt.number - 1
+    tail = Tail(RunDir(settings.runs / artifacts.run_path(attempt.job_id, before)).events)
+    while batch := tail.read():
+        with sessions.begin() as session:
+            progress.catch_up(session, attempt.job_id, attempt.number, before, batch)
 
 
 def _follow(

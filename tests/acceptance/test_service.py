@@ -33,9 +33,9 @@ def test_the_stream_tells_everything_once_and_goes_on_after_a_last_event_id(live
     job = live.submit(name="steps=4 sleep=0.3")
     whole = live.events(job["id"])
     kinds = [kind for kind, _, _ in whole]
-    assert kinds == ["status", "status", *["metric"] * 4, "checkpoint", "done", "status"]
+    assert kinds == ["status", "status", "started", *["metric"] * 4, "checkpoint", "done", "status"]
     assert [data["status"] for kind, _, data in whole if kind == "status"] == ["queued", "running", "succeeded"]
-    assert live.events(job["id"], last_event_id=whole[3][1]) == whole[4:]
+    assert live.events(job["id"], last_event_id=whole[4][1]) == whole[5:]
 
 
 def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
@@ -99,6 +99,21 @@ def test_a_job_of_a_killed_worker_runs_again_and_its_metrics_stay_whole(live: Se
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
     assert live.client.get(f"/jobs/{job_id}/metrics").json()["columns"]["step"] == list(range(1, 31))
     assert live.processes(job_id) == []
+
+
+def test_an_attempt_goes_on_from_the_last_checkpoint_of_those_before(live: Service) -> None:
+    job_id = live.submit(name="steps=30 every=4 sleep=0.1")["id"]
+    live.wait_for_step(job_id, 6)
+    live.worker.kill()
+    live.worker.wait()
+    live.start_worker()
+    assert live.wait(job_id)["status"] == "succeeded"
+    starts = [data["resumed_step"] for kind, _, data in live.events(job_id) if kind == "started"]
+    assert starts[0] == 0
+    assert starts[1] >= 4
+    columns = live.client.get(f"/jobs/{job_id}/metrics").json()["columns"]
+    assert columns["step"] == list(range(1, 31))
+    assert columns["time"] == sorted(columns["time"])
 
 
 def test_a_worker_told_to_stop_gives_its_job_back(live: Service) -> None:

@@ -102,6 +102,18 @@ def test_an_attempt_that_starts_earlier_takes_the_place_of_what_another_told(ses
     assert kept["loss"] == [9.0, 9.0, 1.0]
 
 
+def test_what_a_lost_worker_had_not_told_is_told_by_the_next(sessions: Sessions, job_id: str) -> None:
+    checkpoint = events.Checkpoint(time=NOW, step=2, path="checkpoints/step-000002", bytes=1)
+    record(sessions, job_id, metric(1, 2.0))
+    with sessions.begin() as session:
+        progress.catch_up(session, job_id, 1, 0, [metric(1, 9.0), metric(2, 1.0), checkpoint])
+    with sessions.begin() as session:
+        assert json.loads(progress.metric_columns(session, job_id, 0, 9, None))["loss"] == [2.0, 1.0]
+        assert [a.path for a in artifacts.of_job(session, job_id)] == [f"{job_id}/attempt-0/checkpoints/step-000002"]
+    with pytest.raises(StaleAttempt), sessions.begin() as session:
+        progress.catch_up(session, job_id, 2, 1, [metric(3)])
+
+
 def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:
     with pytest.raises(StaleAttempt):
         record(sessions, job_id, metric(1), attempt=2)
