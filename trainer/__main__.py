@@ -1,15 +1,18 @@
 """Trains what RUN_DIR/recipe.json asks for: `torchrun -m trainer RUN_DIR`; `python -m trainer` does for one process.
 
 Writes RUN_DIR/events.jsonl and RUN_DIR/adapter. When it fails it writes RUN_DIR/error.json and exits with 1; SIGTERM
-makes it save, say so in its last event, and exit with 0.
+makes it save, say so in its last event, and exit with 0. A folder with an earlier run in it is refused and left as it
+is.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from contract.base_model import check_target_modules, weight_shapes
 from contract.events import Phase
@@ -28,25 +31,43 @@ def main() -> None:
     run = RunDir(parser.parse_args().run_dir.resolve())
     stop = Stop()
     stop.listen()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stop.when_launcher_dies()
+    # The other ranks may find what rank 0 has begun.
+    if _rank() == 0:
+        check_run_dir(run)
     try:
-        if run.adapter.exists():
-            raise FileExistsError(f"{run.adapter} is there already; give each run a folder of its own")
         recipe = resolve(read_recipe(run.recipe.read_bytes()))
         run_training(recipe, run, stop)
     except Exception as error:
-        traceback.print_exc()
+        # First: the log may be on the disk that is full.
         write_failure(failure_of(error), run.error)
-        sys.exit(1)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        _leave(1)
+    _leave(0)
+
+
+def check_run_dir(run: RunDir) -> None:
+    """Exits with a line for people where there is no recipe, or an earlier run that this one would mix with."""
+    if not run.recipe.is_file():
+        sys.exit(f"trainer: no {run.recipe.name} in {run.path}")
+    for left in (run.adapter, run.checkpoints, run.events, run.error):
+        if left.exists():
+            sys.exit(
+                f"trainer: {run.path} has the {left.name} of an earlier run; give each run a folder of its own, with "
+                f"a copy of {run.recipe.name} in it"
+            )
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths; relative ones are looked for in the working folder, models also in its `models`.
+    """The recipe with absolute paths. Relative ones are looked for below the working folder, models also in its
+    `models`; absolute ones may be anywhere.
 
     Raises InputError for what is missing, before anything slow is done.
     """
-    here = [Path.cwd(), Path("/")]
-    dataset = locate_dataset(recipe.dataset.path, here)
-    folder = locate_model(recipe.model, Path.cwd() / "models", here)
+    dataset = locate_dataset(recipe.dataset.path, _allowed(recipe.dataset.path))
+    folder = locate_model(recipe.model, Path.cwd() / "models", _allowed(recipe.model))
     if folder is None:
         model = recipe.model
     else:
@@ -60,8 +81,12 @@ def resolve(recipe: Recipe) -> Recipe:
     )
 
 
+def _allowed(path: str) -> list[Path]:
+    return [Path("/") if Path(path).is_absolute() else Path.cwd()]
+
+
 def run_training(recipe: Recipe, run: RunDir, stop: Stop) -> None:
-    report = Report(run.events, rank=int(os.environ.get("RANK", "0")))
+    report = Report(run.events, rank=_rank())
     began = time.perf_counter()
     # Here, so that a bad recipe is told at once and the seconds that this takes are known.
     from trainer.train import start_accelerator, train
@@ -70,6 +95,18 @@ def run_training(recipe: Recipe, run: RunDir, stop: Stop) -> None:
     accelerator = start_accelerator()
     train(recipe, run, accelerator, report, stop)
     accelerator.end_training()
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without waiting for a model or a dataset that a thread may still be loading."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,21 @@ def save_adapter(model: Any, folder: Path) -> int:
     """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads, to a new folder.
 
     `model` is the PEFT model, unwrapped. Returns the bytes written. Raises RuntimeError when what is on disk is not an
-    adapter of use.
+    adapter of use. A failure leaves nothing behind: what is half written might hold the last of the disk.
     """
     folder.parent.mkdir(exist_ok=True)
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
-    model.save_pretrained(beside, save_embedding_layers=False)
-    # PEFT's model card is an empty form.
-    (beside / "README.md").unlink(missing_ok=True)
-    _check(beside / _WEIGHTS)
-    commit_folder(beside, folder)
+    try:
+        # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
+        model.save_pretrained(beside, save_embedding_layers=False)
+        # PEFT's model card is an empty form.
+        (beside / "README.md").unlink(missing_ok=True)
+        _check(beside / _WEIGHTS)
+        commit_folder(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     return sum(file.stat().st_size for file in folder.iterdir())
 
 

@@ -1,5 +1,6 @@
 """From a file of examples to token ids, with the assistant's tokens marked as the ones to learn."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ class Data:
     train: list[Document]
     evaluation: list[Document]
     truncated: int
-    """Examples cut at max_length that are still of use."""
+    """Rows of the file cut at max_length that are still of use."""
     dropped: int
-    """Examples without a supervised token, left out."""
+    """Rows of the file without a supervised token, left out."""
 
 
 def load_data(recipe: Recipe) -> Data:
@@ -35,25 +36,29 @@ def load_data(recipe: Recipe) -> Data:
     path = Path(recipe.dataset.path)
     _check_unchanged(recipe.dataset, path)
     tokenizer = load_tokenizer(recipe.model)
-    whole = encode(tokenizer, read_examples(path, recipe.dataset.format))
-    cut = [_truncate(document, recipe.batch.max_length) for document in whole]
-    usable = [document for document in cut if document.targets]
+    usable: list[list[Document]] = []
+    truncated = dropped = 0
+    for row in encode(tokenizer, read_examples(path, recipe.dataset.format)):
+        documents = [_truncate(document, recipe.batch.max_length) for document in row]
+        documents = [document for document in documents if document.targets]
+        if documents:
+            usable.append(documents)
+            truncated += any(len(document.input_ids) > recipe.batch.max_length for document in row)
+        else:
+            dropped += 1
     if not usable:
         raise InputError(
             FailureReason.DATASET_INVALID,
-            f"dataset: none of its {len(cut)} rows has an answer within batch.max_length = {recipe.batch.max_length} "
+            f"dataset: none of its {dropped} rows has an answer within batch.max_length = {recipe.batch.max_length} "
             "tokens; raise it or shorten the rows",
             "batch.max_length",
         )
     train, held_out = split(recipe.seed, len(usable), recipe.evaluation.share)
     return Data(
-        train=[usable[row] for row in train],
-        evaluation=[usable[row] for row in held_out],
-        truncated=sum(
-            len(document.input_ids) > recipe.batch.max_length and c.targets > 0
-            for document, c in zip(whole, cut, strict=True)
-        ),
-        dropped=len(cut) - len(usable),
+        train=[document for row in train for document in usable[row]],
+        evaluation=[document for row in held_out for document in usable[row]],
+        truncated=truncated,
+        dropped=dropped,
     )
 
 
@@ -88,39 +93,52 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def encode(tokenizer: Any, conversations: Iterable[Conversation]) -> list[Document]:
-    """One document per conversation, uncut. Raises InputError that names the row."""
+def encode(tokenizer: Any, conversations: Iterable[Conversation]) -> list[list[Document]]:
+    """The documents of each conversation, uncut; see _render for their number. Raises InputError that names the row."""
     rendered = [_render(tokenizer, row, messages) for row, messages in enumerate(conversations, start=1)]
-    encoded = tokenizer([text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True)
+    texts = list(itertools.chain.from_iterable(rendered))
+    encoded = tokenizer([text for text, _ in texts], add_special_tokens=False, return_offsets_mapping=True)
     special = frozenset(tokenizer.all_special_ids)
-    return [
+    documents = (
         Document(ids, _supervised(ids, offsets, text, spans, special))
-        for ids, offsets, (text, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
-    ]
+        for ids, offsets, (text, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], texts, strict=True)
+    )
+    return [list(itertools.islice(documents, len(parts))) for parts in rendered]
 
 
-def _render(tokenizer: Any, row: int, messages: Conversation) -> tuple[str, list[Span]]:
+def _render(tokenizer: Any, row: int, messages: Conversation) -> list[tuple[str, list[Span]]]:
     """The conversation as the model's chat template writes it, and where the assistant's answers are in it.
 
-    Few templates mark the answers, so they are found by rendering the messages before each, and up to each.
+    That is one text, unless the template writes a turn in another way once others follow: many leave out what the
+    assistant thought in earlier turns. Then it is a text for each answer, up to that answer, as the model sees it when
+    it gives it.
     """
-    text = _apply_template(tokenizer, row, messages, answer_next=False)
-    spans = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or not message["content"].strip():
-            continue
-        before = _apply_template(tokenizer, row, messages[:index], answer_next=True)
-        until = _apply_template(tokenizer, row, messages[: index + 1], answer_next=False)
-        if not (until.startswith(before) and text.startswith(until)):
-            raise InputError(
-                FailureReason.MODEL_UNSUPPORTED,
-                f"row {row}: the model's chat template writes the conversation before messages[{index}] in another way "
-                "once the answer is there, so the answer's tokens cannot be told apart; split the conversation at its "
-                "answers, or use another model",
-                "dataset",
-            )
-        spans.append((len(before), len(until)))
-    return text, spans
+    whole = _apply_template(tokenizer, row, messages, answer_next=False)
+    answers = [
+        _until_answer(tokenizer, row, messages, index)
+        for index, message in enumerate(messages)
+        if message["role"] == "assistant" and message["content"].strip()
+    ]
+    if all(whole.startswith(text) for text, _ in answers):
+        return [(whole, [span for _, span in answers])]
+    return [(text, [span]) for text, span in answers]
+
+
+def _until_answer(tokenizer: Any, row: int, messages: Conversation, index: int) -> tuple[str, Span]:
+    """The conversation up to the answer messages[index], and where in it the answer is.
+
+    Few templates mark the answers, so it is found by rendering the messages before it as well.
+    """
+    before = _apply_template(tokenizer, row, messages[:index], answer_next=True)
+    text = _apply_template(tokenizer, row, messages[: index + 1], answer_next=False)
+    if not text.startswith(before):
+        raise InputError(
+            FailureReason.MODEL_UNSUPPORTED,
+            f"row {row}: the model's chat template writes the conversation before messages[{index}] in another way "
+            "once the answer is there, so the answer's tokens cannot be told apart; use another model",
+            "dataset",
+        )
+    return text, (len(before), len(text))
 
 
 def _apply_template(tokenizer: Any, row: int, messages: Conversation, *, answer_next: bool) -> str:

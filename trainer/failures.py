@@ -3,9 +3,19 @@
 import contextlib
 import errno
 import os
+import sys
 from pathlib import Path
 
 from contract.failure import Failure, FailureReason, InputError
+
+_MEMORY_MESSAGES = (
+    "out of memory",  # CUDA error: ..., NCCL
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "cudaErrorMemoryAllocation",
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def failure_of(error: Exception) -> Failure:
@@ -18,7 +28,7 @@ def failure_of(error: Exception) -> Failure:
             f"batch.accumulation by the same factor) or batch.max_length. It said: {_first_line(error)}",
             param="batch.micro_batch",
         )
-    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error):
+    if _is_disk_full(error):
         return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {_first_line(error)}")
     return Failure(
         reason=FailureReason.TRAINER_CRASHED,
@@ -27,20 +37,37 @@ def failure_of(error: Exception) -> Failure:
 
 
 def write_failure(failure: Failure, path: Path) -> None:
-    """The first rank to fail knows the cause; what the others then run into is its consequence and is not written."""
+    """The first rank to fail knows the cause; what the others then run into is its consequence and is not written.
+
+    Never raises: a failure that cannot be written is told to the log.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(failure.model_dump_json(indent=2) + "\n")
-    with contextlib.suppress(FileExistsError):
-        os.link(beside, path)
-    beside.unlink()
+    try:
+        beside.write_text(failure.model_dump_json(indent=2) + "\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"cannot write {path}: {error}\n{failure.message}\n")
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # By name, for torch takes a second to import. A CPU's allocator raises RuntimeError.
+    # By name, for torch takes a second to import. A CPU's allocator and CUDA's libraries raise RuntimeError.
     return (
         isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        or any(message in str(error) for message in _MEMORY_MESSAGES)
+    )
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # Rust's safetensors has no errno.
+    return (isinstance(error, OSError) and error.errno in _DISK_ERRORS) or any(
+        f"(os error {number})" in str(error) for number in _DISK_ERRORS
     )
 
 

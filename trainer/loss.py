@@ -1,5 +1,6 @@
 """The sum of token losses of a packed micro-batch. Logits are made for supervised positions only, a chunk at a time."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class SupervisedLoss(torch.nn.Module):
         super().__init__()
         self.model = model
         self.packed = packed
+        self.keeps_logits = "logits_to_keep" in inspect.signature(type(model.get_base_model()).forward).parameters
 
     def forward(self, batch: Packed) -> torch.Tensor:
         """Sum over the supervised tokens, in nats; a scalar in fp32. A batch without any is a zero that every trainable
@@ -43,18 +45,19 @@ class SupervisedLoss(torch.nn.Module):
         return head_loss(hidden[0, batch.rows], causal_lm.get_output_embeddings(), batch.targets)
 
     def _one_by_one(self, batch: Packed) -> torch.Tensor:
-        """The model makes its own logits: it may scale or cap them."""
+        """The model makes its own logits: it may scale or cap them. Few models cannot make them for some positions
+        alone; then those are taken from all."""
         losses = []
         start = 0
         for length in batch.lengths:
             inside = (batch.rows >= start) & (batch.rows < start + length)
-            output = self.model(
-                input_ids=batch.input_ids[:, start : start + length],
-                position_ids=batch.position_ids[:, start : start + length],
-                use_cache=False,
-                logits_to_keep=batch.rows[inside] - start,
-            )
-            losses.append(F.cross_entropy(output.logits[0].float(), batch.targets[inside], reduction="sum"))
+            rows = batch.rows[inside] - start
+            input_ids = batch.input_ids[:, start : start + length]
+            if self.keeps_logits:
+                logits = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=rows).logits[0]
+            else:
+                logits = self.model(input_ids=input_ids, use_cache=False).logits[0, rows]
+            losses.append(F.cross_entropy(logits.float(), batch.targets[inside], reduction="sum"))
             start += length
         return torch.stack(losses).sum()
 

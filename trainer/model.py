@@ -25,6 +25,8 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
     Raises InputError for a model that cannot be loaded and for target_modules that it has not.
     """
     disable_progress_bar()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # each thread has its own, and this need not be the main one
     try:
         config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
         packed = config.model_type in PACKED_MODEL_TYPES and getattr(config, "sliding_window", None) is None

@@ -19,8 +19,11 @@ class Report:
     def __call__(self, kind: type[Event], **fields: Any) -> None:
         if self._file is not None:
             event = kind(time=time.time(), **fields)
-            # One write for one line: a reader never sees half of one that a later write completes.
-            os.write(self._file, f"{event.model_dump_json()}\n".encode())
+            # One write for one line, so that a reader sees it whole. A full disk takes a part of it without an error,
+            # which comes with the rest.
+            line = f"{event.model_dump_json()}\n".encode()
+            while line:
+                line = line[os.write(self._file, line) :]
             sys.stdout.write(f"{_for_people(event)}\n")
             sys.stdout.flush()
 

@@ -1,7 +1,11 @@
-"""SIGTERM asks the trainer to end early: it finishes its step, saves, and leaves."""
+"""SIGTERM asks the trainer to end early: it gives up the step it is in, saves, and leaves."""
 
+import ctypes
+import os
 import signal
 from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Stop:
@@ -15,3 +19,15 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+
+    def when_launcher_dies(self) -> None:
+        """Has the kernel send SIGTERM when torchrun dies, which gives each rank a session of its own: a SIGKILL of
+        torchrun would leave the ranks running. Linux alone.
+
+        Not covered: a torchrun that dies before Python has started here; then its store is gone, and no rank gets
+        further than the rendezvous.
+        """
+        launcher = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher:
+            self.asked = True

@@ -5,7 +5,6 @@ import importlib.metadata
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from contract.run_dir import RunDir
 from trainer.checkpoint import save_adapter
 from trainer.data import Data, load_data
 from trainer.evaluate import evaluation_loss_sum
+from trainer.loading import load_together
+from trainer.loss import SupervisedLoss
 from trainer.model import load_model
 from trainer.optim import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
 from trainer.order import rank_share, step_rows, steps_per_epoch, total_steps
@@ -79,12 +80,16 @@ def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Repo
     """Raises InputError for what only shows once model and data are read, and for a loss that is not finite."""
     torch.manual_seed(recipe.seed)
     precision = resolve_precision(recipe.precision, accelerator.device)
-    with ThreadPoolExecutor(1) as pool:
-        loading = pool.submit(_load_data, recipe, report)
-        began = time.perf_counter()
-        module = load_model(recipe, DTYPES[precision], accelerator.device)
-        report(Phase, name="model", seconds=time.perf_counter() - began)
-        data = loading.result()
+    loaded = load_together(
+        stop, lambda: _load_model(recipe, precision, accelerator.device, report), lambda: _load_data(recipe, report)
+    )
+    # Here the ranks meet for the first time: none may leave before, the others would wait for it in vain.
+    if asked_to_stop(accelerator, stop) or loaded is None:
+        report(Done, step=0, completed=False, train_loss=None, eval_loss=None)
+        return
+    module, data = loaded
+    # The base comes in evaluation mode, the adapter on it in training mode.
+    module.train()
     # DDP broadcasts what it is not told to ignore. The frozen base is the same on every rank: each has loaded it.
     module._ddp_params_and_buffers_to_ignore = _frozen(module)
     # Both are on the device. Accelerate calls a CPU "cpu:0", which to PyTorch is elsewhere: it would copy every weight.
@@ -106,7 +111,7 @@ def fit(run: Run) -> None:
     eval_loss = evaluate(run, step)
     started = time.perf_counter()
 
-    while step < last and not asked_to_stop(run):
+    while step < last and not asked_to_stop(run.accelerator, run.stop):
         step += 1
         step_began = time.perf_counter()
         rows = step_rows(recipe.seed, step, len(data.train), run.window)
@@ -116,7 +121,10 @@ def fit(run: Run) -> None:
 
         learning_rate = recipe.optimizer.learning_rate * learning_rate_factor(recipe.schedule, step, last)
         set_learning_rate(run.optimizer, learning_rate)
-        (loss_sum,) = sum_over_ranks(run.accelerator, backward(run, documents, supervised))
+        loss_sum, given_up = sum_over_ranks(run.accelerator, *backward(run, documents, supervised))
+        if given_up:
+            step -= 1
+            break
         loss = loss_sum / supervised
         grad_norm = clip_gradients(run.model.parameters(), recipe.optimizer.max_grad_norm)
         _check_finite(step, loss, grad_norm)
@@ -160,11 +168,15 @@ def fit(run: Run) -> None:
     )
 
 
-def backward(run: Run, documents: list[Document], supervised: int) -> float:
-    """Leaves the gradients of the step's mean loss in the parameters. Returns this rank's sum of token losses.
+def backward(run: Run, documents: list[Document], supervised: int) -> tuple[float, bool]:
+    """Leaves the gradients of the step's mean loss in the parameters. Returns this rank's sum of token losses, and
+    whether it was asked to stop and gave its part of the step up.
 
     `documents` and `supervised` are the step's, on all ranks and in all micro-batches: the mean is over all its tokens
     alike, however they fall into micro-batches. DDP averages over ranks, hence the factor world size.
+
+    A rank that gives up goes to its last micro-batch at once, with nothing in it: every rank takes part in the one
+    exchange of gradients. Any rank that gave up makes the step void for all.
     """
     accelerator = run.accelerator
     scale = accelerator.num_processes / supervised
@@ -173,12 +185,15 @@ def backward(run: Run, documents: list[Document], supervised: int) -> float:
     )
     loss_sum = 0.0
     for index, micro_batch in enumerate(micro_batches, start=1):
-        exchange = index == len(micro_batches)
+        given_up = run.stop.asked
+        exchange = given_up or index == len(micro_batches)
         with contextlib.nullcontext() if exchange else accelerator.no_sync(run.model):
-            loss = run.model(pack(micro_batch).to(accelerator.device))
+            loss = run.model(pack([] if given_up else micro_batch).to(accelerator.device))
             accelerator.backward(loss * scale)
+        if given_up:
+            return 0.0, True
         loss_sum += loss.item()
-    return loss_sum
+    return loss_sum, False
 
 
 def evaluate(run: Run, step: int) -> float | None:
@@ -211,9 +226,9 @@ def save(run: Run, step: int, *, final: bool) -> None:
     run.report(Checkpoint, step=step, path=path, bytes=size, final=final)
 
 
-def asked_to_stop(run: Run) -> bool:
+def asked_to_stop(accelerator: Accelerator, stop: Stop) -> bool:
     """Whether any rank has been: the signal may reach them on either side of a step's end."""
-    return sum_over_ranks(run.accelerator, run.stop.asked)[0] > 0
+    return sum_over_ranks(accelerator, stop.asked)[0] > 0
 
 
 def sum_over_ranks(accelerator: Accelerator, *values: float) -> list[float]:
@@ -249,6 +264,13 @@ def peak_memory(device: torch.device) -> int:
 def _frozen(module: torch.nn.Module) -> list[str]:
     parameters = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     return parameters + [name for name, _ in module.named_buffers()]
+
+
+def _load_model(recipe: Recipe, precision: str, device: torch.device, report: Report) -> SupervisedLoss:
+    began = time.perf_counter()
+    module = load_model(recipe, DTYPES[precision], device)
+    report(Phase, name="model", seconds=time.perf_counter() - began)
+    return module
 
 
 def _load_data(recipe: Recipe, report: Report) -> Data:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -22,6 +24,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    xLSTMConfig,
+    xLSTMForCausalLM,
 )
 
 from contract.events import Event, parse_event
@@ -60,6 +64,13 @@ MODELS: dict[str, Callable[..., Any]] = {
     "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
     "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),
     "qwen3": lambda **sizes: Qwen3ForCausalLM(Qwen3Config(**sizes)),
+    "llama with dropout": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.5)),
+    "gpt2 with dropout": lambda vocab_size, **sizes: GPT2LMHeadModel(
+        GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=512, resid_pdrop=0.5)
+    ),
+    "xlstm": lambda vocab_size, **sizes: xLSTMForCausalLM(
+        xLSTMConfig(vocab_size=vocab_size, hidden_size=64, num_hidden_layers=2, num_heads=4)
+    ),
     "sliding": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)),
 }
 
@@ -122,6 +133,14 @@ def dataset(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def long_dataset(tmp_path: Path) -> Path:
+    """Takes a minute to read."""
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) * 15_000)
+    return path
+
+
+@pytest.fixture
 def recipe(model: Path, dataset: Path) -> dict[str, Any]:
     """A recipe of two epochs of three steps in fp32; tests change what they are about."""
     return {
@@ -161,7 +180,7 @@ def command(run_dir: Path, ranks: int = 1) -> list[str]:
 def run_trainer(tmp_path: Path) -> Callable[..., Outcome]:
     """Runs the real trainer, in processes of its own."""
 
-    def run(recipe: dict[str, Any], ranks: int = 1, name: str = "run") -> Outcome:
+    def run(recipe: dict[str, Any], ranks: int = 1, name: str = "run", timeout: float = 120) -> Outcome:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "recipe.json").write_text(json.dumps(recipe))
@@ -169,7 +188,7 @@ def run_trainer(tmp_path: Path) -> Callable[..., Outcome]:
             command(folder, ranks),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
             env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
         )
         return Outcome(folder, result.returncode, result.stdout + result.stderr)

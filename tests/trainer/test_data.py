@@ -20,31 +20,47 @@ TALK = [
 ]
 
 
+THOUGHTFUL_TALK = [
+    TALK[0],
+    {"role": "assistant", "content": "<think>A greeting.</think>Hello there!"},
+    TALK[2],
+    {"role": "assistant", "content": "<think>They leave.</think>Goodbye, and see you soon."},
+]
+# As Qwen3's: what the assistant thought is shown in its last turn only.
+FORGETFUL = (
+    "{% for message in messages %}{% set content = message['content'] %}"
+    "{% if message['role'] == 'assistant' and not loop.last %}"
+    "{% set content = content.split('</think>')[-1] %}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
 def learned(tokenizer: PreTrainedTokenizerFast, document: Document) -> str:
     return tokenizer.decode([t for t, flag in zip(document.input_ids, document.supervised, strict=True) if flag])
 
 
 def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
-    (document,) = encode(tokenizer, [TALK[:2]])
+    ((document,),) = encode(tokenizer, [TALK[:2]])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>"
     assert tokenizer.decode(document.input_ids).startswith("<|im_start|>user\nSay hello, please.<|im_end|>\n")
 
 
 def test_every_answer_of_a_conversation_is_learned(tokenizer: PreTrainedTokenizerFast) -> None:
-    (document,) = encode(tokenizer, [TALK])
+    ((document,),) = encode(tokenizer, [TALK])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>Goodbye, and see you soon.<|im_end|>"
 
 
 @pytest.mark.parametrize("answer", ["  spaces first", "日本語 and émojis 🙂", "<|im_end|> inside", "\n\nlines\n"])
 def test_odd_answers_are_learned_to_the_letter(tokenizer: PreTrainedTokenizerFast, answer: str) -> None:
-    (document,) = encode(tokenizer, [[TALK[0], {"role": "assistant", "content": answer}]])
+    ((document,),) = encode(tokenizer, [[TALK[0], {"role": "assistant", "content": answer}]])
     assert learned(tokenizer, document).strip() == f"{answer}<|im_end|>".strip()
 
 
 def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_boundary(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    documents = encode(tokenizer, [TALK[:2], TALK])
+    documents = [document for row in encode(tokenizer, [TALK[:2], TALK]) for document in row]
     packed = pack(documents)
     assert packed.input_ids.shape == packed.position_ids.shape == (1, sum(packed.lengths))
     assert tokenizer.decode(packed.targets) == "".join(learned(tokenizer, document) for document in documents)
@@ -90,7 +106,41 @@ def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any],
         load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.5}}))
 
 
-def test_a_template_that_rewrites_the_past_is_refused_by_its_row(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answer(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    forgetful = copy_with_template(tokenizer, FORGETFUL)
+    ((first, second),) = encode(forgetful, [THOUGHTFUL_TALK])
+    assert learned(tokenizer, first) == "<think>A greeting.</think>Hello there!<|im_end|>"
+    assert learned(tokenizer, second) == "<think>They leave.</think>Goodbye, and see you soon.<|im_end|>"
+    for document, messages in ((first, THOUGHTFUL_TALK[:2]), (second, THOUGHTFUL_TALK)):
+        assert tokenizer.decode(document.input_ids) == forgetful.apply_chat_template(messages, tokenize=False)
+    assert "A greeting." not in tokenizer.decode(second.input_ids)
+
+
+def test_the_same_template_makes_one_document_where_there_is_nothing_to_forget(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    assert encode(copy_with_template(tokenizer, FORGETFUL), [TALK]) == encode(tokenizer, [TALK])
+
+
+def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
+    tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    dataset.write_text("".join(f"{json.dumps({'messages': THOUGHTFUL_TALK})}\n" for _ in range(4)))
+    copy_with_template(tokenizer, FORGETFUL).save_pretrained(tmp_path / "forgetful")
+    recipe |= {"model": str(tmp_path / "forgetful"), "evaluation": {"share": 0.25}}
+    data = load_data(Recipe.model_validate(recipe))
+    assert (len(data.train), len(data.evaluation)) == (6, 2)
+    assert data.evaluation[0] != data.evaluation[1]
+    recipe["batch"] = {"max_length": data.evaluation[1].supervised.index(True)}  # nothing of the second answers
+    cut = load_data(Recipe.model_validate(recipe))
+    assert (len(cut.train), len(cut.evaluation), cut.truncated, cut.dropped) == (3, 1, 4, 0)
+
+
+def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_row(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     tokenizer = copy_with_template(tokenizer, "{{ messages | length }}: {{ messages[-1]['content'] }}")
     with pytest.raises(InputError, match="row 1: the model's chat template") as refusal:
         encode(tokenizer, [TALK])

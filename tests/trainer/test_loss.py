@@ -15,11 +15,16 @@ from trainer.packing import Document, pack
 KINDS = ["llama", "mistral", "qwen2", "qwen3", "sliding"]
 
 
-def load(recipe: dict[str, Any], folder: Path, targets: str | list[str] = "all-linear") -> SupervisedLoss:
+def load(
+    recipe: dict[str, Any],
+    folder: Path,
+    targets: str | list[str] = "all-linear",
+    dtype: torch.dtype = torch.float32,
+) -> SupervisedLoss:
     """With an adapter that is not zero, so that its gradients are not either."""
     torch.manual_seed(1)
     changed = recipe | {"model": str(folder), "adapter": {"r": 4, "target_modules": targets}}
-    module = load_model(Recipe.model_validate(changed), torch.float32, torch.device("cpu"))
+    module = load_model(Recipe.model_validate(changed), dtype, torch.device("cpu"))
     for name, parameter in module.named_parameters():
         if "lora_" in name:
             parameter.data.normal_(std=0.05)
@@ -34,7 +39,7 @@ def reference_loss(model: Any, document: Document) -> torch.Tensor:
     """Transformers' own loss of one document, as a sum."""
     ids = torch.tensor([document.input_ids])
     labels = torch.where(torch.tensor([document.supervised]), ids, -100)
-    return model(input_ids=ids, labels=labels).loss * document.targets
+    return model(input_ids=ids, labels=labels, use_cache=False).loss * document.targets
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -73,6 +78,31 @@ def test_the_packed_and_the_one_by_one_way_are_both_in_use(
 ) -> None:
     assert load(recipe, make_model("llama")).packed
     assert not load(recipe, make_model("sliding")).packed
+
+
+def test_a_model_that_always_makes_all_logits_has_the_loss_of_those_that_count(
+    make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    module, parts = load(recipe, make_model("xlstm")).train(), documents(recipe)
+    assert module(pack(parts)).item() == pytest.approx(
+        sum(reference_loss(module.model, part).item() for part in parts), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding"])
+def test_a_base_in_bf16_has_nearly_the_loss_and_gradients_of_one_in_fp32_and_an_adapter_in_fp32(
+    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    exact = load(recipe, make_model(kind))
+    rounded = load(recipe, make_model(kind), dtype=torch.bfloat16)
+    losses = [module(pack(documents(recipe))) for module in (exact, rounded)]
+    for loss in losses:
+        loss.backward()
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.01)
+    expected = gradients(exact)
+    for name, gradient in gradients(rounded).items():
+        assert gradient.dtype == torch.float32
+        assert (gradient - expected[name]).norm() < 0.1 * expected[name].norm(), name
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300])

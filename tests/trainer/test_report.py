@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,3 +23,15 @@ def test_other_ranks_tell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     Report(tmp_path / "events.jsonl", rank=1)(Log, level="info", message="hello")
     assert not (tmp_path / "events.jsonl").exists()
     assert capsys.readouterr().out == ""
+
+
+def test_an_event_that_fits_only_in_part_is_an_error(tmp_path: Path) -> None:
+    program = (
+        "from contract.events import Log; from pathlib import Path; from trainer.report import Report;"
+        "Report(Path('events.jsonl'), rank=0)(Log, level='info', message='hello')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    result = subprocess.run(
+        ["prlimit", "--fsize=20", sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert b"File too large" in result.stderr

@@ -1,9 +1,6 @@
 """The trainer as a process, on a tiny model."""
 
 import json
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started, parse_event
+from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started
 from contract.failure import FailureReason
 from contract.recipe import Recipe
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.conftest import ROWS, Outcome
 from trainer.data import load_data
 
 RunTrainer = Callable[..., Outcome]
@@ -92,43 +89,49 @@ def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, A
     assert events_of(runs["two ranks"], Started)[0].world_size == 2
 
 
-def test_sigterm_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
-    recipe: dict[str, Any], tmp_path: Path
+def test_two_ranks_evaluate_as_one_does(evaluated: dict[str, Any], run_trainer: RunTrainer) -> None:
+    """Three examples held out: one rank has two of them, in as many micro-batches as the other."""
+    evaluated["batch"] = {"micro_batch": 1, "accumulation": 4}
+    one = run_trainer(evaluated, name="one")
+    two = run_trainer(evaluated | {"batch": {"micro_batch": 1, "accumulation": 2}}, ranks=2, name="two")
+    for outcome in (one, two):
+        assert outcome.exit_code == 0, outcome.output
+    losses = [[event.eval_loss for event in events_of(outcome, Evaluation)] for outcome in (one, two)]
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_the_adapters_dropout_is_on_in_training_and_off_in_evaluation(
+    evaluated: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
-    recipe["schedule"]["epochs"] = 1000
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    with subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for(tmp_path / "events.jsonl", '"type":"metric"')
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-    events = [parse_event(line) for line in (tmp_path / "events.jsonl").read_bytes().splitlines()]
-    saved, done = events[-2:]
-    assert isinstance(saved, Checkpoint)
-    assert isinstance(done, Done)
-    assert not saved.final
-    assert not done.completed
-    assert saved.step == done.step > 0
-    assert (tmp_path / saved.path / "adapter_model.safetensors").is_file()
-    assert not (tmp_path / "adapter").exists()
+    evaluated["adapter"] = {"r": 4, "alpha": 8, "dropout": 0.5}
+    dropping = run_trainer(evaluated, name="dropping")
+    assert dropping.exit_code == 0, dropping.output
+    assert dropping.events[-1].eval_loss == pytest.approx(
+        plain_eval_loss(evaluated, dropping.folder / "adapter"), rel=1e-5
+    )
+    whole = run_trainer(evaluated | {"adapter": {"r": 4, "alpha": 8}}, name="whole")
+    # B is zero in the first step: what is dropped before it shows in the norm of its gradient.
+    assert events_of(dropping, Metric)[0].loss == pytest.approx(events_of(whole, Metric)[0].loss, rel=1e-5)
+    assert events_of(dropping, Metric)[0].grad_norm != pytest.approx(events_of(whole, Metric)[0].grad_norm, rel=1e-2)
 
 
-def test_sigterm_before_the_first_step_leaves_nothing_but_the_word(recipe: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    with subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for(tmp_path / "events.jsonl", "")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
-    done = parse_event((tmp_path / "events.jsonl").read_bytes().splitlines()[-1])
-    assert isinstance(done, Done)
-    assert (done.step, done.completed, done.train_loss) == (0, False, None)
-    assert not (tmp_path / "checkpoints").exists()
-
-
-def wait_for(path: Path, text: str) -> None:
-    deadline = time.monotonic() + 60
-    while not (path.exists() and text in path.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@pytest.mark.parametrize("kind", ["llama with dropout", "gpt2 with dropout"])
+def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_evaluation(
+    kind: str, recipe: dict[str, Any], dataset: Path, make_model: Callable[[str], Path], run_trainer: RunTrainer
+) -> None:
+    dataset.write_text(f"{json.dumps(ROWS[0])}\n" * 12)  # alike, so that it does not matter which are held out
+    recipe |= {"model": str(make_model(kind)), "schedule": {"max_steps": 2}}
+    runs = [run_trainer(recipe | {"evaluation": {"share": share}}, name=f"share-{share}") for share in (0, 0.25)]
+    for outcome in runs:
+        assert outcome.exit_code == 0, outcome.output
+    curves = [[metric.loss for metric in events_of(outcome, Metric)] for outcome in runs]
+    assert curves[0] == curves[1]
+    (before, _after) = events_of(runs[1], Evaluation)
+    assert curves[0][0] != pytest.approx(before.eval_loss, rel=1e-3)
+    assert runs[1].events[-1].eval_loss == pytest.approx(
+        plain_eval_loss(recipe | {"evaluation": {"share": 0.25}}, runs[1].folder / "adapter"), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
