@@ -86,6 +86,10 @@ class Evaluation(Section):
 class Checkpointing(Section):
     every_steps: Count | None = None
     """Save the adapter at every so many optimizer steps; null saves the final one alone."""
+    state_minutes: Annotated[float, Field(gt=0)] = 10
+    """Besides that, save the state to go on from at least so often: no more work than that is ever lost."""
+    keep_states: Count = 2
+    """States that are kept, the newest ones. The adapters of all checkpoints are kept."""
 
 
 class Recipe(Section):

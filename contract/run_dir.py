@@ -39,16 +39,19 @@ class RunDir:
         return self.path / "checkpoints"
 
     def checkpoint(self, step: int) -> Path:
-        """Out: the adapter after a step, as PEFT saves it, and beside it, while it is kept, the state to go on from."""
+        """Out: the adapter after a step."""
         return self.checkpoints / f"step-{step:06d}"
 
+    @property
+    def states(self) -> Path:
+        return self.path / "states"
 
-def state(checkpoint: Path) -> Path:
-    """What a checkpoint needs to be gone on from, beside its adapter: optimizer, random numbers, position."""
-    return checkpoint / "state"
+    def state(self, step: int) -> Path:
+        """Out: all that a run needs to go on from a step. The newest ones are kept, and none of a run that is done."""
+        return self.states / f"step-{step:06d}"
 
 
-def last_resumable(run_dirs: Iterable[RunDir]) -> Path | None:
-    """The checkpoint of these runs that has come furthest, among those with their state."""
-    checkpoints = (path for run in run_dirs for path in run.checkpoints.glob("step-*") if state(path).is_dir())
-    return max(checkpoints, key=lambda path: path.name, default=None)
+def last_state(run_dirs: Iterable[RunDir]) -> Path | None:
+    """The state of these runs that has come furthest."""
+    states = (path for run in run_dirs for path in run.states.glob("step-*"))
+    return max(states, key=lambda path: path.name, default=None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from contract import events
 from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, state
+from contract.run_dir import RunDir
 
 stop = False
 
@@ -33,7 +33,7 @@ def main() -> None:
     if "environment" in words:
         (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
     total = int(words.get("steps", 2))
-    resumed = int(state(Path(sys.argv[3])).joinpath("step").read_text()) if sys.argv[2:3] == ["--resume"] else 0
+    resumed = int(Path(sys.argv[3], "step").read_text()) if sys.argv[2:3] == ["--resume"] else 0
     tell(run_dir, started(total, resumed))
     for step in range(resumed + 1, total + 1):
         tell(run_dir, metric(step, total))
@@ -101,8 +101,8 @@ def save(run_dir: RunDir, step: int, final: bool) -> None:
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
     if not final:
-        state(folder).mkdir()
-        (state(folder) / "step").write_text(str(step))
+        run_dir.state(step).mkdir(parents=True)
+        (run_dir.state(step) / "step").write_text(str(step))
     path = str(folder.relative_to(run_dir.path))
     tell(run_dir, events.Checkpoint(time=time.time(), step=step, path=path, bytes=2, final=final))
 

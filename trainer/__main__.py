@@ -28,7 +28,9 @@ from trainer.stop import Stop
 def main() -> None:
     parser = argparse.ArgumentParser(prog="trainer", description="Train the recipe of a run folder.")
     parser.add_argument("run_dir", type=Path)
-    run = RunDir(parser.parse_args().run_dir.resolve())
+    parser.add_argument("--resume", type=Path, metavar="STATE", help="go on from this folder of another run's states")
+    arguments = parser.parse_args()
+    run = RunDir(arguments.run_dir.resolve())
     stop = Stop()
     stop.listen()
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -38,7 +40,7 @@ def main() -> None:
         check_run_dir(run)
     try:
         recipe = resolve(read_recipe(run.recipe.read_bytes()))
-        run_training(recipe, run, stop)
+        run_training(recipe, run, arguments.resume, stop)
     except Exception as error:
         # First: the log may be on the disk that is full.
         write_failure(failure_of(error), run.error)
@@ -85,7 +87,7 @@ def _allowed(path: str) -> list[Path]:
     return [Path("/") if Path(path).is_absolute() else Path.cwd()]
 
 
-def run_training(recipe: Recipe, run: RunDir, stop: Stop) -> None:
+def run_training(recipe: Recipe, run: RunDir, resume: Path | None, stop: Stop) -> None:
     report = Report(run.events, rank=_rank())
     began = time.perf_counter()
     # Here, so that a bad recipe is told at once and the seconds that this takes are known.
@@ -93,7 +95,7 @@ def run_training(recipe: Recipe, run: RunDir, stop: Stop) -> None:
 
     report(Phase, name="imports", seconds=time.perf_counter() - began)
     accelerator = start_accelerator()
-    train(recipe, run, accelerator, report, stop)
+    train(recipe, run, resume, accelerator, report, stop)
     accelerator.end_training()
 
 

@@ -5,7 +5,7 @@ import importlib.metadata
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,16 @@ from trainer.order import rank_share, step_rows, steps_per_epoch, total_steps
 from trainer.packing import Document, pack
 from trainer.precision import DTYPES, describe, resolve_precision
 from trainer.report import Report
+from trainer.state import (
+    Position,
+    check_position,
+    forget_states,
+    load_state,
+    random_state,
+    read_position,
+    save_state,
+    set_random_state,
+)
 from trainer.stop import Stop
 
 
@@ -76,8 +86,13 @@ def _share_cores(local_ranks: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 
 
-def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Report, stop: Stop) -> None:
-    """Raises InputError for what only shows once model and data are read, and for a loss that is not finite."""
+def train(
+    recipe: Recipe, folder: RunDir, resume: Path | None, accelerator: Accelerator, report: Report, stop: Stop
+) -> None:
+    """Goes on from the state `resume` where one is given.
+
+    Raises InputError for what only shows once model and data are read, and for a loss that is not finite.
+    """
     torch.manual_seed(recipe.seed)
     precision = resolve_precision(recipe.precision, accelerator.device)
     loaded = load_together(
@@ -85,7 +100,7 @@ def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Repo
     )
     # Here the ranks meet for the first time: none may leave before, the others would wait for it in vain.
     if asked_to_stop(accelerator, stop) or loaded is None:
-        report(Done, step=0, completed=False, train_loss=None, eval_loss=None)
+        report(Done, step=read_position(resume).step if resume else 0, completed=False, train_loss=None, eval_loss=None)
         return
     module, data = loaded
     # The base comes in evaluation mode, the adapter on it in training mode.
@@ -99,17 +114,22 @@ def train(recipe: Recipe, folder: RunDir, accelerator: Accelerator, report: Repo
     # Each rank drops out its own units.
     torch.manual_seed(recipe.seed + accelerator.process_index)
     run = Run(recipe, folder, accelerator, report, stop, data, model, optimizer)
-    _report_start(run, precision)
-    fit(run)
+    position = Position(0, 0.0, 0, None, examples=len(data.train), window=run.window)
+    if resume is not None:
+        position = read_position(resume)
+        check_position(position, len(data.train), run.window)
+        load_state(resume, module.model, optimizer, accelerator)
+    _report_start(run, precision, position.step)
+    fit(run, position)
 
 
-def fit(run: Run) -> None:
-    """The loop over optimizer steps, with what comes before the first and after the last."""
+def fit(run: Run, position: Position) -> None:
+    """The loop over optimizer steps from `position` on, with what comes before the first and after the last."""
     recipe, data, report = run.recipe, run.data, run.report
-    step, last = 0, run.total_steps
-    run_loss, run_tokens = 0.0, 0
-    eval_loss = evaluate(run, step)
-    started = time.perf_counter()
+    first, step, last = position.step + 1, position.step, run.total_steps
+    if step == 0:
+        position = replace(position, eval_loss=evaluate(run, step))
+    started = saved = time.perf_counter()
 
     while step < last and not asked_to_stop(run.accelerator, run.stop):
         step += 1
@@ -121,8 +141,11 @@ def fit(run: Run) -> None:
 
         learning_rate = recipe.optimizer.learning_rate * learning_rate_factor(recipe.schedule, step, last)
         set_learning_rate(run.optimizer, learning_rate)
-        loss_sum, given_up = sum_over_ranks(run.accelerator, *backward(run, documents, supervised))
+        random = random_state(run.accelerator.device)
+        late = time.perf_counter() - saved > recipe.checkpointing.state_minutes * 60
+        loss_sum, given_up, overdue = sum_over_ranks(run.accelerator, *backward(run, documents, supervised), late)
         if given_up:
+            set_random_state(run.accelerator.device, random)
             step -= 1
             break
         loss = loss_sum / supervised
@@ -132,8 +155,10 @@ def fit(run: Run) -> None:
         run.optimizer.zero_grad()
 
         seconds = time.perf_counter() - step_began
-        run_loss, run_tokens = run_loss + loss_sum, run_tokens + supervised
-        if step == 1:
+        position = replace(
+            position, step=step, loss_sum=position.loss_sum + loss_sum, tokens=position.tokens + supervised
+        )
+        if step == first:
             report(Phase, name="first_step", seconds=seconds)
             started = time.perf_counter()
         report(
@@ -148,23 +173,31 @@ def fit(run: Run) -> None:
             tokens_per_second=tokens / seconds,
             memory_bytes=peak_memory(run.accelerator.device),
             progress=step / last,
-            eta_seconds=eta_seconds(step, last, seconds, time.perf_counter() - started),
+            eta_seconds=eta_seconds(step - first, last - step, seconds, time.perf_counter() - started),
         )
-        if step < last and is_due(step, recipe.checkpointing.every_steps):
-            save(run, step, final=False)
         if evaluation_is_due(run, step):
-            eval_loss = evaluate(run, step) or eval_loss
+            position = replace(position, eval_loss=evaluate(run, step) or position.eval_loss)
+        checkpoint_is_due = step < last and is_due(step, recipe.checkpointing.every_steps)
+        if checkpoint_is_due:
+            save_checkpoint(run, step, final=False)
+        if checkpoint_is_due or overdue:
+            save_position(run, position)
+            saved = time.perf_counter()
 
     if step == last:
-        save(run, step, final=True)
-    elif step > 0 and not is_due(step, recipe.checkpointing.every_steps):
-        save(run, step, final=False)
+        save_checkpoint(run, step, final=True)
+        if run.accelerator.is_main_process:
+            forget_states(run.folder)
+    elif step >= first:
+        if not is_due(step, recipe.checkpointing.every_steps):
+            save_checkpoint(run, step, final=False)
+        save_position(run, position)
     report(
         Done,
         step=step,
         completed=step == last,
-        train_loss=run_loss / run_tokens if run_tokens else None,
-        eval_loss=eval_loss,
+        train_loss=position.loss_sum / position.tokens if position.tokens else None,
+        eval_loss=position.eval_loss,
     )
 
 
@@ -216,7 +249,13 @@ def evaluate(run: Run, step: int) -> float | None:
     return loss
 
 
-def save(run: Run, step: int, *, final: bool) -> None:
+def save_position(run: Run, position: Position) -> None:
+    """All ranks together."""
+    model = run.accelerator.unwrap_model(run.model).model
+    save_state(run.folder, position, model, run.optimizer, run.accelerator, run.recipe.checkpointing.keep_states)
+
+
+def save_checkpoint(run: Run, step: int, *, final: bool) -> None:
     """Rank 0 saves the adapter; the others go on and wait for it in the next step."""
     if not run.accelerator.is_main_process:
         return
@@ -246,10 +285,10 @@ def evaluation_is_due(run: Run, step: int) -> bool:
     return step == run.total_steps or is_due(step, every)
 
 
-def eta_seconds(step: int, last: int, step_seconds: float, since_first: float) -> float:
+def eta_seconds(steps_since_first: int, steps_left: int, step_seconds: float, since_first: float) -> float:
     """From the wall time since the first step, with its evaluations and checkpoints; the first step is slower."""
-    per_step = since_first / (step - 1) if step > 1 else step_seconds
-    return per_step * (last - step)
+    per_step = since_first / steps_since_first if steps_since_first else step_seconds
+    return per_step * steps_left
 
 
 def peak_memory(device: torch.device) -> int:
@@ -280,11 +319,12 @@ def _load_data(recipe: Recipe, report: Report) -> Data:
     return data
 
 
-def _report_start(run: Run, precision: str) -> None:
+def _report_start(run: Run, precision: str, resumed_step: int) -> None:
     parameters = list(run.model.parameters())
     data = run.data
     run.report(
         Started,
+        resumed_step=resumed_step,
         total_steps=run.total_steps,
         train_examples=len(data.train),
         eval_examples=len(data.evaluation),

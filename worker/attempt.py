@@ -18,7 +18,7 @@ from contract.events import Done, Event
 from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, last_resumable
+from contract.run_dir import RunDir, last_state
 from contract.status import JobStatus, Wish
 from store import artifacts, jobs, progress
 from store.errors import StaleAttempt
@@ -92,7 +92,7 @@ def _train(
 ) -> Outcome:
     """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
     command = [*settings.trainer, str(run_dir.path), *_resume(settings, attempt)]
-    # After the choice of the checkpoint: all the steps that it holds had been told before it was saved.
+    # After the choice of the state: all the steps that it holds had been told before it was saved.
     _catch_up(sessions, settings, attempt)
     trainer = process.start(command, run_dir.path, run_dir.log, settings.grace)
     try:
@@ -104,10 +104,10 @@ def _train(
 
 
 def _resume(settings: WorkerSettings, attempt: Attempt) -> list[str]:
-    """The trainer's words for where to go on: the furthest checkpoint of the attempts before."""
+    """The trainer's words for where to go on: the furthest state of the attempts before."""
     before = (RunDir(settings.runs / artifacts.run_path(attempt.job_id, n)) for n in range(1, attempt.number))
-    checkpoint = last_resumable(before)
-    return ["--resume", str(checkpoint)] if checkpoint else []
+    state = last_state(before)
+    return ["--resume", str(state)] if state else []
 
 
 def _catch_up(sessions: Sessions, settings: WorkerSettings, attempt: Attempt) -> None:

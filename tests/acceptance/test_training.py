@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from contract.examples import read_examples
 from contract.recipe import Recipe
+from dataset.read import read_examples
 from finetuned.models import add_model
 from tests import service
 from tests.conftest import empty
@@ -97,11 +97,11 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "adapter"
     )
     recipe = Recipe.model_validate(trained["recipe"])
-    conversations = list(read_examples(live.home / "datasets" / "rows.jsonl", "auto"))
-    _, held_out = split(recipe.seed, len(conversations), recipe.evaluation.share)
+    examples = list(read_examples(live.home / "datasets" / "rows.jsonl"))
+    _, held_out = split(recipe.seed, len(examples), recipe.evaluation.share)
     loss_sum, tokens = 0.0, 0
     for row in held_out:
-        *question, answer = conversations[row]
+        *question, answer = examples[row].messages  # type: ignore[union-attr]
         prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
         # ChatML, written by hand: what the assistant says, and the end of its turn.
         target = tokenizer(answer["content"] + "<|im_end|>", add_special_tokens=False)["input_ids"]
@@ -125,7 +125,9 @@ def test_killing_the_trainer_fails_the_job_with_that_reason_and_leaves_no_proces
     assert live.processes(job_id) == []
 
 
-def test_a_worker_told_to_stop_has_the_trainer_save_and_gives_the_job_back(live: Service) -> None:
+def test_a_worker_told_to_stop_gives_the_job_back_and_the_next_goes_on_where_it_stood(
+    live: Service, trained: dict[str, object]
+) -> None:
     job_id = live.submit(**RECIPE)["id"]
     live.wait_for_step(job_id, 1, seconds=120)
     live.stop_worker()
@@ -133,8 +135,13 @@ def test_a_worker_told_to_stop_has_the_trainer_save_and_gives_the_job_back(live:
     assert live.processes(job_id) == []
     artifacts = live.client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert [a["kind"] for a in artifacts] == ["checkpoint", "log"]
-    live.client.post(f"/jobs/{job_id}/cancel")
     live.start_worker()
+    assert live.wait(job_id, seconds=240)["status"] == "succeeded"
+    starts = [data["resumed_step"] for kind, _, data in live.events(job_id) if kind == "started"]
+    assert starts[0] == 0
+    assert starts[1] > 0
+    losses = [live.client.get(f"/jobs/{each}/metrics").json()["columns"]["loss"] for each in (job_id, trained["id"])]
+    assert losses[0] == losses[1]
 
 
 def is_rank(pid: int) -> bool:

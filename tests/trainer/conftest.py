@@ -169,23 +169,25 @@ class Outcome:
         return Failure.model_validate_json((self.folder / "error.json").read_bytes())
 
 
-def command(run_dir: Path, ranks: int = 1) -> list[str]:
+def command(run_dir: Path, ranks: int = 1, resume: Path | None = None) -> list[str]:
+    words = ["-m", "trainer", str(run_dir), *(["--resume", str(resume)] if resume else [])]
     if ranks == 1:
-        return [sys.executable, "-m", "trainer", str(run_dir)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    return [*launcher, "-m", "trainer", str(run_dir)]
+        return [sys.executable, *words]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *words]
 
 
 @pytest.fixture
 def run_trainer(tmp_path: Path) -> Callable[..., Outcome]:
     """Runs the real trainer, in processes of its own."""
 
-    def run(recipe: dict[str, Any], ranks: int = 1, name: str = "run", timeout: float = 120) -> Outcome:
+    def run(
+        recipe: dict[str, Any], ranks: int = 1, name: str = "run", timeout: float = 120, resume: Path | None = None
+    ) -> Outcome:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "recipe.json").write_text(json.dumps(recipe))
         result = subprocess.run(
-            command(folder, ranks),
+            command(folder, ranks, resume),
             capture_output=True,
             text=True,
             timeout=timeout,

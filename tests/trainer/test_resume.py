@@ -1,0 +1,101 @@
+"""A run that goes on from a state is the run that never stopped, number for number."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.events import Done, Evaluation, Metric, Started, parse_event
+from contract.run_dir import RunDir, last_state
+from tests.trainer.conftest import Outcome, command
+
+RunTrainer = Callable[..., Outcome]
+
+
+@pytest.fixture
+def dropping(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Ten steps with dropout, a falling learning rate and evaluations; a state in the middle of an epoch."""
+    return recipe | {
+        "adapter": {"r": 4, "alpha": 8, "dropout": 0.3},
+        "batch": {"micro_batch": 2, "accumulation": 2},
+        "schedule": {"epochs": 4, "type": "cosine"},
+        "evaluation": {"share": 0.25, "every_steps": 3},
+        "checkpointing": {"every_steps": 4},
+    }
+
+
+def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
+    told: list[tuple[Any, ...]] = []
+    for event in outcome.events:
+        if isinstance(event, Metric) and event.step > after:
+            told.append((event.step, event.loss, event.grad_norm, event.learning_rate, event.epoch, event.progress))
+        elif isinstance(event, Evaluation) and event.step > after:
+            told.append((event.step, event.eval_loss))
+        elif isinstance(event, Done):
+            told.append((event.step, event.completed, event.train_loss, event.eval_loss))
+    return told
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_resumed_run_gives_the_numbers_and_the_adapter_of_the_uninterrupted_one(
+    dropping: dict[str, Any], run_trainer: RunTrainer, ranks: int
+) -> None:
+    if ranks == 2:
+        dropping["batch"] = {"micro_batch": 1, "accumulation": 2}
+    whole = run_trainer(dropping, ranks, name="whole")
+    assert whole.exit_code == 0, whole.output
+    # The state is forgotten once a run is done: the first part is a run of its own, of as many steps.
+    state = interrupt_after(whole.folder.with_name("first"), dropping, 4, ranks)
+    rest = run_trainer(dropping, ranks, name="rest", resume=state)
+    assert rest.exit_code == 0, rest.output
+    (started,) = (event for event in rest.events if isinstance(event, Started))
+    assert numbers(rest, after=started.resumed_step) == numbers(whole, after=started.resumed_step)
+    file = "adapter_model.safetensors"
+    assert (rest.folder / "adapter" / file).read_bytes() == (whole.folder / "adapter" / file).read_bytes()
+
+
+def interrupt_after(folder: Path, recipe: dict[str, Any], step: int, ranks: int) -> Path:
+    """Tells a run to stop once it has told of a step; the state that it leaves."""
+    run = RunDir(folder)
+    folder.mkdir()
+    run.recipe.write_text(json.dumps(recipe))
+    with subprocess.Popen(command(folder, ranks), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if f" metric step={step} " in line:
+                process.send_signal(signal.SIGTERM)
+    done = parse_event(run.events.read_bytes().splitlines()[-1])
+    assert isinstance(done, Done)
+    assert not done.completed
+    state = last_state([run])
+    assert state == run.state(done.step)
+    return state
+
+
+def test_a_run_that_is_done_keeps_its_adapters_and_no_state(dropping: dict[str, Any], run_trainer: RunTrainer) -> None:
+    outcome = run_trainer(dropping)
+    assert outcome.exit_code == 0, outcome.output
+    run = RunDir(outcome.folder)
+    assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step-000004", "step-000008"]
+    assert list(run.states.iterdir()) == []
+
+
+def test_states_are_saved_by_the_clock_and_only_the_newest_are_kept(
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+) -> None:
+    dropping["checkpointing"] = {"state_minutes": 1e-9, "keep_states": 3}
+    state = interrupt_after(tmp_path / "first", dropping, 6, ranks=1)
+    kept = sorted(path.name for path in state.parent.iterdir())
+    assert len(kept) == 3
+    assert kept[-1] == state.name
+
+
+def test_a_state_of_other_steps_is_refused(dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path) -> None:
+    state = interrupt_after(tmp_path / "first", dropping, 2, ranks=1)
+    other = run_trainer(dropping | {"batch": {"micro_batch": 1}}, name="other", resume=state)
+    assert other.exit_code == 1
+    assert "steps of 4, and now there are 9 in steps of 1" in other.failure.message
