@@ -14,13 +14,13 @@ from api.errors import ArtifactGone
 from api.schemas import ArtifactList, Health, JobOut, JobPage, artifact_out, job_out
 from api.settings import ApiSettings
 from contract.base_model import check_target_modules, weight_shapes
-from contract.examples import read_examples
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.quote import cut
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import TERMINAL
+from dataset.read import read_examples
 from store import artifacts, jobs, progress
 from store.broker import wake
 from store.errors import ArtifactNotFound
@@ -50,16 +50,17 @@ def check(settings: ApiSettings, recipe: Recipe) -> Recipe:
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     if model is not None and recipe.adapter.target_modules != "all-linear":
         check_target_modules(recipe.adapter.target_modules, weight_shapes(model))
-    dataset = locate_dataset(recipe.dataset.path, settings.dataset_folders)
+    given = recipe.dataset
+    path = locate_dataset(given.path, settings.dataset_folders)
     # Of the very bytes that are checked: the file may change meanwhile.
     digest = hashlib.sha256()
-    for _ in read_examples(dataset, recipe.dataset.format, largest=settings.largest_dataset, sha256=digest):
+    for _ in read_examples(path, given.format, given.columns, largest=settings.largest_dataset, sha256=digest):
         pass
     sha256 = digest.hexdigest()
-    if recipe.dataset.sha256 not in (None, sha256):
-        message = f"dataset.sha256: got {recipe.dataset.sha256}; the file {cut(recipe.dataset.path, 200)} has {sha256}"
+    if given.sha256 not in (None, sha256):
+        message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
         raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
-    return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"sha256": sha256})})
+    return recipe.model_copy(update={"dataset": given.model_copy(update={"sha256": sha256})})
 
 
 def get(sessions: Sessions, job_id: str) -> JobOut:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from worker.settings import WorkerSettings
+from worker.command import torchrun
 
 ROUNDS = 5
 ROOT = Path(__file__).parent.parent
@@ -33,9 +33,8 @@ def start_once(model: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         run_dir = Path(name)
         (run_dir / "recipe.json").write_text(json.dumps(recipe))
-        launcher = WorkerSettings.model_fields["trainer"].default
         began = time.time()
-        subprocess.run([*launcher, name], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*torchrun(1), name], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     phases = {event["name"]: event for event in events if event["type"] == "phase"}
     imports = phases["imports"]

@@ -7,6 +7,25 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 
+DatasetFormat = Literal[
+    "messages", "sharegpt", "self_instruct", "alpaca", "prompt_completion", "belle", "chinese_vicuna", "text"
+]
+DatasetField = Literal[
+    "messages",
+    "conversations",
+    "tools",
+    "system",
+    "instruction",
+    "instances",
+    "input",
+    "output",
+    "history",
+    "target",
+    "prompt",
+    "completion",
+    "text",
+]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(
@@ -17,8 +36,12 @@ class Section(BaseModel):
 class Dataset(Section):
     path: Text
     """A file of examples on the server: absolute, or relative to one of the server's allowed folders."""
-    format: Literal["auto", "messages", "alpaca"] = "auto"
+    format: Literal["auto"] | DatasetFormat = "auto"
     """How a row is written; "auto" tells it by the first row's fields."""
+    columns: Annotated[dict[DatasetField, Text], Field(min_length=1)] | None = None
+    """What the file calls the format's fields, where it has names of its own: {"instruction": "question"}."""
+    chat_template: Literal["chatml", "alpaca", "plain"] | None = None
+    """Writes the conversations in place of the model's own template; for models that have none."""
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Digest of the file. Filled in when the job is taken; a file that has changed since is refused."""
 
@@ -83,6 +106,12 @@ class Evaluation(Section):
     """Besides the start and the end, evaluate at every so many optimizer steps; null is at each epoch's end."""
 
 
+class Parallel(Section):
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Ranks on one machine, each on a device of its own, that share every optimizer step (DistributedDataParallel).
+    A step takes micro_batch x accumulation examples on each."""
+
+
 class Checkpointing(Section):
     every_steps: Count | None = None
     """Save the adapter at every so many optimizer steps; null saves the final one alone."""
@@ -105,6 +134,7 @@ class Recipe(Section):
     schedule: Schedule = Schedule()
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16: base weights in bfloat16, adapter and optimizer in fp32. "auto" is bf16 where the device computes in it."""
+    parallel: Parallel = Parallel()
     evaluation: Evaluation = Evaluation()
     checkpointing: Checkpointing = Checkpointing()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42

@@ -12,6 +12,7 @@ RUN pip install --no-build-isolation --constraint requirements.lock '.[server]'
 COPY README.md ./
 COPY api api
 COPY contract contract
+COPY dataset dataset
 COPY finetuned finetuned
 COPY migrations migrations
 COPY store store

@@ -19,6 +19,7 @@ RUN pip install --no-build-isolation --constraint requirements.lock '.[server,tr
 COPY README.md ./
 COPY api api
 COPY contract contract
+COPY dataset dataset
 COPY finetuned finetuned
 COPY migrations migrations
 COPY store store

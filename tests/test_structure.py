@@ -7,7 +7,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "part", ["api.app", "worker.attempt", "worker.reaper", "store.jobs", "finetuned.cli", "contract.recipe"]
+    "part",
+    ["api.app", "worker.attempt", "worker.reaper", "store.jobs", "finetuned.cli", "contract.recipe", "dataset.read"],
 )
 def test_only_the_trainer_loads_torch(part: str) -> None:
     code = f"import {part}, sys; print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"

@@ -24,6 +24,7 @@ from store import artifacts, jobs, progress
 from store.errors import StaleAttempt
 from store.session import Sessions
 from worker import process
+from worker.command import trainer_command
 from worker.outcome import Outcome, decide
 from worker.settings import WorkerSettings
 from worker.tail import Tail
@@ -52,8 +53,10 @@ def run(sessions: Sessions, settings: WorkerSettings, attempt: Attempt, draining
     run_dir = RunDir(settings.runs / artifacts.run_path(attempt.job_id, attempt.number))
     try:
         try:
-            _lay_out(run_dir, settings, Recipe.model_validate(attempt.recipe))
-            outcome = _train(sessions, settings, attempt, run_dir, draining)
+            recipe = Recipe.model_validate(attempt.recipe)
+            _lay_out(run_dir, settings, recipe)
+            command = trainer_command(settings, recipe, run_dir.path, _resume(settings, attempt))
+            outcome = _train(sessions, settings, attempt, run_dir, command, draining)
         except StaleAttempt:
             raise
         except Exception as error:
@@ -88,10 +91,14 @@ def _lay_out(run_dir: RunDir, settings: WorkerSettings, recipe: Recipe) -> None:
 
 
 def _train(
-    sessions: Sessions, settings: WorkerSettings, attempt: Attempt, run_dir: RunDir, draining: Draining
+    sessions: Sessions,
+    settings: WorkerSettings,
+    attempt: Attempt,
+    run_dir: RunDir,
+    command: list[str],
+    draining: Draining,
 ) -> Outcome:
     """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
-    command = [*settings.trainer, str(run_dir.path), *_resume(settings, attempt)]
     # After the choice of the state: all the steps that it holds had been told before it was saved.
     _catch_up(sessions, settings, attempt)
     trainer = process.start(command, run_dir.path, run_dir.log, settings.grace)
@@ -103,11 +110,10 @@ def _train(
     return decide(exit_code, done, _error(run_dir), wish, draining(), _log_tail(run_dir))
 
 
-def _resume(settings: WorkerSettings, attempt: Attempt) -> list[str]:
-    """The trainer's words for where to go on: the furthest state of the attempts before."""
+def _resume(settings: WorkerSettings, attempt: Attempt) -> Path | None:
+    """Where to go on: the furthest state of the attempts before."""
     before = (RunDir(settings.runs / artifacts.run_path(attempt.job_id, n)) for n in range(1, attempt.number))
-    state = last_state(before)
-    return ["--resume", str(state)] if state else []
+    return last_state(before)
 
 
 def _catch_up(sessions: Sessions, settings: WorkerSettings, attempt: Attempt) -> None:

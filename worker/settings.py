@@ -1,7 +1,6 @@
 """What a worker needs to know, read once from FINETUNED_* variables."""
 
 import shlex
-import sys
 from datetime import timedelta
 from typing import Annotated
 
@@ -20,18 +19,8 @@ class WorkerSettings(StoreSettings):
     """From asking a trainer to stop until it is killed. More than torchrun's own 30 s, in which its ranks save."""
     max_losses: Annotated[int, Field(ge=1)] = 3
     """Workers that a job may lose; with the last one it fails."""
-    trainer: Annotated[list[str], NoDecode] = Field(
-        default=[
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=1",
-            "-m",
-            "trainer",
-        ]
-    )
-    """The command that trains the run folder named after it."""
+    trainer: Annotated[list[str] | None, NoDecode] = None
+    """The command that trains the run folder named after it; None is torchrun, with the ranks that the recipe asks."""
 
     @field_validator("trainer", mode="before")
     @classmethod

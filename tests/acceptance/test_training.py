@@ -113,6 +113,16 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
     assert loss_sum / tokens == pytest.approx(reported, rel=1e-5)
 
 
+def test_two_processes_train_as_one_does(live: Service, trained: dict[str, object]) -> None:
+    """Two examples on each of two ranks are the four of one."""
+    batch, parallel = {"micro_batch": 2}, {"processes": 2}
+    job = live.wait(live.submit(**RECIPE | {"batch": batch, "parallel": parallel})["id"], seconds=280)
+    assert job["status"] == "succeeded", job
+    mine, others = (live.client.get(f"/jobs/{each['id']}/metrics").json() for each in (job, trained))
+    assert mine["columns"]["loss"] == pytest.approx(others["columns"]["loss"], rel=1e-3)
+    assert mine["evaluations"]["eval_loss"] == pytest.approx(others["evaluations"]["eval_loss"], rel=1e-3)
+
+
 def test_killing_the_trainer_fails_the_job_with_that_reason_and_leaves_no_process(live: Service) -> None:
     job_id = live.submit(**RECIPE)["id"]
     live.wait_for_step(job_id, 1, seconds=120)

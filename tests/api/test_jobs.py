@@ -71,6 +71,16 @@ def test_row_57_without_an_answer_is_named(client: TestClient, home: Path) -> No
     assert refused(client, 422, "dataset_invalid", dataset="bad.jsonl")["message"].startswith("row 57: has no answer")
 
 
+def test_the_columns_of_a_csv_file_are_named_and_checked(client: TestClient, home: Path) -> None:
+    (home / "datasets" / "faq.csv").write_text("question,answer\nSay hello.,hello\n")
+    wrong = {"path": "faq.csv", "columns": {"instruction": "query", "output": "answer"}}
+    error = refused(client, 422, "dataset_invalid", dataset=wrong)
+    assert error["param"] == "dataset.columns"
+    assert "question, answer" in error["message"]
+    right = {"path": "faq.csv", "columns": {"instruction": "question", "output": "answer"}}
+    assert post(client, dataset=right)["recipe"]["dataset"]["columns"] == right["columns"]
+
+
 def test_a_model_folder_that_is_not_there_is_told_which_are(client: TestClient) -> None:
     assert "models there: tiny" in refused(client, 422, "model_not_found", model="huge")["message"]
 

@@ -1,18 +1,19 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from contract.examples import digest
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from trainer.data import encode, load_data, load_tokenizer
-from trainer.packing import Document, pack
+from dataset.example import Message, conversation
+from dataset.read import digest
+from tests.trainer.rendering import copy_with_template, learned
+from trainer.data import encode, load_data
+from trainer.packing import pack
 
-TALK = [
+TALK: list[Message] = [
     {"role": "user", "content": "Say hello, please."},
     {"role": "assistant", "content": "Hello there!"},
     {"role": "user", "content": "And now goodbye."},
@@ -20,7 +21,7 @@ TALK = [
 ]
 
 
-THOUGHTFUL_TALK = [
+THOUGHTFUL_TALK: list[Message] = [
     TALK[0],
     {"role": "assistant", "content": "<think>A greeting.</think>Hello there!"},
     TALK[2],
@@ -36,31 +37,29 @@ FORGETFUL = (
 )
 
 
-def learned(tokenizer: PreTrainedTokenizerFast, document: Document) -> str:
-    return tokenizer.decode([t for t, flag in zip(document.input_ids, document.supervised, strict=True) if flag])
-
-
 def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [TALK[:2]])
+    ((document,),) = encode(tokenizer, [conversation(TALK[:2])])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>"
     assert tokenizer.decode(document.input_ids).startswith("<|im_start|>user\nSay hello, please.<|im_end|>\n")
 
 
 def test_every_answer_of_a_conversation_is_learned(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [TALK])
+    ((document,),) = encode(tokenizer, [conversation(TALK)])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>Goodbye, and see you soon.<|im_end|>"
 
 
 @pytest.mark.parametrize("answer", ["  spaces first", "日本語 and émojis 🙂", "<|im_end|> inside", "\n\nlines\n"])
 def test_odd_answers_are_learned_to_the_letter(tokenizer: PreTrainedTokenizerFast, answer: str) -> None:
-    ((document,),) = encode(tokenizer, [[TALK[0], {"role": "assistant", "content": answer}]])
+    ((document,),) = encode(tokenizer, [conversation([TALK[0], {"role": "assistant", "content": answer}])])
     assert learned(tokenizer, document).strip() == f"{answer}<|im_end|>".strip()
 
 
 def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_boundary(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    documents = [document for row in encode(tokenizer, [TALK[:2], TALK]) for document in row]
+    documents = [
+        document for row in encode(tokenizer, [conversation(TALK[:2]), conversation(TALK)]) for document in row
+    ]
     packed = pack(documents)
     assert packed.input_ids.shape == packed.position_ids.shape == (1, sum(packed.lengths))
     assert tokenizer.decode(packed.targets) == "".join(learned(tokenizer, document) for document in documents)
@@ -110,7 +109,7 @@ def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answe
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     forgetful = copy_with_template(tokenizer, FORGETFUL)
-    ((first, second),) = encode(forgetful, [THOUGHTFUL_TALK])
+    ((first, second),) = encode(forgetful, [conversation(THOUGHTFUL_TALK)])
     assert learned(tokenizer, first) == "<think>A greeting.</think>Hello there!<|im_end|>"
     assert learned(tokenizer, second) == "<think>They leave.</think>Goodbye, and see you soon.<|im_end|>"
     for document, messages in ((first, THOUGHTFUL_TALK[:2]), (second, THOUGHTFUL_TALK)):
@@ -121,7 +120,9 @@ def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answe
 def test_the_same_template_makes_one_document_where_there_is_nothing_to_forget(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    assert encode(copy_with_template(tokenizer, FORGETFUL), [TALK]) == encode(tokenizer, [TALK])
+    assert encode(copy_with_template(tokenizer, FORGETFUL), [conversation(TALK)]) == encode(
+        tokenizer, [conversation(TALK)]
+    )
 
 
 def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
@@ -138,31 +139,28 @@ def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
     assert (len(cut.train), len(cut.evaluation), cut.truncated, cut.dropped) == (3, 1, 4, 0)
 
 
-def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_row(
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    tokenizer = copy_with_template(tokenizer, "{{ messages | length }}: {{ messages[-1]['content'] }}")
-    with pytest.raises(InputError, match="row 1: the model's chat template") as refusal:
-        encode(tokenizer, [TALK])
-    assert refusal.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+def test_an_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
+    ((document,),) = encode(tokenizer, [conversation(TALK, left_out=frozenset({1}))])
+    assert learned(tokenizer, document) == "Goodbye, and see you soon.<|im_end|>"
+    assert "Hello there!" in tokenizer.decode(document.input_ids)
 
 
-def test_a_conversation_that_the_template_refuses_is_told_by_its_row(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokenizer = copy_with_template(tokenizer, "{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(InputError, match="row 1: the model's chat template refuses it: roles must alternate"):
-        encode(tokenizer, [TALK])
+def test_a_file_that_has_changed_to_one_that_cannot_be_read_has_changed(recipe: dict[str, Any], dataset: Path) -> None:
+    recipe["dataset"] = {"path": str(dataset), "sha256": digest(dataset)}
+    dataset.write_text("{")
+    with pytest.raises(InputError, match="changed since the job was taken"):
+        load_data(Recipe.model_validate(recipe))
 
 
-def test_a_model_without_a_chat_template_is_refused(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, make_model: Callable[[str], Path]
-) -> None:
-    copy_with_template(tokenizer, None).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="no chat template") as refusal:
-        load_tokenizer(str(tmp_path))
-    assert refusal.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+def test_columns_and_format_are_the_recipe_s(recipe: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_text("question,answer\nSay hello.,hello\n")
+    recipe["dataset"] = {"path": str(path), "columns": {"prompt": "question", "completion": "answer"}}
+    assert len(load_data(Recipe.model_validate(recipe)).train) == 1
 
 
-def copy_with_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, eos_token=tokenizer.eos_token, chat_template=template
-    )
+def test_each_instance_of_a_row_is_an_example(recipe: dict[str, Any], dataset: Path) -> None:
+    instances = [{"input": str(n), "output": str(2 * n)} for n in range(4)]
+    dataset.write_text(json.dumps({"instruction": "Double", "instances": instances}))
+    data = load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.25}}))
+    assert (len(data.train), len(data.evaluation)) == (3, 1)

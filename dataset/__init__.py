@@ -1,0 +1,1 @@
+"""Reads files of examples into conversations: the API checks with it what the trainer will train on."""

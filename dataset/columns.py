@@ -1,0 +1,53 @@
+"""The recipe's dataset.columns: a file's own names for what a format reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from contract.quote import cut, quote
+from contract.recipe import DatasetField, DatasetFormat
+from dataset.detect import FORMATS
+from dataset.fields import Row, names_of
+from dataset.refusal import BadFile, BadRow
+
+
+def check_columns(format: DatasetFormat, columns: Mapping[DatasetField, str]) -> None:
+    """Raises BadFile for a field that the format does not read."""
+    known = FORMATS[format].fields
+    for name in columns:
+        if name not in known:
+            raise BadFile(
+                f'is read as {format}, which has no field "{cut(name)}" for dataset.columns to fill; '
+                f"it has {', '.join(sorted(known))}",
+                "dataset.columns",
+            )
+
+
+class Renaming:
+    """Gives the columns of a file our names, and knows which of them no row has had so far."""
+
+    def __init__(self, columns: Mapping[DatasetField, str]) -> None:
+        self.columns = columns
+        self._unseen = set(columns.values())
+        self._first: Row = {}
+
+    def apply(self, row: Any) -> Row:
+        """A column that has a field's name, and is given for no other, stays. Raises BadRow for what is no object."""
+        if not isinstance(row, dict):
+            raise BadRow(f"must be a JSON object, not {quote(row)}")
+        if not self.columns:
+            return row
+        self._first = self._first or row
+        self._unseen -= row.keys()
+        taken = set(self.columns.values())
+        kept = {name: value for name, value in row.items() if name not in taken}
+        return kept | {name: row[column] for name, column in self.columns.items() if column in row}
+
+    def check_seen(self, rows: int) -> None:
+        """Raises BadFile when none of the first `rows` rows had one of the columns."""
+        for name, column in self.columns.items():
+            if column in self._unseen:
+                raise BadFile(
+                    f'has no column "{cut(column, 40)}" in rows 1 to {rows}, which dataset.columns gives for '
+                    f"{cut(name, 40)}; the first row has {names_of(self._first)}",
+                    "dataset.columns",
+                )

@@ -1,0 +1,64 @@
+"""The formats, and which of them a row is in."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from contract.recipe import DatasetFormat
+from dataset.example import Example
+from dataset.fields import Row, names_of
+from dataset.formats.alpaca import from_alpaca, from_belle, from_chinese_vicuna, from_self_instruct
+from dataset.formats.completion import from_prompt_completion, from_text
+from dataset.formats.messages import from_messages
+from dataset.formats.sharegpt import from_sharegpt
+from dataset.refusal import BadRow
+
+
+@dataclass(frozen=True)
+class Format:
+    read: Callable[[Row], Example | Sequence[Example]]
+    shape: Callable[[Row], bool]
+    """Whether a row looks like it."""
+    fields: frozenset[str]
+    """All that it reads."""
+
+
+def _has(*names: str) -> Callable[[Row], bool]:
+    return lambda row: all(name in row for name in names)
+
+
+def _has_lists(row: Row) -> bool:
+    return isinstance(row.get("input"), list) and isinstance(row.get("output"), list)
+
+
+FORMATS: Mapping[DatasetFormat, Format] = {
+    "messages": Format(from_messages, _has("messages"), frozenset({"messages", "tools"})),
+    "sharegpt": Format(from_sharegpt, _has("conversations"), frozenset({"conversations", "system", "tools"})),
+    "self_instruct": Format(
+        from_self_instruct, _has("instruction", "instances"), frozenset({"instruction", "instances", "system"})
+    ),
+    "alpaca": Format(
+        from_alpaca, _has("instruction"), frozenset({"instruction", "input", "output", "system", "history"})
+    ),
+    "prompt_completion": Format(
+        from_prompt_completion, _has("prompt", "completion"), frozenset({"prompt", "completion", "tools"})
+    ),
+    "belle": Format(
+        from_belle,
+        _has("input", "target"),
+        frozenset({"input", "target", "conversations", "system", "tools"}),
+    ),
+    "chinese_vicuna": Format(from_chinese_vicuna, _has_lists, frozenset({"input", "output", "system"})),
+    "text": Format(from_text, _has("text"), frozenset({"text"})),
+}
+"""In the order in which a row is tried on them."""
+
+
+def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
+    """The first format that the row has the shape of, best one that reads all the `named` fields. Raises BadRow."""
+    shaped = [name for name, format in FORMATS.items() if format.shape(row)]
+    if not shaped:
+        raise BadRow(
+            f"has the fields {names_of(row)}, of no known format; give messages (a list), or instruction and output, "
+            "or say in dataset.columns which column is which"
+        )
+    return next((name for name in shaped if FORMATS[name].fields.issuperset(named)), shaped[0])

@@ -1,0 +1,67 @@
+"""What a row becomes, whatever its format: a conversation with the answers to learn marked, or plain text."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NotRequired, TypedDict
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class Function(TypedDict):
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolCall(TypedDict):
+    type: Literal["function"]
+    function: Function
+    id: NotRequired[str]
+
+
+class Message(TypedDict):
+    """As chat templates take it: a call's arguments are an object, not its JSON text."""
+
+    role: str
+    content: str
+    tool_calls: NotRequired[list[ToolCall]]
+    """An assistant's."""
+    tool_call_id: NotRequired[str]
+    """A tool's: the call that it answers."""
+    name: NotRequired[str]
+    """A tool's."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    messages: list[Message]
+    supervised: list[bool]
+    """For each message whether it is learned: an answer that says or calls something, and has no weight of 0."""
+    tools: list[dict[str, Any]] | None = None
+    """What the assistant may call: [{"type": "function", "function": {"name": ...}}]."""
+    where: str = field(default="", compare=False)
+    """Its place in the file, for messages: "row 3", or "row 3, instance 2"."""
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """Learned from its first word to its last, without a chat template."""
+
+    text: str
+    where: str = field(default="", compare=False)
+
+
+Example = Conversation | PlainText
+
+
+def conversation(
+    messages: list[Message], tools: list[dict[str, Any]] | None = None, left_out: frozenset[int] = frozenset()
+) -> Conversation:
+    """Supervises every answer that is not empty, but for the messages with an index in `left_out`."""
+    supervised = [
+        message["role"] == "assistant" and index not in left_out and says_something(message)
+        for index, message in enumerate(messages)
+    ]
+    return Conversation(messages, supervised, tools)
+
+
+def says_something(message: Message) -> bool:
+    return bool(message["content"].strip() or message.get("tool_calls"))

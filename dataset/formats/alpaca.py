@@ -1,0 +1,81 @@
+"""Questions and answers in fields of their own: Alpaca's, and Self-Instruct's, BELLE's and Chinese-Vicuna's."""
+
+from dataclasses import replace
+from typing import Any
+
+from contract.quote import quote
+from dataset.example import Conversation, Message, conversation
+from dataset.fields import Row, answer_of, as_list, as_text, optional_list, optional_text
+from dataset.formats.sharegpt import from_sharegpt
+from dataset.refusal import BadRow
+
+
+def from_alpaca(row: Row) -> Conversation:
+    """{"instruction": ..., "input": ..., "output": ..., "system": ..., "history": [[question, answer], ...]}
+
+    Instruction and input are one question, an empty line between them. The history comes before it, and its answers
+    are learned too.
+    """
+    instruction, input, system = (optional_text(row, name) for name in ("instruction", "input", "system"))
+    if not instruction.strip():
+        raise BadRow("instruction is empty")
+    output = answer_of(row, "output")
+    history = [
+        _pair(f"history[{index}]", pair)
+        for index, pair in enumerate(optional_list("history", row.get("history"), "pair of a question and its answer"))
+    ]
+    question = "\n\n".join(part for part in (instruction, input) if part)
+    return _conversation([*history, (question, output)], system)
+
+
+def from_self_instruct(row: Row) -> list[Conversation]:
+    """{"instruction": ..., "instances": [{"input": ..., "output": ...}, ...]}: an example of each instance."""
+    found = []
+    for number, instance in enumerate(as_list("instances", row.get("instances"), "instance"), start=1):
+        if not isinstance(instance, dict):
+            raise BadRow(f"instance {number}: must be an object with input and output, not {quote(instance)}")
+        fields = {"instruction": row.get("instruction"), "system": row.get("system")}
+        try:
+            example = from_alpaca(fields | {name: instance[name] for name in ("input", "output") if name in instance})
+        except BadRow as error:
+            raise BadRow(f"instance {number}: {error}") from error
+        found.append(replace(example, where=f"instance {number}"))
+    return found
+
+
+def from_belle(row: Row) -> Conversation:
+    """{"input": ..., "target": ...}, or the conversations of ShareGPT."""
+    if "conversations" in row:
+        return from_sharegpt(row)
+    question = optional_text(row, "input")
+    if not question.strip():
+        raise BadRow("input is empty")
+    return _conversation([(question, answer_of(row, "target"))])
+
+
+def from_chinese_vicuna(row: Row) -> Conversation:
+    """{"input": [question, ...], "output": [answer, ...]}, one answer to each question."""
+    questions, answers = (as_list(name, row.get(name), "text") for name in ("input", "output"))
+    if len(questions) != len(answers):
+        raise BadRow(f"input has {len(questions)} texts and output {len(answers)}; give each question its answer")
+    turns = [
+        (as_text(f"input[{index}]", question), as_text(f"output[{index}]", answer))
+        for index, (question, answer) in enumerate(zip(questions, answers, strict=True))
+    ]
+    if not any(answer.strip() for _, answer in turns):
+        raise BadRow("has no answer: every output is empty")
+    return _conversation(turns, optional_text(row, "system"))
+
+
+def _pair(where: str, pair: Any) -> tuple[str, str]:
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise BadRow(f"{where} must be a list of a question and its answer, not {quote(pair)}")
+    return as_text(f"{where}[0]", pair[0]), as_text(f"{where}[1]", pair[1])
+
+
+def _conversation(turns: list[tuple[str, str]], system: str = "") -> Conversation:
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    for question, answer in turns:
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": answer})
+    return conversation(messages)

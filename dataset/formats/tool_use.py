@@ -1,0 +1,66 @@
+"""What an assistant may call, and its calls, as OpenAI and ShareGPT write them."""
+
+from typing import Any
+
+from contract.quote import quote
+from dataset.example import ToolCall
+from dataset.fields import as_list, as_text, check_json, optional_list, parse_text
+from dataset.refusal import BadRow
+
+Tools = list[dict[str, Any]]
+
+_FUNCTION = (None, "function")
+"""The types of tool that there are."""
+
+
+def read_tools(value: Any) -> Tools | None:
+    """Takes {"type": "function", "function": {...}} and the bare {"name": ...}, in a list or in its JSON text."""
+    return [_tool(f"tools[{index}]", tool) for index, tool in enumerate(optional_list("tools", value, "tool"))] or None
+
+
+def _tool(where: str, tool: Any) -> dict[str, Any]:
+    function = tool.get("function", tool) if isinstance(tool, dict) and tool.get("type") in _FUNCTION else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise BadRow(
+            f'{where} must be {{"type": "function", "function": {{"name": "...", "parameters": {{...}}}}}}, '
+            f"not {quote(tool)}"
+        )
+    check_json(where, function)
+    return {"type": "function", "function": {name: value for name, value in function.items() if name != "type"}}
+
+
+def read_calls(where: str, value: Any) -> list[ToolCall]:
+    """An OpenAI message's tool_calls."""
+    return [_call(f"{where}[{index}]", call) for index, call in enumerate(optional_list(where, value, "call"))]
+
+
+def parse_calls(where: str, value: str) -> list[ToolCall]:
+    """A function_call of ShareGPT: the JSON text of {"name": ..., "arguments": {...}}, or of a list of them."""
+    calls = parse_text(where, value)
+    return [_call(where, call) for call in as_list(where, calls if isinstance(calls, list) else [calls], "call")]
+
+
+def _call(where: str, call: Any) -> ToolCall:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not function.get("name"):
+        raise BadRow(f'{where} must be a call such as {{"name": "...", "arguments": {{...}}}}, not {quote(call)}')
+    read: ToolCall = {
+        "type": "function",
+        "function": {
+            "name": as_text(f"{where}.name", function["name"]),
+            "arguments": _arguments(f"{where}.arguments", function.get("arguments")),
+        },
+    }
+    if call.get("id") is not None:
+        read["id"] = as_text(f"{where}.id", call["id"])
+    return read
+
+
+def _arguments(where: str, value: Any) -> dict[str, Any]:
+    given = parse_text(where, value) if isinstance(value, str) and value.strip() else value
+    if given is None or given == "":
+        return {}
+    if not isinstance(given, dict):
+        raise BadRow(f"{where} must be a JSON object, or its text, not {quote(given)}")
+    check_json(where, given)
+    return given

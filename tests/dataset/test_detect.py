@@ -1,0 +1,45 @@
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.recipe import DatasetField, DatasetFormat
+from dataset.detect import FORMATS, detect
+from tests.dataset.writing import refusal, refusal_of_row, write_lines
+
+
+def test_the_recipe_names_each_format_and_each_field_that_there_is() -> None:
+    assert set(typing.get_args(DatasetFormat)) == set(FORMATS)
+    assert set(typing.get_args(DatasetField)) == {field for format in FORMATS.values() for field in format.fields}
+
+
+@pytest.mark.parametrize(
+    ("row", "format"),
+    [
+        ({"messages": 1, "text": 1}, "messages"),
+        ({"conversations": 1, "tools": 1}, "sharegpt"),
+        ({"instruction": 1, "instances": 1}, "self_instruct"),
+        ({"instruction": 1, "input": 1, "output": 1}, "alpaca"),
+        ({"prompt": 1, "completion": 1}, "prompt_completion"),
+        ({"input": 1, "target": 1}, "belle"),
+        ({"input": [1], "output": [1]}, "chinese_vicuna"),
+        ({"text": 1}, "text"),
+    ],
+)
+def test_a_format_is_told_by_the_fields(row: dict[str, Any], format: str) -> None:
+    assert detect(row) == format
+
+
+def test_the_first_row_speaks_for_all(tmp_path: Path) -> None:
+    rows = [{"instruction": "a", "output": "b"}, {"text": "c"}]
+    assert refusal(write_lines(tmp_path, rows)).startswith("row 2: instruction is empty")
+
+
+@pytest.mark.parametrize("row", [{"question": "a"}, {}, {"\ud800": "a"}])
+def test_unknown_fields_are_told(tmp_path: Path, row: Any) -> None:
+    assert "of no known format" in refusal_of_row(tmp_path, row)
+
+
+def test_a_row_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    assert "must be a JSON object, not 3" in refusal_of_row(tmp_path, 3)

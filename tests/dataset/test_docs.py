@@ -1,0 +1,50 @@
+"""Every row that docs/data.md shows is read, and what it says is learned of it is."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset.detect import FORMATS
+from dataset.example import Conversation, Example
+from dataset.read import read_examples
+
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs/data.md").read_text()
+TABLE = re.findall(r"^\| `(\w+)` \| `({.*?})` \| (.*?) \| .* \|$", DOCS, re.MULTILINE)
+TOOLS = re.findall(r'^    ({"(?:messages|conversations)".*)$', DOCS, re.MULTILINE)
+
+
+def learned(example: Example) -> list[str]:
+    if isinstance(example, Conversation):
+        marked = zip(example.messages, example.supervised, strict=True)
+        return [message["content"] for message, supervised in marked if supervised]
+    return [example.text]
+
+
+@pytest.mark.parametrize(("format", "row", "words"), TABLE)
+def test_a_row_of_the_table_is_of_its_format_and_learned_as_it_says(
+    tmp_path: Path, format: Any, row: str, words: str
+) -> None:
+    (tmp_path / "row").write_text(row)
+    examples = list(read_examples(tmp_path / "row", format))
+    assert examples == list(read_examples(tmp_path / "row"))
+    assert [text for example in examples for text in learned(example)] == re.findall("`(.*?)`", words)
+
+
+def test_the_table_has_each_format_in_the_order_in_which_they_are_tried() -> None:
+    assert list(dict.fromkeys(format for format, _, _ in TABLE)) == list(FORMATS)
+
+
+def test_the_two_ways_to_write_calls_are_one(tmp_path: Path) -> None:
+    first, second = TOOLS
+    (tmp_path / "first").write_text(first)
+    (tmp_path / "second").write_text(second)
+    assert list(read_examples(tmp_path / "first")) == list(read_examples(tmp_path / "second"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples/data").iterdir()), ids=lambda path: path.name)
+def test_the_files_among_the_examples_are_read(path: Path) -> None:
+    columns: Any = {"instruction": "question", "output": "answer"} if path.suffix == ".csv" else None
+    assert list(read_examples(path, "auto", columns))

@@ -1,0 +1,143 @@
+"""Whatever a file holds, it is examples or an InputError that can be sent."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from contract.failure import InputError
+from dataset.detect import FORMATS
+from dataset.example import ROLES, Conversation
+from dataset.formats.sharegpt import SPEAKERS
+from dataset.read import read_examples
+
+FIELDS = sorted({field for format in FORMATS.values() for field in format.fields})
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+_TEXT = st.text(st.characters()) | st.just("answer")
+_OR_ITS_TEXT = _JSON | _JSON.map(json.dumps)
+_CALL = st.fixed_dictionaries({}, optional={"id": _JSON, "name": _JSON, "arguments": _OR_ITS_TEXT})
+_CALL = _CALL | st.fixed_dictionaries({"function": _CALL | _JSON}) | _JSON
+_MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(ROLES) | _JSON},
+    optional={
+        "content": _TEXT | _JSON,
+        "weight": st.sampled_from([0, 1, 0.5]) | _JSON,
+        "tool_calls": st.lists(_CALL) | _JSON,
+        "name": _JSON,
+        "tool_call_id": _JSON,
+    },
+)
+_TURN = st.fixed_dictionaries(
+    {"from": st.sampled_from(sorted(SPEAKERS)) | _JSON, "value": _TEXT | _CALL.map(json.dumps) | _JSON}
+)
+_INSTANCE = st.fixed_dictionaries({}, optional={"input": _TEXT | _JSON, "output": _TEXT | _JSON})
+_ROW = _JSON | st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(FIELDS, _TEXT | _OR_ITS_TEXT)
+    | {
+        "messages": st.lists(_MESSAGE) | _OR_ITS_TEXT,
+        "prompt": _TEXT | st.lists(_MESSAGE) | _JSON,
+        "completion": _TEXT | st.lists(_MESSAGE) | _JSON,
+        "conversations": st.lists(_TURN) | _OR_ITS_TEXT,
+        "instances": st.lists(_INSTANCE) | _OR_ITS_TEXT,
+        "tools": st.lists(_CALL) | _OR_ITS_TEXT,
+        "history": st.lists(st.lists(_TEXT, max_size=3)) | _OR_ITS_TEXT,
+        "input": _TEXT | st.lists(_TEXT) | _JSON,
+        "output": _TEXT | st.lists(_TEXT) | _JSON,
+    },
+)
+_JSON_FILE = st.lists(_ROW).map(lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode()) | st.lists(
+    _ROW
+).map(lambda rows: json.dumps(rows).encode())
+_FILE = st.binary() | _JSON_FILE | st.builds(lambda content, end: content[:end], _JSON_FILE, st.integers(0, 200))
+_SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def read(path: Path, content: bytes, format: Any = "auto", columns: Any = None) -> None:
+    path.write_bytes(content)
+    message = ""
+    try:
+        for found in read_examples(path, format, columns):
+            json.dumps(vars(found), ensure_ascii=False, allow_nan=False).encode()
+            if isinstance(found, Conversation):
+                assert any(found.supervised)
+    except InputError as error:
+        message = json.loads(error.failure.model_dump_json())["message"]
+    assert "\0" not in message
+    assert len(message) < 1_000
+
+
+@given(_FILE, st.sampled_from(["auto", *FORMATS]))
+@_SETTINGS
+@example(b"[" * 100_000, "auto")
+@example(b'[{"a":' * 100_000, "messages")
+@example(b'{"messages": ' + b"[" * 900 + b"]" * 900 + b"}", "auto")
+@example(b'{"tools": ' + b"[" * 900 + b"]" * 900 + b', "messages": [{"role": "assistant", "content": "a"}]}', "auto")
+@example(b'{"messages": "' + b"[" * 100_000 + b'"}', "auto")
+@example(b'{"instruction": "\\ud800", "output": "b"}', "auto")
+def test_json(tmp_path: Path, content: bytes, format: Any) -> None:
+    read(tmp_path / "rows.json", content, format)
+
+
+@given(st.lists(_ROW), st.sampled_from(["auto", *FORMATS]), st.data())
+@_SETTINGS
+def test_json_with_columns(tmp_path: Path, rows: list[Any], format: Any, data: st.DataObject) -> None:
+    names = sorted({name for row in rows if isinstance(row, dict) for name in row} | {"other"})
+    columns = data.draw(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(names)))
+    read(tmp_path / "rows.json", json.dumps(rows).encode(), format, columns)
+
+
+@given(
+    st.binary() | st.text().map(lambda text: b"text\n" + text.encode()),
+    st.sampled_from(["auto", *FORMATS]),
+)
+@_SETTINGS
+def test_csv(tmp_path: Path, content: bytes, format: Any) -> None:
+    read(tmp_path / "rows.csv", content, format)
+
+
+@given(st.lists(st.sampled_from(FIELDS), unique=True, min_size=1), st.data())
+@_SETTINGS
+def test_csv_with_the_fields_of_a_format(tmp_path: Path, header: list[str], data: st.DataObject) -> None:
+    file = io.StringIO()
+    cell = st.text() | st.lists(_MESSAGE | _TURN | _CALL | _INSTANCE).map(json.dumps)
+    records = data.draw(st.lists(st.lists(cell, min_size=len(header), max_size=len(header))))
+    csv.writer(file).writerows([header, *records])
+    read(tmp_path / "rows.csv", file.getvalue().encode(), data.draw(st.sampled_from(["auto", *FORMATS])))
+
+
+@given(_JSON_FILE, st.integers(0, 200), st.binary(max_size=8))
+@_SETTINGS
+def test_gzip(tmp_path: Path, content: bytes, place: int, spoiled: bytes) -> None:
+    packed = gzip.compress(content)
+    read(tmp_path / "rows.json.gz", packed[:place] + spoiled + packed[place + len(spoiled) :])
+
+
+@pytest.fixture(scope="module")
+def parquet() -> bytes:
+    file = io.BytesIO()
+    rows = [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": str(n)}]} for n in range(99)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+@given(st.integers(4, 3_000), st.binary(max_size=8))
+@_SETTINGS
+def test_parquet(tmp_path: Path, parquet: bytes, place: int, spoiled: bytes) -> None:
+    place %= len(parquet)
+    read(tmp_path / "rows", parquet[:place] + spoiled + parquet[place + len(spoiled) :])

@@ -1,0 +1,89 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset.example import Conversation
+from tests.dataset.writing import HELLO, WEATHER, read_conversation, refusal_of_row
+
+CALLING = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "function": {"name": "weather"}}]}
+
+
+def test_messages_are_read_as_they_are(tmp_path: Path) -> None:
+    assert read_conversation(tmp_path, {"messages": HELLO}) == Conversation(HELLO, [False, True])
+
+
+def test_what_openai_writes_beside_the_text_and_changes_nothing_is_passed_over(tmp_path: Path) -> None:
+    spoken = [{**HELLO[0], "name": "Ann", "weight": 5}, {**HELLO[1], "weight": 1, "tool_calls": None, "id": 7}]
+    assert read_conversation(tmp_path, {"messages": spoken, "tools": []}) == Conversation(HELLO, [False, True])
+
+
+def test_an_answer_of_weight_0_is_not_learned(tmp_path: Path) -> None:
+    messages = [HELLO[0], {**HELLO[1], "weight": 0}, *HELLO]
+    assert read_conversation(tmp_path, {"messages": messages}).supervised == [False, False, False, True]
+
+
+def test_an_empty_answer_is_not_learned(tmp_path: Path) -> None:
+    messages = [HELLO[0], {"role": "assistant", "content": " "}, *HELLO]
+    assert read_conversation(tmp_path, {"messages": messages}).supervised == [False, False, False, True]
+
+
+def test_a_call_is_learned_and_its_result_is_not(tmp_path: Path) -> None:
+    result = {"role": "tool", "content": "sunny", "tool_call_id": "c1", "name": "weather"}
+    found = read_conversation(tmp_path, {"messages": [HELLO[0], CALLING, result, HELLO[1]], "tools": [WEATHER]})
+    assert found.supervised == [False, True, False, True]
+    assert found.messages[1] == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {}}, "id": "c1"}],
+    }
+    assert found.messages[2] == result
+    assert found.tools == [WEATHER]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"messages": []}, "at least one message"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, 'messages[0].role is "robot"'),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, 'messages[0].role is ["user"]'),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content must be text"),
+        ({"messages": ["hi"]}, "messages[0] must be an object"),
+        ({"messages": HELLO[:1]}, "has no answer"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content is not whole text"),
+        ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages[0].content has a NUL"),
+        ({"messages": "\ud800"}, "messages is not JSON"),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": 0.5}]}, "messages[1].weight is 0.5"),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": 0}]}, "each has weight 0"),
+        ({"messages": [HELLO[0], {**HELLO[1], "function_call": {"name": "f"}}]}, "give it as tool_calls"),
+        ({"messages": HELLO, "functions": [{"name": "f"}]}, "give them as tools"),
+        ({"messages": [{**HELLO[0], "tool_calls": CALLING["tool_calls"]}]}, "belong to an assistant"),
+        (
+            {"messages": [HELLO[0], {"role": "assistant", "tool_calls": [{}]}]},
+            "messages[1].tool_calls[0] must be a call",
+        ),
+        ({"messages": HELLO, "tools": "[{"}, "tools is not JSON"),
+        ({"messages": HELLO, "tools": {"name": "f"}}, "tools must be a list"),
+        ({"messages": HELLO, "tools": [{"type": "web_search"}]}, "tools[0] must be"),
+        ({"messages": HELLO, "tools": [{"name": "f", "parameters": {"default": float("nan")}}]}, "tools[0] has nan"),
+        ({"messages": HELLO, "tools": [{"name": "f", "description": "\ud800"}]}, "tools[0] is not whole text"),
+        ({"messages": HELLO, "tools": [{"name": "f", "\ud800": 1}]}, "tools[0] is not whole text"),
+    ],
+)
+def test_a_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
+    assert words in refusal_of_row(tmp_path, row)
+
+
+@pytest.mark.parametrize("arguments", ["{", "3", [1], {"a": "\0"}])
+def test_arguments_that_are_no_object_are_refused(tmp_path: Path, arguments: Any) -> None:
+    calls = [{"function": {"name": "f", "arguments": arguments}}]
+    message = refusal_of_row(tmp_path, {"messages": [{"role": "assistant", "tool_calls": calls}]})
+    assert "messages[0].tool_calls[0].arguments" in message
+
+
+def test_a_tool_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"properties": deep}
+    row = {"messages": HELLO, "tools": [{"name": "f", "parameters": deep}]}
+    assert "tools[0] is nested too deep" in refusal_of_row(tmp_path, row)

@@ -1,0 +1,80 @@
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from dataset import parquet_rows
+from dataset.example import Conversation, PlainText
+from dataset.read import read_examples
+from tests.dataset.writing import HELLO, WEATHER, refusal, write_parquet
+
+CALL = [{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}]
+
+
+def test_nested_columns_are_read_and_nulls_count_as_missing(tmp_path: Path) -> None:
+    rows = [{"messages": HELLO}, {"messages": [HELLO[0], {"role": "assistant", "content": None, "tool_calls": CALL}]}]
+    first, second = read_examples(write_parquet(tmp_path, rows))
+    assert first == Conversation(HELLO, [False, True])
+    assert isinstance(second, Conversation)
+    assert second.messages[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Ulm"}}
+
+
+def test_a_list_may_be_given_as_its_json_text(tmp_path: Path) -> None:
+    row = {"messages": json.dumps(HELLO), "tools": json.dumps([WEATHER])}
+    assert list(read_examples(write_parquet(tmp_path, [row]))) == [Conversation(HELLO, [False, True], [WEATHER])]
+
+
+def test_rows_keep_their_numbers_over_batches_and_row_groups(tmp_path: Path) -> None:
+    rows = [{"text": "a"}] * 500
+    rows[399] = {"text": " "}
+    assert refusal(write_parquet(tmp_path, rows, row_group_size=100)).startswith("row 400: text is empty")
+
+
+def test_columns_of_times_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    nanoseconds = pyarrow.array([1], pyarrow.timestamp("ns", tz="Nowhere/None"))
+    pyarrow.parquet.write_table(pyarrow.table({"at": nanoseconds, "text": ["a"]}), path)
+    assert list(read_examples(path)) == [PlainText("a")]
+
+
+def test_bytes_where_text_is_due_are_refused(tmp_path: Path) -> None:
+    assert refusal(write_parquet(tmp_path, [{"text": b"a"}])).startswith("row 1: text must be text")
+
+
+def test_a_date_in_a_tool_is_refused(tmp_path: Path) -> None:
+    tools = [{"name": "clock", "parameters": {"default": datetime(2026, 1, 1, tzinfo=UTC)}}]
+    message = refusal(write_parquet(tmp_path, [{"messages": HELLO, "tools": tools}]))
+    assert message.startswith("row 1: tools[0] has")
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"PAR1 and no more", b"PAR1" + bytes(40) + b"PAR1"])
+def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(content)
+    assert "no Parquet file that can be read" in refusal(path)
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    text = pyarrow.array([b"\xff"]).cast(pyarrow.string(), safe=False)
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": text}), path)
+    assert "no Parquet file that can be read" in refusal(path)
+
+
+def test_rows_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "LARGEST_BATCH", 1 << 20)
+    assert "64 of them are more than 1 MiB" in refusal(write_parquet(tmp_path, [{"text": "a" * 50_000}] * 70))
+
+
+def test_pyarrow_is_loaded_for_parquet_alone(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}')
+    code = "import sys; from pathlib import Path; from dataset.read import read_examples\n"
+    code += "list(read_examples(Path(sys.argv[1]))); print('pyarrow' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "rows.jsonl")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "False"

@@ -1,0 +1,64 @@
+"""Writes small files of examples, and reads what comes of them."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from contract.failure import Failure, FailureReason, InputError
+from dataset.example import Conversation, Example
+from dataset.read import read_examples
+
+HELLO: list[Any] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+def write_lines(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_csv(folder: Path, header: list[str], *rows: list[str]) -> Path:
+    path = folder / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def write_parquet(folder: Path, rows: list[Any], **options: Any) -> Path:
+    path = folder / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, **options)
+    return path
+
+
+def failure(path: Path, *settings: Any, **more: Any) -> Failure:
+    with pytest.raises(InputError) as caught:
+        list(read_examples(path, *settings, **more))
+    assert caught.value.failure.reason == FailureReason.DATASET_INVALID
+    return caught.value.failure
+
+
+def refusal(path: Path, *settings: Any, **more: Any) -> str:
+    return failure(path, *settings, **more).message
+
+
+def read_row(folder: Path, row: Any, *settings: Any) -> Example:
+    (example,) = read_examples(write_lines(folder, [row]), *settings)
+    return example
+
+
+def read_conversation(folder: Path, row: Any, *settings: Any) -> Conversation:
+    example = read_row(folder, row, *settings)
+    assert isinstance(example, Conversation)
+    return example
+
+
+def refusal_of_row(folder: Path, row: Any, *settings: Any) -> str:
+    message = refusal(write_lines(folder, [row]), *settings)
+    assert message.startswith("row 1: ")
+    return message

@@ -1,0 +1,109 @@
+"""From an example to the text that the model reads, and where in it is what it learns."""
+
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError
+
+from contract.failure import FailureReason, InputError
+from dataset.example import Conversation, Example, Message, PlainText
+from trainer.tokenizer import begin_of_text, end_of_text
+
+Span = tuple[int, int]
+"""Begin and end of a piece of text, in characters."""
+
+_WITH_TOOLS = 'set dataset.chat_template to "chatml", use a model that calls tools, or leave such rows out'
+
+
+def render(tokenizer: Any, example: Example) -> list[tuple[str, list[Span]]]:
+    """The texts of an example, each with the spans of its answers. Raises InputError that names the row.
+
+    A conversation is one text, as the model's chat template writes it, unless the template writes a turn in another way
+    once others follow: many leave out what the assistant thought in earlier turns. Then it is a text for each answer,
+    up to that answer, as the model sees it when it gives it.
+    """
+    if isinstance(example, PlainText):
+        begin, end = begin_of_text(tokenizer), end_of_text(tokenizer, "a text")
+        return [(begin + example.text + end, [(len(begin), len(begin + example.text + end))])]
+    whole = _apply_template(tokenizer, example, example.messages)
+    _check_tools_are_written(tokenizer, example, whole)
+    answers = [_until_answer(tokenizer, example, index) for index, learned in enumerate(example.supervised) if learned]
+    if all(whole.startswith(text) for text, _ in answers):
+        return [(whole, [span for _, span in answers])]
+    return [(text, [span]) for text, span in answers]
+
+
+def _until_answer(tokenizer: Any, example: Conversation, index: int) -> tuple[str, Span]:
+    """The conversation up to the answer messages[index], and where in it the answer is.
+
+    Few templates mark the answers, so it is found by rendering the messages before it as well.
+    """
+    before = _apply_template(tokenizer, example, example.messages[:index], answer_next=True)
+    text = _apply_template(tokenizer, example, example.messages[: index + 1])
+    if not text.startswith(before):
+        _refuse_model(
+            example,
+            f"writes the conversation before messages[{index}] in another way once the answer is there, so its "
+            "tokens cannot be told apart; use another model",
+        )
+    return text, (len(before), len(text))
+
+
+def _check_tools_are_written(tokenizer: Any, example: Conversation, whole: str) -> None:
+    """Many templates leave out what they do not know, and the model would learn to say nothing."""
+    if example.tools and whole == _without(tokenizer, example, example.messages, with_tools=False):
+        _refuse_model(example, f"leaves out the tools; {_WITH_TOOLS}")
+    for index, message in enumerate(example.messages):
+        earlier, until = example.messages[:index], example.messages[: index + 1]
+        if message.get("tool_calls"):
+            bare: Message = {"role": message["role"], "content": message["content"]}
+            if _apply_template(tokenizer, example, until) == _without(tokenizer, example, [*earlier, bare]):
+                _refuse_model(example, f"leaves out the calls of messages[{index}]; {_WITH_TOOLS}")
+        elif message["role"] == "tool" and (
+            _apply_template(tokenizer, example, until) == _without(tokenizer, example, earlier)
+        ):
+            _refuse_model(example, f"leaves out what the tool says in messages[{index}]; {_WITH_TOOLS}")
+
+
+def _without(tokenizer: Any, example: Conversation, messages: list[Message], with_tools: bool = True) -> str | None:
+    """None where the template does not take it so: then it knows of what is left out."""
+    try:
+        return _apply_template(tokenizer, example, messages, with_tools=with_tools)
+    except InputError:
+        return None
+
+
+def _apply_template(
+    tokenizer: Any,
+    example: Conversation,
+    messages: list[Message],
+    *,
+    answer_next: bool = False,
+    with_tools: bool = True,
+) -> str:
+    if tokenizer.chat_template is None:
+        raise InputError(
+            FailureReason.MODEL_UNSUPPORTED,
+            "model: its tokenizer has no chat template, so conversations cannot be rendered; name one in "
+            "dataset.chat_template, or use the instruct or chat version of the model",
+            "model",
+        )
+    try:
+        return tokenizer.apply_chat_template(
+            messages,
+            tools=example.tools if with_tools else None,
+            tokenize=False,
+            add_generation_prompt=answer_next,
+        )
+    # What jinja lets through of the template's own mistakes.
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise InputError(
+            FailureReason.DATASET_INVALID,
+            f"{example.where}: the model's chat template refuses it: {error}",
+            "dataset",
+        ) from error
+
+
+def _refuse_model(example: Conversation, problem: str) -> NoReturn:
+    raise InputError(
+        FailureReason.MODEL_UNSUPPORTED, f"{example.where}: the model's chat template {problem}", "dataset"
+    )
