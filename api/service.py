@@ -13,7 +13,7 @@ from sqlalchemy import text
 from api.errors import ArtifactGone
 from api.schemas import ArtifactList, Health, JobOut, JobPage, artifact_out, job_out
 from api.settings import ApiSettings
-from contract.base_model import check_target_modules, weight_shapes
+from contract.base_model import check_adapter, weight_shapes
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.quote import cut
@@ -48,8 +48,8 @@ def submit(sessions: Sessions, broker: Celery, settings: ApiSettings, body: byte
 def check(settings: ApiSettings, recipe: Recipe) -> Recipe:
     """The recipe with its dataset's digest. Raises InputError: no such file or folder, a bad row, unmatched modules."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
-    if model is not None and recipe.adapter.target_modules != "all-linear":
-        check_target_modules(recipe.adapter.target_modules, weight_shapes(model))
+    if model is not None:
+        check_adapter(recipe.adapter, weight_shapes(model))
     given = recipe.dataset
     path = locate_dataset(given.path, settings.dataset_folders)
     # Of the very bytes that are checked: the file may change meanwhile.

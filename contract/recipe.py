@@ -1,11 +1,16 @@
 """The recipe: the JSON that a user writes. Two fields are required, everything else has a default that trains well."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from contract.quote import quote
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+
+_LONGEST_EXPRESSION = 200
 
 DatasetFormat = Literal[
     "messages", "sharegpt", "self_instruct", "alpaca", "prompt_completion", "belle", "chinese_vicuna", "text"
@@ -50,16 +55,54 @@ def _dataset_from_path(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+Rank = Annotated[int, Field(ge=1, le=4096)]
+Alpha = Annotated[float, Field(gt=0)]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,200}$")]
+
+
 class Adapter(Section):
     """LoRA (Hu et al. 2021, arXiv:2106.09685): each adapted weight W becomes W + (alpha / r) B A."""
 
-    r: Annotated[int, Field(ge=1, le=4096)] = 16
+    r: Rank = 16
     """Rank of A (r x in) and B (out x r)."""
-    alpha: Annotated[float, Field(gt=0)] = 32
+    alpha: Alpha = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """On the adapter's input."""
-    target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1, fail_fast=True)] = "all-linear"
-    """Names of linear modules to adapt, such as ["q_proj", "v_proj"]; "all-linear" is every one but the output head."""
+    target_modules: Literal["all-linear"] | Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)] = (
+        "all-linear"
+    )
+    """Names of linear modules to adapt, such as ["q_proj", "v_proj"]; "all-linear" is every one but the output head;
+    any other string is a regular expression for whole names, such as ".*layers\\.[01]\\..*proj"."""
+
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Biases to train besides: all of the model's, or those of adapted modules. They change the base, and want fp32."""
+    rslora: bool = False
+    """Scales by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Trains each weight's magnitude apart from its direction (Liu et al. 2024, arXiv:2402.09353)."""
+    init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora"] = "default"
+    """How A and B start. "pissa" (Meng et al. 2024, arXiv:2404.02948; "_niter_n" is its fast, approximate SVD) and
+    "olora" (Büyükakyüz 2024, arXiv:2406.01775) start from the weights' own principal parts. The saved adapter is made
+    to fit the unchanged base, and has twice the rank."""
+    modules_to_save: list[ModuleName] = Field(default=[])
+    """Modules to train whole and to save with the adapter, such as ["lm_head", "embed_tokens"]."""
+    rank_pattern: dict[ModuleName, Rank] = Field(default={})
+    """r for some of the adapted modules: {"q_proj": 32}."""
+    alpha_pattern: dict[ModuleName, Alpha] = Field(default={})
+    """alpha for some of the adapted modules: {"q_proj": 64}."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _regular_expression(cls, given: str | list[str]) -> str | list[str]:
+        if isinstance(given, str):
+            if len(given) > _LONGEST_EXPRESSION:
+                raise ValueError(f"a regular expression of {len(given)} characters; {_LONGEST_EXPRESSION} at most")
+            try:
+                re.compile(given)
+            # OverflowError: a huge count. Warning: an ambiguous set, where warnings are errors.
+            except (re.error, OverflowError, RecursionError, Warning) as error:
+                raise ValueError(f"got {quote(given)}, which is no regular expression: {error}") from error
+        return given
 
 
 class Batch(Section):
@@ -80,6 +123,8 @@ class Optimizer(Section):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are clipped to this norm; null leaves them."""
+    lora_plus_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None
+    """B's learning rate is so many times learning_rate (LoRA+, Hayou et al. 2024, arXiv:2402.12354); null is 1."""
 
 
 class Schedule(Section):

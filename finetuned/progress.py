@@ -57,7 +57,7 @@ class JobView:
                 return f"{_phase_name(data['name'])} {data['seconds']:.1f} s"
             case "started":
                 self.started = data
-                if data["resumed_step"]:
+                if data.get("resumed_step"):
                     self._note(f"attempt {self.attempt} goes on from step {data['resumed_step']}")
                 return _sizes(data)
             case "metric":

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from contract.base_model import check_target_modules, weight_shapes
+from contract.base_model import check_adapter, weight_shapes
 from contract.events import Phase
 from contract.locate import locate_dataset, locate_model
 from contract.recipe import Recipe
@@ -74,8 +74,7 @@ def resolve(recipe: Recipe) -> Recipe:
         model = recipe.model
     else:
         model = str(folder)
-        if recipe.adapter.target_modules != "all-linear":
-            check_target_modules(recipe.adapter.target_modules, weight_shapes(folder))
+        check_adapter(recipe.adapter, weight_shapes(folder))
         # Read by huggingface_hub when it is imported: nothing about a local model is asked of the hub.
         os.environ["HF_HUB_OFFLINE"] = "1"
     return recipe.model_copy(

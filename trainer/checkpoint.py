@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from trainer.convert import make_plain
 from trainer.durable import commit_folder
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -23,6 +24,8 @@ def save_adapter(model: Any, folder: Path) -> int:
     try:
         # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
         model.save_pretrained(beside, save_embedding_layers=False)
+        if hasattr(model, "initial_lora"):
+            make_plain(beside, model.initial_lora)
         # PEFT's model card is an empty form.
         (beside / "README.md").unlink(missing_ok=True)
         _check(beside / _WEIGHTS)

@@ -8,22 +8,46 @@ import torch
 from contract.recipe import Optimizer, Schedule
 
 _DEFAULT_WARMUP_RATIO = 0.03
+_RATIO = "lr_ratio"
+"""In an optimizer's group: how many times the learning rate its parameters have."""
 
 
-def make_optimizer(parameters: Iterable[torch.nn.Parameter], recipe: Optimizer) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), all parameters updated in one kernel."""
-    return torch.optim.AdamW(
-        [parameter for parameter in parameters if parameter.requires_grad],
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter | tuple[str, torch.nn.Parameter]], recipe: Optimizer
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), all parameters of a group updated in one kernel.
+
+    As in torch, the parameters may come with their names. LoRA+ (Hayou et al. 2024, arXiv:2402.12354) needs them: B
+    has a group of its own, whose learning rate is `lora_plus_ratio` times the others'. Else there is one group.
+    """
+    named = [parameter if isinstance(parameter, tuple) else ("", parameter) for parameter in parameters]
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    groups = [{"params": [parameter for _, parameter in trained], _RATIO: 1.0}]
+    if recipe.lora_plus_ratio is not None:
+        fast = [parameter for name, parameter in trained if _is_b(name)]
+        if not fast:
+            raise ValueError("LoRA+ needs the parameters' names")
+        slow = [parameter for name, parameter in trained if not _is_b(name)]
+        groups = [{"params": slow, _RATIO: 1.0}, {"params": fast, _RATIO: recipe.lora_plus_ratio}]
+    optimizer = torch.optim.AdamW(
+        groups,
         lr=recipe.learning_rate,
         betas=(recipe.beta1, recipe.beta2),
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    set_learning_rate(optimizer, recipe.learning_rate)
+    return optimizer
+
+
+def _is_b(name: str) -> bool:
+    return "lora_B." in name or "lora_embedding_B." in name
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Each group's, by its ratio."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group[_RATIO]
 
 
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float | None) -> float:

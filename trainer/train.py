@@ -109,7 +109,7 @@ def train(
     module._ddp_params_and_buffers_to_ignore = _frozen(module)
     # Both are on the device. Accelerate calls a CPU "cpu:0", which to PyTorch is elsewhere: it would copy every weight.
     model, optimizer = accelerator.prepare(
-        module, make_optimizer(module.parameters(), recipe.optimizer), device_placement=[False, False]
+        module, make_optimizer(module.named_parameters(), recipe.optimizer), device_placement=[False, False]
     )
     # Each rank drops out its own units.
     torch.manual_seed(recipe.seed + accelerator.process_index)

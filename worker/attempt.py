@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
-from contract.events import Done, Event
+from contract.events import Done, Event, Log
 from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.recipe import Recipe
@@ -101,6 +102,9 @@ def _train(
     """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
     # After the choice of the state: all the steps that it holds had been told before it was saved.
     _catch_up(sessions, settings, attempt)
+    launch = Log(time=time.time(), level="info", message=f"launching: {shlex.join(command)}")
+    with sessions.begin() as session:
+        progress.record(session, attempt.job_id, attempt.number, [launch], settings.lease)
     trainer = process.start(command, run_dir.path, run_dir.log, settings.grace)
     try:
         done, wish = _follow(sessions, settings.lease, attempt, trainer, Tail(run_dir.events), draining)

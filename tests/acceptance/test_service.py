@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tests.acceptance.conftest import SECRET
 from tests.files import write_model
-from tests.service import Service
+from tests.service import FAKE_TRAINER, Service
 
 
 def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
@@ -33,8 +33,9 @@ def test_the_stream_tells_everything_once_and_goes_on_after_a_last_event_id(live
     job = live.submit(name="steps=4 sleep=0.3")
     whole = live.events(job["id"])
     kinds = [kind for kind, _, _ in whole]
-    assert kinds == ["status", "status", "started", *["metric"] * 4, "checkpoint", "done", "status"]
+    assert kinds == ["status", "status", "log", "started", *["metric"] * 4, "checkpoint", "done", "status"]
     assert [data["status"] for kind, _, data in whole if kind == "status"] == ["queued", "running", "succeeded"]
+    assert f"{FAKE_TRAINER} {live.run_dir(job['id']).path}" in whole[2][2]["message"]
     assert live.events(job["id"], last_event_id=whole[4][1]) == whole[5:]
 
 

@@ -55,6 +55,19 @@ def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported
     assert done.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / "adapter"), rel=1e-5)
 
 
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_adapter_that_starts_from_the_bases_weights_reloads_on_the_unchanged_base(
+    evaluated: dict[str, Any], run_trainer: RunTrainer, init: str
+) -> None:
+    evaluated["adapter"] = {"r": 4, "alpha": 8, "init": init}
+    evaluated["optimizer"] = {"learning_rate": 1e-3, "lora_plus_ratio": 4}
+    outcome = run_trainer(evaluated)
+    assert outcome.exit_code == 0, outcome.output
+    done = outcome.events[-1]
+    assert isinstance(done, Done)
+    assert done.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / "adapter"), rel=1e-4)
+
+
 def plain_eval_loss(recipe: dict[str, Any], adapter: Path) -> float:
     """By PEFT and transformers alone, one example at a time."""
     base = AutoModelForCausalLM.from_pretrained(recipe["model"], dtype=torch.float32)
