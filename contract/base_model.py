@@ -10,12 +10,9 @@ from typing import Any
 
 from contract.failure import FailureReason, InputError
 from contract.quote import cut, quote
-from contract.recipe import Adapter
+from contract.recipe import CHANGES_BASE, Adapter
 
 _LONGEST_HEADER = 100_000_000  # the safetensors format's own limit, in bytes
-CHANGES_BASE = frozenset({"pissa", "pissa_niter_4", "pissa_niter_16", "olora"})
-"""Initialisations that move a part of each adapted weight into the adapter."""
-
 _SECONDS_TO_MATCH = 5
 _MATCH = """
 import json, re, sys

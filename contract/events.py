@@ -35,6 +35,12 @@ class Started(_Event):
     trainable_parameters: int
     total_parameters: int
     world_size: int
+    engine: str = "ddp"
+    """What divides the work among the ranks: "ddp", "deepspeed zero-2", "fsdp"."""
+    micro_batch: int = 1
+    """Examples in one forward and backward pass on one device; a recipe's "auto" is resolved here."""
+    effective_batch: int = 1
+    """Examples of one optimizer step, on all devices."""
     device: str
     precision: str
     """What the run really uses; a recipe's "auto" is resolved here."""
@@ -50,8 +56,14 @@ class Metric(_Event):
     loss: float
     """Mean over the supervised tokens of the step, in nats."""
     learning_rate: float
-    grad_norm: float
-    """Before clipping."""
+    grad_norm: float | None
+    """Before clipping; null where the gradients overflowed."""
+    loss_scale: float | None = None
+    """What the loss was multiplied with, in fp16."""
+    overflow: bool = False
+    """The gradients were too large for fp16: the weights are left as they were, and the loss scale is lowered."""
+    skipped_steps: int = 0
+    """So far, for an overflow."""
     tokens: int
     """Of this step, on all ranks."""
     supervised_tokens: int
@@ -70,6 +82,20 @@ class Evaluation(_Event):
     eval_loss: float
     """Mean over the supervised tokens of the evaluation split, in nats."""
     supervised_tokens: int
+    best: bool = False
+    """Lower than at every evaluation before, the base model's included."""
+
+
+class Sample(_Event):
+    """What the model answers to a held-out prompt, at an evaluation."""
+
+    type: Literal["sample"] = "sample"
+    step: int
+    index: int
+    """Of the prompt, from 0: the same ones at every evaluation."""
+    prompt: str
+    expected: str
+    generated: str
 
 
 class Checkpoint(_Event):
@@ -81,6 +107,8 @@ class Checkpoint(_Event):
     """Relative to the run folder."""
     bytes: int
     final: bool = False
+    eval_loss: float | None = None
+    """Of the evaluation at this step, where there was one."""
 
 
 class Log(_Event):
@@ -96,12 +124,16 @@ class Done(_Event):
     step: int
     completed: bool
     """False when the trainer was told to stop before the last step."""
+    stopped_early: bool = False
+    """Completed before the last step: the evaluations no longer fell."""
+    best_step: int | None = None
+    """The step of the lowest eval_loss; 0 is the base model."""
     train_loss: float | None
     """Mean over the supervised tokens of the whole run."""
     eval_loss: float | None
 
 
-Event = Phase | Started | Metric | Evaluation | Checkpoint | Log | Done
+Event = Phase | Started | Metric | Evaluation | Sample | Checkpoint | Log | Done
 
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 

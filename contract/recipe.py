@@ -1,6 +1,7 @@
 """The recipe: the JSON that a user writes. Two fields are required, everything else has a default that trains well."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -30,6 +31,18 @@ DatasetField = Literal[
     "completion",
     "text",
 ]
+
+
+CHANGES_BASE = frozenset({"pissa", "pissa_niter_4", "pissa_niter_16", "olora"})
+"""Ways for an adapter to start that take its first values out of the base's weights."""
+
+
+class Conflict(ValueError):
+    """Two fields of a recipe that cannot both be so; `param` is the dotted path of the one to change."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class Section(BaseModel):
@@ -80,16 +93,29 @@ class Adapter(Section):
     """Scales by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023, arXiv:2312.03732)."""
     dora: bool = False
     """Trains each weight's magnitude apart from its direction (Liu et al. 2024, arXiv:2402.09353)."""
-    init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora"] = "default"
+    init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "loftq"] = "default"
     """How A and B start. "pissa" (Meng et al. 2024, arXiv:2404.02948; "_niter_n" is its fast, approximate SVD) and
     "olora" (Büyükakyüz 2024, arXiv:2406.01775) start from the weights' own principal parts. The saved adapter is made
-    to fit the unchanged base, and has twice the rank."""
+    to fit the unchanged base, and has twice the rank. "loftq" (Li et al. 2023, arXiv:2310.08659) starts from what a
+    base in 4 bits has lost."""
     modules_to_save: list[ModuleName] = Field(default=[])
     """Modules to train whole and to save with the adapter, such as ["lm_head", "embed_tokens"]."""
     rank_pattern: dict[ModuleName, Rank] = Field(default={})
     """r for some of the adapted modules: {"q_proj": 32}."""
     alpha_pattern: dict[ModuleName, Alpha] = Field(default={})
     """alpha for some of the adapted modules: {"q_proj": 64}."""
+    start_from: Text | None = None
+    """An earlier job whose adapter to train further: its id, or "ID/checkpoint-STEP" for one of its checkpoints. The
+    trainer by itself takes an adapter's folder. The shape is that adapter's: give nothing else here but dropout."""
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if self.start_from is not None:
+            own = {"start_from", "dropout"}
+            for name, field in type(self).model_fields.items():
+                if name not in own and getattr(self, name) != field.get_default(call_default_factory=True):
+                    raise ValueError(f"start_from takes the earlier adapter's {name}; leave {name} out")
+        return self
 
     @field_validator("target_modules")
     @classmethod
@@ -106,17 +132,31 @@ class Adapter(Section):
 
 
 class Batch(Section):
-    micro_batch: Count = 8
-    """Examples in one forward and backward pass on one device. They are packed in one row: nothing is padded."""
-    accumulation: Count = 1
-    """Micro-batches in one optimizer step."""
+    micro_batch: Literal["auto"] | Count = 8
+    """Examples in one forward and backward pass on one device. They are packed in one row: nothing is padded. "auto" is
+    as many as fit into the device's memory; it wants `effective`, so that the steps are the same on every device."""
+    accumulation: Count | None = None
+    """Micro-batches in one optimizer step; null is 1, or what `effective` asks for."""
+    effective: Count | None = None
+    """Examples of one optimizer step on all devices together, however many these are; null is micro_batch x
+    accumulation on each."""
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
     """Tokens of an example; a longer one is cut at its end."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.effective is not None and self.accumulation is not None:
+            raise ValueError("give accumulation or effective, not both: each follows from the other")
+        if self.micro_batch == "auto" and self.effective is None:
+            raise ValueError('micro_batch "auto" wants effective, the examples of one optimizer step on all devices')
+        return self
 
 
 class Optimizer(Section):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
+    type: Literal["adamw", "adamw_8bit"] = "adamw"
+    """"adamw_8bit" keeps the optimizer's moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861)."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -149,17 +189,58 @@ class Evaluation(Section):
     """Share of the examples held out of training; 0 evaluates nothing."""
     every_steps: Count | None = None
     """Besides the start and the end, evaluate at every so many optimizer steps; null is at each epoch's end."""
+    patience: Count | None = None
+    """Ends the run after so many evaluations in a row without a new lowest loss; null never does."""
+    samples: Annotated[int, Field(ge=0, le=64)] = 0
+    """Held-out prompts to answer at each evaluation, for people to read."""
+    sample_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
+    """At most so many tokens an answer."""
+
+    @model_validator(mode="after")
+    def _something_held_out(self) -> Self:
+        for name in ("patience", "samples"):
+            if getattr(self, name) and not self.share:
+                raise ValueError(f"{name} wants held-out examples: set share above 0, such as 0.1")
+        return self
 
 
 class Parallel(Section):
+    engine: Literal["ddp", "deepspeed", "fsdp"] = "ddp"
+    """How the ranks share the work. "ddp": each holds the whole model (DistributedDataParallel). "deepspeed": ZeRO
+    (Rajbhandari et al. 2020, arXiv:1910.02054) divides what zero_stage says. "fsdp": each holds a part of every weight
+    (FullyShardedDataParallel). All give the same losses."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Ranks on one machine, each on a device of its own, that share every optimizer step (DistributedDataParallel).
-    A step takes micro_batch x accumulation examples on each."""
+    """Ranks on each machine, each on a device of its own, that share every optimizer step. Without batch.effective a
+    step takes micro_batch x accumulation examples on each."""
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Machines, each with so many processes."""
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    """What DeepSpeed divides among the ranks: 1 the optimizer's state, 2 the gradients too, 3 the weights too; null
+    is 2."""
+    offload_optimizer: bool = False
+    """Keeps DeepSpeed's optimizer in the machine's memory; from zero_stage 1."""
+    offload_parameters: bool = False
+    """Keeps DeepSpeed's weights in the machine's memory until a layer needs them; in zero_stage 3."""
+
+    @model_validator(mode="after")
+    def _of_deepspeed(self) -> Self:
+        if self.engine != "deepspeed":
+            for name in ("zero_stage", "offload_optimizer", "offload_parameters"):
+                if getattr(self, name) not in (None, False):
+                    raise ValueError(f'{name} is DeepSpeed\'s: set engine to "deepspeed"')
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer wants zero_stage 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError("offload_parameters wants zero_stage 3")
+        return self
 
 
 class Checkpointing(Section):
     every_steps: Count | None = None
-    """Save the adapter at every so many optimizer steps; null saves the final one alone."""
+    """Save the adapter at every so many optimizer steps."""
+    every_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Save the adapter at least so often. Where neither is given, the final one and those of evaluations with a new
+    lowest loss are saved."""
     state_minutes: Annotated[float, Field(gt=0)] = 10
     """Besides that, save the state to go on from at least so often: no more work than that is ever lost."""
     keep_states: Count = 2
@@ -177,9 +258,44 @@ class Recipe(Section):
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """bf16: base weights in bfloat16, adapter and optimizer in fp32. "auto" is bf16 where the device computes in it."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """bf16, fp16: base weights and arithmetic in that format, adapter and optimizer in fp32. fp16 scales the loss
+    (GradScaler) and skips the steps whose gradients overflow. "auto" is bf16 where the device computes in it, else
+    fp32."""
+    base_bits: Literal[4, 8] | None = None
+    """Base weights in 4 bits (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or 8 (LLM.int8(), arXiv:2208.07339);
+    null keeps them in `precision`."""
+    gradient_checkpointing: bool = False
+    """Makes each layer's activations anew in the backward pass: less memory, a third more work."""
+    neftune_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Noise on the embeddings in training (NEFTune: Jain et al. 2023, arXiv:2310.05914); 5 is the paper's."""
     parallel: Parallel = Parallel()
     evaluation: Evaluation = Evaluation()
     checkpointing: Checkpointing = Checkpointing()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+
+    @model_validator(mode="after")
+    def _what_goes_together(self) -> Self:
+        for param, message in self._conflicts():
+            raise Conflict(param, message)
+        return self
+
+    def _conflicts(self) -> Iterator[tuple[str, str]]:
+        engine, bits = self.parallel.engine, self.base_bits
+        if engine == "fsdp" and self.precision == "fp16":
+            yield "precision", 'got "fp16"; parallel.engine "fsdp" takes "bf16" or "fp32", or use engine "ddp"'
+        if self.optimizer.type == "adamw_8bit" and engine != "ddp":
+            yield "optimizer.type", f'got "adamw_8bit"; parallel.engine "{engine}" takes "adamw", or use engine "ddp"'
+        if self.adapter.init == "loftq" and bits != 4:
+            yield "adapter.init", 'got "loftq", which starts from what a base in 4 bits has lost: set base_bits to 4'
+        if bits is not None:
+            if engine == "fsdp" or self.parallel.zero_stage == 3:
+                yield (
+                    "base_bits",
+                    f"got {bits}; such weights cannot be divided among ranks: use parallel.engine "
+                    '"ddp", or "deepspeed" with a zero_stage below 3',
+                )
+            if self.adapter.init in CHANGES_BASE:
+                yield "adapter.init", f'got "{self.adapter.init}", which changes the base; base_bits keeps it as it is'
+            if self.adapter.bias != "none":
+                yield "adapter.bias", f'got "{self.adapter.bias}"; with base_bits no bias of the base can be trained'

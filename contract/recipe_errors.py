@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from contract.failure import FailureReason, InputError
 from contract.quote import cut, quote
-from contract.recipe import Recipe
+from contract.recipe import Conflict, Recipe
 
 MOST_PROBLEMS = 10
 
@@ -41,6 +41,8 @@ def _param(problem: ErrorDetails) -> str:
     names = [name for name, field in _walk(problem) if field is not None]
     if problem["type"] == "extra_forbidden":
         names.append(cut(str(problem["loc"][-1])))
+    if isinstance(conflict := problem.get("ctx", {}).get("error"), Conflict):
+        names.append(conflict.param)
     return ".".join(names)
 
 
@@ -85,7 +87,7 @@ def _explain(param: str, problem: ErrorDetails) -> str:
 def _wanted(problem: ErrorDetails) -> str:
     """The field's own description, where it has one."""
     field = next((field for _, field in reversed(_walk(problem)) if field), None)
-    text = field.description if field else None
+    text = " ".join(field.description.split()) if field and field.description else None
     return f" ({text[0].lower()}{text[1:].removesuffix('.')})" if text else ""
 
 

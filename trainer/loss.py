@@ -6,10 +6,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from trainer.packing import Packed
+from trainer.packing import Document, Packed, pack
 
 _CHUNK_BYTES = 64 * 2**20
 """Of fp32 logits held at once."""
+
+_NOTHING = Document(input_ids=[0, 0], supervised=[False, True])
 
 
 class SupervisedLoss(torch.nn.Module):
@@ -26,13 +28,14 @@ class SupervisedLoss(torch.nn.Module):
         self.keeps_logits = "logits_to_keep" in inspect.signature(type(model.get_base_model()).forward).parameters
 
     def forward(self, batch: Packed) -> torch.Tensor:
-        """Sum over the supervised tokens, in nats; a scalar in fp32. A batch without any is a zero that every trainable
-        parameter takes part in, so that the ranks' all-reduces match."""
-        if len(batch.targets) == 0:
-            return torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum()
-        if self.packed:
-            return self._packed(batch)
-        return self._one_by_one(batch)
+        """Sum over the supervised tokens, in nats; a scalar in fp32. An empty batch is a zero that has gone through the
+        whole model, as the batches of the other ranks have: these may wait for its part of every exchange."""
+        if not batch.lengths:
+            return self._loss(pack([_NOTHING]).to(batch.targets.device)) * 0
+        return self._loss(batch)
+
+    def _loss(self, batch: Packed) -> torch.Tensor:
+        return self._packed(batch) if self.packed else self._one_by_one(batch)
 
     def _packed(self, batch: Packed) -> torch.Tensor:
         causal_lm = self.model.get_base_model()

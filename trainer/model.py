@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
-from contract.base_model import CHANGES_BASE, check_adapter
+from contract.base_model import check_adapter
 from contract.failure import FailureReason, InputError
-from contract.recipe import Adapter, Recipe
+from contract.recipe import CHANGES_BASE, Adapter, Recipe
 from trainer import attention
 from trainer.convert import lora_tensors
 from trainer.loss import SupervisedLoss

@@ -120,10 +120,11 @@ def test_the_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pyte
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_batch_without_targets_is_a_zero_that_reaches_every_trainable_parameter(
-    model: Path, recipe: dict[str, Any]
+@pytest.mark.parametrize("kind", ["llama", "sliding"])
+def test_an_empty_batch_is_a_zero_that_reaches_every_trainable_parameter(
+    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, model)
+    module = load(recipe, make_model(kind))
     loss = module(pack([]))
     loss.backward()
     assert loss.item() == 0
