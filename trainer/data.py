@@ -1,86 +1,140 @@
 """From a file of examples to token ids, with the assistant's tokens marked as the ones to learn."""
 
 import hashlib
+import importlib.metadata
 import itertools
-from collections.abc import Iterable
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from contract.failure import FailureReason, InputError
 from contract.recipe import Dataset, Recipe
 from dataset.example import Example
+from dataset.files import Hash
 from dataset.read import digest, read_examples
 from trainer.order import split
 from trainer.packing import Document
 from trainer.render import Span, render
+from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
+from trainer.tokens import Documents, Tokens, cut, flatten
+
+_RENDERING = 1
+"""Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
+_EXAMPLES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Data:
-    train: list[Document]
-    evaluation: list[Document]
+    train: Documents
+    evaluation: Documents
     truncated: int
     """Examples cut at max_length that are still of use."""
     dropped: int
     """Examples without a supervised token, left out."""
 
 
-def load_data(recipe: Recipe) -> Data:
-    """Reads, renders, tokenises, cuts and splits. Raises InputError for everything that is wrong with the dataset, or
-    with the model's tokenizer."""
+def load_data(recipe: Recipe, cache: Path) -> Data:
+    """Reads, renders and tokenises, or takes from the folder `cache` what was tokenised before; cuts and splits. Raises
+    InputError for everything that is wrong with the dataset, or with the model's tokenizer."""
     tokenizer = load_tokenizer(recipe)
-    usable: list[list[Document]] = []
-    truncated = dropped = 0
-    for example in _encode_file(tokenizer, recipe.dataset):
-        documents = [_truncate(document, recipe.batch.max_length) for document in example]
-        documents = [document for document in documents if document.targets]
-        if documents:
-            usable.append(documents)
-            truncated += any(len(document.input_ids) > recipe.batch.max_length for document in example)
-        else:
-            dropped += 1
-    if not usable:
+    tokens = _tokenise_once(tokenizer, recipe.dataset, cache)
+    max_length = recipe.batch.max_length
+    lengths, targets = cut(tokens, max_length)
+    examples = len(tokens.examples) - 1
+    example = torch.repeat_interleave(torch.arange(examples), tokens.examples.diff())
+    usable = example[targets > 0].unique()
+    if not len(usable):
         raise InputError(
             FailureReason.DATASET_INVALID,
-            f"dataset: none of its {dropped} examples has an answer in batch.max_length = {recipe.batch.max_length} "
-            "tokens; raise it or shorten them",
+            f"dataset: none of its {examples} examples has an answer in batch.max_length = {max_length} tokens; raise "
+            "it or shorten them",
             "batch.max_length",
         )
+
+    def documents_of(chosen: list[int]) -> Documents:
+        is_chosen = torch.isin(example, usable[torch.tensor(chosen, dtype=torch.int64)])
+        rows = (is_chosen & (targets > 0)).nonzero().flatten()
+        return Documents(tokens, rows, lengths[rows], targets[rows])
+
     train, held_out = split(recipe.seed, len(usable), recipe.evaluation.share)
+    too_long = example[tokens.documents.diff() > max_length].unique()
     return Data(
-        train=[document for index in train for document in usable[index]],
-        evaluation=[document for index in held_out for document in usable[index]],
-        truncated=truncated,
-        dropped=dropped,
+        train=documents_of(train),
+        evaluation=documents_of(held_out),
+        truncated=int(torch.isin(too_long, usable).sum()),
+        dropped=examples - len(usable),
     )
 
 
-def _encode_file(tokenizer: Any, dataset: Dataset) -> list[list[Document]]:
-    """The documents of each example of the file, if it is the one that the job was taken with."""
+def _tokenise_once(tokenizer: Any, dataset: Dataset, cache: Path) -> Tokens:
+    """The file's tokens, if it is the one that the job was taken with. That is looked at each time: hashing a file is
+    some hundred times as fast as tokenising it."""
     path = Path(dataset.path)
-    sha256 = hashlib.sha256()
     try:
-        encoded = encode(tokenizer, read_examples(path, dataset.format, dataset.columns, sha256=sha256))
-    except InputError:
-        # The service has read it without a fault: it may well have changed, and that is then what to tell.
-        with suppress(OSError):
-            _check_unchanged(dataset, digest(path))
-        raise
-    _check_unchanged(dataset, sha256.hexdigest())
-    return encoded
+        found = digest(path)
+    except OSError as error:
+        raise InputError(
+            FailureReason.DATASET_INVALID, f"the file {path.name} cannot be read: {error.strerror}", "dataset"
+        ) from error
+    _check_unchanged(dataset, found, dataset.sha256)
+
+    def tokenise() -> Tokens:
+        sha256 = hashlib.sha256()
+        try:
+            tokens = flatten(_encode_file(tokenizer, dataset, sha256))
+        except InputError:
+            # It may have changed in the meantime, and that is then what to tell.
+            with suppress(OSError):
+                _check_unchanged(dataset, digest(path), found)
+            raise
+        _check_unchanged(dataset, sha256.hexdigest(), found)
+        return tokens
+
+    return cached(cache, _key(tokenizer, dataset, found), tokenise)
 
 
-def _check_unchanged(dataset: Dataset, sha256: str) -> None:
-    if dataset.sha256 not in (None, sha256):
+def _check_unchanged(dataset: Dataset, found: str, expected: str | None) -> None:
+    if expected not in (None, found):
         raise InputError(
             FailureReason.DATASET_CHANGED,
             f"dataset: {Path(dataset.path).name} has changed since the job was taken; submit it again to train on the "
             "new content",
             "dataset",
         )
+
+
+def _key(tokenizer: Any, dataset: Dataset, sha256: str) -> str:
+    """A digest of all that the tokens come from. Neither max_length nor the split are in it: whole documents are kept,
+    to be cut by each job in its way."""
+    parts = {
+        "rendering": _RENDERING,
+        "versions": [importlib.metadata.version(name) for name in ("transformers", "tokenizers")],
+        "dataset": sha256,
+        # By its name a file is known to be CSV.
+        "suffixes": [suffix.lower() for suffix in Path(dataset.path).suffixes],
+        "format": dataset.format,
+        "columns": dataset.columns,
+        "tokenizer": type(tokenizer).__name__,
+        "vocabulary": tokenizer.backend_tokenizer.to_str(),
+        "special_tokens": tokenizer.special_tokens_map,
+        "chat_template": tokenizer.chat_template,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _encode_file(tokenizer: Any, dataset: Dataset, sha256: Hash) -> Iterator[list[Document]]:
+    """The documents of each example of the file, a part of it at a time: as text and offsets they take many times the
+    memory that they take as tokens."""
+    examples = read_examples(Path(dataset.path), dataset.format, dataset.columns, sha256=sha256)
+    while some := list(itertools.islice(examples, _EXAMPLES_AT_ONCE)):
+        yield from encode(tokenizer, some)
 
 
 def encode(tokenizer: Any, examples: Iterable[Example]) -> list[list[Document]]:
@@ -103,20 +157,18 @@ def _supervised(
     at generation the prompt ends there. White space after the end-of-turn token is not marked either: generation
     ends there."""
     flags = [False] * len(ids)
-    for begin, end in spans:
-        inside = [i for i, (first, last) in enumerate(offsets) if first >= begin and begin < last <= end]
-        last_special = next((i for i in reversed(inside) if ids[i] in special), None)
+    begins = [begin for begin, _ in spans]
+    inside: list[list[int]] = [[] for _ in spans]
+    for i, (first, last) in enumerate(offsets):
+        span = bisect_right(begins, first) - 1
+        if span >= 0 and begins[span] < last <= spans[span][1]:
+            inside[span].append(i)
+    for (_, end), tokens in zip(spans, inside, strict=True):
+        last_special = next((i for i in reversed(tokens) if ids[i] in special), None)
         if last_special is not None and not text[offsets[last_special][1] : end].strip():
-            inside = [i for i in inside if i <= last_special]
-        for i in inside:
+            tokens = [i for i in tokens if i <= last_special]
+        for i in tokens:
             flags[i] = True
     if flags:
         flags[0] = False
     return flags
-
-
-def _truncate(document: Document, max_length: int) -> Document:
-    """Cut at its end to max_length tokens, and after the last supervised one: nothing there can reach the loss."""
-    supervised = document.supervised[:max_length]
-    length = max((index + 1 for index, learned in enumerate(supervised) if learned), default=0)
-    return Document(document.input_ids[:length], supervised[:length])

@@ -43,7 +43,7 @@ def _until_answer(tokenizer: Any, example: Conversation, index: int) -> tuple[st
         _refuse_model(
             example,
             f"writes the conversation before messages[{index}] in another way once the answer is there, so its "
-            "tokens cannot be told apart; use another model",
+            "tokens cannot be told apart; name another template in dataset.chat_template, or use another model",
         )
     return text, (len(before), len(text))
 

@@ -1,5 +1,6 @@
 """The model's tokenizer, with the chat template that the conversations are written by."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -25,6 +26,19 @@ def load_tokenizer(recipe: Recipe) -> Any:
     if recipe.dataset.chat_template is not None:
         _set_chat_template(tokenizer, recipe.dataset.chat_template)
     return tokenizer
+
+
+def save_tokenizer(recipe: Recipe, folder: Path) -> None:
+    """Puts the tokenizer beside an adapter that was trained through a named chat template: there
+    AutoTokenizer.from_pretrained writes conversations as training did, which the model's own does not.
+
+    Its end-of-text token is what ended an answer in training, as that is where generation stops by it.
+    """
+    tokenizer = load_tokenizer(recipe)
+    name = recipe.dataset.chat_template
+    if name in END_OF_TURN:
+        tokenizer.eos_token = END_OF_TURN[name]
+    tokenizer.save_pretrained(folder)
 
 
 def begin_of_text(tokenizer: Any) -> str:

@@ -37,6 +37,11 @@ FORGETFUL = (
 )
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "tokens"
+
+
 def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
     ((document,),) = encode(tokenizer, [conversation(TALK[:2])])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>"
@@ -70,39 +75,41 @@ def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_b
     assert packed.position_ids[0, packed.lengths[0]] == 0
 
 
-def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(recipe: dict[str, Any]) -> None:
-    whole = load_data(Recipe.model_validate(recipe))
+def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(
+    recipe: dict[str, Any], cache: Path
+) -> None:
+    whole = load_data(Recipe.model_validate(recipe), cache)
     assert (whole.truncated, whole.dropped, len(whole.train)) == (0, 0, 12)
     longest = max(len(document.input_ids) for document in whole.train)
 
-    cut = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": longest - 4}}))
+    cut = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": longest - 4}}), cache)
     assert (cut.truncated, cut.dropped, len(cut.train)) == (4, 0, 12)
 
-    short = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 15}}))
+    short = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 15}}), cache)
     assert short.dropped > 0
     assert short.dropped + len(short.train) == 12
     assert all(document.targets > 0 and len(document.input_ids) <= 15 for document in short.train)
 
 
-def test_a_dataset_without_an_answer_within_max_length_is_refused(recipe: dict[str, Any]) -> None:
+def test_a_dataset_without_an_answer_within_max_length_is_refused(recipe: dict[str, Any], cache: Path) -> None:
     with pytest.raises(InputError, match=r"batch\.max_length = 8") as refusal:
-        load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 8}}))
+        load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 8}}), cache)
     assert refusal.value.failure.reason == FailureReason.DATASET_INVALID
 
 
-def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path) -> None:
+def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": digest(dataset)}
-    assert load_data(Recipe.model_validate(recipe)).train
+    assert load_data(Recipe.model_validate(recipe), cache).train
     dataset.write_text(dataset.read_text() + "\n")
     with pytest.raises(InputError) as refusal:
-        load_data(Recipe.model_validate(recipe))
+        load_data(Recipe.model_validate(recipe), cache)
     assert refusal.value.failure.reason == FailureReason.DATASET_CHANGED
 
 
-def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any], dataset: Path) -> None:
+def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     dataset.write_text(json.dumps({"messages": TALK}))
     with pytest.raises(InputError, match=r"evaluation\.share"):
-        load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.5}}))
+        load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.5}}), cache)
 
 
 def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answer(
@@ -126,16 +133,16 @@ def test_the_same_template_makes_one_document_where_there_is_nothing_to_forget(
 
 
 def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
-    tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], model: Path, dataset: Path, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], model: Path, dataset: Path, tmp_path: Path, cache: Path
 ) -> None:
     dataset.write_text("".join(f"{json.dumps({'messages': THOUGHTFUL_TALK})}\n" for _ in range(4)))
     copy_with_template(tokenizer, FORGETFUL).save_pretrained(tmp_path / "forgetful")
     recipe |= {"model": str(tmp_path / "forgetful"), "evaluation": {"share": 0.25}}
-    data = load_data(Recipe.model_validate(recipe))
+    data = load_data(Recipe.model_validate(recipe), cache)
     assert (len(data.train), len(data.evaluation)) == (6, 2)
     assert data.evaluation[0] != data.evaluation[1]
     recipe["batch"] = {"max_length": data.evaluation[1].supervised.index(True)}  # nothing of the second answers
-    cut = load_data(Recipe.model_validate(recipe))
+    cut = load_data(Recipe.model_validate(recipe), cache)
     assert (len(cut.train), len(cut.evaluation), cut.truncated, cut.dropped) == (3, 1, 4, 0)
 
 
@@ -145,22 +152,95 @@ def test_an_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTo
     assert "Hello there!" in tokenizer.decode(document.input_ids)
 
 
-def test_a_file_that_has_changed_to_one_that_cannot_be_read_has_changed(recipe: dict[str, Any], dataset: Path) -> None:
+def test_a_file_that_has_changed_to_one_that_cannot_be_read_has_changed(
+    recipe: dict[str, Any], dataset: Path, cache: Path
+) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": digest(dataset)}
     dataset.write_text("{")
     with pytest.raises(InputError, match="changed since the job was taken"):
-        load_data(Recipe.model_validate(recipe))
+        load_data(Recipe.model_validate(recipe), cache)
 
 
-def test_columns_and_format_are_the_recipe_s(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_columns_and_format_are_the_recipe_s(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "faq.csv"
     path.write_text("question,answer\nSay hello.,hello\n")
     recipe["dataset"] = {"path": str(path), "columns": {"prompt": "question", "completion": "answer"}}
-    assert len(load_data(Recipe.model_validate(recipe)).train) == 1
+    assert len(load_data(Recipe.model_validate(recipe), cache).train) == 1
 
 
-def test_each_instance_of_a_row_is_an_example(recipe: dict[str, Any], dataset: Path) -> None:
+def test_each_instance_of_a_row_is_an_example(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     instances = [{"input": str(n), "output": str(2 * n)} for n in range(4)]
     dataset.write_text(json.dumps({"instruction": "Double", "instances": instances}))
-    data = load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.25}}))
+    data = load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.25}}), cache)
     assert (len(data.train), len(data.evaluation)) == (3, 1)
+
+
+def test_jobs_that_cut_and_split_in_other_ways_read_the_same_tokens(recipe: dict[str, Any], cache: Path) -> None:
+    load_data(Recipe.model_validate(recipe), cache)
+    (file,) = cache.glob("*.safetensors")
+    made = file.stat().st_ino
+    load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 40}, "evaluation": {"share": 0.5}}), cache)
+    assert [path.stat().st_ino for path in cache.glob("*.safetensors")] == [made]
+
+
+@pytest.mark.parametrize("other", ["content", "format", "columns", "name", "vocabulary", "special tokens", "template"])
+def test_what_would_make_other_tokens_makes_them(
+    tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], cache: Path, tmp_path: Path, other: str
+) -> None:
+    row = {"text": "input,output\nyes,no"}
+    path = tmp_path / "rows.jsonl"
+    recipe["dataset"] = {"path": str(path), "format": "text"}
+    if other in ("name", "columns"):
+        path.write_text("input,output\nyes,no\n")
+        path = path.rename(tmp_path / "rows.csv")
+        recipe["dataset"] = {"path": str(path), "format": "text", "columns": {"text": "input"}}
+    else:
+        path.write_text(json.dumps(row))
+    load_data(Recipe.model_validate(recipe), cache)
+
+    changed = copy_with_template(tokenizer, tokenizer.chat_template)
+    match other:
+        case "content":
+            path.write_text(f"{json.dumps(row)}\n" * 2)
+        case "format":
+            recipe["dataset"]["format"] = "auto"
+        case "columns":
+            recipe["dataset"]["columns"] = {"text": "output"}
+        case "name":
+            path = path.rename(tmp_path / "rows.jsonl")
+            recipe["dataset"]["path"] = str(path)
+        case "vocabulary":
+            changed.add_tokens(["yes"])
+        case "special tokens":
+            changed.eos_token = "<|endoftext|>"
+        case "template":
+            changed.chat_template += " "
+    if other in ("vocabulary", "special tokens", "template"):
+        changed.save_pretrained(tmp_path / "changed")
+        recipe["model"] = str(tmp_path / "changed")
+    if other == "name":
+        # What was read as CSV is no JSON: it is not taken from the cache.
+        with pytest.raises(InputError, match="row 1"):
+            load_data(Recipe.model_validate(recipe), cache)
+    else:
+        load_data(Recipe.model_validate(recipe), cache)
+        assert len(list(cache.glob("*.safetensors"))) == 2
+
+
+def test_a_file_that_is_gone_is_told_though_its_tokens_are_cached(
+    recipe: dict[str, Any], dataset: Path, cache: Path
+) -> None:
+    load_data(Recipe.model_validate(recipe), cache)
+    dataset.unlink()
+    with pytest.raises(InputError, match=r"rows\.jsonl cannot be read: No such file"):
+        load_data(Recipe.model_validate(recipe), cache)
+
+
+def test_what_does_not_tokenise_is_not_cached(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
+    good = dataset.read_text()
+    dataset.write_text(good + "{}\n")
+    for _ in range(2):
+        with pytest.raises(InputError, match="row 13"):
+            load_data(Recipe.model_validate(recipe), cache)
+    dataset.write_text(good)
+    assert len(load_data(Recipe.model_validate(recipe), cache).train) == 12
