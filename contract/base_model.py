@@ -22,14 +22,11 @@ json.dump([name for name in names if re.fullmatch(expression, name)], sys.stdout
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
-    """Shape of every weight, by its name. Raises InputError for a torn file.
-
-    Format: 8 bytes of little-endian header length, then a JSON object (github.com/huggingface/safetensors).
-    """
+    """Shape of every weight, by its name. Raises InputError for a torn file."""
     shapes: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            shapes.update(_header(file))
+            shapes.update(tensor_shapes(file))
         # RecursionError: a header of nothing but brackets.
         except (ValueError, RecursionError, OSError) as error:
             raise InputError(
@@ -40,8 +37,11 @@ def weight_shapes(folder: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def _header(path: Path) -> dict[str, list[int]]:
-    """Raises ValueError, RecursionError, OSError."""
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Of one safetensors file. Raises ValueError, RecursionError, OSError where it is none.
+
+    Format: 8 bytes of little-endian header length, then a JSON object (github.com/huggingface/safetensors).
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST_HEADER:
@@ -66,7 +66,7 @@ def check_adapter(adapter: Adapter, shapes: dict[str, list[int]]) -> None:
     adapted = check_target_modules(adapter.target_modules, shapes) - saved
     _named("adapter.rank_pattern", adapter.rank_pattern, adapted)
     _named("adapter.alpha_pattern", adapter.alpha_pattern, adapted)
-    if adapter.init in CHANGES_BASE:
+    if adapter.init in CHANGES_BASE | {"loftq"}:
         for module in sorted(adapted):
             _check_rank(adapter, module, min(shapes[f"{module}.weight"]))
 

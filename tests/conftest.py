@@ -57,6 +57,16 @@ def broker_url(servers_folder: Path) -> Iterator[str]:
         yield url
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first: most faults show in the first minute."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The fast ones first: most faults show in the first minute. Without a GPU, none that needs one."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    for_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if for_gpu and not _has_gpu():
+        config.hook.pytest_deselected(items=for_gpu)
+        items[:] = [item for item in items if item not in for_gpu]
+
+
+def _has_gpu() -> bool:
+    import torch  # Takes seconds, which most runs of some tests do without.
+
+    return torch.cuda.is_available()

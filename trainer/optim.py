@@ -1,7 +1,8 @@
 """The optimizer, and the learning rate as a pure function of the step."""
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -15,7 +16,8 @@ _RATIO = "lr_ratio"
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter | tuple[str, torch.nn.Parameter]], recipe: Optimizer
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), all parameters of a group updated in one kernel.
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), all parameters of a group updated in one kernel; or with its
+    moments in 8 bits, by blocks of 256 (Dettmers et al. 2022, arXiv:2110.02861), on a CPU too.
 
     As in torch, the parameters may come with their names. LoRA+ (Hayou et al. 2024, arXiv:2402.12354) needs them: B
     has a group of its own, whose learning rate is `lora_plus_ratio` times the others'. Else there is one group.
@@ -29,15 +31,22 @@ def make_optimizer(
             raise ValueError("LoRA+ needs the parameters' names")
         slow = [parameter for name, parameter in trained if not _is_b(name)]
         groups = [{"params": slow, _RATIO: 1.0}, {"params": fast, _RATIO: recipe.lora_plus_ratio}]
-    optimizer = torch.optim.AdamW(
+    optimizer = _kind(recipe)(
         groups,
         lr=recipe.learning_rate,
         betas=(recipe.beta1, recipe.beta2),
         weight_decay=recipe.weight_decay,
-        fused=True,
     )
     set_learning_rate(optimizer, recipe.learning_rate)
     return optimizer
+
+
+def _kind(recipe: Optimizer) -> Callable[..., torch.optim.Optimizer]:
+    if recipe.type == "adamw_8bit":
+        from trainer.adamw_8bit import AdamW8bit  # takes more than a second to import
+
+        return AdamW8bit
+    return functools.partial(torch.optim.AdamW, fused=True)
 
 
 def _is_b(name: str) -> bool:

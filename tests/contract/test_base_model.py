@@ -103,6 +103,7 @@ def test_an_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.M
         ({"rank_pattern": {"k_proj": 2}}, "adapter.rank_pattern"),
         ({"alpha_pattern": {"embed_tokens": 2}}, "adapter.alpha_pattern"),
         ({"init": "pissa", "r": 3}, "adapter.r"),
+        ({"init": "loftq", "r": 3}, "adapter.r"),
         ({"init": "olora", "r": 1, "rank_pattern": {"q_proj": 3}}, "adapter.rank_pattern"),
     ],
 )

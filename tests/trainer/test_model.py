@@ -1,161 +1,71 @@
+"""Activations that are made anew in the backward pass."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from contract.failure import FailureReason, InputError
-from contract.recipe import Recipe
-from trainer.convert import make_plain
-from trainer.data import load_data
+from tests.trainer.adapting import load, loss, some_rows
 from trainer.loss import SupervisedLoss
-from trainer.model import load_model
-from trainer.packing import pack
-
-CPU = torch.device("cpu")
-IDS = torch.arange(3, 23)[None]
-VARIANTS: dict[str, dict[str, Any]] = {
-    "an expression": {"target_modules": r".*\.(q|v)_proj"},
-    "all biases": {"bias": "all"},
-    "adapted modules' biases": {"bias": "lora_only", "target_modules": ["q_proj"]},
-    "rslora": {"rslora": True},
-    "dora": {"dora": True},
-    "gaussian": {"init": "gaussian"},
-    "pissa": {"init": "pissa"},
-    "pissa, approximate": {"init": "pissa_niter_16"},
-    "pissa with dora": {"init": "pissa", "dora": True},
-    "pissa with rslora and patterns": {
-        "init": "pissa",
-        "rslora": True,
-        "rank_pattern": {"q_proj": 2},
-        "alpha_pattern": {"k_proj": 3},
-    },
-    "olora": {"init": "olora", "target_modules": ["q_proj", "embed_tokens"]},
-    "modules trained whole": {"modules_to_save": ["lm_head", "embed_tokens", "norm"]},
-    "patterns": {"rank_pattern": {"q_proj": 2, "mlp.up_proj": 8}, "alpha_pattern": {"q_proj": 1}},
-}
 
 
-def load(recipe: dict[str, Any], folder: Path, adapter: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
-    torch.manual_seed(1)
-    changed = recipe | {"model": str(folder), "adapter": {"r": 4, "alpha": 8, **adapter}}
-    return load_model(Recipe.model_validate(changed), dtype, CPU)
-
-
-def train(module: SupervisedLoss, recipe: dict[str, Any], steps: int = 3, rate: float = 1e-2) -> list[float]:
-    """The losses before each step."""
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
-    batch = pack(load_data(Recipe.model_validate(recipe)).train[4:12])
-    losses = []
-    for _ in range(steps):
-        loss = module(batch) / len(batch.targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
-
-
-def save(module: SupervisedLoss, folder: Path) -> Path:
-    module.model.save_pretrained(folder, save_embedding_layers=False)
-    if hasattr(module.model, "initial_lora"):
-        make_plain(folder, module.model.initial_lora)
-    return folder
-
-
-def logits(model: Any) -> torch.Tensor:
-    return model.eval()(input_ids=IDS).logits.detach()
-
-
-def plain_base(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-
-
-def ours(module: SupervisedLoss) -> torch.Tensor:
-    module.model.get_base_model().set_attn_implementation("sdpa")
-    return logits(module.model)
-
-
-CASES = [pytest.param("qwen2", adapter, id=name) for name, adapter in VARIANTS.items()] + [
-    pytest.param("gpt2 with dropout", {}, id="gpt2"),
-    pytest.param("gpt2 with dropout", {"bias": "all", "dora": True}, id="gpt2, biases and dora"),
-    pytest.param("gpt2 with dropout", {"init": "pissa", "target_modules": ["c_attn", "mlp.c_proj"]}, id="gpt2, pissa"),
-    pytest.param("llama", {"modules_to_save": ["embed_tokens"]}, id="embeddings tied to the head"),
-]
-
-
-@pytest.mark.parametrize(("kind", "adapter"), CASES)
-def test_an_adapter_starts_as_the_base_learns_and_is_the_same_when_plain_peft_loads_it(
-    kind: str, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
-) -> None:
-    folder = make_model(kind)
-    module = load(recipe, folder, adapter)
-    losses = train(module, recipe)
-    assert losses[0] == pytest.approx(train(load(recipe, folder, {}), recipe, steps=1)[0], rel=1e-4)
-    assert losses[-1] < losses[0]
-    reloaded = PeftModel.from_pretrained(plain_base(folder), save(module, tmp_path))
-    torch.testing.assert_close(logits(reloaded), ours(module), rtol=1e-4, atol=1e-4)
-
-
-def test_patterns_set_the_rank_and_the_scale_of_what_they_name(make_model: Callable[[str], Path], recipe: Any) -> None:
-    layer = load(recipe, make_model("qwen2"), VARIANTS["patterns"]).model.get_base_model().model.layers[0]
-    ranks = [module.r["default"] for module in (layer.self_attn.q_proj, layer.mlp.up_proj, layer.mlp.down_proj)]
-    scales = [module.scaling["default"] for module in (layer.self_attn.q_proj, layer.mlp.up_proj, layer.mlp.down_proj)]
-    assert ranks == [2, 8, 4]
-    assert scales == [1 / 2, 8 / 8, 8 / 4]
-
-
-@pytest.mark.parametrize("adapter", [{"bias": "all"}, {"modules_to_save": ["lm_head", "norm"]}, {"dora": True}])
-def test_what_is_trained_besides_a_and_b_is_saved(
-    adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
-) -> None:
-    module = load(recipe, make_model("qwen2"), adapter)
-    before = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
-    train(module, recipe)
-    moved = [name for name, p in module.named_parameters() if name in before and not torch.equal(p, before[name])]
-    assert len(load_file(save(module, tmp_path) / "adapter_model.safetensors")) == len(moved)
-    assert any("lora_A" not in name and "lora_B" not in name for name in moved)
+def gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
+    batch = some_rows(recipe)
+    torch.manual_seed(3)
+    mean = loss(module.train(), batch)
+    mean.backward()
+    return mean.item(), {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize(
-    ("kind", "whole"), [("qwen2", ["lm_head", "embed_tokens", "norm"]), ("llama", ["embed_tokens"])]
-)
-def test_modules_trained_whole_are_in_fp32_beside_a_base_in_bf16(
-    kind: str, whole: list[str], make_model: Callable[[str], Path], recipe: dict[str, Any]
-) -> None:
-    adapter = {"modules_to_save": whole, "dora": True}
-    exact, rounded = (load(recipe, make_model(kind), adapter, dtype) for dtype in (torch.float32, torch.bfloat16))
-    assert {p.dtype for p in rounded.parameters() if p.requires_grad} == {torch.float32}
-    assert {p.dtype for p in rounded.parameters() if not p.requires_grad} == {torch.bfloat16}
-    losses = [train(module, recipe, rate=1e-3) for module in (exact, rounded)]
-    assert losses[1] == pytest.approx(losses[0], rel=0.01)
-    assert losses[1][-1] < losses[1][0]
-
-
-@pytest.mark.parametrize(
-    ("kind", "adapter", "dtype", "reason", "param"),
+    ("kind", "adapter", "bits"),
     [
-        ("qwen2", {"bias": "all"}, torch.bfloat16, FailureReason.PRECISION_UNAVAILABLE, "adapter.bias"),
-        ("gpt2 with dropout", {"init": "olora"}, torch.float32, FailureReason.RECIPE_INVALID, "adapter.init"),
-        ("qwen2", {"init": "pissa", "r": 99}, torch.float32, FailureReason.RECIPE_INVALID, "adapter.r"),
-        ("qwen2", {"target_modules": "q"}, torch.float32, FailureReason.TARGET_MODULES_UNMATCHED, "target_modules"),
-        ("qwen2", {"modules_to_save": ["x"]}, torch.float32, FailureReason.TARGET_MODULES_UNMATCHED, "modules_to_save"),
+        ("llama", {"modules_to_save": ["embed_tokens"]}, None),
+        ("llama with dropout", {"dropout": 0.3}, None),
+        ("gpt2 with dropout", {"dropout": 0.3, "dora": True}, None),
+        ("sliding", {}, None),  # Not packed.
+        ("qwen2", {"target_modules": r".*layers\.1\..*_proj"}, 4),
+        ("qwen2", {}, 8),
     ],
 )
-def test_what_cannot_be_done_to_a_model_is_refused_with_the_field(
-    kind: str,
-    adapter: dict[str, Any],
-    dtype: torch.dtype,
-    reason: FailureReason,
-    param: str,
-    make_model: Callable[[str], Path],
-    recipe: dict[str, Any],
+def test_gradients_are_the_same_when_activations_are_made_anew(
+    kind: str, adapter: dict[str, Any], bits: int | None, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    with pytest.raises(InputError) as caught:
-        load(recipe, make_model(kind), adapter, dtype)
-    assert caught.value.failure.reason == reason
-    assert param in (caught.value.failure.param or "")
+    kept, anew = (
+        gradients(load(recipe, make_model(kind), adapter, base_bits=bits, gradient_checkpointing=wanted), recipe)
+        for wanted in (False, True)
+    )
+    assert anew[0] == pytest.approx(kept[0], rel=1e-6)
+    torch.testing.assert_close(anew[1], kept[1], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding", "gpt2 with dropout"])
+def test_each_layer_is_computed_once_more_in_the_backward_pass_of_training_alone(
+    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    counts = []
+    for wanted in (False, True):
+        module = load(recipe, make_model(kind), {}, gradient_checkpointing=wanted)
+        projection = next(child for name, child in module.named_modules() if name.endswith(("q_proj", "c_attn")))
+        calls: list[bool] = []
+        projection.register_forward_hook(lambda *_, calls=calls: calls.append(True))
+        with torch.no_grad():
+            loss(module.eval(), some_rows(recipe))
+        evaluation = len(calls)
+        gradients(module, recipe)
+        counts.append((evaluation, len(calls) - evaluation))
+    assert counts[0][0] == counts[0][1] == counts[1][0]
+    assert counts[1][1] == 2 * counts[0][1]
+
+
+def test_an_architecture_that_cannot_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    config = OpenAIGPTConfig(vocab_size=96, n_embd=32, n_layer=1, n_head=2, n_positions=32)
+    OpenAIGPTLMHeadModel(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="leave it out") as caught:
+        load(recipe, tmp_path, {}, gradient_checkpointing=True)
+    assert caught.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert caught.value.failure.param == "gradient_checkpointing"

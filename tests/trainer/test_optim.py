@@ -1,5 +1,8 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
+from bitsandbytes.optim import AdamW8bit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,3 +67,68 @@ def test_without_lora_plus_there_is_one_group() -> None:
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
     (group,) = make_optimizer(parameters, Optimizer(learning_rate=0.5)).param_groups
     assert (group["lr"], group["params"]) == (0.5, parameters)
+
+
+def some_parameters(device: str = "cpu") -> dict[str, torch.nn.Parameter]:
+    """A and B of 8,192 numbers, and a bias with too few to be worth 8 bits."""
+    torch.manual_seed(0)
+    shapes = {"lora_A.default.weight": (16, 512), "lora_B.default.weight": (512, 16), "bias": (16,)}
+    return {name: torch.nn.Parameter(torch.randn(shape).to(device)) for name, shape in shapes.items()}
+
+
+def descend(named: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, steps: range) -> Iterator[float]:
+    for step in steps:
+        torch.manual_seed(step)
+        loss = sum(((p - torch.randn(p.shape).to(p.device)) ** 2).sum() for p in named.values())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield loss.item()
+
+
+def test_moments_in_8_bits_take_a_quarter_of_the_memory_and_nearly_the_same_way() -> None:
+    ways, sizes = {}, {}
+    for kind in ("adamw", "adamw_8bit"):
+        named = some_parameters()
+        recipe = Optimizer(type=kind, learning_rate=1e-2, weight_decay=0.1, lora_plus_ratio=4)
+        optimizer = make_optimizer(named.items(), recipe)
+        ways[kind] = list(descend(named, optimizer, range(20)))
+        state = optimizer.state[named["lora_A.default.weight"]]
+        sizes[kind] = sum(t.nbytes for t in state.values() if torch.is_tensor(t) and t.numel() > 256)
+    assert ways["adamw_8bit"] == pytest.approx(ways["adamw"], rel=1e-3)
+    assert ways["adamw_8bit"] != ways["adamw"]
+    assert sizes["adamw_8bit"] == sizes["adamw"] / 4
+
+
+def test_moments_in_8_bits_that_were_saved_as_tensors_go_on_exactly() -> None:
+    recipe = Optimizer(type="adamw_8bit", learning_rate=1e-2)
+    whole, parts = some_parameters(), some_parameters()
+    expected = list(descend(whole, make_optimizer(whole.items(), recipe), range(6)))
+    first = make_optimizer(parts.items(), recipe)
+    losses = list(descend(parts, first, range(3)))
+    state = {
+        index: {key: torch.as_tensor(value).clone() for key, value in first.state[parameter].items()}
+        for index, parameter in enumerate(parts.values())
+    }
+    second = make_optimizer(parts.items(), recipe)
+    second.load_state_dict({"state": state, "param_groups": second.state_dict()["param_groups"]})
+    assert {type(values["step"]) for values in second.state.values()} == {int}  # As the kernels of a GPU want it.
+    losses += descend(parts, second, range(3, 6))
+    assert losses == expected
+    for name, parameter in whole.items():
+        assert torch.equal(parameter, parts[name])
+
+
+@pytest.mark.gpu
+def test_moments_in_8_bits_go_nearly_the_same_way_on_a_gpu() -> None:
+    ways = []
+    for kind in ("adamw", "adamw_8bit"):
+        named = some_parameters("cuda")
+        ways.append(list(descend(named, make_optimizer(named.items(), Optimizer(type=kind)), range(20))))
+    assert ways[1] == pytest.approx(ways[0], rel=1e-3)
+
+
+def test_adamw_of_the_recipe_is_torchs_or_that_of_bitsandbytes() -> None:
+    kinds = [type(make_optimizer(some_parameters().items(), Optimizer(type=kind))) for kind in ("adamw", "adamw_8bit")]
+    assert kinds[0] is torch.optim.AdamW
+    assert issubclass(kinds[1], AdamW8bit)

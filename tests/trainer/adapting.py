@@ -1,0 +1,70 @@
+"""Loads, trains and saves an adapter on a tiny model, and reloads it with plain PEFT."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from contract.recipe import Recipe
+from trainer.convert import make_plain
+from trainer.data import load_data
+from trainer.loss import SupervisedLoss
+from trainer.model import load_model
+from trainer.packing import Packed, pack
+
+CPU = torch.device("cpu")
+IDS = torch.arange(3, 23)[None]
+
+
+def load(
+    recipe: dict[str, Any], folder: Path, adapter: dict[str, Any], dtype: torch.dtype = torch.float32, **fields: Any
+) -> SupervisedLoss:
+    """`fields` are the recipe's own."""
+    torch.manual_seed(1)
+    shape = {} if "start_from" in adapter else {"r": 4, "alpha": 8}
+    changed = recipe | {"model": str(folder), "adapter": shape | adapter} | fields
+    return load_model(Recipe.model_validate(changed), dtype, CPU)
+
+
+def some_rows(recipe: dict[str, Any]) -> Packed:
+    return pack(load_data(Recipe.model_validate(recipe), Path(recipe["dataset"]).parent / "tokens").train[4:12])
+
+
+def loss(module: SupervisedLoss, batch: Packed) -> torch.Tensor:
+    """Mean over the supervised tokens."""
+    return module(batch) / len(batch.targets)
+
+
+def train(module: SupervisedLoss, recipe: dict[str, Any], steps: int = 3, rate: float = 1e-2) -> list[float]:
+    """The losses before each step."""
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
+    batch = some_rows(recipe)
+    losses = []
+    for _ in range(steps):
+        before = loss(module, batch)
+        before.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(before.item())
+    return losses
+
+
+def save(module: SupervisedLoss, folder: Path) -> Path:
+    module.model.save_pretrained(folder, save_embedding_layers=False)
+    if hasattr(module.model, "initial_lora"):
+        make_plain(folder, module.model.initial_lora)
+    return folder
+
+
+def logits(model: Any) -> torch.Tensor:
+    return model.eval()(input_ids=IDS).logits.detach()
+
+
+def plain_base(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+
+
+def ours(module: SupervisedLoss) -> torch.Tensor:
+    module.model.get_base_model().set_attn_implementation("sdpa")
+    return logits(module.model)

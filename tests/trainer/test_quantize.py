@@ -1,0 +1,114 @@
+"""A base in 4 or 8 bits, on a CPU as on a GPU."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from contract.failure import FailureReason, InputError
+from tests.trainer.adapting import IDS, load, loss, save, some_rows, train
+from trainer.quantize import keep_trainable, quantization
+
+BITS = pytest.mark.parametrize("bits", [4, 8])
+
+
+@BITS
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2 with dropout"])
+def test_a_quantised_base_is_near_the_whole_one_learns_and_takes_less_memory(
+    bits: int, kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    whole, quantised = (load(recipe, make_model(kind), {}, base_bits=given) for given in (None, bits))
+    losses, exact = train(quantised, recipe), train(whole, recipe, steps=1)[0]
+    assert losses[0] == pytest.approx(exact, rel=0.01)
+    assert losses[0] != exact
+    assert losses[-1] < losses[0]
+    memory = [module.model.get_base_model().get_memory_footprint() for module in (whole, quantised)]
+    assert memory[1] < 0.7 * memory[0]
+
+
+@BITS
+def test_its_adapter_is_in_fp32_and_its_head_is_not_quantised(
+    bits: int, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    for kind in ("llama", "qwen2"):  # The head is the embeddings; the head is by itself.
+        module = load(recipe, make_model(kind), {}, torch.bfloat16, base_bits=bits)
+        assert {p.dtype for p in module.parameters() if p.requires_grad} == {torch.float32}
+        head = module.model.get_base_model().get_output_embeddings()
+        assert (type(head), head.weight.dtype) == (torch.nn.Linear, torch.bfloat16)
+
+
+@BITS
+@pytest.mark.parametrize("adapter", [{}, {"modules_to_save": ["lm_head", "norm"], "rslora": True}])
+def test_plain_peft_loads_its_adapter_on_the_same_bits(
+    bits: int, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    module = load(recipe, make_model("qwen2"), adapter, base_bits=bits)
+    train(module, recipe)
+    saved = load_file(save(module, tmp_path) / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert len(saved) == sum(p.requires_grad for p in module.parameters())
+    base = AutoModelForCausalLM.from_pretrained(
+        make_model("qwen2"), dtype=torch.float32, quantization_config=quantization(bits, torch.float32)
+    )
+    keep_trainable(base)
+    reloaded = PeftModel.from_pretrained(base, tmp_path).eval()
+    module.model.get_base_model().set_attn_implementation("sdpa")
+    torch.testing.assert_close(
+        reloaded(input_ids=IDS).logits, module.model.eval()(input_ids=IDS).logits, rtol=1e-4, atol=1e-4
+    )
+
+
+@BITS
+def test_it_has_the_same_gradients_after_an_evaluation(
+    bits: int, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    norms = []
+    for evaluated in (False, True):
+        module = load(recipe, make_model("qwen2"), {}, base_bits=bits)
+        batch = some_rows(recipe)
+        if evaluated:
+            with torch.no_grad():
+                loss(module.eval(), batch)
+        loss(module.train(), batch).backward()
+        norms.append([p.grad.norm().item() for p in module.parameters() if p.grad is not None])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-6)
+
+
+def test_dora_on_8_bits_is_refused_on_a_cpu(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="use base_bits 4") as caught:
+        load(recipe, make_model("qwen2"), {"dora": True}, base_bits=8)
+    assert caught.value.failure.reason == FailureReason.PRECISION_UNAVAILABLE
+    assert caught.value.failure.param == "adapter.dora"
+
+
+def test_what_rounding_bitsandbytes_does_is_not_told_at_every_layer(
+    make_model: Callable[[str], Path], recipe: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = load(recipe, make_model("qwen2"), {}, base_bits=8).eval()
+    with caplog.at_level(logging.WARNING), torch.no_grad():
+        loss(module, some_rows(recipe))
+    assert not caplog.records
+
+
+def test_no_compiled_code_is_asked_of_the_hub() -> None:
+    """By bitsandbytes, on a CPU with bf16: PEFT imports it."""
+    program = "import trainer.adapter, importlib.util as util; assert util.find_spec('kernels') is None"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "kernels" not in result.stdout + result.stderr
+
+
+@pytest.mark.gpu
+@BITS
+def test_a_quantised_base_learns_on_a_gpu_in_bf16(
+    bits: int, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    losses = train(load(recipe, make_model("qwen2"), {"dora": True}, torch.bfloat16, base_bits=bits), recipe)
+    assert losses[-1] < losses[0]
