@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from contract.failure import Failure
 from contract.status import JobStatus, Wish
-from store.models import Artifact, Job, Metric
+from store.models import Artifact, Job
+from store.progress import Latest
 
 
 class Progress(BaseModel):
@@ -18,6 +19,10 @@ class Progress(BaseModel):
     epoch: float
     loss: float
     eval_loss: float | None
+    """Of the last evaluation."""
+    best_step: int | None
+    """Of the lowest eval_loss, 0 for the base model; told when the run has ended."""
+    stopped_early: bool
     tokens_per_second: float
     progress: float
     eta_seconds: float
@@ -42,6 +47,8 @@ class JobOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     recipe: dict[str, Any]
+    command: str | None
+    """That the latest attempt was started with, for a shell on the worker's machine."""
     progress: Progress | None
     failure: FailureOut | None
 
@@ -58,7 +65,7 @@ class Evaluations(BaseModel):
 
 class Metrics(BaseModel):
     job_id: str
-    columns: dict[str, list[float]]
+    columns: dict[str, list[float | bool | None]]
     """One list per column, all of one length, by step."""
     evaluations: Evaluations
 
@@ -69,6 +76,10 @@ class ArtifactOut(BaseModel):
     step: int | None
     bytes: int
     """On the server; the archive is smaller."""
+    eval_loss: float | None
+    """Of the evaluation at its step, where there was one."""
+    best: bool
+    """The adapter or checkpoint with the lowest eval_loss, which best.tar.gz stands for."""
     created_at: datetime
 
 
@@ -76,11 +87,24 @@ class ArtifactList(BaseModel):
     data: list[ArtifactOut]
 
 
+class Sample(BaseModel):
+    step: int
+    index: int
+    """Of the prompt, from 0: the same ones at every evaluation."""
+    prompt: str
+    expected: str
+    generated: str
+
+
+class SampleList(BaseModel):
+    data: list[Sample]
+
+
 class Health(BaseModel):
     status: str
 
 
-def job_out(job: Job, latest: tuple[Metric, float | None] | None) -> JobOut:
+def job_out(job: Job, latest: Latest | None) -> JobOut:
     return JobOut(
         id=job.id,
         name=job.name,
@@ -92,18 +116,22 @@ def job_out(job: Job, latest: tuple[Metric, float | None] | None) -> JobOut:
         started_at=job.started_at,
         finished_at=job.finished_at,
         recipe=job.recipe,
-        progress=_progress(job, *latest) if latest else None,
+        command=job.command,
+        progress=_progress(job, latest) if latest else None,
         failure=_failure(job),
     )
 
 
-def _progress(job: Job, metric: Metric, eval_loss: float | None) -> Progress:
+def _progress(job: Job, latest: Latest) -> Progress:
+    metric = latest.metric
     return Progress(
         step=metric.step,
         total_steps=job.total_steps,
         epoch=metric.epoch,
         loss=metric.loss,
-        eval_loss=eval_loss,
+        eval_loss=latest.eval_loss,
+        best_step=latest.done.get("best_step"),
+        stopped_early=latest.done.get("stopped_early", False),
         tokens_per_second=metric.tokens_per_second,
         progress=metric.progress,
         eta_seconds=metric.eta_seconds,
@@ -123,11 +151,13 @@ def _failure(job: Job) -> FailureOut | None:
     )
 
 
-def artifact_out(artifact: Artifact) -> ArtifactOut:
+def artifact_out(artifact: Artifact, best: bool) -> ArtifactOut:
     return ArtifactOut(
         name=artifact.name,
         kind=artifact.kind,
         step=artifact.step,
         bytes=artifact.bytes,
+        eval_loss=artifact.eval_loss,
+        best=best,
         created_at=artifact.created_at,
     )

@@ -11,18 +11,21 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import text
 
 from api.errors import ArtifactGone
-from api.schemas import ArtifactList, Health, JobOut, JobPage, artifact_out, job_out
+from api.schemas import ArtifactList, Health, JobOut, JobPage, SampleList, artifact_out, job_out
 from api.settings import ApiSettings
 from contract.base_model import check_adapter, weight_shapes
+from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
+from contract.machine import check_machines, unwise
 from contract.quote import cut
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import TERMINAL
 from dataset.read import read_examples
-from store import artifacts, jobs, progress
+from store import artifacts, jobs, progress, workers
 from store.broker import wake
+from store.earlier_adapter import locate_earlier_adapter
 from store.errors import ArtifactNotFound
 from store.progress import Cursor, Happening
 from store.session import Sessions
@@ -34,9 +37,13 @@ _ARTIFACT_NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 def submit(sessions: Sessions, broker: Celery, settings: ApiSettings, body: bytes) -> JobOut:
     """Checks a recipe as far as can be done without training, stores it, and wakes a worker. Raises InputError."""
-    recipe = check(settings, read_recipe(body))
+    recipe = read_recipe(body)
     with sessions.begin() as session:
-        job = job_out(jobs.create(session, recipe), None)
+        machines = workers.machines(session)
+    check_machines(recipe, machines)
+    recipe = check(sessions, settings, recipe)
+    with sessions.begin() as session:
+        job = job_out(jobs.create(session, recipe, unwise(recipe, machines)), None)
     try:
         wake(broker, job.id)
     except OperationalError as error:
@@ -45,11 +52,16 @@ def submit(sessions: Sessions, broker: Celery, settings: ApiSettings, body: byte
     return job
 
 
-def check(settings: ApiSettings, recipe: Recipe) -> Recipe:
+def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> Recipe:
     """The recipe with its dataset's digest. Raises InputError: no such file or folder, a bad row, unmatched modules."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
-    if model is not None:
-        check_adapter(recipe.adapter, weight_shapes(model))
+    shapes = weight_shapes(model) if model else None
+    if shapes is not None:
+        check_adapter(recipe.adapter, shapes)
+    if recipe.adapter.start_from is not None:
+        earlier = locate_earlier_adapter(sessions, settings.runs, recipe.adapter.start_from)
+        if shapes is not None:  # else the trainer checks it, when it has the model
+            check_earlier_adapter(earlier, shapes, recipe.model)
     given = recipe.dataset
     path = locate_dataset(given.path, settings.dataset_folders)
     # Of the very bytes that are checked: the file may change meanwhile.
@@ -95,6 +107,13 @@ def metrics(sessions: Sessions, job_id: str, since_step: int, limit: int, downsa
     return f'{{"job_id": {json.dumps(job_id)}, "columns": {columns}, "evaluations": {json.dumps(evaluations)}}}'
 
 
+def samples(sessions: Sessions, job_id: str, step: int | None) -> SampleList:
+    """Of the evaluation at `step`, else of the latest one. Raises JobNotFound."""
+    with sessions.begin() as session:
+        jobs.get(session, job_id)
+        return SampleList.model_validate({"data": progress.samples(session, job_id, step)})
+
+
 def events_after(sessions: Sessions, job_id: str, cursor: Cursor, limit: int) -> tuple[list[Happening], bool]:
     """The first `limit` happenings after `cursor`, and whether nothing will ever follow them. Raises JobNotFound."""
     with sessions.begin() as session:
@@ -108,7 +127,9 @@ def artifacts_of(sessions: Sessions, job_id: str) -> ArtifactList:
     """Raises JobNotFound."""
     with sessions.begin() as session:
         jobs.get(session, job_id)
-        return ArtifactList(data=[artifact_out(artifact) for artifact in artifacts.of_job(session, job_id)])
+        found = artifacts.of_job(session, job_id)
+    best = artifacts.best(found)
+    return ArtifactList(data=[artifact_out(artifact, best is artifact) for artifact in found])
 
 
 def artifact_path(sessions: Sessions, settings: ApiSettings, job_id: str, name: str) -> Path:
@@ -118,12 +139,8 @@ def artifact_path(sessions: Sessions, settings: ApiSettings, job_id: str, name: 
         if not _ARTIFACT_NAME.fullmatch(name):  # PostgreSQL does not take every text as a parameter
             raise ArtifactNotFound(job_id, cut(name))
         artifact = artifacts.get(session, job_id, name)
-    try:
-        path = (settings.runs / artifact.path).resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that go in circles
-        raise ArtifactGone(job_id, name) from error
-    if not path.is_relative_to(settings.runs.resolve()):
-        log.error("artifact %s of job %s leads out of %s, to %s", name, job_id, settings.runs, path)
+    path = artifacts.locate(settings.runs, artifact)
+    if path is None:
         raise ArtifactGone(job_id, name)
     return path
 

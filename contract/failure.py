@@ -18,6 +18,7 @@ class FailureReason(StrEnum):
     MODEL_UNSUPPORTED = "model_unsupported"
     TARGET_MODULES_UNMATCHED = "target_modules_unmatched"
     PRECISION_UNAVAILABLE = "precision_unavailable"
+    DEVICES_UNAVAILABLE = "devices_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     LOSS_NOT_FINITE = "loss_not_finite"
     DISK_FULL = "disk_full"

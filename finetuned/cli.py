@@ -140,11 +140,12 @@ def download(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Where to unpack it; default: a folder named JOB.")
     ] = None,
+    best: Annotated[bool, typer.Option("--best", help="What was saved with the lowest evaluation loss.")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Download a job's adapter; prints its folder."""
     with Client(url) as client:
-        typer.echo(client.download(job, folder or Path(job)))
+        typer.echo(client.download(job, folder or Path(job), best))
 
 
 @app.command()

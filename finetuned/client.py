@@ -165,18 +165,28 @@ class Client:
     def artifact_text(self, job_id: str, name: str) -> str:
         return self._request("GET", f"/jobs/{_part(job_id)}/artifacts/{_part(name)}").text
 
-    def download(self, job_id: str, out: Path) -> Path:
-        """Unpacks the job's adapter below `out`; gives its folder. Raises ServiceError, OSError."""
+    def samples(self, job_id: str, step: int | None = None) -> list[dict[str, Any]]:
+        """What the model answered at the evaluation at `step`, else at the latest one."""
+        params = {} if step is None else {"step": step}
+        found: list[dict[str, Any]] = self._json("GET", f"/jobs/{_part(job_id)}/samples", params=params)["data"]
+        return found
+
+    def download(self, job_id: str, out: Path, best: bool = False) -> Path:
+        """Unpacks the job's adapter, or the best that it has saved by evaluation loss, below `out`; gives its folder.
+
+        Raises ServiceError, OSError.
+        """
+        name = "best" if best else "adapter"
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".download-") as scratch:
-            archive = Path(scratch) / "adapter.tar.gz"
+            archive = Path(scratch) / f"{name}.tar.gz"
             self.save_artifact(job_id, archive.name, archive)
             try:
                 with tarfile.open(archive) as opened:
                     opened.extractall(out, filter="data")  # refuses what would leave `out`
             except (tarfile.TarError, zlib.error, EOFError) as error:
                 raise Damaged(f"the adapter of job {job_id} cannot be unpacked: {error}") from error
-        return out / "adapter"
+        return out / name
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._request(method, path, **options).json()

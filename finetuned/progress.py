@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from contract.quote import cut
 from contract.status import TERMINAL, JobStatus
 from finetuned.client import JobEvent
 
@@ -23,6 +24,9 @@ _STYLES = {
     JobStatus.CANCELLED: "magenta",
 }
 _NOTES_SHOWN = 6
+_SAMPLES_SHOWN = 2
+_LONGEST_SAMPLE = 300  # characters of an answer
+_LONGEST_PROMPT = 50
 
 
 @dataclass
@@ -39,6 +43,8 @@ class JobView:
     losses: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     """Step and loss."""
+    samples: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Of the last evaluation that has any, by their index."""
     notes: list[str] = field(default_factory=list)
     failure: dict[str, Any] | None = None
 
@@ -68,6 +74,8 @@ class JobView:
                 self.evaluations.append((data["step"], data["eval_loss"]))
                 when = "before the first step" if data["step"] == 0 else f"at step {data['step']}"
                 return f"evaluation loss {data['eval_loss']:.3f} {when}"
+            case "sample":
+                return self._apply_sample(data)
             case "checkpoint":
                 what = "adapter" if data.get("final") else "checkpoint"
                 return self._note(f"{what} saved at step {data['step']} ({format_bytes(data['bytes'])})")
@@ -87,6 +95,14 @@ class JobView:
             return self._note("its worker has stopped; the job is queued again")
         return f"{self.status}"
 
+    def _apply_sample(self, data: dict[str, Any]) -> str | None:
+        if any(sample["step"] != data["step"] for sample in self.samples.values()):
+            self.samples.clear()
+        self.samples[data["index"]] = data
+        if data["index"] >= _SAMPLES_SHOWN:
+            return None
+        return "\n".join([f"sample {data['index']} at step {data['step']}", *_sample_lines(data)])
+
     def _note(self, line: str) -> str:
         self.notes.append(line)
         return line
@@ -96,7 +112,7 @@ class JobView:
         total = self.started.get("total_steps", "?")
         return (
             f"step {m['step']}/{total}  epoch {m['epoch']:.2f}  loss {m['loss']:.4f}  "
-            f"{m['tokens_per_second']:,.0f} tokens/s  {format_seconds(m['eta_seconds'])} left"
+            f"{m['tokens_per_second']:,.0f} tokens/s  {format_seconds(m['eta_seconds'])} left{_scaling(m, '  ')}"
         )
 
     def last_line(self) -> str:
@@ -146,9 +162,16 @@ def _rows(view: JobView, width: int) -> Iterator[tuple[str, RenderableType]]:
     if view.evaluations:
         first, last = view.evaluations[0][1], view.evaluations[-1][1]
         change = f"{first:.3f}" if len(view.evaluations) == 1 else f"{first:.3f} → {last:.3f}"
-        yield "eval", Text(change, style="bold")
+        step, lowest = min(view.evaluations, key=lambda evaluation: evaluation[1])
+        note = f"  lowest {lowest:.3f} at step {step}" if lowest < last else ""
+        yield "eval", Text.assemble((change, "bold"), note)
     left = "" if view.ended else f"  ·  {format_seconds(m['eta_seconds'])} left"
     yield "speed", Text(f"{m['tokens_per_second']:,.0f} tokens/s  ·  {format_bytes(m['memory_bytes'])} in memory{left}")
+    if scaling := _scaling(m):
+        yield "fp16", Text(scaling)
+    for index in sorted(view.samples)[:_SAMPLES_SHOWN]:
+        lines = "\n".join(_sample_lines(view.samples[index]))
+        yield f"sample {index}", Text(lines, no_wrap=True, overflow="ellipsis")
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -176,6 +199,31 @@ def format_seconds(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def _scaling(metric: dict[str, Any], before: str = "") -> str:
+    """What there is to say of the loss scale, after `before`; nothing where there is none."""
+    scale, skipped = metric.get("loss_scale"), metric.get("skipped_steps", 0)
+    parts = [] if scale is None else [f"loss scale {scale:,g}"]
+    if skipped:
+        parts.append(f"{skipped} {'step' if skipped == 1 else 'steps'} skipped")
+    return before + " · ".join(parts) if parts else ""
+
+
+def _sample_lines(sample: dict[str, Any]) -> list[str]:
+    prompt, expected, generated = (_one_line(sample[name]) for name in ("prompt", "expected", "generated"))
+    if len(prompt) > _LONGEST_PROMPT:  # what is asked stands at its end
+        prompt = f"...{prompt[3 - _LONGEST_PROMPT :]}"
+    return [
+        f"  prompt     {prompt}",
+        f"  expected   {cut(expected, _LONGEST_SAMPLE)}",
+        f"  generated  {cut(generated, _LONGEST_SAMPLE)}",
+    ]
+
+
+def _one_line(text: str) -> str:
+    """What a model writes may hold anything, the codes that steer a terminal too."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
 
 
 def _phase_name(name: str) -> str:

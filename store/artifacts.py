@@ -1,5 +1,7 @@
 """What a job leaves to download. The files are in its run folders; these are the rows that name them."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import select
@@ -9,6 +11,11 @@ from sqlalchemy.orm import Session
 from contract.events import Checkpoint
 from store.errors import ArtifactNotFound
 from store.models import Artifact
+
+log = logging.getLogger(__name__)
+
+BEST = "best.tar.gz"
+"""Names the best adapter or checkpoint; no artifact is listed by it."""
 
 
 def run_path(job_id: str, attempt: int) -> Path:
@@ -20,7 +27,9 @@ def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoin
     name = "adapter.tar.gz" if event.final else f"checkpoint-{event.step}.tar.gz"
     kind = "adapter" if event.final else "checkpoint"
     path = str(run_path(job_id, attempt) / event.path)
-    _put(session, Artifact(job_id=job_id, name=name, kind=kind, step=event.step, path=path, bytes=event.bytes))
+    artifact = Artifact(job_id=job_id, name=name, kind=kind, step=event.step, path=path, bytes=event.bytes)
+    artifact.eval_loss = event.eval_loss
+    _put(session, artifact)
 
 
 def add_log(session: Session, job_id: str, attempt: int, log: Path, size: int) -> None:
@@ -38,6 +47,7 @@ def _put(session: Session, artifact: Artifact) -> None:
         "step": artifact.step,
         "path": artifact.path,
         "bytes": artifact.bytes,
+        "eval_loss": artifact.eval_loss,
     }
     session.execute(insert(Artifact).values(row).on_conflict_do_update(index_elements=["job_id", "name"], set_=row))
 
@@ -46,9 +56,31 @@ def of_job(session: Session, job_id: str) -> list[Artifact]:
     return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)))
 
 
+def best(found: Iterable[Artifact]) -> Artifact | None:
+    """The adapter or checkpoint with the lowest evaluation loss, the earliest of several; None without evaluations.
+
+    A last checkpoint and the adapter are the same weights: the adapter is named then.
+    """
+    measured = (each for each in found if each.eval_loss is not None)
+    return min(measured, key=lambda each: (each.eval_loss, each.step, each.name), default=None)
+
+
 def get(session: Session, job_id: str, name: str) -> Artifact:
-    """Raises ArtifactNotFound."""
-    artifact = session.get(Artifact, (job_id, name))
+    """The artifact of that name; BEST is the best one by its evaluation loss. Raises ArtifactNotFound."""
+    artifact = best(of_job(session, job_id)) if name == BEST else session.get(Artifact, (job_id, name))
     if artifact is None:
-        raise ArtifactNotFound(job_id, name)
+        why = ": nothing that it has saved was evaluated; evaluation.share above 0 does" if name == BEST else ""
+        raise ArtifactNotFound(job_id, name, why)
     return artifact
+
+
+def locate(runs: Path, artifact: Artifact) -> Path | None:
+    """Its file or folder, absolute; None where it is gone, or not below `runs`."""
+    try:
+        path = (runs / artifact.path).resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: links that go in circles
+        return None
+    if not path.is_relative_to(runs.resolve()):
+        log.error("artifact %s of job %s leads out of %s, to %s", artifact.name, artifact.job_id, runs, path)
+        return None
+    return path

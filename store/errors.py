@@ -20,8 +20,8 @@ class JobNotFound(StoreError):
 
 
 class ArtifactNotFound(StoreError):
-    def __init__(self, job_id: str, name: str) -> None:
-        super().__init__(f"job {job_id} has no artifact {name}")
+    def __init__(self, job_id: str, name: str, why: str = "") -> None:
+        super().__init__(f"job {job_id} has no artifact {name}{why}")
 
 
 class IllegalMove(StoreError):

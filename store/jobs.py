@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +16,8 @@ from store.errors import IllegalMove, JobNotFound, StaleAttempt
 from store.models import Event, Job
 
 
-def create(session: Session, recipe: Recipe) -> Job:
-    """A new job, queued."""
+def create(session: Session, recipe: Recipe, warnings: Sequence[str] = ()) -> Job:
+    """A new job, queued; its first events tell of it and of what is unwise in its recipe."""
     job = Job(
         id=f"job_{secrets.token_hex(12)}",
         name=recipe.name,
@@ -25,11 +25,14 @@ def create(session: Session, recipe: Recipe) -> Job:
         status=JobStatus.QUEUED,
         attempt=0,
         losses=0,
-        event_count=1,
+        event_count=1 + len(warnings),
     )
     session.add(job)
     session.flush()
-    session.add(_status_event(job))
+    session.add(_status_event(job, seq=1))
+    for seq, warning in enumerate(warnings, start=2):
+        data = {"level": "warning", "message": warning}
+        session.add(Event(job_id=job.id, seq=seq, time=time.time(), type="log", data=data))
     return job
 
 
@@ -78,7 +81,7 @@ def move(
         execution_options={"populate_existing": True},
     ).one_or_none()
     if job is not None:
-        session.add(_status_event(job))
+        session.add(_status_event(job, seq=job.event_count))
     return job
 
 
@@ -104,6 +107,14 @@ def claim(session: Session, worker: str, lease: timedelta) -> Job | None:
             "lease_expires_at": func.now() + lease,
         },
     )
+
+
+def launch(session: Session, job_id: str, attempt: int, command: str, lease: timedelta) -> None:
+    """Keeps the command that an attempt is started with, and renews the lease. Raises StaleAttempt."""
+    mine = (Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
+    values = {"command": command, "lease_expires_at": func.now() + lease}
+    if session.scalar(update(Job).where(*mine).values(values).returning(Job.id)) is None:
+        raise StaleAttempt(job_id, attempt)
 
 
 def finish(
@@ -161,8 +172,8 @@ def queued_ids(session: Session) -> list[str]:
     return list(session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED).order_by(Job.created_at)))
 
 
-def _status_event(job: Job) -> Event:
+def _status_event(job: Job, seq: int) -> Event:
     data: dict[str, Any] = {"status": job.status, "attempt": job.attempt}
     if job.failure is not None:
         data["failure"] = job.failure
-    return Event(job_id=job.id, seq=job.event_count, time=time.time(), type="status", data=data)
+    return Event(job_id=job.id, seq=seq, time=time.time(), type="status", data=data)

@@ -94,6 +94,8 @@ class Job(Base):
     failure: Mapped[dict[str, Any] | None]
     """A contract.failure.Failure."""
     log_tail: Mapped[str | None]
+    command: Mapped[str | None]
+    """That the latest attempt was started with, quoted for a shell."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
 
@@ -122,7 +124,10 @@ class Metric(Base):
     epoch: Mapped[float]
     loss: Mapped[float]
     learning_rate: Mapped[float]
-    grad_norm: Mapped[float]
+    grad_norm: Mapped[float | None]
+    loss_scale: Mapped[float | None]
+    overflow: Mapped[bool]
+    skipped_steps: Mapped[int]
     tokens: Mapped[int]
     supervised_tokens: Mapped[int]
     tokens_per_second: Mapped[float]
@@ -144,4 +149,19 @@ class Artifact(Base):
     path: Mapped[str]
     """A folder or file, relative to the runs folder."""
     bytes: Mapped[int] = mapped_column(BigInteger)
+    eval_loss: Mapped[float | None]
+    """Of the evaluation at its step, where there was one."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Worker(Base):
+    """A worker, and what its machine has to train with."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """Its host and process."""
+    machine: Mapped[dict[str, Any]]
+    """A contract.machine.Machine."""
+    seen_at: Mapped[datetime]
+    """When it was last heard of, on the database's clock."""

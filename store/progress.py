@@ -75,7 +75,7 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
         session.execute(
             insert(Event),
             [
-                {"job_id": job_id, "seq": seq, "time": e.time, "type": e.type, "data": events.event_data(e)}
+                {"job_id": job_id, "seq": seq, "time": e.time, "type": e.type, "data": _clean(events.event_data(e))}
                 for seq, e in enumerate(told, start=last_seq - len(told) + 1)
             ],
         )
@@ -85,6 +85,14 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
             session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > event.resumed_step))
     _keep(session, job_id, attempt, batch)
     return wish
+
+
+def _clean(data: dict[str, Any]) -> dict[str, Any]:
+    """A model may generate any character: PostgreSQL's text holds no NUL, and UTF-8 no half of a surrogate pair."""
+    return {
+        name: value.encode(errors="replace").decode().replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in data.items()
+    }
 
 
 def catch_up(session: Session, job_id: str, attempt: int, before: int, batch: Sequence[events.Event]) -> None:
@@ -137,14 +145,41 @@ def evaluation_columns(session: Session, job_id: str) -> dict[str, list[Any]]:
     return {"step": list(by_step), "eval_loss": list(by_step.values())}
 
 
-def latest(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[Metric, float | None]]:
-    """The last metric of each job that has one, and the loss of its last evaluation."""
+def samples(session: Session, job_id: str, step: int | None) -> list[dict[str, Any]]:
+    """The samples of the evaluation at `step`, or of the latest one that has any, by index."""
+    told = select(Event.data).where(Event.job_id == job_id, Event.type == "sample").order_by(Event.seq)
+    if step is None:
+        newest = session.scalar(told.order_by(None).order_by(Event.seq.desc()).limit(1))
+        if newest is None:
+            return []
+        step = newest["step"]
+    # An attempt that goes on from before that step tells its samples again.
+    by_index = {data["index"]: data for data in session.scalars(told.where(Event.data["step"].as_integer() == step))}
+    return [by_index[index] for index in sorted(by_index)]
+
+
+class Latest(NamedTuple):
+    metric: Metric
+    """The last one."""
+    eval_loss: float | None
+    """Of the last evaluation."""
+    done: dict[str, Any]
+    """What the last attempt that ended as it should has told at its end; empty before."""
+
+
+def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
+    """How far each job has come that has a metric."""
     metrics = select(Metric).where(Metric.job_id.in_(job_ids))
     metrics = metrics.ext(distinct_on(Metric.job_id)).order_by(Metric.job_id, Metric.step.desc())
-    told = select(Event.job_id, Event.data).where(Event.job_id.in_(job_ids), Event.type == "evaluation")
-    told = told.ext(distinct_on(Event.job_id)).order_by(Event.job_id, Event.seq.desc())
-    eval_loss = {row.job_id: row.data["eval_loss"] for row in session.execute(told)}
-    return {metric.job_id: (metric, eval_loss.get(metric.job_id)) for metric in session.scalars(metrics)}
+    told = select(Event).where(Event.job_id.in_(job_ids), Event.type.in_(["evaluation", "done"]))
+    told = told.ext(distinct_on(Event.job_id, Event.type)).order_by(Event.job_id, Event.type, Event.seq.desc())
+    last = {(event.job_id, event.type): event.data for event in session.scalars(told)}
+    return {
+        metric.job_id: Latest(
+            metric, last.get((metric.job_id, "evaluation"), {}).get("eval_loss"), last.get((metric.job_id, "done"), {})
+        )
+        for metric in session.scalars(metrics)
+    }
 
 
 def events_since(session: Session, job_id: str, cursor: Cursor, limit: int) -> list[Happening]:

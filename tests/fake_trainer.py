@@ -1,9 +1,10 @@
 """A trainer that trains nothing: a real process that does what its recipe's name says.
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
-list of words: "late=1 steps=3 every=2 sleep=0.1 fail=out_of_memory kill=9 exit=3 stubborn orphan".
+list of words: "late=1 steps=3 every=2 sleep=0.1 fp16 fail=out_of_memory kill=9 exit=3 stubborn orphan".
 """
 
+import argparse
 import json
 import os
 import signal
@@ -21,7 +22,12 @@ stop = False
 
 
 def main() -> None:
-    run_dir = RunDir(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--resume", type=Path)
+    arguments = parser.parse_args()
+    run_dir = RunDir(arguments.run_dir)
     recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
     words = dict(word.partition("=")[::2] for word in (recipe.name or "").split())
     sys.stdout.write(f"the fake trainer speaks {json.dumps(words)}\n")
@@ -33,10 +39,10 @@ def main() -> None:
     if "environment" in words:
         (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
     total = int(words.get("steps", 2))
-    resumed = int(Path(sys.argv[3], "step").read_text()) if sys.argv[2:3] == ["--resume"] else 0
+    resumed = int((arguments.resume / "step").read_text()) if arguments.resume else 0
     tell(run_dir, started(total, resumed))
     for step in range(resumed + 1, total + 1):
-        tell(run_dir, metric(step, total))
+        tell(run_dir, metric(step, total, fp16="fp16" in words))
         time.sleep(float(words.get("sleep", 0)))
         if stop or step % int(words.get("every", total + 1)) == 0:
             save(run_dir, step, final=False)
@@ -79,14 +85,18 @@ def started(total: int, resumed: int) -> events.Started:
     )
 
 
-def metric(step: int, total: int) -> events.Metric:
+def metric(step: int, total: int, fp16: bool) -> events.Metric:
+    overflow = fp16 and step == 1
     return events.Metric(
         time=time.time(),
         step=step,
         epoch=step / total,
         loss=3.0 / step,
         learning_rate=1e-4,
-        grad_norm=1.0,
+        grad_norm=None if overflow else 1.0,
+        loss_scale=65536.0 / min(step, 2) if fp16 else None,
+        overflow=overflow,
+        skipped_steps=int(fp16),
         tokens=10,
         supervised_tokens=5,
         tokens_per_second=100.0,

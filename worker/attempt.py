@@ -15,13 +15,15 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
-from contract.events import Done, Event, Log
+from contract.events import Done, Event
 from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
+from contract.machine import Machine, check_machines
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, last_state
 from contract.status import JobStatus, Wish
 from store import artifacts, jobs, progress
+from store.earlier_adapter import locate_earlier_adapter
 from store.errors import StaleAttempt
 from store.session import Sessions
 from worker import process
@@ -49,13 +51,14 @@ class Attempt:
     """As the row has it; a newer schema may refuse what an older one took."""
 
 
-def run(sessions: Sessions, settings: WorkerSettings, attempt: Attempt, draining: Draining) -> None:
+def run(sessions: Sessions, settings: WorkerSettings, machine: Machine, attempt: Attempt, draining: Draining) -> None:
     """Trains until the end of the job or of the lease. No database session is held meanwhile."""
     run_dir = RunDir(settings.runs / artifacts.run_path(attempt.job_id, attempt.number))
     try:
         try:
             recipe = Recipe.model_validate(attempt.recipe)
-            _lay_out(run_dir, settings, recipe)
+            check_machines(recipe, [machine])
+            _lay_out(sessions, settings, run_dir, recipe)
             command = trainer_command(settings, recipe, run_dir.path, _resume(settings, attempt))
             outcome = _train(sessions, settings, attempt, run_dir, command, draining)
         except StaleAttempt:
@@ -77,14 +80,20 @@ def _failure(error: Exception) -> Failure:
     return Failure(reason=FailureReason.WORKER_FAILED, message=message)
 
 
-def _lay_out(run_dir: RunDir, settings: WorkerSettings, recipe: Recipe) -> None:
-    """Writes the recipe with its model and dataset as this machine has them. Raises InputError when they have gone."""
+def _lay_out(sessions: Sessions, settings: WorkerSettings, run_dir: RunDir, recipe: Recipe) -> None:
+    """Writes the recipe with its model, dataset and earlier adapter as this machine has them. Raises InputError when
+    they have gone."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     dataset = locate_dataset(recipe.dataset.path, settings.dataset_folders)
+    adapter = recipe.adapter
+    if adapter.start_from is not None:
+        earlier = locate_earlier_adapter(sessions, settings.runs, adapter.start_from)
+        adapter = adapter.model_copy(update={"start_from": str(earlier)})
     resolved = recipe.model_copy(
         update={
             "model": str(model) if model else recipe.model,
             "dataset": recipe.dataset.model_copy(update={"path": str(dataset)}),
+            "adapter": adapter,
         }
     )
     run_dir.path.mkdir(parents=True)
@@ -102,9 +111,8 @@ def _train(
     """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
     # After the choice of the state: all the steps that it holds had been told before it was saved.
     _catch_up(sessions, settings, attempt)
-    launch = Log(time=time.time(), level="info", message=f"launching: {shlex.join(command)}")
     with sessions.begin() as session:
-        progress.record(session, attempt.job_id, attempt.number, [launch], settings.lease)
+        jobs.launch(session, attempt.job_id, attempt.number, shlex.join(command), settings.lease)
     trainer = process.start(command, run_dir.path, run_dir.log, settings.grace)
     try:
         done, wish = _follow(sessions, settings.lease, attempt, trainer, Tail(run_dir.events), draining)

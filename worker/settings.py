@@ -2,6 +2,7 @@
 
 import shlex
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -20,7 +21,13 @@ class WorkerSettings(StoreSettings):
     max_losses: Annotated[int, Field(ge=1)] = 3
     """Workers that a job may lose; with the last one it fails."""
     trainer: Annotated[list[str] | None, NoDecode] = None
-    """The command that trains the run folder named after it; None is torchrun, with the ranks that the recipe asks."""
+    """The command that trains the run folder named after it; None is torchrun, with the ranks that the recipe asks.
+    Every job shows it, so that no secret belongs in it."""
+
+    @property
+    def cache(self) -> Path:
+        """The trainers' tokenised datasets."""
+        return self.home / "cache"
 
     @field_validator("trainer", mode="before")
     @classmethod

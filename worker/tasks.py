@@ -16,10 +16,12 @@ from store.session import Sessions, make_engine, make_sessions
 from store.settings import read_settings
 from worker import attempt, reaper
 from worker.guard import PR_SET_PDEATHSIG, prctl
+from worker.machine import detect
 from worker.settings import WorkerSettings
 
 settings = read_settings(WorkerSettings)
 app = make_celery(settings)
+machine = detect(os.environ)
 
 _draining = multiprocessing.get_context("fork").Event()
 """Shared with the pool's processes, which are forked from this one."""
@@ -39,7 +41,8 @@ def run_job(job_id: str) -> None:
     with _sessions().begin() as session:
         job = jobs.claim(session, f"{socket.gethostname()}:{os.getpid()}", settings.lease)
     if job is not None:
-        attempt.run(_sessions(), settings, attempt.Attempt(job.id, job.attempt, job.recipe), _draining.is_set)
+        claimed = attempt.Attempt(job.id, job.attempt, job.recipe)
+        attempt.run(_sessions(), settings, machine, claimed, _draining.is_set)
 
 
 @worker_process_init.connect
@@ -50,7 +53,7 @@ def _die_with_worker(**_: Any) -> None:
 
 @worker_ready.connect
 def _start_reaper(**_: Any) -> None:
-    threading.Thread(target=reaper.run, args=(settings, app), name="reaper", daemon=True).start()
+    threading.Thread(target=reaper.run, args=(settings, app, machine), name="reaper", daemon=True).start()
 
 
 @worker_shutting_down.connect

@@ -1,6 +1,7 @@
 """A job's whole way through the API, the broker and a worker; the trainer is a process that trains nothing."""
 
 import shutil
+import subprocess
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -33,9 +34,9 @@ def test_the_stream_tells_everything_once_and_goes_on_after_a_last_event_id(live
     job = live.submit(name="steps=4 sleep=0.3")
     whole = live.events(job["id"])
     kinds = [kind for kind, _, _ in whole]
-    assert kinds == ["status", "status", "log", "started", *["metric"] * 4, "checkpoint", "done", "status"]
+    assert kinds == ["status", "status", "started", *["metric"] * 4, "checkpoint", "done", "status"]
     assert [data["status"] for kind, _, data in whole if kind == "status"] == ["queued", "running", "succeeded"]
-    assert f"{FAKE_TRAINER} {live.run_dir(job['id']).path}" in whole[2][2]["message"]
+    assert f"{FAKE_TRAINER} {live.run_dir(job['id']).path}" in live.job(job["id"])["command"]
     assert live.events(job["id"], last_event_id=whole[4][1]) == whole[5:]
 
 
@@ -164,6 +165,28 @@ def test_the_trainer_does_not_see_the_secrets_of_the_service(live: Service) -> N
     assert "PATH" in environment
     assert "FINETUNED" not in environment
     assert SECRET not in environment
+
+
+def test_what_fp16_tells_reaches_metrics_and_stream(live: Service) -> None:
+    job_id = live.submit(name="steps=3 fp16")["id"]
+    live.wait(job_id)
+    columns = live.client.get(f"/jobs/{job_id}/metrics").json()["columns"]
+    assert columns["grad_norm"] == [None, 1.0, 1.0]
+    assert columns["loss_scale"] == [65536.0, 32768.0, 32768.0]
+    assert columns["overflow"] == [True, False, False]
+    told = [data for kind, _, data in live.events(job_id) if kind == "metric"]
+    assert [data["skipped_steps"] for data in told] == columns["skipped_steps"] == [1, 1, 1]
+
+
+def test_the_command_of_a_job_runs_again_in_another_folder(live: Service, tmp_path: Path) -> None:
+    job_id = live.submit(name="steps=2")["id"]
+    live.wait(job_id)
+    again = tmp_path / "again"
+    again.mkdir()
+    shutil.copy(live.run_dir(job_id).recipe, again)
+    command = live.job(job_id)["command"].replace(str(live.run_dir(job_id).path), str(again))
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert (again / "adapter" / "adapter_config.json").is_file()
 
 
 def test_the_recipe_in_the_run_folder_can_be_run_by_hand(live: Service) -> None:

@@ -39,6 +39,35 @@ def test_what_a_job_has_left_is_listed_and_downloaded(client: TestClient, run: P
         assert opened.getnames() == ["adapter/adapter_config.json"]
 
 
+def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
+    client: TestClient, run: Path, job_id: str, sessions: Sessions
+) -> None:
+    (run / "early").mkdir()
+    (run / "early" / "adapter_config.json").write_text("{}")
+    with sessions.begin() as session:
+        early = Checkpoint(time=1, step=2, path="early", bytes=2, eval_loss=1.5)
+        late = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True, eval_loss=1.75)
+        for event in (early, late):
+            artifacts.add_checkpoint(session, job_id, 1, event)
+    listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
+    assert [(each["name"], each["eval_loss"], each["best"]) for each in listed] == [
+        ("adapter.tar.gz", 1.75, False),
+        ("checkpoint-2.tar.gz", 1.5, True),
+        ("trainer.log", None, False),
+    ]
+    answer = client.get(f"/jobs/{job_id}/artifacts/best.tar.gz")
+    assert answer.headers["content-disposition"] == 'attachment; filename="best.tar.gz"'
+    with tarfile.open(fileobj=BytesIO(answer.content)) as opened:
+        assert opened.getnames() == ["best/adapter_config.json"]
+
+
+def test_without_an_evaluation_nothing_is_the_best(client: TestClient, run: Path, job_id: str) -> None:
+    assert not any(each["best"] for each in client.get(f"/jobs/{job_id}/artifacts").json()["data"])
+    answer = client.get(f"/jobs/{job_id}/artifacts/best.tar.gz")
+    assert answer.status_code == 404
+    assert "evaluation.share" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("name", ["no", "%00", "a%00b", "x" * 5000])
 def test_an_unknown_artifact_is_404(client: TestClient, job_id: str, name: str) -> None:
     answer = client.get(f"/jobs/{job_id}/artifacts/{name}")

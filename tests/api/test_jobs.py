@@ -3,6 +3,7 @@ import re
 import socket
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from pydantic import SecretStr
 
 from api.errors import install
 from api.settings import ApiSettings
+from contract.events import parse_event
+from store import jobs, progress
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.files import ROW, write_dataset
@@ -43,6 +46,21 @@ def test_a_taken_job_is_queued_with_its_defaults_and_the_digest_of_its_data(clie
     assert job["recipe"]["adapter"]["r"] == 16
     assert re.fullmatch(r"[0-9a-f]{64}", job["recipe"]["dataset"]["sha256"])
     assert client.get(f"/jobs/{job['id']}").json() == job
+
+
+def test_a_job_tells_its_command_and_how_its_run_has_ended(client: TestClient, sessions: Sessions) -> None:
+    job_id = post(client)["id"]
+    zeros = {**dict.fromkeys(progress.METRIC_COLUMNS, 0), "type": "metric", "step": 6}
+    done = {"type": "done", "time": 1, "step": 6, "completed": True, "stopped_early": True, "best_step": 4}
+    told = [parse_event(json.dumps(event)) for event in (zeros, {**done, "train_loss": 1, "eval_loss": 1})]
+    lease = timedelta(minutes=1)
+    with sessions.begin() as session:
+        jobs.claim(session, "worker", lease)
+        jobs.launch(session, job_id, 1, "torchrun -m trainer /run", lease)
+        progress.record(session, job_id, 1, told, lease)
+    job = client.get(f"/jobs/{job_id}").json()
+    assert job["command"] == "torchrun -m trainer /run"
+    assert (job["progress"]["stopped_early"], job["progress"]["best_step"]) == (True, 4)
 
 
 def test_a_malformed_body_is_told_where(client: TestClient) -> None:
@@ -156,7 +174,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled(client: TestClient, engine: sa
     assert answer.headers["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize("path", ["", "/metrics", "/events", "/artifacts", "/artifacts/adapter.tar.gz"])
+@pytest.mark.parametrize("path", ["", "/metrics", "/events", "/samples", "/artifacts", "/artifacts/adapter.tar.gz"])
 @pytest.mark.parametrize("job_id", ["job_none", "%00", "job_" + "0" * 24, "job_" + "0" * 24 + "%0A", "x" * 5000])
 def test_an_unknown_job_is_404_everywhere(client: TestClient, job_id: str, path: str) -> None:
     answer = client.get(f"/jobs/{job_id}{path}")

@@ -99,6 +99,12 @@ def test_list_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
     assert json.loads(finetuned("list", "--json", "--url", api.url).stdout) == [job("running")]
 
 
+def test_download_asks_for_the_best_where_it_is_told_to(api: FakeApi, tmp_path: Path) -> None:
+    api.answers["GET /jobs/job_1/artifacts/best.tar.gz"] = (404, {"error": {"code": "not_found", "message": "none"}})
+    done = finetuned("download", "job_1", "--best", "--out", str(tmp_path), "--url", api.url)
+    assert (done.returncode, done.stderr) == (1, "none\n")
+
+
 def test_models_are_listed_by_name(tmp_path: Path) -> None:
     (tmp_path / "models" / "tiny").mkdir(parents=True)
     (tmp_path / "models" / "tiny" / "config.json").write_text("{}")

@@ -95,6 +95,17 @@ def test_an_adapter_is_unpacked(api: FakeApi, client: Client, tmp_path: Path) ->
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["adapter"]
 
 
+def test_the_best_has_a_folder_of_its_own(api: FakeApi, client: Client, tmp_path: Path) -> None:
+    api.answers[ADAPTER.replace("adapter.tar.gz", "best.tar.gz")] = (200, archive("best/adapter_config.json"))
+    assert client.download("job_1", tmp_path, best=True) == tmp_path / "best"
+    assert (tmp_path / "best" / "adapter_config.json").read_text() == "hello"
+
+
+def test_samples_are_read_as_a_list(api: FakeApi, client: Client) -> None:
+    api.answers["GET /jobs/job_1/samples"] = (200, {"data": [{"index": 0}]})
+    assert client.samples("job_1", step=4) == [{"index": 0}]
+
+
 def test_a_torn_archive_is_told(api: FakeApi, client: Client, tmp_path: Path) -> None:
     api.answers[ADAPTER] = (200, archive("adapter/adapter_config.json")[:-20])
     with pytest.raises(Damaged):

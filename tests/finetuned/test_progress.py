@@ -66,6 +66,55 @@ def test_a_running_job_shows_where_it_is(width: int) -> None:
     assert "checkpoint saved at step 2 (5.0 MB)" in text
 
 
+def test_the_loss_scale_and_skipped_steps_are_told_where_there_are_any() -> None:
+    kind, plain = metric(1, 3.0)
+    half = {**plain, "loss_scale": 65536.0, "skipped_steps": 2}
+    assert "65,536" not in drawn(view(STARTED, (kind, plain)))
+    assert "skipped" not in view(STARTED, (kind, {**plain, "loss_scale": None, "skipped_steps": 0})).metric_line()
+    seen = view(STARTED, (kind, half))
+    assert seen.metric_line().endswith("left  loss scale 65,536 · 2 steps skipped")
+    assert "loss scale 65,536 · 2 steps skipped" in drawn(seen)
+
+
+def test_the_lowest_evaluation_loss_is_told_where_it_is_not_the_last() -> None:
+    losses = [("evaluation", {"step": step, "eval_loss": loss}) for step, loss in ((0, 4.0), (4, 1.0), (8, 1.5))]
+    assert "lowest" not in drawn(view(metric(1, 1.0), *losses[:2]))
+    assert "4.000 → 1.500  lowest 1.000 at step 4" in drawn(view(metric(1, 1.0), *losses))
+
+
+def sample(step: int, index: int, generated: str, prompt: str = "Who?") -> tuple[str, dict[str, Any]]:
+    return "sample", {"step": step, "index": index, "prompt": prompt, "expected": "me", "generated": generated}
+
+
+def test_the_newest_samples_are_shown_and_only_so_many() -> None:
+    seen = view(
+        metric(1, 3.0), sample(0, 0, "stale"), sample(0, 1, "stale"), sample(4, 0, "new"), sample(4, 1, "two"),
+        sample(4, 2, "three"),
+    )  # fmt: skip
+    text = drawn(seen)
+    for part in ("sample 0", "prompt     Who?", "expected   me", "generated  new", "generated  two"):
+        assert part in text
+    assert "stale" not in text
+    assert "three" not in text
+
+
+def test_a_long_sample_is_cut_and_a_prompt_at_its_beginning() -> None:
+    text = drawn(view(metric(1, 3.0), sample(0, 0, "word " * 10_000, prompt="much before " * 1000 + "the question")))
+    assert "the question" in text
+    assert len(text.splitlines()) < 12
+    seen = view()
+    line = seen.apply(JobEvent("sample", 0.0, sample(0, 0, "word " * 10_000)[1]))
+    assert line is not None
+    assert len(line) < 500
+
+
+def test_a_sample_cannot_steer_the_terminal() -> None:
+    seen = view()
+    line = seen.apply(JobEvent("sample", 0.0, sample(0, 0, "red \x1b[31m\r\nnext \x00 [bold]line[/]")[1]))
+    assert line is not None
+    assert line.splitlines()[-1] == "  generated  red \ufffd[31m next \ufffd [bold]line[/]"
+
+
 def test_a_job_that_has_not_started_can_be_drawn() -> None:
     assert "queued" in drawn(view())
 

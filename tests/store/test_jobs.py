@@ -9,9 +9,10 @@ from alembic.migration import MigrationContext
 from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import jobs
+from store import jobs, progress
 from store.errors import IllegalMove, JobNotFound, StaleAttempt
 from store.models import Base, Job
+from store.progress import Cursor
 from store.session import Sessions
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
@@ -71,6 +72,43 @@ def test_claimers_at_once_never_get_the_same_job(sessions: Sessions) -> None:
     while (job := claim(sessions)) is not None:
         claimed.append(job.id)
     assert sorted(claimed) == sorted(created)
+
+
+def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        job_id = jobs.create(session, RECIPE, ["slow", "large"]).id
+    claim(sessions)
+    with sessions.begin() as session:
+        told = [(each.type, each.data) for each in progress.events_since(session, job_id, Cursor(), 100)]
+    assert [kind for kind, _ in told] == ["status", "log", "log", "status"]
+    assert [(data["level"], data["message"]) for kind, data in told if kind == "log"] == [
+        ("warning", "slow"),
+        ("warning", "large"),
+    ]
+
+
+def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    claim(sessions, lease=timedelta(0))
+    with sessions.begin() as session:
+        jobs.launch(session, job_id, 1, "torchrun 1", lease=timedelta(0))
+    with sessions.begin() as session:
+        jobs.release_expired(session, max_losses=3)
+    claim(sessions)
+    with sessions.begin() as session:
+        jobs.launch(session, job_id, 2, "torchrun 2", LEASE)
+    with pytest.raises(StaleAttempt), sessions.begin() as session:
+        jobs.launch(session, job_id, 1, "torchrun 1", LEASE)
+    assert get(sessions, job_id).command == "torchrun 2"
+
+
+def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    claim(sessions, lease=timedelta(0))
+    with sessions.begin() as session:
+        jobs.launch(session, job_id, 1, "torchrun", LEASE)
+    with sessions.begin() as session:
+        assert jobs.release_expired(session, max_losses=3) == []
 
 
 def test_an_attempt_ends_with_its_reason(sessions: Sessions) -> None:

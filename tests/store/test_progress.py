@@ -13,6 +13,7 @@ from store import artifacts, jobs, progress
 from store.errors import StaleAttempt
 from store.progress import Cursor
 from store.session import Sessions
+from tests.fake_trainer import started
 
 LEASE = timedelta(seconds=30)
 NOW = time.time() + 3600  # after the status events, which have the real time
@@ -33,25 +34,6 @@ def metric(step: int, loss: float = 1.0) -> events.Metric:
         memory_bytes=2**33,
         progress=step / 100,
         eta_seconds=9.0,
-    )
-
-
-def started(resumed_step: int) -> events.Started:
-    return events.Started(
-        time=NOW,
-        resumed_step=resumed_step,
-        total_steps=9,
-        train_examples=1,
-        eval_examples=0,
-        supervised_tokens=1,
-        truncated_examples=0,
-        dropped_examples=0,
-        trainable_parameters=1,
-        total_parameters=1,
-        world_size=1,
-        device="CPU",
-        precision="fp32",
-        versions={},
     )
 
 
@@ -95,7 +77,7 @@ def test_a_step_told_twice_is_kept_once_as_first_told(sessions: Sessions, job_id
 
 def test_an_attempt_that_starts_earlier_takes_the_place_of_what_another_told(sessions: Sessions, job_id: str) -> None:
     record(sessions, job_id, *(metric(step, 9.0) for step in (1, 2, 3, 4)))
-    record(sessions, job_id, started(resumed_step=2), metric(3, 1.0))
+    record(sessions, job_id, started(total=9, resumed=2), metric(3, 1.0))
     with sessions.begin() as session:
         kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
     assert kept["step"] == [1, 2, 3]
@@ -152,7 +134,7 @@ def test_evaluations_are_columns_of_their_own(sessions: Sessions, job_id: str) -
     record(sessions, job_id, evaluation(0, 3.0), metric(1), evaluation(1, 2.0))
     with sessions.begin() as session:
         assert progress.evaluation_columns(session, job_id) == {"step": [0, 1], "eval_loss": [3.0, 2.0]}
-        assert progress.latest(session, [job_id])[job_id][1] == 2.0
+        assert progress.latest(session, [job_id])[job_id].eval_loss == 2.0
 
 
 def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions: Sessions, job_id: str) -> None:
@@ -165,6 +147,52 @@ def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions
         "adapter.tar.gz": f"{job_id}/attempt-1/adapter",
         "checkpoint-5.tar.gz": f"{job_id}/attempt-1/checkpoints/step-000005",
     }
+
+
+def test_what_fp16_tells_is_kept_and_told(sessions: Sessions, job_id: str) -> None:
+    overflow = {"grad_norm": None, "loss_scale": 32768.0, "overflow": True, "skipped_steps": 1}
+    record(sessions, job_id, metric(1), metric(2).model_copy(update=overflow))
+    with sessions.begin() as session:
+        kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
+    assert {name: kept[name] for name in overflow} == {
+        "grad_norm": [0.5, None],
+        "loss_scale": [None, 32768.0],
+        "overflow": [False, True],
+        "skipped_steps": [0, 1],
+    }
+    told = stream(sessions, job_id)[-1].data
+    assert {name: told[name] for name in overflow} == overflow
+
+
+def sample(step: int, index: int, generated: str = "yes") -> events.Sample:
+    return events.Sample(time=NOW + step, step=step, index=index, prompt="?", expected="yes", generated=generated)
+
+
+def test_the_samples_of_an_evaluation_are_each_there_once_as_last_told(sessions: Sessions, job_id: str) -> None:
+    record(sessions, job_id, sample(0, 0, "no"), sample(2, 1, "old"), sample(2, 0), sample(2, 1, "new"))
+    with sessions.begin() as session:
+        newest = progress.samples(session, job_id, None)
+        assert [(each["index"], each["generated"]) for each in newest] == [(0, "yes"), (1, "new")]
+        assert [each["generated"] for each in progress.samples(session, job_id, 0)] == ["no"]
+        assert progress.samples(session, job_id, 1) == []
+
+
+def test_a_sample_of_any_characters_at_all_is_kept_and_read(sessions: Sessions, job_id: str) -> None:
+    record(sessions, job_id, sample(1, 0, "a\0b \ud800 \N{SNOWMAN}"))
+    with sessions.begin() as session:
+        assert [each["generated"] for each in progress.samples(session, job_id, 1)] == ["a\ufffdb ? \N{SNOWMAN}"]
+    assert stream(sessions, job_id)[-1].data["generated"] == "a\ufffdb ? \N{SNOWMAN}"
+
+
+def test_how_a_run_ended_is_told_with_its_last_step(sessions: Sessions, job_id: str) -> None:
+    done = events.Done(time=NOW, step=9, completed=True, stopped_early=True, best_step=4, train_loss=1.0, eval_loss=1.0)
+    record(sessions, job_id, metric(9))
+    with sessions.begin() as session:
+        assert progress.latest(session, [job_id])[job_id].done == {}
+    record(sessions, job_id, done)
+    with sessions.begin() as session:
+        told = progress.latest(session, [job_id])[job_id].done
+    assert (told["stopped_early"], told["best_step"]) == (True, 4)
 
 
 def test_the_stream_tells_of_metrics_and_events_in_the_order_of_their_times(sessions: Sessions, job_id: str) -> None:

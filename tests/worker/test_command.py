@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from contract.recipe import Recipe
-from worker.command import trainer_command
+from worker.command import Rendezvous, torchrun, trainer_command
 from worker.settings import WorkerSettings
 
 RUN = Path("/runs/job/attempt-2")
@@ -22,7 +22,8 @@ def recipe(processes: int) -> Recipe:
 def test_torchrun_starts_the_ranks_that_the_recipe_asks_for(settings: WorkerSettings) -> None:
     command = trainer_command(settings, recipe(4), RUN, None)
     assert "--nproc-per-node=4" in command
-    assert command[-3:] == ["-m", "trainer", str(RUN)]
+    assert "--standalone" in command
+    assert command[-5:] == ["-m", "trainer", str(RUN), "--cache", "/home/cache"]
 
 
 def test_an_attempt_is_told_where_to_go_on(settings: WorkerSettings) -> None:
@@ -31,4 +32,18 @@ def test_an_attempt_is_told_where_to_go_on(settings: WorkerSettings) -> None:
 
 def test_an_operator_may_name_another_launcher(settings: WorkerSettings) -> None:
     other = settings.model_copy(update={"trainer": ["numactl", "-N0", "trainer"]})
-    assert trainer_command(other, recipe(1), RUN, None) == ["numactl", "-N0", "trainer", str(RUN)]
+    given = ["numactl", "-N0", "trainer"]
+    assert trainer_command(other, recipe(1), RUN, None) == [*given, str(RUN), "--cache", "/home/cache"]
+
+
+def test_the_launchers_of_several_machines_meet_at_one_place() -> None:
+    command = torchrun(4, Rendezvous(nodes=2, endpoint="10.0.0.1:29500", id="job_1"))
+    assert command[3:] == [
+        "--nnodes=2",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=10.0.0.1:29500",
+        "--rdzv-id=job_1",
+        "--nproc-per-node=4",
+        "-m",
+        "trainer",
+    ]

@@ -1,0 +1,15 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api import service
+from api.deps import LARGEST_INTEGER, Db, JobId
+from api.schemas import SampleList
+
+router = APIRouter(tags=["samples"])
+
+
+@router.get("/jobs/{job_id}/samples")
+def samples(db: Db, job_id: JobId, step: Annotated[int | None, Query(ge=0, le=LARGEST_INTEGER)] = None) -> SampleList:
+    """What the model answered at the evaluation at `step`; without it, at the latest one."""
+    return service.samples(db, job_id, step)

@@ -1,0 +1,102 @@
+"""What a machine has to train with, and whether a recipe can be trained on it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from contract.failure import FailureReason, InputError
+from contract.quote import cut
+from contract.recipe import Recipe
+
+_BF16_CAPABILITY = (8, 0)
+"""Of GPUs that compute in bfloat16, Ampere and newer; older ones emulate it, slower than fp32."""
+
+
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+class Gpu(BaseModel):
+    uuid: str
+    name: str
+    memory_bytes: int | None
+    """None where it shares the machine's memory."""
+    compute_capability: tuple[int, int]
+    """CUDA's: (8, 0) is that of an A100."""
+
+
+class Machine(BaseModel):
+    gpus: list[Gpu]
+    """Those that a trainer sees. Where there is one, no trainer runs on the CPU."""
+    cores: int
+    cpu_bf16: bool
+    """The CPU computes in bfloat16."""
+
+    def describe(self) -> str:
+        names = [gpu.name for gpu in self.gpus]
+        return ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names))) or f"CPU, {self.cores} cores"
+
+
+def has_bf16(cpuinfo: str) -> bool:
+    """Whether the CPUs of a /proc/cpuinfo compute in bfloat16: x86 lists "flags", ARM lists "Features"."""
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    flags = next((value.split() for name, _, value in lines if name.strip() in ("flags", "Features")), [])
+    return not _BF16_FLAGS.isdisjoint(flags)
+
+
+class _Lack(NamedTuple):
+    reason: FailureReason
+    param: str
+    words: str
+
+
+def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
+    """Raises InputError when the service cannot train the recipe on any of `machines`. Where none is known, nothing is
+    said of them."""
+    nodes = recipe.parallel.nodes
+    if nodes > 1:
+        param = "parallel.nodes"
+        message = (
+            f"{param}: got {nodes}; the service trains a job on one machine. By hand, on each of {nodes} machines: "
+            f"torchrun --nnodes={nodes} --nproc-per-node={recipe.parallel.processes} --rdzv-backend=c10d "
+            "--rdzv-endpoint=HOST:PORT --rdzv-id=ID -m trainer RUN_DIR, as docs/parallel.md tells"
+        )
+        raise InputError(FailureReason.DEVICES_UNAVAILABLE, message, param)
+    lacks = [_lack(recipe, machine) for machine in machines]
+    if lacks and all(lacks):
+        reason, param, words = next(lack for lack in lacks if lack)
+        found = cut("; ".join(sorted({machine.describe() for machine in machines})), 200)
+        raise InputError(reason, f"{param}: {words}; the workers have: {found}", param)
+
+
+def _lack(recipe: Recipe, machine: Machine) -> _Lack | None:
+    """What the machine has not, and the recipe wants."""
+    processes = recipe.parallel.processes
+    if machine.gpus and processes > len(machine.gpus):
+        words = f"got {processes}; each process wants a GPU of its own, on one machine"
+        return _Lack(FailureReason.DEVICES_UNAVAILABLE, "parallel.processes", words)
+    if recipe.precision == "bf16" and not _computes_in_bf16(machine, processes):
+        words = (
+            'got "bf16", in which GPUs compute from compute capability 8.0 on, and CPUs with AVX512-BF16, AMX or '
+            'ARM\'s bf16; use "auto" or "fp32"'
+        )
+        return _Lack(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
+    if recipe.precision == "fp16" and recipe.parallel.engine == "deepspeed" and not machine.gpus:
+        words = 'got "fp16", which DeepSpeed has on GPUs alone; use "auto" or "fp32", or parallel.engine "ddp"'
+        return _Lack(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
+    return None
+
+
+def _computes_in_bf16(machine: Machine, processes: int) -> bool:
+    if machine.gpus:
+        return sum(gpu.compute_capability >= _BF16_CAPABILITY for gpu in machine.gpus) >= processes
+    return machine.cpu_bf16
+
+
+def unwise(recipe: Recipe, machines: Sequence[Machine]) -> list[str]:
+    """What would work on `machines`, and is unwise."""
+    if recipe.precision == "fp16" and machines and not any(machine.gpus for machine in machines):
+        return [
+            'precision: got "fp16", which is 20 to 30 times slower than bf16 on a CPU; "auto" takes what is fastest'
+        ]
+    return []

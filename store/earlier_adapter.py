@@ -1,0 +1,39 @@
+"""Finds the adapter of an earlier job that a recipe starts from."""
+
+import re
+from pathlib import Path
+
+from contract.failure import FailureReason, InputError
+from contract.quote import quote
+from store import artifacts, jobs
+from store.errors import ArtifactNotFound, JobNotFound
+from store.session import Sessions
+
+_PARAM = "adapter.start_from"
+_NAMED = re.compile(r"(?P<job>job_[0-9a-f]{24})(/(?P<checkpoint>checkpoint-[0-9]{1,10}))?")
+
+
+def locate_earlier_adapter(sessions: Sessions, runs: Path, start_from: str) -> Path:
+    """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP". Raises InputError.
+
+    No session is held when it returns.
+    """
+    named = _NAMED.fullmatch(start_from)
+    if named is None:
+        raise _refusal(start_from, 'give the id of a job, with "/checkpoint-STEP" after it for one of its checkpoints')
+    name = f"{named['checkpoint'] or 'adapter'}.tar.gz"
+    try:
+        with sessions.begin() as session:
+            jobs.get(session, named["job"])
+            artifact = artifacts.get(session, named["job"], name)
+    except (JobNotFound, ArtifactNotFound) as error:
+        raise _refusal(start_from, str(error)) from error
+    folder = artifacts.locate(runs, artifact)
+    if folder is None:
+        raise _refusal(start_from, "its files are no longer on the server")
+    return folder
+
+
+def _refusal(start_from: str, problem: str) -> InputError:
+    message = f"{_PARAM}: got {quote(start_from)}; {problem}"
+    return InputError(FailureReason.RECIPE_INVALID, message, _PARAM)

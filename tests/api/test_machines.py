@@ -1,0 +1,59 @@
+"""What the workers' machines have not is refused when a job is posted."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from contract.machine import Gpu, Machine
+from store import workers
+from store.session import Sessions
+
+OLD_CPU = Machine(gpus=[], cores=4, cpu_bf16=False)
+T4 = Machine(
+    gpus=[Gpu(uuid="GPU-1", name="Tesla T4", memory_bytes=2**34, compute_capability=(7, 5))], cores=8, cpu_bf16=False
+)
+
+
+def post(client: TestClient, **recipe: Any) -> tuple[int, dict[str, Any]]:
+    answer = client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **recipe})
+    return answer.status_code, answer.json()
+
+
+def beat(sessions: Sessions, name: str, machine: Machine) -> None:
+    with sessions.begin() as session:
+        workers.beat(session, name, machine)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "code", "param"),
+    [
+        ({"precision": "bf16"}, "precision_unavailable", "precision"),
+        ({"parallel": {"nodes": 2}}, "devices_unavailable", "parallel.nodes"),
+    ],
+)
+def test_what_no_machine_has_is_refused_with_the_reason(
+    client: TestClient, sessions: Sessions, recipe: dict[str, Any], code: str, param: str
+) -> None:
+    beat(sessions, "one", T4)
+    beat(sessions, "two", OLD_CPU)
+    status, answer = post(client, **recipe)
+    assert (status, answer["error"]["code"], answer["error"]["param"]) == (422, code, param)
+
+
+def test_a_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
+    beat(sessions, "one", OLD_CPU)
+    assert post(client, precision="bf16")[0] == 422
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '61 seconds'"))
+    assert post(client, precision="bf16")[0] == 201
+
+
+def test_what_is_unwise_is_told_in_the_jobs_events(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
+    beat(sessions, "one", OLD_CPU)
+    _, job = post(client, precision="fp16")
+    client.post(f"/jobs/{job['id']}/cancel")
+    told = client.get(f"/jobs/{job['id']}/events").text
+    assert "event: log" in told
+    assert "20 to 30 times slower" in told

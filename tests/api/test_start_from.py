@@ -1,0 +1,82 @@
+"""A recipe that starts from an earlier job's adapter is checked when it is posted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from contract.events import Checkpoint
+from contract.recipe import Dataset, Recipe
+from store import artifacts, jobs
+from store.session import Sessions
+
+
+@pytest.fixture
+def earlier(home: Path, sessions: Sessions) -> str:
+    """A job with an adapter that fits the model "tiny", and a checkpoint whose files have gone."""
+    with sessions.begin() as session:
+        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        for step, path, final in ((5, "checkpoints/step-000005", False), (9, "adapter", True)):
+            event = Checkpoint(time=1, step=step, path=path, bytes=2, final=final)
+            artifacts.add_checkpoint(session, job_id, 1, event)
+    write_adapter(adapter_folder(home, job_id), size=2)
+    return job_id
+
+
+def adapter_folder(home: Path, job_id: str) -> Path:
+    return home / "runs" / artifacts.run_path(job_id, 1) / "adapter"
+
+
+def write_adapter(folder: Path, size: int) -> None:
+    """The headers of a LoRA of rank 1 for a matrix of `size` x `size`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora"
+    tensors = {
+        f"{name}_A.weight": {"dtype": "F32", "shape": [1, size], "data_offsets": [0, 4 * size]},
+        f"{name}_B.weight": {"dtype": "F32", "shape": [size, 1], "data_offsets": [4 * size, 8 * size]},
+    }
+    header = json.dumps(tensors).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(8 * size)
+    (folder / "adapter_model.safetensors").write_bytes(content)
+
+
+def post(client: TestClient, start_from: str) -> tuple[int, dict[str, Any]]:
+    recipe = {"model": "tiny", "dataset": "rows.jsonl", "adapter": {"start_from": start_from}}
+    answer = client.post("/jobs", json=recipe)
+    return answer.status_code, answer.json()
+
+
+def test_an_adapter_that_fits_is_taken_as_it_was_named(client: TestClient, earlier: str) -> None:
+    status, job = post(client, earlier)
+    assert status == 201, job
+    assert job["recipe"]["adapter"]["start_from"] == earlier
+
+
+@pytest.mark.parametrize(
+    ("start_from", "problem"),
+    [
+        ("/etc", "give the id of a job"),
+        ("../../etc", "give the id of a job"),
+        ("{job}/best", "give the id of a job"),
+        ("{job}/trainer.log", "give the id of a job"),
+        ("job_000000000000000000000000", "no job job_000000000000000000000000"),
+        ("{job}/checkpoint-6", "no artifact checkpoint-6.tar.gz"),
+        ("{job}/checkpoint-5", "no longer on the server"),
+    ],
+)
+def test_what_is_no_adapter_of_a_job_is_refused_with_the_field(
+    client: TestClient, earlier: str, start_from: str, problem: str
+) -> None:
+    status, answer = post(client, start_from.format(job=earlier))
+    assert (status, answer["error"]["code"], answer["error"]["param"]) == (422, "recipe_invalid", "adapter.start_from")
+    assert problem in answer["error"]["message"]
+
+
+def test_an_adapter_of_another_model_is_refused(client: TestClient, home: Path, earlier: str) -> None:
+    write_adapter(adapter_folder(home, earlier), size=3)
+    status, answer = post(client, earlier)
+    assert (status, answer["error"]["param"]) == (422, "adapter.start_from")
+    assert "does not fit tiny" in answer["error"]["message"]
