@@ -284,6 +284,14 @@ class Recipe(Section):
         engine, bits = self.parallel.engine, self.base_bits
         if engine == "fsdp" and self.precision == "fp16":
             yield "precision", 'got "fp16"; parallel.engine "fsdp" takes "bf16" or "fp32", or use engine "ddp"'
+        if engine == "deepspeed" and self.precision == "fp16" and self.parallel.zero_stage == 0:
+            yield "precision", 'got "fp16"; in DeepSpeed it wants a parallel.zero_stage of 1, 2 or 3'
+        if self.parallel.zero_stage == 3 and self.adapter.init in CHANGES_BASE:
+            yield (
+                "adapter.init",
+                f'got "{self.adapter.init}", which starts from whole weights; zero_stage 3 divides '
+                'them as it loads them: use another stage, or parallel.engine "fsdp"',
+            )
         if self.optimizer.type == "adamw_8bit" and engine != "ddp":
             yield "optimizer.type", f'got "adamw_8bit"; parallel.engine "{engine}" takes "adamw", or use engine "ddp"'
         if self.adapter.init == "loftq" and bits != 4:

@@ -29,6 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="trainer", description="Train the recipe of a run folder.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--resume", type=Path, metavar="STATE", help="go on from this folder of another run's states")
+    parser.add_argument(
+        "--cache", type=Path, default=_user_cache(), metavar="FOLDER", help="keep tokenised datasets here (%(default)s)"
+    )
     arguments = parser.parse_args()
     run = RunDir(arguments.run_dir.resolve())
     stop = Stop()
@@ -40,7 +43,7 @@ def main() -> None:
         check_run_dir(run)
     try:
         recipe = resolve(read_recipe(run.recipe.read_bytes()))
-        run_training(recipe, run, arguments.resume, stop)
+        run_training(recipe, run, arguments.resume, arguments.cache, stop)
     except Exception as error:
         # First: the log may be on the disk that is full.
         write_failure(failure_of(error), run.error)
@@ -86,16 +89,21 @@ def _allowed(path: str) -> list[Path]:
     return [Path("/") if Path(path).is_absolute() else Path.cwd()]
 
 
-def run_training(recipe: Recipe, run: RunDir, resume: Path | None, stop: Stop) -> None:
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "finetuned", "tokens")
+
+
+def run_training(recipe: Recipe, run: RunDir, resume: Path | None, cache: Path, stop: Stop) -> None:
     report = Report(run.events, rank=_rank())
     began = time.perf_counter()
+    if recipe.base_bits is None and recipe.optimizer.type != "adamw_8bit":
+        # PEFT imports it wherever it is installed, for more than a second: it is as if it were not.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
     # Here, so that a bad recipe is told at once and the seconds that this takes are known.
-    from trainer.train import start_accelerator, train
+    from trainer.train import train
 
     report(Phase, name="imports", seconds=time.perf_counter() - began)
-    accelerator = start_accelerator()
-    train(recipe, run, resume, accelerator, report, stop)
-    accelerator.end_training()
+    train(recipe, run, resume, cache, report, stop)
 
 
 def _rank() -> int:
@@ -103,7 +111,9 @@ def _rank() -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends the process without waiting for a model or a dataset that a thread may still be loading."""
+    """Ends the process without waiting for a model or a dataset that a thread may still be loading, and without taking
+    the process group apart: gloo's destructor, run with Python's lock held, joins a thread that may wait for that lock
+    (torch 2.13), and then a run that has done all its work never ends."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -42,10 +42,18 @@ def _attend(
 ) -> torch.Tensor:
     dtype = query.dtype
     if query.device.type == "cpu" and query.shape[2] <= _FASTER_IN_FP32:
-        query, key, value = query.float(), key.float(), value.float()
+        # Autocast would have it in its own format after all.
+        with torch.autocast("cpu", enabled=False):
+            return _causal(query.float(), key.float(), value.float(), scaling, dropout).to(dtype)
+    return _causal(query, key, value, scaling, dropout).to(dtype)
+
+
+def _causal(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, dropout: float
+) -> torch.Tensor:
     return torch.nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=True
-    ).to(dtype)
+    )
 
 
 AttentionInterface.register(NAME, attend_documents)

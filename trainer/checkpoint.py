@@ -4,30 +4,37 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
+from contract.recipe import Recipe
 from trainer.convert import make_plain
 from trainer.durable import commit_folder
+from trainer.tokenizer import save_tokenizer
 
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def save_adapter(model: Any, folder: Path) -> int:
-    """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads, to a new folder.
+def save_adapter(recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], folder: Path) -> int:
+    """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads, to a new folder; the tokenizer too
+    where its chat template is the recipe's.
 
-    `model` is the PEFT model, unwrapped. Returns the bytes written. Raises RuntimeError when what is on disk is not an
-    adapter of use. A failure leaves nothing behind: what is half written might hold the last of the disk.
+    `model` is the PEFT model, unwrapped; `adapter` its trained tensors by its own names, whole. Returns the bytes
+    written. Raises RuntimeError when what is on disk is not an adapter of use. A failure leaves nothing behind: what is
+    half written might hold the last of the disk.
     """
     folder.parent.mkdir(exist_ok=True)
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
-        model.save_pretrained(beside, save_embedding_layers=False)
+        model.save_pretrained(beside, state_dict=adapter, save_embedding_layers=False)
         if hasattr(model, "initial_lora"):
             make_plain(beside, model.initial_lora)
         # PEFT's model card is an empty form.
         (beside / "README.md").unlink(missing_ok=True)
+        if recipe.dataset.chat_template is not None:
+            save_tokenizer(recipe, beside)
         _check(beside / _WEIGHTS)
         commit_folder(beside, folder)
     except BaseException:

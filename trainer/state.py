@@ -1,21 +1,22 @@
-"""The state of a run after a step: all that it needs to go on as if it had never stopped. No pickle."""
+"""The state of a run after a step: all that it needs to go on as if it had never stopped. No pickle.
+
+The same for every engine: whole tensors by the names of the parameters, so that a run may go on in another one.
+"""
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from contract.failure import FailureReason, InputError
 from contract.run_dir import RunDir
 from trainer.durable import commit_folder
+from trainer.engine import Engine
 
 _ADAPTER = "adapter.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
@@ -27,25 +28,36 @@ _POSITION = "position.json"
 class Position:
     """Where a run stands, beside its weights."""
 
-    step: int
-    loss_sum: float
-    """Of all supervised tokens so far, in nats."""
-    tokens: int
-    """So many."""
-    eval_loss: float | None
-    """The last one."""
     examples: int
     """Of the training split. With `window` it says which ones each step takes."""
     window: int
     """Examples of one optimizer step, on all ranks."""
+    micro_batch: int
+    """A recipe's "auto" is resolved once."""
+    step: int = 0
+    loss_sum: float = 0.0
+    """Of all supervised tokens so far, in nats."""
+    tokens: int = 0
+    """So many."""
+    skipped_steps: int = 0
+    """For an overflow in fp16."""
+    eval_loss: float | None = None
+    """The last one."""
+    eval_step: int | None = None
+    best_loss: float | None = None
+    """The lowest one, the base model's included."""
+    best_step: int | None = None
+    evaluations_since_best: int = 0
+    scaler: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Of the loss scale, in fp16."""
 
 
-def save_state(
-    run: RunDir, position: Position, model: Any, optimizer: torch.optim.Optimizer, accelerator: Accelerator, keep: int
-) -> None:
-    """Writes the state after a step, whole or not at all, and forgets all but the `keep` newest. Every rank calls it:
-    each has random numbers of its own; rank 0 writes. `model` is the PEFT model, unwrapped."""
+def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Accelerator, keep: int) -> None:
+    """Writes the state after a step, whole or not at all, and forgets all but the `keep` newest. All ranks call it:
+    each has random numbers and parts of its own; rank 0 writes."""
     random = _random_states(accelerator)
+    adapter, optimizer = engine.adapter(), engine.optimizer_state()
+    position = dataclasses.replace(position, scaler=engine.scaler_state())
     folder = run.state(position.step)
     if not accelerator.is_main_process or folder.exists():
         return
@@ -53,8 +65,8 @@ def save_state(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        save_file(_contiguous(get_peft_model_state_dict(model, save_embedding_layers=False)), beside / _ADAPTER)
-        save_file(_contiguous(dict(_optimizer_tensors(model, optimizer))), beside / _OPTIMIZER)
+        save_file(_contiguous(adapter), beside / _ADAPTER)
+        save_file(_contiguous(optimizer), beside / _OPTIMIZER)
         save_file(random, beside / _RANDOM)
         (beside / _POSITION).write_text(json.dumps(dataclasses.asdict(position)))
         commit_folder(beside, folder)
@@ -88,21 +100,26 @@ def check_position(position: Position, examples: int, window: int) -> None:
         raise InputError(
             FailureReason.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with {} training examples in steps of {}, and now "
-            "there are {} in steps of {}; use as many devices as before, or submit the recipe anew".format(
-                *before, *now
-            ),
+            "there are {} in steps of {}; use as many devices as before, or submit the recipe anew with "
+            "batch.effective, which is the same on any number of devices".format(*before, *now),
         )
 
 
-def load_state(state: Path, model: Any, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
-    """Puts the run back to where it stood. `model` is the PEFT model, unwrapped; `optimizer` has made no step."""
-    set_peft_model_state_dict(model, load_file(state / _ADAPTER))
-    saved = load_file(state / _OPTIMIZER)
-    values: dict[int, dict[str, torch.Tensor]] = {}
-    for index, name in enumerate(_names(model, optimizer)):
-        prefix = f"{name}/"
-        values[index] = {key.removeprefix(prefix): saved[key] for key in saved if key.startswith(prefix)}
-    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+def load_adapter(state: Path, model: torch.nn.Module) -> None:
+    """Puts what is trained back to where it stood. `model` is the PEFT model, before an engine has taken it."""
+    saved = load_file(state / _ADAPTER)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if saved.keys() != trained.keys():
+        raise RuntimeError(f"{state} holds another adapter: {sorted(saved.keys() ^ trained.keys())[:3]}")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(saved[name])
+
+
+def load_progress(state: Path, engine: Engine, accelerator: Accelerator) -> None:
+    """Puts the optimizer, the loss scale and the random numbers back to where they stood."""
+    engine.load_optimizer_state(load_file(state / _OPTIMIZER))
+    engine.load_scaler_state(read_position(state).scaler)
     random = load_file(state / _RANDOM)
     rank = accelerator.process_index
     # A rank that was not there before starts with numbers of its own.
@@ -131,19 +148,6 @@ def _random_states(accelerator: Accelerator) -> dict[str, torch.Tensor]:
         name: accelerator.gather(state.to(accelerator.device)[None]).cpu().contiguous()
         for name, state in random_state(accelerator.device).items()
     }
-
-
-def _optimizer_tensors(model: Any, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for name, parameter in zip(_names(model, optimizer), parameters, strict=True):
-        for key, value in optimizer.state[parameter].items():
-            yield f"{name}/{key}", value
-
-
-def _names(model: Any, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Of the optimizer's parameters, in its order: an order of its own might change with its groups."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

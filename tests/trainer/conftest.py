@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,15 @@ MODELS: dict[str, Callable[..., Any]] = {
     ),
     "sliding": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of tokenised datasets, of these tests and of the trainers that they start."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder / "finetuned" / "tokens"
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from tests.trainer.conftest import command
 from trainer.checkpoint import save_adapter
 from trainer.model import load_model
 
+RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
+
 
 @pytest.fixture
 def adapted(recipe: dict[str, Any]) -> Any:
@@ -25,8 +27,12 @@ def adapted(recipe: dict[str, Any]) -> Any:
     return module.model
 
 
+def trained(model: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def test_a_saved_adapter_is_a_config_and_its_weights(adapted: Any, tmp_path: Path, model: Path) -> None:
-    size = save_adapter(adapted, tmp_path / "checkpoints" / "step-000001")
+    size = save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "checkpoints" / "step-000001")
     files = sorted((tmp_path / "checkpoints" / "step-000001").iterdir())
     assert [file.name for file in files] == ["adapter_config.json", "adapter_model.safetensors"]
     assert sum(file.stat().st_size for file in files) == size
@@ -41,11 +47,11 @@ def test_a_save_that_is_cut_short_leaves_no_adapter(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_adapter(adapted, tmp_path / "adapter")
+        save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "adapter")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir() if "adapter" in path.name] == []
 
-    save_adapter(adapted, tmp_path / "adapter")
+    save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "adapter")
     assert [folder.name for folder in tmp_path.iterdir() if "adapter" in folder.name] == ["adapter"]
 
 
@@ -87,5 +93,5 @@ def test_an_adapter_of_no_use_is_not_put_in_place(adapted: Any, tmp_path: Path, 
         if "lora_B" in name:
             parameter.data.fill_(value)
     with pytest.raises(RuntimeError, match=problem):
-        save_adapter(adapted, tmp_path / "adapter")
+        save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()

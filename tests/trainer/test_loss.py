@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from contract.recipe import Recipe
+from trainer.attention import attend_documents
 from trainer.data import load_data
 from trainer.loss import SupervisedLoss, head_loss
 from trainer.model import load_model
@@ -32,7 +33,8 @@ def load(
 
 
 def documents(recipe: dict[str, Any]) -> list[Document]:
-    return load_data(Recipe.model_validate(recipe)).train[5:10]
+    cache = Path(recipe["dataset"]).parent / "cache"
+    return list(load_data(Recipe.model_validate(recipe), cache).train[5:10])
 
 
 def reference_loss(model: Any, document: Document) -> torch.Tensor:
@@ -130,3 +132,31 @@ def test_an_empty_batch_is_a_zero_that_reaches_every_trainable_parameter(
     assert loss.item() == 0
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in trainable)
+
+
+@pytest.mark.parametrize("scale", [1, 2.0**18])
+def test_fp16_has_nearly_the_gradients_of_fp32_with_a_loss_scale_too_large_for_fp16(scale: float) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(32, 500, bias=False).requires_grad_(False)
+    targets = torch.randint(500, (20,))
+    hidden = head.weight[targets] * 80  # all but learned
+    exact, rounded = hidden.clone().requires_grad_(), hidden.half().requires_grad_()
+    (expected,) = torch.autograd.grad(head_loss(exact, head, targets), exact)
+    assert expected.abs().max() < 1e-3
+
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = head_loss(rounded, head.half(), targets)
+    (gradient,) = torch.autograd.grad(loss * scale, rounded)
+    assert (gradient.float() / scale - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_does_not_round_the_attention_that_a_cpu_makes_in_fp32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 12, 8).to(dtype) for _ in range(3))
+    with torch.autocast("cpu", dtype=dtype):
+        inside, _ = attend_documents(torch.nn.Identity(), query, key, value, None, document_lengths=[5, 7])
+    exact, _ = attend_documents(
+        torch.nn.Identity(), query.float(), key.float(), value.float(), None, document_lengths=[5, 7]
+    )
+    assert torch.equal(inside, exact.to(dtype))

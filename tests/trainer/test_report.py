@@ -16,7 +16,7 @@ def test_an_event_is_a_line_for_the_service_and_a_line_for_people(
     report(Evaluation, step=3, eval_loss=1.23456789, supervised_tokens=7)
     (line,) = (tmp_path / "events.jsonl").read_text().splitlines()
     assert isinstance(parse_event(line), Evaluation)
-    assert capsys.readouterr().out.endswith("evaluation step=3 eval_loss=1.23457 supervised_tokens=7\n")
+    assert capsys.readouterr().out.endswith("evaluation step=3 eval_loss=1.23457 supervised_tokens=7 best=False\n")
 
 
 def test_other_ranks_tell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

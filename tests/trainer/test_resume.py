@@ -21,7 +21,7 @@ def dropping(recipe: dict[str, Any]) -> dict[str, Any]:
     """Ten steps with dropout, a falling learning rate and evaluations; a state in the middle of an epoch."""
     return recipe | {
         "adapter": {"r": 4, "alpha": 8, "dropout": 0.3},
-        "batch": {"micro_batch": 2, "accumulation": 2},
+        "batch": {"micro_batch": 1, "effective": 4},
         "schedule": {"epochs": 4, "type": "cosine"},
         "evaluation": {"share": 0.25, "every_steps": 3},
         "checkpointing": {"every_steps": 4},
@@ -40,12 +40,24 @@ def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
     return told
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("ranks", "change"),
+    [
+        (1, {}),
+        (1, {"precision": "fp16"}),
+        (1, {"optimizer": {"type": "adamw_8bit"}}),
+        (2, {}),
+        (2, {"parallel": {"engine": "deepspeed"}}),
+        (2, {"parallel": {"engine": "deepspeed", "zero_stage": 3}}),
+        (2, {"parallel": {"engine": "fsdp"}}),
+    ],
+    ids=["1 rank", "fp16", "8-bit AdamW", "2 ranks", "zero-2", "zero-3", "fsdp"],
+)
 def test_a_resumed_run_gives_the_numbers_and_the_adapter_of_the_uninterrupted_one(
-    dropping: dict[str, Any], run_trainer: RunTrainer, ranks: int
+    dropping: dict[str, Any], change: dict[str, Any], run_trainer: RunTrainer, ranks: int
 ) -> None:
-    if ranks == 2:
-        dropping["batch"] = {"micro_batch": 1, "accumulation": 2}
+    """Stopped in the middle of an epoch, and by then in the middle of the next window, which is given up."""
+    dropping |= change
     whole = run_trainer(dropping, ranks, name="whole")
     assert whole.exit_code == 0, whole.output
     # The state is forgotten once a run is done: the first part is a run of its own, of as many steps.
@@ -56,6 +68,22 @@ def test_a_resumed_run_gives_the_numbers_and_the_adapter_of_the_uninterrupted_on
     assert numbers(rest, after=started.resumed_step) == numbers(whole, after=started.resumed_step)
     file = "adapter_model.safetensors"
     assert (rest.folder / "adapter" / file).read_bytes() == (whole.folder / "adapter" / file).read_bytes()
+
+
+def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_in_another_engine(
+    dropping: dict[str, Any], run_trainer: RunTrainer
+) -> None:
+    """Without dropout, whose random numbers are each rank's own."""
+    dropping["adapter"] = {"r": 4, "alpha": 8}
+    whole = run_trainer(dropping, name="whole")
+    divided = dropping | {"parallel": {"engine": "deepspeed", "zero_stage": 3}}
+    state = interrupt_after(whole.folder.with_name("first"), divided, 4, ranks=2)
+    rest = run_trainer(dropping, name="rest", resume=state)
+    assert rest.exit_code == 0, rest.output
+    (started,) = (event for event in rest.events if isinstance(event, Started))
+    assert started.resumed_step >= 4
+    for ours, expected in zip(numbers(rest, started.resumed_step), numbers(whole, started.resumed_step), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-4)
 
 
 def interrupt_after(folder: Path, recipe: dict[str, Any], step: int, ranks: int) -> Path:
@@ -80,7 +108,9 @@ def test_a_run_that_is_done_keeps_its_adapters_and_no_state(dropping: dict[str, 
     outcome = run_trainer(dropping)
     assert outcome.exit_code == 0, outcome.output
     run = RunDir(outcome.folder)
-    assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step-000004", "step-000008"]
+    best = {event.step for event in outcome.events if isinstance(event, Evaluation) and event.best and event.step}
+    saved = sorted({4, 8} | (best - {12}))
+    assert [path.name for path in sorted(run.checkpoints.iterdir())] == [f"step-{step:06d}" for step in saved]
     assert list(run.states.iterdir()) == []
 
 

@@ -42,6 +42,7 @@ def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported
     saved = [(event.step, event.path, event.final) for event in events_of(outcome, Checkpoint)]
     assert saved == [
         (2, "checkpoints/step-000002", False),
+        (3, "checkpoints/step-000003", False),
         (4, "checkpoints/step-000004", False),
         (6, "adapter", True),
     ]
@@ -73,7 +74,7 @@ def plain_eval_loss(recipe: dict[str, Any], adapter: Path) -> float:
     base = AutoModelForCausalLM.from_pretrained(recipe["model"], dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, adapter).eval()
     total = tokens = 0.0
-    for document in load_data(Recipe.model_validate(recipe)).evaluation:
+    for document in load_data(Recipe.model_validate(recipe), adapter.parent / "cache").evaluation:
         ids = torch.tensor([document.input_ids])
         labels = torch.where(torch.tensor([document.supervised]), ids, -100)
         total += adapted(input_ids=ids, labels=labels).loss.item() * document.targets
@@ -127,6 +128,49 @@ def test_the_adapters_dropout_is_on_in_training_and_off_in_evaluation(
     # B is zero in the first step: what is dropped before it shows in the norm of its gradient.
     assert events_of(dropping, Metric)[0].loss == pytest.approx(events_of(whole, Metric)[0].loss, rel=1e-5)
     assert events_of(dropping, Metric)[0].grad_norm != pytest.approx(events_of(whole, Metric)[0].grad_norm, rel=1e-2)
+
+
+def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter_is_kept(
+    evaluated: dict[str, Any], run_trainer: RunTrainer
+) -> None:
+    evaluated["optimizer"] = {"learning_rate": 0.3}  # learns the training split by heart
+    evaluated["schedule"]["epochs"] = 100
+    evaluated["evaluation"] = {"share": 0.25, "every_steps": 1, "patience": 3}
+    outcome = run_trainer(evaluated)
+    assert outcome.exit_code == 0, outcome.output
+    evaluations = events_of(outcome, Evaluation)
+    losses = [event.eval_loss for event in evaluations]
+    best = losses.index(min(losses))
+    assert [event.step for event in evaluations if event.best][-1] == best
+    done = outcome.events[-1]
+    assert isinstance(done, Done)
+    assert (done.completed, done.stopped_early, done.best_step) == (True, True, best)
+    assert done.step == best + 3 == len(losses) - 1
+    (kept,) = (event for event in events_of(outcome, Checkpoint) if event.step == best)
+    assert kept.eval_loss == min(losses)
+    assert kept.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / kept.path), rel=1e-5)
+
+
+def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_any_micro_batch(
+    recipe: dict[str, Any], run_trainer: RunTrainer
+) -> None:
+    losses = []
+    for ranks, micro_batch in ((1, 5), (1, 2), (2, 1), (2, 4)):
+        recipe["batch"] = {"effective": 5, "micro_batch": micro_batch}
+        outcome = run_trainer(recipe, ranks, name=f"{ranks}-{micro_batch}")
+        assert outcome.exit_code == 0, outcome.output
+        (started,) = events_of(outcome, Started)
+        assert (started.effective_batch, started.micro_batch, started.world_size) == (5, micro_batch, ranks)
+        losses.append([event.loss for event in events_of(outcome, Metric)])
+    assert len(losses[0]) == 6  # 12 examples in steps of 5, 5 and 2
+    for others in losses[1:]:
+        assert others == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_adapters_are_saved_by_the_clock(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
+    recipe["checkpointing"] = {"every_minutes": 1e-9}
+    outcome = run_trainer(recipe)
+    assert [event.step for event in events_of(outcome, Checkpoint)] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("kind", ["llama with dropout", "gpt2 with dropout"])

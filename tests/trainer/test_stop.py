@@ -87,10 +87,21 @@ def test_sigterm_while_a_long_dataset_is_read_ends_the_run_at_once(
     assert_stopped_before_the_first_step(tmp_path)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("ranks", "parallel"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"engine": "deepspeed"}),
+        (2, {"engine": "deepspeed", "zero_stage": 3}),
+        (2, {"engine": "fsdp"}),
+    ],
+    ids=["1 rank", "2 ranks", "zero-2", "zero-3", "fsdp"],
+)
 def test_sigterm_in_a_long_window_of_micro_batches_gives_the_window_up(
-    ranks: int, recipe: dict[str, Any], tmp_path: Path
+    ranks: int, parallel: dict[str, Any], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
+    recipe["parallel"] = parallel
     rows = Path(recipe["dataset"]).read_text()
     Path(recipe["dataset"]).write_text(rows * 500)
     recipe["batch"] = {"micro_batch": 1, "accumulation": 6000 // ranks}

@@ -1,0 +1,132 @@
+"""Run by torchrun: takes the same steps with each engine in turn, and tells what came of them.
+
+torchrun --nproc-per-node=2 -m tests.trainer.engine_process MODEL OUT '{"ddp": {}, "zero-2": {...}}'
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
+
+from contract.recipe import Recipe
+from trainer.engine import Engine
+from trainer.model import load_model
+from trainer.order import rank_share
+from trainer.packing import Document, pack
+from trainer.ranks import start_ranks, sum_over_ranks
+from trainer.train import make_engine
+
+LEARNING_RATE = 3e-3
+MAX_GRAD_NORM = 0.1
+STEPS = 4
+TAKES_STATES = ("ddp", "zero-1", "zero-3", "fsdp")
+
+
+def main(model: str, out: Path, engines: dict[str, dict[str, Any]]) -> None:
+    states = {}
+    for name, parallel in engines.items():
+        engine, accelerator = start(model, parallel)
+        gradients_of_first_step(engine, accelerator, out / f"{name}.gradients.safetensors")
+        engine, accelerator = start(model, parallel)
+        take_steps(engine, accelerator, MAX_GRAD_NORM, out / f"{name}.steps.json")
+        states[name] = {key: value.clone() for key, value in {**engine.adapter(), **engine.optimizer_state()}.items()}
+    take_steps(*start(model, engines["ddp"]), None, out / "not clipped.steps.json")
+    for name in engines:
+        told = {}
+        for taker in TAKES_STATES:
+            engine, _ = start(model, engines[taker], adapter=states[name])
+            engine.load_optimizer_state({key: value for key, value in states[name].items() if "/" in key})
+            again = {**engine.adapter(), **engine.optimizer_state()}
+            told[taker] = again.keys() == states[name].keys() and all(
+                torch.equal(value.float(), states[name][key].float()) for key, value in again.items()
+            )
+        write(out / f"{name}.loaded.json", told)
+
+
+def start(
+    model: str, parallel: dict[str, Any], adapter: dict[str, torch.Tensor] | None = None
+) -> tuple[Engine, Accelerator]:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    recipe = Recipe.model_validate(
+        {
+            "model": model,
+            "dataset": "unused",
+            "adapter": {"r": 4},
+            "optimizer": {"weight_decay": 0.1, "max_grad_norm": MAX_GRAD_NORM, "lora_plus_ratio": 2},
+            "precision": "fp32",
+            "parallel": parallel,
+        }
+    )
+    accelerator = start_ranks(recipe, "fp32")
+    if accelerator.state.deepspeed_plugin is not None:
+        # Small weights stay whole: these are all small.
+        zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        zero["stage3_param_persistence_threshold"] = 0
+    torch.manual_seed(1)
+    module = load_model(recipe, torch.float32, torch.device("cpu")).train()
+    torch.manual_seed(2)
+    for name, parameter in module.model.named_parameters():
+        if parameter.requires_grad:
+            noise = 0.1 * torch.randn_like(parameter)
+            parameter.data.copy_(noise if adapter is None else adapter[name])
+    return make_engine(recipe, "fp32", module, accelerator), accelerator
+
+
+def accumulate(engine: Engine, accelerator: Accelerator, step: int) -> float:
+    """Five documents in micro-batches of two: the second rank's last one is empty. Returns their mean loss."""
+    documents = [document(step * 5 + index) for index in range(5)]
+    supervised = sum(document.targets for document in documents)
+    micro_batches = rank_share(documents, accelerator.process_index, accelerator.num_processes, 2)
+    loss_sum = 0.0
+    for index, micro_batch in enumerate(micro_batches, start=1):
+        scale = accelerator.num_processes / supervised
+        loss_sum += engine.accumulate(pack(micro_batch), scale, exchange=index == len(micro_batches))
+    return sum_over_ranks(accelerator, loss_sum)[0] / supervised
+
+
+def document(index: int) -> Document:
+    generator = torch.Generator().manual_seed(index)
+    length = int(torch.randint(3, 24, (), generator=generator))
+    ids = torch.randint(3, 300, (length,), generator=generator).tolist()
+    return Document(ids, [False, *(torch.rand(length - 2, generator=generator) < 0.6).tolist(), True])
+
+
+def gradients_of_first_step(engine: Engine, accelerator: Accelerator, file: Path) -> None:
+    accumulate(engine, accelerator, 0)
+    trained = {name: p for name, p in engine.module.model.named_parameters() if p.requires_grad}
+    gradients = {name: whole_gradient(engine, parameter) for name, parameter in trained.items()}
+    if accelerator.is_main_process:
+        save_file(gradients, file)
+
+
+def whole_gradient(engine: Engine, parameter: Any) -> torch.Tensor:
+    if engine.name.startswith("deepspeed"):
+        from deepspeed.utils import safe_get_full_grad
+
+        return safe_get_full_grad(parameter).contiguous().clone()
+    gradient = parameter.grad
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+
+
+def take_steps(engine: Engine, accelerator: Accelerator, max_grad_norm: float | None, file: Path) -> None:
+    losses, norms = [], []
+    for step in range(STEPS):
+        losses.append(accumulate(engine, accelerator, step))
+        norms.append(engine.update(LEARNING_RATE, max_grad_norm).grad_norm)
+    write(file, {"losses": losses, "grad_norms": norms})
+
+
+def write(file: Path, told: dict[str, Any]) -> None:
+    if os.environ["RANK"] == "0":
+        file.write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))

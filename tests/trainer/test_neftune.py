@@ -1,0 +1,89 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from contract.recipe import Recipe
+from trainer.loss import SupervisedLoss
+from trainer.model import load_model
+from trainer.packing import Document, pack
+
+ALPHA = 5.0
+LENGTHS = [3, 60, 300]
+DOCUMENTS = [Document(list(range(3, 3 + n + 1)), [False] + [True] * n) for n in LENGTHS]
+
+
+@pytest.fixture(params=["llama", "sliding"])
+def module(request: pytest.FixtureRequest, make_model: Callable[[str], Path], recipe: dict[str, Any]) -> SupervisedLoss:
+    """One takes its documents packed, the other one by one."""
+    recipe = recipe | {"model": str(make_model(request.param))}
+    loaded = load_model(Recipe.model_validate(recipe), torch.float32, torch.device("cpu"))
+    return SupervisedLoss(loaded.model, loaded.packed, neftune_alpha=ALPHA).train()
+
+
+def embeddings_of(module: SupervisedLoss) -> list[torch.Tensor]:
+    """What the layers are given in a forward pass over DOCUMENTS, by document."""
+    seen = []
+    first_layer = module.model.get_base_model().base_model.layers[0]
+    hook = first_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].detach().clone()))
+    module(pack(DOCUMENTS))
+    hook.remove()
+    return list(torch.cat(seen).split(LENGTHS))
+
+
+def noise_of(module: SupervisedLoss) -> list[torch.Tensor]:
+    noisy = embeddings_of(module)
+    table = module.model.get_base_model().get_input_embeddings().weight
+    return [given - table[document.input_ids[:-1]] for given, document in zip(noisy, DOCUMENTS, strict=True)]
+
+
+def test_the_noise_is_uniform_within_a_bound_for_each_documents_own_length(module: SupervisedLoss) -> None:
+    torch.manual_seed(0)
+    for length, noise in zip(LENGTHS, noise_of(module), strict=True):
+        bound = ALPHA / math.sqrt(length * 64)
+        assert noise.abs().max() <= bound * 1.0001
+        # A uniform distribution's standard deviation; so many numbers have it to within a tenth.
+        assert noise.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert abs(noise.mean().item()) < 0.1 * bound
+
+
+def test_the_same_seed_gives_the_same_noise_and_each_pass_another(module: SupervisedLoss) -> None:
+    torch.manual_seed(0)
+    first, second = noise_of(module)[2], noise_of(module)[2]
+    torch.manual_seed(0)
+    assert torch.equal(noise_of(module)[2], first)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("alpha", [None, ALPHA])
+def test_there_is_no_noise_in_evaluation_nor_without_alpha(module: SupervisedLoss, alpha: float | None) -> None:
+    module.neftune_alpha = alpha
+    module.train(alpha is None)
+    random = torch.get_rng_state()
+    assert not any(noise.any() for noise in noise_of(module))
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_the_gradients_are_those_of_the_noisy_loss(module: SupervisedLoss) -> None:
+    weight = next(parameter for name, parameter in module.named_parameters() if "lora_B" in name)
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(0)
+        return module(pack(DOCUMENTS[:2]))
+
+    (gradient,) = torch.autograd.grad(loss(), weight)
+    step = 1e-2 * gradient / gradient.norm()
+    with torch.no_grad():
+        weight += step
+        above = loss()
+        weight -= 2 * step
+        below = loss()
+    assert (above - below).item() / 2e-2 == pytest.approx(gradient.norm().item(), rel=0.02)
+
+
+def test_a_pass_leaves_no_hook_behind(module: SupervisedLoss) -> None:
+    module(pack(DOCUMENTS)).backward()
+    assert not module.model.get_base_model().get_input_embeddings()._forward_hooks

@@ -1,0 +1,160 @@
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from contract.recipe import Recipe
+from tests.trainer.test_loss import load
+from trainer import attention
+from trainer.loss import SupervisedLoss
+from trainer.model import checkpoint_activations, load_model
+from trainer.packing import Document, pack
+from trainer.sample import Answer, Prompt, answer_prompts, sample_prompts
+from trainer.stop import Stop
+
+PROMPT = list(range(40, 60))
+
+
+def test_a_prompt_asks_for_the_last_answer() -> None:
+    conversation = Document(list(range(10)), [False] * 3 + [True] * 2 + [False] * 2 + [True] * 3)
+    assert sample_prompts([conversation], 1) == [Prompt([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])]
+
+
+@pytest.mark.parametrize(("length", "begin"), [(2, 1), (3, 1), (9, 4)])
+def test_plain_text_goes_on_from_its_middle(length: int, begin: int) -> None:
+    ids = list(range(length))
+    text = Document(ids, [False] + [True] * (length - 1))
+    assert sample_prompts([text], 1) == [Prompt(ids[:begin], ids[begin:])]
+
+
+def test_the_first_documents_are_asked() -> None:
+    documents = [Document([n, 0, 1], [False, False, True]) for n in range(5)]
+    assert [prompt.input_ids[0] for prompt in sample_prompts(documents, 3)] == [0, 1, 2]
+    assert len(sample_prompts(documents, 64)) == 5
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "sliding", "gpt2 with dropout"])
+def test_what_is_generated_is_what_plain_transformers_and_peft_generate(
+    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    module = load(recipe, make_model(kind)).train()
+    reference = load(recipe, make_model(kind)).model.eval()
+    if module.packed:
+        reference.set_attn_implementation("sdpa")
+    ids = torch.tensor([PROMPT])
+    expected = reference.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, eos_token_id=2
+    )
+    random = torch.get_rng_state()
+
+    assert module.generate(PROMPT, 24, [2], Stop()) == expected[0, len(PROMPT) :].tolist()
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding"])
+def test_training_goes_on_after_a_generation_as_if_there_had_been_none(
+    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    module = load(recipe, make_model(kind)).train()
+    checkpoint_activations(module.model.get_base_model())
+    batch = pack([Document(PROMPT, [False] * 10 + [True] * 10)] * 2)
+    modes = {name: part.training for name, part in module.named_modules()}
+    before = module(batch).item()
+    module.generate(PROMPT, 8, [2], Stop())
+    assert module(batch).item() == before
+    assert {name: part.training for name, part in module.named_modules()} == modes
+    assert module.model.get_base_model().config._attn_implementation == (attention.NAME if module.packed else "sdpa")
+
+
+def test_an_answer_ends_with_an_end_token_or_where_it_may_get_no_longer(
+    make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    module = load(recipe, make_model("llama"))
+    free = module.generate(PROMPT, 12, [], Stop())
+    assert len(free) == 12
+    end = free[4]
+    assert module.generate(PROMPT, 12, [end, 399], Stop()) == free[: free.index(end) + 1]
+    positions = module.model.get_base_model().config.max_position_embeddings
+    assert len(module.generate([5] * (positions - 3), 12, [], Stop())) == 3
+    assert module.generate([5] * positions, 12, [], Stop()) == []
+
+
+def test_a_stop_ends_a_generation_and_its_answers_are_not_told(
+    make_model: Callable[[str], Path], recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    module = load(recipe, make_model("llama"))
+    stop = Stop()
+    stop.asked = True
+    assert len(module.generate(PROMPT, 400, [], stop)) == 1
+    prompts = [Prompt(PROMPT, [5, 2])]
+    assert answer_prompts(module, tokenizer, prompts, 400, stop, sharded=False) == []
+
+
+@pytest.mark.slow
+def test_ranks_that_hold_parts_of_the_weights_generate_together_though_one_is_asked_to_stop(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(generate_in_parts, (str(model), f"file://{tmp_path / 'store'}"), nprocs=2)
+
+
+def generate_in_parts(rank: int, model: str, store: str) -> None:
+    recipe = {"model": model, "dataset": "none"}
+    expected = load(recipe, Path(model)).generate(PROMPT, 12, [], Stop())
+    module = load(recipe, Path(model))
+    torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in module.model.get_base_model().base_model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    register_fsdp_forward_method(module, "generate")
+    assert module.generate(PROMPT, 12, [], Stop(), sharded=True) == expected
+    stop = Stop()
+    stop.asked = rank == 0
+    assert len(module.generate(PROMPT, 12, [], stop, sharded=True)) == (1 if stop.asked else 12)
+    torch.distributed.destroy_process_group()
+
+
+def test_a_models_own_settings_for_sampling_change_nothing(
+    make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    module = load(recipe, make_model("llama"))
+    expected = module.generate(PROMPT, 12, [2], Stop())
+    module.model.get_base_model().generation_config = GenerationConfig(
+        do_sample=True, temperature=0.6, top_p=0.9, max_length=30, eos_token_id=[1, 2]
+    )
+    assert module.generate(PROMPT, 12, [2], Stop()) == expected
+
+
+def test_a_model_that_has_learned_its_examples_answers_as_expected_in_readable_text(
+    recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    module = load_model(Recipe.model_validate(recipe), torch.float32, torch.device("cpu")).train()
+    # As of a model that has not been told of the end of the template's turns.
+    module.model.get_base_model().generation_config.eos_token_id = 0
+    document = chat_document(tokenizer)
+    learn(module, document)
+    (answer,) = answer_prompts(module, tokenizer, sample_prompts([document], 1), 20, Stop(), sharded=False)
+    assert answer == Answer("user\nSay hello.\nassistant\n", "Hello there!", "Hello there!")
+
+
+def chat_document(tokenizer: PreTrainedTokenizerFast) -> Document:
+    question = [{"role": "user", "content": "Say hello."}]
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
+    answer = tokenizer("Hello there!<|im_end|>")["input_ids"]
+    return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+
+
+def learn(module: SupervisedLoss, document: Document) -> None:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    for _ in range(40):
+        module(pack([document])).backward()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -1,0 +1,82 @@
+"""The loss on the examples that are held out of training, and answers to some of them for people to read."""
+
+import math
+from dataclasses import replace
+
+from contract.events import Evaluation, Sample
+from contract.failure import FailureReason, InputError
+from trainer.packing import pack
+from trainer.ranks import sum_over_ranks
+from trainer.run import Run
+from trainer.sample import answer_prompts, sample_prompts
+from trainer.state import Position
+from trainer.tokenizer import load_tokenizer
+
+
+def evaluation_is_due(run: Run, step: int) -> bool:
+    """At the start, at the end, and every so often."""
+    if not run.data.evaluation:
+        return False
+    return step == run.total_steps or step % (run.recipe.evaluation.every_steps or run.steps_per_epoch) == 0
+
+
+def evaluate(run: Run, position: Position) -> Position:
+    """With the mean loss of the held-out examples; as it was when asked to stop meanwhile. Raises InputError for a loss
+    that is not finite."""
+    loss_sum, stopped = sum_over_ranks(run.accelerator, *_own_loss_sum(run))
+    if stopped:
+        return position
+    supervised = run.data.evaluation.targets
+    loss = loss_sum / supervised
+    if not math.isfinite(loss):
+        raise InputError(
+            FailureReason.LOSS_NOT_FINITE,
+            f"step {position.step}: the evaluation loss is {loss}; lower optimizer.learning_rate, or set precision to "
+            '"fp32"',
+            "optimizer.learning_rate",
+        )
+    best = position.best_loss is None or loss < position.best_loss
+    run.report(Evaluation, step=position.step, eval_loss=loss, supervised_tokens=supervised, best=best)
+    _tell_samples(run, position.step)
+    return replace(
+        position,
+        eval_loss=loss,
+        eval_step=position.step,
+        best_loss=loss if best else position.best_loss,
+        best_step=position.step if best else position.best_step,
+        evaluations_since_best=0 if best else position.evaluations_since_best + 1,
+    )
+
+
+def _own_loss_sum(run: Run) -> tuple[float, bool]:
+    """This rank's part, and whether it was asked to stop meanwhile.
+
+    Dropout is off meanwhile, so no random numbers are used: training goes on as if there had been no evaluation.
+    """
+    run.engine.module.eval()
+    total, stopped = 0.0, False
+    for micro_batch in run.micro_batches(run.data.evaluation):
+        if stopped := run.gives_up(together=run.engine.divides_weights):
+            break
+        total += run.engine.loss_sum(pack(micro_batch).to(run.accelerator.device))
+    run.engine.module.train()
+    return total, stopped
+
+
+def _tell_samples(run: Run, step: int) -> None:
+    wanted, divided = run.recipe.evaluation, run.engine.divides_weights
+    if not wanted.samples or not (divided or run.accelerator.is_main_process):
+        return
+    prompts = sample_prompts(run.data.evaluation, wanted.samples)
+    answers = answer_prompts(
+        run.engine.module, load_tokenizer(run.recipe), prompts, wanted.sample_tokens, run.stop, sharded=divided
+    )
+    for index, answer in enumerate(answers):
+        run.report(
+            Sample,
+            step=step,
+            index=index,
+            prompt=answer.prompt,
+            expected=answer.expected,
+            generated=answer.generated,
+        )

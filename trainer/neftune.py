@@ -1,0 +1,25 @@
+"""Noise on the embeddings in training (NEFTune: Jain et al. 2023, arXiv:2310.05914)."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def noisy(embeddings: torch.nn.Module, alpha: float, lengths: list[int]) -> Iterator[None]:
+    """Meanwhile `embeddings` gives [1, T, d] with noise, uniform in +- alpha / sqrt(L d), where L is the length of each
+    document in the row. The hook is gone afterwards: nothing of it is ever saved or seen by an evaluation."""
+
+    def add_noise(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        bounds = torch.tensor([alpha / math.sqrt(length * output.shape[-1]) for length in lengths])
+        per_token = bounds.repeat_interleave(torch.tensor(lengths))[:, None].to(output)
+        return output + torch.empty_like(output).uniform_(-1, 1) * per_token
+
+    hook = embeddings.register_forward_hook(add_noise)
+    try:
+        yield
+    finally:
+        hook.remove()
