@@ -68,6 +68,16 @@ def test_a_recipe_survives_being_stored() -> None:
         (minimal(parallel={"engine": "fsdp"}, precision="fp16"), "precision", ['got "fp16"', "bf16"]),
         (minimal(parallel={"engine": "fsdp"}, base_bits=4), "base_bits", ["got 4", "cannot be divided"]),
         (minimal(parallel={"engine": "fsdp"}, optimizer={"type": "adamw_8bit"}), "optimizer.type", ["adamw_8bit"]),
+        (
+            minimal(parallel={"engine": "deepspeed", "zero_stage": 0}, precision="fp16"),
+            "precision",
+            ["a parallel.zero_stage of 1, 2 or 3"],
+        ),
+        (
+            minimal(parallel={"engine": "deepspeed", "zero_stage": 3}, adapter={"init": "pissa"}),
+            "adapter.init",
+            ["starts from whole weights"],
+        ),
         (minimal(adapter={"init": "loftq"}), "adapter.init", ["set base_bits to 4"]),
         (minimal(adapter={"init": "pissa"}, base_bits=8), "adapter.init", ["pissa", "changes the base"]),
         (minimal(adapter={"bias": "all"}, base_bits=8), "adapter.bias", ["no bias of the base"]),
