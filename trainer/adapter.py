@@ -167,7 +167,11 @@ def _lora_config(adapter: Adapter, transposed: bool, ties: bool) -> LoraConfig:
 def _train_in_fp32(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """Steps of a module that is trained whole would be lost in bf16. It takes and gives `dtype`, as it did before."""
     module.float()
-    module.register_forward_pre_hook(
-        lambda _, inputs: tuple(tensor.float() if tensor.is_floating_point() else tensor for tensor in inputs)
-    )
+    module.register_forward_pre_hook(_in_format_of_weights)
     module.register_forward_hook(lambda _, __, output: output.to(dtype))
+
+
+def _in_format_of_weights(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Of fp32, or of what an engine has made of it."""
+    dtype = next(module.parameters()).dtype
+    return tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in inputs)

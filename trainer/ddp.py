@@ -68,13 +68,13 @@ class Ddp:
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         return dict(_optimizer_tensors(self.module.model, self._optimizer.optimizer))
 
-    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
-        optimizer = self._optimizer.optimizer
+    def load(self, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
+        own = self._optimizer.optimizer
         values: dict[int, dict[str, torch.Tensor]] = {}
-        for index, name in enumerate(_names(self.module.model, optimizer)):
+        for index, name in enumerate(_names(self.module.model, own)):
             prefix = f"{name}/"
-            values[index] = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-        optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+            values[index] = {key.removeprefix(prefix): optimizer[key] for key in optimizer if key.startswith(prefix)}
+        own.load_state_dict({"state": values, "param_groups": own.state_dict()["param_groups"]})
 
     def scaler_state(self) -> dict[str, float]:
         return self._scaler.state_dict()

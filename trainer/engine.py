@@ -55,8 +55,9 @@ class Engine(Protocol):
         """Whole tensors named PARAMETER/exp_avg, PARAMETER/exp_avg_sq, PARAMETER/step; complete on rank 0. It fits any
         engine and number of ranks."""
 
-    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Takes what `optimizer_state` gave. The optimizer has made no step yet."""
+    def load(self, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
+        """Takes what `adapter` and `optimizer_state` gave, before the first step. The module already had the adapter
+        when the engine took it; only an engine that has finer numbers beside it takes these."""
 
     def scaler_state(self) -> dict[str, float]:
         """Of the loss scale, in fp16; else empty."""

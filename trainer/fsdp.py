@@ -51,16 +51,19 @@ class Fsdp:
         return self.module(batch).item()
 
     def adapter(self) -> dict[str, torch.Tensor]:
+        # An evaluation leaves the root's weights whole. PEFT's saving would divide them on rank 0 alone, and the next
+        # pass gather them there alone.
+        self.module.reshard()
         return {name: _whole(parameter.detach()) for name, parameter in self._trained.items()}
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         states = ((name, self._optimizer.state[parameter]) for name, parameter in self._trained.items())
         return {f"{name}/{key}": _whole(value) for name, state in states for key, value in state.items()}
 
-    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
+    def load(self, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
         for name, parameter in self._trained.items():
             prefix = f"{name}/"
-            own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            own = {key.removeprefix(prefix): value for key, value in optimizer.items() if key.startswith(prefix)}
             self._optimizer.state[parameter] = {key: _like(value, parameter) for key, value in own.items()}
 
     def scaler_state(self) -> dict[str, float]:

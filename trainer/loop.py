@@ -17,7 +17,8 @@ from trainer.ranks import sum_over_ranks
 from trainer.run import Run
 from trainer.state import Position, forget_states, random_state, save_state, set_random_state
 
-_LEAST_LOSS_SCALE = 1.0
+_LEAST_LOSS_SCALE = 2.0
+"""Half of it is the least that DeepSpeed has."""
 
 
 class Clock:

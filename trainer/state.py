@@ -118,7 +118,7 @@ def load_adapter(state: Path, model: torch.nn.Module) -> None:
 
 def load_progress(state: Path, engine: Engine, accelerator: Accelerator) -> None:
     """Puts the optimizer, the loss scale and the random numbers back to where they stood."""
-    engine.load_optimizer_state(load_file(state / _OPTIMIZER))
+    engine.load(load_file(state / _ADAPTER), load_file(state / _OPTIMIZER))
     engine.load_scaler_state(read_position(state).scaler)
     random = load_file(state / _RANDOM)
     rank = accelerator.process_index

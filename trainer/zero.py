@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from deepspeed.utils import lazy_init_hp_params_optimizer_state as link_moments
-from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state, safe_set_full_fp32_param
 from deepspeed.utils import safe_set_full_optimizer_state as set_moment
 from transformers.integrations import HfDeepSpeedConfig
 
@@ -45,7 +45,8 @@ def deepspeed_config(parallel: Parallel, max_grad_norm: float | None, fp16: bool
         # torch's AdamW, which every engine uses. In its place DeepSpeed would compile one of its own for a CPU.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "fp16": {"enabled": fp16},
+        # Its own loss scale, as a GradScaler's: halved at each overflow.
+        "fp16": {"enabled": fp16, "hysteresis": 1},
     }
 
 
@@ -80,9 +81,11 @@ class Zero:
         self.name = f"deepspeed zero-{self._stage}"
         self.divides_weights = self._stage == 3
         self.divides_gradients = self._stage >= 2
-        if self.divides_weights:
-            # The loss takes the head's weight without calling the head: it is to be whole by then.
-            deepspeed.zero.register_external_parameter(module, module.head.weight)
+        if accelerator.mixed_precision == "fp16":
+            # DeepSpeed does so itself, but not to a model that was loaded in parts.
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.half()
         self._engine, _ = accelerator.prepare(module, make_optimizer(module.named_parameters(), recipe))
         self._optimizer = self._engine.basic_optimizer
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
@@ -124,17 +127,21 @@ class Zero:
             told |= {f"{name}/{key}": safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
         return told
 
-    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
+    def load(self, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
+        if self._engine.fp16_enabled():
+            # The module's own are rounded by now.
+            for name, parameter in self._trained.items():
+                safe_set_full_fp32_param(parameter, adapter[name])
         self._lay_out_optimizer_state()
         self._link_moments()
-        steps = [value for key, value in state.items() if key.endswith("/step")]
+        steps = [value for key, value in optimizer.items() if key.endswith("/step")]
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 for key in _MOMENTS:
                     if self._stage == 0:
-                        self._optimizer.state[parameter][key].copy_(state[f"{name}/{key}"])
+                        self._optimizer.state[parameter][key].copy_(optimizer[f"{name}/{key}"])
                     else:
-                        set_moment(parameter, state[f"{name}/{key}"], key)
+                        set_moment(parameter, optimizer[f"{name}/{key}"], key)
             for laid_out in self._optimizer.state.values():
                 laid_out["step"].fill_(float(steps[0]))
 

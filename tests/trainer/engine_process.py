@@ -20,6 +20,7 @@ from trainer.engine import Engine
 from trainer.model import load_model
 from trainer.order import rank_share
 from trainer.packing import Document, pack
+from trainer.precision import DTYPES
 from trainer.ranks import start_ranks, sum_over_ranks
 from trainer.train import make_engine
 
@@ -42,16 +43,59 @@ def main(model: str, out: Path, engines: dict[str, dict[str, Any]]) -> None:
         told = {}
         for taker in TAKES_STATES:
             engine, _ = start(model, engines[taker], adapter=states[name])
-            engine.load_optimizer_state({key: value for key, value in states[name].items() if "/" in key})
+            engine.load(*parts(states[name]))
             again = {**engine.adapter(), **engine.optimizer_state()}
             told[taker] = again.keys() == states[name].keys() and all(
                 torch.equal(value.float(), states[name][key].float()) for key, value in again.items()
             )
         write(out / f"{name}.loaded.json", told)
+    for name in ("zero-1", "zero-2", "zero-3"):
+        write(out / f"{name}.fp16.json", fp16(model, engines[name]))
+
+
+def fp16(model: str, parallel: dict[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's fp16, which it has for GPUs alone: it is told that a CPU will do, and it does."""
+    from deepspeed.accelerator import get_accelerator
+
+    cpu = get_accelerator()
+    cpu.is_fp16_supported = lambda: True
+    cpu.supported_dtypes = lambda: [torch.float32, torch.float16, torch.bfloat16]
+    engine, accelerator = start(model, parallel, precision="fp16")
+    losses = [accumulate(engine, accelerator, 0)]
+    updates = [engine.update(LEARNING_RATE, MAX_GRAD_NORM)]
+    before = {name: value.clone() for name, value in engine.adapter().items()}
+    accumulate(engine, accelerator, 1, planted=1e30)
+    updates.append(engine.update(LEARNING_RATE, MAX_GRAD_NORM))
+    kept = all(torch.equal(value, before[name]) for name, value in engine.adapter().items())
+    losses.append(accumulate(engine, accelerator, 1))
+    updates.append(engine.update(LEARNING_RATE, MAX_GRAD_NORM))
+
+    adapter = {name: value.clone() for name, value in engine.adapter().items()}
+    optimizer = {name: value.clone() for name, value in engine.optimizer_state().items()}
+    other, _ = start(model, parallel, adapter, precision="fp16")
+    other.load(adapter, optimizer)
+    other.load_scaler_state(engine.scaler_state())
+    again = {**other.adapter(), **other.optimizer_state()}
+    return {
+        "losses": losses,
+        "scales": [update.loss_scale for update in updates],
+        "overflows": [update.overflow for update in updates],
+        "kept": kept,
+        "same": all(torch.equal(value.float(), again[name].float()) for name, value in {**adapter, **optimizer}.items())
+        and other.scaler_state() == engine.scaler_state(),
+    }
+
+
+def parts(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The adapter's, and the optimizer's."""
+    return {k: v for k, v in state.items() if "/" not in k}, {k: v for k, v in state.items() if "/" in k}
 
 
 def start(
-    model: str, parallel: dict[str, Any], adapter: dict[str, torch.Tensor] | None = None
+    model: str,
+    parallel: dict[str, Any],
+    adapter: dict[str, torch.Tensor] | None = None,
+    precision: str = "fp32",
 ) -> tuple[Engine, Accelerator]:
     AcceleratorState._reset_state(reset_partial_state=True)
     recipe = Recipe.model_validate(
@@ -60,33 +104,33 @@ def start(
             "dataset": "unused",
             "adapter": {"r": 4},
             "optimizer": {"weight_decay": 0.1, "max_grad_norm": MAX_GRAD_NORM, "lora_plus_ratio": 2},
-            "precision": "fp32",
+            "precision": precision,
             "parallel": parallel,
         }
     )
-    accelerator = start_ranks(recipe, "fp32")
+    accelerator = start_ranks(recipe, precision)
     if accelerator.state.deepspeed_plugin is not None:
         # Small weights stay whole: these are all small.
         zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
         zero["stage3_param_persistence_threshold"] = 0
     torch.manual_seed(1)
-    module = load_model(recipe, torch.float32, torch.device("cpu")).train()
+    module = load_model(recipe, DTYPES[precision], torch.device("cpu")).train()
     torch.manual_seed(2)
     for name, parameter in module.model.named_parameters():
         if parameter.requires_grad:
             noise = 0.1 * torch.randn_like(parameter)
             parameter.data.copy_(noise if adapter is None else adapter[name])
-    return make_engine(recipe, "fp32", module, accelerator), accelerator
+    return make_engine(recipe, precision, module, accelerator), accelerator
 
 
-def accumulate(engine: Engine, accelerator: Accelerator, step: int) -> float:
+def accumulate(engine: Engine, accelerator: Accelerator, step: int, planted: float = 1.0) -> float:
     """Five documents in micro-batches of two: the second rank's last one is empty. Returns their mean loss."""
     documents = [document(step * 5 + index) for index in range(5)]
     supervised = sum(document.targets for document in documents)
     micro_batches = rank_share(documents, accelerator.process_index, accelerator.num_processes, 2)
     loss_sum = 0.0
     for index, micro_batch in enumerate(micro_batches, start=1):
-        scale = accelerator.num_processes / supervised
+        scale = planted * accelerator.num_processes / supervised
         loss_sum += engine.accumulate(pack(micro_batch), scale, exchange=index == len(micro_batches))
     return sum_over_ranks(accelerator, loss_sum)[0] / supervised
 

@@ -71,6 +71,17 @@ def test_a_state_goes_on_in_another_engine(engine: str, compared: Path) -> None:
     assert told == {"ddp": True, "zero-1": True, "zero-3": True, "fsdp": True}
 
 
+@pytest.mark.parametrize("engine", ["zero-1", "zero-2", "zero-3"])
+def test_deepspeeds_fp16_skips_a_step_that_overflows_and_goes_on_at_a_lower_scale(engine: str, compared: Path) -> None:
+    told = json.loads((compared / f"{engine}.fp16.json").read_text())
+    expected = json.loads((compared / "ddp.steps.json").read_text())
+    assert told["losses"] == pytest.approx(expected["losses"][:2], rel=0.01)
+    assert told["overflows"] == [False, True, False]
+    assert told["scales"] == [2**16, 2**16, 2**15]
+    assert told["kept"], "the step that overflowed changed a weight"
+    assert told["same"], "its fp32 weights, moments and loss scale do not survive being loaded"
+
+
 @pytest.mark.parametrize("engine", ["zero-2", "zero-3", "fsdp"])
 def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
     engine: str, recipe: dict[str, Any], run_trainer: RunTrainer
@@ -78,6 +89,7 @@ def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
     recipe |= {
         "batch": {"micro_batch": 2, "effective": 4},
         "evaluation": {"share": 0.25, "samples": 2, "sample_tokens": 5},
+        "adapter": {"r": 4, "target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm"], "dora": True},
         "gradient_checkpointing": True,
         "neftune_alpha": 1e-6,
     }

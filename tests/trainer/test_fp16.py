@@ -85,6 +85,6 @@ def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
 
 def test_gradients_that_overflow_at_the_least_scale_end_the_run() -> None:
     check_finite(3, 2.0, Update(grad_norm=None, loss_scale=2.0**16))
-    with pytest.raises(InputError, match="overflow at a loss scale of 1") as refused:
-        check_finite(3, 2.0, Update(grad_norm=None, loss_scale=1.0))
+    with pytest.raises(InputError, match="overflow at a loss scale of 2") as refused:
+        check_finite(3, 2.0, Update(grad_norm=None, loss_scale=2.0))
     assert refused.value.failure.reason is FailureReason.LOSS_NOT_FINITE
