@@ -15,7 +15,7 @@ COPY requirements.lock ./
 RUN pip install --constraint requirements.lock pip setuptools
 # Without its packages the project is an empty shell: what it depends on is a layer that a change of code leaves alone.
 COPY pyproject.toml LICENSE ./
-RUN pip install --no-build-isolation --constraint requirements.lock '.[server,trainer]'
+RUN DS_BUILD_OPS=0 pip install --no-build-isolation --constraint requirements.lock '.[server,trainer]'
 COPY README.md ./
 COPY api api
 COPY contract contract
