@@ -89,6 +89,8 @@ def find_micro_batch(recipe: Recipe, data: Data, window: int, engine: Engine, ac
     """The recipe's own, or the largest that fits into every rank's device. All ranks together."""
     if recipe.batch.micro_batch != "auto":
         return recipe.batch.micro_batch
+    if not engine.module.packed:
+        return 1
     device = accelerator.device
     share = math.ceil(min(window, len(data.train)) / accelerator.num_processes)
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

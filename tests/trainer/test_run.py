@@ -151,16 +151,17 @@ def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter
     assert kept.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / kept.path), rel=1e-5)
 
 
-def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_any_micro_batch(
+def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_any_or_an_automatic_micro_batch(
     recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
+    zero = {"engine": "deepspeed", "zero_stage": 3}
     losses = []
-    for ranks, micro_batch in ((1, 5), (1, 2), (2, 1), (2, 4)):
-        recipe["batch"] = {"effective": 5, "micro_batch": micro_batch}
-        outcome = run_trainer(recipe, ranks, name=f"{ranks}-{micro_batch}")
+    for ranks, micro_batch, fits, parallel in ((1, 5, 5, {}), (1, "auto", 5, {}), (2, 1, 1, {}), (2, "auto", 3, zero)):
+        changed = recipe | {"batch": {"effective": 5, "micro_batch": micro_batch}, "parallel": parallel}
+        outcome = run_trainer(changed, ranks, name=f"{ranks}-{micro_batch}")
         assert outcome.exit_code == 0, outcome.output
         (started,) = events_of(outcome, Started)
-        assert (started.effective_batch, started.micro_batch, started.world_size) == (5, micro_batch, ranks)
+        assert (started.effective_batch, started.micro_batch, started.world_size) == (5, fits, ranks)
         losses.append([event.loss for event in events_of(outcome, Metric)])
     assert len(losses[0]) == 6  # 12 examples in steps of 5, 5 and 2
     for others in losses[1:]:
