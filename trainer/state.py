@@ -6,6 +6,7 @@ The same for every engine: whole tensors by the names of the parameters, so that
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,14 +107,23 @@ def check_position(position: Position, examples: int, window: int) -> None:
 
 
 def load_adapter(state: Path, model: torch.nn.Module) -> None:
-    """Puts what is trained back to where it stood. `model` is the PEFT model, before an engine has taken it."""
+    """Puts what is trained back to where it stood. `model` is the PEFT model, before an engine has taken it. Raises
+    InputError where it trains something else."""
     saved = load_file(state / _ADAPTER)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if saved.keys() != trained.keys():
-        raise RuntimeError(f"{state} holds another adapter: {sorted(saved.keys() ^ trained.keys())[:3]}")
+    if _shapes(saved) != _shapes(trained):
+        raise InputError(
+            FailureReason.RECIPE_INVALID,
+            "the run cannot go on from its last state, which has an adapter of another shape; submit the recipe anew",
+            "adapter",
+        )
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(saved[name])
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def load_progress(state: Path, engine: Engine, accelerator: Accelerator) -> None:

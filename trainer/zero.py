@@ -31,6 +31,10 @@ def deepspeed_config(parallel: Parallel, max_grad_norm: float | None, fp16: bool
     """DeepSpeed's own configuration, for what a recipe says."""
     stage = zero_stage(parallel)
     zero: dict[str, Any] = {"stage": stage}
+    if stage == 3:
+        # DeepSpeed looks ahead by so many numbers from each module for another use of its weights: over the whole of a
+        # small model at its default of 1e9, when the second step takes ten times as long as the others.
+        zero["stage3_max_reuse_distance"] = 10_000_000
     if parallel.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if parallel.offload_parameters:

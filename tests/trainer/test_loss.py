@@ -122,6 +122,22 @@ def test_the_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pyte
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_logits_are_made_for_the_learned_positions_alone(
+    model: Path, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+
+    def told(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
+        rows.append(len(hidden))
+        return head_loss(hidden, head, targets)
+
+    monkeypatch.setattr("trainer.loss.head_loss", told)
+    module, parts = load(recipe, model), documents(recipe)
+    module(pack(parts))
+    assert rows == [sum(part.targets for part in parts)]
+    assert rows[0] < sum(part.length for part in parts) / 2
+
+
 @pytest.mark.parametrize("kind", ["llama", "sliding"])
 def test_an_empty_batch_is_a_zero_that_reaches_every_trainable_parameter(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]

@@ -132,3 +132,10 @@ def test_adamw_of_the_recipe_is_torchs_or_that_of_bitsandbytes() -> None:
     kinds = [type(make_optimizer(some_parameters().items(), Optimizer(type=kind))) for kind in ("adamw", "adamw_8bit")]
     assert kinds[0] is torch.optim.AdamW
     assert issubclass(kinds[1], AdamW8bit)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])
+def test_the_optimizer_is_told_what_the_recipe_says(kind: str) -> None:
+    recipe = Optimizer(type=kind, learning_rate=3e-3, weight_decay=0.2, beta1=0.8, beta2=0.95)
+    (group,) = make_optimizer(some_parameters().items(), recipe).param_groups
+    assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (3e-3, 0.2, (0.8, 0.95))

@@ -47,11 +47,13 @@ def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
         (1, {"precision": "fp16"}),
         (1, {"optimizer": {"type": "adamw_8bit"}}),
         (2, {}),
+        (2, {"parallel": {"engine": "deepspeed", "zero_stage": 0}}),
+        (2, {"parallel": {"engine": "deepspeed", "zero_stage": 1}}),
         (2, {"parallel": {"engine": "deepspeed"}}),
         (2, {"parallel": {"engine": "deepspeed", "zero_stage": 3}}),
         (2, {"parallel": {"engine": "fsdp"}}),
     ],
-    ids=["1 rank", "fp16", "8-bit AdamW", "2 ranks", "zero-2", "zero-3", "fsdp"],
+    ids=["1 rank", "fp16", "8-bit AdamW", "2 ranks", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
 )
 def test_a_resumed_run_gives_the_numbers_and_the_adapter_of_the_uninterrupted_one(
     dropping: dict[str, Any], change: dict[str, Any], run_trainer: RunTrainer, ranks: int
@@ -124,8 +126,13 @@ def test_states_are_saved_by_the_clock_and_only_the_newest_are_kept(
     assert kept[-1] == state.name
 
 
-def test_a_state_of_other_steps_is_refused(dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path) -> None:
+def test_a_state_of_other_steps_or_of_another_adapter_is_refused(
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+) -> None:
     state = interrupt_after(tmp_path / "first", dropping, 2, ranks=1)
     other = run_trainer(dropping | {"batch": {"micro_batch": 1}}, name="other", resume=state)
     assert other.exit_code == 1
     assert "steps of 4, and now there are 9 in steps of 1" in other.failure.message
+    another = run_trainer(dropping | {"adapter": {"r": 8}}, name="another", resume=state)
+    assert another.exit_code == 1
+    assert "adapter" in another.failure.message

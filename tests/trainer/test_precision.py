@@ -1,0 +1,51 @@
+"""Which number format a run has: what the recipe asks for, or a refusal."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from contract.failure import FailureReason, InputError
+from contract.machine import has_bf16
+from contract.recipe import Recipe
+from trainer.precision import has_native_bf16, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+def wants(precision: str, **more: Any) -> Recipe:
+    return Recipe.model_validate({"model": "m", "dataset": "d", "precision": precision, **more})
+
+
+@pytest.fixture(params=[True, False], ids=["with bf16", "without bf16"])
+def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr("trainer.precision.has_native_bf16", lambda device: request.param)
+    return bool(request.param)
+
+
+def test_auto_is_bf16_where_the_device_computes_in_it_and_else_fp32(bf16: bool) -> None:
+    assert resolve_precision(wants("auto"), CPU) == ("bf16" if bf16 else "fp32")
+
+
+def test_what_is_asked_for_is_what_runs_or_is_refused(bf16: bool) -> None:
+    assert resolve_precision(wants("fp32"), CPU) == "fp32"
+    assert resolve_precision(wants("fp16"), CPU) == "fp16"
+    if bf16:
+        assert resolve_precision(wants("bf16"), CPU) == "bf16"
+    else:
+        refused(wants("bf16"), "does not compute in it")
+    refused(wants("fp16", parallel={"engine": "deepspeed"}), "no fp16 on a CPU")
+
+
+def refused(recipe: Recipe, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        resolve_precision(recipe, CPU)
+    assert (caught.value.failure.reason, caught.value.failure.param) == (
+        FailureReason.PRECISION_UNAVAILABLE,
+        "precision",
+    )
+
+
+def test_the_trainer_and_the_worker_ask_the_cpu_alike() -> None:
+    assert has_native_bf16(CPU) is has_bf16(Path("/proc/cpuinfo").read_text())
