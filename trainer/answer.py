@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("questions", nargs="+", metavar="QUESTION")
     arguments = parser.parse_args()
 
-    tokenizer = AutoTokenizer.from_pretrained(arguments.base)
+    # An adapter that was trained through a template of its own has it beside it.
+    own = arguments.adapter and (arguments.adapter / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.adapter if own else arguments.base)
     model = AutoModelForCausalLM.from_pretrained(arguments.base, use_safetensors=True)
     if arguments.adapter:
         model = PeftModel.from_pretrained(model, arguments.adapter)

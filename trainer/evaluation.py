@@ -1,5 +1,6 @@
 """The loss on the examples that are held out of training, and answers to some of them for people to read."""
 
+import dataclasses
 import math
 from dataclasses import replace
 
@@ -64,19 +65,18 @@ def _own_loss_sum(run: Run) -> tuple[float, bool]:
 
 
 def _tell_samples(run: Run, step: int) -> None:
-    wanted, divided = run.recipe.evaluation, run.engine.divides_weights
-    if not wanted.samples or not (divided or run.accelerator.is_main_process):
+    """All ranks answer alike: it may take longer than NCCL lets the others wait for one of them."""
+    wanted = run.recipe.evaluation
+    if not wanted.samples:
         return
     prompts = sample_prompts(run.data.evaluation, wanted.samples)
     answers = answer_prompts(
-        run.engine.module, load_tokenizer(run.recipe), prompts, wanted.sample_tokens, run.stop, sharded=divided
+        run.engine.module,
+        load_tokenizer(run.recipe),
+        prompts,
+        wanted.sample_tokens,
+        run.stop,
+        sharded=run.engine.divides_weights,
     )
     for index, answer in enumerate(answers):
-        run.report(
-            Sample,
-            step=step,
-            index=index,
-            prompt=answer.prompt,
-            expected=answer.expected,
-            generated=answer.generated,
-        )
+        run.report(Sample, step=step, index=index, **dataclasses.asdict(answer))
