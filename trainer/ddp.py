@@ -77,10 +77,13 @@ class Ddp:
         own.load_state_dict({"state": values, "param_groups": own.state_dict()["param_groups"]})
 
     def scaler_state(self) -> dict[str, float]:
-        return self._scaler.state_dict()
+        own = self._scaler.state_dict()
+        return {"scale": own["scale"], "clean_steps": own["_growth_tracker"]} if own else {}
 
     def load_scaler_state(self, state: dict[str, float]) -> None:
-        self._scaler.load_state_dict(state)
+        if state:
+            own = self._scaler.state_dict()
+            self._scaler.load_state_dict(own | {"scale": state["scale"], "_growth_tracker": state["clean_steps"]})
 
 
 def _frozen(module: torch.nn.Module) -> list[str]:

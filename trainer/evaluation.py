@@ -39,6 +39,9 @@ def evaluate(run: Run, position: Position) -> Position:
     best = position.best_loss is None or loss < position.best_loss
     run.report(Evaluation, step=position.step, eval_loss=loss, supervised_tokens=supervised, best=best)
     _tell_samples(run, position.step)
+    # Without its samples the evaluation is made anew when the run goes on.
+    if run.recipe.evaluation.samples and run.asked_to_stop():
+        return position
     return replace(
         position,
         eval_loss=loss,

@@ -74,9 +74,10 @@ class Fsdp:
 
 
 def _layers(module: SupervisedLoss) -> torch.nn.ModuleList:
-    """The backbone's layers: the longest of its lists."""
+    """The backbone's layers: of its lists the one that lies in no other, and the longest of these."""
     backbone: Any = module.model.get_base_model().base_model
-    return max((part for part in backbone.modules() if isinstance(part, torch.nn.ModuleList)), key=len)
+    lists = {name: part for name, part in backbone.named_modules() if isinstance(part, torch.nn.ModuleList)}
+    return lists[min(lists, key=lambda name: (name.count("."), -len(lists[name])))]
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -86,5 +87,5 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 def _like(value: torch.Tensor, parameter: Any) -> torch.Tensor:
     """This rank's part, as of the parameter; a number of steps has no parts."""
     if value.dim() == 0:
-        return value
+        return value.to(parameter.device)
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

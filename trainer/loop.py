@@ -35,6 +35,7 @@ def fit(run: Run, position: Position) -> None:
     # Also where an earlier attempt was stopped in the middle of it.
     if position.eval_step != position.step and evaluation_is_due(run, position.step):
         position = evaluate(run, position)
+        save_what_is_due(run, position, clock, adapter_late=False, state_late=False)
     while not is_over(run, position) and not run.asked_to_stop():
         after, overdue = take_step(run, position, clock, first)
         if after is None:
@@ -205,6 +206,12 @@ def finish(run: Run, position: Position, trained: bool) -> None:
             f"loss than {position.best_loss:.4f} of step {position.best_step}"
         )
         run.report(Log, level="info", message=message)
+    if completed and not has_learned(position):
+        raise InputError(
+            FailureReason.LOSS_NOT_FINITE,
+            f'precision: the gradients overflowed in every one of {position.step} steps in fp16; use "bf16" or "fp32"',
+            "precision",
+        )
     if completed:
         save_checkpoint(run, position, final=True)
         if run.accelerator.is_main_process:

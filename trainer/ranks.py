@@ -1,12 +1,16 @@
 """The processes that torchrun has started, one for each device, and what they agree on."""
 
 import os
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from contract.recipe import Recipe
 from trainer.stop import Stop
+
+PATIENCE = timedelta(hours=2)
+"""With other ranks: one may have to load its model over a slow network. That one has died, torchrun notices."""
 
 
 def start_ranks(recipe: Recipe, precision: str) -> Accelerator:
@@ -28,13 +32,16 @@ def start_ranks(recipe: Recipe, precision: str) -> Accelerator:
         os.environ.setdefault("DS_ACCELERATOR", "cpu" if on_cpu else "cuda")
         from trainer.zero import start_deepspeed
 
-        return start_deepspeed(recipe.parallel, recipe.optimizer.max_grad_norm, fp16=precision == "fp16")
+        return start_deepspeed(recipe.parallel, recipe.optimizer.max_grad_norm, precision == "fp16", PATIENCE)
     # No accumulation and no mixed precision of Accelerate's: the loss is normalised and cast by us.
     return Accelerator(
         cpu=on_cpu,
         gradient_accumulation_steps=1,
         mixed_precision="no",
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
     )
 
 

@@ -46,8 +46,10 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
     precision = resolve_precision(recipe, this_device())
     accelerator = start_ranks(recipe, precision)
     torch.manual_seed(recipe.seed)
+    # ZeRO-3's ranks load together: one that left would have the others wait for it. Who is asked to stop meanwhile is
+    # asked below.
     loaded = load_together(
-        stop,
+        Stop() if recipe.parallel.zero_stage == 3 else stop,
         lambda: _load_model(recipe, DTYPES[precision], accelerator, report),
         lambda: _load_data(recipe, cache, report),
     )
@@ -67,7 +69,7 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
     # Each rank drops out its own units.
     torch.manual_seed(recipe.seed + accelerator.process_index)
     if position is None:
-        micro_batch = find_micro_batch(recipe, data, window, engine, accelerator)
+        micro_batch = find_micro_batch(recipe, data, window, engine, accelerator, stop)
         position = Position(examples=len(data.train), window=window, micro_batch=micro_batch)
     run = Run(recipe, folder, accelerator, report, stop, data, engine, window, position.micro_batch)
     if resume:
@@ -85,8 +87,11 @@ def effective_batch(recipe: Recipe, world_size: int) -> int:
     return batch.micro_batch * (batch.accumulation or 1) * world_size
 
 
-def find_micro_batch(recipe: Recipe, data: Data, window: int, engine: Engine, accelerator: Accelerator) -> int:
-    """The recipe's own, or the largest that fits into every rank's device. All ranks together."""
+def find_micro_batch(
+    recipe: Recipe, data: Data, window: int, engine: Engine, accelerator: Accelerator, stop: Stop
+) -> int:
+    """The recipe's own, or the largest that fits into every rank's device. All ranks together; it looks no further when
+    one is asked to stop."""
     if recipe.batch.micro_batch != "auto":
         return recipe.batch.micro_batch
     if not engine.module.packed:
@@ -99,7 +104,7 @@ def find_micro_batch(recipe: Recipe, data: Data, window: int, engine: Engine, ac
         worst_case(data.train, share),
         # Times zero: the gradients are zeros, and need not be forgotten.
         probe=lambda documents: engine.accumulate(pack(documents).to(device), 0.0, exchange=False),
-        agree=lambda value: max_over_ranks(accelerator, value),
+        agree=lambda value: max_over_ranks(accelerator, math.inf if stop.asked else value),
         device=device,
         free=free_memory(device, local_ranks),
     )
@@ -133,7 +138,7 @@ def _load_model(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, re
         # What is to be divided among the devices need not fit into one.
         module = load_model(recipe, dtype, torch.device("cpu"))
     else:
-        module = load_model(recipe, dtype, accelerator.device)
+        module = load_model(recipe, dtype, this_device())
     report(Phase, name="model", seconds=time.perf_counter() - began)
     return module
 

@@ -1,6 +1,7 @@
 """DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054) through Accelerate: the ranks divide the optimizer's
 state, the gradients and the weights, as far as the stage goes."""
 
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
@@ -20,7 +21,6 @@ from trainer.packing import Packed, pack
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _DEFAULT_STAGE = 2
-_SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 def zero_stage(parallel: Parallel) -> int:
@@ -49,22 +49,22 @@ def deepspeed_config(parallel: Parallel, max_grad_norm: float | None, fp16: bool
         # torch's AdamW, which every engine uses. In its place DeepSpeed would compile one of its own for a CPU.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        # Its own loss scale, as a GradScaler's: halved at each overflow.
-        "fp16": {"enabled": fp16, "hysteresis": 1},
+        # Its own loss scale, halved at each overflow and never raised: in the step that raises it DeepSpeed divides the
+        # gradients by the new one.
+        "fp16": {"enabled": fp16, "hysteresis": 1, "loss_scale_window": 2**31 - 1},
     }
 
 
-def start_deepspeed(parallel: Parallel, max_grad_norm: float | None, fp16: bool) -> Accelerator:
+def start_deepspeed(parallel: Parallel, max_grad_norm: float | None, fp16: bool, patience: timedelta) -> Accelerator:
     """Raises RuntimeError where Accelerate would quietly do without DeepSpeed."""
-    kwargs_handlers = []
-    if not torch.cuda.is_available():
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
         # Else DeepSpeed compiles collectives over shared memory for its CPUs, for a minute, with a compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        kwargs_handlers.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
         mixed_precision="fp16" if fp16 else "no",
         deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_config(parallel, max_grad_norm, fp16)),
-        kwargs_handlers=kwargs_handlers,
+        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=patience)],
     )
     if accelerator.distributed_type is not DistributedType.DEEPSPEED:
         raise RuntimeError(f"Accelerate runs {accelerator.distributed_type} in place of DeepSpeed")
@@ -91,6 +91,9 @@ class Zero:
                 if parameter.requires_grad:
                     parameter.data = parameter.data.half()
         self._engine, _ = accelerator.prepare(module, make_optimizer(module.named_parameters(), recipe))
+        if self._engine.fp16_enabled():
+            # The loop says it in words for the job's owner.
+            self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
         self._optimizer = self._engine.basic_optimizer
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
 
@@ -101,6 +104,7 @@ class Zero:
         return loss.item()
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
+        """From stage 1 on DeepSpeed clips, at the norm that its configuration has."""
         set_learning_rate(self._optimizer, learning_rate)
         if self._stage == 0:
             norm = clip_gradients(self._trained.values(), max_grad_norm)
@@ -166,8 +170,9 @@ class Zero:
         if not self._engine.fp16_enabled():
             return {}
         scaler = self._engine.optimizer.loss_scaler
-        return {name: float(getattr(scaler, name)) for name in _SCALER_FIELDS}
+        return {"scale": scaler.cur_scale, "clean_steps": scaler.cur_iter - scaler.last_overflow_iter - 1}
 
     def load_scaler_state(self, state: dict[str, float]) -> None:
-        for name, value in state.items():
-            setattr(self._engine.optimizer.loss_scaler, name, value)
+        if state:
+            scaler = self._engine.optimizer.loss_scaler
+            scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = state["scale"], state["clean_steps"], -1

@@ -76,13 +76,20 @@ def fp16(model: str, parallel: dict[str, Any]) -> dict[str, Any]:
     other.load(adapter, optimizer)
     other.load_scaler_state(engine.scaler_state())
     again = {**other.adapter(), **other.optimizer_state()}
+    scaler = engine.scaler_state()
+    same = all(torch.equal(value.float(), again[name].float()) for name, value in {**adapter, **optimizer}.items())
+    same = same and other.scaler_state() == scaler
+    for _ in range(20):
+        accumulate(engine, accelerator, 1, planted=1e30)
+        least = engine.update(LEARNING_RATE, MAX_GRAD_NORM)
     return {
         "losses": losses,
+        "scaler": scaler,
+        "same": same,
+        "least": [least.overflow, least.loss_scale],
         "scales": [update.loss_scale for update in updates],
         "overflows": [update.overflow for update in updates],
         "kept": kept,
-        "same": all(torch.equal(value.float(), again[name].float()) for name, value in {**adapter, **optimizer}.items())
-        and other.scaler_state() == engine.scaler_state(),
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from contract.events import Evaluation, Metric, Started
-from tests.trainer.conftest import Outcome
+from tests.trainer.conftest import Outcome, at_once
 
 RunTrainer = Callable[..., Outcome]
 ENGINES: dict[str, dict[str, Any]] = {
@@ -78,6 +78,8 @@ def test_deepspeeds_fp16_skips_a_step_that_overflows_and_goes_on_at_a_lower_scal
     assert told["losses"] == pytest.approx(expected["losses"][:2], rel=0.01)
     assert told["overflows"] == [False, True, False]
     assert told["scales"] == [2**16, 2**16, 2**15]
+    assert told["scaler"] == {"scale": 2**15, "clean_steps": 1}
+    assert told["least"] == [True, 1.0]
     assert told["kept"], "the step that overflowed changed a weight"
     assert told["same"], "its fp32 weights, moments and loss scale do not survive being loaded"
 
@@ -93,10 +95,11 @@ def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
         "gradient_checkpointing": True,
         "neftune_alpha": 1e-6,
     }
-    runs = {
-        name: run_trainer(recipe | {"parallel": parallel}, ranks=2, name=name)
-        for name, parallel in (("ddp", {}), (engine, ENGINES[engine]))
-    }
+    alike, divided = at_once(
+        lambda: run_trainer(recipe, ranks=2, name="ddp"),
+        lambda: run_trainer(recipe | {"parallel": ENGINES[engine]}, ranks=2, name=engine),
+    )
+    runs = {"ddp": alike, engine: divided}
     for outcome in runs.values():
         assert outcome.exit_code == 0, outcome.output
     ours, expected = (numbers(runs[name]) for name in (engine, "ddp"))

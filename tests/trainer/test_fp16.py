@@ -10,7 +10,7 @@ import torch
 from contract.events import Metric, Started
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from tests.trainer.conftest import Outcome
+from tests.trainer.conftest import Outcome, at_once
 from trainer.data import load_data
 from trainer.ddp import Ddp
 from trainer.engine import Update
@@ -63,15 +63,16 @@ def test_the_loss_scale_survives_being_saved(recipe: dict[str, Any], cache: Path
     step(engine, documents, 1e30)
     other, _ = started(recipe, cache)
     other.load_scaler_state(engine.scaler_state())
-    assert other.scaler_state() == engine.scaler_state()
+    assert other.scaler_state() == engine.scaler_state() == {"scale": 2**15, "clean_steps": 0}
     assert step(other, documents, 1e-3).loss_scale == 2**15
 
 
 def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
     recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
-    exact = run_trainer(recipe, name="fp32")
-    rounded = run_trainer(recipe | {"precision": "fp16"}, name="fp16")
+    exact, rounded = at_once(
+        lambda: run_trainer(recipe, name="fp32"), lambda: run_trainer(recipe | {"precision": "fp16"}, name="fp16")
+    )
     assert rounded.exit_code == 0, rounded.output
     (start,) = (event for event in rounded.events if isinstance(event, Started))
     assert start.precision == "fp16"
@@ -81,6 +82,22 @@ def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
     assert all(metric.loss_scale and not metric.overflow for metric in metrics)
     assert [metric.loss for metric in metrics] == pytest.approx([metric.loss for metric in expected], rel=0.01)
     assert all(metric.loss_scale is None for metric in expected)
+
+
+def test_a_run_that_has_learned_nothing_for_overflows_fails_in_words_for_its_owner(
+    recipe: dict[str, Any], run_trainer: RunTrainer
+) -> None:
+    """B starts at zero, and stays there: so does the loss."""
+    recipe |= {"precision": "fp16", "adapter": {"r": 4, "alpha": 1e30}, "schedule": {"max_steps": 3}}
+    outcome = run_trainer(recipe)
+    assert outcome.exit_code == 1
+    assert outcome.failure.param == "precision"
+    assert "overflowed in every one of 3 steps" in outcome.failure.message
+    metrics = [event for event in outcome.events if isinstance(event, Metric)]
+    assert [(metric.overflow, metric.grad_norm, metric.skipped_steps) for metric in metrics] == [
+        (True, None, step) for step in (1, 2, 3)
+    ]
+    assert [metric.loss_scale for metric in metrics] == [2**16, 2**15, 2**14]
 
 
 def test_gradients_that_overflow_at_the_least_scale_end_the_run() -> None:

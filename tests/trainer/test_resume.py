@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from contract.events import Done, Evaluation, Metric, Started, parse_event
+from contract.events import Checkpoint, Done, Evaluation, Metric, Started, parse_event
 from contract.run_dir import RunDir, last_state
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.conftest import Outcome, at_once, command
 
 RunTrainer = Callable[..., Outcome]
 
@@ -56,14 +56,16 @@ def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
     ids=["1 rank", "fp16", "8-bit AdamW", "2 ranks", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
 )
 def test_a_resumed_run_gives_the_numbers_and_the_adapter_of_the_uninterrupted_one(
-    dropping: dict[str, Any], change: dict[str, Any], run_trainer: RunTrainer, ranks: int
+    dropping: dict[str, Any], change: dict[str, Any], run_trainer: RunTrainer, ranks: int, tmp_path: Path
 ) -> None:
     """Stopped in the middle of an epoch, and by then in the middle of the next window, which is given up."""
     dropping |= change
-    whole = run_trainer(dropping, ranks, name="whole")
-    assert whole.exit_code == 0, whole.output
     # The state is forgotten once a run is done: the first part is a run of its own, of as many steps.
-    state = interrupt_after(whole.folder.with_name("first"), dropping, 4, ranks)
+    whole, state = at_once(
+        lambda: run_trainer(dropping, ranks, name="whole"),
+        lambda: interrupt_after(tmp_path / "first", dropping, 4, ranks),
+    )
+    assert whole.exit_code == 0, whole.output
     rest = run_trainer(dropping, ranks, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
     (started,) = (event for event in rest.events if isinstance(event, Started))
@@ -73,13 +75,14 @@ def test_a_resumed_run_gives_the_numbers_and_the_adapter_of_the_uninterrupted_on
 
 
 def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_in_another_engine(
-    dropping: dict[str, Any], run_trainer: RunTrainer
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
 ) -> None:
     """Without dropout, whose random numbers are each rank's own."""
     dropping["adapter"] = {"r": 4, "alpha": 8}
-    whole = run_trainer(dropping, name="whole")
     divided = dropping | {"parallel": {"engine": "deepspeed", "zero_stage": 3}}
-    state = interrupt_after(whole.folder.with_name("first"), divided, 4, ranks=2)
+    whole, state = at_once(
+        lambda: run_trainer(dropping, name="whole"), lambda: interrupt_after(tmp_path / "first", divided, 4, ranks=2)
+    )
     rest = run_trainer(dropping, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
     (started,) = (event for event in rest.events if isinstance(event, Started))
@@ -106,6 +109,22 @@ def interrupt_after(folder: Path, recipe: dict[str, Any], step: int, ranks: int)
     return state
 
 
+def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter_saved(
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+) -> None:
+    dropping |= {"evaluation": {"share": 0.25, "every_steps": 1}, "checkpointing": {}}
+    state = interrupt_after(tmp_path / "first", dropping, 4, ranks=1)
+    position = json.loads((state / "position.json").read_text())
+    cut_short = position | {"eval_step": position["step"] - 1, "best_loss": 1e9}
+    (state / "position.json").write_text(json.dumps(cut_short))
+    rest = run_trainer(dropping, name="rest", resume=state)
+    assert rest.exit_code == 0, rest.output
+    evaluation = next(event for event in rest.events if isinstance(event, Evaluation))
+    assert (evaluation.step, evaluation.best) == (position["step"], True)
+    saved = next(event for event in rest.events if isinstance(event, Checkpoint))
+    assert (saved.step, saved.eval_loss) == (position["step"], evaluation.eval_loss)
+
+
 def test_a_run_that_is_done_keeps_its_adapters_and_no_state(dropping: dict[str, Any], run_trainer: RunTrainer) -> None:
     outcome = run_trainer(dropping)
     assert outcome.exit_code == 0, outcome.output
@@ -130,9 +149,11 @@ def test_a_state_of_other_steps_or_of_another_adapter_is_refused(
     dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
 ) -> None:
     state = interrupt_after(tmp_path / "first", dropping, 2, ranks=1)
-    other = run_trainer(dropping | {"batch": {"micro_batch": 1}}, name="other", resume=state)
+    other, another = at_once(
+        lambda: run_trainer(dropping | {"batch": {"micro_batch": 1}}, name="other", resume=state),
+        lambda: run_trainer(dropping | {"adapter": {"r": 8}}, name="another", resume=state),
+    )
     assert other.exit_code == 1
     assert "steps of 4, and now there are 9 in steps of 1" in other.failure.message
-    another = run_trainer(dropping | {"adapter": {"r": 8}}, name="another", resume=state)
     assert another.exit_code == 1
     assert "adapter" in another.failure.message

@@ -1,5 +1,6 @@
 """The trainer as a process, on a tiny model."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started
 from contract.failure import FailureReason
 from contract.recipe import Recipe
-from tests.trainer.conftest import ROWS, Outcome
+from tests.trainer.conftest import ROWS, Outcome, at_once
 from trainer.data import load_data
 
 RunTrainer = Callable[..., Outcome]
@@ -85,11 +86,12 @@ def plain_eval_loss(recipe: dict[str, Any], adapter: Path) -> float:
 def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     """Twelve examples in windows of eight: an epoch's last window is partial. AdamW would hide a wrong scale of the
     gradients from the losses, but not from the norms."""
-    runs = {
-        "whole": run_trainer(recipe | {"batch": {"micro_batch": 8}}, name="whole"),
-        "accumulated": run_trainer(recipe | {"batch": {"micro_batch": 1, "accumulation": 8}}, name="accumulated"),
-        "two ranks": run_trainer(recipe | {"batch": {"micro_batch": 2, "accumulation": 2}}, ranks=2, name="ranks"),
-    }
+    whole, accumulated, two_ranks = at_once(
+        lambda: run_trainer(recipe | {"batch": {"micro_batch": 8}}, name="whole"),
+        lambda: run_trainer(recipe | {"batch": {"micro_batch": 1, "accumulation": 8}}, name="accumulated"),
+        lambda: run_trainer(recipe | {"batch": {"micro_batch": 2, "accumulation": 2}}, ranks=2, name="ranks"),
+    )
+    runs = {"whole": whole, "accumulated": accumulated, "two ranks": two_ranks}
     for outcome in runs.values():
         assert outcome.exit_code == 0, outcome.output
     curves = {
@@ -106,8 +108,10 @@ def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, A
 def test_two_ranks_evaluate_as_one_does(evaluated: dict[str, Any], run_trainer: RunTrainer) -> None:
     """Three examples held out: one rank has two of them, in as many micro-batches as the other."""
     evaluated["batch"] = {"micro_batch": 1, "accumulation": 4}
-    one = run_trainer(evaluated, name="one")
-    two = run_trainer(evaluated | {"batch": {"micro_batch": 1, "accumulation": 2}}, ranks=2, name="two")
+    one, two = at_once(
+        lambda: run_trainer(evaluated, name="one"),
+        lambda: run_trainer(evaluated | {"batch": {"micro_batch": 1, "accumulation": 2}}, ranks=2, name="two"),
+    )
     for outcome in (one, two):
         assert outcome.exit_code == 0, outcome.output
     losses = [[event.eval_loss for event in events_of(outcome, Evaluation)] for outcome in (one, two)]
@@ -119,12 +123,14 @@ def test_the_adapters_dropout_is_on_in_training_and_off_in_evaluation(
     evaluated: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
     evaluated["adapter"] = {"r": 4, "alpha": 8, "dropout": 0.5}
-    dropping = run_trainer(evaluated, name="dropping")
+    dropping, whole = at_once(
+        lambda: run_trainer(evaluated, name="dropping"),
+        lambda: run_trainer(evaluated | {"adapter": {"r": 4, "alpha": 8}}, name="whole"),
+    )
     assert dropping.exit_code == 0, dropping.output
     assert dropping.events[-1].eval_loss == pytest.approx(
         plain_eval_loss(evaluated, dropping.folder / "adapter"), rel=1e-5
     )
-    whole = run_trainer(evaluated | {"adapter": {"r": 4, "alpha": 8}}, name="whole")
     # B is zero in the first step: what is dropped before it shows in the norm of its gradient.
     assert events_of(dropping, Metric)[0].loss == pytest.approx(events_of(whole, Metric)[0].loss, rel=1e-5)
     assert events_of(dropping, Metric)[0].grad_norm != pytest.approx(events_of(whole, Metric)[0].grad_norm, rel=1e-2)
@@ -155,10 +161,15 @@ def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_
     recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
     zero = {"engine": "deepspeed", "zero_stage": 3}
-    losses = []
-    for ranks, micro_batch, fits, parallel in ((1, 5, 5, {}), (1, "auto", 5, {}), (2, 1, 1, {}), (2, "auto", 3, zero)):
+    ways = ((1, 5, 5, {}), (1, "auto", 5, {}), (2, 1, 1, {}), (2, "auto", 3, zero))
+
+    def start(ranks: int, micro_batch: object, _: int, parallel: dict[str, Any]) -> Outcome:
         changed = recipe | {"batch": {"effective": 5, "micro_batch": micro_batch}, "parallel": parallel}
-        outcome = run_trainer(changed, ranks, name=f"{ranks}-{micro_batch}")
+        return run_trainer(changed, ranks, name=f"{ranks}-{micro_batch}")
+
+    outcomes = at_once(*(functools.partial(start, *way) for way in ways))
+    losses = []
+    for (ranks, _, fits, _), outcome in zip(ways, outcomes, strict=True):
         assert outcome.exit_code == 0, outcome.output
         (started,) = events_of(outcome, Started)
         assert (started.effective_batch, started.micro_batch, started.world_size) == (5, fits, ranks)
@@ -180,7 +191,10 @@ def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_eva
 ) -> None:
     dataset.write_text(f"{json.dumps(ROWS[0])}\n" * 12)  # alike, so that it does not matter which are held out
     recipe |= {"model": str(make_model(kind)), "schedule": {"max_steps": 2}}
-    runs = [run_trainer(recipe | {"evaluation": {"share": share}}, name=f"share-{share}") for share in (0, 0.25)]
+    runs = at_once(
+        lambda: run_trainer(recipe | {"evaluation": {"share": 0}}, name="none"),
+        lambda: run_trainer(recipe | {"evaluation": {"share": 0.25}}, name="some"),
+    )
     for outcome in runs:
         assert outcome.exit_code == 0, outcome.output
     curves = [[metric.loss for metric in events_of(outcome, Metric)] for outcome in runs]
