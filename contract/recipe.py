@@ -292,6 +292,12 @@ class Recipe(Section):
                 f'got "{self.adapter.init}", which starts from whole weights; zero_stage 3 divides '
                 'them as it loads them: use another stage, or parallel.engine "fsdp"',
             )
+        if self.parallel.zero_stage == 3 and self.adapter.bias != "none":
+            yield (
+                "adapter.bias",
+                f'got "{self.adapter.bias}"; zero_stage 3 divides the biases as it loads them: use '
+                'another stage, or parallel.engine "fsdp"',
+            )
         if self.optimizer.type == "adamw_8bit" and engine != "ddp":
             yield "optimizer.type", f'got "adamw_8bit"; parallel.engine "{engine}" takes "adamw", or use engine "ddp"'
         if self.adapter.init == "loftq" and bits != 4:

@@ -116,6 +116,9 @@ def _check_bias(param: str, bias: str, base: Any) -> None:
         held = "4 or 8 bits" if quantized else base.dtype
         message = f"{param}: bias {bias!r} trains biases of the base, which is in {held}; use precision fp32"
         raise InputError(FailureReason.PRECISION_UNAVAILABLE, message, param)
+    if bias != "none" and any(hasattr(parameter, "ds_shape") for parameter in base.parameters()):
+        message = f"{param}: bias {bias!r} trains biases of the base, which zero_stage 3 has divided; use another stage"
+        raise InputError(FailureReason.RECIPE_INVALID, message, param)
 
 
 def _check_dora(param: str, dora: bool, base: Any) -> None:

@@ -28,7 +28,7 @@ def save_adapter(recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], f
     shutil.rmtree(beside, ignore_errors=True)
     try:
         # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
-        model.save_pretrained(beside, state_dict=adapter, save_embedding_layers=False)
+        model.save_pretrained(beside, state_dict=_by_every_name(model, adapter), save_embedding_layers=False)
         if hasattr(model, "initial_lora"):
             make_plain(beside, model.initial_lora)
         # PEFT's model card is an empty form.
@@ -41,6 +41,16 @@ def save_adapter(recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], f
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def _by_every_name(model: Any, adapter: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Embeddings that are also the head have two names, and PEFT asks for both."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        name: adapter[names[id(parameter)]]
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter.requires_grad
+    }
 
 
 def _check(file: Path) -> None:

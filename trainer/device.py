@@ -5,11 +5,17 @@ from pathlib import Path
 
 import torch
 
+from contract.failure import FailureReason, InputError
+
 
 def this_device() -> torch.device:
-    """This rank's."""
+    """This rank's. Raises InputError where the machine has fewer GPUs than ranks."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if rank >= gpus:
+            message = f"parallel.processes: more ranks than the {gpus} GPUs of this machine; each wants one of its own"
+            raise InputError(FailureReason.DEVICES_UNAVAILABLE, message, "parallel.processes")
+        return torch.device("cuda", rank)
     return torch.device("cpu")
 
 

@@ -193,13 +193,19 @@ def is_over(run: Run, position: Position) -> bool:
     return position.step >= run.total_steps or stops_early(run, position)
 
 
+def is_evaluated(run: Run, position: Position) -> bool:
+    """False where a stop has cut the last evaluation short: it is made up for when the run goes on."""
+    return position.eval_step == position.step or not evaluation_is_due(run, position.step)
+
+
 def stops_early(run: Run, position: Position) -> bool:
     patience = run.recipe.evaluation.patience
     return position.step < run.total_steps and patience is not None and position.evaluations_since_best >= patience
 
 
 def finish(run: Run, position: Position, trained: bool) -> None:
-    completed, early = is_over(run, position), stops_early(run, position)
+    completed = is_over(run, position) and is_evaluated(run, position)
+    early = completed and stops_early(run, position)
     if early:
         message = (
             f"stopped early at step {position.step}: {position.evaluations_since_best} evaluations without a lower "

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from contract.events import Done, Log, Phase, Started
+from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from trainer.data import Data, load_data
@@ -45,6 +46,7 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
     """
     precision = resolve_precision(recipe, this_device())
     accelerator = start_ranks(recipe, precision)
+    _check_agreement(precision, accelerator)
     torch.manual_seed(recipe.seed)
     # ZeRO-3's ranks load together: one that left would have the others wait for it. Who is asked to stop meanwhile is
     # asked below.
@@ -76,6 +78,17 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
         load_progress(resume, engine, accelerator)
     _report_start(run, precision, position.step)
     fit(run, position)
+
+
+def _check_agreement(precision: str, accelerator: Accelerator) -> None:
+    """All ranks together. Raises InputError on each where "auto" is not the same on all."""
+    number = list(DTYPES).index(precision)
+    if max_over_ranks(accelerator, number) != -max_over_ranks(accelerator, -number):
+        raise InputError(
+            FailureReason.PRECISION_UNAVAILABLE,
+            'precision: "auto" is not the same on all machines of this run; use "fp32", or what all of them have',
+            "precision",
+        )
 
 
 def effective_batch(recipe: Recipe, world_size: int) -> int:
@@ -172,6 +185,13 @@ def _report_start(run: Run, precision: str, resumed_step: int) -> None:
         precision=precision,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")},
     )
+    asked, world_size = run.recipe.parallel, run.accelerator.num_processes
+    if world_size != asked.processes * asked.nodes:
+        message = (
+            f"parallel: the recipe asks for {asked.processes * asked.nodes} ranks, and {world_size} were started; a "
+            f"step takes {run.window} examples on all of them"
+        )
+        run.report(Log, level="warning", message=message)
     if data.dropped:
         run.report(
             Log,

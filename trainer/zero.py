@@ -21,6 +21,7 @@ from trainer.packing import Packed, pack
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _DEFAULT_STAGE = 2
+_CLEAN_STEPS_TO_RAISE = 2000
 
 
 def zero_stage(parallel: Parallel) -> int:
@@ -49,8 +50,8 @@ def deepspeed_config(parallel: Parallel, max_grad_norm: float | None, fp16: bool
         # torch's AdamW, which every engine uses. In its place DeepSpeed would compile one of its own for a CPU.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        # Its own loss scale, halved at each overflow and never raised: in the step that raises it DeepSpeed divides the
-        # gradients by the new one.
+        # Its own loss scale, halved at each overflow, and not raised by itself: in the step that raises it DeepSpeed
+        # divides the gradients by the new one.
         "fp16": {"enabled": fp16, "hysteresis": 1, "loss_scale_window": 2**31 - 1},
     }
 
@@ -113,6 +114,8 @@ class Zero:
         loss_scale = float(self._engine.optimizer.loss_scale) if self._engine.fp16_enabled() else None
         self._engine.step()
         overflow = loss_scale is not None and not self._engine.was_step_applied()
+        if loss_scale is not None:
+            self._raise_loss_scale()
         return Update(None if overflow else float(self._engine.get_global_grad_norm()), loss_scale)
 
     @torch.no_grad()
@@ -158,6 +161,13 @@ class Zero:
         device = next(iter(self._trained.values())).device
         self.accumulate(pack([]).to(device), 0.0, exchange=True)
         self.update(0.0, None)
+
+    def _raise_loss_scale(self) -> None:
+        """As a GradScaler does, between two steps: see deepspeed_config."""
+        scaler = self._engine.optimizer.loss_scaler
+        clean_steps = scaler.cur_iter - scaler.last_overflow_iter - 1
+        if clean_steps and clean_steps % _CLEAN_STEPS_TO_RAISE == 0:
+            scaler.cur_scale *= 2
 
     def _link_moments(self) -> None:
         """DeepSpeed 0.19 does so after the first group's first step, when the second group of LoRA+ has none yet."""

@@ -78,6 +78,11 @@ def test_a_recipe_survives_being_stored() -> None:
             "adapter.init",
             ["starts from whole weights"],
         ),
+        (
+            minimal(parallel={"engine": "deepspeed", "zero_stage": 3}, adapter={"bias": "all"}),
+            "adapter.bias",
+            ["divides the biases"],
+        ),
         (minimal(adapter={"init": "loftq"}), "adapter.init", ["set base_bits to 4"]),
         (minimal(adapter={"init": "pissa"}, base_bits=8), "adapter.init", ["pissa", "changes the base"]),
         (minimal(adapter={"bias": "all"}, base_bits=8), "adapter.bias", ["no bias of the base"]),

@@ -185,6 +185,18 @@ def test_adapters_are_saved_by_the_clock(recipe: dict[str, Any], run_trainer: Ru
     assert [event.step for event in events_of(outcome, Checkpoint)] == [1, 2, 3, 4, 5, 6]
 
 
+def test_embeddings_that_are_also_the_head_are_trained_whole_and_reload_with_the_loss_that_was_reported(
+    evaluated: dict[str, Any], run_trainer: RunTrainer
+) -> None:
+    evaluated["adapter"] = {"r": 4, "modules_to_save": ["embed_tokens"]}
+    evaluated["optimizer"] = {"learning_rate": 1e-3}
+    outcome = run_trainer(evaluated)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.events[-1].eval_loss == pytest.approx(
+        plain_eval_loss(evaluated, outcome.folder / "adapter"), rel=1e-5
+    )
+
+
 @pytest.mark.parametrize("kind", ["llama with dropout", "gpt2 with dropout"])
 def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_evaluation(
     kind: str, recipe: dict[str, Any], dataset: Path, make_model: Callable[[str], Path], run_trainer: RunTrainer
