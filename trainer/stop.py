@@ -1,4 +1,4 @@
-"""SIGTERM asks the trainer to end early: it gives up the step it is in, saves, and leaves."""
+"""SIGTERM, or Ctrl-C, asks the trainer to end early: it gives up the step it is in, saves, and leaves."""
 
 import ctypes
 import os
@@ -15,10 +15,13 @@ class Stop:
         self.asked = False
 
     def listen(self) -> None:
-        signal.signal(signal.SIGTERM, self._ask)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)  # a second Ctrl-C ends it at once
 
     def when_launcher_dies(self) -> None:
         """Has the kernel send SIGTERM when torchrun dies, which gives each rank a session of its own: a SIGKILL of

@@ -125,6 +125,22 @@ def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter
     assert (saved.step, saved.eval_loss) == (position["step"], evaluation.eval_loss)
 
 
+def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_and_ends(
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+) -> None:
+    state = interrupt_after(tmp_path / "first", dropping, 4, ranks=1)
+    position = json.loads((state / "position.json").read_text())
+    (state / "position.json").write_text(json.dumps(position | {"step": 12, "eval_step": 9}))
+    rest = run_trainer(dropping, name="rest", resume=state)
+    assert rest.exit_code == 0, rest.output
+    (evaluation,) = (event for event in rest.events if isinstance(event, Evaluation))
+    (saved,) = (event for event in rest.events if isinstance(event, Checkpoint))
+    done = rest.events[-1]
+    assert isinstance(done, Done)
+    assert (evaluation.step, saved.step, saved.final, done.step, done.completed) == (12, 12, True, 12, True)
+    assert saved.eval_loss == done.eval_loss == evaluation.eval_loss
+
+
 def test_a_run_that_is_done_keeps_its_adapters_and_no_state(dropping: dict[str, Any], run_trainer: RunTrainer) -> None:
     outcome = run_trainer(dropping)
     assert outcome.exit_code == 0, outcome.output

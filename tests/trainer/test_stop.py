@@ -47,13 +47,15 @@ def endless(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe | {"schedule": {"epochs": 1000}}
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_sigterm_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
-    ranks: int, endless: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(
+    ("ranks", "number"), [(1, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGINT)]
+)
+def test_a_signal_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
+    ranks: int, number: int, endless: dict[str, Any], tmp_path: Path
 ) -> None:
     with started(endless | {"evaluation": {"share": 0.25}}, tmp_path, ranks) as process:
         wait_for(tmp_path, '"type":"metric"')
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         exit_code = process.wait(timeout=25)
     assert ranks > 1 or exit_code == 0  # torchrun says that it was told to stop
     saved, done = events_in(tmp_path)[-2:]
