@@ -4,6 +4,7 @@ The same for every engine: whole tensors by the names of the parameters, so that
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from contract.failure import FailureReason, InputError
 from contract.run_dir import RunDir
@@ -51,6 +52,8 @@ class Position:
     evaluations_since_best: int = 0
     scaler: dict[str, float] = dataclasses.field(default_factory=dict)
     """Of the loss scale, in fp16."""
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    """SHA-256 of the files beside this one, by name."""
 
 
 def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Accelerator, keep: int) -> None:
@@ -69,7 +72,8 @@ def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Acc
         save_file(_contiguous(adapter), beside / _ADAPTER)
         save_file(_contiguous(optimizer), beside / _OPTIMIZER)
         save_file(random, beside / _RANDOM)
-        (beside / _POSITION).write_text(json.dumps(dataclasses.asdict(position)))
+        digests = {file: _digest((beside / file).read_bytes()) for file in (_ADAPTER, _OPTIMIZER, _RANDOM)}
+        (beside / _POSITION).write_text(json.dumps(dataclasses.asdict(position) | {"digests": digests}))
         commit_folder(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -94,6 +98,18 @@ def read_position(state: Path) -> Position:
     return Position(**json.loads((state / _POSITION).read_text()))
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _load(state: Path, file: str) -> dict[str, torch.Tensor]:
+    """Raises RuntimeError for a file that is not as it was written."""
+    content = (state / file).read_bytes()
+    if _digest(content) != read_position(state).digests[file]:
+        raise RuntimeError(f"{state.name}/{file} is damaged: go on from an earlier state, or without one")
+    return load(content)
+
+
 def check_position(position: Position, examples: int, window: int) -> None:
     """Raises InputError where a step would not take the examples that it took in the run before."""
     before, now = (position.examples, position.window), (examples, window)
@@ -109,7 +125,7 @@ def check_position(position: Position, examples: int, window: int) -> None:
 def load_adapter(state: Path, model: torch.nn.Module) -> None:
     """Puts what is trained back to where it stood. `model` is the PEFT model, before an engine has taken it. Raises
     InputError where it trains something else."""
-    saved = load_file(state / _ADAPTER)
+    saved = _load(state, _ADAPTER)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if _shapes(saved) != _shapes(trained):
         raise InputError(
@@ -128,9 +144,9 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
 
 def load_progress(state: Path, engine: Engine, accelerator: Accelerator) -> None:
     """Puts the optimizer, the loss scale and the random numbers back to where they stood."""
-    engine.load(load_file(state / _ADAPTER), load_file(state / _OPTIMIZER))
+    engine.load(_load(state, _ADAPTER), _load(state, _OPTIMIZER))
     engine.load_scaler_state(read_position(state).scaler)
-    random = load_file(state / _RANDOM)
+    random = _load(state, _RANDOM)
     rank = accelerator.process_index
     # A rank that was not there before starts with numbers of its own.
     if rank < len(random["cpu"]):

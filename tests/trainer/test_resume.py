@@ -161,6 +161,18 @@ def test_states_are_saved_by_the_clock_and_only_the_newest_are_kept(
     assert kept[-1] == state.name
 
 
+def test_a_state_that_is_damaged_is_not_loaded(
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+) -> None:
+    state = interrupt_after(tmp_path / "first", dropping, 2, ranks=1)
+    moments = bytearray((state / "optimizer.safetensors").read_bytes())
+    moments[-1] ^= 1
+    (state / "optimizer.safetensors").write_bytes(moments)
+    outcome = run_trainer(dropping, name="rest", resume=state)
+    assert outcome.exit_code == 1
+    assert f"{state.name}/optimizer.safetensors is damaged" in outcome.failure.message
+
+
 def test_a_state_of_other_steps_or_of_another_adapter_is_refused(
     dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
 ) -> None:
