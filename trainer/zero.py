@@ -164,10 +164,9 @@ class Zero:
 
     def _raise_loss_scale(self) -> None:
         """As a GradScaler does, between two steps: see deepspeed_config."""
-        scaler = self._engine.optimizer.loss_scaler
-        clean_steps = scaler.cur_iter - scaler.last_overflow_iter - 1
+        clean_steps = self.scaler_state()["clean_steps"]
         if clean_steps and clean_steps % _CLEAN_STEPS_TO_RAISE == 0:
-            scaler.cur_scale *= 2
+            self._engine.optimizer.loss_scaler.cur_scale *= 2
 
     def _link_moments(self) -> None:
         """DeepSpeed 0.19 does so after the first group's first step, when the second group of LoRA+ has none yet."""
