@@ -107,7 +107,8 @@ def _load(state: Path, file: str) -> dict[str, torch.Tensor]:
     content = (state / file).read_bytes()
     if _digest(content) != read_position(state).digests[file]:
         raise RuntimeError(f"{state.name}/{file} is damaged: go on from an earlier state, or without one")
-    return load(content)
+    # In one order on every rank: safetensors' is another in each process, and an engine may exchange them one by one.
+    return dict(sorted(load(content).items()))
 
 
 def check_position(position: Position, examples: int, window: int) -> None:
