@@ -29,7 +29,7 @@ class FailureReason(StrEnum):
 
     @property
     def retry_can_help(self) -> bool:
-        """True where the same recipe may succeed on another try: the fault was the machine's, not the recipe's."""
+        """True where the same recipe may succeed on another try: the fault was the machine's, or nobody knows whose."""
         return self in _INFRASTRUCTURE
 
 
@@ -37,6 +37,7 @@ _INFRASTRUCTURE = frozenset(
     {
         FailureReason.DISK_FULL,
         FailureReason.TRAINER_KILLED,
+        FailureReason.TRAINER_CRASHED,
         FailureReason.WORKER_FAILED,
         FailureReason.WORKER_LOST,
     }

@@ -31,6 +31,18 @@ class Machine(BaseModel):
     cores: int
     cpu_bf16: bool
     """The CPU computes in bfloat16."""
+    slots: int = 1
+    """Jobs at once where there is no GPU; they divide the cores."""
+
+    @property
+    def devices(self) -> int:
+        """What is given to jobs: the GPUs, by number, or CPU slots in their stead."""
+        return len(self.gpus) or self.slots
+
+    def needs(self, recipe: Recipe) -> int:
+        """Devices that the recipe takes here."""
+        gpus = recipe.resources.gpus
+        return gpus if self.gpus else min(gpus, self.slots)
 
     def describe(self) -> str:
         names = [gpu.name for gpu in self.gpus]
@@ -51,30 +63,38 @@ class _Lack(NamedTuple):
 
 
 def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
-    """Raises InputError when the service cannot train the recipe on any of `machines`. Where none is known, nothing is
-    said of them."""
-    nodes = recipe.parallel.nodes
-    if nodes > 1:
-        param = "parallel.nodes"
-        message = (
-            f"{param}: got {nodes}; the service trains a job on one machine. By hand, on each of {nodes} machines: "
-            f"torchrun --nnodes={nodes} --nproc-per-node={recipe.parallel.processes} --rdzv-backend=c10d "
-            "--rdzv-endpoint=HOST:PORT --rdzv-id=ID -m trainer RUN_DIR, as docs/parallel.md tells"
-        )
-        raise InputError(FailureReason.DEVICES_UNAVAILABLE, message, param)
+    """Raises InputError when the service cannot train the recipe on `machines`. Where none is known, nothing is said of
+    them."""
     lacks = [_lack(recipe, machine) for machine in machines]
+    found = cut("; ".join(sorted({machine.describe() for machine in machines})), 200)
     if lacks and all(lacks):
         reason, param, words = next(lack for lack in lacks if lack)
-        found = cut("; ".join(sorted({machine.describe() for machine in machines})), 200)
         raise InputError(reason, f"{param}: {words}; the workers have: {found}", param)
+    nodes, able = recipe.resources.nodes, lacks.count(None)
+    if lacks and able < nodes:
+        param = "resources.nodes"
+        words = f"got {nodes}, each on a machine of its own, and {able} can train this; the workers have: {found}"
+        raise InputError(FailureReason.DEVICES_UNAVAILABLE, f"{param}: {words}", param)
+
+
+def usable(recipe: Recipe, machine: Machine) -> frozenset[int]:
+    """The numbers of the machine's devices that can train the recipe; none where there are too few."""
+    if _lack(recipe, machine):
+        return frozenset()
+    wants_bf16 = recipe.precision == "bf16"
+    return frozenset(
+        number
+        for number in range(machine.devices)
+        if not (machine.gpus and wants_bf16) or _has_bf16(machine.gpus[number])
+    )
 
 
 def _lack(recipe: Recipe, machine: Machine) -> _Lack | None:
     """What the machine has not, and the recipe wants."""
-    processes = recipe.parallel.processes
+    processes = recipe.resources.gpus
     if machine.gpus and processes > len(machine.gpus):
-        words = f"got {processes}; each process wants a GPU of its own, on one machine"
-        return _Lack(FailureReason.DEVICES_UNAVAILABLE, "parallel.processes", words)
+        words = f"got {processes}; each rank wants a GPU of its own, on one machine"
+        return _Lack(FailureReason.DEVICES_UNAVAILABLE, "resources.gpus", words)
     if recipe.precision == "bf16" and not _computes_in_bf16(machine, processes):
         words = (
             'got "bf16", in which GPUs compute from compute capability 8.0 on, and CPUs with AVX512-BF16, AMX or '
@@ -89,8 +109,12 @@ def _lack(recipe: Recipe, machine: Machine) -> _Lack | None:
 
 def _computes_in_bf16(machine: Machine, processes: int) -> bool:
     if machine.gpus:
-        return sum(gpu.compute_capability >= _BF16_CAPABILITY for gpu in machine.gpus) >= processes
+        return sum(map(_has_bf16, machine.gpus)) >= processes
     return machine.cpu_bf16
+
+
+def _has_bf16(gpu: Gpu) -> bool:
+    return gpu.compute_capability >= _BF16_CAPABILITY
 
 
 def unwise(recipe: Recipe, machines: Sequence[Machine]) -> list[str]:

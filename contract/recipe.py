@@ -209,11 +209,6 @@ class Parallel(Section):
     """How the ranks share the work. "ddp": each holds the whole model (DistributedDataParallel). "deepspeed": ZeRO
     (Rajbhandari et al. 2020, arXiv:1910.02054) divides what zero_stage says. "fsdp": each holds a part of every weight
     (FullyShardedDataParallel). All give the same losses."""
-    processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Ranks on each machine, each on a device of its own, that share every optimizer step. Without batch.effective a
-    step takes micro_batch x accumulation examples on each."""
-    nodes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Machines, each with so many processes."""
     zero_stage: Literal[0, 1, 2, 3] | None = None
     """What DeepSpeed divides among the ranks: 1 the optimizer's state, 2 the gradients too, 3 the weights too; null
     is 2."""
@@ -233,6 +228,25 @@ class Parallel(Section):
         if self.offload_parameters and self.zero_stage != 3:
             raise ValueError("offload_parameters wants zero_stage 3")
         return self
+
+
+class Resources(Section):
+    gpus: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs on each machine, with a rank on each; the ranks share every optimizer step. Without batch.effective a step
+    takes micro_batch x accumulation examples on each. On a machine without GPUs its CPU slots stand in, and the ranks
+    divide those that the machine has."""
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Machines, with so many GPUs of each: all at once, or the job waits."""
+    share: bool = False
+    """Another job that says so too may use the same devices at the same time."""
+
+
+class Scheduling(Section):
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """A waiting job of a higher priority starts first."""
+    preemptible: bool = False
+    """A waiting job of a higher priority may take the devices of this one: it saves, goes back to the queue, and goes
+    on from there when there is room."""
 
 
 class Checkpointing(Section):
@@ -269,9 +283,11 @@ class Recipe(Section):
     """Makes each layer's activations anew in the backward pass: less memory, a third more work."""
     neftune_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Noise on the embeddings in training (NEFTune: Jain et al. 2023, arXiv:2310.05914); 5 is the paper's."""
+    resources: Resources = Resources()
     parallel: Parallel = Parallel()
     evaluation: Evaluation = Evaluation()
     checkpointing: Checkpointing = Checkpointing()
+    scheduling: Scheduling = Scheduling()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
 
     @model_validator(mode="after")

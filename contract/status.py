@@ -5,32 +5,37 @@ from enum import StrEnum
 
 
 class JobStatus(StrEnum):
-    QUEUED = "queued"  # waits for a worker
+    QUEUED = "queued"  # waits for devices
     RUNNING = "running"  # a worker holds its lease
-    PAUSED = "paused"  # set aside at the user's wish, resumes from its last checkpoint
+    PAUSED = "paused"  # set aside at the user's wish, goes on from its last state
     SUCCEEDED = "succeeded"  # the adapter is there
     FAILED = "failed"  # has a FailureReason
     CANCELLED = "cancelled"  # at the user's wish; every process of it is gone
 
 
 class Wish(StrEnum):
-    """What a user asked of a job. A flag beside the status, for the worker alone can act on a running job."""
+    """What is asked of a running job. A flag beside the status, for its worker alone can act on it."""
 
     CANCEL = "cancel"
+    KILL = "kill"  # cancel, without the time to save
+    PAUSE = "pause"
+    STEP_ASIDE = "step_aside"  # for a job of a higher priority
 
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset(
         {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.PAUSED, JobStatus.QUEUED}
     ),
     JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.CANCELLED}),
     JobStatus.SUCCEEDED: frozenset(),
-    JobStatus.FAILED: frozenset(),
-    JobStatus.CANCELLED: frozenset(),
+    # By a retry alone.
+    JobStatus.FAILED: frozenset({JobStatus.QUEUED}),
+    JobStatus.CANCELLED: frozenset({JobStatus.QUEUED}),
 }
 
-TERMINAL: frozenset[JobStatus] = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
+TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+"""A job stays there of itself."""
 
 
 def allowed_from(target: JobStatus) -> frozenset[JobStatus]:

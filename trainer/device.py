@@ -13,8 +13,8 @@ def this_device() -> torch.device:
     if torch.cuda.is_available():
         rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if rank >= gpus:
-            message = f"parallel.processes: more ranks than the {gpus} GPUs of this machine; each wants one of its own"
-            raise InputError(FailureReason.DEVICES_UNAVAILABLE, message, "parallel.processes")
+            message = f"resources.gpus: more ranks than the {gpus} GPUs of this machine; each wants one of its own"
+            raise InputError(FailureReason.DEVICES_UNAVAILABLE, message, "resources.gpus")
         return torch.device("cuda", rank)
     return torch.device("cpu")
 

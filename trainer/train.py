@@ -185,10 +185,10 @@ def _report_start(run: Run, precision: str, resumed_step: int) -> None:
         precision=precision,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")},
     )
-    asked, world_size = run.recipe.parallel, run.accelerator.num_processes
-    if world_size != asked.processes * asked.nodes:
+    asked, world_size = run.recipe.resources, run.accelerator.num_processes
+    if world_size != asked.gpus * asked.nodes:
         message = (
-            f"parallel: the recipe asks for {asked.processes * asked.nodes} ranks, and {world_size} were started; a "
+            f"resources: the recipe asks for {asked.gpus * asked.nodes} ranks, and {world_size} were started; a "
             f"step takes {run.window} examples on all of them"
         )
         run.report(Log, level="warning", message=message)

@@ -20,7 +20,7 @@ class Rendezvous:
 
 
 def trainer_command(settings: WorkerSettings, recipe: Recipe, run_dir: Path, resume: Path | None) -> list[str]:
-    launcher = settings.trainer or torchrun(recipe.parallel.processes)
+    launcher = settings.trainer or torchrun(recipe.resources.gpus)
     cache = ["--cache", str(settings.cache)]
     return [*launcher, str(run_dir), *cache, *(["--resume", str(resume)] if resume else [])]
 

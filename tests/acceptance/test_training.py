@@ -115,8 +115,8 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
 
 def test_two_processes_train_as_one_does(live: Service, trained: dict[str, object]) -> None:
     """Two examples on each of two ranks are the four of one."""
-    batch, parallel = {"micro_batch": 2}, {"processes": 2}
-    job = live.wait(live.submit(**RECIPE | {"batch": batch, "parallel": parallel})["id"], seconds=280)
+    batch, resources = {"micro_batch": 2}, {"gpus": 2}
+    job = live.wait(live.submit(**RECIPE | {"batch": batch, "resources": resources})["id"], seconds=280)
     assert job["status"] == "succeeded", job
     mine, others = (live.client.get(f"/jobs/{each['id']}/metrics").json() for each in (job, trained))
     assert mine["columns"]["loss"] == pytest.approx(others["columns"]["loss"], rel=1e-3)

@@ -30,7 +30,7 @@ def beat(sessions: Sessions, name: str, machine: Machine) -> None:
     ("recipe", "code", "param"),
     [
         ({"precision": "bf16"}, "precision_unavailable", "precision"),
-        ({"parallel": {"nodes": 2}}, "devices_unavailable", "parallel.nodes"),
+        ({"resources": {"nodes": 3}}, "devices_unavailable", "resources.nodes"),
     ],
 )
 def test_what_no_machine_has_is_refused_with_the_reason(

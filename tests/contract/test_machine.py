@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from contract.failure import Failure, FailureReason, InputError
-from contract.machine import Gpu, Machine, check_machines, unwise
+from contract.machine import Gpu, Machine, check_machines, has_bf16, unwise, usable
 from contract.recipe import Recipe
 
 
@@ -30,7 +30,7 @@ def refusal(wanted: Recipe, *machines: Machine) -> Failure:
 
 @pytest.mark.parametrize("precision", ["auto", "bf16", "fp16", "fp32"])
 def test_where_no_worker_is_known_nothing_is_refused(precision: str) -> None:
-    check_machines(recipe(precision=precision, parallel={"processes": 64}), [])
+    check_machines(recipe(precision=precision, resources={"gpus": 64}), [])
 
 
 @pytest.mark.parametrize("machine", [OLD_CPU, T4])
@@ -56,28 +56,44 @@ def test_fp16_is_had_everywhere_but_with_deepspeed_on_a_cpu() -> None:
     assert refusal(with_deepspeed, OLD_CPU, NEW_CPU).param == "precision"
 
 
-def test_more_processes_than_any_machine_has_gpus_are_refused() -> None:
-    failure = refusal(recipe(parallel={"processes": 3}), T4, TWO_A100)
-    assert (failure.reason, failure.param) == (FailureReason.DEVICES_UNAVAILABLE, "parallel.processes")
+def test_more_ranks_than_any_machine_has_gpus_are_refused() -> None:
+    failure = refusal(recipe(resources={"gpus": 3}), T4, TWO_A100)
+    assert (failure.reason, failure.param) == (FailureReason.DEVICES_UNAVAILABLE, "resources.gpus")
     assert "1 x Tesla T4; 2 x NVIDIA A100" in failure.message
-    check_machines(recipe(parallel={"processes": 2}), [T4, TWO_A100])
+    check_machines(recipe(resources={"gpus": 2}), [T4, TWO_A100])
 
 
-def test_a_machine_without_gpus_runs_as_many_processes_as_one_likes() -> None:
-    check_machines(recipe(parallel={"processes": 8}), [OLD_CPU])
+def test_a_machine_without_gpus_runs_as_many_ranks_as_one_likes() -> None:
+    check_machines(recipe(resources={"gpus": 8}), [OLD_CPU])
 
 
-def test_every_process_wants_a_gpu_that_computes_in_bf16() -> None:
+def test_every_rank_wants_a_gpu_that_computes_in_bf16() -> None:
     mixed = Machine(gpus=[*T4.gpus, *TWO_A100.gpus], cores=8, cpu_bf16=True)
-    check_machines(recipe(precision="bf16", parallel={"processes": 2}), [mixed])
-    assert refusal(recipe(precision="bf16", parallel={"processes": 3}), mixed).param == "precision"
+    check_machines(recipe(precision="bf16", resources={"gpus": 2}), [mixed])
+    assert refusal(recipe(precision="bf16", resources={"gpus": 3}), mixed).param == "precision"
 
 
-@pytest.mark.parametrize("machines", [[], [TWO_A100, TWO_A100]])
-def test_several_machines_are_refused_with_the_way_to_do_it_by_hand(machines: list[Machine]) -> None:
-    failure = refusal(recipe(parallel={"nodes": 2, "processes": 4}), *machines)
-    assert (failure.reason, failure.param) == (FailureReason.DEVICES_UNAVAILABLE, "parallel.nodes")
-    assert "torchrun --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d" in failure.message
+def test_more_machines_than_can_train_a_recipe_are_refused() -> None:
+    two_machines = recipe(resources={"nodes": 2, "gpus": 2})
+    failure = refusal(two_machines, T4, TWO_A100)
+    assert (failure.reason, failure.param) == (FailureReason.DEVICES_UNAVAILABLE, "resources.nodes")
+    assert "got 2, each on a machine of its own, and 1 can train this" in failure.message
+    check_machines(two_machines, [T4, TWO_A100, TWO_A100])
+    check_machines(two_machines, [])
+
+
+def test_a_job_may_use_the_gpus_that_can_train_it() -> None:
+    mixed = Machine(gpus=[*T4.gpus, *TWO_A100.gpus], cores=8, cpu_bf16=True)
+    assert usable(recipe(precision="bf16"), mixed) == {1, 2}
+    assert usable(recipe(precision="fp32"), mixed) == {0, 1, 2}
+    assert usable(recipe(resources={"gpus": 4}), mixed) == frozenset()
+
+
+def test_cpu_slots_stand_in_for_gpus() -> None:
+    machine = OLD_CPU.model_copy(update={"slots": 2})
+    assert (machine.devices, usable(recipe(), machine)) == (2, {0, 1})
+    assert [machine.needs(recipe(resources={"gpus": gpus})) for gpus in (1, 2, 8)] == [1, 2, 2]
+    assert TWO_A100.needs(recipe(resources={"gpus": 2})) == 2
 
 
 def test_fp16_where_all_are_cpus_is_unwise() -> None:

@@ -45,7 +45,7 @@ def tiny(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def commands(recipe: Recipe) -> list[list[str]]:
     """One for each machine."""
-    nodes, processes = recipe.parallel.nodes, recipe.parallel.processes
+    nodes, processes = recipe.resources.nodes, recipe.resources.gpus
     if nodes == 1:
         return [torchrun(processes)]
     meeting = Rendezvous(nodes=nodes, endpoint=f"localhost:{free_port()}", id="example")
@@ -88,10 +88,10 @@ def test_a_recipe_among_the_examples_trains_as_it_says(path: Path, tiny: dict[st
     assert sum((other.folder / "adapter").exists() for other in outcomes) == 1
 
     (started,) = (event for event in outcome.events if isinstance(event, Started))
-    parallel = recipe.parallel
+    parallel, resources = recipe.parallel, recipe.resources
     zero = f"deepspeed zero-{parallel.zero_stage}"
     assert started.engine == (zero if parallel.engine == "deepspeed" else parallel.engine)
-    assert started.world_size == parallel.processes * parallel.nodes
+    assert started.world_size == resources.gpus * resources.nodes
     assert started.precision == resolve_precision(recipe, this_device())
     assert len([event for event in outcome.events if isinstance(event, Metric)]) == STEPS
     assert isinstance(outcome.events[-2], Checkpoint)

@@ -43,7 +43,7 @@ def test_two_machines_train_as_one_does(
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
-        (folder / "recipe.json").write_text(json.dumps(recipe | {"parallel": {"nodes": 2, **parallel}}))
+        (folder / "recipe.json").write_text(json.dumps(recipe | {"resources": {"nodes": 2}, "parallel": parallel}))
     agents = [agent(port, folder) for folder in folders]
     for process in agents:
         output, _ = process.communicate(timeout=200)

@@ -16,7 +16,7 @@ def settings() -> WorkerSettings:
 
 
 def recipe(processes: int) -> Recipe:
-    return Recipe.model_validate({"model": "m", "dataset": "d", "parallel": {"processes": processes}})
+    return Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"gpus": processes}})
 
 
 def test_torchrun_starts_the_ranks_that_the_recipe_asks_for(settings: WorkerSettings) -> None:
