@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from contract.failure import Failure, FailureReason, InputError
-from contract.machine import Gpu, Machine, check_machines, has_bf16, unwise, usable
+from contract.machine import Gpu, Machine, check_machines, unwise, usable
 from contract.recipe import Recipe
 
 
