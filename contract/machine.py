@@ -25,6 +25,15 @@ class Gpu(BaseModel):
     """CUDA's: (8, 0) is that of an A100."""
 
 
+class Holder(BaseModel):
+    """A process that is not ours, and uses a GPU."""
+
+    pid: int | None
+    """None where it cannot be told."""
+    name: str
+    memory_bytes: int | None
+
+
 class Machine(BaseModel):
     gpus: list[Gpu]
     """Those that a trainer sees. Where there is one, no trainer runs on the CPU."""

@@ -5,6 +5,7 @@ StoreError
 +-- ArtifactNotFound
 +-- IllegalMove     a user asked for a state that the job cannot reach from its own
 +-- StaleAttempt    a worker wrote for an attempt that is no longer its own
++-- Superseded      another worker has begun with this one's name
 """
 
 from contract.status import JobStatus
@@ -25,10 +26,15 @@ class ArtifactNotFound(StoreError):
 
 
 class IllegalMove(StoreError):
-    def __init__(self, job_id: str, current: JobStatus, target: JobStatus) -> None:
+    def __init__(self, job_id: str, current: str, target: JobStatus) -> None:
         super().__init__(f"job {job_id} is {current} and cannot become {target}")
 
 
 class StaleAttempt(StoreError):
     def __init__(self, job_id: str, attempt: int) -> None:
         super().__init__(f"attempt {attempt} at job {job_id} has ended for the service; it may write nothing more")
+
+
+class Superseded(StoreError):
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"another worker has begun as {worker}; give each a name of its own by FINETUNED_WORKER")

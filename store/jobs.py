@@ -3,42 +3,61 @@
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
-from contract.status import TERMINAL, JobStatus, Wish, allowed_from
-from store.errors import IllegalMove, JobNotFound, StaleAttempt
+from contract.status import TERMINAL, JobStatus, allowed_from
+from store import leases
+from store.errors import JobNotFound, StaleAttempt
 from store.models import Event, Job
 
 
-def create(session: Session, recipe: Recipe, warnings: Sequence[str] = ()) -> Job:
+def create(
+    session: Session,
+    recipe: Recipe,
+    owner: str = "default",
+    warnings: Sequence[str] = (),
+    examples: int | None = None,
+    expected_seconds: float | None = None,
+) -> Job:
     """A new job, queued; its first events tell of it and of what is unwise in its recipe."""
     job = Job(
         id=f"job_{secrets.token_hex(12)}",
         name=recipe.name,
+        owner=owner,
         recipe=recipe.model_dump(mode="json"),
+        priority=recipe.scheduling.priority,
+        examples=examples,
+        expected_seconds=expected_seconds,
         status=JobStatus.QUEUED,
         attempt=0,
-        losses=0,
-        event_count=1 + len(warnings),
+        retries=0,
+        event_count=1,
     )
     session.add(job)
     session.flush()
     session.add(_status_event(job, seq=1))
-    for seq, warning in enumerate(warnings, start=2):
-        data = {"level": "warning", "message": warning}
-        session.add(Event(job_id=job.id, seq=seq, time=time.time(), type="log", data=data))
+    for warning in warnings:
+        tell(session, job, "log", {"level": "warning", "message": warning})
     return job
 
 
 def get(session: Session, job_id: str) -> Job:
     """Raises JobNotFound."""
     job = session.get(Job, job_id)
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def lock(session: Session, job_id: str) -> Job:
+    """The job as it is now, and nobody else's until the transaction ends. Raises JobNotFound."""
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     if job is None:
         raise JobNotFound(job_id)
     return job
@@ -71,8 +90,9 @@ def move(
     columns = {"status": target, "event_count": Job.event_count + 1, "wish": None, **(values or {})}
     if target is not JobStatus.RUNNING:
         columns["lease_expires_at"] = None
-    if target in TERMINAL:
-        columns["finished_at"] = func.now()
+    if target is not JobStatus.FAILED:
+        columns["failure"] = None
+    columns["finished_at"] = func.now() if target in TERMINAL else None
     statement = update(Job).where(Job.id == job_id, Job.status.in_(sources))
     if attempt is not None:
         statement = statement.where(Job.attempt == attempt)
@@ -85,95 +105,95 @@ def move(
     return job
 
 
-def claim(session: Session, worker: str, lease: timedelta) -> Job | None:
-    """Leases the job that has waited longest; None where none waits. No two claims get the same one."""
-    job_id = session.scalar(
-        select(Job.id)
-        .where(Job.status == JobStatus.QUEUED)
-        .order_by(Job.created_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    if job_id is None:
+@dataclass(frozen=True)
+class Part:
+    """What a worker has of an attempt."""
+
+    job_id: str
+    attempt: int
+    recipe: dict[str, Any]
+    """As the row has it; a newer schema may refuse what an older one took."""
+    batch: dict[str, Any] | None
+    """A contract.recipe.Batch in the place of the recipe's."""
+    devices: list[int]
+    """Of the worker's machine."""
+    rank: int
+    """Of the machine; 0 runs the job, the others only train."""
+
+
+def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> Part | None:
+    """A worker's process begins its part of an attempt at a job that has been placed there, and that of rank 0 leases
+    the job; None where it is no longer to be. No two processes begin the same part."""
+    job = lock(session, job_id)
+    waits = job.status is JobStatus.QUEUED and job.attempt == attempt - 1
+    if not waits and not (job.status is JobStatus.RUNNING and job.attempt == attempt):
         return None
-    return move(
-        session,
-        job_id,
-        JobStatus.RUNNING,
-        values={
-            "attempt": Job.attempt + 1,
+    taken = leases.take_up(session, job_id, attempt, worker, pid)
+    if not taken:
+        return None
+    rank = taken[0].rank
+    if rank == 0:
+        values = {
+            "attempt": attempt,
             "worker": worker,
             "started_at": func.now(),
             "lease_expires_at": func.now() + lease,
-        },
-    )
+            "not_before": None,
+            "rendezvous": None,
+        }
+        move(session, job_id, JobStatus.RUNNING, only_from={JobStatus.QUEUED}, values=values)
+    return Part(job_id, attempt, job.recipe, job.batch, [each.number for each in taken], rank)
 
 
-def launch(session: Session, job_id: str, attempt: int, command: str, lease: timedelta) -> None:
-    """Keeps the command that an attempt is started with, and renews the lease. Raises StaleAttempt."""
+def launch(
+    session: Session, job_id: str, attempt: int, command: str, lease: timedelta, rendezvous: str | None = None
+) -> None:
+    """Keeps the command that an attempt is started with and where its machines meet, and renews the lease. Raises
+    StaleAttempt."""
     mine = (Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
-    values = {"command": command, "lease_expires_at": func.now() + lease}
+    values = {"command": command, "rendezvous": rendezvous, "lease_expires_at": func.now() + lease}
     if session.scalar(update(Job).where(*mine).values(values).returning(Job.id)) is None:
         raise StaleAttempt(job_id, attempt)
 
 
-def finish(
-    session: Session, job_id: str, attempt: int, status: JobStatus, failure: Failure | None, log_tail: str
-) -> None:
-    """Ends an attempt. Raises StaleAttempt."""
-    wish = session.scalar(select(Job.wish).where(Job.id == job_id, Job.attempt == attempt).with_for_update())
-    if status is JobStatus.QUEUED and wish is Wish.CANCEL:
-        status = JobStatus.CANCELLED  # asked for while the attempt was ending for another reason
-    values = {"failure": failure.model_dump(mode="json") if failure else None, "log_tail": log_tail}
-    if move(session, job_id, status, attempt=attempt, only_from={JobStatus.RUNNING}, values=values) is None:
-        raise StaleAttempt(job_id, attempt)
+def tell(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:
+    """Adds an event of the service's own to those of the trainer."""
+    told = update(Job).where(Job.id == job.id).values(event_count=Job.event_count + 1).returning(Job.event_count)
+    seq = session.scalar(told)
+    session.add(Event(job_id=job.id, seq=seq, time=time.time(), type=kind, data=dict(data)))
 
 
-def request_cancel(session: Session, job_id: str) -> Job:
-    """Cancels a job that waits; asks the worker of one that runs. Raises JobNotFound, IllegalMove."""
-    job = session.get(Job, job_id, with_for_update=True)
-    if job is None:
-        raise JobNotFound(job_id)
-    if job.status is JobStatus.RUNNING:
-        job.wish = Wish.CANCEL
-        session.flush()
-    elif job.status is not JobStatus.CANCELLED and move(session, job_id, JobStatus.CANCELLED) is None:
-        raise IllegalMove(job_id, job.status, JobStatus.CANCELLED)
-    return job
-
-
-def release_expired(session: Session, max_losses: int) -> list[Job]:
-    """Takes the jobs whose worker has let the lease pass: back to the queue, or to an end."""
-    expired = session.scalars(
-        select(Job)
-        .where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
-        .with_for_update(skip_locked=True)
-    ).all()
-    moved = [_release(session, job, max_losses) for job in expired]
-    return [job for job in moved if job is not None]
-
-
-def _release(session: Session, job: Job, max_losses: int) -> Job | None:
-    losses = job.losses + 1
-    if job.wish is Wish.CANCEL:
-        return move(session, job.id, JobStatus.CANCELLED, attempt=job.attempt)
-    if losses < max_losses:
-        return move(session, job.id, JobStatus.QUEUED, attempt=job.attempt, values={"losses": losses})
-    failure = Failure(
-        reason=FailureReason.WORKER_LOST,
-        message=f"the job has lost {losses} workers; their logs say why. The recipe may be sent again",
+def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float | None:
+    """How long the recipe will train, as the latest jobs of the same model on as many devices took for an example; None
+    where there are none."""
+    recent = select(Job).order_by(Job.created_at.desc()).limit(500).subquery()
+    asked = recent.c.recipe["resources"]
+    same = (
+        recent.c.status == JobStatus.SUCCEEDED,
+        recent.c.attempt == 1,
+        recent.c.examples > 0,
+        recent.c.recipe["model"].as_string() == recipe.model,
+        asked["gpus"].as_integer() * asked["nodes"].as_integer() == recipe.resources.gpus * recipe.resources.nodes,
     )
-    values = {"losses": losses, "failure": failure.model_dump(mode="json")}
-    return move(session, job.id, JobStatus.FAILED, attempt=job.attempt, values=values)
-
-
-def queued_ids(session: Session) -> list[str]:
-    """The jobs that wait, the longest waiting first."""
-    return list(session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED).order_by(Job.created_at)))
+    seconds = func.extract("epoch", recent.c.finished_at - recent.c.started_at) / recent.c.examples
+    latest = select(seconds.label("seconds")).where(*same).order_by(recent.c.finished_at.desc()).limit(5).subquery()
+    median = func.percentile_cont(0.5).within_group(latest.c.seconds)
+    each = session.scalar(select(median))
+    return None if each is None else float(each) * examples
 
 
 def _status_event(job: Job, seq: int) -> Event:
     data: dict[str, Any] = {"status": job.status, "attempt": job.attempt}
+    if job.status is JobStatus.RUNNING:
+        data["worker"] = job.worker
     if job.failure is not None:
         data["failure"] = job.failure
     return Event(job_id=job.id, seq=seq, time=time.time(), type="status", data=data)
+
+
+def still_running(session: Session, job_id: str, attempt: int) -> Job:
+    """The job, locked. Raises StaleAttempt where the attempt has ended for the service."""
+    job = lock(session, job_id)
+    if job.status is not JobStatus.RUNNING or job.attempt != attempt:
+        raise StaleAttempt(job_id, attempt)
+    return job

@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     MetaData,
     Text,
@@ -56,6 +57,7 @@ class Base(DeclarativeBase):
         str: Text,
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSON(none_as_null=True),
+        list[Any]: JSON(none_as_null=True),
     }
 
 
@@ -68,22 +70,39 @@ class Job(Base):
         CheckConstraint(f"(status IN ({_one_of(TERMINAL)})) = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="failure"),
         Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
-        Index("ix_jobs_queued", "created_at", postgresql_where=text("status = 'queued'")),
+        Index(
+            "ix_jobs_queued", "owner", text("priority DESC"), "created_at", postgresql_where=text("status = 'queued'")
+        ),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str | None]
+    owner: Mapped[str]
+    """Whose it is: owners share the devices fairly."""
     recipe: Mapped[dict[str, Any]]
+    priority: Mapped[int]
+    """As the recipe's, to be sorted by."""
+    examples: Mapped[int | None]
+    """That it will train on, each as often as it comes; None where nobody has counted."""
+    expected_seconds: Mapped[float | None]
+    """Of training, as jobs like it took; None where there were none."""
     status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
     """Written by store.jobs.move alone."""
     wish: Mapped[Wish | None] = mapped_column(Word(Wish))
-    """What the user asked of a running job; its worker reads it."""
+    """What is asked of a running job; its worker reads it."""
     attempt: Mapped[int]
     """Counts the claims. Whatever a worker writes is guarded by the attempt that it claimed."""
-    losses: Mapped[int]
-    """Counts the workers that it has lost."""
+    retries: Mapped[int]
+    """Failures of the infrastructure since it last came further than where it had failed before."""
+    failed_step: Mapped[int | None]
+    """How far it had come at the last of them."""
+    not_before: Mapped[datetime | None]
+    """It waits until then, after a failure."""
+    batch: Mapped[dict[str, Any] | None]
+    """A contract.recipe.Batch in the place of the recipe's, which did not fit into the device's memory."""
     worker: Mapped[str | None]
+    """Of the latest attempt; of several machines the one that holds the lease."""
     lease_expires_at: Mapped[datetime | None]
     """On the database's clock."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -96,6 +115,10 @@ class Job(Base):
     log_tail: Mapped[str | None]
     command: Mapped[str | None]
     """That the latest attempt was started with, quoted for a shell."""
+    rendezvous: Mapped[str | None]
+    """HOST:PORT at which the machines of the latest attempt meet."""
+    receipt: Mapped[dict[str, Any] | None]
+    """How the latest attempt's processes ended: a contract.receipt.Receipt."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
 
@@ -160,8 +183,47 @@ class Worker(Base):
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    """Its host and process."""
+    incarnation: Mapped[str]
+    """Another at each start."""
+    address: Mapped[str]
+    """By which the other machines reach it."""
     machine: Mapped[dict[str, Any]]
     """A contract.machine.Machine."""
+    draining: Mapped[bool]
+    """It is about to stop, and takes no job."""
     seen_at: Mapped[datetime]
     """When it was last heard of, on the database's clock."""
+
+
+class Device(Base):
+    """What can be given to a job: a GPU of a worker's machine, or a CPU slot."""
+
+    __tablename__ = "devices"
+
+    worker: Mapped[str] = mapped_column(ForeignKey("workers.name", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    holders: Mapped[list[Any] | None]
+    """Processes that are not ours and hold it, as contract.machine.Holder; None where there are none."""
+
+
+class Lease(Base):
+    """A device that is given to an attempt, until no process of that attempt is left on its machine."""
+
+    __tablename__ = "leases"
+    __table_args__ = (
+        ForeignKeyConstraint(["worker", "number"], ["devices.worker", "devices.number"], ondelete="CASCADE"),
+        Index("uq_leases_device", "worker", "number", unique=True, postgresql_where=text("NOT shared")),
+    )
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    rank: Mapped[int]
+    """Of the machine in the attempt: 0 has the job's lease and writes for it, the others only train."""
+    shared: Mapped[bool]
+    placed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    begun_at: Mapped[datetime | None]
+    """When a process of the worker took it up."""
+    pid: Mapped[int | None]
+    """That process."""

@@ -1,27 +1,83 @@
 """The workers that are there, and what their machines have. A worker that is not heard of does not count."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from contract.machine import Machine
-from store.models import Worker
+from contract.machine import Holder, Machine
+from store.errors import Superseded
+from store.models import Device, Lease, Worker
 
-SILENCE = timedelta(minutes=1)
+SILENCE = timedelta(seconds=10)
+"""After which a worker gets no job, and loses those that it has."""
+
+_KNOWN = timedelta(minutes=1)
+"""For so long what its machine has counts as there, when a recipe is checked."""
+
+_FORGOTTEN = timedelta(hours=1)
+"""After which a worker is no longer listed, and no device of its is any job's."""
 
 
-def beat(session: Session, name: str, machine: Machine) -> None:
-    """Tells that a worker is there; forgets those that have fallen silent."""
-    row = {"name": name, "machine": machine.model_dump(mode="json"), "seen_at": func.now()}
+def register(session: Session, name: str, incarnation: str, address: str, machine: Machine) -> None:
+    """A worker is there, from now on in the place of an earlier one of that name."""
+    row = {
+        "name": name,
+        "incarnation": incarnation,
+        "address": address,
+        "machine": machine.model_dump(mode="json"),
+        "draining": False,
+        "seen_at": func.now(),
+    }
     session.execute(insert(Worker).values(row).on_conflict_do_update(index_elements=["name"], set_=row))
+    session.execute(delete(Device).where(Device.worker == name, Device.number >= machine.devices))
+    devices = [{"worker": name, "number": number} for number in range(machine.devices)]
+    session.execute(insert(Device).values(devices).on_conflict_do_nothing())
+
+
+def beat(
+    session: Session, name: str, incarnation: str, holders: Mapping[int, Sequence[Holder]], draining: bool
+) -> bool:
+    """Tells that a worker is still there, and which of its devices others hold; forgets those that have long fallen
+    silent. False where it has been forgotten itself. Raises Superseded."""
+    mine = update(Worker).where(Worker.name == name, Worker.incarnation == incarnation)
+    if session.scalar(mine.values(seen_at=func.now(), draining=draining).returning(Worker.name)) is None:
+        if session.get(Worker, name) is None:
+            return False
+        raise Superseded(name)
+    for device in session.scalars(select(Device).where(Device.worker == name)):
+        told = [holder.model_dump(mode="json") for holder in holders.get(device.number, ())] or None
+        if device.holders != told:
+            device.holders = told
     # Not those that come back just now: when the database was away all have been silent, and would block each other.
-    silent = select(Worker.name).where(Worker.seen_at < func.now() - SILENCE).with_for_update(skip_locked=True)
-    session.execute(delete(Worker).where(Worker.name.in_(silent)))
+    gone = select(Worker.name).where(Worker.seen_at < func.now() - _FORGOTTEN).with_for_update(skip_locked=True)
+    session.execute(delete(Worker).where(Worker.name.in_(gone)))
+    return True
+
+
+def leave(session: Session, name: str, incarnation: str) -> None:
+    """A worker has ended as it should. Where it still has devices leased it stays, for the next one to clear them."""
+    leased = select(Lease.job_id).where(Lease.worker == name).exists()
+    session.execute(delete(Worker).where(Worker.name == name, Worker.incarnation == incarnation, ~leased))
 
 
 def machines(session: Session) -> list[Machine]:
-    """One for each worker that is there."""
-    alive = select(Worker.machine).where(Worker.seen_at >= func.now() - SILENCE).order_by(Worker.name)
-    return [Machine.model_validate(machine) for machine in session.scalars(alive)]
+    """One for each worker that is there, or has just been."""
+    known = select(Worker.machine).where(Worker.seen_at >= func.now() - _KNOWN).order_by(Worker.name)
+    return [Machine.model_validate(machine) for machine in session.scalars(known)]
+
+
+def known(session: Session) -> list[tuple[Worker, bool]]:
+    """All that are known, by name, and whether each is heard of."""
+    heard = Worker.seen_at >= func.now() - SILENCE
+    return [(worker, alive) for worker, alive in session.execute(select(Worker, heard).order_by(Worker.name))]
+
+
+def devices(session: Session) -> list[Device]:
+    return list(session.scalars(select(Device).order_by(Device.worker, Device.number)))
+
+
+def leases(session: Session) -> list[Lease]:
+    return list(session.scalars(select(Lease).order_by(Lease.worker, Lease.number, Lease.placed_at)))

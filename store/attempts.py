@@ -1,0 +1,111 @@
+"""How attempts end: as they should, to be tried again, or for good."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from contract.failure import Failure, FailureReason
+from contract.recipe import Batch
+from contract.status import JobStatus, Wish
+from store import jobs, leases
+from store.models import Job, Metric, Worker
+from store.workers import SILENCE
+
+
+_SETS_ASIDE = {Wish.CANCEL: JobStatus.CANCELLED, Wish.KILL: JobStatus.CANCELLED, Wish.PAUSE: JobStatus.PAUSED}
+
+
+@dataclass(frozen=True)
+class Retries:
+    """Of what the infrastructure has spoilt."""
+
+    most: int
+    """In a row, without the job coming further than before; with one more it fails."""
+    first_wait: timedelta
+    """Before the first one; twice as long before each next one."""
+    longest_wait: timedelta
+
+
+@dataclass(frozen=True)
+class End:
+    status: JobStatus
+    failure: Failure | None = None
+    smaller: Batch | None = None
+    """With which it may fit into the device's memory, where that was what failed."""
+    log_tail: str = ""
+    receipt: dict[str, Any] | None = None
+
+
+def finish(session: Session, job_id: str, attempt: int, end: End, retries: Retries) -> JobStatus:
+    """Ends an attempt, none of whose processes is left, and frees the devices of its worker. Raises StaleAttempt."""
+    job = jobs.still_running(session, job_id, attempt)
+    leases.free(session, job_id, attempt, job.worker or "")
+    return _end(session, job, end, retries)
+
+
+def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
+    status, failure = end.status, end.failure
+    values: dict[str, Any] = {"log_tail": end.log_tail, "receipt": end.receipt}
+    spoilt = failure is not None and failure.reason.retry_can_help
+    if job.wish in _SETS_ASIDE and (status is JobStatus.QUEUED or spoilt):
+        status = _SETS_ASIDE[job.wish]  # asked for while the attempt was ending for another reason
+    elif status is JobStatus.FAILED and failure is not None:
+        if end.smaller is not None:
+            status = JobStatus.QUEUED
+            values["batch"] = end.smaller.model_dump(mode="json")
+            told = {"micro_batch": end.smaller.micro_batch, "effective": end.smaller.effective}
+            jobs.tell(session, job, "retry", _why(failure) | told)
+        elif spoilt:
+            status, failure, counted = _after_failure(session, job, failure, retries)
+            values |= counted
+    if status is JobStatus.FAILED and failure is not None:
+        values["failure"] = failure.model_dump(mode="json")
+    jobs.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)
+    return status
+
+
+def _after_failure(
+    session: Session, job: Job, failure: Failure, retries: Retries
+) -> tuple[JobStatus, Failure, dict[str, Any]]:
+    """Back to the queue for a while, or to an end. A failure further on than the last one is the first one there."""
+    step = session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job.id)) or 0
+    count = 1 if job.failed_step is None or step > job.failed_step else job.retries + 1
+    counted = {"retries": count, "failed_step": step}
+    if count > retries.most:
+        message = f"{failure.message}. It was tried {count} times, the last {retries.most} without coming further"
+        return JobStatus.FAILED, failure.model_copy(update={"message": message}), counted
+    wait = min(retries.first_wait * 2 ** (count - 1), retries.longest_wait)
+    told = {"retries": count, "most": retries.most, "wait_seconds": wait.total_seconds()}
+    jobs.tell(session, job, "retry", _why(failure) | told)
+    return JobStatus.QUEUED, failure, counted | {"not_before": func.now() + wait}
+
+
+def _why(failure: Failure) -> dict[str, Any]:
+    return {"reason": failure.reason, "message": failure.message}
+
+
+def lost(session: Session, job_id: str, attempt: int, retries: Retries) -> JobStatus | None:
+    """An attempt is over whose worker, or the process of it that followed the trainer, has died: no process is left,
+    and nobody to tell of its end. None where it has ended otherwise."""
+    job = jobs.lock(session, job_id)
+    if job.status is not JobStatus.RUNNING or job.attempt != attempt:
+        return None
+    message = f"worker {job.worker} was lost while it ran attempt {attempt}; its log says more"
+    failure = Failure(reason=FailureReason.WORKER_LOST, message=message)
+    return _end(session, job, End(JobStatus.FAILED, failure), retries)
+
+
+def lost_with_machine(session: Session, grace: timedelta, retries: Retries) -> list[tuple[Job, JobStatus]]:
+    """Ends the attempts whose lease has passed and whose worker is not heard of. Its devices stay leased until a worker
+    is there again and has seen that no process is left.
+
+    What is to be cancelled waits for `grace` besides, in which the processes that nobody can see end by themselves.
+    """
+    silent = ~select(Worker.name).where(Worker.name == Job.worker, Worker.seen_at >= func.now() - SILENCE).exists()
+    expired = select(Job).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now(), silent)
+    gone = Job.wish.is_(None) | Job.wish.not_in([Wish.CANCEL, Wish.KILL]) | (Job.lease_expires_at < func.now() - grace)
+    found = session.scalars(expired.where(gone).with_for_update(skip_locked=True)).all()
+    return [(job, status) for job in found if (status := lost(session, job.id, job.attempt, retries)) is not None]

@@ -1,0 +1,421 @@
+"""Which waiting job starts where: one pure decision over machines, jobs and what is known of time.
+
+Jobs are taken in one order. One that cannot start has devices kept for it, from when they are expected to be free; those
+after it may pass it where that does not delay it. So large jobs do not starve, and small ones fill what would stand idle.
+This is conservative backfill (Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User Runtime Estimates
+in Scheduling the IBM SP2 with Backfilling", 2001), with one free time for each half of a device instead of a profile.
+"""
+
+import heapq
+import math
+from bisect import bisect_right
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_NAMED = 3
+"""Machines and jobs that a sentence names; the others are counted."""
+
+
+class Device(NamedTuple):
+    worker: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine whose worker is alive and not draining."""
+
+    name: str
+    devices: int
+    """Numbered 0..devices-1."""
+    unit: str
+    """What one is called in words for people: "GPU" or "CPU slot"."""
+    held: frozenset[int] = frozenset()
+    """By processes that are not ours: not given out."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    id: str
+    owner: str
+    priority: int
+    since: float
+    """Epoch seconds."""
+    nodes: int
+    needs: Mapping[str, int]
+    """Host name -> devices that it takes there: a machine without GPUs may take fewer."""
+    usable: Mapping[str, frozenset[int]]
+    """Host name -> numbers of the devices that can train it. Hosts that cannot are absent."""
+    share: bool = False
+    seconds: float | None = None
+    """How long it is expected to run. None: nobody knows."""
+    not_before: float | None = None
+
+
+@dataclass(frozen=True)
+class Occupant:
+    """What holds devices: a running job, one placed and about to begin, or what is left of one whose processes are not
+    gone."""
+
+    id: str
+    owner: str
+    priority: int
+    devices: tuple[Device, ...]
+    share: bool = False
+    preemptible: bool = False
+    """And running, so that it can be asked to step aside."""
+    leaving: bool = False
+    """It has been asked to stop: its devices will be free soon."""
+    started: float = 0.0
+    ends: float | None = None
+    """Expected, epoch seconds. None: nobody knows."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    place: int
+    """1 is the next one. One that is kept back after a failure has its place and holds nobody up."""
+    why: str
+    """For people: what it waits for."""
+    starts: float | None
+    """Expected, epoch seconds. None: nobody knows."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    starts: dict[str, tuple[Device, ...]]
+    """Job -> devices to lease now, the head's machine first, all of one machine together."""
+    step_aside: tuple[str, ...]
+    """Running jobs to ask to save and go back to the queue."""
+    waits: dict[str, Wait]
+    """All other waiting jobs."""
+
+
+def plan(now: float, hosts: Sequence[Host], waiting: Sequence[Waiting], occupants: Sequence[Occupant]) -> Plan:
+    """What to start and whom to ask to step aside at `now` (epoch seconds), and why the others wait."""
+    going = {occupant.id for occupant in occupants if occupant.leaving}
+    machines = _machines(now, hosts, occupants, going)
+    in_use = Counter[str]()
+    for occupant in occupants:
+        in_use[occupant.owner] += len(occupant.devices)
+    made = Plan({}, (), {})
+    asked: list[str] = []
+    for job in _order(waiting, in_use):
+        there = [machine for machine in machines if machine.host.name in job.usable]
+        able = [machine for machine in there if len(machine.times(job)) >= job.needs[machine.host.name]]
+        begins = None
+        if job.not_before is not None and job.not_before > now:
+            why = f"tries again in {math.ceil(job.not_before - now)} s, after a failure"
+        elif len(able) < job.nodes:
+            why = _lack(job, there)
+        elif chosen := _free(now, able, job):
+            made.starts[job.id] = _give(now, chosen, job, going)
+            in_use[job.owner] += len(made.starts[job.id])
+            continue
+        elif claim := _claim(able, job, occupants, going):
+            why, begins = _claimed(claim), now
+            asked += sorted(claim.asked)
+            going |= claim.asked
+            for machine in machines if claim.asked else ():
+                machine.look_again(now, going)
+            in_use[job.owner] += _keep(now, claim.chosen, job)
+        else:
+            why = _kept(able, job) or _lack(job, there)
+            time, chosen = _earliest(now, able, job)
+            begins = None if time == math.inf else time
+            in_use[job.owner] += _keep(time, chosen, job)
+        made.waits[job.id] = Wait(len(made.waits) + 1, why, begins)
+    return Plan(made.starts, tuple(asked), made.waits)
+
+
+def _order(waiting: Sequence[Waiting], in_use: Mapping[str, int]) -> Iterator[Waiting]:
+    """By priority, then the owner with the fewest devices in use, then age. Reads `in_use` anew after each job, in which
+    the owner of that job alone may have changed."""
+    queues: dict[int, dict[str, deque[Waiting]]] = defaultdict(lambda: defaultdict(deque))
+    for job in sorted(waiting, key=lambda job: (job.since, job.id)):
+        queues[job.priority][job.owner].append(job)
+    for _, owners in sorted(queues.items(), reverse=True):
+        turns = [(in_use[owner], queue[0].since, queue[0].id, owner) for owner, queue in owners.items()]
+        heapq.heapify(turns)
+        while turns:
+            owner = turns[0][-1]
+            queue = owners[owner]
+            yield queue.popleft()
+            if queue:
+                heapq.heapreplace(turns, (in_use[owner], queue[0].since, queue[0].id, owner))
+            else:
+                heapq.heappop(turns)
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A device while the plan is made."""
+
+    at: Device
+    users: list[Occupant]
+    free: tuple[float, float] = (0.0, 0.0)
+    """When the first and the second sharing job could have it, after all that is known; the second: also one alone."""
+    kept_for: str = ""
+    kept_from: float = math.inf
+    """Who starts now on a device that is kept must end by then; -inf: none can."""
+
+    def ready(self, share: bool, gone: Collection[str] = ()) -> bool:
+        """Whether a job can have it now, or when all in `gone` have left."""
+        users = [user for user in self.users if user.id not in gone] if gone else self.users
+        return not users or (share and len(users) == 1 and users[0].share)
+
+    def open(self, now: float, job: Waiting) -> bool:
+        return not self.kept_for or (job.seconds is not None and now + job.seconds <= self.kept_from)
+
+    def look_again(self, now: float, going: Collection[str]) -> None:
+        ends = sorted(
+            now if user.id in going else math.inf if user.ends is None else max(now, user.ends) for user in self.users
+        )
+        if len(ends) < 2 and all(user.share for user in self.users):
+            ends.insert(0, now)
+        self.free = (ends[0] if all(user.share for user in self.users) else ends[-1], ends[-1]) if ends else (now, now)
+
+    def keep(self, begins: float, job: Waiting) -> None:
+        # What passes an earlier job on this device is gone before this one could have it.
+        if not self.kept_for or self.free[not job.share] < self.kept_from:
+            self.kept_from = min(self.kept_from, -math.inf if begins == math.inf else begins)
+        self.kept_for = self.kept_for or job.id
+        ends = begins + (math.inf if job.seconds is None else job.seconds)
+        self.free = (min(ends, self.free[1]), max(ends, self.free[1])) if job.share else (ends, ends)
+
+
+@dataclass(eq=False)
+class _Machine:
+    """A host while the plan is made. Answers are remembered until they change: most jobs ask the same."""
+
+    host: Host
+    slots: list[_Slot]
+    _ready: dict[tuple[frozenset[int], bool], list[_Slot]] = field(default_factory=dict)
+    _times: dict[tuple[frozenset[int], bool], list[tuple[float, int]]] = field(default_factory=dict)
+
+    def usable(self, job: Waiting) -> Iterator[_Slot]:
+        numbers = job.usable[self.host.name]
+        return (slot for slot in self.slots if slot.at.number in numbers)
+
+    def ready(self, job: Waiting) -> list[_Slot]:
+        """Those on which it could start now, were none kept."""
+        key = job.usable[self.host.name], job.share
+        if key not in self._ready:
+            self._ready[key] = [slot for slot in self.usable(job) if slot.ready(job.share)]
+        return self._ready[key]
+
+    def times(self, job: Waiting) -> list[tuple[float, int]]:
+        """(when it could have the device, number), the earliest first."""
+        key = job.usable[self.host.name], job.share
+        if key not in self._times:
+            self._times[key] = sorted((slot.free[not job.share], slot.at.number) for slot in self.usable(job))
+        return self._times[key]
+
+    def unused(self) -> int:
+        return sum(not slot.users for slot in self.slots)
+
+    def look_again(self, now: float, going: Collection[str]) -> None:
+        for slot in self.slots:
+            # What is kept has later times already.
+            if not slot.kept_for:
+                slot.look_again(now, going)
+        self._ready.clear()
+        self._times.clear()
+
+    def keep(self, begins: float, slots: Iterable[_Slot], job: Waiting) -> None:
+        for slot in slots:
+            before = slot.free
+            slot.keep(begins, job)
+            if slot.free != before:
+                self._times.clear()
+
+
+_Chosen = list[tuple[_Machine, list[_Slot]]]
+
+
+def _machines(
+    now: float, hosts: Sequence[Host], occupants: Sequence[Occupant], going: Collection[str]
+) -> list[_Machine]:
+    users: dict[Device, list[Occupant]] = defaultdict(list)
+    for occupant in occupants:
+        for device in occupant.devices:
+            users[device].append(occupant)
+    machines = []
+    for host in sorted(hosts, key=lambda host: host.name):
+        devices = [Device(host.name, number) for number in range(host.devices) if number not in host.held]
+        machines.append(_Machine(host, [_Slot(device, users[device]) for device in devices]))
+        machines[-1].look_again(now, going)
+    return machines
+
+
+def _free(now: float, able: list[_Machine], job: Waiting) -> _Chosen:
+    """Devices for the whole job now, or none: the fewest of what is kept for others, then of what stands empty where it
+    may share, on the machines with the fewest to spare, so that large jobs keep room."""
+    offers = []
+    for machine in able:
+        needs = job.needs[machine.host.name]
+        if len(machine.ready(job)) < needs:
+            continue
+        slots = [slot for slot in machine.ready(job) if slot.open(now, job)]
+        if len(slots) < needs:
+            continue
+        slots.sort(key=lambda slot: (bool(slot.kept_for), not slot.users, slot.at.number))
+        taken = slots[:needs]
+        empty = sum(not slot.users for slot in taken)
+        kept = sum(bool(slot.kept_for) for slot in taken)
+        cost = (kept, empty if job.share else 0, machine.unused() - empty, machine.host.name)
+        offers.append((cost, machine, taken))
+    return _best(offers, job.nodes)
+
+
+def _best(offers: list[tuple[tuple[float | str, ...], _Machine, list[_Slot]]], nodes: int) -> _Chosen:
+    if len(offers) < nodes:
+        return []
+    return [(machine, slots) for _, machine, slots in heapq.nsmallest(nodes, offers, key=lambda offer: offer[0])]
+
+
+def _give(now: float, chosen: _Chosen, job: Waiting, going: Collection[str]) -> tuple[Device, ...]:
+    devices = tuple(sorted(slot.at for slot in slots) for _, slots in chosen)
+    flat = tuple(device for group in devices for device in group)
+    ends = None if job.seconds is None else now + job.seconds
+    starting = Occupant(job.id, job.owner, job.priority, flat, share=job.share, started=now, ends=ends)
+    for machine, slots in chosen:
+        for slot in slots:
+            slot.users.append(starting)
+        machine.look_again(now, going)
+    return flat
+
+
+def _keep(begins: float, chosen: _Chosen, job: Waiting) -> int:
+    for machine, slots in chosen:
+        machine.keep(begins, slots, job)
+    return sum(len(slots) for _, slots in chosen)
+
+
+class _Claim(NamedTuple):
+    chosen: _Chosen
+    asked: frozenset[str]
+    """Who has to step aside for it."""
+    going: frozenset[str]
+    """Who has been asked to stop before, and is waited for."""
+
+
+def _claim(able: list[_Machine], job: Waiting, occupants: Sequence[Occupant], going: Collection[str]) -> _Claim | None:
+    """Devices that the job will have as soon as others have left; None where asking them would not make room."""
+    lower = [
+        occupant
+        for occupant in occupants
+        if occupant.preemptible and occupant.priority < job.priority and occupant.id not in going
+    ]
+    if not lower and not going:
+        return None
+    # Those whom to spare come first: of a higher priority, then those that have run for longest.
+    lower.sort(key=lambda occupant: (-occupant.priority, occupant.started, occupant.id))
+    on = defaultdict(list)
+    for occupant in lower:
+        for worker in {device.worker for device in occupant.devices}:
+            on[worker].append(occupant)
+    offers = []
+    for machine in able:
+        asked = _fewest([machine], job, on[machine.host.name], going)
+        if asked is not None:
+            highest = max((occupant.priority for occupant in asked), default=-math.inf)
+            longest = min((occupant.started for occupant in asked), default=math.inf)
+            cost = (highest, len(asked), -longest, machine.unused(), machine.host.name)
+            offers.append((cost, machine, asked))
+    if len(offers) < job.nodes:
+        return None
+    best = heapq.nsmallest(job.nodes, offers, key=lambda offer: offer[0])
+    together = {occupant.id for _, _, asked in best for occupant in asked}
+    candidates = [occupant for occupant in lower if occupant.id in together]
+    # One of them may make room on several of the machines.
+    asked = _fewest([machine for _, machine, _ in best], job, candidates, going) or []
+    ids = frozenset(occupant.id for occupant in asked)
+    chosen = [
+        (machine, _room(machine, job, ids.union(going))[: job.needs[machine.host.name]]) for _, machine, _ in best
+    ]
+    users = {user.id for _, slots in chosen for slot in slots for user in slot.users}
+    return _Claim(chosen, ids, frozenset(users.intersection(going)))
+
+
+def _fewest(
+    machines: list[_Machine], job: Waiting, candidates: list[Occupant], going: Collection[str]
+) -> list[Occupant] | None:
+    """Of those who could step aside, the last ones without whom the job would not fit on every one of the machines."""
+
+    def fits(asked: list[Occupant]) -> bool:
+        gone = {occupant.id for occupant in asked}.union(going)
+        return all(len(_room(machine, job, gone)) >= job.needs[machine.host.name] for machine in machines)
+
+    if not fits(candidates):
+        return None
+    asked = candidates
+    for candidate in candidates:
+        others = [occupant for occupant in asked if occupant is not candidate]
+        if fits(others):
+            asked = others
+    return asked
+
+
+def _room(machine: _Machine, job: Waiting, gone: Collection[str]) -> list[_Slot]:
+    """What the job can have there when all in `gone` have left, what is free first."""
+    room = [slot for slot in machine.usable(job) if not slot.kept_for and slot.ready(job.share, gone)]
+    return sorted(room, key=lambda slot: (sum(user.id in gone for user in slot.users), slot.at.number))
+
+
+def _earliest(now: float, able: list[_Machine], job: Waiting) -> tuple[float, _Chosen]:
+    """When the job could start, inf where nobody knows, and on which devices."""
+    offers = []
+    for machine in able:
+        times, needs = machine.times(job), job.needs[machine.host.name]
+        missing = max(0, needs - bisect_right(times, (now, math.inf)))
+        offers.append(((times[needs - 1][0], missing, machine.host.name), machine))
+    best = heapq.nsmallest(job.nodes, offers, key=lambda offer: offer[0])
+    chosen = []
+    for _, machine in best:
+        numbers = {number for _, number in machine.times(job)[: job.needs[machine.host.name]]}
+        chosen.append((machine, [slot for slot in machine.slots if slot.at.number in numbers]))
+    return best[-1][0][0], chosen
+
+
+def _claimed(claim: _Claim) -> str:
+    parts = [(claim.asked, "to save and step aside"), (claim.going, "to stop")]
+    return " and for ".join(f"{_listed(sorted(ids), len(ids))} {what}" for ids, what in parts if ids)
+
+
+def _kept(able: list[_Machine], job: Waiting) -> str | None:
+    """Where enough is free, and kept for another."""
+    enough = [machine for machine in able if len(machine.ready(job)) >= job.needs[machine.host.name]]
+    if len(enough) < job.nodes:
+        return None
+    other = next(slot.kept_for for machine in enough for slot in machine.ready(job) if slot.kept_for)
+    return f"devices that are kept for {other}, which comes first"
+
+
+def _lack(job: Waiting, there: list[_Machine]) -> str:
+    if not there:
+        return "no machine that can train it is there"
+    if len(there) < job.nodes:
+        return f"{job.nodes} machines that can train it; {len(there)} {'is' if len(there) == 1 else 'are'} there"
+    sizes = sorted({(job.needs[machine.host.name], machine.host.unit) for machine in there}, reverse=True)
+    what = " or ".join(f"{count} {unit}{'s' * (count != 1)}" for count, unit in sizes)
+    if job.nodes > 1:
+        free = sum(len(machine.ready(job)) >= job.needs[machine.host.name] for machine in there)
+        return f"{job.nodes} machines with {what} each; {free or 'none'} {'have' if free > 1 else 'has'} them free"
+    most = heapq.nsmallest(_NAMED, there, key=lambda machine: (-len(machine.ready(job)), machine.host.name))
+    return f"{what} on one machine: {_listed([_has(job, machine) for machine in most], len(there))}"
+
+
+def _has(job: Waiting, machine: _Machine) -> str:
+    numbers = job.usable[machine.host.name]
+    held = len(numbers & machine.host.held)
+    words = f"{machine.host.name} has {len(machine.ready(job))} of {len(numbers)} free"
+    return f"{words} and {held} held by other programs" if held else words
+
+
+def _listed(names: list[str], count: int) -> str:
+    """The first names; `count` is how many there are in all."""
+    more = count - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,196 @@
+"""Runs the planner on what the database knows, and writes what it decides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import func, select, true, update
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session, aliased
+
+from contract.machine import Machine, usable
+from contract.recipe import Recipe
+from contract.status import JobStatus, Wish
+from store import jobs, leases
+from store.models import Device, Job, Lease, Metric, Worker
+from store.plan import Device as Place
+from store.plan import Host, Occupant, Wait, Waiting, plan
+from store.workers import SILENCE
+
+_ONE_PASS = 0x66745F71
+"""Names the advisory lock: two passes at once would give what is free to the same jobs."""
+
+_OF_EACH_OWNER = 100
+"""Waiting jobs that a pass looks at."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    job_id: str
+    attempt: int
+    workers: list[str]
+    """Each is to begin its part of the attempt."""
+
+
+def schedule(session: Session) -> list[Placed]:
+    """Gives devices to the jobs whose turn it is, and asks those that are to make room to save and step aside."""
+    ready = select(Job.id).where(
+        Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_before <= func.now())
+    )
+    if session.scalar(ready.limit(1)) is None:
+        return []
+    session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
+    leases.take_back_unbegun(session)
+    # Nobody else gives devices; this is for those that are about to be taken off the table.
+    session.execute(select(Device.worker).with_for_update(key_share=True, skip_locked=True))
+    now, found, hosts, occupants = _devices(session)
+    if not _room(hosts, occupants):
+        return []
+    waiting = _waiting(session, found)
+    decided = plan(now, hosts, waiting, occupants)
+    for job_id in decided.step_aside:
+        _ask_to_step_aside(session, job_id)
+    still_queued = select(Job).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
+    locked = session.scalars(
+        still_queued.with_for_update(skip_locked=True), execution_options={"populate_existing": True}
+    )
+    shares = {each.id: each.share for each in waiting}
+    return [
+        Placed(job.id, job.attempt + 1, leases.place(session, job.id, job.attempt + 1, devices, shares[job.id]))
+        for job in locked
+        for devices in [decided.starts[job.id]]
+    ]
+
+
+def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
+    """What each of these waiting jobs waits for."""
+    now, machines, hosts, occupants = _devices(session)
+    decided = plan(now, hosts, _waiting(session, machines), occupants)
+    found = dict(decided.waits)
+    for job in queued:
+        given = [each for each in occupants if each.id == job.id and not each.leaving]
+        if given or job.id in decided.starts:
+            where = given[0].devices if given else decided.starts[job.id]
+            found[job.id] = Wait(1, f"is about to start on {where[0].worker}", now)
+        elif job.id not in found:
+            found[job.id] = Wait(
+                len(decided.waits) + 1, f"more than {len(decided.waits)} jobs that come before it", None
+            )
+    return {job.id: found[job.id] for job in queued}
+
+
+def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> bool:
+    """Whether there can be a place for anyone."""
+    taken = {place for each in occupants if not each.share for place in each.devices}
+    if any(Place(host.name, n) not in taken and n not in host.held for host in hosts for n in range(host.devices)):
+        return True
+    return any(each.preemptible for each in occupants)
+
+
+def _devices(session: Session) -> tuple[float, dict[str, Machine], list[Host], list[Occupant]]:
+    """The time; the machines that take jobs; and who has their devices."""
+    now = float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
+    heard = Worker.seen_at >= func.now() - SILENCE
+    rows = session.scalars(select(Worker).where(heard, ~Worker.draining).order_by(Worker.name))
+    machines = {row.name: Machine.model_validate(row.machine) for row in rows}
+    held: dict[str, set[int]] = {}
+    for device in session.scalars(select(Device).where(Device.holders.is_not(None))):
+        held.setdefault(device.worker, set()).add(device.number)
+    hosts = [
+        Host(name, machine.devices, "GPU" if machine.gpus else "CPU slot", frozenset(held.get(name, ())))
+        for name, machine in machines.items()
+    ]
+    return now, machines, hosts, _occupants(session)
+
+
+def _occupants(session: Session) -> list[Occupant]:
+    rows = session.execute(
+        select(Job, Lease).join(Lease, Lease.job_id == Job.id).order_by(Lease.job_id, Lease.rank, Lease.number)
+    ).all()
+    parts: dict[tuple[str, int], tuple[Job, list[Lease]]] = {}
+    for job, lease in rows:
+        parts.setdefault((job.id, lease.attempt), (job, []))[1].append(lease)
+    ends = _ends(session, {job.id for job, _ in parts.values()})
+    return [_occupant(job, taken, ends) for job, taken in parts.values()]
+
+
+def _occupant(job: Job, taken: list[Lease], ends: dict[str, tuple[float, float]]) -> Occupant:
+    attempt = taken[0].attempt
+    runs = job.status is JobStatus.RUNNING and job.attempt == attempt
+    placed = job.status is JobStatus.QUEUED and job.attempt == attempt - 1
+    started = job.started_at.timestamp() if runs and job.started_at else taken[0].placed_at.timestamp()
+    if job.id in ends:
+        told, seconds = ends[job.id]
+        # A metric of the attempt before says how long it takes, not when it ends.
+        end: float | None = max(told, started) + seconds
+    else:
+        end = None if job.expected_seconds is None else started + job.expected_seconds
+    return Occupant(
+        id=job.id,
+        owner=job.owner,
+        priority=job.priority,
+        devices=tuple(Place(lease.worker, lease.number) for lease in taken),
+        share=taken[0].shared,
+        preemptible=runs and job.wish is None and bool(job.recipe.get("scheduling", {}).get("preemptible")),
+        leaving=job.wish is not None or not (runs or placed),
+        started=started,
+        ends=end,
+    )
+
+
+def _ends(session: Session, job_ids: set[str]) -> dict[str, tuple[float, float]]:
+    """When each job's last metric was told, and how many seconds were left then."""
+    last = select(Metric.job_id, Metric.time, Metric.eta_seconds).where(Metric.job_id.in_(job_ids))
+    last = last.ext(distinct_on(Metric.job_id)).order_by(Metric.job_id, Metric.step.desc())
+    return {job_id: (told, seconds) for job_id, told, seconds in session.execute(last)}
+
+
+def _waiting(session: Session, machines: dict[str, Machine]) -> list[Waiting]:
+    owners = select(Job.owner).where(Job.status == JobStatus.QUEUED).distinct().subquery()
+    each = aliased(Job)
+    placed = select(Lease.job_id).where(Lease.job_id == each.id, Lease.attempt == each.attempt + 1).exists()
+    first = (
+        select(each.id, each.owner, each.priority, each.created_at, each.not_before, each.attempt)
+        .add_columns(each.expected_seconds, each.recipe)
+        .where(each.owner == owners.c.owner, each.status == JobStatus.QUEUED, ~placed)
+        .order_by(each.priority.desc(), each.created_at)
+        .limit(_OF_EACH_OWNER)
+        .lateral()
+    )
+    rows = session.execute(select(first).select_from(owners.join(first, true()))).all()
+    left = _ends(session, {row.id for row in rows if row.attempt > 0})
+    return [_wait(row, left.get(row.id), machines) for row in rows]
+
+
+def _wait(row: Any, left: tuple[float, float] | None, machines: dict[str, Machine]) -> Waiting:
+    try:
+        recipe = Recipe.model_validate(row.recipe)
+    except ValidationError:
+        # Of an older schema. It is given any device, for its attempt to say so.
+        recipe = Recipe(model="-", dataset="-")  # type: ignore[arg-type]  # a path does for a dataset
+    return Waiting(
+        id=row.id,
+        owner=row.owner,
+        priority=row.priority,
+        since=row.created_at.timestamp(),
+        nodes=recipe.resources.nodes,
+        needs={name: machine.needs(recipe) for name, machine in machines.items()},
+        usable={name: numbers for name, machine in machines.items() if (numbers := usable(recipe, machine))},
+        share=recipe.resources.share,
+        seconds=row.expected_seconds if left is None else left[1],
+        not_before=_epoch(row.not_before),
+    )
+
+
+def _epoch(time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp()
+
+
+def _ask_to_step_aside(session: Session, job_id: str) -> None:
+    mine = update(Job).where(Job.id == job_id, Job.status == JobStatus.RUNNING, Job.wish.is_(None))
+    job = session.scalars(mine.values(wish=Wish.STEP_ASIDE).returning(Job)).one_or_none()
+    if job is not None:
+        message = "asked to save and step aside, for a job of a higher priority; it goes on when there is room"
+        jobs.tell(session, job, "log", {"level": "info", "message": message})
