@@ -13,6 +13,9 @@ _BF16_CAPABILITY = (8, 0)
 """Of GPUs that compute in bfloat16, Ampere and newer; older ones emulate it, slower than fp32."""
 
 
+_MIG = "MIG-"
+"""Begins the UUID of an instance of a GPU that is divided (Multi-Instance GPU)."""
+
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -86,22 +89,33 @@ def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
         raise InputError(FailureReason.DEVICES_UNAVAILABLE, f"{param}: {words}", param)
 
 
+def check_machine(recipe: Recipe, machine: Machine) -> None:
+    """Raises InputError when this machine cannot do its part of the recipe."""
+    one = recipe.resources.model_copy(update={"nodes": 1})
+    check_machines(recipe.model_copy(update={"resources": one}), [machine])
+
+
 def usable(recipe: Recipe, machine: Machine) -> frozenset[int]:
     """The numbers of the machine's devices that can train the recipe; none where there are too few."""
     if _lack(recipe, machine):
         return frozenset()
-    wants_bf16 = recipe.precision == "bf16"
     return frozenset(
-        number
-        for number in range(machine.devices)
-        if not (machine.gpus and wants_bf16) or _has_bf16(machine.gpus[number])
+        number for number in range(machine.devices) if not machine.gpus or _does(recipe, machine.gpus[number])
     )
+
+
+def _does(recipe: Recipe, gpu: Gpu) -> bool:
+    if recipe.precision == "bf16" and not _has_bf16(gpu):
+        return False
+    return recipe.resources.gpus == 1 or not gpu.uuid.startswith(_MIG)
 
 
 def _lack(recipe: Recipe, machine: Machine) -> _Lack | None:
     """What the machine has not, and the recipe wants."""
     processes = recipe.resources.gpus
-    if machine.gpus and processes > len(machine.gpus):
+    # CUDA shows a process one instance of a divided GPU.
+    whole = sum(not gpu.uuid.startswith(_MIG) for gpu in machine.gpus)
+    if machine.gpus and processes > max(whole, 1):
         words = f"got {processes}; each rank wants a GPU of its own, on one machine"
         return _Lack(FailureReason.DEVICES_UNAVAILABLE, "resources.gpus", words)
     if recipe.precision == "bf16" and not _computes_in_bf16(machine, processes):

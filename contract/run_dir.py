@@ -1,8 +1,14 @@
-"""The files of one run folder. Each attempt at a job has a folder of its own, so a stale attempt can spoil nothing."""
+"""The files of one run folder. Each attempt has a folder of its own, so a stale attempt can spoil nothing; what it
+saved, a later one may go on from."""
 
+import hashlib
+import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,79 @@ class RunDir:
         return self.states / f"step-{step:06d}"
 
 
-def last_state(run_dirs: Iterable[RunDir]) -> Path | None:
-    """The state of these runs that has come furthest."""
-    states = (path for run in run_dirs for path in run.states.glob("step-*"))
-    return max(states, key=lambda path: path.name, default=None)
+def partial(folder: Path) -> Path:
+    """Where an adapter or a state is written until it is whole and on disk."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+_DIGESTS = "digests.json"
+_digests = TypeAdapter(dict[str, str])
+
+
+def seal(state: Path) -> None:
+    """Writes the digests of a state's files beside them: the last that is written of a state."""
+    digests = {file.name: _digest(file) for file in sorted(state.iterdir()) if file.name != _DIGESTS}
+    (state / _DIGESTS).write_text(json.dumps(digests, indent=2) + "\n")
+
+
+def is_whole(state: Path) -> bool:
+    """Every file of a state is as it was sealed. Reads all of them."""
+    sealed = _sealed(state)
+    return bool(sealed) and all(is_as_sealed(state / file) for file in sealed)
+
+
+def is_as_sealed(file: Path) -> bool:
+    return file.is_file() and _sealed(file.parent).get(file.name) == _digest(file)
+
+
+def _sealed(state: Path) -> dict[str, str]:
+    """SHA-256 by file; empty where it never was sealed, or its digests are torn."""
+    try:
+        return _digests.validate_json((state / _DIGESTS).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return {}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def saved_states(run_dirs: Iterable[RunDir]) -> list[Path]:
+    """The furthest first, and of two after the same step that of the later run. Not all need be whole."""
+    states = [path for run in run_dirs for path in run.states.glob("step-*")]
+    return sorted(states, key=lambda path: int(path.name.removeprefix("step-")))[::-1]
+
+
+def newest_state(run_dirs: Iterable[RunDir]) -> tuple[Path | None, list[Path]]:
+    """The furthest whole state of these runs, and those further on that are damaged. The runs in the order in which
+    they were made."""
+    damaged: list[Path] = []
+    for state in saved_states(run_dirs):
+        if is_whole(state):
+            return state, damaged
+        damaged.append(state)
+    return None, damaged
+
+
+def forget_states(run_dirs: Iterable[RunDir], keep: int) -> None:
+    """Removes all but the `keep` furthest whole states of these runs, and what those who were killed have left half
+    written or half removed. None of the runs may still be going."""
+    runs = list(run_dirs)
+    kept = 0
+    for state in saved_states(runs):
+        if kept < keep and is_whole(state):
+            kept += 1
+        else:
+            forget(state)
+    for run in runs:
+        for folder in (run.path, run.checkpoints, run.states):
+            for left in (*folder.glob(".*.partial"), *folder.glob(".*.gone")):
+                shutil.rmtree(left)
+
+
+def forget(state: Path) -> None:
+    # Renamed first: what is half removed must not look like a state.
+    gone = state.with_name(f".{state.name}.gone")
+    state.rename(gone)
+    shutil.rmtree(gone)

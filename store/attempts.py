@@ -14,7 +14,6 @@ from store import jobs, leases
 from store.models import Job, Metric, Worker
 from store.workers import SILENCE
 
-
 _SETS_ASIDE = {Wish.CANCEL: JobStatus.CANCELLED, Wish.KILL: JobStatus.CANCELLED, Wish.PAUSE: JobStatus.PAUSED}
 
 

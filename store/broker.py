@@ -1,18 +1,25 @@
-"""The broker, which carries wake-ups: "a job waits, claim one". What a message says is never more than that."""
+"""The broker, which carries wake-ups: "look at the queue" to any worker, "begin with what you were given" to one. The
+truth is in the rows; a message that is lost, late or repeated changes nothing but the time."""
 
 from celery import Celery
 from kombu import Queue
 
 from store.settings import StoreSettings
 
+LOOK = "finetuned.look"
 RUN_JOB = "finetuned.run_job"
 QUEUE = "finetuned.jobs"
 
 
-def make_celery(settings: StoreSettings) -> Celery:
+def queue_of(worker: str) -> str:
+    return f"finetuned.worker.{worker}"
+
+
+def make_celery(settings: StoreSettings, worker: str | None = None) -> Celery:
+    """`worker` also reads the queue of that name."""
     app = Celery("finetuned", broker=settings.broker_url.get_secret_value())
     app.conf.update(
-        task_queues=[Queue(QUEUE)],
+        task_queues=[Queue(QUEUE), *([Queue(queue_of(worker))] if worker else [])],
         task_default_queue=QUEUE,
         task_ignore_result=True,
         # A wake-up is taken early and at once: a late ack starts a second copy of an hours-long task on a reconnect.
@@ -39,12 +46,12 @@ def make_publisher(settings: StoreSettings) -> Celery:
     return app
 
 
-def wake(app: Celery, job_id: str) -> None:
+def look(app: Celery) -> None:
     """Tells the workers that a job waits. Raises kombu.exceptions.OperationalError when the broker is away."""
-    app.send_task(RUN_JOB, args=[job_id], retry=False)
+    app.send_task(LOOK, queue=QUEUE, retry=False)
 
 
-def waiting_wakes(app: Celery) -> int:
-    """Wake-ups that no worker has taken yet."""
-    with app.connection_for_write() as connection:
-        return int(connection.default_channel.queue_declare(QUEUE).message_count)
+def begin(app: Celery, worker: str, job_id: str, attempt: int) -> None:
+    """Tells a worker that it was given devices for the job. Raises kombu.exceptions.OperationalError when the broker is
+    away."""
+    app.send_task(RUN_JOB, args=[job_id, attempt], queue=queue_of(worker), retry=False)

@@ -156,6 +156,17 @@ def launch(
         raise StaleAttempt(job_id, attempt)
 
 
+def overdue(session: Session, worker: str, by: timedelta) -> set[str]:
+    """The jobs of the worker whose lease has passed for so long."""
+    late = (Job.status == JobStatus.RUNNING, Job.worker == worker, Job.lease_expires_at < func.now() - by)
+    return set(session.scalars(select(Job.id).where(*late)))
+
+
+def part_with_the_others(session: Session, job_id: str, attempt: int) -> None:
+    """Tells the other machines of an attempt that it is over. Raises StaleAttempt."""
+    still_running(session, job_id, attempt).rendezvous = None
+
+
 def tell(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:
     """Adds an event of the service's own to those of the trainer."""
     told = update(Job).where(Job.id == job.id).values(event_count=Job.event_count + 1).returning(Job.event_count)

@@ -65,6 +65,12 @@ def machines(session: Session, job_id: str, attempt: int) -> set[str]:
     return set(session.scalars(select(Lease.worker).where(Lease.job_id == job_id, Lease.attempt == attempt)))
 
 
+def has_head(session: Session, job_id: str, attempt: int) -> bool:
+    """Whether the machine that is to run the attempt still has its devices."""
+    part = select(Lease.job_id).where(Lease.job_id == job_id, Lease.attempt == attempt, Lease.rank == 0)
+    return session.scalar(part.limit(1)) is not None
+
+
 def begun(session: Session, worker: str) -> list[Lease]:
     """Of the worker: one for each attempt, whatever the number of its devices."""
     leases = select(Lease).where(Lease.worker == worker, Lease.begun_at.is_not(None)).order_by(Lease.number)

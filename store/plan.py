@@ -1,17 +1,17 @@
 """Which waiting job starts where: one pure decision over machines, jobs and what is known of time.
 
-Jobs are taken in one order. One that cannot start has devices kept for it, from when they are expected to be free; those
-after it may pass it where that does not delay it. So large jobs do not starve, and small ones fill what would stand idle.
-This is conservative backfill (Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User Runtime Estimates
-in Scheduling the IBM SP2 with Backfilling", 2001), with one free time for each half of a device instead of a profile.
+Jobs are taken in one order. One that cannot start has devices kept for it, from when they are expected to be free; the
+others may pass it where that does not delay it. So large jobs do not starve, and small ones fill what would be idle.
+This is conservative backfill (Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User Runtime
+Estimates in Scheduling the IBM SP2 with Backfilling", 2001), with a free time for each device instead of a profile.
 """
 
 import heapq
 import math
-from bisect import bisect_right
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 _NAMED = 3
@@ -97,24 +97,26 @@ def plan(now: float, hosts: Sequence[Host], waiting: Sequence[Waiting], occupant
     """What to start and whom to ask to step aside at `now` (epoch seconds), and why the others wait."""
     going = {occupant.id for occupant in occupants if occupant.leaving}
     machines = _machines(now, hosts, occupants, going)
+    spared = _spared(occupants)
     in_use = Counter[str]()
     for occupant in occupants:
         in_use[occupant.owner] += len(occupant.devices)
-    made = Plan({}, (), {})
+    starts: dict[str, tuple[Device, ...]] = {}
     asked: list[str] = []
+    waits: dict[str, Wait] = {}
     for job in _order(waiting, in_use):
-        there = [machine for machine in machines if machine.host.name in job.usable]
-        able = [machine for machine in there if len(machine.times(job)) >= job.needs[machine.host.name]]
+        there = [machine.seen_by(job) for machine in machines if machine.host.name in job.usable]
+        able = [seen for seen in there if len(seen.times) >= seen.needs]
         begins = None
         if job.not_before is not None and job.not_before > now:
             why = f"tries again in {math.ceil(job.not_before - now)} s, after a failure"
         elif len(able) < job.nodes:
             why = _lack(job, there)
-        elif chosen := _free(now, able, job):
-            made.starts[job.id] = _give(now, chosen, job, going)
-            in_use[job.owner] += len(made.starts[job.id])
+        elif chosen := _open(now, able, job):
+            starts[job.id] = _give(now, chosen, job, going)
+            in_use[job.owner] += len(starts[job.id])
             continue
-        elif claim := _claim(able, job, occupants, going):
+        elif claim := _claim(able, job, spared, going):
             why, begins = _claimed(claim), now
             asked += sorted(claim.asked)
             going |= claim.asked
@@ -122,17 +124,17 @@ def plan(now: float, hosts: Sequence[Host], waiting: Sequence[Waiting], occupant
                 machine.look_again(now, going)
             in_use[job.owner] += _keep(now, claim.chosen, job)
         else:
-            why = _kept(able, job) or _lack(job, there)
-            time, chosen = _earliest(now, able, job)
+            why = _kept(now, able, job) or _lack(job, there)
+            time, chosen = _earliest(able, job)
             begins = None if time == math.inf else time
             in_use[job.owner] += _keep(time, chosen, job)
-        made.waits[job.id] = Wait(len(made.waits) + 1, why, begins)
-    return Plan(made.starts, tuple(asked), made.waits)
+        waits[job.id] = Wait(len(waits) + 1, why, begins)
+    return Plan(starts, tuple(asked), waits)
 
 
 def _order(waiting: Sequence[Waiting], in_use: Mapping[str, int]) -> Iterator[Waiting]:
-    """By priority, then the owner with the fewest devices in use, then age. Reads `in_use` anew after each job, in which
-    the owner of that job alone may have changed."""
+    """By priority, then the owner with the fewest devices in use, then age. Reads `in_use` anew after each job, for the
+    owner of that job: the others' do not change meanwhile."""
     queues: dict[int, dict[str, deque[Waiting]]] = defaultdict(lambda: defaultdict(deque))
     for job in sorted(waiting, key=lambda job: (job.since, job.id)):
         queues[job.priority][job.owner].append(job)
@@ -173,9 +175,9 @@ class _Slot:
         ends = sorted(
             now if user.id in going else math.inf if user.ends is None else max(now, user.ends) for user in self.users
         )
-        if len(ends) < 2 and all(user.share for user in self.users):
-            ends.insert(0, now)
-        self.free = (ends[0] if all(user.share for user in self.users) else ends[-1], ends[-1]) if ends else (now, now)
+        alone = not all(user.share for user in self.users)
+        first, second = [now, now, *ends][-2:]
+        self.free = (second if alone else first, second)
 
     def keep(self, begins: float, job: Waiting) -> None:
         # What passes an earlier job on this device is gone before this one could have it.
@@ -186,32 +188,44 @@ class _Slot:
         self.free = (min(ends, self.free[1]), max(ends, self.free[1])) if job.share else (ends, ends)
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A machine as a job sees it."""
+
+    machine: "_Machine"
+    name: str
+    needs: int
+    ready: list[_Slot]
+    """What it could have now, were none kept."""
+    unkept: list[_Slot]
+    times: list[tuple[float, bool, int]]
+    """(when it could have the device, kept for another, number), the earliest first."""
+    earliest: tuple[float, int, int, str]
+    """(when it could have enough, how many of these are kept for others, how many are missing now, name)"""
+    nearest: tuple[int, str]
+
+
 @dataclass(eq=False)
 class _Machine:
-    """A host while the plan is made. Answers are remembered until they change: most jobs ask the same."""
+    """A host while the plan is made. What is seen is remembered until it changes: most jobs see the same."""
 
     host: Host
     slots: list[_Slot]
-    _ready: dict[tuple[frozenset[int], bool], list[_Slot]] = field(default_factory=dict)
-    _times: dict[tuple[frozenset[int], bool], list[tuple[float, int]]] = field(default_factory=dict)
+    _seen: dict[tuple[int, frozenset[int], bool], _Seen] = field(default_factory=dict)
 
-    def usable(self, job: Waiting) -> Iterator[_Slot]:
-        numbers = job.usable[self.host.name]
-        return (slot for slot in self.slots if slot.at.number in numbers)
-
-    def ready(self, job: Waiting) -> list[_Slot]:
-        """Those on which it could start now, were none kept."""
-        key = job.usable[self.host.name], job.share
-        if key not in self._ready:
-            self._ready[key] = [slot for slot in self.usable(job) if slot.ready(job.share)]
-        return self._ready[key]
-
-    def times(self, job: Waiting) -> list[tuple[float, int]]:
-        """(when it could have the device, number), the earliest first."""
-        key = job.usable[self.host.name], job.share
-        if key not in self._times:
-            self._times[key] = sorted((slot.free[not job.share], slot.at.number) for slot in self.usable(job))
-        return self._times[key]
+    def seen_by(self, job: Waiting) -> _Seen:
+        key = needs, usable, share = job.needs[self.host.name], job.usable[self.host.name], job.share
+        if key not in self._seen:
+            slots = [slot for slot in self.slots if slot.at.number in usable]
+            ready = [slot for slot in slots if slot.ready(share)]
+            unkept = [slot for slot in slots if not slot.kept_for]
+            times = sorted((slot.free[not share], bool(slot.kept_for), slot.at.number) for slot in slots)
+            begins = times[needs - 1][0] if len(times) >= needs else math.inf
+            kept = sum(kept for _, kept, _ in times[:needs])
+            earliest = (begins, kept, max(0, needs - len(ready)), self.host.name)
+            nearest = (-len(ready), self.host.name)
+            self._seen[key] = _Seen(self, self.host.name, needs, ready, unkept, times, earliest, nearest)
+        return self._seen[key]
 
     def unused(self) -> int:
         return sum(not slot.users for slot in self.slots)
@@ -221,15 +235,14 @@ class _Machine:
             # What is kept has later times already.
             if not slot.kept_for:
                 slot.look_again(now, going)
-        self._ready.clear()
-        self._times.clear()
+        self._seen.clear()
 
-    def keep(self, begins: float, slots: Iterable[_Slot], job: Waiting) -> None:
+    def keep(self, begins: float, slots: list[_Slot], job: Waiting) -> None:
+        before = [(slot.free, slot.kept_for) for slot in slots]
         for slot in slots:
-            before = slot.free
             slot.keep(begins, job)
-            if slot.free != before:
-                self._times.clear()
+        if [(slot.free, slot.kept_for) for slot in slots] != before:
+            self._seen.clear()
 
 
 _Chosen = list[tuple[_Machine, list[_Slot]]]
@@ -250,30 +263,25 @@ def _machines(
     return machines
 
 
-def _free(now: float, able: list[_Machine], job: Waiting) -> _Chosen:
+def _open(now: float, able: list[_Seen], job: Waiting) -> _Chosen:
     """Devices for the whole job now, or none: the fewest of what is kept for others, then of what stands empty where it
     may share, on the machines with the fewest to spare, so that large jobs keep room."""
     offers = []
-    for machine in able:
-        needs = job.needs[machine.host.name]
-        if len(machine.ready(job)) < needs:
+    for seen in able:
+        if len(seen.ready) < seen.needs:
             continue
-        slots = [slot for slot in machine.ready(job) if slot.open(now, job)]
-        if len(slots) < needs:
+        slots = [slot for slot in seen.ready if slot.open(now, job)]
+        if len(slots) < seen.needs:
             continue
         slots.sort(key=lambda slot: (bool(slot.kept_for), not slot.users, slot.at.number))
-        taken = slots[:needs]
+        taken = slots[: seen.needs]
         empty = sum(not slot.users for slot in taken)
         kept = sum(bool(slot.kept_for) for slot in taken)
-        cost = (kept, empty if job.share else 0, machine.unused() - empty, machine.host.name)
-        offers.append((cost, machine, taken))
-    return _best(offers, job.nodes)
-
-
-def _best(offers: list[tuple[tuple[float | str, ...], _Machine, list[_Slot]]], nodes: int) -> _Chosen:
-    if len(offers) < nodes:
+        cost = (kept, empty if job.share else 0, seen.machine.unused() - empty, seen.name)
+        offers.append((cost, seen.machine, taken))
+    if len(offers) < job.nodes:
         return []
-    return [(machine, slots) for _, machine, slots in heapq.nsmallest(nodes, offers, key=lambda offer: offer[0])]
+    return [(machine, taken) for _, machine, taken in heapq.nsmallest(job.nodes, offers, key=itemgetter(0))]
 
 
 def _give(now: float, chosen: _Chosen, job: Waiting, going: Collection[str]) -> tuple[Device, ...]:
@@ -294,6 +302,16 @@ def _keep(begins: float, chosen: _Chosen, job: Waiting) -> int:
     return sum(len(slots) for _, slots in chosen)
 
 
+def _earliest(able: list[_Seen], job: Waiting) -> tuple[float, _Chosen]:
+    """When the job could start, inf where nobody knows, and on which devices."""
+    best = heapq.nsmallest(job.nodes, able, key=attrgetter("earliest"))
+    chosen = []
+    for seen in best:
+        numbers = {number for _, _, number in seen.times[: seen.needs]}
+        chosen.append((seen.machine, [slot for slot in seen.machine.slots if slot.at.number in numbers]))
+    return best[-1].earliest[0], chosen
+
+
 class _Claim(NamedTuple):
     chosen: _Chosen
     asked: frozenset[str]
@@ -302,52 +320,49 @@ class _Claim(NamedTuple):
     """Who has been asked to stop before, and is waited for."""
 
 
-def _claim(able: list[_Machine], job: Waiting, occupants: Sequence[Occupant], going: Collection[str]) -> _Claim | None:
+def _spared(occupants: Sequence[Occupant]) -> list[Occupant]:
+    """Who can be asked to step aside. Those to spare come first: of a higher priority, then those longest at work."""
+    preemptible = [occupant for occupant in occupants if occupant.preemptible]
+    return sorted(preemptible, key=lambda occupant: (-occupant.priority, occupant.started, occupant.id))
+
+
+def _claim(able: list[_Seen], job: Waiting, spared: list[Occupant], going: Collection[str]) -> _Claim | None:
     """Devices that the job will have as soon as others have left; None where asking them would not make room."""
-    lower = [
-        occupant
-        for occupant in occupants
-        if occupant.preemptible and occupant.priority < job.priority and occupant.id not in going
-    ]
+    lower = [occupant for occupant in spared if occupant.priority < job.priority and occupant.id not in going]
     if not lower and not going:
         return None
-    # Those whom to spare come first: of a higher priority, then those that have run for longest.
-    lower.sort(key=lambda occupant: (-occupant.priority, occupant.started, occupant.id))
     on = defaultdict(list)
     for occupant in lower:
         for worker in {device.worker for device in occupant.devices}:
             on[worker].append(occupant)
     offers = []
-    for machine in able:
-        asked = _fewest([machine], job, on[machine.host.name], going)
+    for seen in able:
+        asked = _fewest([seen], job, on[seen.name], going) if len(seen.unkept) >= seen.needs else None
         if asked is not None:
             highest = max((occupant.priority for occupant in asked), default=-math.inf)
             longest = min((occupant.started for occupant in asked), default=math.inf)
-            cost = (highest, len(asked), -longest, machine.unused(), machine.host.name)
-            offers.append((cost, machine, asked))
+            offers.append(((highest, len(asked), -longest, seen.machine.unused(), seen.name), seen, asked))
     if len(offers) < job.nodes:
         return None
-    best = heapq.nsmallest(job.nodes, offers, key=lambda offer: offer[0])
+    best = heapq.nsmallest(job.nodes, offers, key=itemgetter(0))
     together = {occupant.id for _, _, asked in best for occupant in asked}
-    candidates = [occupant for occupant in lower if occupant.id in together]
     # One of them may make room on several of the machines.
-    asked = _fewest([machine for _, machine, _ in best], job, candidates, going) or []
+    asked = _fewest([seen for _, seen, _ in best], job, [each for each in lower if each.id in together], going) or []
     ids = frozenset(occupant.id for occupant in asked)
-    chosen = [
-        (machine, _room(machine, job, ids.union(going))[: job.needs[machine.host.name]]) for _, machine, _ in best
-    ]
+    chosen = [(seen.machine, _room(seen, job, ids.union(going))[: seen.needs]) for _, seen, _ in best]
     users = {user.id for _, slots in chosen for slot in slots for user in slot.users}
     return _Claim(chosen, ids, frozenset(users.intersection(going)))
 
 
 def _fewest(
-    machines: list[_Machine], job: Waiting, candidates: list[Occupant], going: Collection[str]
+    machines: list[_Seen], job: Waiting, candidates: list[Occupant], going: Collection[str]
 ) -> list[Occupant] | None:
-    """Of those who could step aside, the last ones without whom the job would not fit on every one of the machines."""
+    """Those of the candidates without any of whom the job would not fit on every one of the machines, the first spared
+    first; None where it would not fit without all of them."""
 
     def fits(asked: list[Occupant]) -> bool:
         gone = {occupant.id for occupant in asked}.union(going)
-        return all(len(_room(machine, job, gone)) >= job.needs[machine.host.name] for machine in machines)
+        return all(len(_room(seen, job, gone)) >= seen.needs for seen in machines)
 
     if not fits(candidates):
         return None
@@ -359,25 +374,10 @@ def _fewest(
     return asked
 
 
-def _room(machine: _Machine, job: Waiting, gone: Collection[str]) -> list[_Slot]:
+def _room(seen: _Seen, job: Waiting, gone: Collection[str]) -> list[_Slot]:
     """What the job can have there when all in `gone` have left, what is free first."""
-    room = [slot for slot in machine.usable(job) if not slot.kept_for and slot.ready(job.share, gone)]
+    room = [slot for slot in seen.unkept if slot.ready(job.share, gone)]
     return sorted(room, key=lambda slot: (sum(user.id in gone for user in slot.users), slot.at.number))
-
-
-def _earliest(now: float, able: list[_Machine], job: Waiting) -> tuple[float, _Chosen]:
-    """When the job could start, inf where nobody knows, and on which devices."""
-    offers = []
-    for machine in able:
-        times, needs = machine.times(job), job.needs[machine.host.name]
-        missing = max(0, needs - bisect_right(times, (now, math.inf)))
-        offers.append(((times[needs - 1][0], missing, machine.host.name), machine))
-    best = heapq.nsmallest(job.nodes, offers, key=lambda offer: offer[0])
-    chosen = []
-    for _, machine in best:
-        numbers = {number for _, number in machine.times(job)[: job.needs[machine.host.name]]}
-        chosen.append((machine, [slot for slot in machine.slots if slot.at.number in numbers]))
-    return best[-1][0][0], chosen
 
 
 def _claimed(claim: _Claim) -> str:
@@ -385,33 +385,33 @@ def _claimed(claim: _Claim) -> str:
     return " and for ".join(f"{_listed(sorted(ids), len(ids))} {what}" for ids, what in parts if ids)
 
 
-def _kept(able: list[_Machine], job: Waiting) -> str | None:
+def _kept(now: float, able: list[_Seen], job: Waiting) -> str | None:
     """Where enough is free, and kept for another."""
-    enough = [machine for machine in able if len(machine.ready(job)) >= job.needs[machine.host.name]]
+    enough = [seen for seen in able if len(seen.ready) >= seen.needs]
     if len(enough) < job.nodes:
         return None
-    other = next(slot.kept_for for machine in enough for slot in machine.ready(job) if slot.kept_for)
+    other = next(slot.kept_for for seen in enough for slot in seen.ready if not slot.open(now, job))
     return f"devices that are kept for {other}, which comes first"
 
 
-def _lack(job: Waiting, there: list[_Machine]) -> str:
+def _lack(job: Waiting, there: list[_Seen]) -> str:
     if not there:
         return "no machine that can train it is there"
     if len(there) < job.nodes:
         return f"{job.nodes} machines that can train it; {len(there)} {'is' if len(there) == 1 else 'are'} there"
-    sizes = sorted({(job.needs[machine.host.name], machine.host.unit) for machine in there}, reverse=True)
+    sizes = sorted({(seen.needs, seen.machine.host.unit) for seen in there}, reverse=True)
     what = " or ".join(f"{count} {unit}{'s' * (count != 1)}" for count, unit in sizes)
     if job.nodes > 1:
-        free = sum(len(machine.ready(job)) >= job.needs[machine.host.name] for machine in there)
+        free = sum(len(seen.ready) >= seen.needs for seen in there)
         return f"{job.nodes} machines with {what} each; {free or 'none'} {'have' if free > 1 else 'has'} them free"
-    most = heapq.nsmallest(_NAMED, there, key=lambda machine: (-len(machine.ready(job)), machine.host.name))
-    return f"{what} on one machine: {_listed([_has(job, machine) for machine in most], len(there))}"
+    nearest = heapq.nsmallest(_NAMED, there, key=attrgetter("nearest"))
+    return f"{what} on one machine: {_listed([_has(seen, job) for seen in nearest], len(there))}"
 
 
-def _has(job: Waiting, machine: _Machine) -> str:
-    numbers = job.usable[machine.host.name]
-    held = len(numbers & machine.host.held)
-    words = f"{machine.host.name} has {len(machine.ready(job))} of {len(numbers)} free"
+def _has(seen: _Seen, job: Waiting) -> str:
+    usable = job.usable[seen.name]
+    held = len(usable & seen.machine.host.held)
+    words = f"{seen.name} has {len(seen.ready)} of {len(usable)} free"
     return f"{words} and {held} held by other programs" if held else words
 
 

@@ -35,7 +35,7 @@ def pause(session: Session, job_id: str) -> Job:
 
 
 def resume(session: Session, job_id: str) -> Job:
-    """Lets a paused job go on from its last state; one that still saves for its pause goes back to the queue after that.
+    """Lets a paused job go on from its last state; one that still saves for its pause goes back to the queue then.
     Raises JobNotFound, IllegalMove."""
     job = jobs.lock(session, job_id)
     if job.status is JobStatus.RUNNING:

@@ -69,6 +69,11 @@ def machines(session: Session) -> list[Machine]:
     return [Machine.model_validate(machine) for machine in session.scalars(known)]
 
 
+def heard(session: Session) -> set[str]:
+    """The names of those that are heard of."""
+    return set(session.scalars(select(Worker.name).where(Worker.seen_at >= func.now() - SILENCE)))
+
+
 def known(session: Session) -> list[tuple[Worker, bool]]:
     """All that are known, by name, and whether each is heard of."""
     heard = Worker.seen_at >= func.now() - SILENCE

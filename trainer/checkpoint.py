@@ -1,6 +1,5 @@
 """Saves the adapter so that it is whole or absent, and reads back what it saved."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from safetensors.torch import load_file
 
 from contract.recipe import Recipe
 from trainer.convert import make_plain
-from trainer.durable import commit_folder
+from trainer.durable import whole_folder
 from trainer.tokenizer import save_tokenizer
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -20,13 +19,9 @@ def save_adapter(recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], f
     where its chat template is the recipe's.
 
     `model` is the PEFT model, unwrapped; `adapter` its trained tensors by its own names, whole. Returns the bytes
-    written. Raises RuntimeError when what is on disk is not an adapter of use. A failure leaves nothing behind: what is
-    half written might hold the last of the disk.
+    written. Raises RuntimeError when what is on disk is not an adapter of use. A failure leaves nothing behind.
     """
-    folder.parent.mkdir(exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
+    with whole_folder(folder) as beside:
         # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
         model.save_pretrained(beside, state_dict=_by_every_name(model, adapter), save_embedding_layers=False)
         if hasattr(model, "initial_lora"):
@@ -36,10 +31,6 @@ def save_adapter(recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], f
         if recipe.dataset.chat_template is not None:
             save_tokenizer(recipe, beside)
         _check(beside / _WEIGHTS)
-        commit_folder(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
     return sum(file.stat().st_size for file in folder.iterdir())
 
 

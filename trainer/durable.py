@@ -1,7 +1,27 @@
 """Files that are whole or absent, also after a power cut: written beside, flushed to disk, renamed."""
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from contract.run_dir import partial
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write to, which becomes `final` in the end. A failure leaves nothing behind: what is half written
+    might hold the last of the disk."""
+    beside = partial(final)
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        commit_folder(beside, final)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
 def commit_folder(beside: Path, final: Path) -> None:

@@ -4,9 +4,7 @@ The same for every engine: whole tensors by the names of the parameters, so that
 """
 
 import dataclasses
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,8 @@ from accelerate import Accelerator
 from safetensors.torch import load, save_file
 
 from contract.failure import FailureReason, InputError
-from contract.run_dir import RunDir
-from trainer.durable import commit_folder
+from contract.run_dir import RunDir, forget, is_as_sealed, saved_states, seal
+from trainer.durable import whole_folder
 from trainer.engine import Engine
 
 _ADAPTER = "adapter.safetensors"
@@ -52,8 +50,6 @@ class Position:
     evaluations_since_best: int = 0
     scaler: dict[str, float] = dataclasses.field(default_factory=dict)
     """Of the loss scale, in fp16."""
-    digests: dict[str, str] = dataclasses.field(default_factory=dict)
-    """SHA-256 of the files beside this one, by name."""
 
 
 def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Accelerator, keep: int) -> None:
@@ -65,50 +61,35 @@ def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Acc
     folder = run.state(position.step)
     if not accelerator.is_main_process or folder.exists():
         return
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as beside:
         save_file(_contiguous(adapter), beside / _ADAPTER)
         save_file(_contiguous(optimizer), beside / _OPTIMIZER)
         save_file(random, beside / _RANDOM)
-        digests = {file: _digest((beside / file).read_bytes()) for file in (_ADAPTER, _OPTIMIZER, _RANDOM)}
-        (beside / _POSITION).write_text(json.dumps(dataclasses.asdict(position) | {"digests": digests}))
-        commit_folder(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    for old in sorted(run.states.glob("step-*"))[:-keep]:
-        _forget(old)
+        (beside / _POSITION).write_text(json.dumps(dataclasses.asdict(position)))
+        seal(beside)
+    for old in saved_states([run])[keep:]:
+        forget(old)
 
 
 def forget_states(run: RunDir) -> None:
-    for state in run.states.glob("step-*"):
-        _forget(state)
-
-
-def _forget(state: Path) -> None:
-    # Renamed first: what is half deleted must not look like a state.
-    gone = state.with_name(f".{state.name}.gone")
-    state.rename(gone)
-    shutil.rmtree(gone)
+    for state in saved_states([run]):
+        forget(state)
 
 
 def read_position(state: Path) -> Position:
-    return Position(**json.loads((state / _POSITION).read_text()))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    """Raises RuntimeError for a file that is not as it was written."""
+    return Position(**json.loads(_read(state, _POSITION)))
 
 
 def _load(state: Path, file: str) -> dict[str, torch.Tensor]:
-    """Raises RuntimeError for a file that is not as it was written."""
-    content = (state / file).read_bytes()
-    if _digest(content) != read_position(state).digests[file]:
-        raise RuntimeError(f"{state.name}/{file} is damaged: go on from an earlier state, or without one")
     # In one order on every rank: safetensors' is another in each process, and an engine may exchange them one by one.
-    return dict(sorted(load(content).items()))
+    return dict(sorted(load(_read(state, file)).items()))
+
+
+def _read(state: Path, file: str) -> bytes:
+    if not is_as_sealed(state / file):
+        raise RuntimeError(f"{state.name}/{file} is damaged: go on from an earlier state, or without one")
+    return (state / file).read_bytes()
 
 
 def check_position(position: Position, examples: int, window: int) -> None:

@@ -4,31 +4,34 @@ import errno
 import logging
 import os
 import shlex
-import subprocess
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from contract.events import Done, Event
+from contract.events import Done, Event, Started
 from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
-from contract.machine import Machine, check_machines
-from contract.recipe import Recipe
-from contract.run_dir import RunDir, last_state
+from contract.machine import Machine, check_machine
+from contract.out_of_memory import smaller_batch
+from contract.recipe import Batch, Recipe
+from contract.run_dir import RunDir, forget_states, newest_state
 from contract.status import JobStatus, Wish
-from store import artifacts, jobs, progress
+from store import artifacts, attempts, jobs, leases, progress, workers
 from store.earlier_adapter import locate_earlier_adapter
 from store.errors import StaleAttempt
+from store.jobs import Part
 from store.session import Sessions
-from worker import process
-from worker.command import trainer_command
-from worker.outcome import Outcome, decide
+from worker import devices, process
+from worker.command import Rendezvous, trainer_command
+from worker.outcome import decide
+from worker.patience import persist
 from worker.settings import WorkerSettings
 from worker.tail import Tail
 
@@ -37,7 +40,8 @@ log = logging.getLogger(__name__)
 TICK = 0.2  # seconds between two looks at the events
 HEARTBEAT = 1.0  # seconds between two renewals of the lease when there is nothing to tell
 LOG_TAIL = 8_000  # bytes kept in the row
-
+KEPT_STATES = 2  # of the attempts before
+ALONE = 15.0  # seconds that one machine of several may go on when another has ended: it ends soon by itself
 
 Draining = Callable[[], bool]
 """True once this worker is to end; its jobs go back to the queue."""
@@ -45,30 +49,51 @@ Draining = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Attempt:
-    job_id: str
-    number: int
-    recipe: dict[str, Any]
-    """As the row has it; a newer schema may refuse what an older one took."""
+    sessions: Sessions
+    settings: WorkerSettings
+    machine: Machine
+    part: Part
+    draining: Draining
+
+    @property
+    def run_dir(self) -> RunDir:
+        return RunDir(self.settings.runs / artifacts.run_path(self.part.job_id, self.part.attempt))
+
+    @property
+    def earlier(self) -> list[RunDir]:
+        """Of the attempts before."""
+        numbers = range(1, self.part.attempt)
+        return [RunDir(self.settings.runs / artifacts.run_path(self.part.job_id, number)) for number in numbers]
+
+    def persist(self, work: Callable[[Session], Any]) -> Any:
+        return persist(self.sessions, f"job {self.part.job_id}", work)
 
 
-def run(sessions: Sessions, settings: WorkerSettings, machine: Machine, attempt: Attempt, draining: Draining) -> None:
+@dataclass
+class Told:
+    """What a trainer has told of itself so far, and what was asked of it."""
+
+    started: Started | None = None
+    done: Done | None = None
+    wish: Wish | None = None
+    untold: list[Event] = field(default_factory=list)
+
+
+def run(attempt: Attempt) -> None:
     """Trains until the end of the job or of the lease. No database session is held meanwhile."""
-    run_dir = RunDir(settings.runs / artifacts.run_path(attempt.job_id, attempt.number))
     try:
         try:
-            recipe = Recipe.model_validate(attempt.recipe)
-            check_machines(recipe, [machine])
-            _lay_out(sessions, settings, run_dir, recipe)
-            command = trainer_command(settings, recipe, run_dir.path, _resume(settings, attempt))
-            outcome = _train(sessions, settings, attempt, run_dir, command, draining)
+            recipe = _lay_out(attempt)
+            end = _train(attempt, recipe)
         except StaleAttempt:
             raise
         except Exception as error:
-            log.exception("attempt %s at job %s failed", attempt.number, attempt.job_id)
-            outcome = Outcome(JobStatus.FAILED, _failure(error))
-        _finish(sessions, attempt, run_dir, outcome)
+            log.exception("attempt %s at job %s failed", attempt.part.attempt, attempt.part.job_id)
+            end = attempts.End(JobStatus.FAILED, _failure(error), log_tail=_log_tail(attempt.run_dir))
+        _finish(attempt, end)
     except StaleAttempt as stale:
         log.warning("%s", stale)
+        attempt.persist(lambda session: leases.free(session, *_mine(attempt)))
 
 
 def _failure(error: Exception) -> Failure:
@@ -80,14 +105,19 @@ def _failure(error: Exception) -> Failure:
     return Failure(reason=FailureReason.WORKER_FAILED, message=message)
 
 
-def _lay_out(sessions: Sessions, settings: WorkerSettings, run_dir: RunDir, recipe: Recipe) -> None:
+def _lay_out(attempt: Attempt) -> Recipe:
     """Writes the recipe with its model, dataset and earlier adapter as this machine has them. Raises InputError when
-    they have gone."""
+    they have gone, or the recipe is not what this machine can do."""
+    settings, run_dir = attempt.settings, attempt.run_dir
+    recipe = Recipe.model_validate(attempt.part.recipe)
+    if attempt.part.batch is not None:
+        recipe = recipe.model_copy(update={"batch": Batch.model_validate(attempt.part.batch)})
+    check_machine(recipe, attempt.machine)
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     dataset = locate_dataset(recipe.dataset.path, settings.dataset_folders)
     adapter = recipe.adapter
     if adapter.start_from is not None:
-        earlier = locate_earlier_adapter(sessions, settings.runs, adapter.start_from)
+        earlier = locate_earlier_adapter(attempt.sessions, settings.runs, adapter.start_from)
         adapter = adapter.model_copy(update={"start_from": str(earlier)})
     resolved = recipe.model_copy(
         update={
@@ -98,95 +128,158 @@ def _lay_out(sessions: Sessions, settings: WorkerSettings, run_dir: RunDir, reci
     )
     run_dir.path.mkdir(parents=True)
     run_dir.recipe.write_text(resolved.model_dump_json(indent=2))
+    return recipe
 
 
-def _train(
-    sessions: Sessions,
-    settings: WorkerSettings,
-    attempt: Attempt,
-    run_dir: RunDir,
-    command: list[str],
-    draining: Draining,
-) -> Outcome:
+def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
+    part, settings, run_dir = attempt.part, attempt.settings, attempt.run_dir
     # After the choice of the state: all the steps that it holds had been told before it was saved.
-    _catch_up(sessions, settings, attempt)
-    with sessions.begin() as session:
-        jobs.launch(session, attempt.job_id, attempt.number, shlex.join(command), settings.lease)
-    trainer = process.start(command, run_dir.path, run_dir.log, settings.grace)
+    state = _resume(attempt)
+    _catch_up(attempt)
+    endpoint = None if recipe.resources.nodes == 1 else f"{settings.address}:{_free_port(settings.address)}"
+    meeting = rendezvous(settings, part, recipe, endpoint) if endpoint else None
+    command = trainer_command(settings, recipe, run_dir.path, state, meeting)
+    told_command = shlex.join(command)
+    attempt.persist(
+        lambda session: jobs.launch(session, part.job_id, part.attempt, told_command, settings.lease, endpoint)
+    )
+    environment = process.marks(settings.worker, run_dir.path) | devices.environment(attempt.machine, part.devices)
+    receipt = run_dir.path / "receipt.json"
+    trainer = process.start(command, run_dir.path, run_dir.log, settings.grace, environment, receipt)
+    told = Told()
+    before: dict[int, int] = {}
     try:
-        done, wish = _follow(sessions, settings.lease, attempt, trainer, Tail(run_dir.events), draining)
+        _follow(attempt, recipe, trainer, told, before)
     finally:
         trainer.terminate()
         exit_code = trainer.wait()
-    return decide(exit_code, done, _error(run_dir), wish, draining(), _log_tail(run_dir))
+    outcome = decide(
+        exit_code, told.done, _error(run_dir), told.wish, attempt.draining(), log_tail := _log_tail(run_dir)
+    )
+    return attempts.End(
+        outcome.status,
+        outcome.failure,
+        smaller=_smaller(recipe, outcome.failure, told.started),
+        log_tail=log_tail,
+        receipt=process.read_receipt(receipt, before, devices.memory_used(attempt.machine, part.devices)),
+    )
 
 
-def _resume(settings: WorkerSettings, attempt: Attempt) -> Path | None:
-    """Where to go on: the furthest state of the attempts before."""
-    before = (RunDir(settings.runs / artifacts.run_path(attempt.job_id, n)) for n in range(1, attempt.number))
-    return last_state(before)
+def rendezvous(settings: WorkerSettings, part: Part, recipe: Recipe, endpoint: str) -> Rendezvous:
+    """At which this machine meets the others of the attempt; the head's hosts it."""
+    name = f"{part.job_id}-{part.attempt}"
+    return Rendezvous(recipe.resources.nodes, endpoint, name, settings.address, head=part.rank == 0)
 
 
-def _catch_up(sessions: Sessions, settings: WorkerSettings, attempt: Attempt) -> None:
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _resume(attempt: Attempt) -> Path | None:
+    """Where to go on: the furthest state of the attempts before that is whole."""
+    state, damaged = newest_state(attempt.earlier)
+    for path in damaged:
+        message = f"the state {path.parent.parent.name}/{path.name} is damaged; the run goes on from an earlier one"
+        attempt.persist(
+            lambda session, message=message: jobs.tell(
+                session, jobs.get(session, attempt.part.job_id), "log", {"level": "warning", "message": message}
+            )
+        )
+    forget_states(attempt.earlier, KEPT_STATES)
+    return state
+
+
+def _catch_up(attempt: Attempt) -> None:
     """A trainer goes on for a moment after its worker is lost: what it told then, and saved, is told now."""
-    before = attempt.number - 1
-    tail = Tail(RunDir(settings.runs / artifacts.run_path(attempt.job_id, before)).events)
+    if not attempt.earlier:
+        return
+    part = attempt.part
+    tail = Tail(attempt.earlier[-1].events)
     while batch := tail.read():
-        with sessions.begin() as session:
-            progress.catch_up(session, attempt.job_id, attempt.number, before, batch)
+        attempt.persist(
+            lambda session, batch=batch: progress.catch_up(session, part.job_id, part.attempt, part.attempt - 1, batch)
+        )
 
 
-def _follow(
-    sessions: Sessions,
-    lease: timedelta,
-    attempt: Attempt,
-    trainer: subprocess.Popen[bytes],
-    tail: Tail,
-    draining: Draining,
-) -> tuple[Done | None, Wish | None]:
+def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: Told, before: dict[int, int]) -> None:
     """Tells the store of the trainer, and the trainer of its owner's wish, until it has ended and all is told."""
-    untold: list[Event] = []
-    done: Done | None = None
-    wish: Wish | None = None
-    asked_to_stop = False
-    next_beat = time.monotonic()
+    part, settings = attempt.part, attempt.settings
+    tail = Tail(attempt.run_dir.events)
+    asked: set[str] = set()
+    next_beat = heard = whole = time.monotonic()
     while True:
         ended = trainer.poll() is not None
         new = tail.read()
-        untold += new
-        done = next((event for event in new if isinstance(event, Done)), done)
-        if untold or ended or time.monotonic() >= next_beat:
+        told.untold += new
+        for event in new:
+            told.started = event if isinstance(event, Started) else told.started
+            told.done = event if isinstance(event, Done) else told.done
+        now = time.monotonic()
+        if told.untold or ended or now >= next_beat:
             try:
-                with sessions.begin() as session:
-                    wish = progress.record(session, attempt.job_id, attempt.number, untold, lease)
-                untold.clear()
-                next_beat = time.monotonic() + HEARTBEAT
+                with attempt.sessions.begin() as session:
+                    told.wish = progress.record(session, part.job_id, part.attempt, told.untold, settings.lease)
+                    if recipe.resources.nodes == 1 or len(_gang(session, attempt)) == recipe.resources.nodes:
+                        whole = now
+                told.untold.clear()
+                heard, next_beat = now, now + HEARTBEAT
             except OperationalError as error:
-                log.warning("job %s: the database is away, its events wait: %s", attempt.job_id, error)
-        if ended and not new and not untold:
-            return done, wish
-        if not asked_to_stop and (wish is Wish.CANCEL or draining()):
+                log.warning("job %s: the database is away, its events wait: %s", part.job_id, error)
+                next_beat = now + HEARTBEAT
+        if ended and not new and not told.untold:
+            return
+        # Of several machines one that has lost the others trains no further, and may not notice.
+        alone = now - whole > ALONE
+        cut_off = now - heard > settings.cut_off.total_seconds()
+        if not asked and (told.wish or attempt.draining() or alone or cut_off):
+            before |= devices.memory_used(attempt.machine, part.devices)
             trainer.terminate()
-            asked_to_stop = True
+            asked.add("stop")
+        if told.wish is Wish.KILL and "kill" not in asked:
+            trainer.kill_now()
+            asked.add("kill")
         time.sleep(TICK)
 
 
-def _finish(sessions: Sessions, attempt: Attempt, run_dir: RunDir, outcome: Outcome) -> None:
-    """Writes how it ended, however long the database is away. Raises StaleAttempt."""
-    while True:
-        try:
-            with sessions.begin() as session:
-                if run_dir.log.exists():
-                    size = run_dir.log.stat().st_size
-                    artifacts.add_log(session, attempt.job_id, attempt.number, Path(run_dir.log.name), size)
-                jobs.finish(
-                    session, attempt.job_id, attempt.number, outcome.status, outcome.failure, _log_tail(run_dir)
-                )
-            return
-        except OperationalError as error:
-            log.warning("job %s: the database is away, its end waits: %s", attempt.job_id, error)
-            time.sleep(HEARTBEAT)
+def _gang(session: Session, attempt: Attempt) -> set[str]:
+    """The machines that have a process of the attempt, as far as they are heard of."""
+    part = attempt.part
+    return leases.machines(session, part.job_id, part.attempt) & workers.heard(session)
+
+
+def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -> Batch | None:
+    if failure is None or failure.reason is not FailureReason.OUT_OF_MEMORY or started is None:
+        return None
+    return smaller_batch(recipe.batch, started)
+
+
+def _finish(attempt: Attempt, end: attempts.End) -> None:
+    """Writes how it ended, however long the database is away, once no machine has a process of it. Raises
+    StaleAttempt."""
+    part, run_dir = attempt.part, attempt.run_dir
+
+    def others_are_gone(session: Session) -> bool:
+        jobs.part_with_the_others(session, part.job_id, part.attempt)
+        return _gang(session, attempt) <= {attempt.settings.worker}
+
+    while not attempt.persist(others_are_gone):
+        time.sleep(HEARTBEAT)
+
+    def write(session: Session) -> JobStatus:
+        status = attempts.finish(session, part.job_id, part.attempt, end, attempt.settings.retries)
+        if run_dir.log.exists():
+            size = run_dir.log.stat().st_size
+            artifacts.add_log(session, part.job_id, part.attempt, Path(run_dir.log.name), size)
+        return status
+
+    if attempt.persist(write) is JobStatus.SUCCEEDED:
+        forget_states([*attempt.earlier, run_dir], keep=0)
+
+
+def _mine(attempt: Attempt) -> tuple[str, int, str]:
+    return attempt.part.job_id, attempt.part.attempt, attempt.settings.worker
 
 
 def _error(run_dir: RunDir) -> Failure | None:

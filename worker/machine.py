@@ -2,8 +2,11 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pynvml
 
@@ -11,54 +14,111 @@ from contract.machine import Gpu, Machine, has_bf16
 
 log = logging.getLogger(__name__)
 
+_lock = threading.Lock()
+"""Held while the driver's library is used, so that nobody forks meanwhile."""
+_initialised = False
 
-def detect(environment: Mapping[str, str]) -> Machine:
-    """`environment` is the trainers'. Without a GPU, or without its driver, there are no GPUs."""
+
+@contextmanager
+def driver() -> Iterator[None]:
+    """The GPUs' driver, to be asked through pynvml. Raises NVMLError.
+
+    It stays open: where nothing else keeps the GPUs awake, the driver takes 1 to 3 s to wake each of them for whoever
+    asks next (docs.nvidia.com/deploy/driver-persistence).
+    """
+    global _initialised
+    with _lock:
+        if not _initialised:
+            pynvml.nvmlInit()
+            _initialised = True
+        yield
+
+
+def _close_before_fork() -> None:
+    """What the driver has opened is not to be shared by two processes: each opens it when it asks again."""
+    global _initialised
+    _lock.acquire()
+    if _initialised:
+        _initialised = False
+        pynvml.nvmlShutdown()
+
+
+os.register_at_fork(before=_close_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def detect(environment: Mapping[str, str], slots: int) -> Machine:
+    """`environment` is the trainers', `slots` are the jobs at once where there is no GPU. Without a GPU, or without its
+    driver, there are no GPUs."""
     return Machine(
-        gpus=visible(list(_gpus()), environment.get("CUDA_VISIBLE_DEVICES")),
+        gpus=visible(_cards(), environment.get("CUDA_VISIBLE_DEVICES")),
         cores=len(os.sched_getaffinity(0)),
         cpu_bf16=has_bf16(Path("/proc/cpuinfo").read_text()),
+        slots=slots,
     )
 
 
-def visible(gpus: Sequence[Gpu], chosen: str | None) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES lets a process see, by their numbers or the beginnings of their UUIDs; as in CUDA
-    what stands after one that is not there is passed over."""
+def visible(cards: Sequence[Sequence[Gpu]], chosen: str | None) -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES lets a process see, by the numbers of their cards or the beginnings of their
+    UUIDs; as in CUDA what stands after one that is not there is passed over, and where one stands twice there is none.
+    """
     if chosen is None:
-        return list(gpus)
-    seen = []
+        return [gpu for card in cards for gpu in card]
+    seen: list[Gpu] = []
     for word in (part.strip() for part in chosen.split(",")):
-        found = [gpu for number, gpu in enumerate(gpus) if word == str(number) or _begins(gpu, word)]
-        if len(found) != 1:
+        found = _named(cards, word)
+        if not found:
             break
+        if any(gpu in seen for gpu in found):
+            return []
         seen += found
     return seen
 
 
-def _begins(gpu: Gpu, word: str) -> bool:
-    return word.startswith("GPU-") and gpu.uuid.startswith(word)
+def _named(cards: Sequence[Sequence[Gpu]], word: str) -> list[Gpu]:
+    if word.isdecimal():
+        return list(cards[int(word)]) if int(word) < len(cards) else []
+    begins = [gpu for card in cards for gpu in card if word.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(word)]
+    return begins if len(begins) == 1 else []
 
 
-def _gpus() -> Iterator[Gpu]:
+def _cards() -> list[list[Gpu]]:
+    """By the driver's numbers, each as what trainers can be given of it."""
     try:
-        pynvml.nvmlInit()
+        with driver():
+            return [_card(number) for number in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError_LibraryNotFound:
-        return  # as on every machine without a GPU
+        return []  # as on every machine without a GPU
     except pynvml.NVMLError as error:
         log.warning("the GPUs' driver does not answer, and trainers will run on the CPU: %s", error)
-        return
+        return []
+
+
+def _card(number: int) -> list[Gpu]:
     try:
-        for number in range(pynvml.nvmlDeviceGetCount()):
-            try:
-                yield _gpu(number)
-            except pynvml.NVMLError as error:
-                log.warning("GPU %s does not answer, and is left out: %s", number, error)
-    finally:
-        pynvml.nvmlShutdown()
+        card = pynvml.nvmlDeviceGetHandleByIndex(number)
+        capability = pynvml.nvmlDeviceGetCudaComputeCapability(card)
+        return [_gpu(part, capability) for part in _parts(card)]
+    except pynvml.NVMLError as error:
+        log.warning("GPU %s does not answer, and is left out: %s", number, error)
+        return []
 
 
-def _gpu(number: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+def _parts(card: Any) -> list[Any]:
+    """Its MIG instances, where it is divided into such: then nobody can have the whole."""
+    with suppress(pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+        current, _pending = pynvml.nvmlDeviceGetMigMode(card)
+        if current == pynvml.NVML_DEVICE_MIG_ENABLE:
+            return list(_instances(card))
+    return [card]
+
+
+def _instances(card: Any) -> Iterator[Any]:
+    for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+        with suppress(pynvml.NVMLError_NotFound):  # not every place is taken
+            yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, place)
+
+
+def _gpu(handle: Any, compute_capability: tuple[int, int]) -> Gpu:
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
     except pynvml.NVMLError_NotSupported:
@@ -67,5 +127,5 @@ def _gpu(number: int) -> Gpu:
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         name=pynvml.nvmlDeviceGetName(handle),
         memory_bytes=memory,
-        compute_capability=pynvml.nvmlDeviceGetCudaComputeCapability(handle),
+        compute_capability=compute_capability,
     )

@@ -8,8 +8,10 @@ from contract.events import Done
 from contract.failure import Failure, FailureReason
 from contract.status import JobStatus, Wish
 
-# torchrun exits with 1 whatever became of its ranks; its report in the log says more: "exitcode  : -9 (pid: 4242)".
-_RANK_EXIT_CODE = re.compile(r"exitcode\s*:\s*(-\d+)")
+# torchrun exits with 1 whatever became of its ranks. Its report in the log says more: "exitcode  : -9 (pid: 4242)"; and
+# which of them it has ended itself, once another had failed: "Sending process 4242 closing signal SIGTERM".
+_ENDED_BY_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+) \(pid: (\d+)\)")
+_ENDED_BY_TORCHRUN = re.compile(r"Sending process (\d+) closing signal")
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,25 @@ def decide(
     """
     if done is not None and done.completed:
         return Outcome(JobStatus.SUCCEEDED)
-    if wish is Wish.CANCEL:
+    if wish in (Wish.CANCEL, Wish.KILL):
         return Outcome(JobStatus.CANCELLED)
-    if error is not None:
-        return Outcome(JobStatus.FAILED, error)
-    if done is not None or draining:
-        return Outcome(JobStatus.QUEUED)  # it was told to stop, but not by its owner
-    return Outcome(JobStatus.FAILED, _unexplained(exit_code, log_tail))
+    set_aside = Outcome(JobStatus.PAUSED if wish is Wish.PAUSE else JobStatus.QUEUED)
+    if done is not None and error is None:
+        return set_aside  # it was told to stop, whoever did it
+    failure = _failure(exit_code, error, log_tail)
+    # What broke while it was to stop anyway is nothing that the next attempt need know.
+    if failure.reason.retry_can_help and (wish is not None or draining):
+        return set_aside
+    return Outcome(JobStatus.FAILED, failure)
 
 
-def _unexplained(exit_code: int, log_tail: str) -> Failure:
-    if "No space left on device" in log_tail:
-        return Failure(reason=FailureReason.DISK_FULL, message="the server's disk is full; see the end of the log")
+def _failure(exit_code: int, error: Failure | None, log_tail: str) -> Failure:
     killed_by = _signal(exit_code, log_tail)
+    # Where a rank is killed another may have written that it lost it.
+    if error is not None and not (error.reason is FailureReason.TRAINER_CRASHED and killed_by):
+        return error
+    if error is None and "No space left on device" in log_tail:
+        return Failure(reason=FailureReason.DISK_FULL, message="the server's disk is full; see the end of the log")
     if killed_by is None:
         message = f"the trainer ended with exit code {exit_code} and did not say why; see the end of its log"
         return Failure(reason=FailureReason.TRAINER_CRASHED, message=message)
@@ -53,10 +61,12 @@ def _unexplained(exit_code: int, log_tail: str) -> Failure:
 
 
 def _signal(exit_code: int, log_tail: str) -> int | None:
+    """What ended the launcher, or a rank that the launcher did not end itself."""
     if exit_code > 128:
         return exit_code - 128
-    rank = _RANK_EXIT_CODE.search(log_tail)
-    return -int(rank.group(1)) if rank else None
+    by_torchrun = set(_ENDED_BY_TORCHRUN.findall(log_tail))
+    killed = (int(number) for number, pid in _ENDED_BY_SIGNAL.findall(log_tail) if pid not in by_torchrun)
+    return next(killed, None)
 
 
 def _name(number: int) -> str:

@@ -1,25 +1,36 @@
 """What a worker needs to know, read once from FINETUNED_* variables."""
 
 import shlex
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode
 
+from store.attempts import Retries
 from store.settings import StoreSettings
 
 
 class WorkerSettings(StoreSettings):
+    worker: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,100}$")] = Field(default_factory=socket.gethostname)
+    """Its name, which no other worker has. One that begins with it later takes its place."""
+    address: str = Field(default_factory=socket.gethostname)
+    """By which the workers of other machines reach this one, for jobs on several."""
     slots: Annotated[int, Field(ge=1)] = 1
-    """Jobs that run at once on this worker."""
+    """Jobs at once on a machine without GPUs. With GPUs there are as many as these allow."""
     lease: timedelta = timedelta(seconds=10)
     """A job whose worker has not been heard of for so long is taken from it."""
     grace: timedelta = timedelta(seconds=45)
     """From asking a trainer to stop until it is killed. More than torchrun's own 30 s, in which its ranks save."""
-    max_losses: Annotated[int, Field(ge=1)] = 3
-    """Workers that a job may lose; with the last one it fails."""
+    cut_off: timedelta = timedelta(minutes=5)
+    """A trainer whose worker cannot reach the database for so long is asked to save and stop."""
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    """Of a job that the infrastructure has failed, in a row, without its coming further."""
+    retry_wait: timedelta = timedelta(seconds=2)
+    """Before the first of them; twice as long before each next one."""
+    longest_retry_wait: timedelta = timedelta(minutes=5)
     trainer: Annotated[list[str] | None, NoDecode] = None
     """The command that trains the run folder named after it; None is torchrun, with the ranks that the recipe asks.
     Every job shows it, so that no secret belongs in it."""
@@ -28,6 +39,10 @@ class WorkerSettings(StoreSettings):
     def cache(self) -> Path:
         """The trainers' tokenised datasets."""
         return self.home / "cache"
+
+    @property
+    def retries(self) -> Retries:
+        return Retries(self.max_retries, self.retry_wait, self.longest_retry_wait)
 
     @field_validator("trainer", mode="before")
     @classmethod

@@ -1,27 +1,29 @@
-"""The Celery worker: its one task, and what it does at its own start and end."""
+"""The Celery worker: its two tasks, and what it does at its own start and end."""
 
 import functools
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 from typing import Any
 
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from store import jobs
-from store.broker import RUN_JOB, make_celery
+from store import broker, jobs, leases
+from store.broker import LOOK, RUN_JOB, make_celery
 from store.session import Sessions, make_engine, make_sessions
 from store.settings import read_settings
-from worker import attempt, reaper
+from worker import agent, attempt
 from worker.guard import PR_SET_PDEATHSIG, prctl
+from worker.keeper import Keeper
 from worker.machine import detect
+from worker.patience import persist
+from worker.scheduling import schedule
 from worker.settings import WorkerSettings
 
 settings = read_settings(WorkerSettings)
-app = make_celery(settings)
-machine = detect(os.environ)
+app = make_celery(settings, settings.worker)
+machine = detect(os.environ, settings.slots)
 
 _draining = multiprocessing.get_context("fork").Event()
 """Shared with the pool's processes, which are forked from this one."""
@@ -29,33 +31,59 @@ _draining = multiprocessing.get_context("fork").Event()
 
 @functools.cache
 def _sessions() -> Sessions:
-    """Made in the pool's process: a connection must not be shared across a fork."""
+    """Made in each process that asks: a connection must not be shared across a fork."""
     return make_sessions(make_engine(settings))
 
 
+@functools.cache
+def _keeper() -> Keeper:
+    return Keeper(make_sessions(make_engine(settings)), app, settings, machine, _draining.is_set)
+
+
+@app.task(name=LOOK)
+def look() -> None:
+    """A job waits."""
+    schedule(_sessions(), app)
+
+
 @app.task(name=RUN_JOB)
-def run_job(job_id: str) -> None:
-    """A job waits. Claims the one that has waited longest, which need not be the one that woke us, and runs it."""
+def run_job(job_id: str, number: int) -> None:
+    """Devices of this machine were given to an attempt: begins it, or this machine's part of it."""
     if _draining.is_set():
+        persist(_sessions(), f"job {job_id}", lambda session: leases.take_back(session, job_id))
         return
-    with _sessions().begin() as session:
-        job = jobs.claim(session, f"{socket.gethostname()}:{os.getpid()}", settings.lease)
-    if job is not None:
-        claimed = attempt.Attempt(job.id, job.attempt, job.recipe)
-        attempt.run(_sessions(), settings, machine, claimed, _draining.is_set)
+    part = persist(
+        _sessions(),
+        f"job {job_id}",
+        lambda session: jobs.begin(session, job_id, number, settings.worker, os.getpid(), settings.lease),
+    )
+    if part is None:
+        return
+    mine = attempt.Attempt(_sessions(), settings, machine, part, _draining.is_set)
+    if part.rank == 0:
+        attempt.run(mine)
+    else:
+        agent.run(mine)
+    if not _draining.is_set():
+        schedule(_sessions(), app)
 
 
 @worker_process_init.connect
 def _die_with_worker(**_: Any) -> None:
-    # A killed worker leaves its pool's processes behind, each with a job that the reaper gives to another.
+    # A killed worker leaves its pool's processes behind, each with a job that is given to another.
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @worker_ready.connect
-def _start_reaper(**_: Any) -> None:
-    threading.Thread(target=reaper.run, args=(settings, app, machine), name="reaper", daemon=True).start()
+def _keep(**_: Any) -> None:
+    threading.Thread(target=_keeper().run, name="keeper", daemon=True).start()
 
 
 @worker_shutting_down.connect
 def _drain(**_: Any) -> None:
     _draining.set()
+
+
+@worker_shutdown.connect
+def _leave(**_: Any) -> None:
+    _keeper().leave()

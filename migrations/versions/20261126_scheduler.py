@@ -31,6 +31,16 @@ def upgrade() -> None:
         ["owner", sa.text("priority DESC"), "created_at"],
         postgresql_where=sa.text("status = 'queued'"),
     )
+    # JSONB has the operators for it. The order of the fields goes, in these rows alone.
+    op.execute(
+        """
+        UPDATE jobs SET recipe = (
+            recipe::jsonb #- '{parallel,processes}' #- '{parallel,nodes}' || jsonb_build_object('resources',
+                jsonb_build_object('gpus', recipe->'parallel'->'processes', 'nodes', recipe->'parallel'->'nodes'))
+        )::json
+        WHERE recipe->'parallel'->'processes' IS NOT NULL
+        """
+    )
     # Each worker writes its row again within seconds.
     op.execute("DELETE FROM workers")
     op.add_column("workers", sa.Column("incarnation", sa.Text(), nullable=False))
@@ -63,6 +73,16 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("leases")
     op.drop_table("devices")
+    op.execute(
+        """
+        UPDATE jobs SET recipe = (
+            recipe::jsonb - 'resources' - 'scheduling' || jsonb_build_object('parallel',
+                (recipe->'parallel')::jsonb || jsonb_build_object(
+                    'processes', recipe->'resources'->'gpus', 'nodes', recipe->'resources'->'nodes'))
+        )::json
+        WHERE recipe->'resources' IS NOT NULL AND recipe->'parallel' IS NOT NULL
+        """
+    )
     for column in ("draining", "address", "incarnation"):
         op.drop_column("workers", column)
     op.drop_index("ix_jobs_queued", "jobs")

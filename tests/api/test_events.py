@@ -1,5 +1,4 @@
 import json
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +9,9 @@ from contract.events import Log, Metric
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store import jobs, progress
+from store.attempts import End, finish
 from store.session import Sessions
+from tests.placing import LEASE, RETRIES, claim
 
 pytestmark = pytest.mark.timeout(20)  # a stream that should end, and does not
 
@@ -23,10 +24,10 @@ def metric(step: int, time: float) -> Metric:
 def ended_job(sessions: Sessions, *told: Log | Metric) -> str:
     with sessions.begin() as session:
         jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
-        job = jobs.claim(session, "worker", timedelta(minutes=1))
+        job = claim(session)
         assert job is not None
-        progress.record(session, job.id, job.attempt, told, timedelta(minutes=1))
-        jobs.finish(session, job.id, job.attempt, JobStatus.SUCCEEDED, None, "")
+        progress.record(session, job.id, job.attempt, told, LEASE)
+        finish(session, job.id, job.attempt, End(JobStatus.SUCCEEDED), RETRIES)
         return job.id
 
 

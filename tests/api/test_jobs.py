@@ -20,6 +20,7 @@ from store import jobs, progress
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.files import ROW, write_dataset
+from tests.placing import claim
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 
@@ -55,7 +56,7 @@ def test_a_job_tells_its_command_and_how_its_run_has_ended(client: TestClient, s
     told = [parse_event(json.dumps(event)) for event in (zeros, {**done, "train_loss": 1, "eval_loss": 1})]
     lease = timedelta(minutes=1)
     with sessions.begin() as session:
-        jobs.claim(session, "worker", lease)
+        claim(session, lease)
         jobs.launch(session, job_id, 1, "torchrun -m trainer /run", lease)
         progress.record(session, job_id, 1, told, lease)
     job = client.get(f"/jobs/{job_id}").json()

@@ -7,7 +7,9 @@ from contract.events import Sample
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store import jobs, progress
+from store.attempts import End, finish
 from store.session import Sessions
+from tests.placing import RETRIES, claim
 
 LEASE = timedelta(minutes=1)
 
@@ -18,10 +20,10 @@ def job_id(sessions: Sessions) -> str:
     told = [sample(0, 0, "no"), sample(0, 1, "never"), sample(4, 0, "\0 and \ud800 and \x1b[31m")]
     with sessions.begin() as session:
         jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
-        job = jobs.claim(session, "worker", LEASE)
+        job = claim(session, LEASE)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)
-        jobs.finish(session, job.id, job.attempt, JobStatus.SUCCEEDED, None, "")
+        finish(session, job.id, job.attempt, End(JobStatus.SUCCEEDED), RETRIES)
         return job.id
 
 

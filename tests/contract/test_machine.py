@@ -101,3 +101,11 @@ def test_fp16_where_all_are_cpus_is_unwise() -> None:
     assert unwise(recipe(precision="fp16"), [OLD_CPU, T4]) == []
     assert unwise(recipe(precision="fp16"), []) == []
     assert unwise(recipe(precision="bf16"), [NEW_CPU]) == []
+
+
+def test_a_job_has_one_instance_of_a_divided_gpu_or_gpus_that_are_whole() -> None:
+    divided = [gpu.model_copy(update={"uuid": f"MIG-{n}"}) for n, gpu in enumerate(TWO_A100.gpus)]
+    machine = Machine(gpus=[*divided, *TWO_A100.gpus], cores=8, cpu_bf16=True)
+    assert usable(recipe(), machine) == {0, 1, 2, 3}
+    assert usable(recipe(resources={"gpus": 2}), machine) == {2, 3}
+    assert refusal(recipe(resources={"gpus": 3}), machine).param == "resources.gpus"

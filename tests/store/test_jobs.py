@@ -1,4 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -6,18 +5,17 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import jobs, progress
-from store.errors import IllegalMove, JobNotFound, StaleAttempt
+from store import jobs, leases, progress, schedule, wishes, workers
+from store.attempts import End, finish
+from store.errors import JobNotFound, StaleAttempt
 from store.models import Base, Job
 from store.progress import Cursor
 from store.session import Sessions
+from tests.placing import LEASE, RETRIES, claim, register
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
-LEASE = timedelta(seconds=30)
-FAILURE = Failure(reason=FailureReason.TRAINER_CRASHED, message="it broke")
 
 
 def create(sessions: Sessions) -> str:
@@ -25,9 +23,9 @@ def create(sessions: Sessions) -> str:
         return jobs.create(session, RECIPE).id
 
 
-def claim(sessions: Sessions, lease: timedelta = LEASE) -> Job | None:
+def claimed(sessions: Sessions, lease: timedelta = LEASE) -> Job | None:
     with sessions.begin() as session:
-        return jobs.claim(session, "worker", lease)
+        return claim(session, lease)
 
 
 def get(sessions: Sessions, job_id: str) -> Job:
@@ -55,29 +53,58 @@ def test_the_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
         connection.rollback()
 
 
-def test_a_claim_takes_the_job_that_has_waited_longest(sessions: Sessions) -> None:
+def test_the_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None:
     first, second = create(sessions), create(sessions)
-    claimed = [claim(sessions), claim(sessions)]
-    assert [job.id for job in claimed if job] == [first, second]
-    assert all(job.status is JobStatus.RUNNING and job.attempt == 1 for job in claimed if job)
-    assert claim(sessions) is None
+    taken = [claimed(sessions), claimed(sessions)]
+    assert [job.id for job in taken if job] == [first, second]
+    assert all(job.status is JobStatus.RUNNING and job.attempt == 1 for job in taken if job)
+    assert claimed(sessions) is None
 
 
-def test_claimers_at_once_never_get_the_same_job(sessions: Sessions) -> None:
-    created = {create(sessions) for _ in range(40)}
-    with ThreadPoolExecutor(8) as pool:
-        claimed = [job.id for job in pool.map(lambda _: claim(sessions), range(60)) if job is not None]
-    assert len(claimed) == len(set(claimed))
-    # One that found its candidate locked may have come back empty; nothing is left for another round.
-    while (job := claim(sessions)) is not None:
-        claimed.append(job.id)
-    assert sorted(claimed) == sorted(created)
+def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    with sessions.begin() as session:
+        register(session)
+        (given,) = schedule.schedule(session)
+        assert (given.job_id, given.attempt, given.workers) == (job_id, 1, ["worker"])
+    assert get(sessions, job_id).status is JobStatus.QUEUED
+    with sessions.begin() as session:
+        part = jobs.begin(session, job_id, 1, "worker", 1, LEASE)
+        assert part is not None
+        assert (part.devices, part.rank) == ([0], 0)
+    job = get(sessions, job_id)
+    assert (job.status, job.attempt, job.worker) == (JobStatus.RUNNING, 1, "worker")
+
+
+def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    with sessions.begin() as session:
+        register(session)
+        schedule.schedule(session)
+    begun = []
+    for _ in range(2):
+        with sessions.begin() as session:
+            begun.append(jobs.begin(session, job_id, 1, "worker", 1, LEASE))
+    assert begun[0] is not None
+    assert begun[1] is None
+
+
+def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    with sessions.begin() as session:
+        register(session)
+        schedule.schedule(session)
+    with sessions.begin() as session:
+        wishes.cancel(session, job_id)
+    with sessions.begin() as session:
+        assert jobs.begin(session, job_id, 1, "worker", 1, LEASE) is None
+        assert workers.leases(session) == []
 
 
 def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        job_id = jobs.create(session, RECIPE, ["slow", "large"]).id
-    claim(sessions)
+        job_id = jobs.create(session, RECIPE, warnings=["slow", "large"]).id
+    claimed(sessions)
     with sessions.begin() as session:
         told = [(each.type, each.data) for each in progress.events_since(session, job_id, Cursor(), 100)]
     assert [kind for kind, _ in told] == ["status", "log", "log", "status"]
@@ -89,14 +116,13 @@ def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> N
 
 def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
     job_id = create(sessions)
-    claim(sessions, lease=timedelta(0))
-    with sessions.begin() as session:
-        jobs.launch(session, job_id, 1, "torchrun 1", lease=timedelta(0))
-    with sessions.begin() as session:
-        jobs.release_expired(session, max_losses=3)
-    claim(sessions)
-    with sessions.begin() as session:
-        jobs.launch(session, job_id, 2, "torchrun 2", LEASE)
+    for attempt in (1, 2):
+        claimed(sessions)
+        with sessions.begin() as session:
+            jobs.launch(session, job_id, attempt, f"torchrun {attempt}", LEASE)
+        if attempt == 1:
+            with sessions.begin() as session:
+                finish(session, job_id, 1, End(JobStatus.QUEUED), RETRIES)
     with pytest.raises(StaleAttempt), sessions.begin() as session:
         jobs.launch(session, job_id, 1, "torchrun 1", LEASE)
     assert get(sessions, job_id).command == "torchrun 2"
@@ -104,129 +130,33 @@ def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
 
 def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
     job_id = create(sessions)
-    claim(sessions, lease=timedelta(0))
+    claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
+        assert jobs.overdue(session, "worker", timedelta(0)) == {job_id}
         jobs.launch(session, job_id, 1, "torchrun", LEASE)
     with sessions.begin() as session:
-        assert jobs.release_expired(session, max_losses=3) == []
+        assert jobs.overdue(session, "worker", timedelta(0)) == set()
 
 
-def test_an_attempt_ends_with_its_reason(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions)
+def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
-        jobs.finish(session, job_id, 1, JobStatus.FAILED, FAILURE, "the log's end")
-    job = get(sessions, job_id)
-    assert job.status is JobStatus.FAILED
-    assert job.failure == FAILURE.model_dump(mode="json")
-    assert job.finished_at is not None
-    assert job.lease_expires_at is None
-
-
-def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions, lease=timedelta(0))
+        for examples in (100, 200, 300):
+            job = jobs.create(session, RECIPE, examples=examples)
+            claim(session)
+            finish(session, job.id, 1, End(JobStatus.SUCCEEDED), RETRIES)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE jobs SET started_at = finished_at - examples * interval '2 seconds'"))
+    other = RECIPE.model_copy(update={"model": "other"})
+    larger = Recipe.model_validate({**RECIPE.model_dump(), "resources": {"gpus": 2}})
     with sessions.begin() as session:
-        jobs.release_expired(session, max_losses=3)
-    claim(sessions)
-    with pytest.raises(StaleAttempt), sessions.begin() as session:
-        jobs.finish(session, job_id, 1, JobStatus.SUCCEEDED, None, "")
-    job = get(sessions, job_id)
-    assert (job.status, job.attempt) == (JobStatus.RUNNING, 2)
-
-
-def test_a_passed_lease_puts_the_job_back_in_the_queue(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions, lease=timedelta(0))
-    with sessions.begin() as session:
-        assert [job.id for job in jobs.release_expired(session, max_losses=3)] == [job_id]
-    assert get(sessions, job_id).status is JobStatus.QUEUED
-
-
-def test_a_lease_that_holds_is_left_alone(sessions: Sessions) -> None:
-    create(sessions)
-    claim(sessions)
-    with sessions.begin() as session:
-        assert jobs.release_expired(session, max_losses=3) == []
-
-
-def test_a_job_that_loses_every_worker_fails_with_that_reason(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions, lease=timedelta(0))
-    with sessions.begin() as session:
-        jobs.release_expired(session, max_losses=1)
-    job = get(sessions, job_id)
-    assert job.status is JobStatus.FAILED
-    assert job.failure is not None
-    assert job.failure["reason"] == FailureReason.WORKER_LOST
-
-
-def test_a_job_that_is_given_back_by_its_workers_has_lost_none(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    for attempt in range(1, 4):
-        claim(sessions, lease=timedelta(0))
-        with sessions.begin() as session:
-            jobs.finish(session, job_id, attempt, JobStatus.QUEUED, None, "")
-    claim(sessions, lease=timedelta(0))
-    with sessions.begin() as session:
-        jobs.release_expired(session, max_losses=2)
-    assert get(sessions, job_id).status is JobStatus.QUEUED
-
-
-def test_a_cancel_that_comes_while_a_job_is_given_back_is_not_lost(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions)
-    with sessions.begin() as session:
-        jobs.request_cancel(session, job_id)
-    with sessions.begin() as session:
-        jobs.finish(session, job_id, 1, JobStatus.QUEUED, None, "")
-    assert get(sessions, job_id).status is JobStatus.CANCELLED
-
-
-def test_a_queued_job_is_cancelled_at_once(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    with sessions.begin() as session:
-        assert jobs.request_cancel(session, job_id).status is JobStatus.CANCELLED
-    assert claim(sessions) is None
-
-
-def test_cancelling_twice_is_cancelling_once(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    for _ in range(2):
-        with sessions.begin() as session:
-            assert jobs.request_cancel(session, job_id).status is JobStatus.CANCELLED
-
-
-def test_a_running_job_is_only_asked_to_cancel(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions)
-    with sessions.begin() as session:
-        job = jobs.request_cancel(session, job_id)
-    assert (job.status, job.wish) == (JobStatus.RUNNING, "cancel")
-
-
-def test_a_cancelled_job_that_loses_its_worker_does_not_run_again(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions, lease=timedelta(0))
-    with sessions.begin() as session:
-        jobs.request_cancel(session, job_id)
-    with sessions.begin() as session:
-        jobs.release_expired(session, max_losses=3)
-    assert get(sessions, job_id).status is JobStatus.CANCELLED
-
-
-def test_a_job_that_has_succeeded_cannot_be_cancelled(sessions: Sessions) -> None:
-    job_id = create(sessions)
-    claim(sessions)
-    with sessions.begin() as session:
-        jobs.finish(session, job_id, 1, JobStatus.SUCCEEDED, None, "")
-    with pytest.raises(IllegalMove, match="is succeeded and cannot become cancelled"), sessions.begin() as session:
-        jobs.request_cancel(session, job_id)
+        assert jobs.expected_seconds(session, RECIPE, 50) == pytest.approx(100)
+        assert jobs.expected_seconds(session, other, 50) is None
+        assert jobs.expected_seconds(session, larger, 50) is None
 
 
 def test_an_unknown_job_is_not_found(sessions: Sessions) -> None:
     with pytest.raises(JobNotFound), sessions.begin() as session:
-        jobs.request_cancel(session, "job_none")
+        wishes.cancel(session, "job_none")
 
 
 def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> None:
@@ -235,3 +165,14 @@ def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> N
         first = [job.id for job in jobs.newest(session, 3, None)]
         second = [job.id for job in jobs.newest(session, 3, first[-1])]
     assert first + second == created[::-1]
+
+
+def test_what_no_worker_begins_in_time_is_given_anew(sessions: Sessions, engine: sa.Engine) -> None:
+    job_id = create(sessions)
+    for _ in range(2):
+        with sessions.begin() as session:
+            register(session)
+            assert [given.job_id for given in schedule.schedule(session)] == [job_id]
+            assert leases.unbegun(session, "worker") == {(job_id, 1)}
+        with engine.begin() as connection:
+            connection.execute(sa.text("UPDATE leases SET placed_at = now() - interval '11 seconds'"))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from contract.recipe import Recipe
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,8 +35,9 @@ def test_a_job_of_the_first_release_is_kept_whole(old: sa.Engine) -> None:
         connection.execute(
             sa.text(
                 "INSERT INTO jobs (id, recipe, status, attempt, losses, event_count) "
-                "VALUES ('job_1', '{}', 'queued', 1, 0, 1)"
-            )
+                "VALUES ('job_1', :recipe, 'queued', 1, 0, 1)"
+            ),
+            {"recipe": '{"model": "m", "dataset": {"path": "d"}, "parallel": {"processes": 2, "nodes": 1}}'},
         )
         connection.execute(sa.text("INSERT INTO metrics VALUES ('job_1', 1, 0, 0, 2.5, 0, 0.5, 1, 1, 1, 1, 1, 0)"))
         connection.execute(sa.text("INSERT INTO artifacts VALUES ('job_1', 'a', 'adapter', 1, 'p', 1)"))
@@ -43,4 +46,7 @@ def test_a_job_of_the_first_release_is_kept_whole(old: sa.Engine) -> None:
         metric = "SELECT loss, grad_norm, loss_scale, overflow, skipped_steps FROM metrics"
         assert connection.execute(sa.text(metric)).one() == (2.5, 0.5, None, False, 0)
         assert connection.execute(sa.text("SELECT name, eval_loss FROM artifacts")).one() == ("a", None)
-        assert connection.execute(sa.text("SELECT id, command FROM jobs")).one() == ("job_1", None)
+        row = connection.execute(sa.text("SELECT id, command, owner, retries, recipe FROM jobs")).one()
+    assert tuple(row[:-1]) == ("job_1", None, "default", 0)
+    recipe = Recipe.model_validate(row.recipe)
+    assert (recipe.resources.gpus, recipe.resources.nodes) == (2, 1)

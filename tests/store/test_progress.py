@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from contract import events
 from contract.recipe import Recipe
 from contract.status import Wish
-from store import artifacts, jobs, progress
+from store import artifacts, jobs, progress, wishes
 from store.errors import StaleAttempt
 from store.progress import Cursor
 from store.session import Sessions
 from tests.fake_trainer import started
+from tests.placing import claim
 
 LEASE = timedelta(seconds=30)
 NOW = time.time() + 3600  # after the status events, which have the real time
@@ -46,7 +47,7 @@ def job_id(sessions: Sessions) -> str:
     recipe = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
     with sessions.begin() as session:
         jobs.create(session, recipe)
-        job = jobs.claim(session, "worker", LEASE)
+        job = claim(session, LEASE)
     assert job is not None
     return job.id
 
@@ -105,7 +106,7 @@ def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:
 def test_telling_brings_back_what_the_owner_wishes(sessions: Sessions, job_id: str) -> None:
     assert record(sessions, job_id) is None
     with sessions.begin() as session:
-        jobs.request_cancel(session, job_id)
+        wishes.cancel(session, job_id)
     assert record(sessions, job_id) == Wish.CANCEL
 
 

@@ -1,18 +1,27 @@
+import pytest
 import sqlalchemy as sa
 
-from contract.machine import Gpu, Machine
+from contract.machine import Gpu, Holder, Machine
 from store import workers
+from store.errors import Superseded
 from store.session import Sessions
+from tests.placing import cpu
 
-CPU = Machine(gpus=[], cores=2, cpu_bf16=True)
+CPU = cpu(slots=2)
 T4 = Machine(
     gpus=[Gpu(uuid="GPU-1", name="Tesla T4", memory_bytes=2**34, compute_capability=(7, 5))], cores=8, cpu_bf16=False
 )
+FOREIGN = Holder(pid=7, name="blender", memory_bytes=2**33)
 
 
-def beat(sessions: Sessions, name: str, machine: Machine) -> None:
+def register(sessions: Sessions, name: str, machine: Machine, incarnation: str = "first") -> None:
     with sessions.begin() as session:
-        workers.beat(session, name, machine)
+        workers.register(session, name, incarnation, "localhost", machine)
+
+
+def beat(sessions: Sessions, name: str, incarnation: str = "first") -> bool:
+    with sessions.begin() as session:
+        return workers.beat(session, name, incarnation, {0: [FOREIGN]}, draining=False)
 
 
 def machines(sessions: Sessions) -> list[Machine]:
@@ -20,37 +29,73 @@ def machines(sessions: Sessions) -> list[Machine]:
         return workers.machines(session)
 
 
-def names(engine: sa.Engine) -> list[str]:
-    with engine.connect() as connection:
-        return list(connection.scalars(sa.text("SELECT name FROM workers ORDER BY name")))
+def devices(sessions: Sessions) -> list[tuple[str, int]]:
+    with sessions.begin() as session:
+        return [(device.worker, device.number) for device in workers.devices(session)]
 
 
-def test_a_worker_has_the_machine_that_it_last_told_of(sessions: Sessions) -> None:
-    beat(sessions, "a", CPU)
-    beat(sessions, "b", CPU)
-    beat(sessions, "a", T4)
+def pass_time(engine: sa.Engine, seconds: int) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE workers SET seen_at = now() - interval '{seconds} seconds'"))
+
+
+def test_a_worker_has_the_machine_and_the_devices_that_it_last_told_of(sessions: Sessions) -> None:
+    register(sessions, "a", CPU)
+    register(sessions, "b", CPU)
+    register(sessions, "a", T4)
     assert machines(sessions) == [T4, CPU]
+    assert devices(sessions) == [("a", 0), ("b", 0), ("b", 1)]
 
 
-def test_a_worker_that_is_not_heard_of_for_a_minute_does_not_count_and_is_forgotten(
+def test_a_beat_tells_who_else_uses_the_devices(sessions: Sessions) -> None:
+    register(sessions, "a", T4)
+    assert beat(sessions, "a")
+    with sessions.begin() as session:
+        (device,) = workers.devices(session)
+    assert device.holders == [FOREIGN.model_dump(mode="json")]
+
+
+def test_a_worker_falls_silent_is_no_machine_to_count_on_and_is_at_last_forgotten(
     sessions: Sessions, engine: sa.Engine
 ) -> None:
-    beat(sessions, "lost", T4)
-    with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '61 seconds'"))
-    assert machines(sessions) == []
-    beat(sessions, "here", CPU)
-    assert names(engine) == ["here"]
+    register(sessions, "lost", T4)
+    known = []
+    for seconds in (11, 61, 3601):
+        pass_time(engine, seconds)
+        with sessions.begin() as session:
+            assert workers.heard(session) == set()
+        register(sessions, "here", CPU)
+        assert beat(sessions, "here")
+        with sessions.begin() as session:
+            known.append((len(workers.machines(session)), [worker.name for worker, _ in workers.known(session)]))
+    assert known == [(2, ["here", "lost"]), (1, ["here", "lost"]), (1, ["here"])]
+    assert not beat(sessions, "lost")
+    assert devices(sessions) == [("here", 0), ("here", 1)]
 
 
 def test_a_worker_that_comes_back_just_now_blocks_no_other(sessions: Sessions, engine: sa.Engine) -> None:
-    beat(sessions, "a", CPU)
-    beat(sessions, "b", T4)
-    with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '61 seconds'"))
+    register(sessions, "a", CPU)
+    register(sessions, "b", T4)
+    pass_time(engine, 3601)
     with engine.begin() as other:
         other.execute(sa.text("UPDATE workers SET seen_at = now() WHERE name = 'b'"))
         with sessions.begin() as session:
             session.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
-            workers.beat(session, "a", CPU)
+            workers.beat(session, "a", "first", {}, draining=False)
     assert machines(sessions) == [CPU, T4]
+
+
+def test_a_worker_whose_name_another_has_taken_is_told_so(sessions: Sessions) -> None:
+    register(sessions, "a", CPU, "first")
+    register(sessions, "a", CPU, "second")
+    assert beat(sessions, "a", "second")
+    with pytest.raises(Superseded, match="another worker has begun as a; give each a name of its own"):
+        beat(sessions, "a", "first")
+
+
+def test_a_worker_that_ends_as_it_should_is_no_longer_listed(sessions: Sessions) -> None:
+    register(sessions, "a", CPU, "second")
+    for incarnation, left in (("first", [CPU]), ("second", [])):
+        with sessions.begin() as session:
+            workers.leave(session, "a", incarnation)
+        assert machines(sessions) == left

@@ -1,17 +1,11 @@
-import json
 import os
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
-from tests.trainer.conftest import command
 from trainer.checkpoint import save_adapter
 from trainer.model import load_model
 
@@ -53,38 +47,6 @@ def test_a_save_that_is_cut_short_leaves_no_adapter(
 
     save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "adapter")
     assert [folder.name for folder in tmp_path.iterdir() if "adapter" in folder.name] == ["adapter"]
-
-
-@dataclass(frozen=True)
-class SmallDisk:
-    folder: Path
-    limit: list[str]
-    """Before a command that is to find it full."""
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """300 kB of disk; where we may not mount one, a process that may write no larger file."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True)
-    if mounted.returncode == 0:
-        yield SmallDisk(folder, [])
-        subprocess.run(["umount", folder], check=True)
-    else:
-        yield SmallDisk(folder, ["prlimit", "--fsize=200000"])
-
-
-def test_a_full_disk_is_told_and_what_was_half_written_is_gone(recipe: dict[str, Any], small_disk: SmallDisk) -> None:
-    recipe |= {"adapter": {"r": 64}, "schedule": {"max_steps": 1}}
-    (small_disk.folder / "recipe.json").write_text(json.dumps(recipe))
-    result = subprocess.run(
-        [*small_disk.limit, *command(small_disk.folder)], capture_output=True, text=True, timeout=60
-    )
-    assert result.returncode == 1
-    failure = Failure.model_validate_json((small_disk.folder / "error.json").read_bytes())
-    assert failure.reason == FailureReason.DISK_FULL, failure.message
-    assert sorted(path.name for path in small_disk.folder.iterdir()) == ["error.json", "events.jsonl", "recipe.json"]
 
 
 @pytest.mark.parametrize(("value", "problem"), [(0.0, "B is zero"), (float("nan"), "not finite")])

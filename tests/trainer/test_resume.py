@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from contract.events import Checkpoint, Done, Evaluation, Metric, Started, parse_event
-from contract.run_dir import RunDir, last_state
+from contract.out_of_memory import smaller_batch
+from contract.recipe import Batch
+from contract.run_dir import RunDir, newest_state, seal
 from tests.trainer.conftest import Outcome, at_once, command
 
 RunTrainer = Callable[..., Outcome]
@@ -91,6 +93,39 @@ def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_
         assert ours == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "batch"),
+    [(1, {"micro_batch": "auto", "effective": 4}), (2, {"micro_batch": 2})],
+    ids=["automatic", "2 ranks"],
+)
+def test_a_run_goes_on_with_half_the_micro_batch_after_it_ran_out_of_memory(
+    dropping: dict[str, Any], run_trainer: RunTrainer, ranks: int, batch: dict[str, Any], tmp_path: Path
+) -> None:
+    """Without dropout, which falls elsewhere in other passes."""
+    dropping |= {"adapter": {"r": 4, "alpha": 8}, "batch": batch}
+    whole, state = at_once(
+        lambda: run_trainer(dropping, ranks, name="whole"),
+        lambda: interrupt_after(tmp_path / "first", dropping, 4, ranks),
+    )
+    (before,) = (event for event in whole.events if isinstance(event, Started))
+    smaller = smaller_batch(Batch.model_validate(batch), before)
+    assert smaller is not None
+    rest = run_trainer(dropping | {"batch": smaller.model_dump()}, ranks, name="rest", resume=state)
+    assert rest.exit_code == 0, rest.output
+    (started,) = (event for event in rest.events if isinstance(event, Started))
+    assert (before.micro_batch, started.micro_batch) == (4 // ranks, 2 // ranks)
+    assert (started.effective_batch, started.total_steps) == (before.effective_batch, before.total_steps)
+    after = started.resumed_step
+    assert tokens(rest, after) == tokens(whole, after)
+    for ours, expected in zip(numbers(rest, after), numbers(whole, after), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-4)
+
+
+def tokens(outcome: Outcome, after: int) -> list[tuple[int, int, int]]:
+    metrics = [event for event in outcome.events if isinstance(event, Metric) and event.step > after]
+    return [(event.step, event.tokens, event.supervised_tokens) for event in metrics]
+
+
 def interrupt_after(folder: Path, recipe: dict[str, Any], step: int, ranks: int) -> Path:
     """Tells a run to stop once it has told of a step; the state that it leaves."""
     run = RunDir(folder)
@@ -104,9 +139,18 @@ def interrupt_after(folder: Path, recipe: dict[str, Any], step: int, ranks: int)
     done = parse_event(run.events.read_bytes().splitlines()[-1])
     assert isinstance(done, Done)
     assert not done.completed
-    state = last_state([run])
+    state, damaged = newest_state([run])
     assert state == run.state(done.step)
+    assert damaged == []
     return state
+
+
+def change_position(state: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Returns it as it stood."""
+    position = json.loads((state / "position.json").read_text())
+    (state / "position.json").write_text(json.dumps(position | change(position)))
+    seal(state)
+    return dict(position)
 
 
 def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter_saved(
@@ -114,9 +158,7 @@ def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter
 ) -> None:
     dropping |= {"evaluation": {"share": 0.25, "every_steps": 1}, "checkpointing": {}}
     state = interrupt_after(tmp_path / "first", dropping, 4, ranks=1)
-    position = json.loads((state / "position.json").read_text())
-    cut_short = position | {"eval_step": position["step"] - 1, "best_loss": 1e9}
-    (state / "position.json").write_text(json.dumps(cut_short))
+    position = change_position(state, lambda stood: {"eval_step": stood["step"] - 1, "best_loss": 1e9})
     rest = run_trainer(dropping, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
     evaluation = next(event for event in rest.events if isinstance(event, Evaluation))
@@ -129,8 +171,7 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_and_ends(
     dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
 ) -> None:
     state = interrupt_after(tmp_path / "first", dropping, 4, ranks=1)
-    position = json.loads((state / "position.json").read_text())
-    (state / "position.json").write_text(json.dumps(position | {"step": 12, "eval_step": 9}))
+    change_position(state, lambda _: {"step": 12, "eval_step": 9})
     rest = run_trainer(dropping, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
     (evaluation,) = (event for event in rest.events if isinstance(event, Evaluation))

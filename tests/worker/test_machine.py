@@ -1,19 +1,36 @@
+import logging
 import os
+from pathlib import Path
 
 import pytest
 
 from contract.machine import Gpu
+from tests.fake_nvml import Have, stand_in
 from worker.machine import detect, has_bf16, visible
 
-GPUS = [
-    Gpu(uuid=f"GPU-{number}0000000-aaaa", name=f"number {number}", memory_bytes=1, compute_capability=(9, 0))
-    for number in range(3)
+
+def gpu(uuid: str) -> Gpu:
+    return Gpu(uuid=uuid, name="a GPU", memory_bytes=1, compute_capability=(9, 0))
+
+
+CARDS = [
+    [gpu("GPU-00000000-aaaa")],
+    [gpu("GPU-10000000-aaaa")],
+    [gpu("GPU-20000000-aaaa")],
+    [gpu("MIG-30000000-aaaa"), gpu("MIG-31000000-aaaa")],
 ]
+GPUS = [gpu for card in CARDS for gpu in card]
+
+
+@pytest.fixture
+def have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Have:
+    return stand_in(monkeypatch, tmp_path)
 
 
 def test_this_machine_can_be_described() -> None:
-    machine = detect(os.environ)
+    machine = detect(os.environ, slots=2)
     assert machine.cores == len(os.sched_getaffinity(0))
+    assert machine.slots == 2
     assert machine.describe()
 
 
@@ -35,15 +52,63 @@ def test_a_cpu_tells_whether_it_computes_in_bf16(cpuinfo: str, expected: bool) -
 @pytest.mark.parametrize(
     ("chosen", "numbers"),
     [
-        (None, [0, 1, 2]),
+        (None, [0, 1, 2, 3, 4]),
         ("", []),
         ("-1", []),
         ("2, 0", [2, 0]),
         ("1,7,0", [1]),
+        ("0,0", []),
+        ("0,GPU-0", []),
         ("GPU-2,GPU-00000000-aaaa", [2, 0]),
         ("GPU-", []),
+        ("MIG-31,1", [4, 1]),
+        ("MIG-3", []),
+        ("3", [3, 4]),
         ("none", []),
     ],
 )
 def test_a_machine_has_the_gpus_that_its_trainers_see(chosen: str | None, numbers: list[int]) -> None:
-    assert visible(GPUS, chosen) == [GPUS[number] for number in numbers]
+    assert visible(CARDS, chosen) == [GPUS[number] for number in numbers]
+
+
+def test_a_machine_has_the_gpus_that_the_driver_tells_of(have: Have) -> None:
+    have({"uuid": "GPU-a", "name": "Tesla T4", "memory_total": 2**34, "capability": [7, 5]}, {"uuid": "GPU-b"})
+    first, second = detect({}, slots=1).gpus
+    assert first == Gpu(uuid="GPU-a", name="Tesla T4", memory_bytes=2**34, compute_capability=(7, 5))
+    assert second.uuid == "GPU-b"
+
+
+def test_of_a_divided_gpu_trainers_get_the_instances(have: Have) -> None:
+    instances = [{"uuid": f"MIG-{name}", "name": "A100 MIG 3g.20gb", "memory_total": 20 * 2**30} for name in "xy"]
+    divided = {"uuid": "GPU-a", "capability": [8, 0], "mig": [instances[0], None, instances[1]]}
+    have(divided, {"uuid": "GPU-b"}, {"uuid": "GPU-c", "mig": []})
+    gpus = detect({}, slots=1).gpus
+    assert [gpu.uuid for gpu in gpus] == ["MIG-x", "MIG-y", "GPU-b"]
+    assert gpus[0] == Gpu(uuid="MIG-x", name="A100 MIG 3g.20gb", memory_bytes=20 * 2**30, compute_capability=(8, 0))
+
+
+def test_a_gpu_of_an_old_driver_is_not_divided(have: Have) -> None:
+    have({"uuid": "GPU-a", "errors": {"nvmlDeviceGetMigMode": "NVMLError_FunctionNotFound"}})
+    assert [gpu.uuid for gpu in detect({}, slots=1).gpus] == ["GPU-a"]
+
+
+def test_a_gpu_that_does_not_answer_is_left_out_and_keeps_its_number(
+    have: Have, caplog: pytest.LogCaptureFixture
+) -> None:
+    have({"uuid": "GPU-a", "errors": {"*": "NVMLError_GpuIsLost"}}, {"uuid": "GPU-b"})
+    with caplog.at_level(logging.WARNING):
+        assert [gpu.uuid for gpu in detect({"CUDA_VISIBLE_DEVICES": "1"}, slots=1).gpus] == ["GPU-b"]
+    assert "GPU 0 does not answer" in caplog.text
+
+
+def test_a_gpu_may_share_the_memory_of_its_machine(have: Have) -> None:
+    have({"uuid": "GPU-a", "errors": {"nvmlDeviceGetMemoryInfo": "NVMLError_NotSupported"}})
+    assert detect({}, slots=1).gpus[0].memory_bytes is None
+
+
+def test_without_a_driver_there_are_no_gpus_which_is_no_fault(
+    have: Have, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("FAKE_NVML")
+    assert detect({}, slots=1).gpus == []
+    assert caplog.records == []

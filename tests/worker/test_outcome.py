@@ -3,11 +3,12 @@ import pytest
 from contract.events import Done
 from contract.failure import Failure, FailureReason
 from contract.status import JobStatus, Wish
-from worker.outcome import decide
+from worker.outcome import Outcome, decide
 
 COMPLETED = Done(time=0, step=9, completed=True, train_loss=1.0, eval_loss=None)
 STOPPED = Done(time=0, step=4, completed=False, train_loss=1.0, eval_loss=None)
 ERROR = Failure(reason=FailureReason.OUT_OF_MEMORY, message="too big")
+CRASH = Failure(reason=FailureReason.TRAINER_CRASHED, message="Connection closed by peer")
 TORCHRUN_REPORT = """
   rank      : 0 (local_rank: 0)
   exitcode  : -9 (pid: 4242)
@@ -15,13 +16,28 @@ TORCHRUN_REPORT = """
 """
 
 
-def test_a_completed_run_has_succeeded_even_if_a_cancel_came_too_late() -> None:
-    assert decide(0, COMPLETED, None, Wish.CANCEL, False, "").status is JobStatus.SUCCEEDED
+@pytest.mark.parametrize("wish", Wish)
+def test_a_completed_run_has_succeeded_even_if_a_wish_came_too_late(wish: Wish) -> None:
+    assert decide(0, COMPLETED, None, wish, False, "").status is JobStatus.SUCCEEDED
 
 
-def test_a_run_that_was_cancelled_is_cancelled_however_it_ended() -> None:
-    for exit_code, done in ((0, STOPPED), (0, None), (137, None), (1, None)):
-        assert decide(exit_code, done, None, Wish.CANCEL, False, "").status is JobStatus.CANCELLED
+@pytest.mark.parametrize("wish", [Wish.CANCEL, Wish.KILL])
+def test_a_run_that_was_cancelled_is_cancelled_however_it_ended(wish: Wish) -> None:
+    for exit_code, done, error in ((0, STOPPED, None), (0, None, None), (137, None, None), (1, None, ERROR)):
+        assert decide(exit_code, done, error, wish, False, "").status is JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("wish", "status"), [(Wish.PAUSE, JobStatus.PAUSED), (Wish.STEP_ASIDE, JobStatus.QUEUED), (None, JobStatus.QUEUED)]
+)
+def test_a_run_that_was_set_aside_waits_however_it_was_ended(wish: Wish | None, status: JobStatus) -> None:
+    for exit_code, done, error in ((0, STOPPED, None), (1, STOPPED, CRASH), (137, None, None), (1, None, CRASH)):
+        assert decide(exit_code, done, error, wish, wish is None, TORCHRUN_REPORT) == Outcome(status)
+
+
+@pytest.mark.parametrize("wish", [Wish.PAUSE, Wish.STEP_ASIDE])
+def test_a_failure_of_its_own_while_it_is_set_aside_is_still_a_failure(wish: Wish) -> None:
+    assert decide(1, None, ERROR, wish, False, "") == Outcome(JobStatus.FAILED, ERROR)
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])
@@ -46,6 +62,22 @@ def test_a_full_disk_that_kept_the_trainer_from_saying_so_is_read_from_the_log()
 
 def test_the_trainers_own_reason_is_kept() -> None:
     assert decide(1, None, ERROR, None, False, TORCHRUN_REPORT).failure == ERROR
+    assert decide(1, None, CRASH, None, False, "exitcode  : 1 (pid: 4242)").failure == CRASH
+
+
+@pytest.mark.parametrize(("exit_code", "log_tail"), [(137, ""), (1, TORCHRUN_REPORT)])
+def test_a_crash_that_came_of_a_kill_is_told_as_the_kill(exit_code: int, log_tail: str) -> None:
+    failure = decide(exit_code, None, CRASH, None, False, log_tail).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.TRAINER_KILLED
+
+
+def test_a_rank_that_torchrun_ended_after_anothers_crash_was_not_killed() -> None:
+    log = "Sending process 4242 closing signal SIGTERM\n" + TORCHRUN_REPORT
+    assert decide(1, None, CRASH, None, False, log).failure == CRASH
+    failure = decide(1, None, None, None, False, log).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.TRAINER_CRASHED
 
 
 def test_a_completed_run_has_succeeded_even_if_its_launcher_then_crashes() -> None:

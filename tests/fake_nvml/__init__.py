@@ -1,0 +1,32 @@
+"""GPUs that are not there: for this process by stand_in, for another one by PYTHONPATH=FOLDER and FAKE_NVML=FILE."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_nvml import pynvml
+
+FOLDER = Path(__file__).parent
+
+Have = Callable[..., None]
+"""Called with all GPUs as pynvml.py has them, whenever they change."""
+
+
+def write(file: Path, *gpus: dict[str, Any]) -> None:
+    """At once: a worker may be reading it."""
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps({"gpus": gpus}))
+    new.replace(file)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Have:
+    file = folder / "gpus.json"
+    monkeypatch.setenv("FAKE_NVML", str(file))
+    monkeypatch.setattr("worker.machine.pynvml", pynvml)
+    monkeypatch.setattr("worker.devices.pynvml", pynvml)
+    monkeypatch.setattr("worker.machine._initialised", False)
+    return partial(write, file)

@@ -1,0 +1,232 @@
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from contract.events import Metric
+from contract.failure import Failure, FailureReason
+from contract.recipe import Batch, Recipe
+from contract.status import JobStatus, Wish
+from store import attempts, jobs, progress, schedule, wishes, workers
+from store.attempts import End, Retries
+from store.errors import StaleAttempt
+from store.models import Job
+from store.progress import METRIC_COLUMNS, Cursor
+from store.session import Sessions
+from tests.placing import LEASE, RETRIES, claim
+
+RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
+KILLED = Failure(reason=FailureReason.TRAINER_KILLED, message="it was killed")
+NOT_FINITE = Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan")
+TOO_LARGE = Failure(reason=FailureReason.OUT_OF_MEMORY, message="it did not fit")
+GRACE = timedelta(seconds=45)
+
+
+def running(sessions: Sessions) -> str:
+    with sessions.begin() as session:
+        job_id = jobs.create(session, RECIPE).id
+        claim(session)
+    return job_id
+
+
+def end(sessions: Sessions, job_id: str, attempt: int, how: End, retries: Retries = RETRIES) -> Job:
+    with sessions.begin() as session:
+        attempts.finish(session, job_id, attempt, how, retries)
+    return get(sessions, job_id)
+
+
+def get(sessions: Sessions, job_id: str) -> Job:
+    with sessions.begin() as session:
+        return jobs.get(session, job_id)
+
+
+def again(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        assert claim(session) is not None
+
+
+def take_step(sessions: Sessions, job_id: str, attempt: int, step: int) -> None:
+    metric = Metric.model_validate({**dict.fromkeys(METRIC_COLUMNS, 0), "step": step, "time": 1})
+    with sessions.begin() as session:
+        progress.record(session, job_id, attempt, [metric], LEASE)
+
+
+def told(sessions: Sessions, job_id: str, kind: str) -> list[dict[str, object]]:
+    with sessions.begin() as session:
+        happened = progress.events_since(session, job_id, Cursor(), 100)
+    return [each.data for each in happened if each.type == kind]
+
+
+def silence(engine: sa.Engine, seconds: float) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE workers SET seen_at = now() - interval '{seconds} s'"))
+        connection.execute(sa.text(f"UPDATE jobs SET lease_expires_at = now() - interval '{seconds - 10} s'"))
+
+
+def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    receipt = {"processes": []}
+    job = end(sessions, job_id, 1, End(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", receipt=receipt))
+    assert (job.status, job.lease_expires_at, job.log_tail) == (JobStatus.FAILED, None, "the log's end")
+    assert (job.failure, job.receipt) == (NOT_FINITE.model_dump(mode="json"), receipt)
+    assert job.finished_at is not None
+    with sessions.begin() as session:
+        assert workers.leases(session) == []
+
+
+def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    end(sessions, job_id, 1, End(JobStatus.QUEUED))
+    again(sessions)
+    with pytest.raises(StaleAttempt):
+        end(sessions, job_id, 1, End(JobStatus.SUCCEEDED))
+    job = get(sessions, job_id)
+    assert (job.status, job.attempt) == (JobStatus.RUNNING, 2)
+
+
+def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    later = Retries(most=3, first_wait=timedelta(minutes=1), longest_wait=timedelta(hours=1))
+    job = end(sessions, job_id, 1, End(JobStatus.FAILED, KILLED), later)
+    assert (job.status, job.retries, job.failure) == (JobStatus.QUEUED, 1, None)
+    with sessions.begin() as session:
+        assert claim(session) is None
+    (retry,) = told(sessions, job_id, "retry")
+    assert {name: retry[name] for name in ("reason", "retries", "most", "wait_seconds")} == {
+        "reason": "trainer_killed",
+        "retries": 1,
+        "most": 3,
+        "wait_seconds": 60,
+    }
+
+
+def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    policy = Retries(most=5, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=3))
+    for attempt in (1, 2, 3):
+        end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED), policy)
+        with sessions.begin() as session:
+            session.execute(sa.update(Job).values(not_before=None))
+        again(sessions)
+    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0.001, 0.002, 0.003]
+
+
+def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    for attempt in (1, 2):
+        take_step(sessions, job_id, attempt, 7)
+        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED)).status is JobStatus.QUEUED
+        again(sessions)
+    job = end(sessions, job_id, 3, End(JobStatus.FAILED, KILLED))
+    assert job.status is JobStatus.FAILED
+    assert job.failure is not None
+    assert job.failure["reason"] == "trainer_killed"
+    assert job.failure["message"].startswith("it was killed. It was tried 3 times")
+
+
+def test_a_job_that_comes_further_each_time_is_tried_without_end(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    for attempt in range(1, 8):
+        take_step(sessions, job_id, attempt, attempt)
+        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED)).status is JobStatus.QUEUED
+        again(sessions)
+
+
+def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
+    job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, NOT_FINITE))
+    assert job.status is JobStatus.FAILED
+    assert told(sessions, job.id, "retry") == []
+
+
+def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    smaller = Batch(micro_batch=4, effective=16)
+    job = end(sessions, job_id, 1, End(JobStatus.FAILED, TOO_LARGE, smaller=smaller))
+    assert (job.status, job.batch, job.retries) == (JobStatus.QUEUED, smaller.model_dump(mode="json"), 0)
+    (retry,) = told(sessions, job_id, "retry")
+    assert (retry["reason"], retry["micro_batch"], retry["effective"]) == ("out_of_memory", 4, 16)
+    with sessions.begin() as session:
+        (part,) = [jobs.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in schedule.schedule(session)]
+    assert part is not None
+    assert part.batch == job.batch
+
+
+def test_what_does_not_fit_at_all_fails(sessions: Sessions) -> None:
+    assert end(sessions, running(sessions), 1, End(JobStatus.FAILED, TOO_LARGE)).status is JobStatus.FAILED
+
+
+def test_a_job_given_back_by_its_worker_has_not_failed(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    for attempt in range(1, 6):
+        assert end(sessions, job_id, attempt, End(JobStatus.QUEUED)).retries == 0
+        again(sessions)
+
+
+@pytest.mark.parametrize(
+    ("wish", "status"),
+    [(Wish.CANCEL, JobStatus.CANCELLED), (Wish.KILL, JobStatus.CANCELLED), (Wish.PAUSE, JobStatus.PAUSED)],
+)
+@pytest.mark.parametrize("how", [End(JobStatus.QUEUED), End(JobStatus.FAILED, KILLED)], ids=["given back", "killed"])
+def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
+    sessions: Sessions, wish: Wish, status: JobStatus, how: End
+) -> None:
+    job_id = running(sessions)
+    with sessions.begin() as session:
+        if wish is Wish.PAUSE:
+            wishes.pause(session, job_id)
+        else:
+            wishes.cancel(session, job_id, force=wish is Wish.KILL)
+    job = end(sessions, job_id, 1, how)
+    assert (job.status, job.wish, job.failure) == (status, None, None)
+    assert told(sessions, job_id, "retry") == []
+
+
+def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    with sessions.begin() as session:
+        assert attempts.lost(session, job_id, 1, RETRIES) is JobStatus.QUEUED
+        assert attempts.lost(session, job_id, 1, RETRIES) is None
+    (retry,) = told(sessions, job_id, "retry")
+    assert retry["reason"] == "worker_lost"
+
+
+def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_devices_to_nobody(
+    sessions: Sessions, engine: sa.Engine
+) -> None:
+    job_id = running(sessions)
+    silence(engine, 11)
+    with sessions.begin() as session:
+        ((job, status),) = attempts.lost_with_machine(session, GRACE, RETRIES)
+    assert (job.id, status) == (job_id, JobStatus.QUEUED)
+    with sessions.begin() as session:
+        assert [lease.job_id for lease in workers.leases(session)] == [job_id]
+        assert schedule.schedule(session) == []
+
+
+@pytest.mark.parametrize(
+    "passed",
+    ["jobs SET lease_expires_at = now() - interval '1 s'", "workers SET seen_at = now() - interval '11 s'"],
+    ids=["the lease alone", "the worker alone"],
+)
+def test_a_job_is_taken_only_when_its_lease_has_passed_and_its_worker_is_silent(
+    sessions: Sessions, engine: sa.Engine, passed: str
+) -> None:
+    job_id = running(sessions)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE {passed}"))
+    with sessions.begin() as session:
+        assert attempts.lost_with_machine(session, GRACE, RETRIES) == []
+    assert get(sessions, job_id).status is JobStatus.RUNNING
+
+
+def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_have_ended(
+    sessions: Sessions, engine: sa.Engine
+) -> None:
+    job_id = running(sessions)
+    with sessions.begin() as session:
+        wishes.cancel(session, job_id)
+    for seconds, status in ((30, JobStatus.RUNNING), (60, JobStatus.CANCELLED)):
+        silence(engine, seconds)
+        with sessions.begin() as session:
+            attempts.lost_with_machine(session, GRACE, RETRIES)
+        assert get(sessions, job_id).status is status

@@ -1,0 +1,121 @@
+"""What users ask: from which states it may be asked, and that asking twice is asking once."""
+
+import pytest
+
+from contract.failure import Failure, FailureReason
+from contract.recipe import Recipe
+from contract.status import JobStatus, Wish
+from store import jobs, wishes
+from store.attempts import End, finish
+from store.errors import IllegalMove
+from store.models import Job
+from store.session import Sessions
+from tests.placing import RETRIES, claim
+
+RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
+FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
+ASKED = {"cancel": wishes.cancel, "pause": wishes.pause, "resume": wishes.resume, "retry": wishes.retry}
+
+REACHED = {
+    "cancel": {"queued": "cancelled", "running": "running", "paused": "cancelled", "cancelled": "cancelled"},
+    "pause": {"queued": "paused", "running": "running", "paused": "paused"},
+    "resume": {"queued": "queued", "running": "running", "paused": "queued"},
+    "retry": {"queued": "queued", "running": "running", "failed": "queued", "cancelled": "queued"},
+}
+REFUSED = {
+    "cancel": "cancelled",
+    "pause": "paused",
+    "resume": "queued",
+    "retry": "queued",
+}
+
+
+def in_state(sessions: Sessions, status: JobStatus) -> str:
+    with sessions.begin() as session:
+        job_id = jobs.create(session, RECIPE).id
+        if status is JobStatus.PAUSED:
+            wishes.pause(session, job_id)
+        elif status is JobStatus.CANCELLED:
+            wishes.cancel(session, job_id)
+        elif status is not JobStatus.QUEUED:
+            claim(session)
+            if status is not JobStatus.RUNNING:
+                finish(session, job_id, 1, FAILED if status is JobStatus.FAILED else End(status), RETRIES)
+    return job_id
+
+
+def ask(sessions: Sessions, what: str, job_id: str) -> Job:
+    with sessions.begin() as session:
+        ASKED[what](session, job_id)
+    with sessions.begin() as session:
+        return jobs.get(session, job_id)
+
+
+@pytest.mark.parametrize("status", JobStatus)
+@pytest.mark.parametrize("what", ASKED)
+def test_what_is_asked_is_done_as_often_as_it_is_asked_or_refused_with_both_ends_named(
+    sessions: Sessions, what: str, status: JobStatus
+) -> None:
+    job_id = in_state(sessions, status)
+    reached = REACHED[what].get(status)
+    if reached is None:
+        with pytest.raises(IllegalMove, match=f"is {status} and cannot become {REFUSED[what]}"):
+            ask(sessions, what, job_id)
+        assert ask_nothing(sessions, job_id).status is status
+        return
+    first, second = ask(sessions, what, job_id), ask(sessions, what, job_id)
+    assert first.status == second.status == reached
+    assert first.event_count == second.event_count
+
+
+def ask_nothing(sessions: Sessions, job_id: str) -> Job:
+    with sessions.begin() as session:
+        return jobs.get(session, job_id)
+
+
+@pytest.mark.parametrize(("what", "wish"), [("cancel", Wish.CANCEL), ("pause", Wish.PAUSE), ("resume", None)])
+def test_a_running_job_is_only_asked(sessions: Sessions, what: str, wish: Wish | None) -> None:
+    assert ask(sessions, what, in_state(sessions, JobStatus.RUNNING)).wish is wish
+
+
+def test_a_cancel_outweighs_a_pause_and_a_pause_no_cancel(sessions: Sessions) -> None:
+    job_id = in_state(sessions, JobStatus.RUNNING)
+    ask(sessions, "pause", job_id)
+    assert ask(sessions, "cancel", job_id).wish is Wish.CANCEL
+    for what in ("pause", "resume", "retry"):
+        with pytest.raises(IllegalMove, match="running"):
+            ask(sessions, what, job_id)
+    assert ask_nothing(sessions, job_id).wish is Wish.CANCEL
+
+
+def test_a_forced_cancel_stays_one(sessions: Sessions) -> None:
+    job_id = in_state(sessions, JobStatus.RUNNING)
+    with sessions.begin() as session:
+        wishes.cancel(session, job_id, force=True)
+    assert ask(sessions, "cancel", job_id).wish is Wish.KILL
+
+
+def test_a_pause_that_is_taken_back_before_the_job_has_saved_lets_it_go_on_by_itself(sessions: Sessions) -> None:
+    job_id = in_state(sessions, JobStatus.RUNNING)
+    ask(sessions, "pause", job_id)
+    assert ask(sessions, "resume", job_id).wish is None
+    with sessions.begin() as session:
+        finish(session, job_id, 1, End(JobStatus.QUEUED), RETRIES)
+    assert ask_nothing(sessions, job_id).status is JobStatus.QUEUED
+
+
+def test_a_retried_job_has_all_its_retries_again_and_no_failure(sessions: Sessions) -> None:
+    job_id = in_state(sessions, JobStatus.FAILED)
+    job = ask(sessions, "retry", job_id)
+    assert (job.failure, job.finished_at, job.retries, job.attempt) == (None, None, 0, 1)
+
+
+def test_a_paused_job_starts_only_when_it_is_resumed(sessions: Sessions) -> None:
+    job_id = in_state(sessions, JobStatus.PAUSED)
+    with sessions.begin() as session:
+        assert claim(session) is None
+    ask(sessions, "resume", job_id)
+    with sessions.begin() as session:
+        job = claim(session)
+    assert job is not None
+    assert (job.id, job.attempt) == (job_id, 1)

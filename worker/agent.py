@@ -1,0 +1,103 @@
+"""A machine's part in an attempt that another machine runs: it starts its ranks where the head says, and ends them with
+the attempt. It tells nobody of them; rank 0 of all tells the run folder."""
+
+import logging
+import shlex
+import time
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from contract.recipe import Recipe
+from contract.status import JobStatus, Wish
+from store import jobs, leases
+from store.models import Job
+from worker import devices, process
+from worker.attempt import HEARTBEAT, TICK, Attempt, rendezvous
+from worker.command import trainer_command
+
+log = logging.getLogger(__name__)
+
+
+def run(attempt: Attempt) -> None:
+    """Until no process of the part is left."""
+    try:
+        meeting = _meeting(attempt)
+        if meeting is not None:
+            _train(attempt, *meeting)
+    except Exception:
+        # The head misses its leases, and ends the attempt.
+        log.exception("the part of job %s on this machine failed", attempt.part.job_id)
+    part, worker = attempt.part, attempt.settings.worker
+    attempt.persist(lambda session: leases.free(session, part.job_id, part.attempt, worker))
+
+
+def _meeting(attempt: Attempt) -> tuple[str, str] | None:
+    """Where the head waits for the others, and the command that it was started with; None where the attempt is over
+    before that."""
+    part = attempt.part
+
+    def look(session: Session) -> tuple[Job, bool]:
+        job = jobs.get(session, part.job_id)
+        begins = job.status is JobStatus.QUEUED and job.attempt == part.attempt - 1
+        return job, begins and leases.has_head(session, part.job_id, part.attempt)
+
+    while not attempt.draining():
+        job, head_is_to_come = attempt.persist(look)
+        runs = job.status is JobStatus.RUNNING and job.attempt == part.attempt
+        if runs and job.rendezvous is not None:
+            return job.rendezvous, job.command
+        if not runs and not head_is_to_come:
+            return None
+        time.sleep(TICK)
+    return None
+
+
+def _train(attempt: Attempt, endpoint: str, heads_command: str) -> None:
+    part, settings, run_dir = attempt.part, attempt.settings, attempt.run_dir
+    recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
+    command = trainer_command(
+        settings, recipe, run_dir.path, _state(heads_command), rendezvous(settings, part, recipe, endpoint)
+    )
+    environment = process.marks(settings.worker, run_dir.path) | devices.environment(attempt.machine, part.devices)
+    output = run_dir.path / f"trainer-{part.rank}.log"
+    receipt = run_dir.path / f"receipt-{part.rank}.json"
+    trainer = process.start(command, run_dir.path, output, settings.grace, environment, receipt)
+    try:
+        _follow(attempt, trainer, endpoint)
+    finally:
+        trainer.terminate()
+        trainer.wait()
+
+
+def _state(heads_command: str) -> Path | None:
+    """That the head goes on from: all ranks take the same."""
+    words = shlex.split(heads_command)
+    return Path(words[words.index("--resume") + 1]) if "--resume" in words else None
+
+
+def _follow(attempt: Attempt, trainer: process.Trainer, endpoint: str) -> None:
+    """Until the trainer has ended. It is asked to as soon as the attempt is over, or its owner or this worker wants it
+    to."""
+    part = attempt.part
+    asked: set[str] = set()
+    heard = time.monotonic()
+    while trainer.poll() is None:
+        wish, over = None, False
+        try:
+            with attempt.sessions.begin() as session:
+                job = jobs.get(session, part.job_id)
+            wish = job.wish
+            over = (job.status, job.attempt, job.rendezvous) != (JobStatus.RUNNING, part.attempt, endpoint)
+            heard = time.monotonic()
+        except OperationalError as error:
+            log.warning("job %s: the database is away: %s", part.job_id, error)
+        cut_off = time.monotonic() - heard > attempt.settings.cut_off.total_seconds()
+        if not asked and (over or wish or attempt.draining() or cut_off):
+            trainer.terminate()
+            asked.add("stop")
+        if wish is Wish.KILL and "kill" not in asked:
+            trainer.kill_now()
+            asked.add("kill")
+        time.sleep(HEARTBEAT)

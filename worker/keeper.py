@@ -1,0 +1,140 @@
+"""Keeps the promises that no single attempt can, every second: tells that this worker is there, frees the devices of
+attempts that have lost their process, takes jobs from workers that have gone, and gives devices to those that wait."""
+
+import logging
+import math
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from celery import Celery
+
+from contract.machine import Machine
+from store import artifacts, attempts, broker, jobs, leases, workers
+from store.errors import Superseded
+from store.models import Lease
+from store.session import Sessions
+from worker import devices, strays
+from worker.scheduling import schedule
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_ROUNDS = 1.0
+
+
+class Keeper:
+    def __init__(
+        self,
+        sessions: Sessions,
+        app: Celery,
+        settings: WorkerSettings,
+        machine: Machine,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._sessions = sessions
+        self._app = app
+        self._settings = settings
+        self._machine = machine
+        self._draining = draining
+        self._incarnation = secrets.token_hex(8)
+        self._registered = False
+        self._strays = strays.Strays(settings.worker, settings.runs, settings.grace)
+        self._database_answers_since = math.inf
+        """On the monotonic clock."""
+
+    def run(self) -> None:
+        while True:
+            self.round()
+            time.sleep(SECONDS_BETWEEN_ROUNDS)
+
+    def round(self) -> None:
+        """Raises nothing: whatever goes wrong, the next round is the remedy."""
+        for duty in (self.beat, self.clear, self.take_over, self.schedule, self.repeat):
+            try:
+                duty()
+            except Superseded as error:
+                log.error("%s; this one ends", error)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except Exception:
+                log.exception("%s: the next round will try again", duty.__name__)
+                self._database_answers_since = math.inf
+
+    def beat(self) -> None:
+        """Tells that this worker is there, and who else uses its devices."""
+        name = self._settings.worker
+        with self._sessions.begin() as session:
+            leased = {lease.number for lease in workers.leases(session) if lease.worker == name}
+        holders = devices.holders(self._machine, self._is_ours, leased)
+        with self._sessions.begin() as session:
+            if not self._registered:
+                workers.register(session, name, self._incarnation, self._settings.address, self._machine)
+            self._registered = workers.beat(session, name, self._incarnation, holders, self._draining())
+        self._database_answers_since = min(self._database_answers_since, time.monotonic())
+
+    def _is_ours(self, pid: int) -> bool:
+        return strays.marked(pid) is not None
+
+    def clear(self) -> None:
+        """Ends what is left of attempts that nobody follows, and then frees their devices and tells of their end."""
+        with self._sessions.begin() as session:
+            begun = leases.begun(session, self._settings.worker)
+            overdue = jobs.overdue(session, self._settings.worker, self._settings.grace)
+        if not self._all_can_be_heard():
+            overdue = set()
+        for lease in begun:
+            if lease.job_id in overdue and self._lives(lease):
+                log.error("job %s: its process %s has not been heard of; it is killed", lease.job_id, lease.pid)
+                os.kill(lease.pid or 0, signal.SIGKILL)
+        followed = {self._run(lease) for lease in begun if self._lives(lease)}
+        left = self._strays.clear(time.monotonic(), followed)
+        for lease in begun:
+            if self._run(lease) not in followed | left:
+                self._end(lease)
+
+    def _run(self, lease: Lease) -> Path:
+        return self._settings.runs / artifacts.run_path(lease.job_id, lease.attempt)
+
+    def _lives(self, lease: Lease) -> bool:
+        """Whether the process of this worker that follows the attempt is there."""
+        return lease.pid is not None and strays.parent(lease.pid) == os.getpid()
+
+    def _end(self, lease: Lease) -> None:
+        with self._sessions.begin() as session:
+            status = None
+            if lease.rank == 0:
+                status = attempts.lost(session, lease.job_id, lease.attempt, self._settings.retries)
+            leases.free(session, lease.job_id, lease.attempt, self._settings.worker)
+        if status is not None:
+            log.warning("job %s lost the process that ran attempt %s: %s", lease.job_id, lease.attempt, status)
+
+    def take_over(self) -> None:
+        """Takes the jobs of workers that are no longer heard of."""
+        if not self._all_can_be_heard():
+            return
+        with self._sessions.begin() as session:
+            for job, status in attempts.lost_with_machine(session, self._settings.grace, self._settings.retries):
+                log.warning("job %s lost its worker %s in attempt %s: %s", job.id, job.worker, job.attempt, status)
+
+    def _all_can_be_heard(self) -> bool:
+        """While the database was away no worker was heard. Each has the time of a lease to come back."""
+        return time.monotonic() - self._database_answers_since >= self._settings.lease.total_seconds()
+
+    def schedule(self) -> None:
+        schedule(self._sessions, self._app)
+
+    def repeat(self) -> None:
+        """Tells this worker again what it is to begin: its message may have been lost. One too many does no harm."""
+        with self._sessions.begin() as session:
+            unbegun = leases.unbegun(session, self._settings.worker)
+        for job_id, attempt in unbegun:
+            broker.begin(self._app, self._settings.worker, job_id, attempt)
+
+    def leave(self) -> None:
+        """At the end of a worker that was told to stop."""
+        with self._sessions.begin() as session:
+            workers.leave(session, self._settings.worker, self._incarnation)
