@@ -49,12 +49,13 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
     status, failure = end.status, end.failure
     values: dict[str, Any] = {"log_tail": end.log_tail, "receipt": end.receipt}
     spoilt = failure is not None and failure.reason.retry_can_help
-    if job.wish in _SETS_ASIDE and (status is JobStatus.QUEUED or spoilt):
+    if end.smaller is not None:
+        values["batch"] = end.smaller.model_dump(mode="json")
+    if job.wish in _SETS_ASIDE and (status is JobStatus.QUEUED or spoilt or end.smaller is not None):
         status = _SETS_ASIDE[job.wish]  # asked for while the attempt was ending for another reason
     elif status is JobStatus.FAILED and failure is not None:
         if end.smaller is not None:
             status = JobStatus.QUEUED
-            values["batch"] = end.smaller.model_dump(mode="json")
             told = {"micro_batch": end.smaller.micro_batch, "effective": end.smaller.effective}
             jobs.tell(session, job, "retry", _why(failure) | told)
         elif spoilt:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from store.models import Lease
@@ -85,5 +85,5 @@ def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Device]]
     return found
 
 
-def _part(job_id: str, attempt: int, worker: str) -> tuple[object, ...]:
+def _part(job_id: str, attempt: int, worker: str) -> tuple[ColumnElement[bool], ...]:
     return Lease.job_id == job_id, Lease.attempt == attempt, Lease.worker == worker

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
+SHARERS = 2
+"""Jobs at once on a device, where all of them allow it. The plan keeps two times for each."""
+
 _NAMED = 3
 """Machines and jobs that a sentence names; the others are counted."""
 
@@ -120,8 +123,6 @@ def plan(now: float, hosts: Sequence[Host], waiting: Sequence[Waiting], occupant
             why, begins = _claimed(claim), now
             asked += sorted(claim.asked)
             going |= claim.asked
-            for machine in machines if claim.asked else ():
-                machine.look_again(now, going)
             in_use[job.owner] += _keep(now, claim.chosen, job)
         else:
             why = _kept(now, able, job) or _lack(job, there)

@@ -102,10 +102,10 @@ def _devices(session: Session) -> tuple[float, dict[str, Machine], list[Host], l
         Host(name, machine.devices, "GPU" if machine.gpus else "CPU slot", frozenset(held.get(name, ())))
         for name, machine in machines.items()
     ]
-    return now, machines, hosts, _occupants(session)
+    return now, machines, hosts, _occupants(session, now)
 
 
-def _occupants(session: Session) -> list[Occupant]:
+def _occupants(session: Session, now: float) -> list[Occupant]:
     rows = session.execute(
         select(Job, Lease).join(Lease, Lease.job_id == Job.id).order_by(Lease.job_id, Lease.rank, Lease.number)
     ).all()
@@ -113,10 +113,10 @@ def _occupants(session: Session) -> list[Occupant]:
     for job, lease in rows:
         parts.setdefault((job.id, lease.attempt), (job, []))[1].append(lease)
     ends = _ends(session, {job.id for job, _ in parts.values()})
-    return [_occupant(job, taken, ends) for job, taken in parts.values()]
+    return [_occupant(job, taken, ends, now) for job, taken in parts.values()]
 
 
-def _occupant(job: Job, taken: list[Lease], ends: dict[str, tuple[float, float]]) -> Occupant:
+def _occupant(job: Job, taken: list[Lease], ends: dict[str, tuple[float, float]], now: float) -> Occupant:
     attempt = taken[0].attempt
     runs = job.status is JobStatus.RUNNING and job.attempt == attempt
     placed = job.status is JobStatus.QUEUED and job.attempt == attempt - 1
@@ -136,7 +136,7 @@ def _occupant(job: Job, taken: list[Lease], ends: dict[str, tuple[float, float]]
         preemptible=runs and job.wish is None and bool(job.recipe.get("scheduling", {}).get("preemptible")),
         leaving=job.wish is not None or not (runs or placed),
         started=started,
-        ends=end,
+        ends=None if end is None or end < now else end,  # what is overdue ends nobody knows when
     )
 
 

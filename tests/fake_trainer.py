@@ -1,10 +1,12 @@
 """A trainer that trains nothing: a real process that does what its recipe's name says.
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
-list of words: "late=1 steps=3 every=2 sleep=0.1 fp16 fail=out_of_memory kill=9 exit=3 stubborn orphan".
+list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half torn exit=3 stubborn orphan".
+What fails with `once` does so in the first attempt alone.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import signal
@@ -12,11 +14,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from contract import events
 from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
-from contract.run_dir import RunDir
+from contract.run_dir import RunDir, saved_states, seal
 
 stop = False
 
@@ -26,13 +29,24 @@ def main() -> None:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--resume", type=Path)
+    parser.add_argument("--rank", type=int)
     arguments = parser.parse_args()
     run_dir = RunDir(arguments.run_dir)
     recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
     words = dict(word.partition("=")[::2] for word in (recipe.name or "").split())
+    if "once" in words and run_dir.path.name != "attempt-1":
+        words = {name: value for name, value in words.items() if name not in ("fail", "kill", "exit", "half", "torn")}
+    if "ranks" in words and arguments.rank is None:
+        launch(int(words["ranks"]))
+    if arguments.rank is not None:
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     sys.stdout.write(f"the fake trainer speaks {json.dumps(words)}\n")
     time.sleep(float(words.get("late", 0)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else _stop)
+    if arguments.rank:
+        while not stop:
+            signal.pause()
+        sys.exit(0)
     if "orphan" in words:  # as torchrun's ranks: in a session of its own, deaf to the end of its parent
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
         (run_dir.path / "orphan.pid").write_text(str(child.pid))
@@ -40,7 +54,14 @@ def main() -> None:
         (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
     total = int(words.get("steps", 2))
     resumed = int((arguments.resume / "step").read_text()) if arguments.resume else 0
-    tell(run_dir, started(total, resumed))
+    batch = recipe.batch
+    assert batch.micro_batch != "auto"
+    tell(
+        run_dir,
+        started(total, resumed, batch.micro_batch, batch.effective or batch.micro_batch * (batch.accumulation or 1)),
+    )
+    if batch.micro_batch > int(words.get("fits", batch.micro_batch)):
+        words["fail"] = FailureReason.OUT_OF_MEMORY
     for step in range(resumed + 1, total + 1):
         tell(run_dir, metric(step, total, fp16="fp16" in words))
         time.sleep(float(words.get("sleep", 0)))
@@ -53,6 +74,12 @@ def main() -> None:
         failure = Failure(reason=FailureReason(words["fail"]), message="as the recipe's name asks")
         run_dir.error.write_text(failure.model_dump_json())
         sys.exit(1)
+    if "half" in words:
+        with run_dir.events.open("a") as file:
+            file.write('{"type": "metric", "step": ')
+    if "torn" in words:
+        (newest, *_) = saved_states([run_dir])
+        (newest / "step").write_text("")
     if "kill" in words:
         os.kill(os.getpid(), int(words["kill"]))
     if "exit" in words:
@@ -61,17 +88,34 @@ def main() -> None:
     tell(run_dir, events.Done(time=time.time(), step=total, completed=True, train_loss=1.0, eval_loss=None))
 
 
+def launch(ranks: int) -> NoReturn:
+    """As torchrun: each rank in a session of its own; when one fails, or it is told to stop itself, it stops them all."""
+    command = [sys.executable, *sys.argv, "--rank"]
+    children = [subprocess.Popen([*command, str(rank)], start_new_session=True) for rank in range(ranks)]
+    signal.signal(signal.SIGTERM, _stop)
+    while not stop and children[0].poll() is None and not any(child.poll() for child in children):
+        time.sleep(0.02)
+    failed = [child for child in children if child.poll()]
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.wait()
+    for child in failed:
+        sys.stdout.write(f"  exitcode  : {child.returncode} (pid: {child.pid})\n")
+    sys.exit(1 if failed or stop else 0)
+
+
 def _stop(*_: object) -> None:
     global stop
     stop = True
 
 
-def started(total: int, resumed: int) -> events.Started:
+def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) -> events.Started:
     return events.Started(
         time=time.time(),
         resumed_step=resumed,
         total_steps=total,
-        train_examples=1,
+        train_examples=1000,
         eval_examples=0,
         supervised_tokens=1,
         truncated_examples=0,
@@ -79,6 +123,8 @@ def started(total: int, resumed: int) -> events.Started:
         trainable_parameters=1,
         total_parameters=1,
         world_size=1,
+        micro_batch=micro_batch,
+        effective_batch=effective,
         device="none",
         precision="fp32",
         versions={},
@@ -113,6 +159,7 @@ def save(run_dir: RunDir, step: int, final: bool) -> None:
     if not final:
         run_dir.state(step).mkdir(parents=True)
         (run_dir.state(step) / "step").write_text(str(step))
+        seal(run_dir.state(step))
     path = str(folder.relative_to(run_dir.path))
     tell(run_dir, events.Checkpoint(time=time.time(), step=step, path=path, bytes=2, final=final))
 

@@ -1,4 +1,4 @@
-"""The service as real processes: the API and a Celery worker, against the tests' PostgreSQL and Valkey."""
+"""The service as real processes: the API and Celery workers, against the tests' PostgreSQL and Valkey."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,18 @@ class Service:
     home: Path
     environment: dict[str, str]
     client: httpx.Client
-    worker: subprocess.Popen[bytes]
+    api: subprocess.Popen[bytes]
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def submit(self, **recipe: Any) -> dict[str, Any]:
         answer = self.client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **recipe})
         assert answer.status_code == 201, answer.text
+        return answer.json()  # type: ignore[no-any-return]
+
+    def ask(self, what: str, job_id: str) -> dict[str, Any]:
+        """POST /jobs/JOB/cancel, pause, resume or retry."""
+        answer = self.client.post(f"/jobs/{job_id}/{what}")
+        assert answer.status_code == 200, answer.text
         return answer.json()  # type: ignore[no-any-return]
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -55,6 +62,9 @@ class Service:
             assert time.monotonic() < deadline, f"still {job}"
             time.sleep(0.05)
 
+    def metrics(self, job_id: str) -> dict[str, list[Any]]:
+        return self.client.get(f"/jobs/{job_id}/metrics").json()["columns"]  # type: ignore[no-any-return]
+
     def run_dir(self, job_id: str, attempt: int = 1) -> RunDir:
         return RunDir(self.home / "runs" / job_id / f"attempt-{attempt}")
 
@@ -69,29 +79,62 @@ class Service:
         ]
         return [(block["event"], block["id"], json.loads(block["data"])) for block in parsed if block]
 
-    def stop_worker(self) -> None:
-        self.worker.terminate()
-        self.worker.wait(60)
+    def told(self, job_id: str, kind: str) -> list[dict[str, Any]]:
+        return [data for each, _, data in self.events(job_id) if each == kind]
 
-    def start_worker(self, **settings: str) -> None:
-        self.worker = start("worker", {**self.environment, **settings}, self.home)
+    @property
+    def worker(self) -> subprocess.Popen[bytes]:
+        """The only one."""
+        (worker,) = self.workers.values()
+        return worker
+
+    def start_worker(self, name: str = "worker", inside: Sequence[str] = (), **settings: str) -> None:
+        """`inside` is a command that runs another, such as in a network of its own."""
+        environment = {**self.environment, "FINETUNED_WORKER": name, **settings}
+        self.workers[name] = start("worker", environment, self.home, name, inside)
+
+    def stop_worker(self, name: str = "worker") -> None:
+        self.workers[name].terminate()
+        self.workers[name].wait(60)
+
+    def kill_worker(self, name: str = "worker") -> None:
+        """Its main process alone."""
+        self.workers[name].kill()
+        self.workers[name].wait()
+
+    def start_api(self) -> None:
+        self.api = start("api", self.environment, self.home, "api")
+        wait_for_api(self.client, self.api, self.home)
 
     def processes(self, job_id: str) -> list[int]:
-        """Those that have the job's run folder in their command line."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    command = (entry / "cmdline").read_bytes()
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                if job_id.encode() in command:
-                    found.append(int(entry.name))
-        return found
+        """Those that have the job's run folder in their command line or their environment."""
+        return [
+            pid
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if job_id.encode() in told_of(pid, "cmdline") + told_of(pid, "environ")
+        ]
+
+
+def told_of(pid: int, what: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
+def until(what: Callable[[], Any], seconds: float = 30) -> Any:
+    """What it gives once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (given := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return given
 
 
 @contextmanager
-def running(home: Path, database_url: str, broker_url: str, **settings: str) -> Iterator[Service]:
+def running(
+    home: Path, database_url: str, broker_url: str, workers: Sequence[str] = ("worker",), **settings: str
+) -> Iterator[Service]:
     port = free_port()
     environment = {
         **os.environ,
@@ -101,22 +144,31 @@ def running(home: Path, database_url: str, broker_url: str, **settings: str) -> 
         "FINETUNED_PORT": str(port),
         **settings,
     }
-    api = start("api", environment, home)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        service = Service(home, environment, client, start("worker", environment, home))
+        service = Service(home, environment, client, start("api", environment, home, "api"))
         try:
-            wait_for_api(client, api, home)
+            for name in workers:
+                service.start_worker(name)
+            wait_for_api(client, service.api, home)
             yield service
         finally:
-            for process in (api, service.worker):
+            processes = [service.api, *service.workers.values()]
+            for process in processes:
                 process.terminate()
-            for process in (api, service.worker):
+            for process in processes:
                 process.wait(60)
 
 
-def start(part: str, environment: dict[str, str], home: Path) -> subprocess.Popen[bytes]:
-    with (home / f"{part}.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", part], env=environment, stdout=log, stderr=log, cwd=home)
+def start(
+    part: str, environment: dict[str, str], home: Path, name: str, inside: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    with (home / f"{name}.log").open("ab") as log:
+        command = [*inside, sys.executable, "-m", part]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=home)
+
+
+def run(part: str, environment: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "-m", part], env=environment, check=True)
 
 
 def wait_for_api(client: httpx.Client, api: subprocess.Popen[bytes], home: Path) -> None:

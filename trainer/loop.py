@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from contract.events import Checkpoint, Done, Log, Metric, Phase
 from contract.failure import FailureReason, InputError
+from contract.run_dir import forget_states
 from trainer.checkpoint import save_adapter
 from trainer.device import peak_memory
 from trainer.engine import Update
@@ -15,7 +16,7 @@ from trainer.order import step_rows
 from trainer.packing import Document, pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import Run
-from trainer.state import Position, forget_states, random_state, save_state, set_random_state
+from trainer.state import Position, random_state, save_state, set_random_state
 
 _LEAST_LOSS_SCALE = 2.0
 """Half of it is the least that DeepSpeed has."""
@@ -220,8 +221,6 @@ def finish(run: Run, position: Position, trained: bool) -> None:
         )
     if completed:
         save_checkpoint(run, position, final=True)
-        if run.accelerator.is_main_process:
-            forget_states(run.folder)
     elif trained and has_learned(position):
         save_checkpoint(run, position, final=False)
         save_state(run.folder, position, run.engine, run.accelerator, run.recipe.checkpointing.keep_states)
@@ -234,6 +233,9 @@ def finish(run: Run, position: Position, trained: bool) -> None:
         train_loss=position.loss_sum / position.tokens if position.tokens else None,
         eval_loss=position.eval_loss,
     )
+    # Last: a run that is killed before it has said that it is done goes on from one.
+    if completed and run.accelerator.is_main_process:
+        forget_states([run.folder], keep=0)
 
 
 def eta_seconds(steps_since_first: int, steps_left: int, step_seconds: float, since_first: float) -> float:

@@ -71,11 +71,6 @@ def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Acc
         forget(old)
 
 
-def forget_states(run: RunDir) -> None:
-    for state in saved_states([run]):
-        forget(state)
-
-
 def read_position(state: Path) -> Position:
     """Raises RuntimeError for a file that is not as it was written."""
     return Position(**json.loads(_read(state, _POSITION)))

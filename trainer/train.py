@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -70,9 +71,10 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
     engine = make_engine(recipe, precision, module, accelerator)
     # Each rank drops out its own units.
     torch.manual_seed(recipe.seed + accelerator.process_index)
-    if position is None:
+    # "auto" is resolved once; a number may be another than before, after the run was out of memory.
+    if position is None or recipe.batch.micro_batch != "auto":
         micro_batch = find_micro_batch(recipe, data, window, engine, accelerator, stop)
-        position = Position(examples=len(data.train), window=window, micro_batch=micro_batch)
+        position = replace(position or Position(len(data.train), window, micro_batch), micro_batch=micro_batch)
     run = Run(recipe, folder, accelerator, report, stop, data, engine, window, position.micro_batch)
     if resume:
         load_progress(resume, engine, accelerator)
@@ -105,10 +107,10 @@ def find_micro_batch(
 ) -> int:
     """The recipe's own, or the largest that fits into every rank's device. All ranks together; it looks no further when
     one is asked to stop."""
-    if recipe.batch.micro_batch != "auto":
-        return recipe.batch.micro_batch
     if not engine.module.packed:
         return 1
+    if recipe.batch.micro_batch != "auto":
+        return recipe.batch.micro_batch
     device = accelerator.device
     share = math.ceil(min(window, len(data.train)) / accelerator.num_processes)
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

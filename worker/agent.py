@@ -67,7 +67,7 @@ def _train(attempt: Attempt, endpoint: str, heads_command: str) -> None:
     try:
         _follow(attempt, trainer, endpoint)
     finally:
-        trainer.terminate()
+        trainer.stop()
         trainer.wait()
 
 
@@ -95,9 +95,9 @@ def _follow(attempt: Attempt, trainer: process.Trainer, endpoint: str) -> None:
             log.warning("job %s: the database is away: %s", part.job_id, error)
         cut_off = time.monotonic() - heard > attempt.settings.cut_off.total_seconds()
         if not asked and (over or wish or attempt.draining() or cut_off):
-            trainer.terminate()
+            trainer.stop()
             asked.add("stop")
         if wish is Wish.KILL and "kill" not in asked:
-            trainer.kill_now()
+            trainer.kill()
             asked.add("kill")
         time.sleep(HEARTBEAT)

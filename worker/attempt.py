@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from worker import devices, process
 from worker.command import Rendezvous, trainer_command
 from worker.outcome import decide
 from worker.patience import persist
+from worker.receipt import read_receipt
 from worker.settings import WorkerSettings
 from worker.tail import Tail
 
@@ -109,7 +111,11 @@ def _lay_out(attempt: Attempt) -> Recipe:
     """Writes the recipe with its model, dataset and earlier adapter as this machine has them. Raises InputError when
     they have gone, or the recipe is not what this machine can do."""
     settings, run_dir = attempt.settings, attempt.run_dir
-    recipe = Recipe.model_validate(attempt.part.recipe)
+    try:
+        recipe = Recipe.model_validate(attempt.part.recipe)
+    except ValidationError as error:
+        message = f"the recipe is of another release of this service; submit it anew: {error.errors()[0]['msg']}"
+        raise InputError(FailureReason.RECIPE_INVALID, message) from error
     if attempt.part.batch is not None:
         recipe = recipe.model_copy(update={"batch": Batch.model_validate(attempt.part.batch)})
     check_machine(recipe, attempt.machine)
@@ -136,7 +142,8 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     part, settings, run_dir = attempt.part, attempt.settings, attempt.run_dir
     # After the choice of the state: all the steps that it holds had been told before it was saved.
     state = _resume(attempt)
-    _catch_up(attempt)
+    if _catch_up(attempt):
+        return attempts.End(JobStatus.SUCCEEDED)
     endpoint = None if recipe.resources.nodes == 1 else f"{settings.address}:{_free_port(settings.address)}"
     meeting = rendezvous(settings, part, recipe, endpoint) if endpoint else None
     command = trainer_command(settings, recipe, run_dir.path, state, meeting)
@@ -152,7 +159,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     try:
         _follow(attempt, recipe, trainer, told, before)
     finally:
-        trainer.terminate()
+        trainer.stop()
         exit_code = trainer.wait()
     outcome = decide(
         exit_code, told.done, _error(run_dir), told.wish, attempt.draining(), log_tail := _log_tail(run_dir)
@@ -162,7 +169,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
         outcome.failure,
         smaller=_smaller(recipe, outcome.failure, told.started),
         log_tail=log_tail,
-        receipt=process.read_receipt(receipt, before, devices.memory_used(attempt.machine, part.devices)),
+        receipt=_receipt(receipt, before, devices.memory_used(attempt.machine, part.devices)),
     )
 
 
@@ -182,25 +189,31 @@ def _resume(attempt: Attempt) -> Path | None:
     state, damaged = newest_state(attempt.earlier)
     for path in damaged:
         message = f"the state {path.parent.parent.name}/{path.name} is damaged; the run goes on from an earlier one"
-        attempt.persist(
-            lambda session, message=message: jobs.tell(
-                session, jobs.get(session, attempt.part.job_id), "log", {"level": "warning", "message": message}
-            )
-        )
+        attempt.persist(partial(_warn, attempt.part.job_id, message))
     forget_states(attempt.earlier, KEPT_STATES)
     return state
 
 
-def _catch_up(attempt: Attempt) -> None:
-    """A trainer goes on for a moment after its worker is lost: what it told then, and saved, is told now."""
+def _warn(job_id: str, message: str, session: Session) -> None:
+    jobs.tell(session, jobs.get(session, job_id), "log", {"level": "warning", "message": message})
+
+
+def _catch_up(attempt: Attempt) -> bool:
+    """A trainer goes on for a moment after its worker is lost: what it told then, and saved, is told now. Whether it
+    had come to the job's end."""
     if not attempt.earlier:
-        return
+        return False
     part = attempt.part
     tail = Tail(attempt.earlier[-1].events)
+    completed = False
     while batch := tail.read():
-        attempt.persist(
-            lambda session, batch=batch: progress.catch_up(session, part.job_id, part.attempt, part.attempt - 1, batch)
-        )
+        attempt.persist(partial(_tell_of_the_one_before, part, batch))
+        completed = any(isinstance(event, Done) and event.completed for event in batch)
+    return completed
+
+
+def _tell_of_the_one_before(part: Part, batch: list[Event], session: Session) -> None:
+    progress.catch_up(session, part.job_id, part.attempt, part.attempt - 1, batch)
 
 
 def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: Told, before: dict[int, int]) -> None:
@@ -235,10 +248,10 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
         cut_off = now - heard > settings.cut_off.total_seconds()
         if not asked and (told.wish or attempt.draining() or alone or cut_off):
             before |= devices.memory_used(attempt.machine, part.devices)
-            trainer.terminate()
+            trainer.stop()
             asked.add("stop")
         if told.wish is Wish.KILL and "kill" not in asked:
-            trainer.kill_now()
+            trainer.kill()
             asked.add("kill")
         time.sleep(TICK)
 
@@ -247,6 +260,13 @@ def _gang(session: Session, attempt: Attempt) -> set[str]:
     """The machines that have a process of the attempt, as far as they are heard of."""
     part = attempt.part
     return leases.machines(session, part.job_id, part.attempt) & workers.heard(session)
+
+
+def _receipt(path: Path, before: dict[int, int], after: dict[int, int]) -> dict[str, Any] | None:
+    receipt = read_receipt(path)
+    if receipt is None:
+        return None
+    return receipt.model_copy(update={"memory_before": before, "memory_after": after}).model_dump(mode="json")
 
 
 def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -> Batch | None:

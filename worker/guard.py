@@ -1,16 +1,20 @@
 """Stands between a worker and a trainer's launcher, so that no process of a job outlives the job.
 
-    guard.py GRACE_SECONDS COMMAND...
+    guard.py GRACE_SECONDS RECEIPT COMMAND...
 
 It adopts whatever the launcher leaves behind (PR_SET_CHILD_SUBREAPER), is told when its worker dies
 (PR_SET_PDEATHSIG), and ends only when no descendant is left: on SIGTERM it passes the signal on, waits up to
-GRACE_SECONDS, then kills. It exits as the launcher did, 128 + n for a signal n. It runs by path and needs the
-standard library alone, so that it starts within milliseconds and whatever happens to the worker's code.
+GRACE_SECONDS, then kills; on SIGUSR1 it kills at once. It exits as the launcher did, 128 + n for a signal n, and leaves
+in the file RECEIPT which processes there were. FINETUNED_CORES keeps all of it on those cores. It runs by path and
+needs the standard library alone, so that it starts within milliseconds and whatever happens to the worker's code.
 
-Not covered: a SIGKILL of this process and of the launcher at the same time.
+Not covered here, but by the worker's look at all processes (strays.py): a SIGKILL of this process, which the launcher
+is told of, and of the launcher at the same time.
 """
 
 import ctypes
+import json
+import math
 import os
 import signal
 import sys
@@ -18,25 +22,70 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+KILL_NOW = signal.SIGUSR1
+"""A signal of its own: a second SIGTERM while the first one waits to be taken would be one."""
+STOPS = {signal.SIGTERM, signal.SIGINT}
+WATCHED = {*STOPS, KILL_NOW, signal.SIGCHLD}
 SECONDS_BETWEEN_KILLS = 0.1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Family:
+    """The processes that have been seen, and what became of them."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.ended: dict[int, int] = {}
+        """Wait status by pid."""
+        self.killed: set[int] = set()
+        self.asked: float | None = None
+        """When they were told to stop, on the clock of the world."""
+
+    def look(self) -> set[int]:
+        """Those that are there now."""
+        there = _descendants(os.getpid())
+        self.names.update((pid, _name(pid)) for pid in there - self.names.keys())
+        return there
+
+    def reap(self) -> None:
+        """Takes the wait status of every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self.ended[pid] = status
+
+    def ask(self) -> None:
+        self.look()
+        self.asked = self.asked or time.time()
+
+
 def main() -> int:
-    grace, command = float(sys.argv[1]), sys.argv[2:]
+    grace, receipt, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     worker = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != worker:
         return 128 + signal.SIGTERM  # it died before we could ask to be told
+    if cores := os.environ.get("FINETUNED_CORES"):
+        os.sched_setaffinity(0, map(int, cores.split(",")))
+    family = Family()
     launcher = _launch(command)
-    ended: dict[int, int] = {}
-    _wait(launcher, grace, ended)
-    _kill_descendants(ended)
-    code = os.waitstatus_to_exitcode(ended[launcher])
+    deadline = _wait(launcher, grace, family)
+    began = time.time()
+    if launcher in family.ended and os.WIFSIGNALED(family.ended[launcher]):
+        # Its ranks have been told, and save.
+        deadline = min(deadline, time.monotonic() + grace)
+    elif launcher in family.ended:
+        deadline = -math.inf
+    _end_descendants(deadline, family)
+    _write(receipt, family, family.asked or began)
+    code = os.waitstatus_to_exitcode(family.ended[launcher])
     return code if code >= 0 else 128 - code
 
 
@@ -54,49 +103,57 @@ def _launch(command: list[str]) -> int:
     return pid
 
 
-def _wait(launcher: int, grace: float, ended: dict[int, int]) -> None:
-    """Returns when the launcher has ended, or when it has been asked to and `grace` seconds have passed since."""
-    deadline: float | None = None
-    while launcher not in ended:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            return
+def _wait(launcher: int, grace: float, family: Family) -> float:
+    """Returns when the launcher has ended, or when it has been asked to and its time is over: the end of that time."""
+    deadline = math.inf
+    family.look()
+    while launcher not in family.ended and (left := deadline - time.monotonic()) > 0:
         received = _next_signal(left)
-        _reap(ended)
-        if received in (signal.SIGTERM, signal.SIGINT) and deadline is None and launcher not in ended:
+        family.reap()
+        if received in STOPS and family.asked is None and launcher not in family.ended:
+            family.ask()
             os.kill(launcher, signal.SIGTERM)
             deadline = time.monotonic() + grace
+        elif received == KILL_NOW:
+            family.ask()
+            deadline = -math.inf
+    return deadline
 
 
-def _next_signal(timeout: float | None) -> int | None:
-    if timeout is None:
+def _next_signal(timeout: float) -> int | None:
+    if timeout == math.inf:
         return signal.sigwaitinfo(WATCHED).si_signo
     info = signal.sigtimedwait(WATCHED, timeout)
     return info.si_signo if info else None
 
 
-def _kill_descendants(ended: dict[int, int]) -> None:
-    """Kills and reaps until none is left: whatever loses its parent becomes a child of this process."""
-    while descendants := _descendants(os.getpid()):
-        for pid in descendants:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        _next_signal(SECONDS_BETWEEN_KILLS)
-        _reap(ended)
+def _end_descendants(deadline: float, family: Family) -> None:
+    """Reaps until none is left, and kills from `deadline` on: whatever loses its parent becomes a child of this
+    process."""
+    while descendants := family.look():
+        if time.monotonic() >= deadline:
+            for pid in descendants:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    family.killed.add(pid)
+                except ProcessLookupError:
+                    continue
+        if _next_signal(SECONDS_BETWEEN_KILLS) == KILL_NOW:
+            deadline = -math.inf
+        family.reap()
 
 
-def _reap(ended: dict[int, int]) -> None:
-    """Takes the wait status of every child that has ended."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        ended[pid] = status
+def _write(receipt: str, family: Family, asked: float) -> None:
+    now = time.time()
+    processes = [{"pid": pid, "name": name, "killed": pid in family.killed} for pid, name in family.names.items()]
+    told = {"asked": family.asked, "ended": now, "seconds": now - asked, "processes": processes}
+    beside = f"{receipt}.{os.getpid()}"
+    try:
+        with open(beside, "w") as file:
+            json.dump(told, file)
+        os.replace(beside, receipt)
+    except OSError as error:
+        os.write(2, f"cannot write {receipt}: {error}\n".encode())
 
 
 def _descendants(ancestor: int) -> set[int]:
@@ -116,12 +173,20 @@ def _parent(pid: int) -> int | None:
             # After the command's name, which is in parentheses and may hold any character: state, parent, ...
             return int(file.read().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
-        return None  # it has gone meanwhile
+        return None
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "?"
 
 
 def prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option})")
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class Keeper:
         self._database_answers_since = min(self._database_answers_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
-        return strays.marked(pid) is not None
+        return strays.marks_of(pid) is not None
 
     def clear(self) -> None:
         """Ends what is left of attempts that nobody follows, and then frees their devices and tells of their end."""

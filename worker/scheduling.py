@@ -8,7 +8,7 @@ from store.session import Sessions
 
 
 def schedule(sessions: Sessions, app: Celery) -> None:
-    """Raises kombu.exceptions.OperationalError when the broker is away; each worker then tells itself, once it is back."""
+    """Raises kombu.exceptions.OperationalError when the broker is away; each worker then tells itself later."""
     with sessions.begin() as session:
         placed = store.schedule(session)
     for each in placed:

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from store import broker, jobs, leases
+from store import jobs, leases
 from store.broker import LOOK, RUN_JOB, make_celery
 from store.session import Sessions, make_engine, make_sessions
 from store.settings import read_settings

@@ -25,6 +25,8 @@ def live(
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
         "FINETUNED_LEASE": "PT3S",
+        "FINETUNED_MAX_RETRIES": "1",
+        "FINETUNED_RETRY_WAIT": "PT0.2S",
         "SOME_TOKEN": SECRET,
     }
     with service.running(home, database_url, broker_url, **settings) as running:

@@ -1,5 +1,6 @@
 """A job's whole way through the API, the broker and a worker; the trainer is a process that trains nothing."""
 
+import json
 import shutil
 import subprocess
 import tarfile
@@ -32,7 +33,7 @@ def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
 
 def test_the_stream_tells_everything_once_and_goes_on_after_a_last_event_id(live: Service) -> None:
     job = live.submit(name="steps=4 sleep=0.3")
-    whole = live.events(job["id"])
+    whole = [happening for happening in live.events(job["id"]) if happening[0] != "queue"]
     kinds = [kind for kind, _, _ in whole]
     assert kinds == ["status", "status", "started", *["metric"] * 4, "checkpoint", "done", "status"]
     assert [data["status"] for kind, _, data in whole if kind == "status"] == ["queued", "running", "succeeded"]
@@ -45,7 +46,7 @@ def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
     live.wait_for_step(job_id, 2)
     orphan = int((live.run_dir(job_id).path / "orphan.pid").read_text())
     asked = live.client.post(f"/jobs/{job_id}/cancel").json()
-    assert (asked["status"], asked["cancel_requested"]) == ("running", True)
+    assert (asked["status"], asked["wish"]) == ("running", "cancel")
     assert live.wait(job_id)["status"] == "cancelled"
     assert live.processes(job_id) == []
     assert not Path(f"/proc/{orphan}").exists()
@@ -61,9 +62,81 @@ def test_a_trainer_that_does_not_heed_is_killed_when_its_grace_is_over(live: Ser
     assert live.processes(job_id) == []
 
 
+def test_a_forced_cancel_leaves_a_trainer_no_time(live: Service) -> None:
+    job_id = live.submit(name="steps=1000 sleep=0.1 stubborn")["id"]
+    live.wait_for_step(job_id, 2)
+    live.ask("cancel?force=true", job_id)
+    job = live.wait(job_id)
+    assert job["status"] == "cancelled"
+    assert any(process["killed"] for process in job["receipt"]["processes"])
+    assert live.processes(job_id) == []
+
+
+def test_a_cancelled_job_keeps_the_receipt_of_its_processes(live: Service) -> None:
+    job_id = live.submit(name="steps=1000 sleep=0.1 ranks=2")["id"]
+    live.wait_for_step(job_id, 2)
+    before = set(live.processes(job_id))
+    live.ask("cancel", job_id)
+    receipt = live.wait(job_id)["receipt"]
+    told = {process["pid"] for process in receipt["processes"]}
+    assert len(told & before) >= 3
+    assert not any(Path(f"/proc/{pid}").exists() for pid in told)
+    assert receipt["seconds"] >= 0
+
+
+def test_a_paused_job_frees_its_device_and_goes_on_where_it_stood(live: Service) -> None:
+    job_id = live.submit(name="steps=40 sleep=0.1")["id"]
+    live.wait_for_step(job_id, 3)
+    live.ask("pause", job_id)
+    assert live.wait(job_id, "paused")["devices"] == []
+    assert live.processes(job_id) == []
+    assert live.wait(live.submit(name="steps=1")["id"])["status"] == "succeeded"
+    live.ask("resume", job_id)
+    assert live.wait(job_id)["status"] == "succeeded"
+    first, second = (started["resumed_step"] for started in live.told(job_id, "started"))
+    assert (first, second >= 3) == (0, True)
+    assert live.metrics(job_id)["step"] == list(range(1, 41))
+
+
+def test_a_failed_job_is_retried_from_its_last_state_when_its_owner_asks(live: Service) -> None:
+    job_id = live.submit(name="steps=6 every=2 fail=loss_not_finite once")["id"]
+    assert live.wait(job_id)["status"] == "failed"
+    live.ask("retry", job_id)
+    job = live.wait(job_id, "succeeded", "running")
+    job = live.wait(job_id)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    assert [started["resumed_step"] for started in live.told(job_id, "started")] == [0, 6]
+
+
+def test_a_job_of_a_higher_priority_gets_the_device_and_the_other_comes_back_by_itself(live: Service) -> None:
+    low = live.submit(name="steps=40 sleep=0.1", scheduling={"preemptible": True})["id"]
+    live.wait_for_step(low, 3)
+    high = live.submit(name="steps=3", scheduling={"priority": 5})["id"]
+    assert live.wait(high)["status"] == "succeeded"
+    assert live.job(low)["status"] != "succeeded"
+    assert live.wait(low)["status"] == "succeeded"
+    assert live.told(low, "started")[1]["resumed_step"] >= 3
+    assert live.metrics(low)["step"] == list(range(1, 41))
+    assert live.told(low, "retry") == []
+
+
+def test_a_trainer_that_is_killed_once_is_tried_again(live: Service) -> None:
+    job_id = live.submit(name="steps=6 every=2 kill=9 once")["id"]
+    job = live.wait(job_id)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    assert [retry["reason"] for retry in live.told(job_id, "retry")] == ["trainer_killed"]
+
+
+def test_what_does_not_fit_is_tried_with_half_the_micro_batch_until_it_does(live: Service) -> None:
+    job_id = live.submit(name="steps=3 fits=3", batch={"micro_batch": 8, "accumulation": 2})["id"]
+    assert live.wait(job_id)["status"] == "succeeded"
+    told = [(retry["micro_batch"], retry["effective"]) for retry in live.told(job_id, "retry")]
+    assert told == [(4, 16), (2, 16)]
+
+
 def test_a_trainer_that_says_why_it_failed_is_quoted(live: Service) -> None:
-    failure = live.wait(live.submit(name="fail=out_of_memory")["id"])["failure"]
-    assert failure["reason"] == "out_of_memory"
+    failure = live.wait(live.submit(name="fail=loss_not_finite")["id"])["failure"]
+    assert failure["reason"] == "loss_not_finite"
     assert failure["message"] == "as the recipe's name asks"
     assert "fake trainer speaks" in failure["log_tail"]
 
@@ -144,7 +217,7 @@ def test_a_job_that_cannot_be_understood_fails_and_stands_in_nobodys_way(live: S
         statement = sa.text('UPDATE jobs SET recipe = \'{"of": "another age"}\' WHERE id = :id')
         connection.execute(statement, {"id": strange})
     live.start_worker()
-    assert live.wait(strange)["failure"]["reason"] == "worker_failed"
+    assert live.wait(strange)["failure"]["reason"] == "recipe_invalid"
     assert live.wait(sound)["status"] == "succeeded"
 
 
@@ -161,10 +234,14 @@ def test_a_wake_up_that_was_lost_is_sent_again(live: Service) -> None:
 def test_the_trainer_does_not_see_the_secrets_of_the_service(live: Service) -> None:
     job_id = live.submit(name="environment")["id"]
     live.wait(job_id)
-    environment = (live.run_dir(job_id).path / "environment.json").read_text()
+    environment = json.loads((live.run_dir(job_id).path / "environment.json").read_text())
     assert "PATH" in environment
-    assert "FINETUNED" not in environment
-    assert SECRET not in environment
+    assert {name for name in environment if name.startswith("FINETUNED")} <= {
+        "FINETUNED_WORKER",
+        "FINETUNED_RUN",
+        "FINETUNED_CORES",
+    }
+    assert SECRET not in environment.values()
 
 
 def test_what_fp16_tells_reaches_metrics_and_stream(live: Service) -> None:

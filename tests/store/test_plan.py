@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.plan import Device, Host, Occupant, Plan, Wait, Waiting, plan
@@ -153,6 +153,18 @@ def test_a_job_that_does_not_share_waits_for_both_who_do() -> None:
     assert waits(plan(NOW, [machine("a", 1)], [job("j")], sharing), "j").starts == 1020
 
 
+def test_of_two_halves_of_a_device_the_one_that_is_free_first_counts() -> None:
+    taken = [running("r", "a0", share=True), running("s", "a1", ends=1100)]
+    made = plan(NOW, [machine("a", 2)], [job("j", A, gpus=2, share=True)], taken)
+    assert waits(made, "j").starts == 1100
+
+
+def test_two_who_share_are_told_the_same_time_and_the_third_a_later_one() -> None:
+    waiting = [job(id, share=True, seconds=50) for id in "jkl"]
+    made = plan(NOW, [machine("a", 1)], waiting, [running("r", "a0", ends=1100)])
+    assert [wait.starts for wait in made.waits.values()] == [1100, 1100, 1150]
+
+
 # Backfill
 
 
@@ -178,6 +190,8 @@ def test_a_small_job_avoids_what_is_kept_where_it_can() -> None:
     taken = [running("r", "a0", ends=1100), running("s", "b0")]
     made = plan(NOW, [A, B], [large, job("short", seconds=10), job("unknown")], taken)
     assert made.starts == {"short": on("b1"), "unknown": on("b2")}
+    made = plan(NOW, [A, B], [job("gang", nodes=2, priority=1), job("short", A, seconds=10)], [full(B, ends=1100)])
+    assert made.starts == {"short": on("a1")}
 
 
 def test_a_later_job_is_told_a_time_behind_those_before_it() -> None:
@@ -188,7 +202,9 @@ def test_a_later_job_is_told_a_time_behind_those_before_it() -> None:
 
 def test_an_unknown_reservation_behind_a_known_one_forbids_nothing_before_it() -> None:
     waiting = [job("large", A, gpus=4, priority=2), job("behind", A, gpus=4, priority=1), job("short", A, seconds=100)]
-    assert plan(NOW, [A], waiting, [running("r", "a0", ends=1100)]).starts == {"short": on("a1")}
+    made = plan(NOW, [A], [*waiting, job("unknown", A)], [running("r", "a0", ends=1100)])
+    assert made.starts == {"short": on("a1")}
+    assert waits(made, "unknown").why == "devices that are kept for large, which comes first"
 
 
 def test_jobs_that_wait_for_nobody_knows_what_are_kept_devices_apart() -> None:
@@ -197,10 +213,23 @@ def test_jobs_that_wait_for_nobody_knows_what_are_kept_devices_apart() -> None:
     assert made.starts == {}
 
 
+def test_where_nobody_knows_when_a_job_waits_for_the_machine_on_which_the_least_is_missing() -> None:
+    made = plan(NOW, [A, B], [job("large", gpus=4, priority=1), job("small")], [full(A), running("r", "b0")])
+    assert made.starts == {}
+
+
+def test_why_names_the_one_that_cannot_be_passed() -> None:
+    late, soon = job("late", A, gpus=4, priority=1), job("soon", B, gpus=4, priority=1)
+    taken = [running("r", "a0", ends=1100), running("s", "b0", ends=1010)]
+    made = plan(NOW, [A, B], [late, soon, job("gang", nodes=2, seconds=50)], taken)
+    assert waits(made, "gang").why == "devices that are kept for soon, which comes first"
+
+
 def test_one_that_runs_longer_than_expected_may_end_at_any_time() -> None:
     made = plan(NOW, [A], [job("large", gpus=4), job("small", seconds=1)], [running("r", "a0", ends=900)])
     assert waits(made, "large").starts == NOW
     assert made.starts == {}
+    assert waits(plan(NOW, [A], [job("j")], [full(A, ends=900)]), "j").starts == NOW
 
 
 def test_after_a_failure_a_job_holds_nobody_up_until_it_is_tried_again() -> None:
@@ -254,13 +283,30 @@ def test_no_more_are_asked_than_are_needed_and_on_the_machine_where_it_disturbs_
     assert plan(NOW, [A, B], [job("urgent", gpus=3, priority=1)], taken).step_aside == ("b-2",)
 
 
+@pytest.mark.parametrize(
+    ("on_a", "on_b"),
+    [([(1, 0)], [(0, 0), (0, 0)]), ([(0, 0), (0, 0)], [(0, 0)]), ([(0, 1)], [(0, 2)])],
+)
+def test_rather_several_of_a_low_priority_than_one_of_a_higher_then_rather_few_then_young_ones(
+    on_a: list[tuple[int, float]], on_b: list[tuple[int, float]]
+) -> None:
+    hosts = [machine("a", len(on_a)), machine("b", len(on_b))]
+    whole = dataclasses.replace(job("urgent", *hosts, priority=2), needs={"a": len(on_a), "b": len(on_b)})
+    taken = [
+        running(device, device, priority=priority, preemptible=True, started=started)
+        for name, those in (("a", on_a), ("b", on_b))
+        for device, (priority, started) in ((f"{name}{n}", each) for n, each in enumerate(those))
+    ]
+    assert plan(NOW, hosts, [whole], taken).step_aside == tuple(f"b{n}" for n in range(len(on_b)))
+
+
 def test_a_gang_may_ask_on_several_machines_and_asks_one_that_is_on_both_alone() -> None:
     gang = job("gang", gpus=1, nodes=2, priority=1)
     a, b = machine("a", 2), machine("b", 2)
     apart = [running(device, device, preemptible=True) for device in ("a0", "a1", "b0", "b1")]
     assert plan(NOW, [a, b], [gang], apart).step_aside == ("a1", "b1")
-    both = running("both", "a0", "b0", preemptible=True)
-    assert plan(NOW, [a, b], [gang], [apart[1], both, apart[3]]).step_aside == ("both",)
+    both = running("both", "a0", "b0", preemptible=True, started=-1)
+    assert plan(NOW, [a, b], [gang], [apart[1], both, running("b1", "b1")]).step_aside == ("both",)
 
 
 def test_one_that_is_leaving_already_is_waited_for_and_no_other_is_asked() -> None:
@@ -271,6 +317,19 @@ def test_one_that_is_leaving_already_is_waited_for_and_no_other_is_asked() -> No
     more = plan(NOW, [A], [job("urgent", gpus=4, priority=1)], taken)
     assert more.step_aside == ("s",)
     assert waits(more, "urgent").why == "s to save and step aside and for r to stop"
+
+
+def test_what_is_free_is_taken_before_what_will_be() -> None:
+    taken = [running("r", "a0", leaving=True), running("s", "a1", leaving=True), running("t", "a3", ends=1100)]
+    assert waits(plan(NOW, [A], [job("j", gpus=2)], taken), "j").why == "r to stop"
+    assert waits(plan(NOW, [A], [job("j", gpus=4)], taken), "j").starts == 1100
+
+
+def test_owners_take_turns_in_asking() -> None:
+    waiting = [job(f"ann-{n}", priority=1, since=n) for n in range(2)]
+    waiting.append(job("bob-0", owner="bob", priority=1, since=2))
+    made = plan(NOW, [A], waiting, [full(A, owner="cy", preemptible=True)])
+    assert list(made.waits) == ["ann-0", "bob-0", "ann-1"]
 
 
 def test_what_is_freed_for_a_job_goes_to_no_other() -> None:
@@ -404,6 +463,7 @@ def without(occupants: Iterable[Occupant], gone: Iterable[str]) -> list[Occupant
     return [occupant for occupant in occupants if occupant.id not in ids]
 
 
+@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
 def test_every_job_starts_or_waits_in_a_place_of_its_own(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]
@@ -415,6 +475,7 @@ def test_every_job_starts_or_waits_in_a_place_of_its_own(
     assert all(wait.starts is None or wait.starts >= NOW for wait in made.waits.values())
 
 
+@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
 def test_a_job_gets_all_its_devices_on_machines_of_its_own_and_only_what_is_free_for_it(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]
@@ -438,6 +499,7 @@ def test_a_job_gets_all_its_devices_on_machines_of_its_own_and_only_what_is_free
         assert started.not_before is None or started.not_before <= NOW
 
 
+@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied(), st.randoms(use_true_random=False))
 def test_the_plan_depends_on_nothing_but_what_is_there(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant], order: random.Random
@@ -468,6 +530,7 @@ def test_just_those_step_aside_whose_devices_the_job_needs_and_only_if_it_then_f
         assert made.starts or fits_without(leaving) or not fits_without(leaving | lower)
 
 
+@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
 def test_nobody_steps_aside_for_an_equal_nor_twice(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]

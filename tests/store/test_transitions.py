@@ -1,0 +1,460 @@
+"""Whatever happens to jobs and workers, in any order and several things at once: none is lost, none runs twice."""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from itertools import count, pairwise
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy.orm import Session
+
+from contract.failure import Failure, FailureReason
+from contract.recipe import Batch, Recipe
+from contract.status import TERMINAL, TRANSITIONS, JobStatus, Wish
+from store import attempts, jobs, leases, progress, schedule, wishes, workers
+from store.attempts import End, Retries
+from store.errors import IllegalMove, StaleAttempt
+from store.models import Base, Event, Job, Lease
+from store.session import make_sessions
+from tests.conftest import empty
+from tests.placing import LEASE, cpu
+from tests.store.test_progress import metric
+
+RETRIES = Retries(most=2, first_wait=timedelta(seconds=20), longest_wait=timedelta(seconds=60))
+GRACE = timedelta(seconds=30)
+MOST_JOBS = 10
+SLOTS = 3
+
+
+def failed(reason: FailureReason, smaller: Batch | None = None) -> End:
+    return End(JobStatus.FAILED, Failure(reason=reason, message="it went wrong"), smaller)
+
+
+ENDS = {
+    "succeeded": End(JobStatus.SUCCEEDED),
+    "given back": End(JobStatus.QUEUED),
+    "the user's fault": failed(FailureReason.LOSS_NOT_FINITE),
+    "killed": failed(FailureReason.TRAINER_KILLED),
+    "too large": failed(FailureReason.OUT_OF_MEMORY, Batch(micro_batch=4, effective=16)),
+}
+AS_WISHED = {
+    Wish.CANCEL: End(JobStatus.CANCELLED),
+    Wish.KILL: End(JobStatus.CANCELLED),
+    Wish.PAUSE: End(JobStatus.PAUSED),
+    Wish.STEP_ASIDE: End(JobStatus.QUEUED),
+    None: End(JobStatus.SUCCEEDED),
+}
+ASKED: dict[str, Callable[[Session, str], Job]] = {
+    "cancel": wishes.cancel,
+    "kill": partial(wishes.cancel, force=True),
+    "pause": wishes.pause,
+    "resume": wishes.resume,
+    "retry": wishes.retry,
+}
+
+
+def at_most_one_restart(things: list[tuple[Any, ...]]) -> bool:
+    return sum(name == "restart" for name, *_ in things) <= 1
+
+
+WORKERS = st.sampled_from("abc")
+WHICH = st.integers(0, MOST_JOBS - 1)
+"""Of the jobs, messages or processes that there are then: what is drawn must not depend on who wins a race."""
+HAPPENINGS = st.one_of(
+    st.tuples(st.just("schedule")),
+    st.tuples(st.just("begin"), WHICH),
+    st.tuples(st.just("tell"), WHICH),
+    st.tuples(st.just("finish"), WHICH, st.sampled_from([*ENDS, "as wished"])),
+    st.tuples(st.just("end_agent"), WHICH),
+    st.tuples(st.just("die"), WHICH),
+    st.tuples(st.just("clear"), WORKERS),
+    st.tuples(st.just("take_over")),
+    st.tuples(st.just("take_back"), WHICH),
+    st.tuples(st.just("ask"), st.sampled_from([*ASKED]), WHICH),
+    st.tuples(st.just("beat"), WORKERS, st.booleans()),
+    st.tuples(st.just("restart"), WORKERS, st.integers(1, SLOTS)),
+)
+
+
+class Process(NamedTuple):
+    """Of a worker's pool. It has begun a part of an attempt."""
+
+    job_id: str
+    attempt: int
+    worker: str
+    rank: int
+
+    @property
+    def part(self) -> tuple[str, int, str]:
+        return self.job_id, self.attempt, self.worker
+
+
+class Rows(NamedTuple):
+    jobs: dict[str, Job]
+    leases: list[Lease]
+    events: list[Event]
+
+
+class Service(RuleBasedStateMachine):
+    """The store, and what is known of the processes that the rows speak of."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__()
+        empty(engine)
+        self.engine = engine
+        self.sessions = make_sessions(engine)
+        self.pool = ThreadPoolExecutor(8)
+        self.numbers = count(1)
+        self.submitted: list[str] = []
+        self.slots: dict[str, int] = {}
+        self.messages: list[tuple[str, int, str]] = []
+        """(job, attempt, worker): begin this. Any of them may come late, again or never."""
+        self.followed: dict[Process, list[int]] = {}
+        """Process -> its devices."""
+        self.left: dict[Process, list[int]] = {}
+        """What is left of those that have died."""
+        self.claims = Counter[tuple[str, int]]()
+        self.parted: set[tuple[str, int]] = set()
+        """Attempts that may have lost a part of several."""
+
+    # What happens
+
+    @initialize()
+    def two_workers_are_there(self) -> None:
+        self.restart("a", 2)
+        self.restart("b", 2)
+
+    @rule(
+        owner=st.sampled_from(["ann", "bob"]),
+        priority=st.integers(0, 2),
+        gpus=st.integers(1, 2),
+        nodes=st.integers(1, 2),
+        share=st.booleans(),
+        preemptible=st.booleans(),
+        seconds=st.none() | st.just(5.0),
+    )
+    def submit(
+        self, owner: str, priority: int, gpus: int, nodes: int, share: bool, preemptible: bool, seconds: float | None
+    ) -> None:
+        if len(self.submitted) < MOST_JOBS:
+            resources = {"gpus": gpus, "nodes": nodes, "share": share}
+            scheduling = {"priority": priority, "preemptible": preemptible}
+            recipe = {"model": "m", "dataset": "d", "resources": resources, "scheduling": scheduling}
+            with self.sessions.begin() as session:
+                job = jobs.create(session, Recipe.model_validate(recipe), owner, expected_seconds=seconds)
+            self.submitted.append(job.id)
+
+    @rule(things=st.lists(HAPPENINGS, min_size=1, max_size=4).filter(at_most_one_restart))
+    def happen_at_once(self, things: list[tuple[Any, ...]]) -> None:
+        self.at_once([partial(getattr(self, name), *arguments) for name, *arguments in things])
+        for name, slots in self.slots.items():
+            self.lose_devices(name, slots)
+        if any(name in ("restart", "take_back") for name, *_ in things):
+            self.part_all()
+
+    @rule(passes=st.integers(1, 3), claimers=st.integers(1, 3))
+    def start_what_can(self, passes: int, claimers: int) -> None:
+        self.at_once([self.schedule] * passes)
+        with self.sessions.begin() as session:
+            unbegun = [(*each, name) for name in sorted(self.slots) for each in leases.unbegun(session, name)]
+        for part in sorted(unbegun):
+            self.at_once([partial(self.begin_part, part)] * claimers)
+
+    @rule(seconds=st.sampled_from([1, 6, 11, 31, 65, 3601]), silent=st.sampled_from(["", "a", "b", "c", "ac", "bc"]))
+    def time_passes(self, seconds: int, silent: Collection[str]) -> None:
+        """In which some workers are not heard of."""
+        with self.engine.begin() as connection:
+            for column in ("workers.seen_at", "leases.placed_at", "jobs.lease_expires_at", "jobs.not_before"):
+                table, name = column.split(".")
+                connection.execute(sa.text(f"UPDATE {table} SET {name} = {name} - interval '{seconds} s'"))
+        for name in sorted(self.slots.keys() - {*silent}):
+            self.beat(name, draining=False)
+        with self.sessions.begin() as session:
+            known = {worker.name for worker, _ in workers.known(session)}
+        for name in self.slots.keys() - known:
+            self.lose_devices(name, 0)
+        self.part_all()  # what has not begun is taken back
+        for process in self.heads():
+            if process.worker not in silent:
+                self.tell_as(process)
+
+    @rule(which=WHICH)
+    def nothing_is_written_by_what_is_over(self, which: int) -> None:
+        over = sorted(self.claims)
+        if not over:
+            return
+        job_id, attempt = over[which % len(over)]
+        with self.sessions.begin() as session:
+            job = jobs.get(session, job_id)
+        attempt += job.status is JobStatus.RUNNING and job.attempt == attempt
+        before = self.tables()
+        for write in (
+            lambda session: progress.record(session, job_id, attempt, [metric(900)], LEASE),
+            lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900)]),
+            lambda session: jobs.launch(session, job_id, attempt, "torchrun", LEASE),
+            lambda session: jobs.part_with_the_others(session, job_id, attempt),
+            lambda session: attempts.finish(session, job_id, attempt, ENDS["succeeded"], RETRIES),
+        ):
+            with pytest.raises(StaleAttempt), self.sessions.begin() as session:
+                write(session)
+        assert self.tables() == before
+
+    def at_once(self, things: list[Callable[[], None]]) -> None:
+        together = threading.Barrier(len(things))
+
+        def begin(thing: Callable[[], None]) -> None:
+            together.wait()
+            thing()
+
+        for done in [self.pool.submit(begin, thing) for thing in things]:
+            done.result()
+
+    def schedule(self) -> None:
+        with self.sessions.begin() as session:
+            placed = schedule.schedule(session)
+        self.messages += [(each.job_id, each.attempt, worker) for each in placed for worker in each.workers]
+
+    def begin(self, which: int) -> None:
+        if self.messages:
+            self.begin_part(self.messages[-1 - which % len(self.messages)])
+
+    def begin_part(self, part: tuple[str, int, str]) -> None:
+        with self.sessions.begin() as session:
+            begun = jobs.begin(session, *part, next(self.numbers), LEASE)
+        if begun is not None:
+            self.followed[Process(*part, begun.rank)] = begun.devices
+            self.claims[part[:2]] += begun.rank == 0
+
+    def tell(self, which: int) -> None:
+        for process in self.one_of(self.heads(), which):
+            self.tell_as(process)
+
+    def tell_as(self, process: Process) -> None:
+        """Renews the lease. Every second attempt comes further than the one before."""
+        with self.fenced(process), self.sessions.begin() as session:
+            step = process.attempt // 2 + 1
+            progress.record(session, process.job_id, process.attempt, [metric(step)], LEASE)
+
+    def finish(self, which: int, how: str) -> None:
+        for process in self.one_of(self.heads(), which):
+            with self.fenced(process):
+                with self.sessions.begin() as session:
+                    wish = jobs.still_running(session, *process.part[:2]).wish
+                with self.sessions.begin() as session:
+                    end = AS_WISHED[wish] if how == "as wished" else ENDS[how]
+                    attempts.finish(session, *process.part[:2], end, RETRIES)
+            self.gone(process)
+
+    def end_agent(self, which: int) -> None:
+        for process in self.one_of(self.agents(), which):
+            self.free(process)
+
+    def die(self, which: int) -> None:
+        """The pool's process; its trainer lives on."""
+        for process in self.one_of(self.followed, which):
+            self.left[process] = self.followed.pop(process, [])
+
+    def clear(self, worker: str) -> None:
+        """The worker's keeper has ended what was left."""
+        left = [each for each in [*self.left] if each.worker == worker]
+        with self.sessions.begin() as session:
+            begun = {(lease.job_id, lease.attempt) for lease in leases.begun(session, worker)}
+        for process in left:
+            if process.part[:2] in begun:
+                with self.sessions.begin() as session:
+                    if process.rank == 0:
+                        attempts.lost(session, *process.part[:2], RETRIES)
+                    leases.free(session, *process.part)
+            self.gone(process)
+
+    def take_over(self) -> None:
+        with self.sessions.begin() as session:
+            attempts.lost_with_machine(session, GRACE, RETRIES)
+
+    def take_back(self, which: int) -> None:
+        """By a worker that drains."""
+        for job_id in self.submitted[which : which + 1]:
+            with self.sessions.begin() as session:
+                leases.take_back(session, job_id)
+
+    def ask(self, what: str, which: int) -> None:
+        for job_id in self.submitted[which : which + 1]:
+            with suppress(IllegalMove), self.sessions.begin() as session:
+                ASKED[what](session, job_id)
+
+    def beat(self, worker: str, draining: bool) -> None:
+        if worker in self.slots:
+            with self.sessions.begin() as session:
+                known = workers.beat(session, worker, worker, {}, draining)
+            if not known:
+                self.register(worker)
+
+    def restart(self, worker: str, slots: int) -> None:
+        """All its processes die; what they have started is left."""
+        for process in [each for each in [*self.followed] if each.worker == worker]:
+            self.left[process] = self.followed.pop(process, [])
+        self.slots[worker] = slots
+        self.register(worker)
+
+    def register(self, worker: str) -> None:
+        with self.sessions.begin() as session:
+            workers.register(session, worker, worker, "localhost", cpu(self.slots[worker]))
+
+    def lose_devices(self, worker: str, left: int) -> None:
+        """Those from number `left` on are off the table."""
+        for processes in (self.followed, self.left):
+            for process, devices in processes.items():
+                if process.worker == worker and any(number >= left for number in devices):
+                    processes[process] = [number for number in devices if number < left]
+                    self.parted.add(process.part[:2])
+
+    def part_all(self) -> None:
+        self.parted |= {part[:2] for part in self.messages}
+
+    def heads(self) -> list[Process]:
+        return [each for each in [*self.followed] if each.rank == 0]
+
+    def agents(self) -> list[Process]:
+        return [each for each in [*self.followed] if each.rank > 0]
+
+    def one_of(self, processes: Iterable[Process], which: int) -> list[Process]:
+        ordered = sorted(processes, key=lambda each: (self.submitted.index(each.job_id), each))
+        return [ordered[which % len(ordered)]] if ordered else []
+
+    @contextmanager
+    def fenced(self, process: Process) -> Iterator[None]:
+        """A process that may write nothing more ends, and frees its devices."""
+        try:
+            yield
+        except StaleAttempt:
+            self.free(process)
+
+    def free(self, process: Process) -> None:
+        with self.sessions.begin() as session:
+            leases.free(session, *process.part)
+        self.gone(process)
+
+    def gone(self, process: Process) -> None:
+        self.parted.add(process.part[:2])
+        for processes in (self.followed, self.left):
+            processes.pop(process, None)
+
+    # What holds at all times
+
+    @invariant()
+    def it_holds(self) -> None:
+        rows = self.rows()
+        self.every_job_has_come_to_where_it_is_by_legal_moves(rows)
+        self.no_attempt_is_claimed_twice(rows)
+        self.no_device_has_two_jobs_that_do_not_share_it(rows)
+        self.a_lease_is_of_a_process_or_of_one_that_is_to_begin(rows)
+        self.an_attempt_has_all_its_parts_until_one_of_them_ends(rows)
+
+    def every_job_has_come_to_where_it_is_by_legal_moves(self, rows: Rows) -> None:
+        found, _, told = rows
+        assert found.keys() == {*self.submitted}
+        for job_id, job in found.items():
+            events = [each for each in told if each.job_id == job_id]
+            assert [each.seq for each in events] == list(range(1, job.event_count + 1))
+            moves = [each.data for each in events if each.type == "status"]
+            assert moves[0]["status"] == JobStatus.QUEUED
+            assert all(after["status"] in TRANSITIONS[before["status"]] for before, after in pairwise(moves))
+            assert (moves[-1]["status"], moves[-1]["attempt"]) == (job.status, job.attempt)
+            begun = [move["attempt"] for move in moves if move["status"] == JobStatus.RUNNING]
+            assert begun == list(range(1, job.attempt + 1))
+
+    def no_attempt_is_claimed_twice(self, rows: Rows) -> None:
+        found, _, _ = rows
+        assert self.claims == Counter((job.id, number + 1) for job in found.values() for number in range(job.attempt))
+
+    def no_device_has_two_jobs_that_do_not_share_it(self, rows: Rows) -> None:
+        users: dict[tuple[str, int], list[Lease]] = defaultdict(list)
+        for lease in rows.leases:
+            users[lease.worker, lease.number].append(lease)
+        assert all(
+            len(those) == 1 or (len(those) == 2 and all(each.shared for each in those)) for those in users.values()
+        )
+
+    def a_lease_is_of_a_process_or_of_one_that_is_to_begin(self, rows: Rows) -> None:
+        found, given, _ = rows
+        parts: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+        for lease in given:
+            job, part = found[lease.job_id], (lease.job_id, lease.attempt, lease.worker)
+            if lease.begun_at is not None:
+                parts[part].append(lease.number)
+            elif job.status is JobStatus.RUNNING:
+                assert lease.attempt == job.attempt
+                assert lease.rank > 0
+            else:
+                assert (job.status, job.attempt) == (JobStatus.QUEUED, lease.attempt - 1)
+        held = {each.part: devices for each, devices in (self.followed | self.left).items() if devices}
+        assert {part: sorted(numbers) for part, numbers in parts.items()} == held
+
+    def an_attempt_has_all_its_parts_until_one_of_them_ends(self, rows: Rows) -> None:
+        found, given, _ = rows
+        for job in found.values():
+            if job.status is JobStatus.RUNNING and (job.id, job.attempt) not in self.parted:
+                machines = {lease.worker for lease in given if (lease.job_id, lease.attempt) == (job.id, job.attempt)}
+                assert len(machines) == job.recipe["resources"]["nodes"]
+                assert job.worker in machines
+
+    def tables(self) -> list[Sequence[sa.Row[Any]]]:
+        with self.engine.begin() as connection:
+            return [
+                connection.execute(sa.select(table).order_by(*table.primary_key)).all()
+                for table in Base.metadata.sorted_tables
+            ]
+
+    def rows(self) -> Rows:
+        with self.sessions.begin() as session:
+            return Rows(
+                {job.id: job for job in session.scalars(sa.select(Job))},
+                list(session.scalars(sa.select(Lease).order_by(Lease.job_id, Lease.worker, Lease.number))),
+                list(session.scalars(sa.select(Event).order_by(Event.job_id, Event.seq))),
+            )
+
+    # What comes of it
+
+    def teardown(self) -> None:
+        """The workers fall silent for good, and two new ones do all that is left."""
+        for _ in range(MOST_JOBS + 2):
+            self.time_passes(100, {*self.slots})
+            for name in "xy":
+                self.restart(name, SLOTS)
+                self.clear(name)
+            self.take_over()
+            self.start_what_can(passes=1, claimers=1)
+            for process in self.heads():
+                self.tell_as(process)
+            while self.heads():
+                self.finish(0, "as wished")
+            for process in self.agents():
+                self.free(process)
+        for name in sorted(self.slots):
+            self.restart(name, SLOTS)
+            self.clear(name)
+        self.pool.shutdown()
+        found, given, _ = self.rows()
+        assert {job.status for job in found.values()} <= TERMINAL | {JobStatus.PAUSED}
+        assert given == []
+
+
+def test_whatever_happens_no_job_is_lost_nor_runs_twice(engine: sa.Engine) -> None:
+    # A race that was lost once may be won in every rerun: it is told as it was found.
+    gently = settings(
+        max_examples=20,
+        stateful_step_count=30,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(partial(Service, engine), settings=gently)  # type: ignore[arg-type]  # called, no more
