@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI
 
 from api import errors, request_id
 from api.origin import refuse_foreign
-from api.routes import artifacts, events, health, jobs, metrics, samples
+from api.routes import artifacts, events, health, jobs, metrics, samples, workers
 from api.settings import ApiSettings
 from store.broker import make_publisher
 from store.session import make_engine, make_sessions
@@ -30,7 +30,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.settings = settings
     app.state.sessions = make_sessions(engine)
     app.state.broker = make_publisher(settings)
-    for noun in (jobs, metrics, events, samples, artifacts, health):
+    for noun in (jobs, metrics, events, samples, artifacts, workers, health):
         app.include_router(noun.router)
     errors.install(app)
     app.add_middleware(request_id.RequestId)

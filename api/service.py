@@ -4,15 +4,31 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from api.errors import ArtifactGone
-from api.schemas import ArtifactList, Health, JobOut, JobPage, SampleList, artifact_out, job_out
+from api.schemas import (
+    ArtifactList,
+    Health,
+    JobOut,
+    JobPage,
+    Queue,
+    SampleList,
+    WorkerList,
+    artifact_out,
+    job_out,
+    queue,
+    worker_out,
+)
 from api.settings import ApiSettings
+from api.work import examples_to_train
 from contract.base_model import check_adapter, weight_shapes
 from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError
@@ -21,12 +37,12 @@ from contract.machine import check_machines, unwise
 from contract.quote import cut
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
-from contract.status import TERMINAL
+from contract.status import JobStatus
 from dataset.read import read_examples
-from store import artifacts, jobs, progress, workers
-from store.broker import wake
+from store import artifacts, broker, jobs, leases, progress, schedule, wishes, workers
 from store.earlier_adapter import locate_earlier_adapter
 from store.errors import ArtifactNotFound
+from store.models import Job
 from store.progress import Cursor, Happening
 from store.session import Sessions
 
@@ -35,25 +51,33 @@ log = logging.getLogger(__name__)
 _ARTIFACT_NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 
-def submit(sessions: Sessions, broker: Celery, settings: ApiSettings, body: bytes) -> JobOut:
+def submit(sessions: Sessions, publisher: Celery, settings: ApiSettings, owner: str, body: bytes) -> JobOut:
     """Checks a recipe as far as can be done without training, stores it, and wakes a worker. Raises InputError."""
     recipe = read_recipe(body)
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
-    recipe = check(sessions, settings, recipe)
+    recipe, rows = check(sessions, settings, recipe)
+    examples = examples_to_train(recipe, rows)
     with sessions.begin() as session:
-        job = job_out(jobs.create(session, recipe, unwise(recipe, machines)), None)
+        seconds = jobs.expected_seconds(session, recipe, examples)
+        job = jobs.create(session, recipe, owner, unwise(recipe, machines), examples, seconds)
+        taken = _tell(session, [job])[0]
+    _look(publisher)
+    return taken
+
+
+def _look(publisher: Celery) -> None:
     try:
-        wake(broker, job.id)
+        broker.look(publisher)
     except OperationalError as error:
-        # The row is there, so the job is taken; the workers' reaper wakes for it when the broker is back.
-        log.warning("no wake-up for job %s: %s", job.id, error)
-    return job
+        # What is to be done is in the rows: the workers look at them by themselves, only later.
+        log.warning("no wake-up for a job that waits: %s", error)
 
 
-def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> Recipe:
-    """The recipe with its dataset's digest. Raises InputError: no such file or folder, a bad row, unmatched modules."""
+def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> tuple[Recipe, int]:
+    """The recipe with its dataset's digest, and how many examples that has. Raises InputError: no such file or folder,
+    a bad row, unmatched modules."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     shapes = weight_shapes(model) if model else None
     if shapes is not None:
@@ -66,36 +90,72 @@ def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> Recipe:
     path = locate_dataset(given.path, settings.dataset_folders)
     # Of the very bytes that are checked: the file may change meanwhile.
     digest = hashlib.sha256()
-    for _ in read_examples(path, given.format, given.columns, largest=settings.largest_dataset, sha256=digest):
-        pass
+    examples = read_examples(path, given.format, given.columns, largest=settings.largest_dataset, sha256=digest)
+    rows = sum(1 for _ in examples)
     sha256 = digest.hexdigest()
     if given.sha256 not in (None, sha256):
         message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
         raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
-    return recipe.model_copy(update={"dataset": given.model_copy(update={"sha256": sha256})})
+    return recipe.model_copy(update={"dataset": given.model_copy(update={"sha256": sha256})}), rows
+
+
+@contextmanager
+def one_moment(sessions: Sessions) -> Iterator[Session]:
+    """Reads all rows as they were when it read the first: else a job that ends meanwhile still waits, and for nothing
+    that is so."""
+    with sessions.begin() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        yield session
 
 
 def get(sessions: Sessions, job_id: str) -> JobOut:
     """Raises JobNotFound."""
-    with sessions.begin() as session:
-        job = jobs.get(session, job_id)
-        return job_out(job, progress.latest(session, [job_id]).get(job_id))
+    with one_moment(sessions) as session:
+        return _tell(session, [jobs.get(session, job_id)])[0]
 
 
 def newest(sessions: Sessions, limit: int, after: str | None) -> JobPage:
     """Raises JobNotFound for an unknown `after`."""
-    with sessions.begin() as session:
+    with one_moment(sessions) as session:
         found = jobs.newest(session, limit + 1, after)
-        latest = progress.latest(session, [job.id for job in found])
-        page = [job_out(job, latest.get(job.id)) for job in found[:limit]]
+        page = _tell(session, found[:limit])
     return JobPage(data=page, has_more=len(found) > limit)
 
 
-def cancel(sessions: Sessions, job_id: str) -> JobOut:
+def _tell(session: Session, found: Sequence[Job]) -> list[JobOut]:
+    ids = [job.id for job in found]
+    queued = [job for job in found if job.status is JobStatus.QUEUED]
+    waits = schedule.outlook(session, queued) if queued else {}
+    latest, taken = progress.latest(session, ids), leases.of_jobs(session, ids)
+    return [job_out(job, latest.get(job.id), waits.get(job.id), taken.get(job.id, [])) for job in found]
+
+
+def cancel(sessions: Sessions, job_id: str, force: bool) -> JobOut:
     """Raises JobNotFound, IllegalMove."""
     with sessions.begin() as session:
-        job = jobs.request_cancel(session, job_id)
-        return job_out(job, progress.latest(session, [job_id]).get(job_id))
+        return _tell(session, [wishes.cancel(session, job_id, force=force)])[0]
+
+
+def pause(sessions: Sessions, job_id: str) -> JobOut:
+    """Raises JobNotFound, IllegalMove."""
+    with sessions.begin() as session:
+        return _tell(session, [wishes.pause(session, job_id)])[0]
+
+
+def resume(sessions: Sessions, publisher: Celery, job_id: str) -> JobOut:
+    """Raises JobNotFound, IllegalMove."""
+    with sessions.begin() as session:
+        job = _tell(session, [wishes.resume(session, job_id)])[0]
+    _look(publisher)
+    return job
+
+
+def retry(sessions: Sessions, publisher: Celery, job_id: str) -> JobOut:
+    """Raises JobNotFound, IllegalMove."""
+    with sessions.begin() as session:
+        job = _tell(session, [wishes.retry(session, job_id)])[0]
+    _look(publisher)
+    return job
 
 
 def metrics(sessions: Sessions, job_id: str, since_step: int, limit: int, downsample: int | None) -> str:
@@ -114,13 +174,18 @@ def samples(sessions: Sessions, job_id: str, step: int | None) -> SampleList:
         return SampleList.model_validate({"data": progress.samples(session, job_id, step)})
 
 
-def events_after(sessions: Sessions, job_id: str, cursor: Cursor, limit: int) -> tuple[list[Happening], bool]:
-    """The first `limit` happenings after `cursor`, and whether nothing will ever follow them. Raises JobNotFound."""
+def events_after(sessions: Sessions, job_id: str, cursor: Cursor, limit: int) -> tuple[list[Happening], JobStatus]:
+    """The first `limit` happenings after `cursor`, and the job's status before they were read. Raises JobNotFound."""
     with sessions.begin() as session:
-        # Read before the events: a job that has ended by then has told all, so that none of it is missed.
-        ended = jobs.get(session, job_id).status in TERMINAL
-        page = progress.events_since(session, job_id, cursor, limit)
-    return page, ended and len(page) < limit
+        status = jobs.get(session, job_id).status
+        return progress.events_since(session, job_id, cursor, limit), status
+
+
+def queue_of(sessions: Sessions, job_id: str) -> Queue | None:
+    """None where the job does not wait. Raises JobNotFound."""
+    with one_moment(sessions) as session:
+        job = jobs.get(session, job_id)
+        return queue(schedule.outlook(session, [job])[job_id]) if job.status is JobStatus.QUEUED else None
 
 
 def artifacts_of(sessions: Sessions, job_id: str) -> ArtifactList:
@@ -143,6 +208,13 @@ def artifact_path(sessions: Sessions, settings: ApiSettings, job_id: str, name: 
     if path is None:
         raise ArtifactGone(job_id, name)
     return path
+
+
+def all_workers(sessions: Sessions) -> WorkerList:
+    with one_moment(sessions) as session:
+        devices, taken = workers.devices(session), workers.leases(session)
+        known = workers.known(session)
+        return WorkerList(data=[worker_out(worker, alive, devices, taken) for worker, alive in known])
 
 
 def health(sessions: Sessions) -> Health:

@@ -1,7 +1,9 @@
 """The `finetuned` command. What scripts want goes to stdout, what people want to know on the way to stderr."""
 
+import getpass
 import json
 import os
+import re
 import sys
 import time
 from itertools import islice
@@ -18,7 +20,7 @@ from finetuned import stack
 from finetuned.client import DEFAULT_URL, Client, Job, ServiceError, Unreachable
 from finetuned.models import SHIPPED, add_model, list_models
 from finetuned.process import StackError
-from finetuned.progress import format_bytes
+from finetuned.progress import format_bytes, one_line
 from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings, default_home
 from finetuned.watch import watch as watch_job
 
@@ -49,8 +51,21 @@ app = _App(
 models_app = typer.Typer(help="The base models in the home folder.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 
+
+def _user() -> str:
+    """Who runs this, as far as the service takes the name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        name = f"user-{os.getuid()}"
+    return re.sub(r"[^\w.@-]", "_", name, flags=re.ASCII)[:100]
+
+
 Url = Annotated[str, typer.Option(envvar="FINETUNED_URL", help="Where the service is.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+Owner = Annotated[
+    str, typer.Option(default_factory=_user, envvar="FINETUNED_OWNER", help="Whose the job is; owners take turns.")
+]
 Home = Annotated[
     Path, typer.Option(default_factory=default_home, envvar="FINETUNED_HOME", help="Models, runs, database and logs.")
 ]
@@ -78,6 +93,7 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
 @app.command()
 def submit(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")],
+    owner: Owner,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job to its end.")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -86,7 +102,7 @@ def submit(
         body = sys.stdin.buffer.read() if recipe == "-" else Path(recipe).read_bytes()
     except OSError as error:
         _fail(f"cannot read {recipe}: {error.strerror}")
-    with Client(url) as client:
+    with Client(url, owner) as client:
         job = client.submit(body)
         typer.echo(job["id"])
         if watch:
@@ -114,7 +130,7 @@ def list_jobs(
     if as_json:
         _print_json(jobs)
     elif jobs:
-        out.print(_job_table(jobs))
+        out.print(_job_table(jobs), markup=False)
     else:
         _tell("no jobs yet")
 
@@ -127,11 +143,53 @@ def show(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
+def cancel(
+    job: JobId,
+    force: Annotated[bool, typer.Option("--force", help="Leave it no time to save.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
     """Cancel a job."""
     with Client(url) as client:
-        status = client.cancel(job)["status"]
+        status = client.cancel(job, force)["status"]
     _tell(status if status == JobStatus.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
+
+
+@app.command()
+def pause(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Have a job save and set it aside."""
+    with Client(url) as client:
+        status = client.pause(job)["status"]
+    state = status if status == JobStatus.PAUSED else f"{status}; paused as soon as it has saved"
+    _tell(f"{state}; go on with: finetuned resume {job}")
+
+
+@app.command()
+def resume(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Let a paused job go on from where it saved."""
+    with Client(url) as client:
+        _tell(f"{client.resume(job)['status']}; watch it with: finetuned watch {job}")
+
+
+@app.command()
+def retry(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Let a job that has failed or was cancelled go on from where it last saved."""
+    with Client(url) as client:
+        _tell(f"{client.retry(job)['status']}; watch it with: finetuned watch {job}")
+
+
+@app.command()
+def workers(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False, url: Url = DEFAULT_URL
+) -> None:
+    """List the workers, and what runs on each of their devices."""
+    with Client(url) as client:
+        found = client.workers()
+    if as_json:
+        _print_json(found)
+    elif found:
+        out.print(_worker_table(found), markup=False, highlight=False)
+    else:
+        _tell("no worker is there")
 
 
 @app.command()
@@ -197,14 +255,26 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
 
 def _job_table(jobs: list[Job]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("job", "name", "status", "step", "loss", "created"):
+    for name in ("job", "name", "owner", "status", "step", "loss", "created"):
         table.add_column(name, no_wrap=name != "name")
     for job in jobs:
         progress = job["progress"]
         steps = f"{progress['step']}/{progress['total_steps'] or '?'}" if progress else ""
         loss = f"{progress['loss']:.4f}" if progress else ""
+        status = f"{job['status']}, place {job['queue']['place']}" if job["queue"] else job["status"]
         created = str(job["created_at"])[:16].replace("T", " ")
-        table.add_row(job["id"], job["name"] or "", job["status"], steps, loss, created)
+        table.add_row(job["id"], one_line(job["name"] or ""), job["owner"], status, steps, loss, created)
+    return table
+
+
+def _worker_table(workers: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("worker", "status", "device", "name", "use"):
+        table.add_column(name, no_wrap=name != "use", overflow="fold")
+    for worker in workers:
+        for device in worker["devices"]:
+            use = "; ".join([*device["jobs"], *([device["why"]] if device["why"] else [])]) or device["status"]
+            table.add_row(worker["name"], worker["status"], str(device["number"]), device["name"], one_line(use))
     return table
 
 

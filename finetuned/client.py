@@ -61,15 +61,18 @@ class Damaged(ServiceError):
 @dataclass(frozen=True)
 class JobEvent:
     type: str
-    """status, or the type of a contract.events line."""
+    """status, queue, retry, or the type of a contract.events line."""
     time: float
     """Seconds since the epoch."""
     data: dict[str, Any]
 
 
 class Client:
-    def __init__(self, url: str = DEFAULT_URL) -> None:
+    def __init__(self, url: str = DEFAULT_URL, owner: str | None = None) -> None:
+        """`owner` is whose the jobs are that it submits; None leaves them to "default"."""
         self.url = url.rstrip("/")
+        # As bytes: what does not fit into a header is for the service to refuse, in its own words.
+        self._owner = {} if owner is None else {b"x-owner": owner.encode()}
         # A proxy has no way to a service on this machine.
         here = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.Client(base_url=self.url, timeout=_ANSWER_SECONDS, trust_env=not here)
@@ -83,7 +86,8 @@ class Client:
     def submit(self, recipe: dict[str, Any] | bytes) -> Job:
         """`recipe` as a dictionary or as its JSON text. Raises Refused with the service's words for what is wrong."""
         body = recipe if isinstance(recipe, bytes) else json.dumps(recipe).encode()
-        return self._json("POST", "/jobs", content=body, headers={"content-type": "application/json"})
+        headers = {b"content-type": b"application/json", **self._owner}
+        return self._json("POST", "/jobs", content=body, headers=headers)
 
     def job(self, job_id: str) -> Job:
         return self._json("GET", f"/jobs/{_part(job_id)}")
@@ -98,9 +102,27 @@ class Client:
                 return
             after = {"after": page["data"][-1]["id"]}
 
-    def cancel(self, job_id: str) -> Job:
-        """Asks for the job's end; it is `cancelled` when every process of it is gone."""
-        return self._json("POST", f"/jobs/{_part(job_id)}/cancel")
+    def cancel(self, job_id: str, force: bool = False) -> Job:
+        """Asks for the job's end, with `force` without time to save; it is `cancelled` when every process of it is
+        gone."""
+        return self._json("POST", f"/jobs/{_part(job_id)}/cancel", params={"force": "true"} if force else {})
+
+    def pause(self, job_id: str) -> Job:
+        """Asks the job to save and to be set aside; it is `paused` when its devices are free."""
+        return self._json("POST", f"/jobs/{_part(job_id)}/pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Lets a paused job go on from where it saved."""
+        return self._json("POST", f"/jobs/{_part(job_id)}/resume")
+
+    def retry(self, job_id: str) -> Job:
+        """Lets a job that has failed or was cancelled go on from where it last saved."""
+        return self._json("POST", f"/jobs/{_part(job_id)}/retry")
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers, and what runs on each of their devices."""
+        found: list[dict[str, Any]] = self._json("GET", "/workers")["data"]
+        return found
 
     def metrics(self, job_id: str) -> dict[str, Any]:
         return self._json("GET", f"/jobs/{_part(job_id)}/metrics")
@@ -120,8 +142,10 @@ class Client:
             try:
                 for event_id, event in self._stream(job_id, last_id):
                     last_id, failures = event_id, 0
-                    # What happened before may be told after: it is the service that ends the stream.
-                    ended = ended or (event.type == "status" and event.data["status"] in TERMINAL)
+                    # What happened before may be told after, and a job that has failed may be retried: it is the
+                    # service that ends the stream.
+                    if event.type == "status":
+                        ended = event.data["status"] in TERMINAL
                     yield event
                 if ended:
                     return

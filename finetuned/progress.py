@@ -47,6 +47,8 @@ class JobView:
     """Of the last evaluation that has any, by their index."""
     notes: list[str] = field(default_factory=list)
     failure: dict[str, Any] | None = None
+    waits: str = ""
+    """For what, where it does not run."""
 
     @property
     def ended(self) -> bool:
@@ -58,6 +60,11 @@ class JobView:
         match event.type:
             case "status":
                 return self._apply_status(data)
+            case "queue":
+                self.waits = f"place {data['place']} in the queue: {data['why']}"
+                return self.waits
+            case "retry":
+                return self._note(_retry_line(data))
             case "phase":
                 self.phases.append((data["name"], data["seconds"]))
                 return f"{_phase_name(data['name'])} {data['seconds']:.1f} s"
@@ -87,12 +94,16 @@ class JobView:
     def _apply_status(self, data: dict[str, Any]) -> str:
         before, self.status, self.attempt = self.status, JobStatus(data["status"]), data.get("attempt", self.attempt)
         self.failure = data.get("failure")
+        self.waits = ""
         if self.status == JobStatus.RUNNING:
             self.phases.clear()  # a new attempt starts up anew
         if self.status == JobStatus.RUNNING and self.attempt > 1:
             return self._note(f"attempt {self.attempt} starts")
-        if before == JobStatus.RUNNING and self.status == JobStatus.QUEUED:
-            return self._note("its worker has stopped; the job is queued again")
+        if self.status == JobStatus.QUEUED and before != JobStatus.QUEUED:
+            return self._note("queued again")
+        if self.status == JobStatus.PAUSED:
+            self.waits = f"paused; go on with: finetuned resume {self.job_id}"
+            return self.waits
         return f"{self.status}"
 
     def _apply_sample(self, data: dict[str, Any]) -> str | None:
@@ -144,6 +155,8 @@ def draw(view: JobView, width: int) -> RenderableType:
 
 
 def _rows(view: JobView, width: int) -> Iterator[tuple[str, RenderableType]]:
+    if view.waits:
+        yield "waits", Text(view.waits)
     if view.phases:
         yield "start", Text(" · ".join(f"{_phase_name(name)} {seconds:.1f} s" for name, seconds in view.phases))
     if view.started:
@@ -174,6 +187,16 @@ def _rows(view: JobView, width: int) -> Iterator[tuple[str, RenderableType]]:
         yield f"sample {index}", Text(lines, no_wrap=True, overflow="ellipsis")
 
 
+def _retry_line(data: dict[str, Any]) -> str:
+    if "micro_batch" in data:
+        again = (
+            f"again with a micro-batch of {data['micro_batch']}, and {data['effective']} examples in a step as before"
+        )
+    else:
+        again = f"retry {data['retries']} of {data['most']} in {format_seconds(data['wait_seconds'])}"
+    return f"{data['message']}; {again}"
+
+
 def sparkline(values: Sequence[float], width: int) -> str:
     """`values` as at most `width` bars, each the mean of its share of them."""
     count = min(width, len(values))
@@ -201,6 +224,11 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
 
 
+def one_line(text: str) -> str:
+    """What a model writes, or a program is called, may hold anything, the codes that steer a terminal too."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
+
+
 def _scaling(metric: dict[str, Any], before: str = "") -> str:
     """What there is to say of the loss scale, after `before`; nothing where there is none."""
     scale, skipped = metric.get("loss_scale"), metric.get("skipped_steps", 0)
@@ -211,7 +239,7 @@ def _scaling(metric: dict[str, Any], before: str = "") -> str:
 
 
 def _sample_lines(sample: dict[str, Any]) -> list[str]:
-    prompt, expected, generated = (_one_line(sample[name]) for name in ("prompt", "expected", "generated"))
+    prompt, expected, generated = (one_line(sample[name]) for name in ("prompt", "expected", "generated"))
     if len(prompt) > _LONGEST_PROMPT:  # what is asked stands at its end
         prompt = f"...{prompt[3 - _LONGEST_PROMPT :]}"
     return [
@@ -219,11 +247,6 @@ def _sample_lines(sample: dict[str, Any]) -> list[str]:
         f"  expected   {cut(expected, _LONGEST_SAMPLE)}",
         f"  generated  {cut(generated, _LONGEST_SAMPLE)}",
     ]
-
-
-def _one_line(text: str) -> str:
-    """What a model writes may hold anything, the codes that steer a terminal too."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
 
 
 def _phase_name(name: str) -> str:

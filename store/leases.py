@@ -49,9 +49,12 @@ def take_back(session: Session, job_id: str) -> None:
 
 
 def take_back_unbegun(session: Session) -> None:
-    """What no worker has begun in time: its message was lost, or it has no process free."""
-    late = Lease.placed_at < func.now() - LONGEST_START
-    session.execute(delete(Lease).where(Lease.begun_at.is_(None), late))
+    """What no worker has begun in time: its message was lost, or it has no process free. What is just begun is left
+    alone."""
+    late = select(Lease).where(Lease.begun_at.is_(None), Lease.placed_at < func.now() - LONGEST_START)
+    for lease in session.scalars(late.with_for_update(skip_locked=True)):
+        session.delete(lease)
+    session.flush()
 
 
 def unbegun(session: Session, worker: str) -> set[tuple[str, int]]:

@@ -118,7 +118,7 @@ class Job(Base):
     rendezvous: Mapped[str | None]
     """HOST:PORT at which the machines of the latest attempt meet."""
     receipt: Mapped[dict[str, Any] | None]
-    """How the latest attempt's processes ended: a worker.receipt.Receipt."""
+    """How the latest attempt's processes ended: a contract.receipt.Receipt."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
 

@@ -1,12 +1,13 @@
 """Runs the planner on what the database knows, and writes what it decides."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import func, select, true, update
+from sqlalchemy import Select, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
@@ -43,15 +44,13 @@ def schedule(session: Session) -> list[Placed]:
         return []
     session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
     leases.take_back_unbegun(session)
-    # Nobody else gives devices; this is for those that are about to be taken off the table.
-    session.execute(select(Device.worker).with_for_update(key_share=True, skip_locked=True))
-    now, found, hosts, occupants = _devices(session)
+    # Nobody else gives devices; those that are about to be taken off the table are not given.
+    now, found, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
     if not _room(hosts, occupants):
         return []
     waiting = _waiting(session, found)
     decided = plan(now, hosts, waiting, occupants)
-    for job_id in decided.step_aside:
-        _ask_to_step_aside(session, job_id)
+    _ask_to_step_aside(session, decided.step_aside)
     still_queued = select(Job).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
     locked = session.scalars(
         still_queued.with_for_update(skip_locked=True), execution_options={"populate_existing": True}
@@ -66,7 +65,7 @@ def schedule(session: Session) -> list[Placed]:
 
 def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
     """What each of these waiting jobs waits for."""
-    now, machines, hosts, occupants = _devices(session)
+    now, machines, hosts, occupants = _devices(session, _DEVICES)
     decided = plan(now, hosts, _waiting(session, machines), occupants)
     found = dict(decided.waits)
     for job in queued:
@@ -89,17 +88,25 @@ def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> bool:
     return any(each.preemptible for each in occupants)
 
 
-def _devices(session: Session) -> tuple[float, dict[str, Machine], list[Host], list[Occupant]]:
-    """The time; the machines that take jobs; and who has their devices."""
+_DEVICES = select(Device.worker, Device.number, Device.holders)
+
+
+def _devices(
+    session: Session, devices: Select[tuple[str, int, list[Any] | None]]
+) -> tuple[float, dict[str, Machine], list[Host], list[Occupant]]:
+    """The time; the machines that take jobs; and who has their devices. What is not among `devices` is not given."""
     now = float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
+    free: dict[str, set[int]] = defaultdict(set)
+    for worker, number, holders in session.execute(devices):
+        if holders is None:
+            free[worker].add(number)
     heard = Worker.seen_at >= func.now() - SILENCE
     rows = session.scalars(select(Worker).where(heard, ~Worker.draining).order_by(Worker.name))
     machines = {row.name: Machine.model_validate(row.machine) for row in rows}
-    held: dict[str, set[int]] = {}
-    for device in session.scalars(select(Device).where(Device.holders.is_not(None))):
-        held.setdefault(device.worker, set()).add(device.number)
     hosts = [
-        Host(name, machine.devices, "GPU" if machine.gpus else "CPU slot", frozenset(held.get(name, ())))
+        Host(
+            name, machine.devices, "GPU" if machine.gpus else "CPU slot", frozenset(range(machine.devices)) - free[name]
+        )
         for name, machine in machines.items()
     ]
     return now, machines, hosts, _occupants(session, now)
@@ -188,9 +195,10 @@ def _epoch(time: datetime | None) -> float | None:
     return None if time is None else time.timestamp()
 
 
-def _ask_to_step_aside(session: Session, job_id: str) -> None:
-    mine = update(Job).where(Job.id == job_id, Job.status == JobStatus.RUNNING, Job.wish.is_(None))
-    job = session.scalars(mine.values(wish=Wish.STEP_ASIDE).returning(Job)).one_or_none()
-    if job is not None:
-        message = "asked to save and step aside, for a job of a higher priority; it goes on when there is room"
+def _ask_to_step_aside(session: Session, job_ids: Collection[str]) -> None:
+    """Waits for none of them: who has it locked may wait for what this pass has locked. The next pass asks it again."""
+    running = select(Job).where(Job.id.in_(job_ids), Job.status == JobStatus.RUNNING, Job.wish.is_(None))
+    message = "asked to save and step aside, for a job of a higher priority; it goes on when there is room"
+    for job in session.scalars(running.with_for_update(skip_locked=True)):
+        job.wish = Wish.STEP_ASIDE
         jobs.tell(session, job, "log", {"level": "info", "message": message})

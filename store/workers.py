@@ -74,6 +74,10 @@ def heard(session: Session) -> set[str]:
     return set(session.scalars(select(Worker.name).where(Worker.seen_at >= func.now() - SILENCE)))
 
 
+def draining(session: Session) -> set[str]:
+    return set(session.scalars(select(Worker.name).where(Worker.draining)))
+
+
 def known(session: Session) -> list[tuple[Worker, bool]]:
     """All that are known, by name, and whether each is heard of."""
     heard = Worker.seen_at >= func.now() - SILENCE

@@ -11,7 +11,7 @@ import pytest
     [
         "api.app",
         "worker.attempt",
-        "worker.reaper",
+        "worker.keeper",
         "store.jobs",
         "finetuned.cli",
         "contract.machine",

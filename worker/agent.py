@@ -2,6 +2,7 @@
 the attempt. It tells nobody of them; rank 0 of all tells the run folder."""
 
 import logging
+import os
 import shlex
 import time
 from pathlib import Path
@@ -13,8 +14,8 @@ from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
 from store import jobs, leases
 from store.models import Job
-from worker import devices, process
-from worker.attempt import HEARTBEAT, TICK, Attempt, rendezvous
+from worker import devices, network, process
+from worker.attempt import HEARTBEAT, LAST_WORD, TICK, Attempt, rendezvous
 from worker.command import trainer_command
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def _train(attempt: Attempt, endpoint: str, heads_command: str) -> None:
         settings, recipe, run_dir.path, _state(heads_command), rendezvous(settings, part, recipe, endpoint)
     )
     environment = process.marks(settings.worker, run_dir.path) | devices.environment(attempt.machine, part.devices)
+    environment |= network.environment(settings.address, os.environ)
     output = run_dir.path / f"trainer-{part.rank}.log"
     receipt = run_dir.path / f"receipt-{part.rank}.json"
     trainer = process.start(command, run_dir.path, output, settings.grace, environment, receipt)
@@ -78,26 +80,27 @@ def _state(heads_command: str) -> Path | None:
 
 
 def _follow(attempt: Attempt, trainer: process.Trainer, endpoint: str) -> None:
-    """Until the trainer has ended. It is asked to as soon as the attempt is over, or its owner or this worker wants it
-    to."""
-    part = attempt.part
-    asked: set[str] = set()
-    heard = time.monotonic()
+    """Until the trainer has ended. What its owner asks, the head passes on: a torchrun that is told to stop before the
+    head's leaves that one waiting."""
+    part, settings = attempt.part, attempt.settings
+    heard = on = time.monotonic()
+    stopped = False
     while trainer.poll() is None:
-        wish, over = None, False
+        now = time.monotonic()
         try:
             with attempt.sessions.begin() as session:
                 job = jobs.get(session, part.job_id)
-            wish = job.wish
-            over = (job.status, job.attempt, job.rendezvous) != (JobStatus.RUNNING, part.attempt, endpoint)
-            heard = time.monotonic()
+            heard = now
+            if (job.status, job.attempt, job.rendezvous) == (JobStatus.RUNNING, part.attempt, endpoint):
+                on = now
+            if job.wish is Wish.KILL:
+                trainer.kill()
         except OperationalError as error:
             log.warning("job %s: the database is away: %s", part.job_id, error)
-        cut_off = time.monotonic() - heard > attempt.settings.cut_off.total_seconds()
-        if not asked and (over or wish or attempt.draining() or cut_off):
+        over, cut_off = heard - on, now - heard
+        if not stopped and (over > 0 or cut_off > settings.cut_off.total_seconds()):
             trainer.stop()
-            asked.add("stop")
-        if wish is Wish.KILL and "kill" not in asked:
+            stopped = True
+        if over > LAST_WORD:
             trainer.kill()
-            asked.add("kill")
         time.sleep(HEARTBEAT)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import shlex
 import socket
@@ -29,7 +30,7 @@ from store.earlier_adapter import locate_earlier_adapter
 from store.errors import StaleAttempt
 from store.jobs import Part
 from store.session import Sessions
-from worker import devices, process
+from worker import devices, network, process
 from worker.command import Rendezvous, trainer_command
 from worker.outcome import decide
 from worker.patience import persist
@@ -44,6 +45,7 @@ HEARTBEAT = 1.0  # seconds between two renewals of the lease when there is nothi
 LOG_TAIL = 8_000  # bytes kept in the row
 KEPT_STATES = 2  # of the attempts before
 ALONE = 15.0  # seconds that one machine of several may go on when another has ended: it ends soon by itself
+LAST_WORD = 10.0  # seconds from a trainer's last word, when all is saved, to its end; torchrun may wait for others
 
 Draining = Callable[[], bool]
 """True once this worker is to end; its jobs go back to the queue."""
@@ -152,6 +154,8 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
         lambda session: jobs.launch(session, part.job_id, part.attempt, told_command, settings.lease, endpoint)
     )
     environment = process.marks(settings.worker, run_dir.path) | devices.environment(attempt.machine, part.devices)
+    if meeting is not None:
+        environment |= network.environment(settings.address, os.environ)
     receipt = run_dir.path / "receipt.json"
     trainer = process.start(command, run_dir.path, run_dir.log, settings.grace, environment, receipt)
     told = Told()
@@ -222,6 +226,8 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
     tail = Tail(attempt.run_dir.events)
     asked: set[str] = set()
     next_beat = heard = whole = time.monotonic()
+    last_word = math.inf
+    others_drain = False
     while True:
         ended = trainer.poll() is not None
         new = tail.read()
@@ -230,12 +236,15 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
             told.started = event if isinstance(event, Started) else told.started
             told.done = event if isinstance(event, Done) else told.done
         now = time.monotonic()
+        last_word = min(last_word, now) if told.done else math.inf
         if told.untold or ended or now >= next_beat:
             try:
                 with attempt.sessions.begin() as session:
                     told.wish = progress.record(session, part.job_id, part.attempt, told.untold, settings.lease)
                     if recipe.resources.nodes == 1 or len(_gang(session, attempt)) == recipe.resources.nodes:
                         whole = now
+                    else:
+                        others_drain = bool(_machines(session, attempt) & workers.draining(session))
                 told.untold.clear()
                 heard, next_beat = now, now + HEARTBEAT
             except OperationalError as error:
@@ -246,20 +255,23 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
         # Of several machines one that has lost the others trains no further, and may not notice.
         alone = now - whole > ALONE
         cut_off = now - heard > settings.cut_off.total_seconds()
-        if not asked and (told.wish or attempt.draining() or alone or cut_off):
+        if not asked and (told.wish or attempt.draining() or others_drain or alone or cut_off):
             before |= devices.memory_used(attempt.machine, part.devices)
             trainer.stop()
             asked.add("stop")
-        if told.wish is Wish.KILL and "kill" not in asked:
+        if (told.wish is Wish.KILL or now - last_word > LAST_WORD) and "kill" not in asked:
             trainer.kill()
             asked.add("kill")
         time.sleep(TICK)
 
 
 def _gang(session: Session, attempt: Attempt) -> set[str]:
-    """The machines that have a process of the attempt, as far as they are heard of."""
-    part = attempt.part
-    return leases.machines(session, part.job_id, part.attempt) & workers.heard(session)
+    """The machines that have a process of the attempt, as far as they are heard of and go on."""
+    return _machines(session, attempt) & (workers.heard(session) - workers.draining(session))
+
+
+def _machines(session: Session, attempt: Attempt) -> set[str]:
+    return leases.machines(session, attempt.part.job_id, attempt.part.attempt)
 
 
 def _receipt(path: Path, before: dict[int, int], after: dict[int, int]) -> dict[str, Any] | None:
@@ -282,7 +294,7 @@ def _finish(attempt: Attempt, end: attempts.End) -> None:
 
     def others_are_gone(session: Session) -> bool:
         jobs.part_with_the_others(session, part.job_id, part.attempt)
-        return _gang(session, attempt) <= {attempt.settings.worker}
+        return _machines(session, attempt) & workers.heard(session) <= {attempt.settings.worker}
 
     while not attempt.persist(others_are_gone):
         time.sleep(HEARTBEAT)

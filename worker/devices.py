@@ -69,7 +69,7 @@ def _foreign(use: _Use, is_ours: Callable[[int], bool], leased: bool) -> Iterato
 def _name(pid: int) -> str | None:
     """None where there is no such process, as far as this one can see."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
 

@@ -45,19 +45,28 @@ class Family:
     def look(self) -> set[int]:
         """Those that are there now."""
         there = _descendants(os.getpid())
-        self.names.update((pid, _name(pid)) for pid in there - self.names.keys())
+        self.names.update((pid, _name(pid)) for pid in there)
         return there
 
     def reap(self) -> None:
         """Takes the wait status of every child that has ended."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if ended is None:
                 return
-            self.ended[pid] = status
+            self.names.setdefault(ended.si_pid, _name(ended.si_pid))
+            self.ended[ended.si_pid] = os.waitpid(ended.si_pid, 0)[1]
+
+    def kill(self, pids: set[int]) -> None:
+        for pid in pids - self.ended.keys():
+            try:
+                os.kill(pid, signal.SIGKILL)
+                self.killed.add(pid)
+            except ProcessLookupError:
+                continue
 
     def ask(self) -> None:
         self.look()
@@ -131,13 +140,9 @@ def _end_descendants(deadline: float, family: Family) -> None:
     """Reaps until none is left, and kills from `deadline` on: whatever loses its parent becomes a child of this
     process."""
     while descendants := family.look():
+        family.reap()
         if time.monotonic() >= deadline:
-            for pid in descendants:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    family.killed.add(pid)
-                except ProcessLookupError:
-                    continue
+            family.kill(descendants)
         if _next_signal(SECONDS_BETWEEN_KILLS) == KILL_NOW:
             deadline = -math.inf
         family.reap()

@@ -8,6 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from celery import Celery
@@ -24,6 +25,7 @@ from worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_ROUNDS = 1.0
+_LATER_THAN_A_GUARD = timedelta(seconds=5)
 
 
 class Keeper:
@@ -42,7 +44,8 @@ class Keeper:
         self._draining = draining
         self._incarnation = secrets.token_hex(8)
         self._registered = False
-        self._strays = strays.Strays(settings.worker, settings.runs, settings.grace)
+        # A guard kills first, and leaves a receipt.
+        self._strays = strays.Strays(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
         self._database_answers_since = math.inf
         """On the monotonic clock."""
 

@@ -49,6 +49,8 @@ class Strays:
         self._grace = grace.total_seconds()
         self._found: dict[Path, float] = {}
         """When each run was first found that nobody follows."""
+        self._ending: dict[Path, set[int]] = {}
+        """A process that ends gives up its environment, by which it is found, before its devices."""
 
     def clear(self, now: float, followed: Collection[Path]) -> set[Path]:
         """Tells what nobody follows to stop, and kills it when its grace is over. `now` is on the monotonic clock.
@@ -61,7 +63,11 @@ class Strays:
             elif self._found[run] == now:
                 # A guard passes it on, and torchrun does: told twice, a rank might end before it has saved.
                 _send(signal.SIGTERM, {pid for pid in pids if parent(pid) not in pids})
-        return set(left)
+        before = {run: pids for run, pids in self._ending.items() if run not in followed}
+        there = {run: {pid for pid in pids if parent(pid) is not None} for run, pids in before.items()}
+        self._ending = {run: left.get(run, set()) | there.get(run, set()) for run in left.keys() | there.keys()}
+        self._ending = {run: pids for run, pids in self._ending.items() if pids}
+        return set(self._ending)
 
 
 def _send(number: signal.Signals, pids: Collection[int]) -> None:

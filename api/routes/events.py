@@ -1,5 +1,6 @@
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -10,11 +11,14 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from api import service
 from api.deps import LARGEST_INTEGER, Db, JobId
 from api.errors import InvalidParameter
+from api.schemas import Queue
+from contract.status import TERMINAL, JobStatus
 from store.progress import Cursor
 
 router = APIRouter(tags=["events"])
 
 POLL_SECONDS = 0.5
+QUEUE_SECONDS = 3.0  # between two looks at the queue, which cost more
 PAGE = 500
 
 _EVENT_ID = re.compile(r"(\d{1,10})\.(\d{1,10})", re.ASCII)
@@ -40,13 +44,25 @@ def _existing_job(db: Db, job_id: JobId) -> str:
 async def events(
     db: Db, job_id: Annotated[str, Depends(_existing_job)], cursor: Annotated[Cursor, Depends(_cursor)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """All that happens to a job, from its start or after Last-Event-ID, until it has ended and all is told."""
+    """All that happens to a job, from its start or after Last-Event-ID, until it has ended and all is told. While it
+    waits, an event "queue" tells of its place and what it waits for, at the beginning and when these change."""
+    told: Queue | None = None
+    look = 0.0
     while True:
-        page, last = await run_in_threadpool(service.events_after, db, job_id, cursor, PAGE)
+        # The status is read before the events: a job that has ended by then has told all, so that none of it is missed.
+        page, status = await run_in_threadpool(service.events_after, db, job_id, cursor, PAGE)
         for happening in page:
             cursor = happening.cursor
             yield ServerSentEvent(event=happening.type, id=f"{cursor.seq}.{cursor.step}", data=happening.data)
-        if last:
+        if len(page) == PAGE:
+            continue
+        if status in TERMINAL:
             return
-        if len(page) < PAGE:
-            await asyncio.sleep(POLL_SECONDS)
+        if status is JobStatus.QUEUED and time.monotonic() >= look:
+            look = time.monotonic() + QUEUE_SECONDS
+            queue = await run_in_threadpool(service.queue_of, db, job_id)
+            if queue is not None and (told is None or (queue.place, queue.why) != (told.place, told.why)):
+                told = queue
+                data = {"time": time.time(), **queue.model_dump(mode="json")}
+                yield ServerSentEvent(event="queue", id=f"{cursor.seq}.{cursor.step}", data=data)
+        await asyncio.sleep(POLL_SECONDS)

@@ -15,7 +15,7 @@ gently = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 
 _TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=300)
 _ID = _TEXT | st.just("job_" + "0" * 24)
-_PATH = st.sampled_from(["", "/metrics", "/events", "/artifacts", "/artifacts/", "/cancel", "/none"])
+_PATH = st.sampled_from(["", "/metrics", "/events", "/artifacts", "/artifacts/", "/cancel", "/pause", "/none"])
 _QUERY = st.dictionaries(
     st.sampled_from(["limit", "after", "since_step", "downsample"]), _TEXT | st.integers().map(str), max_size=3
 )
@@ -47,9 +47,11 @@ def test_any_get(client: TestClient, job_id: str, path: str, rest: str, query: d
 
 
 @gently
-@given(_ID, _TEXT)
-def test_any_cancel(client: TestClient, job_id: str, body: str) -> None:
-    spoken(client.post(f"/jobs/{quote(job_id, safe='')}/cancel", content=body.encode()))
+@given(_ID, st.sampled_from(["cancel", "pause", "resume", "retry"]), _TEXT, _TEXT)
+@example("job_" + "0" * 24, "cancel", "", "true")
+def test_any_wish(client: TestClient, job_id: str, what: str, body: str, force: str) -> None:
+    path = f"/jobs/{quote(job_id, safe='')}/{what}"
+    spoken(client.post(path, content=body.encode(), params={"force": force}))
 
 
 @gently
@@ -75,6 +77,7 @@ def test_any_name_of_a_model_and_of_a_file(client: TestClient, names: dict[str, 
 def test_any_header(client: TestClient, value: bytes) -> None:
     # What a server lets through: h11 refuses control characters itself.
     value = bytes(byte for byte in value if byte >= 32 and byte != 127).strip()
-    headers = [(name, value) for name in (b"last-event-id", b"x-request-id", b"origin", b"host", b"sec-fetch-site")]
+    names = (b"last-event-id", b"x-request-id", b"x-owner", b"origin", b"host", b"sec-fetch-site")
+    headers = [(name, value) for name in names]
     spoken(client.get("/jobs/job_" + "0" * 24 + "/events", headers=headers))
     spoken(client.post("/jobs", content=b"{}", headers=headers))

@@ -17,6 +17,8 @@ from api.errors import install
 from api.settings import ApiSettings
 from contract.events import parse_event
 from store import jobs, progress
+from store.broker import LOOK, QUEUE, make_celery
+from store.models import Job
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.files import ROW, write_dataset
@@ -43,7 +45,9 @@ def refused(client: TestClient, status: int, code: str, **recipe: Any) -> dict[s
 
 def test_a_taken_job_is_queued_with_its_defaults_and_the_digest_of_its_data(client: TestClient) -> None:
     job = post(client)
-    assert (job["status"], job["attempt"], job["cancel_requested"]) == ("queued", 0, False)
+    assert (job["status"], job["attempt"], job["retries"], job["wish"]) == ("queued", 0, 0, None)
+    assert (job["owner"], job["priority"], job["devices"]) == ("default", 0, [])
+    assert (job["not_before"], job["batch"], job["receipt"]) == (None, None, None)
     assert job["recipe"]["adapter"]["r"] == 16
     assert re.fullmatch(r"[0-9a-f]{64}", job["recipe"]["dataset"]["sha256"])
     assert client.get(f"/jobs/{job['id']}").json() == job
@@ -62,6 +66,44 @@ def test_a_job_tells_its_command_and_how_its_run_has_ended(client: TestClient, s
     job = client.get(f"/jobs/{job_id}").json()
     assert job["command"] == "torchrun -m trainer /run"
     assert (job["progress"]["stopped_early"], job["progress"]["best_step"]) == (True, 4)
+
+
+def test_a_job_is_of_the_owner_that_sends_it(client: TestClient) -> None:
+    answer = client.post("/jobs", json=RECIPE, headers={"x-owner": "anna.b_c@d-e"})
+    assert answer.json()["owner"] == "anna.b_c@d-e"
+
+
+@pytest.mark.parametrize("owner", ["", "a b", "a/b", "\u00e9".encode(), "x" * 101])
+def test_an_owner_that_is_no_name_is_refused(client: TestClient, owner: str | bytes) -> None:
+    answer = client.post(
+        "/jobs", json=RECIPE, headers={b"x-owner": owner if isinstance(owner, bytes) else owner.encode()}
+    )
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_parameter", "x-owner")
+    assert "1 to 100 letters" in error["message"]
+
+
+def test_a_job_knows_how_many_examples_it_trains_and_how_long_that_takes(
+    client: TestClient, sessions: Sessions, engine: sa.Engine
+) -> None:
+    def post_two_epochs() -> Job:
+        job_id = post(client, schedule={"epochs": 2})["id"]
+        with sessions.begin() as session:
+            return jobs.get(session, job_id)
+
+    first = post_two_epochs()
+    assert (first.examples, first.expected_seconds) == (6, None)
+    with engine.begin() as connection:
+        ended = "status = 'succeeded', attempt = 1, started_at = now() - interval '12 s', finished_at = now()"
+        connection.execute(sa.text(f"UPDATE jobs SET {ended}"))
+    assert post_two_epochs().expected_seconds == pytest.approx(12)
+
+
+def test_a_job_that_was_taken_wakes_the_workers(client: TestClient, settings: ApiSettings) -> None:
+    with make_celery(settings).connection_for_read() as connection, connection.SimpleQueue(QUEUE) as messages:
+        messages.clear()
+        post(client)
+        assert messages.get(timeout=5).headers["task"] == LOOK
 
 
 def test_a_malformed_body_is_told_where(client: TestClient) -> None:
@@ -160,28 +202,14 @@ def test_a_database_whose_connections_are_all_taken_is_an_error_of_the_same_shap
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
 
 
-def test_a_queued_job_is_cancelled_and_cancelling_again_says_the_same(client: TestClient) -> None:
-    job_id = post(client)["id"]
-    assert client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
-    assert client.post(f"/jobs/{job_id}/cancel").status_code == 200
-
-
-def test_a_job_that_has_ended_cannot_be_cancelled(client: TestClient, engine: sa.Engine) -> None:
-    job_id = post(client)["id"]
-    with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE jobs SET status = 'succeeded', finished_at = now()"))
-    answer = client.post(f"/jobs/{job_id}/cancel")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "illegal_state")
-    assert answer.headers["x-should-retry"] == "false"
-
-
 @pytest.mark.parametrize("path", ["", "/metrics", "/events", "/samples", "/artifacts", "/artifacts/adapter.tar.gz"])
 @pytest.mark.parametrize("job_id", ["job_none", "%00", "job_" + "0" * 24, "job_" + "0" * 24 + "%0A", "x" * 5000])
 def test_an_unknown_job_is_404_everywhere(client: TestClient, job_id: str, path: str) -> None:
     answer = client.get(f"/jobs/{job_id}{path}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert len(answer.text) < 500
-    assert client.post(f"/jobs/{job_id}/cancel").status_code == 404
+    for what in ("cancel", "pause", "resume", "retry"):
+        assert client.post(f"/jobs/{job_id}/{what}").status_code == 404
 
 
 @pytest.mark.parametrize("after", ["job_none", "", "%00"])

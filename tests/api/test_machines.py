@@ -21,9 +21,9 @@ def post(client: TestClient, **recipe: Any) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
-def beat(sessions: Sessions, name: str, machine: Machine) -> None:
+def register(sessions: Sessions, name: str, machine: Machine) -> None:
     with sessions.begin() as session:
-        workers.beat(session, name, machine)
+        workers.register(session, name, "first", "localhost", machine)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def beat(sessions: Sessions, name: str, machine: Machine) -> None:
 def test_what_no_machine_has_is_refused_with_the_reason(
     client: TestClient, sessions: Sessions, recipe: dict[str, Any], code: str, param: str
 ) -> None:
-    beat(sessions, "one", T4)
-    beat(sessions, "two", OLD_CPU)
+    register(sessions, "one", T4)
+    register(sessions, "two", OLD_CPU)
     status, answer = post(client, **recipe)
     assert (status, answer["error"]["code"], answer["error"]["param"]) == (422, code, param)
 
 
 def test_a_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
-    beat(sessions, "one", OLD_CPU)
+    register(sessions, "one", OLD_CPU)
     assert post(client, precision="bf16")[0] == 422
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '61 seconds'"))
@@ -51,7 +51,7 @@ def test_a_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: S
 
 
 def test_what_is_unwise_is_told_in_the_jobs_events(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
-    beat(sessions, "one", OLD_CPU)
+    register(sessions, "one", OLD_CPU)
     _, job = post(client, precision="fp16")
     client.post(f"/jobs/{job['id']}/cancel")
     told = client.get(f"/jobs/{job['id']}/events").text

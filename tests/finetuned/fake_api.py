@@ -19,6 +19,8 @@ class FakeApi:
     last_event_ids: list[str | None] = field(default_factory=list)
     """As the connections to the stream sent them."""
     bodies: list[bytes] = field(default_factory=list)
+    owners: list[str | None] = field(default_factory=list)
+    """As the POSTs sent them."""
 
 
 def event(kind: str, event_id: str, **data: Any) -> str:
@@ -29,7 +31,9 @@ def job(status: str = "queued") -> dict[str, Any]:
     return {
         "id": "job_1",
         "name": "a name",
+        "owner": "anna",
         "status": status,
+        "queue": {"place": 3, "why": "1 GPU"} if status == "queued" else None,
         "created_at": "2026-01-02T03:04:05Z",
         "progress": {"step": 3, "total_steps": 9, "loss": 1.25},
     }
@@ -49,6 +53,7 @@ def running() -> Iterator[FakeApi]:
                 self._answer("GET", path)
 
         def do_POST(self) -> None:
+            api.owners.append(self.headers["x-owner"])
             api.bodies.append(self.rfile.read(int(self.headers["content-length"] or 0)))
             self._answer("POST", self.path)
 

@@ -1,4 +1,7 @@
+import getpass
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,9 +21,10 @@ def api() -> Iterator[FakeApi]:
         yield running
 
 
-def finetuned(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def finetuned(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-m", "finetuned", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30)
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30, env=environment)
 
 
 def metric(step: int) -> str:
@@ -42,6 +46,19 @@ def test_submit_reads_a_recipe_from_stdin(api: FakeApi) -> None:
     api.answers["POST /jobs"] = (201, job())
     assert finetuned("submit", "-", "--url", api.url, stdin='{"model": "m"}').returncode == 0
     assert api.bodies == [b'{"model": "m"}']
+
+
+def test_submit_says_whose_the_job_is(api: FakeApi) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    assert finetuned("submit", "-", "--url", api.url, stdin="{}", FINETUNED_OWNER="").returncode == 0
+    assert finetuned("submit", "-", "--url", api.url, stdin="{}", FINETUNED_OWNER="bert").returncode == 0
+    assert api.owners == [re.sub(r"[^\w.@-]", "_", getpass.getuser()), "bert"]
+
+
+def test_a_users_name_is_sent_as_the_service_takes_it(api: FakeApi) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    assert finetuned("submit", "-", "--url", api.url, stdin="{}", LOGNAME="corp\\jos\u00e9").returncode == 0
+    assert api.owners == ["corp_jos_"]
 
 
 def test_what_the_service_refuses_is_told_without_a_traceback(api: FakeApi) -> None:
@@ -93,10 +110,85 @@ def test_watch_of_a_job_that_fails_says_why_and_exits_with_1(api: FakeApi) -> No
     assert (done.returncode, done.stdout) == (1, "failed: out of memory\n")
 
 
+def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi) -> None:
+    api.answers["GET /jobs/job_1"] = (200, job())
+    failed = {"reason": "worker_lost", "message": "worker a was lost"}
+    api.streams = [
+        event("status", "1.0", status="queued", attempt=0)
+        + event("queue", "1.0", place=2, why="1 GPU on one machine: a has 0 of 1 free", starts_at=None)
+        + event("status", "2.0", status="running", attempt=1)
+        + event("retry", "3.0", retries=1, most=3, wait_seconds=4.0, **failed)
+        + event("status", "4.0", status="queued", attempt=1)
+        + event("status", "5.0", status="paused", attempt=1)
+        + event("status", "6.0", status="cancelled", attempt=1)
+    ]
+    assert finetuned("watch", "job_1", "--url", api.url).stdout.splitlines() == [
+        "queued",
+        "place 2 in the queue: 1 GPU on one machine: a has 0 of 1 free",
+        "running",
+        "worker a was lost; retry 1 of 3 in 4 s",
+        "queued again",
+        "paused; go on with: finetuned resume job_1",
+        "cancelled",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "status", "told"),
+    [
+        (["cancel"], "cancel", "cancelled", "cancelled"),
+        (["cancel"], "cancel", "running", "running; cancelled as soon as its processes are gone"),
+        (["cancel", "--force"], "cancel?force=true", "cancelled", "cancelled"),
+        (["pause"], "pause", "paused", "paused; go on with: finetuned resume job_1"),
+        (["pause"], "pause", "running", "running; paused as soon as it has saved; go on with: finetuned resume job_1"),
+        (["resume"], "resume", "queued", "queued; watch it with: finetuned watch job_1"),
+        (["retry"], "retry", "queued", "queued; watch it with: finetuned watch job_1"),
+    ],
+)
+def test_what_is_asked_of_a_job_is_told_as_it_stands(
+    api: FakeApi, arguments: list[str], path: str, status: str, told: str
+) -> None:
+    api.answers[f"POST /jobs/job_1/{path}"] = (200, job(status))
+    done = finetuned(*arguments, "job_1", "--url", api.url)
+    assert (done.returncode, done.stderr) == (0, f"{told}\n")
+
+
 def test_list_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
-    api.answers["GET /jobs"] = (200, {"data": [job("running")], "has_more": False})
-    assert "job_1  a name  running  3/9   1.2500  2026-01-02 03:04" in finetuned("list", "--url", api.url).stdout
-    assert json.loads(finetuned("list", "--json", "--url", api.url).stdout) == [job("running")]
+    jobs = [job("running"), job("queued"), job("queued") | {"name": "[red]x\x1b[31m"}]
+    api.answers["GET /jobs"] = (200, {"data": jobs, "has_more": False})
+    table = finetuned("list", "--url", api.url, COLUMNS="100").stdout
+    assert [line.split("  ") for line in re.sub(" {3,}", "  ", table).splitlines()][1:] == [
+        ["job_1", name, "anna", status, "3/9", "1.2500", "2026-01-02 03:04"]
+        for name, status in (
+            ("a name", "running"),
+            ("a name", "queued, place 3"),
+            ("[red]x\ufffd[31m", "queued, place 3"),
+        )
+    ]
+    assert json.loads(finetuned("list", "--json", "--url", api.url).stdout) == jobs
+
+
+def test_workers_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
+    held = "held by blender [3d] \x1b[31m (pid 7, 8.0 GiB), which is not a job's"
+    devices = [
+        {"number": 0, "name": "A100", "status": "leased", "jobs": ["job_1", "job_2"], "why": None},
+        {"number": 1, "name": "A100", "status": "held", "jobs": [], "why": held},
+        {"number": 2, "name": "A100", "status": "free", "jobs": [], "why": None},
+    ]
+    workers = [{"name": "gpu-a", "status": "ready", "devices": devices}]
+    api.answers["GET /workers"] = (200, {"data": workers})
+    table = finetuned("workers", "--url", api.url, COLUMNS="120").stdout
+    assert [line.rstrip() for line in table.splitlines()[1:]] == [
+        "gpu-a   ready   0       A100  job_1; job_2",
+        f"gpu-a   ready   1       A100  {held.replace(chr(27), chr(0xFFFD))}",
+        "gpu-a   ready   2       A100  free",
+    ]
+    assert json.loads(finetuned("workers", "--json", "--url", api.url).stdout) == workers
+
+
+def test_a_service_without_workers_says_so(api: FakeApi) -> None:
+    api.answers["GET /workers"] = (200, {"data": []})
+    assert finetuned("workers", "--url", api.url).stderr == "no worker is there\n"
 
 
 def test_download_asks_for_the_best_where_it_is_told_to(api: FakeApi, tmp_path: Path) -> None:

@@ -41,6 +41,28 @@ def test_a_recipe_is_sent_as_its_owner_wrote_it(api: FakeApi, client: Client) ->
     assert api.bodies == [b'{"model":  1e-3}']
 
 
+def test_a_job_is_sent_with_its_owner_where_there_is_one(api: FakeApi, client: Client) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    client.submit({})
+    with Client(api.url, owner="anna") as annas:
+        annas.submit({})
+    assert api.owners == [None, "anna"]
+
+
+def test_what_is_asked_of_a_job_is_sent_to_its_own_route(api: FakeApi, client: Client) -> None:
+    for what in ("cancel", "pause", "resume", "retry"):
+        api.answers[f"POST /jobs/job_1/{what}"] = (200, {"asked": what})
+    api.answers["POST /jobs/job_1/cancel?force=true"] = (200, {"asked": "kill"})
+    asked = (client.cancel, client.pause, client.resume, client.retry)
+    assert [ask("job_1")["asked"] for ask in asked] == ["cancel", "pause", "resume", "retry"]
+    assert client.cancel("job_1", force=True)["asked"] == "kill"
+
+
+def test_workers_are_read_as_a_list(api: FakeApi, client: Client) -> None:
+    api.answers["GET /workers"] = (200, {"data": [{"name": "a"}]})
+    assert client.workers() == [{"name": "a"}]
+
+
 def test_a_refusal_carries_the_services_words(api: FakeApi, client: Client) -> None:
     error = {"code": "recipe_invalid", "message": "model: required", "param": "model", "type": "invalid_request_error"}
     api.answers["POST /jobs"] = (422, {"error": error})
@@ -80,6 +102,14 @@ def test_a_broken_stream_is_taken_up_where_it_broke(api: FakeApi, client: Client
     assert [each.data.get("step") for each in events] == [1, 2, 3, None]
     assert api.last_event_ids == [None, "1.2"]
     assert len(notes) == 1
+
+
+def test_a_stream_that_breaks_after_a_retry_is_taken_up(api: FakeApi, client: Client) -> None:
+    api.streams = [
+        event("status", "1.0", status="failed") + event("status", "2.0", status="queued"),
+        event("status", "3.0", status="succeeded"),
+    ]
+    assert [each.data["status"] for each in client.events("job_1")] == ["failed", "queued", "succeeded"]
 
 
 def test_the_stream_of_an_unknown_job_is_an_error_at_once(api: FakeApi, client: Client) -> None:

@@ -130,7 +130,31 @@ def test_a_second_attempt_is_noted() -> None:
         ("status", {"status": "queued", "attempt": 1}),
         ("status", {"status": "running", "attempt": 2}),
     )
-    assert seen.notes == ["its worker has stopped; the job is queued again", "attempt 2 starts"]
+    assert seen.notes == ["queued again", "attempt 2 starts"]
+
+
+def test_a_job_that_does_not_run_shows_what_it_waits_for() -> None:
+    waiting = view(("queue", {"place": 2, "why": "1 GPU on one machine: a has 0 of 1 free", "starts_at": None}))
+    assert "place 2 in the queue: 1 GPU on one machine: a has 0 of 1 free" in drawn(waiting)
+    waiting.apply(JobEvent("status", 0.0, {"status": "running", "attempt": 1}))
+    assert "in the queue" not in drawn(waiting)
+    assert "paused; go on with: finetuned resume job_1" in drawn(view(("status", {"status": "paused", "attempt": 1})))
+
+
+def test_a_job_that_was_too_large_says_how_it_is_tried_again() -> None:
+    seen = view(
+        ("retry", {"reason": "out_of_memory", "message": "out of memory", "micro_batch": 4, "effective": 8}),
+    )
+    assert seen.notes == ["out of memory; again with a micro-batch of 4, and 8 examples in a step as before"]
+
+
+def test_a_retried_job_is_drawn_without_its_failure() -> None:
+    seen = view(
+        ("status", {"status": "failed", "attempt": 1, "failure": {"message": "out of memory"}}),
+        ("status", {"status": "queued", "attempt": 1}),
+    )
+    assert "out of memory" not in drawn(seen)
+    assert seen.notes == ["queued again"]
 
 
 def test_events_of_a_newer_service_are_passed_over() -> None:

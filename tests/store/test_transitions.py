@@ -23,7 +23,7 @@ from contract.status import TERMINAL, TRANSITIONS, JobStatus, Wish
 from store import attempts, jobs, leases, progress, schedule, wishes, workers
 from store.attempts import End, Retries
 from store.errors import IllegalMove, StaleAttempt
-from store.models import Base, Event, Job, Lease
+from store.models import Base, Event, Job, Lease, Worker
 from store.session import make_sessions
 from tests.conftest import empty
 from tests.placing import LEASE, cpu
@@ -33,6 +33,7 @@ RETRIES = Retries(most=2, first_wait=timedelta(seconds=20), longest_wait=timedel
 GRACE = timedelta(seconds=30)
 MOST_JOBS = 10
 SLOTS = 3
+AT_REST = TERMINAL | {JobStatus.PAUSED}
 
 
 def failed(reason: FailureReason, smaller: Batch | None = None) -> End:
@@ -69,11 +70,12 @@ def at_most_one_restart(things: list[tuple[Any, ...]]) -> bool:
 WORKERS = st.sampled_from("abc")
 WHICH = st.integers(0, MOST_JOBS - 1)
 """Of the jobs, messages or processes that there are then: what is drawn must not depend on who wins a race."""
+ENDINGS = st.sampled_from(["as wished", *ENDS])
 HAPPENINGS = st.one_of(
     st.tuples(st.just("schedule")),
     st.tuples(st.just("begin"), WHICH),
     st.tuples(st.just("tell"), WHICH),
-    st.tuples(st.just("finish"), WHICH, st.sampled_from([*ENDS, "as wished"])),
+    st.tuples(st.just("finish"), WHICH, ENDINGS),
     st.tuples(st.just("end_agent"), WHICH),
     st.tuples(st.just("die"), WHICH),
     st.tuples(st.just("clear"), WORKERS),
@@ -136,8 +138,8 @@ class Service(RuleBasedStateMachine):
     @rule(
         owner=st.sampled_from(["ann", "bob"]),
         priority=st.integers(0, 2),
-        gpus=st.integers(1, 2),
-        nodes=st.integers(1, 2),
+        gpus=st.sampled_from([1, 1, 2]),
+        nodes=st.sampled_from([1, 1, 2]),
         share=st.booleans(),
         preemptible=st.booleans(),
         seconds=st.none() | st.just(5.0),
@@ -153,7 +155,7 @@ class Service(RuleBasedStateMachine):
                 job = jobs.create(session, Recipe.model_validate(recipe), owner, expected_seconds=seconds)
             self.submitted.append(job.id)
 
-    @rule(things=st.lists(HAPPENINGS, min_size=1, max_size=4).filter(at_most_one_restart))
+    @rule(things=st.lists(HAPPENINGS, min_size=1, max_size=6).filter(at_most_one_restart))
     def happen_at_once(self, things: list[tuple[Any, ...]]) -> None:
         self.at_once([partial(getattr(self, name), *arguments) for name, *arguments in things])
         for name, slots in self.slots.items():
@@ -169,13 +171,21 @@ class Service(RuleBasedStateMachine):
         for part in sorted(unbegun):
             self.at_once([partial(self.begin_part, part)] * claimers)
 
+    @rule(which=st.lists(WHICH, min_size=1, max_size=3), how=ENDINGS)
+    def some_end(self, which: list[int], how: str) -> None:
+        for number in which:
+            self.finish(number, how)
+            self.end_agent(number)
+
     @rule(seconds=st.sampled_from([1, 6, 11, 31, 65, 3601]), silent=st.sampled_from(["", "a", "b", "c", "ac", "bc"]))
     def time_passes(self, seconds: int, silent: Collection[str]) -> None:
         """In which some workers are not heard of."""
         with self.engine.begin() as connection:
-            for column in ("workers.seen_at", "leases.placed_at", "jobs.lease_expires_at", "jobs.not_before"):
-                table, name = column.split(".")
-                connection.execute(sa.text(f"UPDATE {table} SET {name} = {name} - interval '{seconds} s'"))
+            for column in (Lease.placed_at, Job.lease_expires_at, Job.not_before):
+                earlier = {column: column - timedelta(seconds=seconds)}
+                connection.execute(sa.update(column.class_).values(earlier))
+            earlier = {Worker.seen_at: Worker.seen_at - timedelta(seconds=seconds)}
+            connection.execute(sa.update(Worker).where(Worker.name.in_([*silent])).values(earlier))
         for name in sorted(self.slots.keys() - {*silent}):
             self.beat(name, draining=False)
         with self.sessions.begin() as session:
@@ -297,6 +307,7 @@ class Service(RuleBasedStateMachine):
                 known = workers.beat(session, worker, worker, {}, draining)
             if not known:
                 self.register(worker)
+                self.beat(worker, draining)
 
     def restart(self, worker: str, slots: int) -> None:
         """All its processes die; what they have started is left."""
@@ -427,6 +438,8 @@ class Service(RuleBasedStateMachine):
     def teardown(self) -> None:
         """The workers fall silent for good, and two new ones do all that is left."""
         for _ in range(MOST_JOBS + 2):
+            if all(job.status in AT_REST for job in self.rows().jobs.values()):
+                break
             self.time_passes(100, {*self.slots})
             for name in "xy":
                 self.restart(name, SLOTS)
@@ -444,7 +457,7 @@ class Service(RuleBasedStateMachine):
             self.clear(name)
         self.pool.shutdown()
         found, given, _ = self.rows()
-        assert {job.status for job in found.values()} <= TERMINAL | {JobStatus.PAUSED}
+        assert all(job.status in AT_REST for job in found.values())
         assert given == []
 
 

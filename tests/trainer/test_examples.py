@@ -48,8 +48,11 @@ def commands(recipe: Recipe) -> list[list[str]]:
     nodes, processes = recipe.resources.nodes, recipe.resources.gpus
     if nodes == 1:
         return [torchrun(processes)]
-    meeting = Rendezvous(nodes=nodes, endpoint=f"localhost:{free_port()}", id="example")
-    return [torchrun(processes, meeting) for _ in range(nodes)]
+    endpoint = f"localhost:{free_port()}"
+    return [
+        torchrun(processes, Rendezvous(nodes, endpoint, id="example", address="localhost", head=machine == 0))
+        for machine in range(nodes)
+    ]
 
 
 def run(recipe: Recipe, folder: Path) -> list[Outcome]:

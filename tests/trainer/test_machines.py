@@ -1,58 +1,100 @@
-"""Two machines, each with a torchrun of its own that finds the other by the c10d rendezvous."""
+"""Two machines, each in a network of its own, with a torchrun of its own that meets the other's at the head."""
 
 import json
 import os
-import socket
+import signal
 import subprocess
-import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contract.events import Metric, Started, parse_event
+from contract.events import Done, Event, Metric, Started, parse_event
+from tests.network import NetworkMachine, two_machines
 from tests.trainer.conftest import Outcome
+from worker.command import Rendezvous, torchrun
+
+Machines = tuple[NetworkMachine, NetworkMachine]
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+@pytest.fixture
+def machines() -> Iterator[Machines]:
+    with two_machines() as machines:
+        yield machines
 
 
-def agent(port: int, folder: Path) -> subprocess.Popen[str]:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
-        *("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=two-machines"),
-        *("-m", "trainer", str(folder)),
-    ]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def launch(machines: Machines, head: NetworkMachine, recipe: dict[str, Any], run_dir: Path) -> list[Any]:
+    """A torchrun on each of the machines, which share the run folder."""
+    run_dir.mkdir()
+    (run_dir / "recipe.json").write_text(json.dumps(recipe | {"resources": {"nodes": 2}}))
+    return [launcher(machine, head, run_dir) for machine in machines]
 
 
-@pytest.mark.parametrize("parallel", [{}, {"engine": "deepspeed"}], ids=["ddp", "zero-2"])
+def launcher(machine: NetworkMachine, head: NetworkMachine, run_dir: Path) -> subprocess.Popen[bytes]:
+    meeting = Rendezvous(2, f"{head.address}:29500", "run", machine.address, machine is head)
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": machine.interface}
+    with (run_dir / f"{machine.name}.log").open("wb") as log:
+        command = machine.command([*torchrun(1, meeting), str(run_dir)])
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def events_in(run_dir: Path) -> list[Event]:
+    return [parse_event(line) for line in (run_dir / "events.jsonl").read_bytes().splitlines()]
+
+
+def logs(run_dir: Path) -> str:
+    return "\n".join(log.read_text() for log in run_dir.glob("*.log"))
+
+
+@pytest.mark.parametrize(
+    "parallel", [{}, pytest.param({"engine": "deepspeed"}, marks=pytest.mark.slow)], ids=["ddp", "zero-2"]
+)
 def test_two_machines_train_as_one_does(
-    parallel: dict[str, Any], recipe: dict[str, Any], run_trainer: Any, tmp_path: Path
+    parallel: dict[str, Any],
+    machines: Machines,
+    recipe: dict[str, Any],
+    run_trainer: Callable[..., Outcome],
+    tmp_path: Path,
 ) -> None:
-    """Each machine has its own copy of the run folder; the one with rank 0 gets the results."""
     recipe["batch"] = {"micro_batch": 2, "effective": 5}
-    alone: Outcome = run_trainer(recipe, name="alone")
+    alone = run_trainer(recipe, name="alone")
     assert alone.exit_code == 0, alone.output
 
-    port = free_port()
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder in folders:
-        folder.mkdir()
-        (folder / "recipe.json").write_text(json.dumps(recipe | {"resources": {"nodes": 2}, "parallel": parallel}))
-    agents = [agent(port, folder) for folder in folders]
-    for process in agents:
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-    (told,) = (folder for folder in folders if (folder / "events.jsonl").exists())
-    assert (told / "adapter" / "adapter_model.safetensors").is_file()
-    events = [parse_event(line) for line in (told / "events.jsonl").read_bytes().splitlines()]
+    run_dir = tmp_path / "together"
+    launchers = launch(machines, machines[0], recipe | {"parallel": parallel}, run_dir)
+    assert [process.wait(120) for process in launchers] == [0, 0], logs(run_dir)
+    assert (run_dir / "adapter" / "adapter_model.safetensors").is_file()
+    events = events_in(run_dir)
     (started,) = (event for event in events if isinstance(event, Started))
     assert started.world_size == 2
     losses = [[e.loss for e in run if isinstance(e, Metric)] for run in (events, alone.events)]
     assert len(losses[1]) == 6
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_the_heads_launcher_ends_the_run_on_both_with_a_state(
+    number: int, machines: Machines, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """The head is the second here: rank 0 is on the machine with the first address, whichever is the head."""
+    run_dir = tmp_path / "run"
+    first, second = machines
+    other, head = launch(machines, second, recipe | {"schedule": {"epochs": 1000}}, run_dir)
+    deadline = time.monotonic() + 120
+    while not ((run_dir / "events.jsonl").exists() and '"type":"metric"' in (run_dir / "events.jsonl").read_text()):
+        assert time.monotonic() < deadline, logs(run_dir)
+        time.sleep(0.01)
+    (rank_zero,) = (pid for pid in first.processes() if pid != other.pid)
+    assert b"\0RANK=0\0" in Path(f"/proc/{rank_zero}/environ").read_bytes()
+    head.send_signal(number)
+    for process in (other, head):
+        process.wait(30)  # with any code: the other's may find its ranks done first, or the head gone
+    done = events_in(run_dir)[-1]
+    assert isinstance(done, Done)
+    assert not done.completed
+    assert [path.name for path in (run_dir / "states").iterdir()] == [f"step-{done.step:06}"]
+    while first.processes() or second.processes():
+        assert time.monotonic() < deadline, "a rank outlives its run"
+        time.sleep(0.01)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,14 +37,25 @@ def test_an_operator_may_name_another_launcher(settings: WorkerSettings) -> None
     assert trainer_command(other, recipe(1), RUN, None) == [*given, str(RUN), "--cache", "/home/cache"]
 
 
-def test_the_launchers_of_several_machines_meet_at_one_place() -> None:
-    command = torchrun(4, Rendezvous(nodes=2, endpoint="10.0.0.1:29500", id="job_1"))
-    assert command[3:] == [
+def test_the_launchers_of_several_machines_meet_at_the_head(settings: WorkerSettings) -> None:
+    head = Rendezvous(nodes=2, endpoint="10.0.0.1:29500", id="job_1-1", address="10.0.0.1", head=True)
+    command = trainer_command(settings, recipe(4), RUN, None, head)
+    assert command[3:12] == [
         "--nnodes=2",
         "--rdzv-backend=c10d",
         "--rdzv-endpoint=10.0.0.1:29500",
-        "--rdzv-id=job_1",
+        "--rdzv-id=job_1-1",
+        "--rdzv-conf=is_host=true,join_timeout=300",
+        "--local-addr=10.0.0.1",
         "--nproc-per-node=4",
         "-m",
         "trainer",
     ]
+    other = torchrun(4, replace(head, address="10.0.0.2", head=False))
+    assert set(other) - set(command) == {"--rdzv-conf=is_host=false,join_timeout=300", "--local-addr=10.0.0.2"}
+
+
+def test_another_launcher_is_told_of_no_rendezvous(settings: WorkerSettings) -> None:
+    other = settings.model_copy(update={"trainer": ["trainer"]})
+    meeting = Rendezvous(nodes=2, endpoint="10.0.0.1:29500", id="job_1-1", address="10.0.0.1", head=True)
+    assert trainer_command(other, recipe(4), RUN, None, meeting) == ["trainer", str(RUN), "--cache", "/home/cache"]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.guard import prctl
+from worker.guard import KILL_NOW, prctl
 from worker.process import GUARD
+from worker.receipt import read_receipt
 
 # A launcher like torchrun: its child has a session of its own, and the launcher waits for it.
 LAUNCHER = """
@@ -21,15 +22,22 @@ pathlib.Path(sys.argv[1]).write_text(str(child.pid))
 {then}
 """
 
+# In place of `then`: it takes SIGTERM and stays.
+DEAF = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)\nwhile True: time.sleep(1)"
+
 
 def guard(tmp_path: Path, then: str, grace: float = 30) -> tuple[subprocess.Popen[bytes], int, int]:
     """The guard, its launcher's pid and the pid of the launcher's child."""
     told = tmp_path / "pid"
     launcher = [sys.executable, "-c", LAUNCHER.format(then=then), str(told)]
-    process = subprocess.Popen([sys.executable, "-S", "-E", str(GUARD), str(grace), *launcher])
+    process = subprocess.Popen(guarded(tmp_path, grace, launcher))
     until(lambda: told.exists() and told.read_text() != "")
     grandchild = int(told.read_text())
     return process, parent(grandchild), grandchild
+
+
+def guarded(tmp_path: Path, grace: float, launcher: list[str]) -> list[str]:
+    return [sys.executable, "-S", "-E", str(GUARD), str(grace), str(tmp_path / "receipt.json"), *launcher]
 
 
 def parent(pid: int) -> int:
@@ -52,13 +60,13 @@ def gone(pid: int) -> bool:
 
 @pytest.mark.parametrize(("then", "code"), [("sys.exit(0)", 0), ("sys.exit(7)", 7), ("__import__('os').abort()", 134)])
 def test_it_exits_as_the_launcher_did_and_leaves_nothing(tmp_path: Path, then: str, code: int) -> None:
-    process, _, grandchild = guard(tmp_path, f"time.sleep(0.3); {then}")
+    process, _, grandchild = guard(tmp_path, f"time.sleep(0.3); {then}", grace=0.3)
     assert process.wait(20) == code
     assert gone(grandchild)
 
 
 def test_a_killed_launcher_leaves_nothing(tmp_path: Path) -> None:
-    process, launcher, grandchild = guard(tmp_path, "child.wait()")
+    process, launcher, grandchild = guard(tmp_path, "child.wait()", grace=0.3)
     os.kill(launcher, signal.SIGKILL)
     assert process.wait(20) == 128 + signal.SIGKILL
     assert gone(grandchild)
@@ -79,8 +87,7 @@ def catches_term(pid: int) -> bool:
 
 
 def test_a_launcher_that_does_not_heed_is_killed_after_the_grace(tmp_path: Path) -> None:
-    then = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)\nwhile True: time.sleep(1)"
-    process, launcher, grandchild = guard(tmp_path, then, grace=0.2)
+    process, launcher, grandchild = guard(tmp_path, DEAF, grace=0.2)
     until(lambda: catches_term(launcher))
     process.terminate()
     assert process.wait(20) == 128 + signal.SIGKILL
@@ -90,7 +97,7 @@ def test_a_launcher_that_does_not_heed_is_killed_after_the_grace(tmp_path: Path)
 def test_the_death_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     launcher = [sys.executable, "-c", LAUNCHER.format(then="child.wait()"), str(told)]
-    command = [sys.executable, "-S", "-E", str(GUARD), "30", *launcher]
+    command = guarded(tmp_path, 0.3, launcher)
     worker = subprocess.Popen([sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command])
     until(lambda: told.exists() and told.read_text() != "")
     grandchild = int(told.read_text())
@@ -109,11 +116,88 @@ def test_the_death_of_the_guard_itself_ends_the_launcher(tmp_path: Path) -> None
 
 
 def test_a_command_that_is_not_there_is_told(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-S", "-E", str(GUARD), "1", "/no/such/program"], capture_output=True, timeout=20
-    )
+    result = subprocess.run(guarded(tmp_path, 1, ["/no/such/program"]), capture_output=True, timeout=20)
     assert result.returncode == 127
     assert b"cannot run /no/such/program" in result.stderr
+
+
+def test_told_to_kill_now_it_does_so_at_once(tmp_path: Path) -> None:
+    process, launcher, grandchild = guard(tmp_path, DEAF)
+    until(lambda: catches_term(launcher))
+    process.send_signal(KILL_NOW)
+    assert process.wait(20) == 128 + signal.SIGKILL
+    assert gone(grandchild)
+
+
+def test_told_to_kill_now_it_ends_the_grace_however_soon_it_was_told_to_stop(tmp_path: Path) -> None:
+    process, launcher, _ = guard(tmp_path, DEAF)
+    until(lambda: catches_term(launcher))
+    process.terminate()
+    process.send_signal(KILL_NOW)
+    assert process.wait(20) == 128 + signal.SIGKILL
+
+
+def test_told_to_kill_now_it_ends_the_time_that_a_killed_launcher_leaves_to_its_ranks(tmp_path: Path) -> None:
+    process, launcher, grandchild = guard(tmp_path, "child.wait()")
+    os.kill(launcher, signal.SIGKILL)
+    until(lambda: parent(grandchild) == process.pid)
+    process.send_signal(KILL_NOW)
+    assert process.wait(20) == 128 + signal.SIGKILL
+    assert gone(grandchild)
+
+
+def test_told_to_stop_twice_it_waits_as_if_told_once(tmp_path: Path) -> None:
+    then = "import signal; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(42))); time.sleep(1000)"
+    process, launcher, _ = guard(tmp_path, then)
+    until(lambda: catches_term(launcher))
+    process.terminate()
+    until(lambda: not term_is_pending(process.pid))
+    process.terminate()
+    assert process.wait(20) == 42
+
+
+def term_is_pending(pid: int) -> bool:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("ShdPnd"))
+    return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_the_receipt_of_a_launcher_that_ended_by_itself_says_what_it_left(tmp_path: Path) -> None:
+    process, launcher, grandchild = guard(tmp_path, "time.sleep(0.3); sys.exit(0)")
+    process.wait(20)
+    receipt = read_receipt(tmp_path / "receipt.json")
+    assert receipt is not None
+    assert {each.pid: each.killed for each in receipt.processes} == {launcher: False, grandchild: True}
+    assert {each.name for each in receipt.processes if each.pid == grandchild} == {"sleep"}
+    assert receipt.asked is None
+
+
+def test_the_receipt_of_a_stop_names_every_process_and_none_of_them_is_left(tmp_path: Path) -> None:
+    process, launcher, grandchild = guard(tmp_path, DEAF, grace=0.3)
+    until(lambda: catches_term(launcher))
+    asked = time.time()
+    process.terminate()
+    process.wait(20)
+    receipt = read_receipt(tmp_path / "receipt.json")
+    assert receipt is not None
+    assert {each.pid: each.killed for each in receipt.processes} == {launcher: True, grandchild: True}
+    assert all(not Path(f"/proc/{each.pid}").exists() for each in receipt.processes)
+    assert receipt.asked == pytest.approx(asked, abs=1)
+    assert receipt.seconds >= 0.3
+    assert receipt.ended == pytest.approx((receipt.asked or 0) + receipt.seconds)
+
+
+def test_a_receipt_that_cannot_be_written_is_told_and_changes_no_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-E", str(GUARD), "1", str(tmp_path / "no" / "folder"), "sh", "-c", "exit 7"]
+    result = subprocess.run(command, capture_output=True, timeout=20)
+    assert result.returncode == 7
+    assert b"cannot write" in result.stderr
+
+
+def test_no_receipt_is_read_where_there_is_none_or_it_is_torn(tmp_path: Path) -> None:
+    path = tmp_path / "receipt.json"
+    assert read_receipt(path) is None
+    path.write_text('{"asked": null, "end')
+    assert read_receipt(path) is None
 
 
 def test_a_refused_prctl_is_an_error() -> None:

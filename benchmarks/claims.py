@@ -1,0 +1,191 @@
+"""How many claims a second the database bears: `python -m benchmarks.claims` prints it.
+
+- 10,000 jobs of several owners and priorities wait; each of 16 processes stands for a worker with 4 devices. It runs
+  the scheduler, begins what was given to its worker, and ends it at once, over and over, as quickly as it can. They are
+  processes, as workers are: threads would wait for each other in Python.
+- One pass of the scheduler with the queue as long and no device free, as each worker makes one every second.
+
+The database is real, on this machine; the broker is not part of it: a claimer reads what it is to begin from the rows,
+as a worker does whose message was lost.
+"""
+
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from benchmarks.service import show
+from contract.machine import Machine
+from contract.recipe import Recipe
+from contract.status import JobStatus
+from finetuned import postgres
+from store import attempts, jobs, leases, schedule, workers
+from store.attempts import End, Retries
+from store.models import Event, Job
+from store.session import Sessions, make_sessions
+
+JOBS = 10_000
+OWNERS = 5
+CLAIMERS = 16
+DEVICES = 4
+WARM_UP = 3.0
+SECONDS = 10.0
+PASSES = 50
+LEASE = timedelta(minutes=1)
+RETRIES = Retries(most=3, first_wait=timedelta(seconds=10), longest_wait=timedelta(minutes=10))
+
+
+@dataclass
+class Work:
+    """Of one claimer."""
+
+    claims: int = 0
+    passes: list[float] = field(default_factory=list)
+    begins: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    cpu: float = 0.0
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-") as name:
+        os.chmod(name, 0o755)
+        with postgres.running(Path(name) / "postgres") as database_url:
+            migrate = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
+            subprocess.run([sys.executable, "-m", "migrations"], env=migrate, check=True)
+            engine = sa.create_engine(database_url)
+            submit(make_sessions(engine))
+            engine.dispose()
+            claim(database_url, engine)
+            pass_when_all_is_taken(make_sessions(engine))
+            engine.dispose()
+
+
+def submit(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        for number in range(JOBS):
+            recipe = {"model": "m", "dataset": "d", "scheduling": {"priority": number % 3}}
+            jobs.create(session, Recipe.model_validate(recipe), owner=f"owner-{number % OWNERS}")
+        for number in range(CLAIMERS):
+            machine = Machine(gpus=[], cores=DEVICES, cpu_bf16=False, slots=DEVICES)
+            workers.register(session, worker(number), "first", "localhost", machine)
+    with sessions.begin() as session:
+        session.execute(sa.text("ANALYZE"))
+
+
+def worker(number: int) -> str:
+    return f"worker-{number}"
+
+
+def claim(database_url: str, engine: sa.Engine) -> None:
+    begins_at = time.monotonic() + WARM_UP
+    # Forked: sixteen imports of the same would take longer than the measurement.
+    with ProcessPoolExecutor(CLAIMERS, multiprocessing.get_context("fork")) as pool:
+        done = [pool.submit(work, database_url, worker(number), begins_at) for number in range(CLAIMERS)]
+        time.sleep(max(0.0, begins_at - time.monotonic()))
+        cpu_before = cpu_of_all()
+        found = [each.result() for each in done]
+        elapsed, cpu = time.monotonic() - begins_at, cpu_of_all() - cpu_before
+    claims = sum(each.claims for each in found)
+    ends = sum(len(each.ends) for each in found)
+    print(f"{CLAIMERS} claimers, {JOBS:,} jobs queued, {elapsed:.1f} s")
+    print(f"    {claims / elapsed:.0f} claims/s, each of which also ended: {(claims + ends) / elapsed:.0f} of both/s")
+    print(f"    {double_claims(engine)} double claims")
+    own = sum(each.cpu for each in found)
+    print(f"    {cpu / elapsed:.1f} of {os.cpu_count()} cores busy, {own / elapsed:.1f} with the claimers themselves")
+    for what in ("passes", "begins", "ends"):
+        times = [seconds for each in found for seconds in getattr(each, what)]
+        show(f"{what} ({len(times)})", times)
+
+
+def work(database_url: str, name: str, begins_at: float) -> Work:
+    """One worker, as often as it can until the time is over."""
+    sessions = make_sessions(sa.create_engine(database_url))
+    mine = Work()
+    time.sleep(max(0.0, begins_at - time.monotonic()))
+    cpu_before = cpu_of_own()
+    next_beat = begins_at
+    while time.monotonic() < begins_at + SECONDS:
+        if time.monotonic() >= next_beat:
+            next_beat += 1
+            with sessions.begin() as session:
+                workers.beat(session, name, "first", {}, draining=False)
+        mine.passes.append(timed(lambda: one_pass(sessions)))
+        with sessions.begin() as session:
+            given = sorted(leases.unbegun(session, name))
+        for claimed in given:
+            mine.begins.append(timed(lambda claimed=claimed: begin(sessions, mine, name, *claimed)))
+        for claimed in given:
+            mine.ends.append(timed(lambda claimed=claimed: end(sessions, *claimed)))
+    mine.cpu = cpu_of_own() - cpu_before
+    return mine
+
+
+def one_pass(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        schedule.schedule(session)
+
+
+def begin(sessions: Sessions, mine: Work, name: str, job_id: str, attempt: int) -> None:
+    with sessions.begin() as session:
+        mine.claims += jobs.begin(session, job_id, attempt, name, os.getpid(), LEASE) is not None
+
+
+def end(sessions: Sessions, job_id: str, attempt: int) -> None:
+    with sessions.begin() as session:
+        attempts.finish(session, job_id, attempt, End(JobStatus.SUCCEEDED), RETRIES)
+
+
+def timed(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def cpu_of_own() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def cpu_of_all() -> float:
+    """Seconds that the machine has computed."""
+    user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def double_claims(engine: sa.Engine) -> int:
+    with engine.begin() as connection:
+        begun = sa.select(Event.job_id, Event.data["attempt"].as_integer()).where(
+            Event.type == "status", Event.data["status"].as_string() == JobStatus.RUNNING
+        )
+        counted = Counter(map(tuple, connection.execute(begun)))
+        attempted = connection.scalar(sa.select(sa.func.sum(Job.attempt)))
+    return sum(counted.values()) - len(counted) + abs(len(counted) - (attempted or 0))
+
+
+def pass_when_all_is_taken(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        session.execute(sa.update(Job).values(attempt=0, status=JobStatus.QUEUED, finished_at=None))
+        for number in range(4, CLAIMERS):
+            workers.leave(session, worker(number), "first")
+    with sessions.begin() as session:
+        for given in schedule.schedule(session):
+            jobs.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)
+    show(
+        f"one pass, {JOBS:,} jobs queued, 4 workers, nothing free ({PASSES})",
+        [timed(lambda: one_pass(sessions)) for _ in range(PASSES)],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Of a job that waits: its place, what it waits for, and when it is expected to start."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from api import service
+from api.routes import events
+from contract.recipe import Dataset, Recipe
+from contract.status import JobStatus
+from finetuned.sse import parse_events
+from store import attempts, jobs, schedule, wishes
+from store.attempts import End
+from store.session import Sessions
+from tests.api.test_jobs import post
+from tests.placing import RETRIES, begin, claim, register
+
+RECIPE = Recipe(model="m", dataset=Dataset(path="d"))
+
+
+def queue(client: TestClient, job_id: str) -> Any:
+    return client.get(f"/jobs/{job_id}").json()["queue"]
+
+
+def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        jobs.create(session, RECIPE)
+        claim(session)
+    second, third = post(client), post(client)
+    why = "1 CPU slot on one machine: worker has 0 of 1 free"
+    assert third["queue"] == {"place": 2, "why": why, "starts_at": None}
+    assert [job["queue"]["place"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
+    assert client.post(f"/jobs/{second['id']}/cancel").json()["queue"] is None
+    assert queue(client, third["id"])["place"] == 1
+
+
+def test_a_job_that_waits_tells_when_it_is_expected_to_start(client: TestClient, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        jobs.create(session, RECIPE, expected_seconds=600)
+        claim(session)
+    starts_at = datetime.fromisoformat(post(client)["queue"]["starts_at"])
+    assert abs(starts_at - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
+
+
+def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: Sessions) -> None:
+    job_id = post(client)["id"]
+    with sessions.begin() as session:
+        register(session, "gpu-a")
+        schedule.schedule(session)
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["status"], job["queue"]["why"]) == ("queued", "is about to start on gpu-a")
+    assert job["devices"] == [{"worker": "gpu-a", "number": 0}]
+
+
+def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: TestClient, sessions: Sessions) -> None:
+    job_id = post(client)["id"]
+    with sessions.begin() as session:
+        claim(session)
+    assert queue(client, job_id) is None
+    for status in (JobStatus.PAUSED, JobStatus.SUCCEEDED):
+        with sessions.begin() as session:
+            attempts.finish(session, job_id, jobs.get(session, job_id).attempt, End(status), RETRIES)
+        assert queue(client, job_id) is None
+        if status is JobStatus.PAUSED:
+            with sessions.begin() as session:
+                wishes.resume(session, job_id)
+                claim(session)
+
+
+def test_a_stream_tells_what_a_job_waits_for_when_that_changes(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(events, "QUEUE_SECONDS", 0.0)
+    job_id = post(client)["id"]
+    told = []
+    with client.stream("GET", f"/jobs/{job_id}/events") as response:
+        for event in parse_events(response.iter_lines()):
+            told.append((event.event, event.id))
+            if event.event == "queue":
+                place, why = (json.loads(event.data)[name] for name in ("place", "why"))
+                assert (place, why) == (told.count(told[-1]), "no machine that can train it is there")
+                if place == 1:
+                    post(client, scheduling={"priority": 1})
+                else:
+                    client.post(f"/jobs/{job_id}/cancel")
+    assert told == [("status", "1.0"), ("queue", "1.0"), ("queue", "1.0"), ("status", "2.0")]
+
+
+def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, sessions: Sessions) -> None:
+    job_id = post(client)["id"]
+    with service.one_moment(sessions) as session:
+        job = jobs.get(session, job_id)
+        client.post(f"/jobs/{job_id}/cancel")
+        assert schedule.outlook(session, [job])[job_id].why == "no machine that can train it is there"
+
+
+@pytest.mark.parametrize("owners", [1, 10])
+def test_a_page_of_a_long_queue_is_there_at_once(
+    client: TestClient, sessions: Sessions, engine: sa.Engine, owners: int
+) -> None:
+    with engine.begin() as connection:
+        fill = sa.text(
+            "INSERT INTO jobs (id, owner, recipe, priority, status, attempt, retries, event_count, created_at) "
+            "SELECT 'job_' || lpad(to_hex(n), 24, '0'), 'owner-' || n % :owners, :recipe, 0, 'queued', 0, 0, 0, "
+            "now() - n * interval '1 s' FROM generate_series(1, 10000) AS n"
+        )
+        connection.execute(fill, {"owners": owners, "recipe": RECIPE.model_dump_json()})
+        connection.execute(sa.text("ANALYZE jobs"))
+    with sessions.begin() as session:
+        register(session, slots=2)
+        begin(session)
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert len(client.get("/jobs?limit=100").json()["data"]) == 100
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.5, took

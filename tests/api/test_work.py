@@ -1,0 +1,24 @@
+from typing import Any
+
+import pytest
+
+from api.work import examples_to_train
+from contract.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "examples"),
+    [
+        ({}, 300),
+        ({"schedule": {"epochs": 1.5}}, 150),
+        ({"evaluation": {"share": 0.29}}, 216),
+        ({"evaluation": {"share": 0.001}}, 297),
+        ({"schedule": {"max_steps": 5}}, 40),
+        ({"schedule": {"max_steps": 5, "epochs": 0.1}}, 10),
+        ({"schedule": {"max_steps": 5}, "batch": {"accumulation": 2}}, 80),
+        ({"schedule": {"max_steps": 5}, "batch": {"effective": 7}}, 35),
+        ({"schedule": {"max_steps": 2}, "resources": {"gpus": 3, "nodes": 4}}, 192),
+    ],
+)
+def test_each_example_of_each_epoch_counts_until_the_last_step(recipe: dict[str, Any], examples: int) -> None:
+    assert examples_to_train(Recipe.model_validate({"model": "m", "dataset": "d", **recipe}), rows=100) == examples

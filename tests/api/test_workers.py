@@ -1,0 +1,87 @@
+"""The workers, and what runs on each of their devices."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from contract.machine import Gpu, Holder, Machine
+from contract.recipe import Recipe
+from store import jobs, workers
+from store.session import Sessions
+from tests.placing import begin, register
+
+A100 = Gpu(uuid="GPU-1", name="NVIDIA A100", memory_bytes=80 * 2**30, compute_capability=(8, 0))
+GPUS = Machine(gpus=[A100, A100.model_copy(update={"uuid": "GPU-2"})], cores=8, cpu_bf16=True)
+
+
+def listed(client: TestClient) -> list[dict[str, Any]]:
+    return client.get("/workers").json()["data"]  # type: ignore[no-any-return]
+
+
+def test_a_service_without_workers_lists_none(client: TestClient) -> None:
+    assert listed(client) == []
+
+
+def test_a_worker_is_listed_with_what_its_machine_has(client: TestClient, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        workers.register(session, "gpu-a", "first", "10.0.0.1", GPUS)
+    (worker,) = listed(client)
+    assert (worker["name"], worker["address"], worker["status"]) == ("gpu-a", "10.0.0.1", "ready")
+    assert worker["machine"] == {"cores": 8, "cpu_bf16": True}
+    assert abs(datetime.fromisoformat(worker["seen_at"]) - datetime.now(UTC)) < timedelta(seconds=30)
+    free: dict[str, Any] = {"status": "free", "jobs": [], "why": None}
+    same = {"name": "NVIDIA A100", "memory_bytes": 80 * 2**30, **free}
+    assert worker["devices"] == [{"number": 0, "uuid": "GPU-1", **same}, {"number": 1, "uuid": "GPU-2", **same}]
+
+
+def test_a_cpu_slot_is_a_device_too_and_tells_which_jobs_have_it(client: TestClient, sessions: Sessions) -> None:
+    shared = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"share": True}})
+    with sessions.begin() as session:
+        register(session, "a")
+        ids = {jobs.create(session, shared).id for _ in range(2)}
+        begin(session)
+    (device,) = listed(client)[0]["devices"]
+    assert set(device.pop("jobs")) == ids
+    slot = {"number": 0, "name": "CPU slot", "uuid": None, "memory_bytes": None}
+    assert device == {**slot, "status": "leased", "why": None}
+
+
+@pytest.mark.parametrize(
+    ("holders", "why"),
+    [
+        ([("blender", 7, 2**33)], "held by blender (pid 7, 8.0 GiB), which is not a job's"),
+        ([("a", 7, None), ("b", None, 2**30)], "held by a (pid 7), b (1.0 GiB), which are not a job's"),
+        ([("c", None, 2**30)], "held by c (1.0 GiB), which is not a job's"),
+        ([("the driver does not answer: GPU is lost", None, None)], "the driver does not answer: GPU is lost"),
+        ([("a", 7, None)] * 5, "held by a (pid 7), a (pid 7), a (pid 7) and 2 more, which are not a job's"),
+    ],
+)
+def test_a_device_that_is_held_says_by_whom(
+    client: TestClient, sessions: Sessions, holders: list[tuple[str, int | None, int | None]], why: str
+) -> None:
+    held = [Holder(name=name, pid=pid, memory_bytes=memory) for name, pid, memory in holders]
+    with sessions.begin() as session:
+        workers.register(session, "gpu-a", "first", "localhost", GPUS)
+        workers.beat(session, "gpu-a", "first", {1: held}, draining=False)
+    free, taken = listed(client)[0]["devices"]
+    assert (free["status"], free["why"]) == ("free", None)
+    assert (taken["status"], taken["why"]) == ("held", why)
+
+
+def test_a_worker_that_drains_or_is_not_heard_of_says_so(
+    client: TestClient, sessions: Sessions, engine: sa.Engine
+) -> None:
+    with sessions.begin() as session:
+        for name in "abc":
+            register(session, name)
+        workers.beat(session, "b", "first", {}, draining=True)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '11 s' WHERE name = 'c'"))
+    assert [(worker["name"], worker["status"]) for worker in listed(client)] == [
+        ("a", "ready"),
+        ("b", "draining"),
+        ("c", "lost"),
+    ]

@@ -1,0 +1,160 @@
+"""The service with the real trainer, on two machines: jobs on both of them, and faults. A run that was disturbed has the
+losses of one that was not."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests import service
+from tests.conftest import empty
+from tests.network import NetworkMachine, two_machines
+from tests.service import Service, told_of, until
+from tests.trainer.conftest import ROWS
+
+pytestmark = pytest.mark.slow
+
+STEPS = 120
+RECIPE = {
+    "model": "tiny",
+    "dataset": "rows.jsonl",
+    "adapter": {"r": 4, "alpha": 8},
+    "batch": {"micro_batch": 1, "effective": 4},
+    "optimizer": {"learning_rate": 1e-3},
+    "schedule": {"epochs": 40},
+    "precision": "fp32",
+    "checkpointing": {"every_steps": 10},
+}
+TWO_RANKS = {"gpus": 2}
+TWO_MACHINES = {"nodes": 2}
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[tuple[NetworkMachine, NetworkMachine]]:
+    with two_machines() as machines:
+        yield machines
+
+
+@pytest.fixture(scope="module")
+def live(
+    machines: tuple[NetworkMachine, NetworkMachine],
+    make_model: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: sa.Engine,
+    database_url: str,
+    broker_url: str,
+) -> Iterator[Service]:
+    empty(engine)
+    home = tmp_path_factory.mktemp("home")
+    (home / "datasets").mkdir()
+    (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    shutil.copytree(make_model("llama"), home / "models" / "tiny")
+    settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1"}
+    with service.running(home, database_url, broker_url, workers=(), **settings) as running:
+        for name, machine in zip("ab", machines, strict=True):
+            running.start_worker(name, inside=machine.command([]), FINETUNED_ADDRESS=machine.address)
+        until(lambda: len(running.client.get("/workers").json()["data"]) == 2)
+        yield running
+
+
+def submit(live: Service, **fields: Any) -> str:
+    job_id: str = live.submit(**{**RECIPE, **fields})["id"]
+    return job_id
+
+
+@pytest.fixture(scope="module")
+def undisturbed(live: Service) -> list[float]:
+    job_id = submit(live)
+    assert live.wait(job_id, seconds=120)["status"] == "succeeded"
+    losses = live.metrics(job_id)["loss"]
+    assert len(losses) == STEPS
+    return losses
+
+
+def check_whole(live: Service, job_id: str, undisturbed: list[float]) -> None:
+    job = live.wait(job_id, seconds=120)
+    assert job["status"] == "succeeded", job
+    columns = live.metrics(job_id)
+    assert columns["step"] == list(range(1, STEPS + 1))
+    assert columns["loss"] == pytest.approx(undisturbed, rel=1e-4)
+    until(lambda: not live.processes(job_id))
+    devices = [device for worker in live.client.get("/workers").json()["data"] for device in worker["devices"]]
+    assert {device["status"] for device in devices} == {"free"}
+
+
+def find(live: Service, job_id: str, attempt: int, *words: str) -> list[int]:
+    commands = {pid: told_of(pid, "cmdline") for pid in live.processes(job_id)}
+    wanted = [f"attempt-{attempt}", *words]
+    return [
+        pid
+        for pid, command in commands.items()
+        if all(word.encode() in command for word in wanted) and b"guard.py" not in command
+    ]
+
+
+def torchruns(live: Service, job_id: str) -> list[int]:
+    return find(live, job_id, 1, "torch.distributed.run")
+
+
+def ranks(live: Service, job_id: str) -> list[int]:
+    return sorted(set(find(live, job_id, 1)) - set(torchruns(live, job_id)))
+
+
+def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
+    live: Service, undisturbed: list[float]
+) -> None:
+    job_id = submit(live, resources=TWO_MACHINES)
+    live.wait_for_step(job_id, 1, seconds=60)
+    assert {device["worker"] for device in live.job(job_id)["devices"]} == {"a", "b"}
+    check_whole(live, job_id, undisturbed)
+    (started,) = live.told(job_id, "started")
+    assert started["world_size"] == 2
+
+
+def test_a_cancelled_job_frees_both_machines(live: Service) -> None:
+    job_id = submit(live, resources=TWO_MACHINES, schedule={"epochs": 1000})
+    live.wait_for_step(job_id, 1, seconds=60)
+    live.ask("cancel", job_id)
+    assert live.wait(job_id, seconds=60)["status"] == "cancelled"
+    assert live.processes(job_id) == []
+    assert live.job(job_id)["devices"] == []
+
+
+def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the_next_goes_on(
+    live: Service, undisturbed: list[float]
+) -> None:
+    job_id = submit(live, resources=TWO_MACHINES)
+    live.wait_for_step(job_id, 15, seconds=60)
+    (other,) = find(live, job_id, 1, "torch.distributed.run", "is_host=false")
+    os.kill(other, signal.SIGKILL)
+    check_whole(live, job_id, undisturbed)
+    assert live.told(job_id, "started")[1]["resumed_step"] >= 10
+
+
+@pytest.mark.parametrize("victim", [ranks, torchruns], ids=["a rank", "torchrun"])
+def test_a_process_of_a_job_is_killed(
+    live: Service, undisturbed: list[float], victim: Callable[[Service, str], list[int]]
+) -> None:
+    job_id = submit(live, resources=TWO_RANKS)
+    live.wait_for_step(job_id, 15, seconds=60)
+    os.kill(victim(live, job_id)[-1], signal.SIGKILL)
+    check_whole(live, job_id, undisturbed)
+    assert live.told(job_id, "started")[1]["resumed_step"] >= 10
+
+
+def test_a_worker_is_killed(
+    live: Service, machines: tuple[NetworkMachine, NetworkMachine], undisturbed: list[float]
+) -> None:
+    job_id = submit(live, resources=TWO_RANKS)
+    live.wait_for_step(job_id, 15, seconds=60)
+    name = live.job(job_id)["worker"]
+    live.kill_worker(name)
+    machine = machines["ab".index(name)]
+    live.start_worker(name, inside=machine.command([]), FINETUNED_ADDRESS=machine.address)
+    check_whole(live, job_id, undisturbed)

@@ -1,0 +1,198 @@
+"""Whatever is killed, what it leaves is found by its marks and ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.worker.test_guard import gone, parent, until
+from worker import strays
+from worker.process import GUARD, marks
+from worker.strays import Strays, find, marks_of
+
+WORKER = "the-worker-of-this-test"
+
+# As torchrun with one rank, whose session is its own; the rank tells its pid once it is ready.
+LAUNCHER = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", *sys.argv[1:]], start_new_session=True)
+"""
+RANK = """
+import os, pathlib, signal, sys, time
+{first}
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+while True: time.sleep(1000)
+"""
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+# As a process of the worker's pool, without marks itself: it starts the guard, and waits for it.
+POOL = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+
+
+class Family:
+    """A process of the pool, and below it a guard, a launcher and a rank, all of one run."""
+
+    def __init__(self, run: Path, rank: str, grace: float) -> None:
+        run.mkdir(parents=True)
+        told = run / "pid"
+        launcher = [sys.executable, "-c", LAUNCHER, rank, str(told)]
+        guard = [sys.executable, "-S", "-E", str(GUARD), str(grace), str(run / "receipt.json"), *launcher]
+        environment = [f"{name}={value}" for name, value in marks(WORKER, run).items()]
+        self.pool = subprocess.Popen([sys.executable, "-c", POOL, "env", *environment, *guard])
+        until(lambda: told.exists() and told.read_text() != "")
+        self.rank = int(told.read_text())
+        self.launcher = parent(self.rank)
+        self.guard = parent(self.launcher)
+
+    @property
+    def pids(self) -> set[int]:
+        return {self.guard, self.launcher, self.rank}
+
+    def end(self) -> None:
+        for pid in self.pids:
+            if not gone(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.pool.wait()
+
+
+Start = Callable[..., Family]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def run(runs: Path) -> Path:
+    return runs / "job" / "attempt-1"
+
+
+@pytest.fixture
+def start(run: Path) -> Iterator[Start]:
+    families: list[Family] = []
+
+    def start(first: str = "", grace: float = 30) -> Family:
+        families.append(Family(run, RANK.format(first=first), grace))
+        return families[-1]
+
+    yield start
+    for family in families:
+        family.end()
+
+
+def clearing(runs: Path, grace: float = 30) -> Strays:
+    return Strays(WORKER, runs, timedelta(seconds=grace))
+
+
+def test_the_processes_of_a_run_are_found_by_their_marks(start: Start, runs: Path, run: Path) -> None:
+    family = start()
+    assert find(WORKER, runs) == {run: family.pids}
+    assert marks_of(family.rank) == (WORKER, run)
+
+
+def test_those_of_another_worker_or_of_runs_elsewhere_are_not(start: Start, runs: Path, tmp_path: Path) -> None:
+    start()
+    assert find("another", runs) == {}
+    assert find(WORKER, tmp_path / "elsewhere") == {}
+
+
+def test_a_process_without_marks_and_one_that_has_gone_have_none() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert marks_of(os.getpid()) is None
+    assert marks_of(ended.pid) is None
+
+
+def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
+    zombie = subprocess.Popen(["sleep", "1000"], env={**os.environ, **marks(WORKER, run)})
+    until(lambda: find(WORKER, runs) == {run: {zombie.pid}})
+    zombie.send_signal(signal.SIGKILL)
+    until(lambda: gone(zombie.pid))
+    assert Path(f"/proc/{zombie.pid}").exists()
+    assert strays.parent(zombie.pid) is None
+    assert find(WORKER, runs) == {}
+    zombie.wait()
+
+
+def test_a_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
+    family = start()
+    assert clearing(runs, grace=0).clear(0, {run}) == set()
+    assert not any(map(gone, family.pids))
+
+
+def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path) -> None:
+    family = start()
+    os.kill(family.guard, signal.SIGKILL)
+    until(lambda: gone(family.launcher))
+    assert not gone(family.rank)
+    clear = clearing(runs).clear
+    assert clear(0, set()) == {run}
+    until(lambda: gone(family.rank))
+    assert clear(1, set()) == set()
+
+
+def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start, runs: Path, run: Path) -> None:
+    family = start()
+    # The rank's guard must not see the launcher's end.
+    os.kill(family.guard, signal.SIGSTOP)
+    os.kill(family.launcher, signal.SIGKILL)
+    os.kill(family.guard, signal.SIGKILL)
+    until(lambda: gone(family.guard) and gone(family.launcher))
+    assert not gone(family.rank)
+    assert clearing(runs).clear(0, set()) == {run}
+    until(lambda: gone(family.rank))
+
+
+def test_one_that_does_not_heed_is_killed_after_the_grace_and_not_before(start: Start, runs: Path, run: Path) -> None:
+    family = start(DEAF)
+    os.kill(family.guard, signal.SIGKILL)
+    until(lambda: gone(family.launcher))
+    clear = clearing(runs).clear
+    assert clear(100, set()) == {run}
+    assert clear(129, set()) == {run}
+    assert not gone(family.rank)
+    assert clear(130, set()) == {run}
+    until(lambda: gone(family.rank))
+    assert clear(131, set()) == set()
+
+
+def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    family = start(f"signal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, 'a').write('once '))")
+    os.kill(family.guard, signal.SIGKILL)
+    until(lambda: gone(family.launcher))
+    clear = clearing(runs).clear
+    for now in range(3):
+        clear(now, set())
+        until(lambda: asked.exists() and asked.read_text() != "")
+    clear(40, set())
+    until(lambda: gone(family.rank))
+    assert asked.read_text() == "once "
+
+
+def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_receipt(start: Start, runs: Path, run: Path) -> None:
+    family = start(grace=0.3)
+    family.pool.kill()
+    family.pool.wait()
+    clear = clearing(runs).clear
+    until(lambda: clear(0, set()) == set())
+    # A process that is ending gives up its environment a moment before it has ended.
+    until(lambda: all(map(gone, family.pids)))
+    assert (run / "receipt.json").exists()
+
+
+def test_a_look_is_cheap(start: Start, runs: Path) -> None:
+    start()
+    processes = sum(name.isdigit() for name in os.listdir("/proc"))
+    begun = time.process_time()
+    for _ in range(10):
+        find(WORKER, runs)
+    # 20 ms for 500 processes are 40 microseconds for one; here three times as much, for a slow machine.
+    assert (time.process_time() - begun) / 10 < 120e-6 * processes
