@@ -23,11 +23,14 @@ import sqlalchemy as sa
 
 from contract import events
 from contract.recipe import Recipe
+from contract.status import JobStatus
 from finetuned import postgres, valkey
-from store import jobs, progress
+from store import jobs, progress, wishes
+from store.models import Job
 from store.session import Sessions, make_sessions
 from tests import service
 from tests.files import write_model
+from tests.placing import claim
 from tests.service import Service
 
 ROOT = Path(__file__).parent.parent
@@ -94,10 +97,10 @@ def long_job(sessions: Sessions) -> str:
     recipe = Recipe.model_validate({"model": "m", "dataset": "d"})
     lease = timedelta(hours=1)
     with sessions.begin() as session:
-        for job_id in jobs.queued_ids(session):
-            jobs.request_cancel(session, job_id)
+        for waiting in session.scalars(sa.select(Job).where(Job.status == JobStatus.QUEUED)):
+            wishes.cancel(session, waiting.id)
         jobs.create(session, recipe)
-        job = jobs.claim(session, "benchmark", lease)
+        job = claim(session, lease)
         assert job is not None
         progress.record(session, job.id, job.attempt, [metric(step) for step in range(1, STEPS + 1)], lease)
     return job.id

@@ -27,7 +27,6 @@ def place(session: Session, job_id: str, attempt: int, devices: Sequence[Device]
         )
         for device in devices
     )
-    session.flush()
     return machines
 
 
@@ -36,6 +35,11 @@ def take_up(session: Session, job_id: str, attempt: int, worker: str, pid: int) 
     statement = update(Lease).where(*_part(job_id, attempt, worker), Lease.begun_at.is_(None))
     taken = session.scalars(statement.values(begun_at=func.now(), pid=pid).returning(Lease))
     return sorted(taken, key=lambda lease: lease.number)
+
+
+def let_go(session: Session, job_id: str, attempt: int, worker: str) -> None:
+    """The worker's process follows its part no longer. Where it has not freed it, the worker's keeper will."""
+    session.execute(update(Lease).where(*_part(job_id, attempt, worker)).values(pid=None))
 
 
 def free(session: Session, job_id: str, attempt: int, worker: str) -> None:

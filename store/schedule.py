@@ -1,6 +1,6 @@
 """Runs the planner on what the database knows, and writes what it decides."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,10 @@ _ONE_PASS = 0x66745F71
 """Names the advisory lock: two passes at once would give what is free to the same jobs."""
 
 _OF_EACH_OWNER = 100
-"""Waiting jobs that a pass looks at."""
+"""Waiting jobs that a pass looks at, at most."""
+
+_IN_BETWEEN = 8
+"""Of these may be unable to start while there are devices: where more are, the pass looks at all."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +49,28 @@ def schedule(session: Session) -> list[Placed]:
     leases.take_back_unbegun(session)
     # Nobody else gives devices; those that are about to be taken off the table are not given.
     now, found, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
-    if not _room(hosts, occupants):
+    room = _room(hosts, occupants)
+    if room == 0 and not any(each.preemptible for each in occupants):
         return []
-    waiting = _waiting(session, found)
+    waiting = _waiting(session, found, min(room + _IN_BETWEEN, _OF_EACH_OWNER))
     decided = plan(now, hosts, waiting, occupants)
+    if len({place for places in decided.starts.values() for place in places}) < room:
+        waiting = _waiting(session, found, _OF_EACH_OWNER)
+        decided = plan(now, hosts, waiting, occupants)
     _ask_to_step_aside(session, decided.step_aside)
-    still_queued = select(Job).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
-    locked = session.scalars(
-        still_queued.with_for_update(skip_locked=True), execution_options={"populate_existing": True}
-    )
+    still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
+    locked = session.execute(still_queued.with_for_update(skip_locked=True)).all()
     shares = {each.id: each.share for each in waiting}
     return [
-        Placed(job.id, job.attempt + 1, leases.place(session, job.id, job.attempt + 1, devices, shares[job.id]))
-        for job in locked
-        for devices in [decided.starts[job.id]]
+        Placed(job_id, before + 1, leases.place(session, job_id, before + 1, decided.starts[job_id], shares[job_id]))
+        for job_id, before in locked
     ]
 
 
 def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
     """What each of these waiting jobs waits for."""
     now, machines, hosts, occupants = _devices(session, _DEVICES)
-    decided = plan(now, hosts, _waiting(session, machines), occupants)
+    decided = plan(now, hosts, _waiting(session, machines, _OF_EACH_OWNER), occupants)
     found = dict(decided.waits)
     for job in queued:
         given = [each for each in occupants if each.id == job.id and not each.leaving]
@@ -80,12 +84,11 @@ def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
     return {job.id: found[job.id] for job in queued}
 
 
-def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> bool:
-    """Whether there can be a place for anyone."""
-    taken = {place for each in occupants if not each.share for place in each.devices}
-    if any(Place(host.name, n) not in taken and n not in host.held for host in hosts for n in range(host.devices)):
-        return True
-    return any(each.preemptible for each in occupants)
+def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> int:
+    """How many devices can be given to somebody."""
+    users = Counter(place for each in occupants for place in each.devices for _ in range(1 if each.share else 2))
+    places = (Place(host.name, number) for host in hosts for number in range(host.devices) if number not in host.held)
+    return sum(users[place] < 2 for place in places)
 
 
 _DEVICES = select(Device.worker, Device.number, Device.holders)
@@ -113,34 +116,38 @@ def _devices(
 
 
 def _occupants(session: Session, now: float) -> list[Occupant]:
+    # Columns: to make objects of all the leases takes longer than all else that a pass does.
+    job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.wish, Job.started_at, Job.expected_seconds)
+    lease = (Lease.job_id, Lease.attempt.label("of"), Lease.worker, Lease.number, Lease.shared, Lease.placed_at)
+    preemptible = Job.recipe["scheduling"]["preemptible"].as_boolean().label("preemptible")
     rows = session.execute(
-        select(Job, Lease).join(Lease, Lease.job_id == Job.id).order_by(Lease.job_id, Lease.rank, Lease.number)
+        select(*job, *lease, preemptible).join_from(Lease, Job).order_by(Lease.job_id, Lease.rank, Lease.number)
     ).all()
-    parts: dict[tuple[str, int], tuple[Job, list[Lease]]] = {}
-    for job, lease in rows:
-        parts.setdefault((job.id, lease.attempt), (job, []))[1].append(lease)
-    ends = _ends(session, {job.id for job, _ in parts.values()})
-    return [_occupant(job, taken, ends, now) for job, taken in parts.values()]
+    parts: dict[tuple[str, int], list[Any]] = defaultdict(list)
+    for row in rows:
+        parts[row.job_id, row.of].append(row)
+    ends = _ends(session, {row.job_id for row in rows})
+    return [_occupant(taken, ends, now) for taken in parts.values()]
 
 
-def _occupant(job: Job, taken: list[Lease], ends: dict[str, tuple[float, float]], now: float) -> Occupant:
-    attempt = taken[0].attempt
-    runs = job.status is JobStatus.RUNNING and job.attempt == attempt
-    placed = job.status is JobStatus.QUEUED and job.attempt == attempt - 1
-    started = job.started_at.timestamp() if runs and job.started_at else taken[0].placed_at.timestamp()
-    if job.id in ends:
-        told, seconds = ends[job.id]
+def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]], now: float) -> Occupant:
+    job = taken[0]
+    runs = job.status is JobStatus.RUNNING and job.attempt == job.of
+    placed = job.status is JobStatus.QUEUED and job.attempt == job.of - 1
+    started = job.started_at.timestamp() if runs and job.started_at else job.placed_at.timestamp()
+    if job.job_id in ends:
+        told, seconds = ends[job.job_id]
         # A metric of the attempt before says how long it takes, not when it ends.
         end: float | None = max(told, started) + seconds
     else:
         end = None if job.expected_seconds is None else started + job.expected_seconds
     return Occupant(
-        id=job.id,
+        id=job.job_id,
         owner=job.owner,
         priority=job.priority,
         devices=tuple(Place(lease.worker, lease.number) for lease in taken),
-        share=taken[0].shared,
-        preemptible=runs and job.wish is None and bool(job.recipe.get("scheduling", {}).get("preemptible")),
+        share=job.shared,
+        preemptible=runs and job.wish is None and bool(job.preemptible),
         leaving=job.wish is not None or not (runs or placed),
         started=started,
         ends=None if end is None or end < now else end,  # what is overdue ends nobody knows when
@@ -154,7 +161,8 @@ def _ends(session: Session, job_ids: set[str]) -> dict[str, tuple[float, float]]
     return {job_id: (told, seconds) for job_id, told, seconds in session.execute(last)}
 
 
-def _waiting(session: Session, machines: dict[str, Machine]) -> list[Waiting]:
+def _waiting(session: Session, machines: dict[str, Machine], most: int) -> list[Waiting]:
+    """The first of each owner, `most` at most."""
     owners = select(Job.owner).where(Job.status == JobStatus.QUEUED).distinct().subquery()
     each = aliased(Job)
     placed = select(Lease.job_id).where(Lease.job_id == each.id, Lease.attempt == each.attempt + 1).exists()
@@ -163,7 +171,7 @@ def _waiting(session: Session, machines: dict[str, Machine]) -> list[Waiting]:
         .add_columns(each.expected_seconds, each.recipe)
         .where(each.owner == owners.c.owner, each.status == JobStatus.QUEUED, ~placed)
         .order_by(each.priority.desc(), each.created_at)
-        .limit(_OF_EACH_OWNER)
+        .limit(most)
         .lateral()
     )
     rows = session.execute(select(first).select_from(owners.join(first, true()))).all()

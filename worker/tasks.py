@@ -60,10 +60,13 @@ def run_job(job_id: str, number: int) -> None:
     if part is None:
         return
     mine = attempt.Attempt(_sessions(), settings, machine, part, _draining.is_set)
-    if part.rank == 0:
-        attempt.run(mine)
-    else:
-        agent.run(mine)
+    try:
+        if part.rank == 0:
+            attempt.run(mine)
+        else:
+            agent.run(mine)
+    finally:
+        mine.persist(lambda session: leases.let_go(session, job_id, number, settings.worker))
     if not _draining.is_set():
         schedule(_sessions(), app)
 

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from api.settings import ApiSettings
 from contract.failure import Failure, FailureReason
+from contract.receipt import Process, Receipt
 from contract.recipe import Batch
 from contract.status import JobStatus
 from store import attempts, leases
@@ -17,6 +18,8 @@ from tests.api.test_jobs import post
 from tests.placing import RETRIES, claim
 
 FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
+
+RECEIPT = Receipt(asked=1, ended=3, seconds=2, processes=[Process(pid=7, name="python", killed=False)])
 
 
 def ask(client: TestClient, job_id: str, what: str) -> dict[str, Any]:
@@ -114,9 +117,9 @@ def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sess
 def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClient, sessions: Sessions) -> None:
     job_id = post(client)["id"]
     lost = Failure(reason=FailureReason.WORKER_LOST, message="worker a was lost")
-    run(sessions, End(JobStatus.FAILED, lost, receipt={"seconds": 2}))
+    run(sessions, End(JobStatus.FAILED, lost, receipt=RECEIPT.model_dump(mode="json")))
     job = client.get(f"/jobs/{job_id}").json()
-    assert (job["status"], job["retries"], job["receipt"]) == ("queued", 1, {"seconds": 2})
+    assert (job["status"], job["retries"], job["receipt"]) == ("queued", 1, RECEIPT.model_dump(mode="json"))
     assert job["not_before"] is not None
 
 
