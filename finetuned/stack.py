@@ -1,12 +1,13 @@
 """The whole service on one machine: PostgreSQL, Valkey, migrations, API and worker as child processes.
 
 with running(settings, report) as stack:    # answers at settings.address
-    stack.check()                           # raises when a part has died
+    stack.check()                           # starts what has died anew, or raises
 """
 
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ _MIGRATION_SECONDS = 120.0
 _API_START_SECONDS = 60.0
 _STOP_SECONDS = {"api": 10.0, "worker": 60.0}  # a worker waits for its trainer's last checkpoint
 _ORPHAN_SECONDS = 5.0
+_MOST_DEATHS = 5  # of the API and the worker
+_DEATH_SECONDS = 60.0  # within so long
 
 Report = Callable[[str], None]
 
@@ -45,12 +48,29 @@ class Stack:
     settings: StackSettings
     report: Report
     children: list[Child] = field(default_factory=list)
+    commands: dict[str, Command] = field(default_factory=dict)
+    """Of the parts that are started anew when they die: no job is lost by that."""
+    deaths: list[float] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raises ChildError when a part has died."""
-        for child in self.children:
+        """Starts the API or the worker anew where it has died. Raises ChildError when a server has, or when they die
+        too often."""
+        for index, child in enumerate(self.children):
             if not child.alive:
-                raise ChildError(child, f"died with {describe_exit(child.process.returncode)}")
+                died = f"died with {describe_exit(child.process.returncode)}"
+                if child.name not in self.commands or self._dies_often():
+                    raise ChildError(child, died)
+                stop(child, 0)  # with what is left of its session
+                self.report(f"the {child.name} {died}; starting another")
+                self.children[index] = start(self.commands[child.name], child.log)
+
+    def _dies_often(self) -> bool:
+        now = time.monotonic()
+        self.deaths = [*(then for then in self.deaths if now - then < _DEATH_SECONDS), now]
+        return len(self.deaths) > _MOST_DEATHS
+
+    def child(self, name: str) -> Child:
+        return next(child for child in self.children if child.name == name)
 
 
 @contextmanager
@@ -117,17 +137,21 @@ def _start_parts(stack: Stack, parts: ExitStack) -> None:
     stack.report("starting the worker")
     _start_part(stack, parts, "worker", environment)
     wait_until_ready(api, lambda: _answers(stack), _API_START_SECONDS)
+    # Not before: one that cannot start is a mistake of the operator's.
+    stack.commands = {name: _command(name, environment) for name in ("api", "worker")}
 
 
 def _start_part(stack: Stack, parts: ExitStack, name: str, environment: dict[str, str]) -> Child:
-    command = _python(name, environment)
-    if name == "worker":
-        # Told to stop, it writes how its jobs have ended; without us there is no database to write to.
-        command = replace(command, death_signal=signal.SIGKILL)
-    child = start(command, stack.settings.logs / f"{name}.log")
+    child = start(_command(name, environment), stack.settings.logs / f"{name}.log")
     stack.children.append(child)
-    parts.callback(_stop_part, child, stack.report)
+    parts.callback(_stop_part, stack, name)
     return child
+
+
+def _command(name: str, environment: dict[str, str]) -> Command:
+    command = _python(name, environment)
+    # Told to stop, a worker writes how its jobs have ended; without us there is no database to write to.
+    return replace(command, death_signal=signal.SIGKILL) if name == "worker" else command
 
 
 def _python(module: str, environment: dict[str, str]) -> Command:
@@ -143,9 +167,9 @@ def _answers(stack: Stack) -> bool:
         return False
 
 
-def _stop_part(child: Child, report: Report) -> None:
-    report(f"stopping the {child.name}")
-    stop(child, _STOP_SECONDS[child.name])
+def _stop_part(stack: Stack, name: str) -> None:
+    stack.report(f"stopping the {name}")
+    stop(stack.child(name), _STOP_SECONDS[name])
 
 
 def _leave_none(report: Report) -> None:

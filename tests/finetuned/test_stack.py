@@ -13,7 +13,7 @@ import pytest
 
 from finetuned.client import Client
 from tests.finetuned.processes import processes_naming, wait_until
-from tests.service import FAKE_TRAINER, free_port
+from tests.service import FAKE_TRAINER, free_port, told_of
 
 
 @dataclass
@@ -97,7 +97,32 @@ def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Pat
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
 
 
-def test_a_part_that_dies_takes_the_stack_down_and_is_named(folder: Path) -> None:
+@pytest.mark.parametrize("part", ["worker", "api"])
+def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, part: str) -> None:
+    with (
+        ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
+        Client(up.url) as client,
+    ):
+        recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 every=3 sleep=0.1"}
+        job_id = client.submit(recipe)["id"]
+        wait_until(lambda: client.job(job_id)["progress"] is not None, seconds=20)
+        (pid,) = pids_of(up.process.pid, f"-m\0{part}\0")
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: f"the {part} died with SIGKILL; starting another" in up.log.read_text(), seconds=20)
+        assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+        up.process.terminate()
+        code, log = up.wait()
+        assert code == 0, log
+        assert processes_naming(examples) == []
+
+
+def pids_of(parent: int, words: str) -> list[int]:
+    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+    children = [pid for pid in pids if told_of(pid, "stat").rpartition(b")")[2].split()[1:2] == [str(parent).encode()]]
+    return [pid for pid in children if words.encode() in told_of(pid, "cmdline")]
+
+
+def test_a_server_that_dies_takes_the_stack_down_and_is_named(folder: Path) -> None:
     with ready(folder / "home", folder / "log") as up:
         lock = (folder / "home" / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0]
         os.kill(int(lock), signal.SIGKILL)
