@@ -70,6 +70,9 @@ Home = Annotated[
     Path, typer.Option(default_factory=default_home, envvar="FINETUNED_HOME", help="Models, runs, database and logs.")
 ]
 Host = Annotated[str, typer.Option(envvar="FINETUNED_HOST")]
+_JOB_ID = 28
+"""Characters, none of which is cut: people copy it."""
+
 Port = Annotated[int, typer.Option(envvar="FINETUNED_PORT", min=1, max=65535)]
 
 
@@ -256,7 +259,7 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
 def _job_table(jobs: list[Job]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("job", "name", "owner", "status", "step", "loss", "created"):
-        table.add_column(name, no_wrap=name != "name")
+        table.add_column(name, no_wrap=name != "name", min_width=_JOB_ID if name == "job" else None)
     for job in jobs:
         progress = job["progress"]
         steps = f"{progress['step']}/{progress['total_steps'] or '?'}" if progress else ""

@@ -26,8 +26,8 @@ class ArtifactNotFound(StoreError):
 
 
 class IllegalMove(StoreError):
-    def __init__(self, job_id: str, current: str, target: JobStatus) -> None:
-        super().__init__(f"job {job_id} is {current} and cannot become {target}")
+    def __init__(self, job_id: str, current: str, target: JobStatus, instead: str = "") -> None:
+        super().__init__(f"job {job_id} is {current} and cannot become {target}{instead}")
 
 
 class StaleAttempt(StoreError):

@@ -8,6 +8,7 @@ from store.errors import IllegalMove
 from store.models import Job
 
 _CANCELS = (Wish.CANCEL, Wish.KILL)
+_RETRIED = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 def cancel(session: Session, job_id: str, *, force: bool = False) -> Job:
@@ -46,7 +47,8 @@ def resume(session: Session, job_id: str) -> Job:
     elif job.status is JobStatus.PAUSED:
         _queue(session, job)
     elif job.status is not JobStatus.QUEUED:
-        raise IllegalMove(job_id, job.status, JobStatus.QUEUED)
+        instead = " by this; retry does it" if job.status in _RETRIED else ""
+        raise IllegalMove(job_id, job.status, JobStatus.QUEUED, instead)
     return job
 
 
@@ -54,10 +56,11 @@ def retry(session: Session, job_id: str) -> Job:
     """Puts a job that has failed or was cancelled back in the queue, to go on from its last state. Raises JobNotFound,
     IllegalMove."""
     job = jobs.lock(session, job_id)
-    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+    if job.status in _RETRIED:
         _queue(session, job)
     elif job.status not in (JobStatus.QUEUED, JobStatus.RUNNING) or job.wish in _CANCELS:
-        raise IllegalMove(job_id, job.status, JobStatus.QUEUED)
+        instead = " by this; resume does it" if job.status is JobStatus.PAUSED else ""
+        raise IllegalMove(job_id, job.status, JobStatus.QUEUED, instead)
     return job
 
 

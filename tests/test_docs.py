@@ -1,4 +1,4 @@
-"""What the documents say of tests, fields and examples is so."""
+"""What the documents say of tests, fields, settings and examples is so."""
 
 import re
 from pathlib import Path
@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from api.settings import ApiSettings
 from contract.recipe import Recipe
+from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
-DOCS = [ROOT / "docs" / name for name in ("training.md", "adapters.md", "data.md", "parallel.md")]
+DOCS = [ROOT / "docs" / f"{name}.md" for name in ("training", "adapters", "data", "parallel", "jobs", "deploy")]
 TEXT = "".join(path.read_text() for path in DOCS)
-TRAINING = DOCS[0].read_text()
-TABLES = TRAINING.partition("## Every part")[2] + DOCS[1].read_text().partition("## Names by family")[0]
-ROWS = re.findall(r"^\| (?!---|The recipe says|What holds|recipe).* \| (.*?) \|$", TABLES, re.MULTILINE)
+TRAINING, ADAPTERS, _, _, JOBS, DEPLOY = (path.read_text() for path in DOCS)
+TABLES = TRAINING.partition("## Every part")[2] + ADAPTERS.partition("## Names by family")[0] + JOBS
+ROWS = [row for rows in re.findall(r"^\| ---.*\n((?:\|.*\n)+)", TABLES, re.MULTILINE) for row in rows.splitlines()]
 NAMED: list[tuple[str, str]] = sorted(set(re.findall(r"`((?:\w+/)*test_\w+\.py)::(test_\w+)`", TEXT)))
 
 
@@ -28,8 +30,8 @@ def fields(model: type[BaseModel]) -> list[str]:
 
 
 def test_each_row_of_the_tables_names_a_test() -> None:
-    assert len(ROWS) > 60
-    assert [row for row in ROWS if "::test_" not in row] == []
+    assert len(ROWS) > 100
+    assert [row for row in ROWS if "::test_" not in row.rpartition(" | ")[2]] == []
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=[name for _, name in NAMED])
@@ -42,6 +44,16 @@ def test_a_field_of_the_recipe_is_told_of(field: str) -> None:
     section, _, name = field.rpartition(".")
     # With its section's name, or after another field of it on the same line.
     assert re.search(rf"`{field}\b|`{section}\.\w+`[^\n]*`{name}\b", TEXT)
+
+
+@pytest.mark.parametrize("field", sorted({*ApiSettings.model_fields, *WorkerSettings.model_fields}))
+def test_a_setting_is_told_of(field: str) -> None:
+    assert f"`FINETUNED_{field.upper()}`" in DEPLOY.partition("## Settings")[2]
+
+
+def test_each_fault_that_is_tested_is_told_of() -> None:
+    faults = re.findall(r"^def (test_\w+)", (ROOT / "tests/faults/test_faults.py").read_text(), re.MULTILINE)
+    assert [name for name in faults if f"faults/test_faults.py::{name}`" not in JOBS] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples/recipes").iterdir()), ids=lambda path: path.name)

@@ -1,16 +1,24 @@
 """What a worker needs to know, read once from FINETUNED_* variables."""
 
+import re
 import shlex
 import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode
 
 from store.attempts import Retries
 from store.settings import StoreSettings
+
+Seconds = Annotated[timedelta, BeforeValidator(lambda given: float(given) if _is_number(given) else given)]
+"""Also by their number alone, as people write them; else as in ISO 8601, PT10S."""
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", given) is not None
 
 
 class WorkerSettings(StoreSettings):
@@ -20,17 +28,17 @@ class WorkerSettings(StoreSettings):
     """By which the workers of other machines reach this one, for jobs on several."""
     slots: Annotated[int, Field(ge=1)] = 1
     """Jobs at once on a machine without GPUs. With GPUs there are as many as these allow."""
-    lease: timedelta = timedelta(seconds=10)
+    lease: Seconds = timedelta(seconds=10)
     """A job whose worker has not been heard of for so long is taken from it."""
-    grace: timedelta = timedelta(seconds=45)
+    grace: Seconds = timedelta(seconds=45)
     """From asking a trainer to stop until it is killed. More than torchrun's own 30 s, in which its ranks save."""
-    cut_off: timedelta = timedelta(minutes=5)
+    cut_off: Seconds = timedelta(minutes=2)
     """A trainer whose worker cannot reach the database for so long is asked to save and stop."""
     max_retries: Annotated[int, Field(ge=0)] = 3
     """Of a job that the infrastructure has failed, in a row, without its coming further."""
-    retry_wait: timedelta = timedelta(seconds=2)
+    retry_wait: Seconds = timedelta(seconds=2)
     """Before the first of them; twice as long before each next one."""
-    longest_retry_wait: timedelta = timedelta(minutes=5)
+    longest_retry_wait: Seconds = timedelta(minutes=5)
     trainer: Annotated[list[str] | None, NoDecode] = None
     """The command that trains the run folder named after it; None is torchrun, with the ranks that the recipe asks.
     Every job shows it, so that no secret belongs in it."""

@@ -68,7 +68,7 @@ def test_compose_sets_what_a_process_reads_and_nothing_else(service: str, monkey
     ours = {name: value for name, value in environment.items() if name.startswith("FINETUNED_")}
     assert set(ours) <= {f"FINETUNED_{field.upper()}" for field in SETTINGS[service].model_fields}
     for name, value in ours.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
     SETTINGS[service]()
 
 
@@ -90,6 +90,10 @@ def test_the_api_starts_after_the_migrations() -> None:
 def test_a_worker_is_given_longer_to_stop_than_it_gives_its_trainers() -> None:
     seconds = int(compose()["services"]["worker"]["stop_grace_period"].removesuffix("s"))
     assert timedelta(seconds=seconds) > WorkerSettings.model_fields["grace"].default + timedelta(seconds=10)
+
+
+def test_a_worker_keeps_its_name_when_its_container_is_made_anew() -> None:
+    assert compose()["services"]["worker"]["environment"]["FINETUNED_WORKER"] == "${WORKER_NAME:-gpu-box-1}"
 
 
 def test_only_this_machine_reaches_the_service_by_default() -> None:

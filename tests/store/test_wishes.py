@@ -110,6 +110,17 @@ def test_a_retried_job_has_all_its_retries_again_and_no_failure(sessions: Sessio
     assert (job.failure, job.finished_at, job.retries, job.attempt) == (None, None, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("what", "status", "instead"),
+    [("retry", JobStatus.PAUSED, "resume does it"), ("resume", JobStatus.FAILED, "retry does it")],
+)
+def test_a_job_that_can_go_on_in_another_way_says_so(
+    sessions: Sessions, what: str, status: JobStatus, instead: str
+) -> None:
+    with pytest.raises(IllegalMove, match=f"is {status} and cannot become queued by this; {instead}"):
+        ask(sessions, what, in_state(sessions, status))
+
+
 def test_a_paused_job_starts_only_when_it_is_resumed(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.PAUSED)
     with sessions.begin() as session:
