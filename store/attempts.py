@@ -11,7 +11,7 @@ from contract.failure import Failure, FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
 from store import jobs, leases
-from store.models import Job, Metric, Worker
+from store.models import Job, Lease, Metric, Worker
 from store.workers import SILENCE
 
 _SETS_ASIDE = {Wish.CANCEL: JobStatus.CANCELLED, Wish.KILL: JobStatus.CANCELLED, Wish.PAUSE: JobStatus.PAUSED}
@@ -51,6 +51,8 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
     spoilt = failure is not None and failure.reason.retry_can_help
     if end.smaller is not None:
         values["batch"] = end.smaller.model_dump(mode="json")
+    if status is JobStatus.PAUSED:
+        status = JobStatus.QUEUED  # unless it is still wished: it may be resumed or cancelled by now
     if job.wish in _SETS_ASIDE and (status is JobStatus.QUEUED or spoilt or end.smaller is not None):
         status = _SETS_ASIDE[job.wish]  # asked for while the attempt was ending for another reason
     elif status is JobStatus.FAILED and failure is not None:
@@ -64,6 +66,7 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
     if status is JobStatus.FAILED and failure is not None:
         values["failure"] = failure.model_dump(mode="json")
     jobs.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)
+    leases.take_back(session, job.id)
     return status
 
 
@@ -98,14 +101,17 @@ def lost(session: Session, job_id: str, attempt: int, retries: Retries) -> JobSt
     return _end(session, job, End(JobStatus.FAILED, failure), retries)
 
 
-def lost_with_machine(session: Session, grace: timedelta, retries: Retries) -> list[tuple[Job, JobStatus]]:
-    """Ends the attempts whose lease has passed and whose worker is not heard of. Its devices stay leased until a worker
-    is there again and has seen that no process is left.
+def lost_with_machine(session: Session, unseen: timedelta, retries: Retries) -> list[tuple[Job, JobStatus]]:
+    """Ends the attempts whose lease has passed and whose worker is not heard of, or has forgotten them: it came back
+    with fewer devices. The devices stay leased until a worker is there again and has seen that no process is left.
 
-    What is to be cancelled waits for `grace` besides, in which the processes that nobody can see end by themselves.
+    What is to be cancelled waits for `unseen` besides, in which the processes that nobody can see end by themselves.
     """
     silent = ~select(Worker.name).where(Worker.name == Job.worker, Worker.seen_at >= func.now() - SILENCE).exists()
-    expired = select(Job).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now(), silent)
-    gone = Job.wish.is_(None) | Job.wish.not_in([Wish.CANCEL, Wish.KILL]) | (Job.lease_expires_at < func.now() - grace)
+    forgotten = (
+        ~select(Lease.job_id).where(Lease.job_id == Job.id, Lease.attempt == Job.attempt, Lease.rank == 0).exists()
+    )
+    expired = select(Job).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now(), silent | forgotten)
+    gone = Job.wish.is_(None) | Job.wish.not_in([Wish.CANCEL, Wish.KILL]) | (Job.lease_expires_at < func.now() - unseen)
     found = session.scalars(expired.where(gone).with_for_update(skip_locked=True)).all()
     return [(job, status) for job in found if (status := lost(session, job.id, job.attempt, retries)) is not None]

@@ -18,12 +18,14 @@ def queue_of(worker: str) -> str:
 def make_celery(settings: StoreSettings, worker: str | None = None) -> Celery:
     """`worker` also reads the queue of that name."""
     app = Celery("finetuned", broker=settings.broker_url.get_secret_value())
+    read = [QUEUE, *([queue_of(worker)] if worker else [])]
     app.conf.update(
-        task_queues=[Queue(QUEUE), *([Queue(queue_of(worker))] if worker else [])],
+        # A wake-up is gone once it is taken. A late ack starts a second copy of an hours-long task on a reconnect; and
+        # with any ack a worker ends where it loses the broker just before that: kombu puts the message back by the
+        # connection that it has closed.
+        task_queues=[Queue(name, no_ack=True) for name in read],
         task_default_queue=QUEUE,
         task_ignore_result=True,
-        # A wake-up is taken early and at once: a late ack starts a second copy of an hours-long task on a reconnect.
-        task_acks_late=False,
         worker_disable_prefetch=True,
         broker_connection_retry_on_startup=True,
         broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
@@ -41,7 +41,7 @@ def create(
     )
     session.add(job)
     session.flush()
-    session.add(_status_event(job, seq=1))
+    _add_event(session, job.id, 1, "status", _status(job))
     for warning in warnings:
         tell(session, job, "log", {"level": "warning", "message": warning})
     return job
@@ -98,10 +98,10 @@ def move(
         statement = statement.where(Job.attempt == attempt)
     job = session.scalars(
         statement.values(columns).returning(Job),
-        execution_options={"populate_existing": True},
+        execution_options={"populate_existing": True, "synchronize_session": False},
     ).one_or_none()
     if job is not None:
-        session.add(_status_event(job, seq=job.event_count))
+        _add_event(session, job.id, job.event_count, "status", _status(job))
     return job
 
 
@@ -124,14 +124,14 @@ class Part:
 def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> Part | None:
     """A worker's process begins its part of an attempt at a job that has been placed there, and that of rank 0 leases
     the job; None where it is no longer to be. No two processes begin the same part."""
-    job = lock(session, job_id)
-    waits = job.status is JobStatus.QUEUED and job.attempt == attempt - 1
-    if not waits and not (job.status is JobStatus.RUNNING and job.attempt == attempt):
+    columns = select(Job.status, Job.attempt, Job.recipe, Job.batch).where(Job.id == job_id)
+    job = session.execute(columns.with_for_update()).one_or_none()
+    if job is None or (job.status, job.attempt) not in ((JobStatus.QUEUED, attempt - 1), (JobStatus.RUNNING, attempt)):
         return None
     taken = leases.take_up(session, job_id, attempt, worker, pid)
-    if not taken:
+    if taken is None:
         return None
-    rank = taken[0].rank
+    rank, devices = taken
     if rank == 0:
         values = {
             "attempt": attempt,
@@ -142,7 +142,7 @@ def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, le
             "rendezvous": None,
         }
         move(session, job_id, JobStatus.RUNNING, only_from={JobStatus.QUEUED}, values=values)
-    return Part(job_id, attempt, job.recipe, job.batch, [each.number for each in taken], rank)
+    return Part(job_id, attempt, job.recipe, job.batch, devices, rank)
 
 
 def launch(
@@ -164,14 +164,13 @@ def overdue(session: Session, worker: str, by: timedelta) -> set[str]:
 
 def part_with_the_others(session: Session, job_id: str, attempt: int) -> None:
     """Tells the other machines of an attempt that it is over. Raises StaleAttempt."""
-    still_running(session, job_id, attempt).rendezvous = None
+    still_running(session, job_id, attempt).rendezvous = ""
 
 
 def tell(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:
     """Adds an event of the service's own to those of the trainer."""
     told = update(Job).where(Job.id == job.id).values(event_count=Job.event_count + 1).returning(Job.event_count)
-    seq = session.scalar(told)
-    session.add(Event(job_id=job.id, seq=seq, time=time.time(), type=kind, data=dict(data)))
+    _add_event(session, job.id, session.scalar(told) or 0, kind, data)
 
 
 def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float | None:
@@ -193,13 +192,18 @@ def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float |
     return None if each is None else float(each) * examples
 
 
-def _status_event(job: Job, seq: int) -> Event:
-    data: dict[str, Any] = {"status": job.status, "attempt": job.attempt}
+def _status(job: Job) -> dict[str, Any]:
+    told: dict[str, Any] = {"status": job.status, "attempt": job.attempt}
     if job.status is JobStatus.RUNNING:
-        data["worker"] = job.worker
+        told["worker"] = job.worker
     if job.failure is not None:
-        data["failure"] = job.failure
-    return Event(job_id=job.id, seq=seq, time=time.time(), type="status", data=data)
+        told["failure"] = job.failure
+    return told
+
+
+def _add_event(session: Session, job_id: str, seq: int, kind: str, data: Mapping[str, Any]) -> None:
+    row = {"job_id": job_id, "seq": seq, "time": time.time(), "type": kind, "data": dict(data)}
+    session.execute(insert(Event).values(row))
 
 
 def still_running(session: Session, job_id: str, attempt: int) -> Job:

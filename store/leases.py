@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from store.models import Lease
+from store.models import Job, Lease, Worker
 from store.plan import Device
+from store.workers import SILENCE
+
+_NOTHING_LOADED = {"synchronize_session": False}
+"""No session has objects of the rows that are changed."""
 
 LONGEST_START = timedelta(seconds=10)
 """From the placement of a job until its worker begins it; then it is placed anew."""
@@ -30,21 +34,30 @@ def place(session: Session, job_id: str, attempt: int, devices: Sequence[Device]
     return machines
 
 
-def take_up(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> list[Lease]:
-    """A process of the worker begins with its part of the attempt; none where another has, or it was taken back."""
+def take_up(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> tuple[int, list[int]] | None:
+    """A process of the worker begins with its part of the attempt: the machine's rank, and the devices. None where
+    another has, or it was taken back."""
     statement = update(Lease).where(*_part(job_id, attempt, worker), Lease.begun_at.is_(None))
-    taken = session.scalars(statement.values(begun_at=func.now(), pid=pid).returning(Lease))
-    return sorted(taken, key=lambda lease: lease.number)
+    statement = statement.values(begun_at=func.now(), pid=pid).returning(Lease.rank, Lease.number)
+    taken = session.execute(statement, execution_options=_NOTHING_LOADED).all()
+    return (taken[0].rank, sorted(each.number for each in taken)) if taken else None
 
 
-def let_go(session: Session, job_id: str, attempt: int, worker: str) -> None:
+def let_go(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> None:
     """The worker's process follows its part no longer. Where it has not freed it, the worker's keeper will."""
-    session.execute(update(Lease).where(*_part(job_id, attempt, worker)).values(pid=None))
+    mine = (*_part(job_id, attempt, worker), Lease.pid == pid)
+    session.execute(update(Lease).where(*mine).values(pid=None), execution_options=_NOTHING_LOADED)
+
+
+def follows(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> bool:
+    """Whether the part is still the process's own."""
+    mine = select(Lease.number).where(*_part(job_id, attempt, worker), Lease.pid == pid)
+    return session.scalar(mine.limit(1)) is not None
 
 
 def free(session: Session, job_id: str, attempt: int, worker: str) -> None:
     """No process of the attempt is left on the worker's machine."""
-    session.execute(delete(Lease).where(*_part(job_id, attempt, worker)))
+    session.execute(delete(Lease).where(*_part(job_id, attempt, worker)), execution_options=_NOTHING_LOADED)
 
 
 def take_back(session: Session, job_id: str) -> None:
@@ -55,7 +68,15 @@ def take_back(session: Session, job_id: str) -> None:
 def take_back_unbegun(session: Session) -> None:
     """What no worker has begun in time: its message was lost, or it has no process free. What is just begun is left
     alone."""
-    late = select(Lease).where(Lease.begun_at.is_(None), Lease.placed_at < func.now() - LONGEST_START)
+    unbegun = Lease.begun_at.is_(None) & (Lease.placed_at < func.now() - LONGEST_START)
+    # One of several machines has begun, and waited for the first of them; now it cannot be heard.
+    head = aliased(Lease)
+    headless = (
+        ~select(head.job_id).where(head.job_id == Lease.job_id, head.attempt == Lease.attempt, head.rank == 0).exists()
+    )
+    silent = ~select(Worker.name).where(Worker.name == Lease.worker, Worker.seen_at >= func.now() - SILENCE).exists()
+    waits = select(Job.id).where(Job.id == Lease.job_id, Job.attempt == Lease.attempt - 1).exists()
+    late = select(Lease).where(unbegun | (headless & silent & waits))
     for lease in session.scalars(late.with_for_update(skip_locked=True)):
         session.delete(lease)
     session.flush()

@@ -116,7 +116,7 @@ class Job(Base):
     command: Mapped[str | None]
     """That the latest attempt was started with, quoted for a shell."""
     rendezvous: Mapped[str | None]
-    """HOST:PORT at which the machines of the latest attempt meet."""
+    """HOST:PORT at which the machines of the latest attempt meet; None before it is known, empty when they part."""
     receipt: Mapped[dict[str, Any] | None]
     """How the latest attempt's processes ended: a contract.receipt.Receipt."""
     event_count: Mapped[int]
@@ -218,7 +218,7 @@ class Lease(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     worker: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    attempt: Mapped[int]
+    attempt: Mapped[int] = mapped_column(primary_key=True)
     rank: Mapped[int]
     """Of the machine in the attempt: 0 has the job's lease and writes for it, the others only train."""
     shared: Mapped[bool]

@@ -79,10 +79,6 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
                 for seq, e in enumerate(told, start=last_seq - len(told) + 1)
             ],
         )
-    for event in told:
-        if isinstance(event, events.Started):
-            # An attempt before may have come further than this one starts: what it told there is not of this adapter.
-            session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > event.resumed_step))
     _keep(session, job_id, attempt, batch)
     return wish
 
@@ -96,7 +92,7 @@ def _clean(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def catch_up(session: Session, job_id: str, attempt: int, before: int, batch: Sequence[events.Event]) -> None:
-    """Writes what attempt `before` had told to its run folder alone when its worker was lost.
+    """Writes what attempt `before` had told to its run folder, perhaps to that alone, when its worker was lost.
 
     `attempt` goes on from there, and holds the lease now. Raises StaleAttempt, and then writes nothing.
     """
@@ -108,6 +104,10 @@ def catch_up(session: Session, job_id: str, attempt: int, before: int, batch: Se
 
 def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Event]) -> None:
     """Metrics and artifacts: each once, however often it is told."""
+    for event in batch:
+        if isinstance(event, events.Started):
+            # An attempt before may have come further than this one starts: what it told there is not of this adapter.
+            session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > event.resumed_step))
     rows = [{"job_id": job_id, **e.model_dump(exclude={"type"})} for e in batch if isinstance(e, events.Metric)]
     if rows:
         session.execute(upsert(Metric).on_conflict_do_nothing(), rows)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Select, func, select, true
+from sqlalchemy import Select, case, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
@@ -26,8 +26,15 @@ _ONE_PASS = 0x66745F71
 _OF_EACH_OWNER = 100
 """Waiting jobs that a pass looks at, at most."""
 
+_IN_ALL = 1000
+"""Likewise, of all owners together."""
+
 _IN_BETWEEN = 8
 """Of these may be unable to start while there are devices: where more are, the pass looks at all."""
+
+
+_READY = (Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_before <= func.now()))
+_THERE = (Worker.seen_at >= func.now() - SILENCE, ~Worker.draining)
 
 
 @dataclass(frozen=True)
@@ -40,18 +47,15 @@ class Placed:
 
 def schedule(session: Session) -> list[Placed]:
     """Gives devices to the jobs whose turn it is, and asks those that are to make room to save and step aside."""
-    ready = select(Job.id).where(
-        Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_before <= func.now())
-    )
-    if session.scalar(ready.limit(1)) is None:
+    if session.scalar(select(Job.id).where(*_READY).limit(1)) is None:
         return []
     session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
     leases.take_back_unbegun(session)
+    if not _can_make_room(session):
+        return []
     # Nobody else gives devices; those that are about to be taken off the table are not given.
     now, found, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
     room = _room(hosts, occupants)
-    if room == 0 and not any(each.preemptible for each in occupants):
-        return []
     waiting = _waiting(session, found, min(room + _IN_BETWEEN, _OF_EACH_OWNER))
     decided = plan(now, hosts, waiting, occupants)
     if len({place for places in decided.starts.values() for place in places}) < room:
@@ -59,11 +63,13 @@ def schedule(session: Session) -> list[Placed]:
         decided = plan(now, hosts, waiting, occupants)
     _ask_to_step_aside(session, decided.step_aside)
     still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
-    locked = session.execute(still_queued.with_for_update(skip_locked=True)).all()
+    locked = session.execute(still_queued.with_for_update(skip_locked=True))
+    before = dict(locked.all())
     shares = {each.id: each.share for each in waiting}
     return [
-        Placed(job_id, before + 1, leases.place(session, job_id, before + 1, decided.starts[job_id], shares[job_id]))
-        for job_id, before in locked
+        Placed(job_id, before[job_id] + 1, leases.place(session, job_id, before[job_id] + 1, places, shares[job_id]))
+        for job_id, places in decided.starts.items()
+        if job_id in before
     ]
 
 
@@ -82,6 +88,20 @@ def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
                 len(decided.waits) + 1, f"more than {len(decided.waits)} jobs that come before it", None
             )
     return {job.id: found[job.id] for job in queued}
+
+
+def _can_make_room(session: Session) -> bool:
+    """Whether a device may be free for somebody, or left by one for another of a higher priority. Most passes end with
+    this question."""
+    of_device = (Lease.worker == Device.worker, Lease.number == Device.number)
+    users = select(func.sum(case((Lease.shared, 1), else_=2))).where(*of_device).scalar_subquery()
+    free = select(Device.number).join(Worker, Worker.name == Device.worker)
+    free = free.where(*_THERE, Device.holders.is_(None), func.coalesce(users, 0) < 2)
+    highest = select(func.max(Job.priority)).where(*_READY).scalar_subquery()
+    lower = aliased(Job)
+    running = select(lower.id).where(lower.status == JobStatus.RUNNING, lower.wish.is_(None))
+    spared = running.where(lower.recipe["scheduling"]["preemptible"].as_boolean(), lower.priority < highest)
+    return bool(session.scalar(select(free.exists() | spared.exists())))
 
 
 def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> int:
@@ -103,9 +123,8 @@ def _devices(
     for worker, number, holders in session.execute(devices):
         if holders is None:
             free[worker].add(number)
-    heard = Worker.seen_at >= func.now() - SILENCE
-    rows = session.scalars(select(Worker).where(heard, ~Worker.draining).order_by(Worker.name))
-    machines = {row.name: Machine.model_validate(row.machine) for row in rows}
+    rows = session.execute(select(Worker.name, Worker.machine).where(*_THERE).order_by(Worker.name))
+    machines = {name: Machine.model_validate(machine) for name, machine in rows}
     hosts = [
         Host(
             name, machine.devices, "GPU" if machine.gpus else "CPU slot", frozenset(range(machine.devices)) - free[name]
@@ -162,8 +181,9 @@ def _ends(session: Session, job_ids: set[str]) -> dict[str, tuple[float, float]]
 
 
 def _waiting(session: Session, machines: dict[str, Machine], most: int) -> list[Waiting]:
-    """The first of each owner, `most` at most."""
+    """The first of each owner, `most` at most, and fewer where there are many owners."""
     owners = select(Job.owner).where(Job.status == JobStatus.QUEUED).distinct().subquery()
+    count = session.scalar(select(func.count()).select_from(owners)) or 1
     each = aliased(Job)
     placed = select(Lease.job_id).where(Lease.job_id == each.id, Lease.attempt == each.attempt + 1).exists()
     first = (
@@ -171,7 +191,7 @@ def _waiting(session: Session, machines: dict[str, Machine], most: int) -> list[
         .add_columns(each.expected_seconds, each.recipe)
         .where(each.owner == owners.c.owner, each.status == JobStatus.QUEUED, ~placed)
         .order_by(each.priority.desc(), each.created_at)
-        .limit(most)
+        .limit(min(most, max(1, _IN_ALL // count)))
         .lateral()
     )
     rows = session.execute(select(first).select_from(owners.join(first, true()))).all()

@@ -33,6 +33,8 @@ def register(session: Session, name: str, incarnation: str, address: str, machin
     }
     session.execute(insert(Worker).values(row).on_conflict_do_update(index_elements=["name"], set_=row))
     session.execute(delete(Device).where(Device.worker == name, Device.number >= machine.devices))
+    # Given to the earlier one, perhaps with devices that are no longer there.
+    session.execute(delete(Lease).where(Lease.worker == name, Lease.begun_at.is_(None)))
     devices = [{"worker": name, "number": number} for number in range(machine.devices)]
     session.execute(insert(Device).values(devices).on_conflict_do_nothing())
 

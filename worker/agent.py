@@ -42,13 +42,14 @@ def _meeting(attempt: Attempt) -> tuple[str, str] | None:
     def look(session: Session) -> tuple[Job, bool]:
         job = jobs.get(session, part.job_id)
         begins = job.status is JobStatus.QUEUED and job.attempt == part.attempt - 1
-        return job, begins and leases.has_head(session, part.job_id, part.attempt)
+        mine = leases.follows(session, part.job_id, part.attempt, attempt.settings.worker, os.getpid())
+        return job, begins and mine and leases.has_head(session, part.job_id, part.attempt)
 
     while not attempt.draining():
         job, head_is_to_come = attempt.persist(look)
         runs = job.status is JobStatus.RUNNING and job.attempt == part.attempt
         if runs and job.rendezvous is not None:
-            return job.rendezvous, job.command
+            return (job.rendezvous, job.command) if job.rendezvous else None
         if not runs and not head_is_to_come:
             return None
         time.sleep(TICK)

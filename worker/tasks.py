@@ -10,7 +10,7 @@ from typing import Any
 from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from store import jobs, leases
-from store.broker import LOOK, RUN_JOB, make_celery
+from store.broker import LOOK, RUN_JOB, make_celery, make_publisher
 from store.session import Sessions, make_engine, make_sessions
 from store.settings import read_settings
 from worker import agent, attempt
@@ -25,8 +25,13 @@ settings = read_settings(WorkerSettings)
 app = make_celery(settings, settings.worker)
 machine = detect(os.environ, settings.slots)
 
-_draining = multiprocessing.get_context("fork").Event()
-"""Shared with the pool's processes, which are forked from this one."""
+_told_to_stop = multiprocessing.get_context("fork").RawValue("b", 0)
+"""Shared with the pool's processes, which are forked from this one. Without a lock: one of them that is killed while it
+holds a lock holds it for ever."""
+
+
+def _draining() -> bool:
+    return bool(_told_to_stop.value)
 
 
 @functools.cache
@@ -37,7 +42,9 @@ def _sessions() -> Sessions:
 
 @functools.cache
 def _keeper() -> Keeper:
-    return Keeper(make_sessions(make_engine(settings)), app, settings, machine, _draining.is_set)
+    # An impatient publisher: a broker that is away must not keep it from beating.
+    publisher = make_publisher(settings)
+    return Keeper(make_sessions(make_engine(settings)), publisher, settings, machine, _draining)
 
 
 @app.task(name=LOOK)
@@ -49,25 +56,25 @@ def look() -> None:
 @app.task(name=RUN_JOB)
 def run_job(job_id: str, number: int) -> None:
     """Devices of this machine were given to an attempt: begins it, or this machine's part of it."""
-    if _draining.is_set():
-        persist(_sessions(), f"job {job_id}", lambda session: leases.take_back(session, job_id))
+    what = f"job {job_id}"
+    if _draining():
+        persist(_sessions(), what, lambda session: leases.take_back(session, job_id))
         return
-    part = persist(
-        _sessions(),
-        f"job {job_id}",
-        lambda session: jobs.begin(session, job_id, number, settings.worker, os.getpid(), settings.lease),
-    )
+    me = (settings.worker, os.getpid())
+    part = persist(_sessions(), what, lambda session: jobs.begin(session, job_id, number, *me, settings.lease))
     if part is None:
+        # It may be this process's own, where the database broke off when it had written that.
+        persist(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))
         return
-    mine = attempt.Attempt(_sessions(), settings, machine, part, _draining.is_set)
+    mine = attempt.Attempt(_sessions(), settings, machine, part, _draining)
     try:
         if part.rank == 0:
             attempt.run(mine)
         else:
             agent.run(mine)
     finally:
-        mine.persist(lambda session: leases.let_go(session, job_id, number, settings.worker))
-    if not _draining.is_set():
+        mine.persist(lambda session: leases.let_go(session, job_id, number, *me))
+    if not _draining():
         schedule(_sessions(), app)
 
 
@@ -84,7 +91,7 @@ def _keep(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def _drain(**_: Any) -> None:
-    _draining.set()
+    _told_to_stop.value = 1
 
 
 @worker_shutdown.connect

@@ -64,6 +64,8 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
     assert queue(client, job_id) is None
     for status in (JobStatus.PAUSED, JobStatus.SUCCEEDED):
         with sessions.begin() as session:
+            if status is JobStatus.PAUSED:
+                wishes.pause(session, job_id)
             attempts.finish(session, job_id, jobs.get(session, job_id).attempt, End(status), RETRIES)
         assert queue(client, job_id) is None
         if status is JobStatus.PAUSED:
@@ -100,7 +102,7 @@ def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, se
         assert schedule.outlook(session, [job])[job_id].why == "no machine that can train it is there"
 
 
-@pytest.mark.parametrize("owners", [1, 10])
+@pytest.mark.parametrize("owners", [1, 10, 50])
 def test_a_page_of_a_long_queue_is_there_at_once(
     client: TestClient, sessions: Sessions, engine: sa.Engine, owners: int
 ) -> None:

@@ -1,7 +1,9 @@
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from contract.events import Metric
 from contract.failure import Failure, FailureReason
@@ -179,6 +181,20 @@ def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
     job = end(sessions, job_id, 1, how)
     assert (job.status, job.wish, job.failure) == (status, None, None)
     assert told(sessions, job_id, "retry") == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "status"),
+    [(wishes.pause, JobStatus.PAUSED), (wishes.resume, JobStatus.QUEUED), (wishes.cancel, JobStatus.CANCELLED)],
+)
+def test_what_is_asked_last_while_a_job_saves_for_its_pause_is_what_becomes_of_it(
+    sessions: Sessions, ask: Callable[[Session, str], Job], status: JobStatus
+) -> None:
+    job_id = running(sessions)
+    for each in (wishes.pause, ask):
+        with sessions.begin() as session:
+            each(session, job_id)
+    assert end(sessions, job_id, 1, End(JobStatus.PAUSED)).status is status
 
 
 def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions) -> None:
