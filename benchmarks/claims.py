@@ -1,8 +1,9 @@
 """How many claims a second the database bears: `python -m benchmarks.claims` prints it.
 
-- 10,000 jobs of several owners and priorities wait; each of 16 processes stands for a worker with 4 devices. It runs
-  the scheduler, begins what was given to its worker, and ends it at once, over and over, as quickly as it can. They are
-  processes, as workers are: threads would wait for each other in Python.
+- 10,000 jobs of several owners and priorities wait; each of 16 processes stands for a worker with 64 devices. It runs
+  the scheduler and begins what was given to its worker, as quickly as it can, until all devices are taken; then these
+  are freed, and it begins anew. They are processes, as workers are: threads would wait for each other in Python.
+- Likewise, where each has 4 devices and ends what it has begun at once: each end makes room for one.
 - One pass of the scheduler with the queue as long and no device free, as each worker makes one every second.
 
 The database is real, on this machine; the broker is not part of it: a claimer reads what it is to begin from the rows,
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -32,13 +34,15 @@ from contract.status import JobStatus
 from finetuned import postgres
 from store import attempts, jobs, leases, schedule, workers
 from store.attempts import End, Retries
-from store.models import Event, Job
+from store.models import Event, Job, Lease, Worker
 from store.session import Sessions, make_sessions
 
 JOBS = 10_000
 OWNERS = 5
 CLAIMERS = 16
-DEVICES = 4
+DEVICES = 64
+ROUNDS = 5
+FEW_DEVICES = 4
 WARM_UP = 3.0
 SECONDS = 10.0
 PASSES = 50
@@ -64,10 +68,14 @@ def main() -> None:
             migrate = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
             subprocess.run([sys.executable, "-m", "migrations"], env=migrate, check=True)
             engine = sa.create_engine(database_url)
-            submit(make_sessions(engine))
+            sessions = make_sessions(engine)
+            submit(sessions)
             engine.dispose()
             claim(database_url, engine)
-            pass_when_all_is_taken(make_sessions(engine))
+            register(sessions, CLAIMERS, FEW_DEVICES)
+            engine.dispose()
+            claim_and_end(database_url, engine)
+            pass_when_all_is_taken(sessions)
             engine.dispose()
 
 
@@ -76,11 +84,17 @@ def submit(sessions: Sessions) -> None:
         for number in range(JOBS):
             recipe = {"model": "m", "dataset": "d", "scheduling": {"priority": number % 3}}
             jobs.create(session, Recipe.model_validate(recipe), owner=f"owner-{number % OWNERS}")
-        for number in range(CLAIMERS):
-            machine = Machine(gpus=[], cores=DEVICES, cpu_bf16=False, slots=DEVICES)
-            workers.register(session, worker(number), "first", "localhost", machine)
+    register(sessions, CLAIMERS, DEVICES)
     with sessions.begin() as session:
         session.execute(sa.text("ANALYZE"))
+
+
+def register(sessions: Sessions, count: int, devices: int) -> None:
+    machine = Machine(gpus=[], cores=devices, cpu_bf16=False, slots=devices)
+    with sessions.begin() as session:
+        session.execute(sa.delete(Worker))
+        for number in range(count):
+            workers.register(session, worker(number), "first", "localhost", machine)
 
 
 def worker(number: int) -> str:
@@ -88,6 +102,59 @@ def worker(number: int) -> str:
 
 
 def claim(database_url: str, engine: sa.Engine) -> None:
+    """Until all devices are taken, and that ROUNDS times."""
+    took = []
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(CLAIMERS + 1)
+    with ProcessPoolExecutor(CLAIMERS, context, initializer=_share, initargs=(together,)) as pool:
+        done = [pool.submit(fill, database_url, worker(number)) for number in range(CLAIMERS)]
+        for _ in range(ROUNDS):
+            free_all(engine)
+            together.wait()
+            began = time.perf_counter()
+            together.wait()
+            took.append(time.perf_counter() - began)
+        claims = sum(each.result() for each in done)
+    rates = sorted(CLAIMERS * DEVICES / seconds for seconds in took)
+    print(f"{CLAIMERS} claimers, {JOBS:,} jobs queued, {CLAIMERS * DEVICES} devices, {ROUNDS} rounds")
+    print(f"    {claims / sum(took):.0f} claims/s ({rates[0]:.0f} to {rates[-1]:.0f})")
+    print(f"    {double_claims(engine)} double claims of {claims}")
+
+
+def _share(barrier: Barrier) -> None:
+    global _together
+    _together = barrier
+
+
+def fill(database_url: str, name: str) -> int:
+    """One worker, until its devices are taken, in every round."""
+    sessions = make_sessions(sa.create_engine(database_url))
+    mine = Work()
+    for number in range(1, ROUNDS + 1):
+        _together.wait()
+        while mine.claims < number * DEVICES:
+            one_pass(sessions)
+            with sessions.begin() as session:
+                given = sorted(leases.unbegun(session, name))
+            for claimed in given:
+                begin(sessions, mine, name, *claimed)
+        _together.wait()
+    return mine.claims
+
+
+def free_all(engine: sa.Engine) -> None:
+    """The jobs that were begun have ended, and as many new ones wait."""
+    with engine.begin() as connection:
+        connection.execute(sa.delete(Lease))
+        connection.execute(sa.update(Job).values(status=JobStatus.QUEUED, lease_expires_at=None))
+        connection.execute(sa.update(Worker).values(seen_at=sa.func.now() + timedelta(minutes=10)))
+
+
+def claim_and_end(database_url: str, engine: sa.Engine) -> None:
+    free_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.delete(Event))
+        connection.execute(sa.update(Job).values(attempt=0))
     begins_at = time.monotonic() + WARM_UP
     # Forked: sixteen imports of the same would take longer than the measurement.
     with ProcessPoolExecutor(CLAIMERS, multiprocessing.get_context("fork")) as pool:
@@ -98,7 +165,7 @@ def claim(database_url: str, engine: sa.Engine) -> None:
         elapsed, cpu = time.monotonic() - begins_at, cpu_of_all() - cpu_before
     claims = sum(each.claims for each in found)
     ends = sum(len(each.ends) for each in found)
-    print(f"{CLAIMERS} claimers, {JOBS:,} jobs queued, {elapsed:.1f} s")
+    print(f"{CLAIMERS} claimers with {FEW_DEVICES} devices each, {JOBS:,} jobs queued, {elapsed:.1f} s")
     print(f"    {claims / elapsed:.0f} claims/s, each of which also ended: {(claims + ends) / elapsed:.0f} of both/s")
     print(f"    {double_claims(engine)} double claims")
     own = sum(each.cpu for each in found)
@@ -176,8 +243,7 @@ def double_claims(engine: sa.Engine) -> int:
 def pass_when_all_is_taken(sessions: Sessions) -> None:
     with sessions.begin() as session:
         session.execute(sa.update(Job).values(attempt=0, status=JobStatus.QUEUED, finished_at=None))
-        for number in range(4, CLAIMERS):
-            workers.leave(session, worker(number), "first")
+    register(sessions, 4, FEW_DEVICES)
     with sessions.begin() as session:
         for given in schedule.schedule(session):
             jobs.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)

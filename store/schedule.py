@@ -56,9 +56,10 @@ def schedule(session: Session) -> list[Placed]:
     # Nobody else gives devices; those that are about to be taken off the table are not given.
     now, found, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
     room = _room(hosts, occupants)
-    waiting = _waiting(session, found, min(room + _IN_BETWEEN, _OF_EACH_OWNER))
+    most = min(room + _IN_BETWEEN, _OF_EACH_OWNER)
+    waiting = _waiting(session, found, most)
     decided = plan(now, hosts, waiting, occupants)
-    if len({place for places in decided.starts.values() for place in places}) < room:
+    if most < _OF_EACH_OWNER and len({place for places in decided.starts.values() for place in places}) < room:
         waiting = _waiting(session, found, _OF_EACH_OWNER)
         decided = plan(now, hosts, waiting, occupants)
     _ask_to_step_aside(session, decided.step_aside)

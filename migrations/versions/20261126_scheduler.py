@@ -57,7 +57,7 @@ def upgrade() -> None:
         sa.Column("job_id", sa.Text(), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("worker", sa.Text(), primary_key=True),
         sa.Column("number", sa.Integer(), primary_key=True),
-        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("attempt", sa.Integer(), primary_key=True),
         sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("shared", sa.Boolean(), nullable=False),
         sa.Column("placed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
