@@ -15,7 +15,7 @@ from store.errors import StaleAttempt
 from store.models import Job
 from store.progress import METRIC_COLUMNS, Cursor
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, claim
+from tests.placing import LEASE, RETRIES, claim, register
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 KILLED = Failure(reason=FailureReason.TRAINER_KILLED, message="it was killed")
@@ -246,3 +246,26 @@ def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_hav
         with sessions.begin() as session:
             attempts.lost_with_machine(session, GRACE, RETRIES)
         assert get(sessions, job_id).status is status
+
+
+def test_a_job_whose_worker_came_back_without_its_device_is_tried_again(sessions: Sessions, engine: sa.Engine) -> None:
+    job_id = running(sessions)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM leases"))
+        connection.execute(sa.text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
+    with sessions.begin() as session:
+        ((job, status),) = attempts.lost_with_machine(session, GRACE, RETRIES)
+    assert (job.id, status) == (job_id, JobStatus.QUEUED)
+
+
+def test_what_was_given_of_an_attempt_and_not_begun_goes_with_it(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        recipe = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"nodes": 2}})
+        job_id = jobs.create(session, recipe).id
+        for name in "ab":
+            register(session, name)
+        schedule.schedule(session)
+        jobs.begin(session, job_id, 1, "a", 1, LEASE)
+    end(sessions, job_id, 1, End(JobStatus.SUCCEEDED))
+    with sessions.begin() as session:
+        assert workers.leases(session) == []

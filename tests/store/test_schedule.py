@@ -210,3 +210,44 @@ def test_claims_follow_the_order(sessions: Sessions) -> None:
     with sessions.begin() as session:
         taken = [claim(session), claim(session)]
     assert [job.id for job in taken if job] == [urgent, first]
+
+
+def test_a_sharing_job_may_come_back_to_a_device_that_it_has_not_quite_left(sessions: Sessions) -> None:
+    job_id = create(sessions, resources={"share": True})
+    add_worker(sessions, "a", slots=1)
+    run(sessions)
+    with sessions.begin() as session:
+        attempts.lost(session, job_id, 1, RETRIES)
+    assert run(sessions) == [(job_id, [0], 0)]
+    with sessions.begin() as session:
+        assert sorted(lease.attempt for lease in workers.leases(session)) == [1, 2]
+
+
+def test_what_was_given_to_a_worker_before_it_started_anew_is_given_anew(sessions: Sessions) -> None:
+    job_id = create(sessions, resources={"gpus": 2})
+    add_worker(sessions, "a", slots=2)
+    with sessions.begin() as session:
+        schedule.schedule(session)
+    add_worker(sessions, "a", slots=2)
+    assert run(sessions) == [(job_id, [0, 1], 0)]
+
+
+def test_a_machine_that_falls_silent_before_the_first_of_its_job_has_begun_holds_the_job_up_no_longer(
+    sessions: Sessions, engine: sa.Engine
+) -> None:
+    job_id = create(sessions, resources={"nodes": 2})
+    for name in "ab":
+        add_worker(sessions, name, slots=1)
+    with sessions.begin() as session:
+        schedule.schedule(session)
+    with sessions.begin() as session:
+        assert jobs.begin(session, job_id, 1, "b", 1, LEASE) is not None
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '11 s'"))
+        connection.execute(sa.text("UPDATE leases SET placed_at = now() - interval '11 s'"))
+    for name in "cd":
+        add_worker(sessions, name, slots=1)
+    # The first pass takes back what the head has not begun, and the next one what waits for the head.
+    assert run(sessions) == []
+    assert run(sessions) == [(job_id, [0], 0), (job_id, [0], 1)]
+    assert get(sessions, job_id).worker == "c"
