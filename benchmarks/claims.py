@@ -44,6 +44,9 @@ DEVICES = 64
 ROUNDS = 5
 FEW_DEVICES = 4
 WARM_UP = 3.0
+
+_together: Barrier
+"""Of the claimers and of who measures them: each process is given it when it begins."""
 SECONDS = 10.0
 PASSES = 50
 LEASE = timedelta(minutes=1)

@@ -1,7 +1,8 @@
 """A trainer that trains nothing: a real process that does what its recipe's name says.
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
-list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half torn exit=3 stubborn orphan".
+list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half torn exit=3 stubborn
+orphan".
 What fails with `once` does so in the first attempt alone.
 """
 
@@ -43,9 +44,10 @@ def main() -> None:
     sys.stdout.write(f"the fake trainer speaks {json.dumps(words)}\n")
     time.sleep(float(words.get("late", 0)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else _stop)
-    if arguments.rank:
-        while not stop:
-            signal.pause()
+    if arguments.rank or serves_another_machine():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if not stop:
+            signal.sigwait({signal.SIGTERM})
         sys.exit(0)
     if "orphan" in words:  # as torchrun's ranks: in a session of its own, deaf to the end of its parent
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -88,8 +90,13 @@ def main() -> None:
     tell(run_dir, events.Done(time=time.time(), step=total, completed=True, train_loss=1.0, eval_loss=None))
 
 
+def serves_another_machine() -> bool:
+    """Of several machines the first alone tells the run folder; the others' workers log to trainer-RANK.log."""
+    return Path(os.readlink("/proc/self/fd/1")).name.startswith("trainer-")
+
+
 def launch(ranks: int) -> NoReturn:
-    """As torchrun: each rank in a session of its own; when one fails, or it is told to stop itself, it stops them all."""
+    """As torchrun: each rank in a session of its own; when one fails, or it is told to stop, it stops them all."""
     command = [sys.executable, *sys.argv, "--rank"]
     children = [subprocess.Popen([*command, str(rank)], start_new_session=True) for rank in range(ranks)]
     signal.signal(signal.SIGTERM, _stop)

@@ -131,6 +131,16 @@ def until(what: Callable[[], Any], seconds: float = 30) -> Any:
     return given
 
 
+def busy(live: Service) -> list[dict[str, Any]]:
+    """Devices that are not free."""
+    try:
+        workers = live.client.get("/workers").raise_for_status().json()
+    except httpx.HTTPError:
+        return [{}]
+    listed = workers["data"] if isinstance(workers, dict) else workers
+    return [device for worker in listed for device in worker["devices"] if device["status"] != "free"]
+
+
 @contextmanager
 def running(
     home: Path, database_url: str, broker_url: str, workers: Sequence[str] = ("worker",), **settings: str

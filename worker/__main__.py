@@ -1,10 +1,17 @@
 """`python -m worker`: runs jobs until it is told to stop; then those it runs save, and go back to the queue."""
 
 from store.plan import SHARERS
+from store.session import make_engine, make_sessions
+from worker.keeper import forget_earlier
+from worker.patience import persist
 from worker.tasks import app, machine, settings
 
 
 def main() -> None:
+    engine = make_engine(settings)
+    what = f"worker {settings.worker}"
+    persist(make_sessions(engine), what, lambda session: forget_earlier(session, settings.worker))
+    engine.dispose()
     # A process for each job that its devices can have, and one that looks at the queue meanwhile.
     processes = SHARERS * machine.devices + 1
     app.worker_main(

@@ -80,6 +80,8 @@ class Told:
     started: Started | None = None
     done: Done | None = None
     wish: Wish | None = None
+    spared: bool = False
+    """It was told to stop for a reason of the service's: a worker drains, or has lost the database."""
     untold: list[Event] = field(default_factory=list)
 
 
@@ -144,7 +146,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     part, settings, run_dir = attempt.part, attempt.settings, attempt.run_dir
     # After the choice of the state: all the steps that it holds had been told before it was saved.
     state = _resume(attempt)
-    if _catch_up(attempt):
+    if _catch_up(attempt, state):
         return attempts.End(JobStatus.SUCCEEDED)
     endpoint = None if recipe.resources.nodes == 1 else f"{settings.address}:{_free_port(settings.address)}"
     meeting = rendezvous(settings, part, recipe, endpoint) if endpoint else None
@@ -165,9 +167,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     finally:
         trainer.stop()
         exit_code = trainer.wait()
-    outcome = decide(
-        exit_code, told.done, _error(run_dir), told.wish, attempt.draining(), log_tail := _log_tail(run_dir)
-    )
+    outcome = decide(exit_code, told.done, _error(run_dir), told.wish, told.spared, log_tail := _log_tail(run_dir))
     return attempts.End(
         outcome.status,
         outcome.failure,
@@ -202,22 +202,29 @@ def _warn(job_id: str, message: str, session: Session) -> None:
     jobs.tell(session, jobs.get(session, job_id), "log", {"level": "warning", "message": message})
 
 
-def _catch_up(attempt: Attempt) -> bool:
+def _catch_up(attempt: Attempt, state: Path | None) -> bool:
     """A trainer goes on for a moment after its worker is lost: what it told then, and saved, is told now. Whether it
-    had come to the job's end."""
-    if not attempt.earlier:
-        return False
-    part = attempt.part
-    tail = Tail(attempt.earlier[-1].events)
+    had come to the job's end.
+
+    It may have done so while later attempts came and were lost: what the one that saved `state` told is told last.
+    """
+    told = {number: run for number, run in enumerate(attempt.earlier, start=1) if run.events.exists()}
+    saved = [number for number, run in told.items() if state is not None and state.is_relative_to(run.path)]
+    return any(_tell_anew(attempt, number, told[number]) for number in dict.fromkeys([*list(told)[-1:], *saved]))
+
+
+def _tell_anew(attempt: Attempt, number: int, run: RunDir) -> bool:
+    """All that an attempt before has told. Whether it had come to the job's end."""
+    tail = Tail(run.events)
     completed = False
     while batch := tail.read():
-        attempt.persist(partial(_tell_of_the_one_before, part, batch))
+        attempt.persist(partial(_tell_of, attempt.part, number, batch))
         completed = any(isinstance(event, Done) and event.completed for event in batch)
     return completed
 
 
-def _tell_of_the_one_before(part: Part, batch: list[Event], session: Session) -> None:
-    progress.catch_up(session, part.job_id, part.attempt, part.attempt - 1, batch)
+def _tell_of(part: Part, number: int, batch: list[Event], session: Session) -> None:
+    progress.catch_up(session, part.job_id, part.attempt, number, batch)
 
 
 def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: Told, before: dict[int, int]) -> None:
@@ -254,8 +261,8 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
             return
         # Of several machines one that has lost the others trains no further, and may not notice.
         alone = now - whole > ALONE
-        cut_off = now - heard > settings.cut_off.total_seconds()
-        if not asked and (told.wish or attempt.draining() or others_drain or alone or cut_off):
+        told.spared |= attempt.draining() or others_drain or now - heard > settings.cut_off.total_seconds()
+        if not asked and (told.wish or told.spared or alone):
             before |= devices.memory_used(attempt.machine, part.devices)
             trainer.stop()
             asked.add("stop")

@@ -6,12 +6,15 @@ import math
 import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from store import artifacts, attempts, broker, jobs, leases, workers
@@ -26,6 +29,14 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_ROUNDS = 1.0
 _LATER_THAN_A_GUARD = timedelta(seconds=5)
+
+
+def forget_earlier(session: Session, worker: str) -> None:
+    """Before a worker begins. What one of its name began before it is followed by nobody; but a process of this one may
+    get the pid of one that did follow it, as in a container that is started again."""
+    for lease in leases.begun(session, worker):
+        if lease.pid is not None:
+            leases.let_go(session, lease.job_id, lease.attempt, worker, lease.pid)
 
 
 class Keeper:
@@ -44,15 +55,16 @@ class Keeper:
         self._draining = draining
         self._incarnation = secrets.token_hex(8)
         self._registered = False
+        self._left = threading.Event()
         # A guard kills first, and leaves a receipt.
         self._strays = strays.Strays(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
         self._database_answers_since = math.inf
         """On the monotonic clock."""
 
     def run(self) -> None:
-        while True:
+        self.round()
+        while not self._left.wait(SECONDS_BETWEEN_ROUNDS):
             self.round()
-            time.sleep(SECONDS_BETWEEN_ROUNDS)
 
     def round(self) -> None:
         """Raises nothing: whatever goes wrong, the next round is the remedy."""
@@ -63,9 +75,10 @@ class Keeper:
                 log.error("%s; this one ends", error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            except Exception:
+            except Exception as error:
                 log.exception("%s: the next round will try again", duty.__name__)
-                self._database_answers_since = math.inf
+                if isinstance(error, SQLAlchemyError):
+                    self._database_answers_since = math.inf
 
     def beat(self) -> None:
         """Tells that this worker is there, and who else uses its devices."""
@@ -80,31 +93,43 @@ class Keeper:
         self._database_answers_since = min(self._database_answers_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
-        return strays.marks_of(pid) is not None
+        marks = strays.marks_of(pid)
+        return marks is not None and marks[0] == self._settings.worker and marks[1].is_relative_to(self._settings.runs)
 
     def clear(self) -> None:
         """Ends what is left of attempts that nobody follows, and then frees their devices and tells of their end."""
-        with self._sessions.begin() as session:
-            begun = leases.begun(session, self._settings.worker)
-            overdue = jobs.overdue(session, self._settings.worker, self._settings.grace)
-        if not self._all_can_be_heard():
-            overdue = set()
-        for lease in begun:
-            if lease.job_id in overdue and self._lives(lease):
-                log.error("job %s: its process %s has not been heard of; it is killed", lease.job_id, lease.pid)
-                os.kill(lease.pid or 0, signal.SIGKILL)
-        followed = {self._run(lease) for lease in begun if self._lives(lease)}
-        left = self._strays.clear(time.monotonic(), followed)
-        for lease in begun:
-            if self._run(lease) not in followed | left:
+        self._kill_overdue()
+        # Before the look at the processes: it finds whatever the dead have started.
+        unfollowed = [lease for lease in self._begun() if not self._lives(lease.pid)]
+        left = self._strays.clear(time.monotonic(), self._followed)
+        for lease in unfollowed:
+            if self._run(lease) not in left:
                 self._end(lease)
+
+    def _kill_overdue(self) -> None:
+        """A process that does not renew its job's lease, and lives, hangs."""
+        if not self._all_can_be_heard():
+            return
+        with self._sessions.begin() as session:
+            overdue = jobs.overdue(session, self._settings.worker, self._settings.grace)
+        for lease in self._begun():
+            if lease.job_id in overdue and lease.pid is not None and self._lives(lease.pid):
+                log.error("job %s: its process %s has not been heard of; it is killed", lease.job_id, lease.pid)
+                os.kill(lease.pid, signal.SIGKILL)
+
+    def _followed(self) -> set[Path]:
+        return {self._run(lease) for lease in self._begun() if self._lives(lease.pid)}
+
+    def _begun(self) -> list[Lease]:
+        with self._sessions.begin() as session:
+            return leases.begun(session, self._settings.worker)
 
     def _run(self, lease: Lease) -> Path:
         return self._settings.runs / artifacts.run_path(lease.job_id, lease.attempt)
 
-    def _lives(self, lease: Lease) -> bool:
-        """Whether the process of this worker that follows the attempt is there."""
-        return lease.pid is not None and strays.parent(lease.pid) == os.getpid()
+    def _lives(self, pid: int | None) -> bool:
+        """Whether the process of this worker that follows an attempt is there."""
+        return pid is not None and strays.parent(pid) == os.getpid()
 
     def _end(self, lease: Lease) -> None:
         with self._sessions.begin() as session:
@@ -119,8 +144,10 @@ class Keeper:
         """Takes the jobs of workers that are no longer heard of."""
         if not self._all_can_be_heard():
             return
+        # A worker that is cut off lets its trainer run for a while, and then ends it.
+        unseen = self._settings.cut_off + self._settings.grace
         with self._sessions.begin() as session:
-            for job, status in attempts.lost_with_machine(session, self._settings.grace, self._settings.retries):
+            for job, status in attempts.lost_with_machine(session, unseen, self._settings.retries):
                 log.warning("job %s lost its worker %s in attempt %s: %s", job.id, job.worker, job.attempt, status)
 
     def _all_can_be_heard(self) -> bool:
@@ -138,6 +165,7 @@ class Keeper:
             broker.begin(self._app, self._settings.worker, job_id, attempt)
 
     def leave(self) -> None:
-        """At the end of a worker that was told to stop."""
+        """At the end of a worker that was told to stop. No round follows, which would list it again."""
+        self._left.set()
         with self._sessions.begin() as session:
             workers.leave(session, self._settings.worker, self._incarnation)

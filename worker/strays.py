@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,10 +52,13 @@ class Strays:
         self._ending: dict[Path, set[int]] = {}
         """A process that ends gives up its environment, by which it is found, before its devices."""
 
-    def clear(self, now: float, followed: Collection[Path]) -> set[Path]:
+    def clear(self, now: float, ask_followed: Callable[[], Collection[Path]]) -> set[Path]:
         """Tells what nobody follows to stop, and kills it when its grace is over. `now` is on the monotonic clock.
         Returns the run folders that still have processes."""
-        left = {run: pids for run, pids in find(self._worker, self._runs).items() if run not in followed}
+        found = find(self._worker, self._runs)
+        # After the look: what was found had been begun before it, and is not taken for a stray.
+        followed = ask_followed()
+        left = {run: pids for run, pids in found.items() if run not in followed}
         self._found = {run: self._found.get(run, now) for run in left}
         for run, pids in left.items():
             if now - self._found[run] >= self._grace:

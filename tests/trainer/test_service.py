@@ -1,5 +1,5 @@
-"""The service with the real trainer, on two machines: jobs on both of them, and faults. A run that was disturbed has the
-losses of one that was not."""
+"""The service with the real trainer, on two machines: jobs on both of them, and faults. A run that was disturbed has
+the losses of one that was not."""
 
 import json
 import os

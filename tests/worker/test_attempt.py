@@ -1,28 +1,40 @@
 import json
+import os
 import shlex
+import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from contract.events import Checkpoint
-from contract.machine import Machine
+from contract.machine import Gpu, Machine
 from contract.recipe import Recipe
-from contract.run_dir import RunDir
+from contract.run_dir import RunDir, saved_states
 from contract.status import JobStatus
-from store import artifacts, jobs
+from store import artifacts, attempts, jobs, leases, progress, wishes, workers
+from store.jobs import Part
 from store.models import Job
-from store.session import Sessions
+from store.progress import Cursor
+from store.session import Sessions, make_sessions
+from tests import fake_nvml
 from tests.files import write_dataset, write_model
+from tests.placing import begin, cpu
 from tests.service import FAKE_TRAINER
+from tests.worker.test_guard import until
 from worker import attempt
+from worker.attempt import Attempt
 from worker.settings import WorkerSettings
 
-LEASE = timedelta(minutes=1)
-CPU = Machine(gpus=[], cores=2, cpu_bf16=False)
+CPU = cpu(1)
 
 
 @pytest.fixture
@@ -33,20 +45,100 @@ def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettin
         database_url=SecretStr(database_url),
         broker_url=SecretStr(broker_url),
         home=tmp_path,
+        worker="worker",
         trainer=[sys.executable, str(FAKE_TRAINER)],
+        retry_wait=timedelta(0),
     )
 
 
-def run(sessions: Sessions, settings: WorkerSettings, **fields: Any) -> Job:
-    """The job, after its first attempt."""
-    recipe = Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl", **fields})
+def create(sessions: Sessions, **fields: Any) -> str:
     with sessions.begin() as session:
-        jobs.create(session, recipe)
-        job = jobs.claim(session, "worker", LEASE)
-    assert job is not None
-    attempt.run(sessions, settings, CPU, attempt.Attempt(job.id, job.attempt, job.recipe), lambda: False)
+        return jobs.create(session, Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl", **fields})).id
+
+
+def place(sessions: Sessions, machine: Machine = CPU) -> Part:
+    """The job that waits, begun on the machine."""
     with sessions.begin() as session:
-        return jobs.get(session, job.id)
+        workers.register(session, "worker", "first", "localhost", machine)
+        (part,) = begin(session)
+    return part
+
+
+def run(sessions: Sessions, settings: WorkerSettings, machine: Machine = CPU, **fields: Any) -> Job:
+    """A new job, after its first attempt."""
+    return run_next(sessions, settings, create(sessions, **fields), machine)
+
+
+def run_next(sessions: Sessions, settings: WorkerSettings, job_id: str, machine: Machine = CPU) -> Job:
+    attempt.run(Attempt(sessions, settings, machine, place(sessions, machine), lambda: False))
+    return get(sessions, job_id)
+
+
+def get(sessions: Sessions, job_id: str) -> Job:
+    with sessions.begin() as session:
+        assert workers.leases(session) == []
+        return jobs.get(session, job_id)
+
+
+def told(sessions: Sessions, job_id: str, kind: str) -> list[dict[str, Any]]:
+    with sessions.begin() as session:
+        happened = progress.events_since(session, job_id, Cursor(), limit=1000)
+    return [each.data for each in happened if each.type == kind]
+
+
+def run_dir(settings: WorkerSettings, job: Job, number: int = 1) -> RunDir:
+    return RunDir(settings.runs / artifacts.run_path(job.id, number))
+
+
+def states(run: RunDir) -> list[str]:
+    return [path.name for path in saved_states([run])]
+
+
+class Background:
+    """An attempt that is under way."""
+
+    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part) -> None:
+        self.draining = threading.Event()
+        self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set)
+        self._thread = threading.Thread(target=attempt.run, args=(self.attempt,))
+        self._thread.start()
+
+    @property
+    def run_dir(self) -> RunDir:
+        return self.attempt.run_dir
+
+    @property
+    def receipt(self) -> Path:
+        """There when every process has gone."""
+        return self.run_dir.path / "receipt.json"
+
+    def wait_for_a_word(self) -> None:
+        until(lambda: self.run_dir.log.exists() and self.run_dir.log.stat().st_size > 0)
+
+    def wait_for_events(self, count: int) -> None:
+        until(lambda: self.run_dir.events.exists() and self.run_dir.events.read_text().count("\n") >= count)
+
+    def end(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+Begin = Callable[..., Background]
+
+
+@pytest.fixture
+def begin_beside(sessions: Sessions, settings: WorkerSettings) -> Iterator[Begin]:
+    """Begins with the job that waits, in a thread."""
+    begun: list[Background] = []
+
+    def begin_beside(its_sessions: Sessions = sessions, its_settings: WorkerSettings = settings) -> Background:
+        begun.append(Background(its_sessions, its_settings, place(sessions)))
+        return begun[-1]
+
+    yield begin_beside
+    for each in begun:
+        each.draining.set()
+        each.end()
 
 
 def test_the_command_of_a_job_is_kept_and_has_absolute_paths_alone(
@@ -63,7 +155,10 @@ def test_the_command_of_a_job_is_kept_and_has_absolute_paths_alone(
 def test_a_recipe_that_this_machine_cannot_run_fails_before_anything_is_started(
     sessions: Sessions, settings: WorkerSettings
 ) -> None:
-    job = run(sessions, settings, precision="bf16")
+    create(sessions, precision="bf16")
+    part = place(sessions, Machine(gpus=[], cores=1, cpu_bf16=True))
+    attempt.run(Attempt(sessions, settings, CPU, part, lambda: False))
+    job = get(sessions, part.job_id)
     assert job.failure is not None
     assert (job.failure["reason"], job.failure["param"]) == ("precision_unavailable", "precision")
     assert job.command is None
@@ -74,7 +169,7 @@ def test_a_job_starts_from_the_adapter_that_another_has_saved(sessions: Sessions
     for start_from, folder in ((earlier.id, "adapter"), (f"{earlier.id}/checkpoint-2", "checkpoints/step-000002")):
         job = run(sessions, settings, adapter={"start_from": start_from})
         assert job.status is JobStatus.SUCCEEDED
-        recipe = json.loads(RunDir(settings.runs / job.id / "attempt-1").recipe.read_text())
+        recipe = json.loads(run_dir(settings, job).recipe.read_text())
         assert recipe["adapter"]["start_from"] == str(settings.runs / earlier.id / "attempt-1" / folder)
         assert job.recipe["adapter"]["start_from"] == start_from
 
@@ -82,11 +177,224 @@ def test_a_job_starts_from_the_adapter_that_another_has_saved(sessions: Sessions
 def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
     sessions: Sessions, settings: WorkerSettings
 ) -> None:
+    earlier = create(sessions)
+    place(sessions)
     with sessions.begin() as session:
-        earlier = jobs.create(session, Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl"})).id
-        jobs.claim(session, "worker", LEASE)
         artifacts.add_checkpoint(session, earlier, 1, Checkpoint(time=1, step=1, path="adapter", bytes=1, final=True))
+        leases.free(session, earlier, 1, "worker")
     failure = run(sessions, settings, adapter={"start_from": earlier}).failure
     assert failure is not None
     assert (failure["reason"], failure["param"]) == ("recipe_invalid", "adapter.start_from")
     assert "no longer on the server" in failure["message"]
+
+
+def test_what_did_not_fit_is_trained_with_the_smaller_batch(sessions: Sessions, settings: WorkerSettings) -> None:
+    job = run(sessions, settings, name="fits=4", batch={"micro_batch": 8, "accumulation": 2})
+    assert (job.status, job.failure) == (JobStatus.QUEUED, None)
+    job = run_next(sessions, settings, job.id)
+    assert job.status is JobStatus.SUCCEEDED
+    trained, asked = json.loads(run_dir(settings, job, 2).recipe.read_text())["batch"], job.recipe["batch"]
+    assert (trained["micro_batch"], trained["effective"], trained["accumulation"]) == (4, 16, None)
+    assert (asked["micro_batch"], asked["accumulation"]) == (8, 2)
+
+
+def test_a_job_keeps_the_receipt_of_its_processes(sessions: Sessions, settings: WorkerSettings) -> None:
+    receipt = run(sessions, settings, name="orphan").receipt
+    assert receipt is not None
+    assert receipt["asked"] is None
+    assert [(each["name"], each["killed"]) for each in receipt["processes"]][-1] == ("sleep", True)
+    assert not any(Path(f"/proc/{each['pid']}").exists() for each in receipt["processes"])
+
+
+def test_a_fault_of_the_worker_itself_lets_the_job_be_tried_again(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = create(sessions)
+    (settings.runs / job_id / "attempt-1").mkdir(parents=True)
+    assert run_next(sessions, settings, job_id).status is JobStatus.QUEUED
+    (retry,) = told(sessions, job_id, "retry")
+    assert retry["reason"] == "worker_failed"
+    assert "FileExistsError" in retry["message"]
+    assert run_next(sessions, settings, job_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_damaged_state_is_passed_over_and_told_of(sessions: Sessions, settings: WorkerSettings) -> None:
+    job = run(sessions, settings, name="steps=6 every=2 torn kill=9 once")
+    job = run_next(sessions, settings, job.id)
+    assert job.status is JobStatus.SUCCEEDED
+    assert [each["resumed_step"] for each in told(sessions, job.id, "started")] == [0, 4]
+    (warning,) = told(sessions, job.id, "log")
+    assert warning["level"] == "warning"
+    assert "attempt-1/step-000006 is damaged" in warning["message"]
+
+
+def test_of_the_attempts_before_two_states_are_kept_and_none_of_a_job_that_is_done(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job = run(sessions, settings, name="steps=8 every=2 kill=9 once")
+    assert states(run_dir(settings, job)) == ["step-000008", "step-000006", "step-000004", "step-000002"]
+    with sessions.begin() as session:
+        jobs.get(session, job.id).recipe = {**job.recipe, "name": "steps=8 every=2 kill=9"}
+    run_next(sessions, settings, job.id)
+    assert states(run_dir(settings, job)) == ["step-000008", "step-000006"]
+    with sessions.begin() as session:
+        jobs.get(session, job.id).recipe = {**job.recipe, "name": "steps=10 every=2"}
+    assert run_next(sessions, settings, job.id).status is JobStatus.SUCCEEDED
+    assert [states(run_dir(settings, job, number)) for number in (1, 2, 3)] == [[], [], []]
+
+
+def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_again(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = create(sessions, name="steps=3")
+    before = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
+    before.run_dir.path.mkdir(parents=True)
+    before.run_dir.recipe.write_text(json.dumps(before.part.recipe))
+    command = [*(settings.trainer or []), str(before.run_dir.path), "--cache", str(settings.cache)]
+    subprocess.run(command, check=True, capture_output=True)
+    with sessions.begin() as session:
+        attempts.lost(session, job_id, 1, settings.retries)
+        leases.free(session, job_id, 1, "worker")
+    job = run_next(sessions, settings, job_id)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
+    assert not run_dir(settings, job, 2).events.exists()
+    with sessions.begin() as session:
+        assert progress.latest(session, [job_id])[job_id].metric.step == 3
+        assert artifacts.get(session, job_id, "adapter.tar.gz").path == f"{job_id}/attempt-1/adapter"
+
+
+def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_came_between(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = create(sessions, name="steps=3 every=2 kill=9 once")
+    run_dir = Attempt(sessions, settings, CPU, place(sessions), lambda: False).run_dir
+    run_dir.path.mkdir(parents=True)
+    with sessions.begin() as session:
+        run_dir.recipe.write_text(json.dumps(jobs.get(session, job_id).recipe))
+    subprocess.run([*(settings.trainer or []), str(run_dir.path), "--cache", str(settings.cache)], capture_output=True)
+    lose(sessions, settings, job_id, 1)
+    place(sessions)
+    lose(sessions, settings, job_id, 2)
+    job = run_next(sessions, settings, job_id)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 3)
+    with sessions.begin() as session:
+        assert json.loads(progress.metric_columns(session, job_id, 0, 9, None))["step"] == [1, 2, 3]
+    assert told(sessions, job_id, "started")[0]["resumed_step"] == 2
+
+
+def lose(sessions: Sessions, settings: WorkerSettings, job_id: str, number: int) -> None:
+    with sessions.begin() as session:
+        attempts.lost(session, job_id, number, settings.retries)
+        leases.free(session, job_id, number, "worker")
+
+
+class Way:
+    """To the database, of one worker alone."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        url = sa.make_url(database_url)
+        self._path = folder / "way"
+        self._socket = str(url.query["host"])
+        self.open()
+        url = url.update_query_dict({"host": str(self._path)})
+        self.sessions = make_sessions(sa.create_engine(url, poolclass=sa.NullPool))
+
+    def open(self) -> None:
+        self._path.symlink_to(self._socket)
+
+    def shut(self) -> None:
+        self._path.unlink()
+
+
+@pytest.fixture
+def way(database_url: str) -> Iterator[Way]:
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path may not be as long as pytest's are
+        yield Way(database_url, Path(folder))
+
+
+def cut_off_soon(settings: WorkerSettings) -> WorkerSettings:
+    return settings.model_copy(update={"cut_off": timedelta(seconds=2)})
+
+
+def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes_back_to_the_queue(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
+) -> None:
+    job_id = create(sessions, name="steps=1000 sleep=0.05")
+    running = begin_beside(way.sessions, cut_off_soon(settings))
+    running.wait_for_events(4)
+    way.shut()
+    until(running.receipt.exists)
+    with sessions.begin() as session:
+        assert jobs.get(session, job_id).status is JobStatus.RUNNING
+    way.open()
+    running.end()
+    job = get(sessions, job_id)
+    assert (job.status, job.retries) == (JobStatus.QUEUED, 0)
+    (done,) = told(sessions, job_id, "done")
+    assert states(running.run_dir) == [f"step-{done['step']:06d}"]
+    with sessions.begin() as session:
+        assert progress.latest(session, [job_id])[job_id].metric.step == done["step"]
+
+
+def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
+) -> None:
+    def drain(running: Background) -> None:
+        running.draining.set()
+
+    def lose_the_database(running: Background) -> None:
+        way.shut()
+        until(running.receipt.exists)
+        way.open()
+
+    for happens in (drain, lose_the_database):
+        job_id = create(sessions, name="late=100")
+        running = begin_beside(way.sessions, cut_off_soon(settings))
+        running.wait_for_a_word()
+        happens(running)
+        running.end()
+        assert get(sessions, job_id).status is JobStatus.QUEUED
+        assert told(sessions, job_id, "retry") == []
+        with sessions.begin() as session:
+            wishes.cancel(session, job_id)
+
+
+def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_writes_nothing(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
+) -> None:
+    job_id = create(sessions, name="steps=1000 sleep=0.05")
+    running = begin_beside()
+    running.wait_for_events(3)
+    with sessions.begin() as session:
+        attempts.lost(session, job_id, 1, replace(settings.retries, most=0))
+        before = jobs.get(session, job_id).event_count
+    running.end()
+    assert running.receipt.exists()
+    job = get(sessions, job_id)
+    assert (job.status, job.receipt, job.event_count) == (JobStatus.FAILED, None, before)
+
+
+def test_a_trainer_knows_its_worker_its_run_and_its_cores(sessions: Sessions, settings: WorkerSettings) -> None:
+    job = run(sessions, settings, name="environment")
+    given = environment(settings, job)
+    assert given["FINETUNED_WORKER"] == "worker"
+    assert given["FINETUNED_RUN"] == str(run_dir(settings, job).path)
+    assert given["FINETUNED_CORES"] == ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    assert "CUDA_VISIBLE_DEVICES" not in given
+
+
+def test_a_trainer_sees_the_gpus_that_it_was_given(
+    sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    have = fake_nvml.stand_in(monkeypatch, tmp_path)
+    uuids = [f"GPU-{number}" for number in range(3)]
+    have(*({"uuid": uuid} for uuid in uuids))
+    gpus = [Gpu(uuid=uuid, name="one", memory_bytes=1, compute_capability=(9, 0)) for uuid in uuids]
+    machine = Machine(gpus=gpus, cores=1, cpu_bf16=False)
+    job = run(sessions, settings, machine, name="environment", resources={"gpus": 2})
+    given = environment(settings, job)
+    assert given["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
+    assert "FINETUNED_CORES" not in given
+
+
+def environment(settings: WorkerSettings, job: Job) -> dict[str, str]:
+    read: dict[str, str] = json.loads((run_dir(settings, job).path / "environment.json").read_text())
+    return read

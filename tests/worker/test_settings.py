@@ -13,9 +13,7 @@ def required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"FINETUNED_{name}", value)
 
 
-@pytest.mark.parametrize(
-    ("given", "seconds"), [("10", 10), ("0.5", 0.5), ("PT1M", 60), ("00:01:30", 90)]
-)
+@pytest.mark.parametrize(("given", "seconds"), [("10", 10), ("0.5", 0.5), ("PT1M", 60), ("00:01:30", 90)])
 def test_a_time_is_seconds_or_a_duration(monkeypatch: pytest.MonkeyPatch, given: str, seconds: float) -> None:
     monkeypatch.setenv("FINETUNED_LEASE", given)
     assert read_settings(WorkerSettings).lease == timedelta(seconds=seconds)

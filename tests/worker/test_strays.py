@@ -123,8 +123,19 @@ def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
 
 def test_a_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
     family = start()
-    assert clearing(runs, grace=0).clear(0, {run}) == set()
+    assert clearing(runs, grace=0).clear(0, lambda: {run}) == set()
     assert not any(map(gone, family.pids))
+
+
+def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) -> None:
+    begun: list[Family] = []
+
+    def followed() -> set[Path]:
+        begun.append(start())
+        return set()
+
+    assert clearing(runs).clear(0, followed) == set()
+    assert not any(map(gone, begun[0].pids))
 
 
 def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path) -> None:
@@ -133,9 +144,9 @@ def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path
     until(lambda: gone(family.launcher))
     assert not gone(family.rank)
     clear = clearing(runs).clear
-    assert clear(0, set()) == {run}
+    assert clear(0, set) == {run}
     until(lambda: gone(family.rank))
-    assert clear(1, set()) == set()
+    assert clear(1, set) == set()
 
 
 def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start, runs: Path, run: Path) -> None:
@@ -146,7 +157,7 @@ def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start,
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: gone(family.guard) and gone(family.launcher))
     assert not gone(family.rank)
-    assert clearing(runs).clear(0, set()) == {run}
+    assert clearing(runs).clear(0, set) == {run}
     until(lambda: gone(family.rank))
 
 
@@ -155,12 +166,12 @@ def test_one_that_does_not_heed_is_killed_after_the_grace_and_not_before(start: 
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: gone(family.launcher))
     clear = clearing(runs).clear
-    assert clear(100, set()) == {run}
-    assert clear(129, set()) == {run}
+    assert clear(100, set) == {run}
+    assert clear(129, set) == {run}
     assert not gone(family.rank)
-    assert clear(130, set()) == {run}
+    assert clear(130, set) == {run}
     until(lambda: gone(family.rank))
-    assert clear(131, set()) == set()
+    assert clear(131, set) == set()
 
 
 def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
@@ -170,9 +181,9 @@ def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
     until(lambda: gone(family.launcher))
     clear = clearing(runs).clear
     for now in range(3):
-        clear(now, set())
+        clear(now, set)
         until(lambda: asked.exists() and asked.read_text() != "")
-    clear(40, set())
+    clear(40, set)
     until(lambda: gone(family.rank))
     assert asked.read_text() == "once "
 
@@ -182,7 +193,7 @@ def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_receipt(start: Sta
     family.pool.kill()
     family.pool.wait()
     clear = clearing(runs).clear
-    until(lambda: clear(0, set()) == set())
+    until(lambda: clear(0, set) == set())
     # A process that is ending gives up its environment a moment before it has ended.
     until(lambda: all(map(gone, family.pids)))
     assert (run / "receipt.json").exists()

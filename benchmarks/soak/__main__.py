@@ -1,0 +1,34 @@
+"""Many short jobs under random kills: `python -m benchmarks.soak --jobs 500 --workers 4 --seed 1` prints the ledger.
+
+Everything is real, PostgreSQL, Valkey, the API, Celery and its workers, on servers of its own; only the trainer is a
+fake, which takes a second or two for each job. The seed says what the jobs are and what is struck when; what a strike
+then finds is the machine's. Exits with 1 where the ledger is not whole, and leaves the folder with all logs then.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.soak.run import soak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="finetuned-soak-"))
+    os.chmod(folder, 0o755)
+    ledger = soak(folder, asked.jobs, asked.workers, asked.seed)
+    print(f"{asked.jobs} jobs, {asked.workers} workers, seed {asked.seed}\n\n{ledger}")
+    if not ledger.is_whole:
+        sys.exit(f"the ledger is not whole; the logs are in {folder}")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

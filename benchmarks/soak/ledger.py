@@ -1,0 +1,164 @@
+"""What became of each job of a soak, read from the database and the machine when all is over."""
+
+import itertools
+import statistics
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from benchmarks.soak.chaos import Strike
+from benchmarks.soak.orders import Order
+from contract.recipe import Batch
+from contract.status import JobStatus
+from store.models import Event, Job, Metric
+
+END_THE_FOLLOWER = {"a guard", "a pool process", "a worker's main process", "all processes of a worker"} | {
+    "a worker stopped past its lease"
+}
+"""After which there is nobody to write a receipt, or nobody to read it."""
+
+
+@dataclass
+class Ledger:
+    submitted: int
+    ends: Counter[str] = field(default_factory=Counter)
+    too_late: int = 0
+    """Were to be cancelled, and had ended by then."""
+    lost: list[str] = field(default_factory=list)
+    """Came to no end, or another than they should."""
+    twice: list[str] = field(default_factory=list)
+    """Succeeded more than once, were begun twice in one attempt, or have steps that are not those of one run."""
+    orphans: list[str] = field(default_factory=list)
+    """Processes of trainers, and leases, that were left."""
+    unreceipted: list[str] = field(default_factory=list)
+    """Cancelled while they ran, and none of their processes' ends was told."""
+    deserters: list[str] = field(default_factory=list)
+    """Workers and APIs that have ended, and nobody had told or killed them."""
+    attempts: list[int] = field(default_factory=list)
+    retries: int = 0
+    stepped_aside: int = 0
+    paused: int = 0
+    strikes: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    seconds: float = 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.submitted == self.ends.total() and not any(getattr(self, name) for name in _OFF)
+
+    def __str__(self) -> str:
+        ends = [(f"{end} as ordered" if end != "succeeded" else end, self.ends[end]) for end in _ENDS]
+        off = [(name, len(getattr(self, name))) for name in _OFF]
+        rows = [("submitted", self.submitted), *ends, *off]
+        lines = [f"{name:<22}{count:>6}" for name, count in rows]
+        lines += [f"    {problem}" for name, _ in off for problem in getattr(self, name)]
+        lines += ["", *(f"{what:<36}{count:>4}" for what, count in self.strikes.most_common())]
+        mean, most = statistics.mean(self.attempts or [0]), max(self.attempts, default=0)
+        several = sum(count > 1 for count in self.attempts)
+        return "\n".join(
+            [
+                *lines,
+                f"{'all of these':<36}{self.strikes.total():>4}",
+                "",
+                f"{self.stepped_aside} jobs stepped aside for others, {self.paused} were paused and resumed, "
+                f"{self.too_late} had ended before they were cancelled; {self.unanswered} requests found nobody",
+                f"{mean:.2f} attempts per job, {most} at most; {several} jobs had several; {self.retries} retries",
+                f"{self.seconds:.0f} s",
+            ]
+        )
+
+
+_OFF = ["lost", "twice", "orphans", "unreceipted", "deserters"]
+_ENDS = [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
+
+
+def read_ledger(session: Session, orders: Sequence[Order], strikes: Sequence[Strike], orphans: list[str]) -> Ledger:
+    ledger = Ledger(len(orders), orphans=orphans, strikes=Counter(strike.what for strike in strikes))
+    known = {order.job_id for order in orders}
+    ledger.lost += [
+        f"{job_id} is there, and nobody sent it" for job_id in session.scalars(sa.select(Job.id)) if job_id not in known
+    ]
+    for order in orders:
+        job = session.get(Job, order.job_id)
+        if job is None:
+            ledger.lost.append(f"{order.job_id} ({order.kind}) is not there")
+            continue
+        _enter(session, ledger, order, job, strikes)
+    return ledger
+
+
+def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Sequence[Strike]) -> None:
+    told = _told(session, job.id)
+    about = f"{job.id} ({order.kind}, {job.name})"
+    ledger.attempts.append(job.attempt)
+    ledger.retries += sum(kind == "retry" for kind, _, _ in told)
+    ledger.stepped_aside += any("step aside" in data.get("message", "") for kind, _, data in told if kind == "log")
+    ledger.paused += any(data.get("status") == JobStatus.PAUSED for _, _, data in told)
+    wrong = list(_wrong_end(order, job))
+    if wrong:
+        ledger.lost += [f"{about}: {each}" for each in wrong]
+    else:
+        ledger.ends[job.status] += 1
+        ledger.too_late += order.cancel is not None and job.status is not JobStatus.CANCELLED
+        ledger.twice += [f"{about}: {each}" for each in _wrong_steps(session, order, job)]
+    ledger.twice += [f"{about}: {each}" for each in _begun_or_ended_twice(told)]
+    if job.status is JobStatus.CANCELLED and job.receipt is None and _was_followed_to_its_end(job, told, strikes):
+        ledger.unreceipted.append(about)
+
+
+def _told(session: Session, job_id: str) -> list[tuple[str, float, dict[str, Any]]]:
+    events = sa.select(Event.type, Event.time, Event.data).where(Event.job_id == job_id).order_by(Event.seq)
+    return [(kind, time, data) for kind, time, data in session.execute(events)]
+
+
+def _wrong_end(order: Order, job: Job) -> Iterator[str]:
+    expected = {order.end} | ({JobStatus.CANCELLED} if order.cancel and not order.refused else set())
+    if job.status not in expected:
+        yield f"{job.status}, not {' or '.join(sorted(expected))}: {job.failure}"
+    elif job.status is JobStatus.FAILED and (job.failure or {}).get("reason") != order.failure:
+        yield f"failed for another reason: {job.failure}"
+    elif job.status is JobStatus.SUCCEEDED and order.micro_batch is not None:
+        batch = Batch.model_validate(job.batch) if job.batch else None
+        if batch is None or batch.micro_batch != order.micro_batch:
+            yield f"succeeded with batch {job.batch}"
+
+
+def _begun_or_ended_twice(told: Collection[tuple[str, float, dict[str, Any]]]) -> Iterator[str]:
+    statuses = [data for kind, _, data in told if kind == "status"]
+    succeeded = sum(data["status"] == JobStatus.SUCCEEDED for data in statuses)
+    if succeeded > 1:
+        yield f"succeeded {succeeded} times"
+    begun = Counter(data["attempt"] for data in statuses if data["status"] == JobStatus.RUNNING)
+    yield from (f"attempt {attempt} was begun {count} times" for attempt, count in begun.items() if count > 1)
+
+
+def _wrong_steps(session: Session, order: Order, job: Job) -> Iterator[str]:
+    """The store has the steps of one run that nobody disturbed, from the first on, in the order in which they were
+    made; all of them where it was not cancelled."""
+    metrics = sa.select(Metric.step, Metric.loss, Metric.time).where(Metric.job_id == job.id).order_by(Metric.step)
+    rows = session.execute(metrics).all()
+    steps = [row.step for row in rows]
+    last = len(steps) if job.status is JobStatus.CANCELLED else order.steps
+    if steps != list(range(1, last + 1)):
+        yield f"has the steps {steps} of {order.steps}"
+    if [row.loss for row in rows] != [3.0 / step for step in steps]:
+        yield f"has the losses {[row.loss for row in rows]}"
+    if any(after.time < before.time for before, after in itertools.pairwise(rows)):
+        yield f"has steps told in another order: {[(row.step, round(row.time, 2)) for row in rows]}"
+
+
+def _was_followed_to_its_end(
+    job: Job, told: Sequence[tuple[str, float, dict[str, Any]]], strikes: Sequence[Strike]
+) -> bool:
+    """It ran when it was cancelled, and nothing had ended its guard or the worker's processes that watch it."""
+    (*_, (_, began, before), _) = [each for each in told if each[0] == "status"]
+    return before["status"] == JobStatus.RUNNING and not any(
+        strike.what in END_THE_FOLLOWER
+        and strike.time > began - 1
+        and (strike.job_id == job.id if strike.job_id else strike.worker == before["worker"])
+        for strike in strikes
+    )

@@ -1,0 +1,93 @@
+"""What the jobs of a soak are: a seeded mix, and what is to become of each."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from contract.failure import FailureReason
+from contract.status import JobStatus
+
+OWNERS = ["anna", "bela", "chen"]
+
+
+@dataclass
+class Order:
+    kind: str
+    owner: str
+    recipe: dict[str, Any]
+    steps: int
+    end: JobStatus = JobStatus.SUCCEEDED
+    """Which of its own it comes to; a user may cancel it before."""
+    failure: FailureReason | None = None
+    micro_batch: int | None = None
+    """At which it fits into the memory, where it does not at first."""
+    cancel: str | None = None
+    """The request, where its owner changes their mind; at whatever moment that is."""
+    job_id: str = ""
+    refused: bool = field(default=False)
+    """It had ended by then: POST /cancel was answered with 409."""
+
+
+def orders(count: int, choose: random.Random) -> list[Order]:
+    """Each kind, and then more of them, as often as their weights say."""
+    kinds = list(_KINDS)[:count]
+    kinds += choose.choices(list(_KINDS), [weight for weight, _ in _KINDS.values()], k=count - len(kinds))
+    return [_KINDS[kind][1](kind, choose.choice(OWNERS), choose) for kind in kinds]
+
+
+def _plain(kind: str, owner: str, choose: random.Random, words: str = "", **recipe: Any) -> Order:
+    steps = choose.randint(6, 16)
+    name = f"steps={steps} every=2 sleep={choose.choice([0.1, 0.2])} {words}".strip()
+    return Order(kind, owner, {"name": name, **recipe}, steps)
+
+
+def _two_ranks(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, "ranks=2", resources={"gpus": 2})
+
+
+def _two_machines(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, resources={"nodes": 2})
+
+
+def _shared(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, resources={"share": True})
+
+
+def _gives_way(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, scheduling={"preemptible": True, "priority": -1})
+
+
+def _urgent(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, resources={"gpus": 2}, scheduling={"priority": 50})
+
+
+def _fails(kind: str, owner: str, choose: random.Random) -> Order:
+    order = _plain(kind, owner, choose, f"fail={FailureReason.LOSS_NOT_FINITE}")
+    order.end, order.failure = JobStatus.FAILED, FailureReason.LOSS_NOT_FINITE
+    return order
+
+
+def _too_large(kind: str, owner: str, choose: random.Random) -> Order:
+    order = _plain(kind, owner, choose, "fits=2", batch={"micro_batch": 4})
+    order.micro_batch = 2
+    return order
+
+
+def _cancelled(kind: str, owner: str, choose: random.Random) -> Order:
+    order = _plain(kind, owner, choose, choose.choice(["", "ranks=2"]))
+    order.cancel = choose.choice(["cancel", "cancel", "cancel?force=true"])
+    return order
+
+
+_KINDS = {
+    "succeeds": (5, _plain),
+    "two ranks": (3, _two_ranks),
+    "two machines": (1, _two_machines),
+    "shares": (1, _shared),
+    "gives way": (2, _gives_way),
+    "urgent": (1, _urgent),
+    "fails": (2, _fails),
+    "too large": (1, _too_large),
+    "cancelled": (3, _cancelled),
+    "paused": (2, _plain),
+}

@@ -1,0 +1,22 @@
+"""A small soak: whatever is killed at random, each job comes to the end that was ordered, once, and leaves nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak.run import soak
+
+JOBS = 25
+
+
+@pytest.mark.slow
+def test_the_ledger_of_a_soak_is_whole(servers_folder: Path) -> None:
+    folder = servers_folder / "soak"
+    folder.mkdir()
+    ledger = soak(folder, jobs=JOBS, workers=3, seed=1)
+    told = str(ledger)
+    assert ledger.is_whole, told
+    assert ledger.submitted == JOBS == ledger.ends.total(), told
+    assert {"succeeded", "failed"} <= set(ledger.ends), told
+    assert len(ledger.strikes) > 8, told
+    assert max(ledger.attempts) > 1, told

@@ -1,0 +1,32 @@
+"""PostgreSQL and Valkey that may be stopped and started while the service runs on them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from finetuned import postgres, valkey
+
+
+@dataclass
+class Servers:
+    folder: Path
+    database: postgres.Postgres
+    broker: valkey.Valkey
+
+    def start_database(self) -> None:
+        self.database = postgres.launch_postgres(self.folder / "postgres", self.folder / "postgres.log")
+        postgres.await_postgres(self.database)
+
+    def stop_database(self) -> None:
+        postgres.stop_postgres(self.database)
+
+    def start_broker(self) -> None:
+        self.broker = valkey.launch_valkey(self.folder / "valkey", self.folder / "valkey.log")
+        valkey.await_valkey(self.broker)
+
+    def stop_broker(self) -> None:
+        valkey.stop_valkey(self.broker)
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.broker.socket))

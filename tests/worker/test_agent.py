@@ -1,0 +1,194 @@
+"""A machine's part in an attempt whose head is another. Here the head is the test."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from contract.receipt import Receipt
+from contract.recipe import Recipe
+from contract.status import JobStatus
+from store import attempts, jobs, leases, schedule, wishes
+from store.attempts import End
+from store.jobs import Part
+from store.session import Sessions
+from tests.placing import LEASE, RETRIES, cpu, register
+from tests.worker.test_guard import until
+from worker import agent
+from worker.attempt import Attempt
+from worker.settings import WorkerSettings
+
+HEAD, OTHER = "a", "b"
+MEETING = "127.0.0.1:29500"
+
+# It tells how it was started, and then trains for ever; the second one is deaf besides.
+TRAINER = """
+import json, os, pathlib, signal, sys, time
+{first}
+told = pathlib.Path(sys.argv[1], "told")
+told.with_suffix(".new").write_text(json.dumps([sys.argv[1:], dict(os.environ)]))
+told.with_suffix(".new").rename(told)
+while True: time.sleep(1000)
+"""
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettings:
+    return WorkerSettings(
+        database_url=SecretStr(database_url),
+        broker_url=SecretStr(broker_url),
+        home=tmp_path,
+        worker=OTHER,
+        address="127.0.0.1",
+        trainer=[sys.executable, "-c", TRAINER.format(first="")],
+    )
+
+
+class Running:
+    """A job on two machines: what the head does is told to the store, and the other's part runs in a thread."""
+
+    def __init__(self, sessions: Sessions, settings: WorkerSettings) -> None:
+        self._sessions = sessions
+        recipe = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"nodes": 2}})
+        with sessions.begin() as session:
+            register(session, HEAD)
+            register(session, OTHER)
+            self.job_id = jobs.create(session, recipe).id
+            (placed,) = schedule.schedule(session)
+            part = jobs.begin(session, self.job_id, 1, OTHER, os.getpid(), LEASE)
+        assert part is not None
+        assert placed.workers == [HEAD, OTHER]
+        self.attempt = Attempt(sessions, settings, cpu(1), part, lambda: False)
+        self.attempt.run_dir.path.mkdir(parents=True)
+        self.attempt.run_dir.recipe.write_text(recipe.model_dump_json())
+        self._thread = threading.Thread(target=agent.run, args=(self.attempt,))
+        self._thread.start()
+
+    def begin_head(self) -> Part | None:
+        with self._sessions.begin() as session:
+            return jobs.begin(session, self.job_id, 1, HEAD, 1, LEASE)
+
+    def launch_head(self, command: str = "trainer") -> None:
+        self.begin_head()
+        with self._sessions.begin() as session:
+            jobs.launch(session, self.job_id, 1, command, LEASE, MEETING)
+
+    def part(self) -> None:
+        with self._sessions.begin() as session:
+            jobs.part_with_the_others(session, self.job_id, 1)
+
+    def lose_head(self) -> None:
+        with self._sessions.begin() as session:
+            if attempts.lost(session, self.job_id, 1, RETRIES) is None:
+                leases.take_back(session, self.job_id)
+
+    def force_cancel(self) -> None:
+        with self._sessions.begin() as session:
+            wishes.cancel(session, self.job_id, force=True)
+
+    def told(self) -> tuple[list[str], dict[str, str]]:
+        """The arguments and the environment of its trainer, once it has started."""
+        told = self.attempt.run_dir.path / "told"
+        until(told.exists)
+        arguments, environment = json.loads(told.read_text())
+        return arguments, environment
+
+    def receipt(self) -> Receipt | None:
+        path = self.attempt.run_dir.path / "receipt-1.json"
+        return Receipt.model_validate_json(path.read_bytes()) if path.exists() else None
+
+    def wait(self, seconds: float = 20) -> None:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive()
+        with self._sessions.begin() as session:
+            assert OTHER not in leases.machines(session, self.job_id, 1)
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(sessions: Sessions, settings: WorkerSettings) -> Iterator[Start]:
+    running: list[Running] = []
+
+    def start(its: WorkerSettings = settings) -> Running:
+        running.append(Running(sessions, its))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.lose_head()
+        each.wait()
+
+
+def deaf(settings: WorkerSettings) -> WorkerSettings:
+    return settings.model_copy(update={"trainer": [sys.executable, "-c", TRAINER.format(first=DEAF)]})
+
+
+def test_it_waits_for_the_head_and_trains_from_the_same_state(start: Start, settings: WorkerSettings) -> None:
+    running = start()
+    running.launch_head("trainer --resume '/a state/step-000004'")
+    (run_dir, *arguments), environment = running.told()
+    assert run_dir == str(running.attempt.run_dir.path)
+    assert arguments == ["--cache", str(settings.cache), "--resume", "/a state/step-000004"]
+    assert environment["FINETUNED_WORKER"] == OTHER
+    assert environment["FINETUNED_RUN"] == run_dir
+    assert environment["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.mark.parametrize("end", [Running.part, Running.lose_head])
+def test_it_ends_with_the_attempt(start: Start, end: Callable[[Running], None]) -> None:
+    running = start()
+    running.launch_head()
+    running.told()
+    end(running)
+    running.wait()
+    receipt = running.receipt()
+    assert receipt is not None
+    assert [each.killed for each in receipt.processes] == [False]
+
+
+def test_it_starts_nothing_where_the_head_does_not_begin(start: Start) -> None:
+    running = start()
+    running.lose_head()
+    running.wait()
+    assert running.receipt() is None
+
+
+def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Start, sessions: Sessions) -> None:
+    running = start()
+    running.begin_head()
+    running.part()
+    running.wait()
+    assert running.receipt() is None
+    with sessions.begin() as session:
+        assert attempts.finish(session, running.job_id, 1, End(JobStatus.CANCELLED), RETRIES) is JobStatus.CANCELLED
+
+
+def test_a_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings) -> None:
+    running = start(deaf(settings))
+    running.launch_head()
+    running.told()
+    running.force_cancel()
+    running.wait()
+    receipt = running.receipt()
+    assert receipt is not None
+    assert [each.killed for each in receipt.processes] == [True]
+
+
+def test_what_does_not_heed_is_killed_when_its_grace_is_over(start: Start, settings: WorkerSettings) -> None:
+    running = start(deaf(settings).model_copy(update={"grace": timedelta(seconds=0.2)}))
+    running.launch_head()
+    running.told()
+    running.part()
+    running.wait()
+    receipt = running.receipt()
+    assert receipt is not None
+    assert receipt.seconds >= 0.2

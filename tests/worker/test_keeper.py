@@ -1,0 +1,378 @@
+"""What each round of a worker's keeper promises. The test's process is the worker's, its children are the pool's."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from celery import Celery
+from kombu.simple import SimpleQueue
+from pydantic import SecretStr
+
+from contract.recipe import Recipe
+from contract.status import JobStatus
+from store import artifacts, jobs, leases, workers
+from store.broker import make_celery, make_publisher, queue_of
+from store.models import Worker
+from store.plan import Device
+from store.session import Sessions, make_sessions
+from tests.placing import cpu
+from tests.worker.test_guard import gone, until
+from worker.keeper import Keeper, forget_earlier
+from worker.process import marks
+from worker.settings import WorkerSettings
+
+MACHINE = cpu(2)
+RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
+NEVER = timedelta(hours=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettings:
+    """Whoever is not heard of is lost at once."""
+    return WorkerSettings(
+        database_url=SecretStr(database_url),
+        broker_url=SecretStr(broker_url),
+        home=tmp_path,
+        worker="keeper",
+        lease=timedelta(0),
+        grace=timedelta(0),
+        retry_wait=NEVER,
+    )
+
+
+@pytest.fixture
+def broker(settings: WorkerSettings) -> Celery:
+    app = make_celery(settings)
+    received(app)
+    return app
+
+
+@pytest.fixture
+def no_broker(settings: WorkerSettings, tmp_path: Path) -> Celery:
+    url = SecretStr(f"redis+socket://{tmp_path}/none.sock")
+    return make_publisher(settings.model_copy(update={"broker_url": url}))
+
+
+def received(app: Celery) -> list[tuple[str, int]]:
+    """The attempts that the worker was told to begin, and was not told before."""
+    told: list[tuple[str, int]] = []
+    with app.connection_for_read() as connection, SimpleQueue(connection, queue_of("keeper")) as queue:
+        while True:
+            try:
+                message = queue.get(block=False)
+            except queue.Empty:
+                return told
+            message.ack()
+            (job_id, attempt), _, _ = message.payload
+            told.append((job_id, attempt))
+
+
+@pytest.fixture
+def start(settings: WorkerSettings) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(of_job: str | None = None) -> "subprocess.Popen[bytes]":
+        """A process of the pool, or of the first attempt at a job."""
+        run = settings.runs / artifacts.run_path(of_job or "-", 1)
+        started.append(subprocess.Popen(["sleep", "1000"], env=marks("keeper", run) if of_job else {}))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def keeper(
+    sessions: Sessions, app: Celery, settings: WorkerSettings, draining: Callable[[], bool] = lambda: False
+) -> Keeper:
+    return Keeper(sessions, app, settings, MACHINE, draining)
+
+
+def create(sessions: Sessions) -> str:
+    with sessions.begin() as session:
+        return jobs.create(session, RECIPE).id
+
+
+def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
+    with sessions.begin() as session:
+        job_id = jobs.create(session, RECIPE).id
+        workers.register(session, worker, "another", "localhost", MACHINE)
+        leases.place(session, job_id, 1, [Device(worker, 0)], shared=False)
+        assert jobs.begin(session, job_id, 1, worker, pid, lease) is not None
+    return job_id
+
+
+def run_here(sessions: Sessions, pid: int, lease: timedelta = NEVER) -> str:
+    """A job that a process of the pool follows."""
+    return run_on(sessions, "keeper", pid, lease)
+
+
+def run_on_a_silent_worker(sessions: Sessions, name: str = "silent") -> str:
+    job_id = run_on(sessions, name, 1, lease=timedelta(seconds=-1))
+    with sessions.begin() as session:
+        session.execute(sa.update(Worker).where(Worker.name == name).values(seen_at=sa.func.now() - NEVER / 2))
+    return job_id
+
+
+def status(sessions: Sessions, job_id: str) -> JobStatus:
+    with sessions.begin() as session:
+        return jobs.get(session, job_id).status
+
+
+def leased(sessions: Sessions, job_id: str) -> bool:
+    with sessions.begin() as session:
+        return job_id in leases.of_jobs(session, [job_id])
+
+
+def rounds_until(keeps: Keeper, condition: Callable[[], bool]) -> None:
+    def after_one_more() -> bool:
+        keeps.round()
+        return condition()
+
+    until(after_one_more)
+
+
+def test_the_first_round_tells_what_the_machine_has_and_each_that_the_worker_is_there(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings
+) -> None:
+    keeps = keeper(sessions, broker, settings)
+    keeps.round()
+    with sessions.begin() as session:
+        ((worker, heard),) = workers.known(session)
+        assert (worker.name, heard, worker.draining) == ("keeper", True, False)
+        assert workers.machines(session) == [MACHINE]
+        worker.seen_at -= NEVER / 2
+    keeps.round()
+    with sessions.begin() as session:
+        assert workers.heard(session) == {"keeper"}
+
+
+def test_a_worker_that_is_about_to_stop_says_so_and_gets_no_job(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings
+) -> None:
+    job_id = create(sessions)
+    keeper(sessions, broker, settings, draining=lambda: True).round()
+    with sessions.begin() as session:
+        assert workers.draining(session) == {"keeper"}
+    assert not leased(sessions, job_id)
+
+
+def test_a_worker_that_leaves_is_listed_no_longer_unless_it_has_devices_to_clear(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    keeps = keeper(sessions, broker, settings)
+    keeps.round()
+    pool = start()
+    run_here(sessions, pool.pid)
+    with sessions.begin() as session:
+        assert workers.heard(session) == {"keeper"}
+    again = keeper(sessions, broker, settings)
+    again.round()
+    again.leave()
+    with sessions.begin() as session:
+        assert workers.heard(session) == {"keeper"}
+    pool.kill()
+    pool.wait()
+    again.round()
+    again.leave()
+    with sessions.begin() as session:
+        assert workers.known(session) == []
+
+
+def test_no_round_follows_when_a_worker_has_left(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
+    def known() -> list[str]:
+        with sessions.begin() as session:
+            return [worker.name for worker, _ in workers.known(session)]
+
+    keeps = keeper(sessions, broker, settings)
+    rounds = threading.Thread(target=keeps.run)
+    rounds.start()
+    until(lambda: known() == ["keeper"])
+    keeps.leave()
+    rounds.join(20)
+    assert not rounds.is_alive()
+    assert known() == []
+
+
+def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    job_id = create(sessions)
+    keeps = keeper(sessions, broker, settings)
+    keeps.round()
+    assert set(received(broker)) == {(job_id, 1)}
+    keeps.round()
+    assert received(broker) == [(job_id, 1)]
+    with sessions.begin() as session:
+        assert jobs.begin(session, job_id, 1, "keeper", start().pid, NEVER) is not None
+    keeps.round()
+    assert received(broker) == []
+
+
+def test_an_attempt_whose_process_lives_is_left_alone(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    job_id = run_here(sessions, start().pid)
+    trainer = start(of_job=job_id)
+    for _ in range(2):
+        keeper(sessions, broker, settings).round()
+    assert status(sessions, job_id) is JobStatus.RUNNING
+    assert not gone(trainer.pid)
+
+
+def test_an_attempt_that_has_lost_its_process_is_freed_and_its_job_tried_again(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    pool = start()
+    job_id = run_here(sessions, pool.pid)
+    pool.kill()
+    until(lambda: gone(pool.pid))  # and nobody has taken note of it
+    keeper(sessions, broker, settings).round()
+    assert status(sessions, job_id) is JobStatus.QUEUED
+    assert not leased(sessions, job_id)
+
+
+def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    pool = start()
+    job_id = run_here(sessions, pool.pid)
+    with sessions.begin() as session:
+        leases.let_go(session, job_id, 1, "keeper", pool.pid)
+    keeper(sessions, broker, settings).round()
+    assert status(sessions, job_id) is JobStatus.QUEUED
+
+
+def test_what_an_earlier_worker_has_begun_is_followed_by_no_process_that_has_got_the_same_pid(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    pool = start()
+    job_id = run_here(sessions, pool.pid)
+    with sessions.begin() as session:
+        forget_earlier(session, "keeper")
+    keeper(sessions, broker, settings).round()
+    assert status(sessions, job_id) is JobStatus.QUEUED
+    assert not gone(pool.pid)
+
+
+def test_its_devices_stay_leased_while_its_trainer_ends(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    pool = start()
+    job_id = run_here(sessions, pool.pid)
+    trainer = start(of_job=job_id)
+    trainer.send_signal(signal.SIGSTOP)  # so that it takes its time
+    pool.kill()
+    pool.wait()
+    keeps = keeper(sessions, broker, settings)
+    for _ in range(2):
+        keeps.round()
+        assert status(sessions, job_id) is JobStatus.RUNNING
+        assert leased(sessions, job_id)
+    trainer.send_signal(signal.SIGCONT)
+    assert trainer.wait(20) == -signal.SIGTERM
+    keeps.round()
+    assert status(sessions, job_id) is JobStatus.QUEUED
+    assert not leased(sessions, job_id)
+
+
+def test_a_process_that_hangs_is_killed_and_its_job_tried_again(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    pool = start()
+    job_id = run_here(sessions, pool.pid, lease=timedelta(seconds=-1))
+    for has_more in ({"grace": NEVER}, {"lease": NEVER}):  # time to come back
+        keeper(sessions, broker, settings.model_copy(update=has_more)).round()
+        assert not gone(pool.pid)
+    keeps = keeper(sessions, broker, settings)
+    keeps.round()
+    assert pool.wait(20) == -signal.SIGKILL
+    keeps.round()
+    assert status(sessions, job_id) is JobStatus.QUEUED
+
+
+def test_a_job_of_a_worker_that_is_not_heard_of_is_taken_from_it(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings
+) -> None:
+    job_id = run_on_a_silent_worker(sessions)
+    keeper(sessions, broker, settings).round()
+    assert status(sessions, job_id) is JobStatus.QUEUED
+
+
+def test_a_broker_that_is_away_stops_no_other_duty(
+    sessions: Sessions, no_broker: Celery, settings: WorkerSettings
+) -> None:
+    """However often its messages fail, those who are not heard of in the time of a lease are lost."""
+    lost, waiting = run_on_a_silent_worker(sessions), create(sessions)
+    keeps = keeper(sessions, no_broker, settings.model_copy(update={"lease": timedelta(seconds=0.3)}))
+    keeps.round()
+    assert status(sessions, lost) is JobStatus.RUNNING
+    assert leased(sessions, waiting)
+    rounds_until(keeps, lambda: status(sessions, lost) is JobStatus.QUEUED)
+    with sessions.begin() as session:
+        assert workers.heard(session) == {"keeper"}
+
+
+def test_after_the_database_was_away_every_worker_has_the_time_of_a_lease_to_come_back(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, database_url: str
+) -> None:
+    url = sa.make_url(database_url)
+    with tempfile.TemporaryDirectory() as folder:
+        way = Path(folder) / "way"
+        way.symlink_to(str(url.query["host"]))
+        through = sa.create_engine(url.update_query_dict({"host": str(way)}), poolclass=sa.NullPool)
+        lease = 2.0
+        keeps = keeper(make_sessions(through), broker, settings.model_copy(update={"lease": timedelta(seconds=lease)}))
+        lost = run_on_a_silent_worker(sessions)
+        rounds_until(keeps, lambda: status(sessions, lost) is JobStatus.QUEUED)
+        lost = run_on_a_silent_worker(sessions, "silent too")
+        way.unlink()
+        keeps.round()
+        way.symlink_to(str(url.query["host"]))
+        back = time.monotonic()
+        rounds_until(keeps, lambda: status(sessions, lost) is JobStatus.QUEUED)
+        assert time.monotonic() - back >= lease
+
+
+def test_a_keeper_whose_place_another_has_taken_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
+    script = (
+        "from tests.placing import cpu\n"
+        "from store.broker import make_publisher\n"
+        "from store.session import make_engine, make_sessions\n"
+        "from store.settings import read_settings\n"
+        "from worker.keeper import Keeper\n"
+        "from worker.settings import WorkerSettings\n"
+        "settings = read_settings(WorkerSettings)\n"
+        "sessions = make_sessions(make_engine(settings))\n"
+        "Keeper(sessions, make_publisher(settings), settings, cpu(1), lambda: False).run()\n"
+    )
+    environment = {
+        "FINETUNED_DATABASE_URL": settings.database_url.get_secret_value(),
+        "FINETUNED_BROKER_URL": settings.broker_url.get_secret_value(),
+        "FINETUNED_HOME": str(settings.home),
+        "FINETUNED_WORKER": "keeper",
+    }
+
+    def heard() -> set[str]:
+        with sessions.begin() as session:
+            return workers.heard(session)
+
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as superseded:
+        until(lambda: heard() == {"keeper"})
+        with sessions.begin() as session:
+            workers.register(session, "keeper", "another", "localhost", MACHINE)
+        _, said = superseded.communicate(timeout=20)
+    assert superseded.returncode == -signal.SIGTERM
+    assert b"another worker has begun as keeper" in said
