@@ -1,5 +1,7 @@
 """PostgreSQL and Valkey that may be stopped and started while the service runs on them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,3 +32,18 @@ class Servers:
 
     def client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.broker.socket))
+
+
+@contextmanager
+def running_servers(folder: Path) -> Iterator[Servers]:
+    """Both, with their data in `folder`."""
+    database = postgres.launch_postgres(folder / "postgres", folder / "postgres.log")
+    broker = valkey.launch_valkey(folder / "valkey", folder / "valkey.log")
+    ours = Servers(folder, database, broker)
+    try:
+        postgres.await_postgres(database)
+        valkey.await_valkey(broker)
+        yield ours
+    finally:
+        ours.stop_broker()
+        ours.stop_database()

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from contract.run_dir import RunDir
+from tests.files import write_dataset, write_model
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
 TERMINAL = {"succeeded", "failed", "cancelled"}
@@ -129,6 +130,12 @@ def until(what: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return given
+
+
+def furnish(home: Path) -> None:
+    """With a model and a dataset that a job of the fake trainer may name."""
+    write_model(home / "models" / "tiny")
+    write_dataset(home / "datasets" / "rows.jsonl")
 
 
 def busy(live: Service) -> list[dict[str, Any]]:

@@ -232,8 +232,8 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
     part, settings = attempt.part, attempt.settings
     tail = Tail(attempt.run_dir.events)
     asked: set[str] = set()
-    next_beat = heard = whole = time.monotonic()
-    last_word = math.inf
+    next_beat = heard = time.monotonic()
+    missing = last_word = math.inf
     others_drain = False
     while True:
         ended = trainer.poll() is not None
@@ -249,8 +249,9 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
                 with attempt.sessions.begin() as session:
                     told.wish = progress.record(session, part.job_id, part.attempt, told.untold, settings.lease)
                     if recipe.resources.nodes == 1 or len(_gang(session, attempt)) == recipe.resources.nodes:
-                        whole = now
+                        missing = math.inf
                     else:
+                        missing = min(missing, now)
                         others_drain = bool(_machines(session, attempt) & workers.draining(session))
                 told.untold.clear()
                 heard, next_beat = now, now + HEARTBEAT
@@ -260,7 +261,7 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
         if ended and not new and not told.untold:
             return
         # Of several machines one that has lost the others trains no further, and may not notice.
-        alone = now - whole > ALONE
+        alone = heard - missing > ALONE
         told.spared |= attempt.draining() or others_drain or now - heard > settings.cut_off.total_seconds()
         if not asked and (told.wish or told.spared or alone):
             before |= devices.memory_used(attempt.machine, part.devices)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.workers import SILENCE
-from tests.faults.conftest import Servers
+from tests.servers import Servers
 from tests.service import Service, start, told_of
 from worker.strays import marks_of, parent
 

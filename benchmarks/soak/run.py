@@ -17,11 +17,9 @@ from benchmarks.soak.ledger import Ledger, read_ledger
 from benchmarks.soak.orders import orders
 from benchmarks.soak.owners import Owners
 from contract.status import TERMINAL
-from finetuned import postgres, valkey
 from store.models import Job
 from tests import service
-from tests.files import write_dataset, write_model
-from tests.servers import Servers
+from tests.servers import Servers, running_servers
 from tests.service import FAKE_TRAINER, Service, busy
 
 SLOTS = 3
@@ -49,7 +47,7 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
     began = time.monotonic()
     sent = orders(jobs, random.Random(f"jobs {seed}"))
     agenda = sched.scheduler()
-    with servers(folder) as ours, live_service(folder / "home", ours, workers) as live:
+    with running_servers(folder) as ours, live_service(folder / "home", ours, workers) as live:
         engine = sa.create_engine(ours.database.url, pool_pre_ping=True)
         owners = Owners(live, engine, sent, OPEN_JOBS * SLOTS * workers, agenda, random.Random(f"owners {seed}"))
         chaos_ends = time.monotonic() + LONGEST_CHAOS * jobs + 30
@@ -78,24 +76,9 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[Servers]:
-    database = postgres.launch_postgres(folder / "postgres", folder / "postgres.log")
-    broker = valkey.launch_valkey(folder / "valkey", folder / "valkey.log")
-    ours = Servers(folder, database, broker)
-    try:
-        postgres.await_postgres(database)
-        valkey.await_valkey(broker)
-        yield ours
-    finally:
-        ours.stop_broker()
-        ours.stop_database()
-
-
-@contextmanager
 def live_service(home: Path, ours: Servers, workers: int) -> Iterator[Service]:
     service.run("migrations", {**os.environ, "FINETUNED_DATABASE_URL": ours.database.url})
-    write_model(home / "models" / "tiny")
-    write_dataset(home / "datasets" / "rows.jsonl")
+    service.furnish(home)
     names = [f"w{number}" for number in range(1, workers + 1)]
     with service.running(home, ours.database.url, ours.broker.url, names, **SETTINGS) as live:
         service.until(lambda: len(live.client.get("/workers").json()["data"]) == workers)

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from tests import service
 from tests.conftest import empty
-from tests.files import write_dataset, write_model
 from tests.service import FAKE_TRAINER, Service
 
 SECRET = "open sesame"
@@ -20,8 +19,7 @@ def live(
 ) -> Iterator[Service]:
     empty(engine)
     home = tmp_path_factory.mktemp("home")
-    write_model(home / "models" / "tiny")
-    write_dataset(home / "datasets" / "rows.jsonl")
+    service.furnish(home)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
         "FINETUNED_LEASE": "PT3S",

@@ -1,8 +1,6 @@
 """The whole way with the real trainer and a real model: SmolLM2-135M on some rows of the quickstart's data."""
 
 import json
-import os
-import signal
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -123,18 +121,6 @@ def test_two_processes_train_as_one_does(live: Service, trained: dict[str, objec
     assert mine["evaluations"]["eval_loss"] == pytest.approx(others["evaluations"]["eval_loss"], rel=1e-3)
 
 
-def test_killing_the_trainer_fails_the_job_with_that_reason_and_leaves_no_process(live: Service) -> None:
-    job_id = live.submit(**RECIPE)["id"]
-    live.wait_for_step(job_id, 1, seconds=120)
-    ranks = [pid for pid in live.processes(job_id) if is_rank(pid)]
-    assert len(ranks) == 1
-    os.kill(ranks[0], signal.SIGKILL)
-    failure = live.wait(job_id, seconds=60)["failure"]
-    assert failure["reason"] == "trainer_killed"
-    assert "SIGKILL" in failure["message"]
-    assert live.processes(job_id) == []
-
-
 def test_a_worker_told_to_stop_gives_the_job_back_and_the_next_goes_on_where_it_stood(
     live: Service, trained: dict[str, object]
 ) -> None:
@@ -152,11 +138,6 @@ def test_a_worker_told_to_stop_gives_the_job_back_and_the_next_goes_on_where_it_
     assert starts[1] > 0
     losses = [live.client.get(f"/jobs/{each}/metrics").json()["columns"]["loss"] for each in (job_id, trained["id"])]
     assert losses[0] == losses[1]
-
-
-def is_rank(pid: int) -> bool:
-    """torchrun starts each rank with its number in the environment."""
-    return b"\0LOCAL_RANK=" in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_target_modules_that_match_nothing_are_refused_with_what_would_do(live: Service) -> None:

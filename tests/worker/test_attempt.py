@@ -123,11 +123,36 @@ class Background:
         assert not self._thread.is_alive()
 
 
+class Way:
+    """To the database, of one worker alone."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        url = sa.make_url(database_url)
+        self._path = folder / "way"
+        self._socket = str(url.query["host"])
+        self.open()
+        url = url.update_query_dict({"host": str(self._path)})
+        self.sessions = make_sessions(sa.create_engine(url, poolclass=sa.NullPool))
+
+    def open(self) -> None:
+        if not self._path.is_symlink():
+            self._path.symlink_to(self._socket)
+
+    def shut(self) -> None:
+        self._path.unlink()
+
+
+@pytest.fixture
+def way(database_url: str) -> Iterator[Way]:
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path may not be as long as pytest's are
+        yield Way(database_url, Path(folder))
+
+
 Begin = Callable[..., Background]
 
 
 @pytest.fixture
-def begin_beside(sessions: Sessions, settings: WorkerSettings) -> Iterator[Begin]:
+def begin_beside(sessions: Sessions, settings: WorkerSettings, way: Way) -> Iterator[Begin]:
     """Begins with the job that waits, in a thread."""
     begun: list[Background] = []
 
@@ -136,6 +161,7 @@ def begin_beside(sessions: Sessions, settings: WorkerSettings) -> Iterator[Begin
         return begun[-1]
 
     yield begin_beside
+    way.open()
     for each in begun:
         each.draining.set()
         each.end()
@@ -286,30 +312,6 @@ def lose(sessions: Sessions, settings: WorkerSettings, job_id: str, number: int)
         leases.free(session, job_id, number, "worker")
 
 
-class Way:
-    """To the database, of one worker alone."""
-
-    def __init__(self, database_url: str, folder: Path) -> None:
-        url = sa.make_url(database_url)
-        self._path = folder / "way"
-        self._socket = str(url.query["host"])
-        self.open()
-        url = url.update_query_dict({"host": str(self._path)})
-        self.sessions = make_sessions(sa.create_engine(url, poolclass=sa.NullPool))
-
-    def open(self) -> None:
-        self._path.symlink_to(self._socket)
-
-    def shut(self) -> None:
-        self._path.unlink()
-
-
-@pytest.fixture
-def way(database_url: str) -> Iterator[Way]:
-    with tempfile.TemporaryDirectory() as folder:  # a socket's path may not be as long as pytest's are
-        yield Way(database_url, Path(folder))
-
-
 def cut_off_soon(settings: WorkerSettings) -> WorkerSettings:
     return settings.model_copy(update={"cut_off": timedelta(seconds=2)})
 
@@ -332,6 +334,24 @@ def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes
     assert states(running.run_dir) == [f"step-{done['step']:06d}"]
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].metric.step == done["step"]
+
+
+def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is away for longer than a machine of several may be alone."""
+    monkeypatch.setattr(attempt, "ALONE", 0.1)
+    job_id = create(sessions, name="steps=40 sleep=0.05")
+    running = begin_beside(way.sessions, settings)
+    running.wait_for_events(4)
+    way.shut()
+    running.wait_for_events(24)
+    way.open()
+    running.end()
+    assert get(sessions, job_id).status is JobStatus.SUCCEEDED
+    assert len(told(sessions, job_id, "started")) == 1
+    with sessions.begin() as session:
+        assert progress.latest(session, [job_id])[job_id].metric.step == 40
 
 
 def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
