@@ -24,7 +24,7 @@ from tests import service
 from tests.service import Service, until
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 3
+ROUNDS = 2
 RECIPE = {
     "model": "base",
     "dataset": str(ROOT / "examples" / "data" / "quickstart.jsonl"),
