@@ -162,9 +162,12 @@ def overdue(session: Session, worker: str, by: timedelta) -> set[str]:
     return set(session.scalars(select(Job.id).where(*late)))
 
 
-def part_with_the_others(session: Session, job_id: str, attempt: int) -> None:
-    """Tells the other machines of an attempt that it is over. Raises StaleAttempt."""
-    still_running(session, job_id, attempt).rendezvous = ""
+def part_with_the_others(session: Session, job_id: str, attempt: int, lease: timedelta) -> None:
+    """Tells the other machines of an attempt that it is over, and renews the lease until they are done. Raises
+    StaleAttempt."""
+    job = still_running(session, job_id, attempt)
+    job.rendezvous = ""
+    job.lease_expires_at = func.now() + lease
 
 
 def tell(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:

@@ -301,7 +301,7 @@ def _finish(attempt: Attempt, end: attempts.End) -> None:
     part, run_dir = attempt.part, attempt.run_dir
 
     def others_are_gone(session: Session) -> bool:
-        jobs.part_with_the_others(session, part.job_id, part.attempt)
+        jobs.part_with_the_others(session, part.job_id, part.attempt, attempt.settings.lease)
         return _machines(session, attempt) & workers.heard(session) <= {attempt.settings.worker}
 
     while not attempt.persist(others_are_gone):

@@ -138,6 +138,16 @@ def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
         assert jobs.overdue(session, "worker", timedelta(0)) == set()
 
 
+def test_the_first_of_several_machines_keeps_its_lease_while_the_others_end(sessions: Sessions) -> None:
+    job_id = create(sessions)
+    claimed(sessions, lease=timedelta(0))
+    with sessions.begin() as session:
+        jobs.part_with_the_others(session, job_id, 1, LEASE)
+    with sessions.begin() as session:
+        assert jobs.overdue(session, "worker", timedelta(0)) == set()
+        assert jobs.get(session, job_id).rendezvous == ""
+
+
 def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         for examples in (100, 200, 300):

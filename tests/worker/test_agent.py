@@ -82,7 +82,7 @@ class Running:
 
     def part(self) -> None:
         with self._sessions.begin() as session:
-            jobs.part_with_the_others(session, self.job_id, 1)
+            jobs.part_with_the_others(session, self.job_id, 1, LEASE)
 
     def lose_head(self) -> None:
         with self._sessions.begin() as session:
