@@ -1,10 +1,10 @@
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
-from api import service
 from api.archive import tar_gz
 from api.deps import Db, JobId, Settings
-from api.schemas import ArtifactList
+from api.schemas.artifacts import ArtifactList
+from api.services import artifacts as service
 
 router = APIRouter(tags=["artifacts"])
 

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api import service
 from api.deps import LARGEST_INTEGER, Db, JobId
 from api.errors import InvalidParameter
-from api.schemas import Queue
+from api.schemas.jobs import Queue
+from api.services import jobs as service
 from contract.status import TERMINAL, JobStatus
 from store.progress import Cursor
 

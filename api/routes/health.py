@@ -1,8 +1,8 @@
 from fastapi import APIRouter
 
-from api import service
 from api.deps import Db
-from api.schemas import Health
+from api.schemas.health import Health
+from api.services import health as service
 
 router = APIRouter(tags=["health"])
 

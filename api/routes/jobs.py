@@ -3,9 +3,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 
-from api import service
 from api.deps import LONGEST_RECIPE, Broker, Db, JobId, Owner, Settings
-from api.schemas import JobOut, JobPage
+from api.schemas.jobs import JobOut, JobPage
+from api.services import jobs as service
 from contract.recipe import Recipe
 
 router = APIRouter(tags=["jobs"])

@@ -3,9 +3,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from api import service
 from api.deps import LARGEST_INTEGER, Db, JobId
-from api.schemas import Metrics
+from api.schemas.metrics import Metrics
+from api.services import metrics as service
 
 router = APIRouter(tags=["metrics"])
 

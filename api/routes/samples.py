@@ -2,9 +2,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api import service
 from api.deps import LARGEST_INTEGER, Db, JobId
-from api.schemas import SampleList
+from api.schemas.metrics import SampleList
+from api.services import metrics as service
 
 router = APIRouter(tags=["samples"])
 

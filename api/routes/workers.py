@@ -1,8 +1,8 @@
 from fastapi import APIRouter
 
-from api import service
 from api.deps import Db
-from api.schemas import WorkerList
+from api.schemas.workers import WorkerList
+from api.services import workers as service
 
 router = APIRouter(tags=["workers"])
 

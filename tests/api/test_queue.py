@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from api import service
 from api.routes import events
+from api.services.moment import one_moment
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from finetuned.sse import parse_events
@@ -96,7 +96,7 @@ def test_a_stream_tells_what_a_job_waits_for_when_that_changes(
 
 def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, sessions: Sessions) -> None:
     job_id = post(client)["id"]
-    with service.one_moment(sessions) as session:
+    with one_moment(sessions) as session:
         job = jobs.get(session, job_id)
         client.post(f"/jobs/{job_id}/cancel")
         assert schedule.outlook(session, [job])[job_id].why == "no machine that can train it is there"

@@ -1,73 +1,29 @@
-"""The tables."""
+"""Jobs, and what they tell and leave."""
 
-from collections.abc import Iterable
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
-    DateTime,
-    Dialect,
     ForeignKey,
-    ForeignKeyConstraint,
     Index,
-    MetaData,
-    Text,
-    TypeDecorator,
     func,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from contract.status import TERMINAL, JobStatus, Wish
-
-
-def _one_of(words: Iterable[str]) -> str:
-    return ", ".join(f"'{word}'" for word in sorted(words))
-
-
-class Word(TypeDecorator[Any]):
-    """A StrEnum kept as text: a new member needs a new CHECK, not a new type."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, words: type[StrEnum]) -> None:
-        super().__init__()
-        self._words = words
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
-        return None if value is None else self._words(value)
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-        }
-    )
-    # JSON, not JSONB: it keeps the order in which people wrote the fields.
-    type_annotation_map: ClassVar = {
-        str: Text,
-        datetime: DateTime(timezone=True),
-        dict[str, Any]: JSON(none_as_null=True),
-        list[Any]: JSON(none_as_null=True),
-    }
+from store.models.base import Base, Word, one_of
 
 
 class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(f"status IN ({_one_of(JobStatus)})", name="status"),
-        CheckConstraint(f"wish IN ({_one_of(Wish)})", name="wish"),
+        CheckConstraint(f"status IN ({one_of(JobStatus)})", name="status"),
+        CheckConstraint(f"wish IN ({one_of(Wish)})", name="wish"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
-        CheckConstraint(f"(status IN ({_one_of(TERMINAL)})) = (finished_at IS NOT NULL)", name="finished"),
+        CheckConstraint(f"(status IN ({one_of(TERMINAL)})) = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="failure"),
         Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
         Index(
@@ -175,55 +131,3 @@ class Artifact(Base):
     eval_loss: Mapped[float | None]
     """Of the evaluation at its step, where there was one."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class Worker(Base):
-    """A worker, and what its machine has to train with."""
-
-    __tablename__ = "workers"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    incarnation: Mapped[str]
-    """Another at each start."""
-    address: Mapped[str]
-    """By which the other machines reach it."""
-    machine: Mapped[dict[str, Any]]
-    """A contract.machine.Machine."""
-    draining: Mapped[bool]
-    """It is about to stop, and takes no job."""
-    seen_at: Mapped[datetime]
-    """When it was last heard of, on the database's clock."""
-
-
-class Device(Base):
-    """What can be given to a job: a GPU of a worker's machine, or a CPU slot."""
-
-    __tablename__ = "devices"
-
-    worker: Mapped[str] = mapped_column(ForeignKey("workers.name", ondelete="CASCADE"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
-    holders: Mapped[list[Any] | None]
-    """Processes that are not ours and hold it, as contract.machine.Holder; None where there are none."""
-
-
-class Lease(Base):
-    """A device that is given to an attempt, until no process of that attempt is left on its machine."""
-
-    __tablename__ = "leases"
-    __table_args__ = (
-        ForeignKeyConstraint(["worker", "number"], ["devices.worker", "devices.number"], ondelete="CASCADE"),
-        Index("uq_leases_device", "worker", "number", unique=True, postgresql_where=text("NOT shared")),
-    )
-
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    worker: Mapped[str] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
-    attempt: Mapped[int] = mapped_column(primary_key=True)
-    rank: Mapped[int]
-    """Of the machine in the attempt: 0 has the job's lease and writes for it, the others only train."""
-    shared: Mapped[bool]
-    placed_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    begun_at: Mapped[datetime | None]
-    """When a process of the worker took it up."""
-    pid: Mapped[int | None]
-    """That process."""

@@ -1,32 +1,15 @@
-"""What the API does for a job: the steps of a route, each in one short transaction."""
+"""Takes jobs, tells of them, and passes on what their owners wish."""
 
 import hashlib
-import json
 import logging
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from api.errors import ArtifactGone
-from api.schemas import (
-    ArtifactList,
-    Health,
-    JobOut,
-    JobPage,
-    Queue,
-    SampleList,
-    WorkerList,
-    artifact_out,
-    job_out,
-    queue,
-    worker_out,
-)
+from api.schemas.jobs import JobOut, JobPage, Queue, job_out, queue
+from api.services.moment import one_moment
 from api.settings import ApiSettings
 from api.work import examples_to_train
 from contract.base_model import check_adapter, weight_shapes
@@ -39,16 +22,13 @@ from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import JobStatus
 from dataset.read import read_examples
-from store import artifacts, broker, jobs, leases, progress, schedule, wishes, workers
+from store import broker, jobs, leases, progress, schedule, wishes, workers
 from store.earlier_adapter import locate_earlier_adapter
-from store.errors import ArtifactNotFound
 from store.models import Job
 from store.progress import Cursor, Happening
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
-
-_ARTIFACT_NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 
 def submit(sessions: Sessions, publisher: Celery, settings: ApiSettings, owner: str, body: bytes) -> JobOut:
@@ -97,15 +77,6 @@ def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> tuple[Re
         message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
         raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
     return recipe.model_copy(update={"dataset": given.model_copy(update={"sha256": sha256})}), rows
-
-
-@contextmanager
-def one_moment(sessions: Sessions) -> Iterator[Session]:
-    """Reads all rows as they were when it read the first: else a job that ends meanwhile still waits, and for nothing
-    that is so."""
-    with sessions.begin() as session:
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        yield session
 
 
 def get(sessions: Sessions, job_id: str) -> JobOut:
@@ -158,22 +129,6 @@ def retry(sessions: Sessions, publisher: Celery, job_id: str) -> JobOut:
     return job
 
 
-def metrics(sessions: Sessions, job_id: str, since_step: int, limit: int, downsample: int | None) -> str:
-    """A schemas.Metrics as JSON. Raises JobNotFound."""
-    with sessions.begin() as session:
-        jobs.get(session, job_id)
-        columns = progress.metric_columns(session, job_id, since_step, limit, downsample)
-        evaluations = progress.evaluation_columns(session, job_id)
-    return f'{{"job_id": {json.dumps(job_id)}, "columns": {columns}, "evaluations": {json.dumps(evaluations)}}}'
-
-
-def samples(sessions: Sessions, job_id: str, step: int | None) -> SampleList:
-    """Of the evaluation at `step`, else of the latest one. Raises JobNotFound."""
-    with sessions.begin() as session:
-        jobs.get(session, job_id)
-        return SampleList.model_validate({"data": progress.samples(session, job_id, step)})
-
-
 def events_after(sessions: Sessions, job_id: str, cursor: Cursor, limit: int) -> tuple[list[Happening], JobStatus]:
     """The first `limit` happenings after `cursor`, and the job's status before they were read. Raises JobNotFound."""
     with sessions.begin() as session:
@@ -186,39 +141,3 @@ def queue_of(sessions: Sessions, job_id: str) -> Queue | None:
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id)
         return queue(schedule.outlook(session, [job])[job_id]) if job.status is JobStatus.QUEUED else None
-
-
-def artifacts_of(sessions: Sessions, job_id: str) -> ArtifactList:
-    """Raises JobNotFound."""
-    with sessions.begin() as session:
-        jobs.get(session, job_id)
-        found = artifacts.of_job(session, job_id)
-    best = artifacts.best(found)
-    return ArtifactList(data=[artifact_out(artifact, best is artifact) for artifact in found])
-
-
-def artifact_path(sessions: Sessions, settings: ApiSettings, job_id: str, name: str) -> Path:
-    """The file or folder of an artifact. Raises JobNotFound, ArtifactNotFound, ArtifactGone."""
-    with sessions.begin() as session:
-        jobs.get(session, job_id)
-        if not _ARTIFACT_NAME.fullmatch(name):  # PostgreSQL does not take every text as a parameter
-            raise ArtifactNotFound(job_id, cut(name))
-        artifact = artifacts.get(session, job_id, name)
-    path = artifacts.locate(settings.runs, artifact)
-    if path is None:
-        raise ArtifactGone(job_id, name)
-    return path
-
-
-def all_workers(sessions: Sessions) -> WorkerList:
-    with one_moment(sessions) as session:
-        devices, taken = workers.devices(session), workers.leases(session)
-        known = workers.known(session)
-        return WorkerList(data=[worker_out(worker, alive, devices, taken) for worker, alive in known])
-
-
-def health(sessions: Sessions) -> Health:
-    """Answers when the service can take jobs: its database does."""
-    with sessions.begin() as session:
-        session.execute(text("SELECT 1"))
-    return Health(status="ok")
