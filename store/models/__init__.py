@@ -1,7 +1,29 @@
 """The tables."""
 
 from store.models.base import Base
+from store.models.datasets import Blob, Dataset
+from store.models.exports import Export
 from store.models.jobs import Artifact, Event, Job, Metric
+from store.models.owners import AuditEntry, Key, Quota, Request
+from store.models.webhooks import Delivery, Webhook
 from store.models.workers import Device, Lease, Worker
 
-__all__ = ["Artifact", "Base", "Device", "Event", "Job", "Lease", "Metric", "Worker"]
+__all__ = [
+    "Artifact",
+    "AuditEntry",
+    "Base",
+    "Blob",
+    "Dataset",
+    "Delivery",
+    "Device",
+    "Event",
+    "Export",
+    "Job",
+    "Key",
+    "Lease",
+    "Metric",
+    "Quota",
+    "Request",
+    "Webhook",
+    "Worker",
+]

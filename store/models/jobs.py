@@ -11,6 +11,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from contract.status import TERMINAL, JobStatus, Wish
@@ -29,6 +30,8 @@ class Job(Base):
         Index(
             "ix_jobs_queued", "owner", text("priority DESC"), "created_at", postgresql_where=text("status = 'queued'")
         ),
+        Index("ix_jobs_owner_newest", "owner", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
 
@@ -75,6 +78,15 @@ class Job(Base):
     """HOST:PORT at which the machines of the latest attempt meet; None before it is known, empty when they part."""
     receipt: Mapped[dict[str, Any] | None]
     """How the latest attempt's processes ended: a contract.receipt.Receipt."""
+    training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    """The dataset that it trains on, where it was uploaded: it cannot be deleted before the job has ended."""
+    validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    asked: Mapped[dict[str, Any] | None]
+    """What OpenAI's wire asked for, as it is to be told again; None where it was not asked by that."""
+    tags: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """The owner's own words by name, which lists can be filtered by. OpenAI's wire calls them metadata."""
+    model_deleted_at: Mapped[datetime | None]
+    """When its owner deleted what it made."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
 
@@ -130,4 +142,10 @@ class Artifact(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     eval_loss: Mapped[float | None]
     """Of the evaluation at its step, where there was one."""
+    files: Mapped[list[Any] | None]
+    """Name, bytes and SHA-256 of each file in it; None until it is published."""
+    sha256: Mapped[str | None]
+    """Of the bytes that a download gives; None until it is published."""
+    published_at: Mapped[datetime | None]
+    """When it was whole in the storage."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,40 @@
+"""What is made of a job's adapter after it has ended."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from store.models.base import Base
+
+
+class Export(Base):
+    """A model with its adapter merged in, to be made or made by a worker."""
+
+    __tablename__ = "exports"
+    __table_args__ = (
+        CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed')", name="status"),
+        CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
+        CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="failure"),
+        Index("ix_exports_job", "job_id"),
+        Index("ix_exports_open", "created_at", postgresql_where=text("status IN ('queued', 'running')")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    format: Mapped[str]
+    source: Mapped[str]
+    """The name of the artifact that it is made of."""
+    status: Mapped[str]
+    attempt: Mapped[int]
+    """Counts the claims."""
+    worker: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    """On the database's clock."""
+    failure: Mapped[dict[str, Any] | None]
+    """A contract.failure.Failure."""
+    artifact: Mapped[str | None]
+    """The name of what was made, among the job's artifacts."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
