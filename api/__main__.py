@@ -1,16 +1,45 @@
 """`python -m api`: serves until it is told to stop."""
 
+import sys
+
 import uvicorn
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from api.app import create_app
+from api.loopback import is_loopback
 from api.settings import ApiSettings
+from store import keys
+from store.session import make_engine, make_sessions
 from store.settings import read_settings
 
 
 def main() -> None:
     settings = read_settings(ApiSettings)
+    _refuse_without_keys(settings)
     # Open event streams end with the process: a client resumes by its Last-Event-ID.
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, timeout_graceful_shutdown=3)
+
+
+def _refuse_without_keys(settings: ApiSettings) -> None:
+    """Ends the process with 1 where others could reach an API that nobody can have a key for."""
+    if is_loopback(settings.host) or settings.admin_key is not None:
+        return
+    engine = make_engine(settings)
+    try:
+        with make_sessions(engine).begin() as session:
+            there = keys.any_there(session)
+    except ProgrammingError:  # tables that are still to be made
+        there = False
+    except OperationalError:  # away; when it is back every request wants a key of it
+        return
+    finally:
+        engine.dispose()
+    if not there:
+        sys.exit(
+            f"FINETUNED_HOST is {settings.host}, by which others than this machine reach the API, and there is no key: "
+            "set FINETUNED_ADMIN_KEY (`openssl rand -hex 24` makes one), or make a key while it listens on 127.0.0.1 "
+            "with: finetuned keys create --owner NAME --admin"
+        )
 
 
 if __name__ == "__main__":

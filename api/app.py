@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from api import errors, request_id
+from api.keyring import Keyring
 from api.origin import refuse_foreign
-from api.routes import artifacts, events, health, jobs, metrics, samples, workers
+from api.rates import Rates
+from api.routes import artifacts, audit, events, health, jobs, keys, metrics, quotas, samples, workers
 from api.settings import ApiSettings
 from store.broker import make_publisher
 from store.session import make_engine, make_sessions
@@ -30,7 +32,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.settings = settings
     app.state.sessions = make_sessions(engine)
     app.state.broker = make_publisher(settings)
-    for noun in (jobs, metrics, events, samples, artifacts, workers, health):
+    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    app.state.keyring = Keyring(app.state.sessions, admin_key)
+    app.state.rates = Rates(settings.rate_limit)
+    for noun in (jobs, metrics, events, samples, artifacts, workers, keys, quotas, audit, health):
         app.include_router(noun.router)
     errors.install(app)
     app.add_middleware(request_id.RequestId)

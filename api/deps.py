@@ -4,16 +4,14 @@ import re
 from typing import Annotated
 
 from celery import Celery
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from pydantic import AfterValidator
 
-from api.errors import InvalidParameter
 from api.settings import ApiSettings
 from contract.quote import cut
 from store.errors import JobNotFound
 from store.session import Sessions
 
-LONGEST_RECIPE = 1_000_000  # bytes
 LARGEST_INTEGER = 2**31 - 1
 """That a column of seqs and steps can hold."""
 
@@ -39,16 +37,7 @@ def _job_id(value: str) -> str:
     return value
 
 
-def _owner(x_owner: Annotated[str, Header()] = "default") -> str:
-    """Who sends a job. Until there are keys it is the sender's own word, taken as an honest one: it is for fairness
-    between owners, and protects nothing. Raises InvalidParameter."""
-    if not re.fullmatch(r"[\w.@-]{1,100}", x_owner, re.ASCII):
-        raise InvalidParameter("x-owner", x_owner, "give 1 to 100 letters, digits, or any of . _ @ -")
-    return x_owner
-
-
 JobId = Annotated[str, AfterValidator(_job_id)]
-Owner = Annotated[str, Depends(_owner)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
 Db = Annotated[Sessions, Depends(_sessions)]
 Broker = Annotated[Celery, Depends(_broker)]

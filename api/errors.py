@@ -4,8 +4,12 @@ Raised below, and answered here too: contract's InputError, store's errors, and 
 
 RequestError
 +-- InvalidParameter    422   a parameter that does not fit, besides those that FastAPI checks
++-- WrongKey            401   no key, or none that opens
++-- AdminOnly           403   another's affairs
 +-- ForeignOrigin       403   a web page's request, where no page may ask
 +-- ArtifactGone        404   its row is there, its files are not
++-- StillAtWork         409   the same request was sent before, and is not done
++-- TooManyRequests     429
 """
 
 import logging
@@ -20,7 +24,7 @@ from starlette.exceptions import HTTPException
 
 from contract.failure import InputError
 from contract.quote import cut, quote
-from store.errors import ArtifactNotFound, IllegalMove, JobNotFound
+from store.errors import ArtifactNotFound, IllegalMove, JobNotFound, KeyNotFound, QuotaExceeded, RequestReused
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +39,26 @@ class InvalidParameter(RequestError):
         self.param = param
 
 
+class WrongKey(RequestError):
+    pass
+
+
+class AdminOnly(RequestError):
+    pass
+
+
 class ForeignOrigin(RequestError):
     pass
+
+
+class StillAtWork(RequestError):
+    pass
+
+
+class TooManyRequests(RequestError):
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class ArtifactGone(RequestError):
@@ -48,6 +70,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(JobNotFound, _not_found)
     app.add_exception_handler(ArtifactNotFound, _not_found)
+    app.add_exception_handler(KeyNotFound, _not_found)
+    app.add_exception_handler(WrongKey, _wrong_key)
+    app.add_exception_handler(AdminOnly, _admin_only)
+    app.add_exception_handler(StillAtWork, _still_at_work)
+    app.add_exception_handler(TooManyRequests, _too_many_requests)
+    app.add_exception_handler(QuotaExceeded, _quota_exceeded)
+    app.add_exception_handler(RequestReused, _request_reused)
     app.add_exception_handler(IllegalMove, _illegal_move)
     app.add_exception_handler(InvalidParameter, _invalid_parameter)
     app.add_exception_handler(ForeignOrigin, _foreign_origin)
@@ -80,6 +109,39 @@ def _illegal_move(_: Request, error: Exception) -> JSONResponse:
     # The openai SDK repeats a POST that met a 409, unless it is told that this cannot help.
     answer.headers["x-should-retry"] = "false"
     return answer
+
+
+def _wrong_key(_: Request, error: Exception) -> JSONResponse:
+    answer = _answer(HTTPStatus.UNAUTHORIZED, "invalid_api_key", str(error))
+    answer.headers["www-authenticate"] = "Bearer"
+    return answer
+
+
+def _admin_only(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.FORBIDDEN, "admin_only", str(error))
+
+
+def _still_at_work(_: Request, error: Exception) -> JSONResponse:
+    answer = _answer(HTTPStatus.CONFLICT, "still_at_work", str(error))
+    answer.headers["retry-after"] = "2"
+    return answer
+
+
+def _too_many_requests(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, TooManyRequests)
+    answer = _answer(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded", str(error))
+    answer.headers["retry-after"] = str(error.seconds)
+    return answer
+
+
+def _quota_exceeded(_: Request, error: Exception) -> JSONResponse:
+    answer = _answer(HTTPStatus.TOO_MANY_REQUESTS, "quota_exceeded", str(error))
+    answer.headers["x-should-retry"] = "false"
+    return answer
+
+
+def _request_reused(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency_key_reused", str(error), "Idempotency-Key")
 
 
 def _invalid_parameter(_: Request, error: Exception) -> JSONResponse:

@@ -1,12 +1,13 @@
-"""Keeps web pages out. There are no keys yet, and any page can make a browser on this machine send requests here."""
+"""Keeps web pages out. Where no key is needed, any page could make a browser on this machine send
+requests here."""
 
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from api.deps import Settings
 from api.errors import ForeignOrigin
+from api.loopback import is_loopback
 from contract.quote import quote
 
 _READS = {"GET", "HEAD", "OPTIONS"}
@@ -16,7 +17,7 @@ async def refuse_foreign(request: Request, settings: Settings) -> None:
     """Raises ForeignOrigin. What is no browser sends none of these headers but Host, and goes on working."""
     host = request.headers.get("host", "")
     # A page may have pointed its own name here (DNS rebinding): a browser then thinks that it and we are one.
-    if host and _is_loopback(settings.host) and not _is_loopback(_hostname(f"//{host}")):
+    if host and is_loopback(settings.host) and not is_loopback(_hostname(f"//{host}")):
         raise ForeignOrigin(
             f"Host: got {quote(host)}; the API listens on {settings.host} alone, and answers to localhost and to "
             "127.0.0.1; a proxy in front of it has to send one of these as Host"
@@ -38,10 +39,3 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")

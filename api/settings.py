@@ -2,9 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from limits import parse
+from pydantic import AfterValidator, Field, SecretStr
 
+from api.loopback import is_loopback
 from store.settings import StoreSettings
+
+
+def _rate(value: str) -> str:
+    parse(value)
+    return value
 
 
 class ApiSettings(StoreSettings):
@@ -12,3 +19,13 @@ class ApiSettings(StoreSettings):
     port: int = 8000
     largest_dataset: Annotated[int, Field(ge=1)] = 10 << 30
     """Bytes of a file of examples. It is read whole when a job is posted, at some 60 MB a second."""
+    admin_key: Annotated[SecretStr, Field(min_length=20)] | None = None
+    """A key that opens everything, with which the first others are made."""
+    require_keys: bool | None = None
+    """Whether every request wants a key; None: where others than this machine can reach the API."""
+    rate_limit: Annotated[str, AfterValidator(_rate)] = "6000/minute"
+    """Requests with the keys of one owner."""
+
+    @property
+    def needs_keys(self) -> bool:
+        return not is_loopback(self.host) if self.require_keys is None else self.require_keys

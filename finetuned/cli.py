@@ -50,6 +50,8 @@ app = _App(
 )
 models_app = typer.Typer(help="The base models in the home folder.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+keys_app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
+app.add_typer(keys_app, name="keys")
 
 
 def _user() -> str:
@@ -63,8 +65,10 @@ def _user() -> str:
 
 Url = Annotated[str, typer.Option(envvar="FINETUNED_URL", help="Where the service is.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+Key = Annotated[str | None, typer.Option(envvar="FINETUNED_API_KEY", help="The key, where the service wants one.")]
 Owner = Annotated[
-    str, typer.Option(default_factory=_user, envvar="FINETUNED_OWNER", help="Whose the job is; owners take turns.")
+    str | None,
+    typer.Option(envvar="FINETUNED_OWNER", help="Whose the job is; default: the key's owner, else your login name."),
 ]
 Home = Annotated[
     Path, typer.Option(default_factory=default_home, envvar="FINETUNED_HOME", help="Models, runs, database and logs.")
@@ -96,16 +100,17 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
 @app.command()
 def submit(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")],
-    owner: Owner,
+    owner: Owner = None,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job to its end.")] = False,
     url: Url = DEFAULT_URL,
+    key: Key = None,
 ) -> None:
     """Submit a job; prints its id."""
     try:
         body = sys.stdin.buffer.read() if recipe == "-" else Path(recipe).read_bytes()
     except OSError as error:
         _fail(f"cannot read {recipe}: {error.strerror}")
-    with Client(url, owner) as client:
+    with Client(url, owner or (None if key else _user()), key) as client:
         job = client.submit(body)
         typer.echo(job["id"])
         if watch:
@@ -115,9 +120,9 @@ def submit(
 
 
 @app.command()
-def watch(job: JobId, url: Url = DEFAULT_URL) -> None:
+def watch(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Watch a job to its end; exit code 0 if it succeeded."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         _watch(client, job, out)
 
 
@@ -126,9 +131,10 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, help="So many of the newest.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
     url: Url = DEFAULT_URL,
+    key: Key = None,
 ) -> None:
     """List jobs, newest first."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         jobs = list(islice(client.jobs(), limit))
     if as_json:
         _print_json(jobs)
@@ -139,9 +145,9 @@ def list_jobs(
 
 
 @app.command()
-def show(job: JobId, url: Url = DEFAULT_URL) -> None:
+def show(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print a job as JSON."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         _print_json(client.job(job))
 
 
@@ -150,42 +156,45 @@ def cancel(
     job: JobId,
     force: Annotated[bool, typer.Option("--force", help="Leave it no time to save.")] = False,
     url: Url = DEFAULT_URL,
+    key: Key = None,
 ) -> None:
     """Cancel a job."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         status = client.cancel(job, force)["status"]
     _tell(status if status == JobStatus.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
 
 
 @app.command()
-def pause(job: JobId, url: Url = DEFAULT_URL) -> None:
+def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Have a job save and set it aside."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         status = client.pause(job)["status"]
     state = status if status == JobStatus.PAUSED else f"{status}; paused as soon as it has saved"
     _tell(f"{state}; go on with: finetuned resume {job}")
 
 
 @app.command()
-def resume(job: JobId, url: Url = DEFAULT_URL) -> None:
+def resume(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Let a paused job go on from where it saved."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         _tell(f"{client.resume(job)['status']}; watch it with: finetuned watch {job}")
 
 
 @app.command()
-def retry(job: JobId, url: Url = DEFAULT_URL) -> None:
+def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Let a job that has failed or was cancelled go on from where it last saved."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         _tell(f"{client.retry(job)['status']}; watch it with: finetuned watch {job}")
 
 
 @app.command()
 def workers(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False, url: Url = DEFAULT_URL
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
 ) -> None:
     """List the workers, and what runs on each of their devices."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         found = client.workers()
     if as_json:
         _print_json(found)
@@ -203,16 +212,17 @@ def download(
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="What was saved with the lowest evaluation loss.")] = False,
     url: Url = DEFAULT_URL,
+    key: Key = None,
 ) -> None:
     """Download a job's adapter; prints its folder."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         typer.echo(client.download(job, folder or Path(job), best))
 
 
 @app.command()
-def logs(job: JobId, url: Url = DEFAULT_URL) -> None:
+def logs(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print the log of a job's trainer."""
-    with Client(url) as client:
+    with Client(url, key=key) as client:
         typer.echo(client.artifact_text(job, "trainer.log"), nl=False)
 
 
@@ -246,6 +256,53 @@ def add(name: Annotated[str, typer.Argument(help=", ".join(SHIPPED))], home: Hom
     _tell(f"{name} is in {home / 'models'}")
 
 
+@keys_app.callback()
+def keys(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """List keys, newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with Client(url, key=key) as client:
+        found = list(client.keys())
+    if as_json:
+        _print_json(found)
+    elif found:
+        out.print(_key_table(found), markup=False, highlight=False)
+    else:
+        _tell("no keys yet; make one with: finetuned keys create --owner NAME")
+
+
+@keys_app.command(name="create")
+def create_key(
+    owner: Annotated[str, typer.Option(help="Whose it is.")],
+    name: Annotated[str | None, typer.Option(help="For people: what it is for.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="It opens what all owners have, and makes keys.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Make a key; prints its secret, this once."""
+    with Client(url, key=key) as client:
+        made = client.create_key(owner, name, admin)
+    typer.echo(made["secret"])
+    _tell(f"{made['id']} of {owner}; it is kept nowhere. Use it as FINETUNED_API_KEY, or: Authorization: Bearer KEY")
+
+
+@keys_app.command(name="revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `finetuned keys` lists it.")],
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Revoke a key: it opens nothing any more."""
+    with Client(url, key=key) as client:
+        revoked = client.revoke_key(key_id)
+    _tell(f"{revoked['id']} of {revoked['owner']} is revoked")
+
+
 def _watch(client: Client, job_id: str, console: Console) -> None:
     try:
         view = watch_job(client, job_id, console)
@@ -270,13 +327,27 @@ def _job_table(jobs: list[Job]) -> Table:
     return table
 
 
+def _key_table(keys: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("key", "owner", "name", "secret", "admin", "created", "revoked"):
+        table.add_column(name, no_wrap=name != "name", min_width=_JOB_ID if name == "key" else None)
+    for each in keys:
+        created, revoked = (str(each[name] or "")[:16].replace("T", " ") for name in ("created_at", "revoked_at"))
+        admin = "yes" if each["admin"] else ""
+        table.add_row(
+            each["id"], each["owner"], one_line(each["name"] or ""), f"...{each['hint']}", admin, created, revoked
+        )
+    return table
+
+
 def _worker_table(workers: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("worker", "status", "device", "name", "use"):
         table.add_column(name, no_wrap=name != "use", overflow="fold")
     for worker in workers:
         for device in worker["devices"]:
-            use = "; ".join([*device["jobs"], *([device["why"]] if device["why"] else [])]) or device["status"]
+            others = [f"{device['others']} of other owners"] if device["others"] else []
+            use = "; ".join([*device["jobs"], *others, *([device["why"]] if device["why"] else [])]) or device["status"]
             table.add_row(worker["name"], worker["status"], str(device["number"]), device["name"], one_line(use))
     return table
 

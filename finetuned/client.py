@@ -8,6 +8,7 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 import json
+import secrets
 import tarfile
 import tempfile
 import time
@@ -68,14 +69,17 @@ class JobEvent:
 
 
 class Client:
-    def __init__(self, url: str = DEFAULT_URL, owner: str | None = None) -> None:
-        """`owner` is whose the jobs are that it submits; None leaves them to "default"."""
+    def __init__(self, url: str = DEFAULT_URL, owner: str | None = None, key: str | None = None) -> None:
+        """`key` is needed where the service is not on this machine. `owner` is for whom an admin, or anybody without a
+        key, asks; None is the key's owner, or "default"."""
         self.url = url.rstrip("/")
         # As bytes: what does not fit into a header is for the service to refuse, in its own words.
-        self._owner = {} if owner is None else {b"x-owner": owner.encode()}
+        headers = {} if owner is None else {b"x-owner": owner.encode()}
+        if key is not None:
+            headers[b"authorization"] = b"Bearer " + key.encode()
         # A proxy has no way to a service on this machine.
         here = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
-        self._http = httpx.Client(base_url=self.url, timeout=_ANSWER_SECONDS, trust_env=not here)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_ANSWER_SECONDS, trust_env=not here)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +90,8 @@ class Client:
     def submit(self, recipe: dict[str, Any] | bytes) -> Job:
         """`recipe` as a dictionary or as its JSON text. Raises Refused with the service's words for what is wrong."""
         body = recipe if isinstance(recipe, bytes) else json.dumps(recipe).encode()
-        headers = {b"content-type": b"application/json", **self._owner}
+        # Sent again after a broken connection it makes no second job.
+        headers = {"content-type": "application/json", "idempotency-key": secrets.token_hex(16)}
         return self._json("POST", "/jobs", content=body, headers=headers)
 
     def job(self, job_id: str) -> Job:
@@ -94,9 +99,12 @@ class Client:
 
     def jobs(self) -> Iterator[Job]:
         """All jobs, newest first."""
+        yield from self._pages("/jobs")
+
+    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
         after: dict[str, str] = {}
         while True:
-            page = self._json("GET", "/jobs", params={"limit": "100"} | after)
+            page = self._json("GET", path, params={"limit": "100"} | after)
             yield from page["data"]
             if not page["has_more"]:
                 return
@@ -123,6 +131,17 @@ class Client:
         """The workers, and what runs on each of their devices."""
         found: list[dict[str, Any]] = self._json("GET", "/workers")["data"]
         return found
+
+    def create_key(self, owner: str, name: str | None = None, admin: bool = False) -> dict[str, Any]:
+        """A key of `owner`; its "secret" is told this once."""
+        return self._json("POST", "/keys", json={"owner": owner, "name": name, "admin": admin})
+
+    def keys(self) -> Iterator[dict[str, Any]]:
+        """All keys, newest first, the revoked ones too."""
+        yield from self._pages("/keys")
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        return self._json("DELETE", f"/keys/{_part(key_id)}")
 
     def metrics(self, job_id: str) -> dict[str, Any]:
         return self._json("GET", f"/jobs/{_part(job_id)}/metrics")

@@ -13,8 +13,9 @@ _PARAM = "adapter.start_from"
 _NAMED = re.compile(r"(?P<job>job_[0-9a-f]{24})(/(?P<checkpoint>checkpoint-[0-9]{1,10}))?")
 
 
-def locate_earlier_adapter(sessions: Sessions, runs: Path, start_from: str) -> Path:
-    """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP". Raises InputError.
+def locate_earlier_adapter(sessions: Sessions, runs: Path, start_from: str, owner: str | None = None) -> Path:
+    """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP"; of a job of `owner` alone, where
+    that is given. Raises InputError.
 
     No session is held when it returns.
     """
@@ -24,7 +25,7 @@ def locate_earlier_adapter(sessions: Sessions, runs: Path, start_from: str) -> P
     name = f"{named['checkpoint'] or 'adapter'}.tar.gz"
     try:
         with sessions.begin() as session:
-            jobs.get(session, named["job"])
+            jobs.get(session, named["job"], owner)
             artifact = artifacts.get(session, named["job"], name)
     except (JobNotFound, ArtifactNotFound) as error:
         raise _refusal(start_from, str(error)) from error

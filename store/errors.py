@@ -2,12 +2,16 @@
 
 StoreError
 +-- JobNotFound
++-- KeyNotFound
 +-- ArtifactNotFound
++-- QuotaExceeded   an owner has as much as it may have
++-- RequestReused   an Idempotency-Key came again, with another body
 +-- IllegalMove     a user asked for a state that the job cannot reach from its own
 +-- StaleAttempt    a worker wrote for an attempt that is no longer its own
 +-- Superseded      another worker has begun with this one's name
 """
 
+from contract.quote import quote
 from contract.status import JobStatus
 
 
@@ -18,6 +22,22 @@ class StoreError(Exception):
 class JobNotFound(StoreError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job {job_id}")
+
+
+class KeyNotFound(StoreError):
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"no key {key_id}")
+
+
+class QuotaExceeded(StoreError):
+    pass
+
+
+class RequestReused(StoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"Idempotency-Key: got {quote(key)}, which came with another body before; give each request its own"
+        )
 
 
 class ArtifactNotFound(StoreError):

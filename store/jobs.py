@@ -24,6 +24,10 @@ def create(
     warnings: Sequence[str] = (),
     examples: int | None = None,
     expected_seconds: float | None = None,
+    training_file: str | None = None,
+    validation_file: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> Job:
     """A new job, queued; its first events tell of it and of what is unwise in its recipe."""
     job = Job(
@@ -38,6 +42,10 @@ def create(
         attempt=0,
         retries=0,
         event_count=1,
+        training_file=training_file,
+        validation_file=validation_file,
+        tags=dict(tags) if tags else None,
+        asked=dict(asked) if asked else None,
     )
     session.add(job)
     session.flush()
@@ -47,29 +55,45 @@ def create(
     return job
 
 
-def get(session: Session, job_id: str) -> Job:
-    """Raises JobNotFound."""
+def get(session: Session, job_id: str, owner: str | None = None) -> Job:
+    """Whoever's it is, or that of `owner` alone. Raises JobNotFound."""
     job = session.get(Job, job_id)
-    if job is None:
+    if job is None or owner not in (None, job.owner):
         raise JobNotFound(job_id)
     return job
 
 
-def lock(session: Session, job_id: str) -> Job:
+def lock(session: Session, job_id: str, owner: str | None = None) -> Job:
     """The job as it is now, and nobody else's until the transaction ends. Raises JobNotFound."""
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
-    if job is None:
+    if job is None or owner not in (None, job.owner):
         raise JobNotFound(job_id)
     return job
 
 
-def newest(session: Session, limit: int, after: str | None) -> list[Job]:
-    """Newest first; `after` is the last id of the page before. Raises JobNotFound for an unknown `after`."""
+def newest(
+    session: Session,
+    limit: int,
+    after: str | None,
+    owner: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """Newest first, of `owner` and with all of `tags` where these are given; `after` is the last id of the page before.
+    Raises JobNotFound for an unknown `after`."""
     query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    if tags:
+        query = query.where(Job.tags.contains(dict(tags)))
     if after is not None:
-        last = get(session, after)
+        last = get(session, after, owner)
         query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
     return list(session.scalars(query))
+
+
+def owned(session: Session, job_ids: Collection[str], owner: str) -> set[str]:
+    """Those of them that are the owner's."""
+    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.owner == owner)))
 
 
 def move(

@@ -11,10 +11,10 @@ _CANCELS = (Wish.CANCEL, Wish.KILL)
 _RETRIED = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
-def cancel(session: Session, job_id: str, *, force: bool = False) -> Job:
+def cancel(session: Session, job_id: str, owner: str | None = None, *, force: bool = False) -> Job:
     """Ends a job that waits; asks the worker of one that runs, and with `force` leaves it no time to save. Raises
     JobNotFound, IllegalMove."""
-    job = jobs.lock(session, job_id)
+    job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
         if job.wish is not Wish.KILL:
             job.wish = Wish.KILL if force else Wish.CANCEL
@@ -23,9 +23,9 @@ def cancel(session: Session, job_id: str, *, force: bool = False) -> Job:
     return job
 
 
-def pause(session: Session, job_id: str) -> Job:
+def pause(session: Session, job_id: str, owner: str | None = None) -> Job:
     """Sets a job aside; one that runs saves first. Raises JobNotFound, IllegalMove."""
-    job = jobs.lock(session, job_id)
+    job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
         if job.wish in _CANCELS:
             raise IllegalMove(job_id, "running, to be cancelled,", JobStatus.PAUSED)
@@ -35,10 +35,10 @@ def pause(session: Session, job_id: str) -> Job:
     return job
 
 
-def resume(session: Session, job_id: str) -> Job:
+def resume(session: Session, job_id: str, owner: str | None = None) -> Job:
     """Lets a paused job go on from its last state; one that still saves for its pause goes back to the queue then.
     Raises JobNotFound, IllegalMove."""
-    job = jobs.lock(session, job_id)
+    job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
         if job.wish in _CANCELS:
             raise IllegalMove(job_id, "running, to be cancelled,", JobStatus.QUEUED)
@@ -52,10 +52,10 @@ def resume(session: Session, job_id: str) -> Job:
     return job
 
 
-def retry(session: Session, job_id: str) -> Job:
+def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
     """Puts a job that has failed or was cancelled back in the queue, to go on from its last state. Raises JobNotFound,
     IllegalMove."""
-    job = jobs.lock(session, job_id)
+    job = jobs.lock(session, job_id, owner)
     if job.status in _RETRIED:
         _queue(session, job)
     elif job.status not in (JobStatus.QUEUED, JobStatus.RUNNING) or job.wish in _CANCELS:

@@ -12,6 +12,7 @@ from api.deps import LARGEST_INTEGER, Db, JobId
 from api.errors import InvalidParameter
 from api.schemas.jobs import Queue
 from api.services import jobs as service
+from api.who import Who
 from contract.status import TERMINAL, JobStatus
 from store.progress import Cursor
 
@@ -35,14 +36,14 @@ def _cursor(last_event_id: Annotated[str | None, Header()] = None) -> Cursor:
     return cursor
 
 
-def _existing_job(db: Db, job_id: JobId) -> str:
+def _existing_job(db: Db, who: Who, job_id: JobId) -> str:
     """Once the stream has begun it is too late for a 404."""
-    return service.get(db, job_id).id
+    return service.get(db, who, job_id).id
 
 
 @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
 async def events(
-    db: Db, job_id: Annotated[str, Depends(_existing_job)], cursor: Annotated[Cursor, Depends(_cursor)]
+    db: Db, who: Who, job_id: Annotated[str, Depends(_existing_job)], cursor: Annotated[Cursor, Depends(_cursor)]
 ) -> AsyncIterator[ServerSentEvent]:
     """All that happens to a job, from its start or after Last-Event-ID, until it has ended and all is told. While it
     waits, an event "queue" tells of its place and what it waits for, at the beginning and when these change."""
@@ -60,7 +61,7 @@ async def events(
             return
         if status is JobStatus.QUEUED and time.monotonic() >= look:
             look = time.monotonic() + QUEUE_SECONDS
-            queue = await run_in_threadpool(service.queue_of, db, job_id)
+            queue = await run_in_threadpool(service.queue_of, db, who, job_id)
             if queue is not None and (told is None or (queue.place, queue.why) != (told.place, told.why)):
                 told = queue
                 data = {"time": time.time(), **queue.model_dump(mode="json")}

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -20,6 +20,8 @@ class DeviceOut(BaseModel):
     """"held": by processes that are no job's; it is not given out."""
     jobs: list[str]
     """That have it; several where all of them allow it."""
+    others: int
+    """Jobs of other owners that have it, which have no name here."""
     why: str | None
     """For people: who holds it."""
 
@@ -45,8 +47,10 @@ class WorkerList(BaseModel):
     data: list[WorkerOut]
 
 
-def worker_out(worker: Worker, alive: bool, devices: Sequence[Device], leases: Sequence[Lease]) -> WorkerOut:
-    """`devices` and `leases` of all workers."""
+def worker_out(
+    worker: Worker, alive: bool, devices: Sequence[Device], leases: Sequence[Lease], own: Collection[str]
+) -> WorkerOut:
+    """`devices` and `leases` of all workers; `own` are the jobs that may be named."""
     machine = Machine.model_validate(worker.machine)
     return WorkerOut(
         name=worker.name,
@@ -54,11 +58,11 @@ def worker_out(worker: Worker, alive: bool, devices: Sequence[Device], leases: S
         status="lost" if not alive else "draining" if worker.draining else "ready",
         seen_at=worker.seen_at,
         machine=MachineOut(cores=machine.cores, cpu_bf16=machine.cpu_bf16),
-        devices=[_device_out(device, machine, leases) for device in devices if device.worker == worker.name],
+        devices=[_device_out(device, machine, leases, own) for device in devices if device.worker == worker.name],
     )
 
 
-def _device_out(device: Device, machine: Machine, leases: Sequence[Lease]) -> DeviceOut:
+def _device_out(device: Device, machine: Machine, leases: Sequence[Lease], own: Collection[str]) -> DeviceOut:
     gpu = machine.gpus[device.number] if machine.gpus else None
     jobs = [lease.job_id for lease in leases if (lease.worker, lease.number) == (device.worker, device.number)]
     holders = [Holder.model_validate(holder) for holder in device.holders or ()]
@@ -68,7 +72,8 @@ def _device_out(device: Device, machine: Machine, leases: Sequence[Lease]) -> De
         uuid=gpu.uuid if gpu else None,
         memory_bytes=gpu.memory_bytes if gpu else None,
         status="leased" if jobs else "held" if holders else "free",
-        jobs=jobs,
+        jobs=[job for job in jobs if job in own],
+        others=sum(job not in own for job in jobs),
         why=_held(holders) if holders else None,
     )
 

@@ -2,12 +2,16 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
+from api.idempotency import Settle, once, with_body
 from api.schemas.jobs import JobOut, JobPage, Queue, job_out, queue
 from api.services.moment import one_moment
 from api.settings import ApiSettings
@@ -22,27 +26,51 @@ from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import JobStatus
 from dataset.read import read_examples
-from store import broker, jobs, leases, progress, schedule, wishes, workers
+from store import audit, broker, jobs, leases, progress, quotas, schedule, wishes, workers
 from store.earlier_adapter import locate_earlier_adapter
 from store.models import Job
+from store.plan import Wait
+from store.principal import Principal
 from store.progress import Cursor, Happening
+from store.requests import Asked
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
 
+_JOB_ID = re.compile(r"job_[0-9a-f]{24}")
 
-def submit(sessions: Sessions, publisher: Celery, settings: ApiSettings, owner: str, body: bytes) -> JobOut:
-    """Checks a recipe as far as can be done without training, stores it, and wakes a worker. Raises InputError."""
+
+def submit(
+    sessions: Sessions, publisher: Celery, settings: ApiSettings, who: Principal, asked: Asked, body: bytes
+) -> JobOut:
+    """The job of a recipe. Raises InputError, QuotaExceeded, RequestReused, StillAtWork."""
     recipe = read_recipe(body)
+
+    def make(settle: Settle) -> JobOut:
+        return create(sessions, publisher, settings, who, recipe, settle)
+
+    return once(sessions, with_body(asked, body), make, partial(get, sessions, who))
+
+
+def create(
+    sessions: Sessions, publisher: Celery, settings: ApiSettings, who: Principal, recipe: Recipe, settle: Settle
+) -> JobOut:
+    """Checks a recipe as far as can be done without training, stores it, and wakes a worker. Raises InputError,
+    QuotaExceeded."""
+    with sessions.begin() as session:  # again below: but what is too much is told before all rows are read
+        quotas.check_queue(session, who.owner, settings.limits)
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
-    recipe, rows = check(sessions, settings, recipe)
+    recipe, rows = check(sessions, settings, who, recipe)
     examples = examples_to_train(recipe, rows)
     with sessions.begin() as session:
+        quotas.check_queue(session, who.owner, settings.limits)
         seconds = jobs.expected_seconds(session, recipe, examples)
-        job = jobs.create(session, recipe, owner, unwise(recipe, machines), examples, seconds)
-        taken = _tell(session, [job])[0]
+        job = jobs.create(session, recipe, who.owner, unwise(recipe, machines), examples, seconds)
+        audit.record(session, who, "job.create", job.id)
+        settle(session, job.id)
+        taken = _tell(session, who, [job])[0]
     _look(publisher)
     return taken
 
@@ -55,7 +83,7 @@ def _look(publisher: Celery) -> None:
         log.warning("no wake-up for a job that waits: %s", error)
 
 
-def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> tuple[Recipe, int]:
+def check(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: Recipe) -> tuple[Recipe, int]:
     """The recipe with its dataset's digest, and how many examples that has. Raises InputError: no such file or folder,
     a bad row, unmatched modules."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
@@ -63,7 +91,7 @@ def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> tuple[Re
     if shapes is not None:
         check_adapter(recipe.adapter, shapes)
     if recipe.adapter.start_from is not None:
-        earlier = locate_earlier_adapter(sessions, settings.runs, recipe.adapter.start_from)
+        earlier = locate_earlier_adapter(sessions, settings.runs, recipe.adapter.start_from, who.scope)
         if shapes is not None:  # else the trainer checks it, when it has the model
             check_earlier_adapter(earlier, shapes, recipe.model)
     given = recipe.dataset
@@ -79,52 +107,73 @@ def check(sessions: Sessions, settings: ApiSettings, recipe: Recipe) -> tuple[Re
     return recipe.model_copy(update={"dataset": given.model_copy(update={"sha256": sha256})}), rows
 
 
-def get(sessions: Sessions, job_id: str) -> JobOut:
+def get(sessions: Sessions, who: Principal, job_id: str) -> JobOut:
     """Raises JobNotFound."""
     with one_moment(sessions) as session:
-        return _tell(session, [jobs.get(session, job_id)])[0]
+        return _tell(session, who, [jobs.get(session, job_id, who.scope)])[0]
 
 
-def newest(sessions: Sessions, limit: int, after: str | None) -> JobPage:
-    """Raises JobNotFound for an unknown `after`."""
+def newest(sessions: Sessions, who: Principal, limit: int, after: str | None, owner: str | None = None) -> JobPage:
+    """Those of `owner`, where an admin asks for them. Raises JobNotFound for an unknown `after`."""
     with one_moment(sessions) as session:
-        found = jobs.newest(session, limit + 1, after)
-        page = _tell(session, found[:limit])
+        found = jobs.newest(session, limit + 1, after, who.scope or owner)
+        page = _tell(session, who, found[:limit])
     return JobPage(data=page, has_more=len(found) > limit)
 
 
-def _tell(session: Session, found: Sequence[Job]) -> list[JobOut]:
+def _tell(session: Session, who: Principal, found: Sequence[Job]) -> list[JobOut]:
     ids = [job.id for job in found]
     queued = [job for job in found if job.status is JobStatus.QUEUED]
-    waits = schedule.outlook(session, queued) if queued else {}
+    waits = _outlook(session, who, queued) if queued else {}
     latest, taken = progress.latest(session, ids), leases.of_jobs(session, ids)
     return [job_out(job, latest.get(job.id), waits.get(job.id), taken.get(job.id, [])) for job in found]
 
 
-def cancel(sessions: Sessions, job_id: str, force: bool) -> JobOut:
+def _outlook(session: Session, who: Principal, queued: Sequence[Job]) -> dict[str, Wait]:
+    """What they wait for, without the names of jobs that are another owner's."""
+    waits = schedule.outlook(session, queued)
+    if who.admin:
+        return waits
+    named = {job_id for wait in waits.values() for job_id in _JOB_ID.findall(wait.why)}
+    own = jobs.owned(session, named, who.owner)
+    return {
+        job_id: replace(wait, why=_JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", wait.why))
+        for job_id, wait in waits.items()
+    }
+
+
+def cancel(sessions: Sessions, who: Principal, job_id: str, force: bool) -> JobOut:
     """Raises JobNotFound, IllegalMove."""
     with sessions.begin() as session:
-        return _tell(session, [wishes.cancel(session, job_id, force=force)])[0]
+        job = wishes.cancel(session, job_id, who.scope, force=force)
+        audit.record(session, who, "job.cancel", job_id)
+        return _tell(session, who, [job])[0]
 
 
-def pause(sessions: Sessions, job_id: str) -> JobOut:
+def pause(sessions: Sessions, who: Principal, job_id: str) -> JobOut:
     """Raises JobNotFound, IllegalMove."""
     with sessions.begin() as session:
-        return _tell(session, [wishes.pause(session, job_id)])[0]
+        job = wishes.pause(session, job_id, who.scope)
+        audit.record(session, who, "job.pause", job_id)
+        return _tell(session, who, [job])[0]
 
 
-def resume(sessions: Sessions, publisher: Celery, job_id: str) -> JobOut:
+def resume(sessions: Sessions, publisher: Celery, who: Principal, job_id: str) -> JobOut:
     """Raises JobNotFound, IllegalMove."""
     with sessions.begin() as session:
-        job = _tell(session, [wishes.resume(session, job_id)])[0]
+        asked = wishes.resume(session, job_id, who.scope)
+        audit.record(session, who, "job.resume", job_id)
+        job = _tell(session, who, [asked])[0]
     _look(publisher)
     return job
 
 
-def retry(sessions: Sessions, publisher: Celery, job_id: str) -> JobOut:
+def retry(sessions: Sessions, publisher: Celery, who: Principal, job_id: str) -> JobOut:
     """Raises JobNotFound, IllegalMove."""
     with sessions.begin() as session:
-        job = _tell(session, [wishes.retry(session, job_id)])[0]
+        asked = wishes.retry(session, job_id, who.scope)
+        audit.record(session, who, "job.retry", job_id)
+        job = _tell(session, who, [asked])[0]
     _look(publisher)
     return job
 
@@ -136,8 +185,8 @@ def events_after(sessions: Sessions, job_id: str, cursor: Cursor, limit: int) ->
         return progress.events_since(session, job_id, cursor, limit), status
 
 
-def queue_of(sessions: Sessions, job_id: str) -> Queue | None:
+def queue_of(sessions: Sessions, who: Principal, job_id: str) -> Queue | None:
     """None where the job does not wait. Raises JobNotFound."""
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id)
-        return queue(schedule.outlook(session, [job])[job_id]) if job.status is JobStatus.QUEUED else None
+        return queue(_outlook(session, who, [job])[job_id]) if job.status is JobStatus.QUEUED else None

@@ -4,20 +4,23 @@ import json
 
 from api.schemas.metrics import SampleList
 from store import jobs, progress
+from store.principal import Principal
 from store.session import Sessions
 
 
-def metrics(sessions: Sessions, job_id: str, since_step: int, limit: int, downsample: int | None) -> str:
+def metrics(
+    sessions: Sessions, who: Principal, job_id: str, since_step: int, limit: int, downsample: int | None
+) -> str:
     """A schemas.Metrics as JSON. Raises JobNotFound."""
     with sessions.begin() as session:
-        jobs.get(session, job_id)
+        jobs.get(session, job_id, who.scope)
         columns = progress.metric_columns(session, job_id, since_step, limit, downsample)
         evaluations = progress.evaluation_columns(session, job_id)
     return f'{{"job_id": {json.dumps(job_id)}, "columns": {columns}, "evaluations": {json.dumps(evaluations)}}}'
 
 
-def samples(sessions: Sessions, job_id: str, step: int | None) -> SampleList:
+def samples(sessions: Sessions, who: Principal, job_id: str, step: int | None) -> SampleList:
     """Of the evaluation at `step`, else of the latest one. Raises JobNotFound."""
     with sessions.begin() as session:
-        jobs.get(session, job_id)
+        jobs.get(session, job_id, who.scope)
         return SampleList.model_validate({"data": progress.samples(session, job_id, step)})

@@ -32,7 +32,7 @@ def test_a_worker_is_listed_with_what_its_machine_has(client: TestClient, sessio
     assert (worker["name"], worker["address"], worker["status"]) == ("gpu-a", "10.0.0.1", "ready")
     assert worker["machine"] == {"cores": 8, "cpu_bf16": True}
     assert abs(datetime.fromisoformat(worker["seen_at"]) - datetime.now(UTC)) < timedelta(seconds=30)
-    free: dict[str, Any] = {"status": "free", "jobs": [], "why": None}
+    free: dict[str, Any] = {"status": "free", "jobs": [], "others": 0, "why": None}
     same = {"name": "NVIDIA A100", "memory_bytes": 80 * 2**30, **free}
     assert worker["devices"] == [{"number": 0, "uuid": "GPU-1", **same}, {"number": 1, "uuid": "GPU-2", **same}]
 
@@ -46,7 +46,7 @@ def test_a_cpu_slot_is_a_device_too_and_tells_which_jobs_have_it(client: TestCli
     (device,) = listed(client)[0]["devices"]
     assert set(device.pop("jobs")) == ids
     slot = {"number": 0, "name": "CPU slot", "uuid": None, "memory_bytes": None}
-    assert device == {**slot, "status": "leased", "why": None}
+    assert device == {**slot, "status": "leased", "others": 0, "why": None}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""Tells who asks, by the key that was sent."""
+
+import hmac
+import time
+from dataclasses import dataclass, field
+
+from store import keys
+from store.session import Sessions
+
+_REMEMBERED = 1.0  # seconds: a key that another process has revoked opens for no longer
+_MOST = 10_000
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose a key is."""
+
+    owner: str
+    admin: bool
+    key_id: str | None
+
+
+@dataclass
+class Keyring:
+    """Asks the database once a second for each key, not once a request."""
+
+    sessions: Sessions
+    admin_key: str | None
+    """The settings' own key, which opens everything."""
+    _known: dict[str, tuple[float, Holder]] = field(default_factory=dict)
+
+    def find(self, secret: str) -> Holder | None:
+        digest = keys.digest(secret)
+        if self.admin_key is not None and hmac.compare_digest(digest, keys.digest(self.admin_key)):
+            return Holder("admin", True, None)
+        until, holder = self._known.get(digest, (0.0, None))
+        if holder is None or time.monotonic() > until:
+            with self.sessions.begin() as session:
+                key = keys.find(session, secret)
+            if key is None:
+                self._known.pop(digest, None)
+                return None
+            holder = Holder(key.owner, key.admin, key.id)
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[digest] = (time.monotonic() + _REMEMBERED, holder)
+        return holder
+
+    def forget(self) -> None:
+        """A key was revoked here: it opens nothing from now on."""
+        self._known.clear()

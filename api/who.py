@@ -1,0 +1,79 @@
+"""Who asks: by a key, or on a machine of one's own without one."""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.deps import Settings
+from api.errors import AdminOnly, InvalidParameter, WrongKey
+from api.keyring import Keyring
+from api.rates import Rates
+from store import keys
+from store.principal import Principal
+
+_OWNER = re.compile(r"[\w.@-]{1,100}", re.ASCII)
+OWNER_WORDS = "give 1 to 100 letters, digits, or any of . _ @ -"
+
+_bearer = HTTPBearer(
+    auto_error=False, description="A key. On loopback none is needed, unless FINETUNED_REQUIRE_KEYS says so."
+)
+
+
+def _who(
+    request: Request,
+    settings: Settings,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    x_owner: Annotated[str | None, Header()] = None,
+) -> Principal:
+    """An admin may name the owner for whom it asks, by the header x-owner. Raises WrongKey, TooManyRequests,
+    InvalidParameter."""
+    if x_owner is not None:
+        check_owner("x-owner", x_owner)
+    request_id: str = request.state.request_id
+    keyring: Keyring = request.app.state.keyring
+    rates: Rates = request.app.state.rates
+    secret = credentials.credentials if credentials else ""
+    # OpenAI's SDK wants a key of some kind. Where none is needed, another's word for one is as good as none.
+    if not settings.needs_keys and not secret.startswith(keys.PREFIX):
+        return Principal(x_owner or "default", True, None, request_id)
+    holder = keyring.find(secret) if secret else None
+    if holder is None:
+        rates.count_wrong_key(request.client.host if request.client else "")
+        raise WrongKey(_words(request, secret))
+    owner = holder.owner
+    if x_owner is not None and x_owner != owner:
+        if not holder.admin:
+            raise InvalidParameter("x-owner", x_owner, f"the key is {owner}'s; leave x-owner out")
+        owner = x_owner
+    rates.count(holder.owner)
+    return Principal(owner, holder.admin, holder.key_id, request_id)
+
+
+def check_owner(param: str, given: str) -> str:
+    """Raises InvalidParameter."""
+    if not _OWNER.fullmatch(given):
+        raise InvalidParameter(param, given, OWNER_WORDS)
+    return given
+
+
+def _words(request: Request, secret: str) -> str:
+    if secret:
+        return "the key is wrong, or was revoked; `finetuned keys create` makes one"
+    if "authorization" in request.headers:
+        return "Authorization: no key in it; send: Authorization: Bearer KEY"
+    return "no key; send: Authorization: Bearer KEY"
+
+
+Who = Annotated[Principal, Depends(_who)]
+
+
+def _admin(who: Who) -> Principal:
+    """Raises AdminOnly."""
+    if not who.admin:
+        raise AdminOnly("this wants an admin's key")
+    return who
+
+
+Admin = Annotated[Principal, Depends(_admin)]

@@ -1,0 +1,93 @@
+"""What an owner may have, how often it may ask, and what is written down of it."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from sqlalchemy.exc import ProgrammingError
+
+from api.settings import ApiSettings
+from store.session import Sessions
+from tests.api.conftest import serve
+
+RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
+
+
+def submit(client: TestClient, owner: str = "default") -> Any:
+    return client.post("/jobs", json=RECIPE, headers={"x-owner": owner})
+
+
+def test_an_owner_with_as_many_waiting_jobs_as_it_may_have_is_refused_one_more(client: TestClient) -> None:
+    client.put("/quotas/anna", json={"queued_jobs": 1}).raise_for_status()
+    job_id = submit(client, "anna").json()["id"]
+    answer = submit(client, "anna")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "quota_exceeded")
+    assert answer.headers["x-should-retry"] == "false"
+    assert "may have 1" in answer.json()["error"]["message"]
+    assert submit(client, "bob").status_code == 201
+    client.post(f"/jobs/{job_id}/cancel").raise_for_status()
+    assert submit(client, "anna").status_code == 201
+
+
+def test_the_settings_limits_hold_for_those_who_have_none_of_their_own(
+    settings: ApiSettings, sessions: Sessions
+) -> None:
+    with serve(settings.model_copy(update={"max_queued_jobs": 1})) as client:
+        assert [submit(client).status_code for _ in range(2)] == [201, 429]
+        client.put("/quotas/anna", json={"queued_jobs": 2}).raise_for_status()
+        assert [submit(client, "anna").status_code for _ in range(3)] == [201, 201, 429]
+
+
+def test_a_quota_tells_what_may_be_had_and_what_is_used(client: TestClient) -> None:
+    submit(client, "anna")
+    client.put("/quotas/anna", json={"running_jobs": 2, "bytes": 10}).raise_for_status()
+    quota = client.get("/quota", headers={"x-owner": "anna"}).json()
+    assert quota == {
+        "owner": "anna",
+        "limits": {"running_jobs": 2, "queued_jobs": 1000, "bytes": 10},
+        "used": {"running_jobs": 0, "queued_jobs": 1, "bytes": 0},
+    }
+    assert client.get("/quotas/anna").json() == quota
+
+
+@pytest.mark.parametrize("limit", [-1, 2**80, "many", 1.5])
+def test_a_limit_that_is_none_is_named(client: TestClient, limit: Any) -> None:
+    answer = client.put("/quotas/anna", json={"queued_jobs": limit})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "queued_jobs")
+
+
+def test_an_owner_that_asks_too_often_is_told_when_to_ask_again(settings: ApiSettings, sessions: Sessions) -> None:
+    with serve(settings.model_copy(update={"rate_limit": "3/minute"})) as client:
+        keys = [client.post("/keys", json={"owner": owner}).json()["secret"] for owner in ("anna", "bob")]
+        anna, bob = ({"authorization": f"Bearer {key}"} for key in keys)
+        assert [client.get("/jobs", headers=anna).status_code for _ in range(4)] == [200, 200, 200, 429]
+        limited = client.get("/jobs", headers=anna)
+        assert limited.json()["error"]["code"] == "rate_limit_exceeded"
+        assert 1 <= int(limited.headers["retry-after"]) <= 60
+        assert client.get("/jobs", headers=bob).status_code == 200
+
+
+def test_the_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
+    job_id = submit(client, "anna").json()["id"]
+    client.post(f"/jobs/{job_id}/cancel", headers={"x-owner": "bob", "x-request-id": "of-bob"})
+    page = client.get("/audit?limit=1").json()
+    (entry,) = page["data"]
+    assert (entry["owner"], entry["action"], entry["target"]) == ("bob", "job.cancel", job_id)
+    assert (entry["request_id"], entry["key_id"], page["has_more"]) == ("of-bob", None, True)
+    (before,) = client.get(f"/audit?after={entry['seq']}").json()["data"]
+    assert (before["owner"], before["action"], before["target"]) == ("anna", "job.create", job_id)
+    assert [each["owner"] for each in client.get("/audit?owner=bob").json()["data"]] == ["bob"]
+
+
+@pytest.mark.parametrize("change", ["UPDATE audit SET owner = 'nobody'", "DELETE FROM audit"])
+def test_nothing_is_taken_off_the_audit(client: TestClient, engine: sa.Engine, change: str) -> None:
+    submit(client)
+    with engine.begin() as connection, pytest.raises(ProgrammingError, match="append-only"):
+        connection.execute(sa.text(change))
+
+
+def test_what_was_refused_is_not_in_the_audit(client: TestClient) -> None:
+    client.post("/jobs", json={**RECIPE, "dataset": "none.jsonl"})
+    client.post("/jobs/job_" + "0" * 24 + "/cancel")
+    assert client.get("/audit").json()["data"] == []

@@ -1,0 +1,69 @@
+"""`python -m api`, and whom it lets in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from store import keys
+from store.session import Sessions
+from tests.service import free_port, until
+
+
+def start(database_url: str, broker_url: str, home: Path, **settings: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "FINETUNED_DATABASE_URL": database_url,
+        "FINETUNED_BROKER_URL": broker_url,
+        "FINETUNED_HOME": str(home),
+        "FINETUNED_PORT": str(free_port()),
+        "FINETUNED_HOST": "0.0.0.0",
+        **settings,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "api"], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def test_an_api_that_others_can_reach_refuses_to_start_without_keys(
+    sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    output, _ = start(database_url, broker_url, tmp_path).communicate(timeout=60)
+    assert "FINETUNED_HOST is 0.0.0.0" in output
+    assert "FINETUNED_ADMIN_KEY" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("keyed", ["by the settings", "in the database"])
+def test_with_a_key_it_starts(
+    sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path, keyed: str
+) -> None:
+    settings = {}
+    if keyed == "by the settings":
+        settings["FINETUNED_ADMIN_KEY"] = "an-admin-key-of-some-length"
+    else:
+        with sessions.begin() as session:
+            keys.create(session, "anna", None, admin=True)
+    api = start(database_url, broker_url, tmp_path, **settings)
+    assert api.stdout
+    told = ""
+
+    def running() -> bool:
+        nonlocal told
+        assert api.stdout
+        told += api.stdout.readline()
+        return "running on" in told or api.poll() is not None
+
+    until(running)
+    api.terminate()
+    assert "running on" in told + api.communicate(timeout=60)[0]
+
+
+def test_a_key_of_the_settings_that_is_easy_to_guess_is_refused(
+    sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    output, _ = start(database_url, broker_url, tmp_path, FINETUNED_ADMIN_KEY="secret").communicate(timeout=60)
+    assert "FINETUNED_ADMIN_KEY" in output
+    assert "secret" not in output.replace("FINETUNED_ADMIN_KEY", "")
