@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FINETUNED_"
@@ -39,6 +39,9 @@ class StoreSettings(BaseSettings):
     """Of one owner, that wait."""
     max_bytes: Annotated[int, Field(ge=1)] | None = None
     """Of one owner's datasets; None is as many as the storage holds."""
+    storage: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w-][\w.=-]*)*/?$")] | None = None
+    """s3://BUCKET/PREFIX, where datasets and artifacts are kept; None keeps them in `home`. How to reach the bucket is
+    in the AWS_* variables, and nowhere else."""
 
     @field_validator("allowed_paths", mode="before")
     @classmethod

@@ -1,0 +1,173 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from store.errors import StorageAway
+from store.settings import StoreSettings
+from store.storage import CHUNK, Storage, make_storage
+from tests import s3
+from tests.service import free_port
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    port = free_port()
+    with s3.running_s3(port):
+        yield port
+
+
+def settings(home: Path, storage: str | None) -> StoreSettings:
+    return StoreSettings(database_url=SecretStr("x"), broker_url=SecretStr("x"), home=home, storage=storage)
+
+
+def bucket(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    for name, value in s3.environment(port).items():
+        monkeypatch.setenv(name, value)
+    return make_storage(settings(home, f"s3://{s3.BUCKET}/deep/prefix"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """The same promises, wherever the bytes are."""
+    if request.param == "local":
+        return make_storage(settings(tmp_path / "home", None))
+    return bucket(tmp_path / "home", request.getfixturevalue("port"), monkeypatch)
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+BIG = os.urandom(3 * CHUNK + 17)
+
+
+@pytest.mark.parametrize("content", [b"", b"few", BIG], ids=["empty", "small", "big"])
+def test_what_is_put_is_read_in_chunks_and_in_parts(storage: Storage, tmp_path: Path, content: bytes) -> None:
+    storage.put_file("runs/job/weights", write(tmp_path / "file", content))
+    assert storage.size("runs/job/weights") == len(content)
+    chunks = list(storage.read("runs/job/weights"))
+    assert b"".join(chunks) == content
+    assert all(len(chunk) <= CHUNK for chunk in chunks)
+    middle = len(content) // 3
+    assert b"".join(storage.read("runs/job/weights", middle)) == content[middle:]
+    assert b"".join(storage.read("runs/job/weights", middle, 2 * middle)) == content[middle : 2 * middle]
+
+
+@pytest.mark.parametrize("size", [0, 7, 5 * CHUNK])
+def test_what_a_writer_has_written_is_there_when_it_is_closed(storage: Storage, size: int) -> None:
+    key = f"blobs/ab/written-{size}"
+    with storage.open_writer(key) as writer:
+        for _ in range(5):
+            writer.write(bytes(size // 5))
+        assert not storage.exists(key)
+    assert storage.size(key) == size // 5 * 5
+
+
+@pytest.mark.parametrize("size", [7, 5 * CHUNK])
+def test_a_writer_that_breaks_off_leaves_nothing(storage: Storage, size: int) -> None:
+    def break_off() -> None:
+        with storage.open_writer("blobs/ab/half") as writer:
+            writer.write(bytes(size))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
+    assert not storage.exists("blobs/ab/half")
+
+
+def test_what_is_deleted_is_gone_and_may_be_deleted_again(storage: Storage, tmp_path: Path) -> None:
+    storage.put_file("blobs/ab/c", write(tmp_path / "file", b"x"))
+    assert storage.exists("blobs/ab/c")
+    storage.delete("blobs/ab/c")
+    storage.delete("blobs/ab/c")
+    assert not storage.exists("blobs/ab/c")
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+def test_what_is_not_there_is_not_found(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(storage.read("runs/none"))
+    with pytest.raises(FileNotFoundError):
+        storage.size("runs/none")
+    with pytest.raises(FileNotFoundError):
+        storage.fetch("runs/none", tmp_path / "copy" / "none")
+    assert list((tmp_path / "copy").iterdir()) == []
+
+
+def test_a_copy_is_fetched_as_a_whole(storage: Storage, tmp_path: Path) -> None:
+    storage.put_file("runs/a/b", write(tmp_path / "file", BIG))
+    storage.fetch("runs/a/b", tmp_path / "new" / "copy")
+    assert (tmp_path / "new" / "copy").read_bytes() == BIG
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["copy"]
+
+
+def test_bytes_that_are_missing_at_the_end_are_noticed(storage: Storage, tmp_path: Path) -> None:
+    storage.put_file("runs/short", write(tmp_path / "file", b"1234"))
+    with pytest.raises(EOFError):
+        list(storage.read("runs/short", 2, 9))
+
+
+@pytest.mark.parametrize("key", ["../out", "runs/../../out", "runs/a\0b"])
+def test_a_key_that_leads_out_is_refused(storage: Storage, tmp_path: Path, key: str) -> None:
+    write(tmp_path / "out", b"not yours")
+    with pytest.raises(ValueError, match=r"pars|key"):
+        list(storage.read(key))
+
+
+def test_a_file_that_has_gone_is_not_put(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        storage.put_file("runs/job/none", tmp_path / "none")
+
+
+def test_what_lies_in_the_home_folder_is_there_as_it_is(tmp_path: Path) -> None:
+    ours = make_storage(settings(tmp_path, None))
+    path = write(tmp_path / "runs" / "job" / "log", b"line")
+    ours.put_file("runs/job/log", path)
+    assert ours.local_path("runs/job/log") == path
+    assert b"".join(ours.read("runs/job/log")) == b"line"
+    assert not ours.remote
+
+
+def test_a_link_leads_to_nothing_outside_but_a_whole_folder_may_be_on_another_disk(tmp_path: Path) -> None:
+    home, disk = tmp_path / "home", tmp_path / "disk"
+    write(disk / "job" / "log", b"line")
+    write(tmp_path / "secret", b"not yours")
+    home.mkdir()
+    (home / "runs").symlink_to(disk)
+    ours = make_storage(settings(home, None))
+    assert b"".join(ours.read("runs/job/log")) == b"line"
+    (disk / "job" / "link").symlink_to(tmp_path / "secret")
+    (disk / "job" / "circle").symlink_to(disk / "job" / "circle")
+    for key in ("runs/job/link", "runs/job/circle"):
+        with pytest.raises(OSError, match=r"out of the storage|circle"):
+            ours.size(key)
+
+
+def test_a_bucket_that_does_not_answer_or_is_not_there_says_so_and_tells_no_secret(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = bucket(tmp_path, free_port(), monkeypatch)
+    with pytest.raises(StorageAway) as told:
+        away.exists("runs/any")
+    assert s3.SECRET not in str(told.value)
+    assert "\n" not in str(told.value)
+    bucket(tmp_path, port, monkeypatch)
+    unmade = make_storage(settings(tmp_path, "s3://no-such-bucket"))
+    write(tmp_path / "file", b"x")
+    with pytest.raises(StorageAway):
+        unmade.put_file("runs/any", tmp_path / "file")
+    with pytest.raises(StorageAway), unmade.open_writer("runs/any") as writer:
+        writer.write(b"x")
+
+
+@pytest.mark.parametrize(
+    "given", ["/srv/files", "http://host/bucket", "s3://", "s3://bucket/a/../b", "s3://Bucket name"]
+)
+def test_what_names_no_bucket_is_refused_at_the_start(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ValidationError, match="storage"):
+        settings(tmp_path, given)
