@@ -7,13 +7,14 @@ from dataclasses import replace
 from contract.events import Checkpoint, Done, Log, Metric, Phase
 from contract.failure import FailureReason, InputError
 from contract.run_dir import forget_states
+from dataset.document import Document
 from trainer.checkpoint import save_adapter
 from trainer.device import peak_memory
 from trainer.engine import Update
 from trainer.evaluation import evaluate, evaluation_is_due
 from trainer.optim import learning_rate_factor
 from trainer.order import step_rows
-from trainer.packing import Document, pack
+from trainer.packing import pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import Run
 from trainer.state import Position, random_state, save_state, set_random_state

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from transformers import StoppingCriteriaList
 
+from dataset.document import Document
 from trainer import attention
 from trainer.neftune import noisy
-from trainer.packing import Document, Packed, pack
+from trainer.packing import Packed, pack
 from trainer.stop import Stop
 
 _CHUNK_BYTES = 64 * 2**20

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from dataset.document import Document
 from trainer.device import peak_memory
-from trainer.packing import Document
 
 _USABLE = 0.8
 """Of the free memory. The rest is for what no probe sees: the optimizer's state, fragments, other programs."""

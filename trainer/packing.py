@@ -5,24 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-
-@dataclass(frozen=True)
-class Document:
-    """One example as tokens."""
-
-    input_ids: list[int]
-    supervised: list[bool]
-    """Which tokens are learned, one flag per token. The first never is: nothing comes before it to tell it from."""
-
-    @property
-    def targets(self) -> int:
-        """Number of supervised tokens."""
-        return sum(self.supervised)
-
-    @property
-    def length(self) -> int:
-        """Tokens that the model reads: the last one has nothing left to predict."""
-        return len(self.input_ids) - 1
+from dataset.document import Document
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dataset.document import Document
 from trainer.loss import SupervisedLoss
-from trainer.packing import Document
 from trainer.stop import Stop
 
 _LONGEST_TEXT = 4_000

@@ -7,7 +7,7 @@ from typing import overload
 
 import torch
 
-from trainer.packing import Document
+from dataset.document import Document
 
 
 @dataclass(frozen=True)

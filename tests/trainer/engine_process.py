@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from contract.recipe import Recipe
+from dataset.document import Document
 from trainer.engine import Engine
 from trainer.model import load_model
 from trainer.order import rank_share
-from trainer.packing import Document, pack
+from trainer.packing import pack
 from trainer.precision import DTYPES
 from trainer.ranks import start_ranks, sum_over_ranks
 from trainer.train import make_engine

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedTokenizerFast
 
-from trainer.packing import Document
+from dataset.document import Document
 
 
 def learned(tokenizer: PreTrainedTokenizerFast, document: Document) -> str:

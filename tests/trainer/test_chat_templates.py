@@ -7,10 +7,10 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Dataset, Recipe
+from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
+from dataset.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
-from trainer.chat_templates import CHAT_TEMPLATES
-from trainer.data import encode
 from trainer.tokenizer import load_tokenizer
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}

@@ -9,8 +9,9 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from dataset.example import Message, conversation
 from dataset.read import digest
+from dataset.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
-from trainer.data import encode, load_data
+from trainer.data import load_data
 from trainer.packing import pack
 
 TALK: list[Message] = [

@@ -21,10 +21,11 @@ from transformers import (
 )
 
 from contract.recipe import Optimizer, Recipe
+from dataset.document import Document
 from trainer.loss import SupervisedLoss
 from trainer.model import can_pack, load_model
 from trainer.optim import make_optimizer
-from trainer.packing import Document, pack
+from trainer.packing import pack
 
 VOCABULARY = 96
 SIZES = {

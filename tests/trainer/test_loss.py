@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from contract.recipe import Recipe
+from dataset.document import Document
 from trainer.attention import attend_documents
 from trainer.data import load_data
 from trainer.loss import SupervisedLoss, head_loss
 from trainer.model import load_model
-from trainer.packing import Document, pack
+from trainer.packing import pack
 
 KINDS = ["llama", "mistral", "qwen2", "qwen3", "sliding"]
 

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.recipe import Recipe
+from dataset.document import Document
 from trainer.device import peak_memory
 from trainer.micro_batch import _free_in_cgroup, forecast, forget_peak, free_memory, largest_micro_batch, worst_case
 from trainer.model import load_model
-from trainer.packing import Document, pack
+from trainer.packing import pack
 
 CPU = torch.device("cpu")
 MEGABYTES = 2**20

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from contract.recipe import Recipe
+from dataset.document import Document
 from trainer.loss import SupervisedLoss
 from trainer.model import load_model
-from trainer.packing import Document, pack
+from trainer.packing import pack
 
 ALPHA = 5.0
 LENGTHS = [3, 60, 300]

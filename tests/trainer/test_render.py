@@ -5,11 +5,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
+from dataset.chat_templates import CHATML
 from dataset.example import Conversation, Message, PlainText, conversation
+from dataset.render import render
+from dataset.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
-from trainer.chat_templates import CHATML
-from trainer.data import encode
-from trainer.render import render
 
 TALK: list[Message] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}

@@ -10,11 +10,12 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
+from dataset.document import Document
 from tests.trainer.test_loss import load
 from trainer import attention
 from trainer.loss import SupervisedLoss
 from trainer.model import checkpoint_activations, load_model
-from trainer.packing import Document, pack
+from trainer.packing import pack
 from trainer.sample import Answer, Prompt, answer_prompts, sample_prompts
 from trainer.stop import Stop
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.packing import Document
+from dataset.document import Document
 from trainer.token_cache import cached
 from trainer.tokens import Tokens, flatten
 
@@ -21,7 +21,7 @@ TOKENS = flatten([[DOCUMENT]])
 MAKER = """
     import sys, time
     from pathlib import Path
-    from trainer.packing import Document
+    from dataset.document import Document
     from trainer.token_cache import cached
     from trainer.tokens import flatten
 

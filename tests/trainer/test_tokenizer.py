@@ -5,10 +5,10 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
+from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
+from dataset.render import render
 from tests.trainer.rendering import copy_with_template
-from trainer.chat_templates import CHAT_TEMPLATES
-from trainer.render import render
 from trainer.tokenizer import load_tokenizer, save_tokenizer
 
 TALK: list[Message] = [

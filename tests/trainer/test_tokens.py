@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.packing import Document
+from dataset.document import Document
 from trainer.tokens import Documents, cut, flatten
 
 

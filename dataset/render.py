@@ -1,12 +1,12 @@
 """From an example to the text that the model reads, and where in it is what it learns."""
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jinja2 import TemplateError
 
 from contract.failure import FailureReason, InputError
 from dataset.example import Conversation, Example, Message, PlainText
-from trainer.tokenizer import begin_of_text, end_of_text
+from dataset.tokenizer import Tokenizer, begin_of_text, end_of_text
 
 Span = tuple[int, int]
 """Begin and end of a piece of text, in characters."""
@@ -14,7 +14,7 @@ Span = tuple[int, int]
 _WITH_TOOLS = 'set dataset.chat_template to "chatml", use a model that calls tools, or leave such rows out'
 
 
-def render(tokenizer: Any, example: Example) -> list[tuple[str, list[Span]]]:
+def render(tokenizer: Tokenizer, example: Example) -> list[tuple[str, list[Span]]]:
     """The texts of an example, each with the spans of its answers. Raises InputError that names the row.
 
     A conversation is one text, as the model's chat template writes it, unless the template writes a turn in another way
@@ -32,7 +32,7 @@ def render(tokenizer: Any, example: Example) -> list[tuple[str, list[Span]]]:
     return [(text, [span]) for text, span in answers]
 
 
-def _until_answer(tokenizer: Any, example: Conversation, index: int) -> tuple[str, Span]:
+def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, Span]:
     """The conversation up to the answer messages[index], and where in it the answer is.
 
     Few templates mark the answers, so it is found by rendering the messages before it as well.
@@ -48,7 +48,7 @@ def _until_answer(tokenizer: Any, example: Conversation, index: int) -> tuple[st
     return text, (len(before), len(text))
 
 
-def _check_tools_are_written(tokenizer: Any, example: Conversation, whole: str) -> None:
+def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole: str) -> None:
     """Many templates leave out what they do not know, and the model would learn to say nothing."""
     if example.tools and whole == _without(tokenizer, example, example.messages, with_tools=False):
         _refuse_model(example, f"leaves out the tools; {_WITH_TOOLS}")
@@ -64,7 +64,9 @@ def _check_tools_are_written(tokenizer: Any, example: Conversation, whole: str) 
             _refuse_model(example, f"leaves out what the tool says in messages[{index}]; {_WITH_TOOLS}")
 
 
-def _without(tokenizer: Any, example: Conversation, messages: list[Message], with_tools: bool = True) -> str | None:
+def _without(
+    tokenizer: Tokenizer, example: Conversation, messages: list[Message], with_tools: bool = True
+) -> str | None:
     """None where the template does not take it so: then it knows of what is left out."""
     try:
         return _apply_template(tokenizer, example, messages, with_tools=with_tools)
@@ -73,7 +75,7 @@ def _without(tokenizer: Any, example: Conversation, messages: list[Message], wit
 
 
 def _apply_template(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     example: Conversation,
     messages: list[Message],
     *,
@@ -88,7 +90,7 @@ def _apply_template(
             "model",
         )
     try:
-        return tokenizer.apply_chat_template(
+        written: str = tokenizer.apply_chat_template(
             messages,
             tools=example.tools if with_tools else None,
             tokenize=False,
@@ -101,6 +103,7 @@ def _apply_template(
             f"{example.where}: the model's chat template refuses it: {error}",
             "dataset",
         ) from error
+    return written
 
 
 def _refuse_model(example: Conversation, problem: str) -> NoReturn:

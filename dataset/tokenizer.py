@@ -1,0 +1,62 @@
+"""What writes a conversation as text, and text as tokens."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from contract.failure import FailureReason, InputError
+from dataset.chat_templates import CHAT_TEMPLATES, END_OF_TURN
+
+
+class Tokenizer(Protocol):
+    """What rendering needs of a transformers.PreTrainedTokenizerFast. The trainer gives it one; the service, which has
+    no transformers, a dataset.folder_tokenizer.FolderTokenizer."""
+
+    chat_template: Any
+    """Its text, or several by name; None where there is none."""
+
+    @property
+    def bos_token(self) -> str | None: ...
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token(self) -> str | None: ...
+    @property
+    def all_special_ids(self) -> list[int]: ...
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def __call__(self, text: Any, **options: Any) -> Any: ...
+
+    def apply_chat_template(
+        self, conversation: Sequence[Any], *, tools: Any, tokenize: bool, add_generation_prompt: bool
+    ) -> Any: ...
+
+
+def begin_of_text(tokenizer: Tokenizer) -> str:
+    """What the tokenizer writes before every text by itself: BOS for some, nothing for most."""
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return (tokenizer.bos_token or "") if begins else ""
+
+
+def end_of_text(tokenizer: Tokenizer, what: str) -> str:
+    """Raises InputError when the tokenizer has no such token."""
+    if tokenizer.eos_token is None:
+        raise InputError(
+            FailureReason.MODEL_UNSUPPORTED,
+            f"model: its tokenizer has no end-of-text token, with which {what} ends; add one to its eos_token",
+            "model",
+        )
+    return tokenizer.eos_token
+
+
+def set_chat_template(tokenizer: Tokenizer, name: str) -> None:
+    """One of CHAT_TEMPLATES in place of the model's own. Raises InputError where the tokenizer cannot write it."""
+    end = END_OF_TURN.get(name) or end_of_text(tokenizer, "each answer")
+    if end not in tokenizer.get_vocab():
+        raise InputError(
+            FailureReason.MODEL_UNSUPPORTED,
+            f"dataset.chat_template: {name} ends a turn with {end}, and the model's tokenizer has no such token; use "
+            "another template, whose answers end with the end of text",
+            "dataset.chat_template",
+        )
+    begin = begin_of_text(tokenizer)
+    tokenizer.chat_template = f"{{%- set bos = {'bos_token' if begin else repr('')} %}}{CHAT_TEMPLATES[name]}"
