@@ -13,8 +13,10 @@ from dataset.refusal import BadFile, BadRow
 csv.field_size_limit(2 * LONGEST_ROW)
 
 
-def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str]]:
-    """A record may go over many lines, and an empty line is none. Raises BadRow of the record that is next, BadFile."""
+def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
+    """A record may go over many lines, and an empty line is none. One with too few cells or too many is a BadRow in its
+    place, and the next one is read. Raises BadRow of the record that is next, after which nobody knows where one
+    begins; BadFile."""
     text = _Text(lines)
     records = csv.reader(text, strict=True)
     header: list[str] | None = None
@@ -35,7 +37,7 @@ def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str]]:
         if header is None:
             header = _header(record)
         elif len(record) != len(header):
-            raise BadRow(f"has {len(record)} cells, and the header {len(header)}; quote a cell that holds a comma")
+            yield BadRow(f"has {len(record)} cells, and the header {len(header)}; quote a cell that holds a comma")
         else:
             yield dict(zip(header, record, strict=True))
 

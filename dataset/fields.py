@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from contract.quote import cut, quote
-from dataset.refusal import BadRow
+from dataset.refusal import BadRow, NoAnswer
 
 Row = dict[str, Any]
 
@@ -42,9 +42,9 @@ def answer_of(row: Row, name: str) -> str:
     """The text that is to be learned."""
     answer = optional_text(row, name)
     if name not in row:
-        raise BadRow(f"has no answer: no {name} in {names_of(row)}; dataset.columns can say which column it is")
+        raise NoAnswer(f"has no answer: no {name} in {names_of(row)}; dataset.columns can say which column it is")
     if not answer.strip():
-        raise BadRow(f"has no answer: {name} is empty")
+        raise NoAnswer(f"has no answer: {name} is empty")
     return answer
 
 

@@ -3,14 +3,17 @@
 No row is held twice, nothing is unpacked or decoded past its limit, and the hash is of the very bytes that are read.
 """
 
+import codecs
 import gzip
 import io
+import itertools
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from contract.quote import cut
 from dataset.csv_rows import csv_rows
 from dataset.json_rows import json_rows
 from dataset.limits import LONGEST_ROW
@@ -25,8 +28,9 @@ class Hash(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
 
 
-def read_rows(path: Path, largest: int | None, sha256: Hash | None) -> Iterator[Any]:
-    """A CSV file is known by its name, the others by their first bytes. Raises BadFile, BadRow."""
+def read_rows(path: Path, name: str, largest: int | None, sha256: Hash | None) -> Iterator[Any]:
+    """A row that cannot be read is a BadRow in its place, where those after it can. `name` is what people call the
+    file: CSV is known by it, and the others by their first bytes. Raises BadFile, BadRow."""
     try:
         with path.open("rb", buffering=0) as file:
             before = os.fstat(file.fileno())
@@ -39,14 +43,25 @@ def read_rows(path: Path, largest: int | None, sha256: Hash | None) -> Iterator[
                 _hash_whole(file, sha256)
                 yield from parquet_rows(file, largest)
                 if _changed(before, os.fstat(file.fileno())):
-                    raise BadFile(f"{path.name} changed while it was read; submit it when it is whole")
+                    raise BadFile(f"{cut(name)} changed while it was read; submit it when it is whole")
             else:
                 read = io.BufferedReader(_Hashing(file, sha256), 1 << 20)
                 lines = _unpacked(read, largest) if start.startswith(GZIP) else _lines(read)
-                is_csv = path.name.lower().removesuffix(".gz").endswith(".csv")
-                yield from csv_rows(lines) if is_csv else json_rows(lines)
+                yield from _rows_of(name, lines)
     except OSError as error:
-        raise BadFile(f"{path.name} cannot be read: {error.strerror}") from error
+        raise BadFile(f"{cut(name)} cannot be read: {error.strerror}") from error
+
+
+def _rows_of(name: str, lines: Iterator[bytes]) -> Iterator[Any]:
+    """What was uploaded lies under its digest, without the name that it had: there its first character tells. A row of
+    JSON is an object, and no sane header begins like one."""
+    first = next((line for line in lines if line.strip()), b"")
+    is_json = first.lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith((b"{", b"["))
+    named_csv = name.lower().removesuffix(".gz").endswith(".csv")
+    if named_csv and is_json:
+        raise BadFile("is named .csv, and begins as JSON does; name it .jsonl, or name its first column otherwise")
+    lines = itertools.chain([first], lines)
+    return csv_rows(lines) if named_csv or not (is_json or "." in name) else json_rows(lines)
 
 
 class _Hashing(io.RawIOBase):

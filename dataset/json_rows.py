@@ -15,7 +15,8 @@ _decoder = json.JSONDecoder()
 
 
 def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
-    """An empty line is no row. Raises BadRow of the row that is next, BadFile."""
+    """An empty line is no row. A line that makes no sense is a BadRow in its place, and the next one is read; in an
+    array nothing can be read after one. Raises BadRow of the row that is next, BadFile."""
     first = True
     for line in lines:
         if not line.strip():
@@ -25,8 +26,17 @@ def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
             return
         first = False
         if len(line) > LONGEST_ROW:
-            raise BadRow(f"is longer than {LONGEST_ROW >> 20} MiB; split or shorten it")
-        yield parse_json(_decoder.decode, decode(line))
+            is_whole = line.endswith(b"\n")
+            del line
+            yield BadRow(f"is longer than {LONGEST_ROW >> 20} MiB; split or shorten it")
+            while not is_whole:  # the rest of it comes in pieces
+                is_whole = next(lines, b"\n").endswith(b"\n")
+            continue
+        try:
+            row = parse_json(_decoder.decode, decode(line))
+        except BadRow as fault:
+            row = fault
+        yield row
 
 
 def decode(line: bytes, encoding: str = "utf-8-sig") -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,42 +35,82 @@ def read_examples(
     after the last example it has the file's digest. Raises InputError, which names the row, counted from 1: no rows, a
     row that is not of the format, a column that no row has, a file of more than `largest` bytes, packed or unpacked.
     """
-    renaming = Renaming(columns or {})
-    rows = 0
     try:
-        if format != "auto":
-            check_columns(format, renaming.columns)
-        for rows, given in _numbered(read_rows(path, largest, sha256)):
-            try:
-                row = renaming.apply(given)
-                if format == "auto":
-                    format = detect(row, renaming.columns)
-                    check_columns(format, renaming.columns)
-                read = FORMATS[format].read(row)
-            except BadRow as error:
-                renaming.check_seen(rows)
-                raise _refusal(f"row {rows}: {error}") from error
-            for example in [read] if isinstance(read, Example) else read:
-                yield replace(example, where=", ".join(filter(None, (f"row {rows}", example.where))))
-        if rows == 0:
-            raise BadFile("has no rows; give one at least")
-        renaming.check_seen(rows)
+        for each in Reading(path, path.name, format, columns or {}, largest, sha256).rows():
+            if isinstance(each.read, BadRow):
+                raise refusal(f"row {each.number}: {each.read}")
+            yield from each.read
     except BadFile as error:
-        raise _refusal(f"the file {error}", error.param) from error
+        raise refusal(f"the file {error}", error.param) from error
 
 
-def _numbered(rows: Iterator[Any]) -> Iterator[tuple[int, Any]]:
-    number = 1
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except BadRow as error:
-            raise _refusal(f"row {number}: {error}") from error
-        yield number, row
-        number += 1
+@dataclass(frozen=True)
+class ReadRow:
+    number: int
+    """From 1."""
+    read: list[Example] | BadRow
 
 
-def _refusal(message: str, param: str = "dataset") -> InputError:
+class Reading:
+    """One pass over a file, which goes on after a bad row where the kind of file lets it."""
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        format: DatasetFormat | Literal["auto"],
+        columns: Mapping[DatasetField, str],
+        largest: int | None,
+        sha256: Hash | None = None,
+    ) -> None:
+        """`name` is what people call the file, by which CSV is known; see read_examples for the others."""
+        self.format = format
+        """Told by the first row that has the shape of one."""
+        self._renaming = Renaming(columns)
+        self._raw = read_rows(path, name, largest, sha256)
+
+    def rows(self) -> Iterator[ReadRow]:
+        """Raises BadFile: where it is raised after a bad row, nothing can be read after that one."""
+        if self.format != "auto":
+            check_columns(self.format, self._renaming.columns)
+        number = 0
+        for number, given in self._numbered():
+            try:
+                if isinstance(given, BadRow):
+                    raise given
+                examples = self._examples(number, given)
+            except BadRow as error:
+                self._renaming.check_seen(number)
+                yield ReadRow(number, error)
+            else:
+                yield ReadRow(number, examples)
+        if number == 0:
+            raise BadFile("has no rows; give one at least")
+        self._renaming.check_seen(number)
+
+    def _numbered(self) -> Iterator[tuple[int, Any]]:
+        number = 1
+        while True:
+            try:
+                yield number, next(self._raw)
+            except StopIteration:
+                return
+            except BadRow as error:
+                yield number, error
+                return
+            number += 1
+
+    def _examples(self, number: int, given: Any) -> list[Example]:
+        row = self._renaming.apply(given)
+        if self.format == "auto":
+            self.format = detect(row, self._renaming.columns)
+            check_columns(self.format, self._renaming.columns)
+        read = FORMATS[self.format].read(row)
+        return [
+            replace(example, where=", ".join(filter(None, (f"row {number}", example.where))))
+            for example in ([read] if isinstance(read, Example) else read)
+        ]
+
+
+def refusal(message: str, param: str = "dataset") -> InputError:
     return InputError(FailureReason.DATASET_INVALID, message, param)

@@ -17,6 +17,7 @@ import pytest
         "contract.machine",
         "contract.recipe",
         "dataset.read",
+        "dataset.__main__",
         "worker.machine",
     ],
 )

@@ -7,7 +7,7 @@ from contract.quote import quote
 from dataset.example import Conversation, Message, conversation
 from dataset.fields import Row, answer_of, as_list, as_text, optional_list, optional_text
 from dataset.formats.sharegpt import from_sharegpt
-from dataset.refusal import BadRow
+from dataset.refusal import BadRow, NoAnswer
 
 
 def from_alpaca(row: Row) -> Conversation:
@@ -63,7 +63,7 @@ def from_chinese_vicuna(row: Row) -> Conversation:
         for index, (question, answer) in enumerate(zip(questions, answers, strict=True))
     ]
     if not any(answer.strip() for _, answer in turns):
-        raise BadRow("has no answer: every output is empty")
+        raise NoAnswer("has no answer: every output is empty")
     return _conversation(turns, optional_text(row, "system"))
 
 

@@ -6,7 +6,7 @@ from dataset.example import Conversation, Message, PlainText, conversation
 from dataset.fields import Row, as_text
 from dataset.formats.messages import read_messages
 from dataset.formats.tool_use import read_tools
-from dataset.refusal import BadRow
+from dataset.refusal import BadRow, NoAnswer
 
 
 def from_prompt_completion(row: Row) -> Conversation:
@@ -16,7 +16,7 @@ def from_prompt_completion(row: Row) -> Conversation:
     given = frozenset(range(len(prompt)))
     found = conversation(prompt + completion, read_tools(row.get("tools")), given | {len(prompt) + i for i in left_out})
     if not any(found.supervised):
-        raise BadRow("has no answer: no message of completion is an assistant's with a weight other than 0")
+        raise NoAnswer("has no answer: no message of completion is an assistant's with a weight other than 0")
     return found
 
 

@@ -9,7 +9,7 @@ from contract.quote import quote
 from dataset.example import ROLES, Conversation, Message, conversation
 from dataset.fields import Row, as_list, as_text
 from dataset.formats.tool_use import read_calls, read_tools
-from dataset.refusal import BadRow
+from dataset.refusal import BadRow, NoAnswer
 
 
 def from_messages(row: Row) -> Conversation:
@@ -19,7 +19,7 @@ def from_messages(row: Row) -> Conversation:
     found = conversation(messages, read_tools(row.get("tools")), left_out)
     if not any(found.supervised):
         why = "each has weight 0" if left_out else "no message of role assistant with content or tool_calls"
-        raise BadRow(f"has no answer to learn: {why}")
+        raise NoAnswer(f"has no answer to learn: {why}")
     return found
 
 

@@ -6,7 +6,7 @@ from contract.quote import quote
 from dataset.example import Conversation, Message, conversation
 from dataset.fields import Row, as_list, as_text, optional_text
 from dataset.formats.tool_use import parse_calls, read_tools
-from dataset.refusal import BadRow
+from dataset.refusal import BadRow, NoAnswer
 
 SPEAKERS = {
     "system": "system",
@@ -28,7 +28,7 @@ def from_sharegpt(row: Row) -> Conversation:
         messages.insert(0, {"role": "system", "content": system})
     found = conversation(messages, read_tools(row.get("tools")))
     if not any(found.supervised):
-        raise BadRow("has no answer: no turn from gpt or function_call with a value")
+        raise NoAnswer("has no answer: no turn from gpt or function_call with a value")
     return found
 
 

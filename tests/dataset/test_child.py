@@ -1,0 +1,128 @@
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.failure import FailureReason, InputError
+from dataset.child import Children, Stopped
+from tests.files import write_dataset, write_tokenizer
+
+READ: dict[str, Any] = {"name": "rows.jsonl", "format": "auto", "columns": None}
+SEE: dict[str, Any] = {**READ, "chat_template": None, "max_length": 2048, "offset": 0, "limit": 5}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    write_dataset(tmp_path / "rows.jsonl")
+    return str(tmp_path / "rows.jsonl")
+
+
+def see(tmp_path: Path, rows: str, template: str, seconds: float = 60) -> Any:
+    write_tokenizer(tmp_path / "model", template)
+    return Children().ask("preview", seconds, path=rows, model=str(tmp_path / "model"), **SEE)
+
+
+def test_a_task_is_answered_as_json(rows: str) -> None:
+    assert Children().ask("check", 60, path=rows, largest=None, **READ)["rows"] == 3
+
+
+def test_a_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
+    with pytest.raises(InputError, match=r"no tokenizer\.json") as refusal:
+        Children().ask("preview", 60, path=rows, model=str(tmp_path), **SEE)
+    assert refusal.value.failure.reason is FailureReason.MODEL_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ ('a' * 9999999999) | length }}",
+        "{% set ns = namespace(a=['a' * 999]) %}{% for i in range(99) %}{% set ns.a = ns.a + ns.a %}{% endfor %}",
+    ],
+    ids=["runs for ever", "takes all memory", "grows"],
+)
+def test_a_template_that_would_take_everything_is_ended(tmp_path: Path, rows: str, template: str) -> None:
+    with pytest.raises(InputError, match=r"time or memory|longer than|more memory"):
+        see(tmp_path, rows, template, seconds=10)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+        "{{ namespace.__init__.__globals__['__builtins__'] }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
+    ],
+)
+def test_a_template_reaches_nothing_but_its_input(tmp_path: Path, rows: str, template: str) -> None:
+    found = see(tmp_path, rows, template)
+    assert all("chat template" in example["problem"] for example in found["data"])
+
+
+def test_a_file_of_a_hundred_thousand_brackets_is_told_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "deep.jsonl"
+    path.write_text('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    found = Children().ask("check", 60, path=str(path), largest=None, **READ)
+    assert found["errors"] == [{"row": 1, "message": "is nested too deep"}]
+
+
+def test_the_service_s_secrets_are_not_handed_on(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINETUNED_DATABASE_URL", "postgresql://secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    children, seen = Children(), []
+    os.mkfifo(tmp_path / "pipe")
+    asking = threading.Thread(target=lambda: seen.append(stopped(children, tmp_path / "pipe")))
+    asking.start()
+    deadline = time.monotonic() + 30
+    while not (found := environments(b"-m\0dataset")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert all(b"secret" not in environment for environment in found)
+    children.stop()
+    asking.join(30)
+    assert seen == [True]
+
+
+def stopped(children: Children, path: Path) -> bool:
+    """Reads what nobody writes, until it is ended."""
+    try:
+        children.ask("check", 60, path=str(path), largest=None, **READ)
+    except Stopped:
+        return True
+    return False
+
+
+def environments(of: bytes) -> list[bytes]:
+    """Of the children of this process."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+            if f"\nPPid:\t{os.getpid()}\n" in status and of in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(Path(f"/proc/{pid}/environ").read_bytes())
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return [each for each in found if each]
+
+
+def test_nothing_is_left_of_a_task_that_took_too_long(rows: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="longer than 1 s"):
+        see(tmp_path, rows, "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", 1)
+    assert environments(b"-m\0dataset") == []
+
+
+def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"text": "')
+        file.truncate(1 << 30)
+        file.seek(0, os.SEEK_END)
+        file.write(b'"}\n' + json.dumps({"text": "short"}).encode() + b"\n")
+    found = Children().ask("check", 120, path=str(path), largest=None, **READ)
+    assert found["errors"] == [{"row": 1, "message": "is longer than 64 MiB; split or shorten it"}]
+    assert (found["rows"], found["examples"]) == (2, 1)

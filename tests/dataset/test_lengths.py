@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.failure import FailureReason, InputError
+from dataset.folder_tokenizer import read_tokenizer
+from dataset.lengths import Lengths, TokenReport, measure, token_report
+from tests.files import write_tokenizer
+
+# <|im_start|> user \n Q <|im_end|> \n <|im_start|> assistant \n A <|im_end|> \n
+BEFORE_ANSWER = 1 + len("user\n") + 1 + 1 + 1 + 1 + len("assistant\n")
+WHOLE = BEFORE_ANSWER + 1 + 1 + 1
+
+
+def talk(answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_tokenizer(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def lengths(model: Path, *rows: Any, seconds: float = 60) -> Lengths:
+    path = model.parent / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return measure(read_tokenizer(model), path, path.name, seconds=seconds)
+
+
+def at(model: Path, max_length: int, *rows: Any) -> TokenReport:
+    return token_report(lengths(model, *rows), max_length)
+
+
+def test_lengths_and_learned_tokens_are_those_of_the_tokenizer(model: Path) -> None:
+    found = at(model, 2048, talk("!"), talk("!" * 11))
+    assert (found.examples, found.tokens) == (2, 2 * WHOLE + 10)
+    # The answer and its end of turn.
+    assert found.supervised_share == (2 + 12) / found.tokens
+    assert found.percentiles["50"] == WHOLE
+    assert found.percentiles["100"] == WHOLE + 10
+    assert [(each.from_tokens, each.to_tokens, each.examples) for each in found.histogram] == [(16, 32, 1), (32, 64, 1)]
+    assert (found.truncated, found.dropped, found.complete) == (0, 0, True)
+
+
+def test_what_is_cut_and_what_is_left_out_is_told_for_a_length(model: Path) -> None:
+    rows = [talk("!"), talk("!" * 100)]
+    short = at(model, BEFORE_ANSWER + 50, *rows)
+    assert (short.truncated, short.truncated_share, short.dropped) == (1, 0.5, 0)
+    shorter = at(model, BEFORE_ANSWER + 1, *rows)
+    assert (shorter.truncated, shorter.dropped) == (2, 0)
+    nothing = at(model, BEFORE_ANSWER, *rows)
+    assert (nothing.truncated, nothing.dropped) == (0, 2)
+
+
+def test_bad_rows_are_passed_over_and_those_that_the_template_refuses_are_counted(model: Path) -> None:
+    write_tokenizer(model, "{% if messages[0].content == 'no' %}{{ raise_exception('not no') }}{% endif %}" + TURNS)
+    no = {"messages": [{"role": "user", "content": "no"}, {"role": "assistant", "content": "!"}]}
+    found = at(model, 2048, {}, talk("!"), no, talk("!"))
+    assert (found.examples, found.refused) == (2, 1)
+    assert found.problems[0].message.startswith("row 3: the model's chat template refuses it: not no")
+
+
+TURNS = (
+    "{% for m in messages %}{{ m.role + ':' + m.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def test_a_model_without_a_template_is_refused(model: Path) -> None:
+    (model / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="no chat template") as refusal:
+        lengths(model, talk("!"))
+    assert refusal.value.failure.reason is FailureReason.MODEL_UNSUPPORTED
+
+
+def test_of_a_large_file_the_first_examples_are_measured(model: Path) -> None:
+    found = lengths(model, *[talk("!")] * 600, seconds=0)
+    assert (found.examples, found.complete) == (256, False)
+    assert lengths(model, *[talk("!")] * 256, seconds=0).complete
