@@ -11,6 +11,8 @@ from api.origin import refuse_foreign
 from api.rates import Rates
 from api.routes import artifacts, audit, events, health, jobs, keys, metrics, quotas, samples, workers
 from api.settings import ApiSettings
+from api.v1.routes import fine_tuning
+from api.v1.routes import models as openai_models
 from store.broker import make_publisher
 from store.session import make_engine, make_sessions
 
@@ -35,7 +37,20 @@ def create_app(settings: ApiSettings) -> FastAPI:
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.keyring = Keyring(app.state.sessions, admin_key)
     app.state.rates = Rates(settings.rate_limit)
-    for noun in (jobs, metrics, events, samples, artifacts, workers, keys, quotas, audit, health):
+    for noun in (
+        jobs,
+        metrics,
+        events,
+        samples,
+        artifacts,
+        workers,
+        keys,
+        quotas,
+        audit,
+        health,
+        fine_tuning,
+        openai_models,
+    ):
         app.include_router(noun.router)
     errors.install(app)
     app.add_middleware(request_id.RequestId)

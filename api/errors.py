@@ -24,7 +24,15 @@ from starlette.exceptions import HTTPException
 
 from contract.failure import InputError
 from contract.quote import cut, quote
-from store.errors import ArtifactNotFound, IllegalMove, JobNotFound, KeyNotFound, QuotaExceeded, RequestReused
+from store.errors import (
+    ArtifactNotFound,
+    IllegalMove,
+    JobNotFound,
+    KeyNotFound,
+    ModelNotFound,
+    QuotaExceeded,
+    RequestReused,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +79,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(JobNotFound, _not_found)
     app.add_exception_handler(ArtifactNotFound, _not_found)
     app.add_exception_handler(KeyNotFound, _not_found)
+    app.add_exception_handler(ModelNotFound, _not_found)
     app.add_exception_handler(WrongKey, _wrong_key)
     app.add_exception_handler(AdminOnly, _admin_only)
     app.add_exception_handler(StillAtWork, _still_at_work)
@@ -94,10 +103,16 @@ def _answer(status: int, code: str, message: str, param: str | None = None) -> J
     return JSONResponse({"error": error}, status)
 
 
-def _input_error(_: Request, error: Exception) -> JSONResponse:
+def _unfit(request: Request) -> HTTPStatus:
+    """OpenAI's wire knows no 422: code that catches its SDK's BadRequestError is to catch ours."""
+    of_openai = request.url.path.startswith("/v1/")
+    return HTTPStatus.BAD_REQUEST if of_openai else HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+def _input_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InputError)
     failure = error.failure
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, failure.reason, failure.message, failure.param)
+    return _answer(_unfit(request), failure.reason, failure.message, failure.param)
 
 
 def _not_found(_: Request, error: Exception) -> JSONResponse:
@@ -140,13 +155,13 @@ def _quota_exceeded(_: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-def _request_reused(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency_key_reused", str(error), "Idempotency-Key")
+def _request_reused(request: Request, error: Exception) -> JSONResponse:
+    return _answer(_unfit(request), "idempotency_key_reused", str(error), "Idempotency-Key")
 
 
-def _invalid_parameter(_: Request, error: Exception) -> JSONResponse:
+def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InvalidParameter)
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", str(error), error.param)
+    return _answer(_unfit(request), "invalid_parameter", str(error), error.param)
 
 
 def _foreign_origin(_: Request, error: Exception) -> JSONResponse:

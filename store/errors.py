@@ -3,6 +3,7 @@
 StoreError
 +-- JobNotFound
 +-- KeyNotFound
++-- ModelNotFound   no such base model, or none that this owner has made
 +-- ArtifactNotFound
 +-- QuotaExceeded   an owner has as much as it may have
 +-- RequestReused   an Idempotency-Key came again, with another body
@@ -12,7 +13,7 @@ StoreError
 +-- StorageAway     the bucket does not answer, or refuses
 """
 
-from contract.quote import quote
+from contract.quote import cut, quote
 from contract.status import JobStatus
 
 
@@ -28,6 +29,11 @@ class JobNotFound(StoreError):
 class KeyNotFound(StoreError):
     def __init__(self, key_id: str) -> None:
         super().__init__(f"no key {key_id}")
+
+
+class ModelNotFound(StoreError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no model {cut(name, 200)}")
 
 
 class QuotaExceeded(StoreError):

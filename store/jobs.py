@@ -78,17 +78,33 @@ def newest(
     owner: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> list[Job]:
-    """Newest first, of `owner` and with all of `tags` where these are given; `after` is the last id of the page before.
-    Raises JobNotFound for an unknown `after`."""
+    """Newest first, of `owner` and with all of `tags` where these are given: none of them is those without any. `after`
+    is the last id of the page before. Raises JobNotFound for an unknown `after`."""
     query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
     if owner is not None:
         query = query.where(Job.owner == owner)
-    if tags:
-        query = query.where(Job.tags.contains(dict(tags)))
+    if tags is not None:
+        query = query.where(Job.tags.contains(dict(tags)) if tags else Job.tags.is_(None))
     if after is not None:
         last = get(session, after, owner)
         query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
     return list(session.scalars(query))
+
+
+def with_models(session: Session, owner: str | None) -> list[Job]:
+    """Those that have succeeded, and whose model was not deleted; newest first."""
+    made = select(Job).where(Job.status == JobStatus.SUCCEEDED, Job.model_deleted_at.is_(None))
+    if owner is not None:
+        made = made.where(Job.owner == owner)
+    return list(session.scalars(made.order_by(Job.created_at.desc(), Job.id.desc())))
+
+
+def delete_model(session: Session, job: Job) -> bool:
+    """Of a job that is locked. False where it has made none, or it is deleted already."""
+    if job.status is not JobStatus.SUCCEEDED or job.model_deleted_at is not None:
+        return False
+    job.model_deleted_at = session.scalar(select(func.now()))
+    return True
 
 
 def owned(session: Session, job_ids: Collection[str], owner: str) -> set[str]:

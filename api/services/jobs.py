@@ -3,9 +3,10 @@
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -53,10 +54,17 @@ def submit(
 
 
 def create(
-    sessions: Sessions, publisher: Celery, settings: ApiSettings, who: Principal, recipe: Recipe, settle: Settle
+    sessions: Sessions,
+    publisher: Celery,
+    settings: ApiSettings,
+    who: Principal,
+    recipe: Recipe,
+    settle: Settle,
+    tags: Mapping[str, str] | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> JobOut:
-    """Checks a recipe as far as can be done without training, stores it, and wakes a worker. Raises InputError,
-    QuotaExceeded."""
+    """Checks a recipe as far as can be done without training, stores it, and wakes a worker. `tags` and `asked` as the
+    columns of a job. Raises InputError, QuotaExceeded."""
     with sessions.begin() as session:  # again below: but what is too much is told before all rows are read
         quotas.check_queue(session, who.owner, settings.limits)
     with sessions.begin() as session:
@@ -67,7 +75,9 @@ def create(
     with sessions.begin() as session:
         quotas.check_queue(session, who.owner, settings.limits)
         seconds = jobs.expected_seconds(session, recipe, examples)
-        job = jobs.create(session, recipe, who.owner, unwise(recipe, machines), examples, seconds)
+        job = jobs.create(
+            session, recipe, who.owner, unwise(recipe, machines), examples, seconds, tags=tags, asked=asked
+        )
         audit.record(session, who, "job.create", job.id)
         settle(session, job.id)
         taken = _tell(session, who, [job])[0]

@@ -1,0 +1,36 @@
+"""The names of fine-tuned models: "ft:BASE:OWNER:SUFFIX:JOB", and with ":ckpt-step-STEP" after it that of a
+checkpoint."""
+
+import re
+from dataclasses import dataclass
+
+from store.models import Job
+
+_NAME = re.compile(r"ft:.*:(?P<job>[0-9a-f]{24})(:ckpt-step-(?P<step>[0-9]{1,9}))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    job_id: str
+    step: int | None
+    """None: the final one."""
+
+    @property
+    def start_from(self) -> str:
+        """As a recipe's adapter.start_from has it."""
+        return self.job_id if self.step is None else f"{self.job_id}/checkpoint-{self.step}"
+
+
+def name_of(job: Job, step: int | None = None) -> str:
+    base = str(job.recipe["model"]).rstrip("/").rpartition("/")[2]
+    suffix = (job.asked or {}).get("suffix") or ""
+    name = f"ft:{base}:{job.owner}:{suffix}:{job.id.removeprefix('job_')}"
+    return name if step is None else f"{name}:ckpt-step-{step}"
+
+
+def read_name(name: str) -> FineTuned | None:
+    """None for what is no fine-tuned model's name."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    return FineTuned(f"job_{found['job']}", int(found["step"]) if found["step"] else None)

@@ -1,0 +1,67 @@
+"""Base models and what was made of them, as OpenAI's wire has them."""
+
+from api.settings import ApiSettings
+from api.v1.answers import Deleted, Model, ModelList, seconds
+from api.v1.model_names import name_of, read_name
+from contract.status import JobStatus
+from store import artifacts, audit, jobs
+from store.errors import JobNotFound, ModelNotFound
+from store.models import Job
+from store.principal import Principal
+from store.session import Sessions
+
+_BASE_OWNER = "finetuned"
+
+
+def all_models(sessions: Sessions, settings: ApiSettings, who: Principal) -> ModelList:
+    """The server's base models, and the fine-tuned ones of the owner, newest first."""
+    with sessions.begin() as session:
+        own = [_fine_tuned(job, None) for job in jobs.with_models(session, who.scope)]
+    return ModelList(data=[*_bases(settings), *own])
+
+
+def get(sessions: Sessions, settings: ApiSettings, who: Principal, name: str) -> Model:
+    """Raises ModelNotFound."""
+    fine_tuned = read_name(name)
+    if fine_tuned is None:
+        found = next((base for base in _bases(settings) if base.id == name), None)
+        if found is None:
+            raise ModelNotFound(name)
+        return found
+    with sessions.begin() as session:
+        try:
+            job = jobs.get(session, fine_tuned.job_id, who.scope)
+        except JobNotFound as error:
+            raise ModelNotFound(name) from error
+        whole = fine_tuned.step is None and job.status is JobStatus.SUCCEEDED
+        steps = {each.step for each in artifacts.of_job(session, job.id) if each.kind == "checkpoint"}
+        if job.model_deleted_at is not None or not (whole or fine_tuned.step in steps):
+            raise ModelNotFound(name)
+        return _fine_tuned(job, fine_tuned.step)
+
+
+def delete(sessions: Sessions, who: Principal, name: str) -> Deleted:
+    """Takes a job's adapters off the lists, for good. Raises ModelNotFound."""
+    fine_tuned = read_name(name)
+    if fine_tuned is None or fine_tuned.step is not None:
+        raise ModelNotFound(name)
+    with sessions.begin() as session:
+        try:
+            job = jobs.lock(session, fine_tuned.job_id, who.scope)
+        except JobNotFound as error:
+            raise ModelNotFound(name) from error
+        if not jobs.delete_model(session, job):
+            raise ModelNotFound(name)
+        audit.record(session, who, "model.delete", job.id)
+    return Deleted(id=name, object="model")
+
+
+def _bases(settings: ApiSettings) -> list[Model]:
+    folders = sorted(settings.models.glob("*/config.json")) if settings.models.is_dir() else []
+    return [
+        Model(id=config.parent.name, created=int(config.stat().st_mtime), owned_by=_BASE_OWNER) for config in folders
+    ]
+
+
+def _fine_tuned(job: Job, step: int | None) -> Model:
+    return Model(id=name_of(job, step), created=seconds(job.finished_at or job.created_at), owned_by=job.owner)

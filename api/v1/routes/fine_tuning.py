@@ -1,0 +1,81 @@
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from api.body import described, json_body
+from api.deps import Broker, Db, JobId, Settings
+from api.idempotency import Once
+from api.v1 import jobs
+from api.v1.answers import CheckpointList, EventList, FineTuningJob, JobList
+from api.v1.asked import JobAsked
+from api.who import Who
+
+router = APIRouter(prefix="/v1/fine_tuning", tags=["openai"])
+
+_Limit = Annotated[int, Query(ge=1, le=100)]
+_After = Annotated[str | None, Query(max_length=200)]
+
+_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
+def _metadata(request: Request) -> dict[str, str] | None:
+    """The filter of a list: metadata[k]=v, any number of them, or metadata=null for those without any."""
+    given = {found[1]: value for name, value in request.query_params.items() if (found := _METADATA.fullmatch(name))}
+    if given:
+        return {name.replace("\0", ""): value.replace("\0", "") for name, value in given.items()}
+    return {} if request.query_params.get("metadata") == "null" else None
+
+
+@router.post("/jobs", openapi_extra=described(JobAsked))
+def create(
+    db: Db,
+    broker: Broker,
+    settings: Settings,
+    who: Who,
+    once: Once,
+    asked: Annotated[JobAsked, Depends(json_body(JobAsked))],
+) -> FineTuningJob:
+    """A job, by the names of OpenAI's wire. A recipe of our own may ride along in `recipe`."""
+    return jobs.create(db, broker, settings, who, once, asked)
+
+
+@router.get("/jobs")
+def newest(
+    db: Db,
+    who: Who,
+    metadata: Annotated[dict[str, str] | None, Depends(_metadata)],
+    limit: _Limit = 20,
+    after: JobId | None = None,
+) -> JobList:
+    return jobs.newest(db, who, limit, after, metadata)
+
+
+@router.get("/jobs/{job_id}")
+def retrieve(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
+    return jobs.get(db, who, job_id)
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
+    return jobs.cancel(db, who, job_id)
+
+
+@router.post("/jobs/{job_id}/pause")
+def pause(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
+    return jobs.pause(db, who, job_id)
+
+
+@router.post("/jobs/{job_id}/resume")
+def resume(db: Db, broker: Broker, who: Who, job_id: JobId) -> FineTuningJob:
+    return jobs.resume(db, broker, who, job_id)
+
+
+@router.get("/jobs/{job_id}/events")
+def events(db: Db, who: Who, job_id: JobId, limit: _Limit = 20, after: _After = None) -> EventList:
+    return jobs.events(db, who, job_id, limit, after)
+
+
+@router.get("/jobs/{job_id}/checkpoints")
+def checkpoints(db: Db, who: Who, job_id: JobId, limit: _Limit = 10, after: _After = None) -> CheckpointList:
+    return jobs.checkpoints(db, who, job_id, limit, after)

@@ -1,0 +1,182 @@
+"""The official SDK of OpenAI, as it is, against a running service."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.fine_tuning import FineTuningJob
+
+from tests.service import Service, until
+
+
+@pytest.fixture
+def client(live: Service) -> Iterator[openai.OpenAI]:
+    key = live.client.post("/keys", json={"owner": "anna"}).json()["secret"]
+    with openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key=key, max_retries=2) as client:
+        yield client
+
+
+def create(client: openai.OpenAI, name: str = "steps=2", **fields: Any) -> FineTuningJob:
+    recipe = {"name": name, **fields.pop("recipe", {})}
+    fields = {"model": "tiny", "training_file": "rows.jsonl", **fields}
+    return client.fine_tuning.jobs.create(**fields, extra_body={"recipe": recipe})
+
+
+def ended(client: openai.OpenAI, job_id: str) -> FineTuningJob:
+    def look() -> FineTuningJob | None:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        return job if job.status in ("succeeded", "failed", "cancelled") else None
+
+    return until(look)  # type: ignore[no-any-return]
+
+
+def test_a_job_goes_its_whole_way(client: openai.OpenAI) -> None:
+    job = create(
+        client,
+        "steps=4 every=2",
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto"}}},
+        metadata={"team": "red"},
+        seed=7,
+    )
+    assert (job.object, job.status, job.model, job.organization_id) == ("fine_tuning.job", "queued", "tiny", "anna")
+    assert (job.hyperparameters.n_epochs, job.hyperparameters.learning_rate_multiplier) == (2, 1)
+    assert (job.seed, job.metadata, job.error, job.fine_tuned_model) == (7, {"team": "red"}, None, None)
+    assert job.method
+    assert job.method.type == "supervised"
+    done = ended(client, job.id)
+    assert (done.status, done.error) == ("succeeded", None)
+    assert done.finished_at
+    assert done.trained_tokens is not None
+    assert done.fine_tuned_model == f"ft:tiny:anna::{job.id.removeprefix('job_')}"
+    assert done.model_extra
+    assert done.model_extra["recipe"]["schedule"]["epochs"] == 2
+
+
+def test_lists_are_paged_by_the_sdk_itself_and_filtered_by_metadata(client: openai.OpenAI) -> None:
+    made = [create(client, metadata={"run": "paged", "place": str(number)}).id for number in range(5)]
+    create(client)
+    paged = list(client.fine_tuning.jobs.list(limit=2, metadata={"run": "paged"}))
+    assert [job.id for job in paged] == made[::-1]
+    (one,) = client.fine_tuning.jobs.list(metadata={"run": "paged", "place": "3"})
+    assert one.id == made[3]
+    for job_id in made:
+        ended(client, job_id)
+
+
+def test_events_are_told_newest_first_and_all_of_them_once(client: openai.OpenAI, live: Service) -> None:
+    job = create(client, "steps=6")
+    ended(client, job.id)
+    told = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
+    assert [event.data["step"] for event in told if event.type == "metrics"] == [6, 5, 4, 3, 2, 1]  # type: ignore[index]
+    assert (told[0].message, told[-1].message) == ("The job is succeeded", "The job is queued")
+    ours = [event_id for kind, event_id, _ in live.events(job.id) if kind != "queue"]
+    theirs = [".".join(event.id.split("-")[2:4]) for event in told]
+    assert theirs[::-1] == ours
+    metric = next(event for event in told if event.type == "metrics")
+    assert re.fullmatch(r"Step 6/6: training loss=0\.\d{4}", metric.message)
+
+
+def test_checkpoints_are_listed_and_trained_further_from(client: openai.OpenAI) -> None:
+    job = create(client, "steps=6 every=2", suffix="mine")
+    ended(client, job.id)
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
+    assert [each.step_number for each in checkpoints] == [6, 4, 2]
+    assert checkpoints[-1].metrics.train_loss == pytest.approx(1.5)
+    name = checkpoints[-1].fine_tuned_model_checkpoint
+    assert name.startswith("ft:tiny:anna:mine:")
+    assert name.endswith(":ckpt-step-2")
+    assert client.models.retrieve(name).id == name
+
+
+def test_models_are_bases_and_what_was_made_of_them(client: openai.OpenAI) -> None:
+    job = ended(client, create(client).id)
+    assert job.fine_tuned_model
+    names = [model.id for model in client.models.list()]
+    assert {"tiny", job.fine_tuned_model} <= set(names)
+    assert client.models.retrieve("tiny").owned_by == "finetuned"
+    assert client.models.retrieve(job.fine_tuned_model).owned_by == "anna"
+    assert client.models.delete(job.fine_tuned_model).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(job.fine_tuned_model)
+    with pytest.raises(openai.NotFoundError):
+        client.models.delete("tiny")
+    assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model is None
+
+
+def test_a_job_is_paused_resumed_and_cancelled(client: openai.OpenAI) -> None:
+    job = create(client, "steps=1000 sleep=0.05")
+    until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running")
+    assert client.fine_tuning.jobs.pause(job.id).status in ("pausing", "paused")
+    until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
+    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+    until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running")
+    client.fine_tuning.jobs.cancel(job.id)
+    assert ended(client, job.id).status == "cancelled"
+
+
+def test_a_failed_job_says_why(client: openai.OpenAI) -> None:
+    job = ended(client, create(client, "fail=loss_not_finite").id)
+    assert job.status == "failed"
+    assert job.error
+    assert (job.error.code, bool(job.error.message)) == ("loss_not_finite", True)
+
+
+def test_errors_are_the_sdks_own_classes(client: openai.OpenAI, live: Service) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        create(client, method={"type": "dpo", "dpo": {}})
+    assert (bad.value.param, bad.value.code) == ("method.type", "invalid_parameter")
+    with pytest.raises(openai.BadRequestError, match="n_epochs"):
+        create(client, hyperparameters={"n_epochs": 0})
+    with pytest.raises(openai.BadRequestError, match="nothing"):
+        create(client, extra_query={}, recipe={"nothing": 1})
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.fine_tuning.jobs.retrieve("job_" + "0" * 24)
+    assert missing.value.code == "not_found"
+    assert missing.value.request_id
+    with (
+        openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key="sk-ft-wrong") as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+    done = ended(client, create(client).id)
+    with pytest.raises(openai.ConflictError, match="succeeded and cannot become cancelled"):
+        client.fine_tuning.jobs.cancel(done.id)
+
+
+def test_a_create_whose_answer_is_lost_makes_one_job(live: Service) -> None:
+    """As a proxy that loses the first answer: the SDK sends the request again by itself."""
+    key = live.client.post("/keys", json={"owner": "bert"}).json()["secret"]
+    sent: list[str] = []
+
+    class Losing(httpx.BaseTransport):
+        def __init__(self) -> None:
+            self.real = httpx.HTTPTransport()
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            answer = self.real.handle_request(request)
+            if request.method == "POST":
+                answer.read()
+                sent.append(json.loads(answer.content)["id"])
+                if len(sent) == 1:
+                    return httpx.Response(500, request=request)
+            return answer
+
+        def close(self) -> None:
+            self.real.close()
+
+    with openai.OpenAI(
+        base_url=f"{live.client.base_url}/v1", api_key=key, http_client=httpx.Client(transport=Losing())
+    ) as client:
+        job = create(client)
+        assert sent == [job.id, job.id]
+        assert [each.id for each in client.fine_tuning.jobs.list()] == [job.id]
+        ended(client, job.id)
+
+
+def test_on_a_machine_of_ones_own_any_word_is_key_enough(live: Service) -> None:
+    with openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key="none") as client:
+        assert "tiny" in {model.id for model in client.models.list()}

@@ -1,0 +1,73 @@
+"""Fine-tuning jobs by OpenAI's wire, where no worker takes them."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+ASKED = {"model": "tiny", "training_file": "rows.jsonl"}
+
+
+def create(client: TestClient, owner: str = "anna", **fields: Any) -> Any:
+    return client.post("/v1/fine_tuning/jobs", json={**ASKED, **fields}, headers={"x-owner": owner})
+
+
+def test_a_fine_tuned_model_of_another_is_not_there_nor_one_that_was_deleted(
+    client: TestClient, engine: sa.Engine
+) -> None:
+    bobs = client.post("/keys", json={"owner": "bob"}).json()["secret"]
+    bob = {"authorization": f"Bearer {bobs}"}
+    job_id = create(client).json()["id"]
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE jobs SET status = 'succeeded', finished_at = now()"))
+    name = client.get(f"/v1/fine_tuning/jobs/{job_id}").json()["fine_tuned_model"]
+    for method, path in (("GET", f"/v1/models/{name}"), ("DELETE", f"/v1/models/{name}")):
+        assert client.request(method, path, headers=bob).status_code == 404
+    answer = client.post("/v1/fine_tuning/jobs", json={**ASKED, "model": name}, headers=bob)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert name not in client.get("/v1/models", headers=bob).text
+    # For its owner it is there; it has no files to train on from.
+    assert "no artifact adapter.tar.gz" in create(client, model=name).json()["error"]["message"]
+    assert client.delete(f"/v1/models/{name}").json() == {"id": name, "object": "model", "deleted": True}
+    assert client.delete(f"/v1/models/{name}").status_code == 404
+    assert create(client, model=name).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "after", ["nonsense", "ftevent-" + "0" * 24 + "-1-1-e", "ftevent-" + "0" * 24 + "-9999999999-0-e", "%00"]
+)
+def test_a_cursor_that_is_none_of_the_job_is_named(client: TestClient, after: str) -> None:
+    job_id = create(client).json()["id"]
+    answer = client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"after": after})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
+    answer = client.get(f"/v1/fine_tuning/jobs/{job_id}/checkpoints", params={"after": after})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
+
+
+def test_jobs_without_metadata_are_listed_by_null(client: TestClient) -> None:
+    tagged = create(client, metadata={"a": ""}).json()["id"]
+    plain = create(client).json()["id"]
+
+    def listed(query: str) -> list[str]:
+        return [job["id"] for job in client.get(f"/v1/fine_tuning/jobs?{query}").json()["data"]]
+
+    assert listed("") == [plain, tagged]
+    assert listed("metadata=null") == [plain]
+    assert listed("metadata[a]=") == [tagged]
+    assert listed("metadata[a]=b") == []
+    assert listed("metadata[a%00]=") == [tagged]
+
+
+def test_what_does_not_fit_is_a_bad_request_with_its_field(client: TestClient) -> None:
+    for fields, param in (
+        ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
+        ({"suffix": "a b"}, "suffix"),
+        ({"seed": -1}, "seed"),
+        ({"unknown": 1}, "unknown"),
+        ({"training_file": "none.jsonl"}, "dataset"),
+        ({"hyperparameters": {"learning_rate_multiplier": 0}}, "hyperparameters.learning_rate_multiplier"),
+    ):
+        answer = create(client, **fields)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"].startswith(param)
