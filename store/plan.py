@@ -12,6 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 SHARERS = 2
@@ -96,14 +97,23 @@ class Plan:
     """All other waiting jobs."""
 
 
-def plan(now: float, hosts: Sequence[Host], waiting: Sequence[Waiting], occupants: Sequence[Occupant]) -> Plan:
-    """What to start and whom to ask to step aside at `now` (epoch seconds), and why the others wait."""
+def plan(
+    now: float,
+    hosts: Sequence[Host],
+    waiting: Sequence[Waiting],
+    occupants: Sequence[Occupant],
+    most_running: Mapping[str, int] = MappingProxyType({}),
+) -> Plan:
+    """What to start and whom to ask to step aside at `now` (epoch seconds), and why the others wait. `most_running` is
+    how many jobs may run at once, of the owners that have such a limit."""
     going = {occupant.id for occupant in occupants if occupant.leaving}
     machines = _machines(now, hosts, occupants, going)
     spared = _spared(occupants)
-    in_use = Counter[str]()
+    in_use, running = Counter[str](), Counter[str]()
     for occupant in occupants:
         in_use[occupant.owner] += len(occupant.devices)
+    for owner in {occupant.id: occupant.owner for occupant in occupants}.values():
+        running[owner] += 1
     starts: dict[str, tuple[Device, ...]] = {}
     asked: list[str] = []
     waits: dict[str, Wait] = {}
@@ -113,11 +123,14 @@ def plan(now: float, hosts: Sequence[Host], waiting: Sequence[Waiting], occupant
         begins = None
         if job.not_before is not None and job.not_before > now:
             why = f"tries again in {math.ceil(job.not_before - now)} s, after a failure"
+        elif running[job.owner] >= most_running.get(job.owner, math.inf):
+            why = f"{running[job.owner]} of its owner's jobs run, and no more may at once"
         elif len(able) < job.nodes:
             why = _lack(job, there)
         elif chosen := _open(now, able, job):
             starts[job.id] = _give(now, chosen, job, going)
             in_use[job.owner] += len(starts[job.id])
+            running[job.owner] += 1
             continue
         elif claim := _claim(able, job, spared, going):
             why, begins = _claimed(claim), now

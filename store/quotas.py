@@ -1,4 +1,7 @@
-"""What each owner may have at once."""
+"""What each owner may have at once. An owner has limits of its own, or those of EVERYBODY."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -7,22 +10,41 @@ from sqlalchemy.orm import Session
 from contract.status import JobStatus
 from store.errors import QuotaExceeded
 from store.models import Blob, Dataset, Job, Quota
-from store.settings import Limits
+
+EVERYBODY = "*"
+"""No owner's name."""
+
+_QUEUED_JOBS = 1000  # where nothing else is said: enough for people, and a loop that submits jobs is stopped
 
 
-def of(session: Session, owner: str, default: Limits) -> Limits:
-    row = session.get(Quota, owner)
-    if row is None:
-        return default
-    return Limits(
-        running_jobs=default.running_jobs if row.running_jobs is None else row.running_jobs,
-        queued_jobs=default.queued_jobs if row.queued_jobs is None else row.queued_jobs,
-        bytes=default.bytes if row.bytes is None else row.bytes,
-    )
+@dataclass(frozen=True)
+class Limits:
+    """None is as much as there is room for; in an owner's own, what EVERYBODY has."""
+
+    running_jobs: int | None
+    queued_jobs: int | None
+    bytes: int | None
+
+
+def of(session: Session, owner: str) -> Limits:
+    rows = {row.owner: row for row in session.scalars(select(Quota).where(Quota.owner.in_([owner, EVERYBODY])))}
+    said = [rows[name] for name in (owner, EVERYBODY) if name in rows]
+
+    def first(name: str) -> int | None:
+        return next((limit for row in said if (limit := getattr(row, name)) is not None), None)
+
+    queued = first("queued_jobs")
+    return Limits(first("running_jobs"), _QUEUED_JOBS if queued is None else queued, first("bytes"))
+
+
+def running_jobs(session: Session, owners: Collection[str]) -> dict[str, int]:
+    """How many jobs may run at once, of those owners that have such a limit."""
+    rows = session.execute(select(Quota.owner, Quota.running_jobs).where(Quota.running_jobs.is_not(None)))
+    limits = {owner: limit for owner, limit in rows if limit is not None}
+    return {name: limits.get(name, limits.get(EVERYBODY, 0)) for name in owners if {name, EVERYBODY} & limits.keys()}
 
 
 def put(session: Session, owner: str, limits: Limits) -> None:
-    """An owner's own limits; what is None there is the settings'."""
     row = {"running_jobs": limits.running_jobs, "queued_jobs": limits.queued_jobs, "bytes": limits.bytes}
     session.execute(insert(Quota).values(owner=owner, **row).on_conflict_do_update(index_elements=["owner"], set_=row))
 
@@ -37,9 +59,9 @@ def bytes_of(session: Session, owner: str) -> int:
     return int(session.scalar(select(func.coalesce(func.sum(Blob.bytes), 0)).where(Blob.sha256.in_(shas))) or 0)
 
 
-def check_queue(session: Session, owner: str, default: Limits) -> None:
+def check_queue(session: Session, owner: str) -> None:
     """Before the owner gets one more job. Raises QuotaExceeded. Two at once are counted one after the other."""
-    limit = of(session, owner, default).queued_jobs
+    limit = of(session, owner).queued_jobs
     if limit is None:
         return
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"queue of {owner}", 0))))
@@ -50,9 +72,9 @@ def check_queue(session: Session, owner: str, default: Limits) -> None:
         )
 
 
-def check_bytes(session: Session, owner: str, default: Limits, more: int) -> None:
+def check_bytes(session: Session, owner: str, more: int) -> None:
     """Before the owner keeps `more` bytes. Raises QuotaExceeded."""
-    limit = of(session, owner, default).bytes
+    limit = of(session, owner).bytes
     if limit is None:
         return
     has = bytes_of(session, owner)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from contract.machine import Machine, usable
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
-from store import jobs, leases
+from store import jobs, leases, quotas
 from store.models import Device, Job, Lease, Metric, Worker
 from store.plan import Device as Place
 from store.plan import Host, Occupant, Wait, Waiting, plan
@@ -58,10 +58,10 @@ def schedule(session: Session) -> list[Placed]:
     room = _room(hosts, occupants)
     most = min(room + _IN_BETWEEN, _OF_EACH_OWNER)
     waiting = _waiting(session, found, most)
-    decided = plan(now, hosts, waiting, occupants)
+    decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
     if most < _OF_EACH_OWNER and len({place for places in decided.starts.values() for place in places}) < room:
         waiting = _waiting(session, found, _OF_EACH_OWNER)
-        decided = plan(now, hosts, waiting, occupants)
+        decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
     _ask_to_step_aside(session, decided.step_aside)
     still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
     locked = session.execute(still_queued.with_for_update(skip_locked=True))
@@ -77,7 +77,8 @@ def schedule(session: Session) -> list[Placed]:
 def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
     """What each of these waiting jobs waits for."""
     now, machines, hosts, occupants = _devices(session, _DEVICES)
-    decided = plan(now, hosts, _waiting(session, machines, _OF_EACH_OWNER), occupants)
+    waiting = _waiting(session, machines, _OF_EACH_OWNER)
+    decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
     found = dict(decided.waits)
     for job in queued:
         given = [each for each in occupants if each.id == job.id and not each.leaving]
@@ -89,6 +90,10 @@ def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
                 len(decided.waits) + 1, f"more than {len(decided.waits)} jobs that come before it", None
             )
     return {job.id: found[job.id] for job in queued}
+
+
+def _most_running(session: Session, waiting: Sequence[Waiting]) -> dict[str, int]:
+    return quotas.running_jobs(session, {job.owner for job in waiting})
 
 
 def _can_make_room(session: Session) -> bool:

@@ -1,7 +1,6 @@
 """What database, broker and files need: read once per process from FINETUNED_* variables, fatal when wrong."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -9,15 +8,6 @@ from pydantic import Field, SecretStr, StringConstraints, ValidationError, field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FINETUNED_"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one owner may have; None is as much as there is room for."""
-
-    running_jobs: int | None
-    queued_jobs: int | None
-    bytes: int | None
 
 
 class StoreSettings(BaseSettings):
@@ -33,12 +23,6 @@ class StoreSettings(BaseSettings):
     allowed_paths: Annotated[list[Path], NoDecode] = Field(default=[])
     """Folders besides `home` from which a recipe may take its dataset and model; separated by ":" in the variable."""
 
-    max_running_jobs: Annotated[int, Field(ge=1)] | None = None
-    """Of one owner at once; None is as many as there are devices for. An admin may give one owner limits of its own."""
-    max_queued_jobs: Annotated[int, Field(ge=1)] | None = 1000
-    """Of one owner, that wait."""
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    """Of one owner's datasets; None is as many as the storage holds."""
     storage: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w-][\w.=-]*)*/?$")] | None = None
     """s3://BUCKET/PREFIX, where datasets and artifacts are kept; None keeps them in `home`. How to reach the bucket is
     in the AWS_* variables, and nowhere else."""
@@ -47,10 +31,6 @@ class StoreSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part for part in value.split(":") if part] if isinstance(value, str) else value
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.max_running_jobs, self.max_queued_jobs, self.max_bytes)
 
     @property
     def models(self) -> Path:

@@ -3,31 +3,29 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from api.body import described, json_body
-from api.deps import Db, Settings
+from api.deps import Db
 from api.schemas.quotas import LimitsIn, QuotaOut
 from api.services import quotas as service
 from api.who import Admin, Who
 
 router = APIRouter(tags=["quotas"])
 
-_Owner = Annotated[str, Path(pattern=r"^[\w.@-]{1,100}$")]
+_Owner = Annotated[str, Path(pattern=r"^([\w.@-]{1,100}|\*)$")]
 
 
 @router.get("/quota")
-def own(db: Db, settings: Settings, who: Who) -> QuotaOut:
+def own(db: Db, who: Who) -> QuotaOut:
     """What the asking owner may have, and has."""
-    return service.of(db, settings, who.owner)
+    return service.of(db, who.owner)
 
 
 @router.get("/quotas/{owner}")
-def of(db: Db, settings: Settings, who: Admin, owner: _Owner) -> QuotaOut:
+def of(db: Db, who: Admin, owner: _Owner) -> QuotaOut:
     """For admins."""
-    return service.of(db, settings, owner)
+    return service.of(db, owner)
 
 
 @router.put("/quotas/{owner}", openapi_extra=described(LimitsIn))
-def put(
-    db: Db, settings: Settings, who: Admin, owner: _Owner, limits: Annotated[LimitsIn, Depends(json_body(LimitsIn))]
-) -> QuotaOut:
-    """Gives an owner limits of its own. For admins."""
-    return service.put(db, settings, who, owner, limits)
+def put(db: Db, who: Admin, owner: _Owner, limits: Annotated[LimitsIn, Depends(json_body(LimitsIn))]) -> QuotaOut:
+    """Gives an owner limits of its own; "*" is everybody who has none. For admins."""
+    return service.put(db, who, owner, limits)

@@ -66,14 +66,14 @@ def create(
     """Checks a recipe as far as can be done without training, stores it, and wakes a worker. `tags` and `asked` as the
     columns of a job. Raises InputError, QuotaExceeded."""
     with sessions.begin() as session:  # again below: but what is too much is told before all rows are read
-        quotas.check_queue(session, who.owner, settings.limits)
+        quotas.check_queue(session, who.owner)
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
     recipe, rows = check(sessions, settings, who, recipe)
     examples = examples_to_train(recipe, rows)
     with sessions.begin() as session:
-        quotas.check_queue(session, who.owner, settings.limits)
+        quotas.check_queue(session, who.owner)
         seconds = jobs.expected_seconds(session, recipe, examples)
         job = jobs.create(
             session, recipe, who.owner, unwise(recipe, machines), examples, seconds, tags=tags, asked=asked

@@ -3,28 +3,26 @@
 from sqlalchemy.orm import Session
 
 from api.schemas.quotas import LimitsIn, QuotaOut, Use
-from api.settings import ApiSettings
 from contract.status import JobStatus
 from store import audit, quotas
 from store.principal import Principal
 from store.session import Sessions
-from store.settings import Limits
 
 
-def of(sessions: Sessions, settings: ApiSettings, owner: str) -> QuotaOut:
+def of(sessions: Sessions, owner: str) -> QuotaOut:
     with sessions.begin() as session:
-        return _tell(session, settings, owner)
+        return _tell(session, owner)
 
 
-def put(sessions: Sessions, settings: ApiSettings, who: Principal, owner: str, limits: LimitsIn) -> QuotaOut:
+def put(sessions: Sessions, who: Principal, owner: str, limits: LimitsIn) -> QuotaOut:
     with sessions.begin() as session:
-        quotas.put(session, owner, Limits(limits.running_jobs, limits.queued_jobs, limits.bytes))
+        quotas.put(session, owner, quotas.Limits(limits.running_jobs, limits.queued_jobs, limits.bytes))
         audit.record(session, who, "quota.put", owner, **limits.model_dump())
-        return _tell(session, settings, owner)
+        return _tell(session, owner)
 
 
-def _tell(session: Session, settings: ApiSettings, owner: str) -> QuotaOut:
-    limits = quotas.of(session, owner, settings.limits)
+def _tell(session: Session, owner: str) -> QuotaOut:
+    limits = quotas.of(session, owner)
     return QuotaOut(
         owner=owner,
         limits=LimitsIn(running_jobs=limits.running_jobs, queued_jobs=limits.queued_jobs, bytes=limits.bytes),

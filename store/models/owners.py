@@ -30,7 +30,7 @@ class Key(Base):
 
 
 class Quota(Base):
-    """What one owner may have, in the place of the settings' own limits; None leaves those."""
+    """What one owner may have, or with the name "*" everybody who has no limits of its own; None leaves those."""
 
     __tablename__ = "quotas"
 

@@ -30,13 +30,12 @@ def test_an_owner_with_as_many_waiting_jobs_as_it_may_have_is_refused_one_more(c
     assert submit(client, "anna").status_code == 201
 
 
-def test_the_settings_limits_hold_for_those_who_have_none_of_their_own(
-    settings: ApiSettings, sessions: Sessions
-) -> None:
-    with serve(settings.model_copy(update={"max_queued_jobs": 1})) as client:
-        assert [submit(client).status_code for _ in range(2)] == [201, 429]
-        client.put("/quotas/anna", json={"queued_jobs": 2}).raise_for_status()
-        assert [submit(client, "anna").status_code for _ in range(3)] == [201, 201, 429]
+def test_everybodys_limits_hold_for_those_who_have_none_of_their_own(client: TestClient) -> None:
+    client.put("/quotas/*", json={"queued_jobs": 1, "bytes": 7}).raise_for_status()
+    assert [submit(client).status_code for _ in range(2)] == [201, 429]
+    client.put("/quotas/anna", json={"queued_jobs": 2}).raise_for_status()
+    assert [submit(client, "anna").status_code for _ in range(3)] == [201, 201, 429]
+    assert client.get("/quotas/anna").json()["limits"] == {"running_jobs": None, "queued_jobs": 2, "bytes": 7}
 
 
 def test_a_quota_tells_what_may_be_had_and_what_is_used(client: TestClient) -> None:

@@ -98,6 +98,20 @@ def test_what_was_given_at_a_higher_priority_counts_for_the_owner() -> None:
 # Starting
 
 
+def test_an_owner_has_no_more_jobs_running_than_it_may_have_whatever_is_free() -> None:
+    waiting = [job("second", since=1), job("third", since=2), job("of-bob", owner="bob", since=3)]
+    made = plan(NOW, [A], waiting, [running("first", "a0")], {"ann": 2})
+    assert set(made.starts) == {"second", "of-bob"}
+    assert waits(made, "third") == Wait(1, "2 of its owner's jobs run, and no more may at once", None)
+
+
+def test_a_job_that_its_owners_limit_keeps_back_takes_nothing_from_others() -> None:
+    waiting = [job("urgent", gpus=4, priority=9), job("of-bob", gpus=4, owner="bob", since=3)]
+    spared = running("first", "a0", preemptible=True)
+    made = plan(NOW, [A, B], waiting, [spared], {"ann": 1})
+    assert (set(made.starts), made.step_aside) == ({"of-bob"}, ())
+
+
 def test_a_job_takes_the_machine_with_the_fewest_to_spare_and_the_lowest_numbers() -> None:
     made = plan(NOW, [A, B], [job("j", gpus=2)], [running("r", "b0", "b2")])
     assert made.starts == {"j": on("b1", "b3")}

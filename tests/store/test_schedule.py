@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from contract.machine import Holder
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
-from store import attempts, jobs, progress, schedule, wishes, workers
+from store import attempts, jobs, progress, quotas, schedule, wishes, workers
 from store.attempts import End
 from store.models import Job
 from store.progress import Cursor
@@ -47,6 +47,21 @@ def test_a_job_has_as_many_devices_as_it_asks_for_and_nobody_else_has_them(sessi
     first, second, _ = (create(sessions, resources={"gpus": gpus}) for gpus in (2, 1, 3))
     add_worker(sessions, "a", slots=4)
     assert run(sessions) == [(first, [0, 1], 0), (second, [2], 0)]
+
+
+def test_an_owner_has_as_many_jobs_running_as_its_quota_says(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        quotas.put(session, quotas.EVERYBODY, quotas.Limits(1, None, None))
+        quotas.put(session, "anna", quotas.Limits(2, None, None))
+    annas = [create(sessions, "anna") for _ in range(3)]
+    bobs = [create(sessions, "bob") for _ in range(2)]
+    add_worker(sessions, "a", slots=9)
+    assert {job for job, _, _ in run(sessions)} == {annas[0], annas[1], bobs[0]}
+    assert run(sessions) == []
+    assert why(sessions, bobs[1]) == "1 of its owner's jobs run, and no more may at once"
+    with sessions.begin() as session:
+        attempts.finish(session, bobs[0], 1, End(JobStatus.SUCCEEDED), RETRIES)
+    assert [job for job, _, _ in run(sessions)] == [bobs[1]]
 
 
 def test_what_ends_makes_room_for_the_next(sessions: Sessions) -> None:
