@@ -76,7 +76,8 @@ def _after_failure(
     """Back to the queue for a while, or to an end. A failure further on than the last one is the first one there."""
     step = session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job.id)) or 0
     count = 1 if job.failed_step is None or step > job.failed_step else job.retries + 1
-    counted = {"retries": count, "failed_step": step}
+    # An attempt may go on from before the furthest failure, and fail there: that is no new place.
+    counted = {"retries": count, "failed_step": max(step, job.failed_step or 0)}
     if count > retries.most:
         message = f"{failure.message}. It was tried {count} times, the last {retries.most} without coming further"
         return JobStatus.FAILED, failure.model_copy(update={"message": message}), counted

@@ -55,7 +55,7 @@ class Job(Base):
     retries: Mapped[int]
     """Failures of the infrastructure since it last came further than where it had failed before."""
     failed_step: Mapped[int | None]
-    """How far it had come at the last of them."""
+    """How far it had come at the furthest of them."""
     not_before: Mapped[datetime | None]
     """It waits until then, after a failure."""
     batch: Mapped[dict[str, Any] | None]

@@ -15,6 +15,7 @@ from store.errors import StaleAttempt
 from store.models import Job
 from store.progress import METRIC_COLUMNS, Cursor
 from store.session import Sessions
+from tests import fake_trainer
 from tests.placing import LEASE, RETRIES, claim, register
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
@@ -51,6 +52,11 @@ def take_step(sessions: Sessions, job_id: str, attempt: int, step: int) -> None:
     metric = Metric.model_validate({**dict.fromkeys(METRIC_COLUMNS, 0), "step": step, "time": 1})
     with sessions.begin() as session:
         progress.record(session, job_id, attempt, [metric], LEASE)
+
+
+def go_on_from(sessions: Sessions, job_id: str, attempt: int, step: int) -> None:
+    with sessions.begin() as session:
+        progress.record(session, job_id, attempt, [fake_trainer.started(total=100, resumed=step)], LEASE)
 
 
 def told(sessions: Sessions, job_id: str, kind: str) -> list[dict[str, object]]:
@@ -132,6 +138,18 @@ def test_a_job_that_comes_further_each_time_is_tried_without_end(sessions: Sessi
         take_step(sessions, job_id, attempt, attempt)
         assert end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED)).status is JobStatus.QUEUED
         again(sessions)
+
+
+def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    for attempt, step in enumerate((100, 50, 100), start=1):
+        go_on_from(sessions, job_id, attempt, 0)
+        take_step(sessions, job_id, attempt, step)
+        job = end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED))
+        assert (job.retries, job.failed_step) == (attempt, 100)
+        if attempt < 3:
+            again(sessions)
+    assert job.status is JobStatus.FAILED
 
 
 def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
