@@ -4,7 +4,7 @@ saved, a later one may go on from."""
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,12 @@ def partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
+Meanwhile = Callable[[], object]
+"""What whoever reads whole states does after each piece of them: they may be large, and the disk far away."""
+
+_PIECE = 1 << 20
+"""Bytes."""
+
 _DIGESTS = "digests.json"
 _digests = TypeAdapter(dict[str, str])
 
@@ -72,14 +78,14 @@ def seal(state: Path) -> None:
     (state / _DIGESTS).write_text(json.dumps(digests, indent=2) + "\n")
 
 
-def is_whole(state: Path) -> bool:
+def is_whole(state: Path, meanwhile: Meanwhile = lambda: None) -> bool:
     """Every file of a state is as it was sealed. Reads all of them."""
     sealed = _sealed(state)
-    return bool(sealed) and all(is_as_sealed(state / file) for file in sealed)
+    return bool(sealed) and all(is_as_sealed(state / file, meanwhile) for file in sealed)
 
 
-def is_as_sealed(file: Path) -> bool:
-    return file.is_file() and _sealed(file.parent).get(file.name) == _digest(file)
+def is_as_sealed(file: Path, meanwhile: Meanwhile = lambda: None) -> bool:
+    return file.is_file() and _sealed(file.parent).get(file.name) == _digest(file, meanwhile)
 
 
 def _sealed(state: Path) -> dict[str, str]:
@@ -90,9 +96,13 @@ def _sealed(state: Path) -> dict[str, str]:
         return {}
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path, meanwhile: Meanwhile = lambda: None) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            meanwhile()
+    return digest.hexdigest()
 
 
 def saved_states(run_dirs: Iterable[RunDir]) -> list[Path]:
@@ -101,24 +111,26 @@ def saved_states(run_dirs: Iterable[RunDir]) -> list[Path]:
     return sorted(states, key=lambda path: int(path.name.removeprefix("step-")))[::-1]
 
 
-def newest_state(run_dirs: Iterable[RunDir]) -> tuple[Path | None, list[Path]]:
+def newest_state(
+    run_dirs: Iterable[RunDir], meanwhile: Meanwhile = lambda: None
+) -> tuple[Path | None, list[Path]]:
     """The furthest whole state of these runs, and those further on that are damaged. The runs in the order in which
     they were made."""
     damaged: list[Path] = []
     for state in saved_states(run_dirs):
-        if is_whole(state):
+        if is_whole(state, meanwhile):
             return state, damaged
         damaged.append(state)
     return None, damaged
 
 
-def forget_states(run_dirs: Iterable[RunDir], keep: int) -> None:
+def forget_states(run_dirs: Iterable[RunDir], keep: int, meanwhile: Meanwhile = lambda: None) -> None:
     """Removes all but the `keep` furthest whole states of these runs, and what those who were killed have left half
     written or half removed. None of the runs may still be going."""
     runs = list(run_dirs)
     kept = 0
     for state in saved_states(runs):
-        if kept < keep and is_whole(state):
+        if kept < keep and is_whole(state, meanwhile):
             kept += 1
         else:
             forget(state)

@@ -196,6 +196,14 @@ def launch(
         raise StaleAttempt(job_id, attempt)
 
 
+def renew(session: Session, job_id: str, attempt: int, lease: timedelta) -> None:
+    """Keeps the lease of an attempt that has not started its trainer yet. Raises StaleAttempt."""
+    mine = (Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
+    values = {"lease_expires_at": func.now() + lease}
+    if session.scalar(update(Job).where(*mine).values(values).returning(Job.id)) is None:
+        raise StaleAttempt(job_id, attempt)
+
+
 def overdue(session: Session, worker: str, by: timedelta) -> set[str]:
     """The jobs of the worker whose lease has passed for so long."""
     late = (Job.status == JobStatus.RUNNING, Job.worker == worker, Job.lease_expires_at < func.now() - by)

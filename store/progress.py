@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from contract import events
 from contract.status import JobStatus, Wish
-from store import artifacts
+from store import artifacts, jobs
 from store.errors import StaleAttempt
 from store.models import Event, Job, Metric
 
@@ -91,14 +91,14 @@ def _clean(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def catch_up(session: Session, job_id: str, attempt: int, before: int, batch: Sequence[events.Event]) -> None:
+def catch_up(
+    session: Session, job_id: str, attempt: int, before: int, batch: Sequence[events.Event], lease: timedelta
+) -> None:
     """Writes what attempt `before` had told to its run folder, perhaps to that alone, when its worker was lost.
 
-    `attempt` goes on from there, and holds the lease now. Raises StaleAttempt, and then writes nothing.
+    `attempt` goes on from there, and holds the lease, which is renewed. Raises StaleAttempt, and then writes nothing.
     """
-    mine = select(Job.id).where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
-    if session.scalar(mine.with_for_update()) is None:
-        raise StaleAttempt(job_id, attempt)
+    jobs.renew(session, job_id, attempt, lease)
     _keep(session, job_id, before, batch)
 
 

@@ -190,12 +190,28 @@ def _free_port(address: str) -> int:
 
 def _resume(attempt: Attempt) -> Path | None:
     """Where to go on: the furthest state of the attempts before that is whole."""
-    state, damaged = newest_state(attempt.earlier)
+    beat = _beating(attempt)
+    state, damaged = newest_state(attempt.earlier, beat)
     for path in damaged:
         message = f"the state {path.parent.parent.name}/{path.name} is damaged; the run goes on from an earlier one"
         attempt.persist(partial(_warn, attempt.part.job_id, message))
-    forget_states(attempt.earlier, KEPT_STATES)
+    forget_states(attempt.earlier, KEPT_STATES, beat)
     return state
+
+
+def _beating(attempt: Attempt) -> Callable[[], None]:
+    """Renews the lease when it is called, once a heartbeat at most: for work that may take longer than a lease. It
+    raises StaleAttempt."""
+    part, lease = attempt.part, attempt.settings.lease
+    last = -math.inf
+
+    def beat() -> None:
+        nonlocal last
+        if time.monotonic() - last >= HEARTBEAT:
+            attempt.persist(lambda session: jobs.renew(session, part.job_id, part.attempt, lease))
+            last = time.monotonic()
+
+    return beat
 
 
 def _warn(job_id: str, message: str, session: Session) -> None:
@@ -218,13 +234,14 @@ def _tell_anew(attempt: Attempt, number: int, run: RunDir) -> bool:
     tail = Tail(run.events)
     completed = False
     while batch := tail.read():
-        attempt.persist(partial(_tell_of, attempt.part, number, batch))
+        attempt.persist(partial(_tell_of, attempt, number, batch))
         completed = any(isinstance(event, Done) and event.completed for event in batch)
     return completed
 
 
-def _tell_of(part: Part, number: int, batch: list[Event], session: Session) -> None:
-    progress.catch_up(session, part.job_id, part.attempt, number, batch)
+def _tell_of(attempt: Attempt, number: int, batch: list[Event], session: Session) -> None:
+    part = attempt.part
+    progress.catch_up(session, part.job_id, part.attempt, number, batch, attempt.settings.lease)
 
 
 def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: Told, before: dict[int, int]) -> None:

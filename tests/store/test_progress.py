@@ -3,6 +3,7 @@ import time
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from contract.recipe import Recipe
 from contract.status import Wish
 from store import artifacts, jobs, progress, wishes
 from store.errors import StaleAttempt
+from store.models import Job
 from store.progress import Cursor
 from store.session import Sessions
 from tests.fake_trainer import started
@@ -89,12 +91,13 @@ def test_what_a_lost_worker_had_not_told_is_told_by_the_next(sessions: Sessions,
     checkpoint = events.Checkpoint(time=NOW, step=2, path="checkpoints/step-000002", bytes=1)
     record(sessions, job_id, metric(1, 2.0))
     with sessions.begin() as session:
-        progress.catch_up(session, job_id, 1, 0, [metric(1, 9.0), metric(2, 1.0), checkpoint])
+        progress.catch_up(session, job_id, 1, 0, [metric(1, 9.0), metric(2, 1.0), checkpoint], LEASE * 2)
     with sessions.begin() as session:
         assert json.loads(progress.metric_columns(session, job_id, 0, 9, None))["loss"] == [2.0, 1.0]
         assert [a.path for a in artifacts.of_job(session, job_id)] == [f"{job_id}/attempt-0/checkpoints/step-000002"]
+        assert session.scalar(sa.select(Job.lease_expires_at > sa.func.now() + LEASE * 1.5))
     with pytest.raises(StaleAttempt), sessions.begin() as session:
-        progress.catch_up(session, job_id, 2, 1, [metric(3)])
+        progress.catch_up(session, job_id, 2, 1, [metric(3)], LEASE)
 
 
 def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:

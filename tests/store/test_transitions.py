@@ -216,7 +216,8 @@ class Service(RuleBasedStateMachine):
         before = self.tables()
         for write in (
             lambda session: progress.record(session, job_id, attempt, [metric(900)], LEASE),
-            lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900)]),
+            lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900)], LEASE),
+            lambda session: jobs.renew(session, job_id, attempt, LEASE),
             lambda session: jobs.launch(session, job_id, attempt, "torchrun", LEASE),
             lambda session: jobs.part_with_the_others(session, job_id, attempt, LEASE),
             lambda session: attempts.finish(session, job_id, attempt, ENDS["succeeded"], RETRIES),

@@ -15,10 +15,11 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+import contract.run_dir
 from contract.events import Checkpoint
 from contract.machine import Gpu, Machine
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, saved_states
+from contract.run_dir import RunDir, saved_states, seal
 from contract.status import JobStatus
 from store import artifacts, attempts, jobs, leases, progress, wishes, workers
 from store.jobs import Part
@@ -156,8 +157,10 @@ def begin_beside(sessions: Sessions, settings: WorkerSettings, way: Way) -> Iter
     """Begins with the job that waits, in a thread."""
     begun: list[Background] = []
 
-    def begin_beside(its_sessions: Sessions = sessions, its_settings: WorkerSettings = settings) -> Background:
-        begun.append(Background(its_sessions, its_settings, place(sessions)))
+    def begin_beside(
+        its_sessions: Sessions = sessions, its_settings: WorkerSettings = settings, part: Part | None = None
+    ) -> Background:
+        begun.append(Background(its_sessions, its_settings, part or place(sessions)))
         return begun[-1]
 
     yield begin_beside
@@ -265,6 +268,56 @@ def test_of_the_attempts_before_two_states_are_kept_and_none_of_a_job_that_is_do
         jobs.get(session, job.id).recipe = {**job.recipe, "name": "steps=10 every=2"}
     assert run_next(sessions, settings, job.id).status is JobStatus.SUCCEEDED
     assert [states(run_dir(settings, job, number)) for number in (1, 2, 3)] == [[], [], []]
+
+
+def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_reading(monkeypatch)
+    job_id = create(sessions, name="steps=4 every=2 kill=9 once")
+    fill(run_dir(settings, run_next(sessions, settings, job_id)), 300)
+    part = place(sessions)
+    expire(sessions, job_id)
+    running = begin_beside(part=part)
+
+    def has_lease_and_no_trainer() -> bool:
+        with sessions.begin() as session:
+            assert jobs.get(session, job_id).attempt == 2
+            assert not running.run_dir.log.exists()
+            return not jobs.overdue(session, "worker", timedelta(0))
+
+    until(has_lease_and_no_trainer)
+    running.end()
+    assert get(sessions, job_id).status is JobStatus.SUCCEEDED
+
+
+def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
+    sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_reading(monkeypatch)
+    job = run(sessions, settings, name="steps=8 every=2 kill=9 once")
+    stale = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
+    with sessions.begin() as session:
+        attempts.lost(session, job.id, 2, settings.retries)
+    attempt.run(stale)
+    assert len(states(run_dir(settings, job))) == 4
+
+
+def slow_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte at a time, and a heartbeat after each."""
+    monkeypatch.setattr(contract.run_dir, "_PIECE", 1)
+    monkeypatch.setattr(attempt, "HEARTBEAT", 0.0)
+
+
+def fill(run: RunDir, size: int) -> None:
+    for state in saved_states([run]):
+        (state / "weights").write_bytes(bytes(size))
+        seal(state)
+
+
+def expire(sessions: Sessions, job_id: str) -> None:
+    with sessions.begin() as session:
+        jobs.get(session, job_id).lease_expires_at = sa.func.now() - timedelta(seconds=1)
 
 
 def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_again(
