@@ -111,9 +111,7 @@ def saved_states(run_dirs: Iterable[RunDir]) -> list[Path]:
     return sorted(states, key=lambda path: int(path.name.removeprefix("step-")))[::-1]
 
 
-def newest_state(
-    run_dirs: Iterable[RunDir], meanwhile: Meanwhile = lambda: None
-) -> tuple[Path | None, list[Path]]:
+def newest_state(run_dirs: Iterable[RunDir], meanwhile: Meanwhile = lambda: None) -> tuple[Path | None, list[Path]]:
     """The furthest whole state of these runs, and those further on that are damaged. The runs in the order in which
     they were made."""
     damaged: list[Path] = []

@@ -1,13 +1,13 @@
 """Runs the planner on what the database knows, and writes what it decides."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Select, case, func, select, true
+from sqlalchemy import ColumnElement, Select, case, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
@@ -23,11 +23,11 @@ from store.workers import SILENCE
 _ONE_PASS = 0x66745F71
 """Names the advisory lock: two passes at once would give what is free to the same jobs."""
 
-_OF_EACH_OWNER = 100
-"""Waiting jobs that a pass looks at, at most."""
+_OF_EACH_SHAPE = 100
+"""Waiting jobs of an owner that a pass looks at, at most. Those of other shapes may fit where these do not."""
 
 _IN_ALL = 1000
-"""Likewise, of all owners together."""
+"""Likewise, of all owners and shapes together."""
 
 _IN_BETWEEN = 8
 """Of these may be unable to start while there are devices: where more are, the pass looks at all."""
@@ -56,11 +56,11 @@ def schedule(session: Session) -> list[Placed]:
     # Nobody else gives devices; those that are about to be taken off the table are not given.
     now, found, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
     room = _room(hosts, occupants)
-    most = min(room + _IN_BETWEEN, _OF_EACH_OWNER)
+    most = min(room + _IN_BETWEEN, _OF_EACH_SHAPE)
     waiting = _waiting(session, found, most)
     decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
-    if most < _OF_EACH_OWNER and len({place for places in decided.starts.values() for place in places}) < room:
-        waiting = _waiting(session, found, _OF_EACH_OWNER)
+    if most < _OF_EACH_SHAPE and len({place for places in decided.starts.values() for place in places}) < room:
+        waiting = _waiting(session, found, _OF_EACH_SHAPE)
         decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
     _ask_to_step_aside(session, decided.step_aside)
     still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
@@ -77,18 +77,27 @@ def schedule(session: Session) -> list[Placed]:
 def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
     """What each of these waiting jobs waits for."""
     now, machines, hosts, occupants = _devices(session, _DEVICES)
-    waiting = _waiting(session, machines, _OF_EACH_OWNER)
+    waiting = _waiting(session, machines, _OF_EACH_SHAPE, kept_back=True)
     decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
     found = dict(decided.waits)
+    beyond = []
     for job in queued:
         given = [each for each in occupants if each.id == job.id and not each.leaving]
         if given or job.id in decided.starts:
             where = given[0].devices if given else decided.starts[job.id]
             found[job.id] = Wait(1, f"is about to start on {where[0].worker}", now)
         elif job.id not in found:
-            found[job.id] = Wait(
-                len(decided.waits) + 1, f"more than {len(decided.waits)} jobs that come before it", None
-            )
+            beyond.append(job)
+    if beyond:
+        planned = select(Job.owner, Job.shape, Job.id).where(Job.id.in_([each.id for each in waiting]))
+        places: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for owner, shape, job_id in session.execute(planned):
+            places[owner, shape].append(decided.waits[job_id].place if job_id in decided.waits else 0)
+        for job in beyond:
+            # All that were looked at of its owner and shape come before it, and what comes before the last of these.
+            before = places[job.owner, job.shape]
+            count = max(len(before), *before, 0)
+            found[job.id] = Wait(count + 1, f"{count} jobs or more that come before it", None)
     return {job.id: found[job.id] for job in queued}
 
 
@@ -186,23 +195,31 @@ def _ends(session: Session, job_ids: set[str]) -> dict[str, tuple[float, float]]
     return {job_id: (told, seconds) for job_id, told, seconds in session.execute(last)}
 
 
-def _waiting(session: Session, machines: dict[str, Machine], most: int) -> list[Waiting]:
-    """The first of each owner, `most` at most, and fewer where there are many owners."""
-    owners = select(Job.owner).where(Job.status == JobStatus.QUEUED).distinct().subquery()
-    count = session.scalar(select(func.count()).select_from(owners)) or 1
+def _waiting(session: Session, machines: dict[str, Machine], most: int, *, kept_back: bool = False) -> list[Waiting]:
+    """The first of each owner and shape, `most` at most, and fewer where there are many of these; with `kept_back` also
+    the first of those that wait after a failure, which hold nobody up."""
+    rows = _first(session, most, lambda job: job.not_before.is_(None) | (job.not_before <= func.now()))
+    if kept_back:
+        rows += _first(session, most, lambda job: job.not_before > func.now())
+    left = _ends(session, {row.id for row in rows if row.attempt > 0})
+    return [_wait(row, left.get(row.id), machines) for row in rows]
+
+
+def _first(session: Session, most: int, which: Callable[[type[Job]], ColumnElement[bool]]) -> list[Any]:
+    kinds = select(Job.owner, Job.shape).where(Job.status == JobStatus.QUEUED).distinct().subquery()
+    count = session.scalar(select(func.count()).select_from(kinds)) or 1
     each = aliased(Job)
     placed = select(Lease.job_id).where(Lease.job_id == each.id, Lease.attempt == each.attempt + 1).exists()
     first = (
         select(each.id, each.owner, each.priority, each.created_at, each.not_before, each.attempt)
         .add_columns(each.expected_seconds, each.recipe)
-        .where(each.owner == owners.c.owner, each.status == JobStatus.QUEUED, ~placed)
+        .where(each.owner == kinds.c.owner, each.shape == kinds.c.shape)
+        .where(each.status == JobStatus.QUEUED, ~placed, which(each))
         .order_by(each.priority.desc(), each.created_at)
         .limit(min(most, max(1, _IN_ALL // count)))
         .lateral()
     )
-    rows = session.execute(select(first).select_from(owners.join(first, true()))).all()
-    left = _ends(session, {row.id for row in rows if row.attempt > 0})
-    return [_wait(row, left.get(row.id), machines) for row in rows]
+    return list(session.execute(select(first).select_from(kinds.join(first, true()))))
 
 
 def _wait(row: Any, left: tuple[float, float] | None, machines: dict[str, Machine]) -> Waiting:

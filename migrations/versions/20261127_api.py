@@ -130,6 +130,16 @@ def _jobs() -> None:
     op.add_column("jobs", _time("model_deleted_at"))
     op.create_index("ix_jobs_owner_newest", "jobs", ["owner", sa.text("created_at DESC"), sa.text("id DESC")])
     op.create_index("ix_jobs_tags", "jobs", ["tags"], postgresql_using="gin")
+    read = ("resources", "precision", "parallel,engine")
+    shape = " || ' ' || ".join(f"coalesce(recipe #>> '{{{field}}}', '')" for field in read)
+    op.add_column("jobs", sa.Column("shape", sa.Text(), sa.Computed(shape, persisted=True), nullable=False))
+    op.drop_index("ix_jobs_queued", "jobs")
+    op.create_index(
+        "ix_jobs_queued",
+        "jobs",
+        ["owner", "shape", sa.text("priority DESC"), "created_at"],
+        postgresql_where=sa.text("status = 'queued'"),
+    )
     op.add_column("artifacts", sa.Column("files", sa.JSON()))
     op.add_column("artifacts", _text("sha256"))
     op.add_column("artifacts", _time("published_at"))

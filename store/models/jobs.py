@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     ForeignKey,
     Index,
     func,
@@ -16,6 +17,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from contract.status import TERMINAL, JobStatus, Wish
 from store.models.base import Base, Word, one_of
+
+SHAPE = " || ' ' || ".join(
+    f"coalesce(recipe #>> '{{{field}}}', '')" for field in ("resources", "precision", "parallel,engine")
+)
+"""The fields that contract.machine reads."""
 
 
 class Job(Base):
@@ -28,7 +34,9 @@ class Job(Base):
         CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="failure"),
         Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
         Index(
-            "ix_jobs_queued", "owner", text("priority DESC"), "created_at", postgresql_where=text("status = 'queued'")
+            "ix_jobs_queued",
+            *("owner", "shape", text("priority DESC"), "created_at"),
+            postgresql_where=text("status = 'queued'"),
         ),
         Index("ix_jobs_owner_newest", "owner", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
@@ -40,6 +48,8 @@ class Job(Base):
     owner: Mapped[str]
     """Whose it is: owners share the devices fairly."""
     recipe: Mapped[dict[str, Any]]
+    shape: Mapped[str] = mapped_column(Computed(SHAPE, persisted=True))
+    """What of the recipe says on which devices it fits: all jobs of one shape fit on the same, or on none."""
     priority: Mapped[int]
     """As the recipe's, to be sorted by."""
     examples: Mapped[int | None]

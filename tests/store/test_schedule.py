@@ -216,8 +216,31 @@ def test_a_job_that_was_given_devices_says_where_it_is_about_to_start(sessions: 
 def test_a_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
     for _ in range(101):
         last = create(sessions)
+    create(sessions, resources={"gpus": 2})
+    create(sessions, "another")
     add_worker(sessions, "a", slots=1)
-    assert why(sessions, last) == "more than 99 jobs that come before it"
+    with sessions.begin() as session:
+        outlook = schedule.outlook(session, [jobs.get(session, last)])[last]
+    assert (outlook.place, outlook.why) == (101, "100 jobs or more that come before it")
+
+
+def test_a_job_starts_however_many_of_its_owners_that_fit_nowhere_stand_before_it(sessions: Sessions) -> None:
+    for _ in range(100):
+        create(sessions, resources={"gpus": 2, "nodes": 2})
+    small = create(sessions)
+    add_worker(sessions, "a", slots=1)
+    assert why(sessions, small) == "is about to start on a"
+    assert [job for job, _, _ in run(sessions)] == [small]
+
+
+def test_a_job_starts_however_many_of_its_owners_are_kept_back_after_a_failure(sessions: Sessions) -> None:
+    kept_back = [create(sessions) for _ in range(101)]
+    with sessions.begin() as session:
+        session.execute(sa.update(Job).values(not_before=sa.func.now() + sa.text("interval '1 hour'")))
+    ready = create(sessions)
+    add_worker(sessions, "a", slots=1)
+    assert "tries again in" in why(sessions, kept_back[0])
+    assert [job for job, _, _ in run(sessions)] == [ready]
 
 
 def test_claims_follow_the_order(sessions: Sessions) -> None:
