@@ -82,6 +82,8 @@ def _after_failure(
         message = f"{failure.message}. It was tried {count} times, the last {retries.most} without coming further"
         return JobStatus.FAILED, failure.model_copy(update={"message": message}), counted
     wait = min(retries.first_wait * 2 ** (count - 1), retries.longest_wait)
+    if failure.reason is FailureReason.WORKER_LOST and count == 1:
+        wait = timedelta(0)  # it has waited for its lease to pass, and what was wrong is gone with the worker
     told = {"retries": count, "most": retries.most, "wait_seconds": wait.total_seconds()}
     jobs.tell(session, job, "retry", _why(failure) | told)
     return JobStatus.QUEUED, failure, counted | {"not_before": func.now() + wait}

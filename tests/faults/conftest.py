@@ -26,6 +26,7 @@ def live(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     service.run("migrations", environment)
     home = tmp_path_factory.mktemp("home")
     service.furnish(home)
-    settings = {"FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}", "FINETUNED_RETRY_WAIT": "PT0.2S"}
+    # All else as by default: what is promised of times is promised of that.
+    settings = {"FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}"}
     with service.running(home, servers.database.url, servers.broker.url, ["a", "b"], **settings) as running:
         yield running

@@ -224,6 +224,18 @@ def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions)
     assert retry["reason"] == "worker_lost"
 
 
+def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(sessions: Sessions) -> None:
+    """It has waited for the lease to pass, and another worker may have what this one lacked."""
+    job_id = running(sessions)
+    policy = Retries(most=3, first_wait=timedelta(hours=1), longest_wait=timedelta(hours=4))
+    with sessions.begin() as session:
+        attempts.lost(session, job_id, 1, policy)
+    again(sessions)
+    with sessions.begin() as session:
+        attempts.lost(session, job_id, 2, policy)
+    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0, 7200]
+
+
 def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_devices_to_nobody(
     sessions: Sessions, engine: sa.Engine
 ) -> None:
