@@ -30,6 +30,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         summary="Fine-tuning jobs on your own GPUs",
         lifespan=lifespan,
         dependencies=[Depends(refuse_foreign)],
+        responses=errors.DESCRIBED,
     )
     app.state.settings = settings
     app.state.sessions = make_sessions(engine)

@@ -8,6 +8,7 @@ from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
 
 from api.errors import InvalidParameter
+from api.json_schema import whole_schema
 
 LONGEST = 1_000_000  # bytes
 
@@ -42,5 +43,5 @@ def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """openapi_extra for a route whose body is read by `json_body`."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+    """openapi_extra for a route whose body is read by `json_body` or `read_body`."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole_schema(model)}}}}

@@ -14,14 +14,17 @@ RequestError
 
 import logging
 from http import HTTPStatus
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 
+from api.json_schema import whole_schema
 from contract.failure import InputError
 from contract.quote import cut, quote
 from store.errors import (
@@ -72,6 +75,33 @@ class TooManyRequests(RequestError):
 class ArtifactGone(RequestError):
     def __init__(self, job_id: str, name: str) -> None:
         super().__init__(f"the files of artifact {name} of job {job_id} are no longer on the server")
+
+
+class ErrorOut(BaseModel):
+    code: str
+    """For programs."""
+    message: str
+    """For people: what was given, what is wrong with it, what would do."""
+    param: str | None
+    """The field or parameter at fault, where there is one."""
+    type: Literal["invalid_request_error", "server_error"]
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorOut
+
+
+def _described(what: str) -> dict[str, Any]:
+    return {"description": what, "content": {"application/json": {"schema": whole_schema(ErrorAnswer)}}}
+
+
+DESCRIBED: dict[int | str, dict[str, Any]] = {
+    "4XX": _described("It was not done, for what was asked"),
+    "5XX": _described("It was not done, for a fault of the service"),
+    # Else FastAPI describes one of its own.
+    422: _described("What was given does not fit"),
+}
+"""For the API's description of itself."""
 
 
 def install(app: FastAPI) -> None:

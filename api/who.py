@@ -25,7 +25,7 @@ def _who(
     request: Request,
     settings: Settings,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
-    x_owner: Annotated[str | None, Header()] = None,
+    x_owner: Annotated[str | None, Header(json_schema_extra={"pattern": f"^{_OWNER.pattern}$"})] = None,
 ) -> Principal:
     """An admin may name the owner for whom it asks, by the header x-owner. Raises WrongKey, TooManyRequests,
     InvalidParameter."""

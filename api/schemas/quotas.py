@@ -1,9 +1,16 @@
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-_Limit = Annotated[int, Field(ge=0, le=2**62)] | None
-_Count = Annotated[int, Field(ge=0, le=2**31 - 1)] | None
+
+def _whole(given: Any) -> Any:
+    """To JSON 1.0 is a whole number as good as 1."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+_Whole = BeforeValidator(_whole)
+_Limit = Annotated[int, Field(ge=0, le=2**62), _Whole] | None
+_Count = Annotated[int, Field(ge=0, le=2**31 - 1), _Whole] | None
 
 
 class LimitsIn(BaseModel):

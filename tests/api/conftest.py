@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -9,6 +10,8 @@ from api.app import create_app
 from api.settings import ApiSettings
 from store.session import Sessions
 from tests.files import write_dataset, write_model
+
+ADMIN = "an-admin-key-of-some-length"
 
 
 @pytest.fixture
@@ -32,3 +35,21 @@ def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
 
 def serve(settings: ApiSettings) -> TestClient:
     return TestClient(create_app(settings), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+
+
+@pytest.fixture
+def locked(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
+    """An API where every request wants a key."""
+    keyed = settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(ADMIN)})
+    with serve(keyed) as client:
+        yield client
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+def make(client: TestClient, **new: Any) -> dict[str, Any]:
+    answer = client.post("/keys", json=new, headers=bearer(ADMIN))
+    assert answer.status_code == 201, answer.text
+    return answer.json()  # type: ignore[no-any-return]

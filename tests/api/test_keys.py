@@ -1,36 +1,12 @@
 """Keys: who may come in, and as whom."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
-from api.settings import ApiSettings
-from store.session import Sessions
-from tests.api.conftest import serve
-
-ADMIN = "an-admin-key-of-some-length"
-
-
-def bearer(secret: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {secret}"}
-
-
-@pytest.fixture
-def locked(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
-    """An API where every request wants a key."""
-    keyed = settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(ADMIN)})
-    with serve(keyed) as client:
-        yield client
-
-
-def make(client: TestClient, **new: Any) -> dict[str, Any]:
-    answer = client.post("/keys", json=new, headers=bearer(ADMIN))
-    assert answer.status_code == 201, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+from tests.api.conftest import ADMIN, bearer, make
 
 
 def test_without_a_key_nothing_is_told_where_keys_are_wanted(locked: TestClient) -> None:

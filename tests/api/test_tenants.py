@@ -1,27 +1,14 @@
 """No owner sees, guesses or changes what is another's: it is not there for it."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
-from api.settings import ApiSettings
-from store.session import Sessions
-from tests.api.conftest import serve
-from tests.api.test_keys import ADMIN, bearer, make
+from tests.api.conftest import ADMIN, bearer, make
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
-
-
-@pytest.fixture
-def locked(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
-    keyed = settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(ADMIN)})
-    with serve(keyed) as client:
-        yield client
 
 
 def routes(client: TestClient) -> list[tuple[str, str]]:
