@@ -61,7 +61,11 @@ def test_an_example_is_told_of(path: Path) -> None:
     assert f"(../examples/recipes/{path.name})" in TRAINING
 
 
-@pytest.mark.parametrize("path", [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"],
+    ids=lambda path: path.name,
+)
 def test_a_link_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
