@@ -1,4 +1,4 @@
-"""What routes ask for."""
+"""What routes ask for. What only looks something up is async: FastAPI would send it through its threads."""
 
 import re
 from typing import Annotated
@@ -16,17 +16,17 @@ LARGEST_INTEGER = 2**31 - 1
 """That a column of seqs and steps can hold."""
 
 
-def _settings(request: Request) -> ApiSettings:
+async def _settings(request: Request) -> ApiSettings:
     settings: ApiSettings = request.app.state.settings
     return settings
 
 
-def _sessions(request: Request) -> Sessions:
+async def _sessions(request: Request) -> Sessions:
     sessions: Sessions = request.app.state.sessions
     return sessions
 
 
-def _broker(request: Request) -> Celery:
+async def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 

@@ -27,7 +27,7 @@ Settle = Callable[[Session, str], None]
 """Called in the transaction that makes the resource, with its id."""
 
 
-def _asked(
+async def _asked(
     request: Request,
     who: Who,
     idempotency_key: Annotated[str | None, Header()] = None,

@@ -29,21 +29,23 @@ class Keyring:
     """The settings' own key, which opens everything."""
     _known: dict[str, tuple[float, Holder]] = field(default_factory=dict)
 
-    def find(self, secret: str) -> Holder | None:
+    def remembered(self, secret: str) -> Holder | None:
+        """Whose it is, where that is known without asking the database."""
         digest = keys.digest(secret)
         if self.admin_key is not None and hmac.compare_digest(digest, keys.digest(self.admin_key)):
             return Holder("admin", True, None)
         until, holder = self._known.get(digest, (0.0, None))
-        if holder is None or time.monotonic() > until:
-            with self.sessions.begin() as session:
-                key = keys.find(session, secret)
-            if key is None:
-                self._known.pop(digest, None)
-                return None
-            holder = Holder(key.owner, key.admin, key.id)
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            self._known[digest] = (time.monotonic() + _REMEMBERED, holder)
+        return holder if time.monotonic() < until else None
+
+    def find(self, secret: str) -> Holder | None:
+        with self.sessions.begin() as session:
+            key = keys.find(session, secret)
+        if key is None:
+            return None
+        holder = Holder(key.owner, key.admin, key.id)
+        if len(self._known) >= _MOST:
+            self._known.clear()
+        self._known[keys.digest(secret)] = (time.monotonic() + _REMEMBERED, holder)
         return holder
 
     def forget(self) -> None:

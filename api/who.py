@@ -4,6 +4,7 @@ import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.deps import Settings
@@ -21,7 +22,7 @@ _bearer = HTTPBearer(
 )
 
 
-def _who(
+async def _who(
     request: Request,
     settings: Settings,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
@@ -38,7 +39,9 @@ def _who(
     # OpenAI's SDK wants a key of some kind. Where none is needed, another's word for one is as good as none.
     if not settings.needs_keys and not secret.startswith(keys.PREFIX):
         return Principal(x_owner or "default", True, None, request_id)
-    holder = keyring.find(secret) if secret else None
+    holder = None
+    if secret:
+        holder = keyring.remembered(secret) or await run_in_threadpool(keyring.find, secret)
     if holder is None:
         rates.count_wrong_key(request.client.host if request.client else "")
         raise WrongKey(_words(request, secret))
@@ -69,7 +72,7 @@ def _words(request: Request, secret: str) -> str:
 Who = Annotated[Principal, Depends(_who)]
 
 
-def _admin(who: Who) -> Principal:
+async def _admin(who: Who) -> Principal:
     """Raises AdminOnly."""
     if not who.admin:
         raise AdminOnly("this wants an admin's key")
