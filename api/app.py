@@ -1,12 +1,14 @@
 """Puts the API together."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import Depends, FastAPI
 
 from api import errors, request_id
 from api.keyring import Keyring
+from api.live import Live
 from api.origin import refuse_foreign
 from api.rates import Rates
 from api.routes import artifacts, audit, events, health, jobs, keys, metrics, quotas, samples, workers
@@ -19,10 +21,16 @@ from store.session import make_engine, make_sessions
 
 def create_app(settings: ApiSettings) -> FastAPI:
     engine = make_engine(settings)
+    sessions = make_sessions(engine)
+    live = Live(sessions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        reader = asyncio.create_task(live.run())
         yield
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader
         engine.dispose()
 
     app = FastAPI(
@@ -33,7 +41,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         responses=errors.DESCRIBED,
     )
     app.state.settings = settings
-    app.state.sessions = make_sessions(engine)
+    app.state.sessions = sessions
+    app.state.live = live
     app.state.broker = make_publisher(settings)
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.keyring = Keyring(app.state.sessions, admin_key)

@@ -63,6 +63,11 @@ def get(session: Session, job_id: str, owner: str | None = None) -> Job:
     return job
 
 
+def of_ids(session: Session, job_ids: Collection[str]) -> list[Job]:
+    """Those of them that are there."""
+    return list(session.scalars(select(Job).where(Job.id.in_(job_ids))))
+
+
 def lock(session: Session, job_id: str, owner: str | None = None) -> Job:
     """The job as it is now, and nobody else's until the transaction ends. Raises JobNotFound."""
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
@@ -182,22 +183,70 @@ def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
     }
 
 
-def events_since(session: Session, job_id: str, cursor: Cursor, limit: int) -> list[Happening]:
-    """The first `limit` happenings after `cursor`, metrics and events merged by their times."""
-    told = session.scalars(
-        select(Event).where(Event.job_id == job_id, Event.seq > cursor.seq).order_by(Event.seq).limit(limit)
-    )
-    steps = session.scalars(
-        select(Metric).where(Metric.job_id == job_id, Metric.step > cursor.step).order_by(Metric.step).limit(limit)
-    )
+class News(NamedTuple):
+    """Of one job, all as of one moment."""
+
+    status: JobStatus
+    end: Cursor
+    """Of all that there is."""
+    happenings: list[Happening]
+
+
+# Written out: it is three lateral reads along primary keys, which is plain in SQL alone.
+_NEWS = text(
+    f"""
+    WITH asked AS (SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:seqs AS int[]), CAST(:steps AS int[]))
+                   AS asked (job_id, seq, step))
+    SELECT id, NULL AS kind, event_count AS seq, last.step, NULL AS time, status AS type, NULL AS data
+    FROM jobs, LATERAL (SELECT coalesce(max(step), 0) AS step FROM metrics WHERE job_id = id) AS last
+    WHERE id = ANY(CAST(:ids AS text[]))
+    UNION ALL
+    SELECT asked.job_id, 'event', told.seq, NULL, told.time, told.type, told.data
+    FROM asked, LATERAL (SELECT * FROM events WHERE job_id = asked.job_id AND seq > asked.seq
+                         ORDER BY seq LIMIT :limit) AS told
+    UNION ALL
+    SELECT asked.job_id, 'metric', NULL, told.step, told.time, 'metric', row_to_json(told)
+    FROM asked, LATERAL (SELECT {", ".join(METRIC_COLUMNS)} FROM metrics
+                         WHERE job_id = asked.job_id AND step > asked.step
+                         ORDER BY step LIMIT :limit) AS told
+    """
+)
+
+
+def news(session: Session, cursors: Mapping[str, Cursor], limit: int) -> dict[str, News]:
+    """The first `limit` happenings of each job after its cursor, metrics and events merged by their times. One query,
+    however many the jobs; those that are not there are left out."""
+    asked = {"seqs": [each.seq for each in cursors.values()], "steps": [each.step for each in cursors.values()]}
+    rows: dict[tuple[str, str | None], list[Any]] = {}
+    for row in session.execute(_NEWS, {"ids": list(cursors), "limit": limit, **asked}):
+        rows.setdefault((row.id, row.kind), []).append(row)
+    return {
+        job_id: News(
+            JobStatus(row.type),
+            Cursor(row.seq, row.step),
+            _merged(cursors[job_id], rows.get((job_id, "event"), []), rows.get((job_id, "metric"), []), limit),
+        )
+        for (job_id, kind), (row, *_) in rows.items()
+        if kind is None
+    }
+
+
+def _merged(cursor: Cursor, told: list[Any], steps: list[Any], limit: int) -> list[Happening]:
+    told.sort(key=lambda row: row.seq)
+    steps.sort(key=lambda row: row.step)
     happenings = []
     # A merge, not a sort: clocks of two machines may disagree, yet neither sequence may be told out of its own order.
-    merged: Iterable[Event | Metric] = heapq.merge(told, steps, key=lambda row: row.time)
-    for row in islice(merged, limit):
-        if isinstance(row, Event):
+    for row in islice(heapq.merge(told, steps, key=lambda row: row.time), limit):
+        if row.kind == "event":
             cursor = cursor._replace(seq=row.seq)
             happenings.append(Happening(cursor, row.type, {"time": row.time, **row.data}))
         else:
             cursor = cursor._replace(step=row.step)
-            happenings.append(Happening(cursor, "metric", {name: getattr(row, name) for name in METRIC_COLUMNS}))
+            happenings.append(Happening(cursor, row.type, row.data))
     return happenings
+
+
+def events_since(session: Session, job_id: str, cursor: Cursor, limit: int) -> list[Happening]:
+    """The first `limit` happenings after `cursor`; none where there is no such job."""
+    found = news(session, {job_id: cursor}, limit).get(job_id)
+    return found.happenings if found else []

@@ -1,69 +1,68 @@
-import asyncio
 import re
-import time
-from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.concurrency import run_in_threadpool
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import Response, StreamingResponse
 
-from api.deps import LARGEST_INTEGER, Db, JobId
+from api.deps import LARGEST_INTEGER, Db, JobId, LiveEvents
 from api.errors import InvalidParameter
-from api.schemas.jobs import Queue
-from api.services import jobs as service
+from api.schemas.events import EventPage
+from api.services import events as service
 from api.who import Who
-from contract.status import TERMINAL, JobStatus
 from store.progress import Cursor
 
 router = APIRouter(tags=["events"])
 
-POLL_SECONDS = 0.5
-QUEUE_SECONDS = 3.0  # between two looks at the queue, which cost more
-PAGE = 500
-
 _EVENT_ID = re.compile(r"(\d{1,10})\.(\d{1,10})", re.ASCII)
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A stream of events, or with `Accept: application/json` a page of them.",
+        "model": EventPage,
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
-def _cursor(last_event_id: Annotated[str | None, Header()] = None) -> Cursor:
-    if not last_event_id:
+def _cursor(
+    last_event_id: Annotated[str | None, Header()] = None,
+    after: Annotated[str | None, Query(description="As Last-Event-ID, which goes before it.")] = None,
+) -> Cursor:
+    name, given = ("Last-Event-ID", last_event_id) if last_event_id else ("after", after)
+    if not given:
         return Cursor()
-    parts = _EVENT_ID.fullmatch(last_event_id)
+    parts = _EVENT_ID.fullmatch(given)
     cursor = Cursor(int(parts[1]), int(parts[2])) if parts else None
     if cursor is None or max(cursor) > LARGEST_INTEGER:
-        wanted = "give the id of an event of this stream, or leave it out"
-        raise InvalidParameter("Last-Event-ID", last_event_id, wanted)
+        raise InvalidParameter(name, given, "give the id of an event of this stream, or leave it out")
     return cursor
+
+
+def _wants_page(accept: Annotated[str, Header()] = "*/*") -> bool:
+    return "application/json" in accept and "text/event-stream" not in accept
 
 
 def _existing_job(db: Db, who: Who, job_id: JobId) -> str:
     """Once the stream has begun it is too late for a 404."""
-    return service.get(db, who, job_id).id
+    return service.check_job(db, who, job_id)
 
 
-@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+@router.get("/jobs/{job_id}/events", response_class=Response, responses=_STREAM)
 async def events(
-    db: Db, who: Who, job_id: Annotated[str, Depends(_existing_job)], cursor: Annotated[Cursor, Depends(_cursor)]
-) -> AsyncIterator[ServerSentEvent]:
+    db: Db,
+    who: Who,
+    live: LiveEvents,
+    job_id: Annotated[str, Depends(_existing_job)],
+    cursor: Annotated[Cursor, Depends(_cursor)],
+    wants_page: Annotated[bool, Depends(_wants_page)],
+    limit: Annotated[int, Query(ge=1, le=1000, description="Of a page; a stream has none.")] = 100,
+) -> Response:
     """All that happens to a job, from its start or after Last-Event-ID, until it has ended and all is told. While it
-    waits, an event "queue" tells of its place and what it waits for, at the beginning and when these change."""
-    told: Queue | None = None
-    look = 0.0
-    while True:
-        # The status is read before the events: a job that has ended by then has told all, so that none of it is missed.
-        page, status = await run_in_threadpool(service.events_after, db, job_id, cursor, PAGE)
-        for happening in page:
-            cursor = happening.cursor
-            yield ServerSentEvent(event=happening.type, id=f"{cursor.seq}.{cursor.step}", data=happening.data)
-        if len(page) == PAGE:
-            continue
-        if status in TERMINAL:
-            return
-        if status is JobStatus.QUEUED and time.monotonic() >= look:
-            look = time.monotonic() + QUEUE_SECONDS
-            queue = await run_in_threadpool(service.queue_of, db, who, job_id)
-            if queue is not None and (told is None or (queue.place, queue.why) != (told.place, told.why)):
-                told = queue
-                data = {"time": time.time(), **queue.model_dump(mode="json")}
-                yield ServerSentEvent(event="queue", id=f"{cursor.seq}.{cursor.step}", data=data)
-        await asyncio.sleep(POLL_SECONDS)
+    waits, an event "queue" tells of its place and what it waits for, at the beginning and when these change.
+
+    With `Accept: application/json` the events that there are, a page at a time, with the same ids."""
+    if wants_page:
+        page = await run_in_threadpool(service.page, db, who, job_id, cursor, limit)
+        return Response(page.model_dump_json(), media_type="application/json")
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # a proxy is to pass each event on at once
+    return StreamingResponse(live.stream(job_id, cursor), media_type="text/event-stream", headers=headers)

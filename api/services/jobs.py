@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from api.idempotency import Settle, once, with_body
-from api.schemas.jobs import JobOut, JobPage, Queue, job_out, queue
+from api.schemas.jobs import JobOut, JobPage, job_out
 from api.services.moment import one_moment
 from api.settings import ApiSettings
 from api.work import examples_to_train
@@ -32,7 +32,6 @@ from store.earlier_adapter import locate_earlier_adapter
 from store.models import Job
 from store.plan import Wait
 from store.principal import Principal
-from store.progress import Cursor, Happening
 from store.requests import Asked
 from store.session import Sessions
 
@@ -140,12 +139,15 @@ def _tell(session: Session, who: Principal, found: Sequence[Job]) -> list[JobOut
 
 
 def _outlook(session: Session, who: Principal, queued: Sequence[Job]) -> dict[str, Wait]:
-    """What they wait for, without the names of jobs that are another owner's."""
+    """What they wait for."""
     waits = schedule.outlook(session, queued)
-    if who.admin:
-        return waits
+    return waits if who.admin else without_others(session, waits, who.owner)
+
+
+def without_others(session: Session, waits: Mapping[str, Wait], owner: str) -> dict[str, Wait]:
+    """Without the names of jobs that are not `owner`'s."""
     named = {job_id for wait in waits.values() for job_id in _JOB_ID.findall(wait.why)}
-    own = jobs.owned(session, named, who.owner)
+    own = jobs.owned(session, named, owner)
     return {
         job_id: replace(wait, why=_JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", wait.why))
         for job_id, wait in waits.items()
@@ -186,17 +188,3 @@ def retry(sessions: Sessions, publisher: Celery, who: Principal, job_id: str) ->
         job = _tell(session, who, [asked])[0]
     _look(publisher)
     return job
-
-
-def events_after(sessions: Sessions, job_id: str, cursor: Cursor, limit: int) -> tuple[list[Happening], JobStatus]:
-    """The first `limit` happenings after `cursor`, and the job's status before they were read. Raises JobNotFound."""
-    with sessions.begin() as session:
-        status = jobs.get(session, job_id).status
-        return progress.events_since(session, job_id, cursor, limit), status
-
-
-def queue_of(sessions: Sessions, who: Principal, job_id: str) -> Queue | None:
-    """None where the job does not wait. Raises JobNotFound."""
-    with one_moment(sessions) as session:
-        job = jobs.get(session, job_id)
-        return queue(_outlook(session, who, [job])[job_id]) if job.status is JobStatus.QUEUED else None

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.routes.events import PAGE
+from api.live import PAGE
 from contract.events import Log, Metric
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
@@ -73,3 +73,49 @@ def test_a_last_event_id_that_is_none_is_named(client: TestClient, sessions: Ses
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_parameter", "Last-Event-ID")
     assert len(answer.text) < 500
+
+
+def page(client: TestClient, job_id: str, **query: str | int) -> dict[str, Any]:
+    answer = client.get(f"/jobs/{job_id}/events", params=query, headers={"accept": "application/json"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def test_pages_tell_what_the_stream_tells_with_the_same_ids(client: TestClient, sessions: Sessions) -> None:
+    job_id = ended_job(
+        sessions, *(metric(step, time=step) for step in range(1, 6)), Log(time=3, level="info", message="")
+    )
+    streamed = [(each["id"], each["event"], each["data"]) for each in stream(client, job_id)]
+    paged: list[dict[str, Any]] = []
+    while True:
+        got = page(client, job_id, limit=3, **({"after": paged[-1]["id"]} if paged else {}))
+        paged += got["data"]
+        assert len(got["data"]) == (3 if got["has_more"] else len(streamed) % 3 or 3)
+        if not got["has_more"]:
+            break
+    assert [(each["id"], each["type"], {"time": each["time"], **each["data"]}) for each in paged] == streamed
+    assert page(client, job_id, after=paged[-1]["id"]) == {"data": [], "has_more": False}
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (None, "text/event-stream"),
+        ("*/*", "text/event-stream"),
+        ("text/event-stream", "text/event-stream"),
+        ("text/event-stream, application/json", "text/event-stream"),
+        ("application/json", "application/json"),
+        ("application/json; q=0.9, */*; q=0.1", "application/json"),
+    ],
+)
+def test_a_page_is_for_those_who_ask_for_json(
+    client: TestClient, sessions: Sessions, accept: str | None, kind: str
+) -> None:
+    headers = {} if accept is None else {"accept": accept}
+    answer = client.get(f"/jobs/{ended_job(sessions)}/events", headers=headers)
+    assert answer.headers["content-type"].partition(";")[0] == kind
+
+
+def test_an_after_that_is_no_id_is_named(client: TestClient, sessions: Sessions) -> None:
+    answer = client.get(f"/jobs/{ended_job(sessions)}/events", params={"after": "abc"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "after")

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from api.routes import events
+from api import live
 from api.services.moment import one_moment
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
@@ -77,8 +77,8 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
 def test_a_stream_tells_what_a_job_waits_for_when_that_changes(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(events, "QUEUE_SECONDS", 0.0)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(live, "QUEUE_SECONDS", 0.0)
     job_id = post(client)["id"]
     told = []
     with client.stream("GET", f"/jobs/{job_id}/events") as response:
