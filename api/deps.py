@@ -17,6 +17,9 @@ LARGEST_INTEGER = 2**31 - 1
 """That a column of seqs and steps can hold."""
 
 
+# Those that wait for nothing are async: any other costs a way to a thread and back, at each request.
+
+
 async def _settings(request: Request) -> ApiSettings:
     settings: ApiSettings = request.app.state.settings
     return settings
@@ -31,7 +34,7 @@ async def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 
-def _live(request: Request) -> Live:
+async def _live(request: Request) -> Live:
     live: Live = request.app.state.live
     return live
 

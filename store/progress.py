@@ -1,29 +1,20 @@
 """What a running attempt tells: written in batches by its worker, read by the API."""
 
 import heapq
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Integer,
-    Text,
-    any_,
-    cast,
     delete,
     func,
     insert,
-    literal,
-    literal_column,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -117,33 +108,46 @@ def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Ev
             artifacts.add_checkpoint(session, job_id, attempt, event)
 
 
-def metric_columns(session: Session, job_id: str, since_step: int, limit: int, downsample: int | None) -> str:
-    """The metrics after `since_step`, the first `limit` of them, as a JSON object with a list for each column.
+def curves(
+    session: Session, job_id: str, owner: str | None, since_step: int, limit: int, downsample: int | None
+) -> str | None:
+    """The metrics after `since_step`, the first `limit` of them, as columns, and all evaluations: the text of a JSON
+    object. None where there is no such job of `owner`, or for None of anybody.
 
-    `downsample` thins them to about so many steps at even distances; the last one stays. PostgreSQL writes the JSON:
-    to make Python objects of 10,000 steps, only to write them out again, takes three times as long.
+    `downsample` thins them to about so many steps at even distances; the last one stays. PostgreSQL writes the JSON, in
+    one query: to make Python objects of 10,000 steps, only to write them out again, takes three times as long.
     """
-    of_job = (Metric.job_id == job_id, Metric.step > since_step)
-    query = select(Metric).where(*of_job).order_by(Metric.step).limit(limit)
-    if downsample is not None:
-        steps = session.scalars(select(Metric.step).where(*of_job).order_by(Metric.step).limit(limit)).all()
-        stride = math.ceil(len(steps) / downsample) or 1
-        query = query.where(Metric.step == any_(literal(steps[::-1][::stride], ARRAY(Integer))))
-    rows = query.subquery()
-    none: ColumnElement[Any] = literal_column("'[]'::json")
-    columns = (
-        (name, func.coalesce(func.json_agg(aggregate_order_by(rows.c[name], rows.c.step)), none))
-        for name in METRIC_COLUMNS
-    )
-    return session.scalar(select(cast(func.json_build_object(*chain.from_iterable(columns)), Text))) or "{}"
+    asked = {"id": job_id, "owner": owner, "since": since_step, "limit": limit, "points": downsample or limit}
+    return session.scalar(_CURVES, asked)
 
 
-def evaluation_columns(session: Session, job_id: str) -> dict[str, list[Any]]:
-    told = session.scalars(
-        select(Event.data).where(Event.job_id == job_id, Event.type == "evaluation").order_by(Event.seq)
-    )
-    by_step = dict(sorted((data["step"], data["eval_loss"]) for data in told))
-    return {"step": list(by_step), "eval_loss": list(by_step.values())}
+# In a group the rows come as the subquery has put them: to sort them anew for each column costs more than all the rest.
+_CURVES = text(
+    f"""
+    SELECT json_build_object('job_id', id, 'columns', columns, 'evaluations', evaluations)::text
+    FROM jobs, LATERAL (
+        SELECT json_build_object({", ".join(f"'{name}', coalesce(json_agg({name}), '[]')" for name in METRIC_COLUMNS)})
+        FROM (
+            SELECT {", ".join(METRIC_COLUMNS)} FROM (
+                SELECT *, row_number() OVER (ORDER BY step DESC) AS number, count(*) OVER () AS count FROM (
+                    SELECT * FROM metrics WHERE job_id = :id AND step > :since ORDER BY step LIMIT :limit
+                ) AS read
+            ) AS numbered
+            WHERE (number - 1) % greatest(1, ceil(count / CAST(:points AS float))::int) = 0
+            ORDER BY step
+        ) AS thinned
+    ) AS told (columns), LATERAL (
+        SELECT json_build_object(
+            'step', coalesce(json_agg(step), '[]'), 'eval_loss', coalesce(json_agg(eval_loss), '[]')
+        )
+        FROM (
+            SELECT DISTINCT ON ((data ->> 'step')::int) (data ->> 'step')::int AS step, data -> 'eval_loss' AS eval_loss
+            FROM events WHERE job_id = :id AND type = 'evaluation' ORDER BY (data ->> 'step')::int, seq DESC
+        ) AS last
+    ) AS evaluated (evaluations)
+    WHERE id = :id AND owner = coalesce(CAST(:owner AS text), owner)
+    """
+)
 
 
 def samples(session: Session, job_id: str, step: int | None) -> list[dict[str, Any]]:

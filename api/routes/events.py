@@ -24,7 +24,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _cursor(
+async def _cursor(
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[str | None, Query(description="As Last-Event-ID, which goes before it.")] = None,
 ) -> Cursor:
@@ -38,7 +38,7 @@ def _cursor(
     return cursor
 
 
-def _wants_page(accept: Annotated[str, Header()] = "*/*") -> bool:
+async def _wants_page(accept: Annotated[str, Header()] = "*/*") -> bool:
     return "application/json" in accept and "text/event-stream" not in accept
 
 

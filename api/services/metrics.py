@@ -1,9 +1,8 @@
 """Metrics and samples of a job."""
 
-import json
-
 from api.schemas.metrics import SampleList
 from store import jobs, progress
+from store.errors import JobNotFound
 from store.principal import Principal
 from store.session import Sessions
 
@@ -13,10 +12,10 @@ def metrics(
 ) -> str:
     """A schemas.Metrics as JSON. Raises JobNotFound."""
     with sessions.begin() as session:
-        jobs.get(session, job_id, who.scope)
-        columns = progress.metric_columns(session, job_id, since_step, limit, downsample)
-        evaluations = progress.evaluation_columns(session, job_id)
-    return f'{{"job_id": {json.dumps(job_id)}, "columns": {columns}, "evaluations": {json.dumps(evaluations)}}}'
+        found = progress.curves(session, job_id, who.scope, since_step, limit, downsample)
+    if found is None:
+        raise JobNotFound(job_id)
+    return found
 
 
 def samples(sessions: Sessions, who: Principal, job_id: str, step: int | None) -> SampleList:

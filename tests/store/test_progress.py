@@ -61,7 +61,7 @@ def record(sessions: Sessions, job_id: str, *batch: events.Event, attempt: int =
 
 def columns(sessions: Sessions, job_id: str, since: int = 0, limit: int = 1000, thin: int | None = None) -> list[int]:
     with sessions.begin() as session:
-        return json.loads(progress.metric_columns(session, job_id, since, limit, thin))["step"]  # type: ignore[no-any-return]
+        return json.loads(progress.curves(session, job_id, None, since, limit, thin) or "")["columns"]["step"]  # type: ignore[no-any-return]
 
 
 def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int = 1000) -> list[progress.Happening]:
@@ -73,7 +73,7 @@ def test_a_step_told_twice_is_kept_once_as_first_told(sessions: Sessions, job_id
     record(sessions, job_id, metric(1, 2.0), metric(2, 1.5))
     record(sessions, job_id, metric(2, 9.0), metric(3, 1.2))
     with sessions.begin() as session:
-        kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
+        kept = json.loads(progress.curves(session, job_id, None, 0, 100, None) or "")["columns"]
     assert kept["step"] == [1, 2, 3]
     assert kept["loss"] == [2.0, 1.5, 1.2]
 
@@ -82,7 +82,7 @@ def test_an_attempt_that_starts_earlier_takes_the_place_of_what_another_told(ses
     record(sessions, job_id, *(metric(step, 9.0) for step in (1, 2, 3, 4)))
     record(sessions, job_id, started(total=9, resumed=2), metric(3, 1.0))
     with sessions.begin() as session:
-        kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
+        kept = json.loads(progress.curves(session, job_id, None, 0, 100, None) or "")["columns"]
     assert kept["step"] == [1, 2, 3]
     assert kept["loss"] == [9.0, 9.0, 1.0]
 
@@ -93,7 +93,7 @@ def test_what_a_lost_worker_had_not_told_is_told_by_the_next(sessions: Sessions,
     with sessions.begin() as session:
         progress.catch_up(session, job_id, 1, 0, [metric(1, 9.0), metric(2, 1.0), checkpoint], LEASE * 2)
     with sessions.begin() as session:
-        assert json.loads(progress.metric_columns(session, job_id, 0, 9, None))["loss"] == [2.0, 1.0]
+        assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["columns"]["loss"] == [2.0, 1.0]
         assert [a.path for a in artifacts.of_job(session, job_id)] == [f"{job_id}/attempt-0/checkpoints/step-000002"]
         assert session.scalar(sa.select(Job.lease_expires_at > sa.func.now() + LEASE * 1.5))
     with pytest.raises(StaleAttempt), sessions.begin() as session:
@@ -129,7 +129,7 @@ def test_downsampling_keeps_the_last_step_and_not_more_than_asked(sessions: Sess
 @pytest.mark.parametrize("thin", [None, 5])
 def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str, thin: int | None) -> None:
     with sessions.begin() as session:
-        columns = json.loads(progress.metric_columns(session, job_id, 0, 10, thin))
+        columns = json.loads(progress.curves(session, job_id, None, 0, 10, thin) or "")["columns"]
     assert set(columns) == {*events.Metric.model_fields} - {"type"}
     assert all(column == [] for column in columns.values())
 
@@ -137,7 +137,10 @@ def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str, thin: int
 def test_evaluations_are_columns_of_their_own(sessions: Sessions, job_id: str) -> None:
     record(sessions, job_id, evaluation(0, 3.0), metric(1), evaluation(1, 2.0))
     with sessions.begin() as session:
-        assert progress.evaluation_columns(session, job_id) == {"step": [0, 1], "eval_loss": [3.0, 2.0]}
+        assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["evaluations"] == {
+            "step": [0, 1],
+            "eval_loss": [3.0, 2.0],
+        }
         assert progress.latest(session, [job_id])[job_id].eval_loss == 2.0
 
 
@@ -157,7 +160,7 @@ def test_what_fp16_tells_is_kept_and_told(sessions: Sessions, job_id: str) -> No
     overflow = {"grad_norm": None, "loss_scale": 32768.0, "overflow": True, "skipped_steps": 1}
     record(sessions, job_id, metric(1), metric(2).model_copy(update=overflow))
     with sessions.begin() as session:
-        kept = json.loads(progress.metric_columns(session, job_id, 0, 100, None))
+        kept = json.loads(progress.curves(session, job_id, None, 0, 100, None) or "")["columns"]
     assert {name: kept[name] for name in overflow} == {
         "grad_norm": [0.5, None],
         "loss_scale": [None, 32768.0],

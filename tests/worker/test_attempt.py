@@ -355,7 +355,7 @@ def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_c
     job = run_next(sessions, settings, job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 3)
     with sessions.begin() as session:
-        assert json.loads(progress.metric_columns(session, job_id, 0, 9, None))["step"] == [1, 2, 3]
+        assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["columns"]["step"] == [1, 2, 3]
     assert told(sessions, job_id, "started")[0]["resumed_step"] == 2
 
 
