@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from api.app import create_app
 from api.loopback import is_loopback
 from api.settings import ApiSettings
-from store import keys
+from store import keys, logs
 from store.session import make_engine, make_sessions
 from store.settings import read_settings
 
@@ -16,8 +16,16 @@ from store.settings import read_settings
 def main() -> None:
     settings = read_settings(ApiSettings)
     _refuse_without_keys(settings)
+    logs.configure(settings)
     # Open event streams end with the process: a client resumes by its Last-Event-ID.
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, timeout_graceful_shutdown=3)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=3,
+        log_config=None,
+        access_log=False,  # api/request_log.py writes it
+    )
 
 
 def _refuse_without_keys(settings: ApiSettings) -> None:

@@ -1,9 +1,9 @@
 """Puts the API together."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
 from api import errors, request_id
@@ -11,10 +11,13 @@ from api.keyring import Keyring
 from api.live import Live
 from api.origin import refuse_foreign
 from api.rates import Rates
-from api.routes import artifacts, audit, events, health, jobs, keys, metrics, quotas, samples, workers
+from api.request_log import RequestLog
+from api.routes import artifacts, audit, events, health, jobs, keys, metrics, quotas, samples, webhooks, workers
 from api.settings import ApiSettings
+from api.telemetry import Telemetry
 from api.v1.routes import fine_tuning
 from api.v1.routes import models as openai_models
+from api.webhook_sender import Sender
 from store.broker import make_publisher
 from store.session import make_engine, make_sessions
 
@@ -22,15 +25,17 @@ from store.session import make_engine, make_sessions
 def create_app(settings: ApiSettings) -> FastAPI:
     engine = make_engine(settings)
     sessions = make_sessions(engine)
-    live = Live(sessions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        reader = asyncio.create_task(live.run())
-        yield
-        reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await reader
+        app.state.live = Live(sessions)
+        sender = Sender(sessions, settings.webhook_allow_private)
+        # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
+        async with create_task_group() as tasks:
+            tasks.start_soon(app.state.live.run)
+            tasks.start_soon(sender.run)
+            yield
+            tasks.cancel_scope.cancel()
         engine.dispose()
 
     app = FastAPI(
@@ -42,7 +47,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.sessions = sessions
-    app.state.live = live
+    app.state.telemetry = Telemetry(sessions, lambda: app.state.live.clients)
     app.state.broker = make_publisher(settings)
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.keyring = Keyring(app.state.sessions, admin_key)
@@ -53,6 +58,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         events,
         samples,
         artifacts,
+        webhooks,
         workers,
         keys,
         quotas,
@@ -63,5 +69,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ):
         app.include_router(noun.router)
     errors.install(app)
+    app.add_middleware(RequestLog, telemetry=app.state.telemetry)
     app.add_middleware(request_id.RequestId)
     return app

@@ -7,7 +7,6 @@ from celery import Celery
 from fastapi import Depends, Request
 from pydantic import AfterValidator
 
-from api.live import Live
 from api.settings import ApiSettings
 from contract.quote import cut
 from store.errors import JobNotFound
@@ -34,11 +33,6 @@ async def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 
-async def _live(request: Request) -> Live:
-    live: Live = request.app.state.live
-    return live
-
-
 def _job_id(value: str) -> str:
     """Raises JobNotFound for what can be no job's id: PostgreSQL does not take every text as a parameter."""
     if not re.fullmatch(r"job_[0-9a-f]{24}", value):
@@ -50,4 +44,3 @@ JobId = Annotated[str, AfterValidator(_job_id)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
 Db = Annotated[Sessions, Depends(_sessions)]
 Broker = Annotated[Celery, Depends(_broker)]
-LiveEvents = Annotated[Live, Depends(_live)]

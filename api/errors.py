@@ -10,6 +10,7 @@ RequestError
 +-- ArtifactGone        404   its row is there, its files are not
 +-- StillAtWork         409   the same request was sent before, and is not done
 +-- TooManyRequests     429
++-- NotReady            503   a part of the service is not there
 """
 
 import logging
@@ -29,12 +30,14 @@ from contract.failure import InputError
 from contract.quote import cut, quote
 from store.errors import (
     ArtifactNotFound,
+    DeliveryNotFound,
     IllegalMove,
     JobNotFound,
     KeyNotFound,
     ModelNotFound,
     QuotaExceeded,
     RequestReused,
+    WebhookNotFound,
 )
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,10 @@ class AdminOnly(RequestError):
 
 
 class ForeignOrigin(RequestError):
+    pass
+
+
+class NotReady(RequestError):
     pass
 
 
@@ -116,6 +123,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(TooManyRequests, _too_many_requests)
     app.add_exception_handler(QuotaExceeded, _quota_exceeded)
     app.add_exception_handler(RequestReused, _request_reused)
+    app.add_exception_handler(WebhookNotFound, _not_found)
+    app.add_exception_handler(DeliveryNotFound, _not_found)
+    app.add_exception_handler(NotReady, _not_ready)
     app.add_exception_handler(IllegalMove, _illegal_move)
     app.add_exception_handler(InvalidParameter, _invalid_parameter)
     app.add_exception_handler(ForeignOrigin, _foreign_origin)
@@ -147,6 +157,10 @@ def _input_error(request: Request, error: Exception) -> JSONResponse:
 
 def _not_found(_: Request, error: Exception) -> JSONResponse:
     return _answer(HTTPStatus.NOT_FOUND, "not_found", str(error))
+
+
+def _not_ready(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", str(error))
 
 
 def _illegal_move(_: Request, error: Exception) -> JSONResponse:

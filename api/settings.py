@@ -25,6 +25,8 @@ class ApiSettings(StoreSettings):
     """Whether every request wants a key; None: where others than this machine can reach the API."""
     rate_limit: Annotated[str, AfterValidator(_rate)] = "6000/minute"
     """Requests with the keys of one owner."""
+    webhook_allow_private: bool = False
+    """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
 
     @property
     def needs_keys(self) -> bool:

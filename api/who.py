@@ -3,6 +3,7 @@
 import re
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Header, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -38,7 +39,7 @@ async def _who(
     secret = credentials.credentials if credentials else ""
     # OpenAI's SDK wants a key of some kind. Where none is needed, another's word for one is as good as none.
     if not settings.needs_keys and not secret.startswith(keys.PREFIX):
-        return Principal(x_owner or "default", True, None, request_id)
+        return _known(Principal(x_owner or "default", True, None, request_id))
     holder = None
     if secret:
         holder = keyring.remembered(secret) or await run_in_threadpool(keyring.find, secret)
@@ -51,7 +52,13 @@ async def _who(
             raise InvalidParameter("x-owner", x_owner, f"the key is {owner}'s; leave x-owner out")
         owner = x_owner
     rates.count(holder.owner)
-    return Principal(owner, holder.admin, holder.key_id, request_id)
+    return _known(Principal(owner, holder.admin, holder.key_id, request_id))
+
+
+def _known(who: Principal) -> Principal:
+    """Each line of the log has the owner from now on."""
+    structlog.contextvars.bind_contextvars(owner=who.owner)
+    return who
 
 
 def check_owner(param: str, given: str) -> str:

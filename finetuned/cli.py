@@ -52,6 +52,8 @@ models_app = typer.Typer(help="The base models in the home folder.", invoke_with
 app.add_typer(models_app, name="models")
 keys_app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
 app.add_typer(keys_app, name="keys")
+webhooks_app = typer.Typer(help="Addresses that are told when a job ends.", invoke_without_command=True)
+app.add_typer(webhooks_app, name="webhooks")
 
 
 def _user() -> str:
@@ -303,6 +305,80 @@ def revoke_key(
     _tell(f"{revoked['id']} of {revoked['owner']} is revoked")
 
 
+WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `finetuned webhooks` lists it.")]
+
+
+@webhooks_app.callback()
+def webhooks(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """List webhooks, newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with Client(url, key=key) as client:
+        found = list(client.webhooks())
+    if as_json:
+        _print_json(found)
+    elif found:
+        out.print(_webhook_table(found), markup=False, highlight=False)
+    else:
+        _tell("no webhooks yet; add one with: finetuned webhooks add URL")
+
+
+@webhooks_app.command(name="add")
+def add_webhook(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where messages are posted to.")],
+    event: Annotated[
+        list[str] | None, typer.Option(help="Such as job.failed; may be given again. Default: the ends of jobs.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Add a webhook; prints its secret, this once."""
+    with Client(url, key=key) as client:
+        made = client.add_webhook(address, event or ())
+    typer.echo(made["secret"])
+    _tell(f"{made['id']} is told of {', '.join(made['events'])}; try it with: finetuned webhooks test {made['id']}")
+
+
+@webhooks_app.command(name="delete")
+def delete_webhook(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Delete a webhook, with what was to be sent to it."""
+    with Client(url, key=key) as client:
+        client.delete_webhook(webhook)
+    _tell(f"{webhook} is deleted")
+
+
+@webhooks_app.command(name="test")
+def ping_webhook(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Send a ping to a webhook."""
+    with Client(url, key=key) as client:
+        client.test_webhook(webhook)
+    _tell(f"a ping is on its way; see how it went with: finetuned webhooks log {webhook}")
+
+
+@webhooks_app.command(name="log")
+def webhook_log(
+    webhook: WebhookId,
+    limit: Annotated[int, typer.Option(min=1, help="So many of the newest.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """List what was sent to a webhook, newest first."""
+    with Client(url, key=key) as client:
+        found = list(islice(client.deliveries(webhook), limit))
+    if as_json:
+        _print_json(found)
+    elif found:
+        out.print(_delivery_table(found), markup=False, highlight=False)
+    else:
+        _tell(f"nothing was sent yet; try it with: finetuned webhooks test {webhook}")
+
+
 def _watch(client: Client, job_id: str, console: Console) -> None:
     try:
         view = watch_job(client, job_id, console)
@@ -337,6 +413,27 @@ def _key_table(keys: list[dict[str, Any]]) -> Table:
         table.add_row(
             each["id"], each["owner"], one_line(each["name"] or ""), f"...{each['hint']}", admin, created, revoked
         )
+    return table
+
+
+def _webhook_table(webhooks: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("webhook", "owner", "address", "events", "enabled"):
+        table.add_column(name, overflow="fold", no_wrap=name == "webhook")
+    for each in webhooks:
+        enabled = "yes" if each["enabled"] else "no"
+        table.add_row(each["id"], each["owner"], one_line(each["url"]), " ".join(each["events"]), enabled)
+    return table
+
+
+def _delivery_table(deliveries: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("message", "type", "status", "tries", "created", "what was wrong"):
+        table.add_column(name, overflow="fold", no_wrap=name == "message")
+    for each in deliveries:
+        created = str(each["created_at"])[:16].replace("T", " ")
+        wrong = one_line(each["error"] or "")
+        table.add_row(each["id"], each["type"], each["status"], str(each["tries"]), created, wrong)
     return table
 
 

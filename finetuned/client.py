@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -142,6 +142,25 @@ class Client:
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         return self._json("DELETE", f"/keys/{_part(key_id)}")
+
+    def add_webhook(self, url: str, events: Sequence[str] = ()) -> dict[str, Any]:
+        """Has `url` told of `events`, else of the ends of jobs. The answer's "secret" is told this once."""
+        return self._json("POST", "/webhooks", json={"url": url} | ({"events": list(events)} if events else {}))
+
+    def webhooks(self) -> Iterator[dict[str, Any]]:
+        """All webhooks, newest first."""
+        yield from self._pages("/webhooks")
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        self._json("DELETE", f"/webhooks/{_part(webhook_id)}")
+
+    def test_webhook(self, webhook_id: str) -> dict[str, Any]:
+        """Has a ping sent; gives its delivery, which is still to come."""
+        return self._json("POST", f"/webhooks/{_part(webhook_id)}/test")
+
+    def deliveries(self, webhook_id: str) -> Iterator[dict[str, Any]]:
+        """What was sent to a webhook or is to be, newest first."""
+        yield from self._pages(f"/webhooks/{_part(webhook_id)}/deliveries")
 
     def metrics(self, job_id: str) -> dict[str, Any]:
         return self._json("GET", f"/jobs/{_part(job_id)}/metrics")

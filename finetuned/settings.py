@@ -44,7 +44,7 @@ class StackSettings:
 
     def part_environment(self, database_url: str, broker_url: str) -> dict[str, str]:
         return (
-            {"FINETUNED_ALLOWED_PATHS": os.getcwd()}
+            {"FINETUNED_ALLOWED_PATHS": os.getcwd(), "FINETUNED_LOG_FORMAT": "text"}
             | dict(self.environment)
             | {
                 "FINETUNED_DATABASE_URL": database_url,

@@ -57,3 +57,9 @@ def begin(app: Celery, worker: str, job_id: str, attempt: int) -> None:
     """Tells a worker that it was given devices for the job. Raises kombu.exceptions.OperationalError when the broker is
     away."""
     app.send_task(RUN_JOB, args=[job_id, attempt], queue=queue_of(worker), retry=False)
+
+
+def ping(app: Celery) -> None:
+    """Raises kombu.exceptions.OperationalError when the broker is away."""
+    with app.connection_for_write() as connection, connection._reraise_as_library_errors():
+        connection.default_channel.client.ping()

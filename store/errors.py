@@ -5,6 +5,8 @@ StoreError
 +-- KeyNotFound
 +-- ModelNotFound   no such base model, or none that this owner has made
 +-- ArtifactNotFound
++-- WebhookNotFound
++-- DeliveryNotFound
 +-- QuotaExceeded   an owner has as much as it may have
 +-- RequestReused   an Idempotency-Key came again, with another body
 +-- IllegalMove     a user asked for a state that the job cannot reach from its own
@@ -50,6 +52,16 @@ class RequestReused(StoreError):
 class ArtifactNotFound(StoreError):
     def __init__(self, job_id: str, name: str, why: str = "") -> None:
         super().__init__(f"job {job_id} has no artifact {name}{why}")
+
+
+class WebhookNotFound(StoreError):
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"no webhook {webhook_id}")
+
+
+class DeliveryNotFound(StoreError):
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(f"no delivery {delivery_id}")
 
 
 class IllegalMove(StoreError):

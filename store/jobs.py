@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import TERMINAL, JobStatus, allowed_from
-from store import leases
+from store import leases, webhooks
 from store.errors import JobNotFound, StaleAttempt
 from store.models import Event, Job
 
@@ -126,7 +126,8 @@ def move(
     only_from: Collection[JobStatus] | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Job | None:
-    """Writes a status, and an event that tells of it; None where another won, and nothing is written then.
+    """Writes a status, an event that tells of it and messages to webhooks; None where another won, and nothing is
+    written then.
 
     The guard: the job is in a state from which the table allows the move, and in one of `only_from`, and at `attempt`,
     where these are given.
@@ -147,6 +148,7 @@ def move(
     ).one_or_none()
     if job is not None:
         _add_event(session, job.id, job.event_count, "status", _status(job))
+        webhooks.tell(session, job)
     return job
 
 

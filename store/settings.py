@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,6 +20,8 @@ class StoreSettings(BaseSettings):
     """redis://host:6379/0, or redis+socket:///absolute/path"""
     home: Path
     """Holds models/ and runs/. The API and every worker see the same folder."""
+    log_format: Literal["json", "text"] | None = None
+    """json, or text to be read by people; None is text on a terminal, else json."""
     allowed_paths: Annotated[list[Path], NoDecode] = Field(default=[])
     """Folders besides `home` from which a recipe may take its dataset and model; separated by ":" in the variable."""
 

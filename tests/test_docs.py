@@ -2,20 +2,26 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 
 from api.settings import ApiSettings
+from contract.events import Event
 from contract.recipe import Recipe
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
-DOCS = [ROOT / "docs" / f"{name}.md" for name in ("training", "adapters", "data", "parallel", "jobs", "deploy")]
+DOCS = [
+    ROOT / "docs" / f"{name}.md"
+    for name in ("training", "adapters", "data", "parallel", "jobs", "deploy", "events", "webhooks", "observability")
+]
 TEXT = "".join(path.read_text() for path in DOCS)
-TRAINING, ADAPTERS, _, _, JOBS, DEPLOY = (path.read_text() for path in DOCS)
+TRAINING, ADAPTERS, _, _, JOBS, DEPLOY, EVENTS, *_ = (path.read_text() for path in DOCS)
 TABLES = TRAINING.partition("## Every part")[2] + ADAPTERS.partition("## Names by family")[0] + JOBS
 ROWS = [row for rows in re.findall(r"^\| ---.*\n((?:\|.*\n)+)", TABLES, re.MULTILINE) for row in rows.splitlines()]
+KINDS = [kind.model_fields["type"].default for kind in get_args(Event)]
 NAMED: list[tuple[str, str]] = sorted(set(re.findall(r"`((?:\w+/)*test_\w+\.py)::(test_\w+)`", TEXT)))
 
 
@@ -69,3 +75,8 @@ def test_an_example_is_told_of(path: Path) -> None:
 def test_a_link_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS, "queue", "status", "retry"}))
+def test_a_kind_of_event_is_told_of(kind: str) -> None:
+    assert f"`{kind}`" in EVENTS.partition("## What there is")[2]

@@ -1,5 +1,6 @@
 """`python -m worker`: runs jobs until it is told to stop; then those it runs save, and go back to the queue."""
 
+from store import logs
 from store.plan import SHARERS
 from store.session import make_engine, make_sessions
 from worker.keeper import forget_earlier
@@ -8,6 +9,7 @@ from worker.tasks import app, machine, settings
 
 
 def main() -> None:
+    logs.configure(settings)
     engine = make_engine(settings)
     what = f"worker {settings.worker}"
     persist(make_sessions(engine), what, lambda session: forget_earlier(session, settings.worker))
@@ -16,6 +18,7 @@ def main() -> None:
     processes = SHARERS * machine.devices + 1
     app.worker_main(
         [
+            "--quiet",  # no banner between the lines of the log
             "worker",
             "--pool=prefork",
             f"--concurrency={processes}",

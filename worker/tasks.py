@@ -1,13 +1,15 @@
 """The Celery worker: its two tasks, and what it does at its own start and end."""
 
 import functools
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 from typing import Any
 
-from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+import structlog
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from store import jobs, leases
 from store.broker import LOOK, RUN_JOB, make_celery, make_publisher
@@ -20,6 +22,8 @@ from worker.machine import detect
 from worker.patience import persist
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 settings = read_settings(WorkerSettings)
 app = make_celery(settings, settings.worker)
@@ -56,6 +60,11 @@ def look() -> None:
 @app.task(name=RUN_JOB)
 def run_job(job_id: str, number: int) -> None:
     """Devices of this machine were given to an attempt: begins it, or this machine's part of it."""
+    with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=number):
+        _run_job(job_id, number)
+
+
+def _run_job(job_id: str, number: int) -> None:
     what = f"job {job_id}"
     if _draining():
         persist(_sessions(), what, lambda session: leases.take_back(session, job_id))
@@ -66,6 +75,7 @@ def run_job(job_id: str, number: int) -> None:
         # It may be this process's own, where the database broke off when it had written that.
         persist(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))
         return
+    log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
     mine = attempt.Attempt(_sessions(), settings, machine, part, _draining)
     try:
         if part.rank == 0:
@@ -76,6 +86,11 @@ def run_job(job_id: str, number: int) -> None:
         mine.persist(lambda session: leases.let_go(session, job_id, number, *me))
     if not _draining():
         schedule(_sessions(), app)
+
+
+@setup_logging.connect
+def _log(**_: Any) -> None:
+    """That something listens keeps Celery from setting up a log of its own, and from taking stdout."""
 
 
 @worker_process_init.connect

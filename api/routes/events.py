@@ -1,12 +1,13 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
-from api.deps import LARGEST_INTEGER, Db, JobId, LiveEvents
+from api.deps import LARGEST_INTEGER, Db, JobId
 from api.errors import InvalidParameter
+from api.live import Live
 from api.schemas.events import EventPage
 from api.services import events as service
 from api.who import Who
@@ -22,6 +23,11 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
+
+
+async def _live(request: Request) -> Live:
+    live: Live = request.app.state.live
+    return live
 
 
 async def _cursor(
@@ -51,7 +57,7 @@ def _existing_job(db: Db, who: Who, job_id: JobId) -> str:
 async def events(
     db: Db,
     who: Who,
-    live: LiveEvents,
+    live: Annotated[Live, Depends(_live)],
     job_id: Annotated[str, Depends(_existing_job)],
     cursor: Annotated[Cursor, Depends(_cursor)],
     wants_page: Annotated[bool, Depends(_wants_page)],

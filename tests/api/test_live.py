@@ -6,12 +6,13 @@ import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
+from anyio import create_task_group
 
 from api import live
 from api.live import MOST_WAITING, PAGE, Live
@@ -75,13 +76,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 @asynccontextmanager
 async def streaming(sessions: Sessions) -> AsyncIterator[Live]:
     streams = Live(sessions)
-    reader = asyncio.create_task(streams.run())
-    try:
+    async with create_task_group() as tasks:
+        tasks.start_soon(streams.run)
         yield streams
-    finally:
-        reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await reader
+        tasks.cancel_scope.cancel()
     assert streams.clients == 0
 
 

@@ -57,6 +57,9 @@ def running() -> Iterator[FakeApi]:
             api.bodies.append(self.rfile.read(int(self.headers["content-length"] or 0)))
             self._answer("POST", self.path)
 
+        def do_DELETE(self) -> None:
+            self._answer("DELETE", self.path)
+
         def _answer(self, method: str, path: str) -> None:
             status, body = api.answers[f"{method} {path}"]
             self._send(status, "application/json", body if isinstance(body, bytes) else json.dumps(body).encode())

@@ -1,0 +1,67 @@
+"""Numbers of the service as a whole, for those who watch over it: no job's, and no owner's."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from contract.status import JobStatus
+from store import workers
+from store.models import Artifact, Blob, Delivery, Device, Job, Lease, Worker
+
+
+@dataclass(frozen=True)
+class Gauges:
+    jobs: dict[str, int]
+    """By status."""
+    queue_seconds: float
+    """That the job which has waited longest is in the queue since it was posted; 0 where none waits."""
+    devices: dict[str, int]
+    """leased; held by others; free; or lost with their worker."""
+    workers: dict[str, int]
+    """ready, draining, lost"""
+    deliveries: dict[str, int]
+    """To webhooks, by status."""
+    dataset_bytes: int
+    artifact_bytes: int
+
+
+def read(session: Session) -> Gauges:
+    jobs = dict.fromkeys(JobStatus, 0) | dict(_counts(session, Job.status))
+    oldest = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == JobStatus.QUEUED)
+    heard = workers.heard(session)
+    return Gauges(
+        jobs={status.value: count for status, count in jobs.items()},
+        queue_seconds=float(session.scalar(oldest) or 0),
+        devices=_devices(session, heard),
+        workers=_workers(session, heard),
+        deliveries={"pending": 0, "delivered": 0, "failed": 0} | dict(_counts(session, Delivery.status)),
+        dataset_bytes=int(session.scalar(select(func.sum(Blob.bytes))) or 0),
+        artifact_bytes=int(session.scalar(select(func.sum(Artifact.bytes))) or 0),
+    )
+
+
+def _counts(session: Session, column: Any) -> list[tuple[Any, int]]:
+    return [(value, count) for value, count in session.execute(select(column, func.count()).group_by(column))]
+
+
+def _devices(session: Session, heard: set[str]) -> dict[str, int]:
+    counts = {"free": 0, "leased": 0, "held": 0, "lost": 0}
+    leased = {(worker, number) for worker, number in session.execute(select(Lease.worker, Lease.number))}
+    for device in session.scalars(select(Device)):
+        if device.worker not in heard:
+            state = "lost"
+        elif (device.worker, device.number) in leased:
+            state = "leased"
+        else:
+            state = "held" if device.holders else "free"
+        counts[state] += 1
+    return counts
+
+
+def _workers(session: Session, heard: set[str]) -> dict[str, int]:
+    counts = {"ready": 0, "draining": 0, "lost": 0}
+    for name, draining in session.execute(select(Worker.name, Worker.draining)):
+        counts["lost" if name not in heard else "draining" if draining else "ready"] += 1
+    return counts

@@ -1,0 +1,50 @@
+"""What the parts of the service write while they work."""
+
+import json
+import sys
+from pathlib import Path
+
+from tests import service
+
+PLANTED = "sk-ft-planted0123456789"
+
+
+def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
+    tmp_path: Path, database_url: str, broker_url: str
+) -> None:
+    with_password = database_url.replace("//finetuned@", "//finetuned:planted-password@")
+    assert with_password != database_url
+    service.furnish(tmp_path)
+    wants = {"FINETUNED_LOG_FORMAT": "json", "FINETUNED_ADMIN_KEY": "planted-admin-key-of-some-length"}
+    trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {service.FAKE_TRAINER}"}
+    with service.running(tmp_path, with_password, broker_url, **wants, **trainer) as live:
+        headers = {
+            "x-request-id": "req_of_a_test",
+            "authorization": "Bearer " + PLANTED.replace("-ft", ""),
+            "x-owner": "anna",
+        }
+        answer = live.client.post(
+            "/jobs", json={"model": "tiny", "dataset": "rows.jsonl", "name": "steps=1000 sleep=0.1"}, headers=headers
+        )
+        job_id = answer.raise_for_status().json()["id"]
+        refused = live.client.get("/jobs", params={"token": PLANTED}, headers={"authorization": f"Bearer {PLANTED}"})
+        assert refused.status_code == 401
+        secret = live.client.post("/webhooks", json={"url": "https://example.com"}).json()["secret"]
+        live.wait(job_id, "running")
+        live.ask("cancel", job_id)
+        live.wait(job_id)
+    api, worker = ((tmp_path / f"{part}.log").read_text() for part in ("api", "worker"))
+    for text in (api, worker):
+        assert "planted" not in text
+        assert secret not in text
+    lines = [json.loads(line) for line in api.splitlines()]
+    assert all({"time", "level", "event", "logger"} <= set(line) for line in lines)
+    (posted,) = [line for line in lines if line.get("request_id") == "req_of_a_test"]
+    assert posted["method"] == "POST"
+    assert (posted["route"], posted["status"], posted["owner"]) == ("/jobs", 201, "anna")
+    assert [line["job_id"] for line in lines if line.get("route") == "/jobs/{job_id}/cancel"] == [job_id]
+    # Celery tells a signal past all logs.
+    words = {"", "worker: Warm shutdown (MainProcess)"}
+    told = [json.loads(line) for line in worker.splitlines() if line not in words]
+    assert any(line["logger"].startswith("celery") for line in told)
+    assert any((line.get("job_id"), line.get("attempt")) == (job_id, 1) for line in told)
