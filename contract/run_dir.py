@@ -1,6 +1,7 @@
 """The files of one run folder. Each attempt has a folder of its own, so a stale attempt can spoil nothing; what it
 saved, a later one may go on from."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -34,6 +35,17 @@ class RunDir:
     def log(self) -> Path:
         """Out: what the trainer and its launcher print."""
         return self.path / "trainer.log"
+
+    @property
+    def receipt(self) -> Path:
+        """Out: a contract.receipt.Receipt of all its processes, when they are gone."""
+        return self.path / "receipt.json"
+
+    @property
+    def superseded(self) -> Path:
+        """In: a later attempt goes on from here, and nothing more may be saved. The trainer of an attempt that the
+        service has given up may still be there, where nobody sees it."""
+        return self.path / "superseded"
 
     @property
     def adapter(self) -> Path:
@@ -85,7 +97,10 @@ def is_whole(state: Path, meanwhile: Meanwhile = lambda: None) -> bool:
 
 
 def is_as_sealed(file: Path, meanwhile: Meanwhile = lambda: None) -> bool:
-    return file.is_file() and _sealed(file.parent).get(file.name) == _digest(file, meanwhile)
+    try:
+        return _sealed(file.parent).get(file.name) == _digest(file, meanwhile)
+    except FileNotFoundError:
+        return False
 
 
 def _sealed(state: Path) -> dict[str, str]:
@@ -124,7 +139,7 @@ def newest_state(run_dirs: Iterable[RunDir], meanwhile: Meanwhile = lambda: None
 
 def forget_states(run_dirs: Iterable[RunDir], keep: int, meanwhile: Meanwhile = lambda: None) -> None:
     """Removes all but the `keep` furthest whole states of these runs, and what those who were killed have left half
-    written or half removed. None of the runs may still be going."""
+    written or half removed. The runs have been superseded, where they may still be going."""
     runs = list(run_dirs)
     kept = 0
     for state in saved_states(runs):
@@ -135,11 +150,17 @@ def forget_states(run_dirs: Iterable[RunDir], keep: int, meanwhile: Meanwhile = 
     for run in runs:
         for folder in (run.path, run.checkpoints, run.states):
             for left in (*folder.glob(".*.partial"), *folder.glob(".*.gone")):
-                shutil.rmtree(left)
+                _remove(left)
 
 
 def forget(state: Path) -> None:
     # Renamed first: what is half removed must not look like a state.
     gone = state.with_name(f".{state.name}.gone")
-    state.rename(gone)
-    shutil.rmtree(gone)
+    with contextlib.suppress(FileNotFoundError):
+        state.rename(gone)
+        _remove(gone)
+
+
+def _remove(folder: Path) -> None:
+    # Another attempt's process may write there, or remove the same: what it leaves is for the next look.
+    shutil.rmtree(folder, ignore_errors=True)

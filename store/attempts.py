@@ -1,5 +1,6 @@
 """How attempts end: as they should, to be tried again, or for good."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,14 @@ class Retries:
     first_wait: timedelta
     """Before the first one; twice as long before each next one."""
     longest_wait: timedelta
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an attempt has left in its run folder."""
+
+    log_tail: str = ""
+    receipt: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def _why(failure: Failure) -> dict[str, Any]:
     return {"reason": failure.reason, "message": failure.message}
 
 
-def lost(session: Session, job_id: str, attempt: int, retries: Retries) -> JobStatus | None:
+def lost(session: Session, job_id: str, attempt: int, retries: Retries, left: Left = Left()) -> JobStatus | None:
     """An attempt is over whose worker, or the process of it that followed the trainer, has died: no process is left,
     and nobody to tell of its end. None where it has ended otherwise."""
     job = jobs.lock(session, job_id)
@@ -101,14 +110,17 @@ def lost(session: Session, job_id: str, attempt: int, retries: Retries) -> JobSt
         return None
     message = f"worker {job.worker} was lost while it ran attempt {attempt}; its log says more"
     failure = Failure(reason=FailureReason.WORKER_LOST, message=message)
-    return _end(session, job, End(JobStatus.FAILED, failure), retries)
+    return _end(session, job, End(JobStatus.FAILED, failure, log_tail=left.log_tail, receipt=left.receipt), retries)
 
 
-def lost_with_machine(session: Session, unseen: timedelta, retries: Retries) -> list[tuple[Job, JobStatus]]:
+def lost_with_machine(
+    session: Session, unseen: timedelta, retries: Retries, left_of: Callable[[str, int], Left] = lambda *_: Left()
+) -> list[tuple[Job, JobStatus]]:
     """Ends the attempts whose lease has passed and whose worker is not heard of, or has forgotten them: it came back
     with fewer devices. The devices stay leased until a worker is there again and has seen that no process is left.
 
     What is to be cancelled waits for `unseen` besides, in which the processes that nobody can see end by themselves.
+    `left_of` reads what an attempt has left by then.
     """
     silent = ~select(Worker.name).where(Worker.name == Job.worker, Worker.seen_at >= func.now() - SILENCE).exists()
     forgotten = (
@@ -117,4 +129,5 @@ def lost_with_machine(session: Session, unseen: timedelta, retries: Retries) -> 
     expired = select(Job).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now(), silent | forgotten)
     gone = Job.wish.is_(None) | Job.wish.not_in([Wish.CANCEL, Wish.KILL]) | (Job.lease_expires_at < func.now() - unseen)
     found = session.scalars(expired.where(gone).with_for_update(skip_locked=True)).all()
-    return [(job, status) for job in found if (status := lost(session, job.id, job.attempt, retries)) is not None]
+    ended = [(job, lost(session, job.id, job.attempt, retries, left_of(job.id, job.attempt))) for job in found]
+    return [(job, status) for job, status in ended if status is not None]

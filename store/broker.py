@@ -1,8 +1,11 @@
 """The broker, which carries wake-ups: "look at the queue" to any worker, "begin with what you were given" to one. The
 truth is in the rows; a message that is lost, late or repeated changes nothing but the time."""
 
+from typing import Any
+
 from celery import Celery
-from kombu import Queue
+from celery.app.amqp import AMQP
+from kombu import Connection, Queue
 
 from store.settings import StoreSettings
 
@@ -11,13 +14,28 @@ RUN_JOB = "finetuned.run_job"
 QUEUE = "finetuned.jobs"
 
 
+_LONGEST_WAIT = 5
+"""Seconds between two tries to reach the broker again."""
+
+
+class _Connection(Connection):
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        """As kombu's, whose waits grow to half a minute: for so long after the broker is back nothing would begin."""
+        waits = {"interval_start": 1, "interval_step": 1, "interval_max": _LONGEST_WAIT}
+        return super().ensure_connection(*args, **{**waits, **options})
+
+
+class _Amqp(AMQP):
+    Connection = _Connection
+
+
 def queue_of(worker: str) -> str:
     return f"finetuned.worker.{worker}"
 
 
 def make_celery(settings: StoreSettings, worker: str | None = None) -> Celery:
     """`worker` also reads the queue of that name."""
-    app = Celery("finetuned", broker=settings.broker_url.get_secret_value())
+    app = Celery("finetuned", broker=settings.broker_url.get_secret_value(), amqp=_Amqp)
     read = [QUEUE, *([queue_of(worker)] if worker else [])]
     app.conf.update(
         # A wake-up is gone once it is taken. A late ack starts a second copy of an hours-long task on a reconnect; and
@@ -28,6 +46,7 @@ def make_celery(settings: StoreSettings, worker: str | None = None) -> Celery:
         task_ignore_result=True,
         worker_disable_prefetch=True,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10},
     )
     return app

@@ -217,12 +217,13 @@ def overdue(session: Session, worker: str, by: timedelta) -> set[str]:
     return set(session.scalars(select(Job.id).where(*late)))
 
 
-def part_with_the_others(session: Session, job_id: str, attempt: int, lease: timedelta) -> None:
-    """Tells the other machines of an attempt that it is over, and renews the lease until they are done. Raises
-    StaleAttempt."""
+def part_with_the_others(session: Session, job_id: str, attempt: int, lease: timedelta) -> Job:
+    """Tells the other machines of an attempt that it is over, and renews the lease until they are done. The job, as it
+    is then. Raises StaleAttempt."""
     job = still_running(session, job_id, attempt)
     job.rendezvous = ""
     job.lease_expires_at = func.now() + lease
+    return job
 
 
 def tell(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:

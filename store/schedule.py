@@ -146,10 +146,10 @@ def _devices(
         )
         for name, machine in machines.items()
     ]
-    return now, machines, hosts, _occupants(session, now)
+    return now, machines, hosts, _occupants(session)
 
 
-def _occupants(session: Session, now: float) -> list[Occupant]:
+def _occupants(session: Session) -> list[Occupant]:
     # Columns: to make objects of all the leases takes longer than all else that a pass does.
     job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.wish, Job.started_at, Job.expected_seconds)
     lease = (Lease.job_id, Lease.attempt.label("of"), Lease.worker, Lease.number, Lease.shared, Lease.placed_at)
@@ -161,10 +161,10 @@ def _occupants(session: Session, now: float) -> list[Occupant]:
     for row in rows:
         parts[row.job_id, row.of].append(row)
     ends = _ends(session, {row.job_id for row in rows})
-    return [_occupant(taken, ends, now) for taken in parts.values()]
+    return [_occupant(taken, ends) for taken in parts.values()]
 
 
-def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]], now: float) -> Occupant:
+def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupant:
     job = taken[0]
     runs = job.status is JobStatus.RUNNING and job.attempt == job.of
     placed = job.status is JobStatus.QUEUED and job.attempt == job.of - 1
@@ -184,7 +184,7 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]], now: float
         preemptible=runs and job.wish is None and bool(job.preemptible),
         leaving=job.wish is not None or not (runs or placed),
         started=started,
-        ends=None if end is None or end < now else end,  # what is overdue ends nobody knows when
+        ends=end,  # what is overdue may end at any moment
     )
 
 

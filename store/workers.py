@@ -71,9 +71,9 @@ def machines(session: Session) -> list[Machine]:
     return [Machine.model_validate(machine) for machine in session.scalars(known)]
 
 
-def heard(session: Session) -> set[str]:
-    """The names of those that are heard of."""
-    return set(session.scalars(select(Worker.name).where(Worker.seen_at >= func.now() - SILENCE)))
+def heard(session: Session, longer: timedelta = timedelta(0)) -> set[str]:
+    """The names of those that are heard of, or have been silent for no more than `longer` besides."""
+    return set(session.scalars(select(Worker.name).where(Worker.seen_at >= func.now() - SILENCE - longer)))
 
 
 def draining(session: Session) -> set[str]:

@@ -12,6 +12,7 @@ from trainer.checkpoint import save_adapter
 from trainer.device import peak_memory
 from trainer.engine import Update
 from trainer.evaluation import evaluate, evaluation_is_due
+from trainer.fence import check_not_superseded
 from trainer.optim import learning_rate_factor
 from trainer.order import step_rows
 from trainer.packing import pack
@@ -175,6 +176,7 @@ def save_checkpoint(run: Run, position: Position, *, final: bool) -> None:
     folder = run.folder.adapter if final else run.folder.checkpoint(position.step)
     if folder.exists():
         return
+    check_not_superseded(run.folder)
     size = save_adapter(run.recipe, run.engine.module.model, adapter, folder)
     run.report(
         Checkpoint,
@@ -234,8 +236,8 @@ def finish(run: Run, position: Position, trained: bool) -> None:
         train_loss=position.loss_sum / position.tokens if position.tokens else None,
         eval_loss=position.eval_loss,
     )
-    # Last: a run that is killed before it has said that it is done goes on from one.
-    if completed and run.accelerator.is_main_process:
+    # Last: a run that is killed before it has said that it is done goes on from one, and so does a later attempt.
+    if completed and run.accelerator.is_main_process and not run.folder.superseded.exists():
         forget_states([run.folder], keep=0)
 
 

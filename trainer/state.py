@@ -17,6 +17,7 @@ from contract.failure import FailureReason, InputError
 from contract.run_dir import RunDir, forget, is_as_sealed, saved_states, seal
 from trainer.durable import whole_folder
 from trainer.engine import Engine
+from trainer.fence import check_not_superseded
 
 _ADAPTER = "adapter.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
@@ -61,6 +62,7 @@ def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Acc
     folder = run.state(position.step)
     if not accelerator.is_main_process or folder.exists():
         return
+    check_not_superseded(run)
     with whole_folder(folder) as beside:
         save_file(_contiguous(adapter), beside / _ADAPTER)
         save_file(_contiguous(optimizer), beside / _OPTIMIZER)
@@ -68,6 +70,7 @@ def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Acc
         (beside / _POSITION).write_text(json.dumps(dataclasses.asdict(position)))
         seal(beside)
     for old in saved_states([run])[keep:]:
+        check_not_superseded(run)
         forget(old)
 
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ from store.jobs import Part
 from store.session import Sessions
 from worker import devices, network, process
 from worker.command import Rendezvous, trainer_command
+from worker.left import read_log_tail, read_receipt
 from worker.outcome import decide
 from worker.patience import persist
-from worker.receipt import read_receipt
 from worker.settings import WorkerSettings
 from worker.tail import Tail
 
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 
 TICK = 0.2  # seconds between two looks at the events
 HEARTBEAT = 1.0  # seconds between two renewals of the lease when there is nothing to tell
-LOG_TAIL = 8_000  # bytes kept in the row
 KEPT_STATES = 2  # of the attempts before
 ALONE = 15.0  # seconds that one machine of several may go on when another has ended: it ends soon by itself
 LAST_WORD = 10.0  # seconds from a trainer's last word, when all is saved, to its end; torchrun may wait for others
@@ -81,7 +81,10 @@ class Told:
     done: Done | None = None
     wish: Wish | None = None
     spared: bool = False
-    """It was told to stop for a reason of the service's: a worker drains, or has lost the database."""
+    """It was told to stop, and not for a fault: as its owner asked, who may have taken that back since, or because a
+    worker drains, or has lost the database."""
+    left_alone: bool = False
+    """It was told to stop because another machine had lost its part of the attempt."""
     untold: list[Event] = field(default_factory=list)
 
 
@@ -95,7 +98,7 @@ def run(attempt: Attempt) -> None:
             raise
         except Exception as error:
             log.exception("attempt %s at job %s failed", attempt.part.attempt, attempt.part.job_id)
-            end = attempts.End(JobStatus.FAILED, _failure(error), log_tail=_log_tail(attempt.run_dir))
+            end = attempts.End(JobStatus.FAILED, _failure(error), log_tail=read_log_tail(attempt.run_dir.log))
         _finish(attempt, end)
     except StaleAttempt as stale:
         log.warning("%s", stale)
@@ -158,8 +161,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     environment = process.marks(settings.worker, run_dir.path) | devices.environment(attempt.machine, part.devices)
     if meeting is not None:
         environment |= network.environment(settings.address, os.environ)
-    receipt = run_dir.path / "receipt.json"
-    trainer = process.start(command, run_dir.path, run_dir.log, settings.grace, environment, receipt)
+    trainer = process.start(command, run_dir.path, run_dir.log, settings.grace, environment, run_dir.receipt)
     told = Told()
     before: dict[int, int] = {}
     try:
@@ -167,13 +169,20 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     finally:
         trainer.stop()
         exit_code = trainer.wait()
-    outcome = decide(exit_code, told.done, _error(run_dir), told.wish, told.spared, log_tail := _log_tail(run_dir))
+    outcome = decide(
+        exit_code, told.done, _error(run_dir), told.wish, told.spared, log_tail := read_log_tail(run_dir.log)
+    )
+    status, failure = outcome.status, outcome.failure
+    if told.left_alone and status is JobStatus.QUEUED:
+        # It has saved. But it counts, and the next attempt waits: the other machine may lose its part each time.
+        message = "another machine lost its part of the attempt; the worker's log there says more"
+        status, failure = JobStatus.FAILED, Failure(reason=FailureReason.WORKER_LOST, message=message)
     return attempts.End(
-        outcome.status,
-        outcome.failure,
-        smaller=_smaller(recipe, outcome.failure, told.started),
+        status,
+        failure,
+        smaller=_smaller(recipe, failure, told.started),
         log_tail=log_tail,
-        receipt=_receipt(receipt, before, devices.memory_used(attempt.machine, part.devices)),
+        receipt=_receipt(run_dir.receipt, before, devices.memory_used(attempt.machine, part.devices)),
     )
 
 
@@ -191,6 +200,9 @@ def _free_port(address: str) -> int:
 def _resume(attempt: Attempt) -> Path | None:
     """Where to go on: the furthest state of the attempts before that is whole."""
     beat = _beating(attempt)
+    for run in attempt.earlier:
+        if run.path.is_dir():
+            run.superseded.touch()
     state, damaged = newest_state(attempt.earlier, beat)
     for path in damaged:
         message = f"the state {path.parent.parent.name}/{path.name} is damaged; the run goes on from an earlier one"
@@ -279,8 +291,10 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
             return
         # Of several machines one that has lost the others trains no further, and may not notice.
         alone = heard - missing > ALONE
-        told.spared |= attempt.draining() or others_drain or now - heard > settings.cut_off.total_seconds()
-        if not asked and (told.wish or told.spared or alone):
+        told.spared |= told.wish is not None or attempt.draining() or others_drain
+        told.spared |= now - heard > settings.cut_off.total_seconds()
+        if not asked and (told.spared or alone):
+            told.left_alone = not told.spared
             before |= devices.memory_used(attempt.machine, part.devices)
             trainer.stop()
             asked.add("stop")
@@ -318,8 +332,11 @@ def _finish(attempt: Attempt, end: attempts.End) -> None:
     part, run_dir = attempt.part, attempt.run_dir
 
     def others_are_gone(session: Session) -> bool:
-        jobs.part_with_the_others(session, part.job_id, part.attempt, attempt.settings.lease)
-        return _machines(session, attempt) & workers.heard(session) <= {attempt.settings.worker}
+        job = jobs.part_with_the_others(session, part.job_id, part.attempt, attempt.settings.lease)
+        # Of a machine that is not heard of nobody knows; what was cancelled has no process left there, too.
+        cancelled = job.wish in (Wish.CANCEL, Wish.KILL) and end.status is not JobStatus.SUCCEEDED
+        there = workers.heard(session, attempt.settings.unseen if cancelled else timedelta(0))
+        return _machines(session, attempt) & there <= {attempt.settings.worker}
 
     while not attempt.persist(others_are_gone):
         time.sleep(HEARTBEAT)
@@ -348,13 +365,3 @@ def _error(run_dir: RunDir) -> Failure | None:
     except ValidationError as error:
         log.warning("%s is torn: %s", run_dir.error, error)
         return None
-
-
-def _log_tail(run_dir: RunDir) -> str:
-    try:
-        with run_dir.log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL))
-            # PostgreSQL's text holds no NUL.
-            return file.read().decode(errors="replace").replace("\0", "\ufffd")
-    except FileNotFoundError:
-        return ""

@@ -17,11 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from contract.machine import Machine
+from contract.run_dir import RunDir
 from store import artifacts, attempts, broker, jobs, leases, workers
 from store.errors import Superseded
 from store.models import Lease
 from store.session import Sessions
 from worker import devices, strays
+from worker.left import read_log_tail, read_receipt
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
 
@@ -127,6 +129,11 @@ class Keeper:
     def _run(self, lease: Lease) -> Path:
         return self._settings.runs / artifacts.run_path(lease.job_id, lease.attempt)
 
+    def _left_of(self, job_id: str, attempt: int) -> attempts.Left:
+        run = RunDir(self._settings.runs / artifacts.run_path(job_id, attempt))
+        receipt = read_receipt(run.receipt)
+        return attempts.Left(read_log_tail(run.log), receipt.model_dump(mode="json") if receipt else None)
+
     def _lives(self, pid: int | None) -> bool:
         """Whether the process of this worker that follows an attempt is there."""
         return pid is not None and strays.parent(pid) == os.getpid()
@@ -135,7 +142,8 @@ class Keeper:
         with self._sessions.begin() as session:
             status = None
             if lease.rank == 0:
-                status = attempts.lost(session, lease.job_id, lease.attempt, self._settings.retries)
+                left = self._left_of(lease.job_id, lease.attempt)
+                status = attempts.lost(session, lease.job_id, lease.attempt, self._settings.retries, left)
             leases.free(session, lease.job_id, lease.attempt, self._settings.worker)
         if status is not None:
             log.warning("job %s lost the process that ran attempt %s: %s", lease.job_id, lease.attempt, status)
@@ -144,10 +152,9 @@ class Keeper:
         """Takes the jobs of workers that are no longer heard of."""
         if not self._all_can_be_heard():
             return
-        # A worker that is cut off lets its trainer run for a while, and then ends it.
-        unseen = self._settings.cut_off + self._settings.grace
+        settings = self._settings
         with self._sessions.begin() as session:
-            for job, status in attempts.lost_with_machine(session, unseen, self._settings.retries):
+            for job, status in attempts.lost_with_machine(session, settings.unseen, settings.retries, self._left_of):
                 log.warning("job %s lost its worker %s in attempt %s: %s", job.id, job.worker, job.attempt, status)
 
     def _all_can_be_heard(self) -> bool:

@@ -49,6 +49,11 @@ class WorkerSettings(StoreSettings):
         return self.home / "cache"
 
     @property
+    def unseen(self) -> timedelta:
+        """After so long a trainer that nobody can see has ended: cut off, it is asked to, and then killed."""
+        return self.cut_off + self.grace
+
+    @property
     def retries(self) -> Retries:
         return Retries(self.max_retries, self.retry_wait, self.longest_retry_wait)
 

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 settings = read_settings(WorkerSettings)
 app = make_celery(settings, settings.worker)
+_WORKER = os.getpid()
+"""The pool's processes, which are forked from this one, are its children."""
 machine = detect(os.environ, settings.slots)
 
 _told_to_stop = multiprocessing.get_context("fork").RawValue("b", 0)
@@ -97,6 +99,8 @@ def _log(**_: Any) -> None:
 def _die_with_worker(**_: Any) -> None:
     # A killed worker leaves its pool's processes behind, each with a job that is given to another.
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != _WORKER:
+        os.kill(os.getpid(), signal.SIGKILL)  # it died before we could ask to be told
 
 
 @worker_ready.connect

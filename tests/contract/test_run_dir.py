@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,24 @@ def test_the_furthest_whole_states_are_kept_and_what_a_kill_has_left_is_removed(
     assert sorted(tmp_path.glob("attempt-*/checkpoints/*")) == [first.checkpoint(50)]
     assert not list(tmp_path.rglob(".*"))
     assert all(folder.is_dir() for folder in saved)
+
+
+def test_what_another_removes_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    """As the trainer of an attempt that was given up may."""
+    run = RunDir(tmp_path)
+    for step in (100, 200, 300):
+        save(run.state(step))
+
+    def remove_the_furthest() -> None:
+        shutil.rmtree(run.state(300), ignore_errors=True)
+
+    assert newest_state([run], remove_the_furthest) == (run.state(200), [run.state(300)])
+
+    def remove_the_next() -> None:
+        shutil.rmtree(run.state(100), ignore_errors=True)
+
+    forget_states([run], 1, remove_the_next)
+    assert list(run.states.iterdir()) == [run.state(200)]
 
 
 def test_all_states_are_forgotten_where_none_is_to_be_kept(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+from kombu.utils import functional
 from pydantic import SecretStr
 
 from store import broker
@@ -22,3 +25,27 @@ def test_a_wake_up_that_was_taken_is_nobody_elses_though_its_taker_loses_the_bro
             connection.drain_events(timeout=10)
     with app.connection_for_read() as connection:
         assert connection.default_channel.basic_get(broker.queue_of("w")) is None
+
+
+class Enough(Exception):
+    pass
+
+
+def test_a_broker_that_is_away_is_tried_again_every_few_seconds_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functional, "sleep", lambda seconds: None)
+    url = SecretStr(f"redis+socket://{tmp_path}/none.sock")
+    app = broker.make_celery(StoreSettings(database_url=SecretStr(""), broker_url=url, home=tmp_path))
+    waits: list[float] = []
+
+    def note(error: Exception, wait: float) -> None:
+        waits.append(wait)
+        if len(waits) > 150:
+            raise Enough
+
+    with suppress(Enough), app.connection_for_read() as connection:
+        # As Celery's consumer asks it.
+        connection.ensure_connection(note, app.conf.broker_connection_max_retries)
+    assert len(waits) == 151
+    assert max(waits) == 5

@@ -243,6 +243,17 @@ def test_a_job_starts_however_many_of_its_owners_are_kept_back_after_a_failure(s
     assert [job for job, _, _ in run(sessions)] == [ready]
 
 
+def test_what_has_outlived_its_time_may_end_at_any_moment(sessions: Sessions) -> None:
+    running = create(sessions)
+    add_worker(sessions, "a", slots=1)
+    run(sessions)
+    with sessions.begin() as session:
+        jobs.get(session, running).expected_seconds = -1
+    waiting = create(sessions)
+    with sessions.begin() as session:
+        assert schedule.outlook(session, [jobs.get(session, waiting)])[waiting].starts is not None
+
+
 def test_claims_follow_the_order(sessions: Sessions) -> None:
     first, urgent = create(sessions), create(sessions, scheduling={"priority": 1})
     with sessions.begin() as session:

@@ -23,7 +23,7 @@ from contract.run_dir import RunDir, saved_states, seal
 from contract.status import JobStatus
 from store import artifacts, attempts, jobs, leases, progress, wishes, workers
 from store.jobs import Part
-from store.models import Job
+from store.models import Job, Worker
 from store.progress import Cursor
 from store.session import Sessions, make_sessions
 from tests import fake_nvml
@@ -428,6 +428,100 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
         assert told(sessions, job_id, "retry") == []
         with sessions.begin() as session:
             wishes.cancel(session, job_id)
+
+
+# Deaf to SIGTERM, which it tells of.
+DEAF = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1], "asked").touch())
+print("starts", flush=True)
+while True: time.sleep(1000)
+"""
+
+
+def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "HEARTBEAT", 0.1)
+    deaf = {"trainer": [sys.executable, "-c", DEAF], "grace": timedelta(seconds=2)}
+    job_id = create(sessions)
+    running = begin_beside(its_settings=settings.model_copy(update=deaf))
+    running.wait_for_a_word()
+    with sessions.begin() as session:
+        wishes.pause(session, job_id)
+    until((running.run_dir.path / "asked").exists)
+    with sessions.begin() as session:
+        wishes.resume(session, job_id)
+    running.end()
+    assert get(sessions, job_id).status is JobStatus.QUEUED
+    assert told(sessions, job_id, "retry") == []
+
+
+def place_on_two(sessions: Sessions, **fields: Any) -> Part:
+    """A new job, begun on this machine, which is its head, and on another."""
+    create(sessions, resources={"nodes": 2}, **fields)
+    with sessions.begin() as session:
+        for name in ("worker", "worker-2"):
+            workers.register(session, name, "first", "localhost", CPU)
+        head, _ = begin(session)
+    assert head.rank == 0
+    return head
+
+
+def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lose it each time."""
+    monkeypatch.setattr(attempt, "ALONE", 0.1)
+    part = place_on_two(sessions, name="steps=1000 sleep=0.05")
+    running = begin_beside(part=part)
+    running.wait_for_events(4)
+    with sessions.begin() as session:
+        leases.free(session, part.job_id, 1, "worker-2")
+    running.end()
+    job = get(sessions, part.job_id)
+    assert (job.status, job.retries) == (JobStatus.QUEUED, 1)
+    assert told(sessions, part.job_id, "retry")[0]["reason"] == "worker_lost"
+    assert len(states(running.run_dir)) == 1
+
+
+def test_a_cancelled_job_is_not_told_so_while_a_silent_machine_may_train_it(
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
+) -> None:
+    part = place_on_two(sessions, name="steps=1000 sleep=0.05")
+    running = begin_beside(part=part)
+    running.wait_for_events(4)
+    silent_for(sessions, settings.unseen)
+    with sessions.begin() as session:
+        wishes.cancel(session, part.job_id)
+
+    def waits_for_the_other() -> bool:
+        with sessions.begin() as session:
+            return jobs.get(session, part.job_id).rendezvous == ""
+
+    until(waits_for_the_other)
+    with sessions.begin() as session:
+        assert jobs.get(session, part.job_id).status is JobStatus.RUNNING
+    silent_for(sessions, settings.unseen + workers.SILENCE)
+    running.end()
+    with sessions.begin() as session:
+        assert jobs.get(session, part.job_id).status is JobStatus.CANCELLED
+
+
+def silent_for(sessions: Sessions, time: timedelta) -> None:
+    with sessions.begin() as session:
+        silent = sa.update(Worker).where(Worker.name == "worker-2")
+        session.execute(silent.values(seen_at=sa.func.now() - time))
+
+
+def test_an_attempt_that_goes_on_tells_those_before_to_save_no_more(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job = run(sessions, settings, name="steps=4 every=2 kill=9 once")
+    assert not run_dir(settings, job).superseded.exists()
+    job = run_next(sessions, settings, job.id)
+    assert job.status is JobStatus.SUCCEEDED
+    assert [run_dir(settings, job, number).superseded.exists() for number in (1, 2)] == [True, False]
 
 
 def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_writes_nothing(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from worker.guard import KILL_NOW, prctl
+from worker.left import read_receipt
 from worker.process import GUARD
-from worker.receipt import read_receipt
 
 # A launcher like torchrun: its child has a session of its own, and the launcher waits for it.
 LAUNCHER = """

@@ -1,5 +1,6 @@
 """What each round of a worker's keeper promises. The test's process is the worker's, its children are the pool's."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from kombu.simple import SimpleQueue
 from pydantic import SecretStr
 
 from contract.recipe import Recipe
+from contract.run_dir import RunDir
 from contract.status import JobStatus
 from store import artifacts, jobs, leases, workers
 from store.broker import make_celery, make_publisher, queue_of
@@ -242,6 +244,28 @@ def test_an_attempt_that_has_lost_its_process_is_freed_and_its_job_tried_again(
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
     assert not leased(sessions, job_id)
+
+
+def test_the_job_keeps_what_the_attempt_has_left(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    pool = start()
+    here, elsewhere = run_here(sessions, pool.pid), run_on_a_silent_worker(sessions)
+    receipt = {"asked": None, "ended": 2.0, "seconds": 1.0, "processes": [{"pid": 7, "name": "rank", "killed": False}]}
+    for job_id in (here, elsewhere):
+        run = RunDir(settings.runs / artifacts.run_path(job_id, 1))
+        run.path.mkdir(parents=True)
+        run.log.write_text("the end of the log")
+        run.receipt.write_text(json.dumps(receipt))
+    pool.kill()
+    pool.wait()
+    keeper(sessions, broker, settings).round()
+    for job_id in (here, elsewhere):
+        with sessions.begin() as session:
+            job = jobs.get(session, job_id)
+            assert (job.status, job.log_tail) == (JobStatus.QUEUED, "the end of the log")
+            assert job.receipt is not None
+            assert job.receipt["processes"] == receipt["processes"]
 
 
 def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(

@@ -3,8 +3,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from worker import process
+from worker.left import read_receipt
 from worker.process import RUN_MARK, WORKER_MARK, trainer_environment
-from worker.receipt import read_receipt
 
 
 def test_a_trainer_gets_what_it_needs_to_run_and_to_reach_a_hub() -> None:

@@ -1,0 +1,22 @@
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from contract.events import Checkpoint, Done, Metric
+from contract.run_dir import RunDir
+from tests.trainer.conftest import Outcome, command
+
+
+def test_a_run_from_which_a_later_attempt_goes_on_saves_nothing_more(recipe: dict[str, Any], tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.recipe.write_text(json.dumps(recipe | {"checkpointing": {"every_steps": 1}}))
+    run.superseded.touch()
+    ended = subprocess.run(command(run.path), capture_output=True, text=True, timeout=120)
+    outcome = Outcome(run.path, ended.returncode, ended.stdout + ended.stderr)
+    assert outcome.exit_code == 1, outcome.output
+    assert "a later attempt goes on" in outcome.failure.message.lower()
+    assert any(isinstance(event, Metric) for event in outcome.events)
+    assert not any(isinstance(event, Checkpoint | Done) for event in outcome.events)
+    assert not any(folder.exists() for folder in (run.adapter, run.checkpoints, run.states))
