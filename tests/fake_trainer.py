@@ -1,9 +1,11 @@
 """A trainer that trains nothing: a real process that does what its recipe's name says.
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
-list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half torn exit=3 stubborn
-orphan".
+list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half=17 torn exit=3
+stubborn rogue orphan".
 What fails with `once` does so in the first attempt alone.
+
+What it trains is a number, which each step changes, and each state holds: the losses tell which state it went on from.
 """
 
 import argparse
@@ -55,7 +57,7 @@ def main() -> None:
     if "environment" in words:
         (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
     total = int(words.get("steps", 2))
-    resumed = int((arguments.resume / "step").read_text()) if arguments.resume else 0
+    resumed, weight = json.loads((arguments.resume / "step").read_text()) if arguments.resume else (0, 0)
     batch = recipe.batch
     assert batch.micro_batch != "auto"
     tell(
@@ -65,10 +67,18 @@ def main() -> None:
     if batch.micro_batch > int(words.get("fits", batch.micro_batch)):
         words["fail"] = FailureReason.OUT_OF_MEMORY
     for step in range(resumed + 1, total + 1):
-        tell(run_dir, metric(step, total, fp16="fp16" in words))
+        weight = train(weight, step)
+        told = metric(step, total, weight, int(run_dir.path.name.removeprefix("attempt-")), fp16="fp16" in words)
+        if step == int(words.get("half", 0)):
+            line = told.model_dump_json()
+            with run_dir.events.open("a") as file:
+                file.write(line[: len(line) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        tell(run_dir, told)
         time.sleep(float(words.get("sleep", 0)))
         if stop or step % int(words.get("every", total + 1)) == 0:
-            save(run_dir, step, final=False)
+            leave_if_superseded(run_dir, words)
+            save(run_dir, step, weight)
         if stop:
             tell(run_dir, events.Done(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None))
             sys.exit(1)  # as torchrun does when it is told to stop
@@ -76,9 +86,6 @@ def main() -> None:
         failure = Failure(reason=FailureReason(words["fail"]), message="as the recipe's name asks")
         run_dir.error.write_text(failure.model_dump_json())
         sys.exit(1)
-    if "half" in words:
-        with run_dir.events.open("a") as file:
-            file.write('{"type": "metric", "step": ')
     if "torn" in words:
         (newest, *_) = saved_states([run_dir])
         (newest / "step").write_text("")
@@ -86,8 +93,31 @@ def main() -> None:
         os.kill(os.getpid(), int(words["kill"]))
     if "exit" in words:
         sys.exit(int(words["exit"]))
-    save(run_dir, total, final=True)
+    leave_if_superseded(run_dir, words)
+    save(run_dir, total)
     tell(run_dir, events.Done(time=time.time(), step=total, completed=True, train_loss=1.0, eval_loss=None))
+
+
+def leave_if_superseded(run_dir: RunDir, words: dict[str, str]) -> None:
+    """As the real one, before it saves; `rogue` it does not care."""
+    if run_dir.superseded.exists() and "rogue" not in words:
+        sys.exit(1)
+
+
+def train(weight: int, step: int) -> int:
+    return (weight * 31 + step) % 9973
+
+
+def losses(steps: int) -> list[float]:
+    """Of a run that nobody has disturbed."""
+    weights = [0]
+    for step in range(1, steps + 1):
+        weights.append(train(weights[-1], step))
+    return [loss(weight) for weight in weights[1:]]
+
+
+def loss(weight: int) -> float:
+    return 1 + weight / 9973
 
 
 def serves_another_machine() -> bool:
@@ -138,19 +168,20 @@ def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) 
     )
 
 
-def metric(step: int, total: int, fp16: bool) -> events.Metric:
+def metric(step: int, total: int, weight: int, attempt: int, fp16: bool) -> events.Metric:
+    """Its `tokens` are the attempt's number, by which it is known who has told it."""
     overflow = fp16 and step == 1
     return events.Metric(
         time=time.time(),
         step=step,
         epoch=step / total,
-        loss=3.0 / step,
+        loss=loss(weight),
         learning_rate=1e-4,
         grad_norm=None if overflow else 1.0,
         loss_scale=65536.0 / min(step, 2) if fp16 else None,
         overflow=overflow,
         skipped_steps=int(fp16),
-        tokens=10,
+        tokens=attempt,
         supervised_tokens=5,
         tokens_per_second=100.0,
         memory_bytes=1,
@@ -159,13 +190,15 @@ def metric(step: int, total: int, fp16: bool) -> events.Metric:
     )
 
 
-def save(run_dir: RunDir, step: int, final: bool) -> None:
+def save(run_dir: RunDir, step: int, weight: int | None = None) -> None:
+    """An adapter: the final one, or one with a state beside it, which has the weight."""
+    final = weight is None
     folder = run_dir.adapter if final else run_dir.checkpoint(step)
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
     if not final:
         run_dir.state(step).mkdir(parents=True)
-        (run_dir.state(step) / "step").write_text(str(step))
+        (run_dir.state(step) / "step").write_text(json.dumps([step, weight]))
         seal(run_dir.state(step))
     path = str(folder.relative_to(run_dir.path))
     tell(run_dir, events.Checkpoint(time=time.time(), step=step, path=path, bytes=2, final=final))

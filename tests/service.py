@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import httpx
 
 from contract.run_dir import RunDir
 from tests.files import write_dataset, write_model
+from worker import strays
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
 TERMINAL = {"succeeded", "failed", "cancelled"}
@@ -28,6 +29,8 @@ class Service:
     client: httpx.Client
     api: subprocess.Popen[bytes]
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+    """Workers that a test has killed or told to stop. No other may end."""
 
     def submit(self, **recipe: Any) -> dict[str, Any]:
         answer = self.client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **recipe})
@@ -74,11 +77,7 @@ class Service:
         headers = {"last-event-id": last_event_id} if last_event_id else {}
         with self.client.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
-            blocks = "".join(answer.iter_text()).replace("\r\n", "\n").split("\n\n")
-        parsed = [
-            dict(line.split(": ", 1) for line in block.splitlines() if line[0] != ":") for block in blocks if block
-        ]
-        return [(block["event"], block["id"], json.loads(block["data"])) for block in parsed if block]
+            return parse_events("".join(answer.iter_text()))
 
     def told(self, job_id: str, kind: str) -> list[dict[str, Any]]:
         return [data for each, _, data in self.events(job_id) if each == kind]
@@ -93,19 +92,35 @@ class Service:
         """`inside` is a command that runs another, such as in a network of its own."""
         environment = {**self.environment, "FINETUNED_WORKER": name, **settings}
         self.workers[name] = start("worker", environment, self.home, name, inside)
+        self.stopped.discard(name)
 
     def stop_worker(self, name: str = "worker") -> None:
+        self.stopped.add(name)
         self.workers[name].terminate()
         self.workers[name].wait(60)
 
     def kill_worker(self, name: str = "worker") -> None:
         """Its main process alone."""
+        self.stopped.add(name)
         self.workers[name].kill()
         self.workers[name].wait()
 
     def start_api(self) -> None:
         self.api = start("api", self.environment, self.home, "api")
         wait_for_api(self.client, self.api, self.home)
+
+    def strangers(self) -> list[str]:
+        """Processes of this service that have outlived what started them: below no worker that is there, nor the
+        API."""
+        known = {process.pid for process in (self.api, *self.workers.values()) if process.poll() is None}
+        ours = (f"FINETUNED_HOME={self.home}\0".encode(), f"FINETUNED_RUN={self.home}/runs/".encode())
+        parents = {pid: strays.parent(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
+        return [
+            f"{pid}: {told_of(pid, 'cmdline').decode().split(chr(0))}"
+            for pid, parent in parents.items()
+            if parent is not None and any(mark in told_of(pid, "environ") for mark in ours)
+            if not known.intersection(line_of(pid, parents))
+        ]
 
     def processes(self, job_id: str) -> list[int]:
         """Those that have the job's run folder in their command line or their environment."""
@@ -114,6 +129,21 @@ class Service:
             for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
             if job_id.encode() in told_of(pid, "cmdline") + told_of(pid, "environ")
         ]
+
+
+def parse_events(stream: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """(type, id, data) of each that is whole."""
+    blocks = stream.replace("\r\n", "\n").split("\n\n")[:-1]
+    parsed = [dict(line.split(": ", 1) for line in block.splitlines() if line[0] != ":") for block in blocks if block]
+    return [(block["event"], block["id"], json.loads(block["data"])) for block in parsed if block]
+
+
+def line_of(pid: int, parents: Mapping[int, int | None]) -> Iterator[int]:
+    """A process, its parent, and so on."""
+    line: int | None = pid
+    while line:
+        yield line
+        line = parents.get(line)
 
 
 def told_of(pid: int, what: str) -> bytes:

@@ -19,6 +19,7 @@ from tests.service import Service, start, told_of
 from worker.strays import marks_of, parent
 
 SECONDS_BETWEEN_STRIKES = (0.3, 1.7)
+OF_A_JOB = {"a rank", "a launcher", "a guard", "a pool process"}
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,10 @@ class Chaos:
             "the database restarted": (1, self._restart_database),
             "the database away for seconds": (1, self._lose_database),
         }
-        self._next = choose.sample(list(self._kinds), len(self._kinds))
-        """Each kind once; then they come as often as their weights say."""
+        self._next = sorted(choose.sample(list(self._kinds), len(self._kinds)), key=lambda kind: kind not in OF_A_JOB)
+        """Each kind once, those first that want a job to strike; then they come as often as their weights say."""
+        self.owes = True
+        """Some kind has not been struck yet."""
 
     def strike(self) -> None:
         """And again after a while, for as long as it is going."""
@@ -101,6 +104,7 @@ class Chaos:
         for kind in list(self._next):
             if self._kinds[kind][1]():
                 self._next.remove(kind)
+                self.owes &= bool(self._next)
                 break
         self._agenda.enter(self._choose.uniform(*SECONDS_BETWEEN_STRIKES), 1, self.strike)
 

@@ -15,11 +15,10 @@ from benchmarks.soak.orders import Order
 from contract.recipe import Batch
 from contract.status import JobStatus
 from store.models import Event, Job, Metric
+from tests.fake_trainer import losses
 
-END_THE_FOLLOWER = {"a guard", "a pool process", "a worker's main process", "all processes of a worker"} | {
-    "a worker stopped past its lease"
-}
-"""After which there is nobody to write a receipt, or nobody to read it."""
+END_THE_GUARD = {"a guard", "all processes of a worker"}
+"""After which there is nobody to write a receipt. What ends its reader alone leaves it to the next one."""
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Ledger:
     twice: list[str] = field(default_factory=list)
     """Succeeded more than once, were begun twice in one attempt, or have steps that are not those of one run."""
     orphans: list[str] = field(default_factory=list)
-    """Processes of trainers, and leases, that were left."""
+    """Processes and leases that were left."""
     unreceipted: list[str] = field(default_factory=list)
     """Cancelled while they ran, and none of their processes' ends was told."""
     deserters: list[str] = field(default_factory=list)
@@ -106,7 +105,7 @@ def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Se
         ledger.too_late += order.cancel is not None and job.status is not JobStatus.CANCELLED
         ledger.twice += [f"{about}: {each}" for each in _wrong_steps(session, order, job)]
     ledger.twice += [f"{about}: {each}" for each in _begun_or_ended_twice(told)]
-    if job.status is JobStatus.CANCELLED and job.receipt is None and _was_followed_to_its_end(job, told, strikes):
+    if job.status is JobStatus.CANCELLED and job.receipt is None and _was_guarded_to_its_end(job, told, strikes):
         ledger.unreceipted.append(about)
 
 
@@ -145,19 +144,19 @@ def _wrong_steps(session: Session, order: Order, job: Job) -> Iterator[str]:
     last = len(steps) if job.status is JobStatus.CANCELLED else order.steps
     if steps != list(range(1, last + 1)):
         yield f"has the steps {steps} of {order.steps}"
-    if [row.loss for row in rows] != [3.0 / step for step in steps]:
+    if [row.loss for row in rows] != losses(len(steps)):
         yield f"has the losses {[row.loss for row in rows]}"
     if any(after.time < before.time for before, after in itertools.pairwise(rows)):
         yield f"has steps told in another order: {[(row.step, round(row.time, 2)) for row in rows]}"
 
 
-def _was_followed_to_its_end(
+def _was_guarded_to_its_end(
     job: Job, told: Sequence[tuple[str, float, dict[str, Any]]], strikes: Sequence[Strike]
 ) -> bool:
-    """It ran when it was cancelled, and nothing had ended its guard or the worker's processes that watch it."""
+    """It ran when it was cancelled, and nothing had ended its guard."""
     (*_, (_, began, before), _) = [each for each in told if each[0] == "status"]
     return before["status"] == JobStatus.RUNNING and not any(
-        strike.what in END_THE_FOLLOWER
+        strike.what in END_THE_GUARD
         and strike.time > began - 1
         and (strike.job_id == job.id if strike.job_id else strike.worker == before["worker"])
         for strike in strikes

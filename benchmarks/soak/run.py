@@ -54,7 +54,7 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
         chaos = Chaos(
             live,
             ours,
-            lambda: owners.sending and time.monotonic() < chaos_ends,
+            lambda: (owners.sending or chaos.owes) and time.monotonic() < chaos_ends,
             agenda,
             random.Random(f"chaos {seed}"),
         )
@@ -64,7 +64,7 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
         wait(lambda: _all_have_ended(engine), time.monotonic() + LONGEST_PEACE)
         wait(lambda: not busy(live) and not trainers(live.home / "runs"), time.monotonic() + LONGEST_PEACE)
         chaos.mend()
-        orphans = [f"{process}" for process in trainers(live.home / "runs")]
+        orphans = [f"{process}" for process in trainers(live.home / "runs")] + live.strangers()
         orphans += [f"{device}" for device in busy(live)]
         with Session(engine) as session:
             ledger = read_ledger(session, sent, chaos.strikes, orphans)

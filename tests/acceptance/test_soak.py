@@ -10,6 +10,7 @@ JOBS = 25
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # as long as it gives itself
 def test_the_ledger_of_a_soak_is_whole(servers_folder: Path) -> None:
     folder = servers_folder / "soak"
     folder.mkdir()
@@ -18,5 +19,5 @@ def test_the_ledger_of_a_soak_is_whole(servers_folder: Path) -> None:
     assert ledger.is_whole, told
     assert ledger.submitted == JOBS == ledger.ends.total(), told
     assert {"succeeded", "failed"} <= set(ledger.ends), told
-    assert len(ledger.strikes) > 8, told
+    assert len(ledger.strikes) == 13, told
     assert max(ledger.attempts) > 1, told

@@ -9,11 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-import sqlalchemy as sa
 
+from tests.fake_trainer import losses
 from tests.servers import Servers
-from tests.service import Service, busy, told_of, until
+from tests.service import Service, busy, parse_events, told_of, until
 
 STEPS = 30
 WORK = f"steps={STEPS} every=3 sleep=0.1 ranks=2"
@@ -21,13 +22,16 @@ WORK = f"steps={STEPS} every=3 sleep=0.1 ranks=2"
 
 @pytest.fixture(autouse=True)
 def both_workers(live: Service) -> Iterator[None]:
-    """Each test begins with both, and nothing that runs."""
-    for name, process in live.workers.items():
-        if process.poll() is not None:
-            live.start_worker(name)
+    """Each test begins with both, and nothing that runs. What a test has not stopped itself does not end, and what it
+    has stopped leaves nothing."""
+    for name in sorted(live.stopped):
+        live.start_worker(name)
     until(lambda: [worker["status"] for worker in workers(live)] == ["ready", "ready"])
     yield
     until(lambda: not busy(live), seconds=60)
+    assert [name for name, each in live.workers.items() if name not in live.stopped and each.poll() is not None] == []
+    assert live.api.poll() is None
+    until(lambda: not live.strangers())
 
 
 def workers(live: Service) -> list[dict[str, Any]]:
@@ -46,7 +50,7 @@ def check_whole(live: Service, job_id: str, seconds: float = 60) -> None:
     assert job["status"] == "succeeded", job
     columns = live.metrics(job_id)
     assert columns["step"] == list(range(1, STEPS + 1))
-    assert columns["loss"] == [3.0 / step for step in range(1, STEPS + 1)]
+    assert columns["loss"] == losses(STEPS)
     until(lambda: not live.processes(job_id))
     until(lambda: not busy(live))
     statuses = [data["status"] for data in live.told(job_id, "status")]
@@ -105,7 +109,7 @@ def test_a_process_of_a_job_is_killed(live: Service, victim: Callable[[Service, 
 
 
 def test_guard_and_launcher_are_killed_at_once(live: Service) -> None:
-    job_id = started(live)
+    job_id = started(live, f"{WORK} orphan")
     for pid in (guard(live, job_id), launcher(live, job_id)):
         os.kill(pid, signal.SIGKILL)
     check_whole(live, job_id)
@@ -134,20 +138,20 @@ def test_a_worker_is_killed_and_started_again(live: Service) -> None:
 
 def test_all_processes_of_a_worker_are_killed_at_once(live: Service) -> None:
     """Its process group, and the guard, which has a session of its own."""
-    job_id = started(live)
+    job_id = started(live, f"{WORK} orphan")
     name = live.job(job_id)["worker"]
     main = live.workers[name].pid
     family = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_below(pid, main)]
     for pid in [*family, main]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-    for pid in [main, *family]:
-        if b"--rank" not in told_of(pid, "cmdline"):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    for pid in ranks(live, job_id):
+    spared = {*ranks(live, job_id), *command_has(live, job_id, b"sleep")}
+    for pid in {main, *family} - spared:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in spared:
         os.kill(pid, signal.SIGCONT)
-    live.workers[name].wait()
+    live.kill_worker(name)
     live.start_worker(name)
     check_whole(live, job_id)
 
@@ -172,41 +176,67 @@ def test_a_worker_is_told_to_stop(live: Service) -> None:
     assert resumed(live, job_id)[1] >= 5
 
 
-def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Service, servers: Servers) -> None:
-    job_id = started(live, f"{WORK.replace('sleep=0.1', 'sleep=0.6')}")
+def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Service) -> None:
+    """Though its trainer, which nobody could stop, has come to the end meanwhile."""
+    job_id = started(live, f"steps={STEPS} sleep=0.6 rogue")
     name = live.job(job_id)["worker"]
     stopped = [live.workers[name].pid, pool_process(live, job_id)]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    until(lambda: live.job(job_id)["attempt"] == 2)
-    live.wait_for_step(job_id, resumed_now(live, job_id) + 1)
+    until(live.run_dir(job_id).adapter.exists)
+    until(lambda: set(live.metrics(job_id)["tokens"]) == {2})
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
-    until(lambda: not command_has(live, job_id, b"attempt-1"))
-    assert live.job(job_id)["attempt"] == 2
-    check_whole(live, job_id)
-    engine = sa.create_engine(servers.database.url)
-    with engine.connect() as connection:
-        statement = "SELECT DISTINCT path FROM artifacts WHERE job_id = :id AND kind = 'adapter'"
-        paths = list(connection.scalars(sa.text(statement), {"id": job_id}))
-    engine.dispose()
-    assert all("attempt-2/" in path for path in paths)
+    until(lambda: [device["worker"] for device in live.job(job_id)["devices"]] != [name])
+    until(lambda: len(busy(live)) == 1)
+    live.wait_for_step(job_id, live.job(job_id)["progress"]["step"] + 1)
+    job = live.job(job_id)
+    assert (job["status"], job["attempt"]) == ("running", 2)
+    assert set(live.metrics(job_id)["tokens"]) == {2}
+    live.ask("cancel?force=true", job_id)
+    assert live.wait(job_id)["status"] == "cancelled"
+    assert live.told(job_id, "done") == []
+    assert live.told(job_id, "retry") != []
+    artifacts = live.client.get(f"/jobs/{job_id}/artifacts").json()["data"]
+    assert [each["kind"] for each in artifacts] == ["log"]
 
 
-def resumed_now(live: Service, job_id: str) -> int:
-    """The step from which the second attempt goes on, once it has told of it."""
-    log = live.run_dir(job_id, 2).events
-    until(log.exists)
-    return 3
+def test_a_trainer_that_nobody_could_stop_saves_no_more_once_another_goes_on(live: Service) -> None:
+    job_id = started(live, WORK.replace("sleep=0.1", "sleep=0.6"))
+    name = live.job(job_id)["worker"]
+    stopped = [live.workers[name].pid, pool_process(live, job_id)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    until(live.run_dir(job_id).superseded.exists)
+    until(lambda: not ranks_of(live, job_id, 1))
+    assert not live.run_dir(job_id).adapter.exists()
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    live.ask("cancel?force=true", job_id)
+    assert live.wait(job_id)["status"] == "cancelled"
+
+
+def ranks_of(live: Service, job_id: str, attempt: int) -> list[int]:
+    return [pid for pid in ranks(live, job_id) if f"attempt-{attempt}".encode() in told_of(pid, "cmdline")]
 
 
 def test_the_api_is_killed(live: Service) -> None:
+    """And whoever watches takes the stream up where it broke off."""
     job_id = started(live)
-    live.api.kill()
-    live.api.wait()
+    told = ""
+    with suppress(httpx.TransportError), live.client.stream("GET", f"/jobs/{job_id}/events") as stream:
+        for text in stream.iter_text():
+            told += text
+            if "metric" in told and live.api.poll() is None:
+                live.api.kill()
+                live.api.wait()
+    seen = parse_events(told)
     live.start_api()
     check_whole(live, job_id)
     assert len(resumed(live, job_id)) == 1
+    seen += live.events(job_id, last_event_id=seen[-1][1])
+    assert [data["step"] for kind, _, data in seen if kind == "metric"] == list(range(1, STEPS + 1))
+    assert [data["status"] for kind, _, data in seen if kind == "status"] == ["queued", "running", "succeeded"]
 
 
 def test_the_broker_is_emptied_with_a_job_queued_and_two_running(live: Service, servers: Servers) -> None:
@@ -242,21 +272,74 @@ def test_all_connections_to_the_broker_are_cut(live: Service, servers: Servers) 
 @pytest.mark.parametrize("seconds", [0, 30])
 def test_the_database_is_away(live: Service, servers: Servers, seconds: int) -> None:
     job_id = started(live, WORK.replace("sleep=0.1", "sleep=0.4"))
+    another = started(live, WORK.replace("sleep=0.1", "sleep=0.4"), step=1)
     queued = live.submit(name=WORK)["id"]
     servers.stop_database()
     if seconds:
         assert live.client.get(f"/jobs/{job_id}").status_code == 503
     time.sleep(seconds)
     servers.start_database()
-    for each in (job_id, queued):
+    for each in (job_id, another, queued):
         check_whole(live, each)
         assert len(resumed(live, each)) == 1
-    assert live.job(job_id)["attempt"] == 1
+        assert live.job(each)["attempt"] == 1
 
 
 def test_a_trainer_is_killed_in_the_middle_of_an_events_line(live: Service) -> None:
-    job_id = live.submit(name=f"{WORK} half kill=9 once")["id"]
+    job_id = live.submit(name=f"{WORK} half=17 once")["id"]
     check_whole(live, job_id)
+    assert resumed(live, job_id) == [0, 15]
+    lines = live.run_dir(job_id).events.read_text().splitlines()
+    assert '"step":17' in lines[-1]
+    assert not lines[-1].endswith("}")
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["the head", "the other"])
+def test_one_of_two_machines_of_a_job_is_told_to_stop(live: Service, place: int) -> None:
+    job_id = started_on_two(live)
+    live.stop_worker(machines(live, job_id)[place])
+    assert live.job(job_id)["status"] == "queued"
+    assert not live.processes(job_id)
+    both_are_there(live)
+    check_whole(live, job_id)
+    assert live.told(job_id, "retry") == []
+
+
+def test_the_worker_of_the_head_of_two_machines_is_killed(live: Service) -> None:
+    job_id = started_on_two(live)
+    live.kill_worker(machines(live, job_id)[0])
+    both_are_there(live)
+    check_whole(live, job_id)
+    (retry,) = live.told(job_id, "retry")
+    assert retry["reason"] == "worker_lost"
+
+
+def test_a_job_on_two_machines_is_paused_and_resumed(live: Service) -> None:
+    job_id = started_on_two(live)
+    live.ask("pause", job_id)
+    live.wait(job_id, "paused")
+    assert not live.processes(job_id)
+    assert not busy(live)
+    live.ask("resume", job_id)
+    check_whole(live, job_id)
+    assert resumed(live, job_id)[1] >= 5
+
+
+def started_on_two(live: Service) -> str:
+    job_id: str = live.submit(name=WORK, resources={"nodes": 2})["id"]
+    live.wait_for_step(job_id, 5)
+    return job_id
+
+
+def machines(live: Service, job_id: str) -> list[str]:
+    """The head first."""
+    head: str = live.job(job_id)["worker"]
+    return sorted("ab", key=lambda name: name != head)
+
+
+def both_are_there(live: Service) -> None:
+    for name in sorted(live.stopped):
+        live.start_worker(name)
 
 
 def test_a_state_that_was_torn_is_passed_over_for_the_one_before(live: Service) -> None:
@@ -265,6 +348,13 @@ def test_a_state_that_was_torn_is_passed_over_for_the_one_before(live: Service) 
     assert resumed(live, job_id) == [0, STEPS - 3]
     (warning,) = live.told(job_id, "log")
     assert f"attempt-1/step-{STEPS:06d} is damaged" in warning["message"]
+
+
+def test_the_disk_is_full_once(live: Service) -> None:
+    job_id = live.submit(name=f"{WORK} fail=disk_full once")["id"]
+    check_whole(live, job_id)
+    (retry,) = live.told(job_id, "retry")
+    assert (retry["reason"], retry["wait_seconds"]) == ("disk_full", 2)
 
 
 def test_a_trainer_that_had_finished_when_its_worker_was_lost_is_not_run_again(live: Service) -> None:

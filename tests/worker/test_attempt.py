@@ -275,7 +275,7 @@ def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
 ) -> None:
     slow_reading(monkeypatch)
     job_id = create(sessions, name="steps=4 every=2 kill=9 once")
-    fill(run_dir(settings, run_next(sessions, settings, job_id)), 300)
+    fill(run_dir(settings, run_next(sessions, settings, job_id)), 60)
     part = place(sessions)
     expire(sessions, job_id)
     running = begin_beside(part=part)
