@@ -34,3 +34,19 @@ def test_the_limit_stays_in_its_transaction_since_a_pooler_may_give_the_connecti
         assert cursor.fetchone() == ("0",)
     raw.close()
     engine.dispose()
+
+
+def test_connections_that_were_in_use_at_once_are_kept(database_url: str) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+
+    def of_fifteen() -> set[int]:
+        used = [engine.connect() for _ in range(15)]
+        pids = {connection.scalar(sa.text("SELECT pg_backend_pid()")) or 0 for connection in used}
+        for connection in used:
+            connection.close()
+        return pids
+
+    assert of_fifteen() == of_fifteen()
+    engine.dispose()
