@@ -24,8 +24,8 @@ def make_engine(settings: StoreSettings) -> Engine:
     engine = create_engine(
         settings.database_url.get_secret_value(),
         pool_pre_ping=True,
-        # As many as by default, but all of them are kept: SQLAlchemy would close ten each time that they are returned, and
-        # PostgreSQL starts a process for every new one.
+        # As many as by default, but all of them are kept: SQLAlchemy would close ten each time that they are returned,
+        # and PostgreSQL starts a process for every new one.
         pool_size=15,
         max_overflow=0,
         connect_args={"application_name": "finetuned", **_LINE},
