@@ -7,7 +7,7 @@ from contract.recipe import Recipe
 
 def examples_to_train(recipe: Recipe, rows: int) -> int:
     """Examples of a dataset of `rows` that a run goes through, one of each epoch counted each time. The split and the
-    steps are those of trainer/order.py; `evaluation.patience` may end the run before."""
+    steps are those of contract/order.py; `evaluation.patience` may end the run before."""
     share, schedule = recipe.evaluation.share, recipe.schedule
     held_out = max(1, int(rows * share)) if share > 0 else 0
     examples = math.ceil((rows - held_out) * schedule.epochs)

@@ -72,7 +72,7 @@ def check_adapter(adapter: Adapter, shapes: dict[str, list[int]]) -> None:
 
 
 def _check_rank(adapter: Adapter, module: str, full: int) -> None:
-    pattern = next((name for name in adapter.rank_pattern if name in _endings(module)), None)
+    pattern = next((name for name in adapter.rank_pattern if name in endings(module)), None)
     param, rank = (
         ("adapter.r", adapter.r) if pattern is None else ("adapter.rank_pattern", adapter.rank_pattern[pattern])
     )
@@ -106,7 +106,7 @@ def _named(param: str, names: Iterable[str], modules: Set[str]) -> set[str]:
     """The modules whose last parts are one of `names`. Raises InputError for a name that is no module's."""
     by_ending: dict[str, set[str]] = {}
     for module in modules:
-        for ending in _endings(module):
+        for ending in endings(module):
             by_ending.setdefault(ending, set()).add(module)
     matched: set[str] = set()
     for name in names:
@@ -152,7 +152,7 @@ def _full_matches(expression: str, modules: Set[str]) -> set[str]:
     return {spoken[name] for name in json.loads(found.stdout)}
 
 
-def _endings(module: str) -> Iterator[str]:
+def endings(module: str) -> Iterator[str]:
     """Its last part, its last two parts, and so on."""
     ending = module
     while ending:

@@ -20,6 +20,7 @@ class FailureReason(StrEnum):
     PRECISION_UNAVAILABLE = "precision_unavailable"
     DEVICES_UNAVAILABLE = "devices_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
+    DOES_NOT_FIT = "does_not_fit"
     LOSS_NOT_FINITE = "loss_not_finite"
     DISK_FULL = "disk_full"
     TRAINER_KILLED = "trainer_killed"

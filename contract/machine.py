@@ -9,7 +9,7 @@ from contract.failure import FailureReason, InputError
 from contract.quote import cut
 from contract.recipe import Recipe
 
-_BF16_CAPABILITY = (8, 0)
+BF16_CAPABILITY = (8, 0)
 """Of GPUs that compute in bfloat16, Ampere and newer; older ones emulate it, slower than fp32."""
 
 
@@ -45,6 +45,8 @@ class Machine(BaseModel):
     """The CPU computes in bfloat16."""
     slots: int = 1
     """Jobs at once where there is no GPU; they divide the cores."""
+    memory_bytes: int | None = None
+    """Of the machine itself, which trains where there is no GPU; None where its worker has not told."""
 
     @property
     def devices(self) -> int:
@@ -137,7 +139,7 @@ def _computes_in_bf16(machine: Machine, processes: int) -> bool:
 
 
 def _has_bf16(gpu: Gpu) -> bool:
-    return gpu.compute_capability >= _BF16_CAPABILITY
+    return gpu.compute_capability >= BF16_CAPABILITY
 
 
 def unwise(recipe: Recipe, machines: Sequence[Machine]) -> list[str]:

@@ -17,6 +17,7 @@ import pytest
         "contract.machine",
         "contract.recipe",
         "dataset.read",
+        "estimate.plan",
         "dataset.__main__",
         "worker.machine",
     ],

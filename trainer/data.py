@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from contract.failure import FailureReason, InputError
+from contract.order import split
 from contract.recipe import Dataset, Recipe
 from dataset.document import Document
 from dataset.files import Hash
 from dataset.read import digest, read_examples
 from dataset.tokenise import encode
-from trainer.order import split
 from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
 from trainer.tokens import Documents, Tokens, cut, flatten

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from contract.events import Checkpoint, Done, Log, Metric, Phase
 from contract.failure import FailureReason, InputError
+from contract.order import step_rows
 from contract.run_dir import forget_states
 from dataset.document import Document
 from trainer.checkpoint import save_adapter
@@ -14,7 +15,6 @@ from trainer.engine import Update
 from trainer.evaluation import evaluate, evaluation_is_due
 from trainer.fence import check_not_superseded
 from trainer.optim import learning_rate_factor
-from trainer.order import step_rows
 from trainer.packing import pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import Run

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from accelerate import Accelerator
 
+from contract.order import rank_share, steps_per_epoch, total_steps
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from dataset.document import Document
 from trainer.data import Data
 from trainer.engine import Engine
-from trainer.order import rank_share, steps_per_epoch, total_steps
 from trainer.ranks import asked_to_stop
 from trainer.report import Report
 from trainer.stop import Stop

@@ -54,7 +54,20 @@ def detect(environment: Mapping[str, str], slots: int) -> Machine:
         cores=len(os.sched_getaffinity(0)),
         cpu_bf16=has_bf16(Path("/proc/cpuinfo").read_text()),
         slots=slots,
+        memory_bytes=memory_limit(Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")),
     )
+
+
+def memory_limit(meminfo: Path, groups: Path, own: Path) -> int:
+    """Bytes of the machine's memory, or what its control groups (version 2) leave the worker's trainers of it."""
+    limits = [int(meminfo.read_text().partition("MemTotal:")[2].split()[0]) * 1024]
+    group = groups / own.read_text().partition("0::/")[2].split("\n")[0]
+    for folder in (group, *group.parents):
+        if (limit := folder / "memory.max").is_file() and (most := limit.read_text().strip()) != "max":
+            limits.append(int(most))
+        if folder == groups:
+            break
+    return min(limits)
 
 
 def visible(cards: Sequence[Sequence[Gpu]], chosen: str | None) -> list[Gpu]:

@@ -84,7 +84,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from trainer.order import split
+    from contract.order import split
 
     archive = live.client.get(f"/jobs/{trained['id']}/artifacts/adapter.tar.gz").content
     with tarfile.open(fileobj=BytesIO(archive)) as files:

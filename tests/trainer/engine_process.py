@@ -15,11 +15,11 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
+from contract.order import rank_share
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.engine import Engine
 from trainer.model import load_model
-from trainer.order import rank_share
 from trainer.packing import pack
 from trainer.precision import DTYPES
 from trainer.ranks import start_ranks, sum_over_ranks

@@ -1,12 +1,20 @@
 """What a CPU cannot show: the engines and formats on a CUDA device, against fp32 there."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from contract.base_model import weight_shapes
 from contract.events import Done, Evaluation, Metric, Started
+from contract.recipe import Recipe
+from estimate.activations import Row
+from estimate.memory import TOLERANCE, Model, Place, memory
+from estimate.plan import read_base
 from tests.trainer.conftest import Outcome
 
 RunTrainer = Callable[..., Outcome]
@@ -53,3 +61,39 @@ def test_devices_of_one_machine_train_as_one_does(recipe: dict[str, Any], run_tr
         assert all_of_them.exit_code == 0, all_of_them.output
         losses, expected = ([e.loss for e in run.events if isinstance(e, Metric)] for run in (all_of_them, one))
         assert losses == pytest.approx(expected, rel=1e-3), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16"},
+        {"precision": "bf16", "gradient_checkpointing": True},
+        {"precision": "bf16", "base_bits": 4, "optimizer": {"type": "adamw_8bit"}},
+        {"precision": "fp32", "adapter": {"r": 8, "target_modules": ["q_proj", "v_proj"]}},
+    ],
+    ids=["bf16", "checkpointed", "4 bits", "fp32"],
+)
+def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
+    change: dict[str, Any], tmp_path: Path, tokenizer: PreTrainedTokenizerFast, run_trainer: RunTrainer
+) -> None:
+    folder, rows = tmp_path / "model", tmp_path / "rows.jsonl"
+    sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "num_attention_heads": 16}
+    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=8000)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    said = [{"role": "user", "content": "?!" * 400}, {"role": "assistant", "content": "!?" * 100}]
+    rows.write_text((json.dumps({"messages": said}) + "\n") * 16)
+    given = {"model": str(folder), "dataset": str(rows), "batch": {"micro_batch": 4}, "schedule": {"max_steps": 3}}
+    outcome = run_trainer(given | change)
+    assert outcome.exit_code == 0, outcome.output
+    metrics = [event for event in outcome.events if isinstance(event, Metric)]
+    measured = max(metric.memory_bytes for metric in metrics)
+
+    recipe = Recipe.model_validate(given | change)
+    base = read_base(folder, weight_shapes(folder), recipe, None)
+    assert base.architecture is not None
+    model = Model(base.shapes, base.config, base.architecture, base.trained)
+    row = Row(metrics[0].tokens, 4, metrics[0].supervised_tokens)
+    told = memory(recipe, model, row, Place(True, change["precision"], None), 1)
+    # The context is no allocation of torch's.
+    estimate = told.total - told.overhead
+    assert measured / TOLERANCE < estimate < measured * TOLERANCE

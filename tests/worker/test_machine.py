@@ -6,7 +6,7 @@ import pytest
 
 from contract.machine import Gpu
 from tests.fake_nvml import Have, stand_in
-from worker.machine import detect, has_bf16, visible
+from worker.machine import detect, has_bf16, memory_limit, visible
 
 
 def gpu(uuid: str) -> Gpu:
@@ -32,6 +32,20 @@ def test_this_machine_can_be_described() -> None:
     assert machine.cores == len(os.sched_getaffinity(0))
     assert machine.slots == 2
     assert machine.describe()
+    assert machine.memory_bytes is not None
+    assert machine.memory_bytes > 2**28
+
+
+def test_a_machines_memory_is_what_its_control_groups_leave_of_it(tmp_path: Path) -> None:
+    meminfo, own = tmp_path / "meminfo", tmp_path / "cgroup"
+    meminfo.write_text("MemTotal:       16 kB\nMemFree:  3 kB\n")
+    own.write_text("0::/a/b\n")
+    groups = tmp_path / "groups"
+    (groups / "a" / "b").mkdir(parents=True)
+    assert memory_limit(meminfo, groups, own) == 16 * 1024
+    (groups / "a" / "b" / "memory.max").write_text("max\n")
+    (groups / "a" / "memory.max").write_text("9000\n")
+    assert memory_limit(meminfo, groups, own) == 9000
 
 
 @pytest.mark.parametrize(

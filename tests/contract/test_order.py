@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.order import perm, rank_share, split, step_rows, steps_per_epoch, total_steps
 from contract.recipe import Recipe
-from trainer.order import perm, rank_share, split, step_rows, steps_per_epoch, total_steps
 
 counts = st.integers(1, 60)
 windows = st.integers(1, 20)

@@ -22,15 +22,21 @@ def perm(seed: int, epoch: int, count: int) -> tuple[int, ...]:
 
 def split(seed: int, count: int, share: float) -> tuple[list[int], list[int]]:
     """Rows to train on and rows held out, both in the file's order. Raises InputError when none is left to train on."""
-    held_out = max(1, int(count * share)) if share > 0 else 0
-    if held_out >= count:
+    held = held_out(count, share)
+    shuffled = perm(seed, -1, count)
+    return sorted(shuffled[held:]), sorted(shuffled[:held])
+
+
+def held_out(count: int, share: float) -> int:
+    """Rows. Raises InputError when none is left to train on."""
+    held = max(1, int(count * share)) if share > 0 else 0
+    if held >= count:
         raise InputError(
             FailureReason.DATASET_INVALID,
             f"evaluation.share: the dataset has {count} usable row; one to evaluate leaves none to train on",
             "evaluation.share",
         )
-    shuffled = perm(seed, -1, count)
-    return sorted(shuffled[held_out:]), sorted(shuffled[:held_out])
+    return held
 
 
 def steps_per_epoch(count: int, window: int) -> int:

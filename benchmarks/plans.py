@@ -1,0 +1,95 @@
+"""Estimates beside what the trainer took: `python -m benchmarks.plans [MODEL ...]`.
+
+Each MODEL is a folder of any architecture that is counted; without one, random llamas of some sizes are made. Each
+configuration is trained for three steps by a trainer of its own, and the last event's memory_bytes is taken: what was
+allocated on a GPU, or resident on a CPU. Without a GPU a model is in fp32, whatever the recipe says: so "auto" does.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from contract.base_model import weight_shapes
+from contract.events import Metric, Started, parse_event
+from contract.recipe import Recipe
+from estimate.activations import Row
+from estimate.memory import Model, Place, memory
+from estimate.plan import read_base
+from tests.files import write_tokenizer
+
+CONFIGURATIONS: list[dict[str, Any]] = [
+    {},
+    {"batch": {"micro_batch": 4}},
+    {"gradient_checkpointing": True, "batch": {"micro_batch": 4}},
+    {"adapter": {"r": 64}},
+    {"adapter": {"target_modules": ["q_proj", "v_proj"]}},
+    {"adapter": {"modules_to_save": ["lm_head"]}},
+]
+LLAMAS = {"llama of 30 M": (8, 512, 1376), "llama of 110 M": (12, 768, 2048)}
+CHARACTERS = 300
+"""Of a question and of an answer; a token each."""
+
+
+def main() -> None:
+    print(f"{'model':24} {'configuration':60} {'estimate':>9} {'measured':>9}  ratio")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        rows = scratch / "rows.jsonl"
+        rows.write_text("".join(json.dumps(_row()) + "\n" for _ in range(24)))
+        for model in _models(scratch):
+            for number, change in enumerate(CONFIGURATIONS):
+                _compare(model, change, rows, scratch / f"{model.name}-{number}")
+
+
+def _row() -> dict[str, Any]:
+    said = [{"role": "user", "content": "?" * CHARACTERS}, {"role": "assistant", "content": "!" * CHARACTERS}]
+    return {"messages": said}
+
+
+def _models(scratch: Path) -> Iterator[Path]:
+    if len(sys.argv) > 1:
+        yield from map(Path, sys.argv[1:])
+        return
+    from transformers import AutoModelForCausalLM, LlamaConfig  # takes seconds
+
+    for name, (layers, hidden, inner) in LLAMAS.items():
+        sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": inner}
+        config = LlamaConfig(**sizes, num_attention_heads=hidden // 64, num_key_value_heads=4, vocab_size=8000)
+        AutoModelForCausalLM.from_config(config).save_pretrained(scratch / name)
+        write_tokenizer(scratch / name)
+        yield scratch / name
+
+
+def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> None:
+    shape = {"batch": {"micro_batch": 1}, "schedule": {"max_steps": 3}, **change}
+    recipe = Recipe.model_validate({"model": str(folder), "dataset": str(rows), **shape})
+    run.mkdir()
+    (run / "recipe.json").write_text(recipe.model_dump_json())
+    subprocess.run([sys.executable, "-m", "trainer", str(run)], check=True, stdout=subprocess.DEVNULL)
+    events = [parse_event(line) for line in (run / "events.jsonl").read_bytes().splitlines()]
+    (started,) = (event for event in events if isinstance(event, Started))
+    measured = max(event.memory_bytes for event in events if isinstance(event, Metric))
+
+    base = read_base(folder, weight_shapes(folder), recipe, None)
+    assert base.architecture is not None, base.why_not
+    model = Model(base.shapes, base.config, base.architecture, base.trained)
+    per_example = started.supervised_tokens / started.train_examples
+    # Of a conversation in ChatML, by a tokenizer of bytes.
+    length = 2 * CHARACTERS + 24
+    row = Row(length * started.micro_batch, started.micro_batch, round(per_example * started.micro_batch))
+    on_gpu = not started.device.startswith("CPU")
+    told = memory(recipe, model, row, Place(on_gpu, started.precision, None), 1)
+    estimate = told.total - (told.overhead if on_gpu else 0)
+    words = json.dumps(change)
+    print(
+        f"{folder.name:24} {words:60} {estimate / 2**20:7.0f} M {measured / 2**20:7.0f} M  {estimate / measured:.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

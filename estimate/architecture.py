@@ -1,0 +1,173 @@
+"""What of a model's architecture decides how much memory its training takes, from config.json and the headers."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from contract.quote import quote
+
+Shapes = dict[str, list[int]]
+
+# Tables that older files keep among the weights, and that are no parameters.
+_NO_PARAMETER = re.compile(r".*(\battn\.(masked_)?bias|\battention\.(masked_)?bias|rotary_emb\.inv_freq)")
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+_LARGEST_CONFIG = 1 << 20
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the layers of an architecture compute; what it keeps for the backward pass follows from this."""
+
+    norms: int = 2
+    """Of the stream, in a layer, whose inputs are different tensors."""
+    norm: Literal["rms", "layer"] = "rms"
+    gated: bool = True
+    """down(act(gate) * up) in place of down(act(up))."""
+    shared_input: bool = False
+    """Attention and MLP read the same normed tensor."""
+    fused_qkv: bool = False
+    """q, k and v are made at once, and q and k are then turned: v keeps the untouched ones with it."""
+    head_norms: bool = False
+    """q and k have a norm of their own."""
+    dropouts: tuple[str, ...] = ()
+    """The config's names of the rates at which the outputs of attention and MLP are dropped."""
+
+
+FAMILIES = {
+    "gemma": Family(),
+    "glm": Family(),
+    "gpt2": Family(norm="layer", gated=False, dropouts=("resid_pdrop", "resid_pdrop")),
+    "gpt_neox": Family(
+        norms=1, norm="layer", gated=False, fused_qkv=True, dropouts=("hidden_dropout", "hidden_dropout")
+    ),
+    "llama": Family(),
+    "mistral": Family(),
+    "phi": Family(norms=1, norm="layer", gated=False, shared_input=True, dropouts=("resid_pdrop", "resid_pdrop")),
+    "qwen2": Family(),
+    "qwen3": Family(head_norms=True),
+}
+"""Those that the trainer packs (trainer/model.py). Of the others nobody has counted what they keep."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    family: Family
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    kept_by_activation: float
+    """Of an activation function: how many tensors of the MLP's inner size it keeps; see estimate.activations."""
+    dropouts: int
+    """In a layer, that are on."""
+    attention_dropout: bool
+
+    @property
+    def query(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def key(self) -> int:
+        return self.kv_heads * self.head_dim
+
+
+class Unknown(Exception):
+    """Why something cannot be told; for people."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Raises Unknown."""
+    try:
+        with (folder / "config.json").open("rb") as file:
+            config = json.loads(file.read(_LARGEST_CONFIG))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unknown("the model's config.json cannot be read") from error
+    if not isinstance(config, dict):
+        raise Unknown("the model's config.json is no JSON object")
+    return config
+
+
+def parameters(shapes: Shapes, config: dict[str, Any]) -> Shapes:
+    """Shapes of what transformers makes parameters of: a head that is also the embeddings counts once."""
+    tied = config.get("tie_word_embeddings") is True
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if not _NO_PARAMETER.fullmatch(name) and not (tied and name in _HEADS)
+    }
+
+
+def count(shapes: Shapes) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def head_of(shapes: Shapes) -> str | None:
+    """The module of the output head; None where it is also the embeddings."""
+    return next((name.removesuffix(".weight") for name in _HEADS if name in shapes), None)
+
+
+def is_embedding(module: str) -> bool:
+    return module.rsplit(".", 1)[-1] in _EMBEDDINGS
+
+
+def is_transposed(module: str, config: dict[str, Any]) -> bool:
+    """GPT-2's own linear modules keep [in, out]; its head is like everybody's."""
+    return config.get("model_type") == "gpt2" and f"{module}.weight" not in _HEADS and not is_embedding(module)
+
+
+def read_architecture(config: dict[str, Any], shapes: Shapes) -> Architecture:
+    """Raises Unknown for an architecture that nobody has counted."""
+    kind = config.get("model_type")
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is None:
+        raise Unknown(
+            f"what a model of type {quote(kind)} keeps for its backward pass has not been counted; of "
+            f"{', '.join(FAMILIES)} it has"
+        )
+    if config.get("sliding_window") is not None and config.get("use_sliding_window", True):
+        raise Unknown("a model with a sliding window is not packed, and what it keeps has not been counted")
+    embedding = next((shape for name, shape in shapes.items() if is_embedding(name.removesuffix(".weight"))), None)
+    if embedding is None:
+        raise Unknown("the model's files have no embeddings")
+    if kind == "gpt_neox" and not config.get("use_parallel_residual", True):
+        family = replace(family, norms=2)
+    vocabulary, hidden = embedding
+    heads = _size(config, "num_attention_heads", "n_head")
+    return Architecture(
+        family=family,
+        layers=_size(config, "num_hidden_layers", "n_layer"),
+        hidden=hidden,
+        intermediate=_size(config, "intermediate_size", "n_inner", default=4 * hidden),
+        heads=heads,
+        kv_heads=_size(config, "num_key_value_heads", default=heads),
+        head_dim=_size(config, "head_dim", default=hidden // heads),
+        vocabulary=vocabulary,
+        kept_by_activation=_kept_by_activation(config),
+        dropouts=sum(bool(config.get(name, 0.1 if kind == "gpt2" else 0.0)) for name in family.dropouts),
+        attention_dropout=bool(config.get("attn_pdrop", 0.1) if kind == "gpt2" else config.get("attention_dropout")),
+    )
+
+
+def _size(config: dict[str, Any], *names: str, default: int | None = None) -> int:
+    for name in names:
+        if isinstance(size := config.get(name), int) and size > 0:
+            return size
+    if default is None:
+        raise Unknown(f"the model's config.json has no {names[0]}")
+    return default
+
+
+def _kept_by_activation(config: dict[str, Any]) -> float:
+    """gelu_new is written out in single operations: it keeps x, x/2, the tanh, and one more than it. The others are one
+    kernel, which keeps its input."""
+    name = config.get("hidden_act") or config.get("activation_function") or config.get("hidden_activation")
+    if name is None and config.get("model_type") in ("gpt2", "phi"):
+        name = "gelu_new"
+    return 4 if name in ("gelu_new", "gelu_fast", "gelu_python_tanh") else 1

@@ -1,0 +1,28 @@
+"""Bytes of the output head: logits are made for supervised positions alone, and for a frozen head a chunk at a time."""
+
+from estimate.activations import Row
+from estimate.adapter import Trained
+from estimate.architecture import Architecture, Shapes, head_of, is_embedding
+from estimate.weights import BYTES
+
+_CHUNK_BYTES = 64 * 2**20
+"""As trainer/loss.py's: of fp32 logits."""
+
+
+def logits_bytes(precision: str, model: Architecture, shapes: Shapes, trained: Trained, row: Row) -> float:
+    """A frozen head holds the logits of a chunk and their log-softmax, both in fp32, and makes the gradient of its N
+    input rows at once. One that is trained goes through autograd: the log-softmax is kept, its gradient and that of the
+    logits are made beside it."""
+    positions = row.supervised
+    rows = 2 * positions * model.hidden * BYTES[precision]
+    if _is_trained(shapes, trained):
+        return rows + 3 * 4 * positions * model.vocabulary
+    chunk = min(positions, max(1, _CHUNK_BYTES // (4 * model.vocabulary)))
+    return rows + 2 * 4 * chunk * model.vocabulary
+
+
+def _is_trained(shapes: Shapes, trained: Trained) -> bool:
+    """Also as the embeddings, where it is they."""
+    head = head_of(shapes)
+    touched = trained.whole | trained.loras.keys()
+    return head in touched if head is not None else any(is_embedding(module) for module in touched)

@@ -1,0 +1,37 @@
+"""Bytes that neither the model nor its training are, and that a device must hold all the same."""
+
+from contract.recipe import Recipe
+from estimate.adapter import Trained
+from estimate.architecture import Shapes
+from estimate.states import zero_stage
+from estimate.weights import BYTES, largest_layer, outside_layers
+
+_CUDA_CONTEXT = 600 * 2**20
+"""The driver's context, the kernels of torch and cuBLAS' workspace. From what NVIDIA's and torch's documents say, not
+measured here; no allocation of torch's, so that torch.cuda.max_memory_allocated does not count it."""
+_PROCESS = 430 * 2**20
+"""Resident in a trainer on a CPU before it has a model: Python, torch, transformers, PEFT."""
+_HEAP = 1.15
+"""On a CPU malloc keeps what the passes have freed, in pieces that do not fit the next ones: about as much again as the
+activations. Measured with benchmarks/plans.py on glibc 2.36, where it is 0.9 to 1.4 of them."""
+_REDUCE_BUCKET = 500_000_000
+"""Numbers; DeepSpeed's reduce_bucket_size where its configuration does not say it, as trainer/zero.py's does not."""
+
+
+def overhead_bytes(on_gpu: bool, activations: float) -> float:
+    """Of the process."""
+    return _CUDA_CONTEXT if on_gpu else _PROCESS + _HEAP * activations
+
+
+def exchange_bytes(recipe: Recipe, precision: str, on_gpu: bool, shapes: Shapes, trained: Trained, ranks: int) -> float:
+    """What an engine holds to exchange gradients and weights: DDP a bucket view of the gradients, which are counted
+    already; DeepSpeed a bucket of its own, whatever is in it; divided weights the layers that are gathered."""
+    held = 0.0
+    stage = zero_stage(recipe)
+    if stage is not None and stage >= 1:
+        # A CPU gives pages when they are written to, and no more is written than there are gradients.
+        held += 4 * (_REDUCE_BUCKET if on_gpu else min(_REDUCE_BUCKET, trained.parameters))
+    if (recipe.parallel.engine == "fsdp" or stage == 3) and ranks > 1:
+        # One layer at work and the next one on its way; what stands outside the layers stays whole in a pass.
+        held += BYTES[precision] * (2 * largest_layer(shapes) + outside_layers(shapes))
+    return held

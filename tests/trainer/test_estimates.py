@@ -1,0 +1,114 @@
+"""What estimate/ tells of a recipe, against PEFT's own counts and against the tensors of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
+
+from contract.base_model import check_adapter, weight_shapes
+from contract.recipe import Recipe
+from estimate.activations import Row
+from estimate.memory import TOLERANCE, Model, Place, memory
+from estimate.plan import Base, read_base
+from tests.trainer.live_memory import documents, peak_of_two_steps
+from tests.trainer.test_families import FAMILIES, make_family, targets_of  # noqa: F401
+from trainer.model import load_model
+
+CPU = torch.device("cpu")
+SIZES = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6}
+
+
+def base_of(recipe: Recipe, folder: Path, earlier: Path | None = None) -> Base:
+    shapes = weight_shapes(folder)
+    check_adapter(recipe.adapter, shapes)
+    return read_base(folder, shapes, recipe, earlier)
+
+
+def counted(recipe: Recipe) -> tuple[int, int]:
+    model = load_model(recipe, torch.float32, CPU).model
+    found: tuple[int, int] = model.get_nb_trainable_parameters()
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_parameters_of_a_family_are_exactly_those_that_peft_counts(
+    family: str,
+    make_family: Callable[[str], Path],  # noqa: F811
+) -> None:
+    folder = make_family(family)
+    names = FAMILIES[family][1]
+    adapters: list[dict[str, Any]] = [{"target_modules": targets} for targets in targets_of(family)]
+    adapters += [{"rank_pattern": {names[0]: 3}, "bias": "all"}, {"dora": True, "bias": "lora_only"}]
+    if family not in ("gpt2", "gpt_neox", "bloom"):
+        adapters += [{"modules_to_save": ["embed_tokens"], "target_modules": names}]
+    for adapter in adapters:
+        recipe = Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": {"r": 4, **adapter}})
+        base = base_of(recipe, folder)
+        assert (base.trained.parameters, base.parameters) == counted(recipe), adapter
+
+
+def test_the_parameters_of_an_earlier_adapter_are_those_in_its_file(
+    make_family: Callable[[str], Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    folder, earlier = make_family("llama"), tmp_path / "earlier"
+    shape = {"r": 4, "dora": True, "rank_pattern": {"q_proj": 2}, "modules_to_save": ["embed_tokens"]}
+    recipe = Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": shape})
+    load_model(recipe, torch.float32, CPU).model.save_pretrained(earlier, save_embedding_layers=False)
+    goes_on = Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": {"start_from": str(earlier)}})
+    base = base_of(goes_on, folder, earlier)
+    assert (base.trained.parameters, base.parameters) == counted(goes_on) == counted(recipe)
+
+
+@pytest.fixture(scope="module")
+def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]:
+    """The folder of a random model of some 30 M numbers."""
+    made: dict[str, Path] = {}
+
+    def make(config: Any) -> Path:
+        if config.model_type not in made:
+            made[config.model_type] = tmp_path_factory.mktemp(config.model_type)
+            AutoModelForCausalLM.from_config(config).save_pretrained(made[config.model_type])
+        return made[config.model_type]
+
+    return make
+
+
+LLAMA = LlamaConfig(**SIZES, vocab_size=8000, num_key_value_heads=2)
+NEOX = GPTNeoXConfig(**SIZES, vocab_size=8000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "change", "precision", "lengths"),
+    [
+        (LLAMA, {}, "fp32", [100, 90, 60]),
+        (LLAMA, {"gradient_checkpointing": True, "adapter": {"dora": True}}, "fp32", [260]),
+        (LLAMA, {"adapter": {"r": 64, "dropout": 0.1, "modules_to_save": ["lm_head"]}}, "fp32", [120, 120]),
+        (LLAMA, {"adapter": {"r": 8}}, "bf16", [60, 40]),
+        (NEOX, {"adapter": {"target_modules": ["query_key_value"]}}, "fp32", [150, 50]),
+    ],
+    ids=["plain", "checkpointed, DoRA", "head, dropout", "bf16", "another family"],
+)
+def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
+    config: Any, change: dict[str, Any], precision: str, lengths: list[int], make_base: Callable[[Any], Path]
+) -> None:
+    folder = make_base(config)
+    recipe = Recipe.model_validate({"model": str(folder), "dataset": "none", "batch": {"micro_batch": 3}, **change})
+    base = base_of(recipe, folder)
+    assert base.architecture is not None
+    row = documents(lengths, 20)
+    model = Model(base.shapes, base.config, base.architecture, base.trained)
+    told = memory(recipe, model, Row(sum(lengths), len(row), 20 * len(row)), Place(False, precision, None), 1)
+
+    module = load_model(recipe, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision], CPU)
+    own = sum(parameter.nbytes for parameter in module.parameters())
+    assert told.weights + told.adapter == own
+    measured = peak_of_two_steps(module, recipe, row)
+    estimate = told.total - told.overhead
+    assert measured / TOLERANCE < estimate < measured * TOLERANCE
+    # Most of it is the weights, which are known: what is not is held to the same.
+    assert (measured - own) / TOLERANCE < estimate - own < (measured - own) * TOLERANCE
