@@ -12,12 +12,13 @@ from api.live import Live
 from api.origin import refuse_foreign
 from api.rates import Rates
 from api.request_log import RequestLog
-from api.routes import artifacts, audit, events, health, jobs, keys, metrics, quotas, samples, webhooks, workers
+from api.routes import artifacts, audit, events, health, jobs, keys, metrics, plans, quotas, samples, webhooks, workers
 from api.settings import ApiSettings
 from api.telemetry import Telemetry
 from api.v1.routes import fine_tuning
 from api.v1.routes import models as openai_models
 from api.webhook_sender import Sender
+from dataset.child import Children
 from store.broker import make_publisher
 from store.session import make_engine, make_sessions
 
@@ -36,6 +37,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             tasks.start_soon(sender.run)
             yield
             tasks.cancel_scope.cancel()
+        app.state.children.stop()
         engine.dispose()
 
     app = FastAPI(
@@ -49,12 +51,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.sessions = sessions
     app.state.telemetry = Telemetry(sessions, lambda: app.state.live.clients)
     app.state.broker = make_publisher(settings)
+    app.state.children = Children()
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.keyring = Keyring(app.state.sessions, admin_key)
     app.state.rates = Rates(settings.rate_limit)
     for noun in (
         jobs,
         metrics,
+        plans,
         events,
         samples,
         artifacts,

@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from api.settings import ApiSettings
 from contract.quote import cut
+from dataset.child import Children
 from store.errors import JobNotFound
 from store.session import Sessions
 
@@ -33,6 +34,11 @@ async def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 
+def _children(request: Request) -> Children:
+    children: Children = request.app.state.children
+    return children
+
+
 def _job_id(value: str) -> str:
     """Raises JobNotFound for what can be no job's id: PostgreSQL does not take every text as a parameter."""
     if not re.fullmatch(r"job_[0-9a-f]{24}", value):
@@ -44,3 +50,5 @@ JobId = Annotated[str, AfterValidator(_job_id)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
 Db = Annotated[Sessions, Depends(_sessions)]
 Broker = Annotated[Celery, Depends(_broker)]
+Looks = Annotated[Children, Depends(_children)]
+"""Processes that look at datasets."""

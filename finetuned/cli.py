@@ -19,6 +19,7 @@ from finetuned import demo as demo_run
 from finetuned import stack
 from finetuned.client import DEFAULT_URL, Client, Job, ServiceError, Unreachable
 from finetuned.models import SHIPPED, add_model, list_models
+from finetuned.plans import show_plan
 from finetuned.process import StackError
 from finetuned.progress import format_bytes, one_line
 from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings, default_home
@@ -104,21 +105,43 @@ def submit(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")],
     owner: Owner = None,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job to its end.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where it cannot fit into memory.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Submit a job; prints its id."""
-    try:
-        body = sys.stdin.buffer.read() if recipe == "-" else Path(recipe).read_bytes()
-    except OSError as error:
-        _fail(f"cannot read {recipe}: {error.strerror}")
+    body = _read_recipe(recipe)
     with Client(url, owner or (None if key else _user()), key) as client:
-        job = client.submit(body)
+        job = client.submit(body, force)
         typer.echo(job["id"])
         if watch:
             _watch(client, job["id"], err)
         else:
             _tell(f"{job['status']}; watch it with: finetuned watch {job['id']}")
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As the service gives it.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Tell what a recipe would take, without training it."""
+    body = _read_recipe(recipe)
+    with Client(url, key=key) as client:
+        found = client.plan(body)
+    if as_json:
+        _print_json(found)
+    else:
+        show_plan(found, out)
+
+
+def _read_recipe(recipe: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if recipe == "-" else Path(recipe).read_bytes()
+    except OSError as error:
+        _fail(f"cannot read {recipe}: {error.strerror}")
 
 
 @app.command()

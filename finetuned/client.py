@@ -31,6 +31,7 @@ Job = dict[str, Any]
 """As the API gives it; `finetuned show` prints one."""
 
 _ANSWER_SECONDS = 30.0
+_PLAN_SECONDS = 90.0  # it may read and tokenise a part of a large dataset
 _QUIET_SECONDS = 45.0  # a stream sends a comment at least every 15 s
 _RECONNECT_SECONDS = (0.2, 1.0, 2.0, 4.0, 8.0, 15.0)
 
@@ -87,12 +88,18 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._http.close()
 
-    def submit(self, recipe: dict[str, Any] | bytes) -> Job:
-        """`recipe` as a dictionary or as its JSON text. Raises Refused with the service's words for what is wrong."""
-        body = recipe if isinstance(recipe, bytes) else json.dumps(recipe).encode()
+    def submit(self, recipe: dict[str, Any] | bytes, force: bool = False) -> Job:
+        """`recipe` as a dictionary or as its JSON text; with `force` also one that cannot fit into memory. Raises
+        Refused with the service's words for what is wrong."""
         # Sent again after a broken connection it makes no second job.
         headers = {"content-type": "application/json", "idempotency-key": secrets.token_hex(16)}
-        return self._json("POST", "/jobs", content=body, headers=headers)
+        params = {"force": "true"} if force else {}
+        return self._json("POST", "/jobs", content=_body(recipe), headers=headers, params=params)
+
+    def plan(self, recipe: dict[str, Any] | bytes) -> dict[str, Any]:
+        """What the recipe would take: memory, steps, disk, time. Raises Refused, as submit does."""
+        headers = {"content-type": "application/json"}
+        return self._json("POST", "/plans", content=_body(recipe), headers=headers, timeout=_PLAN_SECONDS)
 
     def job(self, job_id: str) -> Job:
         return self._json("GET", f"/jobs/{_part(job_id)}")
@@ -261,6 +268,10 @@ class Client:
             raise Unreachable(self.url, error) from error
         _raise_for_error(response)
         return response
+
+
+def _body(recipe: dict[str, Any] | bytes) -> bytes:
+    return recipe if isinstance(recipe, bytes) else json.dumps(recipe).encode()
 
 
 def _part(value: str) -> str:

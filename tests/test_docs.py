@@ -15,7 +15,18 @@ from worker.settings import WorkerSettings
 ROOT = Path(__file__).parents[1]
 DOCS = [
     ROOT / "docs" / f"{name}.md"
-    for name in ("training", "adapters", "data", "parallel", "jobs", "deploy", "events", "webhooks", "observability")
+    for name in (
+        "training",
+        "adapters",
+        "data",
+        "parallel",
+        "jobs",
+        "deploy",
+        "events",
+        "webhooks",
+        "observability",
+        "plans",
+    )
 ]
 TEXT = "".join(path.read_text() for path in DOCS)
 TRAINING, ADAPTERS, _, _, JOBS, DEPLOY, EVENTS, *_ = (path.read_text() for path in DOCS)

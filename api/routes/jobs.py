@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from api.body import described, read_body
-from api.deps import Broker, Db, JobId, Settings
+from api.deps import Broker, Db, JobId, Looks, Settings
 from api.idempotency import Once
 from api.schemas.jobs import JobOut, JobPage
 from api.services import jobs as service
@@ -18,11 +18,19 @@ _RECIPE_SCHEMA = Recipe.model_json_schema()
 
 @router.post("/jobs", status_code=HTTPStatus.CREATED, openapi_extra=described(Recipe))
 def submit(
-    db: Db, broker: Broker, settings: Settings, who: Who, asked: Once, body: Annotated[bytes, Depends(read_body)]
+    db: Db,
+    broker: Broker,
+    settings: Settings,
+    looks: Looks,
+    who: Who,
+    asked: Once,
+    body: Annotated[bytes, Depends(read_body)],
+    force: bool = False,
 ) -> JobOut:
-    """Takes a job. Sent again with the same Idempotency-Key, it answers with the job that it made first. Owners take
+    """Takes a job. One that cannot fit into the memory of any worker's machine is refused, unless with `force`: POST
+    /plans tells more. Sent again with the same Idempotency-Key, it answers with the job that it made first. Owners take
     turns, so that none of them starves the others."""
-    return service.submit(db, broker, settings, who, asked, body)
+    return service.submit(db, broker, settings, looks, who, asked, body, force)
 
 
 @router.get("/jobs")

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from api.idempotency import Settle, once, with_body
 from api.schemas.jobs import JobOut, JobPage, job_out
+from api.services.fit import refuse_what_cannot_fit
 from api.services.moment import one_moment
 from api.settings import ApiSettings
 from api.work import examples_to_train
@@ -26,6 +27,7 @@ from contract.quote import cut
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import JobStatus
+from dataset.child import Children
 from dataset.read import read_examples
 from store import audit, broker, jobs, leases, progress, quotas, schedule, wishes, workers
 from store.earlier_adapter import locate_earlier_adapter
@@ -41,13 +43,21 @@ _JOB_ID = re.compile(r"job_[0-9a-f]{24}")
 
 
 def submit(
-    sessions: Sessions, publisher: Celery, settings: ApiSettings, who: Principal, asked: Asked, body: bytes
+    sessions: Sessions,
+    publisher: Celery,
+    settings: ApiSettings,
+    children: Children,
+    who: Principal,
+    asked: Asked,
+    body: bytes,
+    force: bool,
 ) -> JobOut:
-    """The job of a recipe. Raises InputError, QuotaExceeded, RequestReused, StillAtWork."""
+    """The job of a recipe; with `force` also of one that cannot fit into memory. Raises InputError, QuotaExceeded,
+    RequestReused, StillAtWork."""
     recipe = read_recipe(body)
 
     def make(settle: Settle) -> JobOut:
-        return create(sessions, publisher, settings, who, recipe, settle)
+        return create(sessions, publisher, settings, children, who, recipe, settle, force=force)
 
     return once(sessions, with_body(asked, body), make, partial(get, sessions, who))
 
@@ -56,20 +66,24 @@ def create(
     sessions: Sessions,
     publisher: Celery,
     settings: ApiSettings,
+    children: Children,
     who: Principal,
     recipe: Recipe,
     settle: Settle,
     tags: Mapping[str, str] | None = None,
     asked: Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> JobOut:
     """Checks a recipe as far as can be done without training, stores it, and wakes a worker. `tags` and `asked` as the
-    columns of a job. Raises InputError, QuotaExceeded."""
+    columns of a job; with `force` also what cannot fit into memory. Raises InputError, QuotaExceeded."""
     with sessions.begin() as session:  # again below: but what is too much is told before all rows are read
         quotas.check_queue(session, who.owner)
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
     recipe, rows = check(sessions, settings, who, recipe)
+    if not force:
+        refuse_what_cannot_fit(sessions, settings, children, who, recipe, rows, machines)
     examples = examples_to_train(recipe, rows)
     with sessions.begin() as session:
         quotas.check_queue(session, who.owner)

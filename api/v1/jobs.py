@@ -25,6 +25,7 @@ from api.v1.answers import (
 from api.v1.asked import JobAsked, recipe_of
 from api.v1.model_names import FineTuned, read_name
 from contract.recipe_errors import read_recipe
+from dataset.child import Children
 from store import artifacts, history, jobs, progress
 from store.errors import JobNotFound, ModelNotFound
 from store.models import Job
@@ -38,7 +39,13 @@ _CHECKPOINT_ID = re.compile(r"ftckpt_(?P<job>[0-9a-f]{24})_(?P<step>\d{1,10})", 
 
 
 def create(
-    sessions: Sessions, publisher: Celery, settings: ApiSettings, who: Principal, once_asked: Asked, asked: JobAsked
+    sessions: Sessions,
+    publisher: Celery,
+    settings: ApiSettings,
+    children: Children,
+    who: Principal,
+    once_asked: Asked,
+    asked: JobAsked,
 ) -> FineTuningJob:
     """Raises InvalidParameter, InputError, ModelNotFound, QuotaExceeded, RequestReused, StillAtWork."""
     fine_tuned = read_name(asked.model)
@@ -47,7 +54,9 @@ def create(
     told = {"model": asked.model, "suffix": asked.suffix}
 
     def make(settle: Settle) -> FineTuningJob:
-        job = service.create(sessions, publisher, settings, who, recipe, settle, tags=asked.metadata, asked=told)
+        job = service.create(
+            sessions, publisher, settings, children, who, recipe, settle, tags=asked.metadata, asked=told
+        )
         return get(sessions, who, job.id)
 
     return once(sessions, with_body(once_asked, asked.model_dump_json().encode()), make, partial(get, sessions, who))

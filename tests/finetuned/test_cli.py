@@ -48,6 +48,60 @@ def test_submit_reads_a_recipe_from_stdin(api: FakeApi) -> None:
     assert api.bodies == [b'{"model": "m"}']
 
 
+def test_submit_may_force_what_cannot_fit(api: FakeApi) -> None:
+    api.answers["POST /jobs?force=true"] = (201, job())
+    assert finetuned("submit", "-", "--force", "--url", api.url, stdin="{}").stdout == "job_1\n"
+
+
+PLAN: dict[str, Any] = {
+    "parameters": {
+        "total": 1_000_000,
+        "trainable": 10_000,
+        "by_module": [{"name": "q_proj", "modules": 2, "parameters": 10_000}],
+    },
+    "work": {"train_examples": 90, "examples_per_step": 8, "steps": 36, "tokens": 12_345},
+    "devices": [
+        {
+            "device": "NVIDIA A10",
+            "devices": 1,
+            "precision": "bf16",
+            "memory": {"weights": 30e9, "activations": 10e9, "logits": 0, "total": 41e9}
+            | dict.fromkeys(("adapter", "gradients", "optimizer", "exchange", "overhead"), 0),
+            "available": 24e9,
+            "fits": False,
+            "changes": [{"base_bits": 4}],
+            "tokens_per_second": 100.0,
+            "eta_seconds": 123.45,
+            "measured_jobs": 3,
+        }
+    ],
+    "disk": {"adapter": 40_000, "adapters": 80_000, "states": 360_000, "total": 440_000, "merged": 2_000_000},
+    "expected_seconds": None,
+    "unknown": {"memory": "a reason"},
+}
+
+
+def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
+    api.answers["POST /plans"] = (200, PLAN)
+    done = finetuned("plan", "-", "--url", api.url, stdin='{"model": "m"}')
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines[:5] == [
+        "trains 10,000 of 1,000,000 parameters (1.00%)",
+        "q_proj 10,000 in 2",
+        "steps 36, 8 examples each, of 90",
+        "tokens 12,345",
+        "disk 440.0 kB, 80.0 kB of it stays",
+    ]
+    assert "1 x NVIDIA A10 bf16; does not fit" in lines
+    assert "memory 41.0 GB of 24.0 GB" in lines
+    assert "time 2:03 min at 100 tokens/s, as 3 jobs had" in lines
+    assert lines[-2:] == ['fits with {"base_bits": 4}', "memory: a reason"]
+    as_json = finetuned("plan", "-", "--json", "--url", api.url, stdin="{}")
+    assert json.loads(as_json.stdout) == PLAN
+    assert api.bodies == [b'{"model": "m"}', b"{}"]
+
+
 def test_submit_says_whose_the_job_is(api: FakeApi) -> None:
     api.answers["POST /jobs"] = (201, job())
     assert finetuned("submit", "-", "--url", api.url, stdin="{}", FINETUNED_OWNER="").returncode == 0

@@ -1,0 +1,142 @@
+"""What a plan tells. Where a part is null, `unknown` has the reason."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from estimate.adapter import by_kind
+from estimate.plan import Base, OnDevice, Plan
+from store.throughput import Throughput
+
+
+class TrainedModules(BaseModel):
+    name: str
+    """The last part of their names."""
+    modules: int
+    parameters: int
+
+
+class ParametersOut(BaseModel):
+    total: int
+    """Of the base model, and of what is trained beside it."""
+    trainable: int
+    by_module: list[TrainedModules]
+
+
+class WorkOut(BaseModel):
+    train_examples: int
+    examples_per_step: int
+    """On all devices."""
+    steps: int
+    tokens: int | None
+    """That go through the model in training, each as often as it comes."""
+
+
+class MemoryOut(BaseModel):
+    """Bytes on each device, at the most."""
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    exchange: int
+    """What the ranks hold to exchange gradients and weights."""
+    overhead: int
+    """Of the process: its libraries, and what the allocator keeps."""
+    total: int
+    """Where a step has one pass on one device, gradients come as activations go: only the larger of them counts."""
+
+
+class DevicePlan(BaseModel):
+    device: str
+    """The GPU's name, or "CPU"."""
+    devices: int
+    """That the job takes, on all machines together."""
+    precision: str
+    memory: MemoryOut
+    available: int | None
+    """Bytes of the device; of a CPU, a rank's part of the machine's memory."""
+    fits: bool | None
+    """Null where it is too near to say: a measured peak is within a quarter of its estimate."""
+    changes: list[dict[str, Any]]
+    """Where it does not fit: parts of a recipe, after each of which, put into this one, it does."""
+    tokens_per_second: float | None
+    """Measured on jobs like it, on such devices."""
+    eta_seconds: float | None
+    """Of training at that speed: without the start, evaluations and what is saved."""
+    measured_jobs: int
+    """From which the speed is."""
+
+
+class DiskOut(BaseModel):
+    """Bytes of the run."""
+
+    adapter: int
+    """Each."""
+    adapters: int
+    """Of the checkpoints by checkpointing.every_steps, and the final one."""
+    states: int
+    """To go on from; none is left when the run is done."""
+    total: int
+    """Of these two."""
+    merged: int
+    """Of an export of the merged model, where one is asked for."""
+
+
+class PlanOut(BaseModel):
+    parameters: ParametersOut | None
+    work: WorkOut
+    devices: list[DevicePlan]
+    """One for each kind of device of the workers' machines; none where the memory is not known."""
+    disk: DiskOut | None
+    expected_seconds: float | None
+    """As long as the latest jobs of the same model took for as many examples, on whatever device they ran."""
+    unknown: dict[str, str]
+    """Why a part is not told, or not as it will be."""
+
+
+def plan_out(plan: Plan, base: Base | None, speeds: list[Throughput | None], expected_seconds: float | None) -> PlanOut:
+    """`speeds` are those of the plan's devices, in their order."""
+    work = plan.work
+    unknown = dict(plan.unknown)
+    if any(speed is None for speed in speeds):
+        unknown["eta_seconds"] = "no job like this one has ended on such a device"
+    return PlanOut(
+        parameters=_parameters(base) if base else None,
+        work=WorkOut(
+            train_examples=work.train_examples, examples_per_step=work.window, steps=work.steps, tokens=work.tokens
+        ),
+        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
+        disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
+        expected_seconds=expected_seconds,
+        unknown=unknown,
+    )
+
+
+def _parameters(base: Base) -> ParametersOut:
+    return ParametersOut(
+        total=base.parameters,
+        trainable=base.trained.parameters,
+        by_module=[
+            TrainedModules(name=name, modules=modules, parameters=numbers)
+            for name, (modules, numbers) in by_kind(base.trained).items()
+        ],
+    )
+
+
+def _device(on: OnDevice, tokens: int | None, speed: Throughput | None) -> DevicePlan:
+    parts = {name: size for name, size in vars(on.memory).items() if name in MemoryOut.model_fields}
+    return DevicePlan(
+        device=on.device,
+        devices=on.ranks,
+        precision=on.place.precision,
+        memory=MemoryOut(**parts, total=on.memory.total),
+        available=on.place.memory_bytes,
+        fits=on.fits,
+        changes=on.changes,
+        tokens_per_second=speed.tokens_per_second if speed else None,
+        eta_seconds=tokens / speed.tokens_per_second if speed and tokens is not None else None,
+        measured_jobs=speed.jobs if speed else 0,
+    )

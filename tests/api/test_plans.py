@@ -1,0 +1,201 @@
+"""POST /plans tells what a recipe would take, and POST /jobs refuses what cannot fit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from contract import events
+from contract.machine import Gpu, Machine
+from contract.recipe import Recipe
+from contract.status import JobStatus
+from store import jobs, progress, workers
+from store.session import Sessions
+from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
+from tests.files import write_tokenizer
+from tests.placing import LEASE
+
+GIB = 2**30
+RECIPE: dict[str, Any] = {"model": "llama", "dataset": "rows.jsonl"}
+LONG = {"messages": [{"role": "user", "content": "?" * 900}, {"role": "assistant", "content": "!" * 100}]}
+
+
+@pytest.fixture(autouse=True)
+def llama(home: Path) -> Path:
+    """Llama 2 7B, as far as its headers tell, with a tokenizer of bytes."""
+    folder = home / "models" / "llama"
+    write_tokenizer(folder)
+    write_llama(folder)
+    return folder
+
+
+def machine(gib: int, name: str = "NVIDIA A10", count: int = 1) -> Machine:
+    gpus = [
+        Gpu(uuid=f"GPU-{name}-{number}", name=name, memory_bytes=gib * GIB, compute_capability=(8, 6))
+        for number in range(count)
+    ]
+    return Machine(gpus=gpus, cores=8, cpu_bf16=False)
+
+
+def register(sessions: Sessions, *machines: Machine) -> None:
+    with sessions.begin() as session:
+        for number, each in enumerate(machines):
+            workers.register(session, f"worker-{number}", "first", "localhost", each)
+
+
+def plan(client: TestClient, **fields: Any) -> dict[str, Any]:
+    answer = client.post("/plans", json={**RECIPE, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def submit(client: TestClient, query: str = "", **fields: Any) -> Any:
+    return client.post(f"/jobs{query}", json={**RECIPE, **fields})
+
+
+def test_a_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, sessions: Sessions) -> None:
+    register(sessions, machine(80, "NVIDIA A100"), machine(8))
+    told = plan(client, adapter={"target_modules": ["q_proj", "v_proj"]}, evaluation={"share": 0.4})
+    trainable = 32 * 2 * 16 * 8192
+    assert told["parameters"] == {
+        "total": PARAMETERS + trainable,
+        "trainable": trainable,
+        "by_module": [{"name": name, "modules": 32, "parameters": trainable // 2} for name in ("q_proj", "v_proj")],
+    }
+    # "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n" is 28 bytes and marks.
+    assert told["work"] == {"train_examples": 2, "examples_per_step": 8, "steps": 3, "tokens": 6 * 28}
+    large, small = told["devices"]
+    assert (large["device"], large["precision"], large["fits"]) == ("NVIDIA A100", "bf16", True)
+    assert (small["device"], small["available"], small["fits"]) == ("NVIDIA A10", 8 * GIB, False)
+    assert large["memory"]["weights"] == 2 * PARAMETERS
+    assert small["changes"] == [{"base_bits": 4}]
+    assert told["disk"]["total"] > told["disk"]["adapters"] == told["disk"]["adapter"] > 4 * trainable
+
+
+def test_after_each_change_that_is_told_it_fits(client: TestClient, sessions: Sessions, home: Path) -> None:
+    (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(LONG) + "\n" for _ in range(40)))
+    register(sessions, machine(24, count=2))
+    (device,) = plan(client)["devices"]
+    assert device["fits"] is False
+    assert len(device["changes"]) >= 3
+    for change in device["changes"]:
+        (changed,) = plan(client, **change)["devices"]
+        assert changed["fits"] is not False, change
+
+
+def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_forced(client: TestClient, sessions: Sessions) -> None:
+    register(sessions, machine(8))
+    answer = submit(client)
+    assert answer.status_code == 422, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("does_not_fit", "model")
+    assert "12.6 GiB of it for the base's weights" in error["message"]
+    assert 'would fit with {"base_bits": 4}' in error["message"]
+    assert submit(client, base_bits=4).status_code == 201
+    assert submit(client, "?force=true").status_code == 201
+
+
+def test_what_fits_into_one_machine_of_several_is_taken(client: TestClient, sessions: Sessions) -> None:
+    register(sessions, machine(8), machine(80, "NVIDIA A100"))
+    assert submit(client).status_code == 201
+
+
+def test_short_examples_fit_where_as_many_of_max_length_would_not(
+    client: TestClient, sessions: Sessions, home: Path
+) -> None:
+    register(sessions, machine(24))
+    assert submit(client).status_code == 201
+    (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(LONG) + "\n" for _ in range(40)))
+    refused = submit(client).json()["error"]
+    assert (refused["code"], refused["param"]) == ("does_not_fit", "batch")
+
+
+def test_where_nobody_has_told_of_a_machine_nothing_is_refused_and_no_memory_is_told(client: TestClient) -> None:
+    told = plan(client)
+    assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has told what its machine has")
+    assert submit(client).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [("org/name", "is not on the server"), ("tiny", "has not been counted"), ("bare", "no tokenizer.json")],
+)
+def test_what_is_not_known_is_null_and_the_reason_is_told(
+    client: TestClient, sessions: Sessions, home: Path, model: str, why: str
+) -> None:
+    write_llama(home / "models" / "bare", {**CONFIG, "num_hidden_layers": 2})
+    register(sessions, machine(8))
+    told = plan(client, model=model)
+    assert why in " ".join(told["unknown"].values())
+    assert (told["parameters"] is None) == (model == "org/name")
+    assert told["work"]["tokens"] is None
+    assert len(told["devices"]) == (model == "bare")
+    assert submit(client, model=model).status_code == 201
+
+
+def test_a_plan_refuses_what_a_job_would_be_refused_for(client: TestClient) -> None:
+    answer = client.post("/plans", json={**RECIPE, "adapter": {"target_modules": ["query"]}})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "target_modules_unmatched"
+    assert client.get("/jobs").json()["data"] == []
+
+
+def test_the_time_is_told_by_the_speed_of_jobs_like_it_on_such_a_device(client: TestClient, sessions: Sessions) -> None:
+    register(sessions, machine(80, "NVIDIA A100"))
+    assert plan(client)["devices"][0]["eta_seconds"] is None
+    for speed, device in ((100.0, "NVIDIA A100"), (300.0, "NVIDIA A100"), (200.0, "NVIDIA A100"), (1.0, "Tesla T4")):
+        have_trained(sessions, speed, device)
+    told = plan(client)
+    (device,) = told["devices"]
+    assert (device["tokens_per_second"], device["measured_jobs"]) == (pytest.approx(200), 3)
+    assert device["eta_seconds"] == pytest.approx(told["work"]["tokens"] / 200)
+    assert plan(client, gradient_checkpointing=True)["devices"][0]["eta_seconds"] is None
+
+
+def have_trained(sessions: Sessions, speed: float, device: str) -> None:
+    """A job of three steps; its first is slow."""
+    with sessions.begin() as session:
+        job = jobs.create(session, Recipe.model_validate(RECIPE))
+        values = {"attempt": 1, "lease_expires_at": "2100-01-01T00:00:00Z"}
+        jobs.move(session, job.id, JobStatus.RUNNING, values=values)
+        told: list[events.Event] = [started(device)]
+        told += [metric(step, 1.0 if step == 1 else speed) for step in (1, 2, 3)]
+        progress.record(session, job.id, 1, told, LEASE)
+        jobs.move(session, job.id, JobStatus.SUCCEEDED)
+
+
+def started(device: str) -> events.Started:
+    return events.Started(
+        time=0,
+        total_steps=3,
+        train_examples=3,
+        eval_examples=0,
+        supervised_tokens=3,
+        truncated_examples=0,
+        dropped_examples=0,
+        trainable_parameters=1,
+        total_parameters=2,
+        world_size=1,
+        device=device,
+        precision="bf16",
+        versions={},
+    )
+
+
+def metric(step: int, speed: float) -> events.Metric:
+    return events.Metric(
+        time=step,
+        step=step,
+        epoch=0,
+        loss=1,
+        learning_rate=1,
+        grad_norm=1,
+        tokens=600,
+        supervised_tokens=3,
+        tokens_per_second=speed,
+        memory_bytes=1,
+        progress=0,
+        eta_seconds=0,
+    )
