@@ -42,6 +42,8 @@ OWNERS = 5
 CLAIMERS = 16
 DEVICES = 64
 ROUNDS = 5
+LEAST = 500
+"""Claims a second that are promised."""
 FEW_DEVICES = 4
 WARM_UP = 3.0
 
@@ -120,8 +122,10 @@ def claim(database_url: str, engine: sa.Engine) -> None:
         claims = sum(each.result() for each in done)
     rates = sorted(CLAIMERS * DEVICES / seconds for seconds in took)
     print(f"{CLAIMERS} claimers, {JOBS:,} jobs queued, {CLAIMERS * DEVICES} devices, {ROUNDS} rounds")
-    print(f"    {claims / sum(took):.0f} claims/s ({rates[0]:.0f} to {rates[-1]:.0f})")
-    print(f"    {double_claims(engine)} double claims of {claims}")
+    rate, double = claims / sum(took), double_claims(engine)
+    print(f"    {rate:.0f} claims/s ({rates[0]:.0f} to {rates[-1]:.0f})")
+    print(f"    {double} double claims of {claims}")
+    print(f"    {'holds' if rate >= LEAST and not double else 'does not hold'}: {LEAST} claims/s, and none twice")
 
 
 def _share(barrier: Barrier) -> None:

@@ -65,16 +65,16 @@ def figures(live: Service, act: Callable[[Service, str], dict[str, float]]) -> d
 
 
 def pause(live: Service, job_id: str) -> dict[str, float]:
-    live.ask("pause", job_id)
     asked = time.time()
+    live.ask("pause", job_id)
     until(lambda: not live.job(job_id)["devices"], seconds=120)
     return {"to its device being free": time.time() - asked} | step_and_checkpoint(live, job_id)
 
 
 def drain(live: Service, job_id: str) -> dict[str, float]:
     name = live.job(job_id)["worker"]
-    live.workers[name].terminate()
     asked = time.time()
+    live.workers[name].terminate()
     until(lambda: name not in {device["worker"] for device in live.job(job_id)["devices"]}, seconds=120)
     took = {"to its device being free": time.time() - asked}
     live.workers[name].wait()
@@ -84,8 +84,8 @@ def drain(live: Service, job_id: str) -> dict[str, float]:
 
 def kill(live: Service, job_id: str) -> dict[str, float]:
     job = live.job(job_id)
-    live.kill_worker(job["worker"])
     killed = time.time()
+    live.kill_worker(job["worker"])
     until(lambda: live.job(job_id)["attempt"] == job["attempt"] + 1, seconds=120)
     begun = time.time() - killed
     until(lambda: any(event["time"] > killed + begun for event in metrics(live, job_id)), seconds=300)
@@ -105,7 +105,8 @@ def step_and_checkpoint(live: Service, job_id: str) -> dict[str, float]:
     steps = [after - before for before, after in itertools.pairwise(times)]
     step = statistics.median(steps)
     # Between steps 10 and 11 the first checkpoint is saved.
-    return {"a step": step, "a checkpoint": max(0.0, times[10] - times[9] - step)}
+    checkpoint = max(0.0, times[10] - times[9] - step)
+    return {"a step": step, "a checkpoint": checkpoint, "both together": step + checkpoint}
 
 
 if __name__ == "__main__":

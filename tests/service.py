@@ -219,7 +219,7 @@ def run(part: str, environment: dict[str, str]) -> None:
 
 
 def wait_for_api(client: httpx.Client, api: subprocess.Popen[bytes], home: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         assert api.poll() is None, (home / "api.log").read_text()
         assert time.monotonic() < deadline, (home / "api.log").read_text()
