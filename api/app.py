@@ -2,25 +2,43 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
 from api import errors, request_id
+from api.checks import Checks
 from api.keyring import Keyring
 from api.live import Live
 from api.origin import refuse_foreign
 from api.rates import Rates
 from api.request_log import RequestLog
-from api.routes import artifacts, audit, events, health, jobs, keys, metrics, plans, quotas, samples, webhooks, workers
+from api.routes import (
+    artifacts,
+    audit,
+    datasets,
+    events,
+    health,
+    jobs,
+    keys,
+    metrics,
+    plans,
+    quotas,
+    samples,
+    webhooks,
+    workers,
+)
 from api.settings import ApiSettings
 from api.telemetry import Telemetry
+from api.unread import CloseUnread
 from api.v1.routes import fine_tuning
 from api.v1.routes import models as openai_models
 from api.webhook_sender import Sender
 from dataset.child import Children
 from store.broker import make_publisher
 from store.session import make_engine, make_sessions
+from store.storage import make_storage
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -28,16 +46,21 @@ def create_app(settings: ApiSettings) -> FastAPI:
     sessions = make_sessions(engine)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.live = Live(sessions)
         sender = Sender(sessions, settings.webhook_allow_private)
+        children = Children()
+        # Children of its own: a large check keeps no preview waiting.
+        checks = Checks(sessions, settings, app.state.storage, Children())
+        checks.start()
         # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
         async with create_task_group() as tasks:
             tasks.start_soon(app.state.live.run)
             tasks.start_soon(sender.run)
-            yield
+            yield {"children": children, "checks": checks}
             tasks.cancel_scope.cancel()
-        app.state.children.stop()
+        children.stop()
+        checks.stop()
         engine.dispose()
 
     app = FastAPI(
@@ -51,7 +74,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.sessions = sessions
     app.state.telemetry = Telemetry(sessions, lambda: app.state.live.clients)
     app.state.broker = make_publisher(settings)
-    app.state.children = Children()
+    app.state.storage = make_storage(settings)
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.keyring = Keyring(app.state.sessions, admin_key)
     app.state.rates = Rates(settings.rate_limit)
@@ -62,6 +85,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         events,
         samples,
         artifacts,
+        datasets,
         webhooks,
         workers,
         keys,
@@ -75,4 +99,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     app.add_middleware(RequestLog, telemetry=app.state.telemetry)
     app.add_middleware(request_id.RequestId)
+    app.add_middleware(CloseUnread)
     return app

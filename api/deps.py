@@ -10,8 +10,10 @@ from pydantic import AfterValidator
 from api.settings import ApiSettings
 from contract.quote import cut
 from dataset.child import Children
-from store.errors import JobNotFound
+from store import datasets
+from store.errors import DatasetNotFound, JobNotFound
 from store.session import Sessions
+from store.storage import Storage
 
 LARGEST_INTEGER = 2**31 - 1
 """That a column of seqs and steps can hold."""
@@ -34,8 +36,8 @@ async def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 
-def _children(request: Request) -> Children:
-    children: Children = request.app.state.children
+async def _children(request: Request) -> Children:
+    children: Children = request.state.children
     return children
 
 
@@ -46,9 +48,23 @@ def _job_id(value: str) -> str:
     return value
 
 
+def _dataset_id(value: str) -> str:
+    """Raises DatasetNotFound."""
+    if not datasets.is_id(value):
+        raise DatasetNotFound(cut(value))
+    return value
+
+
+async def _storage(request: Request) -> Storage:
+    storage: Storage = request.app.state.storage
+    return storage
+
+
 JobId = Annotated[str, AfterValidator(_job_id)]
+DatasetId = Annotated[str, AfterValidator(_dataset_id)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
 Db = Annotated[Sessions, Depends(_sessions)]
+Bytes = Annotated[Storage, Depends(_storage)]
 Broker = Annotated[Celery, Depends(_broker)]
 Looks = Annotated[Children, Depends(_children)]
 """Processes that look at datasets."""

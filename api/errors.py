@@ -4,10 +4,13 @@ Raised below, and answered here too: contract's InputError, store's errors, and 
 
 RequestError
 +-- InvalidParameter    422   a parameter that does not fit, besides those that FastAPI checks
++-- BadForm             422   a body that is no whole form
 +-- WrongKey            401   no key, or none that opens
 +-- AdminOnly           403   another's affairs
 +-- ForeignOrigin       403   a web page's request, where no page may ask
 +-- ArtifactGone        404   its row is there, its files are not
++-- TooLarge            413   a file of more bytes than are taken
++-- StorageFull         507   the server's disk
 +-- StillAtWork         409   the same request was sent before, and is not done
 +-- TooManyRequests     429
 +-- NotReady            503   a part of the service is not there
@@ -30,6 +33,8 @@ from contract.failure import InputError
 from contract.quote import cut, quote
 from store.errors import (
     ArtifactNotFound,
+    DatasetInUse,
+    DatasetNotFound,
     DeliveryNotFound,
     IllegalMove,
     JobNotFound,
@@ -37,6 +42,7 @@ from store.errors import (
     ModelNotFound,
     QuotaExceeded,
     RequestReused,
+    StorageAway,
     WebhookNotFound,
 )
 
@@ -51,6 +57,10 @@ class InvalidParameter(RequestError):
     def __init__(self, param: str, given: str, wanted: str) -> None:
         super().__init__(f"{param}: got {quote(given)}; {wanted}")
         self.param = param
+
+
+class BadForm(RequestError):
+    pass
 
 
 class WrongKey(RequestError):
@@ -82,6 +92,15 @@ class TooManyRequests(RequestError):
 class ArtifactGone(RequestError):
     def __init__(self, job_id: str, name: str) -> None:
         super().__init__(f"the files of artifact {name} of job {job_id} are no longer on the server")
+
+
+class TooLarge(RequestError):
+    def __init__(self, largest: int) -> None:
+        super().__init__(f"the file has more than {largest} bytes, the most that the service takes; split it")
+
+
+class StorageFull(RequestError):
+    pass
 
 
 class ErrorOut(BaseModel):
@@ -117,6 +136,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ArtifactNotFound, _not_found)
     app.add_exception_handler(KeyNotFound, _not_found)
     app.add_exception_handler(ModelNotFound, _not_found)
+    app.add_exception_handler(DatasetNotFound, _not_found)
+    app.add_exception_handler(DatasetInUse, _in_use)
+    app.add_exception_handler(TooLarge, _too_large)
+    app.add_exception_handler(StorageFull, _storage_full)
+    app.add_exception_handler(StorageAway, _storage_away)
+    app.add_exception_handler(BadForm, _bad_form)
     app.add_exception_handler(WrongKey, _wrong_key)
     app.add_exception_handler(AdminOnly, _admin_only)
     app.add_exception_handler(StillAtWork, _still_at_work)
@@ -167,6 +192,32 @@ def _illegal_move(_: Request, error: Exception) -> JSONResponse:
     answer = _answer(HTTPStatus.CONFLICT, "illegal_state", str(error))
     # The openai SDK repeats a POST that met a 409, unless it is told that this cannot help.
     answer.headers["x-should-retry"] = "false"
+    return answer
+
+
+def _bad_form(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", f"body: {error}", "body")
+
+
+def _in_use(_: Request, error: Exception) -> JSONResponse:
+    answer = _answer(HTTPStatus.CONFLICT, "in_use", str(error))
+    answer.headers["x-should-retry"] = "false"
+    return answer
+
+
+def _too_large(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error), "file")
+
+
+def _storage_full(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.INSUFFICIENT_STORAGE, "storage_full", str(error))
+
+
+def _storage_away(_: Request, error: Exception) -> JSONResponse:
+    log.error("the storage is away: %s", error)
+    message = "the storage does not answer; try again in a few seconds"
+    answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "storage_unavailable", message)
+    answer.headers["retry-after"] = "2"
     return answer
 
 

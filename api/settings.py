@@ -1,5 +1,6 @@
 """What the API needs to know, read once from FINETUNED_* variables."""
 
+from pathlib import Path
 from typing import Annotated
 
 from limits import parse
@@ -27,6 +28,16 @@ class ApiSettings(StoreSettings):
     """Requests with the keys of one owner."""
     webhook_allow_private: bool = False
     """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
+
+    @property
+    def incoming(self) -> Path:
+        """Uploads on their way."""
+        return self.home / "incoming"
+
+    @property
+    def lengths(self) -> Path:
+        """What was measured of datasets, by tokenizer."""
+        return self.home / "cache" / "lengths"
 
     @property
     def needs_keys(self) -> bool:

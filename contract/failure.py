@@ -4,6 +4,8 @@ InputError      what the user gave cannot work: a 4xx at POST /jobs, or `failed`
 Failure         the same as a record: error.json in the run folder, and the job's row
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from pydantic import BaseModel
@@ -59,3 +61,17 @@ class InputError(Exception):
     def __init__(self, reason: FailureReason, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.failure = Failure(reason=reason, message=message, param=param)
+
+
+@contextmanager
+def told_of(param: str) -> Iterator[None]:
+    """What is told of the recipe's dataset within is told of the one that `param` names."""
+    try:
+        yield
+    except InputError as error:
+        failure = error.failure
+        if failure.param is None or failure.param.partition(".")[0] != "dataset":
+            raise
+        told = failure.param.replace("dataset", param, 1)
+        message = f"{param}: {failure.message.removeprefix('dataset: ')}"
+        raise InputError(failure.reason, message, told) from error

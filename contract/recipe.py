@@ -53,7 +53,8 @@ class Section(BaseModel):
 
 class Dataset(Section):
     path: Text
-    """A file of examples on the server: absolute, or relative to one of the server's allowed folders."""
+    """A file of examples: the id of a dataset, or a path on the server, absolute or relative to one of its allowed
+    folders."""
     format: Literal["auto"] | DatasetFormat = "auto"
     """How a row is written; "auto" tells it by the first row's fields."""
     columns: Annotated[dict[DatasetField, Text], Field(min_length=1)] | None = None
@@ -186,7 +187,12 @@ class Schedule(Section):
 
 class Evaluation(Section):
     share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    """Share of the examples held out of training; 0 evaluates nothing."""
+    """Share of the examples held out of training; 0 holds none out."""
+    dataset: Annotated[
+        Dataset | None, BeforeValidator(_dataset_from_path, json_schema_input_type=str | Dataset | None)
+    ] = None
+    """Held-out examples of their own, in place of share: named as the recipe's dataset is. They are written by the chat
+    template of that one."""
     every_steps: Count | None = None
     """Besides the start and the end, evaluate at every so many optimizer steps; null is at each epoch's end."""
     patience: Count | None = None
@@ -196,11 +202,19 @@ class Evaluation(Section):
     sample_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
     """At most so many tokens an answer."""
 
+    @property
+    def holds_out(self) -> bool:
+        return self.share > 0 or self.dataset is not None
+
     @model_validator(mode="after")
     def _something_held_out(self) -> Self:
+        if self.share and self.dataset is not None:
+            raise ValueError("give share or dataset, not both: either holds out what is evaluated")
+        if self.dataset is not None and self.dataset.chat_template is not None:
+            raise ValueError("dataset is written by the chat_template of the recipe's dataset; give it there alone")
         for name in ("patience", "samples"):
-            if getattr(self, name) and not self.share:
-                raise ValueError(f"{name} wants held-out examples: set share above 0, such as 0.1")
+            if getattr(self, name) and not self.holds_out:
+                raise ValueError(f"{name} wants held-out examples: set share above 0, such as 0.1, or give dataset")
         return self
 
 
@@ -265,7 +279,7 @@ class Recipe(Section):
     model: Text
     """The base model: a name under the server's models folder, an allowed path, or a hub id such as "org/name"."""
     dataset: Annotated[Dataset, BeforeValidator(_dataset_from_path, json_schema_input_type=str | Dataset)]
-    """The examples: a path, or an object with more to say."""
+    """The examples: the id of a dataset, a path, or an object with more to say."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
     """For people; need not be unique."""
     adapter: Adapter = Adapter()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from contract.failure import Failure, FailureReason, InputError
@@ -13,21 +14,36 @@ from contract.failure import Failure, FailureReason, InputError
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 """None of the service's own settings: some are secret."""
 
+_PATIENCE = 10.0  # seconds
+
 
 class Stopped(Exception):
     """The service ends."""
 
 
+class Busy(Exception):
+    """There are as many at it as may be."""
+
+
 class Children:
     """The processes that are at it, to be ended with the service."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 4) -> None:
+        self._free = threading.BoundedSemaphore(most)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
     def ask(self, task: str, seconds: float, **given: Any) -> Any:
-        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, Stopped."""
+        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, Busy, Stopped."""
+        if not self._free.acquire(timeout=_PATIENCE):
+            raise Busy
+        try:
+            return self._ask(task, seconds, given)
+        finally:
+            self._free.release()
+
+    def _ask(self, task: str, seconds: float, given: Mapping[str, Any]) -> Any:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         # Each thread of the tokenizers library takes address space.
         environment |= {"RAYON_NUM_THREADS": "4", "MALLOC_ARENA_MAX": "2"}

@@ -18,6 +18,7 @@ from contract.status import JobStatus
 from finetuned import demo as demo_run
 from finetuned import stack
 from finetuned.client import DEFAULT_URL, Client, Job, ServiceError, Unreachable
+from finetuned.dataset_words import dataset_table, example_text, told_of
 from finetuned.models import SHIPPED, add_model, list_models
 from finetuned.plans import show_plan
 from finetuned.process import StackError
@@ -51,6 +52,8 @@ app = _App(
 )
 models_app = typer.Typer(help="The base models in the home folder.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+datasets_app = typer.Typer(help="Files of examples.", invoke_without_command=True)
+app.add_typer(datasets_app, name="datasets")
 keys_app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
 app.add_typer(keys_app, name="keys")
 webhooks_app = typer.Typer(help="Addresses that are told when a job ends.", invoke_without_command=True)
@@ -67,6 +70,7 @@ def _user() -> str:
 
 
 Url = Annotated[str, typer.Option(envvar="FINETUNED_URL", help="Where the service is.")]
+DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 Key = Annotated[str | None, typer.Option(envvar="FINETUNED_API_KEY", help="The key, where the service wants one.")]
 Owner = Annotated[
@@ -400,6 +404,96 @@ def webhook_log(
         out.print(_delivery_table(found), markup=False, highlight=False)
     else:
         _tell(f"nothing was sent yet; try it with: finetuned webhooks test {webhook}")
+
+
+@datasets_app.callback()
+def datasets(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """List datasets, newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with Client(url, key=key) as client:
+        found = list(client.datasets())
+    if as_json:
+        _print_json(found)
+    elif found:
+        out.print(dataset_table(found), markup=False, highlight=False)
+    else:
+        _tell("no datasets yet; upload one with: finetuned datasets add FILE")
+
+
+@datasets_app.command(name="add")
+def add_dataset(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines, JSON, CSV or Parquet, packed or not.")],
+    format: Annotated[str | None, typer.Option(help="How a row is written; default: as the first row tells.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=NAME", help="What the file calls a field of the format.")
+    ] = None,
+    owner: Owner = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Upload a file of examples and check its rows; prints the dataset's id. Exit code 1 if rows are at fault."""
+    columns = dict(_parted(each) for each in column or ())
+    with Client(url, owner or (None if key else _user()), key) as client:
+        with err.status(f"uploading {file.name}, {format_bytes(file.stat().st_size)}"):
+            dataset = client.add_dataset(file, format, columns)
+        with err.status("its rows are being checked"):
+            dataset = client.wait_for_dataset(dataset["id"])
+    typer.echo(dataset["id"])
+    for line in told_of(dataset):
+        _tell(line)
+    if dataset["status"] == "error":
+        raise typer.Exit(1)
+
+
+def _parted(given: str) -> tuple[str, str]:
+    field, equals, name = given.partition("=")
+    if not (field and equals and name):
+        _fail(f"--column: got {given}; give FIELD=NAME, such as prompt=question")
+    return field, name
+
+
+@datasets_app.command(name="show")
+def show_dataset(dataset: DatasetId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Print a dataset as JSON, with what the check of its rows has found."""
+    with Client(url, key=key) as client:
+        _print_json(client.dataset(dataset))
+
+
+@datasets_app.command(name="preview")
+def preview(
+    dataset: DatasetId,
+    model: Annotated[str, typer.Option(help="Whose chat template and tokens: a model of the server.")],
+    limit: Annotated[int, typer.Option(min=1, max=50, help="So many rows.")] = 5,
+    offset: Annotated[int, typer.Option(min=0, help="After so many.")] = 0,
+    max_length: Annotated[int, typer.Option(min=8, help="As the recipe's batch.max_length.")] = 2048,
+    chat_template: Annotated[str | None, typer.Option(help="As the recipe's dataset.chat_template.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Show rows as the model will see them; what is learned is marked."""
+    options = {"chat_template": chat_template} if chat_template else {}
+    with Client(url, key=key) as client:
+        found = client.preview(dataset, model, limit=limit, offset=offset, max_length=max_length, **options)
+    if as_json:
+        _print_json(found)
+        return
+    for example in found["data"]:
+        out.print(example_text(example), soft_wrap=True)
+
+
+@datasets_app.command(name="delete")
+def delete_dataset(dataset: DatasetId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Delete a dataset, unless a job that has not ended needs it."""
+    with Client(url, key=key) as client:
+        client.delete_dataset(dataset)
+    _tell(f"{dataset} is deleted")
 
 
 def _watch(client: Client, job_id: str, console: Console) -> None:

@@ -32,6 +32,8 @@ Job = dict[str, Any]
 
 _ANSWER_SECONDS = 30.0
 _PLAN_SECONDS = 90.0  # it may read and tokenise a part of a large dataset
+_UPLOAD_SECONDS = 300.0  # until the next word of the service, which writes a large file to its disk meanwhile
+_LOOK_SECONDS = 0.5
 _QUIET_SECONDS = 45.0  # a stream sends a comment at least every 15 s
 _RECONNECT_SECONDS = (0.2, 1.0, 2.0, 4.0, 8.0, 15.0)
 
@@ -168,6 +170,46 @@ class Client:
     def deliveries(self, webhook_id: str) -> Iterator[dict[str, Any]]:
         """What was sent to a webhook or is to be, newest first."""
         yield from self._pages(f"/webhooks/{_part(webhook_id)}/deliveries")
+
+    def add_dataset(
+        self, file: Path, format: str | None = None, columns: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Uploads a file of examples. Its rows may still be checked when this returns: see wait_for_dataset. Raises
+        ServiceError, OSError."""
+        fields = {} if format is None else {"format": format}
+        if columns:
+            fields["columns"] = json.dumps(columns)
+        with file.open("rb") as opened:
+            form = {"file": (file.name, opened, "application/octet-stream")}
+            return self._json("POST", "/datasets", files=form, data=fields, timeout=_UPLOAD_SECONDS)
+
+    def refer_to_dataset(self, reference: dict[str, Any]) -> dict[str, Any]:
+        """A file that is on the server, {"path": ...}, or that it fetches, {"hub": "org/name", "file": ...}."""
+        return self._json("POST", "/datasets", json=reference, timeout=_UPLOAD_SECONDS)
+
+    def wait_for_dataset(self, dataset_id: str) -> dict[str, Any]:
+        """Once all its rows are checked."""
+        while (dataset := self.dataset(dataset_id))["status"] == "uploaded":
+            time.sleep(_LOOK_SECONDS)
+        return dataset
+
+    def dataset(self, dataset_id: str) -> dict[str, Any]:
+        return self._json("GET", f"/datasets/{_part(dataset_id)}")
+
+    def datasets(self) -> Iterator[dict[str, Any]]:
+        """All of them, newest first."""
+        return self._pages("/datasets")
+
+    def dataset_report(self, dataset_id: str, model: str, **options: Any) -> dict[str, Any]:
+        """How long its examples are as the model's tokens; options are chat_template and max_length."""
+        return self._json("GET", f"/datasets/{_part(dataset_id)}/report", params={"model": model, **options})
+
+    def preview(self, dataset_id: str, model: str, **options: Any) -> dict[str, Any]:
+        """Rows as the model sees them; options are limit, offset, chat_template and max_length."""
+        return self._json("GET", f"/datasets/{_part(dataset_id)}/preview", params={"model": model, **options})
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        self._request("DELETE", f"/datasets/{_part(dataset_id)}")
 
     def metrics(self, job_id: str) -> dict[str, Any]:
         return self._json("GET", f"/jobs/{_part(job_id)}/metrics")

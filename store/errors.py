@@ -4,6 +4,8 @@ StoreError
 +-- JobNotFound
 +-- KeyNotFound
 +-- ModelNotFound   no such base model, or none that this owner has made
++-- DatasetNotFound
++-- DatasetInUse    a job that has not ended needs it
 +-- ArtifactNotFound
 +-- WebhookNotFound
 +-- DeliveryNotFound
@@ -36,6 +38,16 @@ class KeyNotFound(StoreError):
 class ModelNotFound(StoreError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no model {cut(name, 200)}")
+
+
+class DatasetNotFound(StoreError):
+    def __init__(self, dataset_id: str) -> None:
+        super().__init__(f"no dataset {dataset_id}")
+
+
+class DatasetInUse(StoreError):
+    def __init__(self, dataset_id: str, job_id: str) -> None:
+        super().__init__(f"job {job_id} needs dataset {dataset_id}; cancel the job, or wait for its end")
 
 
 class QuotaExceeded(StoreError):

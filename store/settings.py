@@ -47,6 +47,11 @@ class StoreSettings(BaseSettings):
         return self.home / "datasets"
 
     @property
+    def fetched_datasets(self) -> Path:
+        """What lies in a bucket, and is read here. Anything in it may be removed: it is fetched again."""
+        return self.home / "cache" / "datasets"
+
+    @property
     def dataset_folders(self) -> list[Path]:
         return [self.datasets, *self.allowed_paths]
 

@@ -26,11 +26,13 @@ DOCS = [
         "webhooks",
         "observability",
         "plans",
+        "datasets",
     )
 ]
 TEXT = "".join(path.read_text() for path in DOCS)
-TRAINING, ADAPTERS, _, _, JOBS, DEPLOY, EVENTS, *_ = (path.read_text() for path in DOCS)
+TRAINING, ADAPTERS, _, _, JOBS, DEPLOY, EVENTS, *_, DATASETS = (path.read_text() for path in DOCS)
 TABLES = TRAINING.partition("## Every part")[2] + ADAPTERS.partition("## Names by family")[0] + JOBS
+TABLES += DATASETS.partition("## What holds")[2]
 ROWS = [row for rows in re.findall(r"^\| ---.*\n((?:\|.*\n)+)", TABLES, re.MULTILINE) for row in rows.splitlines()]
 KINDS = [kind.model_fields["type"].default for kind in get_args(Event)]
 NAMED: list[tuple[str, str]] = sorted(set(re.findall(r"`((?:\w+/)*test_\w+\.py)::(test_\w+)`", TEXT)))

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from contract.base_model import check_adapter, weight_shapes
 from contract.events import Phase
+from contract.failure import told_of
 from contract.locate import locate_dataset, locate_model
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
@@ -72,6 +73,12 @@ def resolve(recipe: Recipe) -> Recipe:
     Raises InputError for what is missing, before anything slow is done.
     """
     dataset = locate_dataset(recipe.dataset.path, _allowed(recipe.dataset.path))
+    evaluation = recipe.evaluation
+    if evaluation.dataset is not None:
+        given = evaluation.dataset
+        with told_of("evaluation.dataset"):
+            held_out = locate_dataset(given.path, _allowed(given.path))
+        evaluation = evaluation.model_copy(update={"dataset": given.model_copy(update={"path": str(held_out)})})
     folder = locate_model(recipe.model, Path.cwd() / "models", _allowed(recipe.model))
     if folder is None:
         model = recipe.model
@@ -81,7 +88,11 @@ def resolve(recipe: Recipe) -> Recipe:
         # Read by huggingface_hub when it is imported: nothing about a local model is asked of the hub.
         os.environ["HF_HUB_OFFLINE"] = "1"
     return recipe.model_copy(
-        update={"model": model, "dataset": recipe.dataset.model_copy(update={"path": str(dataset)})}
+        update={
+            "model": model,
+            "dataset": recipe.dataset.model_copy(update={"path": str(dataset)}),
+            "evaluation": evaluation,
+        }
     )
 
 

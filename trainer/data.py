@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureReason, InputError, told_of
 from contract.order import split
 from contract.recipe import Dataset, Recipe
 from dataset.document import Document
@@ -40,35 +40,51 @@ class Data:
 
 def load_data(recipe: Recipe, cache: Path) -> Data:
     """Reads, renders and tokenises, or takes from the folder `cache` what was tokenised before; cuts and splits. Raises
-    InputError for everything that is wrong with the dataset, or with the model's tokenizer."""
+    InputError for everything that is wrong with the datasets, or with the model's tokenizer."""
     tokenizer = load_tokenizer(recipe)
-    tokens = _tokenise_once(tokenizer, recipe.dataset, cache)
     max_length = recipe.batch.max_length
-    lengths, targets = cut(tokens, max_length)
-    examples = len(tokens.examples) - 1
-    example = torch.repeat_interleave(torch.arange(examples), tokens.examples.diff())
-    usable = example[targets > 0].unique()
-    if not len(usable):
-        raise InputError(
-            FailureReason.DATASET_INVALID,
-            f"dataset: none of its {examples} examples has an answer in batch.max_length = {max_length} tokens; raise "
-            "it or shorten them",
-            "batch.max_length",
-        )
-
-    def documents_of(chosen: list[int]) -> Documents:
-        is_chosen = torch.isin(example, usable[torch.tensor(chosen, dtype=torch.int64)])
-        rows = (is_chosen & (targets > 0)).nonzero().flatten()
-        return Documents(tokens, rows, lengths[rows], targets[rows])
-
-    train, held_out = split(recipe.seed, len(usable), recipe.evaluation.share)
-    too_long = example[tokens.documents.diff() > max_length].unique()
+    usable = _Usable(_tokenise_once(tokenizer, recipe.dataset, cache), max_length, "dataset")
+    if recipe.evaluation.dataset is None:
+        train, held_out = split(recipe.seed, usable.count, recipe.evaluation.share)
+        return Data(usable.documents(train), usable.documents(held_out), usable.truncated, usable.dropped)
+    with told_of("evaluation.dataset"):
+        tokens = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
+    other = _Usable(tokens, max_length, "evaluation.dataset")
     return Data(
-        train=documents_of(train),
-        evaluation=documents_of(held_out),
-        truncated=int(torch.isin(too_long, usable).sum()),
-        dropped=examples - len(usable),
+        train=usable.documents(range(usable.count)),
+        evaluation=other.documents(range(other.count)),
+        truncated=usable.truncated + other.truncated,
+        dropped=usable.dropped + other.dropped,
     )
+
+
+class _Usable:
+    """The examples of a file that have something to learn within max_length."""
+
+    def __init__(self, tokens: Tokens, max_length: int, param: str) -> None:
+        """Raises InputError where there is none; `param` is the field of the recipe that names the file."""
+        self._tokens = tokens
+        self._lengths, self._targets = cut(tokens, max_length)
+        examples = len(tokens.examples) - 1
+        self._example = torch.repeat_interleave(torch.arange(examples), tokens.examples.diff())
+        self._usable = self._example[self._targets > 0].unique()
+        if not len(self._usable):
+            raise InputError(
+                FailureReason.DATASET_INVALID,
+                f"{param}: none of its {examples} examples has an answer in batch.max_length = {max_length} tokens; "
+                "raise it or shorten them",
+                "batch.max_length",
+            )
+        self.count = len(self._usable)
+        too_long = self._example[tokens.documents.diff() > max_length].unique()
+        self.truncated = int(torch.isin(too_long, self._usable).sum())
+        self.dropped = examples - self.count
+
+    def documents(self, chosen: Sequence[int]) -> Documents:
+        """Of some of them, by their number among those of use."""
+        is_chosen = torch.isin(self._example, self._usable[torch.tensor(chosen, dtype=torch.int64)])
+        rows = (is_chosen & (self._targets > 0)).nonzero().flatten()
+        return Documents(self._tokens, rows, self._lengths[rows], self._targets[rows])
 
 
 def _tokenise_once(tokenizer: Any, dataset: Dataset, cache: Path) -> Tokens:

@@ -19,14 +19,14 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from contract.events import Done, Event, Started
-from contract.failure import Failure, FailureReason, InputError
-from contract.locate import locate_dataset, locate_model
+from contract.failure import Failure, FailureReason, InputError, told_of
+from contract.locate import locate_model
 from contract.machine import Machine, check_machine
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
 from contract.run_dir import RunDir, forget_states, newest_state
 from contract.status import JobStatus, Wish
-from store import artifacts, attempts, jobs, leases, progress, workers
+from store import artifacts, attempts, datasets, jobs, leases, progress, workers
 from store.earlier_adapter import locate_earlier_adapter
 from store.errors import StaleAttempt
 from store.jobs import Part
@@ -127,7 +127,13 @@ def _lay_out(attempt: Attempt) -> Recipe:
         recipe = recipe.model_copy(update={"batch": Batch.model_validate(attempt.part.batch)})
     check_machine(recipe, attempt.machine)
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
-    dataset = locate_dataset(recipe.dataset.path, settings.dataset_folders)
+    dataset = datasets.find_file(attempt.sessions, settings, recipe.dataset.path)
+    evaluation = recipe.evaluation
+    if evaluation.dataset is not None:
+        given = evaluation.dataset
+        with told_of("evaluation.dataset"):
+            held_out = datasets.find_file(attempt.sessions, settings, given.path)
+        evaluation = evaluation.model_copy(update={"dataset": given.model_copy(update={"path": str(held_out)})})
     adapter = recipe.adapter
     if adapter.start_from is not None:
         earlier = locate_earlier_adapter(attempt.sessions, settings.runs, adapter.start_from)
@@ -136,6 +142,7 @@ def _lay_out(attempt: Attempt) -> Recipe:
         update={
             "model": str(model) if model else recipe.model,
             "dataset": recipe.dataset.model_copy(update={"path": str(dataset)}),
+            "evaluation": evaluation,
             "adapter": adapter,
         }
     )

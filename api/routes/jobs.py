@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from api.body import described, read_body
-from api.deps import Broker, Db, JobId, Looks, Settings
+from api.deps import Broker, Bytes, Db, JobId, Looks, Settings
 from api.idempotency import Once
 from api.schemas.jobs import JobOut, JobPage
 from api.services import jobs as service
@@ -21,6 +21,7 @@ def submit(
     db: Db,
     broker: Broker,
     settings: Settings,
+    storage: Bytes,
     looks: Looks,
     who: Who,
     asked: Once,
@@ -30,7 +31,7 @@ def submit(
     """Takes a job. One that cannot fit into the memory of any worker's machine is refused, unless with `force`: POST
     /plans tells more. Sent again with the same Idempotency-Key, it answers with the job that it made first. Owners take
     turns, so that none of them starves the others."""
-    return service.submit(db, broker, settings, looks, who, asked, body, force)
+    return service.submit(db, broker, settings, storage, looks, who, asked, body, force)
 
 
 @router.get("/jobs")

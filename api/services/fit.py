@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from api.settings import ApiSettings
 from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
-from contract.locate import locate_dataset, locate_model
+from contract.locate import locate_model
 from contract.machine import Machine
 from contract.recipe import Recipe
-from dataset.child import Children
+from dataset.child import Busy, Children
 from dataset.lengths import Lengths as Measured
 from estimate.architecture import Unknown
 from estimate.plan import Base, OnDevice, make_plan, read_base
 from estimate.work import Lengths
+from store import datasets
 from store.earlier_adapter import locate_earlier_adapter
 from store.principal import Principal
 from store.session import Sessions
@@ -40,7 +41,7 @@ def refuse_what_cannot_fit(
     # First as if every example had max_length tokens: then most need no look at the dataset.
     if _misfits(recipe, rows, machines, base, "") is None:
         return
-    lengths = lengths_of(settings, children, recipe, rows)
+    lengths = lengths_of(sessions, settings, children, recipe, rows)
     misfits = None if isinstance(lengths, str) else _misfits(recipe, rows, machines, base, lengths)
     if misfits is not None:
         raise _refusal(misfits[0])
@@ -95,13 +96,15 @@ def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: R
         return str(error)
 
 
-def lengths_of(settings: ApiSettings, children: Children, recipe: Recipe, rows: int) -> Lengths | str:
+def lengths_of(
+    sessions: Sessions, settings: ApiSettings, children: Children, recipe: Recipe, rows: int
+) -> Lengths | str:
     """By the model's own tokenizer and template. Why they are not known, where they are not."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     if model is None:
         return f"{recipe.model} is not on the server, nor its tokenizer"
     given = recipe.dataset
-    path = locate_dataset(given.path, settings.dataset_folders)
+    path = datasets.find_file(sessions, settings, given.path)
     try:
         answer = children.ask(
             "measure",
@@ -116,5 +119,7 @@ def lengths_of(settings: ApiSettings, children: Children, recipe: Recipe, rows: 
         )
     except InputError as error:
         return error.failure.message
+    except Busy:
+        return "as many datasets are being read as the service reads at once"
     found = Measured.model_validate(answer)
     return Lengths(found.longest, found.first, found.supervised / max(1, found.tokens), rows)

@@ -1,10 +1,9 @@
 """Takes jobs, tells of them, and passes on what their owners wish."""
 
-import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,28 +13,29 @@ from sqlalchemy.orm import Session
 
 from api.idempotency import Settle, once, with_body
 from api.schemas.jobs import JobOut, JobPage, job_out
+from api.services.examples import examples_of
 from api.services.fit import refuse_what_cannot_fit
 from api.services.moment import one_moment
 from api.settings import ApiSettings
 from api.work import examples_to_train
 from contract.base_model import check_adapter, weight_shapes
 from contract.earlier_adapter import check_earlier_adapter
-from contract.failure import FailureReason, InputError
-from contract.locate import locate_dataset, locate_model
+from contract.failure import FailureReason, InputError, told_of
+from contract.locate import locate_model
 from contract.machine import check_machines, unwise
-from contract.quote import cut
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import JobStatus
 from dataset.child import Children
-from dataset.read import read_examples
-from store import audit, broker, jobs, leases, progress, quotas, schedule, wishes, workers
+from store import audit, broker, datasets, jobs, leases, progress, quotas, schedule, wishes, workers
 from store.earlier_adapter import locate_earlier_adapter
+from store.errors import DatasetNotFound
 from store.models import Job
 from store.plan import Wait
 from store.principal import Principal
 from store.requests import Asked
 from store.session import Sessions
+from store.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def submit(
     sessions: Sessions,
     publisher: Celery,
     settings: ApiSettings,
+    storage: Storage,
     children: Children,
     who: Principal,
     asked: Asked,
@@ -57,7 +58,7 @@ def submit(
     recipe = read_recipe(body)
 
     def make(settle: Settle) -> JobOut:
-        return create(sessions, publisher, settings, children, who, recipe, settle, force=force)
+        return create(sessions, publisher, settings, storage, children, who, recipe, settle, force=force)
 
     return once(sessions, with_body(asked, body), make, partial(get, sessions, who))
 
@@ -66,6 +67,7 @@ def create(
     sessions: Sessions,
     publisher: Celery,
     settings: ApiSettings,
+    storage: Storage,
     children: Children,
     who: Principal,
     recipe: Recipe,
@@ -81,21 +83,32 @@ def create(
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
-    recipe, rows = check(sessions, settings, who, recipe)
+    checked = check(sessions, settings, storage, who, recipe)
+    recipe, files = checked.recipe, (checked.training_file, checked.validation_file)
     if not force:
-        refuse_what_cannot_fit(sessions, settings, children, who, recipe, rows, machines)
-    examples = examples_to_train(recipe, rows)
+        refuse_what_cannot_fit(sessions, settings, children, who, recipe, checked.rows, machines)
+    examples = examples_to_train(recipe, checked.rows)
     with sessions.begin() as session:
         quotas.check_queue(session, who.owner)
+        _hold(session, who, files)
         seconds = jobs.expected_seconds(session, recipe, examples)
         job = jobs.create(
-            session, recipe, who.owner, unwise(recipe, machines), examples, seconds, tags=tags, asked=asked
+            session, recipe, who.owner, unwise(recipe, machines), examples, seconds, *files, tags=tags, asked=asked
         )
         audit.record(session, who, "job.create", job.id)
         settle(session, job.id)
         taken = _tell(session, who, [job])[0]
     _look(publisher)
     return taken
+
+
+def _hold(session: Session, who: Principal, files: Iterable[str | None]) -> None:
+    """They may have been deleted since they were read. Raises InputError."""
+    for dataset_id in sorted(filter(None, files)):
+        try:
+            datasets.hold(session, dataset_id, who.scope)
+        except DatasetNotFound as error:
+            raise InputError(FailureReason.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
 
 
 def _look(publisher: Celery) -> None:
@@ -106,9 +119,19 @@ def _look(publisher: Celery) -> None:
         log.warning("no wake-up for a job that waits: %s", error)
 
 
-def check(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: Recipe) -> tuple[Recipe, int]:
-    """The recipe with its dataset's digest, and how many examples that has. Raises InputError: no such file or folder,
-    a bad row, unmatched modules."""
+@dataclass(frozen=True)
+class Checked:
+    recipe: Recipe
+    """With the digests of its datasets."""
+    rows: int
+    """Examples of its dataset."""
+    training_file: str | None
+    """The dataset's id, where it names one."""
+    validation_file: str | None
+
+
+def check(sessions: Sessions, settings: ApiSettings, storage: Storage, who: Principal, recipe: Recipe) -> Checked:
+    """Raises InputError: no such file or folder, a bad row, unmatched modules."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     shapes = weight_shapes(model) if model else None
     if shapes is not None:
@@ -117,17 +140,19 @@ def check(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: Rec
         earlier = locate_earlier_adapter(sessions, settings.runs, recipe.adapter.start_from, who.scope)
         if shapes is not None:  # else the trainer checks it, when it has the model
             check_earlier_adapter(earlier, shapes, recipe.model)
-    given = recipe.dataset
-    path = locate_dataset(given.path, settings.dataset_folders)
-    # Of the very bytes that are checked: the file may change meanwhile.
-    digest = hashlib.sha256()
-    examples = read_examples(path, given.format, given.columns, largest=settings.largest_dataset, sha256=digest)
-    rows = sum(1 for _ in examples)
-    sha256 = digest.hexdigest()
-    if given.sha256 not in (None, sha256):
-        message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
-        raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
-    return recipe.model_copy(update={"dataset": given.model_copy(update={"sha256": sha256})}), rows
+    training = examples_of(sessions, settings, storage, who, recipe.dataset)
+    evaluation = recipe.evaluation
+    validation = None
+    if evaluation.dataset is not None:
+        with told_of("evaluation.dataset"):
+            validation = examples_of(sessions, settings, storage, who, evaluation.dataset)
+        evaluation = evaluation.model_copy(update={"dataset": validation.dataset})
+    return Checked(
+        recipe.model_copy(update={"dataset": training.dataset, "evaluation": evaluation}),
+        training.count,
+        training.file_id,
+        validation.file_id if validation else None,
+    )
 
 
 def get(sessions: Sessions, who: Principal, job_id: str) -> JobOut:

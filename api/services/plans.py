@@ -12,18 +12,22 @@ from estimate.plan import make_plan
 from store import jobs, workers
 from store.principal import Principal
 from store.session import Sessions
+from store.storage import Storage
 from store.throughput import throughput
 
 
-def plan(sessions: Sessions, settings: ApiSettings, children: Children, who: Principal, body: bytes) -> PlanOut:
+def plan(
+    sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children, who: Principal, body: bytes
+) -> PlanOut:
     """Raises InputError, for what POST /jobs would refuse but for what does not fit."""
     recipe = read_recipe(body)
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
-    recipe, rows = check(sessions, settings, who, recipe)
+    checked = check(sessions, settings, storage, who, recipe)
+    recipe, rows = checked.recipe, checked.rows
     base = base_of(sessions, settings, who, recipe)
-    made = make_plan(recipe, rows, machines, base, lengths_of(settings, children, recipe, rows))
+    made = make_plan(recipe, rows, machines, base, lengths_of(sessions, settings, children, recipe, rows))
     with sessions.begin() as session:
         expected = jobs.expected_seconds(session, recipe, examples_to_train(recipe, rows))
         speeds = [throughput(session, recipe, on.device, on.place.precision) for on in made.devices]

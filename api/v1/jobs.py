@@ -33,6 +33,7 @@ from store.principal import Principal
 from store.progress import Cursor
 from store.requests import Asked
 from store.session import Sessions
+from store.storage import Storage
 
 _EVENT_ID = re.compile(r"ftevent-(?P<job>[0-9a-f]{24})-(?P<seq>\d{1,10})-(?P<step>\d{1,10})-(?P<kind>[em])", re.ASCII)
 _CHECKPOINT_ID = re.compile(r"ftckpt_(?P<job>[0-9a-f]{24})_(?P<step>\d{1,10})", re.ASCII)
@@ -42,6 +43,7 @@ def create(
     sessions: Sessions,
     publisher: Celery,
     settings: ApiSettings,
+    storage: Storage,
     children: Children,
     who: Principal,
     once_asked: Asked,
@@ -55,7 +57,7 @@ def create(
 
     def make(settle: Settle) -> FineTuningJob:
         job = service.create(
-            sessions, publisher, settings, children, who, recipe, settle, tags=asked.metadata, asked=told
+            sessions, publisher, settings, storage, children, who, recipe, settle, tags=asked.metadata, asked=told
         )
         return get(sessions, who, job.id)
 

@@ -111,6 +111,7 @@ def _datasets() -> None:
         _text("status", nullable=False),
         _text("status_details"),
         _text("format"),
+        sa.Column("columns", sa.JSON()),
         sa.Column("rows", sa.Integer()),
         sa.Column("report", sa.JSON()),
         _now(),
@@ -124,7 +125,7 @@ def _datasets() -> None:
 
 def _jobs() -> None:
     for name in ("training_file", "validation_file"):
-        op.add_column("jobs", sa.Column(name, sa.Text(), sa.ForeignKey("datasets.id")))
+        op.add_column("jobs", sa.Column(name, sa.Text(), sa.ForeignKey("datasets.id", ondelete="SET NULL")))
     op.add_column("jobs", sa.Column("asked", sa.JSON()))
     op.add_column("jobs", sa.Column("tags", postgresql.JSONB()))
     op.add_column("jobs", _time("model_deleted_at"))

@@ -48,7 +48,9 @@ class Dataset(Base):
     status_details: Mapped[str | None]
     """What is wrong with it."""
     format: Mapped[str | None]
-    """As dataset.detect tells it."""
+    """As its owner says, else as dataset.detect tells it."""
+    columns: Mapped[dict[str, Any] | None]
+    """As a recipe's dataset.columns; None where the file has the format's own names."""
     rows: Mapped[int | None]
     report: Mapped[dict[str, Any] | None]
     """What the check of every row has found."""

@@ -88,9 +88,9 @@ class Job(Base):
     """HOST:PORT at which the machines of the latest attempt meet; None before it is known, empty when they part."""
     receipt: Mapped[dict[str, Any] | None]
     """How the latest attempt's processes ended: a contract.receipt.Receipt."""
-    training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     """The dataset that it trains on, where it was uploaded: it cannot be deleted before the job has ended."""
-    validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     asked: Mapped[dict[str, Any] | None]
     """What OpenAI's wire asked for, as it is to be told again; None where it was not asked by that."""
     tags: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))

@@ -29,6 +29,14 @@ def test_a_model_and_a_dataset_are_enough() -> None:
     assert recipe.adapter.r == 16
 
 
+def test_a_dataset_is_named_alike_for_training_and_for_evaluation() -> None:
+    recipe = read_recipe(json.dumps(minimal(evaluation={"dataset": "e.jsonl", "patience": 2, "samples": 3})))
+    assert recipe.evaluation.dataset is not None
+    assert recipe.evaluation.dataset == recipe.dataset.model_copy(update={"path": "e.jsonl"})
+    assert recipe.evaluation.holds_out
+    assert not read_recipe(json.dumps(minimal())).evaluation.holds_out
+
+
 def test_a_recipe_survives_being_stored() -> None:
     recipe = read_recipe(json.dumps(minimal(adapter={"target_modules": ["q_proj"]}, schedule={"epochs": 0.5})))
     assert Recipe.model_validate(json.loads(recipe.model_dump_json())) == recipe
@@ -57,6 +65,13 @@ def test_a_recipe_survives_being_stored() -> None:
         (minimal(batch={"micro_batch": "all"}), "batch.micro_batch", ['got "all"', "integer", '"auto"']),
         (minimal(evaluation={"patience": 2}), "evaluation", ["patience wants held-out examples", "share"]),
         (minimal(evaluation={"samples": 2}), "evaluation", ["samples wants held-out examples", "share"]),
+        (minimal(evaluation={"share": 0.1, "dataset": "e.jsonl"}), "evaluation", ["share or dataset, not both"]),
+        (
+            minimal(evaluation={"dataset": {"path": "e.jsonl", "chat_template": "plain"}}),
+            "evaluation",
+            ["chat_template of the recipe's dataset"],
+        ),
+        (minimal(evaluation={"dataset": {"pth": "x"}}), "evaluation.dataset.path", ["did you mean path?"]),
         (minimal(parallel={"zero_stage": 2}), "parallel", ["zero_stage is DeepSpeed's"]),
         (minimal(parallel={"engine": "fsdp", "offload_optimizer": True}), "parallel", ["offload_optimizer is DeepSp"]),
         (

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from contract.failure import FailureReason, InputError
@@ -126,3 +128,11 @@ def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path) -> Non
     found = Children().ask("check", 120, path=str(path), largest=None, **READ)
     assert found["errors"] == [{"row": 1, "message": "is longer than 64 MiB; split or shorten it"}]
     assert (found["rows"], found["examples"]) == (2, 1)
+
+
+def test_a_parquet_file_that_is_packed_to_burst_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"text": pa.array(["a" * (96 << 20)]).dictionary_encode().take([0] * 640)}), path)
+    assert path.stat().st_size < 8 << 20
+    with pytest.raises(InputError, match="takes more"):
+        Children().ask("check", 120, path=str(path), largest=None, **{**READ, "name": path.name})

@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from contract.failure import InputError
 from dataset import parquet_rows
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
@@ -69,6 +70,19 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_rows_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_rows, "LARGEST_BATCH", 1 << 20)
     assert "64 of them are more than 1 MiB" in refusal(write_parquet(tmp_path, [{"text": "a" * 50_000}] * 70))
+
+
+def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, [{"text": f"{n}{'a' * 50_000}"} for n in range(200)])
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(InputError, match="unpacks to more than 1000000 bytes"):
+        list(read_examples(path, largest=1_000_000))
+    # Each text once in the file, and often in its rows: the file's own word for its size is small.
+    path = write_parquet(tmp_path, [{"text": "a" * 50_000}] * 200)
+    read = read_examples(path, largest=5_000_000)
+    with pytest.raises(InputError, match="unpacks to more than 5000000 bytes"):
+        list(read)
+    assert len(list(read_examples(path, largest=20_000_000))) == 200
 
 
 def test_pyarrow_is_loaded_for_parquet_alone(tmp_path: Path) -> None:

@@ -113,6 +113,39 @@ def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any],
         load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.5}}), cache)
 
 
+def test_a_file_of_its_own_is_held_out_and_all_of_the_dataset_trained_on(
+    recipe: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_text("question,answer\nSay hello.,hello\nSay bye.,bye\n")
+    held_out = {"path": str(path), "columns": {"prompt": "question", "completion": "answer"}}
+    whole = load_data(Recipe.model_validate(recipe), cache)
+    data = load_data(Recipe.model_validate(recipe | {"evaluation": {"dataset": held_out}}), cache)
+    assert list(data.train) == list(whole.train)
+    assert len(data.evaluation) == 2
+    short = {"batch": {"max_length": 15}, "evaluation": {"dataset": recipe["dataset"]}}
+    cut = load_data(Recipe.model_validate(recipe | short), cache)
+    assert list(cut.train) == list(cut.evaluation)
+    assert cut.dropped == 2 * (12 - len(cut.train))
+
+
+def test_what_is_wrong_with_the_file_that_is_held_out_is_told_of_it(
+    recipe: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    path = tmp_path / "held_out.jsonl"
+    recipe["evaluation"] = {"dataset": str(path)}
+    for content, words in (
+        ("{}\n", r"evaluation\.dataset: row 1: "),
+        (None, r"evaluation\.dataset: the file held_out"),
+    ):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(InputError, match=words) as refusal:
+            load_data(Recipe.model_validate(recipe), cache)
+        assert refusal.value.failure.param == "evaluation.dataset"
+
+
 def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answer(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:

@@ -21,7 +21,7 @@ from contract.machine import Gpu, Machine
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states, seal
 from contract.status import JobStatus
-from store import artifacts, attempts, jobs, leases, progress, wishes, workers
+from store import artifacts, attempts, datasets, jobs, leases, progress, wishes, workers
 from store.jobs import Part
 from store.models import Job, Worker
 from store.progress import Cursor
@@ -565,3 +565,32 @@ def test_a_trainer_sees_the_gpus_that_it_was_given(
 def environment(settings: WorkerSettings, job: Job) -> dict[str, str]:
     read: dict[str, str] = json.loads((run_dir(settings, job).path / "environment.json").read_text())
     return read
+
+
+def test_a_dataset_that_was_uploaded_is_trained_on_where_it_lies(sessions: Sessions, settings: WorkerSettings) -> None:
+    rows = settings.home / "blobs" / "ab" / ("ab" * 32)
+    rows.parent.mkdir(parents=True)
+    (settings.home / "datasets" / "rows.jsonl").rename(rows)
+    with sessions.begin() as session:
+        source = datasets.Source(rows.stat().st_size, sha256=rows.name)
+        dataset_id = datasets.create(session, "default", "rows.jsonl", source).id
+    job = run(sessions, settings, dataset=dataset_id, evaluation={"dataset": dataset_id})
+    assert job.status is JobStatus.SUCCEEDED
+    laid_out = json.loads(RunDir(settings.runs / job.id / "attempt-1").recipe.read_text())
+    assert laid_out["dataset"]["path"] == laid_out["evaluation"]["dataset"]["path"] == str(rows)
+
+
+def test_a_dataset_that_is_gone_fails_the_job_in_words_for_its_owner(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    gone = "file-" + "0" * 24
+    job = run(sessions, settings, dataset=gone)
+    assert job.failure is not None
+    assert (job.status, job.failure["reason"]) == (JobStatus.FAILED, "dataset_not_found")
+    assert job.failure["message"] == f"dataset: no dataset {gone}"
+    job = run(sessions, settings, evaluation={"dataset": gone})
+    assert job.failure is not None
+    assert (job.failure["param"], job.failure["message"]) == (
+        "evaluation.dataset",
+        f"evaluation.dataset: no dataset {gone}",
+    )

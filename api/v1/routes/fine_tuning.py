@@ -4,7 +4,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from api.body import described, json_body
-from api.deps import Broker, Db, JobId, Looks, Settings
+from api.deps import Broker, Bytes, Db, JobId, Looks, Settings
 from api.idempotency import Once
 from api.v1 import jobs
 from api.v1.answers import CheckpointList, EventList, FineTuningJob, JobList
@@ -32,13 +32,14 @@ def create(
     db: Db,
     broker: Broker,
     settings: Settings,
+    storage: Bytes,
     looks: Looks,
     who: Who,
     once: Once,
     asked: Annotated[JobAsked, Depends(json_body(JobAsked))],
 ) -> FineTuningJob:
     """A job, by the names of OpenAI's wire. A recipe of our own may ride along in `recipe`."""
-    return jobs.create(db, broker, settings, looks, who, once, asked)
+    return jobs.create(db, broker, settings, storage, looks, who, once, asked)
 
 
 @router.get("/jobs")

@@ -1,0 +1,79 @@
+"""A file on its way in: written and hashed while it is read, and nowhere in memory as a whole."""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+
+from api.errors import TooLarge
+
+_AT_ONCE = 1 << 20
+_ABANDONED = 24 * 60 * 60
+
+
+class Incoming:
+    """It is in the home folder, so that it can be put in its place under another name, without a copy."""
+
+    def __init__(self, folder: Path, largest: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{os.urandom(12).hex()}.partial"
+        self.bytes = 0
+        self._largest = largest
+        self._sha256 = hashlib.sha256()
+        self._file = self.path.open("xb", buffering=0)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Raises TooLarge, OSError."""
+        self.bytes += len(data)
+        if self.bytes > self._largest:
+            raise TooLarge(self._largest)
+        self._sha256.update(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def finish(self) -> str:
+        """Its sha256, as lower-case hex, once it is on the disk."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._sha256.hexdigest()
+
+    def discard(self) -> None:
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def incoming(folder: Path, largest: int) -> Iterator[Incoming]:
+    """Nothing is left of it but what was given another name."""
+    file = Incoming(folder, largest)
+    try:
+        yield file
+    finally:
+        file.discard()
+
+
+def forget_abandoned(folder: Path) -> None:
+    """What a process that was killed has left."""
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
+
+
+async def pump(stream: AsyncIterator[bytes], take: Callable[[bytes], None]) -> None:
+    """Gives what comes to `take`, in larger pieces, in a thread: hashing and writing keep no other request waiting."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in stream:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= _AT_ONCE:
+            await run_in_threadpool(take, b"".join(pieces))
+            pieces.clear()
+            size = 0
+    await run_in_threadpool(take, b"".join(pieces))

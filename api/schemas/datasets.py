@@ -1,0 +1,90 @@
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from contract.recipe import DatasetField, DatasetFormat, Text
+from dataset.report import Report
+from store.models import Dataset
+
+Columns = Annotated[dict[DatasetField, Text], Field(min_length=1)]
+
+
+class AboutDataset(BaseModel):
+    """What its owner says of it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    purpose: Literal["fine-tune"] = "fine-tune"
+    format: DatasetFormat | None = None
+    """How a row is written; null is told by the first row's fields."""
+    columns: Columns | None = None
+    """What the file calls the format's fields, where it has names of its own."""
+
+
+class DatasetReference(AboutDataset):
+    """A file that is on the server, or that the server fetches from a hub."""
+
+    path: Text | None = None
+    """On the server: absolute, or relative to one of the server's allowed folders. It stays where it is."""
+    hub: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")] | None = None
+    """A data set of the hub, such as "org/name"."""
+    file: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\\]{1,500}$")] | None = None
+    """Its file, such as "data/train.jsonl"."""
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]{0,200}$")] | None = None
+    """A branch, a tag or a commit; null is the main branch."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give path, or hub and file")
+        if (self.hub is None) != (self.file is None) or (self.hub is None and self.revision is not None):
+            raise ValueError("file and revision are those of a hub's data set: give hub and file, or path alone")
+        if any(part in ("", ".", "..") for part in (self.file or "file").split("/")):
+            raise ValueError("file is a path within the data set, such as data/train.jsonl")
+        return self
+
+
+class DatasetOut(BaseModel):
+    id: str
+    owner: str
+    filename: str
+    purpose: str
+    bytes: int
+    sha256: str | None
+    """Null where it is a file on the server, at `path`."""
+    path: str | None
+    source: str | None
+    """Where it was fetched from."""
+    status: Literal["uploaded", "processed", "error"]
+    """"uploaded": its rows are being checked. "error": it cannot be trained on."""
+    status_details: str | None
+    """What is wrong with it."""
+    format: DatasetFormat | None
+    columns: Columns | None
+    rows: int | None
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class DatasetDetail(DatasetOut):
+    report: Report | None
+    """What the check has found; null before it is done."""
+
+
+class DatasetPage(BaseModel):
+    data: list[DatasetOut]
+    has_more: bool
+
+
+class DatasetDeleted(BaseModel):
+    id: str
+    deleted: bool
+
+
+def dataset_out(dataset: Dataset) -> DatasetOut:
+    return DatasetOut.model_validate(dataset, from_attributes=True)
+
+
+def dataset_detail(dataset: Dataset) -> DatasetDetail:
+    return DatasetDetail.model_validate(dataset, from_attributes=True)

@@ -1,0 +1,61 @@
+"""Reads the examples that a recipe names, before anything is queued."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.settings import ApiSettings
+from contract.failure import FailureReason, InputError
+from contract.locate import locate_dataset
+from contract.quote import cut
+from contract.recipe import Dataset as DatasetOfRecipe
+from dataset.read import read_examples
+from store import datasets
+from store.models import Dataset
+from store.principal import Principal
+from store.session import Sessions
+from store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Examples:
+    dataset: DatasetOfRecipe
+    """With its digest, and with the format and the columns that the dataset was uploaded with."""
+    count: int
+    file_id: str | None
+    """The dataset's id, where the recipe names one."""
+
+
+def examples_of(
+    sessions: Sessions, settings: ApiSettings, storage: Storage, who: Principal, given: DatasetOfRecipe
+) -> Examples:
+    """Raises InputError: no such file or dataset, a bad row, another digest."""
+    if not datasets.is_id(given.path):
+        return _read(locate_dataset(given.path, settings.dataset_folders), settings, given, None)
+    with sessions.begin() as session:
+        dataset = datasets.locate(session, given.path, who.scope)
+    own = given.format == "auto" and given.columns is None
+    if own:
+        given = given.model_copy(update={"format": dataset.format or "auto", "columns": dataset.columns})
+        if dataset.status == "error":
+            message = f"dataset: {dataset.id} cannot be trained on: {dataset.status_details}"
+            raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+    if own and dataset.report is not None and dataset.sha256 is not None:
+        # It was read when it came, and what lies under a digest does not change.
+        return _digested(given, dataset.sha256, dataset.report["examples"], dataset.id)
+    return _read(datasets.local_file(storage, settings, dataset), settings, given, dataset)
+
+
+def _read(path: Path, settings: ApiSettings, given: DatasetOfRecipe, dataset: Dataset | None) -> Examples:
+    # Of the very bytes that are checked: the file may change meanwhile.
+    digest = hashlib.sha256()
+    examples = read_examples(path, given.format, given.columns, largest=settings.largest_dataset, sha256=digest)
+    count = sum(1 for _ in examples)
+    return _digested(given, digest.hexdigest(), count, dataset.id if dataset else None)
+
+
+def _digested(given: DatasetOfRecipe, sha256: str, count: int, file_id: str | None) -> Examples:
+    if given.sha256 not in (None, sha256):
+        message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
+        raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
+    return Examples(given.model_copy(update={"sha256": sha256}), count, file_id)

@@ -1,0 +1,77 @@
+"""Datasets for people who look at a terminal."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from finetuned.progress import format_bytes, one_line
+
+_LEARNED = "bold green"
+_CUT = "dim strike"
+_MOST_ERRORS = 10
+_ID = 29
+"""Characters, none of which is cut: people copy it."""
+
+
+def dataset_table(datasets: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("dataset", "file", "owner", "status", "rows", "size", "format", "created"):
+        table.add_column(name, no_wrap=name != "file", overflow="fold", min_width=_ID if name == "dataset" else None)
+    for each in datasets:
+        rows = "" if each["rows"] is None else str(each["rows"])
+        created = str(each["created_at"])[:16].replace("T", " ")
+        table.add_row(
+            each["id"],
+            one_line(each["filename"]),
+            each["owner"],
+            each["status"],
+            rows,
+            format_bytes(each["bytes"]),
+            each["format"] or "",
+            created,
+        )
+    return table
+
+
+def told_of(dataset: dict[str, Any]) -> Iterator[str]:
+    """What the check has found, in lines."""
+    report = dataset["report"]
+    if report is None:
+        yield one_line(dataset["status_details"] or dataset["status"])
+        return
+    duplicates = f", {report['duplicates']} of them more than once" if report["duplicates"] else ""
+    yield f"{report['rows']} rows of {report['format'] or 'no format'}, {report['examples']} examples{duplicates}"
+    for problem in report["errors"][:_MOST_ERRORS]:
+        where = "" if problem["row"] is None else f"row {problem['row']}: "
+        yield one_line(f"{where}{problem['message']}")
+    more = report["error_count"] - min(_MOST_ERRORS, len(report["errors"]))
+    if more > 0:
+        yield f"and {more} more; finetuned datasets show {dataset['id']} has the first hundred"
+
+
+def example_text(example: dict[str, Any]) -> Text:
+    """What is learned is green, and what max_length cuts off is struck out."""
+    told = Text().append(f"row {example['row']}: {_note(example)}\n", style="dim")
+    for text in example["texts"]:
+        for index, token in enumerate(text["tokens"]):
+            style = _CUT if index >= text["kept"] else _LEARNED if token["supervised"] else ""
+            told.append(_visible(token["text"]), style=style)
+        if len(text["tokens"]) < text["length"]:
+            told.append(f" ... and {text['length'] - len(text['tokens'])} tokens more", style="dim")
+        told.append("\n")
+    return told
+
+
+def _note(example: dict[str, Any]) -> str:
+    if example["problem"] is not None:
+        return one_line(example["problem"])
+    tokens = ", ".join(f"{text['length']} tokens, {text['supervised']} learned" for text in example["texts"])
+    fate = "; left out: no answer begins within the length" if example["dropped"] else ""
+    return f"{tokens}{'; cut' if example['truncated'] else fate}"
+
+
+def _visible(text: str) -> str:
+    """Nothing in it may steer the terminal."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)

@@ -1,0 +1,111 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.finetuned import fake_api
+from tests.finetuned.fake_api import FakeApi
+from tests.finetuned.test_cli import finetuned
+
+REPORT = {"format": "messages", "rows": 3, "examples": 2, "duplicates": 1, "errors": [], "error_count": 0}
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api.running() as running:
+        yield running
+
+
+def dataset(status: str = "processed", **more: Any) -> dict[str, Any]:
+    return {
+        "id": "file-1",
+        "filename": "rows.jsonl",
+        "owner": "anna",
+        "status": status,
+        "status_details": None,
+        "rows": 3,
+        "bytes": 1000,
+        "format": "messages",
+        "created_at": "2026-01-02T03:04:05Z",
+        "report": REPORT,
+        **more,
+    }
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    (tmp_path / "rows.jsonl").write_text("the rows")
+    return tmp_path / "rows.jsonl"
+
+
+def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: FakeApi, rows: Path) -> None:
+    api.answers = {"POST /datasets": (201, dataset("uploaded", report=None)), "GET /datasets/file-1": (200, dataset())}
+    done = finetuned("datasets", "add", str(rows), "--column", "prompt=the question", "--url", api.url)
+    assert (done.returncode, done.stdout) == (0, "file-1\n"), done.stderr
+    assert "3 rows of messages, 2 examples, 1 of them more than once" in done.stderr
+    (body,) = api.bodies
+    assert b'filename="rows.jsonl"' in body
+    assert b"the rows" in body
+    assert b'{"prompt": "the question"}' in body
+
+
+def test_add_of_a_file_with_faults_names_their_rows_and_exits_with_1(api: FakeApi, rows: Path) -> None:
+    errors = [{"row": row, "message": "is not JSON\x1b[2J"} for row in range(1, 101)]
+    report = {**REPORT, "errors": errors, "error_count": 250}
+    api.answers = {
+        "POST /datasets": (201, dataset("error")),
+        "GET /datasets/file-1": (200, dataset("error", report=report)),
+    }
+    done = finetuned("datasets", "add", str(rows), "--url", api.url)
+    assert (done.returncode, done.stdout) == (1, "file-1\n")
+    told = done.stderr.splitlines()
+    assert told[1].startswith("row 1: is not JSON")
+    assert len(told) == 12
+    assert "and 240 more" in told[-1]
+    assert "\x1b" not in done.stderr
+
+
+def test_a_column_without_a_name_and_a_file_that_is_not_there_are_told(api: FakeApi, rows: Path) -> None:
+    done = finetuned("datasets", "add", str(rows), "--column", "prompt", "--url", api.url)
+    assert (done.returncode, done.stderr) == (1, "--column: got prompt; give FIELD=NAME, such as prompt=question\n")
+    done = finetuned("datasets", "add", "none.jsonl", "--url", api.url)
+    assert done.returncode == 1
+    assert "none.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_datasets_are_listed(api: FakeApi) -> None:
+    api.answers["GET /datasets"] = (200, {"data": [dataset()], "has_more": False})
+    done = finetuned("datasets", "--url", api.url, COLUMNS="200")
+    assert done.stdout.splitlines()[1].split()[:5] == ["file-1", "rows.jsonl", "anna", "processed", "3"]
+    api.answers["GET /datasets"] = (200, {"data": [], "has_more": False})
+    assert "finetuned datasets add FILE" in finetuned("datasets", "--url", api.url).stderr
+
+
+def test_a_preview_marks_what_is_learned_and_what_is_cut(api: FakeApi) -> None:
+    tokens = [
+        {"id": 1, "text": "ask \x1b", "supervised": False},
+        {"id": 2, "text": "answer", "supervised": True},
+        {"id": 3, "text": "too long", "supervised": True},
+    ]
+    text = {"text": "", "length": 5, "supervised": 2, "kept": 2, "tokens": tokens}
+    good = {"row": 1, "texts": [text], "truncated": True, "dropped": False, "problem": None}
+    bad = {"row": 2, "texts": [], "truncated": False, "dropped": False, "problem": "is not JSON"}
+    api.answers["GET /datasets/file-1/preview"] = (200, {"data": [good, bad], "has_more": False})
+    done = finetuned("datasets", "preview", "file-1", "--model", "tiny", "--url", api.url, FORCE_COLOR="1")
+    assert done.returncode == 0, done.stderr
+    assert "row 1: 5 tokens, 2 learned; cut" in done.stdout
+    assert "\x1b[1;32manswer" in done.stdout
+    assert "\ufffd" in done.stdout
+    assert "and 2 tokens more" in done.stdout
+    assert "row 2: is not JSON" in done.stdout
+
+
+def test_a_dataset_is_deleted_or_it_is_told_why_not(api: FakeApi) -> None:
+    api.answers["DELETE /datasets/file-1"] = (200, {"id": "file-1", "deleted": True})
+    assert finetuned("datasets", "delete", "file-1", "--url", api.url).returncode == 0
+    error = {"error": {"code": "in_use", "message": "job job_1 needs dataset file-1"}}
+    api.answers["DELETE /datasets/file-1"] = (409, error)
+    done = finetuned("datasets", "delete", "file-1", "--url", api.url)
+    assert (done.returncode, done.stderr) == (1, "job job_1 needs dataset file-1\n")
