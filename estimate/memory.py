@@ -70,6 +70,8 @@ def memory(recipe: Recipe, model: Model, row: Row, place: Place, ranks: int) -> 
     divides = recipe.parallel.engine == "fsdp" or zero_stage(recipe) == 3
     weights = base_bytes(recipe, precision, shapes) / (ranks if divides else 1)
     activations = activation_bytes(recipe, precision, place.on_gpu, model.architecture, trained, row)
+    kept = recipe.model_copy(update={"gradient_checkpointing": False})
+    freed = activation_bytes(kept, precision, place.on_gpu, model.architecture, trained, row)
     exchange = exchange_bytes(recipe, precision, place.on_gpu, shapes, trained, ranks)
     return Memory(
         weights=0 if recipe.parallel.offload_parameters and place.on_gpu else round(weights),
@@ -79,7 +81,7 @@ def memory(recipe: Recipe, model: Model, row: Row, place: Place, ranks: int) -> 
         activations=round(activations),
         logits=round(logits_bytes(precision, model.architecture, shapes, trained, row)),
         exchange=round(exchange),
-        overhead=round(overhead_bytes(place.on_gpu, activations)),
+        overhead=round(overhead_bytes(place.on_gpu, freed)),
         in_turn=ranks == 1 and window(recipe, ranks) <= row.documents,
     )
 

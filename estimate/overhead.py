@@ -11,16 +11,17 @@ _CUDA_CONTEXT = 600 * 2**20
 measured here; no allocation of torch's, so that torch.cuda.max_memory_allocated does not count it."""
 _PROCESS = 430 * 2**20
 """Resident in a trainer on a CPU before it has a model: Python, torch, transformers, PEFT."""
-_HEAP = 1.15
-"""On a CPU malloc keeps what the passes have freed, in pieces that do not fit the next ones: about as much again as the
-activations. Measured with benchmarks/plans.py on glibc 2.36, where it is 0.9 to 1.4 of them."""
+_HEAP = 1.0
+"""On a CPU malloc keeps what a step has freed, in pieces that do not fit the next ones: about as much as the
+activations would take without gradient checkpointing, also with it. Measured on glibc 2.36 with benchmarks/plans.py,
+on a llama of 30 M and rows of 600 to 2500 tokens: 0.8 to 1.4."""
 _REDUCE_BUCKET = 500_000_000
 """Numbers; DeepSpeed's reduce_bucket_size where its configuration does not say it, as trainer/zero.py's does not."""
 
 
-def overhead_bytes(on_gpu: bool, activations: float) -> float:
-    """Of the process."""
-    return _CUDA_CONTEXT if on_gpu else _PROCESS + _HEAP * activations
+def overhead_bytes(on_gpu: bool, freed: float) -> float:
+    """Of the process. `freed` are the activations of a step without gradient checkpointing."""
+    return _CUDA_CONTEXT if on_gpu else _PROCESS + _HEAP * freed
 
 
 def exchange_bytes(recipe: Recipe, precision: str, on_gpu: bool, shapes: Shapes, trained: Trained, ranks: int) -> float:
