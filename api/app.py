@@ -32,7 +32,7 @@ from api.routes import (
 from api.settings import ApiSettings
 from api.telemetry import Telemetry
 from api.unread import CloseUnread
-from api.v1.routes import fine_tuning
+from api.v1.routes import files, fine_tuning
 from api.v1.routes import models as openai_models
 from api.webhook_sender import Sender
 from dataset.child import Children
@@ -92,6 +92,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         quotas,
         audit,
         health,
+        files,
         fine_tuning,
         openai_models,
     ):

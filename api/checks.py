@@ -1,4 +1,5 @@
-"""Has each new dataset checked, in the background: the answer to a large upload does not wait for it.
+"""Has each new dataset checked, in the background: the answer to a large upload does not wait for it. Deletes those
+whose time is over.
 
 What a process that was killed has left unchecked, the next one checks; several may check one at the same time, and the
 first writes what it has found.
@@ -16,7 +17,7 @@ from contract.failure import InputError
 from dataset.child import Children, Stopped
 from dataset.report import Report
 from store import datasets
-from store.errors import DatasetNotFound
+from store.errors import DatasetInUse, DatasetNotFound
 from store.session import Sessions
 from store.storage import Storage
 
@@ -69,14 +70,28 @@ class Checks:
     def _look(self) -> None:
         while not self._stopped.is_set():
             try:
-                forget_abandoned(self._settings.incoming)
-                with self._sessions.begin() as session:
-                    found = datasets.unchecked(session)
-                for dataset_id in found:
-                    self.add(dataset_id)
+                self.round()
             except Exception:
                 log.exception("datasets that are to be checked: the next round will look again")
             self._stopped.wait(SECONDS_BETWEEN_LOOKS)
+
+    def round(self) -> None:
+        forget_abandoned(self._settings.incoming)
+        with self._sessions.begin() as session:
+            found, over = datasets.unchecked(session), datasets.expired(session)
+        for dataset_id in found:
+            self.add(dataset_id)
+        for dataset_id in over:
+            self._delete(dataset_id)
+
+    def _delete(self, dataset_id: str) -> None:
+        try:
+            with self._sessions.begin() as session:
+                sha256 = datasets.remove(session, dataset_id, None)
+                if sha256 is not None and datasets.forget_unused(session, self._storage, sha256):
+                    (self._settings.fetched_datasets / sha256).unlink(missing_ok=True)
+        except (DatasetNotFound, DatasetInUse):
+            pass  # another has deleted it, or a job has begun to need it
 
     def _check(self, dataset_id: str) -> None:
         try:

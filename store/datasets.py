@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from store.settings import StoreSettings
 from store.storage import Storage, make_storage
 
 _ID = re.compile(r"file-[0-9a-f]{24}")
+
+
+_NEEDED_BY = or_(Job.training_file == Dataset.id, Job.validation_file == Dataset.id)
 
 
 def is_id(text: str) -> bool:
@@ -55,6 +59,7 @@ def create(
     purpose: str = "fine-tune",
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
+    expires_after: timedelta | None = None,
 ) -> Dataset:
     """A new dataset, to be checked."""
     if source.sha256 is not None:
@@ -71,9 +76,11 @@ def create(
         status="uploaded",
         format=format,
         columns=dict(columns) if columns else None,
+        expires_at=None if expires_after is None else func.now() + expires_after,
     )
     session.add(dataset)
     session.flush()
+    session.refresh(dataset)
     return dataset
 
 
@@ -94,23 +101,38 @@ def get(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
 
 
 def newest(
-    session: Session, limit: int, after: str | None, owner: str | None = None, purpose: str | None = None
+    session: Session,
+    limit: int,
+    after: str | None,
+    owner: str | None = None,
+    purpose: str | None = None,
+    *,
+    oldest_first: bool = False,
 ) -> list[Dataset]:
-    """Newest first; `after` is the last id of the page before. Raises DatasetNotFound for an unknown `after`."""
-    query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)
+    """Newest first, or oldest; `after` is the last id of the page before. Raises DatasetNotFound for an unknown
+    `after`."""
+    place = (Dataset.created_at, Dataset.id)
+    query = select(Dataset).order_by(*(place if oldest_first else (column.desc() for column in place))).limit(limit)
     if owner is not None:
         query = query.where(Dataset.owner == owner)
     if purpose is not None:
         query = query.where(Dataset.purpose == purpose)
     if after is not None:
         last = get(session, after, owner)
-        query = query.where(tuple_(Dataset.created_at, Dataset.id) < (last.created_at, last.id))
+        before, there = tuple_(*place), (last.created_at, last.id)
+        query = query.where(before > there if oldest_first else before < there)
     return list(session.scalars(query))
 
 
 def unchecked(session: Session) -> list[str]:
     """The oldest first."""
     return list(session.scalars(select(Dataset.id).where(Dataset.status == "uploaded").order_by(Dataset.created_at)))
+
+
+def expired(session: Session) -> list[str]:
+    """Those whose time is over, and that no unfinished job needs."""
+    needed = select(Job.id).where(_NEEDED_BY, Job.status.not_in(TERMINAL)).exists()
+    return list(session.scalars(select(Dataset.id).where(Dataset.expires_at < func.now(), ~needed)))
 
 
 def checked(

@@ -20,6 +20,8 @@ class AboutDataset(BaseModel):
     """How a row is written; null is told by the first row's fields."""
     columns: Columns | None = None
     """What the file calls the format's fields, where it has names of its own."""
+    expires_after_seconds: Annotated[int, Field(ge=3600, le=31_536_000)] | None = None
+    """It is deleted after so long, as soon as no unfinished job needs it; null keeps it."""
 
 
 class DatasetReference(AboutDataset):

@@ -4,8 +4,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,12 @@ def _take_upload(place: Place, who: Principal, asked: Asked, file: Incoming, for
 def _about(fields: dict[str, str]) -> AboutDataset:
     """Fields of a form are text; columns is the JSON text of an object. Raises InvalidParameter."""
     given: dict[str, Any] = dict(fields)
+    # As OpenAI's SDK writes {"anchor": "created_at", "seconds": 3600}.
+    if (anchor := given.pop("expires_after[anchor]", "created_at")) != "created_at":
+        raise InvalidParameter("expires_after.anchor", anchor, 'give "created_at"')
+    seconds = given.pop("expires_after[seconds]", given.get("expires_after_seconds"))
+    if seconds is not None:
+        given["expires_after_seconds"] = int(seconds) if re.fullmatch(r"[0-9]{1,9}", seconds) else seconds
     if "columns" in given:
         try:
             given["columns"] = json.loads(given["columns"])
@@ -158,7 +166,9 @@ def _create(
 ) -> DatasetDetail:
     with place.sessions.begin() as session:
         told = about.model_dump(include={"purpose", "format", "columns"})
-        made = datasets.create(session, who.owner, filename, source, **told)
+        seconds = about.expires_after_seconds
+        kept = None if seconds is None else timedelta(seconds=seconds)
+        made = datasets.create(session, who.owner, filename, source, **told, expires_after=kept)
         quotas.check_bytes(session, who.owner, 0)
         audit.record(session, who, "dataset.create", made.id, bytes=made.bytes, sha256=made.sha256)
         settle(session, made.id)

@@ -235,6 +235,19 @@ def file_object(dataset: Dataset) -> FileObject:
     )
 
 
+def results_object(job: Job, size: int) -> FileObject:
+    return FileObject(
+        id=results_id(job.id),
+        bytes=size,
+        created_at=seconds(job.finished_at or job.created_at),
+        filename=f"{job.id}.csv",
+        purpose="fine-tune-results",
+        status="processed",
+        status_details=None,
+        expires_at=None,
+    )
+
+
 _LEVELS: dict[str, Literal["info", "warn", "error"]] = {"info": "info", "warning": "warn", "error": "error"}
 
 

@@ -26,6 +26,12 @@ def create(client: openai.OpenAI, name: str = "steps=2", **fields: Any) -> FineT
     return client.fine_tuning.jobs.create(**fields, extra_body={"recipe": recipe})
 
 
+@pytest.fixture
+def rows() -> bytes:
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    return (json.dumps(row) + "\n").encode() * 12
+
+
 def ended(client: openai.OpenAI, job_id: str) -> FineTuningJob:
     def look() -> FineTuningJob | None:
         job = client.fine_tuning.jobs.retrieve(job_id)
@@ -34,10 +40,49 @@ def ended(client: openai.OpenAI, job_id: str) -> FineTuningJob:
     return until(look)  # type: ignore[no-any-return]
 
 
-def test_a_job_goes_its_whole_way(client: openai.OpenAI) -> None:
+def test_files_are_uploaded_read_listed_and_deleted(client: openai.OpenAI, rows: bytes) -> None:
+    file = client.files.create(file=("my rows.jsonl", rows), purpose="fine-tune")
+    assert (file.object, file.bytes, file.filename, file.purpose) == ("file", len(rows), "my rows.jsonl", "fine-tune")
+    assert client.files.wait_for_processing(file.id).status == "processed"
+    assert client.files.retrieve(file.id) == client.files.wait_for_processing(file.id)
+    assert client.files.content(file.id).read() == rows
+    more = [client.files.create(file=(f"{number}.jsonl", rows), purpose="fine-tune").id for number in range(3)]
+    mine = [file.id, *more]
+    assert [each.id for each in client.files.list(limit=2) if each.id in mine] == mine[::-1]
+    assert [each.id for each in client.files.list(limit=2, order="asc") if each.id in mine] == mine
+    assert list(client.files.list(purpose="vision")) == []
+    assert client.files.delete(file.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+
+
+def test_a_file_that_cannot_be_trained_on_says_why(client: openai.OpenAI, rows: bytes) -> None:
+    file = client.files.create(file=("bad.jsonl", rows + b'{"messages": 3}\n'), purpose="fine-tune")
+    bad = client.files.wait_for_processing(file.id)
+    assert bad.status == "error"
+    assert bad.status_details
+    assert "13" in bad.status_details
+    with pytest.raises(openai.BadRequestError, match="13"):
+        create(client, training_file=file.id)
+    with pytest.raises(openai.BadRequestError, match="purpose"):
+        client.files.create(file=("rows.jsonl", rows), purpose="vision")
+
+
+def test_a_file_expires_when_it_is_asked_to(client: openai.OpenAI, rows: bytes) -> None:
+    after = {"anchor": "created_at", "seconds": 3600}
+    file = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune", expires_after=after)  # type: ignore[arg-type]
+    assert file.expires_at == file.created_at + 3600
+    with pytest.raises(openai.BadRequestError):
+        client.files.create(file=("a", rows), purpose="fine-tune", expires_after={**after, "seconds": 1})  # type: ignore[arg-type]
+
+
+def test_a_job_goes_its_whole_way(client: openai.OpenAI, rows: bytes) -> None:
+    file, held_out = (client.files.create(file=(name, rows), purpose="fine-tune") for name in ("a.jsonl", "b.jsonl"))
     job = create(
         client,
         "steps=4 every=2",
+        training_file=file.id,
+        validation_file=held_out.id,
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto"}}},
         metadata={"team": "red"},
         seed=7,
@@ -47,6 +92,7 @@ def test_a_job_goes_its_whole_way(client: openai.OpenAI) -> None:
     assert (job.seed, job.metadata, job.error, job.fine_tuned_model) == (7, {"team": "red"}, None, None)
     assert job.method
     assert job.method.type == "supervised"
+    assert (job.training_file, job.validation_file) == (file.id, held_out.id)
     done = ended(client, job.id)
     assert (done.status, done.error) == ("succeeded", None)
     assert done.finished_at
@@ -54,6 +100,11 @@ def test_a_job_goes_its_whole_way(client: openai.OpenAI) -> None:
     assert done.fine_tuned_model == f"ft:tiny:anna::{job.id.removeprefix('job_')}"
     assert done.model_extra
     assert done.model_extra["recipe"]["schedule"]["epochs"] == 2
+    (results,) = done.result_files
+    assert client.files.retrieve(results).purpose == "fine-tune-results"
+    lines = client.files.content(results).read().decode().splitlines()
+    assert lines[0] == "step,train_loss,valid_loss,learning_rate"
+    assert [line.split(",")[:2] for line in lines[1:3]] == [["1", "4.0"], ["2", "2.0"]]
 
 
 def test_lists_are_paged_by_the_sdk_itself_and_filtered_by_metadata(client: openai.OpenAI) -> None:

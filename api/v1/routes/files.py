@@ -1,0 +1,61 @@
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from api.idempotency import Once
+from api.routes.datasets import Where
+from api.v1 import files
+from api.v1.answers import Deleted, FileList, FileObject
+from api.who import Who
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["purpose", "file"],
+    "properties": {
+        "purpose": {"type": "string", "enum": ["fine-tune"]},
+        "file": {"type": "string", "format": "binary"},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 31_536_000},
+    },
+}
+_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
+
+
+@router.post("/files", openapi_extra=_BODY)
+async def create(request: Request, where: Where, who: Who, once: Once) -> FileObject:
+    """Takes a file of examples, in any format that a dataset has."""
+    headers = request.headers
+    return await files.create(
+        where, who, once, headers.get("content-type", ""), headers.get("content-length"), request.stream()
+    )
+
+
+@router.get("/files")
+def newest(
+    where: Where,
+    who: Who,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: Annotated[str | None, Query(max_length=100, pattern=r"^[\w-]*$")] = None,
+) -> FileList:
+    return files.newest(where, who, limit, after, purpose, order == "asc")
+
+
+@router.get("/files/{file_id}")
+def retrieve(where: Where, who: Who, file_id: str) -> FileObject:
+    return files.get(where, who, file_id)
+
+
+@router.delete("/files/{file_id}")
+def delete(where: Where, who: Who, file_id: str) -> Deleted:
+    """409 while a job that has not ended needs it."""
+    return files.delete(where, who, file_id)
+
+
+@router.get("/files/{file_id}/content", response_class=Response)
+def content(where: Where, who: Who, file_id: str) -> Response:
+    return StreamingResponse(files.content(where, who, file_id), media_type="application/octet-stream")

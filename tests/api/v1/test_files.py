@@ -1,0 +1,42 @@
+"""Files by OpenAI's wire."""
+
+import json
+
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from tests.files import ROW
+
+ROWS = (json.dumps(ROW) + "\n").encode() * 3
+
+
+def upload(client: TestClient, **fields: str) -> str:
+    answer = client.post("/v1/files", files={"file": ("a.jsonl", ROWS)}, data={"purpose": "fine-tune", **fields})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+def test_a_file_whose_time_is_over_is_deleted_once_no_job_needs_it(client: TestClient, engine: sa.Engine) -> None:
+    expiring, kept = upload(client, expires_after_seconds="3600"), upload(client)
+    asked = {"model": "tiny", "training_file": expiring}
+    job_id = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
+    with engine.begin() as connection:
+        over = "UPDATE datasets SET expires_at = now() - interval '1 s' WHERE expires_at IS NOT NULL"
+        connection.execute(sa.text(over))
+    checks = client.app_state["checks"]
+    checks.round()
+    assert client.get(f"/v1/files/{expiring}").status_code == 200
+    client.post(f"/jobs/{job_id}/cancel").raise_for_status()
+    checks.round()
+    assert client.get(f"/v1/files/{expiring}").status_code == 404
+    assert client.get(f"/v1/files/{kept}/content").content == ROWS
+
+
+def test_the_results_of_another_or_of_an_unfinished_job_are_not_there(client: TestClient) -> None:
+    asked = {"model": "tiny", "training_file": "rows.jsonl"}
+    job_id = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
+    for file_id in (f"file-{job_id}", "file-job_" + "0" * 24, "file-" + "0" * 24, "nonsense", "%00"):
+        assert client.get(f"/v1/files/{file_id}").status_code == 404
+        assert client.get(f"/v1/files/{file_id}/content").status_code == 404
+        assert client.delete(f"/v1/files/{file_id}").status_code == 404
+    assert client.get("/v1/files", params={"after": "nonsense"}).status_code == 404
