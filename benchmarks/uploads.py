@@ -1,0 +1,108 @@
+"""How fast a large upload is, beside the disk itself, and what it costs in memory: `python -m benchmarks.uploads`.
+
+The same bytes, JSON Lines, are written to a file and synced, and uploaded as a form over loopback to a real API, which
+hashes, writes and syncs them: by turns, on one disk. The check of the rows comes after the answer, and is timed apart.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetuned import postgres, valkey
+from tests import service
+from tests.service import Service
+
+MIB = 1 << 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Upload a large file, beside the rate of the disk.")
+    parser.add_argument("--megabytes", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="on the disk to measure; the default is the temporary folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-", dir=arguments.folder) as name:
+        os.chmod(name, 0o755)
+        folder = Path(name)
+        home = folder / "home"
+        service.furnish(home)
+        with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
+            migrate = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
+            subprocess.run([sys.executable, "-m", "migrations"], env=migrate, check=True)
+            with service.running(home, database_url, broker_url, workers=()) as live:
+                measure(live, folder / "raw", arguments.megabytes, arguments.rounds)
+
+
+def measure(live: Service, raw: Path, megabytes: int, rounds: int) -> None:
+    upload(live, 1)  # what is imported at the first one is there
+    before = resident(live, "VmRSS")
+    ratios = []
+    for number in range(1, rounds + 1):
+        disk = write(raw, megabytes)
+        dataset_id, sent = upload(live, megabytes)
+        began = time.perf_counter()
+        while live.client.get(f"/datasets/{dataset_id}").json()["status"] == "uploaded":
+            time.sleep(0.2)
+        check = time.perf_counter() - began
+        live.client.delete(f"/datasets/{dataset_id}").raise_for_status()
+        ratios.append(disk / sent)
+        print(
+            f"round {number}: disk {megabytes / disk:.0f} MiB/s, upload {megabytes / sent:.0f} MiB/s, "
+            f"ratio {disk / sent:.2f}; the check of the rows {check:.0f} s after it"
+        )
+    print(f"ratio, the median of {rounds}: {sorted(ratios)[rounds // 2]:.2f} (0.60 is promised)")
+    grown = (resident(live, "VmHWM") - before) / 1e6
+    print(f"memory of the API's process grew by {grown:.0f} MB at most (50 MB is promised)")
+
+
+def write(path: Path, megabytes: int) -> float:
+    """Seconds, until the disk has them."""
+    piece = rows()
+    began = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(megabytes):
+            file.write(piece)
+        os.fsync(file.fileno())
+    seconds = time.perf_counter() - began
+    path.unlink()
+    return seconds
+
+
+def upload(live: Service, megabytes: int) -> tuple[str, float]:
+    """The dataset, and the seconds until the answer, less those that it waited for the check."""
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    began = time.perf_counter()
+    answer = live.client.post("/datasets", content=form(megabytes), headers=headers, timeout=600)
+    seconds = time.perf_counter() - began
+    dataset = answer.raise_for_status().json()
+    waited = 3.0 if dataset["status"] == "uploaded" else 0.0  # api.services.datasets waits so long for the check
+    return dataset["id"], seconds - waited
+
+
+def form(megabytes: int) -> Iterator[bytes]:
+    piece = rows()
+    yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'
+    for _ in range(megabytes):
+        yield piece
+    yield b"\r\n--x--\r\n"
+
+
+def rows() -> bytes:
+    """A MiB of them."""
+    row = json.dumps({"prompt": "What is it?", "completion": "a" * 4000}).encode() + b"\n"
+    return (row * (MIB // len(row) + 1))[: MIB // len(row) * len(row)].ljust(MIB, b"\n")
+
+
+def resident(live: Service, what: str) -> int:
+    status = Path(f"/proc/{live.api.pid}/status").read_text()
+    return int(status.partition(f"{what}:")[2].split()[0]) << 10
+
+
+if __name__ == "__main__":
+    main()
