@@ -249,6 +249,26 @@ def download(
 
 
 @app.command()
+def export(
+    job: JobId,
+    source: Annotated[
+        str, typer.Option("--source", help="Of the job's artifacts: a checkpoint, or best.tar.gz.")
+    ] = "adapter.tar.gz",
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Merge what a job has saved into its base model; waits, and prints the artifact's name."""
+    with Client(url, key=key) as client:
+        made = client.export(job, source)
+        while made["status"] in ("queued", "running"):
+            time.sleep(1)
+            made = client.export_of(job, made["id"])
+    if made["failure"] is not None:
+        _fail(made["failure"]["message"])
+    typer.echo(made["artifact"])
+
+
+@app.command()
 def logs(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print the log of a job's trainer."""
     with Client(url, key=key) as client:

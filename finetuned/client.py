@@ -7,14 +7,17 @@ with Client("http://127.0.0.1:8000") as client:
     client.download(job["id"], Path("adapter"))
 """
 
+import hashlib
 import json
 import secrets
+import shutil
 import tarfile
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -259,19 +262,43 @@ class Client:
                 yield event.id, JobEvent(event.event, data.pop("time", 0.0), data)
 
     def save_artifact(self, job_id: str, name: str, file: Path) -> None:
-        """Streams the artifact to `file`, which is whole or absent."""
-        partial = file.with_name(f".{file.name}.partial")
+        """Streams the artifact to `file`, which is whole or absent. What breaks off is gone on with: a few times here,
+        and at the next call with the same file. Raises ServiceError, Damaged for bytes that are not the service's."""
+        path = f"/jobs/{_part(job_id)}/artifacts/{_part(name)}"
+        for seconds in (*_RECONNECT_SECONDS[:4], None):
+            try:
+                partial, sha256 = self._save_rest(path, file)
+                break
+            except httpx.TransportError as error:
+                if seconds is None or isinstance(error, httpx.ConnectError):
+                    raise Unreachable(self.url, error) from error
+                time.sleep(seconds)
         try:
-            with self._http.stream("GET", f"/jobs/{_part(job_id)}/artifacts/{_part(name)}") as response:
-                _raise_for_error(response)
-                with partial.open("wb") as output:
-                    for chunk in response.iter_bytes(1 << 20):
-                        output.write(chunk)
+            if sha256 is not None and _sha256(partial) != sha256:
+                raise Damaged(f"{name} of job {job_id} came with other bytes than the service has; try again")
             partial.rename(file)
-        except httpx.TransportError as error:
-            raise Unreachable(self.url, error) from error
         finally:
             partial.unlink(missing_ok=True)
+
+    def _save_rest(self, path: str, file: Path) -> tuple[Path, str | None]:
+        """What is missing of it. The file beside, and the SHA-256 that it is to have, where the service tells one."""
+        with self._http.stream("GET", path) as response:
+            _raise_for_error(response)
+            sha256 = response.headers.get("etag", "").strip('"') or None
+            partial = file.with_name(f".{file.name}.{(sha256 or secrets.token_hex(8))[:16]}.partial")
+            there = partial.stat().st_size if partial.exists() else 0
+            if there == 0:
+                _append(response, partial)
+                return partial, sha256
+            whole = there == int(response.headers["content-length"])
+        if not whole:
+            asked = {"range": f"bytes={there}-", "if-range": f'"{sha256}"'}
+            with self._http.stream("GET", path, headers=asked) as response:
+                _raise_for_error(response)
+                if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+                    partial.unlink()
+                _append(response, partial)
+        return partial, sha256
 
     def artifact_text(self, job_id: str, name: str) -> str:
         return self._request("GET", f"/jobs/{_part(job_id)}/artifacts/{_part(name)}").text
@@ -289,15 +316,28 @@ class Client:
         """
         name = "best" if best else "adapter"
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".download-") as scratch:
-            archive = Path(scratch) / f"{name}.tar.gz"
-            self.save_artifact(job_id, archive.name, archive)
-            try:
+        archive = out / f".{name}.tar.gz"
+        self.save_artifact(job_id, f"{name}.tar.gz", archive)
+        try:
+            with tempfile.TemporaryDirectory(dir=out, prefix=".download-") as scratch:
                 with tarfile.open(archive) as opened:
-                    opened.extractall(out, filter="data")  # refuses what would leave `out`
-            except (tarfile.TarError, zlib.error, EOFError) as error:
-                raise Damaged(f"the adapter of job {job_id} cannot be unpacked: {error}") from error
+                    opened.extractall(scratch, filter="data")  # refuses what would leave it
+                # The best is in a folder of the name that it has among the job's artifacts.
+                (folder,) = Path(scratch).iterdir()
+                shutil.copytree(folder, out / name, dirs_exist_ok=True)
+        except (tarfile.TarError, zlib.error, EOFError) as error:
+            raise Damaged(f"the adapter of job {job_id} cannot be unpacked: {error}") from error
+        finally:
+            archive.unlink()
         return out / name
+
+    def export(self, job_id: str, source: str = "adapter.tar.gz") -> dict[str, Any]:
+        """Has the base and what the job has saved merged; asked again it gives the same."""
+        asked = {"format": "merged", "source": source}
+        return self._json("POST", f"/jobs/{_part(job_id)}/exports", json=asked)
+
+    def export_of(self, job_id: str, export_id: str) -> dict[str, Any]:
+        return self._json("GET", f"/jobs/{_part(job_id)}/exports/{_part(export_id)}")
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._request(method, path, **options).json()
@@ -314,6 +354,17 @@ class Client:
 
 def _body(recipe: dict[str, Any] | bytes) -> bytes:
     return recipe if isinstance(recipe, bytes) else json.dumps(recipe).encode()
+
+
+def _append(response: httpx.Response, file: Path) -> None:
+    with file.open("ab") as output:
+        for chunk in response.iter_raw():  # as it comes: what was gathered is lost where it breaks off
+            output.write(chunk)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _part(value: str) -> str:

@@ -1,5 +1,6 @@
 """A small HTTP server that answers as the API does, from what a test puts in it."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ class FakeApi:
     """Status and body (JSON, or bytes) by "METHOD path"."""
     streams: list[str] = field(default_factory=list)
     """The text of the event stream, one for each connection; after it the connection ends."""
+    downloads: dict[str, bytes] = field(default_factory=dict)
+    """By path; handed out as the API does, in parts too."""
+    breaks: list[int] = field(default_factory=list)
+    """After so many bytes each next download breaks off."""
+    ranges: list[str | None] = field(default_factory=list)
+    """As the downloads asked for them."""
     last_event_ids: list[str | None] = field(default_factory=list)
     """As the connections to the stream sent them."""
     bodies: list[bytes] = field(default_factory=list)
@@ -49,8 +56,21 @@ def running() -> Iterator[FakeApi]:
             if api.streams and path.endswith("/events"):
                 api.last_event_ids.append(self.headers["last-event-id"])
                 self._send(200, "text/event-stream", api.streams.pop(0).encode())
+            elif path in api.downloads:
+                self._hand_out(api.downloads[path])
             else:
                 self._answer("GET", path)
+
+        def _hand_out(self, content: bytes) -> None:
+            asked = self.headers["range"]
+            api.ranges.append(asked)
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+            self.send_response(206 if asked else 200)
+            self.send_header("etag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("content-length", str(len(content) - start))
+            self.end_headers()
+            end = start + api.breaks.pop(0) if api.breaks else len(content)
+            self.wfile.write(content[start:end])
 
         def do_POST(self) -> None:
             api.owners.append(self.headers["x-owner"])
