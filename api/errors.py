@@ -11,6 +11,7 @@ RequestError
 +-- ArtifactGone        404   its row is there, its files are not
 +-- TooLarge            413   a file of more bytes than are taken
 +-- StorageFull         507   the server's disk
++-- RangeOutside        416   a part that begins behind the end
 +-- StillAtWork         409   the same request was sent before, and is not done
 +-- TooManyRequests     429
 +-- NotReady            503   a part of the service is not there
@@ -36,6 +37,7 @@ from store.errors import (
     DatasetInUse,
     DatasetNotFound,
     DeliveryNotFound,
+    ExportNotFound,
     IllegalMove,
     JobNotFound,
     KeyNotFound,
@@ -103,6 +105,12 @@ class StorageFull(RequestError):
     pass
 
 
+class RangeOutside(RequestError):
+    def __init__(self, size: int, given: str) -> None:
+        super().__init__(f"Range: got {quote(given)}; there are {size} bytes, so that the last one is {size - 1}")
+        self.size = size
+
+
 class ErrorOut(BaseModel):
     code: str
     """For programs."""
@@ -134,6 +142,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(JobNotFound, _not_found)
     app.add_exception_handler(ArtifactNotFound, _not_found)
+    app.add_exception_handler(ExportNotFound, _not_found)
     app.add_exception_handler(KeyNotFound, _not_found)
     app.add_exception_handler(ModelNotFound, _not_found)
     app.add_exception_handler(DatasetNotFound, _not_found)
@@ -155,6 +164,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InvalidParameter, _invalid_parameter)
     app.add_exception_handler(ForeignOrigin, _foreign_origin)
     app.add_exception_handler(ArtifactGone, _artifact_gone)
+    app.add_exception_handler(RangeOutside, _range_outside)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(OperationalError, _database_away)
@@ -265,6 +275,13 @@ def _foreign_origin(_: Request, error: Exception) -> JSONResponse:
 
 def _artifact_gone(_: Request, error: Exception) -> JSONResponse:
     return _answer(HTTPStatus.NOT_FOUND, "artifact_gone", str(error))
+
+
+def _range_outside(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RangeOutside)
+    answer = _answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range_not_satisfiable", str(error), "Range")
+    answer.headers["content-range"] = f"bytes */{error.size}"
+    return answer
 
 
 def _bad_parameter(request: Request, error: Exception) -> JSONResponse:

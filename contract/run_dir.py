@@ -53,6 +53,11 @@ class RunDir:
         return self.path / "adapter"
 
     @property
+    def merged(self) -> Path:
+        """Out: the base with the adapter in it, in a folder that is for that alone."""
+        return self.path / "merged"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

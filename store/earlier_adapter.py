@@ -7,17 +7,22 @@ from contract.failure import FailureReason, InputError
 from contract.quote import quote
 from store import artifacts, jobs
 from store.errors import ArtifactNotFound, JobNotFound
+from store.models import Artifact
 from store.session import Sessions
+from store.storage import Folder, Storage
 
 _PARAM = "adapter.start_from"
 _NAMED = re.compile(r"(?P<job>job_[0-9a-f]{24})(/(?P<checkpoint>checkpoint-[0-9]{1,10}))?")
 
 
-def locate_earlier_adapter(sessions: Sessions, runs: Path, start_from: str, owner: str | None = None) -> Path:
+def earlier_adapter(
+    sessions: Sessions, storage: Storage, home: Folder, start_from: str, fetched: Path, owner: str | None = None
+) -> Path:
     """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP"; of a job of `owner` alone, where
-    that is given. Raises InputError.
+    that is given. What is no longer in the home folder is fetched from the storage, into `fetched`. Raises InputError,
+    StorageAway.
 
-    No session is held when it returns.
+    No session is held meanwhile, nor when it returns.
     """
     named = _NAMED.fullmatch(start_from)
     if named is None:
@@ -29,10 +34,22 @@ def locate_earlier_adapter(sessions: Sessions, runs: Path, start_from: str, owne
             artifact = artifacts.get(session, named["job"], name)
     except (JobNotFound, ArtifactNotFound) as error:
         raise _refusal(start_from, str(error)) from error
-    folder = artifacts.locate(runs, artifact)
-    if folder is None:
-        raise _refusal(start_from, "its files are no longer on the server")
-    return folder
+    try:
+        return folder_of(artifact, home, storage, fetched)
+    except FileNotFoundError as error:
+        raise _refusal(start_from, "its files are no longer on the server") from error
+
+
+def folder_of(artifact: Artifact, home: Folder, storage: Storage, fetched: Path) -> Path:
+    """An adapter's, in the home folder or else `fetched`. Raises FileNotFoundError, StorageAway."""
+    try:
+        return home.local_path(artifacts.key(artifact))
+    except FileNotFoundError:
+        if not storage.remote:
+            raise
+    for file in artifacts.files(artifact):
+        storage.fetch(artifacts.key(artifact, file.name), fetched / file.name)
+    return fetched
 
 
 def _refusal(start_from: str, problem: str) -> InputError:

@@ -9,6 +9,7 @@ StoreError
 +-- ArtifactNotFound
 +-- WebhookNotFound
 +-- DeliveryNotFound
++-- ExportNotFound
 +-- QuotaExceeded   an owner has as much as it may have
 +-- RequestReused   an Idempotency-Key came again, with another body
 +-- IllegalMove     a user asked for a state that the job cannot reach from its own
@@ -74,6 +75,11 @@ class WebhookNotFound(StoreError):
 class DeliveryNotFound(StoreError):
     def __init__(self, delivery_id: str) -> None:
         super().__init__(f"no delivery {delivery_id}")
+
+
+class ExportNotFound(StoreError):
+    def __init__(self, job_id: str, export_id: str) -> None:
+        super().__init__(f"job {job_id} has no export {export_id}")
 
 
 class IllegalMove(StoreError):

@@ -20,8 +20,10 @@ from obstore.store import S3Store
 from store.errors import StorageAway
 from store.settings import StoreSettings
 
-CHUNK = 4 << 20
-"""Bytes in memory of each read."""
+CHUNK = 1 << 20
+"""Bytes in memory of each read of a file: what asyncio cannot send at once it copies, the slower the more it is."""
+LARGEST_CHUNK = 4 << 20
+"""Likewise of each request to a bucket, where every one has its delay."""
 _PART = 5 << 20
 """Likewise of each part of an upload that is on its way: the least that S3 takes. There are 10,000 at most."""
 _PARTS_AT_ONCE = 4
@@ -64,7 +66,7 @@ class Folder:
         target = self._below(key)
         if target.exists() and target.samefile(path):
             return
-        with _replacing(target) as beside:
+        with replacing(target) as beside:
             try:
                 os.link(path, beside)
             except OSError:  # on another disk, or one that knows no links
@@ -73,7 +75,7 @@ class Folder:
     @contextmanager
     def open_writer(self, key: str) -> Iterator[Writer]:
         """What is written is there once this ends, and none of it where it ends by an error."""
-        with _replacing(self._below(key)) as beside, beside.open("wb") as file:
+        with replacing(self._below(key)) as beside, beside.open("wb") as file:
             yield file
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
@@ -138,8 +140,8 @@ class Bucket:
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         end = self.size(key) if end is None else end
         # Each by a request of its own: a slow reader holds none open, and one that breaks off is tried again.
-        for offset in range(start, end, CHUNK):
-            wanted = min(CHUNK, end - offset)
+        for offset in range(start, end, LARGEST_CHUNK):
+            wanted = min(LARGEST_CHUNK, end - offset)
             with _told(key):
                 chunk = obstore.get_range(self._store, key, start=offset, length=wanted).to_bytes()
             if len(chunk) != wanted:
@@ -180,13 +182,13 @@ def _is_there(storage: Storage, key: str) -> bool:
 
 
 def _fetch(storage: Storage, key: str, path: Path) -> None:
-    with _replacing(path) as beside, beside.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         for chunk in storage.read(key):
             file.write(chunk)
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path) -> Iterator[Path]:
     """What is written to this path takes the place of `target`, where all goes well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.urandom(6).hex()}.partial")

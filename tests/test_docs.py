@@ -23,6 +23,7 @@ DOCS = [
         "jobs",
         "deploy",
         "events",
+        "artifacts",
         "webhooks",
         "observability",
         "plans",
@@ -30,8 +31,8 @@ DOCS = [
     )
 ]
 TEXT = "".join(path.read_text() for path in DOCS)
-TRAINING, ADAPTERS, _, _, JOBS, DEPLOY, EVENTS, *_, DATASETS = (path.read_text() for path in DOCS)
-TABLES = TRAINING.partition("## Every part")[2] + ADAPTERS.partition("## Names by family")[0] + JOBS
+TRAINING, ADAPTERS, _, _, JOBS, DEPLOY, EVENTS, ARTIFACTS, *_, DATASETS = (path.read_text() for path in DOCS)
+TABLES = TRAINING.partition("## Every part")[2] + ADAPTERS.partition("## Names by family")[0] + JOBS + ARTIFACTS
 TABLES += DATASETS.partition("## What holds")[2]
 ROWS = [row for rows in re.findall(r"^\| ---.*\n((?:\|.*\n)+)", TABLES, re.MULTILINE) for row in rows.splitlines()]
 KINDS = [kind.model_fields["type"].default for kind in get_args(Event)]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ from contract.machine import Machine, check_machine
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
 from contract.run_dir import RunDir, forget_states, newest_state
-from contract.status import JobStatus, Wish
+from contract.status import TERMINAL, JobStatus, Wish
 from store import artifacts, attempts, datasets, jobs, leases, progress, workers
-from store.earlier_adapter import locate_earlier_adapter
+from store.earlier_adapter import earlier_adapter
 from store.errors import StaleAttempt
 from store.jobs import Part
 from store.session import Sessions
+from store.storage import Folder, Storage, make_storage
 from worker import devices, network, process
 from worker.command import Rendezvous, trainer_command
 from worker.left import read_log_tail, read_receipt
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 TICK = 0.2  # seconds between two looks at the events
 HEARTBEAT = 1.0  # seconds between two renewals of the lease when there is nothing to tell
 KEPT_STATES = 2  # of the attempts before
+LONGEST_PUBLISHING = 5.0  # seconds that a job which has not succeeded waits until it can be downloaded what it leaves
 ALONE = 15.0  # seconds that one machine of several may go on when another has ended: it ends soon by itself
 LAST_WORD = 10.0  # seconds from a trainer's last word, when all is saved, to its end; torchrun may wait for others
 
@@ -62,6 +64,11 @@ class Attempt:
     @property
     def run_dir(self) -> RunDir:
         return RunDir(self.settings.runs / artifacts.run_path(self.part.job_id, self.part.attempt))
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Made in the process that runs the attempt."""
+        return make_storage(self.settings)
 
     @property
     def earlier(self) -> list[RunDir]:
@@ -126,6 +133,7 @@ def _lay_out(attempt: Attempt) -> Recipe:
     if attempt.part.batch is not None:
         recipe = recipe.model_copy(update={"batch": Batch.model_validate(attempt.part.batch)})
     check_machine(recipe, attempt.machine)
+    run_dir.path.mkdir(parents=True)
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     dataset = datasets.find_file(attempt.sessions, settings, recipe.dataset.path)
     evaluation = recipe.evaluation
@@ -136,7 +144,9 @@ def _lay_out(attempt: Attempt) -> Recipe:
         evaluation = evaluation.model_copy(update={"dataset": given.model_copy(update={"path": str(held_out)})})
     adapter = recipe.adapter
     if adapter.start_from is not None:
-        earlier = locate_earlier_adapter(attempt.sessions, settings.runs, adapter.start_from)
+        fetched = run_dir.path / "start_from"
+        home = Folder(settings.home)
+        earlier = earlier_adapter(attempt.sessions, attempt.storage, home, adapter.start_from, fetched)
         adapter = adapter.model_copy(update={"start_from": str(earlier)})
     resolved = recipe.model_copy(
         update={
@@ -146,7 +156,6 @@ def _lay_out(attempt: Attempt) -> Recipe:
             "adapter": adapter,
         }
     )
-    run_dir.path.mkdir(parents=True)
     run_dir.recipe.write_text(resolved.model_dump_json(indent=2))
     return recipe
 
@@ -177,7 +186,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
         trainer.stop()
         exit_code = trainer.wait()
     outcome = decide(
-        exit_code, told.done, _error(run_dir), told.wish, told.spared, log_tail := read_log_tail(run_dir.log)
+        exit_code, told.done, read_error(run_dir), told.wish, told.spared, log_tail := read_log_tail(run_dir.log)
     )
     status, failure = outcome.status, outcome.failure
     if told.left_alone and status is JobStatus.QUEUED:
@@ -334,8 +343,8 @@ def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -
 
 
 def _finish(attempt: Attempt, end: attempts.End) -> None:
-    """Writes how it ended, however long the database is away, once no machine has a process of it. Raises
-    StaleAttempt."""
+    """Writes how it ended, however long the database is away, once no machine has a process of it and what it has saved
+    can be downloaded. Raises StaleAttempt."""
     part, run_dir = attempt.part, attempt.run_dir
 
     def others_are_gone(session: Session) -> bool:
@@ -347,23 +356,45 @@ def _finish(attempt: Attempt, end: attempts.End) -> None:
 
     while not attempt.persist(others_are_gone):
         time.sleep(HEARTBEAT)
-
-    def write(session: Session) -> JobStatus:
-        status = attempts.finish(session, part.job_id, part.attempt, end, attempt.settings.retries)
-        if run_dir.log.exists():
-            size = run_dir.log.stat().st_size
-            artifacts.add_log(session, part.job_id, part.attempt, Path(run_dir.log.name), size)
-        return status
-
-    if attempt.persist(write) is JobStatus.SUCCEEDED:
+    _publish(attempt, end)
+    status = attempt.persist(
+        lambda session: attempts.finish(session, part.job_id, part.attempt, end, attempt.settings.retries)
+    )
+    if status is JobStatus.SUCCEEDED:
         forget_states([*attempt.earlier, run_dir], keep=0)
+
+
+def _publish(attempt: Attempt, end: attempts.End) -> None:
+    """Hands what is left to the publisher, and waits for it: as long as it takes where the job succeeds, and else for a
+    while. The devices are free meanwhile. Raises StaleAttempt."""
+    part, run_dir = attempt.part, attempt.run_dir
+    log_bytes = run_dir.log.stat().st_size if run_dir.log.exists() else None
+
+    def hand_over(session: Session) -> None:
+        jobs.still_running(session, part.job_id, part.attempt)
+        artifacts.add_end(session, *_run(attempt), Path(run_dir.log.name), log_bytes, report=end.status in TERMINAL)
+        leases.free(session, *_mine(attempt))
+
+    def is_done(session: Session) -> bool:
+        jobs.part_with_the_others(session, part.job_id, part.attempt, attempt.settings.lease)
+        return artifacts.are_published(session, part.job_id)
+
+    attempt.persist(hand_over)
+    patience = math.inf if end.status is JobStatus.SUCCEEDED else LONGEST_PUBLISHING
+    deadline = time.monotonic() + patience
+    while not attempt.persist(is_done) and time.monotonic() < deadline and run_dir.path.exists():
+        time.sleep(TICK)
+
+
+def _run(attempt: Attempt) -> tuple[str, int]:
+    return attempt.part.job_id, attempt.part.attempt
 
 
 def _mine(attempt: Attempt) -> tuple[str, int, str]:
     return attempt.part.job_id, attempt.part.attempt, attempt.settings.worker
 
 
-def _error(run_dir: RunDir) -> Failure | None:
+def read_error(run_dir: RunDir) -> Failure | None:
     """What the trainer wrote of its failure; None where it wrote nothing, or was killed while it did."""
     try:
         return Failure.model_validate_json(run_dir.error.read_bytes())

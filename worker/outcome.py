@@ -37,14 +37,15 @@ def decide(
     set_aside = Outcome(JobStatus.PAUSED if wish is Wish.PAUSE else JobStatus.QUEUED)
     if done is not None and error is None:
         return set_aside  # it was told to stop, whoever did it
-    failure = _failure(exit_code, error, log_tail)
+    failure = failure_of(exit_code, error, log_tail)
     # What broke while it was to stop anyway is nothing that the next attempt need know.
     if failure.reason.retry_can_help and (wish is not None or draining):
         return set_aside
     return Outcome(JobStatus.FAILED, failure)
 
 
-def _failure(exit_code: int, error: Failure | None, log_tail: str) -> Failure:
+def failure_of(exit_code: int, error: Failure | None, log_tail: str) -> Failure:
+    """What `error`, its error.json, or the end of its log says of a process that has failed."""
     killed_by = _signal(exit_code, log_tail)
     # Where a rank is killed another may have written that it lost it.
     if error is not None and not (error.reason is FailureReason.TRAINER_CRASHED and killed_by):

@@ -43,6 +43,9 @@ class WorkerSettings(StoreSettings):
     """The command that trains the run folder named after it; None is torchrun, with the ranks that the recipe asks.
     Every job shows it, so that no secret belongs in it."""
 
+    merger: Annotated[list[str] | None, NoDecode] = None
+    """The command that merges the run folder named after it; None is `python -m trainer.merge`."""
+
     @property
     def cache(self) -> Path:
         """The trainers' tokenised datasets."""
@@ -57,7 +60,7 @@ class WorkerSettings(StoreSettings):
     def retries(self) -> Retries:
         return Retries(self.max_retries, self.retry_wait, self.longest_retry_wait)
 
-    @field_validator("trainer", mode="before")
+    @field_validator("trainer", "merger", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
         return shlex.split(value) if isinstance(value, str) else value

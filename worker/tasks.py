@@ -16,6 +16,7 @@ from store.broker import LOOK, RUN_JOB, make_celery, make_publisher
 from store.session import Sessions, make_engine, make_sessions
 from store.settings import read_settings
 from worker import agent, attempt
+from worker.clerk import Clerk
 from worker.guard import PR_SET_PDEATHSIG, prctl
 from worker.keeper import Keeper
 from worker.machine import detect
@@ -31,6 +32,7 @@ _WORKER = os.getpid()
 """The pool's processes, which are forked from this one, are its children."""
 machine = detect(os.environ, settings.slots)
 
+_clerk = Clerk()
 _told_to_stop = multiprocessing.get_context("fork").RawValue("b", 0)
 """Shared with the pool's processes, which are forked from this one. Without a lock: one of them that is killed while it
 holds a lock holds it for ever."""
@@ -106,6 +108,7 @@ def _die_with_worker(**_: Any) -> None:
 @worker_ready.connect
 def _keep(**_: Any) -> None:
     threading.Thread(target=_keeper().run, name="keeper", daemon=True).start()
+    threading.Thread(target=_clerk.keep, name="clerk", daemon=True).start()
 
 
 @worker_shutting_down.connect
@@ -115,4 +118,5 @@ def _drain(**_: Any) -> None:
 
 @worker_shutdown.connect
 def _leave(**_: Any) -> None:
+    _clerk.stop()
     _keeper().leave()

@@ -1,8 +1,17 @@
+from dataclasses import asdict
 from datetime import datetime
 
 from pydantic import BaseModel
 
+from store import artifacts
 from store.models import Artifact
+
+
+class FileOut(BaseModel):
+    name: str
+    """With "/" between its folders."""
+    bytes: int
+    sha256: str
 
 
 class ArtifactOut(BaseModel):
@@ -10,7 +19,11 @@ class ArtifactOut(BaseModel):
     kind: str
     step: int | None
     bytes: int
-    """On the server; the archive is smaller."""
+    """That a download gives."""
+    sha256: str
+    """Of these bytes; the ETag of the download."""
+    files: list[FileOut]
+    """In an archive; of a single file itself."""
     eval_loss: float | None
     """Of the evaluation at its step, where there was one."""
     best: bool
@@ -28,6 +41,8 @@ def artifact_out(artifact: Artifact, best: bool) -> ArtifactOut:
         kind=artifact.kind,
         step=artifact.step,
         bytes=artifact.bytes,
+        sha256=artifact.sha256 or "",
+        files=[FileOut.model_validate(asdict(file)) for file in artifacts.files(artifact)],
         eval_loss=artifact.eval_loss,
         best=best,
         created_at=artifact.created_at,

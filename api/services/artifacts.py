@@ -1,18 +1,27 @@
 """What a job leaves to download."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
 
 from api.errors import ArtifactGone
+from api.ranges import Content
 from api.schemas.artifacts import ArtifactList, artifact_out
-from api.settings import ApiSettings
 from contract.quote import cut
 from store import artifacts, jobs
 from store.errors import ArtifactNotFound
+from store.models import Artifact
 from store.principal import Principal
 from store.session import Sessions
+from store.storage import Storage
 
 _ARTIFACT_NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
+_MEDIA_TYPES = {
+    ".csv": "text/csv; charset=utf-8",
+    ".json": "application/json",
+    ".log": "text/plain; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".png": "image/png",
+}
 
 
 def artifacts_of(sessions: Sessions, who: Principal, job_id: str) -> ArtifactList:
@@ -24,14 +33,52 @@ def artifacts_of(sessions: Sessions, who: Principal, job_id: str) -> ArtifactLis
     return ArtifactList(data=[artifact_out(artifact, best is artifact) for artifact in found])
 
 
-def artifact_path(sessions: Sessions, settings: ApiSettings, who: Principal, job_id: str, name: str) -> Path:
-    """The file or folder of an artifact. Raises JobNotFound, ArtifactNotFound, ArtifactGone."""
+def download(sessions: Sessions, storage: Storage, who: Principal, job_id: str, name: str) -> Content:
+    """An artifact: a file, or a folder as an archive. Raises JobNotFound, ArtifactNotFound; its `read` ArtifactGone,
+    StorageAway."""
+    artifact = _get(sessions, who, job_id, name)
+    if not artifacts.is_archive(artifact):
+        return _file(storage, artifact, artifacts.files(artifact)[0], artifacts.key(artifact))
+    archive = artifacts.archive(artifact, [(file.name, file.bytes) for file in artifacts.files(artifact)])
+
+    def read_file(file: str, start: int, end: int) -> Iterator[bytes]:
+        return storage.read(artifacts.key(artifact, file), start, end)
+
+    def read(start: int, end: int) -> Iterator[bytes]:
+        with_checksum = archive.read(start, end, artifact.crc32 or 0, read_file)
+        return _there(artifact, with_checksum)
+
+    return Content(archive.size, artifact.sha256 or "", name, "application/gzip", read)
+
+
+def download_file(sessions: Sessions, storage: Storage, who: Principal, job_id: str, name: str, path: str) -> Content:
+    """One file of a folder, by the name that the list has. Raises as `download`."""
+    artifact = _get(sessions, who, job_id, name)
+    for file in artifacts.files(artifact) if artifacts.is_archive(artifact) else []:
+        if file.name == path:
+            return _file(storage, artifact, file, artifacts.key(artifact, path))
+    raise ArtifactNotFound(job_id, f"{name} with a file {cut(path)}")
+
+
+def _get(sessions: Sessions, who: Principal, job_id: str, name: str) -> Artifact:
     with sessions.begin() as session:
         jobs.get(session, job_id, who.scope)
         if not _ARTIFACT_NAME.fullmatch(name):  # PostgreSQL does not take every text as a parameter
             raise ArtifactNotFound(job_id, cut(name))
-        artifact = artifacts.get(session, job_id, name)
-    path = artifacts.locate(settings.runs, artifact)
-    if path is None:
-        raise ArtifactGone(job_id, name)
-    return path
+        return artifacts.get(session, job_id, name)
+
+
+def _file(storage: Storage, artifact: Artifact, file: artifacts.File, key: str) -> Content:
+    def read(start: int, end: int) -> Iterator[bytes]:
+        return _there(artifact, storage.read(key, start, end))
+
+    name = file.name.rpartition("/")[2]
+    media_type = _MEDIA_TYPES.get(f".{name.rpartition('.')[2]}", "application/octet-stream")
+    return Content(file.bytes, file.sha256, name, media_type, read)
+
+
+def _there(artifact: Artifact, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except (FileNotFoundError, EOFError) as error:
+        raise ArtifactGone(artifact.job_id, artifact.name) from error

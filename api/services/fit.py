@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from api.services.earlier import earlier_of
 from api.settings import ApiSettings
 from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
@@ -15,7 +17,6 @@ from estimate.architecture import Unknown
 from estimate.plan import Base, OnDevice, make_plan, read_base
 from estimate.work import Lengths
 from store import datasets
-from store.earlier_adapter import locate_earlier_adapter
 from store.principal import Principal
 from store.session import Sessions
 
@@ -89,9 +90,9 @@ def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: R
     if folder is None:
         return f"{recipe.model} is not on the server, and its files tell what it takes"
     given = recipe.adapter.start_from
-    earlier = None if given is None else locate_earlier_adapter(sessions, settings.runs, given, who.scope)
     try:
-        return read_base(folder, weight_shapes(folder), recipe, earlier)
+        with nullcontext() if given is None else earlier_of(sessions, settings, who, given) as earlier:
+            return read_base(folder, weight_shapes(folder), recipe, earlier)
     except Unknown as error:
         return str(error)
 

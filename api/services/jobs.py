@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from api.idempotency import Settle, once, with_body
 from api.schemas.jobs import JobOut, JobPage, job_out
+from api.services.earlier import earlier_of
 from api.services.examples import examples_of
 from api.services.fit import refuse_what_cannot_fit
 from api.services.moment import one_moment
@@ -28,7 +29,6 @@ from contract.recipe_errors import read_recipe
 from contract.status import JobStatus
 from dataset.child import Children
 from store import audit, broker, datasets, jobs, leases, progress, quotas, schedule, wishes, workers
-from store.earlier_adapter import locate_earlier_adapter
 from store.errors import DatasetNotFound
 from store.models import Job
 from store.plan import Wait
@@ -137,9 +137,9 @@ def check(sessions: Sessions, settings: ApiSettings, storage: Storage, who: Prin
     if shapes is not None:
         check_adapter(recipe.adapter, shapes)
     if recipe.adapter.start_from is not None:
-        earlier = locate_earlier_adapter(sessions, settings.runs, recipe.adapter.start_from, who.scope)
-        if shapes is not None:  # else the trainer checks it, when it has the model
-            check_earlier_adapter(earlier, shapes, recipe.model)
+        with earlier_of(sessions, settings, who, recipe.adapter.start_from) as earlier:
+            if shapes is not None:  # else the trainer checks it, when it has the model
+                check_earlier_adapter(earlier, shapes, recipe.model)
     training = examples_of(sessions, settings, storage, who, recipe.dataset)
     evaluation = recipe.evaluation
     validation = None

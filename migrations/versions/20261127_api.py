@@ -143,7 +143,10 @@ def _jobs() -> None:
     )
     op.add_column("artifacts", sa.Column("files", sa.JSON()))
     op.add_column("artifacts", _text("sha256"))
+    op.add_column("artifacts", sa.Column("crc32", sa.BigInteger()))
     op.add_column("artifacts", _time("published_at"))
+    where = sa.text("published_at IS NULL")
+    op.create_index("ix_artifacts_unpublished", "artifacts", ["job_id"], postgresql_where=where)
 
 
 def _exports() -> None:

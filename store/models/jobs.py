@@ -138,24 +138,28 @@ class Metric(Base):
 
 
 class Artifact(Base):
-    """Something that can be downloaded."""
+    """Something that can be downloaded, once it is published."""
 
     __tablename__ = "artifacts"
+    __table_args__ = (Index("ix_artifacts_unpublished", "job_id", postgresql_where=text("published_at IS NULL")),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    """adapter, checkpoint or log"""
+    """adapter, checkpoint, merged, log, metrics, curve or card"""
     step: Mapped[int | None]
     path: Mapped[str]
     """A folder or file, relative to the runs folder."""
     bytes: Mapped[int] = mapped_column(BigInteger)
+    """That a download gives; until it is published, of its files."""
     eval_loss: Mapped[float | None]
     """Of the evaluation at its step, where there was one."""
     files: Mapped[list[Any] | None]
     """Name, bytes and SHA-256 of each file in it; None until it is published."""
     sha256: Mapped[str | None]
     """Of the bytes that a download gives; None until it is published."""
+    crc32: Mapped[int | None] = mapped_column(BigInteger)
+    """With which its archive ends; None for a single file."""
     published_at: Mapped[datetime | None]
     """When it was whole in the storage."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -11,6 +11,7 @@ import httpx
 import sqlalchemy as sa
 
 from tests.acceptance.conftest import SECRET
+from tests.fake_trainer import losses
 from tests.files import write_model
 from tests.service import FAKE_TRAINER, Service
 
@@ -22,12 +23,18 @@ def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     assert (done["status"], done["attempt"], done["progress"]["step"]) == ("succeeded", 1, 3)
     metrics = live.client.get(f"/jobs/{job['id']}/metrics").json()
     assert metrics["columns"]["step"] == [1, 2, 3]
-    assert metrics["columns"]["loss"] == [3.0, 1.5, 1.0]
+    assert metrics["columns"]["loss"] == losses(3)
     artifacts = live.client.get(f"/jobs/{job['id']}/artifacts").json()["data"]
-    assert {(a["name"], a["kind"]) for a in artifacts} == {("adapter.tar.gz", "adapter"), ("trainer.log", "log")}
+    assert {(a["name"], a["kind"]) for a in artifacts} == {
+        ("adapter.tar.gz", "adapter"),
+        ("trainer.log", "log"),
+        ("metrics.csv", "metrics"),
+        ("loss.png", "curve"),
+        ("README.md", "card"),
+    }
     archive = live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar.gz").content
     with tarfile.open(fileobj=BytesIO(archive)) as adapter:
-        assert adapter.getnames() == ["adapter/adapter_config.json"]
+        assert adapter.getnames() == ["adapter/README.md", "adapter/adapter_config.json", "adapter/loss.png"]
     assert "fake trainer speaks" in live.client.get(f"/jobs/{job['id']}/artifacts/trainer.log").text
 
 

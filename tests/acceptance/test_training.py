@@ -74,7 +74,14 @@ def test_the_parts_of_the_start_are_told_with_their_seconds(live: Service, train
 
 def test_the_checkpoint_and_the_adapter_can_be_downloaded(live: Service, trained: dict[str, object]) -> None:
     artifacts = live.client.get(f"/jobs/{trained['id']}/artifacts").json()["data"]
-    assert [a["name"] for a in artifacts] == ["adapter.tar.gz", "checkpoint-4.tar.gz", "trainer.log"]
+    assert [a["name"] for a in artifacts] == [
+        "README.md",
+        "adapter.tar.gz",
+        "checkpoint-4.tar.gz",
+        "loss.png",
+        "metrics.csv",
+        "trainer.log",
+    ]
 
 
 def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_reported(

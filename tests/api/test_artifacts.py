@@ -1,3 +1,4 @@
+import hashlib
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +10,11 @@ from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
+from tests.publishing import publish
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture
@@ -26,7 +32,8 @@ def run(home: Path, job_id: str, sessions: Sessions) -> Path:
     (folder / "trainer.log").write_text("line\n")
     with sessions.begin() as session:
         artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True))
-        artifacts.add_log(session, job_id, 1, Path("trainer.log"), 5)
+        artifacts.add_end(session, job_id, 1, Path("trainer.log"), 5, report=False)
+    publish(sessions, home)
     return folder
 
 
@@ -35,20 +42,23 @@ def test_what_a_job_has_left_is_listed_and_downloaded(client: TestClient, run: P
     assert [(each["name"], each["kind"]) for each in listed] == [("adapter.tar.gz", "adapter"), ("trainer.log", "log")]
     assert client.get(f"/jobs/{job_id}/artifacts/trainer.log").text == "line\n"
     archive = client.get(f"/jobs/{job_id}/artifacts/adapter.tar.gz").content
+    assert (len(archive), digest(archive)) == (listed[0]["bytes"], listed[0]["sha256"])
     with tarfile.open(fileobj=BytesIO(archive)) as opened:
         assert opened.getnames() == ["adapter/adapter_config.json"]
 
 
 def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
-    client: TestClient, run: Path, job_id: str, sessions: Sessions
+    client: TestClient, home: Path, run: Path, job_id: str, sessions: Sessions
 ) -> None:
-    (run / "early").mkdir()
-    (run / "early" / "adapter_config.json").write_text("{}")
+    for folder in ("early", "late"):
+        (run / folder).mkdir()
+        (run / folder / "adapter_config.json").write_text("{}")
     with sessions.begin() as session:
         early = Checkpoint(time=1, step=2, path="early", bytes=2, eval_loss=1.5)
-        late = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True, eval_loss=1.75)
+        late = Checkpoint(time=1, step=5, path="late", bytes=2, final=True, eval_loss=1.75)
         for event in (early, late):
             artifacts.add_checkpoint(session, job_id, 1, event)
+    publish(sessions, home)
     listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert [(each["name"], each["eval_loss"], each["best"]) for each in listed] == [
         ("adapter.tar.gz", 1.75, False),
@@ -57,8 +67,9 @@ def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
     ]
     answer = client.get(f"/jobs/{job_id}/artifacts/best.tar.gz")
     assert answer.headers["content-disposition"] == 'attachment; filename="best.tar.gz"'
+    assert digest(answer.content) == listed[1]["sha256"]
     with tarfile.open(fileobj=BytesIO(answer.content)) as opened:
-        assert opened.getnames() == ["best/adapter_config.json"]
+        assert opened.getnames() == ["checkpoint-2/adapter_config.json"]
 
 
 def test_without_an_evaluation_nothing_is_the_best(client: TestClient, run: Path, job_id: str) -> None:
@@ -66,6 +77,45 @@ def test_without_an_evaluation_nothing_is_the_best(client: TestClient, run: Path
     answer = client.get(f"/jobs/{job_id}/artifacts/best.tar.gz")
     assert answer.status_code == 404
     assert "evaluation.share" in answer.json()["error"]["message"]
+
+
+def test_what_is_not_published_is_not_listed_and_says_so(
+    client: TestClient, run: Path, job_id: str, sessions: Sessions
+) -> None:
+    with sessions.begin() as session:
+        artifacts.add_checkpoint(session, job_id, 2, Checkpoint(time=1, step=6, path="adapter", bytes=2, final=True))
+    listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
+    assert [each["name"] for each in listed] == ["trainer.log"]
+    answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar.gz")
+    assert answer.status_code == 404
+    assert "yet" in answer.json()["error"]["message"]
+
+
+def test_a_file_of_an_archive_is_downloaded_by_itself(client: TestClient, run: Path, job_id: str) -> None:
+    (listed, _) = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
+    assert listed["files"] == [{"name": "adapter_config.json", "bytes": 2, "sha256": digest(b"{}")}]
+    answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar.gz/files/adapter_config.json")
+    assert (answer.text, answer.headers["content-type"]) == ("{}", "application/json")
+    assert answer.headers["etag"] == f'"{digest(b"{}")}"'
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("adapter.tar.gz", "none.json"),
+        ("adapter.tar.gz", "../trainer.log"),
+        ("adapter.tar.gz", "%2e%2e/trainer.log"),
+        ("adapter.tar.gz", "..%2ftrainer.log"),
+        ("adapter.tar.gz", "/etc/passwd"),
+        ("adapter.tar.gz", "%2fetc%2fpasswd"),
+        ("adapter.tar.gz", "adapter_config.json/"),
+        ("adapter.tar.gz", "a%00b"),
+        ("trainer.log", "trainer.log"),
+    ],
+)
+def test_no_other_file_is_handed_out(client: TestClient, run: Path, job_id: str, name: str, path: str) -> None:
+    answer = client.get(f"/jobs/{job_id}/artifacts/{name}/files/{path}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("name", ["no", "%00", "a%00b", "x" * 5000])
@@ -81,6 +131,12 @@ def test_an_artifact_whose_files_have_gone_says_so(client: TestClient, run: Path
     answer = client.get(f"/jobs/{job_id}/artifacts/{name}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "artifact_gone")
     assert "no longer" in answer.json()["error"]["message"]
+
+
+def test_an_artifact_whose_files_were_shortened_breaks_off(client: TestClient, run: Path, job_id: str) -> None:
+    (run / "trainer.log").write_text("")
+    answer = client.get(f"/jobs/{job_id}/artifacts/trainer.log")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "artifact_gone")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "/etc", "trainer.log"])

@@ -11,6 +11,7 @@ from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
+from tests.publishing import publish_rows
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def earlier(home: Path, sessions: Sessions) -> str:
         for step, path, final in ((5, "checkpoints/step-000005", False), (9, "adapter", True)):
             event = Checkpoint(time=1, step=step, path=path, bytes=2, final=final)
             artifacts.add_checkpoint(session, job_id, 1, event)
+    publish_rows(sessions)
     write_adapter(adapter_folder(home, job_id), size=2)
     return job_id
 

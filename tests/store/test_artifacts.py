@@ -5,6 +5,7 @@ from contract.recipe import Recipe
 from store import artifacts, jobs
 from store.errors import ArtifactNotFound
 from store.session import Sessions
+from tests.publishing import publish_rows
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def save(sessions: Sessions, job_id: str, step: int, loss: float | None, final: 
     event = Checkpoint(time=1, step=step, path=f"step-{step}", bytes=1, final=final, eval_loss=loss)
     with sessions.begin() as session:
         artifacts.add_checkpoint(session, job_id, 1, event)
+    publish_rows(sessions)
 
 
 def best(sessions: Sessions, job_id: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import SecretStr, ValidationError
 
 from store.errors import StorageAway
 from store.settings import StoreSettings
-from store.storage import CHUNK, Storage, make_storage
+from store.storage import LARGEST_CHUNK, Storage, make_storage
 from tests import s3
 from tests.service import free_port
 
@@ -43,7 +43,7 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-BIG = os.urandom(3 * CHUNK + 17)
+BIG = os.urandom(3 * LARGEST_CHUNK + 17)
 
 
 @pytest.mark.parametrize("content", [b"", b"few", BIG], ids=["empty", "small", "big"])
@@ -52,13 +52,13 @@ def test_what_is_put_is_read_in_chunks_and_in_parts(storage: Storage, tmp_path: 
     assert storage.size("runs/job/weights") == len(content)
     chunks = list(storage.read("runs/job/weights"))
     assert b"".join(chunks) == content
-    assert all(len(chunk) <= CHUNK for chunk in chunks)
+    assert all(len(chunk) <= LARGEST_CHUNK for chunk in chunks)
     middle = len(content) // 3
     assert b"".join(storage.read("runs/job/weights", middle)) == content[middle:]
     assert b"".join(storage.read("runs/job/weights", middle, 2 * middle)) == content[middle : 2 * middle]
 
 
-@pytest.mark.parametrize("size", [0, 7, 5 * CHUNK])
+@pytest.mark.parametrize("size", [0, 7, 5 * LARGEST_CHUNK])
 def test_what_a_writer_has_written_is_there_when_it_is_closed(storage: Storage, size: int) -> None:
     key = f"blobs/ab/written-{size}"
     with storage.open_writer(key) as writer:
@@ -68,7 +68,7 @@ def test_what_a_writer_has_written_is_there_when_it_is_closed(storage: Storage, 
     assert storage.size(key) == size // 5 * 5
 
 
-@pytest.mark.parametrize("size", [7, 5 * CHUNK])
+@pytest.mark.parametrize("size", [7, 5 * LARGEST_CHUNK])
 def test_a_writer_that_breaks_off_leaves_nothing(storage: Storage, size: int) -> None:
     def break_off() -> None:
         with storage.open_writer("blobs/ab/half") as writer:

@@ -29,6 +29,7 @@ from store.session import Sessions, make_sessions
 from tests import fake_nvml
 from tests.files import write_dataset, write_model
 from tests.placing import begin, cpu
+from tests.publishing import publish_rows, publishing_on
 from tests.service import FAKE_TRAINER
 from tests.worker.test_guard import until
 from worker import attempt
@@ -39,10 +40,11 @@ CPU = cpu(1)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettings:
+def settings(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[WorkerSettings]:
+    """Of a worker whose clerk is there."""
     write_model(tmp_path / "models" / "tiny")
     write_dataset(tmp_path / "datasets" / "rows.jsonl")
-    return WorkerSettings(
+    settings = WorkerSettings(
         database_url=SecretStr(database_url),
         broker_url=SecretStr(broker_url),
         home=tmp_path,
@@ -50,6 +52,8 @@ def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettin
         trainer=[sys.executable, str(FAKE_TRAINER)],
         retry_wait=timedelta(0),
     )
+    with publishing_on(sessions, settings):
+        yield settings
 
 
 def create(sessions: Sessions, **fields: Any) -> str:
@@ -211,6 +215,7 @@ def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
     with sessions.begin() as session:
         artifacts.add_checkpoint(session, earlier, 1, Checkpoint(time=1, step=1, path="adapter", bytes=1, final=True))
         leases.free(session, earlier, 1, "worker")
+    publish_rows(sessions)
     failure = run(sessions, settings, adapter={"start_from": earlier}).failure
     assert failure is not None
     assert (failure["reason"], failure["param"]) == ("recipe_invalid", "adapter.start_from")

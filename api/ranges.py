@@ -1,0 +1,80 @@
+"""Hands out bytes of the storage: whole or in part, so that a download that broke off goes on (RFC 9110, 13 and 14)."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import chain
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from api.errors import RangeOutside
+
+_ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Content:
+    size: int
+    sha256: str
+    """Of all of it."""
+    name: str
+    """For the file that a browser saves."""
+    media_type: str
+    read: Callable[[int, int], Iterator[bytes]]
+    """From one offset up to another."""
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.sha256}"'
+
+
+def hand_out(request: Request, content: Content) -> Response:
+    """What the headers of the request ask for of the content. Raises RangeOutside; and what its `read` raises, as far
+    as the first bytes tell."""
+    headers = {
+        "etag": content.etag,
+        "accept-ranges": "bytes",
+        "content-disposition": f"attachment; filename*=utf-8''{quote(content.name)}"
+        if not content.name.isascii() or '"' in content.name
+        else f'attachment; filename="{content.name}"',
+    }
+    if _is_known(request.headers.get("if-none-match"), content.etag):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    part = _part(request, content)
+    start, end = part or (0, content.size)
+    headers["content-length"] = str(end - start)
+    if part is not None:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{content.size}"
+    status = HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT
+    if request.method == "HEAD" or start == end:
+        return Response(status_code=status, headers=headers, media_type=content.media_type)
+    chunks = content.read(start, end)
+    # What is not there is told while it can be, before the first header.
+    chunks = chain([next(chunks)], chunks)
+    return StreamingResponse(chunks, status, headers, content.media_type)
+
+
+def _is_known(given: str | None, etag: str) -> bool:
+    return given is not None and (given.strip() == "*" or etag in re.findall(r'"[^"]*"', given))
+
+
+def _part(request: Request, content: Content) -> tuple[int, int] | None:
+    """None for all of it: also where several parts are asked for, or what is no range, or of other bytes than these."""
+    asked = _ONE_RANGE.fullmatch(request.headers.get("range", ""))
+    if asked is None or request.method != "GET" or request.headers.get("if-range", content.etag) != content.etag:
+        return None
+    first, last = asked.groups()
+    if not first and not last:
+        return None
+    if first:
+        start, end = int(first), min(int(last) + 1, content.size) if last else content.size
+        if last and int(last) < int(first):
+            return None
+    else:
+        start, end = max(0, content.size - int(last)), content.size
+    if start >= end:
+        raise RangeOutside(content.size, request.headers["range"])
+    return start, end

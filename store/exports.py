@@ -1,0 +1,138 @@
+"""What is made of a job's adapter after it was trained: asked for by its owner, made by a worker's clerk."""
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from contract.failure import Failure, FailureReason
+from store import artifacts, jobs
+from store.artifacts import ADAPTER, Digests
+from store.errors import ArtifactNotFound, ExportNotFound
+from store.models import Artifact, Export
+
+_MOST_CLAIMS = 5
+"""By workers that were lost over it, or stopped, before it counts as failed."""
+
+
+def ask(session: Session, job_id: str, source: str, owner: str | None) -> tuple[Export, bool]:
+    """The export of a job's adapter, best or checkpoint as a merged model, and whether it is new: one that waits, is at
+    work or was made is given again. Raises JobNotFound, ArtifactNotFound."""
+    job = jobs.lock(session, job_id, owner)
+    artifact = artifacts.get(session, job.id, source)
+    if artifact.kind not in ("adapter", "checkpoint"):
+        raise ArtifactNotFound(job_id, artifact.name, " that can be merged: give an adapter or a checkpoint")
+    same = (Export.job_id == job_id, Export.format == "merged", Export.source == artifact.name)
+    found = session.scalar(select(Export).where(*same, Export.status != "failed"))
+    if found is not None:
+        return found, False
+    export = Export(
+        id=f"exp_{secrets.token_hex(12)}",
+        job_id=job_id,
+        format="merged",
+        source=artifact.name,
+        status="queued",
+        attempt=0,
+    )
+    session.add(export)
+    session.flush()
+    return export, True
+
+
+def get(session: Session, job_id: str, export_id: str) -> Export:
+    """Raises ExportNotFound."""
+    export = session.get(Export, export_id)
+    if export is None or export.job_id != job_id:
+        raise ExportNotFound(job_id, export_id)
+    return export
+
+
+def newest(session: Session, job_id: str, limit: int, after: str | None) -> list[Export]:
+    """Newest first; `after` is the last id of the page before. Raises ExportNotFound."""
+    query = select(Export).where(Export.job_id == job_id)
+    if after is not None:
+        last = get(session, job_id, after)
+        query = query.where(tuple_(Export.created_at, Export.id) < (last.created_at, last.id))
+    return list(session.scalars(query.order_by(Export.created_at.desc(), Export.id.desc()).limit(limit)))
+
+
+def claim(session: Session, worker: str, lease: timedelta) -> Export | None:
+    """The one that has waited longest, or whose worker is lost: now the worker's, in a new attempt."""
+    lost = (Export.status == "running") & (Export.lease_expires_at < func.now())
+    waiting = select(Export.id).where((Export.status == "queued") | lost).order_by(Export.created_at).limit(1)
+    chosen = session.scalar(waiting.with_for_update(skip_locked=True))
+    if chosen is None:
+        return None
+    export = session.get_one(Export, chosen, populate_existing=True)
+    if export.attempt >= _MOST_CLAIMS:
+        message = f"its worker was lost {export.attempt} times while it was made; its memory may be too small"
+        _fail(export, Failure(reason=FailureReason.WORKER_LOST, message=message))
+        return None
+    claimed = {
+        "status": "running",
+        "attempt": Export.attempt + 1,
+        "worker": worker,
+        "lease_expires_at": func.now() + lease,
+    }
+    return session.scalars(
+        update(Export).where(Export.id == chosen).values(claimed).returning(Export),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    ).one()
+
+
+def renew(session: Session, export_id: str, attempt: int, lease: timedelta) -> bool:
+    """False where it is no longer this attempt's."""
+    mine = _mine(export_id, attempt)
+    renewed = update(Export).where(*mine).values(lease_expires_at=func.now() + lease).returning(Export.id)
+    return session.scalar(renewed) is not None
+
+
+def give_back(session: Session, export_id: str, attempt: int) -> None:
+    """For another worker, or this one when it is there again."""
+    values = {"status": "queued", "worker": None, "lease_expires_at": None}
+    session.execute(update(Export).where(*_mine(export_id, attempt)).values(values))
+
+
+def succeed(session: Session, export_id: str, attempt: int, artifact: Artifact, digests: Digests) -> bool:
+    """What was made, whole in the storage, is an artifact of the job. False where it is no longer this attempt's."""
+    export = _locked(session, export_id, attempt)
+    if export is None:
+        return False
+    export.status, export.lease_expires_at, export.finished_at = "succeeded", None, func.now()
+    export.artifact = artifact.name
+    artifacts.put(session, artifact)
+    artifacts.publish(session, artifact, digests)
+    return True
+
+
+def fail(session: Session, export_id: str, attempt: int, failure: Failure) -> None:
+    export = _locked(session, export_id, attempt)
+    if export is not None:
+        _fail(export, failure)
+
+
+def _fail(export: Export, failure: Failure) -> None:
+    export.status, export.lease_expires_at, export.finished_at = "failed", None, func.now()
+    export.failure = failure.model_dump(mode="json")
+
+
+def _locked(session: Session, export_id: str, attempt: int) -> Export | None:
+    return session.scalar(select(Export).where(*_mine(export_id, attempt)).with_for_update())
+
+
+def _mine(export_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
+    return Export.id == export_id, Export.attempt == attempt, Export.status == "running"
+
+
+def merged(export: Export) -> Artifact:
+    """What an attempt at it makes."""
+    name = "merged.tar.gz" if export.source == ADAPTER else f"merged-{export.source}"
+    path = folder(export) / "merged"
+    return Artifact(job_id=export.job_id, name=name, kind="merged", path=str(path), bytes=0)
+
+
+def folder(export: Export) -> Path:
+    """In which an attempt at it works, relative to the runs folder."""
+    return Path(export.job_id, "exports", f"{export.id}-{export.attempt}")

@@ -1,0 +1,55 @@
+"""Publishes what jobs have saved, as a worker's clerk does beside it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from store import artifacts, publishing
+from store.artifacts import Digests
+from store.models import Artifact
+from store.session import Sessions
+from store.storage import Folder, Storage
+from worker.publisher import publish_all
+from worker.settings import WorkerSettings
+
+
+def publish(sessions: Sessions, home: Path, storage: Storage | None = None) -> None:
+    """All that there is, whosever it is."""
+    folder = Folder(home)
+    for artifact in _waiting(sessions):
+        digests = publishing.put(storage or folder, folder, artifact)
+        with sessions.begin() as session:
+            artifacts.publish(session, artifact, digests)
+
+
+def publish_rows(sessions: Sessions) -> None:
+    """Where a test has no files, but their rows alone."""
+    for artifact in _waiting(sessions):
+        with sessions.begin() as session:
+            artifacts.publish(session, artifact, Digests([], artifact.bytes, "0" * 64, None))
+
+
+def _waiting(sessions: Sessions) -> list[Artifact]:
+    with sessions.begin() as session:
+        return list(session.scalars(sa.select(Artifact).where(Artifact.published_at.is_(None))))
+
+
+@contextmanager
+def publishing_on(sessions: Sessions, settings: WorkerSettings) -> Iterator[None]:
+    """As the clerk of the worker of these settings."""
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait(0.05):
+            publish_all(sessions, settings, Folder(settings.home))
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,85 @@
+"""A merged model, as plain transformers reads it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from contract.failure import Failure
+from tests.trainer.conftest import Outcome
+
+IDS = torch.tensor([[1, 40, 41, 42, 43, 44, 45, 2, 50, 51]])
+
+
+def merge(folder: Path, recipe: dict[str, Any], adapter: Path) -> subprocess.CompletedProcess[str]:
+    folder.mkdir()
+    asked = recipe | {"adapter": {"start_from": str(adapter)}}
+    (folder / "recipe.json").write_text(json.dumps(asked))
+    command = [sys.executable, "-m", "trainer.merge", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@torch.inference_mode()
+def logits(model: Any) -> torch.Tensor:
+    return model.eval()(input_ids=IDS).logits  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"adapter": {"r": 4, "alpha": 8, "rslora": True, "dora": True, "modules_to_save": ["embed_tokens"]}},
+        {"base_bits": 4, "precision": "auto"},
+    ],
+    ids=["lora", "dora and embeddings", "four bits"],
+)
+@pytest.mark.slow
+def test_a_merged_model_has_the_logits_of_base_and_adapter(
+    recipe: dict[str, Any], model: Path, run_trainer: Callable[..., Outcome], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    asked = recipe | changes
+    adapter = run_trainer(asked).folder / "adapter"
+    done = merge(tmp_path / "export", asked, adapter)
+    assert done.returncode == 0, done.stderr
+    merged = tmp_path / "export" / "merged"
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    before = logits(base)
+    wanted = logits(PeftModel.from_pretrained(base, adapter))
+    found = logits(AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert (found - before).abs().max() > 1e-2
+    assert not list(merged.glob("adapter_*"))
+    assert AutoTokenizer.from_pretrained(merged).chat_template == AutoTokenizer.from_pretrained(model).chat_template
+
+
+@pytest.mark.slow
+def test_the_chat_template_that_was_trained_with_is_the_merged_models(
+    recipe: dict[str, Any], run_trainer: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    asked = recipe | {"dataset": {"path": recipe["dataset"], "chat_template": "chatml"}}
+    trained = run_trainer(asked)
+    assert trained.exit_code == 0, trained.output
+    assert merge(tmp_path / "export", asked, trained.folder / "adapter").returncode == 0
+    merged, adapter = (
+        AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "export/merged", trained.folder / "adapter")
+    )
+    assert (merged.chat_template, merged.eos_token) == (adapter.chat_template, adapter.eos_token)
+    config = json.loads((tmp_path / "export/merged/generation_config.json").read_text())
+    assert config["eos_token_id"] == merged.eos_token_id
+
+
+@pytest.mark.slow
+def test_what_cannot_be_merged_says_why_and_leaves_no_model(recipe: dict[str, Any], tmp_path: Path) -> None:
+    asked = recipe | {"model": str(tmp_path / "none")}
+    (tmp_path / "none").mkdir()
+    assert merge(tmp_path / "export", asked, tmp_path).returncode == 1
+    failure = Failure.model_validate_json((tmp_path / "export/error.json").read_bytes())
+    assert (failure.reason, failure.param) == ("model_unsupported", "model")
+    assert not (tmp_path / "export/merged").exists()

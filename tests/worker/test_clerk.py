@@ -1,0 +1,50 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.service import until
+
+
+def test_a_clerk_whose_worker_is_gone_before_it_has_begun_ends(tmp_path: Path, database_url: str) -> None:
+    environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url, "FINETUNED_BROKER_URL": "redis://x"}
+    environment["FINETUNED_HOME"] = str(tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    clerk = [sys.executable, "-m", "worker.clerk", str(gone.pid)]
+    assert subprocess.run(clerk, env=environment, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+def test_a_clerk_ends_with_its_worker(tmp_path: Path, database_url: str, how: str) -> None:
+    environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url, "FINETUNED_BROKER_URL": "redis://x"}
+    environment["FINETUNED_HOME"] = str(tmp_path)
+    keep = "import threading; from worker.clerk import Clerk; clerk = Clerk(); "
+    keep += "threading.Thread(target=clerk.keep, daemon=True).start(); threading.Event().wait()"
+    worker = subprocess.Popen([sys.executable, "-c", keep], env=environment)
+    (clerk,) = until(lambda: children(worker.pid))
+    until(lambda: is_at_work(clerk))
+    getattr(worker, how)()
+    worker.wait()
+    until(lambda: not Path(f"/proc/{clerk}").exists())
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for each in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            parent = int(Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid:
+            found.append(each)
+    return found
+
+
+def is_at_work(clerk: int) -> bool:
+    """It has got to its rounds: SIGTERM is caught."""
+    status = Path(f"/proc/{clerk}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+    return bool(caught & (1 << 14))

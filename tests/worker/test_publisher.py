@@ -1,0 +1,211 @@
+import csv
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from contract.events import Checkpoint, Done, Evaluation
+from contract.recipe import Recipe
+from store import artifacts, jobs, progress, workers
+from store.errors import StorageAway
+from store.models import Artifact, Lease
+from store.session import Sessions
+from store.storage import Bucket, Folder
+from tests import s3
+from tests.fake_trainer import loss, metric, started
+from tests.placing import LEASE, begin, cpu
+from tests.service import free_port
+from worker.publisher import publish_all
+from worker.settings import WorkerSettings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettings:
+    return WorkerSettings(
+        database_url=SecretStr(database_url), broker_url=SecretStr(broker_url), home=tmp_path, worker="worker"
+    )
+
+
+def run_job(sessions: Sessions, settings: WorkerSettings, name: str = "ours", steps: int = 3) -> str:
+    """A job whose trainer has told of so many steps, and saved an adapter; its attempt is not over."""
+    recipe = {"model": "tiny", "dataset": {"path": "d.jsonl", "sha256": "ab" * 32}, "name": name}
+    with sessions.begin() as session:
+        job_id = jobs.create(session, Recipe.model_validate(recipe)).id
+        workers.register(session, "worker", "first", "localhost", cpu(1))
+        begin(session)
+        told: list[Any] = [
+            started(3, 0),
+            *(metric(step, 3, weight=step, attempt=1, fp16=False) for step in range(1, steps + 1)),
+        ]
+        told += [Evaluation(time=1, step=2, eval_loss=1.25, supervised_tokens=1)] if steps else []
+        told += [Checkpoint(time=1, step=3, path="adapter", bytes=2, final=True)]
+        told += [Done(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)]
+        progress.record(session, job_id, 1, told, LEASE)
+    run = settings.runs / artifacts.run_path(job_id, 1)
+    (run / "adapter").mkdir(parents=True)
+    (run / "adapter" / "adapter_config.json").write_text("{}")
+    (run / "trainer.log").write_text("line\n")
+    return job_id
+
+
+def end(sessions: Sessions, job_id: str) -> None:
+    with sessions.begin() as session:
+        artifacts.add_end(session, job_id, 1, Path("trainer.log"), 5, report=True)
+
+
+def published(sessions: Sessions, job_id: str) -> dict[str, Artifact]:
+    with sessions.begin() as session:
+        return {artifact.name: artifact for artifact in artifacts.of_job(session, job_id)}
+
+
+def publish(sessions: Sessions, settings: WorkerSettings) -> None:
+    publish_all(sessions, settings, Folder(settings.home))
+
+
+def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    found = published(sessions, job_id)
+    kinds = {name: artifact.kind for name, artifact in found.items()}
+    assert kinds == {
+        "README.md": "card",
+        "adapter.tar.gz": "adapter",
+        "loss.png": "curve",
+        "metrics.csv": "metrics",
+        "trainer.log": "log",
+    }
+    for artifact in found.values():
+        if not artifacts.is_archive(artifact):
+            content = (settings.runs / artifact.path).read_bytes()
+            assert (artifact.bytes, artifact.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    with (settings.runs / found["metrics.csv"].path).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], float(row["loss"])) for row in rows] == [("1", loss(1)), ("2", loss(2)), ("3", loss(3))]
+    assert (settings.runs / found["loss.png"].path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_adapter(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    adapter = settings.runs / published(sessions, job_id)["adapter.tar.gz"].path
+    card = (adapter / "README.md").read_text()
+    assert card.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
+    for told in ("ab" * 32, "3 of 3", "1.2500, after step 2", "PeftModel.from_pretrained", '"learning_rate"', "fp32"):
+        assert told in card
+    assert "not trained to its end" not in card
+    assert (adapter / "loss.png").exists()
+    names = [file.name for file in artifacts.files(published(sessions, job_id)["adapter.tar.gz"])]
+    assert names == ["README.md", "adapter_config.json", "loss.png"]
+
+
+def test_an_adapter_waits_for_its_card_as_long_as_its_job_is_not_done(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    publish(sessions, settings)
+    assert published(sessions, job_id) == {}
+    end(sessions, job_id)
+    publish(sessions, settings)
+    assert "adapter.tar.gz" in published(sessions, job_id)
+
+
+@pytest.mark.parametrize("name", ["$x^$ <b>", "two\nlines --- # title", "语" * 200, "a|b"])
+def test_any_name_makes_a_report(sessions: Sessions, settings: WorkerSettings, name: str) -> None:
+    job_id = run_job(sessions, settings, name)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    assert {"loss.png", "README.md"} <= published(sessions, job_id).keys()
+
+
+def test_a_job_that_has_told_no_step_has_no_report(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = run_job(sessions, settings, steps=0)
+    end(sessions, job_id)
+    with sessions.begin() as session:
+        assert session.get(Artifact, (job_id, "README.md")) is None
+
+
+def test_what_is_told_again_stays_published_and_what_a_later_attempt_saves_is_published_anew(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    end(sessions, job_id)
+    assert "trainer.log" in published(sessions, job_id)
+    with sessions.begin() as session:
+        artifacts.add_end(session, job_id, 2, Path("trainer.log"), 7, report=False)
+    assert "trainer.log" not in published(sessions, job_id)
+    later = settings.runs / artifacts.run_path(job_id, 2)
+    later.mkdir()
+    (later / "trainer.log").write_text("another")
+    publish(sessions, settings)
+    assert published(sessions, job_id)["trainer.log"].sha256 == hashlib.sha256(b"another").hexdigest()
+
+
+def test_what_has_gone_before_is_not_listed_and_keeps_no_job_waiting(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    (settings.runs / artifacts.run_path(job_id, 1) / "trainer.log").unlink()
+    end(sessions, job_id)
+    publish(sessions, settings)
+    assert "trainer.log" not in published(sessions, job_id)
+    with sessions.begin() as session:
+        assert artifacts.are_published(session, job_id)
+
+
+def test_a_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = run_job(sessions, settings)
+    run = settings.runs / artifacts.run_path(job_id, 1)
+    (run / "trainer.log").unlink()
+    (run / "trainer.log").symlink_to("/etc/hostname")
+    (run / "adapter" / "link").symlink_to("/etc/hostname")
+    end(sessions, job_id)
+    publish(sessions, settings)
+    found = published(sessions, job_id)
+    assert "trainer.log" not in found
+    assert "link" not in [file.name for file in artifacts.files(found["adapter.tar.gz"])]
+
+
+def test_another_worker_publishes_for_one_that_is_not_heard_of_alone(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    end(sessions, job_id)
+    another = settings.model_copy(update={"worker": "another"})
+    publish(sessions, another)
+    assert published(sessions, job_id) == {}
+    with sessions.begin() as session:
+        workers.leave(session, "worker", "first")
+        session.execute(sa.delete(Lease))
+        workers.leave(session, "worker", "first")
+    publish(sessions, another)
+    assert "trainer.log" in published(sessions, job_id)
+
+
+def test_a_bucket_that_is_away_leaves_all_unpublished_until_it_is_there(
+    sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    for name, value in s3.environment(port).items():
+        monkeypatch.setenv(name, value)
+    job_id = run_job(sessions, settings)
+    end(sessions, job_id)
+    bucket = Bucket(s3.BUCKET, "")
+    with pytest.raises(StorageAway):
+        publish_all(sessions, settings, bucket)
+    assert published(sessions, job_id) == {}
+    with s3.running_s3(port):
+        publish_all(sessions, settings, bucket)
+        found = published(sessions, job_id)
+        assert b"".join(bucket.read(artifacts.key(found["trainer.log"]))) == b"line\n"
+        assert bucket.exists(artifacts.key(found["adapter.tar.gz"], "adapter_config.json"))

@@ -1,0 +1,88 @@
+"""Merges an adapter into its base: `python -m trainer.merge RUN_DIR`, on the CPU.
+
+RUN_DIR/recipe.json is the recipe that the adapter was trained by, with the base and, as `adapter.start_from`, the
+adapter resolved to folders. It writes RUN_DIR/merged, a model that plain transformers loads: weights in the base's own
+format, config, and the tokenizer with the chat template that was trained with. What was trained on a base in 4 or 8
+bits is merged into the base as it is. When it fails it writes RUN_DIR/error.json and exits with 1.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from contract.recipe import Recipe
+from contract.recipe_errors import read_recipe
+from contract.run_dir import RunDir
+from trainer.failures import failure_of, write_failure
+
+_LARGEST_FILE = "5GB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="trainer.merge", description="Merge an adapter into its base model.")
+    parser.add_argument("run_dir", type=Path)
+    run = RunDir(parser.parse_args().run_dir.resolve())
+    try:
+        recipe = read_recipe(run.recipe.read_bytes())
+        if Path(recipe.model).is_dir():
+            # Read by huggingface_hub when it is imported.
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        # PEFT imports it wherever it is installed, and nothing here is quantised.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+        merge(recipe, run.merged)
+    except Exception as error:
+        write_failure(failure_of(error), run.error)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        sys.exit(1)
+
+
+def merge(recipe: Recipe, folder: Path) -> None:
+    """Raises InputError for a base or a tokenizer that cannot be loaded, and an adapter that does not fit."""
+    from trainer.durable import whole_folder
+    from trainer.tokenizer import load_tokenizer, save_tokenizer
+
+    model = _merged(recipe)
+    with whole_folder(folder) as beside:
+        if recipe.dataset.chat_template is not None:
+            save_tokenizer(recipe, beside)
+            _end_as_trained(model, beside)
+        else:
+            load_tokenizer(recipe).save_pretrained(beside)
+        model.save_pretrained(beside, max_shard_size=_LARGEST_FILE)
+
+
+def _merged(recipe: Recipe) -> Any:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    from trainer.model import cannot_load
+
+    disable_progress_bar()
+    try:
+        base = AutoModelForCausalLM.from_pretrained(
+            recipe.model, dtype="auto", use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise cannot_load(recipe.model, error) from error
+    adapted = PeftModel.from_pretrained(base, recipe.adapter.start_from)
+    return adapted.merge_and_unload(safe_merge=True)
+
+
+def _end_as_trained(model: Any, tokenizer: Path) -> None:
+    """Generation stops at what ended an answer in training."""
+    from transformers import AutoTokenizer
+
+    end = AutoTokenizer.from_pretrained(tokenizer).eos_token_id
+    if end is not None:
+        model.generation_config.eos_token_id = end
+        model.config.eos_token_id = end
+
+
+if __name__ == "__main__":
+    main()

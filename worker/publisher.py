@@ -1,0 +1,80 @@
+"""Publishes what jobs have saved: takes it into the storage, and digests it; makes a job's report before that.
+
+The rows are the truth: what is unpublished when a worker dies is published by the next one of its name, or, where none
+comes, by another.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+from store import artifacts, publishing
+from store.artifacts import REPORT, Digests
+from store.models import Artifact, Job
+from store.report import gather
+from store.session import Sessions
+from store.storage import Folder, Storage, replacing
+from worker import report
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) -> None:
+    """All that this worker has to publish now. Raises StorageAway, and OperationalError where the database is away:
+    what is left is published the next time."""
+    while True:
+        with sessions.begin() as session:
+            waiting = artifacts.unpublished(session, settings.worker)
+        there = [(artifact, job) for artifact, job in waiting if _run(settings, artifact).is_dir()]
+        if not there:
+            return
+        for artifact, job in sorted(there, key=lambda each: _turn(each[0])):
+            _publish(sessions, settings, storage, artifact, job)
+
+
+def _run(settings: WorkerSettings, artifact: Artifact) -> Path:
+    job_id, attempt = Path(artifact.path).parts[:2]
+    return settings.runs / job_id / attempt
+
+
+def _turn(artifact: Artifact) -> int:
+    """The card shows the curve, and lies in the adapter."""
+    kinds = [*REPORT]
+    return kinds.index(artifact.kind) if artifact.kind in kinds else len(kinds)
+
+
+def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, artifact: Artifact, job: Job) -> None:
+    digests: Digests | None = None
+    try:
+        if artifact.kind in REPORT:
+            _make(sessions, settings, artifact, job)
+        digests = publishing.put(storage, Folder(settings.home), artifact)
+    except FileNotFoundError as error:
+        log.error("job %s: %s is not to be had: %s", job.id, artifact.name, error)
+    with sessions.begin() as session:
+        artifacts.publish(session, artifact, digests)
+
+
+def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job: Job) -> None:
+    path = settings.runs / artifact.path
+    with sessions.begin() as session:
+        told = gather(session, job.id)
+        adapter = artifacts.unpublished_adapter(session, job.id)
+    try:
+        # Two may make it at once, where a worker has just died: neither finds half of the other's.
+        with replacing(path) as beside:
+            report.write(artifact.kind, told, beside)
+        if artifact.kind == "card" and adapter is not None:
+            _put_into(settings.runs / adapter.path, path)
+    except Exception:
+        # Whatever it is, such as a full disk: no reason to keep a job from its end.
+        log.exception("job %s: %s cannot be made", job.id, artifact.name)
+
+
+def _put_into(adapter: Path, card: Path) -> None:
+    """So that the adapter says what it is wherever it is taken."""
+    for name in (REPORT["card"], REPORT["curve"]):
+        if (card.parent / name).exists():
+            with replacing(adapter / name) as beside:
+                shutil.copyfile(card.parent / name, beside)
