@@ -7,7 +7,6 @@ time nor its memory: only a process with limits may run it (dataset/child.py).
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from jinja2.utils import Namespace
 
 from contract.failure import FailureReason, InputError
 from contract.quote import cut
+from dataset.tokenizer import TODAY
 
 LARGEST_VOCABULARY = 256 << 20
 """Bytes of a tokenizer.json; Gemma's, among the largest, has 33 MB."""
@@ -219,7 +219,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(format: str) -> str:
-    return datetime.now().strftime(format)
+    return TODAY.strftime(format)
 
 
 class _Dict:

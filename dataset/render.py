@@ -1,5 +1,6 @@
 """From an example to the text that the model reads, and where in it is what it learns."""
 
+import re
 from typing import NoReturn
 
 from jinja2 import TemplateError
@@ -40,12 +41,41 @@ def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tu
     before = _apply_template(tokenizer, example, example.messages[:index], answer_next=True)
     text = _apply_template(tokenizer, example, example.messages[: index + 1])
     if not text.startswith(before):
+        text = before + _as_generated(tokenizer, example, index, before, text)
+    return text, (len(before), len(text))
+
+
+def _as_generated(tokenizer: Tokenizer, example: Conversation, index: int, before: str, text: str) -> str:
+    """What the model has to say after `before` where the template begins an answer otherwise than it is written later.
+
+    DeepSeek-R1's, for one, opens a thought, `<think>`, when an answer is due, and leaves out what earlier ones thought.
+    Then what the answer thinks is learned as it would be generated; one that thinks nothing closes the thought.
+    """
+    header, end = _around_answer(tokenizer, example, index)
+    if not (before.startswith(header) and text.startswith(header)):
         _refuse_model(
             example,
             f"writes the conversation before messages[{index}] in another way once the answer is there, so its "
             "tokens cannot be told apart; name another template in dataset.chat_template, or use another model",
         )
-    return text, (len(before), len(text))
+    opened, written = before[len(header) :], text[len(header) :]
+    content = example.messages[index]["content"].lstrip()
+    if opened.strip() and content.startswith(opened.strip()):
+        # The template may have left out what was thought: the row has it.
+        return content[len(opened.strip()) :].lstrip("\n") + end
+    tag = re.fullmatch(r"\s*<(\w+)>\s*", opened)
+    return f"</{tag[1]}>\n\n{written}" if tag else written
+
+
+def _around_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, str]:
+    """What the template writes before an answer in the place of messages[index], all of the conversation, and after it:
+    what is the same for two answers of one letter. The first alone where that is not what they differ in."""
+    one, other = (
+        _apply_template(tokenizer, example, [*example.messages[:index], {"role": "assistant", "content": content}])
+        for content in "ab"
+    )
+    begin, _, end = one.rpartition("a")
+    return (begin, end) if f"{begin}b{end}" == other else (one, "")
 
 
 def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole: str) -> None:

@@ -1,10 +1,15 @@
 """What writes a conversation as text, and text as tokens."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, Protocol
 
 from contract.failure import FailureReason, InputError
 from dataset.chat_templates import CHAT_TEMPLATES, END_OF_TURN
+
+TODAY = date(2024, 7, 26)
+"""For chat templates that write the date: the day that Llama's has where it knows none. By the clock a run that goes on
+the next day would train on other tokens, and so would one that reads them from the cache."""
 
 
 class Tokenizer(Protocol):

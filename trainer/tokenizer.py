@@ -8,8 +8,11 @@ from transformers import AutoTokenizer
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from dataset.chat_templates import END_OF_TURN
-from dataset.tokenizer import set_chat_template
+from dataset.tokenizer import TODAY, set_chat_template
 from trainer.model import cannot_load
+
+_DATE_CODES = ("-d", "-m", *"aAbBcdDeFHIjmMpSTuUVwWxXyY")
+"""Of strftime."""
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
@@ -26,7 +29,25 @@ def load_tokenizer(recipe: Recipe) -> Any:
         )
     if recipe.dataset.chat_template is not None:
         set_chat_template(tokenizer, recipe.dataset.chat_template)
+    fix_date(tokenizer)
     return tokenizer
+
+
+def fix_date(tokenizer: Any) -> None:
+    """Has its chat templates write dataset.tokenizer.TODAY. transformers hands them the clock and takes no other
+    function, so they get one of their own."""
+    given = tokenizer.chat_template
+    if isinstance(given, str):
+        tokenizer.chat_template = _with_fixed_date(given)
+    elif given:
+        tokenizer.chat_template = {name: _with_fixed_date(template) for name, template in given.items()}
+
+
+def _with_fixed_date(template: str) -> str:
+    if "strftime_now" not in template:
+        return template
+    written = "".join(f" | replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in _DATE_CODES)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{written} }}}}{{% endmacro +%}}{template}"
 
 
 def save_tokenizer(recipe: Recipe, folder: Path) -> None:

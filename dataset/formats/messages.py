@@ -33,7 +33,8 @@ def read_messages(where: str, value: Any) -> tuple[list[Message], frozenset[int]
 def _message(where: str, given: Any) -> Message:
     if not isinstance(given, dict):
         raise BadRow(f"{where} must be an object with role and content, not {quote(given)}")
-    role = given.get("role")
+    # OpenAI's name for system since its models reason.
+    role = "system" if given.get("role") == "developer" else given.get("role")
     if role not in ROLES:
         raise BadRow(f"{where}.role is {quote(role)}; use one of {', '.join(ROLES)}")
     if given.get("function_call"):
@@ -43,7 +44,7 @@ def _message(where: str, given: Any) -> Message:
     calls = read_calls(f"{where}.tool_calls", given.get("tool_calls"))
     if calls and role != "assistant":
         raise BadRow(f"{where}.tool_calls belong to an assistant, not to role {role}")
-    content = given.get("content")
+    content = _joined(f"{where}.content", given.get("content"))
     message: Message = {
         "role": role,
         "content": "" if calls and content is None else as_text(f"{where}.content", content),
@@ -56,3 +57,13 @@ def _message(where: str, given: Any) -> Message:
         if given.get("name") is not None:
             message["name"] = as_text(f"{where}.name", given["name"])
     return message
+
+
+def _joined(where: str, content: Any) -> Any:
+    """The text parts that OpenAI takes in place of a text, a line each."""
+    if not isinstance(content, list) or not content:
+        return content
+    for index, part in enumerate(content):
+        if not isinstance(part, dict) or part.get("type") != "text":
+            raise BadRow(f'{where}[{index}] must be {{"type": "text", "text": "..."}}, not {quote(part)}')
+    return "\n".join(as_text(f"{where}[{index}].text", part.get("text")) for index, part in enumerate(content))

@@ -18,6 +18,16 @@ def test_what_openai_writes_beside_the_text_and_changes_nothing_is_passed_over(t
     assert read_conversation(tmp_path, {"messages": spoken, "tools": []}) == Conversation(HELLO, [False, True])
 
 
+def test_a_text_in_parts_is_one_text_and_a_developer_is_the_system(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Is 7 prime?"}, {"type": "text", "text": "And 8?"}]
+    given = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}, HELLO[1]]
+    assert read_conversation(tmp_path, {"messages": given}).messages == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Is 7 prime?\nAnd 8?"},
+        HELLO[1],
+    ]
+
+
 def test_an_answer_of_weight_0_is_not_learned(tmp_path: Path) -> None:
     messages = [HELLO[0], {**HELLO[1], "weight": 0}, *HELLO]
     assert read_conversation(tmp_path, {"messages": messages}).supervised == [False, False, False, True]
@@ -49,6 +59,12 @@ def test_a_call_is_learned_and_its_result_is_not(tmp_path: Path) -> None:
         ({"messages": [{"role": ["user"], "content": "x"}]}, 'messages[0].role is ["user"]'),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content must be text"),
         ({"messages": ["hi"]}, "messages[0] must be an object"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content must be text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            'messages[0].content[0] must be {"type"',
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text must be text"),
         ({"messages": HELLO[:1]}, "has no answer"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content is not whole text"),
         ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages[0].content has a NUL"),

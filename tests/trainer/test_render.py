@@ -10,6 +10,7 @@ from dataset.example import Conversation, Message, PlainText, conversation
 from dataset.render import render
 from dataset.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
+from trainer.tokenizer import fix_date
 
 TALK: list[Message] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -100,6 +101,76 @@ def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_ro
     error = refusal(tokenizer, "{{ messages | length }}: {{ messages[-1]['content'] }}", on_row_3(TALK))
     assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
     assert error.failure.message.startswith("row 3: the model's chat template")
+
+
+# In the style of those that many models have.
+R1 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<User>' + m.content }}"
+    "{% else %}{{ '<Assistant>' + m.content.split('</think>')[-1].strip() + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<Assistant><think>\n' }}{% endif %}"
+)
+QWEN3 = (
+    "{% for m in messages %}{% set answer = m.content.split('</think>')[-1].lstrip('\n') %}"
+    "{% set thought = m.content.removesuffix(answer).strip('\n') %}"
+    "{% set thought = thought.removeprefix('<think>').removesuffix('</think>').strip('\n') %}"
+    "{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and loop.last %}"
+    "{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}{{ answer + '<|im_end|>\n' }}{% endfor %}" + NEXT
+)
+LLAMA3 = (
+    "{{ bos_token + '<h>system</h>\n\nToday Date: ' + strftime_now('%d %b %Y') + '\n\n<|im_end|>' }}"
+    "{% for m in messages %}{{ '<h>' + m.role + '</h>\n\n' + m.content | trim + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<h>assistant</h>\n\n' }}{% endif %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{% set role = 'model' if m.role == 'assistant' else m.role %}"
+    "{{ '<start>' + role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start>model\n' }}{% endif %}"
+)
+THINKING: list[Message] = [TALK[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHello there!"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "answers"),
+    [
+        (R1, TALK, ["</think>\n\nHello there!"]),
+        (R1, THINKING, ["A greeting.\n</think>\n\nHello there!"]),
+        (R1, [*THINKING, *TALK], ["A greeting.\n</think>\n\nHello there!", "</think>\n\nHello there!"]),
+        (QWEN3, TALK, ["<think>\n\n</think>\n\nHello there!"]),
+        (QWEN3, THINKING, ["<think>\nA greeting.\n</think>\n\nHello there!"]),
+        (LLAMA3, TALK * 2, ["Hello there!", "Hello there!"]),
+        (GEMMA, TALK * 2, ["Hello there!", "Hello there!"]),
+    ],
+    ids=["R1", "R1 thinks", "R1 thinks in turns", "Qwen3", "Qwen3 thinks", "Llama 3", "Gemma"],
+)
+def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
+    tokenizer: PreTrainedTokenizerFast, template: str, messages: list[Message], answers: list[str]
+) -> None:
+    styled = copy_with_template(tokenizer, template)
+    styled.bos_token = "<|endoftext|>"
+    fix_date(styled)
+    found = [
+        (text[:begin], text[begin:end])
+        for text, spans in render(styled, conversation(messages))
+        for begin, end in spans
+    ]
+    assert [said.rstrip() for _, said in found] == [f"{answer}<|im_end|>" for answer in answers]
+    # To the letter, it follows what generation is asked with.
+    prompts = [
+        styled.apply_chat_template(messages[:index], tokenize=False, add_generation_prompt=True)
+        for index, message in enumerate(messages)
+        if message["role"] == "assistant"
+    ]
+    assert [prompt for prompt, _ in found] == prompts
+    texts = [document for part in encode(styled, [conversation(messages)]) for document in part]
+    assert "".join(learned(tokenizer, document) for document in texts) == "".join(f"{a}<|im_end|>" for a in answers)
+
+
+def test_a_template_that_writes_todays_date_writes_the_same_on_any_day(tokenizer: PreTrainedTokenizerFast) -> None:
+    styled = copy_with_template(tokenizer, LLAMA3)
+    styled.bos_token = "<|endoftext|>"
+    fix_date(styled)
+    ((text, _),) = render(styled, conversation(TALK))
+    assert "Today Date: 26 Jul 2024\n" in text
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{{ 1 + 'a' }}", "{{ messages.x.y }}"])

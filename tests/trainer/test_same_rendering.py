@@ -20,7 +20,8 @@ from dataset.tokenizer import set_chat_template
 from finetuned.models import SHIPPED
 from finetuned.wheel import wheel_folder
 from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
-from tests.trainer.test_render import CALLING, NEXT, TURN, WEATHER
+from tests.trainer.test_render import CALLING, LLAMA3, NEXT, R1, TURN, WEATHER
+from trainer.tokenizer import fix_date
 from trainer.tokens import cut as cut_all
 from trainer.tokens import flatten
 
@@ -56,6 +57,12 @@ TEMPLATES = {
         "{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}{% for m in messages %}{{ m | tojson }}<|im_end|>"
         "{% endfor %}"
     ),
+    "opens a thought": R1,
+    "writes the date": LLAMA3,
+    "writes the date in many ways": (
+        "\n{% if strftime_now is defined %}{{ strftime_now('%A %-d %B %y, %F %H:%M') }}{% endif %}"
+        "{% for m in messages %}" + TURN + "{% endfor %}" + NEXT
+    ),
     "is not the prompt's beginning": "{{ messages | length }}: {{ messages[-1]['content'] }}",
     "refuses": "{{ raise_exception('no') }}",
     "is no template": "{% if %}",
@@ -65,6 +72,7 @@ TEMPLATES = {
 
 def read(folder: Path, name: str | None) -> tuple[Any, Any]:
     both = AutoTokenizer.from_pretrained(folder), read_tokenizer(folder)
+    fix_date(both[0])
     for tokenizer in both:
         if name is not None:
             set_chat_template(tokenizer, name)
