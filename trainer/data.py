@@ -19,11 +19,12 @@ from dataset.document import Document
 from dataset.files import Hash
 from dataset.read import digest, read_examples
 from dataset.tokenise import encode
+from trainer.model import most_positions
 from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
 from trainer.tokens import Documents, Tokens, cut, flatten
 
-_RENDERING = 1
+_RENDERING = 2
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
 _EXAMPLES_AT_ONCE = 1024
 
@@ -32,6 +33,10 @@ _EXAMPLES_AT_ONCE = 1024
 class Data:
     train: Documents
     evaluation: Documents
+    max_length: int
+    """Tokens of an example: batch.max_length, or fewer where the model has no more positions."""
+    digest: str
+    """Of what both come from, and of how it was cut and split."""
     truncated: int
     """Examples cut at max_length that are still of use."""
     dropped: int
@@ -42,27 +47,41 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
     """Reads, renders and tokenises, or takes from the folder `cache` what was tokenised before; cuts and splits. Raises
     InputError for everything that is wrong with the datasets, or with the model's tokenizer."""
     tokenizer = load_tokenizer(recipe)
-    max_length = recipe.batch.max_length
-    usable = _Usable(_tokenise_once(tokenizer, recipe.dataset, cache), max_length, "dataset")
+    max_length = min(recipe.batch.max_length, most_positions(recipe.model) or recipe.batch.max_length)
+    limit = words_of_length(recipe, max_length)
+    tokens, source = _tokenise_once(tokenizer, recipe.dataset, cache)
+    usable = _Usable(tokens, max_length, "dataset", limit)
+    parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.share}
     if recipe.evaluation.dataset is None:
         train, held_out = split(recipe.seed, usable.count, recipe.evaluation.share)
-        return Data(usable.documents(train), usable.documents(held_out), usable.truncated, usable.dropped)
+        documents = usable.documents(train), usable.documents(held_out)
+        return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped)
     with told_of("evaluation.dataset"):
-        tokens = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
-    other = _Usable(tokens, max_length, "evaluation.dataset")
+        tokens, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
+    other = _Usable(tokens, max_length, "evaluation.dataset", limit)
     return Data(
         train=usable.documents(range(usable.count)),
         evaluation=other.documents(range(other.count)),
+        max_length=max_length,
+        digest=_digest(parts | {"evaluation": source}),
         truncated=usable.truncated + other.truncated,
         dropped=usable.dropped + other.dropped,
     )
 
 
+def words_of_length(recipe: Recipe, max_length: int) -> str:
+    """Where the examples are cut, for people."""
+    if max_length < recipe.batch.max_length:
+        return f"the {max_length} positions that the model has"
+    return f"batch.max_length = {max_length} tokens"
+
+
 class _Usable:
     """The examples of a file that have something to learn within max_length."""
 
-    def __init__(self, tokens: Tokens, max_length: int, param: str) -> None:
-        """Raises InputError where there is none; `param` is the field of the recipe that names the file."""
+    def __init__(self, tokens: Tokens, max_length: int, param: str, limit: str) -> None:
+        """Raises InputError where there is none; `param` is the field of the recipe that names the file, and `limit`
+        what max_length is."""
         self._tokens = tokens
         self._lengths, self._targets = cut(tokens, max_length)
         examples = len(tokens.examples) - 1
@@ -71,8 +90,7 @@ class _Usable:
         if not len(self._usable):
             raise InputError(
                 FailureReason.DATASET_INVALID,
-                f"{param}: none of its {examples} examples has an answer in batch.max_length = {max_length} tokens; "
-                "raise it or shorten them",
+                f"{param}: none of its {examples} examples has an answer in {limit}; raise it or shorten them",
                 "batch.max_length",
             )
         self.count = len(self._usable)
@@ -87,9 +105,9 @@ class _Usable:
         return Documents(self._tokens, rows, self._lengths[rows], self._targets[rows])
 
 
-def _tokenise_once(tokenizer: Any, dataset: Dataset, cache: Path) -> Tokens:
-    """The file's tokens, if it is the one that the job was taken with. That is looked at each time: hashing a file is
-    some hundred times as fast as tokenising it."""
+def _tokenise_once(tokenizer: Any, dataset: Dataset, cache: Path) -> tuple[Tokens, dict[str, Any]]:
+    """The file's tokens, if it is the one that the job was taken with, and what they come from. The file is looked at
+    each time: hashing it is some hundred times as fast as tokenising it."""
     path = Path(dataset.path)
     try:
         found = digest(path)
@@ -111,7 +129,8 @@ def _tokenise_once(tokenizer: Any, dataset: Dataset, cache: Path) -> Tokens:
         _check_unchanged(dataset, sha256.hexdigest(), found)
         return tokens
 
-    return cached(cache, _key(tokenizer, dataset, found), tokenise)
+    source = _source(tokenizer, dataset, found)
+    return cached(cache, _key(source), tokenise), source
 
 
 def _check_unchanged(dataset: Dataset, found: str, expected: str | None) -> None:
@@ -124,12 +143,16 @@ def _check_unchanged(dataset: Dataset, found: str, expected: str | None) -> None
         )
 
 
-def _key(tokenizer: Any, dataset: Dataset, sha256: str) -> str:
-    """A digest of all that the tokens come from. Neither max_length nor the split are in it: whole documents are kept,
-    to be cut by each job in its way."""
-    parts = {
-        "rendering": _RENDERING,
-        "versions": [importlib.metadata.version(name) for name in ("transformers", "tokenizers")],
+def _key(source: dict[str, Any]) -> str:
+    """Of the tokens in the cache. Neither max_length nor the split are in it: whole documents are kept, to be cut by
+    each job in its way."""
+    versions = [importlib.metadata.version(name) for name in ("transformers", "tokenizers")]
+    return _digest(source | {"rendering": _RENDERING, "versions": versions})
+
+
+def _source(tokenizer: Any, dataset: Dataset, sha256: str) -> dict[str, Any]:
+    """What the tokens come from, but for the programs that make them."""
+    return {
         "dataset": sha256,
         # By its name a file is known to be CSV.
         "suffixes": [suffix.lower() for suffix in Path(dataset.path).suffixes],
@@ -140,6 +163,9 @@ def _key(tokenizer: Any, dataset: Dataset, sha256: str) -> str:
         "special_tokens": tokenizer.special_tokens_map,
         "chat_template": tokenizer.chat_template,
     }
+
+
+def _digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

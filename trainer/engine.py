@@ -60,6 +60,6 @@ class Engine(Protocol):
         when the engine took it; only an engine that has finer numbers beside it takes these."""
 
     def scaler_state(self) -> dict[str, float]:
-        """In fp16 the loss `scale`, and `clean_steps` since the last overflow; else empty. It fits any engine."""
+        """In fp16 the loss `scale`, and `clean_steps` since it last changed; else empty. It fits any engine."""
 
     def load_scaler_state(self, state: dict[str, float]) -> None: ...

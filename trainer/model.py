@@ -69,6 +69,21 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
     return base, packed
 
 
+def most_positions(model: str) -> int | None:
+    """Tokens of the longest document of a model that looks its positions up in a table, and fails beyond its end. None
+    where it turns or leans instead (RoPE, ALiBi), and where it has no attention: there any length works.
+
+    Raises InputError for a model whose configuration cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise cannot_load(model, error) from error
+    if getattr(config, "rope_parameters", None):
+        return None
+    return getattr(config, "max_position_embeddings", None)
+
+
 def can_pack(config: Any) -> bool:
     """Some positions are scaled by the longest document in the row: these would feel their neighbours."""
     rope = getattr(config, "rope_parameters", None) or {}

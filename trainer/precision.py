@@ -1,5 +1,6 @@
 """Which number format the frozen base weights take. The adapter and the optimizer are in fp32 always."""
 
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -11,10 +12,17 @@ from trainer.device import describe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
+_FSDP_IN_BF16 = "2.9"
+"""The torch since which it keeps an adapter in fp32 beside such a base."""
+
 
 def resolve_precision(recipe: Recipe, device: torch.device) -> str:
     """ "bf16", "fp16" or "fp32": what the recipe asks for. Raises InputError where the device cannot do it."""
     native = has_native_bf16(device)
+    if recipe.parallel.engine == "fsdp" and torch.__version__ < _FSDP_IN_BF16:
+        if recipe.precision == "bf16":
+            raise _unavailable("bf16", f'with "fsdp" it wants torch {_FSDP_IN_BF16}; use "fp32", or another engine')
+        native = False
     if recipe.precision == "auto":
         return "bf16" if native else "fp32"
     if recipe.precision == "bf16" and not native:
@@ -26,6 +34,15 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> str:
 
 def _unavailable(given: str, why: str) -> InputError:
     return InputError(FailureReason.PRECISION_UNAVAILABLE, f'precision: got "{given}"; {why}', "precision")
+
+
+def check_precision(model: torch.nn.Module, precision: str) -> None:
+    """Raises RuntimeError where the frozen weights are not in what was resolved, but for the few that an architecture
+    keeps in fp32 and for those in 4 or 8 bits. An engine may load them in a format of its own, without a word."""
+    formats = Counter(parameter.dtype for parameter in model.parameters() if not parameter.requires_grad)
+    held, _ = Counter({dtype: formats[dtype] for dtype in DTYPES.values()}).most_common(1)[0]
+    if held is not DTYPES[precision]:
+        raise RuntimeError(f"the model was loaded in {held}, in place of {precision}")
 
 
 def has_native_bf16(device: torch.device) -> bool:

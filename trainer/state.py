@@ -4,6 +4,7 @@ The same for every engine: whole tensors by the names of the parameters, so that
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from accelerate import Accelerator
 from safetensors.torch import load, save_file
 
 from contract.failure import FailureReason, InputError
+from contract.recipe import Recipe
 from contract.run_dir import RunDir, forget, is_as_sealed, saved_states, seal
+from trainer.data import Data
 from trainer.durable import whole_folder
 from trainer.engine import Engine
 from trainer.fence import check_not_superseded
@@ -35,6 +38,8 @@ class Position:
     """Examples of one optimizer step, on all ranks."""
     micro_batch: int
     """A recipe's "auto" is resolved once."""
+    course: str
+    """A digest of the examples, their order and the schedule: see `course`."""
     step: int = 0
     loss_sum: float = 0.0
     """Of all supervised tokens so far, in nats."""
@@ -90,15 +95,28 @@ def _read(state: Path, file: str) -> bytes:
     return (state / file).read_bytes()
 
 
-def check_position(position: Position, examples: int, window: int) -> None:
-    """Raises InputError where a step would not take the examples that it took in the run before."""
-    before, now = (position.examples, position.window), (examples, window)
+def course(recipe: Recipe, data: Data) -> str:
+    """A digest of what each step takes and of its learning rate. Not of how the ranks share it: that may change."""
+    parts = {"seed": recipe.seed, "data": data.digest, "schedule": recipe.schedule.model_dump()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_position(position: Position, start: Position) -> None:
+    """`start` is where the run would begin by itself. Raises InputError where a step would not take the examples that
+    it took in the run before."""
+    before, now = ((each.examples, each.window) for each in (position, start))
     if before != now:
         raise InputError(
             FailureReason.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with {} training examples in steps of {}, and now "
             "there are {} in steps of {}; use as many devices as before, or submit the recipe anew with "
             "batch.effective, which is the same on any number of devices".format(*before, *now),
+        )
+    if position.course != start.course:
+        raise InputError(
+            FailureReason.RECIPE_INVALID,
+            "the run cannot go on from its last state: that was made with other examples or in another order, or by "
+            "another schedule; leave dataset, evaluation.share, batch.max_length, schedule and seed as they were",
         )
 
 

@@ -14,7 +14,7 @@ from contract.events import Done, Log, Phase, Started
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from trainer.data import Data, load_data
+from trainer.data import Data, load_data, words_of_length
 from trainer.ddp import Ddp
 from trainer.device import describe, this_device
 from trainer.engine import Engine
@@ -24,13 +24,14 @@ from trainer.loss import SupervisedLoss
 from trainer.micro_batch import free_memory, largest_micro_batch, worst_case
 from trainer.model import load_model
 from trainer.packing import pack
-from trainer.precision import DTYPES, resolve_precision
+from trainer.precision import DTYPES, check_precision, resolve_precision
 from trainer.ranks import asked_to_stop, max_over_ranks, start_ranks
 from trainer.report import Report
 from trainer.run import Run
 from trainer.state import (
     Position,
     check_position,
+    course,
     load_adapter,
     load_progress,
     random_state,
@@ -62,9 +63,10 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
         return
     module, data = loaded
     window = effective_batch(recipe, accelerator.num_processes)
+    start = Position(len(data.train), window, micro_batch=1, course=course(recipe, data))
     position = read_position(resume) if resume else None
     if resume and position:
-        check_position(position, len(data.train), window)
+        check_position(position, start)
         load_adapter(resume, module.model)
     # The base comes in evaluation mode, the adapter on it in training mode.
     module.train()
@@ -74,7 +76,8 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
     # "auto" is resolved once; a number may be another than before, after the run was out of memory.
     if position is None or recipe.batch.micro_batch != "auto":
         micro_batch = find_micro_batch(recipe, data, window, engine, accelerator, stop)
-        position = replace(position or Position(len(data.train), window, micro_batch), micro_batch=micro_batch)
+        position = replace(position or start, micro_batch=micro_batch)
+    check_precision(engine.module, precision)
     run = Run(recipe, folder, accelerator, report, stop, data, engine, window, position.micro_batch)
     if resume:
         load_progress(resume, engine, accelerator)
@@ -141,19 +144,23 @@ def make_engine(recipe: Recipe, precision: str, module: SupervisedLoss, accelera
     return Ddp(module, recipe.optimizer, accelerator, fp16=precision == "fp16")
 
 
-def _load_model(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, report: Report) -> SupervisedLoss:
-    began = time.perf_counter()
+def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator) -> SupervisedLoss:
+    """Where the engine takes it from: what is to be divided among the devices need not fit into one."""
     if recipe.parallel.zero_stage == 3:
         from trainer.zero import loads_divided
 
         held = loads_divided(accelerator, dtype)
         module = load_model(recipe, dtype, torch.device("cpu"))
         del held
-    elif recipe.parallel.engine == "fsdp":
-        # What is to be divided among the devices need not fit into one.
-        module = load_model(recipe, dtype, torch.device("cpu"))
-    else:
-        module = load_model(recipe, dtype, this_device())
+        return module
+    if recipe.parallel.engine == "fsdp":
+        return load_model(recipe, dtype, torch.device("cpu"))
+    return load_model(recipe, dtype, this_device())
+
+
+def _load_model(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, report: Report) -> SupervisedLoss:
+    began = time.perf_counter()
+    module = load_for_engine(recipe, dtype, accelerator)
     report(Phase, name="model", seconds=time.perf_counter() - began)
     return module
 
@@ -198,6 +205,6 @@ def _report_start(run: Run, precision: str, resumed_step: int) -> None:
         run.report(
             Log,
             level="warning",
-            message=f"{data.dropped} examples are left out: no answer within batch.max_length = "
-            f"{run.recipe.batch.max_length} tokens",
+            message=f"{data.dropped} examples are left out: no answer within "
+            f"{words_of_length(run.recipe, data.max_length)}",
         )

@@ -164,9 +164,10 @@ class Zero:
 
     def _raise_loss_scale(self) -> None:
         """As a GradScaler does, between two steps: see deepspeed_config."""
-        clean_steps = self.scaler_state()["clean_steps"]
+        scaler = self._engine.optimizer.loss_scaler
+        clean_steps = _clean_steps(scaler)
         if clean_steps and clean_steps % _CLEAN_STEPS_TO_RAISE == 0:
-            self._engine.optimizer.loss_scaler.cur_scale *= 2
+            scaler.cur_scale *= 2
 
     def _link_moments(self) -> None:
         """DeepSpeed 0.19 does so after the first group's first step, when the second group of LoRA+ has none yet."""
@@ -179,9 +180,15 @@ class Zero:
         if not self._engine.fp16_enabled():
             return {}
         scaler = self._engine.optimizer.loss_scaler
-        return {"scale": scaler.cur_scale, "clean_steps": scaler.cur_iter - scaler.last_overflow_iter - 1}
+        # A GradScaler begins to count anew once it has raised its scale, and waits for that very number.
+        return {"scale": scaler.cur_scale, "clean_steps": _clean_steps(scaler) % _CLEAN_STEPS_TO_RAISE}
 
     def load_scaler_state(self, state: dict[str, float]) -> None:
         if state:
             scaler = self._engine.optimizer.loss_scaler
             scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = state["scale"], state["clean_steps"], -1
+
+
+def _clean_steps(scaler: Any) -> int:
+    """Since the last overflow, however often the scale was raised meanwhile."""
+    return scaler.cur_iter - scaler.last_overflow_iter - 1

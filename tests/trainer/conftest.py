@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +69,24 @@ MODELS: dict[str, Callable[..., Any]] = {
     "gpt2 with dropout": lambda vocab_size, **sizes: GPT2LMHeadModel(
         GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=512, resid_pdrop=0.5)
     ),
+    "gpt2 of 64 positions": lambda vocab_size, **sizes: GPT2LMHeadModel(
+        GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=64)
+    ),
     "xlstm": lambda vocab_size, **sizes: xLSTMForCausalLM(
         xLSTMConfig(vocab_size=vocab_size, hidden_size=64, num_hidden_layers=2, num_heads=4)
     ),
     "sliding": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)),
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """What is not about a GPU runs as where there is none, with the processes that it starts: two ranks want two."""
+    with pytest.MonkeyPatch.context() as patch:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("gpu") is None:
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """Run by torchrun: takes the same steps with each engine in turn, and tells what came of them.
 
-torchrun --nproc-per-node=2 -m tests.trainer.engine_process MODEL OUT '{"ddp": {}, "zero-2": {...}}'
+torchrun --nproc-per-node=2 -m tests.trainer.engine_process MODEL OUT '{"ddp": {}, "zero-2": {...}}' \\
+    '{"bf16": {"recipe": {"precision": "bf16"}, "engines": ["zero-2"]}}'
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -19,23 +21,21 @@ from contract.order import rank_share
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.engine import Engine
-from trainer.model import load_model
 from trainer.packing import pack
-from trainer.precision import DTYPES
+from trainer.precision import DTYPES, check_precision
 from trainer.ranks import start_ranks, sum_over_ranks
-from trainer.train import make_engine
+from trainer.train import load_for_engine, make_engine
 
 LEARNING_RATE = 3e-3
 MAX_GRAD_NORM = 0.1
 STEPS = 4
-TAKES_STATES = ("ddp", "zero-1", "zero-3", "fsdp")
+TAKES_STATES = ("ddp", "zero-3", "fsdp")
 
 
-def main(model: str, out: Path, engines: dict[str, dict[str, Any]]) -> None:
+def main(model: str, out: Path, engines: dict[str, dict[str, Any]], variants: dict[str, dict[str, Any]]) -> None:
     states = {}
     for name, parallel in engines.items():
-        engine, accelerator = start(model, parallel)
-        gradients_of_first_step(engine, accelerator, out / f"{name}.gradients.safetensors")
+        raw_gradients(*start(model, parallel, optimizer=torch.optim.SGD), out / f"{name}.gradients.safetensors")
         engine, accelerator = start(model, parallel)
         take_steps(engine, accelerator, MAX_GRAD_NORM, out / f"{name}.steps.json")
         states[name] = {key: value.clone() for key, value in {**engine.adapter(), **engine.optimizer_state()}.items()}
@@ -43,7 +43,7 @@ def main(model: str, out: Path, engines: dict[str, dict[str, Any]]) -> None:
     for name in engines:
         told = {}
         for taker in TAKES_STATES:
-            engine, _ = start(model, engines[taker], adapter=states[name])
+            engine, _ = start(model, engines[taker], states[name])
             engine.load(*parts(states[name]))
             again = {**engine.adapter(), **engine.optimizer_state()}
             told[taker] = again.keys() == states[name].keys() and all(
@@ -52,6 +52,10 @@ def main(model: str, out: Path, engines: dict[str, dict[str, Any]]) -> None:
         write(out / f"{name}.loaded.json", told)
     for name in ("zero-1", "zero-2", "zero-3"):
         write(out / f"{name}.fp16.json", fp16(model, engines[name]))
+    for variant, given in variants.items():
+        for name in ("ddp", *given["engines"]):
+            engine, accelerator = start(model, engines[name], **given["recipe"])
+            take_steps(engine, accelerator, MAX_GRAD_NORM, out / f"{variant}, {name}.steps.json")
 
 
 def fp16(model: str, parallel: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +84,10 @@ def fp16(model: str, parallel: dict[str, Any]) -> dict[str, Any]:
     scaler = engine.scaler_state()
     same = all(torch.equal(value.float(), again[name].float()) for name, value in {**adapter, **optimizer}.items())
     same = same and other.scaler_state() == scaler
+    # The 2000th clean step doubles it, and a GradScaler that goes on from here counts from 0.
+    other.load_scaler_state({"scale": 2**10, "clean_steps": 1999})
+    accumulate(other, accelerator, 1)
+    other.update(LEARNING_RATE, MAX_GRAD_NORM)
     for _ in range(20):
         accumulate(engine, accelerator, 1, planted=1e30)
         least = engine.update(LEARNING_RATE, MAX_GRAD_NORM)
@@ -87,6 +95,7 @@ def fp16(model: str, parallel: dict[str, Any]) -> dict[str, Any]:
         "losses": losses,
         "scaler": scaler,
         "same": same,
+        "raised": other.scaler_state(),
         "least": [least.overflow, least.loss_scale],
         "scales": [update.loss_scale for update in updates],
         "overflows": [update.overflow for update in updates],
@@ -102,33 +111,38 @@ def parts(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict
 def start(
     model: str,
     parallel: dict[str, Any],
-    adapter: dict[str, torch.Tensor] | None = None,
-    precision: str = "fp32",
+    weights: dict[str, torch.Tensor] | None = None,
+    optimizer: type[torch.optim.Optimizer] | None = None,
+    **fields: Any,
 ) -> tuple[Engine, Accelerator]:
+    """`fields` are the recipe's own. An earlier adapter stays as it is."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    recipe = Recipe.model_validate(
-        {
-            "model": model,
-            "dataset": "unused",
-            "adapter": {"r": 4},
-            "optimizer": {"weight_decay": 0.1, "max_grad_norm": MAX_GRAD_NORM, "lora_plus_ratio": 2},
-            "precision": precision,
-            "parallel": parallel,
-        }
-    )
-    accelerator = start_ranks(recipe, precision)
+    base = {
+        "model": model,
+        "dataset": "unused",
+        "adapter": {"r": 4},
+        "optimizer": {"weight_decay": 0.1, "max_grad_norm": None if optimizer else MAX_GRAD_NORM, "lora_plus_ratio": 2},
+        "precision": "fp32",
+        "parallel": parallel,
+    }
+    recipe = Recipe.model_validate(base | fields)
+    accelerator = start_ranks(recipe, recipe.precision)
     if accelerator.state.deepspeed_plugin is not None:
         # Small weights stay whole: these are all small.
         zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
         zero["stage3_param_persistence_threshold"] = 0
     torch.manual_seed(1)
-    module = load_model(recipe, DTYPES[precision], torch.device("cpu")).train()
+    module = load_for_engine(recipe, DTYPES[recipe.precision], accelerator).train()
+    check_precision(module, recipe.precision)
     torch.manual_seed(2)
     for name, parameter in module.model.named_parameters():
-        if parameter.requires_grad:
+        if ("lora_A" in name or "lora_B" in name) and recipe.adapter.start_from is None:
             noise = 0.1 * torch.randn_like(parameter)
-            parameter.data.copy_(noise if adapter is None else adapter[name])
-    return make_engine(recipe, precision, module, accelerator), accelerator
+            parameter.data.copy_(noise if weights is None else weights[name])
+    with pytest.MonkeyPatch.context() as patch:
+        if optimizer:
+            patch.setattr("trainer.optim._kind", lambda _: lambda groups, lr, **_: optimizer(groups, lr=lr))
+        return make_engine(recipe, recipe.precision, module, accelerator), accelerator
 
 
 def accumulate(engine: Engine, accelerator: Accelerator, step: int, planted: float = 1.0) -> float:
@@ -150,19 +164,25 @@ def document(index: int) -> Document:
     return Document(ids, [False, *(torch.rand(length - 2, generator=generator) < 0.6).tolist(), True])
 
 
-def gradients_of_first_step(engine: Engine, accelerator: Accelerator, file: Path) -> None:
-    accumulate(engine, accelerator, 0)
-    trained = {name: p for name, p in engine.module.model.named_parameters() if p.requires_grad}
-    gradients = {name: whole_gradient(engine, parameter) for name, parameter in trained.items()}
+def raw_gradients(engine: Engine, accelerator: Accelerator, file: Path) -> None:
+    """Of two steps, plain ones, not clipped: the second shows that the first's are forgotten, and moved the weights as
+    far as they should."""
+    told = {}
+    for step in range(2):
+        accumulate(engine, accelerator, step)
+        for name, parameter in engine.module.model.named_parameters():
+            if parameter.requires_grad:
+                told[f"{name}, step {step + 1}"] = whole_gradient(engine, parameter).contiguous().clone()
+        engine.update(0.1, None)
     if accelerator.is_main_process:
-        save_file(gradients, file)
+        save_file(told, file)
 
 
 def whole_gradient(engine: Engine, parameter: Any) -> torch.Tensor:
     if engine.name.startswith("deepspeed"):
         from deepspeed.utils import safe_get_full_grad
 
-        return safe_get_full_grad(parameter).contiguous().clone()
+        return safe_get_full_grad(parameter)
     gradient = parameter.grad
     return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
 
@@ -181,4 +201,4 @@ def write(file: Path, told: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4]))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from contract.recipe import Recipe
 from trainer.checkpoint import save_adapter
@@ -31,6 +32,18 @@ def test_a_saved_adapter_is_a_config_and_its_weights(adapted: Any, tmp_path: Pat
     assert [file.name for file in files] == ["adapter_config.json", "adapter_model.safetensors"]
     assert sum(file.stat().st_size for file in files) == size
     assert f'"base_model_name_or_path": "{model.name}"' in files[0].read_text()
+
+
+def test_a_tokenizer_that_asks_as_training_did_lies_beside_the_adapter_of_a_named_template(
+    adapted: Any, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    dataset = {"path": recipe["dataset"], "chat_template": "alpaca"}
+    named = Recipe.model_validate(recipe | {"dataset": dataset})
+    save_adapter(named, adapted, trained(adapted), tmp_path / "adapter")
+    beside = AutoTokenizer.from_pretrained(tmp_path / "adapter")
+    question = [{"role": "user", "content": "Say hello."}]
+    asked = beside.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    assert asked.endswith("### Instruction:\nSay hello.\n\n### Response:\n")
 
 
 def test_a_save_that_is_cut_short_leaves_no_adapter(

@@ -1,8 +1,11 @@
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
@@ -12,6 +15,8 @@ from dataset.read import digest
 from dataset.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
 from trainer.data import load_data
+from trainer.micro_batch import worst_case
+from trainer.model import load_model
 from trainer.packing import pack
 
 TALK: list[Message] = [
@@ -92,6 +97,26 @@ def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(
     assert all(document.targets > 0 and len(document.input_ids) <= 15 for document in short.train)
 
 
+def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
+    recipe: dict[str, Any], dataset: Path, cache: Path, make_model: Callable[[str], Path]
+) -> None:
+    long = [TALK[0], {"role": "assistant", "content": "Hello there! " * 20}]
+    late = [{"role": "user", "content": "Say hello, please. " * 20}, TALK[1]]
+    dataset.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in (long, TALK[:2], late)))
+    small = Recipe.model_validate(recipe | {"model": str(make_model("gpt2 of 64 positions"))})
+    data = load_data(small, cache)
+    assert (data.max_length, data.truncated, data.dropped) == (64, 1, 1)
+    assert [len(document.input_ids) for document in data.train] == [64, 17]
+    module = load_model(small, torch.float32, torch.device("cpu"))
+    assert module(pack(worst_case(data.train, 2))).isfinite()
+
+    # Any length does where the positions are turned, whatever the configuration says.
+    assert load_data(Recipe.model_validate(recipe), cache).max_length == 2048
+    dataset.write_text(json.dumps({"messages": late}))
+    with pytest.raises(InputError, match="in the 64 positions that the model has"):
+        load_data(small, cache)
+
+
 def test_a_dataset_without_an_answer_within_max_length_is_refused(recipe: dict[str, Any], cache: Path) -> None:
     with pytest.raises(InputError, match=r"batch\.max_length = 8") as refusal:
         load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 8}}), cache)
@@ -170,6 +195,7 @@ def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
     tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], model: Path, dataset: Path, tmp_path: Path, cache: Path
 ) -> None:
     dataset.write_text("".join(f"{json.dumps({'messages': THOUGHTFUL_TALK})}\n" for _ in range(4)))
+    shutil.copytree(model, tmp_path / "forgetful")
     copy_with_template(tokenizer, FORGETFUL).save_pretrained(tmp_path / "forgetful")
     recipe |= {"model": str(tmp_path / "forgetful"), "evaluation": {"share": 0.25}}
     data = load_data(Recipe.model_validate(recipe), cache)
@@ -250,11 +276,12 @@ def test_what_would_make_other_tokens_makes_them(
         case "template":
             changed.chat_template += " "
     if other in ("vocabulary", "special tokens", "template"):
+        shutil.copytree(recipe["model"], tmp_path / "changed")
         changed.save_pretrained(tmp_path / "changed")
         recipe["model"] = str(tmp_path / "changed")
     if other == "name":
         # What was read as CSV is no JSON: it is not taken from the cache.
-        with pytest.raises(InputError, match="row 1"):
+        with pytest.raises(InputError, match="rows 1 to 1"):
             load_data(Recipe.model_validate(recipe), cache)
     else:
         load_data(Recipe.model_validate(recipe), cache)

@@ -1,6 +1,6 @@
 """fp16 with a real GradScaler, on a CPU too: slow there, and right."""
 
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 from contract.events import Metric, Started
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from tests.trainer.conftest import Outcome, at_once
+from contract.run_dir import RunDir
+from tests.trainer.conftest import Outcome
+from tests.trainer.here import train_here
 from trainer.data import load_data
 from trainer.ddp import Ddp
 from trainer.engine import Update
@@ -19,7 +21,6 @@ from trainer.model import load_model
 from trainer.packing import pack
 from trainer.ranks import start_ranks
 
-RunTrainer = Callable[..., Outcome]
 LEARNING_RATE = 1e-2
 
 
@@ -67,33 +68,67 @@ def test_the_loss_scale_survives_being_saved(recipe: dict[str, Any], cache: Path
     assert step(other, documents, 1e-3).loss_scale == 2**15
 
 
-def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
-    recipe: dict[str, Any], run_trainer: RunTrainer
+def test_the_loss_scale_doubles_after_so_many_clean_steps(recipe: dict[str, Any], cache: Path) -> None:
+    """As in DeepSpeed: see tests/trainer/engine_process.py."""
+    engine, documents = started(recipe, cache)
+    engine.load_scaler_state({"scale": 2**10, "clean_steps": 1999})
+    step(engine, documents, 1e-3)
+    assert engine.scaler_state() == {"scale": 2**11, "clean_steps": 0}
+
+
+def test_a_skipped_step_holds_the_learning_rate_and_counts_for_a_run_that_goes_on(
+    recipe: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
-    exact, rounded = at_once(
-        lambda: run_trainer(recipe, name="fp32"), lambda: run_trainer(recipe | {"precision": "fp16"}, name="fp16")
-    )
-    assert rounded.exit_code == 0, rounded.output
+    """Every step takes all examples, so that the losses can be compared."""
+    recipe |= {"precision": "fp16", "batch": {"micro_batch": 12}, "schedule": {"epochs": 6, "warmup_steps": 0}}
+    whole = train_here(recipe, tmp_path / "whole", cache, overflow_in=3)
+    metrics = told(whole)
+    assert [metric.overflow for metric in metrics] == [False, False, True, False, False, False]
+    assert [metric.skipped_steps for metric in metrics] == [0, 0, 1, 1, 1, 1]
+    rates = [metric.learning_rate / 1e-2 for metric in metrics]
+    assert rates == pytest.approx([(1 + math.cos(math.pi * k / 6)) / 2 for k in (0, 1, 2, 2, 3, 4)])
+    losses = [metric.loss for metric in metrics]
+    assert losses[3] == pytest.approx(losses[2], rel=1e-3)
+    assert losses[2] < losses[1] * 0.99
+    assert losses[4] < losses[3] * 0.99
+
+    first = train_here(recipe, tmp_path / "first", cache, overflow_in=3, stop_in=4)
+    (state,) = RunDir(first.folder).states.iterdir()
+    rest = told(train_here(recipe, tmp_path / "rest", cache, resume=state))
+    assert [numbers(metric) for metric in rest] == [numbers(metric) for metric in metrics[4:]]
+
+
+def told(outcome: Outcome) -> list[Metric]:
+    return [event for event in outcome.events if isinstance(event, Metric)]
+
+
+def numbers(metric: Metric) -> tuple[Any, ...]:
+    return metric.step, metric.loss, metric.learning_rate, metric.loss_scale, metric.skipped_steps
+
+
+def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
+    recipe: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    exact = told(train_here(recipe, tmp_path / "fp32", cache))
+    rounded = train_here(recipe | {"precision": "fp16"}, tmp_path / "fp16", cache)
     (start,) = (event for event in rounded.events if isinstance(event, Started))
     assert start.precision == "fp16"
-    metrics = [event for event in rounded.events if isinstance(event, Metric)]
-    expected = [event for event in exact.events if isinstance(event, Metric)]
+    metrics = told(rounded)
     assert [metric.step for metric in metrics] == [1, 2, 3, 4, 5, 6]
     assert all(metric.loss_scale and not metric.overflow for metric in metrics)
-    assert [metric.loss for metric in metrics] == pytest.approx([metric.loss for metric in expected], rel=0.01)
-    assert all(metric.loss_scale is None for metric in expected)
+    assert [metric.loss for metric in metrics] == pytest.approx([metric.loss for metric in exact], rel=0.01)
+    assert all(metric.loss_scale is None for metric in exact)
 
 
 def test_a_run_that_has_learned_nothing_for_overflows_fails_in_words_for_its_owner(
-    recipe: dict[str, Any], run_trainer: RunTrainer
+    recipe: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     """B starts at zero, and stays there: so does the loss."""
     recipe |= {"precision": "fp16", "adapter": {"r": 4, "alpha": 1e30}, "schedule": {"max_steps": 3}}
-    outcome = run_trainer(recipe)
-    assert outcome.exit_code == 1
-    assert outcome.failure.param == "precision"
-    assert "overflowed in every one of 3 steps" in outcome.failure.message
-    metrics = [event for event in outcome.events if isinstance(event, Metric)]
+    with pytest.raises(InputError, match="overflowed in every one of 3 steps") as failed:
+        train_here(recipe, tmp_path / "run", cache)
+    assert failed.value.failure.param == "precision"
+    metrics = told(Outcome(tmp_path / "run", 1, ""))
     assert [(metric.overflow, metric.grad_norm, metric.skipped_steps) for metric in metrics] == [
         (True, None, step) for step in (1, 2, 3)
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from contract.base_model import weight_shapes
@@ -16,6 +17,7 @@ from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import read_base
 from tests.trainer.conftest import Outcome
+from trainer.attention import attend_documents
 
 RunTrainer = Callable[..., Outcome]
 pytestmark = pytest.mark.gpu
@@ -29,11 +31,14 @@ pytestmark = pytest.mark.gpu
         {"precision": "bf16", "base_bits": 4, "optimizer": {"type": "adamw_8bit", "learning_rate": 1e-2}},
         {"precision": "bf16", "base_bits": 8},
         {"precision": "bf16", "batch": {"micro_batch": "auto", "effective": 4}},
-        {"precision": "fp16", "parallel": {"engine": "deepspeed"}},
-        {"precision": "bf16", "parallel": {"engine": "deepspeed", "zero_stage": 3, "offload_optimizer": True}},
+        {"precision": "fp16", "parallel": {"engine": "deepspeed"}, "batch": {"micro_batch": 2, "accumulation": 2}},
+        {
+            "precision": "bf16",
+            "parallel": {"engine": "deepspeed", "zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
+        },
         {"precision": "bf16", "parallel": {"engine": "fsdp"}, "gradient_checkpointing": True},
     ],
-    ids=["bf16", "fp16", "4 bits", "8 bits", "auto", "zero-2 in fp16", "zero-3 offloaded", "fsdp"],
+    ids=["bf16", "fp16", "4 bits", "8 bits", "auto", "accumulated zero-2 in fp16", "zero-3 offloaded", "fsdp"],
 )
 def test_a_gpu_trains_as_in_fp32(change: dict[str, Any], recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     recipe |= {"evaluation": {"share": 0.25, "samples": 1, "sample_tokens": 4}}
@@ -97,3 +102,14 @@ def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
     # The context is no allocation of torch's.
     estimate = told.total - told.overhead
     assert measured / TOLERANCE < estimate < measured * TOLERANCE
+
+
+def test_flash_attention_over_packed_documents_is_nearly_that_of_fp32() -> None:
+    torch.manual_seed(0)
+    lengths = [5, 300, 64]
+    query, key, value = (torch.randn(1, heads, sum(lengths), 64, device="cuda") for heads in (8, 2, 2))
+    exact, _ = attend_documents(torch.nn.Identity(), query, key, value, None, document_lengths=lengths)
+    halves = (tensor.bfloat16() for tensor in (query, key, value))
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        flash, _ = attend_documents(torch.nn.Identity(), *halves, None, document_lengths=lengths)
+    torch.testing.assert_close(flash.float(), exact, rtol=0.02, atol=0.02)

@@ -139,12 +139,13 @@ def test_logits_are_made_for_the_learned_positions_alone(
     assert rows[0] < sum(part.length for part in parts) / 2
 
 
-@pytest.mark.parametrize("kind", ["llama", "sliding"])
-def test_an_empty_batch_is_a_zero_that_reaches_every_trainable_parameter(
-    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
+@pytest.mark.parametrize("batch", [[], [Document([3, 4, 5], [False] * 3)]], ids=["no document", "no target"])
+@pytest.mark.parametrize("kind", ["llama", "sliding", "gpt2 with dropout"])
+def test_a_batch_with_nothing_to_learn_is_a_zero_that_reaches_every_trainable_parameter(
+    kind: str, batch: list[Document], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     module = load(recipe, make_model(kind))
-    loss = module(pack([]))
+    loss = module(pack(batch))
     loss.backward()
     assert loss.item() == 0
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -88,3 +88,13 @@ def test_the_gradients_are_those_of_the_noisy_loss(module: SupervisedLoss) -> No
 def test_a_pass_leaves_no_hook_behind(module: SupervisedLoss) -> None:
     module(pack(DOCUMENTS)).backward()
     assert not module.model.get_base_model().get_input_embeddings()._forward_hooks
+
+
+def test_the_recipes_alpha_reaches_the_model(recipe: dict[str, Any]) -> None:
+    noisy, quiet = (
+        load_model(Recipe.model_validate(recipe | {"neftune_alpha": alpha}), torch.float32, torch.device("cpu"))
+        for alpha in (ALPHA, None)
+    )
+    batch = pack(DOCUMENTS)
+    assert noisy.train()(batch) != quiet.train()(batch)
+    assert noisy.eval()(batch) == quiet.eval()(batch)

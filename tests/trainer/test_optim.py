@@ -30,8 +30,24 @@ def test_it_rises_over_the_warm_up_reaches_the_peak_and_never_rises_again(kind: 
         assert factors[warmup] == 1
 
 
-def test_warm_up_is_three_hundredths_of_the_run_where_none_is_given() -> None:
+@pytest.mark.parametrize(
+    ("kind", "factors"),
+    [
+        # (1 + cos(pi k / 8)) / 2 and 1 - k / 8, at the k-th step after the warm-up of two in ten.
+        ("cosine", [1 / 3, 2 / 3, 1, 0.96194, 0.853553, 0.691342, 0.5, 0.308658, 0.146447, 0.03806]),
+        ("linear", [1 / 3, 2 / 3, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
+        ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_it_rises_in_a_line_and_falls_by_a_half_cosine_or_a_line_or_not(kind: str, factors: list[float]) -> None:
+    schedule = Schedule(type=kind, warmup_ratio=0.2)
+    assert [learning_rate_factor(schedule, step, 10) for step in range(1, 11)] == pytest.approx(factors, abs=1e-6)
+
+
+def test_warm_up_is_a_share_of_the_run_or_so_many_steps_and_three_hundredths_where_none_is_given() -> None:
     assert warmup_steps(Schedule(), 1000) == 30
+    assert warmup_steps(Schedule(warmup_ratio=0.1), 1000) == 100
+    assert warmup_steps(Schedule(warmup_ratio=0), 1000) == 0
     assert warmup_steps(Schedule(warmup_steps=7), 1000) == 7
     assert warmup_steps(Schedule(warmup_steps=0), 1000) == 0
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from contract.failure import FailureReason, InputError
 from contract.machine import has_bf16
 from contract.recipe import Recipe
-from trainer.precision import has_native_bf16, resolve_precision
+from trainer.model import load_model
+from trainer.precision import DTYPES, check_precision, has_native_bf16, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -49,3 +51,21 @@ def refused(recipe: Recipe, words: str) -> None:
 
 def test_the_trainer_and_the_worker_ask_the_cpu_alike() -> None:
     assert has_native_bf16(CPU) is has_bf16(Path("/proc/cpuinfo").read_text())
+
+
+def test_fsdp_of_an_older_torch_has_no_bf16(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+    fsdp = {"parallel": {"engine": "fsdp"}}
+    assert resolve_precision(wants("auto", **fsdp), CPU) == ("bf16" if bf16 else "fp32")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.0+cpu"))
+    assert resolve_precision(wants("auto", **fsdp), CPU) == "fp32"
+    refused(wants("bf16", **fsdp), "wants torch 2.9")
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+def test_a_model_that_was_loaded_in_another_format_is_noticed(bits: int | None, recipe: dict[str, Any]) -> None:
+    for held, dtype in DTYPES.items():
+        model = load_model(Recipe.model_validate(recipe | {"base_bits": bits}), dtype, CPU)
+        check_precision(model, held)
+        for other in DTYPES.keys() - {held}:
+            with pytest.raises(RuntimeError, match=f"in place of {other}"):
+                check_precision(model, other)

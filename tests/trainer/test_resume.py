@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from contract.events import Checkpoint, Done, Evaluation, Metric, Started, parse_event
+from contract.failure import InputError
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch
 from contract.run_dir import RunDir, newest_state, seal
 from tests.trainer.conftest import Outcome, at_once, command
+from tests.trainer.here import train_here
 
 RunTrainer = Callable[..., Outcome]
 
@@ -43,54 +45,89 @@ def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "change"),
-    [
-        (1, {}),
-        (1, {"precision": "fp16"}),
-        (1, {"optimizer": {"type": "adamw_8bit"}}),
-        (2, {}),
-        (2, {"parallel": {"engine": "deepspeed", "zero_stage": 0}}),
-        (2, {"parallel": {"engine": "deepspeed", "zero_stage": 1}}),
-        (2, {"parallel": {"engine": "deepspeed"}}),
-        (2, {"parallel": {"engine": "deepspeed", "zero_stage": 3}}),
-        (2, {"parallel": {"engine": "fsdp"}}),
-    ],
-    ids=["1 rank", "fp16", "8-bit AdamW", "2 ranks", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
+    "change",
+    [{}, {"precision": "fp16"}, {"optimizer": {"type": "adamw_8bit"}}],
+    ids=["fp32", "fp16", "8-bit AdamW"],
 )
-def test_a_resumed_run_gives_the_numbers_and_the_adapter_of_the_uninterrupted_one(
-    dropping: dict[str, Any], change: dict[str, Any], run_trainer: RunTrainer, ranks: int, tmp_path: Path
+def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the_uninterrupted_one(
+    dropping: dict[str, Any], change: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
-    """Stopped in the middle of an epoch, and by then in the middle of the next window, which is given up."""
+    """The steps of an epoch have 4, 4 and 1 micro-batches: the 15th is the second of step 5. By then random numbers
+    were drawn for its dropout, which the next attempt draws again."""
     dropping |= change
+    whole = train_here(dropping, tmp_path / "whole", cache)
+    first = train_here(dropping, tmp_path / "first", cache, stop_in=15)
+    done = first.events[-1]
+    assert isinstance(done, Done)
+    assert (done.step, done.completed) == (4, False)
+    rest = train_here(dropping, tmp_path / "rest", cache, resume=left_by(first))
+    assert len(numbers(rest, after=4)) == 8 + 3 + 1
+    assert_same(rest, whole, after=4)
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        {},
+        {"engine": "deepspeed", "zero_stage": 0},
+        {"engine": "deepspeed", "zero_stage": 1},
+        {"engine": "deepspeed"},
+        {"engine": "deepspeed", "zero_stage": 3},
+        {"engine": "fsdp"},
+    ],
+    ids=["ddp", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
+)
+def test_two_ranks_that_go_on_give_the_numbers_and_the_adapter_of_an_uninterrupted_run(
+    dropping: dict[str, Any], parallel: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+) -> None:
+    """A signal has stopped them, somewhere in an epoch, and most often in a window, which is given up."""
+    dropping |= {"parallel": parallel}
     # The state is forgotten once a run is done: the first part is a run of its own, of as many steps.
     whole, state = at_once(
-        lambda: run_trainer(dropping, ranks, name="whole"),
-        lambda: interrupt_after(tmp_path / "first", dropping, 4, ranks),
+        lambda: run_trainer(dropping, ranks=2, name="whole"),
+        lambda: interrupt_after(tmp_path / "first", dropping, 4, ranks=2),
     )
     assert whole.exit_code == 0, whole.output
-    rest = run_trainer(dropping, ranks, name="rest", resume=state)
+    rest = run_trainer(dropping, ranks=2, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
     (started,) = (event for event in rest.events if isinstance(event, Started))
-    assert numbers(rest, after=started.resumed_step) == numbers(whole, after=started.resumed_step)
-    file = "adapter_model.safetensors"
-    assert (rest.folder / "adapter" / file).read_bytes() == (whole.folder / "adapter" / file).read_bytes()
+    assert_same(rest, whole, after=started.resumed_step)
+
+
+def assert_same(ours: Outcome, whole: Outcome, after: int) -> None:
+    """To the last bit."""
+    assert numbers(ours, after) == numbers(whole, after)
+    file = "adapter/adapter_model.safetensors"
+    assert (ours.folder / file).read_bytes() == (whole.folder / file).read_bytes()
+
+
+def left_by(outcome: Outcome) -> Path:
+    """The state to go on from."""
+    state, damaged = newest_state([RunDir(outcome.folder)])
+    assert state is not None
+    assert damaged == []
+    return state
 
 
 def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_in_another_engine(
-    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path, cache: Path
 ) -> None:
-    """Without dropout, whose random numbers are each rank's own."""
+    """Fewer, and more: without dropout, whose random numbers are each rank's own."""
     dropping["adapter"] = {"r": 4, "alpha": 8}
-    divided = dropping | {"parallel": {"engine": "deepspeed", "zero_stage": 3}}
-    whole, state = at_once(
-        lambda: run_trainer(dropping, name="whole"), lambda: interrupt_after(tmp_path / "first", divided, 4, ranks=2)
+    zero = {"engine": "deepspeed", "zero_stage": 3}, {"engine": "deepspeed"}
+    whole = train_here(dropping, tmp_path / "whole", cache)
+    alone = left_by(train_here(dropping, tmp_path / "alone", cache, stop_in=15))
+    together, more = at_once(
+        lambda: interrupt_after(tmp_path / "first", dropping | {"parallel": zero[0]}, 4, ranks=2),
+        lambda: run_trainer(dropping | {"parallel": zero[1]}, ranks=2, name="more", resume=alone),
     )
-    rest = run_trainer(dropping, name="rest", resume=state)
-    assert rest.exit_code == 0, rest.output
-    (started,) = (event for event in rest.events if isinstance(event, Started))
-    assert started.resumed_step >= 4
-    for ours, expected in zip(numbers(rest, started.resumed_step), numbers(whole, started.resumed_step), strict=True):
-        assert ours == pytest.approx(expected, rel=1e-4)
+    assert more.exit_code == 0, more.output
+    for rest in (train_here(dropping, tmp_path / "fewer", cache, resume=together), more):
+        (started,) = (event for event in rest.events if isinstance(event, Started))
+        after = started.resumed_step
+        assert after >= 4
+        for ours, expected in zip(numbers(rest, after), numbers(whole, after), strict=True):
+            assert ours == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -154,13 +191,12 @@ def change_position(state: Path, change: Callable[[dict[str, Any]], dict[str, An
 
 
 def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter_saved(
-    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+    dropping: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     dropping |= {"evaluation": {"share": 0.25, "every_steps": 1}, "checkpointing": {}}
-    state = interrupt_after(tmp_path / "first", dropping, 4, ranks=1)
+    state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     position = change_position(state, lambda stood: {"eval_step": stood["step"] - 1, "best_loss": 1e9})
-    rest = run_trainer(dropping, name="rest", resume=state)
-    assert rest.exit_code == 0, rest.output
+    rest = train_here(dropping, tmp_path / "rest", cache, resume=state)
     evaluation = next(event for event in rest.events if isinstance(event, Evaluation))
     assert (evaluation.step, evaluation.best) == (position["step"], True)
     saved = next(event for event in rest.events if isinstance(event, Checkpoint))
@@ -168,12 +204,11 @@ def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter
 
 
 def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_and_ends(
-    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+    dropping: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
-    state = interrupt_after(tmp_path / "first", dropping, 4, ranks=1)
+    state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     change_position(state, lambda _: {"step": 12, "eval_step": 9})
-    rest = run_trainer(dropping, name="rest", resume=state)
-    assert rest.exit_code == 0, rest.output
+    rest = train_here(dropping, tmp_path / "rest", cache, resume=state)
     (evaluation,) = (event for event in rest.events if isinstance(event, Evaluation))
     (saved,) = (event for event in rest.events if isinstance(event, Checkpoint))
     done = rest.events[-1]
@@ -182,9 +217,10 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_and_ends(
     assert saved.eval_loss == done.eval_loss == evaluation.eval_loss
 
 
-def test_a_run_that_is_done_keeps_its_adapters_and_no_state(dropping: dict[str, Any], run_trainer: RunTrainer) -> None:
-    outcome = run_trainer(dropping)
-    assert outcome.exit_code == 0, outcome.output
+def test_a_run_that_is_done_keeps_its_adapters_and_no_state(
+    dropping: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    outcome = train_here(dropping, tmp_path / "run", cache)
     run = RunDir(outcome.folder)
     best = {event.step for event in outcome.events if isinstance(event, Evaluation) and event.best and event.step}
     saved = sorted({4, 8} | (best - {12}))
@@ -193,19 +229,17 @@ def test_a_run_that_is_done_keeps_its_adapters_and_no_state(dropping: dict[str, 
 
 
 def test_states_are_saved_by_the_clock_and_only_the_newest_are_kept(
-    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+    dropping: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     dropping["checkpointing"] = {"state_minutes": 1e-9, "keep_states": 3}
-    state = interrupt_after(tmp_path / "first", dropping, 6, ranks=1)
-    kept = sorted(path.name for path in state.parent.iterdir())
-    assert len(kept) == 3
-    assert kept[-1] == state.name
+    state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=20))
+    assert sorted(path.name for path in state.parent.iterdir()) == [f"step-{step:06d}" for step in (4, 5, 6)]
 
 
 def test_a_state_that_is_damaged_is_not_loaded(
-    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path, cache: Path
 ) -> None:
-    state = interrupt_after(tmp_path / "first", dropping, 2, ranks=1)
+    state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     moments = bytearray((state / "optimizer.safetensors").read_bytes())
     moments[-1] ^= 1
     (state / "optimizer.safetensors").write_bytes(moments)
@@ -214,15 +248,30 @@ def test_a_state_that_is_damaged_is_not_loaded(
     assert f"{state.name}/optimizer.safetensors is damaged" in outcome.failure.message
 
 
-def test_a_state_of_other_steps_or_of_another_adapter_is_refused(
-    dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+def test_a_state_of_other_steps_of_another_adapter_or_of_other_data_is_refused(
+    dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path
 ) -> None:
-    state = interrupt_after(tmp_path / "first", dropping, 2, ranks=1)
-    other, another = at_once(
-        lambda: run_trainer(dropping | {"batch": {"micro_batch": 1}}, name="other", resume=state),
-        lambda: run_trainer(dropping | {"adapter": {"r": 8}}, name="another", resume=state),
-    )
-    assert other.exit_code == 1
-    assert "steps of 4, and now there are 9 in steps of 1" in other.failure.message
-    assert another.exit_code == 1
-    assert "adapter" in another.failure.message
+    state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
+    other = tmp_path / "other.jsonl"
+    other.write_text(dataset.read_text().replace("Hello there!", "Good day."))
+    changes = {
+        "steps of 4, and now there are 9 in steps of 1": {"batch": {"micro_batch": 1}},
+        "an adapter of another shape": {"adapter": {"r": 8}},
+        "other examples": {"dataset": str(other)},
+        "or in another order": {"seed": 7},
+        "by another schedule": {"schedule": {"epochs": 4, "type": "linear"}},
+    }
+    for number, (said, change) in enumerate(changes.items()):
+        with pytest.raises(InputError, match=said):
+            train_here(dropping | change, tmp_path / f"other-{number}", cache, resume=state)
+
+
+def test_a_state_may_go_on_in_smaller_micro_batches_and_with_its_data_elsewhere(
+    dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path
+) -> None:
+    dropping["batch"] = {"micro_batch": 2, "effective": 4}
+    state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=7))
+    moved = dataset.rename(tmp_path / "moved.jsonl")
+    change = {"batch": {"micro_batch": 1, "effective": 4}, "dataset": str(moved)}
+    rest = train_here(dropping | change, tmp_path / "rest", cache, resume=state)
+    assert rest.events[-1].step == 12

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started
 from contract.failure import FailureReason
 from contract.recipe import Recipe
 from tests.trainer.conftest import ROWS, Outcome, at_once
+from tests.trainer.here import train_here
 from trainer.data import load_data
+from trainer.quantize import keep_trainable, quantization
 
 RunTrainer = Callable[..., Outcome]
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -57,22 +60,73 @@ def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported
     assert done.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / "adapter"), rel=1e-5)
 
 
-@pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_an_adapter_that_starts_from_the_bases_weights_reloads_on_the_unchanged_base(
-    evaluated: dict[str, Any], run_trainer: RunTrainer, init: str
+@pytest.mark.parametrize(
+    ("adapter", "bits"),
+    [
+        ({"init": "pissa"}, None),
+        ({"init": "olora"}, None),
+        ({"init": "loftq"}, 4),
+        # Which are also the head.
+        ({"modules_to_save": ["embed_tokens"]}, None),
+    ],
+    ids=["pissa", "olora", "loftq", "embeddings trained whole"],
+)
+def test_an_adapter_of_any_kind_reloads_on_the_unchanged_base_with_the_loss_that_was_reported(
+    evaluated: dict[str, Any], adapter: dict[str, Any], bits: int | None, tmp_path: Path, cache: Path
 ) -> None:
-    evaluated["adapter"] = {"r": 4, "alpha": 8, "init": init}
+    evaluated |= {"adapter": {"r": 4, "alpha": 8} | adapter, "base_bits": bits}
     evaluated["optimizer"] = {"learning_rate": 1e-3, "lora_plus_ratio": 4}
-    outcome = run_trainer(evaluated)
-    assert outcome.exit_code == 0, outcome.output
+    reloads_as_reported(evaluated, train_here(evaluated, tmp_path / "run", cache))
+
+
+def test_an_earlier_adapter_that_was_trained_further_reloads_with_the_loss_that_was_reported(
+    evaluated: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    earlier = train_here(evaluated, tmp_path / "earlier", cache)
+    evaluated["adapter"] = {"start_from": str(earlier.folder / "adapter")}
+    evaluated["optimizer"] = {"learning_rate": 1e-3}
+    further = train_here(evaluated, tmp_path / "further", cache)
+    evaluations = events_of(further, Evaluation)
+    assert evaluations[0].eval_loss == pytest.approx(events_of(earlier, Evaluation)[-1].eval_loss, rel=1e-5)
+    assert evaluations[-1].eval_loss != pytest.approx(evaluations[0].eval_loss, rel=1e-3)
+    reloads_as_reported(evaluated, further)
+
+
+def test_another_seed_starts_from_another_a_and_drops_out_other_units(
+    recipe: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    """All examples are in each step, so that their order is none of it; and a learning rate that moves nothing."""
+    recipe |= {"batch": {"micro_batch": 12}, "schedule": {"max_steps": 1}, "optimizer": {"learning_rate": 1e-9}}
+    recipe["adapter"] = {"r": 4, "dropout": 0.5}
+    one, same, other = (
+        train_here(recipe | {"seed": seed}, tmp_path / name, cache)
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    )
+    starts = [load_file(run.folder / "adapter/adapter_model.safetensors") for run in (one, same, other)]
+    for name, tensor in starts[0].items():
+        assert torch.equal(tensor, starts[1][name])
+        assert "lora_A" not in name or not torch.allclose(tensor, starts[2][name], atol=1e-3)
+    dropped = [train_here(recipe | {"seed": 1, "adapter": {"r": 4}}, tmp_path / "whole", cache), one, same]
+    norms = [events_of(run, Metric)[0].grad_norm for run in dropped]
+    assert norms[1] == norms[2] != norms[0]
+
+
+def reloads_as_reported(recipe: dict[str, Any], outcome: Outcome) -> None:
     done = outcome.events[-1]
     assert isinstance(done, Done)
-    assert done.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / "adapter"), rel=1e-4)
+    assert done.eval_loss == pytest.approx(plain_eval_loss(recipe, outcome.folder / "adapter"), rel=1e-4)
 
 
 def plain_eval_loss(recipe: dict[str, Any], adapter: Path) -> float:
     """By PEFT and transformers alone, one example at a time."""
-    base = AutoModelForCausalLM.from_pretrained(recipe["model"], dtype=torch.float32)
+    bits = recipe.get("base_bits")
+    base = AutoModelForCausalLM.from_pretrained(
+        recipe["model"],
+        dtype=torch.float32,
+        quantization_config=None if bits is None else quantization(bits, torch.float32),
+    )
+    if bits is not None:
+        keep_trainable(base)
     adapted = PeftModel.from_pretrained(base, adapter).eval()
     total = tokens = 0.0
     for document in load_data(Recipe.model_validate(recipe), adapter.parent / "cache").evaluation:
@@ -183,18 +237,6 @@ def test_adapters_are_saved_by_the_clock(recipe: dict[str, Any], run_trainer: Ru
     recipe["checkpointing"] = {"every_minutes": 1e-9}
     outcome = run_trainer(recipe)
     assert [event.step for event in events_of(outcome, Checkpoint)] == [1, 2, 3, 4, 5, 6]
-
-
-def test_embeddings_that_are_also_the_head_are_trained_whole_and_reload_with_the_loss_that_was_reported(
-    evaluated: dict[str, Any], run_trainer: RunTrainer
-) -> None:
-    evaluated["adapter"] = {"r": 4, "modules_to_save": ["embed_tokens"]}
-    evaluated["optimizer"] = {"learning_rate": 1e-3}
-    outcome = run_trainer(evaluated)
-    assert outcome.exit_code == 0, outcome.output
-    assert outcome.events[-1].eval_loss == pytest.approx(
-        plain_eval_loss(evaluated, outcome.folder / "adapter"), rel=1e-5
-    )
 
 
 @pytest.mark.parametrize("kind", ["llama with dropout", "gpt2 with dropout"])

@@ -7,7 +7,7 @@ import pytest
 from contract.run_dir import seal
 from trainer.state import Position, read_position
 
-POSITION = Position(examples=12, window=4, micro_batch=2, step=3, scaler={"scale": 2.0})
+POSITION = Position(examples=12, window=4, micro_batch=2, course="a", step=3, scaler={"scale": 2.0})
 
 
 def test_a_position_is_read_as_it_was_sealed(tmp_path: Path) -> None:
