@@ -1,10 +1,12 @@
 """A file on its way in: written and hashed while it is read, and nowhere in memory as a whole."""
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +26,7 @@ class Incoming:
         self.bytes = 0
         self._largest = largest
         self._sha256 = hashlib.sha256()
+        self._hashing = ThreadPoolExecutor(1, "sha256")
         self._file = self.path.open("xb", buffering=0)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -31,10 +34,12 @@ class Incoming:
         self.bytes += len(data)
         if self.bytes > self._largest:
             raise TooLarge(self._largest)
-        self._sha256.update(data)
+        # Beside the writing: on two cores both take the time of the slower.
+        hashed = self._hashing.submit(self._sha256.update, data)
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
+        hashed.result()
 
     def finish(self) -> str:
         """Its sha256, as lower-case hex, once it is on the disk."""
@@ -43,6 +48,7 @@ class Incoming:
         return self._sha256.hexdigest()
 
     def discard(self) -> None:
+        self._hashing.shutdown()
         self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -66,14 +72,27 @@ def forget_abandoned(folder: Path) -> None:
 
 
 async def pump(stream: AsyncIterator[bytes], take: Callable[[bytes], None]) -> None:
-    """Gives what comes to `take`, in larger pieces, in a thread: hashing and writing keep no other request waiting."""
+    """Gives what comes to `take`, in larger pieces, in a thread, and reads on meanwhile: hashing and writing keep no
+    other request waiting, nor the sender. At most two of these pieces are in memory."""
     pieces: list[bytes] = []
     size = 0
-    async for piece in stream:
-        pieces.append(piece)
-        size += len(piece)
-        if size >= _AT_ONCE:
-            await run_in_threadpool(take, b"".join(pieces))
-            pieces.clear()
-            size = 0
-    await run_in_threadpool(take, b"".join(pieces))
+    taking: asyncio.Task[None] | None = None
+    try:
+        async for piece in stream:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _AT_ONCE:
+                if taking is not None:
+                    await taking
+                taking = asyncio.create_task(run_in_threadpool(take, b"".join(pieces)))
+                pieces.clear()
+                size = 0
+        if taking is not None:
+            await taking
+            taking = None
+        await run_in_threadpool(take, b"".join(pieces))
+    finally:
+        if taking is not None:  # the stream has broken off: the thread still has the file
+            await asyncio.wait([taking])
+            if not taking.cancelled():
+                taking.exception()
