@@ -1,13 +1,15 @@
 """Hands out bytes of the storage: whole or in part, so that a download that broke off goes on (RFC 9110, 13 and 14)."""
 
+import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
 from urllib.parse import quote
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
 from api.errors import RangeOutside
@@ -54,7 +56,18 @@ def hand_out(request: Request, content: Content) -> Response:
     chunks = content.read(start, end)
     # What is not there is told while it can be, before the first header.
     chunks = chain([next(chunks)], chunks)
-    return StreamingResponse(chunks, status, headers, content.media_type)
+    return StreamingResponse(_ahead(chunks), status, headers, content.media_type)
+
+
+async def _ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Reads the next one, in a thread, while one is sent."""
+    reading = asyncio.create_task(run_in_threadpool(next, chunks, None))
+    try:
+        while (chunk := await reading) is not None:
+            reading = asyncio.create_task(run_in_threadpool(next, chunks, None))
+            yield chunk
+    finally:
+        reading.cancel()
 
 
 def _is_known(given: str | None, etag: str) -> bool:

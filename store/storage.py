@@ -20,7 +20,7 @@ from obstore.store import S3Store
 from store.errors import StorageAway
 from store.settings import StoreSettings
 
-CHUNK = 1 << 20
+CHUNK = 1 << 19
 """Bytes in memory of each read of a file: what asyncio cannot send at once it copies, the slower the more it is."""
 LARGEST_CHUNK = 4 << 20
 """Likewise of each request to a bucket, where every one has its delay."""

@@ -11,7 +11,7 @@ from store.models import Export
 class ExportIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["merged"]
+    format: Literal["merged"] = "merged"
     """The base model with the adapter in it."""
     source: Annotated[str, StringConstraints(pattern=r"^[\w-]{1,90}\.tar\.gz$")] = ADAPTER
     """Of the job's artifacts: the adapter, a checkpoint, or best.tar.gz."""

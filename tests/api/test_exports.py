@@ -41,7 +41,6 @@ def test_the_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None
 @pytest.mark.parametrize(
     ("asked", "status", "told"),
     [
-        ({}, 422, "format"),
         ({"format": "gguf"}, 422, "format"),
         ({"format": "merged", "source": "../x"}, 422, "source"),
         ({"format": "merged", "source": "trainer.log"}, 422, "source"),

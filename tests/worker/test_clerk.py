@@ -23,12 +23,15 @@ def test_a_clerk_ends_with_its_worker(tmp_path: Path, database_url: str, how: st
     environment["FINETUNED_HOME"] = str(tmp_path)
     keep = "import threading; from worker.clerk import Clerk; clerk = Clerk(); "
     keep += "threading.Thread(target=clerk.keep, daemon=True).start(); threading.Event().wait()"
-    worker = subprocess.Popen([sys.executable, "-c", keep], env=environment)
-    (clerk,) = until(lambda: children(worker.pid))
-    until(lambda: is_at_work(clerk))
-    getattr(worker, how)()
-    worker.wait()
-    until(lambda: not Path(f"/proc/{clerk}").exists())
+    with subprocess.Popen([sys.executable, "-c", keep], env=environment) as worker:
+        try:
+            (clerk,) = until(lambda: children(worker.pid))
+            until(lambda: is_at_work(clerk))
+            getattr(worker, how)()
+            worker.wait()
+            until(lambda: not Path(f"/proc/{clerk}").exists())
+        finally:
+            worker.kill()
 
 
 def children(pid: int) -> list[int]:
