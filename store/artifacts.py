@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -138,6 +138,18 @@ def of_job(session: Session, job_id: str) -> list[Artifact]:
     """Those that are published."""
     published = (Artifact.job_id == job_id, Artifact.sha256.is_not(None))
     return list(session.scalars(select(Artifact).where(*published).order_by(Artifact.name)))
+
+
+def weights(session: Session, job_id: str) -> list[Artifact]:
+    """What a job has made of a model: its adapters, and models with one merged in."""
+    kinds = Artifact.kind.in_(["adapter", "checkpoint", "merged"])
+    return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id, kinds)))
+
+
+def remove(session: Session, found: Iterable[Artifact]) -> None:
+    """Takes them off the list; their files are to be gone by then."""
+    for artifact in found:
+        session.execute(delete(Artifact).where(Artifact.job_id == artifact.job_id, Artifact.name == artifact.name))
 
 
 def best(found: Iterable[Artifact]) -> Artifact | None:

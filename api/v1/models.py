@@ -9,6 +9,7 @@ from store.errors import JobNotFound, ModelNotFound
 from store.models import Job
 from store.principal import Principal
 from store.session import Sessions
+from store.storage import Storage
 
 _BASE_OWNER = "finetuned"
 
@@ -40,8 +41,9 @@ def get(sessions: Sessions, settings: ApiSettings, who: Principal, name: str) ->
         return _fine_tuned(job, fine_tuned.step)
 
 
-def delete(sessions: Sessions, who: Principal, name: str) -> Deleted:
-    """Takes a job's adapters off the lists, for good. Raises ModelNotFound."""
+def delete(sessions: Sessions, storage: Storage, who: Principal, name: str) -> Deleted:
+    """Takes what a job has made off the lists, and then its files off the storage. Asked again it goes on with what a
+    first time has left. Raises ModelNotFound, StorageAway."""
     fine_tuned = read_name(name)
     if fine_tuned is None or fine_tuned.step is not None:
         raise ModelNotFound(name)
@@ -50,9 +52,16 @@ def delete(sessions: Sessions, who: Principal, name: str) -> Deleted:
             job = jobs.lock(session, fine_tuned.job_id, who.scope)
         except JobNotFound as error:
             raise ModelNotFound(name) from error
-        if not jobs.delete_model(session, job):
+        made = artifacts.weights(session, job.id)
+        if jobs.delete_model(session, job):
+            audit.record(session, who, "model.delete", job.id)
+        elif job.model_deleted_at is None or not made:
             raise ModelNotFound(name)
-        audit.record(session, who, "model.delete", job.id)
+    for artifact in made:
+        for file in artifacts.files(artifact):
+            storage.delete(artifacts.key(artifact, file.name))
+    with sessions.begin() as session:
+        artifacts.remove(session, made)
     return Deleted(id=name, object="model")
 
 

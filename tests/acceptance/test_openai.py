@@ -146,14 +146,18 @@ def test_checkpoints_are_listed_with_the_names_of_models(client: openai.OpenAI, 
     assert client.models.retrieve(name).id == name
 
 
-def test_models_are_bases_and_what_was_made_of_them(client: openai.OpenAI) -> None:
+def test_models_are_bases_and_what_was_made_of_them(client: openai.OpenAI, live: Service) -> None:
     job = ended(client, create(client).id)
     assert job.fine_tuned_model
     names = [model.id for model in client.models.list()]
     assert {"tiny", job.fine_tuned_model} <= set(names)
     assert client.models.retrieve("tiny").owned_by == "finetuned"
     assert client.models.retrieve(job.fine_tuned_model).owned_by == "anna"
+    assert (live.run_dir(job.id).adapter / "adapter_config.json").exists()
     assert client.models.delete(job.fine_tuned_model).deleted
+    assert list(live.run_dir(job.id).path.glob("**/adapter_config.json")) == []
+    left = live.client.get(f"/jobs/{job.id}/artifacts").json()["data"]
+    assert {artifact["kind"] for artifact in left} == {"log", "metrics", "curve", "card"}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve(job.fine_tuned_model)
     with pytest.raises(openai.NotFoundError):

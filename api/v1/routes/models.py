@@ -1,6 +1,6 @@
 from fastapi import APIRouter
 
-from api.deps import Db, Settings
+from api.deps import Bytes, Db, Settings
 from api.v1 import models
 from api.v1.answers import Deleted, Model, ModelList
 from api.who import Who
@@ -20,6 +20,6 @@ def retrieve(db: Db, settings: Settings, who: Who, model: str) -> Model:
 
 
 @router.delete("/models/{model:path}")
-def delete(db: Db, who: Who, model: str) -> Deleted:
-    """Takes a fine-tuned model off the lists; no later job starts from it."""
-    return models.delete(db, who, model)
+def delete(db: Db, storage: Bytes, who: Who, model: str) -> Deleted:
+    """Deletes what a job has made: no later job starts from it."""
+    return models.delete(db, storage, who, model)
