@@ -21,7 +21,7 @@ _ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASC
 class Content:
     size: int
     sha256: str
-    """Of all of it."""
+    """Of all of it, or another word that changes with it."""
     name: str
     """For the file that a browser saves."""
     media_type: str

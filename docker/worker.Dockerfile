@@ -20,6 +20,7 @@ COPY README.md ./
 COPY api api
 COPY contract contract
 COPY dataset dataset
+COPY estimate estimate
 COPY finetuned finetuned
 COPY migrations migrations
 COPY store store

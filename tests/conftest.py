@@ -58,8 +58,13 @@ def broker_url(servers_folder: Path) -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The fast ones first: most faults show in the first minute. Without a GPU, none that needs one."""
+    """The fast ones first: most faults show in the first minute. Without a GPU, none that needs one; and those that
+    are exhaustive where -m asks for them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    if "exhaustive" not in config.option.markexpr:
+        more = [item for item in items if item.get_closest_marker("exhaustive") is not None]
+        config.hook.pytest_deselected(items=more)
+        items[:] = [item for item in items if item not in more]
     for_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
     if for_gpu and not _has_gpu():
         config.hook.pytest_deselected(items=for_gpu)

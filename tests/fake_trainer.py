@@ -57,6 +57,8 @@ def main() -> None:
     if "environment" in words:
         (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
     total = int(words.get("steps", 2))
+    number = run_dir.path.name.removeprefix("attempt-")
+    attempt = int(number) if number.isdigit() else 1  # else it was started by hand
     resumed, weight = json.loads((arguments.resume / "step").read_text()) if arguments.resume else (0, 0)
     batch = recipe.batch
     assert batch.micro_batch != "auto"
@@ -68,7 +70,7 @@ def main() -> None:
         words["fail"] = FailureReason.OUT_OF_MEMORY
     for step in range(resumed + 1, total + 1):
         weight = train(weight, step)
-        told = metric(step, total, weight, int(run_dir.path.name.removeprefix("attempt-")), fp16="fp16" in words)
+        told = metric(step, total, weight, attempt, fp16="fp16" in words)
         if step == int(words.get("half", 0)):
             line = told.model_dump_json()
             with run_dir.events.open("a") as file:

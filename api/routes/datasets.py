@@ -1,15 +1,15 @@
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from api.body import read_body
 from api.deps import Bytes, DatasetId, Db, Settings
 from api.idempotency import Once
 from api.json_schema import whole_schema
+from api.ranges import hand_out
 from api.schemas.datasets import AboutDataset, DatasetDeleted, DatasetDetail, DatasetPage, DatasetReference
 from api.services import datasets as service
 from api.services.datasets import Place
@@ -82,15 +82,11 @@ def delete(where: Where, who: Who, dataset_id: DatasetId) -> DatasetDeleted:
     return service.delete(where, who, dataset_id)
 
 
+@router.head("/datasets/{dataset_id}/content", include_in_schema=False)
 @router.get("/datasets/{dataset_id}/content", response_class=Response)
-def content(where: Where, who: Who, dataset_id: DatasetId) -> Response:
-    """Its bytes as they were uploaded."""
-    dataset, pieces = service.content(where, who, dataset_id)
-    headers = {
-        "content-length": str(dataset.bytes),
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(dataset.filename, safe='')}",
-    }
-    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+def content(request: Request, where: Where, who: Who, dataset_id: DatasetId) -> Response:
+    """Its bytes as they were uploaded, or with Range a part of them. The ETag is their SHA-256."""
+    return hand_out(request, service.content(where, who, dataset_id))
 
 
 @router.get("/datasets/{dataset_id}/report")

@@ -22,6 +22,7 @@ from api.errors import BadForm, InvalidParameter, StorageFull, TooLarge, TooMany
 from api.idempotency import Settle, once, with_body
 from api.incoming import Incoming, incoming, pump
 from api.multipart import FormReader
+from api.ranges import Content
 from api.schemas.datasets import (
     AboutDataset,
     DatasetDeleted,
@@ -242,24 +243,28 @@ def delete(place: Place, who: Principal, dataset_id: str) -> DatasetDeleted:
     return DatasetDeleted(id=dataset_id, deleted=True)
 
 
-def content(place: Place, who: Principal, dataset_id: str) -> tuple[Dataset, Iterator[bytes]]:
-    """Its bytes as they were uploaded. Raises DatasetNotFound, InputError, StorageAway."""
+def content(place: Place, who: Principal, dataset_id: str) -> Content:
+    """Its bytes as they were uploaded. Raises DatasetNotFound, InputError; its `read` StorageAway."""
     with place.sessions.begin() as session:
         dataset = datasets.get(session, dataset_id, who.scope)
+    name, media_type = dataset.filename, "application/octet-stream"
     if dataset.sha256 is not None:
         key = datasets.blob_key(dataset.sha256)
         if not place.storage.exists(key):
             raise datasets.bytes_gone(dataset)
-        return dataset, place.storage.read(key, 0, dataset.bytes)
+        return Content(dataset.bytes, dataset.sha256, name, media_type, partial(place.storage.read, key))
     path = datasets.local_file(place.storage, place.settings, dataset)
-    dataset.bytes = path.stat().st_size
-    return dataset, _pieces(path, dataset.bytes)
+    status = path.stat()
+    # The operator's file may change, and is not read whole to tell.
+    version = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    return Content(status.st_size, version, name, media_type, partial(_pieces, path))
 
 
-def _pieces(path: Path, size: int) -> Iterator[bytes]:
+def _pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
     with path.open("rb", buffering=0) as file:
-        while size > 0 and (piece := file.read(min(size, 1 << 20))):
-            size -= len(piece)
+        file.seek(start)
+        while start < end and (piece := file.read(min(end - start, 1 << 20))):
+            start += len(piece)
             yield piece
 
 

@@ -1,12 +1,14 @@
 """Files, as OpenAI's wire has them: datasets, and the results of jobs."""
 
 import csv
+import hashlib
 import io
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from sqlalchemy.orm import Session
 
+from api.ranges import Content
 from api.services import datasets as service
 from api.services.datasets import Place
 from api.v1.answers import Deleted, FileList, FileObject, file_object, results_object
@@ -49,12 +51,15 @@ def get(place: Place, who: Principal, file_id: str) -> FileObject:
         return file_object(datasets.get(session, _checked(file_id), who.scope))
 
 
-def content(place: Place, who: Principal, file_id: str) -> Iterator[bytes]:
-    """Raises DatasetNotFound, InputError, StorageAway."""
+def content(place: Place, who: Principal, file_id: str) -> Content:
+    """Raises DatasetNotFound, InputError; its `read` StorageAway."""
     with place.sessions.begin() as session:
-        if job := _with_results(session, who, file_id):
-            return iter([_results(session, job.id)])
-    return service.content(place, who, _checked(file_id))[1]
+        job = _with_results(session, who, file_id)
+        text = None if job is None else _results(session, job.id)
+    if job is None or text is None:
+        return service.content(place, who, _checked(file_id))
+    sha256 = hashlib.sha256(text).hexdigest()
+    return Content(len(text), sha256, f"{job.id}.csv", "text/csv", lambda start, end: iter([text[start:end]]))
 
 
 def delete(place: Place, who: Principal, file_id: str) -> Deleted:

@@ -25,7 +25,7 @@ paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
 routes = [(method.upper(), path) for path, methods in paths.items() for method in methods]
 
 few = settings(
-    max_examples=20,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,

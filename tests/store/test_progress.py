@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from contract import events
 from contract.recipe import Recipe
 from contract.status import Wish
-from store import artifacts, jobs, progress, wishes
+from store import jobs, progress, wishes
 from store.errors import StaleAttempt
-from store.models import Job
+from store.models import Artifact, Job
 from store.progress import Cursor
 from store.session import Sessions
 from tests.fake_trainer import started
@@ -94,7 +94,7 @@ def test_what_a_lost_worker_had_not_told_is_told_by_the_next(sessions: Sessions,
         progress.catch_up(session, job_id, 1, 0, [metric(1, 9.0), metric(2, 1.0), checkpoint], LEASE * 2)
     with sessions.begin() as session:
         assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["columns"]["loss"] == [2.0, 1.0]
-        assert [a.path for a in artifacts.of_job(session, job_id)] == [f"{job_id}/attempt-0/checkpoints/step-000002"]
+        assert [a.path for a in session.scalars(sa.select(Artifact))] == [f"{job_id}/attempt-0/checkpoints/step-000002"]
         assert session.scalar(sa.select(Job.lease_expires_at > sa.func.now() + LEASE * 1.5))
     with pytest.raises(StaleAttempt), sessions.begin() as session:
         progress.catch_up(session, job_id, 2, 1, [metric(3)], LEASE)
@@ -149,7 +149,7 @@ def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions
     end = events.Checkpoint(time=2, step=9, path="adapter", bytes=10, final=True)
     record(sessions, job_id, mid, end)
     with sessions.begin() as session:
-        found = {artifact.name: artifact.path for artifact in artifacts.of_job(session, job_id)}
+        found = {artifact.name: artifact.path for artifact in session.scalars(sa.select(Artifact))}
     assert found == {
         "adapter.tar.gz": f"{job_id}/attempt-1/adapter",
         "checkpoint-5.tar.gz": f"{job_id}/attempt-1/checkpoints/step-000005",

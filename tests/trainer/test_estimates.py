@@ -81,15 +81,26 @@ LLAMA = LlamaConfig(**SIZES, vocab_size=8000, num_key_value_heads=2)
 NEOX = GPTNeoXConfig(**SIZES, vocab_size=8000)
 
 
+EXHAUSTIVE = pytest.mark.exhaustive
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "change", "precision", "lengths"),
     [
         (LLAMA, {}, "fp32", [100, 90, 60]),
         (LLAMA, {"gradient_checkpointing": True, "adapter": {"dora": True}}, "fp32", [260]),
-        (LLAMA, {"adapter": {"r": 64, "dropout": 0.1, "modules_to_save": ["lm_head"]}}, "fp32", [120, 120]),
-        (LLAMA, {"adapter": {"r": 8}}, "bf16", [60, 40]),
-        (NEOX, {"adapter": {"target_modules": ["query_key_value"]}}, "fp32", [150, 50]),
+        pytest.param(
+            LLAMA,
+            {"adapter": {"r": 64, "dropout": 0.1, "modules_to_save": ["lm_head"]}},
+            "fp32",
+            [120, 120],
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(LLAMA, {"adapter": {"r": 8}}, "bf16", [60, 40], marks=EXHAUSTIVE),
+        pytest.param(
+            NEOX, {"adapter": {"target_modules": ["query_key_value"]}}, "fp32", [150, 50], marks=pytest.mark.exhaustive
+        ),
     ],
     ids=["plain", "checkpointed, DoRA", "head, dropout", "bf16", "another family"],
 )

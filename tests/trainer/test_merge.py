@@ -35,8 +35,11 @@ def logits(model: Any) -> torch.Tensor:
     "changes",
     [
         {},
-        {"adapter": {"r": 4, "alpha": 8, "rslora": True, "dora": True, "modules_to_save": ["embed_tokens"]}},
-        {"base_bits": 4, "precision": "auto"},
+        pytest.param(
+            {"adapter": {"r": 4, "alpha": 8, "rslora": True, "dora": True, "modules_to_save": ["embed_tokens"]}},
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param({"base_bits": 4, "precision": "auto"}, marks=pytest.mark.exhaustive),
     ],
     ids=["lora", "dora and embeddings", "four bits"],
 )

@@ -46,7 +46,11 @@ def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"precision": "fp16"}, {"optimizer": {"type": "adamw_8bit"}}],
+    [
+        {},
+        pytest.param({"precision": "fp16"}, marks=pytest.mark.exhaustive),
+        pytest.param({"optimizer": {"type": "adamw_8bit"}}, marks=pytest.mark.exhaustive),
+    ],
     ids=["fp32", "fp16", "8-bit AdamW"],
 )
 def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the_uninterrupted_one(
@@ -69,11 +73,11 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the
     "parallel",
     [
         {},
-        {"engine": "deepspeed", "zero_stage": 0},
-        {"engine": "deepspeed", "zero_stage": 1},
-        {"engine": "deepspeed"},
+        pytest.param({"engine": "deepspeed", "zero_stage": 0}, marks=pytest.mark.exhaustive),
+        pytest.param({"engine": "deepspeed", "zero_stage": 1}, marks=pytest.mark.exhaustive),
+        pytest.param({"engine": "deepspeed"}, marks=pytest.mark.exhaustive),
         {"engine": "deepspeed", "zero_stage": 3},
-        {"engine": "fsdp"},
+        pytest.param({"engine": "fsdp"}, marks=pytest.mark.exhaustive),
     ],
     ids=["ddp", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
 )

@@ -137,7 +137,9 @@ def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the
     assert live.told(job_id, "started")[1]["resumed_step"] >= 10
 
 
-@pytest.mark.parametrize("victim", [ranks, torchruns], ids=["a rank", "torchrun"])
+@pytest.mark.parametrize(
+    "victim", [pytest.param(ranks, marks=pytest.mark.exhaustive), torchruns], ids=["a rank", "torchrun"]
+)
 def test_a_process_of_a_job_is_killed(
     live: Service, undisturbed: list[float], victim: Callable[[Service, str], list[int]]
 ) -> None:

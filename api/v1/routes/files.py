@@ -1,9 +1,10 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from api.idempotency import Once
+from api.ranges import hand_out
 from api.routes.datasets import Where
 from api.v1 import files
 from api.v1.answers import Deleted, FileList, FileObject
@@ -57,5 +58,5 @@ def delete(where: Where, who: Who, file_id: str) -> Deleted:
 
 
 @router.get("/files/{file_id}/content", response_class=Response)
-def content(where: Where, who: Who, file_id: str) -> Response:
-    return StreamingResponse(files.content(where, who, file_id), media_type="application/octet-stream")
+def content(request: Request, where: Where, who: Who, file_id: str) -> Response:
+    return hand_out(request, files.content(where, who, file_id))

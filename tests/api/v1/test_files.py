@@ -40,3 +40,14 @@ def test_the_results_of_another_or_of_an_unfinished_job_are_not_there(client: Te
         assert client.get(f"/v1/files/{file_id}/content").status_code == 404
         assert client.delete(f"/v1/files/{file_id}").status_code == 404
     assert client.get("/v1/files", params={"after": "nonsense"}).status_code == 404
+
+
+def test_a_part_of_a_file_is_read_and_what_is_known_is_not_sent_again(client: TestClient) -> None:
+    file_id = upload(client)
+    for path in (f"/v1/files/{file_id}/content", f"/datasets/{file_id}/content"):
+        part = client.get(path, headers={"range": "bytes=5-9"})
+        assert (part.status_code, part.content) == (206, ROWS[5:10])
+        assert part.headers["content-range"] == f"bytes 5-9/{len(ROWS)}"
+        whole = client.get(path)
+        assert (whole.status_code, whole.content) == (200, ROWS)
+        assert client.get(path, headers={"if-none-match": whole.headers["etag"]}).status_code == 304
