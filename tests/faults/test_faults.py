@@ -201,6 +201,7 @@ def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Serv
     assert {each["kind"] for each in artifacts} == {"log", "card", "curve", "metrics"}
 
 
+@pytest.mark.exhaustive
 def test_a_trainer_that_nobody_could_stop_saves_no_more_once_another_goes_on(live: Service) -> None:
     job_id = started(live, "steps=1000 every=3 sleep=0.6 ranks=2")
     name = live.job(job_id)["worker"]
@@ -305,6 +306,7 @@ def test_one_of_two_machines_of_a_job_is_told_to_stop(live: Service, place: int)
     assert live.told(job_id, "retry") == []
 
 
+@pytest.mark.exhaustive
 def test_the_worker_of_the_head_of_two_machines_is_killed(live: Service) -> None:
     job_id = started_on_two(live)
     live.kill_worker(machines(live, job_id)[0])
@@ -358,6 +360,7 @@ def test_the_disk_is_full_once(live: Service) -> None:
     assert (retry["reason"], retry["wait_seconds"]) == ("disk_full", 2)
 
 
+@pytest.mark.exhaustive
 def test_a_trainer_that_had_finished_when_its_worker_was_lost_is_not_run_again(live: Service) -> None:
     job_id = started(live)
     name = live.job(job_id)["worker"]

@@ -130,6 +130,7 @@ def test_deepspeeds_fp16_skips_a_step_that_overflows_and_goes_on_at_a_lower_scal
     assert told["same"], "its fp32 weights, moments and loss scale do not survive being loaded"
 
 
+@pytest.mark.exhaustive
 def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
     recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:

@@ -173,6 +173,7 @@ def test_two_ranks_evaluate_as_one_does(evaluated: dict[str, Any], run_trainer: 
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_the_adapters_dropout_is_on_in_training_and_off_in_evaluation(
     evaluated: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter
     assert kept.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / kept.path), rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_any_or_an_automatic_micro_batch(
     recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:

@@ -117,6 +117,7 @@ def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
     assert started["world_size"] == 2
 
 
+@pytest.mark.exhaustive
 def test_a_cancelled_job_frees_both_machines(live: Service) -> None:
     job_id = submit(live, resources=TWO_MACHINES, schedule={"epochs": 1000})
     live.wait_for_step(job_id, 1, seconds=60)
