@@ -15,6 +15,7 @@ from api.app import create_app
 from api.settings import ApiSettings
 from store.session import Sessions
 from tests.api.conftest import ADMIN, make, serve
+from tests.placing import register
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -36,6 +37,8 @@ few = examples(
 @pytest.mark.parametrize(("method", "path"), routes, ids=lambda word: word)
 def test_a_route_keeps_to_its_description(settings: ApiSettings, sessions: Sessions, method: str, path: str) -> None:
     keyed = settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(ADMIN)})
+    with sessions.begin() as session:
+        register(session, slots=1)  # Without a worker the service is not ready: an error of the server, and said so.
     with serve(keyed) as client:
         secret = make(client, owner="boss", admin=True)["secret"]
     # Not the client's: schemathesis starts and ends the application by itself, at each of its calls.
