@@ -1,0 +1,88 @@
+"""A machine that is cut off from all others, while everything on it runs on."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import sqlalchemy as sa
+
+from tests import service
+from tests.conftest import empty
+from tests.fake_trainer import losses
+from tests.network import NetworkMachine, two_machines
+from tests.service import FAKE_TRAINER, Service, busy, until
+
+pytestmark = pytest.mark.slow
+
+STEPS = 30
+
+
+@contextmanager
+def relayed(machine: NetworkMachine, database: Path, broker: Path) -> Iterator[dict[str, str]]:
+    """The settings by which another machine reaches both, at the address of this one."""
+    relay = str(Path(service.__file__).with_name("relay.py"))
+    bindings = [f"{machine.address}:5432={database}", f"{machine.address}:6379={broker}"]
+    process = subprocess.Popen(machine.command([sys.executable, relay, *bindings]))
+    try:
+        yield {
+            "FINETUNED_DATABASE_URL": f"postgresql+psycopg://finetuned@{machine.address}/finetuned",
+            "FINETUNED_BROKER_URL": f"redis://{machine.address}:6379/0",
+        }
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def machines() -> Iterator[tuple[NetworkMachine, NetworkMachine]]:
+    with two_machines() as machines:
+        yield machines
+
+
+def ready(live: Service) -> set[str]:
+    return {worker["name"] for worker in live.client.get("/workers").json()["data"] if worker["status"] == "ready"}
+
+
+def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there(
+    machines: tuple[NetworkMachine, NetworkMachine],
+    tmp_path: Path,
+    engine: sa.Engine,
+    database_url: str,
+    broker_url: str,
+) -> None:
+    here, away = machines
+    empty(engine)
+    service.furnish(tmp_path)
+    database = Path(str(engine.url.query["host"]), ".s.PGSQL.5432")
+    broker = Path(urlsplit(broker_url).path)
+    trainer = {"FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}"}
+    with (
+        relayed(here, database, broker) as settings,
+        service.running(tmp_path, database_url, broker_url, workers=(), **trainer) as live,
+    ):
+        live.start_worker("away", away.command([]), FINETUNED_ADDRESS=away.address, **settings)
+        job_id = live.submit(name=f"steps={STEPS} every=3 sleep=0.6 ranks=2")["id"]
+        live.wait_for_step(job_id, 5)
+        live.start_worker("here", FINETUNED_ADDRESS="127.0.0.1")
+        until(lambda: ready(live) == {"away", "here"})
+        away.unplug()
+        until(lambda: live.job(job_id)["worker"] == "here")
+        assert ready(live) == {"here"}
+        live.wait_for_step(job_id, live.job(job_id)["progress"]["step"] + 2)
+        away.plug_in()
+        until(lambda: ready(live) == {"away", "here"})
+        job = live.wait(job_id, seconds=60)
+        assert (job["status"], job["attempt"]) == ("succeeded", 2)
+        columns = live.metrics(job_id)
+        assert columns["step"] == list(range(1, STEPS + 1))
+        assert columns["loss"] == losses(STEPS)
+        (retry,) = live.told(job_id, "retry")
+        assert retry["reason"] == "worker_lost"
+        until(lambda: not live.processes(job_id))
+        until(lambda: not busy(live))
+        again = live.submit(name="steps=2")["id"]
+        assert live.wait(again)["status"] == "succeeded"
