@@ -34,7 +34,7 @@ from store.session import Sessions
 from store.storage import Folder, Storage, make_storage
 from worker import devices, network, process
 from worker.command import Rendezvous, trainer_command
-from worker.left import read_log_tail, read_receipt
+from worker.left import read_error, read_log_tail, read_receipt
 from worker.outcome import decide
 from worker.patience import persist
 from worker.settings import WorkerSettings
@@ -392,14 +392,3 @@ def _run(attempt: Attempt) -> tuple[str, int]:
 
 def _mine(attempt: Attempt) -> tuple[str, int, str]:
     return attempt.part.job_id, attempt.part.attempt, attempt.settings.worker
-
-
-def read_error(run_dir: RunDir) -> Failure | None:
-    """What the trainer wrote of its failure; None where it wrote nothing, or was killed while it did."""
-    try:
-        return Failure.model_validate_json(run_dir.error.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        log.warning("%s is torn: %s", run_dir.error, error)
-        return None

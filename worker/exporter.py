@@ -27,8 +27,7 @@ from store.models import Artifact, Export
 from store.session import Sessions
 from store.storage import Folder, Storage
 from worker import process
-from worker.attempt import read_error
-from worker.left import read_log_tail
+from worker.left import read_error, read_log_tail
 from worker.outcome import failure_of
 from worker.patience import persist
 from worker.settings import WorkerSettings

@@ -1,0 +1,78 @@
+"""The service with the real trainer, where the disk of the runs is full for a while."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from contract.run_dir import newest_state
+from tests import service
+from tests.conftest import empty
+from tests.service import Service, busy, until
+from tests.trainer.conftest import ROWS
+
+pytestmark = pytest.mark.slow
+
+STEPS = 120
+RECIPE = {
+    "model": "tiny",
+    "dataset": "rows.jsonl",
+    "adapter": {"r": 64},
+    "batch": {"micro_batch": 4},
+    "schedule": {"epochs": STEPS // 3},
+    "precision": "fp32",
+    "checkpointing": {"every_steps": 10},
+}
+
+
+@pytest.fixture
+def live(
+    make_model: Callable[[str], Path], tmp_path: Path, engine: sa.Engine, database_url: str, broker_url: str
+) -> Iterator[Service]:
+    empty(engine)
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    shutil.copytree(make_model("llama"), tmp_path / "models" / "tiny")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", runs], capture_output=True, text=True)
+    assert mounted.returncode == 0, f"a full disk wants one to fill, which root can mount: {mounted.stderr}"
+    try:
+        settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1"}
+        with service.running(tmp_path, database_url, broker_url, **settings) as running:
+            yield running
+    finally:
+        subprocess.run(["umount", runs], check=True)
+
+
+def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_room(live: Service) -> None:
+    job_id = live.submit(**RECIPE)["id"]
+    live.wait_for_step(job_id, 15, seconds=60)
+    filler = live.home / "runs" / "filler"
+    fill(filler)
+    until(lambda: live.job(job_id)["attempt"] == 2, seconds=60)
+    run = live.run_dir(job_id)
+    state, damaged = newest_state([run])
+    assert state is not None
+    assert damaged == []
+    assert [path for path in run.path.rglob("*") if path.name.endswith((".partial", ".tmp"))] == []
+    filler.unlink()
+    job = live.wait(job_id, seconds=120)
+    assert job["status"] == "succeeded", job
+    first, *later = (told["resumed_step"] for told in live.told(job_id, "started"))
+    assert first == 0
+    assert min(later) >= 10
+    assert {each["reason"] for each in live.told(job_id, "retry")} == {"disk_full"}
+    assert live.metrics(job_id)["step"] == list(range(1, STEPS + 1))
+    until(lambda: not live.processes(job_id))
+    until(lambda: not busy(live))
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while shutil.disk_usage(path).free:
+            file.write(bytes(4096))
