@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetuned.progress import format_bytes, one_line
+from finetuned.terminal import minute, plain_table
 
 _LEARNED = "bold green"
 _CUT = "dim strike"
@@ -16,12 +17,12 @@ _ID = 29
 
 
 def dataset_table(datasets: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = plain_table()
     for name in ("dataset", "file", "owner", "status", "rows", "size", "format", "created"):
         table.add_column(name, no_wrap=name != "file", overflow="fold", min_width=_ID if name == "dataset" else None)
     for each in datasets:
         rows = "" if each["rows"] is None else str(each["rows"])
-        created = str(each["created_at"])[:16].replace("T", " ")
+        created = minute(each["created_at"])
         table.add_row(
             each["id"],
             one_line(each["filename"]),

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.finetuned import fake_api
+from tests.finetuned.fake_api import FakeApi
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
@@ -12,3 +15,9 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="finetuned-tests-") as name:
         os.chmod(name, 0o755)
         yield Path(name)
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api.running() as running:
+        yield running

@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 
 from finetuned.client import Client, Damaged, Refused, Unreachable
-from tests.finetuned import fake_api
 from tests.finetuned.fake_api import FakeApi, event, job
 from tests.service import free_port
 
 ADAPTER = "GET /jobs/job_1/artifacts/adapter.tar.gz"
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with fake_api.running() as running:
-        yield running
 
 
 @pytest.fixture

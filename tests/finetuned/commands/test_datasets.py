@@ -1,20 +1,12 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.finetuned import fake_api
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.test_cli import finetuned
+from tests.finetuned.running import finetuned
 
 REPORT = {"format": "messages", "rows": 3, "examples": 2, "duplicates": 1, "errors": [], "error_count": 0}
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with fake_api.running() as running:
-        yield running
 
 
 def dataset(status: str = "processed", **more: Any) -> dict[str, Any]:

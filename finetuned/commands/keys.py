@@ -1,0 +1,65 @@
+"""`finetuned keys`."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from finetuned.client import DEFAULT_URL, Client
+from finetuned.commands.options import AsJson, Key, Url
+from finetuned.progress import one_line
+from finetuned.terminal import minute, plain_table, print_list, tell
+
+app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
+_ID = 28
+"""Characters, none of which is cut: people copy it."""
+
+
+@app.callback()
+def list_keys(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """List keys, newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with Client(url, key=key) as client:
+        found = list(client.keys())
+    print_list(found, as_json, _table, "no keys yet; make one with: finetuned keys create --owner NAME")
+
+
+@app.command()
+def create(
+    owner: Annotated[str, typer.Option(help="Whose it is.")],
+    name: Annotated[str | None, typer.Option(help="For people: what it is for.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="It opens what all owners have, and makes keys.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Make a key; prints its secret, this once."""
+    with Client(url, key=key) as client:
+        made = client.create_key(owner, name, admin)
+    typer.echo(made["secret"])
+    tell(f"{made['id']} of {owner}; it is kept nowhere. Use it as FINETUNED_API_KEY, or: Authorization: Bearer KEY")
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `finetuned keys` lists it.")],
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Revoke a key: it opens nothing any more."""
+    with Client(url, key=key) as client:
+        revoked = client.revoke_key(key_id)
+    tell(f"{revoked['id']} of {revoked['owner']} is revoked")
+
+
+def _table(keys: list[dict[str, Any]]) -> Table:
+    table = plain_table()
+    for name in ("key", "owner", "name", "secret", "admin", "created", "revoked"):
+        table.add_column(name, no_wrap=name != "name", min_width=_ID if name == "key" else None)
+    for each in keys:
+        created, revoked = minute(each["created_at"]), minute(each["revoked_at"])
+        admin = "yes" if each["admin"] else ""
+        table.add_row(
+            each["id"], each["owner"], one_line(each["name"] or ""), f"...{each['hint']}", admin, created, revoked
+        )
+    return table

@@ -1,0 +1,88 @@
+"""`finetuned webhooks`."""
+
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from finetuned.client import DEFAULT_URL, Client
+from finetuned.commands.options import AsJson, Key, Newest, Url
+from finetuned.progress import one_line
+from finetuned.terminal import minute, plain_table, print_list, tell
+
+app = typer.Typer(help="Addresses that are told when a job ends.", invoke_without_command=True)
+WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `finetuned webhooks` lists it.")]
+
+
+@app.callback()
+def list_webhooks(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """List webhooks, newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with Client(url, key=key) as client:
+        found = list(client.webhooks())
+    print_list(found, as_json, _webhook_table, "no webhooks yet; add one with: finetuned webhooks add URL")
+
+
+@app.command()
+def add(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where messages are posted to.")],
+    event: Annotated[
+        list[str] | None, typer.Option(help="Such as job.failed; may be given again. Default: the ends of jobs.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Add a webhook; prints its secret, this once."""
+    with Client(url, key=key) as client:
+        made = client.add_webhook(address, event or ())
+    typer.echo(made["secret"])
+    tell(f"{made['id']} is told of {', '.join(made['events'])}; try it with: finetuned webhooks test {made['id']}")
+
+
+@app.command()
+def delete(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Delete a webhook, with what was to be sent to it."""
+    with Client(url, key=key) as client:
+        client.delete_webhook(webhook)
+    tell(f"{webhook} is deleted")
+
+
+@app.command(name="test")
+def ping(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Send a ping to a webhook."""
+    with Client(url, key=key) as client:
+        client.test_webhook(webhook)
+    tell(f"a ping is on its way; see how it went with: finetuned webhooks log {webhook}")
+
+
+@app.command()
+def log(
+    webhook: WebhookId, limit: Newest = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+) -> None:
+    """List what was sent to a webhook, newest first."""
+    with Client(url, key=key) as client:
+        found = list(islice(client.deliveries(webhook), limit))
+    print_list(found, as_json, _delivery_table, f"nothing was sent yet; try it with: finetuned webhooks test {webhook}")
+
+
+def _webhook_table(webhooks: list[dict[str, Any]]) -> Table:
+    table = plain_table()
+    for name in ("webhook", "owner", "address", "events", "enabled"):
+        table.add_column(name, overflow="fold", no_wrap=name == "webhook")
+    for each in webhooks:
+        enabled = "yes" if each["enabled"] else "no"
+        table.add_row(each["id"], each["owner"], one_line(each["url"]), " ".join(each["events"]), enabled)
+    return table
+
+
+def _delivery_table(deliveries: list[dict[str, Any]]) -> Table:
+    table = plain_table()
+    for name in ("message", "type", "status", "tries", "created", "what was wrong"):
+        table.add_column(name, overflow="fold", no_wrap=name == "message")
+    for each in deliveries:
+        created = minute(each["created_at"])
+        wrong = one_line(each["error"] or "")
+        table.add_row(each["id"], each["type"], each["status"], str(each["tries"]), created, wrong)
+    return table

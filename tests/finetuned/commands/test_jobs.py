@@ -1,0 +1,196 @@
+import getpass
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.finetuned.fake_api import FakeApi, event, job
+from tests.finetuned.running import finetuned
+
+PLAN: dict[str, Any] = {
+    "parameters": {
+        "total": 1_000_000,
+        "trainable": 10_000,
+        "by_module": [{"name": "q_proj", "modules": 2, "parameters": 10_000}],
+    },
+    "work": {"train_examples": 90, "examples_per_step": 8, "steps": 36, "tokens": 12_345},
+    "devices": [
+        {
+            "device": "NVIDIA A10",
+            "devices": 1,
+            "precision": "bf16",
+            "memory": {"weights": 30e9, "activations": 10e9, "logits": 0, "total": 41e9}
+            | dict.fromkeys(("adapter", "gradients", "optimizer", "exchange", "overhead"), 0),
+            "available": 24e9,
+            "fits": False,
+            "changes": [{"base_bits": 4}],
+            "tokens_per_second": 100.0,
+            "eta_seconds": 123.45,
+            "measured_jobs": 3,
+        }
+    ],
+    "disk": {"adapter": 40_000, "adapters": 80_000, "states": 360_000, "total": 440_000, "merged": 2_000_000},
+    "expected_seconds": None,
+    "unknown": {"memory": "a reason"},
+}
+
+
+def metric(step: int) -> str:
+    data: dict[str, Any] = {
+        "step": step, "epoch": 0.1, "loss": 3.0 / step, "tokens_per_second": 9.0, "eta_seconds": 1.0, "progress": 0.5
+    }  # fmt: skip
+    return event("metric", f"2.{step}", **data)
+
+
+def test_submit_prints_the_id_alone(api: FakeApi, tmp_path: Path) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    (tmp_path / "recipe.json").write_text('{"model": "m"}')
+    done = finetuned("submit", str(tmp_path / "recipe.json"), "--url", api.url)
+    assert (done.returncode, done.stdout) == (0, "job_1\n")
+    assert "finetuned watch job_1" in done.stderr
+
+
+def test_submit_reads_a_recipe_from_stdin(api: FakeApi) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    assert finetuned("submit", "-", "--url", api.url, stdin='{"model": "m"}').returncode == 0
+    assert api.bodies == [b'{"model": "m"}']
+
+
+def test_submit_may_force_what_cannot_fit(api: FakeApi) -> None:
+    api.answers["POST /jobs?force=true"] = (201, job())
+    assert finetuned("submit", "-", "--force", "--url", api.url, stdin="{}").stdout == "job_1\n"
+
+
+def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
+    api.answers["POST /plans"] = (200, PLAN)
+    done = finetuned("plan", "-", "--url", api.url, stdin='{"model": "m"}')
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines[:5] == [
+        "trains 10,000 of 1,000,000 parameters (1.00%)",
+        "q_proj 10,000 in 2",
+        "steps 36, 8 examples each, of 90",
+        "tokens 12,345",
+        "disk 440.0 kB, 80.0 kB of it stays",
+    ]
+    assert "1 x NVIDIA A10 bf16; does not fit" in lines
+    assert "memory 41.0 GB of 24.0 GB" in lines
+    assert "time 2:03 min at 100 tokens/s, as 3 jobs had" in lines
+    assert lines[-2:] == ['fits with {"base_bits": 4}', "memory: a reason"]
+    as_json = finetuned("plan", "-", "--json", "--url", api.url, stdin="{}")
+    assert json.loads(as_json.stdout) == PLAN
+    assert api.bodies == [b'{"model": "m"}', b"{}"]
+
+
+def test_submit_says_whose_the_job_is(api: FakeApi) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    assert finetuned("submit", "-", "--url", api.url, stdin="{}", FINETUNED_OWNER="").returncode == 0
+    assert finetuned("submit", "-", "--url", api.url, stdin="{}", FINETUNED_OWNER="bert").returncode == 0
+    assert api.owners == [re.sub(r"[^\w.@-]", "_", getpass.getuser()), "bert"]
+
+
+def test_a_users_name_is_sent_as_the_service_takes_it(api: FakeApi) -> None:
+    api.answers["POST /jobs"] = (201, job())
+    assert finetuned("submit", "-", "--url", api.url, stdin="{}", LOGNAME="corp\\jos\u00e9").returncode == 0
+    assert api.owners == ["corp_jos_"]
+
+
+def test_a_recipe_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = finetuned("submit", str(tmp_path / "none.json"))
+    assert done.returncode == 1
+    assert done.stderr == f"cannot read {tmp_path / 'none.json'}: No such file or directory\n"
+
+
+def test_watch_tells_in_lines_when_nobody_looks_at_a_terminal(api: FakeApi) -> None:
+    api.answers["GET /jobs/job_1"] = (200, job())
+    api.streams = [
+        event("status", "1.0", status="running", attempt=1)
+        + event("phase", "2.0", name="imports", seconds=2.1)
+        + metric(1)
+        + metric(2)
+        + event("checkpoint", "3.2", step=2, bytes=1000, final=True)
+        + event("status", "4.2", status="succeeded", attempt=1)
+    ]
+    done = finetuned("watch", "job_1", "--url", api.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "running",
+        "imports 2.1 s",
+        "step 1/?  epoch 0.10  loss 3.0000  9 tokens/s  1 s left",
+        "adapter saved at step 2 (1.0 kB)",
+        "step 2/?  epoch 0.10  loss 1.5000  9 tokens/s  1 s left",
+        "succeeded: loss 3.000 -> 1.500; finetuned download job_1",
+    ]
+
+
+def test_watch_of_a_job_that_fails_says_why_and_exits_with_1(api: FakeApi) -> None:
+    api.answers["GET /jobs/job_1"] = (200, job())
+    api.streams = [event("status", "1.0", status="failed", attempt=1, failure={"message": "out of memory"})]
+    done = finetuned("watch", "job_1", "--url", api.url)
+    assert (done.returncode, done.stdout) == (1, "failed: out of memory\n")
+
+
+def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi) -> None:
+    api.answers["GET /jobs/job_1"] = (200, job())
+    failed = {"reason": "worker_lost", "message": "worker a was lost"}
+    api.streams = [
+        event("status", "1.0", status="queued", attempt=0)
+        + event("queue", "1.0", place=2, why="1 GPU on one machine: a has 0 of 1 free", starts_at=None)
+        + event("status", "2.0", status="running", attempt=1)
+        + event("retry", "3.0", retries=1, most=3, wait_seconds=4.0, **failed)
+        + event("status", "4.0", status="queued", attempt=1)
+        + event("status", "5.0", status="paused", attempt=1)
+        + event("status", "6.0", status="cancelled", attempt=1)
+    ]
+    assert finetuned("watch", "job_1", "--url", api.url).stdout.splitlines() == [
+        "queued",
+        "place 2 in the queue: 1 GPU on one machine: a has 0 of 1 free",
+        "running",
+        "worker a was lost; retry 1 of 3 in 4 s",
+        "queued again",
+        "paused; go on with: finetuned resume job_1",
+        "cancelled",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "status", "told"),
+    [
+        (["cancel"], "cancel", "cancelled", "cancelled"),
+        (["cancel"], "cancel", "running", "running; cancelled as soon as its processes are gone"),
+        (["cancel", "--force"], "cancel?force=true", "cancelled", "cancelled"),
+        (["pause"], "pause", "paused", "paused; go on with: finetuned resume job_1"),
+        (["pause"], "pause", "running", "running; paused as soon as it has saved; go on with: finetuned resume job_1"),
+        (["resume"], "resume", "queued", "queued; watch it with: finetuned watch job_1"),
+        (["retry"], "retry", "queued", "queued; watch it with: finetuned watch job_1"),
+    ],
+)
+def test_what_is_asked_of_a_job_is_told_as_it_stands(
+    api: FakeApi, arguments: list[str], path: str, status: str, told: str
+) -> None:
+    api.answers[f"POST /jobs/job_1/{path}"] = (200, job(status))
+    done = finetuned(*arguments, "job_1", "--url", api.url)
+    assert (done.returncode, done.stderr) == (0, f"{told}\n")
+
+
+def test_list_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
+    jobs = [job("running"), job("queued"), job("queued") | {"name": "[red]x\x1b[31m"}]
+    api.answers["GET /jobs"] = (200, {"data": jobs, "has_more": False})
+    table = finetuned("list", "--url", api.url, COLUMNS="100").stdout
+    assert [line.split("  ") for line in re.sub(" {3,}", "  ", table).splitlines()][1:] == [
+        ["job_1", name, "anna", status, "3/9", "1.2500", "2026-01-02 03:04"]
+        for name, status in (
+            ("a name", "running"),
+            ("a name", "queued, place 3"),
+            ("[red]x\ufffd[31m", "queued, place 3"),
+        )
+    ]
+    assert json.loads(finetuned("list", "--json", "--url", api.url).stdout) == jobs
+
+
+def test_download_asks_for_the_best_where_it_is_told_to(api: FakeApi, tmp_path: Path) -> None:
+    api.answers["GET /jobs/job_1/artifacts/best.tar.gz"] = (404, {"error": {"code": "not_found", "message": "none"}})
+    done = finetuned("download", "job_1", "--best", "--out", str(tmp_path), "--url", api.url)
+    assert (done.returncode, done.stderr) == (1, "none\n")
