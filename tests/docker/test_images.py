@@ -68,7 +68,8 @@ def test_compose_sets_what_a_process_reads_and_nothing_else(service: str, monkey
     ours = {name: value for name, value in environment.items() if name.startswith("FINETUNED_")}
     assert set(ours) <= {f"FINETUNED_{field.upper()}" for field in SETTINGS[service].model_fields}
     for name, value in ours.items():
-        monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
+        if value is not None:  # else it is not there, unless .env has it
+            monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
     SETTINGS[service]()
 
 
@@ -106,6 +107,14 @@ def test_only_this_machine_reaches_the_service_by_default() -> None:
 def test_the_example_of_env_has_every_variable_that_compose_asks_for() -> None:
     asked_for = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
     assert asked_for == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
+
+
+def test_what_is_commented_out_in_the_example_of_env_is_passed_on_as_it_is_where_it_is_set() -> None:
+    offered = set(re.findall(r"^#(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
+    assert {"FINETUNED_STORAGE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= offered
+    for name in ("api", "worker"):
+        environment = compose()["services"][name]["environment"]
+        assert {variable for variable, value in environment.items() if value is None} == offered
 
 
 def test_the_image_of_the_api_has_no_torch() -> None:
