@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from store.session import make_engine
+from store import session as session_module
+from store.session import make_engine, make_sessions
 from store.settings import StoreSettings
 
 
@@ -49,4 +51,31 @@ def test_connections_that_were_in_use_at_once_are_kept(database_url: str) -> Non
         return pids
 
     assert of_fifteen() == of_fifteen()
+    engine.dispose()
+
+
+def test_a_connection_that_has_rested_is_asked_first_and_made_anew_where_it_is_gone(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    sessions = make_sessions(engine)
+
+    def own_pid() -> int | None:
+        with sessions.begin() as session:
+            return session.scalar(sa.text("SELECT pg_backend_pid()"))
+
+    def end(pid: int | None) -> None:
+        other = sa.create_engine(database_url)
+        with other.begin() as connection:
+            connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+        other.dispose()
+
+    end(own_pid())
+    with pytest.raises(sa.exc.OperationalError):
+        own_pid()  # it has only just answered
+    monkeypatch.setattr(session_module, "_RESTED", 0.0)
+    end(pid := own_pid())
+    assert own_pid() not in (None, pid)
     engine.dispose()
