@@ -23,6 +23,7 @@ def home() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_the_demo_ends_with_a_model_that_answers_from_the_data_and_with_no_process_left(home: Path) -> None:
     command = [sys.executable, "-m", "finetuned", "demo", "--exit", "--home", str(home), "--port", str(free_port())]

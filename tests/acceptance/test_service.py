@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import httpx
+import pytest
 import sqlalchemy as sa
 
 from tests.acceptance.conftest import SECRET
@@ -59,6 +60,7 @@ def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
     assert not Path(f"/proc/{orphan}").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_trainer_that_does_not_heed_is_killed_when_its_grace_is_over(live: Service) -> None:
     live.stop_worker()
     live.start_worker(FINETUNED_GRACE="PT1S")
@@ -161,6 +163,7 @@ def test_a_trainer_that_ends_without_a_word_is_a_failure_too(live: Service) -> N
     assert "exit code 3" in failure["message"]
 
 
+@pytest.mark.exhaustive
 def test_a_job_whose_model_went_away_fails_with_that_reason(live: Service) -> None:
     live.stop_worker()
     write_model(live.home / "models" / "fleeting")
@@ -183,6 +186,7 @@ def test_a_job_of_a_killed_worker_runs_again_and_its_metrics_stay_whole(live: Se
     assert live.processes(job_id) == []
 
 
+@pytest.mark.exhaustive
 def test_an_attempt_goes_on_from_the_last_checkpoint_of_those_before(live: Service) -> None:
     job_id = live.submit(name="steps=30 every=4 sleep=0.1")["id"]
     live.wait_for_step(job_id, 6)
@@ -208,6 +212,7 @@ def test_a_worker_told_to_stop_gives_its_job_back(live: Service) -> None:
     assert live.wait(job_id)["status"] == "succeeded"
 
 
+@pytest.mark.exhaustive
 def test_a_worker_told_to_stop_while_a_trainer_starts_gives_its_job_back_too(live: Service) -> None:
     job_id = live.submit(name="late=5 steps=1")["id"]
     live.wait(job_id, "running")
@@ -217,6 +222,7 @@ def test_a_worker_told_to_stop_while_a_trainer_starts_gives_its_job_back_too(liv
     assert live.wait(job_id)["status"] == "succeeded"
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_cannot_be_understood_fails_and_stands_in_nobodys_way(live: Service, engine: sa.Engine) -> None:
     live.stop_worker()
     strange, sound = live.submit()["id"], live.submit()["id"]

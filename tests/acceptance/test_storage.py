@@ -60,6 +60,7 @@ def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
     assert s3.SECRET not in logs
 
 
+@pytest.mark.exhaustive
 def test_a_job_succeeds_when_the_bucket_is_there_again(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_job_succeeds_when_the_bucket_is_there_again(
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
 
 
+@pytest.mark.exhaustive
 def test_what_a_killed_worker_had_not_published_is_published_by_the_next(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:

@@ -118,6 +118,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
     assert loss_sum / tokens == pytest.approx(reported, rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_train_as_one_does(live: Service, trained: dict[str, object]) -> None:
     """Two examples on each of two ranks are the four of one."""
     batch, resources = {"micro_batch": 2}, {"gpus": 2}
@@ -128,6 +129,7 @@ def test_two_processes_train_as_one_does(live: Service, trained: dict[str, objec
     assert mine["evaluations"]["eval_loss"] == pytest.approx(others["evaluations"]["eval_loss"], rel=1e-3)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_told_to_stop_gives_the_job_back_and_the_next_goes_on_where_it_stood(
     live: Service, trained: dict[str, object]
 ) -> None:

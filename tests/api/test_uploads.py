@@ -118,6 +118,7 @@ def test_what_is_refused_for_another_reason_ends_the_sending_too(
         assert live.client.get("/datasets").headers.get("connection") != "close"
 
 
+@pytest.mark.exhaustive
 def test_a_check_that_a_kill_cut_short_is_done_by_the_next_process(
     home: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:

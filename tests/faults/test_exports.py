@@ -88,6 +88,7 @@ def test_an_export_whose_worker_is_killed_is_made_by_another_within_fifteen_seco
     assert (done["status"], done["worker"], done["attempt"]) == ("succeeded", "second", 2)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_told_to_stop_leaves_its_export_to_another_at_once(live: Service) -> None:
     job_id = trained(live, "slow")
     made = export(live, job_id)

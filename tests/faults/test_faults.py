@@ -93,7 +93,7 @@ def pool_process(live: Service, job_id: str) -> int:
     [
         lambda live, job_id: ranks(live, job_id)[0],
         pytest.param(lambda live, job_id: ranks(live, job_id)[1], marks=pytest.mark.exhaustive),
-        launcher,
+        pytest.param(launcher, marks=pytest.mark.exhaustive),
         pytest.param(guard, marks=pytest.mark.exhaustive),
         pool_process,
     ],
@@ -108,6 +108,7 @@ def test_a_process_of_a_job_is_killed(live: Service, victim: Callable[[Service, 
     assert second >= 3
 
 
+@pytest.mark.exhaustive
 def test_guard_and_launcher_are_killed_at_once(live: Service) -> None:
     job_id = started(live, f"{WORK} orphan")
     for pid in (guard(live, job_id), launcher(live, job_id)):
@@ -128,6 +129,7 @@ def test_a_worker_is_killed_and_another_goes_on_within_fifteen_seconds(live: Ser
     check_whole(live, job_id)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_is_killed_and_started_again(live: Service) -> None:
     job_id = started(live)
     name = live.job(job_id)["worker"]
@@ -136,6 +138,7 @@ def test_a_worker_is_killed_and_started_again(live: Service) -> None:
     check_whole(live, job_id)
 
 
+@pytest.mark.exhaustive
 def test_all_processes_of_a_worker_are_killed_at_once(live: Service) -> None:
     """Its process group, and the guard, which has a session of its own."""
     job_id = started(live, f"{WORK} orphan")
@@ -250,6 +253,7 @@ def test_the_broker_is_emptied_with_a_job_queued_and_two_running(live: Service, 
         assert len(resumed(live, job_id)) == 1
 
 
+@pytest.mark.exhaustive
 def test_the_broker_is_restarted_with_a_job_queued_and_two_running(live: Service, servers: Servers) -> None:
     running = [started(live), started(live)]
     servers.stop_broker()
@@ -295,6 +299,7 @@ def test_a_trainer_is_killed_in_the_middle_of_an_events_line(live: Service) -> N
     assert not lines[-1].endswith("}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.exhaustive)], ids=["the head", "the other"])
 def test_one_of_two_machines_of_a_job_is_told_to_stop(live: Service, place: int) -> None:
     job_id = started_on_two(live)
@@ -353,6 +358,7 @@ def test_a_state_that_was_torn_is_passed_over_for_the_one_before(live: Service) 
     assert f"attempt-1/step-{STEPS:06d} is damaged" in warning["message"]
 
 
+@pytest.mark.exhaustive
 def test_the_disk_is_full_once(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} fail=disk_full once")["id"]
     check_whole(live, job_id)

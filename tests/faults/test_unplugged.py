@@ -47,6 +47,7 @@ def ready(live: Service) -> set[str]:
     return {worker["name"] for worker in live.client.get("/workers").json()["data"] if worker["status"] == "ready"}
 
 
+@pytest.mark.exhaustive
 def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there(
     machines: tuple[NetworkMachine, NetworkMachine],
     tmp_path: Path,

@@ -97,7 +97,7 @@ def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Pat
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("part", ["worker", "api"])
+@pytest.mark.parametrize("part", ["worker", pytest.param("api", marks=pytest.mark.exhaustive)])
 def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, part: str) -> None:
     with (
         ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
@@ -133,6 +133,7 @@ def test_a_server_that_dies_takes_the_stack_down_and_is_named(folder: Path) -> N
         assert processes_naming(folder) == []
 
 
+@pytest.mark.exhaustive
 def test_a_second_stack_on_the_same_home_is_refused(folder: Path) -> None:
     with ready(folder / "home", folder / "log") as first, launched(folder / "home", folder / "log2") as second:
         code, log = second.wait()

@@ -89,7 +89,9 @@ EXHAUSTIVE = pytest.mark.exhaustive
     ("config", "change", "precision", "lengths"),
     [
         (LLAMA, {}, "fp32", [100, 90, 60]),
-        (LLAMA, {"gradient_checkpointing": True, "adapter": {"dora": True}}, "fp32", [260]),
+        pytest.param(
+            LLAMA, {"gradient_checkpointing": True, "adapter": {"dora": True}}, "fp32", [260], marks=EXHAUSTIVE
+        ),
         pytest.param(
             LLAMA,
             {"adapter": {"r": 64, "dropout": 0.1, "modules_to_save": ["lm_head"]}},

@@ -22,6 +22,8 @@ from worker.command import Rendezvous, torchrun
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "examples/recipes").iterdir())
+FIRST = ("quickstart", "zero2")
+"""Those that no run of the tests leaves out."""
 MODELS = {
     "smollm2-135m-instruct": lambda **sizes: LlamaForCausalLM(LlamaConfig(**SIZES, **sizes, tie_word_embeddings=True)),
     "EleutherAI/pythia-70m": lambda **sizes: GPTNeoXForCausalLM(
@@ -76,7 +78,14 @@ def run(recipe: Recipe, folder: Path) -> list[Outcome]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        path if path.stem in FIRST else pytest.param(path, marks=pytest.mark.exhaustive, id=path.stem)
+        for path in RECIPES
+    ],
+    ids=lambda path: path.stem,
+)
 def test_a_recipe_among_the_examples_trains_as_it_says(path: Path, tiny: dict[str, Path], tmp_path: Path) -> None:
     given = json.loads(path.read_text())
     base = tiny[given["model"]]

@@ -49,7 +49,7 @@ def logs(run_dir: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "parallel", [{}, pytest.param({"engine": "deepspeed"}, marks=pytest.mark.slow)], ids=["ddp", "zero-2"]
+    "parallel", [{}, pytest.param({"engine": "deepspeed"}, marks=pytest.mark.exhaustive)], ids=["ddp", "zero-2"]
 )
 def test_two_machines_train_as_one_does(
     parallel: dict[str, Any],
@@ -74,7 +74,7 @@ def test_two_machines_train_as_one_does(
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.exhaustive)])
 def test_the_end_of_the_heads_launcher_ends_the_run_on_both_with_a_state(
     number: int, machines: Machines, recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_merged_model_has_the_logits_of_base_and_adapter(
     assert AutoTokenizer.from_pretrained(merged).chat_template == AutoTokenizer.from_pretrained(model).chat_template
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_chat_template_that_was_trained_with_is_the_merged_models(
     recipe: dict[str, Any], run_trainer: Callable[..., Outcome], tmp_path: Path

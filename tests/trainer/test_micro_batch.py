@@ -103,6 +103,7 @@ def test_the_peak_of_a_cpu_is_forgotten() -> None:
     assert peak_memory(CPU) < before + 8 * MEGABYTES
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_real_models_micro_batch_grows_with_the_memory_and_keeps_within_it(model: Path) -> None:
     """In a process of its own, whose memory no other test has used, and that gives back what it frees."""

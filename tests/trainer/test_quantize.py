@@ -21,7 +21,9 @@ BITS = pytest.mark.parametrize("bits", [4, 8])
 
 
 @BITS
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2 with dropout"])
+@pytest.mark.parametrize(
+    "kind", ["llama", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("qwen2", "gpt2 with dropout"))]
+)
 def test_a_quantised_base_is_near_the_whole_one_learns_and_takes_less_memory(
     bits: int, kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
@@ -98,6 +100,7 @@ def test_what_rounding_bitsandbytes_does_is_not_told_at_every_layer(
     assert not caplog.records
 
 
+@pytest.mark.exhaustive
 def test_no_compiled_code_is_asked_of_the_hub() -> None:
     """By bitsandbytes, on a CPU with bf16: PEFT imports it."""
     program = "import trainer.adapter, importlib.util as util; assert util.find_spec('kernels') is None"

@@ -76,7 +76,7 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the
         pytest.param({"engine": "deepspeed", "zero_stage": 0}, marks=pytest.mark.exhaustive),
         pytest.param({"engine": "deepspeed", "zero_stage": 1}, marks=pytest.mark.exhaustive),
         pytest.param({"engine": "deepspeed"}, marks=pytest.mark.exhaustive),
-        {"engine": "deepspeed", "zero_stage": 3},
+        pytest.param({"engine": "deepspeed", "zero_stage": 3}, marks=pytest.mark.exhaustive),
         pytest.param({"engine": "fsdp"}, marks=pytest.mark.exhaustive),
     ],
     ids=["ddp", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
@@ -113,6 +113,7 @@ def left_by(outcome: Outcome) -> Path:
     return state
 
 
+@pytest.mark.exhaustive
 def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_in_another_engine(
     dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path, cache: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_
             assert ours == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("ranks", "batch"),
     [(1, {"micro_batch": "auto", "effective": 4}), (2, {"micro_batch": 2})],
@@ -270,6 +272,7 @@ def test_a_state_of_other_steps_of_another_adapter_or_of_other_data_is_refused(
             train_here(dropping | change, tmp_path / f"other-{number}", cache, resume=state)
 
 
+@pytest.mark.exhaustive
 def test_a_state_may_go_on_in_smaller_micro_batches_and_with_its_data_elsewhere(
     dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path
 ) -> None:

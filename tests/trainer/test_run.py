@@ -21,6 +21,7 @@ from trainer.data import load_data
 from trainer.quantize import keep_trainable, quantization
 
 RunTrainer = Callable[..., Outcome]
+EXHAUSTIVE = pytest.mark.exhaustive
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
@@ -64,8 +65,8 @@ def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported
     ("adapter", "bits"),
     [
         ({"init": "pissa"}, None),
-        ({"init": "olora"}, None),
-        ({"init": "loftq"}, 4),
+        pytest.param({"init": "olora"}, None, marks=pytest.mark.exhaustive),
+        pytest.param({"init": "loftq"}, 4, marks=pytest.mark.exhaustive),
         # Which are also the head.
         ({"modules_to_save": ["embed_tokens"]}, None),
     ],
@@ -79,6 +80,7 @@ def test_an_adapter_of_any_kind_reloads_on_the_unchanged_base_with_the_loss_that
     reloads_as_reported(evaluated, train_here(evaluated, tmp_path / "run", cache))
 
 
+@pytest.mark.exhaustive
 def test_an_earlier_adapter_that_was_trained_further_reloads_with_the_loss_that_was_reported(
     evaluated: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
@@ -159,6 +161,7 @@ def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, A
     assert events_of(runs["two ranks"], Started)[0].world_size == 2
 
 
+@pytest.mark.exhaustive
 def test_two_ranks_evaluate_as_one_does(evaluated: dict[str, Any], run_trainer: RunTrainer) -> None:
     """Three examples held out: one rank has two of them, in as many micro-batches as the other."""
     evaluated["batch"] = {"micro_batch": 1, "accumulation": 4}
@@ -235,12 +238,14 @@ def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_
         assert others == pytest.approx(losses[0], rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_adapters_are_saved_by_the_clock(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     recipe["checkpointing"] = {"every_minutes": 1e-9}
     outcome = run_trainer(recipe)
     assert [event.step for event in events_of(outcome, Checkpoint)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["llama with dropout", "gpt2 with dropout"])
 def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_evaluation(
     kind: str, recipe: dict[str, Any], dataset: Path, make_model: Callable[[str], Path], run_trainer: RunTrainer
@@ -266,9 +271,13 @@ def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_eva
     ("change", "reason", "said"),
     [
         ({"adapter": {"target_modules": ["wrong"]}}, FailureReason.TARGET_MODULES_UNMATCHED, "q_proj"),
-        ({"dataset": "/nowhere.jsonl"}, FailureReason.DATASET_NOT_FOUND, "/nowhere.jsonl"),
-        ({"model": "/no/such/model"}, FailureReason.MODEL_NOT_FOUND, "/no/such/model"),
-        ({"batch": {"micro_batch": 0}}, FailureReason.RECIPE_INVALID, "batch.micro_batch"),
+        pytest.param(
+            {"dataset": "/nowhere.jsonl"}, FailureReason.DATASET_NOT_FOUND, "/nowhere.jsonl", marks=EXHAUSTIVE
+        ),
+        pytest.param({"model": "/no/such/model"}, FailureReason.MODEL_NOT_FOUND, "/no/such/model", marks=EXHAUSTIVE),
+        pytest.param(
+            {"batch": {"micro_batch": 0}}, FailureReason.RECIPE_INVALID, "batch.micro_batch", marks=EXHAUSTIVE
+        ),
         ({"adapter": {"alpha": 1e38}}, FailureReason.LOSS_NOT_FINITE, "learning_rate"),
     ],
     ids=lambda value: value.value if isinstance(value, FailureReason) else "",

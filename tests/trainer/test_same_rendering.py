@@ -141,6 +141,7 @@ def test_a_template_for_tools_is_taken_where_there_are_tools(
     assert_same(tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path) -> None:
     shipped = SHIPPED["smollm2-135m-instruct"]

@@ -97,6 +97,7 @@ def test_a_stop_ends_a_generation_and_its_answers_are_not_told(
     assert answer_prompts(module, tokenizer, prompts, 400, stop, sharded=False) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_ranks_that_hold_parts_of_the_weights_generate_together_though_one_is_asked_to_stop(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,6 +134,7 @@ def test_a_models_own_settings_for_sampling_change_nothing(
     assert module.generate(PROMPT, 12, [2], Stop()) == expected
 
 
+@pytest.mark.exhaustive
 def test_a_model_that_has_learned_its_examples_answers_as_expected_in_readable_text(
     recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:

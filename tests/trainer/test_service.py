@@ -138,6 +138,7 @@ def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the
     assert live.told(job_id, "started")[1]["resumed_step"] >= 10
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "victim", [pytest.param(ranks, marks=pytest.mark.exhaustive), torchruns], ids=["a rank", "torchrun"]
 )
@@ -151,6 +152,7 @@ def test_a_process_of_a_job_is_killed(
     assert live.told(job_id, "started")[1]["resumed_step"] >= 10
 
 
+@pytest.mark.exhaustive
 def test_a_worker_is_killed(
     live: Service, machines: tuple[NetworkMachine, NetworkMachine], undisturbed: list[float]
 ) -> None:

@@ -49,6 +49,7 @@ def live(
         subprocess.run(["umount", runs], check=True)
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_room(live: Service) -> None:
     job_id = live.submit(**RECIPE)["id"]
     live.wait_for_step(job_id, 15, seconds=60)

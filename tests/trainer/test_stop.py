@@ -48,7 +48,13 @@ def endless(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "number"), [(1, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGINT)]
+    ("ranks", "number"),
+    [
+        (1, signal.SIGTERM),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.exhaustive),
+        (2, signal.SIGTERM),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_signal_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
     ranks: int, number: int, endless: dict[str, Any], tmp_path: Path
@@ -70,7 +76,9 @@ def test_a_signal_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
 
 
 @pytest.mark.parametrize(
-    ("ranks", "parallel"), [(1, {}), (2, {"engine": "deepspeed", "zero_stage": 3})], ids=["1 rank", "zero-3"]
+    ("ranks", "parallel"),
+    [(1, {}), pytest.param(2, {"engine": "deepspeed", "zero_stage": 3}, marks=pytest.mark.exhaustive)],
+    ids=["1 rank", "zero-3"],
 )
 def test_sigterm_before_the_first_step_leaves_nothing_but_the_word(
     ranks: int, parallel: dict[str, Any], recipe: dict[str, Any], tmp_path: Path
@@ -84,7 +92,7 @@ def test_sigterm_before_the_first_step_leaves_nothing_but_the_word(
     assert_stopped_before_the_first_step(tmp_path)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_sigterm_while_a_long_dataset_is_read_ends_the_run_at_once(
     ranks: int, recipe: dict[str, Any], long_dataset: Path, tmp_path: Path
 ) -> None:
@@ -100,10 +108,10 @@ def test_sigterm_while_a_long_dataset_is_read_ends_the_run_at_once(
     ("ranks", "parallel"),
     [
         (1, {}),
-        (2, {}),
+        pytest.param(2, {}, marks=pytest.mark.exhaustive),
         (2, {"engine": "deepspeed"}),
-        (2, {"engine": "deepspeed", "zero_stage": 3}),
-        (2, {"engine": "fsdp"}),
+        pytest.param(2, {"engine": "deepspeed", "zero_stage": 3}, marks=pytest.mark.exhaustive),
+        pytest.param(2, {"engine": "fsdp"}, marks=pytest.mark.exhaustive),
     ],
     ids=["1 rank", "2 ranks", "zero-2", "zero-3", "fsdp"],
 )
