@@ -112,8 +112,8 @@ class Checks:
             "largest": self._settings.largest_dataset,
         }
         try:
-            path = datasets.local_file(self._storage, self._settings, dataset)
-            report = Report.model_validate(self._children.ask("check", LONGEST, path=str(path), **given))
+            with datasets.local_file(self._storage, self._settings, dataset) as path:
+                report = Report.model_validate(self._children.ask("check", LONGEST, path=str(path), **given))
         except InputError as error:
             return error.failure.message, None
         return _problem(report), report

@@ -6,7 +6,8 @@ the last away, with its bytes: so no dataset is left without them.
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset
 from contract.status import TERMINAL
 from store.errors import DatasetInUse, DatasetNotFound
+from store.fetched import borrow
 from store.models import Blob, Dataset, Job
 from store.session import Sessions
 from store.settings import StoreSettings
@@ -190,17 +192,6 @@ def forget_unused(session: Session, storage: Storage, sha256: str) -> bool:
     return True
 
 
-def fetch_blob(storage: Storage, cache: Path, sha256: str) -> Path:
-    """A file of this machine with its bytes: the storage's own, or one that is fetched to the folder `cache`, once.
-    Raises FileNotFoundError, StorageAway."""
-    path = storage.local_path(blob_key(sha256))
-    if path is None:
-        path = cache / sha256
-        if not path.exists():
-            storage.fetch(blob_key(sha256), path)
-    return path
-
-
 def locate(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
     """Raises InputError, in the words of a recipe, where it is not there."""
     try:
@@ -209,13 +200,20 @@ def locate(session: Session, dataset_id: str, owner: str | None = None) -> Datas
         raise InputError(FailureReason.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
 
 
-def local_file(storage: Storage, settings: StoreSettings, dataset: Dataset) -> Path:
-    """A file of this machine with its bytes. Raises InputError where they are gone, StorageAway."""
+def local_file(
+    storage: Storage, settings: StoreSettings, dataset: Dataset, beat: Callable[[], None] = lambda: None
+) -> AbstractContextManager[Path]:
+    """A file of this machine with its bytes, for as long as the context lasts; `beat` is called while it is fetched.
+    Raises InputError where they are gone, StorageAway: now, and not when the context is entered."""
     if dataset.path is not None:
-        return locate_dataset(dataset.path, settings.dataset_folders)
+        return nullcontext(locate_dataset(dataset.path, settings.dataset_folders))
     assert dataset.sha256 is not None, "the table wants one of both"
+    key = blob_key(dataset.sha256)
     try:
-        return fetch_blob(storage, settings.fetched_datasets, dataset.sha256)
+        path = storage.local_path(key)
+        if path is not None:
+            return nullcontext(path)
+        return borrow(storage, key, settings.fetched_datasets / dataset.sha256, beat)
     except FileNotFoundError as error:
         raise bytes_gone(dataset) from error
 
@@ -225,12 +223,14 @@ def bytes_gone(dataset: Dataset) -> InputError:
     return InputError(FailureReason.DATASET_NOT_FOUND, message, "dataset")
 
 
-def find_file(sessions: Sessions, settings: StoreSettings, path: str) -> Path:
-    """The file that a recipe's dataset.path names: a dataset by its id, or a path. Raises InputError, StorageAway. No
-    session is held when it looks into the storage."""
+def find_file(
+    sessions: Sessions, settings: StoreSettings, path: str, beat: Callable[[], None] = lambda: None
+) -> AbstractContextManager[Path]:
+    """The file that a recipe's dataset.path names, a dataset by its id, or a path; as local_file gives it. Raises
+    InputError, StorageAway. No session is held when it looks into the storage."""
     if not is_id(path):
-        return locate_dataset(path, settings.dataset_folders)
+        return nullcontext(locate_dataset(path, settings.dataset_folders))
     with sessions.begin() as session:
         dataset = locate(session, path)
     # Made here: a bucket's threads do not outlive a fork.
-    return local_file(make_storage(settings), settings, dataset)
+    return local_file(make_storage(settings), settings, dataset, beat)

@@ -48,7 +48,7 @@ class StoreSettings(BaseSettings):
 
     @property
     def fetched_datasets(self) -> Path:
-        """What lies in a bucket, and is read here. Anything in it may be removed: it is fetched again."""
+        """Copies of what lies in a bucket, to be read. What nobody reads may be removed: it is fetched again."""
         return self.home / "cache" / "datasets"
 
     @property

@@ -8,6 +8,7 @@ import shlex
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
@@ -99,8 +100,9 @@ def run(attempt: Attempt) -> None:
     """Trains until the end of the job or of the lease. No database session is held meanwhile."""
     try:
         try:
-            recipe = _lay_out(attempt)
-            end = _train(attempt, recipe)
+            with ExitStack() as files:
+                recipe = _lay_out(attempt, files)
+                end = _train(attempt, recipe)
         except StaleAttempt:
             raise
         except Exception as error:
@@ -121,9 +123,9 @@ def _failure(error: Exception) -> Failure:
     return Failure(reason=FailureReason.WORKER_FAILED, message=message)
 
 
-def _lay_out(attempt: Attempt) -> Recipe:
-    """Writes the recipe with its model, dataset and earlier adapter as this machine has them. Raises InputError when
-    they have gone, or the recipe is not what this machine can do."""
+def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
+    """Writes the recipe with its model, dataset and earlier adapter as this machine has them; the dataset stays as long
+    as `files` is open. Raises InputError when they have gone, or the recipe is not what this machine can do."""
     settings, run_dir = attempt.settings, attempt.run_dir
     try:
         recipe = Recipe.model_validate(attempt.part.recipe)
@@ -135,12 +137,13 @@ def _lay_out(attempt: Attempt) -> Recipe:
     check_machine(recipe, attempt.machine)
     run_dir.path.mkdir(parents=True)
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
-    dataset = datasets.find_file(attempt.sessions, settings, recipe.dataset.path)
+    beat = _beating(attempt)
+    dataset = files.enter_context(datasets.find_file(attempt.sessions, settings, recipe.dataset.path, beat))
     evaluation = recipe.evaluation
     if evaluation.dataset is not None:
         given = evaluation.dataset
         with told_of("evaluation.dataset"):
-            held_out = datasets.find_file(attempt.sessions, settings, given.path)
+            held_out = files.enter_context(datasets.find_file(attempt.sessions, settings, given.path, beat))
         evaluation = evaluation.model_copy(update={"dataset": given.model_copy(update={"path": str(held_out)})})
     adapter = recipe.adapter
     if adapter.start_from is not None:

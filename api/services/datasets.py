@@ -253,7 +253,8 @@ def content(place: Place, who: Principal, dataset_id: str) -> Content:
         if not place.storage.exists(key):
             raise datasets.bytes_gone(dataset)
         return Content(dataset.bytes, dataset.sha256, name, media_type, partial(place.storage.read, key))
-    path = datasets.local_file(place.storage, place.settings, dataset)
+    assert dataset.path is not None, "the table wants one of both"
+    path = locate_dataset(dataset.path, place.settings.dataset_folders)
     status = path.stat()
     # The operator's file may change, and is not read whole to tell.
     version = f"{status.st_mtime_ns:x}-{status.st_size:x}"
@@ -277,7 +278,7 @@ def tokens(
     try:
         found = Lengths.model_validate_json(kept.read_bytes())
     except (FileNotFoundError, ValidationError):
-        found = Lengths.model_validate(_ask(place, "measure", **given, most_seconds=_MEASURE_WITHIN))
+        found = Lengths.model_validate(_ask(place, "measure", dataset, given, most_seconds=_MEASURE_WITHIN))
         if dataset.sha256 is not None:
             _write(kept, found.model_dump_json())
     return token_report(found, max_length)
@@ -294,9 +295,9 @@ def preview(
     limit: int,
 ) -> Preview:
     """Raises DatasetNotFound, InputError, TooManyRequests."""
-    _, given = _reading(place, who, dataset_id, model, chat_template)
+    dataset, given = _reading(place, who, dataset_id, model, chat_template)
     asked = {"max_length": max_length, "offset": offset, "limit": limit}
-    return Preview.model_validate(_ask(place, "preview", **given, **asked))
+    return Preview.model_validate(_ask(place, "preview", dataset, given, **asked))
 
 
 def _reading(
@@ -308,9 +309,7 @@ def _reading(
     if folder is None:
         message = f"model: got {quote(model)}; its tokenizer is not on the server: name a folder of the server's models"
         raise InputError(FailureReason.MODEL_NOT_FOUND, message, "model")
-    path = datasets.local_file(place.storage, place.settings, dataset)
     return dataset, {
-        "path": str(path),
         "name": dataset.filename,
         "format": dataset.format or "auto",
         "columns": dataset.columns,
@@ -319,9 +318,10 @@ def _reading(
     }
 
 
-def _ask(place: Place, task: str, **given: Any) -> Any:
+def _ask(place: Place, task: str, dataset: Dataset, given: dict[str, Any], **asked: Any) -> Any:
     try:
-        return place.children.ask(task, _LONGEST_LOOK, **given)
+        with datasets.local_file(place.storage, place.settings, dataset) as path:
+            return place.children.ask(task, _LONGEST_LOOK, path=str(path), **given, **asked)
     except Busy as error:
         raise TooManyRequests("as many datasets are being read as the service reads at once; ask again", 5) from error
 

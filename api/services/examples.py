@@ -43,7 +43,8 @@ def examples_of(
     if own and dataset.report is not None and dataset.sha256 is not None:
         # It was read when it came, and what lies under a digest does not change.
         return _digested(given, dataset.sha256, dataset.report["examples"], dataset.id)
-    return _read(datasets.local_file(storage, settings, dataset), settings, given, dataset)
+    with datasets.local_file(storage, settings, dataset) as path:
+        return _read(path, settings, given, dataset)
 
 
 def _read(path: Path, settings: ApiSettings, given: DatasetOfRecipe, dataset: Dataset | None) -> Examples:

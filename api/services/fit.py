@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from api.services.earlier import earlier_of
 from api.settings import ApiSettings
@@ -10,7 +11,7 @@ from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_model
 from contract.machine import Machine
-from contract.recipe import Recipe
+from contract.recipe import Dataset, Recipe
 from dataset.child import Busy, Children
 from dataset.lengths import Lengths as Measured
 from estimate.architecture import Unknown
@@ -105,7 +106,11 @@ def lengths_of(
     if model is None:
         return f"{recipe.model} is not on the server, nor its tokenizer"
     given = recipe.dataset
-    path = datasets.find_file(sessions, settings, given.path)
+    with datasets.find_file(sessions, settings, given.path) as path:
+        return _measured(children, path, given, model, rows)
+
+
+def _measured(children: Children, path: Path, given: Dataset, model: Path, rows: int) -> Lengths | str:
     try:
         answer = children.ask(
             "measure",

@@ -1,17 +1,26 @@
-"""Jobs whose artifacts are kept in a bucket, with a real server that speaks S3's language."""
+"""Jobs and datasets whose bytes are kept in a bucket, with a real server that speaks S3's language."""
 
+import fcntl
 import hashlib
+import json
 import shutil
 import sys
 import tarfile
+import time
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from contract.recipe import Recipe
 from store.session import Sessions
 from tests import s3
-from tests.service import FAKE_TRAINER, free_port, furnish, running, until
+from tests.files import ROW, write_tokenizer
+from tests.service import FAKE_TRAINER, Service, free_port, furnish, running, until
+
+LEASE = 3
 
 
 @pytest.fixture
@@ -24,7 +33,7 @@ def settings(port: int) -> dict[str, str]:
     return {
         "FINETUNED_STORAGE": f"s3://{s3.BUCKET}/ours",
         "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
-        "FINETUNED_LEASE": "PT3S",
+        "FINETUNED_LEASE": f"PT{LEASE}S",
         **s3.environment(port),
     }
 
@@ -94,3 +103,106 @@ def test_what_a_killed_worker_had_not_published_is_published_by_the_next(
             names = [each["name"] for each in live.client.get(base).json()["data"]]
             assert "checkpoint-2.tar.gz" in names
             assert all(live.client.get(f"{base}/{name}").is_success for name in names)
+
+
+ROWS = "".join(json.dumps(ROW) + "\n" for _ in range(20)).encode()
+SHA256 = hashlib.sha256(ROWS).hexdigest()
+KEY = f"ours/blobs/{SHA256[:2]}/{SHA256}"
+
+
+def upload(live: Service) -> dict[str, Any]:
+    """The dataset, once it is checked."""
+    answer = live.client.post("/datasets", files={"file": ("rows.jsonl", ROWS)})
+    assert answer.status_code == 201, answer.text
+    path = f"/datasets/{answer.json()['id']}"
+    dataset = until(lambda: (found := live.client.get(path).json())["status"] != "uploaded" and found)
+    assert dataset["status"] == "processed", dataset
+    return dict(dataset)
+
+
+def in_bucket(url: str) -> str:
+    return httpx.get(f"{url}/{s3.BUCKET}?list-type=2").text
+
+
+def is_held(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def refused(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_deleted_there(
+    tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
+) -> None:
+    furnish(tmp_path)
+    write_tokenizer(tmp_path / "models" / "tiny")
+    cache = tmp_path / "cache" / "datasets"
+    with s3.running_s3(bucket) as url, running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
+        dataset = upload(live)
+        path = f"/datasets/{dataset['id']}"
+        assert dataset["report"]["examples"] == 20
+        assert f"<Key>{KEY}</Key>" in in_bucket(url)
+        copies = [each for each in tmp_path.rglob("*") if each.is_file() and each.read_bytes() == ROWS]
+        assert copies == [cache / SHA256]
+        shutil.rmtree(cache)
+        assert live.client.get(f"{path}/content").content == ROWS
+        preview = live.client.get(f"{path}/preview", params={"model": "tiny"}).json()
+        assert "hello" in preview["data"][0]["texts"][0]["text"]
+        shutil.rmtree(cache)
+        job = live.submit(dataset=dataset["id"], name="steps=10000 sleep=0.05")
+        live.wait_for_step(job["id"], 1)
+        trained_on = Recipe.model_validate_json(live.run_dir(job["id"]).recipe.read_bytes()).dataset
+        assert (trained_on.path, trained_on.sha256) == (str(cache / SHA256), SHA256)
+        assert Path(trained_on.path).read_bytes() == ROWS
+        assert is_held(cache / SHA256)
+        assert refused(live.client.delete(path)) == (409, "in_use")
+        live.ask("cancel", job["id"])
+        assert live.wait(job["id"])["status"] == "cancelled"
+        until(lambda: not is_held(cache / SHA256))
+        assert live.client.delete(path).status_code == 200
+        assert KEY not in in_bucket(url)
+        assert not (cache / SHA256).exists()
+
+
+def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
+    tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
+) -> None:
+    furnish(tmp_path)
+    cache = tmp_path / "cache" / "datasets"
+    with s3.running_s3(bucket), running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
+        dataset = upload(live)
+        with (cache / f"lock-{SHA256[:2]}").open("w") as fetching:
+            fcntl.flock(fetching, fcntl.LOCK_EX)
+            job = live.submit(dataset=dataset["id"])
+            live.wait(job["id"], "running")
+            time.sleep(3 * LEASE)
+        ended = live.wait(job["id"])
+    assert (ended["status"], ended["attempt"]) == ("succeeded", 1)
+
+
+def test_while_the_bucket_is_away_no_dataset_is_lost_or_left_by_half(
+    tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
+) -> None:
+    furnish(tmp_path)
+    away = (503, "storage_unavailable")
+    with running(tmp_path, database_url, broker_url, workers=(), **settings(bucket)) as live:
+        assert refused(live.client.post("/datasets", files={"file": ("rows.jsonl", ROWS)})) == away
+        assert live.client.get("/datasets").json()["data"] == []
+        assert not [each for each in tmp_path.rglob("*") if each.is_file() and each.read_bytes() == ROWS]
+        with s3.running_s3(bucket):
+            path = f"/datasets/{upload(live)['id']}"
+        assert refused(live.client.get(f"{path}/content")) == away
+        assert refused(live.client.delete(path)) == away
+        assert live.client.get(path).json()["status"] == "processed"
+        # The new server has nothing of what the one before had.
+        with s3.running_s3(bucket):
+            gone = live.client.get(f"{path}/content")
+            assert "upload it again" in gone.json()["error"]["message"]
+            upload(live)
+            assert live.client.get(f"{path}/content").content == ROWS

@@ -1,0 +1,133 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from store.fetched import borrow
+from store.storage import Folder
+
+DAY = 24 * 60 * 60
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Folder:
+    """With three blobs of 100 bytes each. That they lie in a folder, and no bucket, makes no difference here."""
+    for name in "abc":
+        path = tmp_path / "storage" / "blobs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode() * 100)
+    return Folder(tmp_path / "storage")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def read(storage: Folder, cache: Path, name: str, most_bytes: int = 10**9) -> bytes:
+    with borrow(storage, f"blobs/{name}", cache / name, most_bytes=most_bytes) as path:
+        return path.read_bytes()
+
+
+def copies(cache: Path) -> set[str]:
+    return {path.name for path in cache.iterdir() if not path.name.startswith("lock-")}
+
+
+def used_ago(copy: Path, seconds: float) -> None:
+    os.utime(copy, times=(time.time() - seconds,) * 2)
+
+
+def test_what_was_fetched_once_is_not_asked_for_again(storage: Folder, cache: Path) -> None:
+    assert read(storage, cache, "a") == b"a" * 100
+    storage.delete("blobs/a")
+    assert read(storage, cache, "a") == b"a" * 100
+
+
+def test_what_is_not_there_leaves_nothing(storage: Folder, cache: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read(storage, cache, "none")
+    assert copies(cache) == set()
+
+
+def test_the_least_recently_used_go_when_the_copies_are_too_much(storage: Folder, cache: Path) -> None:
+    for name in "ab":
+        read(storage, cache, name)
+        used_ago(cache / name, 60)
+    read(storage, cache, "a")
+    read(storage, cache, "c", most_bytes=200)
+    assert copies(cache) == {"a", "c"}
+
+
+def test_one_that_is_too_much_by_itself_is_kept_until_another_comes(storage: Folder, cache: Path) -> None:
+    assert read(storage, cache, "a", most_bytes=1) == b"a" * 100
+    assert copies(cache) == {"a"}
+    read(storage, cache, "b", most_bytes=1)
+    assert copies(cache) == {"b"}
+
+
+def test_a_copy_that_somebody_reads_stays_and_goes_when_all_have_read_it(storage: Folder, cache: Path) -> None:
+    with ExitStack() as another:
+        another.enter_context(borrow(storage, "blobs/a", cache / "a"))
+        with borrow(storage, "blobs/a", cache / "a") as path:
+            pass
+        read(storage, cache, "b", most_bytes=1)
+        assert path.read_bytes() == b"a" * 100
+    read(storage, cache, "c", most_bytes=1)
+    assert copies(cache) == {"c"}
+
+
+def test_a_copy_that_a_killed_process_read_may_go(storage: Folder, cache: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from store.fetched import borrow\n"
+        "from store.storage import Folder\n"
+        "storage, copy = Folder(Path(sys.argv[1])), Path(sys.argv[2])\n"
+        "with borrow(storage, 'blobs/a', copy):\n"
+        "    print('reads', flush=True); time.sleep(1000)\n"
+    )
+    command = [sys.executable, "-c", code, str(storage.local_path("blobs").parent), str(cache / "a")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reads\n"
+        read(storage, cache, "b", most_bytes=1)
+        assert "a" in copies(cache)
+        reader.kill()
+    read(storage, cache, "c", most_bytes=1)
+    assert copies(cache) == {"c"}
+
+
+def test_of_two_that_need_it_at_once_one_fetches_and_both_go_on_living(storage: Folder, cache: Path) -> None:
+    """The second waits, and says so: it could not fetch what is deleted meanwhile."""
+    waits = threading.Event()
+    found: list[bytes] = []
+
+    def second() -> None:
+        with borrow(storage, "blobs/a", cache / "a", waits.set) as path:
+            found.append(path.read_bytes())
+
+    thread = threading.Thread(target=second)
+
+    def while_it_is_fetched() -> None:
+        thread.start()
+        assert waits.wait(30)
+        storage.delete("blobs/a")
+
+    with borrow(storage, "blobs/a", cache / "a", while_it_is_fetched):
+        thread.join(30)
+    assert found == [b"a" * 100]
+
+
+def test_what_a_killed_process_has_left_half_fetched_goes_after_a_day(storage: Folder, cache: Path) -> None:
+    cache.mkdir()
+    for name, seconds in (("old", 2 * DAY), ("new", 0)):
+        (cache / f".{name}.partial").touch()
+        used_ago(cache / f".{name}.partial", seconds)
+    read(storage, cache, "a")
+    assert copies(cache) == {".new.partial", "a"}
