@@ -31,7 +31,7 @@ DOCS = [
     )
 ]
 TEXT = "".join(path.read_text() for path in DOCS)
-TRAINING, ADAPTERS, _, _, JOBS, DEPLOY, EVENTS, ARTIFACTS, *_, DATASETS = (path.read_text() for path in DOCS)
+TRAINING, ADAPTERS, _, PARALLEL, JOBS, DEPLOY, EVENTS, ARTIFACTS, *_, DATASETS = (path.read_text() for path in DOCS)
 TABLES = TRAINING.partition("## Every part")[2] + ADAPTERS.partition("## Names by family")[0] + JOBS + ARTIFACTS
 TABLES += DATASETS.partition("## What holds")[2]
 ROWS = [row for rows in re.findall(r"^\| ---.*\n((?:\|.*\n)+)", TABLES, re.MULTILINE) for row in rows.splitlines()]
@@ -79,6 +79,19 @@ def test_each_fault_that_is_tested_is_told_of() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "examples/recipes").iterdir()), ids=lambda path: path.name)
 def test_an_example_is_told_of(path: Path) -> None:
     assert f"(../examples/recipes/{path.name})" in TRAINING
+
+
+def test_the_example_of_an_engine_is_of_that_engine() -> None:
+    rows = re.findall(r"^\| (.+?) \| .* \| `(\w+\.json)` \|$", PARALLEL, re.MULTILINE)
+    assert len(rows) == 6
+    for words, example in rows:
+        parallel = Recipe.model_validate_json((ROOT / "examples/recipes" / example).read_bytes()).parallel
+        engine, stage, flag = (
+            re.search(word, words) for word in (r'"engine": "(\w+)"', r"\.\.\. `(\d)`", r"`(offload_\w+)`")
+        )
+        assert engine is None or parallel.engine == engine[1]
+        assert stage is None or (parallel.engine, parallel.zero_stage) == ("deepspeed", int(stage[1]))
+        assert flag is None or getattr(parallel, flag[1])
 
 
 @pytest.mark.parametrize(
