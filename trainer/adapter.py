@@ -18,6 +18,7 @@ from contract.failure import FailureReason, InputError
 from contract.quote import cut
 from contract.recipe import CHANGES_BASE, Adapter
 from trainer.convert import lora_tensors
+from trainer.fused_lora import fuse
 
 _EXPECTED_WARNINGS = (
     "`is_gradient_checkpointing`",  # PEFT 0.21 reads an attribute by the name it had before transformers 5.
@@ -144,6 +145,7 @@ def _adapted(base: Any, config: LoraConfig) -> Any:
         for module in model.modules():
             if isinstance(module, ModulesToSaveWrapper):
                 _train_in_fp32(module.modules_to_save["default"], dtype)
+    fuse(model)
     return model
 
 

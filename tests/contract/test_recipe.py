@@ -140,7 +140,7 @@ def test_ten_problems_are_told_and_the_rest_counted() -> None:
 def test_a_megabyte_of_nonsense_is_answered_shortly_and_soon(recipe: dict[str, Any]) -> None:
     began = time.process_time()
     failure = refusal(recipe).failure
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 10  # what grows with the square takes minutes
     assert len(failure.message) < 5_000
     assert len(failure.param or "") <= 80
 

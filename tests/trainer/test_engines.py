@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from contract.events import Evaluation, Metric, Sample, Started
 from contract.recipe import Recipe
 from tests.trainer.conftest import Outcome, at_once
+from tests.trainer.engine_process import TAKES_STATES
 from trainer.model import load_model
 
 RunTrainer = Callable[..., Outcome]
@@ -48,9 +49,25 @@ TOLERANCE = {"bf16": 2e-3}
 """A sum in another order, of gradients or in a product, may round a number in bf16 the other way."""
 
 
+MOST_DIFFERENT = ("zero-2", "zero-3", "fsdp")
+"""Those that no run of the tests leaves out."""
+
+
+def marked(engine: str, *more: str) -> Any:
+    marks = () if engine in MOST_DIFFERENT else (pytest.mark.exhaustive,)
+    return pytest.param(*more, engine, marks=marks, id="-".join((*more, engine)))
+
+
+EACH = pytest.mark.parametrize("engine", [marked(engine) for engine in ENGINES])
+
+
 @pytest.fixture(scope="module")
-def compared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two ranks have with each engine: see tests/trainer/engine_process.py."""
+def compared(model: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """What two ranks have with each engine that the chosen tests name, and with those that take each one's states: see
+    tests/trainer/engine_process.py."""
+    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    needed = {each.get("engine") for each in chosen} | set(TAKES_STATES)
+    engines = {name: given for name, given in ENGINES.items() if name in needed}
     out = tmp_path_factory.mktemp("engines")
     recipe = {"model": str(model), "dataset": "unused", "adapter": {"r": 4}}
     earlier = load_model(Recipe.model_validate(recipe), torch.float32, torch.device("cpu"))
@@ -58,9 +75,15 @@ def compared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "lora_B" in name:
             parameter.data.normal_(std=0.05)
     earlier.model.save_pretrained(out / "earlier", save_embedding_layers=False)
-    variants = json.dumps(VARIANTS).replace("EARLIER", str(out / "earlier"))
+    asked = {each.get("variant") for each in chosen}
+    named = {
+        name: given | {"engines": [engine for engine in given["engines"] if engine in engines]}
+        for name, given in VARIANTS.items()
+        if name in asked
+    }
+    variants = json.dumps(named).replace("EARLIER", str(out / "earlier"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    program = ["-m", "tests.trainer.engine_process", str(model), str(out), json.dumps({"ddp": {}} | ENGINES), variants]
+    program = ["-m", "tests.trainer.engine_process", str(model), str(out), json.dumps({"ddp": {}} | engines), variants]
     result = subprocess.run([*command, *program], capture_output=True, text=True, timeout=800)
     assert result.returncode == 0, result.stdout + result.stderr
     return out
@@ -70,7 +93,7 @@ def steps_of(compared: Path, name: str) -> dict[str, list[float]]:
     return dict(json.loads((compared / f"{name}.steps.json").read_text()))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@EACH
 def test_an_engine_has_the_raw_gradients_of_ddp(engine: str, compared: Path) -> None:
     """Of two steps of SGD, not clipped: AdamW would hide a wrong scale."""
     ours, expected = (load_file(compared / f"{name}.gradients.safetensors") for name in (engine, "ddp"))
@@ -81,7 +104,7 @@ def test_an_engine_has_the_raw_gradients_of_ddp(engine: str, compared: Path) -> 
         assert (gradient - expected[name]).abs().max() < 1e-5 * expected[name].abs().max(), name
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@EACH
 def test_an_engine_clips_as_ddp_does(engine: str, compared: Path) -> None:
     """Steps of AdamW whose gradients are all clipped."""
     ours, expected = (steps_of(compared, name) for name in (engine, "ddp"))
@@ -99,7 +122,8 @@ def test_adamw_hides_that_gradients_were_clipped_until_the_third_loss(compared: 
 
 
 @pytest.mark.parametrize(
-    ("variant", "engine"), [(variant, engine) for variant, given in VARIANTS.items() for engine in given["engines"]]
+    ("variant", "engine"),
+    [marked(engine, variant) for variant, given in VARIANTS.items() for engine in given["engines"]],
 )
 def test_an_engine_has_the_losses_of_ddp_in_another_format_and_with_other_adapters(
     variant: str, engine: str, compared: Path
@@ -109,14 +133,14 @@ def test_an_engine_has_the_losses_of_ddp_in_another_format_and_with_other_adapte
     assert expected != pytest.approx(steps_of(compared, "ddp")["losses"], rel=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@EACH
 def test_a_state_goes_on_in_another_engine(engine: str, compared: Path) -> None:
     """The adapter and the moments of each engine after its steps, loaded into this one, are what it then tells."""
     told = json.loads((compared / f"{engine}.loaded.json").read_text())
     assert told == {"ddp": True, "zero-3": True, "fsdp": True}
 
 
-@pytest.mark.parametrize("engine", ["zero-1", "zero-2", "zero-3"])
+@pytest.mark.parametrize("engine", [marked("zero-1"), marked("zero-2"), marked("zero-3")])
 def test_deepspeeds_fp16_skips_a_step_that_overflows_and_goes_on_at_a_lower_scale(engine: str, compared: Path) -> None:
     told = json.loads((compared / f"{engine}.fp16.json").read_text())
     expected = json.loads((compared / "ddp.steps.json").read_text())

@@ -48,7 +48,10 @@ def test_its_adapter_is_in_fp32_and_its_head_is_not_quantised(
 
 
 @BITS
-@pytest.mark.parametrize("adapter", [{}, {"modules_to_save": ["lm_head", "norm"], "rslora": True}])
+@pytest.mark.parametrize(
+    "adapter",
+    [{}, pytest.param({"modules_to_save": ["lm_head", "norm"], "rslora": True}, marks=pytest.mark.exhaustive)],
+)
 def test_plain_peft_loads_its_adapter_on_the_same_bits(
     bits: int, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.lora import Linear
+
+from tests.trainer.adapting import load, loss, some_rows
+from trainer.loss import SupervisedLoss
+
+Gradients = dict[str, torch.Tensor]
+
+
+def loss_and_gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, Gradients]:
+    module.zero_grad()
+    total = loss(module, some_rows(recipe))
+    total.backward()
+    return total.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def as_peft_has_it(module: SupervisedLoss) -> int:
+    """The number of modules that are fused no more."""
+    fused = [each for each in module.modules() if isinstance(each, Linear) and "forward" in vars(each)]
+    for each in fused:
+        del each.forward
+    return len(fused)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2 with dropout"])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)], ids=["fp32", "bf16"])
+def test_it_has_the_loss_and_the_gradients_of_peft(
+    kind: str, dtype: torch.dtype, near: float, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    module = load(recipe, make_model(kind), {"rslora": True}, dtype).eval()
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    ours, gradients = loss_and_gradients(module, recipe)
+    assert as_peft_has_it(module) >= 8
+    expected, of_peft = loss_and_gradients(module, recipe)
+    assert ours == pytest.approx(expected, rel=near / 10)
+    assert gradients.keys() == of_peft.keys()
+    for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
+        assert (gradient - of_peft[name]).norm() <= near * of_peft[name].norm(), name
+
+
+@pytest.mark.parametrize("adapter", [{"dropout": 0.1}, {"dora": True}], ids=["dropout", "DoRA"])
+def test_what_is_more_than_a_and_b_is_left_to_peft(
+    adapter: dict[str, Any], model: Path, recipe: dict[str, Any]
+) -> None:
+    assert as_peft_has_it(load(recipe, model, adapter)) == 0
+
+
+def test_an_adapter_that_is_off_adds_nothing(model: Path, recipe: dict[str, Any]) -> None:
+    module = load(recipe, model, {})
+    before, _ = loss_and_gradients(module, recipe)
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    with module.model.disable_adapter(), torch.no_grad():
+        assert loss(module, some_rows(recipe)).item() == pytest.approx(before, rel=1e-6)
+
+
+def test_autograd_keeps_less_of_a_step_than_of_pefts(model: Path, recipe: dict[str, Any]) -> None:
+    module = load(recipe, model, {}, torch.bfloat16)
+
+    def kept() -> int:
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            total = loss(module, some_rows(recipe))
+        assert total.requires_grad
+        return sum(sizes.values())
+
+    ours = kept()
+    as_peft_has_it(module)
+    assert ours < kept()
