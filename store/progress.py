@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Connection,
     delete,
     func,
     insert,
@@ -109,7 +110,7 @@ def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Ev
 
 
 def curves(
-    session: Session, job_id: str, owner: str | None, since_step: int, limit: int, downsample: int | None
+    session: Session | Connection, job_id: str, owner: str | None, since_step: int, limit: int, downsample: int | None
 ) -> str | None:
     """The metrics after `since_step`, the first `limit` of them, as columns, and all evaluations: the text of a JSON
     object. None where there is no such job of `owner`, or for None of anybody.

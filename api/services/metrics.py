@@ -4,15 +4,15 @@ from api.schemas.metrics import SampleList
 from store import jobs, progress
 from store.errors import JobNotFound
 from store.principal import Principal
-from store.session import Sessions
+from store.session import Sessions, one_read
 
 
 def metrics(
     sessions: Sessions, who: Principal, job_id: str, since_step: int, limit: int, downsample: int | None
 ) -> str:
     """A schemas.Metrics as JSON. Raises JobNotFound."""
-    with sessions.begin() as session:
-        found = progress.curves(session, job_id, who.scope, since_step, limit, downsample)
+    with one_read(sessions) as connection:
+        found = progress.curves(connection, job_id, who.scope, since_step, limit, downsample)
     if found is None:
         raise JobNotFound(job_id)
     return found

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from store import session as session_module
-from store.session import make_engine, make_sessions
+from store.session import make_engine, make_sessions, one_read
 from store.settings import StoreSettings
 
 
@@ -78,4 +78,20 @@ def test_a_connection_that_has_rested_is_asked_first_and_made_anew_where_it_is_g
     monkeypatch.setattr(session_module, "_RESTED", 0.0)
     end(pid := own_pid())
     assert own_pid() not in (None, pid)
+    engine.dispose()
+
+
+def test_one_read_begins_no_transaction_and_the_next_use_of_its_connection_does(database_url: str) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    sessions = make_sessions(engine)
+    told = "SELECT pg_backend_pid(), now() = statement_timestamp(), current_setting('statement_timeout')"
+    with one_read(sessions) as connection:
+        connection.execute(sa.text("SELECT 1"))
+        pid, alone, limit = connection.execute(sa.text(told)).one()
+    assert (alone, limit) == (True, "0")
+    with sessions.begin() as session:
+        session.execute(sa.text("SELECT 1"))
+        assert tuple(session.execute(sa.text(told)).one()) == (pid, False, "30s")
     engine.dispose()
