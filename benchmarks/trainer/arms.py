@@ -1,0 +1,119 @@
+"""Who takes part: how each is started on a work, and what it tells of it."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.trainer.measure import watch
+from benchmarks.trainer.run import FLOOR, OURS, Run
+from benchmarks.trainer.work import ROOT, Work, recipe_of, threads
+from worker.command import torchrun
+from worker.process import trainer_environment
+
+RIVALS = Path(__file__).with_name("rivals")
+ENVIRONMENTS = ROOT / ".rivals"
+LIMIT = 1800.0
+"""Seconds of one arm's run."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    script: list[str]
+    """Of a rival, in the folder rivals, with its arguments; ours and the floor have none."""
+    environment: str = ""
+    """The virtual environment that rivals/setup makes for it."""
+
+
+ARMS = {
+    "ours": Arm(OURS, []),
+    "transformers": Arm("transformers Trainer", ["hf_trainer.py"], "trl"),
+    "trl": Arm("TRL default", ["trl_sft.py"], "trl"),
+    "trl-tuned": Arm("TRL tuned", ["trl_sft.py", "tuned"], "trl"),
+    "llamafactory": Arm("LLaMA-Factory", ["llama_factory.py"], "llamafactory"),
+    "floor": Arm(FLOOR, []),
+}
+
+
+def install(names: list[str]) -> None:
+    """The environments of these arms, where they are missing. Leaves the process where one cannot be made."""
+    for environment in sorted({ARMS[name].environment for name in names} - {""}):
+        subprocess.run([RIVALS / "setup", environment], check=True)
+
+
+def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int) -> Run:
+    """An arm that fails is told of, with its log, and has no figures."""
+    arm = ARMS[name]
+    folder.mkdir(parents=True)
+    # What a worker passes on to a trainer, for all alike.
+    environment = trainer_environment(os.environ) | {
+        "OMP_NUM_THREADS": str(threads(work.shape.ranks)),
+        "HF_HUB_OFFLINE": "1",
+    }
+    watched = watch(_command(arm, work, folder), ROOT, folder / "log.txt", environment, LIMIT)
+    if watched.returncode != 0:
+        print(f"{arm.name} failed ({watched.returncode}): {folder / 'log.txt'}", file=sys.stderr, flush=True)
+        return Run(arm.name, work.name, number)
+    steps, used = _told_by_us(folder) if name == "ours" else _told(folder)
+    ends = [step["time"] for step in steps]
+    if len(ends) != work.shape.steps:
+        raise SystemExit(f"{arm.name} took {len(ends)} steps in place of {work.shape.steps}: {folder}")
+    seconds = ends[-1] - ends[warmup - 1]
+    return Run(
+        arm=arm.name,
+        work=work.name,
+        round=number,
+        supervised_rate=sum(work.supervised[warmup:]) / seconds,
+        real_rate=sum(work.real[warmup:]) / seconds,
+        peak_bytes=watched.peak_bytes,
+        launch=ends[0] - watched.launched,
+        first_step=steps[0]["seconds"],
+        step_seconds=[after - before for before, after in itertools.pairwise(ends)],
+        used={key: value for key, value in used.items() if not key.startswith("cuda")},
+        adapter=None if name == "floor" else str(folder / "adapter"),
+        cuda_allocated=used.get("cuda_allocated"),
+        cuda_reserved=used.get("cuda_reserved"),
+    )
+
+
+def _command(arm: Arm, work: Work, folder: Path) -> list[str]:
+    ranks = work.shape.ranks
+    if arm.name == OURS:
+        (folder / "recipe.json").write_text(json.dumps(recipe_of(work.model, work.rows, work.shape)))
+        return [*torchrun(ranks), str(folder), "--cache", str(work.cache)]
+    if arm.name == FLOOR:
+        return [sys.executable, "-m", "benchmarks.trainer.floor", str(work.folder), str(folder)]
+    python = str(ENVIRONMENTS / arm.environment / "bin" / "python")
+    script, *arguments = arm.script
+    launcher = [python]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return [*launcher, str(RIVALS / script), str(work.folder), str(folder), *arguments]
+
+
+def _told(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    return steps, json.loads((folder / "used.json").read_text())
+
+
+def _told_by_us(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    (started,) = (event for event in events if event["type"] == "started")
+    (first,) = (event for event in events if event["type"] == "phase" and event["name"] == "first_step")
+    steps = [event for event in events if event["type"] == "metric"]
+    used = {
+        "base": {"bf16": "bfloat16", "fp32": "float32"}[started["precision"]],
+        "adapter": "float32",
+        "autocast": "off",
+        "checkpointing": False,
+        "device": started["device"],
+        "versions": started["versions"],
+    }
+    if not started["device"].startswith("CPU"):
+        used["cuda_allocated"] = steps[-1]["memory_bytes"]
+    return [{"time": step["time"], "seconds": first["seconds"]} for step in steps], used

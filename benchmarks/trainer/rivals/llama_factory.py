@@ -1,0 +1,45 @@
+"""LLaMA-Factory's SFT as its LoRA examples have it, gradient checkpointing included: `python llama_factory.py WORK
+RUN_DIR`. It takes the tokens as a dataset that it would have saved itself (tokenized_path)."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from datasets import Dataset, DatasetDict
+from job import Steps, Work
+
+# Imported for sound alone, and PyPI's does not load beside a torch without CUDA: an empty module stands in.
+sys.modules["torchaudio"] = ModuleType("torchaudio")
+sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+
+from llamafactory.train.tuner import run_exp  # noqa: E402
+
+
+def main(work: Work, run_dir: Path) -> None:
+    documents = [each | {"attention_mask": [1] * len(each["input_ids"])} for each in work.documents]
+    tokens = run_dir / "tokens"
+    DatasetDict({"train": Dataset.from_list(documents)}).save_to_disk(str(tokens))
+    arguments = {
+        "stage": "sft",
+        "do_train": True,
+        "model_name_or_path": work.model,
+        "tokenized_path": str(tokens),
+        "template": "empty",  # of use only where it tokenises
+        "cutoff_len": work.length,
+        "disable_shuffling": True,
+        "finetuning_type": "lora",
+        "lora_rank": work.lora["r"],
+        "lora_alpha": work.lora["lora_alpha"],
+        "lora_dropout": work.lora["lora_dropout"],
+        "lora_target": "all",
+        "bf16": work.dtype is torch.bfloat16,
+        "output_dir": str(run_dir / "adapter"),
+        **work.arguments,
+    }
+    run_exp(arguments, callbacks=[Steps(run_dir)])
+
+
+if __name__ == "__main__":
+    main(Work(Path(sys.argv[1])), Path(sys.argv[2]))

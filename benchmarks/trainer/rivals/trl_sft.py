@@ -1,0 +1,38 @@
+"""TRL's SFTTrainer: `python trl_sft.py WORK RUN_DIR [tuned]`. Without `tuned` all that is not the work's is as it
+comes, with gradient checkpointing and padded batches; with it neither."""
+
+import sys
+from pathlib import Path
+
+from datasets import Dataset
+from job import Steps, Work
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, set_seed
+from trl import SFTConfig, SFTTrainer
+
+TUNED = {"padding_free": True, "gradient_checkpointing": False, "max_length": None}
+"""It wants no max_length beside padding_free: no document is longer."""
+
+
+def main(work: Work, run_dir: Path, tuned: bool) -> None:
+    model = AutoModelForCausalLM.from_pretrained(work.model, dtype=work.dtype)
+    arguments = SFTConfig(
+        output_dir=str(run_dir / "out"),
+        train_sampling_strategy="sequential",
+        **work.arguments,
+        **(TUNED if tuned else {"max_length": work.length}),
+    )
+    set_seed(work.seed)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(work.documents),
+        peft_config=LoraConfig(**work.lora),
+        callbacks=[Steps(run_dir)],
+    )
+    trainer.train()
+    trainer.save_model(str(run_dir / "adapter"))
+
+
+if __name__ == "__main__":
+    main(Work(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3:] == ["tuned"])

@@ -1,0 +1,33 @@
+"""What was measured of one arm on one work."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS, FLOOR = "finetuned", "floor, no LoRA"
+
+
+@dataclass(frozen=True)
+class Run:
+    """None is what was not measured: without a GPU, or where the arm failed."""
+
+    arm: str
+    work: str
+    round: int
+    supervised_rate: float | None = None
+    """Supervised tokens a second, over the steps after the warm-up."""
+    real_rate: float | None = None
+    """Tokens a second over the same steps, padding never counted."""
+    peak_bytes: int | None = None
+    launch: float | None = None
+    """Seconds from the start of the process to the end of the first optimizer step."""
+    first_step: float | None = None
+    """Of that, the step itself."""
+    step_seconds: list[float] = field(default_factory=list)
+    """Of every step after the first, the warm-up's others included."""
+    used: dict[str, Any] = field(default_factory=dict)
+    """The formats, threads and versions that it says it had."""
+    adapter: str | None = None
+    """Its folder."""
+    eval_loss: float | None = None
+    cuda_allocated: int | None = None
+    cuda_reserved: int | None = None

@@ -1,0 +1,34 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.trainer.measure import descendants, watch
+
+MIB = 2**20
+HOLDS = "import time; held = b'1' * ({size} << 20); time.sleep(3)"
+
+
+def test_the_peak_is_of_all_processes_of_the_tree(tmp_path: Path) -> None:
+    child = HOLDS.format(size=100)
+    code = f"import subprocess, sys; held = b'1' * (50 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
+    watched = watch([sys.executable, "-c", code], tmp_path, tmp_path / "log", dict(os.environ), limit=100)
+    assert watched.returncode == 0
+    assert 150 * MIB < watched.peak_bytes < 250 * MIB
+
+
+def test_what_runs_for_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    watched = watch(["sh", "-c", "sleep 61 & echo $!; wait"], tmp_path, log, dict(os.environ), limit=3)
+    assert watched.returncode == -9
+    assert watched.seconds < 60
+    child = Path("/proc", log.read_text().strip(), "stat")
+    # Killed, and perhaps not yet waited for by whom it was left to.
+    assert not child.exists() or child.read_text().rpartition(") ")[2].startswith("Z")
+
+
+def test_a_process_has_its_children_as_long_as_they_are_there() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert child.pid in descendants(os.getpid())
+        child.kill()
+    assert child.pid not in descendants(os.getpid())
