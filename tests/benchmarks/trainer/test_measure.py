@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.trainer.measure import descendants, watch
+from tests.service import until
 
 MIB = 2**20
 HOLDS = "import time; held = b'1' * ({size} << 20); time.sleep(3)"
@@ -23,8 +24,15 @@ def test_what_runs_for_too_long_is_killed_with_its_children(tmp_path: Path) -> N
     assert watched.returncode == -9
     assert watched.seconds < 60
     child = Path("/proc", log.read_text().strip(), "stat")
-    # Killed, and perhaps not yet waited for by whom it was left to.
-    assert not child.exists() or child.read_text().rpartition(") ")[2].startswith("Z")
+    until(lambda: is_over(child))
+
+
+def is_over(stat: Path) -> bool:
+    """Also where it is not yet waited for by whom it was left to."""
+    try:
+        return stat.read_text().rpartition(") ")[2].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_a_process_has_its_children_as_long_as_they_are_there() -> None:
