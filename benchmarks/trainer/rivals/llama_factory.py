@@ -26,6 +26,7 @@ def main(work: Work, run_dir: Path) -> None:
         "do_train": True,
         "model_name_or_path": work.model,
         "tokenized_path": str(tokens),
+        "dataset": "any",  # it asks for one even so
         "template": "empty",  # of use only where it tokenises
         "cutoff_len": work.length,
         "disable_shuffling": True,
