@@ -77,10 +77,10 @@ def test_bad_rows_are_all_named(client: TestClient) -> None:
     ("name", "content", "fields"),
     [
         ("rows.json", json.dumps([ROW, ROW]).encode(), {}),
-        ("rows.jsonl.gz", gzip.compress(GOOD * 2), {}),
+        ("rows.jsonl.gz", gzip.compress(GOOD * 2, mtime=0), {}),
         ("faq.csv", b"prompt,completion\na,b\nc,d\n", {}),
         ("faq.csv", b"question,answer\na,b\nc,d\n", {"columns": '{"prompt": "question", "completion": "answer"}'}),
-        ("rows.csv.gz", gzip.compress(b"text\na\nb\n"), {"format": "text"}),
+        ("rows.csv.gz", gzip.compress(b"text\na\nb\n", mtime=0), {"format": "text"}),
     ],
 )
 def test_every_kind_of_file_is_taken_and_may_be_trained_on(
