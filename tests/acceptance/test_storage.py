@@ -170,6 +170,7 @@ def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_del
         assert not (cache / SHA256).exists()
 
 
+@pytest.mark.exhaustive
 def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:

@@ -97,7 +97,8 @@ def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Pat
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("part", ["worker", pytest.param("api", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", ["worker", "api"])
 def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, part: str) -> None:
     with (
         ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,

@@ -48,6 +48,7 @@ def logs(run_dir: Path) -> str:
     return "\n".join(log.read_text() for log in run_dir.glob("*.log"))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "parallel", [{}, pytest.param({"engine": "deepspeed"}, marks=pytest.mark.exhaustive)], ids=["ddp", "zero-2"]
 )
