@@ -4,8 +4,9 @@ Of a frozen linear module nothing is kept: the gradient of its input needs its w
 of a row, in fp32 or in the precision of the base, follows from the operations that autograd differentiates:
 
     norm        RMSNorm its input in fp32; LayerNorm its input as it comes
-    LoRA        A its input in fp32, B its input of r numbers in fp32. In fp32 modules that read the same tensor keep it
-                once; else PEFT makes a copy in fp32 for each. With dropout each has a copy, and the mask, in any case
+    LoRA        A its input, B its input of r numbers, both as the base has them (trainer/fused_lora.py); modules that
+                read the same tensor keep it once. Where PEFT does it they are in fp32; each module has a copy of its
+                input where the base is not in fp32 too, or where there is dropout, and then the mask besides
     attention   q, k, v, its output, and for each head the log of a sum (FlashAttention-2, Dao 2023, arXiv:2307.08691)
     MLP         gate, act(gate) and up; without a gate what the activation function keeps
     DoRA        the outputs of the base and of LoRA, which it scales
@@ -49,7 +50,8 @@ def activation_bytes(
     layer = row.tokens * _layer(recipe, precision, on_gpu, model, trained, row)
     wide = BYTES[precision]
     # Of the widest tensor in a layer: its own gradient, and that of the LoRA beside it.
-    passing = row.tokens * (wide + 4) * max(model.intermediate, model.query, model.hidden)
+    beside = wide if _is_fused(recipe, precision, trained) else 4
+    passing = row.tokens * (wide + beside) * max(model.intermediate, model.query, model.hidden)
     stream = row.tokens * model.hidden * wide
     last_norm = row.tokens * model.hidden * 4
     kept = model.layers * stream + layer if recipe.gradient_checkpointing else model.layers * layer
@@ -71,7 +73,7 @@ def _layer(
     if family.head_norms:
         # The inputs of the norms in fp32; without it they are kept by nobody else.
         norms += 4 * (model.query + model.key)
-    short = not on_gpu and row.tokens / max(1, row.documents) <= _ATTENTION_IN_FP32
+    short = _is_short(on_gpu, row)
     numbers = 2 * model.query + 2 * model.key + (2 * model.query if family.fused_qkv else 0)
     attention: float = (4 if short else wide) * numbers + 4 * model.heads
     if model.attention_dropout and not on_gpu:
@@ -85,23 +87,35 @@ def _layer(
 def _lora(recipe: Recipe, precision: str, on_gpu: bool, model: Architecture, trained: Trained, row: Row) -> float:
     """Bytes for each token of all layers by their number."""
     wide, dropout = BYTES[precision], recipe.adapter.dropout > 0
+    fused = _is_fused(recipe, precision, trained)
     mask = (1 if on_gpu else 4) if dropout else 0
     # fp16 is autocast, which makes of what A and B read one more copy and keeps that.
-    narrow = 2 if precision == "fp16" else 4
+    narrow = wide if fused else 2 if precision == "fp16" else 4
     total, shared = 0, {}
     for module, lora in trained.loras.items():
         layer = _layer_of(module)
         if layer is None:
             continue
         total += narrow * lora.rank + (lora.out * (wide + 4) if trained.magnitudes else 0)
-        if dropout or wide < 4:
+        if dropout or (wide < 4 and not fused):
             total += (narrow + mask) * lora.into
         else:
-            shared[layer, _reads(module, model)] = 4 * lora.into
-    if row.documents == 1:
+            shared[layer, _reads(module, model)] = wide * lora.into
+    if row.documents == 1 and not (wide < 4 and _is_short(on_gpu, row)):
         # Attention's output of one document is what the next module reads, and is counted there.
         shared = {key: size for key, size in shared.items() if key[1] != "attention"}
     return (total + sum(shared.values())) / model.layers
+
+
+def _is_fused(recipe: Recipe, precision: str, trained: Trained) -> bool:
+    """Whether trainer/fused_lora.py stands in for PEFT."""
+    plain = recipe.adapter.dropout == 0 and not trained.magnitudes and recipe.base_bits is None
+    return plain and precision != "fp16" and recipe.parallel.zero_stage != 3
+
+
+def _is_short(on_gpu: bool, row: Row) -> bool:
+    """Whether attention is in fp32 whatever the base is in."""
+    return not on_gpu and row.tokens / max(1, row.documents) <= _ATTENTION_IN_FP32
 
 
 def _layer_of(module: str) -> str | None:
