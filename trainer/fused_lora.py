@@ -2,8 +2,7 @@
 
 PEFT's forward pass makes three tensors as large as the module's output (B A x, its multiple, the sum), and on a base in
 bf16 each of them, and x, once more in fp32; autograd keeps x and A x. Here the product is added in place, and autograd
-keeps the same two. On a base in bf16 the products are in bf16, as under autocast; A, B and their gradients
-stay in fp32.
+keeps the same two. On a base in bf16 the products are in bf16, as under autocast; A, B and their gradients are in fp32.
 """
 
 from types import MethodType

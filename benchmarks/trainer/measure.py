@@ -1,15 +1,15 @@
 """Runs a command and watches the memory of all its processes."""
 
 import contextlib
-import os
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 INTERVAL = 0.1
-"""Seconds between two looks. A look reads a few small files of /proc: less than a hundredth of a core."""
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+"""Seconds between two looks, of a few milliseconds each."""
 
 
 @dataclass(frozen=True)
@@ -31,32 +31,29 @@ def watch(command: list[str], folder: Path, log: Path, environment: dict[str, st
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None and time.time() < launched + limit:
-                running = descendants(process.pid)
-                peak = max(peak, sum(map(resident_bytes, running)))
+                peak = max(peak, sum(map(_resident_bytes, _tree(process.pid))))
                 time.sleep(INTERVAL)
         finally:
             ended = time.time()
             if process.poll() is None:
-                for pid in descendants(process.pid) | {process.pid}:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, 9)
+                for each in _tree(process.pid):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.kill()
             process.wait()
     return Watched(launched, ended - launched, peak, process.returncode)
 
 
-def descendants(pid: int) -> set[int]:
+def _tree(pid: int) -> list[psutil.Process]:
     """With the process itself; those that end meanwhile may be among them."""
-    found = {pid}
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in children.read_text().split():
-                found |= descendants(int(child))
-    return found
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+    return []
 
 
-def resident_bytes(pid: int) -> int:
+def _resident_bytes(process: psutil.Process) -> int:
     """0 where it has ended."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-    except (OSError, IndexError):
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
         return 0
