@@ -1,0 +1,166 @@
+"""An attempt that nothing disturbs: what it is given, what it starts, and what it leaves."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.events import Checkpoint
+from contract.machine import Gpu, Machine
+from contract.run_dir import RunDir
+from contract.status import JobStatus
+from store import artifacts, datasets, leases
+from store.models import Job
+from store.session import Sessions
+from tests import fake_nvml
+from tests.publishing import publish_rows
+from tests.service import FAKE_TRAINER
+from tests.worker.attempt.beginning import (
+    CPU,
+    create,
+    get,
+    place,
+    run,
+    run_dir,
+    run_next,
+    told,
+)
+from worker import attempt
+from worker.attempt import Attempt
+from worker.settings import WorkerSettings
+
+
+def test_the_command_of_a_job_is_kept_and_has_absolute_paths_alone(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job = run(sessions, settings)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1)
+    run_dir = str(settings.runs / job.id / "attempt-1")
+    assert shlex.split(job.command or "") == [
+        sys.executable, str(FAKE_TRAINER), run_dir, "--cache", str(settings.home / "cache")
+    ]  # fmt: skip
+
+
+def test_a_recipe_that_this_machine_cannot_run_fails_before_anything_is_started(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    create(sessions, precision="bf16")
+    part = place(sessions, Machine(gpus=[], cores=1, cpu_bf16=True))
+    attempt.run(Attempt(sessions, settings, CPU, part, lambda: False))
+    job = get(sessions, part.job_id)
+    assert job.failure is not None
+    assert (job.failure["reason"], job.failure["param"]) == ("precision_unavailable", "precision")
+    assert job.command is None
+
+
+def test_a_job_starts_from_the_adapter_that_another_has_saved(sessions: Sessions, settings: WorkerSettings) -> None:
+    earlier = run(sessions, settings, name="steps=4 every=2")
+    for start_from, folder in ((earlier.id, "adapter"), (f"{earlier.id}/checkpoint-2", "checkpoints/step-000002")):
+        job = run(sessions, settings, adapter={"start_from": start_from})
+        assert job.status is JobStatus.SUCCEEDED
+        recipe = json.loads(run_dir(settings, job).recipe.read_text())
+        assert recipe["adapter"]["start_from"] == str(settings.runs / earlier.id / "attempt-1" / folder)
+        assert job.recipe["adapter"]["start_from"] == start_from
+
+
+def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    earlier = create(sessions)
+    place(sessions)
+    with sessions.begin() as session:
+        artifacts.add_checkpoint(session, earlier, 1, Checkpoint(time=1, step=1, path="adapter", bytes=1, final=True))
+        leases.free(session, earlier, 1, "worker")
+    publish_rows(sessions)
+    failure = run(sessions, settings, adapter={"start_from": earlier}).failure
+    assert failure is not None
+    assert (failure["reason"], failure["param"]) == ("recipe_invalid", "adapter.start_from")
+    assert "no longer on the server" in failure["message"]
+
+
+def test_what_did_not_fit_is_trained_with_the_smaller_batch(sessions: Sessions, settings: WorkerSettings) -> None:
+    job = run(sessions, settings, name="fits=4", batch={"micro_batch": 8, "accumulation": 2})
+    assert (job.status, job.failure) == (JobStatus.QUEUED, None)
+    job = run_next(sessions, settings, job.id)
+    assert job.status is JobStatus.SUCCEEDED
+    trained, asked = json.loads(run_dir(settings, job, 2).recipe.read_text())["batch"], job.recipe["batch"]
+    assert (trained["micro_batch"], trained["effective"], trained["accumulation"]) == (4, 16, None)
+    assert (asked["micro_batch"], asked["accumulation"]) == (8, 2)
+
+
+def test_a_job_keeps_the_receipt_of_its_processes(sessions: Sessions, settings: WorkerSettings) -> None:
+    receipt = run(sessions, settings, name="orphan").receipt
+    assert receipt is not None
+    assert receipt["asked"] is None
+    assert [(each["name"], each["killed"]) for each in receipt["processes"]][-1] == ("sleep", True)
+    assert not any(Path(f"/proc/{each['pid']}").exists() for each in receipt["processes"])
+
+
+def test_a_fault_of_the_worker_itself_lets_the_job_be_tried_again(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = create(sessions)
+    (settings.runs / job_id / "attempt-1").mkdir(parents=True)
+    assert run_next(sessions, settings, job_id).status is JobStatus.QUEUED
+    (retry,) = told(sessions, job_id, "retry")
+    assert retry["reason"] == "worker_failed"
+    assert "FileExistsError" in retry["message"]
+    assert run_next(sessions, settings, job_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_trainer_knows_its_worker_its_run_and_its_cores(sessions: Sessions, settings: WorkerSettings) -> None:
+    job = run(sessions, settings, name="environment")
+    given = environment(settings, job)
+    assert given["FINETUNED_WORKER"] == "worker"
+    assert given["FINETUNED_RUN"] == str(run_dir(settings, job).path)
+    assert given["FINETUNED_CORES"] == ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    assert "CUDA_VISIBLE_DEVICES" not in given
+
+
+def test_a_trainer_sees_the_gpus_that_it_was_given(
+    sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    have = fake_nvml.stand_in(monkeypatch, tmp_path)
+    uuids = [f"GPU-{number}" for number in range(3)]
+    have(*({"uuid": uuid} for uuid in uuids))
+    gpus = [Gpu(uuid=uuid, name="one", memory_bytes=1, compute_capability=(9, 0)) for uuid in uuids]
+    machine = Machine(gpus=gpus, cores=1, cpu_bf16=False)
+    job = run(sessions, settings, machine, name="environment", resources={"gpus": 2})
+    given = environment(settings, job)
+    assert given["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
+    assert "FINETUNED_CORES" not in given
+
+
+def environment(settings: WorkerSettings, job: Job) -> dict[str, str]:
+    read: dict[str, str] = json.loads((run_dir(settings, job).path / "environment.json").read_text())
+    return read
+
+
+def test_a_dataset_that_was_uploaded_is_trained_on_where_it_lies(sessions: Sessions, settings: WorkerSettings) -> None:
+    rows = settings.home / "blobs" / "ab" / ("ab" * 32)
+    rows.parent.mkdir(parents=True)
+    (settings.home / "datasets" / "rows.jsonl").rename(rows)
+    with sessions.begin() as session:
+        source = datasets.Source(rows.stat().st_size, sha256=rows.name)
+        dataset_id = datasets.create(session, "default", "rows.jsonl", source).id
+    job = run(sessions, settings, dataset=dataset_id, evaluation={"dataset": dataset_id})
+    assert job.status is JobStatus.SUCCEEDED
+    laid_out = json.loads(RunDir(settings.runs / job.id / "attempt-1").recipe.read_text())
+    assert laid_out["dataset"]["path"] == laid_out["evaluation"]["dataset"]["path"] == str(rows)
+
+
+def test_a_dataset_that_is_gone_fails_the_job_in_words_for_its_owner(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    gone = "file-" + "0" * 24
+    job = run(sessions, settings, dataset=gone)
+    assert job.failure is not None
+    assert (job.status, job.failure["reason"]) == (JobStatus.FAILED, "dataset_not_found")
+    assert job.failure["message"] == f"dataset: no dataset {gone}"
+    job = run(sessions, settings, evaluation={"dataset": gone})
+    assert job.failure is not None
+    assert (job.failure["param"], job.failure["message"]) == (
+        "evaluation.dataset",
+        f"evaluation.dataset: no dataset {gone}",
+    )
