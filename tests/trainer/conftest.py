@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -77,6 +78,13 @@ MODELS: dict[str, Callable[..., Any]] = {
     ),
     "sliding": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)),
 }
+
+
+def furnish(home: Path, model: Path) -> None:
+    """With what a recipe of a service's test names: the model tiny, and the dataset rows.jsonl."""
+    (home / "datasets").mkdir()
+    (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    shutil.copytree(model, home / "models" / "tiny")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,9 +1,7 @@
 """The service with the real trainer, on two machines: jobs on both of them, and faults. A run that was disturbed has
 the losses of one that was not."""
 
-import json
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from tests import service
 from tests.conftest import empty
 from tests.network import NetworkMachine, two_machines
 from tests.service import Service, told_of, until
-from tests.trainer.conftest import ROWS
+from tests.trainer.conftest import furnish
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +50,7 @@ def live(
 ) -> Iterator[Service]:
     empty(engine)
     home = tmp_path_factory.mktemp("home")
-    (home / "datasets").mkdir()
-    (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    shutil.copytree(make_model("llama"), home / "models" / "tiny")
+    furnish(home, make_model("llama"))
     settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1"}
     with service.running(home, database_url, broker_url, workers=(), **settings) as running:
         for name, machine in zip("ab", machines, strict=True):

@@ -1,6 +1,5 @@
 """The service with the real trainer, where the disk of the runs is full for a while."""
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from contract.run_dir import newest_state
 from tests import service
 from tests.conftest import empty
 from tests.service import Service, busy, until
-from tests.trainer.conftest import ROWS
+from tests.trainer.conftest import furnish
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +33,7 @@ def live(
     make_model: Callable[[str], Path], tmp_path: Path, engine: sa.Engine, database_url: str, broker_url: str
 ) -> Iterator[Service]:
     empty(engine)
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    shutil.copytree(make_model("llama"), tmp_path / "models" / "tiny")
+    furnish(tmp_path, make_model("llama"))
     runs = tmp_path / "runs"
     runs.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", runs], capture_output=True, text=True)
