@@ -7,22 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from finetuned.progress import format_bytes, one_line
-from finetuned.terminal import minute, plain_table
+from finetuned.terminal import age, list_table
 
 _LEARNED = "bold green"
 _CUT = "dim strike"
 _MOST_ERRORS = 10
-_ID = 29
-"""Characters, none of which is cut: people copy it."""
 
 
 def dataset_table(datasets: list[dict[str, Any]]) -> Table:
-    table = plain_table()
-    for name in ("dataset", "file", "owner", "status", "rows", "size", "format", "created"):
-        table.add_column(name, no_wrap=name != "file", overflow="fold", min_width=_ID if name == "dataset" else None)
+    table = list_table("dataset", "file", "owner", "status", "rows", "size", "age", folding=("file", "owner"))
     for each in datasets:
         rows = "" if each["rows"] is None else str(each["rows"])
-        created = minute(each["created_at"])
         table.add_row(
             each["id"],
             one_line(each["filename"]),
@@ -30,8 +25,7 @@ def dataset_table(datasets: list[dict[str, Any]]) -> Table:
             each["status"],
             rows,
             format_bytes(each["bytes"]),
-            each["format"] or "",
-            created,
+            age(each["created_at"]),
         )
     return table
 

@@ -51,7 +51,11 @@ def _on_device(device: dict[str, Any]) -> list[tuple[str, str]]:
         *[(f"  {part}", format_bytes(memory[part])) for part in _PARTS if memory[part]],
     ]
     if device["eta_seconds"] is not None:
-        speed = f"{device['tokens_per_second']:,.0f} tokens/s, as {device['measured_jobs']} jobs had"
+        speed = f"{device['tokens_per_second']:,.0f} tokens/s, as {_jobs(device['measured_jobs'])} had"
         facts.append(("time", f"{format_seconds(device['eta_seconds'])} at {speed}"))
     facts += [("fits with", json.dumps(change)) for change in device["changes"]]
     return facts
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"

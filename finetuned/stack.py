@@ -136,7 +136,7 @@ def _start_parts(stack: Stack, parts: ExitStack) -> None:
         await_valkey(valkey)
     stack.report("starting the worker")
     _start_part(stack, parts, "worker", environment)
-    wait_until_ready(api, lambda: _answers(stack), _API_START_SECONDS)
+    wait_until_ready(api, lambda: _takes_jobs(stack), _API_START_SECONDS)
     # Not before: one that cannot start is a mistake of the operator's.
     stack.commands = {name: _command(name, environment) for name in ("api", "worker")}
 
@@ -159,10 +159,11 @@ def _python(module: str, environment: dict[str, str]) -> Command:
     return Command(module, [sys.executable, "-P", "-m", module], environment, Path.cwd())
 
 
-def _answers(stack: Stack) -> bool:
+def _takes_jobs(stack: Stack) -> bool:
+    """Not before its worker is there: a job that is posted at once would be told that nobody can train it."""
     stack.check()
     try:
-        return httpx.get(f"{stack.settings.address}/health", timeout=2, trust_env=False).is_success
+        return httpx.get(f"{stack.settings.address}/health/ready", timeout=2, trust_env=False).is_success
     except httpx.TransportError:
         return False
 

@@ -1,7 +1,8 @@
 """What the command prints: what scripts want to stdout, what people want to know on the way to stderr."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import typer
@@ -40,6 +41,19 @@ def plain_table() -> Table:
     return Table(box=None, pad_edge=False, header_style="dim")
 
 
-def minute(time: str | None) -> str:
-    """Of a time as the service writes it; nothing where there is none."""
-    return (time or "")[:16].replace("T", " ")
+def list_table(*columns: str, folding: Collection[str]) -> Table:
+    """In a terminal that is too narrow the columns `folding` take more lines. The others are never broken: ids, which
+    people copy, words and numbers."""
+    table = plain_table()
+    for name in columns:
+        table.add_column(name, no_wrap=name not in folding, overflow="fold")
+    return table
+
+
+def age(time: str) -> str:
+    """How long ago a time was, as the service writes it: in a list that is what people look for, and short."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -15,13 +15,11 @@ from finetuned.client import DEFAULT_URL, Client, Job
 from finetuned.commands.options import AsJson, Key, Newest, Owner, Url, owner_or_user
 from finetuned.plans import show_plan
 from finetuned.progress import one_line
-from finetuned.terminal import err, fail, minute, out, plain_table, print_json, print_list, tell
+from finetuned.terminal import age, err, fail, list_table, out, print_json, print_list, tell
 from finetuned.watch import watch as watch_job
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")]
-_ID = 28
-"""Characters, none of which is cut: people copy it."""
 
 
 def submit(
@@ -167,14 +165,11 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
 
 
 def _job_table(jobs: list[Job]) -> Table:
-    table = plain_table()
-    for name in ("job", "name", "owner", "status", "step", "loss", "created"):
-        table.add_column(name, no_wrap=name != "name", min_width=_ID if name == "job" else None)
+    table = list_table("job", "name", "owner", "status", "step", "loss", "age", folding=("name", "owner"))
     for job in jobs:
         progress = job["progress"]
         steps = f"{progress['step']}/{progress['total_steps'] or '?'}" if progress else ""
         loss = f"{progress['loss']:.4f}" if progress else ""
-        status = f"{job['status']}, place {job['queue']['place']}" if job["queue"] else job["status"]
-        created = minute(job["created_at"])
-        table.add_row(job["id"], one_line(job["name"] or ""), job["owner"], status, steps, loss, created)
+        status = f"{job['status']} #{job['queue']['place']}" if job["queue"] else job["status"]
+        table.add_row(job["id"], one_line(job["name"] or ""), job["owner"], status, steps, loss, age(job["created_at"]))
     return table

@@ -8,11 +8,9 @@ from rich.table import Table
 from finetuned.client import DEFAULT_URL, Client
 from finetuned.commands.options import AsJson, Key, Url
 from finetuned.progress import one_line
-from finetuned.terminal import minute, plain_table, print_list, tell
+from finetuned.terminal import age, list_table, print_list, tell
 
 app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
-_ID = 28
-"""Characters, none of which is cut: people copy it."""
 
 
 @app.callback()
@@ -53,13 +51,17 @@ def revoke(
 
 
 def _table(keys: list[dict[str, Any]]) -> Table:
-    table = plain_table()
-    for name in ("key", "owner", "name", "secret", "admin", "created", "revoked"):
-        table.add_column(name, no_wrap=name != "name", min_width=_ID if name == "key" else None)
+    table = list_table("key", "owner", "name", "secret", "admin", "age", "revoked", folding=("owner", "name"))
     for each in keys:
-        created, revoked = minute(each["created_at"]), minute(each["revoked_at"])
+        revoked = f"{age(each['revoked_at'])} ago" if each["revoked_at"] else ""
         admin = "yes" if each["admin"] else ""
         table.add_row(
-            each["id"], each["owner"], one_line(each["name"] or ""), f"...{each['hint']}", admin, created, revoked
+            each["id"],
+            each["owner"],
+            one_line(each["name"] or ""),
+            f"...{each['hint']}",
+            admin,
+            age(each["created_at"]),
+            revoked,
         )
     return table

@@ -9,7 +9,7 @@ from rich.table import Table
 from finetuned.client import DEFAULT_URL, Client
 from finetuned.commands.options import AsJson, Key, Newest, Url
 from finetuned.progress import one_line
-from finetuned.terminal import minute, plain_table, print_list, tell
+from finetuned.terminal import age, list_table, print_list, tell
 
 app = typer.Typer(help="Addresses that are told when a job ends.", invoke_without_command=True)
 WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `finetuned webhooks` lists it.")]
@@ -68,9 +68,7 @@ def log(
 
 
 def _webhook_table(webhooks: list[dict[str, Any]]) -> Table:
-    table = plain_table()
-    for name in ("webhook", "owner", "address", "events", "enabled"):
-        table.add_column(name, overflow="fold", no_wrap=name == "webhook")
+    table = list_table("webhook", "owner", "address", "events", "enabled", folding=("owner", "address", "events"))
     for each in webhooks:
         enabled = "yes" if each["enabled"] else "no"
         table.add_row(each["id"], each["owner"], one_line(each["url"]), " ".join(each["events"]), enabled)
@@ -78,11 +76,10 @@ def _webhook_table(webhooks: list[dict[str, Any]]) -> Table:
 
 
 def _delivery_table(deliveries: list[dict[str, Any]]) -> Table:
-    table = plain_table()
-    for name in ("message", "type", "status", "tries", "created", "what was wrong"):
-        table.add_column(name, overflow="fold", no_wrap=name == "message")
+    table = list_table(
+        "message", "type", "status", "tries", "age", "what was wrong", folding=("type", "what was wrong")
+    )
     for each in deliveries:
-        created = minute(each["created_at"])
         wrong = one_line(each["error"] or "")
-        table.add_row(each["id"], each["type"], each["status"], str(each["tries"]), created, wrong)
+        table.add_row(each["id"], each["type"], each["status"], str(each["tries"]), age(each["created_at"]), wrong)
     return table

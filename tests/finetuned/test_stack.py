@@ -79,6 +79,7 @@ def test_a_job_runs_in_the_stack_and_is_there_after_a_restart(examples: Path) ->
             ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
             Client(up.url) as client,
         ):
+            assert [worker["status"] for worker in client.workers()] == ["ready"]  # from the first moment
             if status == "succeeded":
                 job_id = client.submit({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
                 assert list(client.events(job_id))[-1].data["status"] == status

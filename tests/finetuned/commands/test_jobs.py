@@ -1,6 +1,7 @@
 import getpass
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -176,18 +177,33 @@ def test_what_is_asked_of_a_job_is_told_as_it_stands(
 
 
 def test_list_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
+    two_hours_ago = {"created_at": (datetime.now(UTC) - timedelta(hours=2.5)).isoformat()}
     jobs = [job("running"), job("queued"), job("queued") | {"name": "[red]x\x1b[31m"}]
+    jobs = [each | two_hours_ago for each in jobs]
     api.answers["GET /jobs"] = (200, {"data": jobs, "has_more": False})
     table = finetuned("list", "--url", api.url, COLUMNS="100").stdout
     assert [line.split("  ") for line in re.sub(" {3,}", "  ", table).splitlines()][1:] == [
-        ["job_1", name, "anna", status, "3/9", "1.2500", "2026-01-02 03:04"]
+        ["job_1", name, "anna", status, "3/9", "1.2500", "2 h"]
         for name, status in (
             ("a name", "running"),
-            ("a name", "queued, place 3"),
-            ("[red]x\ufffd[31m", "queued, place 3"),
+            ("a name", "queued #3"),
+            ("[red]x\ufffd[31m", "queued #3"),
         )
     ]
     assert json.loads(finetuned("list", "--json", "--url", api.url).stdout) == jobs
+
+
+def test_in_a_terminal_of_eighty_columns_a_job_is_told_whole(api: FakeApi) -> None:
+    wide = {"id": "job_" + "0" * 24, "name": "a-long-name-of-a-job", "owner": "somebody@example.com"}
+    api.answers["GET /jobs"] = (200, {"data": [job("queued") | wide], "has_more": False})
+    lines = finetuned("list", "--url", api.url, COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["job", "name", "owner", "status", "step", "loss", "age"]
+    assert lines[1].split()[0] == wide["id"]
+    columns = [
+        slice(lines[0].index(name), lines[0].index(after)) for name, after in (("name", "owner"), ("owner", "status"))
+    ]
+    assert ["".join(line[column].strip() for line in lines[1:]) for column in columns] == [wide["name"], wide["owner"]]
 
 
 def test_download_asks_for_the_best_where_it_is_told_to(api: FakeApi, tmp_path: Path) -> None:
