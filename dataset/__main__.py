@@ -16,6 +16,7 @@ from contract.failure import Failure, FailureReason, InputError
 from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
 from dataset.lengths import measure
 from dataset.preview import preview
+from dataset.read import count_examples
 from dataset.report import report
 from dataset.tokenizer import set_chat_template
 
@@ -56,6 +57,10 @@ def _check(given: Mapping[str, Any]) -> BaseModel:
     return report(_path(given), given["name"], given["format"], given["columns"], given["largest"])
 
 
+def _count(given: Mapping[str, Any]) -> BaseModel:
+    return count_examples(_path(given), given["format"], given["columns"], given["largest"])
+
+
 def _measure(given: Mapping[str, Any]) -> BaseModel:
     return measure(
         _tokenizer(given), _path(given), given["name"], given["format"], given["columns"], given["most_seconds"]
@@ -88,6 +93,7 @@ def _tokenizer(given: Mapping[str, Any]) -> FolderTokenizer:
 
 _TASKS: Mapping[str, Callable[[Mapping[str, Any]], BaseModel]] = {
     "check": _check,
+    "count": _count,
     "measure": _measure,
     "preview": _preview,
 }

@@ -22,6 +22,8 @@ from dataset.refusal import BadFile
 
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
+_LIGHT = 8 << 20
+"""Bytes that are read in less time than a process takes to start."""
 
 
 class Hash(Protocol):
@@ -50,6 +52,17 @@ def read_rows(path: Path, name: str, largest: int | None, sha256: Hash | None) -
                 yield from _rows_of(name, lines)
     except OSError as error:
         raise BadFile(f"{cut(name)} cannot be read: {error.strerror}") from error
+
+
+def is_light(path: Path) -> bool:
+    """Whether to read it takes a moment and little memory: it is small, and nothing unpacks or decodes it. True of what
+    cannot be read: whoever reads its rows says why."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            start = file.read(len(PARQUET))
+            return os.fstat(file.fileno()).st_size <= _LIGHT and start != PARQUET and not start.startswith(GZIP)
+    except OSError:
+        return True
 
 
 def _rows_of(name: str, lines: Iterator[bytes]) -> Iterator[Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from contract.failure import FailureReason, InputError
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.columns import Renaming, check_columns
@@ -42,6 +44,26 @@ def read_examples(
             yield from each.read
     except BadFile as error:
         raise refusal(f"the file {error}", error.param) from error
+
+
+class Counted(BaseModel):
+    """What a recipe is told by of a file whose rows can all be learned."""
+
+    examples: int
+    sha256: str
+
+
+def count_examples(
+    path: Path,
+    format: DatasetFormat | Literal["auto"],
+    columns: Mapping[DatasetField, str] | None,
+    largest: int | None,
+) -> Counted:
+    """Raises InputError, as read_examples does."""
+    # Of the very bytes that are checked: the file may change meanwhile.
+    sha256 = hashlib.sha256()
+    examples = sum(1 for _ in read_examples(path, format, columns, largest=largest, sha256=sha256))
+    return Counted(examples=examples, sha256=sha256.hexdigest())
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from starlette.requests import ClientDisconnect
 
 from api import hub
 from api.checks import Checks
-from api.errors import BadForm, InvalidParameter, StorageFull, TooLarge, TooManyRequests
+from api.errors import BadForm, InvalidParameter, StorageFull, TooLarge
 from api.idempotency import Settle, once, with_body
 from api.incoming import Incoming, incoming, pump
+from api.looks import look
 from api.multipart import FormReader
 from api.ranges import Content
 from api.schemas.datasets import (
@@ -36,7 +37,7 @@ from api.settings import ApiSettings
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.quote import cut, quote
-from dataset.child import Busy, Children
+from dataset.child import Children
 from dataset.lengths import Lengths, TokenReport, token_report
 from dataset.preview import Preview
 from store import audit, datasets, quotas
@@ -319,11 +320,8 @@ def _reading(
 
 
 def _ask(place: Place, task: str, dataset: Dataset, given: dict[str, Any], **asked: Any) -> Any:
-    try:
-        with datasets.local_file(place.storage, place.settings, dataset) as path:
-            return place.children.ask(task, _LONGEST_LOOK, path=str(path), **given, **asked)
-    except Busy as error:
-        raise TooManyRequests("as many datasets are being read as the service reads at once; ask again", 5) from error
+    with datasets.local_file(place.storage, place.settings, dataset) as path:
+        return look(place.children, task, _LONGEST_LOOK, path=str(path), **given, **asked)
 
 
 def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:

@@ -1,20 +1,25 @@
 """Reads the examples that a recipe names, before anything is queued."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.looks import look
 from api.settings import ApiSettings
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset
 from contract.quote import cut
 from contract.recipe import Dataset as DatasetOfRecipe
-from dataset.read import read_examples
+from dataset.child import Children
+from dataset.files import is_light
+from dataset.read import Counted, count_examples
 from store import datasets
 from store.models import Dataset
 from store.principal import Principal
 from store.session import Sessions
 from store.storage import Storage
+
+_LONGEST = 3600.0
+"""Seconds; some 60 MB a second are read."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,16 @@ class Examples:
 
 
 def examples_of(
-    sessions: Sessions, settings: ApiSettings, storage: Storage, who: Principal, given: DatasetOfRecipe
+    sessions: Sessions,
+    settings: ApiSettings,
+    storage: Storage,
+    children: Children,
+    who: Principal,
+    given: DatasetOfRecipe,
 ) -> Examples:
-    """Raises InputError: no such file or dataset, a bad row, another digest."""
+    """Raises InputError: no such file or dataset, a bad row, another digest. Raises TooManyRequests, StorageAway."""
     if not datasets.is_id(given.path):
-        return _read(locate_dataset(given.path, settings.dataset_folders), settings, given, None)
+        return _read(locate_dataset(given.path, settings.dataset_folders), settings, children, given, None)
     with sessions.begin() as session:
         dataset = datasets.locate(session, given.path, who.scope)
     own = given.format == "auto" and given.columns is None
@@ -44,15 +54,19 @@ def examples_of(
         # It was read when it came, and what lies under a digest does not change.
         return _digested(given, dataset.sha256, dataset.report["examples"], dataset.id)
     with datasets.local_file(storage, settings, dataset) as path:
-        return _read(path, settings, given, dataset)
+        return _read(path, settings, children, given, dataset)
 
 
-def _read(path: Path, settings: ApiSettings, given: DatasetOfRecipe, dataset: Dataset | None) -> Examples:
-    # Of the very bytes that are checked: the file may change meanwhile.
-    digest = hashlib.sha256()
-    examples = read_examples(path, given.format, given.columns, largest=settings.largest_dataset, sha256=digest)
-    count = sum(1 for _ in examples)
-    return _digested(given, digest.hexdigest(), count, dataset.id if dataset else None)
+def _read(
+    path: Path, settings: ApiSettings, children: Children, given: DatasetOfRecipe, dataset: Dataset | None
+) -> Examples:
+    if is_light(path):
+        counted = count_examples(path, given.format, given.columns, settings.largest_dataset)
+    else:
+        # Not here: one array of JSON takes gigabytes, and what Arrow takes to decode Parquet nobody bounds.
+        asked = {"format": given.format, "columns": given.columns, "largest": settings.largest_dataset}
+        counted = Counted.model_validate(look(children, "count", _LONGEST, path=str(path), **asked))
+    return _digested(given, counted.sha256, counted.examples, dataset.id if dataset else None)
 
 
 def _digested(given: DatasetOfRecipe, sha256: str, count: int, file_id: str | None) -> Examples:

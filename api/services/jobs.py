@@ -83,7 +83,7 @@ def create(
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
-    checked = check(sessions, settings, storage, who, recipe)
+    checked = check(sessions, settings, storage, children, who, recipe)
     recipe, files = checked.recipe, (checked.training_file, checked.validation_file)
     if not force:
         refuse_what_cannot_fit(sessions, settings, children, who, recipe, checked.rows, machines)
@@ -130,7 +130,9 @@ class Checked:
     validation_file: str | None
 
 
-def check(sessions: Sessions, settings: ApiSettings, storage: Storage, who: Principal, recipe: Recipe) -> Checked:
+def check(
+    sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children, who: Principal, recipe: Recipe
+) -> Checked:
     """Raises InputError: no such file or folder, a bad row, unmatched modules."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
     shapes = weight_shapes(model) if model else None
@@ -140,12 +142,12 @@ def check(sessions: Sessions, settings: ApiSettings, storage: Storage, who: Prin
         with earlier_of(sessions, settings, who, recipe.adapter.start_from) as earlier:
             if shapes is not None:  # else the trainer checks it, when it has the model
                 check_earlier_adapter(earlier, shapes, recipe.model)
-    training = examples_of(sessions, settings, storage, who, recipe.dataset)
+    training = examples_of(sessions, settings, storage, children, who, recipe.dataset)
     evaluation = recipe.evaluation
     validation = None
     if evaluation.dataset is not None:
         with told_of("evaluation.dataset"):
-            validation = examples_of(sessions, settings, storage, who, evaluation.dataset)
+            validation = examples_of(sessions, settings, storage, children, who, evaluation.dataset)
         evaluation = evaluation.model_copy(update={"dataset": validation.dataset})
     return Checked(
         recipe.model_copy(update={"dataset": training.dataset, "evaluation": evaluation}),

@@ -24,7 +24,7 @@ def plan(
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
-    checked = check(sessions, settings, storage, who, recipe)
+    checked = check(sessions, settings, storage, children, who, recipe)
     recipe, rows = checked.recipe, checked.rows
     base = base_of(sessions, settings, who, recipe)
     made = make_plan(recipe, rows, machines, base, lengths_of(sessions, settings, children, recipe, rows))
