@@ -25,6 +25,7 @@ class FailureReason(StrEnum):
     DOES_NOT_FIT = "does_not_fit"
     LOSS_NOT_FINITE = "loss_not_finite"
     DISK_FULL = "disk_full"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
     TRAINER_KILLED = "trainer_killed"
     TRAINER_CRASHED = "trainer_crashed"
     WORKER_FAILED = "worker_failed"
@@ -39,6 +40,7 @@ class FailureReason(StrEnum):
 _INFRASTRUCTURE = frozenset(
     {
         FailureReason.DISK_FULL,
+        FailureReason.STORAGE_UNAVAILABLE,
         FailureReason.TRAINER_KILLED,
         FailureReason.TRAINER_CRASHED,
         FailureReason.WORKER_FAILED,

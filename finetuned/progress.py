@@ -193,7 +193,8 @@ def _retry_line(data: dict[str, Any]) -> str:
             f"again with a micro-batch of {data['micro_batch']}, and {data['effective']} examples in a step as before"
         )
     else:
-        again = f"retry {data['retries']} of {data['most']} in {format_seconds(data['wait_seconds'])}"
+        counted = f"retry {data['retries']} of {data['most']}" if "retries" in data else "again"
+        again = f"{counted} in {format_seconds(data['wait_seconds'])}"
     return f"{data['message']}; {again}"
 
 

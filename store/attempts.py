@@ -12,7 +12,7 @@ from contract.failure import Failure, FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
 from store import jobs, leases
-from store.models import Job, Lease, Metric, Worker
+from store.models import Event, Job, Lease, Metric, Worker
 from store.workers import SILENCE
 
 _SETS_ASIDE = {Wish.CANCEL: JobStatus.CANCELLED, Wish.KILL: JobStatus.CANCELLED, Wish.PAUSE: JobStatus.PAUSED}
@@ -69,6 +69,9 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
             status = JobStatus.QUEUED
             told = {"micro_batch": end.smaller.micro_batch, "effective": end.smaller.effective}
             jobs.tell(session, job, "retry", _why(failure) | told)
+        elif failure.reason is FailureReason.STORAGE_UNAVAILABLE:
+            status, waits = JobStatus.QUEUED, _until_storage_is_there(session, job, failure, retries)
+            values |= waits
         elif spoilt:
             status, failure, counted = _after_failure(session, job, failure, retries)
             values |= counted
@@ -96,6 +99,19 @@ def _after_failure(
     told = {"retries": count, "most": retries.most, "wait_seconds": wait.total_seconds()}
     jobs.tell(session, job, "retry", _why(failure) | told)
     return JobStatus.QUEUED, failure, counted | {"not_before": func.now() + wait}
+
+
+def _until_storage_is_there(session: Session, job: Job, failure: Failure, retries: Retries) -> dict[str, Any]:
+    """Back to the queue for a while, however often: nothing was trained, so nothing is spoilt that could be counted."""
+    # The attempt before ended so too, where nothing is told since then but that it was queued and begun.
+    lately = (Event.job_id == job.id, Event.seq >= job.event_count - 2, Event.type == "retry")
+    last = session.scalar(select(Event.data).where(*lately))
+    wait = retries.first_wait
+    if last is not None and last["reason"] == failure.reason:
+        wait = timedelta(seconds=last["wait_seconds"]) * 2
+    wait = min(wait, retries.longest_wait)
+    jobs.tell(session, job, "retry", _why(failure) | {"wait_seconds": wait.total_seconds()})
+    return {"not_before": func.now() + wait}
 
 
 def _why(failure: Failure) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Finds the adapter of an earlier job that a recipe starts from."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from contract.failure import FailureReason, InputError
@@ -16,11 +17,17 @@ _NAMED = re.compile(r"(?P<job>job_[0-9a-f]{24})(/(?P<checkpoint>checkpoint-[0-9]
 
 
 def earlier_adapter(
-    sessions: Sessions, storage: Storage, home: Folder, start_from: str, fetched: Path, owner: str | None = None
+    sessions: Sessions,
+    storage: Storage,
+    home: Folder,
+    start_from: str,
+    fetched: Path,
+    owner: str | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Path:
     """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP"; of a job of `owner` alone, where
-    that is given. What is no longer in the home folder is fetched from the storage, into `fetched`. Raises InputError,
-    StorageAway.
+    that is given. What is no longer in the home folder is fetched from the storage, into `fetched`; `beat` is called
+    meanwhile. Raises InputError, StorageAway.
 
     No session is held meanwhile, nor when it returns.
     """
@@ -35,20 +42,23 @@ def earlier_adapter(
     except (JobNotFound, ArtifactNotFound) as error:
         raise _refusal(start_from, str(error)) from error
     try:
-        return folder_of(artifact, home, storage, fetched)
+        return folder_of(artifact, home, storage, fetched, beat)
     except FileNotFoundError as error:
         raise _refusal(start_from, "its files are no longer on the server") from error
 
 
-def folder_of(artifact: Artifact, home: Folder, storage: Storage, fetched: Path) -> Path:
-    """An adapter's, in the home folder or else `fetched`. Raises FileNotFoundError, StorageAway."""
+def folder_of(
+    artifact: Artifact, home: Folder, storage: Storage, fetched: Path, beat: Callable[[], None] = lambda: None
+) -> Path:
+    """An adapter's, in the home folder or else `fetched`; `beat` is called while it is fetched. Raises
+    FileNotFoundError, StorageAway."""
     try:
         return home.local_path(artifacts.key(artifact))
     except FileNotFoundError:
         if not storage.remote:
             raise
     for file in artifacts.files(artifact):
-        storage.fetch(artifacts.key(artifact, file.name), fetched / file.name)
+        storage.fetch(artifacts.key(artifact, file.name), fetched / file.name, beat)
     return fetched
 
 

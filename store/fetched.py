@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from store.storage import Storage, replacing
+from store.storage import Storage
 
 MOST_BYTES = 10 << 30
 """Of all copies together, but for the one that has just been fetched and those that are being read."""
@@ -36,7 +36,7 @@ def borrow(
             beat()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         while (held := _hold(copy, "rb", fcntl.LOCK_SH)) is None:
-            _fetch(storage, key, copy, beat)
+            storage.fetch(key, copy, beat)
             _drop_least_recently_used(copy.parent, most_bytes, keep=copy)
         os.utime(held.fileno())
     return _until_read(held, copy)
@@ -74,13 +74,6 @@ def _is_still_at(file: IO[bytes], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _fetch(storage: Storage, key: str, copy: Path, beat: Callable[[], None]) -> None:
-    with replacing(copy) as beside, beside.open("wb") as file:
-        for chunk in storage.read(key):
-            file.write(chunk)
-            beat()
 
 
 def _drop_least_recently_used(folder: Path, most_bytes: int, keep: Path) -> None:

@@ -7,7 +7,7 @@ key that leads out, and a bucket StorageAway where it does not answer, or refuse
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -100,9 +100,10 @@ class Folder:
         """Raises nothing where there is none."""
         self._below(key).unlink(missing_ok=True)
 
-    def fetch(self, key: str, path: Path) -> None:
-        """Copies it to a file, whose folder is made; the file is whole or not there."""
-        _fetch(self, key, path)
+    def fetch(self, key: str, path: Path, beat: Callable[[], None] = lambda: None) -> None:
+        """Copies it to a file, whose folder is made; the file is whole or not there. `beat` is called after each
+        chunk."""
+        _fetch(self, key, path, beat)
 
 
 class Bucket:
@@ -159,8 +160,8 @@ class Bucket:
         with suppress(FileNotFoundError), _told(key):
             obstore.delete(self._store, key)
 
-    def fetch(self, key: str, path: Path) -> None:
-        _fetch(self, key, path)
+    def fetch(self, key: str, path: Path, beat: Callable[[], None] = lambda: None) -> None:
+        _fetch(self, key, path, beat)
 
 
 Storage = Folder | Bucket
@@ -181,10 +182,11 @@ def _is_there(storage: Storage, key: str) -> bool:
     return True
 
 
-def _fetch(storage: Storage, key: str, path: Path) -> None:
+def _fetch(storage: Storage, key: str, path: Path, beat: Callable[[], None]) -> None:
     with replacing(path) as beside, beside.open("wb") as file:
         for chunk in storage.read(key):
             file.write(chunk)
+            beat()
 
 
 @contextmanager

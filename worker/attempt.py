@@ -29,7 +29,7 @@ from contract.run_dir import RunDir, forget_states, newest_state
 from contract.status import TERMINAL, JobStatus, Wish
 from store import artifacts, attempts, datasets, jobs, leases, progress, workers
 from store.earlier_adapter import earlier_adapter
-from store.errors import StaleAttempt
+from store.errors import StaleAttempt, StorageAway
 from store.jobs import Part
 from store.session import Sessions
 from store.storage import Folder, Storage, make_storage
@@ -49,6 +49,7 @@ KEPT_STATES = 2  # of the attempts before
 LONGEST_PUBLISHING = 5.0  # seconds that a job which has not succeeded waits until it can be downloaded what it leaves
 ALONE = 15.0  # seconds that one machine of several may go on when another has ended: it ends soon by itself
 LAST_WORD = 10.0  # seconds from a trainer's last word, when all is saved, to its end; torchrun may wait for others
+_AWAY = "the storage of datasets and artifacts does not answer, or refuses; the worker's log says why"
 
 Draining = Callable[[], bool]
 """True once this worker is to end; its jobs go back to the queue."""
@@ -105,6 +106,11 @@ def run(attempt: Attempt) -> None:
                 end = _train(attempt, recipe)
         except StaleAttempt:
             raise
+        except StorageAway as error:
+            log.warning(
+                "attempt %s at job %s waits for its files: %s", attempt.part.attempt, attempt.part.job_id, error
+            )
+            end = attempts.End(JobStatus.FAILED, Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message=_AWAY))
         except Exception as error:
             log.exception("attempt %s at job %s failed", attempt.part.attempt, attempt.part.job_id)
             end = attempts.End(JobStatus.FAILED, _failure(error), log_tail=read_log_tail(attempt.run_dir.log))
@@ -149,7 +155,7 @@ def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
     if adapter.start_from is not None:
         fetched = run_dir.path / "start_from"
         home = Folder(settings.home)
-        earlier = earlier_adapter(attempt.sessions, attempt.storage, home, adapter.start_from, fetched)
+        earlier = earlier_adapter(attempt.sessions, attempt.storage, home, adapter.start_from, fetched, beat=beat)
         adapter = adapter.model_copy(update={"start_from": str(earlier)})
     resolved = recipe.model_copy(
         update={

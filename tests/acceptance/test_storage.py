@@ -187,6 +187,25 @@ def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
     assert (ended["status"], ended["attempt"]) == ("succeeded", 1)
 
 
+@pytest.mark.exhaustive
+def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
+    tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
+) -> None:
+    furnish(tmp_path)
+    with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
+        with s3.running_s3(bucket):
+            dataset = upload(live)
+        shutil.rmtree(tmp_path / "cache")
+        job = live.submit(dataset=dataset["id"])
+        until(lambda: live.job(job["id"])["attempt"] == 2)
+        told = live.job(job["id"])
+        assert (told["retries"], told["failure"]) == (0, None)
+        with s3.running_s3(bucket):
+            upload(live)  # the new server has nothing of what the one before had
+            assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
+        assert {each["reason"] for each in live.told(job["id"], "retry")} == {"storage_unavailable"}
+
+
 def test_while_the_bucket_is_away_no_dataset_is_lost_or_left_by_half(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:

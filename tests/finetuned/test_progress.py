@@ -148,6 +148,11 @@ def test_a_job_that_was_too_large_says_how_it_is_tried_again() -> None:
     assert seen.notes == ["out of memory; again with a micro-batch of 4, and 8 examples in a step as before"]
 
 
+def test_a_job_that_waits_for_the_storage_says_so_and_counts_nothing() -> None:
+    away = {"reason": "storage_unavailable", "message": "the storage is away", "wait_seconds": 4.0}
+    assert view(("retry", away)).notes == ["the storage is away; again in 4 s"]
+
+
 def test_a_retried_job_is_drawn_without_its_failure() -> None:
     seen = view(
         ("status", {"status": "failed", "attempt": 1, "failure": {"message": "out of memory"}}),

@@ -20,6 +20,7 @@ from tests.placing import LEASE, RETRIES, claim, register
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 KILLED = Failure(reason=FailureReason.TRAINER_KILLED, message="it was killed")
+AWAY = Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message="the storage is away")
 NOT_FINITE = Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan")
 TOO_LARGE = Failure(reason=FailureReason.OUT_OF_MEMORY, message="it did not fit")
 GRACE = timedelta(seconds=45)
@@ -117,6 +118,30 @@ def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions)
             session.execute(sa.update(Job).values(not_before=None))
         again(sessions)
     assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0.001, 0.002, 0.003]
+
+
+def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_counted(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    policy = Retries(most=1, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=4))
+    failures = [AWAY, AWAY, AWAY, AWAY, KILLED, AWAY]
+    for attempt, failure in enumerate(failures, 1):
+        job = end(sessions, job_id, attempt, End(JobStatus.FAILED, failure), policy)
+        assert (job.status, job.failure) == (JobStatus.QUEUED, None)
+        assert job.not_before is not None
+        with sessions.begin() as session:
+            session.execute(sa.update(Job).values(not_before=None))
+        again(sessions)
+    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [
+        0.001, 0.002, 0.004, 0.004, 0.001, 0.001
+    ]  # fmt: skip
+    assert get(sessions, job_id).retries == 1
+
+
+def test_what_waits_for_the_storage_is_cancelled_as_its_owner_asks(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    with sessions.begin() as session:
+        wishes.cancel(session, job_id)
+    assert end(sessions, job_id, 1, End(JobStatus.FAILED, AWAY)).status is JobStatus.CANCELLED
 
 
 def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessions) -> None:
