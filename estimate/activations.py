@@ -3,12 +3,13 @@
 Of a frozen linear module nothing is kept: the gradient of its input needs its weight alone. What is kept for the tokens
 of a row, in fp32 or in the precision of the base, follows from the operations that autograd differentiates:
 
-    norm        RMSNorm its input in fp32; LayerNorm its input as it comes
+    norm        RMSNorm its input in fp32, or as it comes with a kernel of its own; LayerNorm as it comes
     LoRA        A its input, B its input of r numbers, both as the base has them (trainer/fused_lora.py); modules that
                 read the same tensor keep it once. Where PEFT does it they are in fp32; each module has a copy of its
                 input where the base is not in fp32 too, or where there is dropout, and then the mask besides
     attention   q, k, v, its output, and for each head the log of a sum (FlashAttention-2, Dao 2023, arXiv:2307.08691)
-    MLP         gate, act(gate) and up; without a gate what the activation function keeps
+    MLP         gate, act(gate) and up, with a kernel of its own gate and up; without a gate what the activation
+                function keeps
     DoRA        the outputs of the base and of LoRA, which it scales
 
 With gradient checkpointing a layer keeps its input, and all of the above is there for one layer at a time.
@@ -53,7 +54,7 @@ def activation_bytes(
     beside = wide if _is_fused(recipe, precision, trained) else 4
     passing = row.tokens * (wide + beside) * max(model.intermediate, model.query, model.hidden)
     stream = row.tokens * model.hidden * wide
-    last_norm = row.tokens * model.hidden * 4
+    last_norm = row.tokens * model.hidden * (wide if on_gpu and model.family.kernels else 4)
     kept = model.layers * stream + layer if recipe.gradient_checkpointing else model.layers * layer
     return kept + last_norm + passing
 
@@ -69,17 +70,20 @@ def _layer(
     """Bytes for each token, the mean of all layers: a pattern may adapt some of them."""
     wide = BYTES[precision]
     family = model.family
-    norms = family.norms * model.hidden * (4 if family.norm == "rms" else wide)
+    kernels = on_gpu and family.kernels
+    normed = 4 if family.norm == "rms" and not kernels else wide
+    norms = normed * family.norms * model.hidden
     if family.head_norms:
-        # The inputs of the norms in fp32; without it they are kept by nobody else.
-        norms += 4 * (model.query + model.key)
+        # The inputs of the norms, which are kept by nobody else.
+        norms += normed * (model.query + model.key)
     short = _is_short(on_gpu, row)
     numbers = 2 * model.query + 2 * model.key + (2 * model.query if family.fused_qkv else 0)
     attention: float = (4 if short else wide) * numbers + 4 * model.heads
     if model.attention_dropout and not on_gpu:
         # No kernel of a CPU's drops out: the weights, the mask, and the weights that are left are written out.
         attention += 3 * (4 if short else wide) * model.heads * row.tokens / row.documents
-    inner = (3 if family.gated else model.kept_by_activation) * model.intermediate * wide
+    gated = 2 if kernels else 3
+    inner = (gated if family.gated else model.kept_by_activation) * model.intermediate * wide
     masks = model.dropouts * model.hidden * (1 if on_gpu else wide)
     return norms + attention + inner + masks + _lora(recipe, precision, on_gpu, model, trained, row)
 

@@ -33,22 +33,24 @@ class Family:
     """q, k and v are made at once, and q and k are then turned: v keeps the untouched ones with it."""
     head_norms: bool = False
     """q and k have a norm of their own."""
+    kernels: bool = False
+    """On a GPU, Liger's (trainer/kernels.py)."""
     dropouts: tuple[str, ...] = ()
     """The config's names of the rates at which the outputs of attention and MLP are dropped."""
 
 
 FAMILIES = {
-    "gemma": Family(),
+    "gemma": Family(kernels=True),
     "glm": Family(),
     "gpt2": Family(norm="layer", gated=False, dropouts=("resid_pdrop", "resid_pdrop")),
     "gpt_neox": Family(
         norms=1, norm="layer", gated=False, fused_qkv=True, dropouts=("hidden_dropout", "hidden_dropout")
     ),
-    "llama": Family(),
-    "mistral": Family(),
+    "llama": Family(kernels=True),
+    "mistral": Family(kernels=True),
     "phi": Family(norms=1, norm="layer", gated=False, shared_input=True, dropouts=("resid_pdrop", "resid_pdrop")),
-    "qwen2": Family(),
-    "qwen3": Family(head_norms=True),
+    "qwen2": Family(kernels=True),
+    "qwen3": Family(head_norms=True, kernels=True),
 }
 """Those that the trainer packs (trainer/model.py). Of the others nobody has counted what they keep."""
 

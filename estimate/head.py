@@ -6,18 +6,22 @@ from estimate.architecture import Architecture, Shapes, head_of, is_embedding
 from estimate.weights import BYTES
 
 _CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES_OF_GPU = 256 * 2**20
 """As trainer/loss.py's: of fp32 logits."""
 
 
-def logits_bytes(precision: str, model: Architecture, shapes: Shapes, trained: Trained, row: Row) -> float:
-    """A frozen head holds the logits of a chunk and their log-softmax, both in fp32, and makes the gradient of its N
-    input rows at once. One that is trained goes through autograd: the log-softmax is kept, its gradient and that of the
-    logits are made beside it."""
+def logits_bytes(
+    precision: str, on_gpu: bool, model: Architecture, shapes: Shapes, trained: Trained, row: Row
+) -> float:
+    """A frozen head holds the log-softmax of a chunk in fp32 and its logits in as many bytes, and makes the gradient of
+    its N input rows at once. One that is trained goes through autograd: the log-softmax is kept, its gradient and that
+    of the logits are made beside it."""
     positions = row.supervised
     rows = 2 * positions * model.hidden * BYTES[precision]
     if _is_trained(shapes, trained):
         return rows + 3 * 4 * positions * model.vocabulary
-    chunk = min(positions, max(1, _CHUNK_BYTES // (4 * model.vocabulary)))
+    held = _CHUNK_BYTES_OF_GPU if on_gpu else _CHUNK_BYTES
+    chunk = min(positions, max(1, held // (4 * model.vocabulary)))
     return rows + 2 * 4 * chunk * model.vocabulary
 
 

@@ -79,7 +79,7 @@ def memory(recipe: Recipe, model: Model, row: Row, place: Place, ranks: int) -> 
         gradients=round(held.gradients),
         optimizer=round(held.optimizer),
         activations=round(activations),
-        logits=round(logits_bytes(precision, model.architecture, shapes, trained, row)),
+        logits=round(logits_bytes(precision, place.on_gpu, model.architecture, shapes, trained, row)),
         exchange=round(exchange),
         overhead=round(overhead_bytes(place.on_gpu, freed)),
         in_turn=ranks == 1 and window(recipe, ranks) <= row.documents,

@@ -1,5 +1,6 @@
 """A micro-batch is one row of tokens: its documents one after another, nothing padded."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ class Packed:
     """[1, T], from 0 in each document."""
     lengths: list[int]
     """n_1, n_2, ..."""
+    offsets: torch.Tensor
+    """[documents + 1] where each begins, in 32 bits: 0, n_1, n_1 + n_2, ..., T."""
     rows: torch.Tensor
     """[N] positions in 0 .. T - 1 whose next token is supervised."""
     targets: torch.Tensor
@@ -41,10 +44,12 @@ def pack(documents: Sequence[Document]) -> Packed:
             if learned:
                 rows.append(start + index - 1)
                 targets.append(document.input_ids[index])
+    lengths = [document.length for document in documents]
     return Packed(
         input_ids=torch.tensor([input_ids], dtype=torch.long),
         position_ids=torch.tensor([position_ids], dtype=torch.long),
-        lengths=[document.length for document in documents],
+        lengths=lengths,
+        offsets=torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32),
         rows=torch.tensor(rows, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
     )

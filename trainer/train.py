@@ -18,6 +18,7 @@ from trainer.data import Data, load_data, words_of_length
 from trainer.ddp import Ddp
 from trainer.device import describe, this_device
 from trainer.engine import Engine
+from trainer.kernels import use_kernels
 from trainer.loading import load_together
 from trainer.loop import fit
 from trainer.loss import SupervisedLoss
@@ -50,13 +51,7 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
     accelerator = start_ranks(recipe, precision)
     _check_agreement(precision, accelerator)
     torch.manual_seed(recipe.seed)
-    # ZeRO-3's ranks load together: one that left would have the others wait for it. Who is asked to stop meanwhile is
-    # asked below.
-    loaded = load_together(
-        Stop() if recipe.parallel.zero_stage == 3 else stop,
-        lambda: _load_model(recipe, DTYPES[precision], accelerator, report),
-        lambda: _load_data(recipe, cache, report),
-    )
+    loaded = load(recipe, DTYPES[precision], accelerator, cache, report, stop)
     # Here the ranks meet for the first time: none may leave before, the others would wait for it in vain.
     if asked_to_stop(accelerator, stop) or loaded is None:
         report(Done, step=read_position(resume).step if resume else 0, completed=False, train_loss=None, eval_loss=None)
@@ -83,6 +78,22 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
         load_progress(resume, engine, accelerator)
     _report_start(run, precision, position.step)
     fit(run, position)
+
+
+def load(
+    recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, cache: Path, report: Report, stop: Stop
+) -> tuple[SupervisedLoss, Data] | None:
+    """None when asked to stop before it is done."""
+    if recipe.parallel.zero_stage == 3:
+        # One after the other: what any thread makes while DeepSpeed divides a model goes to its device. And the ranks
+        # together: one that left would have the others wait for it.
+        data = _load_data(recipe, cache, report)
+        return _load_model(recipe, dtype, accelerator, report), data
+    return load_together(
+        stop,
+        lambda: _load_model(recipe, dtype, accelerator, report),
+        lambda: _load_data(recipe, cache, report),
+    )
 
 
 def _check_agreement(precision: str, accelerator: Accelerator) -> None:
@@ -161,6 +172,8 @@ def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator
 def _load_model(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, report: Report) -> SupervisedLoss:
     began = time.perf_counter()
     module = load_for_engine(recipe, dtype, accelerator)
+    if this_device().type == "cuda":
+        use_kernels(module.model.get_base_model())
     report(Phase, name="model", seconds=time.perf_counter() - began)
     return module
 

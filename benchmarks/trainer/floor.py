@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from dataset.document import Document
 from trainer import attention
 from trainer.device import this_device
+from trainer.kernels import use_kernels
 from trainer.loss import SupervisedLoss
 from trainer.packing import pack
 from trainer.precision import DTYPES
@@ -39,6 +40,8 @@ def main(work: Path, run_dir: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(
         told["model"], dtype=DTYPES[told["precision"]], attn_implementation=attention.NAME
     ).to(device)
+    if device.type == "cuda":
+        use_kernels(base)
     base.requires_grad_(False)
     base.enable_input_require_grads()
     loss = SupervisedLoss(Bare(base), packed=True)

@@ -18,13 +18,18 @@ IDS = torch.arange(3, 23)[None]
 
 
 def load(
-    recipe: dict[str, Any], folder: Path, adapter: dict[str, Any], dtype: torch.dtype = torch.float32, **fields: Any
+    recipe: dict[str, Any],
+    folder: Path,
+    adapter: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
+    **fields: Any,
 ) -> SupervisedLoss:
     """`fields` are the recipe's own."""
     torch.manual_seed(1)
     shape = {} if "start_from" in adapter else {"r": 4, "alpha": 8}
     changed = recipe | {"model": str(folder), "adapter": shape | adapter} | fields
-    return load_model(Recipe.model_validate(changed), dtype, CPU)
+    return load_model(Recipe.model_validate(changed), dtype, device)
 
 
 def some_rows(recipe: dict[str, Any]) -> Packed:
@@ -39,7 +44,7 @@ def loss(module: SupervisedLoss, batch: Packed) -> torch.Tensor:
 def train(module: SupervisedLoss, recipe: dict[str, Any], steps: int = 3, rate: float = 1e-2) -> list[float]:
     """The losses before each step."""
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
-    batch = some_rows(recipe)
+    batch = some_rows(recipe).to(module.model.device)
     losses = []
     for _ in range(steps):
         before = loss(module, batch)

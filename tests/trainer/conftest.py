@@ -15,6 +15,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -62,6 +64,7 @@ SIZES = {
     "max_position_embeddings": 512,
 }
 MODELS: dict[str, Callable[..., Any]] = {
+    "gemma": lambda **sizes: GemmaForCausalLM(GemmaConfig(**sizes)),
     "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
     "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
     "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),

@@ -1,13 +1,14 @@
 """What a CPU cannot show: the engines and formats on a CUDA device, against fp32 there."""
 
+import importlib
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from contract.base_model import weight_shapes
@@ -16,11 +17,29 @@ from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import read_base
+from tests.trainer.adapting import loss, some_rows
 from tests.trainer.conftest import Outcome
 from trainer.attention import attend_documents
+from trainer.kernels import ARCHITECTURES, is_installed, use_kernels
+from trainer.model import load_model
 
 RunTrainer = Callable[..., Outcome]
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    # By autograd's own thread, where the first product of a process is one of its.
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS, but there was no current CUDA context"),
+]
+
+
+@pytest.fixture(autouse=True)
+def layers_as_they_come() -> Iterator[None]:
+    """Liger puts its own into the modules of transformers: models that other tests load are to have none of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ARCHITECTURES:
+            module = importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+            for name, value in list(vars(module).items()):
+                patch.setattr(module, name, value)
+        yield
 
 
 @pytest.mark.parametrize(
@@ -104,12 +123,53 @@ def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
     assert measured / TOLERANCE < estimate < measured * TOLERANCE
 
 
-def test_flash_attention_over_packed_documents_is_nearly_that_of_fp32() -> None:
+@pytest.mark.parametrize("lengths", [[5, 300, 64], [369]], ids=["many documents", "one"])
+def test_attention_in_16_bits_over_packed_documents_is_nearly_that_of_fp32(lengths: list[int]) -> None:
     torch.manual_seed(0)
-    lengths = [5, 300, 64]
-    query, key, value = (torch.randn(1, heads, sum(lengths), 64, device="cuda") for heads in (8, 2, 2))
-    exact, _ = attend_documents(torch.nn.Identity(), query, key, value, None, document_lengths=lengths)
-    halves = (tensor.bfloat16() for tensor in (query, key, value))
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        flash, _ = attend_documents(torch.nn.Identity(), *halves, None, document_lengths=lengths)
-    torch.testing.assert_close(flash.float(), exact, rtol=0.02, atol=0.02)
+    exact = [torch.randn(1, heads, sum(lengths), 64, device="cuda", requires_grad=True) for heads in (8, 2, 2)]
+    halves = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
+    offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device="cuda")
+    outputs = [
+        attend_documents(
+            torch.nn.Identity(), *tensors, None, document_lengths=lengths, document_offsets=offsets, scaling=0.1
+        )[0]
+        for tensors in (exact, halves)
+    ]
+    torch.testing.assert_close(outputs[1].float(), outputs[0], rtol=0.02, atol=0.02)
+    upstream = torch.randn_like(outputs[0])
+    for output in outputs:
+        output.backward(upstream.to(output.dtype))
+    for tensor, half in zip(exact, halves, strict=True):
+        assert tensor.grad is not None
+        assert half.grad is not None
+        assert (half.grad.float() - tensor.grad).norm() < 0.02 * tensor.grad.norm()
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2 with dropout"])
+def test_a_gpu_has_the_loss_and_the_gradients_of_a_cpu(
+    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    """With kernels of its own, where the architecture has some."""
+    given = Recipe.model_validate(recipe | {"model": str(make_model(kind)), "adapter": {"r": 4, "alpha": 8}})
+    gradients = []
+    for device in (torch.device("cpu"), torch.device("cuda", 0)):
+        module = load_model(given, torch.float32, device).eval()
+        if device.type == "cuda":
+            use_kernels(module.model.get_base_model())
+        torch.manual_seed(1)
+        for name, parameter in module.named_parameters():
+            if "lora_" in name:
+                parameter.data = (0.05 * torch.randn(parameter.shape)).to(device)
+        total = loss(module, some_rows(recipe).to(device))
+        total.backward()
+        gradients.append({name: p.grad.cpu() for name, p in module.named_parameters() if p.grad is not None})
+        gradients[-1]["the loss"] = total.detach().cpu()
+    on_cpu, on_gpu = gradients
+    assert on_cpu.keys() == on_gpu.keys()
+    for name, gradient in on_cpu.items():
+        assert (on_gpu[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+
+def test_the_kernels_are_there() -> None:
+    """Without them a GPU trains as well, and slower: the test above would not show it."""
+    assert is_installed()

@@ -110,7 +110,7 @@ def test_a_base_in_bf16_has_nearly_the_loss_and_gradients_of_one_in_fp32_and_an_
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
 def test_the_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.loss._CHUNK_BYTES", 4 * 500 * 64)  # 64 rows at once
+    monkeypatch.setattr("trainer.loss._CHUNK_BYTES", {"cpu": 4 * 500 * 64})  # 64 rows at once
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 500, bias=False).requires_grad_(False)
     hidden = torch.randn(rows, 32, requires_grad=True)

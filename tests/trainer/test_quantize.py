@@ -116,5 +116,6 @@ def test_no_compiled_code_is_asked_of_the_hub() -> None:
 def test_a_quantised_base_learns_on_a_gpu_in_bf16(
     bits: int, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    losses = train(load(recipe, make_model("qwen2"), {"dora": True}, torch.bfloat16, base_bits=bits), recipe)
+    gpu = torch.device("cuda", 0)
+    losses = train(load(recipe, make_model("qwen2"), {"dora": True}, torch.bfloat16, gpu, base_bits=bits), recipe)
     assert losses[-1] < losses[0]
