@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from contract.failure import Failure, FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
-from store import jobs, leases
+from store import files, jobs, leases
 from store.models import Event, Job, Lease, Metric, Worker
 from store.workers import SILENCE
 
@@ -75,6 +75,8 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
         elif spoilt:
             status, failure, counted = _after_failure(session, job, failure, retries)
             values |= counted
+    if status is JobStatus.SUCCEEDED:
+        values["results_bytes"] = len(files.results(session, job.id))
     if status is JobStatus.FAILED and failure is not None:
         values["failure"] = failure.model_dump(mode="json")
     jobs.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)

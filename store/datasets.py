@@ -108,21 +108,16 @@ def newest(
     after: str | None,
     owner: str | None = None,
     purpose: str | None = None,
-    *,
-    oldest_first: bool = False,
 ) -> list[Dataset]:
-    """Newest first, or oldest; `after` is the last id of the page before. Raises DatasetNotFound for an unknown
-    `after`."""
-    place = (Dataset.created_at, Dataset.id)
-    query = select(Dataset).order_by(*(place if oldest_first else (column.desc() for column in place))).limit(limit)
+    """Newest first; `after` is the last id of the page before. Raises DatasetNotFound for an unknown `after`."""
+    query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)
     if owner is not None:
         query = query.where(Dataset.owner == owner)
     if purpose is not None:
         query = query.where(Dataset.purpose == purpose)
     if after is not None:
         last = get(session, after, owner)
-        before, there = tuple_(*place), (last.created_at, last.id)
-        query = query.where(before > there if oldest_first else before < there)
+        query = query.where(tuple_(Dataset.created_at, Dataset.id) < (last.created_at, last.id))
     return list(session.scalars(query))
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
 from contract.status import JobStatus, Wish
+from store.files import RESULTS, has_results, results_id
 from store.models import Artifact, Dataset, Job, Metric
 from store.progress import Happening, Latest
 
@@ -158,7 +159,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
         method=MethodOut(supervised=SupervisedOut(hyperparameters=hyperparameters)),
         training_file=job.training_file or job.recipe["dataset"]["path"],
         validation_file=job.validation_file,
-        result_files=[results_id(job.id)] if succeeded else [],
+        result_files=[results_id(job.id)] if has_results(job) else [],
         trained_tokens=tokens if succeeded else None,
         seed=job.recipe["seed"],
         estimated_finish=_finish(job, latest),
@@ -171,11 +172,6 @@ def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
 
 def seconds(time: datetime) -> int:
     return int(time.timestamp())
-
-
-def results_id(job_id: str) -> str:
-    """Of the file of a job's results, which is made of its metrics whenever it is asked for."""
-    return f"file-{job_id}"
 
 
 def _hyperparameters(recipe: dict[str, Any]) -> Hyperparameters:
@@ -241,7 +237,7 @@ def results_object(job: Job, size: int) -> FileObject:
         bytes=size,
         created_at=seconds(job.finished_at or job.created_at),
         filename=f"{job.id}.csv",
-        purpose="fine-tune-results",
+        purpose=RESULTS,
         status="processed",
         status_details=None,
         expires_at=None,

@@ -1,8 +1,6 @@
 """Files, as OpenAI's wire has them: datasets, and the results of jobs."""
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import AsyncIterator
 
@@ -13,10 +11,9 @@ from api.services import datasets as service
 from api.services.datasets import Place
 from api.v1.answers import Deleted, FileList, FileObject, file_object, results_object
 from contract.quote import cut
-from contract.status import JobStatus
-from store import datasets, history, jobs
+from store import audit, datasets, files, jobs
 from store.errors import DatasetNotFound, JobNotFound
-from store.models import Job
+from store.models import Dataset, Job
 from store.principal import Principal
 from store.requests import Asked
 
@@ -37,25 +34,28 @@ def newest(
 ) -> FileList:
     """Raises DatasetNotFound for an unknown `after`."""
     with place.sessions.begin() as session:
-        if after is not None and not datasets.is_id(after):
-            raise DatasetNotFound(cut(after))
-        found = datasets.newest(session, limit + 1, after, who.scope, purpose, oldest_first=oldest_first)
-        return FileList(data=[file_object(each) for each in found[:limit]], has_more=len(found) > limit)
+        if after is not None and not _RESULTS.fullmatch(after):
+            _checked(after)
+        found = files.newest(session, limit + 1, after, who.scope, purpose, oldest_first)
+        return FileList(data=[_told(session, each) for each in found[:limit]], has_more=len(found) > limit)
+
+
+def _told(session: Session, file: Dataset | Job) -> FileObject:
+    return results_object(file, files.results_bytes(session, file)) if isinstance(file, Job) else file_object(file)
 
 
 def get(place: Place, who: Principal, file_id: str) -> FileObject:
     """Raises DatasetNotFound."""
     with place.sessions.begin() as session:
-        if job := _with_results(session, who, file_id):
-            return results_object(job, len(_results(session, job.id)))
-        return file_object(datasets.get(session, _checked(file_id), who.scope))
+        job = _with_results(session, who, file_id)
+        return _told(session, job or datasets.get(session, _checked(file_id), who.scope))
 
 
 def content(place: Place, who: Principal, file_id: str) -> Content:
     """Raises DatasetNotFound, InputError; its `read` StorageAway."""
     with place.sessions.begin() as session:
         job = _with_results(session, who, file_id)
-        text = None if job is None else _results(session, job.id)
+        text = None if job is None else files.results(session, job.id)
     if job is None or text is None:
         return service.content(place, who, _checked(file_id))
     sha256 = hashlib.sha256(text).hexdigest()
@@ -64,7 +64,13 @@ def content(place: Place, who: Principal, file_id: str) -> Content:
 
 def delete(place: Place, who: Principal, file_id: str) -> Deleted:
     """Raises DatasetNotFound, DatasetInUse, StorageAway."""
-    service.delete(place, who, _checked(file_id))
+    with place.sessions.begin() as session:
+        job = _with_results(session, who, file_id)
+        if job is not None:
+            files.delete_results(session, job)
+            audit.record(session, who, "results.delete", job.id)
+    if job is None:
+        service.delete(place, who, _checked(file_id))
     return Deleted(id=file_id, object="file")
 
 
@@ -83,17 +89,6 @@ def _with_results(session: Session, who: Principal, file_id: str) -> Job | None:
         job = jobs.get(session, named[1], who.scope)
     except JobNotFound as error:
         raise DatasetNotFound(file_id) from error
-    if job.status is not JobStatus.SUCCEEDED:
+    if not files.has_results(job):
         raise DatasetNotFound(file_id)
     return job
-
-
-def _results(session: Session, job_id: str) -> bytes:
-    """A line for each step, as OpenAI's own results have them."""
-    held_out = history.evaluations(session, job_id)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["step", "train_loss", "valid_loss", "learning_rate"])
-    for metric in history.all_metrics(session, job_id):
-        writer.writerow([metric.step, metric.loss, held_out.get(metric.step, ""), metric.learning_rate])
-    return text.getvalue().encode()

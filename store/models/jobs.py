@@ -97,6 +97,11 @@ class Job(Base):
     """The owner's own words by name, which lists can be filtered by. OpenAI's wire calls them metadata."""
     model_deleted_at: Mapped[datetime | None]
     """When its owner deleted what it made."""
+    results_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Of the file of results that store.files makes; None before it succeeds, and where it did before they were
+    counted."""
+    results_deleted_at: Mapped[datetime | None]
+    """When its owner deleted that file."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
 

@@ -110,6 +110,43 @@ def test_a_job_goes_its_whole_way(client: openai.OpenAI, live: Service, rows: by
     ]
 
 
+def test_the_results_of_jobs_are_listed_among_the_files_and_deleted_as_they_are(
+    client: openai.OpenAI, live: Service, rows: bytes
+) -> None:
+    before = {file.id for file in client.files.list()}
+    first = client.files.create(file=("first.jsonl", rows), purpose="fine-tune").id
+    jobs = [ended(client, create(client, f"steps={steps} every=1").id) for steps in (3, 1)]
+    last = client.files.create(file=("last.jsonl", rows), purpose="fine-tune").id
+    results = [job.result_files[0] for job in jobs]
+    all_files = [first, *results, last]
+    for limit in (1, 2, 3, 100):
+        listed = [file.id for file in client.files.list(limit=limit) if file.id not in before]
+        assert listed == all_files[::-1]
+        ascending = [file.id for file in client.files.list(limit=limit, order="asc") if file.id not in before]
+        assert ascending == all_files
+    told = {file.id: file for file in client.files.list(purpose="fine-tune-results", limit=1)}
+    assert [each for each in told if each not in before] == results[::-1]
+    for results_id in results:
+        assert told[results_id] == client.files.retrieve(results_id)
+        assert told[results_id].bytes == len(client.files.content(results_id).read())
+    data = [file.id for file in client.files.list(purpose="fine-tune") if file.id not in before]
+    assert data == [last, first]
+    key = live.client.post("/keys", json={"owner": "cora"}).json()["secret"]
+    other = client.with_options(api_key=key)
+    assert list(other.files.list()) == []
+    for ask in (other.files.retrieve, other.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            ask(results[0])
+    with pytest.raises(openai.NotFoundError):
+        other.files.list(after=results[0])
+    assert client.files.delete(results[0]).deleted
+    assert results[0] not in [file.id for file in client.files.list()]
+    assert client.fine_tuning.jobs.retrieve(jobs[0].id).result_files == []
+    for ask in (client.files.retrieve, client.files.content, client.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            ask(results[0])
+
+
 def test_lists_are_paged_by_the_sdk_itself_and_filtered_by_metadata(client: openai.OpenAI) -> None:
     made = [create(client, metadata={"run": "paged", "place": str(number)}).id for number in range(5)]
     create(client)
