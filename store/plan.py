@@ -11,6 +11,7 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
@@ -210,7 +211,9 @@ class _Seen:
     name: str
     needs: int
     ready: list[_Slot]
-    """What it could have now, were none kept."""
+    """What it could have now, were none kept: those that are not come first, and of these those that others use."""
+    unused: int
+    """Of all the machine's."""
     unkept: list[_Slot]
     times: list[tuple[float, bool, int]]
     """(when it could have the device, kept for another, number), the earliest first."""
@@ -232,20 +235,19 @@ class _Machine:
         if key not in self._seen:
             slots = [slot for slot in self.slots if slot.at.number in usable]
             ready = [slot for slot in slots if slot.ready(share)]
+            ready.sort(key=lambda slot: (bool(slot.kept_for), not slot.users, slot.at.number))
+            unused = sum(not slot.users for slot in self.slots)
             unkept = [slot for slot in slots if not slot.kept_for]
             times = sorted((slot.free[not share], bool(slot.kept_for), slot.at.number) for slot in slots)
             begins = times[needs - 1][0] if len(times) >= needs else math.inf
             kept = sum(kept for _, kept, _ in times[:needs])
             earliest = (begins, kept, max(0, needs - len(ready)), self.host.name)
             nearest = (-len(ready), self.host.name)
-            self._seen[key] = _Seen(self, self.host.name, needs, ready, unkept, times, earliest, nearest)
+            self._seen[key] = _Seen(self, self.host.name, needs, ready, unused, unkept, times, earliest, nearest)
         return self._seen[key]
 
-    def unused(self) -> int:
-        return sum(not slot.users for slot in self.slots)
-
-    def look_again(self, now: float, going: Collection[str]) -> None:
-        for slot in self.slots:
+    def look_again(self, now: float, going: Collection[str], slots: Sequence[_Slot]) -> None:
+        for slot in slots:
             # What is kept has later times already.
             if not slot.kept_for:
                 slot.look_again(now, going)
@@ -273,7 +275,7 @@ def _machines(
     for host in sorted(hosts, key=lambda host: host.name):
         devices = [Device(host.name, number) for number in range(host.devices) if number not in host.held]
         machines.append(_Machine(host, [_Slot(device, users[device]) for device in devices]))
-        machines[-1].look_again(now, going)
+        machines[-1].look_again(now, going, machines[-1].slots)
     return machines
 
 
@@ -284,14 +286,12 @@ def _open(now: float, able: list[_Seen], job: Waiting) -> _Chosen:
     for seen in able:
         if len(seen.ready) < seen.needs:
             continue
-        slots = [slot for slot in seen.ready if slot.open(now, job)]
-        if len(slots) < seen.needs:
+        taken = list(islice((slot for slot in seen.ready if slot.open(now, job)), seen.needs))
+        if len(taken) < seen.needs:
             continue
-        slots.sort(key=lambda slot: (bool(slot.kept_for), not slot.users, slot.at.number))
-        taken = slots[: seen.needs]
         empty = sum(not slot.users for slot in taken)
         kept = sum(bool(slot.kept_for) for slot in taken)
-        cost = (kept, empty if job.share else 0, seen.machine.unused() - empty, seen.name)
+        cost = (kept, empty if job.share else 0, seen.unused - empty, seen.name)
         offers.append((cost, seen.machine, taken))
     if len(offers) < job.nodes:
         return []
@@ -306,7 +306,7 @@ def _give(now: float, chosen: _Chosen, job: Waiting, going: Collection[str]) -> 
     for machine, slots in chosen:
         for slot in slots:
             slot.users.append(starting)
-        machine.look_again(now, going)
+        machine.look_again(now, going, slots)
     return flat
 
 
@@ -355,7 +355,7 @@ def _claim(able: list[_Seen], job: Waiting, spared: list[Occupant], going: Colle
         if asked is not None:
             highest = max((occupant.priority for occupant in asked), default=-math.inf)
             longest = min((occupant.started for occupant in asked), default=math.inf)
-            offers.append(((highest, len(asked), -longest, seen.machine.unused(), seen.name), seen, asked))
+            offers.append(((highest, len(asked), -longest, seen.unused, seen.name), seen, asked))
     if len(offers) < job.nodes:
         return None
     best = heapq.nsmallest(job.nodes, offers, key=itemgetter(0))
