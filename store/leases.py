@@ -1,9 +1,10 @@
 """Which devices an attempt has. A job is locked before its leases: no two transactions wait for each other."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from store.models import Job, Lease, Worker
@@ -17,21 +18,37 @@ LONGEST_START = timedelta(seconds=10)
 """From the placement of a job until its worker begins it; then it is placed anew."""
 
 
-def place(session: Session, job_id: str, attempt: int, devices: Sequence[Device], shared: bool) -> list[str]:
-    """Gives devices to the job's next attempt. The machines, the first of which is to hold the job's lease."""
-    machines = list(dict.fromkeys(device.worker for device in devices))
-    session.add_all(
-        Lease(
-            job_id=job_id,
-            worker=device.worker,
-            number=device.number,
-            attempt=attempt,
-            rank=machines.index(device.worker),
-            shared=shared,
-        )
-        for device in devices
-    )
-    return machines
+@dataclass(frozen=True)
+class Placed:
+    """A job whose next attempt has devices."""
+
+    job_id: str
+    attempt: int
+    devices: Sequence[Device]
+    shared: bool
+
+    @property
+    def workers(self) -> list[str]:
+        """Each is to begin its part of the attempt; the first one is to hold the job's lease."""
+        return list(dict.fromkeys(device.worker for device in self.devices))
+
+
+def place(session: Session, placed: Sequence[Placed]) -> None:
+    """Gives the devices to these attempts."""
+    rows = [
+        {
+            "job_id": each.job_id,
+            "worker": device.worker,
+            "number": device.number,
+            "attempt": each.attempt,
+            "rank": each.workers.index(device.worker),
+            "shared": each.shared,
+        }
+        for each in placed
+        for device in each.devices
+    ]
+    if rows:
+        session.execute(insert(Lease), rows)
 
 
 def take_up(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> tuple[int, list[int]] | None:
@@ -68,6 +85,12 @@ def take_back(session: Session, job_id: str) -> None:
 def take_back_unbegun(session: Session) -> None:
     """What no worker has begun in time: its message was lost, or it has no process free. What is just begun is left
     alone."""
+    for lease in session.scalars(_LATE):
+        session.delete(lease)
+    session.flush()
+
+
+def _late() -> Select[Lease]:
     unbegun = Lease.begun_at.is_(None) & (Lease.placed_at < func.now() - LONGEST_START)
     # One of several machines has begun, and waited for the first of them; now it cannot be heard.
     head = aliased(Lease)
@@ -76,10 +99,10 @@ def take_back_unbegun(session: Session) -> None:
     )
     silent = ~select(Worker.name).where(Worker.name == Lease.worker, Worker.seen_at >= func.now() - SILENCE).exists()
     waits = select(Job.id).where(Job.id == Lease.job_id, Job.attempt == Lease.attempt - 1).exists()
-    late = select(Lease).where(unbegun | (headless & silent & waits))
-    for lease in session.scalars(late.with_for_update(skip_locked=True)):
-        session.delete(lease)
-    session.flush()
+    return select(Lease).where(unbegun | (headless & silent & waits)).with_for_update(skip_locked=True)
+
+
+_LATE = _late()
 
 
 def unbegun(session: Session, worker: str) -> set[tuple[str, int]]:
@@ -113,5 +136,7 @@ def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Device]]
     return found
 
 
-def _part(job_id: str, attempt: int, worker: str) -> tuple[ColumnElement[bool], ...]:
+def _part(
+    job_id: str | ColumnElement[str], attempt: int | ColumnElement[int], worker: str | ColumnElement[str]
+) -> tuple[ColumnElement[bool], ...]:
     return Lease.job_id == job_id, Lease.attempt == attempt, Lease.worker == worker

@@ -1,7 +1,7 @@
 """Runs the planner on what the database knows, and writes what it decides."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from contract.machine import Machine, usable
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
 from store import jobs, leases, quotas
+from store.leases import Placed
 from store.models import Device, Job, Lease, Metric, Worker
 from store.plan import Device as Place
 from store.plan import Host, Occupant, Wait, Waiting, plan
@@ -37,21 +38,13 @@ _READY = (Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_be
 _THERE = (Worker.seen_at >= func.now() - SILENCE, ~Worker.draining)
 
 
-@dataclass(frozen=True)
-class Placed:
-    job_id: str
-    attempt: int
-    workers: list[str]
-    """Each is to begin its part of the attempt."""
-
-
 def schedule(session: Session) -> list[Placed]:
     """Gives devices to the jobs whose turn it is, and asks those that are to make room to save and step aside."""
     if session.scalar(select(Job.id).where(*_READY).limit(1)) is None:
         return []
     session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
     leases.take_back_unbegun(session)
-    if not _can_make_room(session):
+    if not session.scalar(_CAN_MAKE_ROOM):
         return []
     # Nobody else gives devices; those that are about to be taken off the table are not given.
     now, found, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
@@ -67,11 +60,13 @@ def schedule(session: Session) -> list[Placed]:
     locked = session.execute(still_queued.with_for_update(skip_locked=True))
     before = dict(locked.all())
     shares = {each.id: each.share for each in waiting}
-    return [
-        Placed(job_id, before[job_id] + 1, leases.place(session, job_id, before[job_id] + 1, places, shares[job_id]))
+    placed = [
+        Placed(job_id, before[job_id] + 1, places, shares[job_id])
         for job_id, places in decided.starts.items()
         if job_id in before
     ]
+    leases.place(session, placed)
+    return placed
 
 
 def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
@@ -105,18 +100,22 @@ def _most_running(session: Session, waiting: Sequence[Waiting]) -> dict[str, int
     return quotas.running_jobs(session, {job.owner for job in waiting})
 
 
-def _can_make_room(session: Session) -> bool:
+def _can_make_room() -> Select[tuple[bool]]:
     """Whether a device may be free for somebody, or left by one for another of a higher priority. Most passes end with
     this question."""
-    of_device = (Lease.worker == Device.worker, Lease.number == Device.number)
-    users = select(func.sum(case((Lease.shared, 1), else_=2))).where(*of_device).scalar_subquery()
-    free = select(Device.number).join(Worker, Worker.name == Device.worker)
-    free = free.where(*_THERE, Device.holders.is_(None), func.coalesce(users, 0) < 2)
+    users = select(Lease.worker, Lease.number, func.sum(case((Lease.shared, 1), else_=2)).label("count"))
+    taken = users.group_by(Lease.worker, Lease.number).subquery()
+    its = (taken.c.worker == Device.worker) & (taken.c.number == Device.number)
+    free = select(Device.number).join(Worker, Worker.name == Device.worker).outerjoin(taken, its)
+    free = free.where(*_THERE, Device.holders.is_(None), func.coalesce(taken.c.count, 0) < 2)
     highest = select(func.max(Job.priority)).where(*_READY).scalar_subquery()
     lower = aliased(Job)
     running = select(lower.id).where(lower.status == JobStatus.RUNNING, lower.wish.is_(None))
     spared = running.where(lower.recipe["scheduling"]["preemptible"].as_boolean(), lower.priority < highest)
-    return bool(session.scalar(select(free.exists() | spared.exists())))
+    return select(free.exists() | spared.exists())
+
+
+_CAN_MAKE_ROOM = _can_make_room()
 
 
 def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> int:
@@ -202,41 +201,74 @@ def _waiting(session: Session, machines: dict[str, Machine], most: int, *, kept_
     if kept_back:
         rows += _first(session, most, lambda job: job.not_before > func.now())
     left = _ends(session, {row.id for row in rows if row.attempt > 0})
-    return [_wait(row, left.get(row.id), machines) for row in rows]
+    asked = _asked(rows, machines)
+    return [_wait(row, left.get(row.id), asked[row.shape]) for row in rows]
 
 
 def _first(session: Session, most: int, which: Callable[[type[Job]], ColumnElement[bool]]) -> list[Any]:
-    kinds = select(Job.owner, Job.shape).where(Job.status == JobStatus.QUEUED).distinct().subquery()
-    count = session.scalar(select(func.count()).select_from(kinds)) or 1
+    kinds = select(Job.owner, Job.shape).where(Job.status == JobStatus.QUEUED).distinct().cte("kinds")
+    count = select(func.count()).select_from(kinds).scalar_subquery()
     each = aliased(Job)
     placed = select(Lease.job_id).where(Lease.job_id == each.id, Lease.attempt == each.attempt + 1).exists()
     first = (
         select(each.id, each.owner, each.priority, each.created_at, each.not_before, each.attempt)
-        .add_columns(each.expected_seconds, each.recipe)
+        .add_columns(each.expected_seconds, each.shape, each.recipe)
         .where(each.owner == kinds.c.owner, each.shape == kinds.c.shape)
         .where(each.status == JobStatus.QUEUED, ~placed, which(each))
         .order_by(each.priority.desc(), each.created_at)
-        .limit(min(most, max(1, _IN_ALL // count)))
+        .limit(func.least(most, func.greatest(1, _IN_ALL / count)))
         .lateral()
     )
     return list(session.execute(select(first).select_from(kinds.join(first, true()))))
 
 
-def _wait(row: Any, left: tuple[float, float] | None, machines: dict[str, Machine]) -> Waiting:
+@dataclass(frozen=True)
+class _Asked:
+    """What the jobs of a shape ask for."""
+
+    nodes: int
+    needs: dict[str, int]
+    usable: dict[str, frozenset[int]]
+    share: bool
+
+
+def _asked(rows: Sequence[Any], machines: Mapping[str, Machine]) -> dict[str, _Asked]:
+    """By shape: to read each recipe takes longer than all else that a pass does."""
+    recipes: dict[str, Recipe | None] = {}
+    for row in rows:
+        if recipes.get(row.shape) is None:
+            recipes[row.shape] = _read(row.recipe)
+    # One of an older schema is given any device, for its attempt to say so.
+    any_device = Recipe(model="-", dataset="-")  # type: ignore[arg-type]  # a path does for a dataset
+    return {shape: _ask(recipe or any_device, machines) for shape, recipe in recipes.items()}
+
+
+def _read(recipe: dict[str, Any]) -> Recipe | None:
     try:
-        recipe = Recipe.model_validate(row.recipe)
+        return Recipe.model_validate(recipe)
     except ValidationError:
-        # Of an older schema. It is given any device, for its attempt to say so.
-        recipe = Recipe(model="-", dataset="-")  # type: ignore[arg-type]  # a path does for a dataset
+        return None
+
+
+def _ask(recipe: Recipe, machines: Mapping[str, Machine]) -> _Asked:
+    return _Asked(
+        nodes=recipe.resources.nodes,
+        needs={name: machine.needs(recipe) for name, machine in machines.items()},
+        usable={name: numbers for name, machine in machines.items() if (numbers := usable(recipe, machine))},
+        share=recipe.resources.share,
+    )
+
+
+def _wait(row: Any, left: tuple[float, float] | None, asked: _Asked) -> Waiting:
     return Waiting(
         id=row.id,
         owner=row.owner,
         priority=row.priority,
         since=row.created_at.timestamp(),
-        nodes=recipe.resources.nodes,
-        needs={name: machine.needs(recipe) for name, machine in machines.items()},
-        usable={name: numbers for name, machine in machines.items() if (numbers := usable(recipe, machine))},
-        share=recipe.resources.share,
+        nodes=asked.nodes,
+        needs=asked.needs,
+        usable=asked.usable,
+        share=asked.share,
         seconds=row.expected_seconds if left is None else left[1],
         not_before=_epoch(row.not_before),
     )

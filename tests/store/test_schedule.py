@@ -300,3 +300,15 @@ def test_a_machine_that_falls_silent_before_the_first_of_its_job_has_begun_holds
     assert run(sessions) == []
     assert run(sessions) == [(job_id, [0], 0), (job_id, [0], 1)]
     assert get(sessions, job_id).worker == "c"
+
+
+def test_a_recipe_that_can_no_longer_be_read_gets_what_others_of_its_shape_get_or_any_device(
+    sessions: Sessions, engine: sa.Engine
+) -> None:
+    unreadable, gang = create(sessions), create(sessions, resources={"gpus": 2})
+    alike = create(sessions, resources={"gpus": 2})
+    add_worker(sessions, "a", slots=5)
+    with engine.begin() as connection:
+        older = sa.text("""UPDATE jobs SET recipe = jsonb_set(recipe::jsonb, '{older}', '1') WHERE id = ANY(:ids)""")
+        connection.execute(older, {"ids": [unreadable, gang]})
+    assert run(sessions) == [(unreadable, [0], 0), (gang, [1, 2], 0), (alike, [3, 4], 0)]

@@ -22,6 +22,7 @@ from contract.run_dir import RunDir
 from contract.status import JobStatus
 from store import artifacts, jobs, leases, workers
 from store.broker import make_celery, make_publisher, queue_of
+from store.leases import Placed
 from store.models import Worker
 from store.plan import Device
 from store.session import Sessions, make_sessions
@@ -110,7 +111,7 @@ def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
     with sessions.begin() as session:
         job_id = jobs.create(session, RECIPE).id
         workers.register(session, worker, "another", "localhost", MACHINE)
-        leases.place(session, job_id, 1, [Device(worker, 0)], shared=False)
+        leases.place(session, [Placed(job_id, 1, [Device(worker, 0)], shared=False)])
         assert jobs.begin(session, job_id, 1, worker, pid, lease) is not None
     return job_id
 
