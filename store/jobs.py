@@ -7,7 +7,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, tuple_, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Float,
+    FromClause,
+    Integer,
+    Interval,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
@@ -49,7 +68,7 @@ def create(
     )
     session.add(job)
     session.flush()
-    _add_event(session, job.id, 1, "status", _status(job))
+    _add_event(session, job.id, 1, "status", {"status": job.status, "attempt": job.attempt})
     for warning in warnings:
         tell(session, job, "log", {"level": "warning", "message": warning})
     return job
@@ -132,24 +151,42 @@ def move(
     The guard: the job is in a state from which the table allows the move, and in one of `only_from`, and at `attempt`,
     where these are given.
     """
+    moved, *told = _moving(target, only_from, values or {}, *([] if attempt is None else [Job.attempt == attempt]))
+    return session.scalars(
+        select(Job).from_statement(select(moved).add_cte(*told)),
+        {"its_id": job_id, "told_at": time.time()},
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+
+
+def _moving(
+    target: JobStatus,
+    only_from: Collection[JobStatus] | None,
+    values: Mapping[str, Any],
+    *guards: ColumnElement[bool],
+) -> list[CTE]:
+    """Parts of one statement: the first moves the job `its_id`, the others tell of it, at `told_at`."""
     sources = allowed_from(target) if only_from is None else allowed_from(target) & frozenset(only_from)
-    columns = {"status": target, "event_count": Job.event_count + 1, "wish": None, **(values or {})}
+    columns = {"status": target, "event_count": Job.event_count + 1, "wish": None, **values}
     if target is not JobStatus.RUNNING:
         columns["lease_expires_at"] = None
     if target is not JobStatus.FAILED:
         columns["failure"] = None
     columns["finished_at"] = func.now() if target in TERMINAL else None
-    statement = update(Job).where(Job.id == job_id, Job.status.in_(sources))
-    if attempt is not None:
-        statement = statement.where(Job.attempt == attempt)
-    job = session.scalars(
-        statement.values(columns).returning(Job),
-        execution_options={"populate_existing": True, "synchronize_session": False},
-    ).one_or_none()
-    if job is not None:
-        _add_event(session, job.id, job.event_count, "status", _status(job))
-        webhooks.tell(session, job)
-    return job
+    its = update(Job).where(Job.id == bindparam("its_id"), Job.status.in_(sources), *guards)
+    job = its.values(columns).returning(*Job.__table__.c).cte("moved")
+    event = (job.c.id, job.c.event_count, bindparam("told_at", type_=Float), literal("status"), _told(job, target))
+    told = insert(Event).from_select(["job_id", "seq", "time", "type", "data"], select(*event))
+    return [job, told.cte("told"), *webhooks.telling(job, target)]
+
+
+def _told(job: FromClause, target: JobStatus) -> ColumnElement[Any]:
+    told: list[Any] = ["status", job.c.status, "attempt", job.c.attempt]
+    if target is JobStatus.RUNNING:
+        told += ["worker", job.c.worker]
+    if target is JobStatus.FAILED:
+        told += ["failure", job.c.failure]
+    return func.json_build_object(*told)
 
 
 @dataclass(frozen=True)
@@ -171,25 +208,41 @@ class Part:
 def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> Part | None:
     """A worker's process begins its part of an attempt at a job that has been placed there, and that of rank 0 leases
     the job; None where it is no longer to be. No two processes begin the same part."""
-    columns = select(Job.status, Job.attempt, Job.recipe, Job.batch).where(Job.id == job_id)
-    job = session.execute(columns.with_for_update()).one_or_none()
-    if job is None or (job.status, job.attempt) not in ((JobStatus.QUEUED, attempt - 1), (JobStatus.RUNNING, attempt)):
+    its = {"its_id": job_id, "its_attempt": attempt, "its_worker": worker, "its_pid": pid, "lease": lease}
+    # Not by the session: it would look for objects to load, which takes as long as half of the rest.
+    taken = session.connection().execute(_BEGIN, its | {"told_at": time.time()}).all()
+    if not taken:
         return None
-    taken = leases.take_up(session, job_id, attempt, worker, pid)
-    if taken is None:
-        return None
-    rank, devices = taken
-    if rank == 0:
-        values = {
-            "attempt": attempt,
-            "worker": worker,
-            "started_at": func.now(),
-            "lease_expires_at": func.now() + lease,
-            "not_before": None,
-            "rendezvous": None,
-        }
-        move(session, job_id, JobStatus.RUNNING, only_from={JobStatus.QUEUED}, values=values)
-    return Part(job_id, attempt, job.recipe, job.batch, devices, rank)
+    first = taken[0]
+    devices = sorted(each.number for each in taken)
+    return Part(job_id, attempt, first.recipe, first.batch, devices, first.rank)
+
+
+def _beginning() -> Select[Any]:
+    attempt, worker = bindparam("its_attempt", type_=Integer), bindparam("its_worker", type_=Text)
+    to_be = or_(
+        and_(Job.status == JobStatus.QUEUED, Job.attempt == attempt - 1),
+        and_(Job.status == JobStatus.RUNNING, Job.attempt == attempt),
+    )
+    locked = select(Job.id, Job.recipe, Job.batch).where(Job.id == bindparam("its_id"), to_be).with_for_update()
+    job = locked.cte("job")
+    taken = leases.taking_up(job.c.id, attempt, worker, bindparam("its_pid", type_=Integer))
+    values = {
+        "attempt": attempt,
+        "worker": worker,
+        "started_at": func.now(),
+        "lease_expires_at": func.now() + bindparam("lease", type_=Interval),
+        "not_before": None,
+        "rendezvous": None,
+    }
+    head = select(taken.c.rank).where(taken.c.rank == 0).exists()
+    begun = select(taken.c.rank, taken.c.number, job.c.recipe, job.c.batch).join_from(taken, job, true())
+    return begun.add_cte(*_moving(JobStatus.RUNNING, {JobStatus.QUEUED}, values, head))
+
+
+_BEGIN = _beginning()
+"""Locks the job, takes up its leases, and moves it where the first machine begins. One statement, made once: to put it
+together takes longer than to run it."""
 
 
 def launch(
@@ -249,15 +302,6 @@ def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float |
     median = func.percentile_cont(0.5).within_group(latest.c.seconds)
     each = session.scalar(select(median))
     return None if each is None else float(each) * examples
-
-
-def _status(job: Job) -> dict[str, Any]:
-    told: dict[str, Any] = {"status": job.status, "attempt": job.attempt}
-    if job.status is JobStatus.RUNNING:
-        told["worker"] = job.worker
-    if job.failure is not None:
-        told["failure"] = job.failure
-    return told
 
 
 def _add_event(session: Session, job_id: str, seq: int, kind: str, data: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy import CTE, ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from store.models import Job, Lease, Worker
@@ -51,13 +51,13 @@ def place(session: Session, placed: Sequence[Placed]) -> None:
         session.execute(insert(Lease), rows)
 
 
-def take_up(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> tuple[int, list[int]] | None:
-    """A process of the worker begins with its part of the attempt: the machine's rank, and the devices. None where
-    another has, or it was taken back."""
-    statement = update(Lease).where(*_part(job_id, attempt, worker), Lease.begun_at.is_(None))
-    statement = statement.values(begun_at=func.now(), pid=pid).returning(Lease.rank, Lease.number)
-    taken = session.execute(statement, execution_options=_NOTHING_LOADED).all()
-    return (taken[0].rank, sorted(each.number for each in taken)) if taken else None
+def taking_up(
+    job_id: ColumnElement[str], attempt: ColumnElement[int], worker: ColumnElement[str], pid: ColumnElement[int]
+) -> CTE:
+    """Part of a statement: a process of the worker begins with its part of the attempt. Its rank and its devices; no
+    rows where another has, or it was taken back."""
+    taken = update(Lease).where(*_part(job_id, attempt, worker), Lease.begun_at.is_(None))
+    return taken.values(begun_at=func.now(), pid=pid).returning(Lease.rank, Lease.number).cte("taken")
 
 
 def let_go(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> None:

@@ -36,4 +36,4 @@ def claim(session: Session, lease: timedelta = LEASE) -> Job | None:
     """The job whose turn it is, running on a worker that has room for one more; None where none waits."""
     register(session, slots=len(workers.leases(session)) + 1)
     parts = begin(session, lease)
-    return jobs.get(session, parts[0].job_id) if parts else None
+    return jobs.lock(session, parts[0].job_id) if parts else None

@@ -1,19 +1,24 @@
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store import jobs, leases, progress, schedule, wishes, workers
 from store.attempts import End, finish
 from store.errors import JobNotFound, StaleAttempt
+from store.jobs import Part
 from store.models import Base, Job
 from store.progress import Cursor
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, claim, register
+from tests.service import until
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 
@@ -99,6 +104,47 @@ def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions:
     with sessions.begin() as session:
         assert jobs.begin(session, job_id, 1, "worker", 1, LEASE) is None
         assert workers.leases(session) == []
+
+
+def tell_something(session: Session, job_id: str) -> None:
+    jobs.tell(session, jobs.get(session, job_id), "log", {"level": "info", "message": "something"})
+
+
+@pytest.mark.parametrize(
+    ("write", "begins"),
+    [(tell_something, True), (wishes.cancel, False), (leases.take_back, False)],
+    ids=["an event", "a cancel", "its devices taken back"],
+)
+def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what_is_written(
+    sessions: Sessions, engine: sa.Engine, write: Callable[[Session, str], object], begins: bool
+) -> None:
+    job_id = create(sessions)
+    with sessions.begin() as session:
+        register(session)
+        schedule.schedule(session)
+
+    def begin() -> Part | None:
+        with sessions.begin() as session:
+            return jobs.begin(session, job_id, 1, "worker", 1, LEASE)
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:
+            write(session, job_id)
+            begun = pool.submit(begin)
+            until(lambda: waiting_for_a_lock(engine) == 1)
+        assert (begun.result() is not None) == begins
+    job = get(sessions, job_id)
+    assert (job.status is JobStatus.RUNNING, job.attempt) == (begins, int(begins))
+    with sessions.begin() as session:
+        told = [each.data.get("status") for each in progress.events_since(session, job_id, Cursor(), 100)]
+    assert len(told) == job.event_count
+    assert (told[-1] == JobStatus.RUNNING) == begins
+
+
+def waiting_for_a_lock(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return connection.scalar(waiting) or 0
 
 
 def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> None:
