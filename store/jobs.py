@@ -1,4 +1,4 @@
-"""The queries on jobs. `move` is the one writer of a status."""
+"""The queries on jobs. `_moving` is the one writer of a status; `move` and `begin` run it."""
 
 import secrets
 import time
