@@ -1,7 +1,7 @@
 """From launching the trainer to its first optimizer step, part by part: `python -m benchmarks.trainer_start MODEL`.
 
-MODEL is a folder, such as the home folder's models/smollm2-135m-instruct. Each round runs torchrun on the quickstart's
-data for one step, in a process of its own, as a worker does. `data` overlaps `model`, so the parts do not add up.
+MODEL is a folder, such as the home folder's models/smollm2-135m-instruct. Each round trains on the quickstart's data
+for one step, in a process of its own, as a worker does. `data` overlaps `model`, so the parts do not add up.
 """
 
 import json
@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from worker.command import torchrun
+from worker.command import launcher
 
 ROUNDS = 5
 ROOT = Path(__file__).parent.parent
@@ -34,12 +34,12 @@ def start_once(model: Path) -> dict[str, float]:
         run_dir = Path(name)
         (run_dir / "recipe.json").write_text(json.dumps(recipe))
         began = time.time()
-        subprocess.run([*torchrun(1), name], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*launcher(1), name], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     phases = {event["name"]: event for event in events if event["type"] == "phase"}
     imports = phases["imports"]
     return {
-        "torchrun, until the rank imports": imports["time"] - imports["seconds"] - began,
+        "until it imports": imports["time"] - imports["seconds"] - began,
         **{name: phase["seconds"] for name, phase in phases.items()},
         "launch to the first step done": phases["first_step"]["time"] - began,
     }

@@ -37,12 +37,12 @@ class Ddp:
         self._autocast = torch.autocast(device, dtype=torch.float16, enabled=fp16)
         self._scaler = torch.amp.GradScaler(device, enabled=fp16)
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> float:
+    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
         with contextlib.nullcontext() if exchange else self._accelerator.no_sync(self._model):
             with self._autocast:
                 loss = self._model(batch)
             self._scaler.scale(loss * scale).backward()
-        return loss.item()
+        return loss.detach()
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         optimizer = self._optimizer.optimizer

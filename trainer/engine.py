@@ -36,8 +36,9 @@ class Engine(Protocol):
     divides_gradients: bool
     """Ranks wait for each other in every micro-batch, and not in a step's last one alone."""
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> float:
-        """Adds the gradients of `scale` times the batch's sum of token losses to those of the step. Returns the sum.
+    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
+        """Adds the gradients of `scale` times the batch's sum of token losses to those of the step. Returns the sum, a
+        scalar on the device: to read it is to wait for a GPU.
 
         `exchange` at the step's last micro-batch: the gradients are then the mean over the ranks.
         """

@@ -33,11 +33,11 @@ class Fsdp:
         self._optimizer = make_optimizer(module.named_parameters(), recipe)
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> float:
+    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
         self.module.set_requires_gradient_sync(exchange)
         loss = self.module(batch)
         (loss * scale).backward()
-        return loss.item()
+        return loss.detach()
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         set_learning_rate(self._optimizer, learning_rate)

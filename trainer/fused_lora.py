@@ -53,6 +53,7 @@ class _Together:
 
     def __init__(self, modules: Sequence[Linear]) -> None:
         self._modules = modules
+        self._copies: _Copies | None = None
         self._input: torch.Tensor | None = None
         self._waiting: dict[Linear, torch.Tensor] = {}
 
@@ -64,20 +65,38 @@ class _Together:
         if divided or torch.is_autocast_enabled(x.device.type) or module.disable_adapters or module.merged:
             return Linear.forward(module, x, *args, **kwargs)
         if x is not self._input or module not in self._waiting:
-            outputs = _product(x, self._modules)
-            self._input, self._waiting = x, dict(zip(self._modules, outputs, strict=True))
+            self._input, self._waiting = x, dict(zip(self._modules, self._outputs(x, name), strict=True))
         output = self._waiting.pop(module)
         if not self._waiting:
             self._input = None
         return output
 
+    def _outputs(self, x: torch.Tensor, name: str) -> tuple[torch.Tensor, ...]:
+        a = [module.lora_A[name].weight for module in self._modules]
+        b = [module.lora_B[name].weight for module in self._modules]
+        if self._copies is None or self._copies.all_a.dtype != x.dtype or self._copies.all_a.device != x.device:
+            self._copies = _Copies(a, b, [module.scaling[name] for module in self._modules], x)
+        self._copies.renew(a, b)
+        bases = [_weight_and_bias(module.base_layer) for module in self._modules]
+        return _Products.apply(x, self._copies, bases, *a, *b)
 
-def _product(x: torch.Tensor, modules: Sequence[Linear]) -> tuple[torch.Tensor, ...]:
-    (name,) = modules[0].lora_A
-    a = [module.lora_A[name].weight for module in modules]
-    b = [module.lora_B[name].weight for module in modules]
-    bases = [_weight_and_bias(module.base_layer) for module in modules]
-    return _Products.apply(x, [module.scaling[name] for module in modules], bases, *a, *b)
+
+class _Copies:
+    """s A of all modules [r_1 + r_2 + ..., in] and each B, in the format of the base."""
+
+    def __init__(
+        self, a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], scalings: Sequence[float], like: torch.Tensor
+    ) -> None:
+        self.ranks = [len(each) for each in a]
+        self.all_a = like.new_empty(sum(self.ranks), like.shape[-1])
+        self.b = [like.new_empty(each.shape) for each in b]
+        self._a = self.all_a.split(self.ranks)
+        self.scaling = torch.tensor(scalings).repeat_interleave(torch.tensor(self.ranks))[:, None].to(like)
+
+    @torch.no_grad()
+    def renew(self, a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> None:
+        torch._foreach_copy_([*self._a, *self.b], [*a, *b])
+        self.all_a.mul_(self.scaling)
 
 
 def _weight_and_bias(base: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -92,48 +111,36 @@ class _Products(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        scalings: Sequence[float],
+        copies: _Copies,
         bases: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
         *adapters: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        a, b = adapters[: len(bases)], adapters[len(bases) :]
-        rows = x.flatten(0, -2)
-        inner = rows @ torch.cat(a).to(x.dtype).T
+        rows = x.reshape(-1, x.shape[-1])
+        inner = rows @ copies.all_a.T
         outputs = []
-        for (weight, bias), each, up, scaling in zip(bases, _by_module(inner, a), b, scalings, strict=True):
-            y = F.linear(rows, weight, bias).addmm_(each, up.to(x.dtype).T, alpha=scaling)
+        for (weight, bias), each, b in zip(bases, inner.split(copies.ranks, dim=1), copies.b, strict=True):
+            y = F.linear(rows, weight, bias).addmm_(each, b.T)
             outputs.append(y.view(*x.shape[:-1], -1))
-        ctx.save_for_backward(rows, inner, *(weight for weight, _ in bases), *adapters)
-        ctx.scalings = scalings
+        ctx.save_for_backward(rows, inner, *(weight for weight, _ in bases))
+        ctx.copies = copies
         ctx.shape = x.shape
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
-        count = len(upstream)
-        rows, inner, *weights = ctx.saved_tensors
-        bases, a, b = weights[:count], weights[count : 2 * count], weights[2 * count :]
-        of_y = [gradient.flatten(0, -2) for gradient in upstream]
-        of_b = [
-            (gradient.T @ each).mul_(scaling).to(up.dtype)
-            for gradient, each, up, scaling in zip(of_y, _by_module(inner, a), b, ctx.scalings, strict=True)
-        ]
-        of_inner = torch.cat(
-            [
-                (gradient @ up.to(gradient.dtype)).mul_(scaling)
-                for gradient, up, scaling in zip(of_y, b, ctx.scalings, strict=True)
-            ],
-            dim=1,
-        )
-        of_a = (of_inner.T @ rows).to(a[0].dtype).split([len(each) for each in a])
+        rows, inner, *bases = ctx.saved_tensors
+        copies: _Copies = ctx.copies
+        of_y = [gradient.reshape(len(rows), -1) for gradient in upstream]
+        of_each = [gradient @ b for gradient, b in zip(of_y, copies.b, strict=True)]
+        of_inner = of_each[0] if len(of_each) == 1 else torch.cat(of_each, dim=1)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = of_inner @ torch.cat(a).to(of_inner.dtype)
+            of_x = of_inner @ copies.all_a
             for gradient, weight in zip(of_y, bases, strict=True):
                 of_x.addmm_(gradient, weight)
             of_x = of_x.view(ctx.shape)
+        of_a = (of_inner.T @ rows).mul_(copies.scaling).float().split(copies.ranks)
+        of_b = [
+            (gradient.T @ each).float() for gradient, each in zip(of_y, inner.split(copies.ranks, dim=1), strict=True)
+        ]
         return of_x, None, None, *of_a, *of_b
-
-
-def _by_module(inner: torch.Tensor, a: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    return inner.split([len(each) for each in a], dim=1)

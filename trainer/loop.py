@@ -118,15 +118,16 @@ def backward(run: Run, documents: list[Document], supervised: int) -> tuple[floa
     engine = run.engine
     scale = run.accelerator.num_processes / supervised
     micro_batches = run.micro_batches(documents)
-    loss_sum = 0.0
+    losses = []
     for index, micro_batch in enumerate(micro_batches, start=1):
         given_up = run.gives_up(together=engine.divides_gradients)
         if not (given_up and engine.divides_gradients):
             batch = pack([] if given_up else micro_batch).to(run.accelerator.device)
-            loss_sum += engine.accumulate(batch, scale, exchange=given_up or index == len(micro_batches))
+            losses.append(engine.accumulate(batch, scale, exchange=given_up or index == len(micro_batches)))
         if given_up:
             return 0.0, True
-    return loss_sum, False
+    # Read at the end alone: meanwhile a GPU computes one micro-batch while the next is made ready.
+    return sum(loss.item() for loss in losses), False
 
 
 def check_finite(step: int, loss: float, update: Update) -> None:

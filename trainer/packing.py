@@ -27,8 +27,11 @@ class Packed:
     """[N] those next tokens."""
 
     def to(self, device: torch.device) -> "Packed":
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        if device.type == "cuda":
+            # From pinned memory, the only one that a copy does not wait for the GPU with.
+            tensors = {name: value.pin_memory() for name, value in tensors.items()}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 def pack(documents: Sequence[Document]) -> Packed:

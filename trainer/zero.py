@@ -98,11 +98,11 @@ class Zero:
         self._optimizer = self._engine.basic_optimizer
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> float:
+    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
         loss = self._engine(batch)
         self._engine.set_gradient_accumulation_boundary(exchange)
         self._engine.backward(loss * scale, scale_wrt_gas=False)
-        return loss.item()
+        return loss.detach()
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         """From stage 1 on DeepSpeed clips, at the norm that its configuration has."""

@@ -30,14 +30,17 @@ class Rendezvous:
 def trainer_command(
     settings: WorkerSettings, recipe: Recipe, run_dir: Path, resume: Path | None, rendezvous: Rendezvous | None = None
 ) -> list[str]:
-    launcher = settings.trainer or torchrun(recipe.resources.gpus, rendezvous)
+    start = settings.trainer or launcher(recipe.resources.gpus, rendezvous)
     cache = ["--cache", str(settings.cache)]
-    return [*launcher, str(run_dir), *cache, *(["--resume", str(resume)] if resume else [])]
+    return [*start, str(run_dir), *cache, *(["--resume", str(resume)] if resume else [])]
 
 
-def torchrun(processes: int, rendezvous: Rendezvous | None = None) -> list[str]:
-    """Starts the trainer as so many ranks on this machine, which find each other by a free port, or those of the other
-    machines by the rendezvous."""
+def launcher(processes: int, rendezvous: Rendezvous | None = None) -> list[str]:
+    """Starts the trainer as so many ranks on this machine, by torchrun: they find each other by a free port, or those
+    of the other machines by the rendezvous. A rank that is alone has nobody to find: torchrun would load torch for
+    itself, which takes seconds, and hold it in memory."""
+    if processes == 1 and rendezvous is None:
+        return [sys.executable, "-m", "trainer"]
     meeting = ["--standalone"]
     if rendezvous is not None:
         # Left to itself torchrun compares host names to find the head, and tells the others its own.

@@ -25,6 +25,8 @@ from benchmarks.trainer.table import HEADER, MOST_APART, markdown, rows, spread
 from benchmarks.trainer.work import (
     HELD_OUT,
     ROOT,
+    SIZES_OF_8B,
+    SMALL_SIZES,
     Shape,
     Work,
     full_length_rows,
@@ -40,6 +42,7 @@ from trainer.device import describe, this_device
 from trainer.precision import has_native_bf16
 
 MODEL = "smollm2-135m-instruct"
+LLAMA_8B = "llama-3-8b"
 REGIMES = ("half-padded", "full-length")
 LONGEST_CONVERSATION = 1024
 """Tokens, in the half-padded work: none of its documents is cut."""
@@ -66,7 +69,9 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.trainer", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("trainer-benchmark"), help="a new folder (%(default)s)")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="all, where not given")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=arms_here(), help="all that run here, where not given"
+    )
     parser.add_argument("--regimes", nargs="*", choices=REGIMES, default=REGIMES, help="both, where not given")
     parser.add_argument("--lengths", nargs="*", type=int, default=[], help="of text, on a small random llama")
     parser.add_argument("--vocabularies", nargs="*", type=int, default=[], help="of small random llamas: 49152 152064")
@@ -83,8 +88,11 @@ def read_options() -> argparse.Namespace:
     parser.add_argument(
         "--length", type=int, default=512, help="tokens of a document of full-length text (%(default)s)"
     )
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="(%(default)s)")
     parser.add_argument("--examples", type=Path, help="prompts with answers, in any format; our own, where not given")
-    parser.add_argument("--model", type=Path, help=f"a llama's folder; {MODEL}, where not given")
+    parser.add_argument(
+        "--model", default=MODEL, help=f"a llama's folder, or {LLAMA_8B}: random weights in its sizes (%(default)s)"
+    )
     options = parser.parse_args()
     if not 1 <= options.warmup < options.steps:
         parser.error("--warmup: at least 1, and fewer than --steps")
@@ -93,6 +101,10 @@ def read_options() -> argparse.Namespace:
     if options.out.exists():
         parser.error(f"--out: {options.out} is there; give a new folder")
     return options
+
+
+def arms_here() -> list[str]:
+    return [name for name in ARMS if name != "trl-liger" or torch.cuda.is_available()]
 
 
 def machine() -> str:
@@ -106,11 +118,12 @@ def machine() -> str:
 def works(options: argparse.Namespace, out: Path) -> Iterator[Work]:
     """Each is prepared when it is its turn."""
     precision = "bf16" if has_native_bf16(this_device()) else "fp32"
-    model = (options.model or demo_model(out)).resolve()
+    model = base_model(options.model, out)
 
     def shape(length: int, documents: int, ranks: int) -> Shape:
         documents = max(ranks, documents // ranks * ranks)
-        return Shape(options.steps, documents, options.micro_batch or documents // ranks, ranks, length, precision)
+        micro_batch = options.micro_batch or documents // ranks
+        return Shape(options.steps, documents, micro_batch, ranks, length, precision, options.learning_rate)
 
     for ranks in options.ranks:
         ending = f", {ranks} ranks" if ranks > 1 else ""
@@ -132,14 +145,20 @@ def works(options: argparse.Namespace, out: Path) -> Iterator[Work]:
             )
 
 
-def demo_model(out: Path) -> Path:
-    add_model(MODEL, ROOT / ".rivals" / "models", out / "model.log")
-    return ROOT / ".rivals" / "models" / MODEL
+def base_model(given: str, out: Path) -> Path:
+    kept = ROOT / ".rivals" / "models"
+    if given not in (MODEL, LLAMA_8B):
+        return Path(given).resolve()
+    if not (kept / MODEL).exists():
+        add_model(MODEL, kept, out / "model.log")
+    if given == LLAMA_8B and not (kept / LLAMA_8B).exists():
+        random_llama(kept / LLAMA_8B, 128256, kept / MODEL, SIZES_OF_8B)
+    return kept / given
 
 
 def llama(out: Path, vocabulary: int, tokenizer_of: Path) -> Path:
     folder = out / "models" / f"llama-{vocabulary}"
-    return folder if folder.exists() else random_llama(folder, vocabulary, tokenizer_of)
+    return folder if folder.exists() else random_llama(folder, vocabulary, tokenizer_of, SMALL_SIZES)
 
 
 def measure(work: Work, options: argparse.Namespace, folder: Path) -> list[Run]:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.trainer.measure import watch
 from benchmarks.trainer.run import FLOOR, OURS, Run
 from benchmarks.trainer.work import ROOT, Work, recipe_of, threads
-from worker.command import torchrun
+from worker.command import launcher
 from worker.process import trainer_environment
 
 RIVALS = Path(__file__).with_name("rivals")
@@ -35,6 +35,7 @@ ARMS = {
     "transformers": Arm("transformers Trainer", ["hf_trainer.py"], "trl"),
     "trl": Arm("TRL default", ["trl_sft.py"], "trl"),
     "trl-tuned": Arm("TRL tuned", ["trl_sft.py", "tuned"], "trl"),
+    "trl-liger": Arm("TRL tuned, Liger", ["trl_sft.py", "liger"], "trl"),
     "llamafactory": Arm("LLaMA-Factory", ["llama_factory.py"], "llamafactory"),
     "floor": Arm(FLOOR, []),
 }
@@ -85,15 +86,15 @@ def _command(arm: Arm, work: Work, folder: Path) -> list[str]:
     ranks = work.shape.ranks
     if arm.name == OURS:
         (folder / "recipe.json").write_text(json.dumps(recipe_of(work.model, work.rows, work.shape)))
-        return [*torchrun(ranks), str(folder), "--cache", str(work.cache)]
+        return [*launcher(ranks), str(folder), "--cache", str(work.cache)]
     if arm.name == FLOOR:
         return [sys.executable, "-m", "benchmarks.trainer.floor", str(work.folder), str(folder)]
     python = str(ENVIRONMENTS / arm.environment / "bin" / "python")
     script, *arguments = arm.script
-    launcher = [python]
+    start = [python]
     if ranks > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    return [*launcher, str(RIVALS / script), str(work.folder), str(folder), *arguments]
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return [*start, str(RIVALS / script), str(work.folder), str(folder), *arguments]
 
 
 def _told(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:

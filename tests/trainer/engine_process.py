@@ -153,7 +153,7 @@ def accumulate(engine: Engine, accelerator: Accelerator, step: int, planted: flo
     loss_sum = 0.0
     for index, micro_batch in enumerate(micro_batches, start=1):
         scale = planted * accelerator.num_processes / supervised
-        loss_sum += engine.accumulate(pack(micro_batch), scale, exchange=index == len(micro_batches))
+        loss_sum += engine.accumulate(pack(micro_batch), scale, exchange=index == len(micro_batches)).item()
     return sum_over_ranks(accelerator, loss_sum)[0] / supervised
 
 

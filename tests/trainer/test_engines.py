@@ -95,13 +95,15 @@ def steps_of(compared: Path, name: str) -> dict[str, list[float]]:
 
 @EACH
 def test_an_engine_has_the_raw_gradients_of_ddp(engine: str, compared: Path) -> None:
-    """Of two steps of SGD, not clipped: AdamW would hide a wrong scale."""
+    """Of two steps of SGD, not clipped: AdamW would hide a wrong scale. In stage 3 PEFT's modules compute, which add up
+    in another order: no less exact, but the second step's gradients are those of other weights by then."""
     ours, expected = (load_file(compared / f"{name}.gradients.safetensors") for name in (engine, "ddp"))
     assert ours.keys() == expected.keys()
     assert len(ours) > 0
     for name, gradient in ours.items():
         assert gradient.any(), name
-        assert (gradient - expected[name]).abs().max() < 1e-5 * expected[name].abs().max(), name
+        near = 1e-4 if engine == "zero-3" else 1e-5
+        assert (gradient - expected[name]).abs().max() < near * expected[name].abs().max(), name
 
 
 @EACH

@@ -18,7 +18,7 @@ from tests.service import free_port
 from tests.trainer.conftest import SIZES, Outcome
 from trainer.device import this_device
 from trainer.precision import resolve_precision
-from worker.command import Rendezvous, torchrun
+from worker.command import Rendezvous, launcher
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "examples/recipes").iterdir())
@@ -49,10 +49,10 @@ def commands(recipe: Recipe) -> list[list[str]]:
     """One for each machine."""
     nodes, processes = recipe.resources.nodes, recipe.resources.gpus
     if nodes == 1:
-        return [torchrun(processes)]
+        return [launcher(processes)]
     endpoint = f"localhost:{free_port()}"
     return [
-        torchrun(processes, Rendezvous(nodes, endpoint, id="example", address="localhost", head=machine == 0))
+        launcher(processes, Rendezvous(nodes, endpoint, id="example", address="localhost", head=machine == 0))
         for machine in range(nodes)
     ]
 

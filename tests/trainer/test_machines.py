@@ -14,7 +14,7 @@ import pytest
 from contract.events import Done, Event, Metric, Started, parse_event
 from tests.network import NetworkMachine, two_machines
 from tests.trainer.conftest import Outcome
-from worker.command import Rendezvous, torchrun
+from worker.command import Rendezvous, launcher
 
 Machines = tuple[NetworkMachine, NetworkMachine]
 
@@ -29,14 +29,14 @@ def launch(machines: Machines, head: NetworkMachine, recipe: dict[str, Any], run
     """A torchrun on each of the machines, which share the run folder."""
     run_dir.mkdir()
     (run_dir / "recipe.json").write_text(json.dumps(recipe | {"resources": {"nodes": 2}}))
-    return [launcher(machine, head, run_dir) for machine in machines]
+    return [started(machine, head, run_dir) for machine in machines]
 
 
-def launcher(machine: NetworkMachine, head: NetworkMachine, run_dir: Path) -> subprocess.Popen[bytes]:
+def started(machine: NetworkMachine, head: NetworkMachine, run_dir: Path) -> subprocess.Popen[bytes]:
     meeting = Rendezvous(2, f"{head.address}:29500", "run", machine.address, machine is head)
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": machine.interface}
     with (run_dir / f"{machine.name}.log").open("wb") as log:
-        command = machine.command([*torchrun(1, meeting), str(run_dir)])
+        command = machine.command([*launcher(1, meeting), str(run_dir)])
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 

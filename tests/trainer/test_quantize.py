@@ -112,6 +112,7 @@ def test_no_compiled_code_is_asked_of_the_hub() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:inner dimension .96. is not aligned for fast kernel")
 @BITS
 def test_a_quantised_base_learns_on_a_gpu_in_bf16(
     bits: int, make_model: Callable[[str], Path], recipe: dict[str, Any]

@@ -5,7 +5,7 @@ import pytest
 from pydantic import SecretStr
 
 from contract.recipe import Recipe
-from worker.command import Rendezvous, torchrun, trainer_command
+from worker.command import Rendezvous, launcher, trainer_command
 from worker.settings import WorkerSettings
 
 RUN = Path("/runs/job/attempt-2")
@@ -25,6 +25,10 @@ def test_torchrun_starts_the_ranks_that_the_recipe_asks_for(settings: WorkerSett
     assert "--nproc-per-node=4" in command
     assert "--standalone" in command
     assert command[-5:] == ["-m", "trainer", str(RUN), "--cache", "/home/cache"]
+
+
+def test_a_rank_that_is_alone_needs_no_torchrun(settings: WorkerSettings) -> None:
+    assert trainer_command(settings, recipe(1), RUN, None)[1:3] == ["-m", "trainer"]
 
 
 def test_an_attempt_is_told_where_to_go_on(settings: WorkerSettings) -> None:
@@ -51,7 +55,7 @@ def test_the_launchers_of_several_machines_meet_at_the_head(settings: WorkerSett
         "-m",
         "trainer",
     ]
-    other = torchrun(4, replace(head, address="10.0.0.2", head=False))
+    other = launcher(4, replace(head, address="10.0.0.2", head=False))
     assert set(other) - set(command) == {"--rdzv-conf=is_host=false,join_timeout=300", "--local-addr=10.0.0.2"}
 
 

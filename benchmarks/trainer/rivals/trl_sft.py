@@ -1,5 +1,8 @@
-"""TRL's SFTTrainer: `python trl_sft.py WORK RUN_DIR [tuned]`. Without `tuned` all that is not the work's is as it
-comes, with gradient checkpointing and padded batches; with it neither."""
+"""TRL's SFTTrainer: `python trl_sft.py WORK RUN_DIR [tuned|liger]`.
+
+As it comes it has gradient checkpointing and padded batches; tuned it has neither; with Liger it is tuned and has
+Liger's kernels too, which are for GPUs.
+"""
 
 import sys
 from pathlib import Path
@@ -13,16 +16,17 @@ from trl import SFTConfig, SFTTrainer
 
 TUNED = {"padding_free": True, "gradient_checkpointing": False, "max_length": None}
 """It wants no max_length beside padding_free: no document is longer."""
+KINDS = {"": {}, "tuned": TUNED, "liger": {**TUNED, "use_liger_kernel": True}}
 
 
-def main(work: Work, run_dir: Path, tuned: bool) -> None:
+def main(work: Work, run_dir: Path, kind: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(work.model, dtype=work.dtype)
     arguments = SFTConfig(
         output_dir=str(run_dir / "out"),
         train_sampling_strategy="sequential",
         bf16=work.dtype is torch.bfloat16,  # its default; on a CPU that has none each product takes ten times as long
         **work.arguments,
-        **(TUNED if tuned else {"max_length": work.length}),
+        **({"max_length": work.length} | KINDS[kind]),
     )
     set_seed(work.seed)
     trainer = SFTTrainer(
@@ -37,4 +41,4 @@ def main(work: Work, run_dir: Path, tuned: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Work(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3:] == ["tuned"])
+    main(Work(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3] if sys.argv[3:] else "")

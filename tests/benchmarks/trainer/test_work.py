@@ -2,7 +2,9 @@ from benchmarks.trainer.work import Shape, full_length_rows, half_padded_rows, p
 
 
 def shape(micro_batch: int) -> Shape:
-    return Shape(steps=1, documents=4, micro_batch=micro_batch, ranks=1, length=100, precision="fp32")
+    return Shape(
+        steps=1, documents=4, micro_batch=micro_batch, ranks=1, length=100, precision="fp32", learning_rate=1e-3
+    )
 
 
 def test_padding_is_up_to_the_longest_document_of_each_micro_batch() -> None:
