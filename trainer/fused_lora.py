@@ -21,7 +21,7 @@ _READ_THE_SAME = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def fuse(model: torch.nn.Module) -> None:
-    """Where there is nothing to LoRA but A and B: no dropout, no DoRA, no biases."""
+    """Where nothing is trained but A and B, and nothing else done: no dropout, no DoRA, no biases."""
     plain = {module for module in model.modules() if isinstance(module, Linear) and _is_plain(module)}
     for parent in model.modules():
         children = dict(parent.named_children())
@@ -39,6 +39,7 @@ def _is_plain(module: Linear) -> bool:
         and isinstance(module.lora_dropout[name], torch.nn.Identity)
         and module.lora_B[name].bias is None
         and type(module.base_layer) in (torch.nn.Linear, Conv1D)
+        and not any(parameter.requires_grad for parameter in module.base_layer.parameters())
     )
 
 

@@ -53,6 +53,23 @@ def test_what_is_more_than_a_and_b_is_left_to_peft(
     assert as_peft_has_it(load(recipe, model, adapter)) == 0
 
 
+def test_modules_whose_biases_are_trained_are_left_to_peft(
+    make_model: Callable[[str], Path], recipe: dict[str, Any]
+) -> None:
+    module = load(recipe, make_model("qwen2"), {"bias": "all"})
+    assert as_peft_has_it(module) == 2 * len(("o_proj", "gate_proj", "up_proj", "down_proj"))
+
+
+def test_a_module_that_is_called_alone_or_twice_computes_for_itself(model: Path, recipe: dict[str, Any]) -> None:
+    """As no layer does: outputs that another call has left waiting are not taken for those of this one."""
+    layer = load(recipe, model, {}).model.get_base_model().model.layers[0].self_attn
+    once, other = torch.randn(1, 5, 64), torch.randn(1, 5, 64)
+    expected = layer.v_proj(once)
+    assert torch.equal(layer.q_proj(once), layer.q_proj(once))
+    layer.k_proj(other)
+    torch.testing.assert_close(layer.v_proj(once), expected)
+
+
 def test_an_adapter_that_is_off_adds_nothing(model: Path, recipe: dict[str, Any]) -> None:
     module = load(recipe, model, {})
     before, _ = loss_and_gradients(module, recipe)
