@@ -63,10 +63,13 @@ def attend_documents(
 
 
 def _has_kernel_for_many(query: torch.Tensor, lengths: list[int], dropout: float) -> bool:
-    """FlashAttention-2 takes all documents at once, on a GPU and in 16 bits."""
-    halves = query.dtype in (torch.bfloat16, torch.float16)
+    """FlashAttention-2 takes all documents at once: in 16 bits, on a GPU of the Ampere generation or newer."""
     short = query.shape[2] < _FASTER_ALONE * len(lengths)
-    return _VARLEN_ATTN is not None and query.is_cuda and halves and short and dropout == 0
+    if _VARLEN_ATTN is None or not query.is_cuda or not short or dropout > 0:
+        return False
+    halves = query.dtype in (torch.bfloat16, torch.float16)
+    width = query.shape[-1]
+    return halves and width % 8 == 0 and width <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _attend_to_all(

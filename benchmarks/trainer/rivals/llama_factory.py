@@ -14,10 +14,14 @@ from job import Steps, Work
 sys.modules["torchaudio"] = ModuleType("torchaudio")
 sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
 
+from llamafactory.extras import misc  # noqa: E402
 from llamafactory.train.tuner import run_exp  # noqa: E402
 
 
 def main(work: Work, run_dir: Path) -> None:
+    if work.dtype is torch.float32:
+        # A base that was saved in bf16 it would train in that, also on a CPU which has none: each step takes minutes.
+        misc._is_bf16_available = False
     documents = [each | {"attention_mask": [1] * len(each["input_ids"])} for each in work.documents]
     tokens = run_dir / "tokens"
     DatasetDict({"train": Dataset.from_list(documents)}).save_to_disk(str(tokens))
