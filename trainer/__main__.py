@@ -1,4 +1,4 @@
-"""Trains what RUN_DIR/recipe.json asks for: `torchrun -m trainer RUN_DIR`; `python -m trainer` does for one process.
+"""Trains what RUN_DIR/recipe.json asks for: `python -m trainer RUN_DIR`, or by torchrun as several ranks.
 
 Writes RUN_DIR/events.jsonl and RUN_DIR/adapter. When it fails it writes RUN_DIR/error.json and exits with 1; SIGTERM
 makes it save, say so in its last event, and exit with 0. A folder with an earlier run in it is refused and left as it

@@ -40,8 +40,8 @@ class WorkerSettings(StoreSettings):
     """Before the first of them; twice as long before each next one."""
     longest_retry_wait: Seconds = timedelta(minutes=5)
     trainer: Annotated[list[str] | None, NoDecode] = None
-    """The command that trains the run folder named after it; None is torchrun, with the ranks that the recipe asks.
-    Every job shows it, so that no secret belongs in it."""
+    """The command that trains the run folder named after it; None is ours, by torchrun where there are several
+    ranks. Every job shows it, so that no secret belongs in it."""
 
     merger: Annotated[list[str] | None, NoDecode] = None
     """The command that merges the run folder named after it; None is `python -m trainer.merge`."""
