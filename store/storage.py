@@ -143,25 +143,36 @@ class Bucket:
         # Each by a request of its own: a slow reader holds none open, and one that breaks off is tried again.
         for offset in range(start, end, LARGEST_CHUNK):
             wanted = min(LARGEST_CHUNK, end - offset)
-            with _told(key):
+            with self._asking(key):
                 chunk = obstore.get_range(self._store, key, start=offset, length=wanted).to_bytes()
             if len(chunk) != wanted:
                 raise EOFError(f"{key} ends at {offset + len(chunk)} bytes, and not at {end}")
             yield chunk
 
     def size(self, key: str) -> int:
-        with _told(key):
+        with self._asking(key):
             return obstore.head(self._store, key)["size"]
 
     def exists(self, key: str) -> bool:
         return _is_there(self, key)
 
     def delete(self, key: str) -> None:
-        with suppress(FileNotFoundError), _told(key):
+        with suppress(FileNotFoundError), self._asking(key):
             obstore.delete(self._store, key)
 
     def fetch(self, key: str, path: Path, beat: Callable[[], None] = lambda: None) -> None:
         _fetch(self, key, path, beat)
+
+    @contextmanager
+    def _asking(self, key: str) -> Iterator[None]:
+        """Where the bucket itself is not there, no key is: that is StorageAway, and may pass."""
+        try:
+            with _told(key):
+                yield
+        except FileNotFoundError:
+            with _writing(key):
+                next(obstore.list(self._store, key), None)
+            raise
 
 
 Storage = Folder | Bucket

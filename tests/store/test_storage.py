@@ -159,10 +159,20 @@ def test_a_bucket_that_does_not_answer_or_is_not_there_says_so_and_tells_no_secr
     bucket(tmp_path, port, monkeypatch)
     unmade = make_storage(settings(tmp_path, "s3://no-such-bucket"))
     write(tmp_path / "file", b"x")
-    with pytest.raises(StorageAway):
-        unmade.put_file("runs/any", tmp_path / "file")
     with pytest.raises(StorageAway), unmade.open_writer("runs/any") as writer:
         writer.write(b"x")
+    # Not that nothing has the key: what is told to be gone is not waited for.
+    for ask in (
+        lambda: unmade.put_file("runs/any", tmp_path / "file"),
+        lambda: unmade.size("runs/any"),
+        lambda: unmade.exists("runs/any"),
+        lambda: list(unmade.read("runs/any")),
+        lambda: list(unmade.read("runs/any", 0, 5)),
+        lambda: unmade.fetch("runs/any", tmp_path / "copy"),
+        lambda: unmade.delete("runs/any"),
+    ):
+        with pytest.raises(StorageAway):
+            ask()
 
 
 @pytest.mark.parametrize(
