@@ -1,14 +1,30 @@
-"""No owner sees, guesses or changes what is another's: it is not there for it."""
+"""No owner sees, guesses or changes what is another's: it is not there for it, as if it had never been."""
 
+import json
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from api.services import events
+from contract.events import Checkpoint
+from store import artifacts
+from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make
+from tests.files import ROW, write_tokenizer
+from tests.placing import begin, register
+from tests.publishing import publish
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
+OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas/{owner}", "/audit"}
+
+Headers = dict[str, str]
 
 
 def routes(client: TestClient) -> list[tuple[str, str]]:
@@ -19,28 +35,180 @@ def routes(client: TestClient) -> list[tuple[str, str]]:
     return [(method.upper(), path) for path, methods in paths.items() for method in methods]
 
 
-def test_a_job_of_another_is_not_there_by_any_route(locked: TestClient) -> None:
-    anna, bob = (bearer(make(locked, owner=name)["secret"]) for name in ("anna", "bob"))
-    job_id = locked.post("/jobs", json=RECIPE, headers=anna).json()["id"]
-    asked = 0
+def cursors(client: TestClient) -> set[str]:
+    """The paths of the lists that go on after an id."""
+    app = client.app
+    assert isinstance(app, FastAPI)
+    return {
+        path
+        for path, methods in app.openapi()["paths"].items()
+        if any(param["name"] == "after" for param in methods.get("get", {}).get("parameters", []))
+    }
+
+
+@pytest.fixture
+def anna(locked: TestClient) -> Headers:
+    return bearer(make(locked, owner="anna")["secret"])
+
+
+@pytest.fixture
+def bob(locked: TestClient) -> Headers:
+    return bearer(make(locked, owner="bob")["secret"])
+
+
+@pytest.fixture
+def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, engine: sa.Engine) -> dict[str, str]:
+    """One of everything, by the name that the routes have for it; `waiting` is a job that needs the dataset, and
+    `job_id` one that has succeeded."""
+
+    def post(path: str, status: int, **body: Any) -> dict[str, Any]:
+        answer = locked.post(path, headers=anna, **body)
+        assert answer.status_code == status, answer.text
+        return answer.json()  # type: ignore[no-any-return]
+
+    write_tokenizer(home / "models" / "tiny")
+    file = ("rows.jsonl", json.dumps(ROW).encode())
+    dataset_id = post("/datasets", 201, files={"file": file})["id"]
+    job_id, waiting = (post("/jobs", 201, json={**RECIPE, "dataset": dataset_id})["id"] for _ in range(2))
+    run = home / "runs" / artifacts.run_path(job_id, 1)
+    (run / "adapter").mkdir(parents=True)
+    (run / "adapter" / "adapter_config.json").write_text("{}")
+    with sessions.begin() as session:
+        for final in (True, False):
+            event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=final)
+            artifacts.add_checkpoint(session, job_id, 1, event)
+    publish(sessions, home)
+    with engine.begin() as connection:
+        succeeded = "UPDATE jobs SET status = 'succeeded', finished_at = now() WHERE id = :id"
+        connection.execute(sa.text(succeeded), {"id": job_id})
+    webhook_id = post("/webhooks", 201, json={"url": "https://example.com/"})["id"]
+    # So that nobody tries to send what waits for it.
+    locked.patch(f"/webhooks/{webhook_id}", json={"enabled": False}, headers=anna).raise_for_status()
+    return {
+        "dataset_id": dataset_id,
+        "file_id": dataset_id,
+        "job_id": job_id,
+        "waiting": waiting,
+        "name": "adapter.tar.gz",
+        "path": "adapter_config.json",
+        "export_id": post(f"/jobs/{job_id}/exports", 202, json={})["id"],
+        "webhook_id": webhook_id,
+        "delivery_id": post(f"/webhooks/{webhook_id}/test", 202)["id"],
+        "model": locked.get(f"/v1/fine_tuning/jobs/{job_id}", headers=anna).json()["fine_tuned_model"],
+    }
+
+
+ID = re.compile(r"[0-9a-f]{24}")
+
+
+def made_up(text: str) -> str:
+    """With ids of the same form, of what nobody has."""
+    return ID.sub("0" * 24, text)
+
+
+def ask(client: TestClient, method: str, path: str, headers: Headers, things: Mapping[str, str]) -> httpx.Response:
+    """Raises KeyError for a route whose path names something that is not among the things."""
+    body = {} if method in ("POST", "PATCH", "PUT") else None
+    # Of the routes that want them.
+    more = {"params": {"model": "tiny"}, "headers": {**headers, "accept": "application/json"}}
+    return client.request(method, path.format_map(things), json=body, **more)
+
+
+def told(answer: httpx.Response) -> tuple[int, str]:
+    """Without the ids by which two answers differ."""
+    return answer.status_code, ID.sub("", answer.text)
+
+
+def test_nothing_of_another_is_there_by_any_route(
+    locked: TestClient, anna: Headers, bob: Headers, annas: dict[str, str]
+) -> None:
+    named = [(method, path) for method, path in routes(locked) if "{" in path and path not in OF_ADMINS]
+    assert len(named) >= 36
+    results, checkpoint = f"file-{annas['job_id']}", f"{annas['model']}:ckpt-step-5"
+    for things in (annas, annas | {"job_id": annas["waiting"], "file_id": results, "model": checkpoint}):
+        for method, path in named:
+            answer = ask(locked, method, path, bob, things)
+            assert answer.status_code == 404, (method, path, answer.text)
+            assert answer.json()["error"]["code"] == "not_found"
+            nobodys = {name: made_up(thing) for name, thing in things.items()}
+            assert told(answer) == told(ask(locked, method, path, bob, nobodys)), (method, path)
+            if method == "GET":
+                assert ask(locked, "HEAD", path, bob, things).status_code in (404, 405)
+    # All of it is still there for its owner: nothing was done, and none of these paths was a wrong one.
+    for method, path in named:
+        if method == "GET":
+            answer = ask(locked, method, path, anna, annas)
+            assert answer.status_code == 200, (path, answer.text)
+    assert ask(locked, "GET", "/v1/files/{file_id}", anna, {"file_id": results}).status_code == 200
+    assert ask(locked, "GET", "/v1/models/{model}", anna, {"model": checkpoint}).status_code == 200
+    assert locked.get(f"/jobs/{annas['waiting']}", headers=anna).json()["status"] == "queued"
+    assert locked.get(f"/webhooks/{annas['webhook_id']}", headers=anna).json()["enabled"] is False
+
+
+def test_no_list_holds_or_goes_on_after_what_is_anothers(
+    locked: TestClient, bob: Headers, annas: dict[str, str]
+) -> None:
+    job = locked.post("/jobs", json=RECIPE, headers=bob).json()["id"]
+    webhook = locked.post("/webhooks", json={"url": "https://example.com/"}, headers=bob).json()["id"]
+    own = {"job_id": job, "webhook_id": webhook}
+    after = {
+        "/jobs": annas["job_id"],
+        "/datasets": annas["dataset_id"],
+        "/webhooks": annas["webhook_id"],
+        "/webhooks/{webhook_id}/deliveries": annas["delivery_id"],
+        "/jobs/{job_id}/exports": annas["export_id"],
+        "/v1/files": annas["file_id"],
+        "/v1/fine_tuning/jobs": annas["job_id"],
+        "/v1/fine_tuning/jobs/{job_id}/events": f"ftevent-{annas['job_id'].removeprefix('job_')}-1-0-e",
+        "/v1/fine_tuning/jobs/{job_id}/checkpoints": f"ftckpt_{annas['job_id'].removeprefix('job_')}_5",
+    }
+    # Of a job's own events, by number.
+    assert cursors(locked) == {*after, "/jobs/{job_id}/events"} | {"/keys", "/audit"}
+    for path, cursor in [*after.items(), ("/v1/files", f"file-{annas['job_id']}")]:
+        url = path.format_map(own)
+        answer, nobodys = (locked.get(url, params={"after": each}, headers=bob) for each in (cursor, made_up(cursor)))
+        assert answer.status_code in (400, 404), (path, answer.text)
+        assert told(answer) == told(nobodys)
+        assert locked.get(url, headers=bob).status_code == 200
+    ids = ID.findall(" ".join(annas.values()))
     for method, path in routes(locked):
-        if "{job_id}" not in path:
-            continue
-        path = re.sub(r"\{[^}]+\}", "adapter.tar.gz", path.replace("{job_id}", job_id))
-        answer = locked.request(method, path, headers=bob, json={} if method == "POST" else None)
-        assert answer.status_code == 404, (method, path, answer.text)
-        if method != "HEAD":
-            assert answer.json()["error"]["message"] == f"no job {job_id}"
-        asked += 1
-    assert asked >= 10
-    assert locked.get(f"/jobs/{job_id}", headers=anna).json()["status"] == "queued"
+        if method == "GET" and "{" not in path:
+            text = locked.get(path, headers=bob).text
+            assert not any(each in text for each in ids), path
 
 
-def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient) -> None:
-    anna, bob = (bearer(make(locked, owner=name)["secret"]) for name in ("anna", "bob"))
+def test_no_job_and_no_plan_is_made_of_what_is_anothers(
+    locked: TestClient, bob: Headers, annas: dict[str, str]
+) -> None:
+    job_id, dataset, model = annas["job_id"], annas["dataset_id"], annas["model"]
+    recipes: list[dict[str, Any]] = [
+        {**RECIPE, "dataset": dataset},
+        {**RECIPE, "evaluation": {"dataset": dataset}},
+        {**RECIPE, "adapter": {"start_from": job_id}},
+        {**RECIPE, "adapter": {"start_from": f"{job_id}/checkpoint-5"}},
+    ]
+    asked = {"model": "tiny", "training_file": "rows.jsonl"}
+    of_openai = [
+        {**asked, "training_file": dataset},
+        {**asked, "validation_file": dataset},
+        {**asked, "model": model},
+        {**asked, "model": f"{model}:ckpt-step-5"},
+        {**asked, "recipe": {"adapter": {"start_from": job_id}}},
+    ]
+    bodies = [(path, body) for path in ("/jobs", "/plans") for body in recipes]
+    for path, body in [*bodies, *(("/v1/fine_tuning/jobs", body) for body in of_openai)]:
+        given = json.dumps(body)
+        answer, nobodys = (locked.post(path, content=each, headers=bob) for each in (given, made_up(given)))
+        assert answer.status_code in (400, 404, 422), (path, body, answer.text)
+        assert re.search(r"no (job|dataset|model) ", answer.json()["error"]["message"])
+        assert told(answer) == told(nobodys)
+    assert locked.get("/jobs", headers=bob).json()["data"] == []
+
+
+def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient, anna: Headers, bob: Headers) -> None:
     annas, bobs = (locked.post("/jobs", json=RECIPE, headers=who).json()["id"] for who in (anna, bob))
 
-    def listed(headers: dict[str, str], **params: str) -> list[str]:
+    def listed(headers: Headers, **params: str) -> list[str]:
         page = locked.get("/jobs", headers=headers, params=params).json()
         return [job["id"] for job in page["data"]]
 
@@ -48,17 +216,38 @@ def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient) -> None:
     assert listed(anna, owner="bob") == [annas]
     assert listed(bearer(ADMIN)) == [bobs, annas]
     assert listed(bearer(ADMIN), owner="anna") == [annas]
-    answer = locked.get(f"/jobs?after={annas}", headers=bob)
-    assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"no job {annas}")
 
 
-def test_the_adapter_of_another_cannot_be_trained_further(locked: TestClient) -> None:
-    anna, bob = (bearer(make(locked, owner=name)["secret"]) for name in ("anna", "bob"))
-    job_id = locked.post("/jobs", json=RECIPE, headers=anna).json()["id"]
-    answer = locked.post("/jobs", json={**RECIPE, "adapter": {"start_from": job_id}}, headers=bob)
-    error: dict[str, Any] = answer.json()["error"]
-    assert (answer.status_code, error["param"]) == (422, "adapter.start_from")
-    assert f"no job {job_id}" in error["message"]
+def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
+    locked: TestClient, anna: Headers, bob: Headers, sessions: Sessions
+) -> None:
+    def post(who: Headers, **recipe: Any) -> str:
+        answer = locked.post("/jobs", json={**RECIPE, **recipe}, headers=who)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    with sessions.begin() as session:
+        register(session, "gpu-a", slots=2)
+    running = post(anna, scheduling={"preemptible": True})
+    with sessions.begin() as session:
+        begin(session)
+    large = post(anna, resources={"gpus": 2}, scheduling={"priority": 1})
+
+    def devices(who: Headers) -> set[tuple[tuple[str, ...], int]]:
+        (worker,) = locked.get("/workers", headers=who).json()["data"]
+        return {(tuple(device["jobs"]), device["others"]) for device in worker["devices"]}
+
+    assert devices(anna) == devices(bearer(ADMIN)) == {((running,), 0), ((), 0)}
+    assert devices(bob) == {((), 1), ((), 0)}
+    for recipe, named in (({}, large), ({"resources": {"gpus": 2}, "scheduling": {"priority": 2}}, running)):
+        job_id = post(bob, **recipe)
+        for_admin, for_bob = (
+            locked.get(f"/jobs/{job_id}", headers=who).json()["queue"]["why"] for who in (bearer(ADMIN), bob)
+        )
+        assert named in for_admin
+        assert for_bob == for_admin.replace(named, "another's job")
+        assert events.queues_of(sessions, [job_id])[job_id].why == for_bob
+    assert not re.search(f"{large}|{running}", locked.get("/jobs", headers=bob).text)
 
 
 def test_every_route_but_those_of_health_wants_to_know_who_asks(locked: TestClient) -> None:
