@@ -73,10 +73,14 @@ class WithoutSecrets:
         self._known = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or "(?!)")
 
     def __call__(self, _: WrappedLogger, __: str, line: Any) -> str:
-        text = self._known.sub("***", str(line))
-        for pattern, instead in _SECRETS:
-            text = pattern.sub(instead, text)
-        return text
+        return without_secrets(self._known.sub("***", str(line)))
+
+
+def without_secrets(text: str) -> str:
+    """Without what looks like one, whosever it is."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 def _as_text(_: WrappedLogger, __: str, told: EventDict) -> str:

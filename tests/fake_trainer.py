@@ -2,7 +2,7 @@
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
 list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half=17 torn exit=3
-stubborn rogue orphan".
+stubborn rogue orphan leak".
 What fails with `once` does so in the first attempt alone.
 
 What it trains is a number, which each step changes, and each state holds: the losses tell which state it went on from.
@@ -85,7 +85,12 @@ def main() -> None:
             tell(run_dir, events.Done(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None))
             sys.exit(1)  # as torchrun does when it is told to stop
     if "fail" in words:
-        failure = Failure(reason=FailureReason(words["fail"]), message="as the recipe's name asks")
+        message = "as the recipe's name asks"
+        if "leak" in words:
+            message = f"{message}, with {os.environ['HF_TOKEN']}"
+            sys.stdout.write(f"Authorization: Bearer {os.environ['HF_TOKEN']}\n")
+            tell(run_dir, events.Log(time=time.time(), level="warning", message=message))
+        failure = Failure(reason=FailureReason(words["fail"]), message=message)
         run_dir.error.write_text(failure.model_dump_json())
         sys.exit(1)
     if "torn" in words:

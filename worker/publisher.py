@@ -15,6 +15,7 @@ from store.report import gather
 from store.session import Sessions
 from store.storage import Folder, Storage, replacing
 from worker import report
+from worker.left import clear_log
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -45,15 +46,29 @@ def _turn(artifact: Artifact) -> int:
 
 
 def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, artifact: Artifact, job: Job) -> None:
+    home = Folder(settings.home)
     digests: Digests | None = None
     try:
         if artifact.kind in REPORT:
             _make(sessions, settings, artifact, job)
-        digests = publishing.put(storage, Folder(settings.home), artifact)
+        if artifact.kind != "log" or _is_cleared(home, artifact):
+            digests = publishing.put(storage, home, artifact)
     except FileNotFoundError as error:
         log.error("job %s: %s is not to be had: %s", job.id, artifact.name, error)
     with sessions.begin() as session:
         artifacts.publish(session, artifact, digests)
+
+
+def _is_cleared(home: Folder, artifact: Artifact) -> bool:
+    """Whether a log is without secrets now. Raises FileNotFoundError."""
+    path = home.local_path(artifacts.key(artifact))
+    try:
+        clear_log(path)
+    except OSError:
+        # Such as a full disk: no reason to keep a job from its end, nor to show what is in it.
+        log.exception("job %s: %s cannot be shown", artifact.job_id, artifact.name)
+        return False
+    return True
 
 
 def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job: Job) -> None:

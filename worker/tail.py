@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contract.events import Event, parse_event
+from contract.events import Event, Log, parse_event
+from store.logs import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ class Tail:
 
     def _parse(self, line: bytes) -> Event | None:
         try:
-            return parse_event(line)
+            event = parse_event(line)
         except ValidationError as error:
             log.warning("%s has a line that is no event: %s", self._path, error)
             return None
+        if isinstance(event, Log):
+            return event.model_copy(update={"message": without_secrets(event.message)})
+        return event

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tests import service
+from tests.service import Service
 
 PLANTED = "sk-ft-planted0123456789"
 
@@ -16,7 +17,7 @@ def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
     assert with_password != database_url
     service.furnish(tmp_path)
     wants = {"FINETUNED_LOG_FORMAT": "json", "FINETUNED_ADMIN_KEY": "planted-admin-key-of-some-length"}
-    trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {service.FAKE_TRAINER}"}
+    trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {service.FAKE_TRAINER}", "HF_TOKEN": "hf_planted0123456789"}
     with service.running(tmp_path, with_password, broker_url, **wants, **trainer) as live:
         headers = {
             "x-request-id": "req_of_a_test",
@@ -33,6 +34,8 @@ def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
         live.wait(job_id, "running")
         live.ask("cancel", job_id)
         live.wait(job_id)
+        told = told_of_a_failure_with_a_secret(live)
+    assert "planted" not in told
     api, worker = ((tmp_path / f"{part}.log").read_text() for part in ("api", "worker"))
     for text in (api, worker):
         assert "planted" not in text
@@ -48,3 +51,21 @@ def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
     told = [json.loads(line) for line in worker.splitlines() if line not in words]
     assert any(line["logger"].startswith("celery") for line in told)
     assert any((line.get("job_id"), line.get("attempt")) == (job_id, 1) for line in told)
+
+
+def told_of_a_failure_with_a_secret(live: Service) -> str:
+    """All that can be had of a job whose trainer writes its token wherever it can."""
+    job = live.submit(name="steps=1 leak fail=loss_not_finite")
+    failure = live.wait(job["id"])["failure"]
+    path = f"/jobs/{job['id']}"
+    pages = [
+        live.client.get(path).text,
+        json.dumps(live.events(job["id"])),
+        live.client.get(f"/v1/fine_tuning{path}").text,
+        live.client.get(f"/v1/fine_tuning{path}/events").text,
+        live.client.get(f"{path}/artifacts/trainer.log").text,
+    ]
+    # What is a secret is taken out, and no more.
+    assert failure["message"] == "as the recipe's name asks, with hf_***"
+    assert all("hf_***" in page for page in pages)
+    return "".join(pages)

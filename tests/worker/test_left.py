@@ -6,7 +6,7 @@ import pytest
 
 from contract.failure import Failure, FailureReason
 from contract.run_dir import RunDir
-from worker.left import read_error
+from worker.left import LOG_TAIL, clear_log, read_error, read_log_tail
 
 
 @pytest.fixture
@@ -38,3 +38,32 @@ def test_what_a_trainer_said_counts_more(small_disk: Path) -> None:
 
 def test_of_a_run_whose_folder_has_gone_nothing_is_known(tmp_path: Path) -> None:
     assert read_error(RunDir(tmp_path / "gone")) is None
+
+
+SECRET = "hf_planted0123456789"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+@pytest.mark.parametrize("shown", range(1, len(SECRET)))
+def test_of_a_log_that_is_cut_within_a_secret_not_even_its_end_is_shown(tmp_path: Path, shown: int, end: str) -> None:
+    log = tmp_path / "trainer.log"
+    rest = "x" * (LOG_TAIL - shown - len(end))
+    log.write_text(f"the token {SECRET}{end}{rest}", newline="")
+    assert read_log_tail(log) == rest
+
+
+def test_a_log_is_cleared_of_secrets_and_of_nothing_else(tmp_path: Path) -> None:
+    log = tmp_path / "trainer.log"
+    written = b"10%|#\r20%|##\r\n\xff\0 caf\xc3\xa9 hf_planted0123456789\r\npassword=planted\n"
+    log.write_bytes(written)
+    clear_log(log)
+    assert log.read_bytes() == written.replace(b"planted0123456789", b"***").replace(b"planted", b"***")
+    assert list(tmp_path.iterdir()) == [log]
+
+
+def test_a_log_without_a_secret_is_not_written_anew(tmp_path: Path) -> None:
+    log = tmp_path / "trainer.log"
+    log.write_text("step 1: loss 2.5\n" * 1000)
+    before = log.stat().st_ino
+    clear_log(log)
+    assert log.stat().st_ino == before

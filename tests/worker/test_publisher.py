@@ -176,6 +176,21 @@ def test_a_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: W
     assert "link" not in [file.name for file in artifacts.files(found["adapter.tar.gz"])]
 
 
+def test_a_log_that_cannot_be_cleared_of_a_secret_is_not_published(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    # No file beside it can have its name and more, as none could be written on a full disk.
+    name = f"{'long' * 60}.log"
+    (settings.runs / artifacts.run_path(job_id, 1) / name).write_text("hf_planted0123456789")
+    with sessions.begin() as session:
+        artifacts.add_end(session, job_id, 1, Path(name), 5, report=False)
+    publish(sessions, settings)
+    assert name not in published(sessions, job_id)
+    with sessions.begin() as session:
+        assert session.get(Artifact, (job_id, name)).published_at is not None
+
+
 def test_another_worker_publishes_for_one_that_is_not_heard_of_alone(
     sessions: Sessions, settings: WorkerSettings
 ) -> None:
