@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from limits import parse
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from api.loopback import is_loopback
 from store.settings import StoreSettings
@@ -23,11 +23,23 @@ class ApiSettings(StoreSettings):
     admin_key: Annotated[SecretStr, Field(min_length=20)] | None = None
     """A key that opens everything, with which the first others are made."""
     require_keys: bool | None = None
-    """Whether every request wants a key; None: where others than this machine can reach the API."""
+    """Whether every request wants a key; None: where others than this machine can reach the API. There it cannot be
+    false."""
     rate_limit: Annotated[str, AfterValidator(_rate)] = "6000/minute"
     """Requests with the keys of one owner."""
     webhook_allow_private: bool = False
     """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
+
+    @field_validator("require_keys")
+    @classmethod
+    def _only_loopback_is_open(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        host = info.data.get("host", "")
+        if value is False and not is_loopback(host):
+            raise ValueError(
+                f"FINETUNED_HOST is {host}, by which others than this machine reach the API: without keys each of them "
+                "would be its admin; leave this out, or listen on 127.0.0.1"
+            )
+        return value
 
     @property
     def incoming(self) -> Path:
@@ -41,4 +53,4 @@ class ApiSettings(StoreSettings):
 
     @property
     def needs_keys(self) -> bool:
-        return not is_loopback(self.host) if self.require_keys is None else self.require_keys
+        return bool(self.require_keys) or not is_loopback(self.host)
