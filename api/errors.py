@@ -43,6 +43,7 @@ from store.errors import (
     KeyNotFound,
     ModelNotFound,
     QuotaExceeded,
+    RequestOvertaken,
     RequestReused,
     StorageAway,
     WebhookNotFound,
@@ -154,6 +155,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(WrongKey, _wrong_key)
     app.add_exception_handler(AdminOnly, _admin_only)
     app.add_exception_handler(StillAtWork, _still_at_work)
+    app.add_exception_handler(RequestOvertaken, _still_at_work)
     app.add_exception_handler(TooManyRequests, _too_many_requests)
     app.add_exception_handler(QuotaExceeded, _quota_exceeded)
     app.add_exception_handler(RequestReused, _request_reused)

@@ -3,14 +3,17 @@
 import hashlib
 import logging
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Header, Request
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from api.body import read_body
 from api.errors import InvalidParameter, StillAtWork
 from api.who import Who
 from store import requests
@@ -21,10 +24,11 @@ log = logging.getLogger(__name__)
 
 _WAIT = 20.0  # seconds, for the first of several at once
 _LOOK = 0.1  # seconds between two looks
+RENEW_SECONDS = requests.LONGEST.total_seconds() / 5
 
 Made = TypeVar("Made")
 Settle = Callable[[Session, str], None]
-"""Called in the transaction that makes the resource, with its id."""
+"""Called in the transaction that makes the resource, with its id. Raises RequestOvertaken."""
 
 
 async def _asked(
@@ -37,23 +41,33 @@ async def _asked(
     if idempotency_key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", idempotency_key):
         raise InvalidParameter("Idempotency-Key", idempotency_key, "give 1 to 255 printable characters, no spaces")
     repeated = x_stainless_retry_count is not None and x_stainless_retry_count.strip() not in ("", "0")
-    return Asked(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
+    asked = Asked(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
+    # With another query a key is refused, as with another body.
+    return with_body(asked, request.url.query.encode())
 
 
 Once = Annotated[Asked, Depends(_asked)]
-"""Without the digest of its body, which a route adds by `with_body`."""
+"""Without its body, which a route adds by `with_body`."""
+
+
+async def _keyed(asked: Once, body: Annotated[bytes, Depends(read_body)]) -> Asked:
+    return with_body(asked, body)
+
+
+Keyed = Annotated[Asked, Depends(_keyed)]
+"""With its body, of a route that needs none: for `once_by_key`."""
 
 
 def with_body(asked: Asked, *parts: bytes) -> Asked:
     digest = hashlib.sha256()
-    for part in parts:
+    for part in (asked.body_sha256.encode(), *parts):
         digest.update(len(part).to_bytes(8, "big") + part)
     return Asked(asked.owner, asked.route, asked.key, digest.hexdigest(), asked.repeated)
 
 
 def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
     """What `make` makes, or `again` of the id of what the first such request has made. Raises RequestReused,
-    StillAtWork."""
+    StillAtWork, RequestOvertaken."""
     deadline = time.monotonic() + _WAIT
     while True:
         with sessions.begin() as session:
@@ -67,7 +81,8 @@ def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again
         time.sleep(_LOOK)
     request_id = state.id
     try:
-        return make(lambda session, resource: requests.settle(session, request_id, resource))
+        with _renewing(sessions, request_id):
+            return make(lambda session, resource: requests.settle(session, request_id, resource))
     except BaseException:
         try:
             with sessions.begin() as session:
@@ -75,3 +90,35 @@ def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again
         except OperationalError as error:
             log.warning("a request that made nothing is remembered for %s: %s", requests.LONGEST, error)
         raise
+
+
+@contextmanager
+def _renewing(sessions: Sessions, request_id: str) -> Iterator[None]:
+    """It is not taken for dead, however long it reads or copies."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(RENEW_SECONDS):
+            try:
+                with sessions.begin() as session:
+                    requests.renew(session, request_id)
+            except SQLAlchemyError as error:
+                log.warning("a request that is at work may be taken for dead: %s", error)
+
+    thread = threading.Thread(target=renew, name="renew")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def once_by_key(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
+    """As `once`, for what may well be asked twice in the same words: a pause, a resume, and a pause. Without a key it
+    is done each time, though the client says that it has sent it before. Raises as `once`."""
+    return make(unsettled) if asked.key is None else once(sessions, asked, make, again)
+
+
+def unsettled(_session: Session, _resource: str) -> None:
+    """The Settle of what nobody will ask for again."""

@@ -12,6 +12,7 @@ StoreError
 +-- ExportNotFound
 +-- QuotaExceeded   an owner has as much as it may have
 +-- RequestReused   an Idempotency-Key came again, with another body
++-- RequestOvertaken    one that was taken for dead, so that another has begun in its place
 +-- IllegalMove     a user asked for a state that the job cannot reach from its own
 +-- StaleAttempt    a worker wrote for an attempt that is no longer its own
 +-- Superseded      another worker has begun with this one's name
@@ -60,6 +61,11 @@ class RequestReused(StoreError):
         super().__init__(
             f"Idempotency-Key: got {quote(key)}, which came with another body before; give each request its own"
         )
+
+
+class RequestOvertaken(StoreError):
+    def __init__(self) -> None:
+        super().__init__("another request of this kind has begun in the place of this one; ask again in a few seconds")
 
 
 class ArtifactNotFound(StoreError):

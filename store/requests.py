@@ -9,14 +9,14 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.errors import RequestReused
+from store.errors import RequestOvertaken, RequestReused
 from store.models import Request
 
 KEPT = timedelta(hours=24)
 """A key is known for so long."""
 
 LONGEST = timedelta(minutes=5)
-"""A request that has made nothing by then has died with its process."""
+"""A request that has made nothing, and was not renewed for so long, has died with its process."""
 
 _REPEATED_WITHIN = timedelta(minutes=10)
 """One without a key is taken for a repeated one, where it says that it is."""
@@ -29,6 +29,7 @@ class Asked:
     key: str | None
     """The Idempotency-Key."""
     body_sha256: str
+    """Of the query too."""
     repeated: bool
     """The client says that it has sent this before."""
 
@@ -77,9 +78,16 @@ def _before(session: Session, asked: Asked) -> Repeated | None:
     return None if found is None else Repeated(found.resource)
 
 
+def renew(session: Session, request_id: str) -> None:
+    """It is still at work."""
+    session.execute(update(Request).where(Request.id == request_id).values(created_at=func.now()))
+
+
 def settle(session: Session, request_id: str, resource: str) -> None:
-    """In the transaction that makes it."""
-    session.execute(update(Request).where(Request.id == request_id).values(resource=resource))
+    """In the transaction that makes it, and that is to be rolled back where this raises RequestOvertaken."""
+    mine = update(Request).where(Request.id == request_id).values(resource=resource).returning(Request.id)
+    if session.scalar(mine) is None:
+        raise RequestOvertaken
 
 
 def give_up(session: Session, request_id: str) -> None:

@@ -139,15 +139,21 @@ def _add(session: Session, webhook_id: str, kind: EventType, data: dict[str, Any
     return message_id
 
 
-def send_again(session: Session, delivery_id: str, owner: str | None) -> Delivery:
-    """Has a message sent at once, with all its tries. Raises DeliveryNotFound."""
-    delivery = session.get(Delivery, delivery_id, with_for_update=True, populate_existing=True)
+def get_delivery(session: Session, delivery_id: str, owner: str | None, *, lock: bool = False) -> Delivery:
+    """`owner` None is anybody's. Raises DeliveryNotFound."""
+    delivery = session.get(Delivery, delivery_id, with_for_update=lock or None, populate_existing=True)
     if delivery is None:
         raise DeliveryNotFound(delivery_id)
     try:
         get(session, delivery.webhook_id, owner)
     except WebhookNotFound:
         raise DeliveryNotFound(delivery_id) from None
+    return delivery
+
+
+def send_again(session: Session, delivery_id: str, owner: str | None) -> Delivery:
+    """Has a message sent at once, with all its tries. Raises DeliveryNotFound."""
+    delivery = get_delivery(session, delivery_id, owner, lock=True)
     delivery.status, delivery.tries, delivery.due_at = "pending", 0, func.now()
     session.flush()
     session.refresh(delivery)

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, Query
 
 from api.body import described, read_body
 from api.deps import Broker, Bytes, Db, JobId, Looks, Settings
-from api.idempotency import Once
+from api.idempotency import Keyed, Once
 from api.schemas.jobs import JobOut, JobPage
 from api.services import jobs as service
 from api.who import Who
@@ -52,31 +52,31 @@ def get(db: Db, who: Who, job_id: JobId) -> JobOut:
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(db: Db, who: Who, job_id: JobId, force: bool = False) -> JobOut:
+def cancel(db: Db, who: Who, asked: Keyed, job_id: JobId, force: bool = False) -> JobOut:
     """Ends a job. One that runs saves first, or with `force` does not; it is `cancelled` when every process of it is
     gone. 409 where it has succeeded or failed."""
-    return service.cancel(db, who, job_id, force)
+    return service.cancel(db, who, asked, job_id, force)
 
 
 @router.post("/jobs/{job_id}/pause")
-def pause(db: Db, who: Who, job_id: JobId) -> JobOut:
+def pause(db: Db, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
     """Sets a job aside. One that runs saves first; it is `paused` when its devices are free. 409 where it has ended or
     is to be cancelled."""
-    return service.pause(db, who, job_id)
+    return service.pause(db, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume(db: Db, who: Who, broker: Broker, job_id: JobId) -> JobOut:
+def resume(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
     """Puts a paused job back in the queue, to go on from where it saved. 409 where it has ended or is to be
     cancelled."""
-    return service.resume(db, broker, who, job_id)
+    return service.resume(db, broker, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/retry")
-def retry(db: Db, who: Who, broker: Broker, job_id: JobId) -> JobOut:
+def retry(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
     """Puts a job that has failed or was cancelled back in the queue, to go on from where it last saved. 409 where it
     has succeeded, is paused or is to be cancelled."""
-    return service.retry(db, broker, who, job_id)
+    return service.retry(db, broker, who, asked, job_id)
 
 
 @router.get("/recipe-schema")

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from api.body import described, json_body
 from api.deps import Db, Settings
-from api.idempotency import Once, with_body
+from api.idempotency import Keyed, Once, with_body
 from api.schemas.webhooks import (
     DeliveryOut,
     DeliveryPage,
@@ -83,9 +83,9 @@ def delete(db: Db, who: Who, webhook_id: WebhookId) -> WebhookDeleted:
 
 
 @router.post("/webhooks/{webhook_id}/test", status_code=HTTPStatus.ACCEPTED)
-def ping(db: Db, who: Who, webhook_id: WebhookId) -> DeliveryOut:
+def ping(db: Db, who: Who, asked: Keyed, webhook_id: WebhookId) -> DeliveryOut:
     """Sends a `ping`; its delivery tells how that went."""
-    return service.ping(db, who, webhook_id)
+    return service.ping(db, who, asked, webhook_id)
 
 
 @router.get("/webhooks/{webhook_id}/deliveries")
@@ -97,6 +97,6 @@ def deliveries(
 
 
 @router.post("/webhooks/deliveries/{delivery_id}/retry", status_code=HTTPStatus.ACCEPTED)
-def retry(db: Db, who: Who, delivery_id: DeliveryId) -> DeliveryOut:
+def retry(db: Db, who: Who, asked: Keyed, delivery_id: DeliveryId) -> DeliveryOut:
     """Sends a message again, now, with all its tries."""
-    return service.retry(db, who, delivery_id)
+    return service.retry(db, who, asked, delivery_id)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
-from api.idempotency import Settle, once, with_body
+from api.idempotency import Settle, once, once_by_key, with_body
 from api.schemas.jobs import JobOut, JobPage, job_out
 from api.services.earlier import earlier_of
 from api.services.examples import examples_of
@@ -195,37 +195,42 @@ def without_others(session: Session, waits: Mapping[str, Wait], owner: str) -> d
     }
 
 
-def cancel(sessions: Sessions, who: Principal, job_id: str, force: bool) -> JobOut:
-    """Raises JobNotFound, IllegalMove."""
-    with sessions.begin() as session:
-        job = wishes.cancel(session, job_id, who.scope, force=force)
-        audit.record(session, who, "job.cancel", job_id)
-        return _tell(session, who, [job])[0]
+def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str, force: bool) -> JobOut:
+    """Raises JobNotFound, IllegalMove, RequestReused, StillAtWork; so do those below."""
+    return _wish(sessions, who, asked, job_id, "cancel", partial(wishes.cancel, force=force))
 
 
-def pause(sessions: Sessions, who: Principal, job_id: str) -> JobOut:
-    """Raises JobNotFound, IllegalMove."""
-    with sessions.begin() as session:
-        job = wishes.pause(session, job_id, who.scope)
-        audit.record(session, who, "job.pause", job_id)
-        return _tell(session, who, [job])[0]
+def pause(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> JobOut:
+    return _wish(sessions, who, asked, job_id, "pause", wishes.pause)
 
 
-def resume(sessions: Sessions, publisher: Celery, who: Principal, job_id: str) -> JobOut:
-    """Raises JobNotFound, IllegalMove."""
-    with sessions.begin() as session:
-        asked = wishes.resume(session, job_id, who.scope)
-        audit.record(session, who, "job.resume", job_id)
-        job = _tell(session, who, [asked])[0]
+def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
+    job = _wish(sessions, who, asked, job_id, "resume", wishes.resume)
     _look(publisher)
     return job
 
 
-def retry(sessions: Sessions, publisher: Celery, who: Principal, job_id: str) -> JobOut:
-    """Raises JobNotFound, IllegalMove."""
-    with sessions.begin() as session:
-        asked = wishes.retry(session, job_id, who.scope)
-        audit.record(session, who, "job.retry", job_id)
-        job = _tell(session, who, [asked])[0]
+def retry(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
+    job = _wish(sessions, who, asked, job_id, "retry", wishes.retry)
     _look(publisher)
     return job
+
+
+def _wish(
+    sessions: Sessions,
+    who: Principal,
+    asked: Asked,
+    job_id: str,
+    name: str,
+    wish: Callable[[Session, str, str | None], Job],
+) -> JobOut:
+    """The job as it is then; sent again with its key it asks nothing, and others may have asked for more since."""
+
+    def make(settle: Settle) -> JobOut:
+        with sessions.begin() as session:
+            job = wish(session, job_id, who.scope)
+            audit.record(session, who, f"job.{name}", job_id)
+            settle(session, job_id)
+            return _tell(session, who, [job])[0]
+
+    return once_by_key(sessions, asked, make, partial(get, sessions, who))

@@ -1,9 +1,10 @@
 """Takes and tells of webhooks, and of what was sent to them."""
 
+from functools import partial
 from urllib.parse import urlsplit
 
 from api.errors import InvalidParameter
-from api.idempotency import Settle, once
+from api.idempotency import Settle, once, once_by_key
 from api.public_address import Forbidden, check_url
 from api.schemas.webhooks import (
     DeliveryOut,
@@ -85,10 +86,21 @@ def delete(sessions: Sessions, who: Principal, webhook_id: str) -> WebhookDelete
     return WebhookDeleted(id=webhook_id)
 
 
-def ping(sessions: Sessions, who: Principal, webhook_id: str) -> DeliveryOut:
-    """Has a ping sent. Raises WebhookNotFound."""
+def ping(sessions: Sessions, who: Principal, asked: Asked, webhook_id: str) -> DeliveryOut:
+    """Has a ping sent. Raises WebhookNotFound, RequestReused, StillAtWork."""
+
+    def make(settle: Settle) -> DeliveryOut:
+        with sessions.begin() as session:
+            delivery = webhooks.ping(session, webhooks.get(session, webhook_id, who.scope))
+            settle(session, delivery.id)
+            return delivery_out(delivery)
+
+    return once_by_key(sessions, asked, make, partial(_delivery, sessions, who))
+
+
+def _delivery(sessions: Sessions, who: Principal, delivery_id: str) -> DeliveryOut:
     with sessions.begin() as session:
-        return delivery_out(webhooks.ping(session, webhooks.get(session, webhook_id, who.scope)))
+        return delivery_out(webhooks.get_delivery(session, delivery_id, who.scope))
 
 
 def deliveries(sessions: Sessions, who: Principal, webhook_id: str, limit: int, after: str | None) -> DeliveryPage:
@@ -98,9 +110,14 @@ def deliveries(sessions: Sessions, who: Principal, webhook_id: str, limit: int, 
         return DeliveryPage(data=[delivery_out(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
-def retry(sessions: Sessions, who: Principal, delivery_id: str) -> DeliveryOut:
-    """Raises DeliveryNotFound."""
-    with sessions.begin() as session:
-        delivery = webhooks.send_again(session, delivery_id, who.scope)
-        audit.record(session, who, "delivery.retry", delivery_id)
-        return delivery_out(delivery)
+def retry(sessions: Sessions, who: Principal, asked: Asked, delivery_id: str) -> DeliveryOut:
+    """Raises DeliveryNotFound, RequestReused, StillAtWork."""
+
+    def make(settle: Settle) -> DeliveryOut:
+        with sessions.begin() as session:
+            delivery = webhooks.send_again(session, delivery_id, who.scope)
+            audit.record(session, who, "delivery.retry", delivery_id)
+            settle(session, delivery_id)
+            return delivery_out(delivery)
+
+    return once_by_key(sessions, asked, make, partial(_delivery, sessions, who))

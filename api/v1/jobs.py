@@ -135,19 +135,17 @@ def checkpoints(sessions: Sessions, who: Principal, job_id: str, limit: int, aft
         return CheckpointList(data=told, has_more=len(kept) > limit)
 
 
-def cancel(sessions: Sessions, who: Principal, job_id: str) -> FineTuningJob:
-    """Raises JobNotFound, IllegalMove."""
-    service.cancel(sessions, who, job_id, force=False)
+def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+    """Raises JobNotFound, IllegalMove, RequestReused, StillAtWork; so do those below."""
+    service.cancel(sessions, who, asked, job_id, force=False)
     return get(sessions, who, job_id)
 
 
-def pause(sessions: Sessions, who: Principal, job_id: str) -> FineTuningJob:
-    """Raises JobNotFound, IllegalMove."""
-    service.pause(sessions, who, job_id)
+def pause(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+    service.pause(sessions, who, asked, job_id)
     return get(sessions, who, job_id)
 
 
-def resume(sessions: Sessions, publisher: Celery, who: Principal, job_id: str) -> FineTuningJob:
-    """Raises JobNotFound, IllegalMove."""
-    service.resume(sessions, publisher, who, job_id)
+def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+    service.resume(sessions, publisher, who, asked, job_id)
     return get(sessions, who, job_id)

@@ -76,6 +76,8 @@ class Request(Base):
     key: Mapped[str | None]
     """The Idempotency-Key that was sent."""
     body_sha256: Mapped[str]
+    """Of the query too."""
     resource: Mapped[str | None]
     """The id of what it made; None while it is at work."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """Later, where it was at work for long: when it last said so."""

@@ -1,18 +1,30 @@
 """What is sent again makes nothing again."""
 
+import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
-from store import requests
+from api import idempotency
+from api.app import create_app
+from api.settings import ApiSettings
+from contract.events import Checkpoint
+from store import artifacts, requests
 from store.errors import RequestReused
 from store.requests import Asked, First, Repeated
 from store.session import Sessions
+from tests.files import ROW
+from tests.publishing import publish_rows
+from tests.service import until
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 
@@ -84,6 +96,176 @@ def test_many_at_once_with_one_key_make_one_job(client: TestClient) -> None:
     assert count(client) == 1
 
 
+NOWHERE = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
+DESCRIBED = create_app(ApiSettings(database_url=NOWHERE, broker_url=SecretStr("redis://nowhere"), home=Path("/none")))
+POSTS = sorted(path for path, methods in DESCRIBED.openapi()["paths"].items() if "post" in methods)
+
+
+def form(rows: int) -> dict[str, Any]:
+    content = json.dumps(ROW).encode() + b"\n"
+    return {"files": {"file": ("rows.jsonl", content * rows)}, "data": {"purpose": "fine-tune"}}
+
+
+TWO_BODIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "/jobs": ({"json": RECIPE}, {"json": {**RECIPE, "seed": 7}}),
+    "/plans": ({"json": RECIPE}, {"json": {**RECIPE, "seed": 7}}),
+    "/datasets": (form(1), form(2)),
+    "/keys": ({"json": {"owner": "anna"}}, {"json": {"owner": "bob"}}),
+    "/webhooks": ({"json": {"url": "https://example.com/a"}}, {"json": {"url": "https://example.com/b"}}),
+    "/jobs/{job_id}/exports": (
+        {"json": {"format": "merged"}},
+        {"json": {"format": "merged", "source": "checkpoint-1.tar.gz"}},
+    ),
+    "/jobs/{job_id}/cancel": ({}, {"params": {"force": "true"}}),
+    "/v1/files": (form(1), form(2)),
+    "/v1/fine_tuning/jobs": (
+        {"json": {"model": "tiny", "training_file": "rows.jsonl"}},
+        {"json": {"model": "tiny", "training_file": "rows.jsonl", "seed": 7}},
+    ),
+}
+BEFORE = {"resume": "pause", "retry": "cancel"}
+
+
+@pytest.fixture
+def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
+    """Of what the paths name: a job with an adapter, a webhook that is told nothing, a message of it."""
+    job_id = post(client).json()["id"]
+    with sessions.begin() as session:
+        artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=5, path="step-5", bytes=2, final=True))
+    publish_rows(sessions)
+    webhook_id = client.post("/webhooks", json={"url": "https://example.com/hook"}).json()["id"]
+    client.patch(f"/webhooks/{webhook_id}", json={"enabled": False}).raise_for_status()
+    delivery_id = client.post(f"/webhooks/{webhook_id}/test").json()["id"]
+    return {"job_id": job_id, "webhook_id": webhook_id, "delivery_id": delivery_id}
+
+
+def done(engine: sa.Engine) -> int:
+    """What was done: the audit has all but pings, which are messages."""
+    with engine.connect() as connection:
+        count = "SELECT (SELECT count(*) FROM audit) + (SELECT count(*) FROM deliveries)"
+        return int(connection.execute(sa.text(count)).scalar_one())
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_every_post_is_done_once_with_one_key_which_no_other_body_may_have(
+    client: TestClient, ids: dict[str, str], engine: sa.Engine, path: str
+) -> None:
+    body, other = TWO_BODIES.get(path, ({}, {"content": b"{}"}))
+    if first := BEFORE.get(path.rpartition("/")[2] if "job_id" in path else ""):
+        client.post(f"/jobs/{ids['job_id']}/{first}").raise_for_status()
+    before = done(engine)
+
+    def send(body: dict[str, Any]) -> Any:
+        return client.post(path.format(**ids), **body, headers={"idempotency-key": "one"})
+
+    answer = send(body)
+    assert answer.is_success, answer.text
+    after = done(engine)
+    assert after == before + (path != "/plans")
+    again = send(body)
+    assert (again.status_code, again.json().get("id")) == (answer.status_code, answer.json().get("id"))
+    refused = send(other)
+    assert refused.status_code == (400 if path.startswith("/v1/") else 422)
+    assert refused.json()["error"]["code"] == "idempotency_key_reused"
+    assert done(engine) == after
+
+
+@pytest.mark.parametrize("wire", ["/jobs", "/v1/fine_tuning/jobs"])
+def test_a_pause_that_is_sent_again_with_its_key_takes_back_no_later_resume(client: TestClient, wire: str) -> None:
+    job_id = post(client).json()["id"]
+
+    def ask(what: str, **headers: str) -> Any:
+        return client.post(f"{wire}/{job_id}/{what}", headers=headers).json()["status"]
+
+    assert ask("pause", **{"idempotency-key": "one"}) == "paused"
+    assert ask("resume") == "queued"
+    assert ask("pause", **{"idempotency-key": "one"}) == "queued"
+    # A client may mean a pause as often as it likes, and the first try of this one may not have come through.
+    assert ask("pause", **{"x-stainless-retry-count": "1"}) == "paused"
+
+
+@contextmanager
+def at_work(client: TestClient, engine: sa.Engine, **headers: str) -> Iterator[Future[Any]]:
+    """A POST that is kept from its end: as one that reads many rows, or copies into a bucket."""
+    lock = "(hashtextextended('queue of default', 0))"
+    with engine.connect() as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute(sa.text(f"SELECT pg_advisory_lock{lock}"))
+        try:
+            first = pool.submit(post, client, **headers)
+            until(lambda: connection.execute(sa.text("SELECT count(*) FROM requests")).scalar_one())
+            yield first
+        finally:
+            connection.execute(sa.text(f"SELECT pg_advisory_unlock{lock}"))
+
+
+def age(engine: sa.Engine, by: timedelta) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE requests SET created_at = created_at - :by"), {"by": by})
+
+
+HOW = pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"idempotency_key": "one"}, {"idempotency_key": "one"}),
+        ({"x_stainless_retry_count": "0"}, {"x_stainless_retry_count": "1"}),
+    ],
+    ids=["by its key", "by the SDK's count"],
+)
+
+
+@HOW
+def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
+    client: TestClient,
+    engine: sa.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, str],
+    again: dict[str, str],
+) -> None:
+    monkeypatch.setattr(idempotency, "_WAIT", 0.0)
+    with at_work(client, engine, **first) as answer:
+        refused = post(client, **again)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_at_work")
+        assert int(refused.headers["retry-after"]) > 0
+    assert post(client, **again).json()["id"] == answer.result().json()["id"]
+    assert count(client) == 1
+
+
+@HOW
+def test_however_long_a_first_one_works_it_is_not_begun_a_second_time(
+    client: TestClient,
+    engine: sa.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, str],
+    again: dict[str, str],
+) -> None:
+    monkeypatch.setattr(idempotency, "_WAIT", 0.0)
+    monkeypatch.setattr(idempotency, "RENEW_SECONDS", 0.05)
+
+    def renewed() -> bool:
+        with engine.connect() as connection:
+            return bool(
+                connection.execute(sa.text("SELECT created_at > now() - interval '1 min' FROM requests")).scalar()
+            )
+
+    with at_work(client, engine, **first) as answer:
+        age(engine, timedelta(hours=1))
+        until(renewed)
+        assert post(client, **again).status_code == 409
+    assert post(client, **again).json()["id"] == answer.result().json()["id"]
+    assert count(client) == 1
+
+
+def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
+    client: TestClient, engine: sa.Engine
+) -> None:
+    with at_work(client, engine, idempotency_key="one") as answer, engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM requests"))
+    refused = answer.result()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_at_work")
+    assert count(client) == 0
+    assert post(client, idempotency_key="one").status_code == 201
+
+
 ASKED = Asked("anna", "POST /jobs", "one", "0" * 64, False)
 
 
@@ -92,9 +274,7 @@ def test_a_request_whose_process_died_may_be_asked_again_after_a_while(sessions:
         assert isinstance(requests.begin(session, ASKED), First)
     with sessions.begin() as session:
         assert requests.begin(session, ASKED) == Repeated(None)
-    with engine.begin() as connection:
-        late = requests.LONGEST + timedelta(seconds=1)
-        connection.execute(sa.text("UPDATE requests SET created_at = now() - :late"), {"late": late})
+    age(engine, requests.LONGEST + timedelta(seconds=1))
     with sessions.begin() as session:
         assert isinstance(requests.begin(session, ASKED), First)
 
@@ -108,8 +288,20 @@ def test_a_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -
         assert requests.begin(session, ASKED) == Repeated("job_1")
     with sessions.begin() as session, pytest.raises(RequestReused):
         requests.begin(session, Asked("anna", "POST /jobs", "one", "1" * 64, False))
-    with engine.begin() as connection:
-        late = requests.KEPT + timedelta(seconds=1)
-        connection.execute(sa.text("UPDATE requests SET created_at = now() - :late"), {"late": late})
+    age(engine, requests.KEPT + timedelta(seconds=1))
     with sessions.begin() as session:
         assert isinstance(requests.begin(session, ASKED), First)
+
+
+def test_without_a_key_a_request_is_a_repeated_one_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:
+    first, again = (Asked("anna", "POST /jobs", None, "0" * 64, repeated) for repeated in (False, True))
+    with sessions.begin() as session:
+        begun = requests.begin(session, first)
+        assert isinstance(begun, First)
+        requests.settle(session, begun.id, "job_1")
+    age(engine, timedelta(minutes=9, seconds=50))
+    with sessions.begin() as session:
+        assert requests.begin(session, again) == Repeated("job_1")
+    age(engine, timedelta(seconds=11))
+    with sessions.begin() as session:
+        assert isinstance(requests.begin(session, again), First)

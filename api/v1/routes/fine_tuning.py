@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from api.body import described, json_body
 from api.deps import Broker, Bytes, Db, JobId, Looks, Settings
-from api.idempotency import Once
+from api.idempotency import Keyed, Once
 from api.v1 import jobs
 from api.v1.answers import CheckpointList, EventList, FineTuningJob, JobList
 from api.v1.asked import JobAsked
@@ -59,18 +59,18 @@ def retrieve(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
-    return jobs.cancel(db, who, job_id)
+def cancel(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.cancel(db, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/pause")
-def pause(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
-    return jobs.pause(db, who, job_id)
+def pause(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.pause(db, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume(db: Db, broker: Broker, who: Who, job_id: JobId) -> FineTuningJob:
-    return jobs.resume(db, broker, who, job_id)
+def resume(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.resume(db, broker, who, asked, job_id)
 
 
 @router.get("/jobs/{job_id}/events")
