@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from contract.earlier_adapter import CONFIG
 from contract.failure import FailureReason, InputError
 from contract.quote import cut
 
@@ -45,6 +46,13 @@ def locate_model(model: str, models: Path, allowed: Sequence[Path]) -> Path | No
             FailureReason.MODEL_UNSUPPORTED,
             f"model: {cut(model, 200)} has no config.json with *.safetensors beside it; other weight files are not "
             "loaded",
+            "model",
+        )
+    if (found / CONFIG).exists():
+        raise InputError(
+            FailureReason.MODEL_UNSUPPORTED,
+            f"model: {cut(model, 200)} has an adapter in it ({CONFIG}), which would be loaded too; give the folder of "
+            "its base alone, and what a job has saved as adapter.start_from",
             "model",
         )
     return found

@@ -1,9 +1,14 @@
 """What the layout promises."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -37,3 +42,27 @@ def test_the_trainer_knows_no_service() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_trainer_runs_no_code_of_a_model_and_loads_no_pickle() -> None:
+    found = list(_calls(ROOT / "trainer"))
+    assert not [call for name, _, call in found if name in ("torch.load", "pickle.load", "pickle.loads")]
+    loading = [
+        (name, given, call)
+        for name, given, call in found
+        if name.startswith("Auto") and name.endswith("from_pretrained")
+    ]
+    assert len(loading) > 5
+    for name, given, call in loading:
+        assert given.get("trust_remote_code") == "False", call
+        if name.startswith("AutoModel") and "gguf_file" not in given:
+            assert given.get("use_safetensors") == "True", call
+
+
+def _calls(folder: Path) -> Iterator[tuple[str, dict[str | None, str], str]]:
+    """What is called, the names and values it is given, and where."""
+    for file in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                yield ast.unparse(node.func), given, f"{file}:{node.lineno}: {ast.unparse(node)}"

@@ -62,7 +62,7 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
 
     Raises InputError for a folder with no LoRA of this model in it. Reads nothing but safetensors and JSON.
     """
-    check_earlier_adapter(folder, _weight_shapes(base), Path(base.name_or_path).name)
+    check_saved(folder, base)
     config = LoraConfig.from_pretrained(str(folder))
     _check_bias("adapter.start_from", config.bias, base)
     _check_dora("adapter.start_from", config.use_dora, base)
@@ -87,6 +87,12 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
             )
     set_peft_model_state_dict(model, tensors)
     return model
+
+
+def check_saved(folder: Path, base: Any) -> None:
+    """Raises InputError for a folder with no LoRA of this model in it. PEFT itself would load a pickle where there are
+    no safetensors, and ask the hub where there is neither."""
+    check_earlier_adapter(folder, _weight_shapes(base), Path(base.name_or_path).name)
 
 
 def _weight_shapes(base: Any) -> dict[str, list[int]]:

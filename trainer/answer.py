@@ -13,6 +13,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trainer.adapter import check_saved
+
 _MOST_NEW_TOKENS = 80
 
 
@@ -25,9 +27,10 @@ def main() -> None:
 
     # An adapter that was trained through a template of its own has it beside it.
     own = arguments.adapter and (arguments.adapter / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.adapter if own else arguments.base)
-    model = AutoModelForCausalLM.from_pretrained(arguments.base, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.adapter if own else arguments.base, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(arguments.base, use_safetensors=True, trust_remote_code=False)
     if arguments.adapter:
+        check_saved(arguments.adapter, model)
         model = PeftModel.from_pretrained(model, arguments.adapter)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     for question in arguments.questions:

@@ -33,9 +33,13 @@ def import_gguf(file: Path, out: Path) -> None:
     """Writes config, generation config, tokenizer, chat template and model.safetensors to the folder `out`."""
     _read_the_file_once()
     model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        file.parent,
+        gguf_file=file.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     tokenizer.model_max_length = model.config.max_position_embeddings
     # The file's own name for the model says nothing about where it is, which is what this field is for.
     model.config._name_or_path = ""

@@ -61,6 +61,7 @@ def _merged(recipe: Recipe) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    from trainer.adapter import check_saved
     from trainer.model import cannot_load
 
     disable_progress_bar()
@@ -70,7 +71,9 @@ def _merged(recipe: Recipe) -> Any:
         )
     except (OSError, ValueError, KeyError) as error:
         raise cannot_load(recipe.model, error) from error
-    adapted = PeftModel.from_pretrained(base, recipe.adapter.start_from)
+    adapter = Path(recipe.adapter.start_from or "")
+    check_saved(adapter, base)
+    adapted = PeftModel.from_pretrained(base, adapter)
     return adapted.merge_and_unload(safe_merge=True)
 
 
@@ -78,7 +81,7 @@ def _end_as_trained(model: Any, tokenizer: Path) -> None:
     """Generation stops at what ended an answer in training."""
     from transformers import AutoTokenizer
 
-    end = AutoTokenizer.from_pretrained(tokenizer).eos_token_id
+    end = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).eos_token_id
     if end is not None:
         model.generation_config.eos_token_id = end
         model.config.eos_token_id = end

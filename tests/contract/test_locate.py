@@ -35,6 +35,14 @@ def test_weights_that_are_not_safetensors_are_not_loaded(models: Path) -> None:
         locate_model("tiny", models, [])
 
 
+def test_a_model_with_an_adapter_in_it_is_refused(models: Path) -> None:
+    # Where one lies beside the weights, transformers loads it with them, also from a pickle.
+    (models / "tiny" / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="has an adapter in it") as caught:
+        locate_model("tiny", models, [])
+    assert caught.value.failure.param == "model"
+
+
 def test_a_dataset_outside_the_allowed_folders_is_not_found(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     allowed.mkdir()

@@ -1,0 +1,140 @@
+"""What a stranger may have put beside a model or an adapter to be run where it is loaded: code, and pickles."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from contract.failure import FailureReason, InputError
+from contract.recipe import Recipe
+from tests.trainer.adapting import CPU, load, save
+from trainer import answer
+from trainer.merge import merge
+from trainer.model import load_model, most_positions
+from trainer.tokenizer import load_tokenizer
+
+CLASSES = {
+    "AutoConfig": "stranger.StrangerConfig",
+    "AutoModelForCausalLM": "stranger.StrangerForCausalLM",
+    "AutoTokenizer": [None, "stranger.StrangerTokenizer"],
+}
+
+
+@pytest.fixture
+def folder(model: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(model, tmp_path / "model")
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    """Is there once a stranger's code has run."""
+    return tmp_path / "ran"
+
+
+def change(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def add_code(folder: Path, marker: Path) -> None:
+    """Has the model's configs name classes of a file beside them, as models of the hub do."""
+    (folder / "stranger.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    change(folder / "config.json", auto_map=CLASSES)
+    change(folder / "tokenizer_config.json", auto_map=CLASSES)
+
+
+def make_unknown(folder: Path) -> None:
+    """Of an architecture that transformers has not."""
+    change(folder / "config.json", model_type="stranger")
+    change(folder / "tokenizer_config.json", tokenizer_class="StrangerTokenizer")
+
+
+class Bomb:
+    """Its pickle makes a file when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+def arm(weights: Path, marker: Path) -> None:
+    """Puts a pickle of the same tensors, and a bomb, in the place of a file of safetensors."""
+    pickled = weights.with_name({"model": "pytorch_model", "adapter_model": "adapter_model"}[weights.stem] + ".bin")
+    torch.save({**load_file(weights), "bomb": Bomb(marker)}, pickled)
+    weights.unlink()
+    torch.load(pickled, weights_only=False)
+    marker.unlink()  # It does go off.
+
+
+def recipe_of(recipe: dict[str, Any], folder: Path, **fields: Any) -> Recipe:
+    return Recipe.model_validate(recipe | {"model": str(folder)} | fields)
+
+
+LOADERS: dict[str, Callable[[Recipe], Any]] = {
+    "the model": lambda recipe: load_model(recipe, torch.float32, CPU),
+    "its positions": lambda recipe: most_positions(recipe.model),
+    "its tokenizer": load_tokenizer,
+    "a merge": lambda recipe: merge(recipe, Path(recipe.model).with_name("merged")),
+}
+
+
+@pytest.mark.parametrize("what", LOADERS)
+def test_a_model_that_comes_with_code_of_its_own_is_refused_and_the_code_not_run(
+    what: str, recipe: dict[str, Any], folder: Path, marker: Path
+) -> None:
+    add_code(folder, marker)
+    make_unknown(folder)
+    with pytest.raises(InputError, match="custom code") as refusal:
+        LOADERS[what](recipe_of(recipe, folder))
+    assert (refusal.value.failure.reason, refusal.value.failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert not marker.exists()
+
+
+def test_code_beside_a_model_that_transformers_knows_is_not_run(
+    recipe: dict[str, Any], folder: Path, marker: Path
+) -> None:
+    add_code(folder, marker)
+    load_model(recipe_of(recipe, folder), torch.float32, CPU)
+    load_tokenizer(recipe_of(recipe, folder))
+    assert not marker.exists()
+
+
+def test_nobody_is_asked_whether_code_may_run_where_questions_are_answered(
+    folder: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_code(folder, marker)
+    make_unknown(folder)
+    monkeypatch.setattr("sys.argv", ["trainer.answer", str(folder), "Who is there?"])
+    # What transformers asks where it is not told, and the answer would be yes.
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    with pytest.raises(ValueError, match="custom code"):
+        answer.main()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("what", ["the model", "a merge"])
+def test_weights_that_are_a_pickle_are_refused_and_not_loaded(
+    what: str, recipe: dict[str, Any], folder: Path, marker: Path
+) -> None:
+    arm(folder / "model.safetensors", marker)
+    with pytest.raises(InputError, match=r"no file named model\.safetensors") as refusal:
+        LOADERS[what](recipe_of(recipe, folder))
+    assert (refusal.value.failure.reason, refusal.value.failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("what", ["the model", "a merge"])
+def test_an_adapter_that_is_a_pickle_is_refused_and_not_loaded(
+    what: str, recipe: dict[str, Any], folder: Path, marker: Path, tmp_path: Path
+) -> None:
+    adapter = save(load(recipe, folder, {}), tmp_path / "adapter")
+    arm(adapter / "adapter_model.safetensors", marker)
+    with pytest.raises(InputError, match=r"adapter_model\.bin is a pickle, which is never loaded"):
+        LOADERS[what](recipe_of(recipe, folder, adapter={"start_from": str(adapter)}))
+    assert not marker.exists()
