@@ -7,6 +7,12 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+# Which Python counts as public, or only of late, and on which a network may answer nevertheless.
+_PRIVATE = (
+    IPv6Network("fec0::/10"),  # site-local: RFC 3879 only tells new networks not to have it
+    IPv6Network("::/96"),  # IPv4-compatible: RFC 4291, 2.5.5.1
+    IPv6Network("64:ff9b:1::/48"),  # a network's own translation to IPv4: RFC 8215
+)
 
 Address = IPv4Address | IPv6Address
 
@@ -46,7 +52,7 @@ async def addresses_of(host: str, port: int, allow_private: bool) -> list[str]:
 
 def _check(address: Address) -> None:
     for each in _meant(address):
-        if not each.is_global or each.is_multicast:
+        if not each.is_global or each.is_multicast or any(each in network for network in _PRIVATE):
             raise Forbidden(
                 f"{address} is not a public address; FINETUNED_WEBHOOK_ALLOW_PRIVATE=true allows it on this server"
             )

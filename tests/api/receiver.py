@@ -1,5 +1,6 @@
 """A receiver of webhooks: a real HTTP server that keeps what it was sent, and answers as a test wants."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ class Receiver:
     """Of the next answers; 204 when there are no more."""
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+    """Under which it was asked for a certificate (SNI)."""
     redirect: str = ""
     hold: threading.Event | None = None
     """An answer waits for it."""
@@ -27,7 +30,8 @@ class Receiver:
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
+def receiving(certificate: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """With a certificate it speaks TLS."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -47,6 +51,9 @@ def receiving() -> Iterator[Receiver]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         receiver.port = server.server_port
         receiver.url = f"http://127.0.0.1:{receiver.port}/hook"
+        if certificate is not None:
+            certificate.sni_callback = lambda _, name, __: receiver.names.append(name)
+            server.socket = certificate.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

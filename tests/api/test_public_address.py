@@ -27,6 +27,13 @@ from api.public_address import Forbidden, addresses_of, check_url
         "http://[::ffff:a9fe:a9fe]/",
         "http://[2002:7f00:1::]/",
         "http://[64:ff9b::7f00:1]/",
+        "http://[64:ff9b:1::7f00:1]/",
+        "http://[64:ff9b:1::808:808]/",
+        "http://[fec0::1]/",
+        "http://[feff::1]/",
+        "http://[::7f00:1]/",
+        "http://[::169.254.169.254]/",
+        "http://[::8.8.8.8]/",
     ],
 )
 def test_an_address_that_is_not_public_is_refused_unless_the_operator_allows_it(url: str) -> None:

@@ -3,8 +3,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import certifi
 import openai
 import pytest
 import sqlalchemy as sa
@@ -22,6 +24,7 @@ from store.models import AuditEntry, Delivery
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.api.receiver import Receiver, receiving
+from tests.certificates import Authority
 from tests.placing import RETRIES, claim
 
 pytestmark = pytest.mark.timeout(60)
@@ -100,14 +103,21 @@ def test_a_job_that_ends_is_told_of_in_a_signed_message(
         receiver.message(0, add(client, receiver.url)["secret"])
 
 
-def test_the_openai_sdk_takes_a_message(client: TestClient, sessions: Sessions, receiver: Receiver) -> None:
-    webhook = add(client, receiver.url, events=["fine_tuning.job.cancelled"])
+@pytest.mark.parametrize("status", [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED])
+def test_the_openai_sdk_takes_a_message(
+    client: TestClient, sessions: Sessions, receiver: Receiver, status: JobStatus
+) -> None:
+    kind = f"fine_tuning.job.{status}"
+    webhook = add(client, receiver.url, events=[kind])
     job_id = new_job(sessions)
-    client.post(f"/jobs/{job_id}/cancel")
+    failure = Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is NaN")
+    with sessions.begin() as session:
+        assert claim(session) is not None
+        finish(session, job_id, 1, End(status, failure if status is JobStatus.FAILED else None), RETRIES)
     until(lambda: receiver.bodies)
     sdk = openai.OpenAI(api_key="none", webhook_secret=webhook["secret"])
     event = sdk.webhooks.unwrap(receiver.bodies[0], receiver.headers[0])
-    assert event.type == "fine_tuning.job.cancelled"
+    assert (event.type, event.object) == (kind, "event")
     assert event.data.id == job_id
 
 
@@ -204,6 +214,10 @@ def test_nothing_is_sent_to_what_only_this_machine_reaches(
         # A name is known by its address alone, when something is to be sent.
         for host in ("localhost", "2130706433", "0x7f.1"):
             webhook = add(client, f"http://{host}:{receiver.port}/")
+            path = f"/webhooks/{webhook['id']}"
+            changed = client.patch(path, json={"url": receiver.url})
+            assert (changed.status_code, changed.json()["error"]["param"]) == (422, "url")
+            assert client.get(path).json()["url"] == webhook["url"]
             ping(client, webhook)
             until(lambda webhook=webhook: "not a public address" in (log(client, webhook)[0]["error"] or ""))
     assert receiver.bodies == []
@@ -225,6 +239,32 @@ def test_a_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_th
     sent(client, webhook, status="delivered")
     assert [host for host in asked if host == "rebinding.example"] == ["rebinding.example"]
     assert receiver.headers[0]["host"] == f"rebinding.example:{receiver.port}"
+
+
+def test_the_address_is_checked_and_the_certificate_is_the_names(
+    settings: ApiSettings, sessions: Sessions, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(self: asyncio.AbstractEventLoop, host: str, port: int, **_: Any) -> list[Any]:
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    authority = Authority(tmp_path)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+    # The authorities of the public web, in the place of which it is.
+    monkeypatch.setattr(certifi, "where", lambda: str(authority.file))
+    with serve(settings.model_copy(update={"webhook_allow_private": True})) as client:
+        with receiving(authority.certify("hooks.example")) as its_own:
+            webhook = add(client, f"https://hooks.example:{its_own.port}/")
+            ping(client, webhook)
+            sent(client, webhook, status="delivered")
+        assert its_own.message(0, webhook["secret"])["type"] == "ping"
+        assert (its_own.names, its_own.headers[0]["host"]) == (["hooks.example"], f"hooks.example:{its_own.port}")
+        for certified in ("other.example", "127.0.0.1"):
+            with receiving(authority.certify(certified)) as anothers:
+                webhook = add(client, f"https://hooks.example:{anothers.port}/")
+                ping(client, webhook)
+                failed = until(lambda webhook=webhook: log(client, webhook)[0]["error"])
+            assert "CERTIFICATE_VERIFY_FAILED" in failed
+            assert anothers.bodies == []
 
 
 def test_of_several_addresses_of_a_name_one_that_is_private_is_enough_to_refuse(
