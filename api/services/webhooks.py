@@ -92,6 +92,7 @@ def ping(sessions: Sessions, who: Principal, asked: Asked, webhook_id: str) -> D
     def make(settle: Settle) -> DeliveryOut:
         with sessions.begin() as session:
             delivery = webhooks.ping(session, webhooks.get(session, webhook_id, who.scope))
+            audit.record(session, who, "webhook.ping", webhook_id)
             settle(session, delivery.id)
             return delivery_out(delivery)
 

@@ -41,7 +41,7 @@ class Quota(Base):
 
 
 class AuditEntry(Base):
-    """Who did what, and when. Rows are only ever added: a trigger refuses all else."""
+    """Who did what, and when. Rows are only ever added: triggers refuse all else."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_owner", "owner", "seq"),)

@@ -1,11 +1,9 @@
-"""What an owner may have, how often it may ask, and what is written down of it."""
+"""What an owner may have, and how often it may ask."""
 
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from fastapi.testclient import TestClient
-from sqlalchemy.exc import ProgrammingError
 
 from api.settings import ApiSettings
 from store.session import Sessions
@@ -65,28 +63,3 @@ def test_an_owner_that_asks_too_often_is_told_when_to_ask_again(settings: ApiSet
         assert limited.json()["error"]["code"] == "rate_limit_exceeded"
         assert 1 <= int(limited.headers["retry-after"]) <= 60
         assert client.get("/jobs", headers=bob).status_code == 200
-
-
-def test_the_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
-    job_id = submit(client, "anna").json()["id"]
-    client.post(f"/jobs/{job_id}/cancel", headers={"x-owner": "bob", "x-request-id": "of-bob"})
-    page = client.get("/audit?limit=1").json()
-    (entry,) = page["data"]
-    assert (entry["owner"], entry["action"], entry["target"]) == ("bob", "job.cancel", job_id)
-    assert (entry["request_id"], entry["key_id"], page["has_more"]) == ("of-bob", None, True)
-    (before,) = client.get(f"/audit?after={entry['seq']}").json()["data"]
-    assert (before["owner"], before["action"], before["target"]) == ("anna", "job.create", job_id)
-    assert [each["owner"] for each in client.get("/audit?owner=bob").json()["data"]] == ["bob"]
-
-
-@pytest.mark.parametrize("change", ["UPDATE audit SET owner = 'nobody'", "DELETE FROM audit"])
-def test_nothing_is_taken_off_the_audit(client: TestClient, engine: sa.Engine, change: str) -> None:
-    submit(client)
-    with engine.begin() as connection, pytest.raises(ProgrammingError, match="append-only"):
-        connection.execute(sa.text(change))
-
-
-def test_what_was_refused_is_not_in_the_audit(client: TestClient) -> None:
-    client.post("/jobs", json={**RECIPE, "dataset": "none.jsonl"})
-    client.post("/jobs/job_" + "0" * 24 + "/cancel")
-    assert client.get("/audit").json()["data"] == []

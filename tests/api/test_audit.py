@@ -1,0 +1,122 @@
+"""Who did what: every route that changes something writes it down, and nothing is taken off again."""
+
+import json
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from sqlalchemy.exc import ProgrammingError
+
+from contract.events import Checkpoint
+from store import artifacts
+from store.session import Sessions
+from tests.api.conftest import ADMIN, bearer, make
+from tests.api.test_quotas import RECIPE, submit
+from tests.api.test_tenants import routes
+from tests.files import ROW
+from tests.publishing import publish_rows
+
+FILE = ("rows.jsonl", json.dumps(ROW).encode())
+
+Step = tuple[str, str, str, str, dict[str, Any]]
+"""What is sent, and then the action that is written down for it, and the id of what. They are done in order."""
+
+OF_AN_OWNER: list[Step] = [
+    ("POST", "/datasets", "dataset.create", "dataset_id", {"files": {"file": FILE}}),
+    ("DELETE", "/datasets/{dataset_id}", "dataset.delete", "dataset_id", {}),
+    ("POST", "/v1/files", "dataset.create", "file_id", {"files": {"file": FILE}, "data": {"purpose": "fine-tune"}}),
+    ("DELETE", "/v1/files/{file_id}", "dataset.delete", "file_id", {}),
+    ("POST", "/jobs", "job.create", "job_id", {"json": RECIPE}),
+    ("POST", "/jobs/{job_id}/pause", "job.pause", "job_id", {}),
+    ("POST", "/jobs/{job_id}/resume", "job.resume", "job_id", {}),
+    ("POST", "/jobs/{job_id}/cancel", "job.cancel", "job_id", {}),
+    ("POST", "/jobs/{job_id}/retry", "job.retry", "job_id", {}),
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/pause", "job.pause", "job_id", {}),
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/resume", "job.resume", "job_id", {}),
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/cancel", "job.cancel", "job_id", {}),
+    (
+        "POST",
+        "/v1/fine_tuning/jobs",
+        "job.create",
+        "job_id",
+        {"json": {"model": "tiny", "training_file": "rows.jsonl"}},
+    ),
+    ("POST", "/webhooks", "webhook.create", "webhook_id", {"json": {"url": "https://example.com/"}}),
+    ("PATCH", "/webhooks/{webhook_id}", "webhook.change", "webhook_id", {"json": {"enabled": False}}),
+    ("POST", "/webhooks/{webhook_id}/test", "webhook.ping", "webhook_id", {}),
+    ("POST", "/webhooks/deliveries/{delivery_id}/retry", "delivery.retry", "delivery_id", {}),
+    ("DELETE", "/webhooks/{webhook_id}", "webhook.delete", "webhook_id", {}),
+]
+OF_WHAT_WAS_TRAINED: list[Step] = [
+    ("POST", "/jobs/{job_id}/exports", "export.create", "export_id", {"json": {}}),
+    ("DELETE", "/v1/files/{file_id}", "results.delete", "job_id", {}),
+    ("DELETE", "/v1/models/{model}", "model.delete", "job_id", {}),
+]
+OF_AN_ADMIN: list[Step] = [
+    ("POST", "/keys", "key.create", "key_id", {"json": {"owner": "bob"}}),
+    ("DELETE", "/keys/{key_id}", "key.revoke", "key_id", {}),
+    ("PUT", "/quotas/{owner}", "quota.put", "owner", {"json": {"queued_jobs": 2}}),
+]
+
+
+def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to_what(
+    locked: TestClient, sessions: Sessions, engine: sa.Engine
+) -> None:
+    things = {"owner": "bob"}
+
+    def do(key: dict[str, Any], steps: list[Step]) -> None:
+        for method, path, action, target, more in steps:
+            answer = locked.request(method, path.format_map(things), headers=bearer(key["secret"]), **more)
+            assert answer.is_success, (method, path, answer.text)
+            if path.endswith("/test"):
+                things["delivery_id"] = answer.json()["id"]
+            elif action.endswith(".create"):
+                things[target] = answer.json()["id"]
+            entry = locked.get("/audit?limit=1", headers=bearer(ADMIN)).json()["data"][0]
+            told = (entry["owner"], entry["key_id"], entry["action"], entry["target"], entry["request_id"])
+            assert told == (key["owner"], key["id"], action, things[target], answer.headers["x-request-id"])
+
+    anna, boss = make(locked, owner="anna"), make(locked, owner="boss", admin=True)
+    do(anna, OF_AN_OWNER)
+    with sessions.begin() as session:
+        event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True)
+        artifacts.add_checkpoint(session, things["job_id"], 1, event)
+    publish_rows(sessions)
+    with engine.begin() as connection:
+        succeeded = "UPDATE jobs SET status = 'succeeded', finished_at = now() WHERE id = :job_id"
+        connection.execute(sa.text(succeeded), things)
+    things |= {"file_id": f"file-{things['job_id']}", "model": f"ft:tiny:anna::{things['job_id'].removeprefix('job_')}"}
+    do(anna, OF_WHAT_WAS_TRAINED)
+    do(boss, OF_AN_ADMIN)
+    done = {
+        (method, path.replace("results", "file_id"))
+        for method, path, *_ in OF_AN_OWNER + OF_WHAT_WAS_TRAINED + OF_AN_ADMIN
+    }
+    changing = {(method, path) for method, path in routes(locked) if method != "GET"}
+    assert done == changing - {("POST", "/plans")}
+
+
+def test_the_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
+    job_id = submit(client, "anna").json()["id"]
+    client.post(f"/jobs/{job_id}/cancel", headers={"x-owner": "bob", "x-request-id": "of-bob"})
+    page = client.get("/audit?limit=1").json()
+    (entry,) = page["data"]
+    assert (entry["owner"], entry["action"], entry["target"]) == ("bob", "job.cancel", job_id)
+    assert (entry["request_id"], entry["key_id"], page["has_more"]) == ("of-bob", None, True)
+    (before,) = client.get(f"/audit?after={entry['seq']}").json()["data"]
+    assert (before["owner"], before["action"], before["target"]) == ("anna", "job.create", job_id)
+    assert [each["owner"] for each in client.get("/audit?owner=bob").json()["data"]] == ["bob"]
+
+
+@pytest.mark.parametrize("change", ["UPDATE audit SET owner = 'nobody'", "DELETE FROM audit", "TRUNCATE audit"])
+def test_nothing_is_taken_off_the_audit(client: TestClient, engine: sa.Engine, change: str) -> None:
+    submit(client)
+    with engine.begin() as connection, pytest.raises(ProgrammingError, match="append-only"):
+        connection.execute(sa.text(change))
+
+
+def test_what_was_refused_is_not_in_the_audit(client: TestClient) -> None:
+    client.post("/jobs", json={**RECIPE, "dataset": "none.jsonl"})
+    client.post("/jobs/job_" + "0" * 24 + "/cancel")
+    assert client.get("/audit").json()["data"] == []
