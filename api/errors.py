@@ -207,8 +207,8 @@ def _illegal_move(_: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-def _bad_form(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", f"body: {error}", "body")
+def _bad_form(request: Request, error: Exception) -> JSONResponse:
+    return _answer(_unfit(request), "invalid_parameter", f"body: {error}", "body")
 
 
 def _in_use(_: Request, error: Exception) -> JSONResponse:

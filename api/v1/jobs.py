@@ -48,8 +48,10 @@ def create(
     who: Principal,
     once_asked: Asked,
     asked: JobAsked,
+    force: bool,
 ) -> FineTuningJob:
-    """Raises InvalidParameter, InputError, ModelNotFound, QuotaExceeded, RequestReused, StillAtWork."""
+    """With `force` also one that cannot fit into memory. Raises InvalidParameter, InputError, ModelNotFound,
+    QuotaExceeded, RequestReused, StillAtWork."""
     fine_tuned = read_name(asked.model)
     start_from = None if fine_tuned is None else (_base(sessions, who, asked.model, fine_tuned), fine_tuned.start_from)
     recipe = read_recipe(json.dumps(recipe_of(asked, start_from)))
@@ -57,7 +59,7 @@ def create(
 
     def make(settle: Settle) -> FineTuningJob:
         job = service.create(
-            sessions, publisher, settings, storage, children, who, recipe, settle, tags=asked.metadata, asked=told
+            sessions, publisher, settings, storage, children, who, recipe, settle, asked.metadata, told, force
         )
         return get(sessions, who, job.id)
 

@@ -242,6 +242,19 @@ def test_errors_are_the_sdks_own_classes(client: openai.OpenAI, live: Service) -
         client.fine_tuning.jobs.cancel(done.id)
 
 
+def test_who_has_as_many_jobs_as_it_may_meets_a_rate_limit_error_after_one_request(live: Service) -> None:
+    live.client.put("/quotas/dora", json={"queued_jobs": 0}).raise_for_status()
+    key = live.client.post("/keys", json={"owner": "dora"}).json()["secret"]
+    sent: list[httpx.Request] = []
+    with (
+        httpx.Client(event_hooks={"request": [sent.append]}) as http,
+        openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key=key, http_client=http) as client,
+        pytest.raises(openai.RateLimitError) as refused,
+    ):
+        create(client)
+    assert (refused.value.code, len(sent)) == ("quota_exceeded", 1)
+
+
 def test_a_create_whose_answer_is_lost_makes_one_job(live: Service) -> None:
     """As a proxy that loses the first answer: the SDK sends the request again by itself."""
     key = live.client.post("/keys", json={"owner": "bert"}).json()["secret"]

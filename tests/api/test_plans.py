@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from fastapi.testclient import TestClient
 
@@ -95,6 +96,16 @@ def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_forced(client: 
     assert 'would fit with {"base_bits": 4}' in error["message"]
     assert submit(client, base_bits=4).status_code == 201
     assert submit(client, "?force=true").status_code == 201
+
+
+def test_what_cannot_fit_is_forced_by_openais_sdk_too(client: TestClient, sessions: Sessions) -> None:
+    register(sessions, machine(8))
+    with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", http_client=client) as sdk:
+        with pytest.raises(openai.BadRequestError, match="force=true") as refused:
+            sdk.fine_tuning.jobs.create(model="llama", training_file="rows.jsonl")
+        assert refused.value.code == "does_not_fit"
+        job = sdk.fine_tuning.jobs.create(model="llama", training_file="rows.jsonl", extra_query={"force": "true"})
+    assert job.status == "queued"
 
 
 def test_what_fits_into_one_machine_of_several_is_taken(client: TestClient, sessions: Sessions) -> None:

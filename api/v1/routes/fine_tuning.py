@@ -5,6 +5,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from api.body import described, json_body
 from api.deps import Broker, Bytes, Db, JobId, Looks, Settings
+from api.errors import InvalidParameter
 from api.idempotency import Keyed, Once
 from api.v1 import jobs
 from api.v1.answers import CheckpointList, EventList, FineTuningJob, JobList
@@ -20,10 +21,14 @@ _METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 def _metadata(request: Request) -> dict[str, str] | None:
-    """The filter of a list: metadata[k]=v, any number of them, or metadata=null for those without any."""
+    """The filter of a list: metadata[k]=v, any number of them, or metadata=null for those without any. Raises
+    InvalidParameter."""
     given = {found[1]: value for name, value in request.query_params.items() if (found := _METADATA.fullmatch(name))}
+    for text in (*given, *given.values()):
+        if "\0" in text:
+            raise InvalidParameter("metadata", text, "no metadata has a NUL in it; leave it out")
     if given:
-        return {name.replace("\0", ""): value.replace("\0", "") for name, value in given.items()}
+        return given
     return {} if request.query_params.get("metadata") == "null" else None
 
 
@@ -37,9 +42,11 @@ def create(
     who: Who,
     once: Once,
     asked: Annotated[JobAsked, Depends(json_body(JobAsked))],
+    force: bool = False,
 ) -> FineTuningJob:
-    """A job, by the names of OpenAI's wire. A recipe of our own may ride along in `recipe`."""
-    return jobs.create(db, broker, settings, storage, looks, who, once, asked)
+    """A job, by the names of OpenAI's wire. A recipe of our own may ride along in `recipe`. One that cannot fit into
+    the memory of any worker's machine is refused, unless with `force`."""
+    return jobs.create(db, broker, settings, storage, looks, who, once, asked, force)
 
 
 @router.get("/jobs")

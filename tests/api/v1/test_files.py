@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
@@ -14,6 +15,12 @@ def upload(client: TestClient, **fields: str) -> str:
     answer = client.post("/v1/files", files={"file": ("a.jsonl", ROWS)}, data={"purpose": "fine-tune", **fields})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
+
+
+@pytest.mark.parametrize(("content", "param"), [(b"no form", "body"), (b"--x\r\n", "body"), (b"--x--\r\n", "file")])
+def test_what_is_no_form_with_a_file_is_a_bad_request(client: TestClient, content: bytes, param: str) -> None:
+    answer = client.post("/v1/files", content=content, headers={"content-type": "multipart/form-data; boundary=x"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 def test_a_file_whose_time_is_over_is_deleted_once_no_job_needs_it(client: TestClient, engine: sa.Engine) -> None:

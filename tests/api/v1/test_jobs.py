@@ -56,7 +56,13 @@ def test_jobs_without_metadata_are_listed_by_null(client: TestClient) -> None:
     assert listed("metadata=null") == [plain]
     assert listed("metadata[a]=") == [tagged]
     assert listed("metadata[a]=b") == []
-    assert listed("metadata[a%00]=") == [tagged]
+
+
+@pytest.mark.parametrize("query", ["metadata[a%00]=", "metadata[a]=%00", "metadata[%00]=b&metadata[a]="])
+def test_a_filter_that_no_metadata_can_have_is_named(client: TestClient, query: str) -> None:
+    create(client, metadata={"a": ""})
+    answer = client.get(f"/v1/fine_tuning/jobs?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata")
 
 
 def test_what_does_not_fit_is_a_bad_request_with_its_field(client: TestClient) -> None:
