@@ -64,7 +64,7 @@ def check_queue(session: Session, owner: str) -> None:
     limit = of(session, owner).queued_jobs
     if limit is None:
         return
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"queue of {owner}", 0))))
+    _count_one_by_one(session, f"queue of {owner}")
     count = jobs_of(session, owner, JobStatus.QUEUED)
     if count >= limit:
         raise QuotaExceeded(
@@ -73,12 +73,16 @@ def check_queue(session: Session, owner: str) -> None:
 
 
 def check_bytes(session: Session, owner: str, more: int) -> None:
-    """Before the owner keeps `more` bytes. Raises QuotaExceeded."""
+    """Before the owner keeps `more` bytes. Raises QuotaExceeded. Two at once are counted one after the other."""
     limit = of(session, owner).bytes
     if limit is None:
         return
-    has = bytes_of(session, owner)
-    if has + more > limit:
-        raise QuotaExceeded(
-            f"{owner} keeps {has} bytes of datasets and may keep {limit}; {more} more do not fit: delete some first"
-        )
+    _count_one_by_one(session, f"bytes of {owner}")
+    total = bytes_of(session, owner) + more
+    if total > limit:
+        raise QuotaExceeded(f"{owner} would keep {total} bytes of datasets, and may keep {limit}: delete some first")
+
+
+def _count_one_by_one(session: Session, what: str) -> None:
+    """Until the transaction ends nobody else counts the same."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(what, 0))))

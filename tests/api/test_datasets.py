@@ -12,13 +12,16 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from api.settings import ApiSettings
 from store import datasets, quotas
+from store.errors import QuotaExceeded
 from store.models import Blob, Dataset, Job
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make, serve
 from tests.files import ROW, write_tokenizer
+from tests.service import until
 
 GOOD = json.dumps(ROW).encode() + b"\n"
 
@@ -362,6 +365,31 @@ def test_bytes_beyond_the_quota_are_refused_and_not_kept(client: TestClient, ses
     upload(client, GOOD * 2, "again.jsonl")  # the same content counts once
     refused(client.post("/datasets", files={"file": ("b.jsonl", GOOD * 3)}), 429, "quota_exceeded")
     assert blobs(home) == [hashlib.sha256(GOOD * 2).hexdigest()]
+
+
+def test_two_uploads_at_once_are_counted_one_after_the_other(sessions: Sessions, engine: sa.Engine) -> None:
+    with sessions.begin() as session:
+        quotas.put(session, "anna", quotas.Limits(None, None, 10))
+
+    def keep(session: Session, name: str) -> None:
+        datasets.create(session, "anna", name, datasets.Source(7, sha256=hashlib.sha256(name.encode()).hexdigest()))
+        quotas.check_bytes(session, "anna", 0)
+
+    def keep_another() -> None:
+        with sessions.begin() as session:
+            keep(session, "second")
+
+    def waits() -> bool:
+        with engine.connect() as connection:
+            return bool(connection.execute(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:
+            keep(session, "first")
+            second = pool.submit(keep_another)
+            until(lambda: waits() or second.done())
+        with pytest.raises(QuotaExceeded, match="would keep 14 bytes"):
+            second.result()
 
 
 def test_an_upload_that_is_sent_again_makes_one_dataset(client: TestClient) -> None:
