@@ -28,6 +28,8 @@ class FakeApi:
     bodies: list[bytes] = field(default_factory=list)
     owners: list[str | None] = field(default_factory=list)
     """As the POSTs sent them."""
+    authorizations: list[str | None] = field(default_factory=list)
+    """Likewise."""
 
 
 def event(kind: str, event_id: str, **data: Any) -> str:
@@ -74,6 +76,7 @@ def running() -> Iterator[FakeApi]:
 
         def do_POST(self) -> None:
             api.owners.append(self.headers["x-owner"])
+            api.authorizations.append(self.headers["authorization"])
             api.bodies.append(self.rfile.read(int(self.headers["content-length"] or 0)))
             self._answer("POST", self.path)
 
