@@ -255,9 +255,10 @@ def test_who_has_as_many_jobs_as_it_may_meets_a_rate_limit_error_after_one_reque
     assert (refused.value.code, len(sent)) == ("quota_exceeded", 1)
 
 
-def test_a_create_whose_answer_is_lost_makes_one_job(live: Service) -> None:
+@pytest.mark.parametrize("what", ["a job", "a file"])
+def test_what_is_made_when_its_answer_is_lost_is_made_once(live: Service, rows: bytes, what: str) -> None:
     """As a proxy that loses the first answer: the SDK sends the request again by itself."""
-    key = live.client.post("/keys", json={"owner": "bert"}).json()["secret"]
+    key = live.client.post("/keys", json={"owner": f"bert-{what[2:]}"}).json()["secret"]
     sent: list[str] = []
 
     class Losing(httpx.BaseTransport):
@@ -279,10 +280,14 @@ def test_a_create_whose_answer_is_lost_makes_one_job(live: Service) -> None:
     with openai.OpenAI(
         base_url=f"{live.client.base_url}/v1", api_key=key, http_client=httpx.Client(transport=Losing())
     ) as client:
-        job = create(client)
-        assert sent == [job.id, job.id]
-        assert [each.id for each in client.fine_tuning.jobs.list()] == [job.id]
-        ended(client, job.id)
+        if what == "a file":
+            made = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune").id
+            assert [each.id for each in client.files.list()] == [made]
+        else:
+            made = create(client).id
+            assert [each.id for each in client.fine_tuning.jobs.list()] == [made]
+            ended(client, made)
+        assert sent == [made, made]
 
 
 def test_on_a_machine_of_ones_own_any_word_is_key_enough(live: Service) -> None:

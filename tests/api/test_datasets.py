@@ -15,12 +15,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from api.settings import ApiSettings
-from store import datasets, quotas
+from contract.status import JobStatus
+from store import datasets, quotas, wishes
+from store.attempts import End, finish
 from store.errors import QuotaExceeded
 from store.models import Blob, Dataset, Job
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make, serve
 from tests.files import ROW, write_tokenizer
+from tests.placing import RETRIES, claim
 from tests.service import until
 
 GOOD = json.dumps(ROW).encode() + b"\n"
@@ -290,14 +293,28 @@ def test_json_that_is_nested_a_hundred_thousand_deep_is_refused(client: TestClie
     refused(client.post("/datasets", content=b"[" * 100_000, headers=headers), 422, "invalid_parameter")
 
 
-def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(client: TestClient, sessions: Sessions) -> None:
+@pytest.mark.parametrize("wire", ["/datasets", "/v1/files"])
+@pytest.mark.parametrize("state", ["queued", "running", "paused"])
+def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(
+    client: TestClient, sessions: Sessions, state: str, wire: str
+) -> None:
     dataset = upload(client)
     job = client.post("/jobs", json={"model": "tiny", "dataset": {"path": dataset["id"]}}).json()
-    answer = client.delete(f"/datasets/{dataset['id']}")
+    if state == "running":
+        with sessions.begin() as session:
+            assert claim(session)
+    elif state == "paused":
+        client.post(f"/jobs/{job['id']}/pause").raise_for_status()
+    assert client.get(f"/jobs/{job['id']}").json()["status"] == state
+    answer = client.delete(f"{wire}/{dataset['id']}")
     assert job["id"] in refused(answer, 409, "in_use")["message"]
     assert answer.headers["x-should-retry"] == "false"
-    client.post(f"/jobs/{job['id']}/cancel").raise_for_status()
-    client.delete(f"/datasets/{dataset['id']}").raise_for_status()
+    with sessions.begin() as session:
+        if state == "running":
+            finish(session, job["id"], 1, End(JobStatus.CANCELLED), RETRIES)
+        else:
+            wishes.cancel(session, job["id"])
+    client.delete(f"{wire}/{dataset['id']}").raise_for_status()
     assert client.get(f"/jobs/{job['id']}").json()["recipe"]["dataset"]["path"] == dataset["id"]
 
 
