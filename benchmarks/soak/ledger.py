@@ -1,6 +1,7 @@
 """What became of each job of a soak, read from the database and the machine when all is over."""
 
 import itertools
+import re
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -31,6 +32,8 @@ class Ledger:
     """Came to no end, or another than they should."""
     twice: list[str] = field(default_factory=list)
     """Succeeded more than once, were begun twice in one attempt, or have steps that are not those of one run."""
+    set_back: list[str] = field(default_factory=list)
+    """Began again further back than a state that had been saved: the steps are those of one run, and made in vain."""
     orphans: list[str] = field(default_factory=list)
     """Processes and leases that were left."""
     unreceipted: list[str] = field(default_factory=list)
@@ -38,6 +41,8 @@ class Ledger:
     deserters: list[str] = field(default_factory=list)
     """Workers and APIs that have ended, and nobody had told or killed them."""
     attempts: list[int] = field(default_factory=list)
+    went_on: int = 0
+    """Attempts that began from a state of an earlier one."""
     retries: int = 0
     stepped_aside: int = 0
     paused: int = 0
@@ -52,7 +57,7 @@ class Ledger:
     def __str__(self) -> str:
         ends = [(f"{end} as ordered" if end != "succeeded" else end, self.ends[end]) for end in _ENDS]
         off = [(name, len(getattr(self, name))) for name in _OFF]
-        rows = [("submitted", self.submitted), *ends, *off]
+        rows = [("submitted", self.submitted), *ends, *((name.replace("_", " "), count) for name, count in off)]
         lines = [f"{name:<22}{count:>6}" for name, count in rows]
         lines += [f"    {problem}" for name, _ in off for problem in getattr(self, name)]
         lines += ["", *(f"{what:<36}{count:>4}" for what, count in self.strikes.most_common())]
@@ -65,13 +70,15 @@ class Ledger:
                 "",
                 f"{self.stepped_aside} jobs stepped aside for others, {self.paused} were paused and resumed, "
                 f"{self.too_late} had ended before they were cancelled; {self.unanswered} requests found nobody",
-                f"{mean:.2f} attempts per job, {most} at most; {several} jobs had several; {self.retries} retries",
+                f"{mean:.2f} attempts per job, {most} at most; {several} jobs had several; {self.retries} retries; "
+                f"{self.went_on} attempts went on from a state",
                 f"{self.seconds:.0f} s",
             ]
         )
 
 
-_OFF = ["lost", "twice", "orphans", "unreceipted", "deserters"]
+_DAMAGED = re.compile(r"step-(\d+) is damaged")
+_OFF = ["lost", "twice", "set_back", "orphans", "unreceipted", "deserters"]
 _ENDS = [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
 
 
@@ -105,6 +112,8 @@ def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Se
         ledger.too_late += order.cancel is not None and job.status is not JobStatus.CANCELLED
         ledger.twice += [f"{about}: {each}" for each in _wrong_steps(session, order, job)]
     ledger.twice += [f"{about}: {each}" for each in _begun_or_ended_twice(told)]
+    ledger.set_back += [f"{about}: {each}" for each in set_back(told)]
+    ledger.went_on += sum(data["resumed_step"] > 0 for kind, _, data in told if kind == "started")
     if job.status is JobStatus.CANCELLED and job.receipt is None and _was_guarded_to_its_end(job, told, strikes):
         ledger.unreceipted.append(about)
 
@@ -133,6 +142,19 @@ def _begun_or_ended_twice(told: Collection[tuple[str, float, dict[str, Any]]]) -
         yield f"succeeded {succeeded} times"
     begun = Counter(data["attempt"] for data in statuses if data["status"] == JobStatus.RUNNING)
     yield from (f"attempt {attempt} was begun {count} times" for attempt, count in begun.items() if count > 1)
+
+
+def set_back(told: Collection[tuple[str, float, dict[str, Any]]]) -> Iterator[str]:
+    """The fake trainer tells of an adapter once the state beside it is sealed. What was told of neither may be there,
+    too: the worker that would have told of it was killed."""
+    saved = {0}
+    for kind, _, data in told:
+        if kind == "checkpoint" and not data["final"]:
+            saved.add(data["step"])
+        elif kind == "log" and (damaged := _DAMAGED.search(data["message"])):
+            saved.discard(int(damaged[1]))
+        elif kind == "started" and data["resumed_step"] < max(saved):
+            yield f"began after step {data['resumed_step']}, when step {max(saved)} had been saved"
 
 
 def _wrong_steps(session: Session, order: Order, job: Job) -> Iterator[str]:

@@ -1,0 +1,49 @@
+from typing import Any
+
+import pytest
+
+from benchmarks.soak.ledger import set_back
+
+Told = tuple[str, float, dict[str, Any]]
+
+
+def started(resumed_step: int) -> Told:
+    return ("started", 0.0, {"resumed_step": resumed_step})
+
+
+def saved(step: int, final: bool = False) -> Told:
+    return ("checkpoint", 0.0, {"step": step, "final": final})
+
+
+DAMAGED: Told = (
+    "log",
+    0.0,
+    {"message": "the state attempt-1/step-000004 is damaged; the run goes on from an earlier one"},
+)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [started(0), saved(2), saved(4), started(4)],
+        [started(0), saved(2), started(4)],
+        [started(0), saved(2), saved(4), DAMAGED, started(2), saved(4), started(4)],
+        [started(0), saved(2), saved(3, final=True), started(2)],
+    ],
+    ids=["from the last one", "from one that nobody told of", "the last one was torn", "the end has no state"],
+)
+def test_attempts_that_go_on_from_what_was_saved_are_not_set_back(told: list[Told]) -> None:
+    assert list(set_back(told)) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [started(0), saved(2), started(0)],
+        [started(0), saved(2), saved(4), started(2)],
+        [started(0), saved(2), started(2), saved(4), started(0)],
+    ],
+    ids=["anew", "from the one before", "the third one anew"],
+)
+def test_an_attempt_that_begins_before_what_was_saved_is_told(told: list[Told]) -> None:
+    assert len(list(set_back(told))) == 1
