@@ -1,0 +1,69 @@
+"""The trainer is killed in the middle of saving a state: a real process, which is held there."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from contract.events import Metric
+from contract.run_dir import RunDir, newest_state, partial
+from tests.service import until
+from tests.trainer.conftest import Outcome, command
+
+RunTrainer = Callable[..., Outcome]
+
+
+def test_a_trainer_that_is_killed_while_it_saves_a_state_leaves_the_one_before_to_go_on_from(
+    recipe: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
+) -> None:
+    recipe |= {"adapter": {"r": 64}, "schedule": {"epochs": 4}}
+    whole = run_trainer(recipe, name="whole")
+    assert whole.exit_code == 0, whole.output
+    run = RunDir(tmp_path / "killed")
+    run.path.mkdir()
+    run.recipe.write_text(json.dumps(recipe | {"checkpointing": {"every_steps": 1}}))
+    with subprocess.Popen(command(run.path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as trainer:
+        try:
+            step = hold_while_it_saves(trainer, run)
+        finally:
+            trainer.kill()
+
+    assert partial(run.state(step)).is_dir()
+    state, damaged = newest_state([run])
+    assert (state, damaged) == (run.state(step - 1), [])
+    assert losses(Outcome(run.path, trainer.returncode, "")) == losses(whole)[:step]
+    rest = run_trainer(recipe, name="rest", resume=state)
+    assert rest.exit_code == 0, rest.output
+    assert losses(rest) == losses(whole)[step - 1 :]
+
+
+def hold_while_it_saves(trainer: subprocess.Popen[bytes], run: RunDir) -> int:
+    """Stops it where a state is half written, and gives that one's step. It may be whole before the stop is heeded:
+    then the next one will do."""
+    until(run.states.exists, seconds=60)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert trainer.poll() is None
+        if half_written(run) is None:
+            continue
+        trainer.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, trainer.pid, os.WSTOPPED)
+        if (step := half_written(run)) is not None:
+            return step
+        trainer.send_signal(signal.SIGCONT)
+    raise AssertionError("no state was seen half written")
+
+
+def half_written(run: RunDir) -> int | None:
+    """Of the first there is none before it to go on from."""
+    found = re.findall(r"\.step-(\d+)\.partial", " ".join(path.name for path in run.states.glob(".*.partial")))
+    return next((int(step) for step in found if int(step) > 1), None)
+
+
+def losses(outcome: Outcome) -> list[tuple[int, float]]:
+    return [(event.step, event.loss) for event in outcome.events if isinstance(event, Metric)]
