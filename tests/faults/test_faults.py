@@ -62,6 +62,14 @@ def resumed(live: Service, job_id: str) -> list[int]:
     return [data["resumed_step"] for data in live.told(job_id, "started")]
 
 
+def check_went_on(live: Service, job_id: str, step: int = 3) -> None:
+    """From a state of that step or a later one. One that begins anew comes to the same losses: these do not tell."""
+    first, *later = resumed(live, job_id)
+    assert first == 0
+    assert later
+    assert min(later) >= step
+
+
 def command_has(live: Service, job_id: str, word: bytes) -> list[int]:
     return [pid for pid in live.processes(job_id) if word in told_of(pid, "cmdline")]
 
@@ -93,7 +101,7 @@ def pool_process(live: Service, job_id: str) -> int:
     [
         lambda live, job_id: ranks(live, job_id)[0],
         pytest.param(lambda live, job_id: ranks(live, job_id)[1], marks=pytest.mark.exhaustive),
-        pytest.param(launcher, marks=pytest.mark.exhaustive),
+        launcher,
         pytest.param(guard, marks=pytest.mark.exhaustive),
         pool_process,
     ],
@@ -103,9 +111,7 @@ def test_a_process_of_a_job_is_killed(live: Service, victim: Callable[[Service, 
     job_id = started(live)
     os.kill(victim(live, job_id), signal.SIGKILL)
     check_whole(live, job_id)
-    first, second = resumed(live, job_id)
-    assert first == 0
-    assert second >= 3
+    check_went_on(live, job_id)
 
 
 @pytest.mark.exhaustive
@@ -114,6 +120,7 @@ def test_guard_and_launcher_are_killed_at_once(live: Service) -> None:
     for pid in (guard(live, job_id), launcher(live, job_id)):
         os.kill(pid, signal.SIGKILL)
     check_whole(live, job_id)
+    check_went_on(live, job_id)
 
 
 def test_a_worker_is_killed_and_another_goes_on_within_fifteen_seconds(live: Service) -> None:
@@ -127,6 +134,7 @@ def test_a_worker_is_killed_and_another_goes_on_within_fifteen_seconds(live: Ser
     live.wait(job_id)
     live.start_worker(name)
     check_whole(live, job_id)
+    check_went_on(live, job_id)
 
 
 @pytest.mark.exhaustive
@@ -136,9 +144,9 @@ def test_a_worker_is_killed_and_started_again(live: Service) -> None:
     live.kill_worker(name)
     live.start_worker(name)
     check_whole(live, job_id)
+    check_went_on(live, job_id)
 
 
-@pytest.mark.exhaustive
 def test_all_processes_of_a_worker_are_killed_at_once(live: Service) -> None:
     """Its process group, and the guard, which has a session of its own."""
     job_id = started(live, f"{WORK} orphan")
@@ -157,6 +165,7 @@ def test_all_processes_of_a_worker_are_killed_at_once(live: Service) -> None:
     live.kill_worker(name)
     live.start_worker(name)
     check_whole(live, job_id)
+    check_went_on(live, job_id)
 
 
 def is_below(pid: int, ancestor: int) -> bool:
@@ -176,7 +185,7 @@ def test_a_worker_is_told_to_stop(live: Service) -> None:
     live.stop_worker(name)
     check_whole(live, job_id)
     assert live.told(job_id, "retry") == []
-    assert resumed(live, job_id)[1] >= 5
+    check_went_on(live, job_id, step=5)
 
 
 def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Service) -> None:
@@ -195,13 +204,13 @@ def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Serv
     live.wait_for_step(job_id, live.job(job_id)["progress"]["step"] + 1)
     job = live.job(job_id)
     assert (job["status"], job["attempt"]) == ("running", 2)
-    assert set(live.metrics(job_id)["tokens"]) == {2}
-    live.ask("cancel?force=true", job_id)
-    assert live.wait(job_id)["status"] == "cancelled"
-    assert live.told(job_id, "done") == []
-    assert live.told(job_id, "retry") != []
     artifacts = live.client.get(f"/jobs/{job_id}/artifacts").json()["data"]
-    assert {each["kind"] for each in artifacts} == {"log", "card", "curve", "metrics"}
+    assert "adapter" not in {each["kind"] for each in artifacts}
+    check_whole(live, job_id)
+    assert set(live.metrics(job_id)["tokens"]) == {2}
+    assert len(live.told(job_id, "done")) == 1
+    (retry,) = live.told(job_id, "retry")
+    assert retry["reason"] == "worker_lost"
 
 
 @pytest.mark.exhaustive
@@ -243,23 +252,15 @@ def test_the_api_is_killed(live: Service) -> None:
     assert [data["status"] for kind, _, data in seen if kind == "status"] == ["queued", "running", "succeeded"]
 
 
-def test_the_broker_is_emptied_with_a_job_queued_and_two_running(live: Service, servers: Servers) -> None:
+def test_the_broker_is_emptied_and_restarted_with_jobs_queued_and_two_running(live: Service, servers: Servers) -> None:
     running = [started(live), started(live)]
-    queued = live.submit(name=WORK)["id"]
+    queued = [live.submit(name=WORK)["id"]]
     with servers.client() as client:
         client.flushall()
-    for job_id in (*running, queued):
-        check_whole(live, job_id)
-        assert len(resumed(live, job_id)) == 1
-
-
-@pytest.mark.exhaustive
-def test_the_broker_is_restarted_with_a_job_queued_and_two_running(live: Service, servers: Servers) -> None:
-    running = [started(live), started(live)]
     servers.stop_broker()
-    queued = live.submit(name=WORK)["id"]
+    queued.append(live.submit(name=WORK)["id"])
     servers.start_broker()
-    for job_id in (*running, queued):
+    for job_id in (*running, *queued):
         check_whole(live, job_id)
         assert len(resumed(live, job_id)) == 1
 
@@ -274,15 +275,16 @@ def test_all_connections_to_the_broker_are_cut(live: Service, servers: Servers) 
         assert len(resumed(live, each)) == 1
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(0, marks=pytest.mark.exhaustive), 30])
-def test_the_database_is_away(live: Service, servers: Servers, seconds: int) -> None:
-    job_id = started(live, WORK.replace("sleep=0.1", "sleep=0.4"))
-    another = started(live, WORK.replace("sleep=0.1", "sleep=0.4"), step=1)
+def test_the_database_is_restarted_and_then_away_for_thirty_seconds(live: Service, servers: Servers) -> None:
+    work = WORK.replace("sleep=0.1", "sleep=0.4")
+    job_id = started(live, work)
+    servers.stop_database()
+    servers.start_database()
+    another = started(live, work, step=1)
     queued = live.submit(name=WORK)["id"]
     servers.stop_database()
-    if seconds:
-        assert live.client.get(f"/jobs/{job_id}").status_code == 503
-    time.sleep(seconds)
+    assert live.client.get(f"/jobs/{job_id}").status_code == 503
+    time.sleep(30)
     servers.start_database()
     for each in (job_id, another, queued):
         check_whole(live, each)
@@ -308,6 +310,7 @@ def test_one_of_two_machines_of_a_job_is_told_to_stop(live: Service, place: int)
     assert not live.processes(job_id)
     both_are_there(live)
     check_whole(live, job_id)
+    check_went_on(live, job_id, step=5)
     assert live.told(job_id, "retry") == []
 
 
@@ -317,6 +320,7 @@ def test_the_worker_of_the_head_of_two_machines_is_killed(live: Service) -> None
     live.kill_worker(machines(live, job_id)[0])
     both_are_there(live)
     check_whole(live, job_id)
+    check_went_on(live, job_id)
     (retry,) = live.told(job_id, "retry")
     assert retry["reason"] == "worker_lost"
 
@@ -330,7 +334,7 @@ def test_a_job_on_two_machines_is_paused_and_resumed(live: Service) -> None:
     assert not busy(live)
     live.ask("resume", job_id)
     check_whole(live, job_id)
-    assert resumed(live, job_id)[1] >= 5
+    check_went_on(live, job_id, step=5)
 
 
 def started_on_two(live: Service) -> str:

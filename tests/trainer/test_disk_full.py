@@ -62,7 +62,6 @@ def test_a_full_disk_is_told_and_what_was_half_written_is_gone(
     assert left == ["error.json", "events.jsonl", "recipe.json"]
 
 
-@pytest.mark.exhaustive
 def test_a_disk_that_fills_up_while_a_state_is_saved_leaves_the_one_before_to_go_on_from(
     recipe: dict[str, Any],
     run_trainer: RunTrainer,

@@ -29,6 +29,8 @@ RECIPE = {
     "precision": "fp32",
     "checkpointing": {"every_steps": 10},
 }
+LONE_RANK = {"gpus": 1}
+"""Which no torchrun has started: the trainer is the guard's own child."""
 TWO_RANKS = {"gpus": 2}
 TWO_MACHINES = {"nodes": 2}
 
@@ -82,6 +84,15 @@ def check_whole(live: Service, job_id: str, undisturbed: list[float]) -> None:
     until(lambda: not live.processes(job_id))
     devices = [device for worker in live.client.get("/workers").json()["data"] for device in worker["devices"]]
     assert {device["status"] for device in devices} == {"free"}
+    until(lambda: not live.strangers())
+
+
+def check_went_on(live: Service, job_id: str) -> None:
+    """From a state, once one has been saved: a run that begins anew has the same losses."""
+    first, *later = (told["resumed_step"] for told in live.told(job_id, "started"))
+    assert first == 0
+    assert later
+    assert min(later) >= 10
 
 
 def find(live: Service, job_id: str, attempt: int, *words: str) -> list[int]:
@@ -100,6 +111,10 @@ def torchruns(live: Service, job_id: str) -> list[int]:
 
 def ranks(live: Service, job_id: str) -> list[int]:
     return sorted(set(find(live, job_id, 1)) - set(torchruns(live, job_id)))
+
+
+def guards(live: Service, job_id: str) -> list[int]:
+    return [pid for pid in live.processes(job_id) if b"guard.py" in told_of(pid, "cmdline")]
 
 
 def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
@@ -131,31 +146,48 @@ def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the
     (other,) = find(live, job_id, 1, "torch.distributed.run", "is_host=false")
     os.kill(other, signal.SIGKILL)
     check_whole(live, job_id, undisturbed)
-    assert live.told(job_id, "started")[1]["resumed_step"] >= 10
+    check_went_on(live, job_id)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    "victim", [pytest.param(ranks, marks=pytest.mark.exhaustive), torchruns], ids=["a rank", "torchrun"]
+    ("resources", "victims"),
+    [
+        (TWO_RANKS, ranks),
+        pytest.param(TWO_RANKS, torchruns, marks=pytest.mark.exhaustive),
+        pytest.param(LONE_RANK, ranks, marks=pytest.mark.exhaustive),
+        pytest.param(LONE_RANK, guards, marks=pytest.mark.exhaustive),
+    ],
+    ids=["a rank", "torchrun", "a lone rank", "a lone rank's guard"],
 )
 def test_a_process_of_a_job_is_killed(
-    live: Service, undisturbed: list[float], victim: Callable[[Service, str], list[int]]
+    live: Service,
+    undisturbed: list[float],
+    resources: dict[str, int],
+    victims: Callable[[Service, str], list[int]],
 ) -> None:
-    job_id = submit(live, resources=TWO_RANKS)
+    job_id = submit(live, resources=resources)
     live.wait_for_step(job_id, 15, seconds=60)
-    os.kill(victim(live, job_id)[-1], signal.SIGKILL)
+    os.kill(victims(live, job_id)[-1], signal.SIGKILL)
     check_whole(live, job_id, undisturbed)
-    assert live.told(job_id, "started")[1]["resumed_step"] >= 10
+    check_went_on(live, job_id)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "resources",
+    [LONE_RANK, pytest.param(TWO_RANKS, marks=pytest.mark.exhaustive)],
+    ids=["a lone rank", "two ranks"],
+)
 def test_a_worker_is_killed(
-    live: Service, machines: tuple[NetworkMachine, NetworkMachine], undisturbed: list[float]
+    live: Service,
+    machines: tuple[NetworkMachine, NetworkMachine],
+    undisturbed: list[float],
+    resources: dict[str, int],
 ) -> None:
-    job_id = submit(live, resources=TWO_RANKS)
+    job_id = submit(live, resources=resources)
     live.wait_for_step(job_id, 15, seconds=60)
     name = live.job(job_id)["worker"]
     live.kill_worker(name)
     machine = machines["ab".index(name)]
     live.start_worker(name, inside=machine.command([]), FINETUNED_ADDRESS=machine.address)
     check_whole(live, job_id, undisturbed)
+    check_went_on(live, job_id)
