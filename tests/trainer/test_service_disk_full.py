@@ -48,6 +48,8 @@ def live(
 
 @pytest.mark.exhaustive
 def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_room(live: Service) -> None:
+    undisturbed = live.submit(**RECIPE)["id"]
+    assert live.wait(undisturbed, seconds=120)["status"] == "succeeded"
     job_id = live.submit(**RECIPE)["id"]
     live.wait_for_step(job_id, 15, seconds=60)
     filler = live.home / "runs" / "filler"
@@ -65,9 +67,12 @@ def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_
     assert first == 0
     assert min(later) >= 10
     assert {each["reason"] for each in live.told(job_id, "retry")} == {"disk_full"}
-    assert live.metrics(job_id)["step"] == list(range(1, STEPS + 1))
+    columns = live.metrics(job_id)
+    assert columns["step"] == list(range(1, STEPS + 1))
+    assert columns["loss"] == live.metrics(undisturbed)["loss"]
     until(lambda: not live.processes(job_id))
     until(lambda: not busy(live))
+    until(lambda: not live.strangers())
 
 
 def fill(path: Path) -> None:
