@@ -1,11 +1,14 @@
 """Keys: who may come in, and as whom."""
 
+import hmac
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
+from store.keys import digest
 from tests.api.conftest import ADMIN, bearer, make
 
 
@@ -36,6 +39,34 @@ def test_a_secret_is_told_once_and_kept_nowhere(locked: TestClient, engine: sa.E
             rows = connection.execute(sa.text(f"SELECT * FROM {table}")).all()
             assert rows
             assert key["secret"] not in str(rows)
+
+
+def test_of_a_secret_only_its_digest_is_compared_and_in_a_time_that_tells_nothing(
+    locked: TestClient, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make(locked, owner="anna")
+    sent = [ADMIN, f"{ADMIN[:-1]}x", key["secret"], f"{key['secret'][:-1]}~", "x"]
+    compared: list[tuple[str, str]] = []
+    asked: list[str] = []
+
+    def compare(one: str, other: str, safely: Callable[[str, str], bool] = hmac.compare_digest) -> bool:
+        compared.append((one, other))
+        return safely(one, other)
+
+    def ask(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "FROM keys" in statement:
+            asked.append(str(parameters))
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    sa.event.listen(sa.Engine, "before_cursor_execute", ask)
+    try:
+        statuses = [locked.get("/jobs", headers=bearer(secret)).status_code for secret in sent]
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", ask)
+    assert statuses == [200, 401, 200, 401, 401]
+    assert compared == [(digest(secret), digest(ADMIN)) for secret in sent]
+    assert [digest(secret) in parameters for secret, parameters in zip(sent[1:], asked, strict=True)] == [True] * 4
+    assert not any(secret in parameters for secret in sent[:-1] for parameters in asked)
 
 
 def test_a_key_request_that_is_repeated_makes_no_second_key_and_tells_no_secret(locked: TestClient) -> None:

@@ -1,5 +1,6 @@
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -169,6 +170,38 @@ def test_whatever_is_given_is_a_recipe_or_an_input_error_that_can_be_sent(body: 
 def test_a_learning_rate_that_is_not_a_number_is_refused() -> None:
     error = refusal('{"model": "m", "dataset": "d", "optimizer": {"learning_rate": NaN}}')
     assert error.failure.param == "optimizer.learning_rate"
+
+
+def numbers(node: dict[str, Any], definitions: dict[str, Any], path: str = "") -> Iterator[str]:
+    """The fields of a schema that take a number, as dotted paths."""
+    node = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    if node.get("type") in ("integer", "number"):
+        yield path
+    for each in node.get("anyOf", []):
+        yield from numbers(each, definitions, path)
+    for name, inner in node.get("properties", {}).items():
+        yield from numbers(inner, definitions, f"{path}.{name}" if path else name)
+    for inner in node.get("patternProperties", {}).values():
+        yield from numbers(inner, definitions, f"{path}.q_proj")
+
+
+SCHEMA = Recipe.model_json_schema()
+NUMBERS = sorted({*numbers(SCHEMA, SCHEMA["$defs"])} - {"scheduling.priority"})
+
+
+def test_the_numbers_of_a_recipe_are_found() -> None:
+    assert {"seed", "adapter.r", "adapter.rank_pattern.q_proj", "batch.micro_batch", "resources.gpus"} <= {*NUMBERS}
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_number_below_zero_is_refused_by_its_field(field: str) -> None:
+    *sections, name = field.split(".")
+    body: dict[str, Any] = {name: -1}
+    for section in reversed(sections):
+        body = {section: body}
+    error = refusal(minimal(**body))
+    assert error.failure.param == field.removesuffix(".q_proj")  # the name of a module is no field's
+    assert "got -1" in error.failure.message
 
 
 def test_every_field_of_the_schema_is_described_by_name_or_by_text() -> None:
