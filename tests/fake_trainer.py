@@ -171,7 +171,7 @@ def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) 
         effective_batch=effective,
         device="none",
         precision="fp32",
-        versions={},
+        versions={"torch": "2.0+none"},
     )
 
 

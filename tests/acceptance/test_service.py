@@ -1,6 +1,8 @@
 """A job's whole way through the API, the broker and a worker; the trainer is a process that trains nothing."""
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -37,6 +39,29 @@ def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     with tarfile.open(fileobj=BytesIO(archive)) as adapter:
         assert adapter.getnames() == ["adapter/README.md", "adapter/adapter_config.json", "adapter/loss.png"]
     assert "fake trainer speaks" in live.client.get(f"/jobs/{job['id']}/artifacts/trainer.log").text
+
+
+@pytest.mark.parametrize("name", ["adapter.tar.gz", "loss.png"])
+def test_curl_goes_on_with_a_download_that_broke_off(live: Service, tmp_path: Path, name: str) -> None:
+    path = f"/jobs/{live.submit()['id']}"
+    live.wait(path.rpartition("/")[2])
+    (listed,) = (each for each in live.client.get(f"{path}/artifacts").json()["data"] if each["name"] == name)
+    url = str(live.client.base_url.join(f"{path}/artifacts/{name}"))
+    curl = ["curl", "--silent", "--show-error", "-C", "-", "-O", "-w", "%{http_code} %{size_download}", url]
+
+    def download() -> tuple[int, int, str]:
+        """The status, how many bytes came, and the digest of all that is there."""
+        told = subprocess.run(curl, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
+        status, came = map(int, told.split())
+        return status, came, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+    size, sha256 = listed["bytes"], listed["sha256"]
+    assert download() == (200, size, sha256)
+    os.truncate(tmp_path / name, size // 3)
+    assert download() == (206, size - size // 3, sha256)
+    # What is whole stays so: curl takes the refusal for what it is.
+    status, _, digest = download()
+    assert (status, digest) == (416, sha256)
 
 
 def test_the_stream_tells_everything_once_and_goes_on_after_a_last_event_id(live: Service) -> None:

@@ -1,5 +1,8 @@
 import hashlib
+import os
+import resource
 import tarfile
+import tempfile
 from io import BytesIO
 from pathlib import Path
 
@@ -70,6 +73,28 @@ def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
     assert digest(answer.content) == listed[1]["sha256"]
     with tarfile.open(fileobj=BytesIO(answer.content)) as opened:
         assert opened.getnames() == ["checkpoint-2/adapter_config.json"]
+
+
+def test_an_archive_is_sent_without_a_file_that_it_is_written_to(
+    client: TestClient, home: Path, run: Path, job_id: str, sessions: Sessions
+) -> None:
+    (run / "large").mkdir()
+    (run / "large" / "weights").write_bytes(os.urandom(4 << 20))
+    with sessions.begin() as session:
+        artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=7, path="large", bytes=2))
+    publish(sessions, home)
+    most, hardest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file of this process can have more bytes, neither on a disk nor in memory.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hardest))
+    try:
+        with pytest.raises(OSError, match="File too large"), tempfile.TemporaryFile() as file:
+            file.write(bytes(2 << 20))
+        answer = client.get(f"/jobs/{job_id}/artifacts/checkpoint-7.tar.gz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hardest))
+    assert (answer.status_code, len(answer.content) > 4 << 20) == (200, True)
+    with tarfile.open(fileobj=BytesIO(answer.content)) as opened:
+        assert opened.getnames() == ["checkpoint-7/weights"]
 
 
 def test_without_an_evaluation_nothing_is_the_best(client: TestClient, run: Path, job_id: str) -> None:

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import io
 import json
 import subprocess
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow
+import pyarrow.parquet
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -51,6 +54,12 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return error
 
 
+def parquet(rows: list[Any]) -> bytes:
+    written = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), written)
+    return written.getvalue()
+
+
 def blobs(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "blobs").rglob("*") if path.is_file())
 
@@ -86,6 +95,7 @@ def test_bad_rows_are_all_named(client: TestClient) -> None:
         ("rows.jsonl.gz", gzip.compress(GOOD * 2, mtime=0), {}),
         ("faq.csv", b"prompt,completion\na,b\nc,d\n", {}),
         ("faq.csv", b"question,answer\na,b\nc,d\n", {"columns": '{"prompt": "question", "completion": "answer"}'}),
+        ("rows.parquet", parquet([ROW, ROW]), {}),
         ("rows.csv.gz", gzip.compress(b"text\na\nb\n", mtime=0), {"format": "text"}),
     ],
 )

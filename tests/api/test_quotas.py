@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from api.settings import ApiSettings
 from store.session import Sessions
 from tests.api.conftest import serve
+from tests.placing import begin, register
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 
@@ -46,6 +47,23 @@ def test_a_quota_tells_what_may_be_had_and_what_is_used(client: TestClient) -> N
         "used": {"running_jobs": 0, "queued_jobs": 1, "bytes": 0},
     }
     assert client.get("/quotas/anna").json() == quota
+
+
+def test_as_many_jobs_of_an_owner_start_as_its_quota_says(client: TestClient, sessions: Sessions) -> None:
+    client.put("/quotas/*", json={"running_jobs": 1}).raise_for_status()
+    client.put("/quotas/bob", json={"running_jobs": 2}).raise_for_status()
+    first, second, *bobs = (submit(client, owner).json()["id"] for owner in ("anna", "anna", "bob", "bob"))
+
+    def start() -> set[str]:
+        with sessions.begin() as session:
+            register(session, slots=5)
+            return {part.job_id for part in begin(session)}
+
+    assert start() == {first, *bobs}
+    assert client.get(f"/jobs/{second}").json()["queue"]["why"] == "1 of its owner's jobs run, and no more may at once"
+    assert client.get("/quotas/anna").json()["used"]["running_jobs"] == 1
+    client.put("/quotas/anna", json={"running_jobs": 2}).raise_for_status()
+    assert start() == {second}
 
 
 @pytest.mark.parametrize("limit", [-1, 2**80, "many", 1.5])

@@ -3,8 +3,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
+from matplotlib import colors, image
 from pydantic import SecretStr
 
 from contract.events import Checkpoint, Done, Evaluation
@@ -40,7 +42,8 @@ def run_job(sessions: Sessions, settings: WorkerSettings, name: str = "ours", st
             started(3, 0),
             *(metric(step, 3, weight=step, attempt=1, fp16=False) for step in range(1, steps + 1)),
         ]
-        told += [Evaluation(time=1, step=2, eval_loss=1.25, supervised_tokens=1)] if steps else []
+        held_out = ((2, 1.25), (3, 1.5)) if steps else ()
+        told += [Evaluation(time=1, step=step, eval_loss=each, supervised_tokens=1) for step, each in held_out]
         told += [Checkpoint(time=1, step=3, path="adapter", bytes=2, final=True)]
         told += [Done(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)]
         progress.record(session, job_id, 1, told, LEASE)
@@ -87,7 +90,19 @@ def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
     with (settings.runs / found["metrics.csv"].path).open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["step"], float(row["loss"])) for row in rows] == [("1", loss(1)), ("2", loss(2)), ("3", loss(3))]
-    assert (settings.runs / found["loss.png"].path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_has_the_losses_of_the_steps_and_of_the_evaluations(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    job_id = run_job(sessions, settings)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    picture = image.imread(settings.runs / published(sessions, job_id)["loss.png"].path)
+    for color, share in (("#4477aa", 0.8), ("#cc6633", 0.4)):  # of all three steps, and of the last two
+        columns = np.flatnonzero((abs(picture[:, :, :3] - colors.to_rgb(color)) < 0.01).all(axis=2).any(axis=0))
+        # What the legend shows of a curve is far shorter.
+        assert columns.max() - columns.min() > share * picture.shape[1]
 
 
 def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_adapter(
@@ -101,6 +116,8 @@ def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_ada
     assert card.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
     for told in ("ab" * 32, "3 of 3", "1.2500, after step 2", "PeftModel.from_pretrained", '"learning_rate"', "fp32"):
         assert told in card
+    assert "\n| torch | 2.0+none |" in card
+    assert "](loss.png)" in card
     assert "not trained to its end" not in card
     assert (adapter / "loss.png").exists()
     names = [file.name for file in artifacts.files(published(sessions, job_id)["adapter.tar.gz"])]
