@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from benchmarks.soak.chaos import Strike
 from benchmarks.soak.orders import Order
+from contract.failure import FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus
 from store.models import Event, Job, Metric
@@ -46,6 +47,9 @@ class Ledger:
     retries: int = 0
     stepped_aside: int = 0
     paused: int = 0
+    full_disks: int = 0
+    torn_states: int = 0
+    cut_lines: int = 0
     strikes: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     seconds: float = 0.0
@@ -70,6 +74,8 @@ class Ledger:
                 "",
                 f"{self.stepped_aside} jobs stepped aside for others, {self.paused} were paused and resumed, "
                 f"{self.too_late} had ended before they were cancelled; {self.unanswered} requests found nobody",
+                f"{self.full_disks} attempts met a full disk, {self.cut_lines} died in the middle of a line of events, "
+                f"{self.torn_states} states were found torn",
                 f"{mean:.2f} attempts per job, {most} at most; {several} jobs had several; {self.retries} retries; "
                 f"{self.went_on} attempts went on from a state",
                 f"{self.seconds:.0f} s",
@@ -113,6 +119,8 @@ def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Se
         ledger.twice += [f"{about}: {each}" for each in _wrong_steps(session, order, job)]
     ledger.twice += [f"{about}: {each}" for each in _begun_or_ended_twice(told)]
     ledger.set_back += [f"{about}: {each}" for each in set_back(told)]
+    ledger.full_disks += sum(data.get("reason") == FailureReason.DISK_FULL for kind, _, data in told if kind == "retry")
+    ledger.torn_states += sum(bool(_DAMAGED.search(data["message"])) for kind, _, data in told if kind == "log")
     ledger.went_on += sum(data["resumed_step"] > 0 for kind, _, data in told if kind == "started")
     if job.status is JobStatus.CANCELLED and job.receipt is None and _was_guarded_to_its_end(job, told, strikes):
         ledger.unreceipted.append(about)

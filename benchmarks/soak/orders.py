@@ -73,6 +73,18 @@ def _too_large(kind: str, owner: str, choose: random.Random) -> Order:
     return order
 
 
+def _meets_a_full_disk(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, f"fail={FailureReason.DISK_FULL} once")
+
+
+def _dies_in_a_line(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, f"half={choose.randint(3, 6)} once")
+
+
+def _tears_its_state(kind: str, owner: str, choose: random.Random) -> Order:
+    return _plain(kind, owner, choose, "torn kill=9 once")
+
+
 def _cancelled(kind: str, owner: str, choose: random.Random) -> Order:
     order = _plain(kind, owner, choose, choose.choice(["", "ranks=2"]))
     order.cancel = choose.choice(["cancel", "cancel", "cancel?force=true"])
@@ -88,6 +100,9 @@ _KINDS = {
     "urgent": (1, _urgent),
     "fails": (2, _fails),
     "too large": (1, _too_large),
+    "meets a full disk": (1, _meets_a_full_disk),
+    "dies in a line of its events": (1, _dies_in_a_line),
+    "tears its last state": (1, _tears_its_state),
     "cancelled": (3, _cancelled),
     "paused": (2, _plain),
 }
