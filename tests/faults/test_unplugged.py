@@ -18,7 +18,7 @@ from tests.service import FAKE_TRAINER, Service, busy, until
 
 pytestmark = pytest.mark.slow
 
-STEPS = 30
+STEPS = 60
 
 
 @contextmanager
