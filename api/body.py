@@ -44,4 +44,6 @@ def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
     """openapi_extra for a route whose body is read by `json_body` or `read_body`."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole_schema(model)}}}}
+    # No body is as good as an empty object.
+    required = any(field.is_required() for field in model.model_fields.values())
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": whole_schema(model)}}}}

@@ -28,6 +28,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from api.json_schema import whole_schema
 from contract.failure import InputError
@@ -300,7 +301,16 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
     message = f"{request.method} {cut(request.url.path, 200)}: {error.detail}"
     answer = _answer(status, code, message)
     answer.headers.update(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Of all routes with that path: the router names those of the first one alone."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in found for method in route.methods or ()})
 
 
 def _database_away(_: Request, error: Exception) -> JSONResponse:

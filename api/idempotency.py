@@ -22,6 +22,7 @@ from store.session import Sessions
 
 log = logging.getLogger(__name__)
 
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _WAIT = 20.0  # seconds, for the first of several at once
 _LOOK = 0.1  # seconds between two looks
 RENEW_SECONDS = requests.LONGEST.total_seconds() / 5
@@ -34,11 +35,11 @@ Settle = Callable[[Session, str], None]
 async def _asked(
     request: Request,
     who: Who,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    idempotency_key: Annotated[str | None, Header(json_schema_extra={"pattern": f"^{_KEY.pattern}$"})] = None,
     x_stainless_retry_count: Annotated[str | None, Header()] = None,
 ) -> Asked:
     """Raises InvalidParameter."""
-    if idempotency_key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", idempotency_key):
+    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidParameter("Idempotency-Key", idempotency_key, "give 1 to 255 printable characters, no spaces")
     repeated = x_stainless_retry_count is not None and x_stainless_retry_count.strip() not in ("", "0")
     asked = Asked(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)

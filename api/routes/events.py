@@ -16,11 +16,21 @@ from store.progress import Cursor
 router = APIRouter(tags=["events"])
 
 _EVENT_ID = re.compile(r"(\d{1,10})\.(\d{1,10})", re.ASCII)
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "description": "As `type` in a page."},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "As `data` in a page."},
+        "id": {"type": "string"},
+    },
+    "required": ["event", "data"],
+}
+"""Before OpenAPI 3.2 the schema of a stream is that of its events."""
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A stream of events, or with `Accept: application/json` a page of them.",
         "model": EventPage,
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 _FORM: dict[str, Any] = {
     "type": "object",
-    "required": ["purpose", "file"],
+    "required": ["file"],
     "properties": {
         "purpose": {"type": "string", "enum": ["fine-tune"]},
         "file": {"type": "string", "format": "binary"},
