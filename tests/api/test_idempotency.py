@@ -18,7 +18,8 @@ from api import idempotency
 from api.app import create_app
 from api.settings import ApiSettings
 from contract.events import Checkpoint
-from store import artifacts, requests
+from contract.recipe import Dataset, Recipe
+from store import artifacts, jobs, requests, webhooks
 from store.errors import RequestReused
 from store.requests import Asked, First, Repeated
 from store.session import Sessions
@@ -129,14 +130,14 @@ BEFORE = {"resume": "pause", "retry": "cancel"}
 @pytest.fixture
 def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
     """Of what the paths name: a job with an adapter, a webhook that is told nothing, a message of it."""
-    job_id = post(client).json()["id"]
     with sessions.begin() as session:
+        job_id = jobs.create(session, Recipe(model="tiny", dataset=Dataset(path="rows.jsonl")), "default").id
         artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=5, path="step-5", bytes=2, final=True))
+        webhook = webhooks.create(session, "default", "https://example.com/hook", [])
+        webhook.enabled = False
+        delivery_id = webhooks.ping(session, webhook).id
     publish_rows(sessions)
-    webhook_id = client.post("/webhooks", json={"url": "https://example.com/hook"}).json()["id"]
-    client.patch(f"/webhooks/{webhook_id}", json={"enabled": False}).raise_for_status()
-    delivery_id = client.post(f"/webhooks/{webhook_id}/test").json()["id"]
-    return {"job_id": job_id, "webhook_id": webhook_id, "delivery_id": delivery_id}
+    return {"job_id": job_id, "webhook_id": webhook.id, "delivery_id": delivery_id}
 
 
 def done(engine: sa.Engine) -> int:
