@@ -5,7 +5,8 @@
 - From a worker's SIGKILL to its job's next attempt on another worker, and to that one's first step.
 
 MODEL is a folder, such as the home folder's models/smollm2-135m-instruct. Everything is real, the trainer too; each
-figure is taken ROUNDS times, with the default settings. Exits with 1 where one of them is over what is promised.
+figure is taken ROUNDS times, with the default settings. Exits with 1 where one of them is over what is promised, which
+is so of a machine that has nothing else to do.
 """
 
 import itertools
