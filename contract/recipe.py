@@ -295,6 +295,9 @@ class Recipe(Section):
     null keeps them in `precision`."""
     gradient_checkpointing: bool = False
     """Makes each layer's activations anew in the backward pass: less memory, a third more work."""
+    torch_compile: bool = False
+    """Compiles the layers in the first step, which takes from seconds to minutes; the plan tells what it took before.
+    Steps may be faster from then on. It wants a C++ compiler on the worker's machine."""
     neftune_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Noise on the embeddings in training (NEFTune: Jain et al. 2023, arXiv:2310.05914); 5 is the paper's."""
     resources: Resources = Resources()
@@ -332,6 +335,12 @@ class Recipe(Section):
             yield "optimizer.type", f'got "adamw_8bit"; parallel.engine "{engine}" takes "adamw", or use engine "ddp"'
         if self.adapter.init == "loftq" and bits != 4:
             yield "adapter.init", 'got "loftq", which starts from what a base in 4 bits has lost: set base_bits to 4'
+        if self.torch_compile and engine != "ddp":
+            yield "torch_compile", f'got true; parallel.engine "{engine}" takes no compiled layers: use engine "ddp"'
+        if self.torch_compile and bits is not None:
+            yield "torch_compile", f"got true; a base in {bits} bits is not compiled: leave base_bits out"
+        if self.torch_compile and self.gradient_checkpointing:
+            yield "torch_compile", "got true; it does not go with gradient_checkpointing: leave one of them out"
         if bits is not None:
             if engine == "fsdp" or self.parallel.zero_stage == 3:
                 yield (

@@ -11,8 +11,8 @@ RUN useradd --uid 10001 --create-home finetuned && install --directory --owner=f
 RUN python -m venv /opt/finetuned
 ENV PATH=/opt/finetuned/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-# Triton compiles a few lines of C for each GPU.
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+# Triton compiles a few lines of C for each GPU; torch_compile wants C++.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock docker/gpu.lock ./
 RUN pip install --constraint requirements.lock pip setuptools
 # Without its packages the project is an empty shell: what it depends on is a layer that a change of code leaves alone.

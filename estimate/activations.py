@@ -54,7 +54,7 @@ def activation_bytes(
     beside = wide if _is_fused(recipe, precision, trained) else 4
     passing = row.tokens * (wide + beside) * max(model.intermediate, model.query, model.hidden)
     stream = row.tokens * model.hidden * wide
-    last_norm = row.tokens * model.hidden * (wide if on_gpu and model.family.kernels else 4)
+    last_norm = row.tokens * model.hidden * (wide if _has_kernels(recipe, on_gpu, model) else 4)
     kept = model.layers * stream + layer if recipe.gradient_checkpointing else model.layers * layer
     return kept + last_norm + passing
 
@@ -70,7 +70,7 @@ def _layer(
     """Bytes for each token, the mean of all layers: a pattern may adapt some of them."""
     wide = BYTES[precision]
     family = model.family
-    kernels = on_gpu and family.kernels
+    kernels = _has_kernels(recipe, on_gpu, model)
     normed = 4 if family.norm == "rms" and not kernels else wide
     norms = normed * family.norms * model.hidden
     if family.head_norms:
@@ -115,6 +115,11 @@ def _is_fused(recipe: Recipe, precision: str, trained: Trained) -> bool:
     """Whether trainer/fused_lora.py stands in for PEFT."""
     plain = recipe.adapter.dropout == 0 and not trained.magnitudes and recipe.base_bits is None
     return plain and precision != "fp16" and recipe.parallel.zero_stage != 3
+
+
+def _has_kernels(recipe: Recipe, on_gpu: bool, model: Architecture) -> bool:
+    """Whether trainer/kernels.py puts its own into the layers."""
+    return on_gpu and model.family.kernels and not recipe.torch_compile
 
 
 def _is_short(on_gpu: bool, row: Row) -> bool:

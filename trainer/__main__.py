@@ -31,7 +31,11 @@ def main() -> None:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--resume", type=Path, metavar="STATE", help="go on from this folder of another run's states")
     parser.add_argument(
-        "--cache", type=Path, default=_user_cache(), metavar="FOLDER", help="keep tokenised datasets here (%(default)s)"
+        "--cache",
+        type=Path,
+        default=_user_cache(),
+        metavar="FOLDER",
+        help="keep tokens and compiled layers here (%(default)s)",
     )
     arguments = parser.parse_args()
     run = RunDir(arguments.run_dir.resolve())

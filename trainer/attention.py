@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +33,17 @@ def _varlen_attn() -> tuple[Any, dict[str, bool]]:
 _VARLEN_ATTN, _GROUPED = _varlen_attn()
 
 
+@torch.compiler.disable
+@dataclass(frozen=True)
+class Documents:
+    """Of a packed row. An object, because a compiled layer that is handed a list is compiled anew for each length."""
+
+    lengths: list[int]
+    offsets: torch.Tensor
+    """[documents + 1] where each begins, in 32 bits, and where the last one ends."""
+
+
+@torch.compiler.disable(reason="it goes by the lengths of the documents")
 def attend_documents(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -39,8 +51,7 @@ def attend_documents(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    document_lengths: list[int],
-    document_offsets: torch.Tensor | None = None,
+    documents: Documents,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -49,14 +60,13 @@ def attend_documents(
     """Attention of one packed row, in the form that transformers calls it.
 
     query is [1, heads, T, head_dim]; key and value may have fewer heads, each shared by a group of the query's.
-    Returns [1, T, heads, head_dim]. The documents' lengths and offsets, as trainer.packing has them, come from the call
-    of the backbone.
+    Returns [1, T, heads, head_dim]. The documents come from the call of the backbone.
     """
     if attention_mask is not None or sliding_window is not None or unused.get("softcap") or unused.get("s_aux"):
         raise NotImplementedError("attention other than plain and causal, over packed documents")
-    if document_offsets is not None and _has_kernel_for_many(query, document_lengths, dropout):
-        return _attend_to_all(query, key, value, document_lengths, document_offsets, scaling), None
-    parts = zip(*(tensor.split(document_lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    if _has_kernel_for_many(query, documents.lengths, dropout):
+        return _attend_to_all(query, key, value, documents, scaling), None
+    parts = zip(*(tensor.split(documents.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     attended = [_attend(q, k, v, scaling, dropout) for q, k, v in parts]
     whole = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
     return whole.transpose(1, 2).contiguous(), None
@@ -73,15 +83,10 @@ def _has_kernel_for_many(query: torch.Tensor, lengths: list[int], dropout: float
 
 
 def _attend_to_all(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    lengths: list[int],
-    offsets: torch.Tensor,
-    scaling: float | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents, scaling: float | None
 ) -> torch.Tensor:
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    longest = max(lengths)
+    longest, offsets = max(documents.lengths), documents.offsets
     attended = _VARLEN_ATTN(q, k, v, offsets, offsets, longest, longest, scale=scaling, window_size=(-1, 0), **_GROUPED)
     return attended[None]
 

@@ -59,7 +59,8 @@ class Ddp:
 
     @torch.no_grad()
     def loss_sum(self, batch: Packed) -> float:
-        with self._autocast:
+        # Compiled are the layers for training alone: without gradients they would be compiled once more.
+        with self._autocast, torch.compiler.set_stance("force_eager"):
             return self.module(batch).item()
 
     def adapter(self) -> dict[str, torch.Tensor]:

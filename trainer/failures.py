@@ -30,6 +30,9 @@ def failure_of(error: Exception) -> Failure:
         )
     if _is_disk_full(error):
         return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {_first_line(error)}")
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        message = f"torch_compile: the layers cannot be compiled; leave it out. It said: {_first_line(error)}"
+        return Failure(reason=FailureReason.RECIPE_INVALID, message=message, param="torch_compile")
     return Failure(
         reason=FailureReason.TRAINER_CRASHED,
         message=f"the trainer failed: {type(error).__name__}: {_first_line(error)}",

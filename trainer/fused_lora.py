@@ -8,7 +8,6 @@ gradients are in fp32.
 """
 
 from collections.abc import Sequence
-from types import MethodType
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ def fuse(model: torch.nn.Module) -> None:
         for names in _READ_THE_SAME:
             _fuse([children[name] for name in names if children.get(name) in plain])
     for module in plain:
-        if "forward" not in vars(module):
+        if type(module) is Linear:
             _fuse([module])
 
 
@@ -46,7 +45,32 @@ def _is_plain(module: Linear) -> bool:
 def _fuse(modules: Sequence[Linear]) -> None:
     together = _Together(modules)
     for module in modules:
-        module.forward = MethodType(together.forward, module)
+        module.__class__ = FusedLinear
+        module.together = together
+
+
+class FusedLinear(Linear):
+    """A class of its own, and no method put on each module: that would be compiled for each anew."""
+
+    together: "_Together"
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # DeepSpeed's stage 3 brings weights together when their module is called, and under autocast each product has
+        # its own format. A module that is merged, or whose adapter is off, has no use for A and B.
+        (name,) = self.lora_A
+        divided = hasattr(self.lora_A[name].weight, "ds_id")
+        if divided or torch.is_autocast_enabled(x.device.type) or self.disable_adapters or self.merged:
+            return super().forward(x, *args, **kwargs)
+        if torch.compiler.is_compiling():
+            return self._written_out(x, name)
+        return self.together.output(self, x, name)
+
+    def _written_out(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """The same for a compiler, which finds the gradients itself, and what to compute in one go."""
+        weight, bias = _weight_and_bias(self.base_layer)
+        a = (self.scaling[name] * self.lora_A[name].weight).to(x.dtype)
+        b = self.lora_B[name].weight.to(x.dtype)
+        return F.linear(x, weight, bias) + F.linear(F.linear(x, a), b)
 
 
 class _Together:
@@ -58,13 +82,7 @@ class _Together:
         self._input: torch.Tensor | None = None
         self._waiting: dict[Linear, torch.Tensor] = {}
 
-    def forward(self, module: Linear, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        # DeepSpeed's stage 3 brings weights together when their module is called, and under autocast each product has
-        # its own format. A module that is merged, or whose adapter is off, has no use for A and B.
-        (name,) = module.lora_A
-        divided = hasattr(module.lora_A[name].weight, "ds_id")
-        if divided or torch.is_autocast_enabled(x.device.type) or module.disable_adapters or module.merged:
-            return Linear.forward(module, x, *args, **kwargs)
+    def output(self, module: Linear, x: torch.Tensor, name: str) -> torch.Tensor:
         if x is not self._input or module not in self._waiting:
             self._input, self._waiting = x, dict(zip(self._modules, self._outputs(x, name), strict=True))
         output = self._waiting.pop(module)

@@ -59,8 +59,7 @@ class SupervisedLoss(torch.nn.Module):
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
                 use_cache=False,
-                document_lengths=batch.lengths,
-                document_offsets=batch.offsets,
+                documents=attention.Documents(batch.lengths, batch.offsets),
             ).last_hidden_state
         return head_loss(hidden[0, batch.rows], self.head, batch.targets)
 
@@ -119,14 +118,15 @@ class SupervisedLoss(torch.nn.Module):
 
     @contextlib.contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Without dropout, and with attention that has a cache: ours has none."""
+        """Without dropout, not compiled, and with attention that has a cache: ours has none."""
         causal_lm = self.model.get_base_model()
         was_training = self.training
         self.eval()
         if self.packed:
             causal_lm.set_attn_implementation("sdpa")
         try:
-            yield
+            with torch.compiler.set_stance("force_eager"):
+                yield
         finally:
             if self.packed:
                 causal_lm.set_attn_implementation(attention.NAME)

@@ -43,7 +43,8 @@ from trainer.stop import Stop
 
 
 def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, report: Report, stop: Stop) -> None:
-    """Goes on from the state `resume` where one is given. `cache` is the folder of tokenised datasets.
+    """Goes on from the state `resume` where one is given. `cache` is the folder of tokenised datasets and
+    compiled layers.
 
     Raises InputError for what only shows here: on this device, in model and data, and for a loss that is not finite.
     """
@@ -88,10 +89,10 @@ def load(
         # One after the other: what any thread makes while DeepSpeed divides a model goes to its device. And the ranks
         # together: one that left would have the others wait for it.
         data = _load_data(recipe, cache, report)
-        return _load_model(recipe, dtype, accelerator, report), data
+        return _load_model(recipe, dtype, accelerator, cache, report), data
     return load_together(
         stop,
-        lambda: _load_model(recipe, dtype, accelerator, report),
+        lambda: _load_model(recipe, dtype, accelerator, cache, report),
         lambda: _load_data(recipe, cache, report),
     )
 
@@ -169,11 +170,18 @@ def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator
     return load_model(recipe, dtype, this_device())
 
 
-def _load_model(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, report: Report) -> SupervisedLoss:
+def _load_model(
+    recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, cache: Path, report: Report
+) -> SupervisedLoss:
     began = time.perf_counter()
     module = load_for_engine(recipe, dtype, accelerator)
-    if this_device().type == "cuda":
-        use_kernels(module.model.get_base_model())
+    base = module.model.get_base_model()
+    if recipe.torch_compile:
+        from trainer.compiling import compile_layers  # imports the compiler's settings
+
+        compile_layers(base, module.packed, cache / "compiled")
+    elif this_device().type == "cuda":
+        use_kernels(base)
     report(Phase, name="model", seconds=time.perf_counter() - began)
     return module
 

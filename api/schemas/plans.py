@@ -64,8 +64,10 @@ class DevicePlan(BaseModel):
     """Where it does not fit: parts of a recipe, after each of which, put into this one, it does."""
     tokens_per_second: float | None
     """Measured on jobs like it, on such devices."""
+    cold_start_seconds: float | None
+    """What their first step took longer than at that speed: torch_compile compiles in it."""
     eta_seconds: float | None
-    """Of training at that speed: without the start, evaluations and what is saved."""
+    """Of training at that speed, with the cold start: without what comes before, evaluations and what is saved."""
     measured_jobs: int
     """From which the speed is."""
 
@@ -102,7 +104,7 @@ def plan_out(plan: Plan, base: Base | None, speeds: list[Throughput | None], exp
     work = plan.work
     unknown = dict(plan.unknown)
     if any(speed is None for speed in speeds):
-        unknown["eta_seconds"] = "no job like this one has ended on such a device"
+        unknown["eta_seconds"] = unknown["cold_start_seconds"] = "no job like this one has ended on such a device"
     return PlanOut(
         parameters=_parameters(base) if base else None,
         work=WorkOut(
@@ -137,6 +139,11 @@ def _device(on: OnDevice, tokens: int | None, speed: Throughput | None) -> Devic
         fits=on.fits,
         changes=on.changes,
         tokens_per_second=speed.tokens_per_second if speed else None,
-        eta_seconds=tokens / speed.tokens_per_second if speed and tokens is not None else None,
+        cold_start_seconds=speed.cold_start_seconds if speed else None,
+        eta_seconds=_eta_seconds(tokens, speed) if speed and tokens is not None else None,
         measured_jobs=speed.jobs if speed else 0,
     )
+
+
+def _eta_seconds(tokens: int, speed: Throughput) -> float:
+    return speed.cold_start_seconds + tokens / speed.tokens_per_second

@@ -161,8 +161,14 @@ def test_the_time_is_told_by_the_speed_of_jobs_like_it_on_such_a_device(client: 
     told = plan(client)
     (device,) = told["devices"]
     assert (device["tokens_per_second"], device["measured_jobs"]) == (pytest.approx(200), 3)
-    assert device["eta_seconds"] == pytest.approx(told["work"]["tokens"] / 200)
-    assert plan(client, gradient_checkpointing=True)["devices"][0]["eta_seconds"] is None
+    # The first step's tokens took a second each, at 1 a second.
+    cold_start = device["cold_start_seconds"]
+    assert cold_start == pytest.approx(metric(1, 1.0).tokens * (1 - 1 / 200))
+    assert device["eta_seconds"] == pytest.approx(told["work"]["tokens"] / 200 + cold_start)
+    for unlike in ("gradient_checkpointing", "torch_compile"):
+        told = plan(client, **{unlike: True})
+        assert told["devices"][0]["eta_seconds"] is told["devices"][0]["cold_start_seconds"] is None
+        assert "no job like this one" in told["unknown"]["cold_start_seconds"]
 
 
 def have_trained(sessions: Sessions, speed: float, device: str) -> None:

@@ -100,6 +100,13 @@ def test_a_recipe_survives_being_stored() -> None:
             ["divides the biases"],
         ),
         (minimal(adapter={"init": "loftq"}), "adapter.init", ["set base_bits to 4"]),
+        (minimal(torch_compile=True, parallel={"engine": "fsdp"}), "torch_compile", ["fsdp", "ddp"]),
+        (minimal(torch_compile=True, base_bits=4), "torch_compile", ["4 bits", "leave base_bits out"]),
+        (
+            minimal(torch_compile=True, gradient_checkpointing=True),
+            "torch_compile",
+            ["leave one of them"],
+        ),
         (minimal(adapter={"init": "pissa"}, base_bits=8), "adapter.init", ["pissa", "changes the base"]),
         (minimal(adapter={"bias": "all"}, base_bits=8), "adapter.bias", ["no bias of the base"]),
         (minimal(adapter={"start_from": "job_1", "r": 8}), "adapter", ["the earlier adapter's r; leave r out"]),

@@ -66,6 +66,7 @@ SIZES = {
 MODELS: dict[str, Callable[..., Any]] = {
     "gemma": lambda **sizes: GemmaForCausalLM(GemmaConfig(**sizes)),
     "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
+    "llama of 4 layers": lambda **sizes: LlamaForCausalLM(LlamaConfig(**(sizes | {"num_hidden_layers": 4}))),
     "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
     "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),
     "qwen3": lambda **sizes: Qwen3ForCausalLM(Qwen3Config(**sizes)),

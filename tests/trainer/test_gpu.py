@@ -19,7 +19,7 @@ from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import read_base
 from tests.trainer.adapting import loss, some_rows
 from tests.trainer.conftest import Outcome
-from trainer.attention import attend_documents
+from trainer.attention import Documents, attend_documents
 from trainer.kernels import ARCHITECTURES, is_installed, use_kernels
 from trainer.model import load_model
 
@@ -130,9 +130,7 @@ def test_attention_in_16_bits_over_packed_documents_is_nearly_that_of_fp32(lengt
     halves = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
     offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device="cuda")
     outputs = [
-        attend_documents(
-            torch.nn.Identity(), *tensors, None, document_lengths=lengths, document_offsets=offsets, scaling=0.1
-        )[0]
+        attend_documents(torch.nn.Identity(), *tensors, None, documents=Documents(lengths, offsets), scaling=0.1)[0]
         for tensors in (exact, halves)
     ]
     torch.testing.assert_close(outputs[1].float(), outputs[0], rtol=0.02, atol=0.02)

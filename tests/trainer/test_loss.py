@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from contract.recipe import Recipe
 from dataset.document import Document
-from trainer.attention import attend_documents
+from trainer.attention import Documents, attend_documents
 from trainer.data import load_data
 from trainer.loss import SupervisedLoss, head_loss
 from trainer.model import load_model
@@ -172,9 +172,8 @@ def test_fp16_has_nearly_the_gradients_of_fp32_with_a_loss_scale_too_large_for_f
 def test_autocast_does_not_round_the_attention_that_a_cpu_makes_in_fp32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, 12, 8).to(dtype) for _ in range(3))
+    two = Documents([5, 7], torch.tensor([0, 5, 12], dtype=torch.int32))
     with torch.autocast("cpu", dtype=dtype):
-        inside, _ = attend_documents(torch.nn.Identity(), query, key, value, None, document_lengths=[5, 7])
-    exact, _ = attend_documents(
-        torch.nn.Identity(), query.float(), key.float(), value.float(), None, document_lengths=[5, 7]
-    )
+        inside, _ = attend_documents(torch.nn.Identity(), query, key, value, None, documents=two)
+    exact, _ = attend_documents(torch.nn.Identity(), query.float(), key.float(), value.float(), None, documents=two)
     assert torch.equal(inside, exact.to(dtype))
