@@ -104,7 +104,8 @@ def read_options() -> argparse.Namespace:
 
 
 def arms_here() -> list[str]:
-    return [name for name in ARMS if name != "trl-liger" or torch.cuda.is_available()]
+    """A minute for a compiler is asked for by name."""
+    return [name for name in ARMS if name != "compiled" and (name != "trl-liger" or torch.cuda.is_available())]
 
 
 def machine() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.trainer.measure import watch
-from benchmarks.trainer.run import FLOOR, OURS, Run
+from benchmarks.trainer.run import COMPILED, FLOOR, OURS, Run
 from benchmarks.trainer.work import ROOT, Work, recipe_of, threads
 from worker.command import launcher
 from worker.process import trainer_environment
@@ -32,6 +32,7 @@ class Arm:
 
 ARMS = {
     "ours": Arm(OURS, []),
+    "compiled": Arm(COMPILED, []),
     "transformers": Arm("transformers Trainer", ["hf_trainer.py"], "trl"),
     "trl": Arm("TRL default", ["trl_sft.py"], "trl"),
     "trl-tuned": Arm("TRL tuned", ["trl_sft.py", "tuned"], "trl"),
@@ -60,7 +61,7 @@ def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int) -> Ru
     if watched.returncode != 0:
         print(f"{arm.name} failed ({watched.returncode}): {folder / 'log.txt'}", file=sys.stderr, flush=True)
         return Run(arm.name, work.name, number)
-    steps, used = _told_by_us(folder) if name == "ours" else _told(folder)
+    steps, used = _told_by_us(folder) if arm.name in (OURS, COMPILED) else _told(folder)
     ends = [step["time"] for step in steps]
     if len(ends) != work.shape.steps:
         raise SystemExit(f"{arm.name} took {len(ends)} steps in place of {work.shape.steps}: {folder}")
@@ -84,8 +85,9 @@ def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int) -> Ru
 
 def _command(arm: Arm, work: Work, folder: Path) -> list[str]:
     ranks = work.shape.ranks
-    if arm.name == OURS:
-        (folder / "recipe.json").write_text(json.dumps(recipe_of(work.model, work.rows, work.shape)))
+    if arm.name in (OURS, COMPILED):
+        recipe = recipe_of(work.model, work.rows, work.shape) | {"torch_compile": arm.name == COMPILED}
+        (folder / "recipe.json").write_text(json.dumps(recipe))
         return [*launcher(ranks), str(folder), "--cache", str(work.cache)]
     if arm.name == FLOOR:
         return [sys.executable, "-m", "benchmarks.trainer.floor", str(work.folder), str(folder)]

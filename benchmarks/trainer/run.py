@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-OURS, FLOOR = "finetuned", "floor, no LoRA"
+OURS, COMPILED, FLOOR = "finetuned", "finetuned, torch_compile", "floor, no LoRA"
 
 
 @dataclass(frozen=True)
