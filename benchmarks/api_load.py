@@ -48,6 +48,8 @@ POLLERS = 200
 POLLED_JOBS = 20
 POLL_SECONDS = 20.0
 HISTORY = 1_000  # steps that a polled job has behind it
+MOST_WAIT = 0.25
+"""Seconds of 99 in 100 answers, which is promised, and no error."""
 CONNECTIONS = 16
 FULL_SECONDS = 8.0
 
@@ -169,6 +171,7 @@ async def stream(port: int, sessions: Sessions) -> None:
     print(
         f"    {len(times)} events received, {missing} missing, {wrong} clients with anything missing, twice or astray"
     )
+    print(f"    {'does not hold' if wrong else 'holds'}: {STREAMS} streams from one process, each with every event")
     print(
         f"    p50 {at(times, 0.5) * 1e3:.0f} ms, p99 {at(times, 0.99) * 1e3:.0f} ms; the API took {busy:.2f} of a core"
     )
@@ -224,7 +227,10 @@ async def poll_metrics(port: int, sessions: Sessions) -> Polled:
         rate = await as_many_as_can_be(port, path)
     print(f"{POLLERS} clients poll the metrics of {POLLED_JOBS} running jobs once a second")
     show(times, errors, rate)
-    return Polled(at(times, 0.99), rate)
+    p99 = at(times, 0.99)
+    verdict = "holds" if p99 < MOST_WAIT and not errors else "does not hold"
+    print(f"    {verdict}: p99 under {MOST_WAIT * 1e3:.0f} ms, 0 errors")
+    return Polled(p99, rate)
 
 
 async def poll_hello(port: int) -> Polled:

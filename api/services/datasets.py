@@ -50,7 +50,7 @@ from store.storage import Storage
 
 _FORM = 64 << 10
 """Bytes of a form around its file."""
-_CHECK_WITHIN = 3.0  # seconds, that the answer to an upload waits for the check
+CHECK_WITHIN = 3.0  # seconds, that the answer to an upload waits for the check
 _MEASURE_WITHIN = 20.0  # seconds; of a larger file the first examples are measured
 _LONGEST_LOOK = 60.0  # seconds of a process that measures or previews
 _MEASURING = 1
@@ -181,7 +181,7 @@ def _checked(place: Place, who: Principal, made: DatasetDetail) -> DatasetDetail
     """With what the check has found, where that takes no longer than a moment."""
     if made.status != "uploaded":
         return made
-    place.checks.wait(made.id, _CHECK_WITHIN)
+    place.checks.wait(made.id, CHECK_WITHIN)
     return get(place, who, made.id)
 
 
