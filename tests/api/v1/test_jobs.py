@@ -77,3 +77,48 @@ def test_what_does_not_fit_is_a_bad_request_with_its_field(client: TestClient) -
         answer = create(client, **fields)
         assert answer.status_code == 400, answer.text
         assert answer.json()["error"]["param"].startswith(param)
+
+
+_MODEL, _FILE = b'"model": "tiny"', b'"training_file": "rows.jsonl"'
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        (b'"hyperparameters": {"learning_rate_multiplier": NaN}', "hyperparameters.learning_rate_multiplier"),
+        (b'"hyperparameters": {"learning_rate_multiplier": 1e999}', "hyperparameters.learning_rate_multiplier"),
+        (b'"recipe": {"optimizer": {"learning_rate": NaN}}', "optimizer.learning_rate"),
+        (b'"recipe": ' + b'{"a":' * 100_000, "body"),
+        (b'"recipe": ' + b"[" * 100_000 + b"]" * 100_000, "body"),
+        (b'"suffix": "a\\u0000b"', "suffix"),
+        (b'"suffix": "a\0b"', "body"),
+        (b'"metadata": {"a": "\\u0000"}', "metadata.a"),
+        (b'"seed": -9999999999999999999999', "seed"),
+        (b'"suffix": "\xff"', "body"),
+    ],
+    ids=[
+        "NaN",
+        "infinite",
+        "NaN in the recipe",
+        "nested",
+        "whole and nested",
+        "NUL",
+        "raw NUL",
+        "NUL within",
+        "-",
+        "UTF-8",
+    ],
+)
+def test_a_body_that_no_sdk_would_send_is_a_bad_request_too(client: TestClient, more: bytes, param: str) -> None:
+    body = b"{" + b", ".join([_MODEL, _FILE, more]) + b"}"
+    answer = client.post("/v1/fine_tuning/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"].startswith(param)
+    assert len(answer.content) < 1000
+    assert client.get("/v1/fine_tuning/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize("name", ["model", "training_file"])
+def test_a_nul_in_a_name_is_a_bad_request(client: TestClient, name: str) -> None:
+    answer = create(client, **{name: "a\0b"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
