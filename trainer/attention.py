@@ -33,7 +33,6 @@ def _varlen_attn() -> tuple[Any, dict[str, bool]]:
 _VARLEN_ATTN, _GROUPED = _varlen_attn()
 
 
-@torch.compiler.disable
 @dataclass(frozen=True)
 class Documents:
     """Of a packed row. An object, because a compiled layer that is handed a list is compiled anew for each length."""

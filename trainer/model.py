@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
 from contract.failure import FailureReason, InputError
@@ -50,6 +51,9 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
     if bits is not None:
         from trainer.quantize import keep_trainable, quantization  # as above
     try:
+        # It would be loaded too, from wherever it names as its base.
+        if find_adapter_config_file(recipe.model) is not None:
+            raise ValueError("it has an adapter in it; give its base, and what a job has saved as adapter.start_from")
         config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
         packed = can_pack(config)
         base = AutoModelForCausalLM.from_pretrained(
@@ -97,7 +101,11 @@ def can_pack(config: Any) -> bool:
 def cannot_load(model: str, error: Exception) -> InputError:
     """A hub id that fails to load is most often one that does not exist; a folder is there and holds something else."""
     reason = FailureReason.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureReason.MODEL_NOT_FOUND
-    return InputError(reason, f"model: cannot load {model}: {error}", "model")
+    told = str(error)
+    if "trust_remote_code" in told:  # transformers' advice
+        reason = FailureReason.MODEL_UNSUPPORTED
+        told = "it has custom code, which is never run here; use a model of an architecture that transformers has"
+    return InputError(reason, f"model: cannot load {model}: {told}", "model")
 
 
 def checkpoint_activations(base: Any) -> None:

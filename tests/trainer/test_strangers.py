@@ -96,6 +96,17 @@ def test_a_model_that_comes_with_code_of_its_own_is_refused_and_the_code_not_run
     assert not marker.exists()
 
 
+def test_a_model_with_an_adapter_in_it_is_refused_and_the_base_that_this_one_names_not_loaded(
+    recipe: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
+    adapter = save(load(recipe, folder, {}), tmp_path / "adapter")
+    change(adapter / "adapter_config.json", base_model_name_or_path=str(elsewhere))
+    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    with pytest.raises(InputError, match="has an adapter in it"):
+        load_model(recipe_of(recipe, folder), torch.float32, CPU)
+
+
 def test_code_beside_a_model_that_transformers_knows_is_not_run(
     recipe: dict[str, Any], folder: Path, marker: Path
 ) -> None:
