@@ -280,6 +280,8 @@ def test_the_database_is_restarted_and_then_away_for_thirty_seconds(live: Servic
     job_id = started(live, work)
     servers.stop_database()
     servers.start_database()
+    # The first who asks meets connections that are dead, is told 503, and all are made anew.
+    until(lambda: live.client.get("/jobs").status_code == 200)
     another = started(live, work, step=1)
     queued = live.submit(name=WORK)["id"]
     servers.stop_database()
