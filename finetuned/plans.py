@@ -53,7 +53,7 @@ def _on_device(device: dict[str, Any]) -> list[tuple[str, str]]:
     if device["eta_seconds"] is not None:
         speed = f"{device['tokens_per_second']:,.0f} tokens/s, as {_jobs(device['measured_jobs'])} had"
         facts.append(("time", f"{format_seconds(device['eta_seconds'])} at {speed}"))
-        facts.append(("  first step", f"{format_seconds(device['cold_start_seconds'])} of it, to begin with"))
+        facts.append(("  cold start", f"{format_seconds(device['cold_start_seconds'])} of it, in the first step"))
     facts += [("fits with", json.dumps(change)) for change in device["changes"]]
     return facts
 

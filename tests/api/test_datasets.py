@@ -25,7 +25,7 @@ from store.errors import QuotaExceeded
 from store.models import Blob, Dataset, Job
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make, serve
-from tests.files import ROW, write_tokenizer
+from tests.files import ROW
 from tests.placing import RETRIES, claim
 from tests.service import until
 
@@ -449,44 +449,6 @@ def test_a_dataset_whose_bytes_are_gone_is_told(client: TestClient, home: Path) 
     answer = client.get(f"/datasets/{dataset['id']}/preview?model=tiny")
     assert "no longer in the storage" in refused(answer, 422, "dataset_not_found")["message"]
     refused(client.get(f"/datasets/{dataset['id']}/content"), 422, "dataset_not_found")
-
-
-def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, home: Path) -> None:
-    write_tokenizer(home / "models" / "tiny")
-    dataset = upload(client, GOOD * 2)
-    report = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
-    assert (report["examples"], report["truncated"], report["max_length"]) == (2, 0, 2048)
-    assert 0 < report["supervised_share"] < 1
-    longest = report["percentiles"]["100"]
-    answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny&max_length={longest - 2}").json()
-    assert (answer["truncated"], answer["truncated_share"]) == (2, 1.0)
-    assert len(list((home / "cache" / "lengths").iterdir())) == 1
-    # Another tokenizer under the same name is measured anew.
-    time.sleep(0.01)
-    write_tokenizer(home / "models" / "tiny", "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}")
-    answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
-    assert answer["percentiles"]["100"] < longest
-
-
-def test_rows_are_shown_as_the_model_sees_them(client: TestClient, home: Path) -> None:
-    write_tokenizer(home / "models" / "tiny")
-    dataset = upload(client, GOOD + b"{\n" + GOOD)
-    found = client.get(f"/datasets/{dataset['id']}/preview?model=tiny&limit=2").json()
-    assert ([each["row"] for each in found["data"]], found["has_more"]) == ([1, 2], True)
-    (text,) = found["data"][0]["texts"]
-    assert text["text"].startswith("<|im_start|>user\nhi<|im_end|>")
-    assert "".join(token["text"] for token in text["tokens"] if token["supervised"]) == "hello<|im_end|>"
-    assert "not JSON" in found["data"][1]["problem"]
-    plain = client.get(f"/datasets/{dataset['id']}/preview?model=tiny&chat_template=plain").json()
-    assert plain["data"][0]["texts"][0]["text"] == "hihello<|im_end|>"
-
-
-def test_a_model_that_cannot_show_them_is_told(client: TestClient) -> None:
-    dataset = upload(client)
-    for model, code in (("tiny", "model_unsupported"), ("none", "model_not_found"), ("org/name", "model_not_found")):
-        for what in ("report", "preview"):
-            answer = client.get(f"/datasets/{dataset['id']}/{what}?model={model}")
-            assert refused(answer, 422, code)["param"] == "model"
 
 
 def test_a_full_disk_is_told(client: TestClient, home: Path) -> None:

@@ -203,6 +203,7 @@ def age(engine: sa.Engine, by: timedelta) -> None:
         connection.execute(sa.text("UPDATE requests SET created_at = created_at - :by"), {"by": by})
 
 
+Headers = dict[str, str]
 HOW = pytest.mark.parametrize(
     ("first", "again"),
     [
@@ -213,15 +214,18 @@ HOW = pytest.mark.parametrize(
 )
 
 
-@HOW
-def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
-    client: TestClient,
-    engine: sa.Engine,
-    monkeypatch: pytest.MonkeyPatch,
-    first: dict[str, str],
-    again: dict[str, str],
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nobody waits for the first one."""
     monkeypatch.setattr(idempotency, "_WAIT", 0.0)
+    return monkeypatch
+
+
+@HOW
+@pytest.mark.usefixtures("impatient")
+def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
+    client: TestClient, engine: sa.Engine, first: Headers, again: Headers
+) -> None:
     with at_work(client, engine, **first) as answer:
         refused = post(client, **again)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_at_work")
@@ -232,14 +236,9 @@ def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
 
 @HOW
 def test_however_long_a_first_one_works_it_is_not_begun_a_second_time(
-    client: TestClient,
-    engine: sa.Engine,
-    monkeypatch: pytest.MonkeyPatch,
-    first: dict[str, str],
-    again: dict[str, str],
+    client: TestClient, engine: sa.Engine, impatient: pytest.MonkeyPatch, first: Headers, again: Headers
 ) -> None:
-    monkeypatch.setattr(idempotency, "_WAIT", 0.0)
-    monkeypatch.setattr(idempotency, "RENEW_SECONDS", 0.05)
+    impatient.setattr(idempotency, "RENEW_SECONDS", 0.05)
 
     def renewed() -> bool:
         with engine.connect() as connection:

@@ -80,7 +80,7 @@ def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
     assert "1 x NVIDIA A10 bf16; does not fit" in lines
     assert "memory 41.0 GB of 24.0 GB" in lines
     at = lines.index("time 2:03 min at 100 tokens/s, as 3 jobs had")
-    assert lines[at + 1] == "first step 12 s of it, to begin with"
+    assert lines[at + 1] == "cold start 12 s of it, in the first step"
     assert lines[-2:] == ['fits with {"base_bits": 4}', "memory: a reason"]
     as_json = finetuned("plan", "-", "--json", "--url", api.url, stdin="{}")
     assert json.loads(as_json.stdout) == PLAN
