@@ -154,7 +154,7 @@ def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the
     [
         pytest.param(TWO_RANKS, ranks, marks=pytest.mark.exhaustive),
         pytest.param(TWO_RANKS, torchruns, marks=pytest.mark.exhaustive),
-        (LONE_RANK, ranks),
+        pytest.param(LONE_RANK, ranks, marks=pytest.mark.exhaustive),
         pytest.param(LONE_RANK, guards, marks=pytest.mark.exhaustive),
     ],
     ids=["a rank", "torchrun", "a lone rank", "a lone rank's guard"],

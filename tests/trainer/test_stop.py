@@ -107,9 +107,9 @@ def test_sigterm_while_a_long_dataset_is_read_ends_the_run_at_once(
 @pytest.mark.parametrize(
     ("ranks", "parallel"),
     [
-        pytest.param(1, {}, marks=pytest.mark.exhaustive),
+        (1, {}),
         pytest.param(2, {}, marks=pytest.mark.exhaustive),
-        (2, {"engine": "deepspeed"}),
+        pytest.param(2, {"engine": "deepspeed"}, marks=pytest.mark.exhaustive),
         pytest.param(2, {"engine": "deepspeed", "zero_stage": 3}, marks=pytest.mark.exhaustive),
         pytest.param(2, {"engine": "fsdp"}, marks=pytest.mark.exhaustive),
     ],
