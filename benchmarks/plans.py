@@ -28,6 +28,8 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"adapter": {"r": 64}},
     {"adapter": {"target_modules": ["q_proj", "v_proj"]}},
     {"adapter": {"modules_to_save": ["lm_head"]}},
+    {"adapter": {"dropout": 0.1}, "batch": {"micro_batch": 4}},
+    {"adapter": {"dora": True}, "batch": {"micro_batch": 4}},
 ]
 LLAMAS = {"llama of 30 M": (8, 512, 1376), "llama of 110 M": (12, 768, 2048)}
 CHARACTERS = 300

@@ -9,12 +9,12 @@ from estimate.weights import BYTES, largest_layer, outside_layers
 _CUDA_CONTEXT = 600 * 2**20
 """The driver's context, the kernels of torch and cuBLAS' workspace. From what NVIDIA's and torch's documents say, not
 measured here; no allocation of torch's, so that torch.cuda.max_memory_allocated does not count it."""
-_PROCESS = 430 * 2**20
+_PROCESS = 410 * 2**20
 """Resident in a trainer on a CPU before it has a model: Python, torch, transformers, PEFT."""
-_HEAP = 1.0
-"""On a CPU malloc keeps what a step has freed, in pieces that do not fit the next ones: about as much as the
-activations would take without gradient checkpointing, also with it. Measured on glibc 2.36 with benchmarks/plans.py,
-on a llama of 30 M and rows of 600 to 2500 tokens: 0.8 to 1.4."""
+_HEAP = 0.45
+"""On a CPU malloc keeps what a step has freed, in pieces that do not fit the next ones: so much of what the activations
+would take without gradient checkpointing, also with it. Measured on glibc 2.36 with benchmarks/plans.py, on llamas of
+30 M and 110 M and rows of 600 to 2500 tokens: 0.3 to 0.47."""
 _REDUCE_BUCKET = 500_000_000
 """Numbers; DeepSpeed's reduce_bucket_size where its configuration does not say it, as trainer/zero.py's does not."""
 

@@ -42,7 +42,9 @@ def test_arrow_is_not_loaded_by_the_api_for_a_jobs_parquet_file(live: Service) -
     assert "libarrow" not in Path(f"/proc/{live.api.pid}/maps").read_text()
 
 
-@pytest.mark.parametrize(("name", "pack"), [pytest.param("rows.json", bytes, marks=pytest.mark.exhaustive), ("rows.json.gz", gzip.compress)])
+@pytest.mark.parametrize(
+    ("name", "pack"), [pytest.param("rows.json", bytes, marks=pytest.mark.exhaustive), ("rows.json.gz", gzip.compress)]
+)
 def test_an_array_of_json_that_a_job_names_does_not_make_the_api_larger(
     name: str, pack: Callable[[bytes], bytes], live: Service
 ) -> None:

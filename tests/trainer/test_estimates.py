@@ -1,5 +1,6 @@
 """What estimate/ tells of a recipe, against PEFT's own counts and against the tensors of a run."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,17 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
 from contract.base_model import check_adapter, weight_shapes
+from contract.events import Metric
+from contract.machine import Machine
 from contract.recipe import Recipe
+from dataset.lengths import measure
+from dataset.folder_tokenizer import read_tokenizer
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
-from estimate.plan import Base, read_base
+from estimate.plan import Base, make_plan, read_base
+from estimate.work import Lengths
+from tests.files import write_tokenizer
+from tests.trainer.conftest import Outcome
 from tests.trainer.live_memory import documents, peak_of_two_steps
 from tests.trainer.test_families import FAMILIES, make_family, targets_of  # noqa: F401
 from trainer.model import load_model
@@ -125,3 +133,27 @@ def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
     assert measured / TOLERANCE < estimate < measured * TOLERANCE
     # Most of it is the weights, which are known: what is not is held to the same.
     assert (measured - own) / TOLERANCE < estimate - own < (measured - own) * TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=EXHAUSTIVE)])
+def test_the_memory_that_a_plan_tells_is_within_a_quarter_of_what_a_trainer_takes(
+    ranks: int, make_base: Callable[[Any], Path], run_trainer: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """As POST /plans and the refusal of POST /jobs tell it: from the headers, the dataset's lengths and the machine."""
+    folder, rows = make_base(LLAMA), tmp_path / "rows.jsonl"
+    write_tokenizer(folder)
+    said = [{"role": "user", "content": "?" * 200}, {"role": "assistant", "content": "!" * 200}]
+    rows.write_text((json.dumps({"messages": said}) + "\n") * 16)
+    asked = {"batch": {"micro_batch": 3}, "schedule": {"max_steps": 2}, "precision": "fp32"}
+    asked |= {"model": str(folder), "dataset": str(rows), "resources": {"gpus": ranks}}
+    recipe = Recipe.model_validate(asked)
+    found = measure(read_tokenizer(folder), rows, rows.name)
+    lengths = Lengths(found.longest, found.first, found.supervised / found.tokens, 16)
+    machine = Machine(gpus=[], cores=2, cpu_bf16=False, slots=ranks, memory_bytes=64 << 30)
+    (told,) = make_plan(recipe, 16, [machine], base_of(recipe, folder), lengths).devices
+
+    outcome = run_trainer(asked, ranks)
+    assert outcome.exit_code == 0, outcome.output
+    measured = max(event.memory_bytes for event in outcome.events if isinstance(event, Metric))
+    assert measured / TOLERANCE < told.memory.total < measured * TOLERANCE
