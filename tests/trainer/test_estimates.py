@@ -13,8 +13,8 @@ from contract.base_model import check_adapter, weight_shapes
 from contract.events import Metric
 from contract.machine import Machine
 from contract.recipe import Recipe
-from dataset.lengths import measure
 from dataset.folder_tokenizer import read_tokenizer
+from dataset.lengths import measure
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import Base, make_plan, read_base
