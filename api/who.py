@@ -11,12 +11,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.deps import Settings
 from api.errors import AdminOnly, InvalidParameter, WrongKey
 from api.keyring import Keyring
+from api.owner import OWNER, OWNER_WORDS
 from api.rates import Rates
 from store import keys
 from store.principal import Principal
-
-_OWNER = re.compile(r"[\w.@-]{1,100}", re.ASCII)
-OWNER_WORDS = "give 1 to 100 letters, digits, or any of . _ @ -"
 
 _bearer = HTTPBearer(
     auto_error=False, description="A key. On loopback none is needed, unless FINETUNED_REQUIRE_KEYS says so."
@@ -27,7 +25,7 @@ async def _who(
     request: Request,
     settings: Settings,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
-    x_owner: Annotated[str | None, Header(json_schema_extra={"pattern": f"^{_OWNER.pattern}$"})] = None,
+    x_owner: Annotated[str | None, Header(json_schema_extra={"pattern": f"^{OWNER}$"})] = None,
 ) -> Principal:
     """An admin may name the owner for whom it asks, by the header x-owner. Raises WrongKey, TooManyRequests,
     InvalidParameter."""
@@ -63,7 +61,7 @@ def _known(who: Principal) -> Principal:
 
 def check_owner(param: str, given: str) -> str:
     """Raises InvalidParameter."""
-    if not _OWNER.fullmatch(given):
+    if not re.fullmatch(OWNER, given):
         raise InvalidParameter(param, given, OWNER_WORDS)
     return given
 

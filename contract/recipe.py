@@ -71,7 +71,7 @@ def _dataset_from_path(value: Any) -> Any:
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
 Alpha = Annotated[float, Field(gt=0)]
-ModuleName = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,200}$")]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 
 
 class Adapter(Section):

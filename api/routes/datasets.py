@@ -9,6 +9,7 @@ from api.body import read_body
 from api.deps import Bytes, DatasetId, Db, Settings
 from api.idempotency import Once
 from api.json_schema import whole_schema
+from api.owner import Owner
 from api.ranges import hand_out
 from api.schemas.datasets import AboutDataset, DatasetDeleted, DatasetDetail, DatasetPage, DatasetReference
 from api.services import datasets as service
@@ -65,7 +66,7 @@ def newest(
     who: Who,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: DatasetId | None = None,
-    owner: Annotated[str | None, Query(pattern=r"^[\w.@-]{1,100}$")] = None,
+    owner: Owner | None = None,
 ) -> DatasetPage:
     """Newest first. `owner` is for admins, who see those of all."""
     return service.newest(where, who, limit, after, owner, None)

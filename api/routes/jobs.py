@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query
 from api.body import described, read_body
 from api.deps import Broker, Bytes, Db, JobId, Looks, Settings
 from api.idempotency import Keyed, Once
+from api.owner import Owner
 from api.schemas.jobs import JobOut, JobPage
 from api.services import jobs as service
 from api.who import Who
@@ -40,7 +41,7 @@ def newest(
     who: Who,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: JobId | None = None,
-    owner: Annotated[str | None, Query(pattern=r"^[\w.@-]{1,100}$")] = None,
+    owner: Owner | None = None,
 ) -> JobPage:
     """Newest first. `owner` is for admins, who see those of all."""
     return service.newest(db, who, limit, after, owner)

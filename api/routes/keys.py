@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from api.body import described, json_body
 from api.deps import Db
 from api.idempotency import Once, with_body
+from api.owner import Owner
 from api.schemas.keys import KeyCreated, KeyOut, KeyPage, NewKey
 from api.services import keys as service
 from api.who import Admin
@@ -39,7 +40,7 @@ def newest(
     who: Admin,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: KeyId | None = None,
-    owner: Annotated[str | None, Query(pattern=r"^[\w.@-]{1,100}$")] = None,
+    owner: Owner | None = None,
 ) -> KeyPage:
     """Newest first, the revoked ones too. For admins."""
     return service.newest(db, limit, after, owner)

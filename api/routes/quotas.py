@@ -4,13 +4,14 @@ from fastapi import APIRouter, Depends, Path
 
 from api.body import described, json_body
 from api.deps import Db
+from api.owner import OWNER
 from api.schemas.quotas import LimitsIn, QuotaOut
 from api.services import quotas as service
 from api.who import Admin, Who
 
 router = APIRouter(tags=["quotas"])
 
-_Owner = Annotated[str, Path(pattern=r"^([\w.@-]{1,100}|\*)$")]
+_Owner = Annotated[str, Path(pattern=rf"^({OWNER}|\*)$")]
 
 
 @router.get("/quota")

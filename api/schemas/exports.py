@@ -13,7 +13,7 @@ class ExportIn(BaseModel):
 
     format: Literal["merged"] = "merged"
     """The base model with the adapter in it."""
-    source: Annotated[str, StringConstraints(pattern=r"^[\w-]{1,90}\.tar\.gz$")] = ADAPTER
+    source: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,90}\.tar\.gz$")] = ADAPTER
     """Of the job's artifacts: the adapter, a checkpoint, or best.tar.gz."""
 
 

@@ -3,13 +3,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from api.owner import Owner
 from store.models import Key
 
 
 class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    owner: Annotated[str, StringConstraints(pattern=r"^[\w.@-]{1,100}$")]
+    owner: Owner
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
     admin: bool = False
 

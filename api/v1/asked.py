@@ -42,7 +42,7 @@ class JobAsked(_Asked):
     model: _Text
     training_file: _FileId
     validation_file: _FileId | None = None
-    suffix: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")] | None = None
+    suffix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None

@@ -101,7 +101,7 @@ def test_keys_are_listed_in_pages_newest_first(locked: TestClient) -> None:
     assert ([each["id"] for each in rest["data"]], rest["has_more"]) == (made[:1], False)
 
 
-@pytest.mark.parametrize("owner", ["", "a b", "a/b", "x" * 101, 7, None])
+@pytest.mark.parametrize("owner", ["", "a b", "a/b", "ånna", "x" * 101, 7, None])
 def test_a_key_wants_an_owner_with_a_name(locked: TestClient, owner: Any) -> None:
     answer = locked.post("/keys", json={"owner": owner}, headers=bearer(ADMIN))
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "owner")

@@ -41,7 +41,7 @@ def newest(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     after: Annotated[str | None, Query(max_length=200)] = None,
     order: Literal["asc", "desc"] = "desc",
-    purpose: Annotated[str | None, Query(max_length=100, pattern=r"^[\w-]*$")] = None,
+    purpose: Annotated[str | None, Query(max_length=100, pattern=r"^[A-Za-z0-9_-]*$")] = None,
 ) -> FileList:
     return files.newest(where, who, limit, after, purpose, order == "asc")
 
