@@ -20,8 +20,9 @@ from obstore.store import S3Store
 from store.errors import StorageAway
 from store.settings import StoreSettings
 
-CHUNK = 1 << 19
-"""Bytes in memory of each read of a file: what asyncio cannot send at once it copies, the slower the more it is."""
+CHUNK = 2 << 20
+"""Bytes in memory of each read of a file: a download has three of them at most, and is the faster, the larger they
+are (benchmarks/downloads.py)."""
 LARGEST_CHUNK = 4 << 20
 """Likewise of each request to a bucket, where every one has its delay."""
 _PART = 5 << 20
