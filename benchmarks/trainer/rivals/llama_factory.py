@@ -1,6 +1,7 @@
 """LLaMA-Factory's SFT as its LoRA examples have it, gradient checkpointing included: `python llama_factory.py WORK
 RUN_DIR`. It takes the tokens as a dataset that it would have saved itself (tokenized_path)."""
 
+import json
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -14,21 +15,18 @@ from job import Steps, Work
 sys.modules["torchaudio"] = ModuleType("torchaudio")
 sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
 
-from llamafactory.extras import misc  # noqa: E402
 from llamafactory.train.tuner import run_exp  # noqa: E402
 
 
 def main(work: Work, run_dir: Path) -> None:
-    if work.dtype is torch.float32:
-        # A base that was saved in bf16 it would train in that, also on a CPU which has none: each step takes minutes.
-        misc._is_bf16_available = False
+    model = in_fp32(Path(work.model), run_dir / "model") if work.dtype is torch.float32 else work.model
     documents = [each | {"attention_mask": [1] * len(each["input_ids"])} for each in work.documents]
     tokens = run_dir / "tokens"
     DatasetDict({"train": Dataset.from_list(documents)}).save_to_disk(str(tokens))
     arguments = {
         "stage": "sft",
         "do_train": True,
-        "model_name_or_path": work.model,
+        "model_name_or_path": str(model),
         "tokenized_path": str(tokens),
         "dataset": "any",  # it asks for one even so
         "template": "empty",  # of use only where it tokenises
@@ -44,6 +42,19 @@ def main(work: Work, run_dir: Path) -> None:
         **work.arguments,
     }
     run_exp(arguments, callbacks=[Steps(run_dir)])
+
+
+def in_fp32(base: Path, folder: Path) -> Path:
+    """The same model, whose config says so: the base is loaded in what its config says, and in bf16 on a CPU that has
+    none each step takes minutes."""
+    folder.mkdir()
+    for file in base.iterdir():
+        if file.name != "config.json":
+            (folder / file.name).symlink_to(file)
+    config = json.loads((base / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
+    return folder
 
 
 if __name__ == "__main__":
