@@ -87,7 +87,8 @@ def test_a_job_goes_its_whole_way(client: openai.OpenAI, live: Service, rows: by
         metadata={"team": "red"},
         seed=7,
     )
-    assert (job.object, job.status, job.model, job.organization_id) == ("fine_tuning.job", "queued", "tiny", "anna")
+    assert (job.object, job.model, job.organization_id) == ("fine_tuning.job", "tiny", "anna")
+    assert job.status in ("queued", "running")  # A worker may have it by then.
     assert (job.hyperparameters.n_epochs, job.hyperparameters.learning_rate_multiplier) == (2, 1)
     assert (job.seed, job.metadata, job.error, job.fine_tuned_model) == (7, {"team": "red"}, None, None)
     assert job.method

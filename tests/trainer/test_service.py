@@ -117,6 +117,7 @@ def guards(live: Service, job_id: str) -> list[int]:
     return [pid for pid in live.processes(job_id) if b"guard.py" in told_of(pid, "cmdline")]
 
 
+@pytest.mark.exhaustive
 def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
     live: Service, undisturbed: list[float]
 ) -> None:
@@ -143,10 +144,12 @@ def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the
 ) -> None:
     job_id = submit(live, resources=TWO_MACHINES)
     live.wait_for_step(job_id, 15, seconds=60)
+    assert {device["worker"] for device in live.job(job_id)["devices"]} == {"a", "b"}
     (other,) = find(live, job_id, 1, "torch.distributed.run", "is_host=false")
     os.kill(other, signal.SIGKILL)
     check_whole(live, job_id, undisturbed)
     check_went_on(live, job_id)
+    assert {told["world_size"] for told in live.told(job_id, "started")} == {2}
 
 
 @pytest.mark.parametrize(
