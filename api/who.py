@@ -1,6 +1,5 @@
 """Who asks: by a key, or on a machine of one's own without one."""
 
-import re
 from typing import Annotated
 
 import structlog
@@ -11,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.deps import Settings
 from api.errors import AdminOnly, InvalidParameter, WrongKey
 from api.keyring import Keyring
-from api.owner import OWNER, OWNER_WORDS
+from api.owner import OWNER, check_owner
 from api.rates import Rates
 from store import keys
 from store.principal import Principal
@@ -57,13 +56,6 @@ def _known(who: Principal) -> Principal:
     """Each line of the log has the owner from now on."""
     structlog.contextvars.bind_contextvars(owner=who.owner)
     return who
-
-
-def check_owner(param: str, given: str) -> str:
-    """Raises InvalidParameter."""
-    if not re.fullmatch(OWNER, given):
-        raise InvalidParameter(param, given, OWNER_WORDS)
-    return given
 
 
 def _words(request: Request, secret: str) -> str:
