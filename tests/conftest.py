@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from finetuned import postgres, valkey
 from store.models import Base
 from store.session import Sessions, make_sessions
+from tests.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,16 @@ def empty(engine: sa.Engine) -> None:
 def broker_url(servers_folder: Path) -> Iterator[str]:
     with valkey.running(servers_folder / "valkey") as url:
         yield url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails on a service that others use after it leaves nothing behind."""
+    report = yield
+    live = item.funcargs.get("live")
+    if report.failed and isinstance(live, Service):
+        live.recover()
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -30,6 +30,12 @@ class Servers:
     def stop_broker(self) -> None:
         valkey.stop_valkey(self.broker)
 
+    def start_what_is_down(self) -> None:
+        if not self.database.child.alive:
+            self.start_database()
+        if not self.broker.child.alive:
+            self.start_broker()
+
     def client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.broker.socket))
 

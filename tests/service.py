@@ -2,13 +2,15 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import httpx
 
 from contract.run_dir import RunDir
 from tests.files import write_dataset, write_model
+from tests.servers import Servers
 from worker import strays
+from worker.process import RUN_MARK
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
 TERMINAL = {"succeeded", "failed", "cancelled"}
@@ -31,6 +35,10 @@ class Service:
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
     """Workers that a test has killed or told to stop. No other may end."""
+    restart: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """Starts each worker as it was started last."""
+    servers: Servers | None = None
+    """PostgreSQL and Valkey, where the tests may stop them."""
 
     def submit(self, **recipe: Any) -> dict[str, Any]:
         answer = self.client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **recipe})
@@ -91,6 +99,7 @@ class Service:
     def start_worker(self, name: str = "worker", inside: Sequence[str] = (), **settings: str) -> None:
         """`inside` is a command that runs another, such as in a network of its own."""
         environment = {**self.environment, "FINETUNED_WORKER": name, **settings}
+        self.restart[name] = partial(self.start_worker, name, inside, **settings)
         self.workers[name] = start("worker", environment, self.home, name, inside)
         self.stopped.discard(name)
 
@@ -109,18 +118,42 @@ class Service:
         self.api = start("api", self.environment, self.home, "api")
         wait_for_api(self.client, self.api, self.home)
 
+    def ended(self) -> set[str]:
+        """Names of the workers that are not there."""
+        return {name for name, worker in self.workers.items() if worker.poll() is not None}
+
+    def recover(self) -> None:
+        """Clears what a failed test has left, so that the next one fails for reasons of its own alone."""
+        if self.servers is not None:
+            self.servers.start_what_is_down()
+        if self.api.poll() is not None:
+            self.start_api()
+        for pid in self.everything():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        for name in self.ended():
+            self.restart[name]()
+        for job in self.client.get("/jobs", params={"limit": 100}).raise_for_status().json()["data"]:
+            if job["status"] not in TERMINAL:
+                self.client.post(f"/jobs/{job['id']}/cancel", params={"force": True}).raise_for_status()
+        until(lambda: not busy(self) and not self.strangers(), seconds=60)
+
     def strangers(self) -> list[str]:
         """Processes of this service that have outlived what started them: below no worker that is there, nor the
         API."""
         known = {process.pid for process in (self.api, *self.workers.values()) if process.poll() is None}
-        ours = (f"FINETUNED_HOME={self.home}\0".encode(), f"FINETUNED_RUN={self.home}/runs/".encode())
         parents = {pid: strays.parent(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
         return [
             f"{pid}: {told_of(pid, 'cmdline').decode().split(chr(0))}"
-            for pid, parent in parents.items()
-            if parent is not None and any(mark in told_of(pid, "environ") for mark in ours)
-            if not known.intersection(line_of(pid, parents))
+            for pid in self.everything()
+            if parents.get(pid) is not None and not known.intersection(line_of(pid, parents))
         ]
+
+    def everything(self) -> list[int]:
+        """Every process of this service, whoever its parent is."""
+        ours = (f"FINETUNED_HOME={self.home}\0".encode(), f"FINETUNED_RUN={self.home}/runs/".encode())
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [pid for pid in pids if any(mark in told_of(pid, "environ") for mark in ours)]
 
     def processes(self, job_id: str) -> list[int]:
         """Those that have the job's run folder in their command line or their environment."""
@@ -129,6 +162,11 @@ class Service:
             for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
             if job_id.encode() in told_of(pid, "cmdline") + told_of(pid, "environ")
         ]
+
+    def processes_of(self, job_id: str, attempt: int) -> list[int]:
+        """By their environment: the command line of a later attempt names the folder that it resumes from."""
+        mark = f"{RUN_MARK}={self.run_dir(job_id, attempt).path}\0".encode()
+        return [pid for pid in self.processes(job_id) if mark in told_of(pid, "environ")]
 
 
 def parse_events(stream: str) -> list[tuple[str, str, dict[str, Any]]]:

@@ -30,4 +30,5 @@ def live(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     trainer = f"{sys.executable} {FAKE_TRAINER}"
     settings = {"FINETUNED_TRAINER": trainer, "FINETUNED_ADDRESS": "127.0.0.1"}
     with service.running(home, servers.database.url, servers.broker.url, ["a", "b"], **settings) as running:
+        running.servers = servers
         yield running

@@ -29,7 +29,7 @@ def both_workers(live: Service) -> Iterator[None]:
     until(lambda: [worker["status"] for worker in workers(live)] == ["ready", "ready"])
     yield
     until(lambda: not busy(live), seconds=60)
-    assert [name for name, each in live.workers.items() if name not in live.stopped and each.poll() is not None] == []
+    assert live.ended() <= live.stopped
     assert live.api.poll() is None
     until(lambda: not live.strangers())
 
@@ -221,16 +221,12 @@ def test_a_trainer_that_nobody_could_stop_saves_no_more_once_another_goes_on(liv
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     until(live.run_dir(job_id).superseded.exists)
-    until(lambda: not ranks_of(live, job_id, 1))
+    until(lambda: not set(ranks(live, job_id)).intersection(live.processes_of(job_id, 1)))
     assert not live.run_dir(job_id).adapter.exists()
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
     live.ask("cancel?force=true", job_id)
     assert live.wait(job_id)["status"] == "cancelled"
-
-
-def ranks_of(live: Service, job_id: str, attempt: int) -> list[int]:
-    return [pid for pid in ranks(live, job_id) if f"attempt-{attempt}".encode() in told_of(pid, "cmdline")]
 
 
 def test_the_api_is_killed(live: Service) -> None:

@@ -96,12 +96,11 @@ def check_went_on(live: Service, job_id: str) -> None:
 
 
 def find(live: Service, job_id: str, attempt: int, *words: str) -> list[int]:
-    commands = {pid: told_of(pid, "cmdline") for pid in live.processes(job_id)}
-    wanted = [f"attempt-{attempt}", *words]
+    commands = {pid: told_of(pid, "cmdline") for pid in live.processes_of(job_id, attempt)}
     return [
         pid
         for pid, command in commands.items()
-        if all(word.encode() in command for word in wanted) and b"guard.py" not in command
+        if all(word.encode() in command for word in words) and b"guard.py" not in command
     ]
 
 
