@@ -60,6 +60,10 @@ def broker_url(servers_folder: Path) -> Iterator[str]:
         yield url
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="K/N", help="of the files that are chosen, every Nth, beginning with the Kth")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that fails on a service that others use after it leaves nothing behind."""
@@ -70,9 +74,10 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
     return report
 
 
+@pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The fast ones first: most faults show in the first minute. Without a GPU, none that needs one; and those that
-    are exhaustive where -m asks for them."""
+    are exhaustive where -m asks for them. With --part, some of their files."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
     if "exhaustive" not in config.option.markexpr:
         more = [item for item in items if item.get_closest_marker("exhaustive") is not None]
@@ -82,6 +87,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if for_gpu and not _has_gpu():
         config.hook.pytest_deselected(items=for_gpu)
         items[:] = [item for item in items if item not in for_gpu]
+    if config.option.part is not None:
+        part, parts = map(int, config.option.part.split("/"))
+        chosen = set(sorted({item.path for item in items})[part % parts :: parts])
+        config.hook.pytest_deselected(items=[item for item in items if item.path not in chosen])
+        items[:] = [item for item in items if item.path in chosen]
 
 
 def _has_gpu() -> bool:
