@@ -140,7 +140,9 @@ def test_a_file_that_is_not_checked_yet_is_not_handed_out(
         # Not committed: else the API would check it again.
         connection.execute(sa.text("UPDATE datasets SET status = 'uploaded'"))
         nobody: Any = None
-        place = Place(sessionmaker(connection), settings, make_storage(settings), nobody, nobody)
+        place = Place(
+            sessionmaker(connection, expire_on_commit=False), settings, make_storage(settings), nobody, nobody
+        )
         with pytest.raises(InputError, match="still being checked"):
             content(place, Principal("anna", True, None, "request"), dataset_id)
 
