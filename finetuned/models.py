@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finetuned.home import make_folder
 from finetuned.process import Child, Command, StackError, start, stop, wait_until_done
+from finetuned.settings import with_secrets_of
 from finetuned.wheel import wheel_folder
 
 _IMPORT_SECONDS = 600.0
@@ -55,7 +56,8 @@ def launch_import(name: str, folder: Path, log: Path) -> Child | None:
     make_folder(folder)
     make_folder(log.parent)
     argv = [sys.executable, "-P", "-m", "trainer.import_gguf", str(source), str(folder / name)]
-    return start(Command("the import of the model", argv, dict(os.environ), Path.cwd()), log)
+    environment = with_secrets_of("import", os.environ)
+    return start(Command("the import of the model", argv, environment, Path.cwd()), log)
 
 
 def await_import(child: Child) -> None:
