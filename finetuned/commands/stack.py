@@ -10,6 +10,7 @@ from finetuned import demo as demo_run
 from finetuned import stack
 from finetuned.commands.options import Home
 from finetuned.models import SHIPPED, list_models
+from finetuned.next_command import in_home, on_service
 from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings
 from finetuned.terminal import out, tell
 
@@ -23,14 +24,21 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
     try:
         with stack.running(settings, tell) as running:
             tell(f"ready at {settings.address}; logs in {settings.logs}", style="bold green")
-            if not list_models(settings.models):
-                tell(f"no base model yet; add one with: finetuned models add {next(iter(SHIPPED))}")
-            tell("submit a job with: finetuned submit RECIPE.json --watch; stop with Ctrl-C")
+            _tell_what_to_do(settings)
             while True:
                 running.check()
                 time.sleep(0.2)
     except KeyboardInterrupt:
         tell("stopped")
+
+
+def _tell_what_to_do(settings: StackSettings) -> None:
+    if (why := settings.nothing_allowed_because) is not None:
+        tell(f"recipes can name no file by its path: {why}, or upload them; FINETUNED_ALLOWED_PATHS takes such folders")
+    if not list_models(settings.models):
+        tell(f"no base model yet; add one with: {in_home(f'models add {next(iter(SHIPPED))}', settings.home)}")
+    key = "" if settings.needs_keys and not os.environ.get("FINETUNED_API_KEY") else None
+    tell(f"submit a job with: {on_service('submit RECIPE.json --watch', settings.address, key)}; stop with Ctrl-C")
 
 
 def demo(
