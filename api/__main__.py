@@ -21,8 +21,8 @@ of 200 clients that asked once a second the slowest hundredth had waited eight t
 
 def main() -> None:
     settings = read_settings(ApiSettings)
-    keep_private(settings.home)
     _refuse_without_keys(settings)
+    keep_private(settings.home)
     logs.configure(settings)
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Open event streams end with the process: a client resumes by its Last-Event-ID.

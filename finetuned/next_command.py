@@ -1,28 +1,34 @@
-"""The commands that messages name: with the options that they need to work as they are printed, in the same shell."""
+"""The commands that messages name: with the options that they need to work as they are printed."""
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from finetuned.client import DEFAULT_URL
 from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, default_home, is_loopback
 
+_SAME_TERMINAL: tuple[Mapping[str, str], ...] = (os.environ,)
+_ANOTHER_TERMINAL: tuple[Mapping[str, str], ...] = (os.environ, {})
+"""Where somebody may run a command: there may be none of our variables, or all of them."""
+
 
 def on_service(words: str, url: str, key: str | None = None) -> str:
-    """A command for the service at `url`. A key is a secret, and is not printed: KEY stands for it."""
-    options = []
-    if url.rstrip("/") != (os.environ.get("FINETUNED_URL") or DEFAULT_URL).rstrip("/"):
-        options += ["--url", url]
-    if key is not None and key != (os.environ.get("FINETUNED_API_KEY") or None):
-        options += ["--key", "KEY"]
-    return _command(words, options)
+    """A command for the service at `url`, to follow one that reached it. A key is a secret, and is not printed: KEY
+    stands for it."""
+    return _command(words, _to_service(url, key, _SAME_TERMINAL))
 
 
-def in_home(words: str, home: Path) -> str:
-    """A command on that home folder."""
-    usual = Path(os.environ.get("FINETUNED_HOME") or default_home()).absolute()
-    return _command(words, [] if home.absolute() == usual else ["--home", str(home.absolute())])
+def beside_service(words: str, url: str, needs_key: bool) -> str:
+    """A command for a service that has this terminal for itself."""
+    return _command(words, _to_service(url, "" if needs_key else None, _ANOTHER_TERMINAL))
+
+
+def beside_home(words: str, home: Path) -> str:
+    """A command on the home folder of such a service."""
+    usual = [Path(each.get("FINETUNED_HOME") or default_home()).absolute() for each in _ANOTHER_TERMINAL]
+    return _command(words, [] if set(usual) == {home.absolute()} else ["--home", str(home.absolute())])
 
 
 def start_at(url: str) -> str | None:
@@ -36,6 +42,13 @@ def start_at(url: str) -> str | None:
     if str(port) != (os.environ.get("FINETUNED_PORT") or str(DEFAULT_PORT)):
         options += ["--port", str(port)]
     return _command("up", options)
+
+
+def _to_service(url: str, key: str | None, terminals: tuple[Mapping[str, str], ...]) -> list[str]:
+    usual = {(each.get("FINETUNED_URL") or DEFAULT_URL).rstrip("/") for each in terminals}
+    options = [] if usual == {url.rstrip("/")} else ["--url", url]
+    has_key = all(key == (each.get("FINETUNED_API_KEY") or None) for each in terminals)
+    return options if key is None or has_key else [*options, "--key", "KEY"]
 
 
 def _command(words: str, options: list[str]) -> str:

@@ -108,13 +108,11 @@ def _let_in_us_alone(folder: Path, user: int | None) -> list[str]:
     """
     try:
         name = pwd.getpwuid(os.geteuid()).pw_name
-        method = f"peer map={NAME}"
     except KeyError as error:
-        if user is not None:
-            raise StackError(f"user {os.geteuid()} has no name, by which PostgreSQL would know it") from error
-        name, method = "", "trust"  # nobody else can get to the socket: its folder is ours
+        raise StackError(f"user {os.geteuid()} has no name here, by which PostgreSQL would know it") from error
+    lines = {"hba_file": f"local all {NAME} peer map={NAME}", "ident_file": f'{NAME} "{name}" {NAME}'}
     options = []
-    for option, line in (("hba_file", f"local all {NAME} {method}"), ("ident_file", f'{NAME} "{name}" {NAME}')):
+    for option, line in lines.items():
         file = folder / f"pg_{option.replace('_file', '.conf')}"
         file.write_text(f"{line}\n")
         file.chmod(0o600 if user is None else 0o644)

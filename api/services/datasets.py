@@ -351,6 +351,8 @@ def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:
     digest.update(json.dumps([_MEASURING, dataset.sha256, told], sort_keys=True).encode())
     model = Path(given["model"])
     for file in (*model.glob("*.json"), *model.glob("*.jinja"), *model.glob("additional_chat_templates/*.jinja")):
+        if not file.exists():  # a link to nothing, which nobody reads
+            continue
         status = file.stat()
         digest.update(f"{file} {status.st_size} {status.st_mtime_ns}".encode())
     return folder / f"{digest.hexdigest()}.json"

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from finetuned import demo as demo_run
 from finetuned import stack
 from finetuned.commands.options import Home
 from finetuned.models import SHIPPED, list_models
-from finetuned.next_command import in_home, on_service
+from finetuned.next_command import beside_home, beside_service
 from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings
 from finetuned.terminal import out, tell
 
@@ -34,11 +35,13 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
 
 def _tell_what_to_do(settings: StackSettings) -> None:
     if (why := settings.nothing_allowed_because) is not None:
-        tell(f"recipes can name no file by its path: {why}, or upload them; FINETUNED_ALLOWED_PATHS takes such folders")
+        tell(
+            f"recipes may name no file of {Path.cwd()}: {why}. FINETUNED_ALLOWED_PATHS takes the folders that they may"
+        )
     if not list_models(settings.models):
-        tell(f"no base model yet; add one with: {in_home(f'models add {next(iter(SHIPPED))}', settings.home)}")
-    key = "" if settings.needs_keys and not os.environ.get("FINETUNED_API_KEY") else None
-    tell(f"submit a job with: {on_service('submit RECIPE.json --watch', settings.address, key)}; stop with Ctrl-C")
+        tell(f"no base model yet; add one with: {beside_home(f'models add {next(iter(SHIPPED))}', settings.home)}")
+    submit = beside_service("submit RECIPE.json --watch", settings.address, settings.needs_keys)
+    tell(f"submit a job with: {submit}; stop with Ctrl-C")
 
 
 def demo(
