@@ -1,8 +1,11 @@
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contract.failure import FailureReason, InputError
 from contract.locate import PRIVATE, Folders, locate_dataset, locate_model, why_not_allowed
@@ -290,3 +293,32 @@ def test_folders_that_would_open_too_much_may_not_be_allowed(tmp_path: Path) -> 
         assert why_not_allowed(folder, home), folder
     for folder in (tmp_path, disk, tmp_path / "missing", home / "datasets", home / "datasets/mine", home / "models"):
         assert why_not_allowed(folder, home) is None, folder
+
+
+FILES = ("home/blobs/a", "home/runs/a", "home/a", "home/datasets/a", "home/models/a", "data/a", "data/.ssh/a", "out/a")
+LINKS = ("data/1", "data/2", "home/datasets/1", "data/.ssh/2")
+SEGMENTS = ("..", ".", "home", "data", "out", "blobs", "runs", "datasets", "models", ".ssh", "a", "1", "2")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    targets=st.lists(st.sampled_from([*FILES, *{path.rpartition("/")[0] for path in FILES}, *LINKS]), min_size=4),
+    paths=st.lists(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=5).map("/".join), min_size=5, max_size=10),
+    allowed=st.sampled_from(["", "data"]),
+)
+def test_whatever_the_links_only_open_files_are_found(targets: list[str], paths: list[str], allowed: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name).resolve()
+        for path in FILES:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).touch()
+        for link, target in zip(LINKS, targets, strict=False):
+            (root / link).symlink_to(root / target)
+        open_files = {root / "home/datasets/a", root / "data/a"} | ({root / "out/a"} if not allowed else set())
+        for path in paths:
+            for way in (path, str(root / path)):
+                try:
+                    found = locate_dataset(way, service(root / "home", root / allowed))
+                except InputError:
+                    found = None
+                assert found is None or found in open_files, way
