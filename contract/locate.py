@@ -57,8 +57,7 @@ def locate_dataset(path: str, folders: Folders) -> Path:
     places = [folder for folder in (folders.datasets, *folders.allowed) if folder is not None]
     place = _Place(places, folders.closed)
     found = place.find(path)
-    hidden = found is not None and folders.home is not None and place.hides(found)
-    if found is None or hidden or not found.is_file():
+    if found is None or (folders.home is not None and place.hides(found)) or not found.is_file():
         raise InputError(
             FailureReason.DATASET_NOT_FOUND,
             f"dataset: no file {cut(path, 200)} on the server; looked in {', '.join(map(str, places))}, but not for "
@@ -97,7 +96,7 @@ def locate_model(model: str, folders: Folders) -> Path | None:
         )
     try:
         for path in _read_of(model, found):
-            _check_file(model, path, found, place)
+            _check_file(model, path, found, place, hidden=folders.home is None)
     except OSError as error:
         raise _unsupported(model, f"cannot be read: {error.strerror}") from error
     return found
@@ -210,12 +209,15 @@ def _shards(index: Path) -> set[str]:
     return {name for name in named if isinstance(name, str)}
 
 
-def _check_file(model: str, path: Path, folder: Path, place: _Place) -> None:
-    """Raises InputError where it leads out, or where reading it would wait for somebody, as of a pipe."""
+def _check_file(model: str, path: Path, folder: Path, place: _Place, hidden: bool) -> None:
+    """Raises InputError where it leads out, or to a hidden file where that may not be, or where reading it would wait
+    for somebody, as of a pipe."""
     name = cut(str(path.relative_to(folder)))
     try:
         resolved = path.resolve()
-        if resolved != path and not (place.has(resolved) or _is_blob_of_the_hub(resolved, folder)):
+        visible = hidden or resolved.is_relative_to(folder) or not place.hides(resolved)
+        led_away = path.is_symlink() or path.parent != folder
+        if led_away and not (place.has(resolved) and visible) and not _is_blob_of_the_hub(resolved, folder):
             raise _unsupported(
                 model,
                 f"has a link {name} that leads out of the folders that recipes may name; copy the file to its place, "

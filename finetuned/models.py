@@ -48,8 +48,8 @@ def launch_import(name: str, folder: Path, log: Path) -> Child | None:
         return None
     if name not in SHIPPED:
         raise StackError(
-            f"no model {name!r} to add; known: {', '.join(SHIPPED)}. Others: copy a folder with config.json, tokenizer "
-            f"and *.safetensors to {folder}, or name a hub's model in the recipe as org/name"
+            f"no model {name!r} to add; known: {', '.join(SHIPPED)}. Others: copy or link a folder with config.json, "
+            f"tokenizer and *.safetensors to {folder}, or name a hub's model in the recipe as org/name"
         )
     shipped = SHIPPED[name]
     source = wheel_folder(shipped.package) / shipped.file

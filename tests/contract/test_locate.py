@@ -222,6 +222,34 @@ def test_a_link_of_a_model_leads_to_no_file_of_an_owner(tmp_path: Path) -> None:
         locate_model("tiny", service(home, tmp_path))
 
 
+def test_a_model_with_the_home_in_its_folder_has_no_file_of_it(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "tiny")
+    home = folder / "home"
+    (home / "blobs").mkdir(parents=True)
+    (home / "blobs" / "x").touch()
+    assert locate_model("tiny", service(home, tmp_path)) == folder
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "home/blobs/x"}}))
+    with pytest.raises(InputError, match="home/blobs/x"):
+        locate_model("tiny", service(home, tmp_path))
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "chat_template.jinja").symlink_to("home/blobs/x")
+    with pytest.raises(InputError, match="chat_template"):
+        locate_model("tiny", service(home, tmp_path))
+
+
+def test_a_link_of_a_model_leads_to_no_hidden_file(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "tiny")
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id").write_text("{}")
+    (folder / ".templates").mkdir()
+    (folder / ".templates" / "chat").write_text("{}")
+    (folder / "chat_template.jinja").symlink_to(".templates/chat")
+    assert locate_model("tiny", service(tmp_path / "home", tmp_path)) == folder
+    (folder / "tokenizer.json").symlink_to("../.ssh/id")
+    with pytest.raises(InputError, match=r"tokenizer\.json that leads out"):
+        locate_model("tiny", service(tmp_path / "home", tmp_path))
+
+
 def test_links_of_a_model_within_the_allowed_folders_are_followed(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "allowed" / "tiny")
     (tmp_path / "allowed" / "template").write_text("{}")
