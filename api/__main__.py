@@ -7,8 +7,9 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from api.app import create_app
 from api.loopback import is_loopback
-from api.settings import ApiSettings
+from api.settings import USUAL_PORT, ApiSettings
 from store import keys, logs
+from store.private_files import keep_private
 from store.session import make_engine, make_sessions
 from store.settings import read_settings
 
@@ -21,6 +22,7 @@ of 200 clients that asked once a second the slowest hundredth had waited eight t
 def main() -> None:
     settings = read_settings(ApiSettings)
     _refuse_without_keys(settings)
+    keep_private(settings.home)
     logs.configure(settings)
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Open event streams end with the process: a client resumes by its Last-Event-ID.
@@ -49,10 +51,11 @@ def _refuse_without_keys(settings: ApiSettings) -> None:
     finally:
         engine.dispose()
     if not there:
+        at = "" if settings.port == USUAL_PORT else f" --url http://127.0.0.1:{settings.port}"
         sys.exit(
             f"FINETUNED_HOST is {settings.host}, by which others than this machine reach the API, and there is no key: "
             "set FINETUNED_ADMIN_KEY (`openssl rand -hex 24` makes one), or make a key while it listens on 127.0.0.1 "
-            "with: finetuned keys create --owner NAME --admin"
+            f"with: finetuned keys create --owner NAME --admin{at}"
         )
 
 

@@ -6,6 +6,7 @@ first writes what it has found.
 """
 
 import logging
+import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 2
 SECONDS_BETWEEN_LOOKS = 10.0
+FILE_VERSION = "file_version"
 LONGEST = 3600.0
 """Seconds of one check; some 60 MB a second are read."""
 
@@ -101,8 +103,9 @@ class Checks:
         except Exception:
             log.exception("dataset %s is not checked; the next round will try again", dataset_id)
 
-    def _read(self, dataset_id: str) -> tuple[str | None, Report | None]:
-        """What is wrong with it, where something is, and what it holds."""
+    def _read(self, dataset_id: str) -> tuple[str | None, dict[str, Any] | None]:
+        """What is wrong with it, where something is, and its report. The report of a file that stays where it is has
+        its version as well."""
         with self._sessions.begin() as session:
             dataset = datasets.get(session, dataset_id)
         given: dict[str, Any] = {
@@ -113,20 +116,21 @@ class Checks:
         }
         try:
             with datasets.local_file(self._storage, self._settings, dataset) as path:
+                version = None if dataset.path is None else file_version(path.stat())
                 report = Report.model_validate(self._children.ask("check", LONGEST, path=str(path), **given))
         except InputError as error:
             return error.failure.message, None
-        return _problem(report), report
+        return _problem(report), report.model_dump(mode="json") | ({FILE_VERSION: version} if version else {})
 
-    def _write(self, dataset_id: str, problem: str | None, report: Report | None) -> None:
+    def _write(self, dataset_id: str, problem: str | None, report: dict[str, Any] | None) -> None:
         with self._sessions.begin() as session:
             datasets.checked(
                 session,
                 dataset_id,
                 problem,
-                report.format if report else None,
-                report.rows if report else None,
-                report.model_dump(mode="json") if report else None,
+                report["format"] if report else None,
+                report["rows"] if report else None,
+                report,
             )
 
 
@@ -137,3 +141,8 @@ def _problem(report: Report) -> str | None:
     where = "" if first.row is None else f"row {first.row}: "
     more = f"; and {report.error_count - 1} more" if report.error_count > 1 else ""
     return f"{where}{first.message}{more}"
+
+
+def file_version(status: os.stat_result) -> str:
+    """Another for a file that was written since. Such a file is not read whole to find out."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"

@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from api.loopback import is_loopback
 from store.settings import StoreSettings
 
+USUAL_PORT = 8000
+"""Which the command asks where nothing is said."""
+
 
 def _rate(value: str) -> str:
     parse(value)
@@ -17,7 +20,7 @@ def _rate(value: str) -> str:
 
 class ApiSettings(StoreSettings):
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int = USUAL_PORT
     largest_dataset: Annotated[int, Field(ge=1)] = 10 << 30
     """Bytes of a file of examples. It is read whole when a job is posted, at some 60 MB a second."""
     admin_key: Annotated[SecretStr, Field(min_length=20)] | None = None

@@ -60,7 +60,7 @@ def _known(who: Principal) -> Principal:
 
 def _words(request: Request, secret: str) -> str:
     if secret:
-        return "the key is wrong, or was revoked; `finetuned keys create` makes one"
+        return "the key is wrong, or was revoked; an admin can make another"
     if "authorization" in request.headers:
         return "Authorization: no key in it; send: Authorization: Bearer KEY"
     return "no key; send: Authorization: Bearer KEY"

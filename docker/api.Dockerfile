@@ -23,7 +23,7 @@ RUN pip install --no-build-isolation --no-deps --force-reinstall .
 
 FROM python:3.11-slim-trixie
 # The worker's image has the same number: they share the files of FINETUNED_HOME. A new volume gets its owner here.
-RUN useradd --uid 10001 --create-home finetuned && install --directory --owner=finetuned /var/lib/finetuned
+RUN useradd --uid 10001 --create-home finetuned && install --directory --mode=0700 --owner=finetuned /var/lib/finetuned
 COPY --from=build /opt/finetuned /opt/finetuned
 # 127.0.0.1 in a container is out of everyone's reach; which of the machine's addresses it answers at, `ports` says.
 ENV PATH=/opt/finetuned/bin:$PATH \

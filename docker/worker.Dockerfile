@@ -7,7 +7,7 @@
 # gigabytes of torch anew at each change of code.
 FROM python:3.11-slim-trixie
 # The API's image has the same number: they share the files of FINETUNED_HOME. A new volume gets its owner here.
-RUN useradd --uid 10001 --create-home finetuned && install --directory --owner=finetuned /var/lib/finetuned
+RUN useradd --uid 10001 --create-home finetuned && install --directory --mode=0700 --owner=finetuned /var/lib/finetuned
 RUN python -m venv /opt/finetuned
 ENV PATH=/opt/finetuned/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src

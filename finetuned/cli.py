@@ -8,6 +8,7 @@ import typer
 
 from finetuned.client import ServiceError, Unreachable
 from finetuned.commands import datasets, jobs, keys, models, stack, webhooks, workers
+from finetuned.next_command import start_at
 from finetuned.process import StackError
 from finetuned.terminal import tell
 
@@ -18,7 +19,8 @@ class _App(typer.Typer):
         try:
             return super().__call__(*args, **options)
         except Unreachable as error:
-            tell(f"{error}. Start one with: finetuned up")
+            start = start_at(error.url)
+            tell(f"{error}. Start one with: {start}" if start else f"{error}. Is it running there?")
         except BrokenPipeError:  # as of `finetuned list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ServiceError, StackError, OSError) as error:

@@ -59,6 +59,7 @@ class Refused(ServiceError):
 class Unreachable(ServiceError):
     def __init__(self, url: str, error: Exception) -> None:
         super().__init__(f"no finetuned service answers at {url} ({error or type(error).__name__})")
+        self.url = url
 
 
 class Damaged(ServiceError):
@@ -78,7 +79,7 @@ class Client:
     def __init__(self, url: str = DEFAULT_URL, owner: str | None = None, key: str | None = None) -> None:
         """`key` is needed where the service is not on this machine. `owner` is for whom an admin, or anybody without a
         key, asks; None is the key's owner, or "default"."""
-        self.url = url.rstrip("/")
+        self.url, self.key = url.rstrip("/"), key
         # As bytes: what does not fit into a header is for the service to refuse, in its own words.
         headers = {} if owner is None else {b"x-owner": owner.encode()}
         if key is not None:

@@ -30,8 +30,8 @@ def dataset_table(datasets: list[dict[str, Any]]) -> Table:
     return table
 
 
-def told_of(dataset: dict[str, Any]) -> Iterator[str]:
-    """What the check has found, in lines."""
+def told_of(dataset: dict[str, Any], show: str) -> Iterator[str]:
+    """What the check has found, in lines; `show` is the command that has all of it."""
     report = dataset["report"]
     if report is None:
         yield one_line(dataset["status_details"] or dataset["status"])
@@ -43,7 +43,7 @@ def told_of(dataset: dict[str, Any]) -> Iterator[str]:
         yield one_line(f"{where}{problem['message']}")
     more = report["error_count"] - min(_MOST_ERRORS, len(report["errors"]))
     if more > 0:
-        yield f"and {more} more; finetuned datasets show {dataset['id']} has the first hundred"
+        yield f"and {more} more; {show} has the first hundred"
 
 
 def example_text(example: dict[str, Any]) -> Text:

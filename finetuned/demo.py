@@ -21,7 +21,7 @@ from finetuned.client import Client, JobEvent
 from finetuned.descendants import descendants
 from finetuned.models import await_import, launch_import
 from finetuned.process import Command, StackError, start, stop, wait_until_done
-from finetuned.settings import StackSettings
+from finetuned.settings import StackSettings, with_secrets_of
 from finetuned.watch import watch
 
 MODEL = "smollm2-135m-instruct"
@@ -108,7 +108,7 @@ def ask(model: Path, adapter: Path, log: Path) -> Iterator[dict[str, Any]]:
     """What model and adapter answer, as they do: {"question", "base", "adapter"}. Raises ChildError."""
     log.unlink(missing_ok=True)
     argv = [sys.executable, "-P", "-m", "trainer.answer", str(model), "--adapter", str(adapter.absolute()), *QUESTIONS]
-    child = start(Command("trainer.answer", argv, dict(os.environ), Path.cwd()), log)
+    child = start(Command("trainer.answer", argv, with_secrets_of("answer", os.environ), Path.cwd()), log)
     told, ended = 0, False
     try:
         while not ended:

@@ -40,6 +40,14 @@ def descendants() -> dict[int, str]:
     return found
 
 
+def kill_descendants(name: str) -> None:
+    """Those of that name, as the kernel has it."""
+    for pid, each in descendants().items():
+        if each == name:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def end_descendants(grace: float, seconds: float = 5.0) -> dict[int, str]:
     """Waits `grace` seconds for all descendants to end, then kills them; gives those alive after `seconds` more."""
     now = time.monotonic()

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,18 +16,29 @@ _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 _PREFIX = "finetuned-run-"
 
 
-def make_folder(folder: Path) -> None:
-    """Those that we make may be entered by all, whatever the umask: the database's user must get to its data.
+def make_folder(folder: Path, on_the_way: bool = False) -> None:
+    """Nobody else can list or enter what we make, whatever the umask. But what is `on_the_way` to the database's data,
+    as are all folders above, its user must be able to enter, where that is not us.
 
     Those that were there are not ours to change. Raises StackError.
     """
+    entered = 0o711 if os.geteuid() == 0 else 0o700
     try:
         for each in reversed([folder, *folder.parents]):
             if not each.exists():
                 each.mkdir(exist_ok=True)
-                each.chmod(each.stat().st_mode | 0o011)
+                each.chmod(entered if on_the_way or each != folder else 0o700)
     except OSError as error:
         raise StackError(f"cannot make the folder {folder}: {error.strerror}; set FINETUNED_HOME to another") from error
+
+
+def close_to_others(folders: Iterable[Path]) -> None:
+    """Also those that an earlier release has left open. Raises StackError."""
+    for folder in folders:
+        try:
+            folder.chmod(0o700)
+        except OSError as error:
+            raise StackError(f"cannot close {folder} to other users of the machine: {error.strerror}") from error
 
 
 def socket_folder(folder: Path, socket: str) -> Path:
@@ -54,7 +65,7 @@ def drop_socket_folder(sockets: Path) -> None:
 def hold(home: Path) -> Iterator[None]:
     """Holds the home for one stack. Raises StackError when another has it."""
     try:
-        lock = os.open(home / "stack.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(home / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StackError(f"cannot write to {home}: {error.strerror}; set FINETUNED_HOME to another folder") from error
     try:

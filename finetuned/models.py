@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finetuned.home import make_folder
 from finetuned.process import Child, Command, StackError, start, stop, wait_until_done
+from finetuned.settings import with_secrets_of
 from finetuned.wheel import wheel_folder
 
 _IMPORT_SECONDS = 600.0
@@ -47,15 +48,16 @@ def launch_import(name: str, folder: Path, log: Path) -> Child | None:
         return None
     if name not in SHIPPED:
         raise StackError(
-            f"no model {name!r} to add; known: {', '.join(SHIPPED)}. Others: copy a folder with config.json, tokenizer "
-            f"and *.safetensors to {folder}, or name a hub's model in the recipe as org/name"
+            f"no model {name!r} to add; known: {', '.join(SHIPPED)}. Others: copy or link a folder with config.json, "
+            f"tokenizer and *.safetensors to {folder}, or name a hub's model in the recipe as org/name"
         )
     shipped = SHIPPED[name]
     source = wheel_folder(shipped.package) / shipped.file
     make_folder(folder)
     make_folder(log.parent)
     argv = [sys.executable, "-P", "-m", "trainer.import_gguf", str(source), str(folder / name)]
-    return start(Command("the import of the model", argv, dict(os.environ), Path.cwd()), log)
+    environment = with_secrets_of("import", os.environ)
+    return start(Command("the import of the model", argv, environment, Path.cwd()), log)
 
 
 def await_import(child: Child) -> None:

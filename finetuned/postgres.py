@@ -3,13 +3,15 @@
 import fcntl
 import importlib.metadata
 import os
+import pwd
+import shlex
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -32,6 +34,7 @@ _LOCK_SECONDS = 3.0  # for a server that is just shutting down
 @dataclass(frozen=True)
 class Postgres:
     child: Child
+    command: Command
     data: Path
     sockets: Path
 
@@ -62,12 +65,11 @@ def running(folder: Path) -> Iterator[str]:
 def launch_postgres(folder: Path, log: Path) -> Postgres:
     """Makes the data on first use, starts the server and does not wait for it. Raises StackError."""
     folder = folder.resolve()
-    make_folder(folder)
+    make_folder(folder, on_the_way=True)
     user = _NOBODY if os.geteuid() == 0 else None
     if user is not None:
         _check_traversable(folder, user)
-    lock = _lock(folder)
-    try:
+    with _locked(folder) as lock:
         programs = _programs(folder, user)
         data = folder / "data"
         if not data.exists():
@@ -77,13 +79,45 @@ def launch_postgres(folder: Path, log: Path) -> Postgres:
         _give(sockets, user)
         # A comma in the setting would part two folders; quotes keep it whole.
         listen = ["-c", "listen_addresses=", "-c", f'unix_socket_directories="{sockets}"']
-        argv = [str(programs / "postgres"), "-D", str(data), *listen, "-c", "unix_socket_permissions=0700"]
-        # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for every client. The lock goes with the server: it
-        # is free when the last of its processes has ended, whatever became of us.
-        command = Command("postgres", argv, _ENVIRONMENT, data, user, signal.SIGINT, descriptors=[lock])
-        return Postgres(start(command, log), data, sockets)
-    finally:
-        os.close(lock)
+        listen += ["-c", "unix_socket_permissions=0700", *_let_in_us_alone(folder, user)]
+        argv = [str(programs / "postgres"), "-D", str(data), *listen]
+        # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for every client.
+        command = Command("postgres", argv, _ENVIRONMENT, data, user, signal.SIGINT)
+        return Postgres(_start(command, lock, log), command, data, sockets)
+
+
+def relaunch_postgres(dead: Postgres) -> Postgres:
+    """Starts another server on the data of one that has died, at the same socket, and does not wait for it. Raises
+    StackError."""
+    with _locked(dead.data.parent) as lock:
+        _forget_dead_server(dead.data)
+        for left in dead.sockets.iterdir():
+            left.unlink()
+        return replace(dead, child=_start(dead.command, lock, dead.child.log))
+
+
+def _start(command: Command, lock: int, log: Path) -> Child:
+    """The lock goes with the server: it is free when the last of its processes has ended, whatever became of us."""
+    return start(replace(command, descriptors=[lock]), log)
+
+
+def _let_in_us_alone(folder: Path, user: int | None) -> list[str]:
+    """The options by which the server takes nobody but our own user for the database's.
+
+    The files lie beside the data: there PostgreSQL's user, which may not be ours, could write them.
+    """
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError as error:
+        raise StackError(f"user {os.geteuid()} has no name here, by which PostgreSQL would know it") from error
+    lines = {"hba_file": f"local all {NAME} peer map={NAME}", "ident_file": f'{NAME} "{name}" {NAME}'}
+    options = []
+    for option, line in lines.items():
+        file = folder / f"pg_{option.replace('_file', '.conf')}"
+        file.write_text(f"{line}\n")
+        file.chmod(0o600 if user is None else 0o644)
+        options += ["-c", f"{option}={file}"]
+    return options
 
 
 def await_postgres(server: Postgres) -> None:
@@ -110,7 +144,8 @@ def _check_traversable(folder: Path, user: int) -> None:
         if not _may_enter(each, user):
             raise StackError(
                 f"PostgreSQL does not run as root: it runs as user {user} here, and that user cannot enter {each} on "
-                f"the way to its data in {folder}. Let others enter it (chmod o+x {each}), or set FINETUNED_HOME to a "
+                f"the way to its data in {folder}. Let others enter it (chmod o+x {shlex.quote(str(each))}), or set "
+                "FINETUNED_HOME to a "
                 "folder that they can reach, such as /var/lib/finetuned"
             )
 
@@ -147,7 +182,7 @@ def _make_data(programs: Path, data: Path, log: Path, user: int | None) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     _give(unfinished, user)
-    cluster = [f"--username={NAME}", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+    cluster = [f"--username={NAME}", "--auth=reject", "--encoding=UTF8", "--locale=C"]
     _run([str(programs / "initdb"), f"--pgdata={unfinished}", *cluster], "", log, user)
     single = [str(programs / "postgres"), "--single", "-D", str(unfinished), "-c", "exit_on_error=on", "postgres"]
     _run(single, f"CREATE DATABASE {NAME}\n", log, user)
@@ -166,8 +201,18 @@ def _run(argv: list[str], script: str, log: Path, user: int | None) -> None:
         stop(child, 0)
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """A descriptor that holds the folder for one server, and for whom inherits it. Raises StackError when another has
+    it."""
+    lock = _lock(folder)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
 def _lock(folder: Path) -> int:
-    """A descriptor that holds the folder for one server. Raises StackError when another has it."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:

@@ -63,9 +63,9 @@ class Child:
 
 
 def start(command: Command, log: Path) -> Child:
-    """Starts the command; what it prints is appended to `log`."""
+    """Starts the command; what it prints is appended to `log`. Nobody else can read what it writes."""
     user = command.user
-    with log.open("ab") as output:
+    with open(log, "ab", opener=_private) as output:
         process = subprocess.Popen(
             [str(part) for part in command.argv],
             stdin=command.stdin,
@@ -78,10 +78,15 @@ def start(command: Command, log: Path) -> Child:
             user=user,
             group=user,
             extra_groups=None if user is None else [],
+            umask=0o077,
             # Runs after the change of user, which would clear the death signal.
             preexec_fn=_die_with_parent(command.death_signal or command.stop_signal),
         )
     return Child(command.name, process, log, command.stop_signal)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def wait_until_ready(child: Child, ready: Callable[[], bool], seconds: float) -> None:

@@ -1,6 +1,6 @@
 """How a job looks while it runs: what its events have told so far, drawn for a terminal or told in lines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -47,6 +47,8 @@ class JobView:
     """Of the last evaluation that has any, by their index."""
     notes: list[str] = field(default_factory=list)
     failure: dict[str, Any] | None = None
+    command: Callable[[str], str] = "finetuned {}".format
+    """The command line of its words that reaches the job's service."""
     waits: str = ""
     """For what, where it does not run."""
 
@@ -102,7 +104,7 @@ class JobView:
         if self.status == JobStatus.QUEUED and before != JobStatus.QUEUED:
             return self._note("queued again")
         if self.status == JobStatus.PAUSED:
-            self.waits = f"paused; go on with: finetuned resume {self.job_id}"
+            self.waits = f"paused; go on with: {self.command(f'resume {self.job_id}')}"
             return self.waits
         return f"{self.status}"
 
@@ -129,7 +131,7 @@ class JobView:
     def last_line(self) -> str:
         """How the job has ended."""
         if self.status == JobStatus.SUCCEEDED:
-            return f"succeeded: {self._loss_change()}; finetuned download {self.job_id}"
+            return f"succeeded: {self._loss_change()}; {self.command(f'download {self.job_id}')}"
         if self.status == JobStatus.FAILED:
             return f"failed: {(self.failure or {}).get('message', 'for an unknown reason')}"
         return str(self.status)

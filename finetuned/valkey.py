@@ -5,7 +5,7 @@ import platform
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +20,7 @@ _STOP_SECONDS = 5.0
 @dataclass(frozen=True)
 class Valkey:
     child: Child
+    command: Command
     socket: Path
 
     @property
@@ -45,7 +46,13 @@ def launch_valkey(folder: Path, log: Path) -> Valkey:
     listen: list[str | Path] = ["--port", "0", "--unixsocket", path, "--unixsocketperm", "700"]
     keep_nothing: list[str | Path] = ["--save", "", "--appendonly", "no", "--dir", path.parent]
     environment = {"PATH": os.defpath, "LC_ALL": "C"}
-    return Valkey(start(Command("valkey", [_program(), *listen, *keep_nothing], environment), log), path)
+    command = Command("valkey", [_program(), *listen, *keep_nothing], environment)
+    return Valkey(start(command, log), command, path)
+
+
+def relaunch_valkey(dead: Valkey) -> Valkey:
+    """Starts another at the same socket, and does not wait for it."""
+    return replace(dead, child=start(dead.command, dead.child.log))
 
 
 def await_valkey(server: Valkey) -> None:

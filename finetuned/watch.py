@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
 from contract.status import JobStatus
 from finetuned.client import Client, JobEvent
+from finetuned.next_command import on_service
 from finetuned.progress import JobView, draw
 
 _SECONDS_BETWEEN_LINES = 2.0
@@ -18,7 +20,8 @@ OnEvent = Callable[[JobEvent], None]
 def watch(client: Client, job_id: str, console: Console, on_event: OnEvent = lambda event: None) -> JobView:
     """Shows the job on `console` until it has ended; gives what was seen. Raises ServiceError."""
     job = client.job(job_id)
-    view = JobView(job["id"], job["name"], JobStatus.QUEUED)
+    command = partial(on_service, url=client.url, key=client.key)
+    view = JobView(job["id"], job["name"], JobStatus.QUEUED, command=command)
     show = _show_live if console.is_terminal else _show_lines
     show(client, view, console, on_event)
     return view

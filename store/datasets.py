@@ -201,7 +201,7 @@ def local_file(
     """A file of this machine with its bytes, for as long as the context lasts; `beat` is called while it is fetched.
     Raises InputError where they are gone, StorageAway: now, and not when the context is entered."""
     if dataset.path is not None:
-        return nullcontext(locate_dataset(dataset.path, settings.dataset_folders))
+        return nullcontext(locate_dataset(dataset.path, settings.folders))
     assert dataset.sha256 is not None, "the table wants one of both"
     key = blob_key(dataset.sha256)
     try:
@@ -224,7 +224,7 @@ def find_file(
     """The file that a recipe's dataset.path names, a dataset by its id, or a path; as local_file gives it. Raises
     InputError, StorageAway. No session is held when it looks into the storage."""
     if not is_id(path):
-        return nullcontext(locate_dataset(path, settings.dataset_folders))
+        return nullcontext(locate_dataset(path, settings.folders))
     with sessions.begin() as session:
         dataset = locate(session, path)
     # Made here: a bucket's threads do not outlive a fork.

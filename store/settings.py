@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from contract.locate import Folders, why_not_allowed
 
 PREFIX = "FINETUNED_"
 
@@ -23,7 +25,8 @@ class StoreSettings(BaseSettings):
     log_format: Literal["json", "text"] | None = None
     """json, or text to be read by people; None is text on a terminal, else json."""
     allowed_paths: Annotated[list[Path], NoDecode] = Field(default=[])
-    """Folders besides `home` from which a recipe may take its dataset and model; separated by ":" in the variable."""
+    """Folders from which a recipe may take its dataset and model, besides models/ and datasets/ of `home`; separated by
+    ":" in the variable."""
 
     storage: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w-][\w.=-]*)*/?$")] | None = None
     """s3://BUCKET/PREFIX, where datasets and artifacts are kept; None keeps them in `home`. How to reach the bucket is
@@ -33,6 +36,15 @@ class StoreSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part for part in value.split(":") if part] if isinstance(value, str) else value
+
+    @field_validator("allowed_paths")
+    @classmethod
+    def _leave_private_files_alone(cls, value: list[Path], info: ValidationInfo) -> list[Path]:
+        if "home" in info.data:  # else its own fault is reported
+            for folder in value:
+                if (why := why_not_allowed(folder, info.data["home"])) is not None:
+                    raise ValueError(f"got {folder}; {why}")
+        return value
 
     @property
     def models(self) -> Path:
@@ -52,8 +64,8 @@ class StoreSettings(BaseSettings):
         return self.home / "cache" / "datasets"
 
     @property
-    def dataset_folders(self) -> list[Path]:
-        return [self.datasets, *self.allowed_paths]
+    def folders(self) -> Folders:
+        return Folders(self.models, self.allowed_paths, self.datasets, self.home)
 
 
 Settings = TypeVar("Settings", bound=StoreSettings)

@@ -17,7 +17,7 @@ from typing import NoReturn
 from contract.base_model import check_adapter, weight_shapes
 from contract.events import Phase
 from contract.failure import told_of
-from contract.locate import locate_dataset, locate_model
+from contract.locate import Folders, locate_dataset, locate_model
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.run_dir import RunDir
@@ -76,14 +76,14 @@ def resolve(recipe: Recipe) -> Recipe:
 
     Raises InputError for what is missing, before anything slow is done.
     """
-    dataset = locate_dataset(recipe.dataset.path, _allowed(recipe.dataset.path))
+    dataset = locate_dataset(recipe.dataset.path, _folders(recipe.dataset.path))
     evaluation = recipe.evaluation
     if evaluation.dataset is not None:
         given = evaluation.dataset
         with told_of("evaluation.dataset"):
-            held_out = locate_dataset(given.path, _allowed(given.path))
+            held_out = locate_dataset(given.path, _folders(given.path))
         evaluation = evaluation.model_copy(update={"dataset": given.model_copy(update={"path": str(held_out)})})
-    folder = locate_model(recipe.model, Path.cwd() / "models", _allowed(recipe.model))
+    folder = locate_model(recipe.model, _folders(recipe.model))
     if folder is None:
         model = recipe.model
     else:
@@ -100,8 +100,8 @@ def resolve(recipe: Recipe) -> Recipe:
     )
 
 
-def _allowed(path: str) -> list[Path]:
-    return [Path("/") if Path(path).is_absolute() else Path.cwd()]
+def _folders(path: str) -> Folders:
+    return Folders(Path.cwd() / "models", [Path("/") if Path(path).is_absolute() else Path.cwd()])
 
 
 def _user_cache() -> Path:

@@ -2,6 +2,7 @@
 
 from store import logs
 from store.plan import SHARERS
+from store.private_files import keep_private
 from store.session import make_engine, make_sessions
 from worker.keeper import forget_earlier
 from worker.patience import persist
@@ -9,6 +10,7 @@ from worker.tasks import app, machine, settings
 
 
 def main() -> None:
+    keep_private(settings.home)
     logs.configure(settings)
     engine = make_engine(settings)
     what = f"worker {settings.worker}"

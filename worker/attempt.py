@@ -142,7 +142,7 @@ def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
         recipe = recipe.model_copy(update={"batch": Batch.model_validate(attempt.part.batch)})
     check_machine(recipe, attempt.machine)
     run_dir.path.mkdir(parents=True)
-    model = locate_model(recipe.model, settings.models, settings.allowed_paths)
+    model = locate_model(recipe.model, settings.folders)
     beat = _beating(attempt)
     dataset = files.enter_context(datasets.find_file(attempt.sessions, settings, recipe.dataset.path, beat))
     evaluation = recipe.evaluation

@@ -125,7 +125,7 @@ def _lay_out(sessions: Sessions, settings: WorkerSettings, storage: Storage, exp
     except FileNotFoundError as error:
         message = f"the files of {export.source} are no longer on the server"
         raise InputError(FailureReason.RECIPE_INVALID, message, "source") from error
-    model = locate_model(recipe.model, settings.models, settings.allowed_paths)
+    model = locate_model(recipe.model, settings.folders)
     resolved = recipe.model_copy(
         update={
             "model": str(model) if model else recipe.model,

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api import hub
-from api.checks import Checks
+from api.checks import FILE_VERSION, Checks, file_version
 from api.errors import BadForm, InvalidParameter, StorageFull, TooLarge
 from api.idempotency import Settle, once, with_body
 from api.incoming import Incoming, incoming, pump
@@ -196,7 +196,7 @@ def refer(place: Place, who: Principal, asked: Asked, body: bytes) -> DatasetDet
     asked = with_body(asked, body)
     if reference.path is None:
         return _fetch(place, who, asked, reference)
-    path = locate_dataset(reference.path, place.settings.dataset_folders)
+    path = locate_dataset(reference.path, place.settings.folders)
     source = Source(path.stat().st_size, path=reference.path)
 
     def make(settle: Settle) -> DatasetDetail:
@@ -245,7 +245,8 @@ def delete(place: Place, who: Principal, dataset_id: str) -> DatasetDeleted:
 
 
 def content(place: Place, who: Principal, dataset_id: str) -> Content:
-    """Its bytes as they were uploaded. Raises DatasetNotFound, InputError; its `read` StorageAway."""
+    """Its bytes as they were uploaded, or as the operator's file has them where that was read as data. Raises
+    DatasetNotFound, InputError; its `read` StorageAway."""
     with place.sessions.begin() as session:
         dataset = datasets.get(session, dataset_id, who.scope)
     name, media_type = dataset.filename, "application/octet-stream"
@@ -255,15 +256,34 @@ def content(place: Place, who: Principal, dataset_id: str) -> Content:
             raise datasets.bytes_gone(dataset)
         return Content(dataset.bytes, dataset.sha256, name, media_type, partial(place.storage.read, key))
     assert dataset.path is not None, "the table wants one of both"
-    path = locate_dataset(dataset.path, place.settings.dataset_folders)
+    path = locate_dataset(dataset.path, place.settings.folders)
     status = path.stat()
-    # The operator's file may change, and is not read whole to tell.
-    version = f"{status.st_mtime_ns:x}-{status.st_size:x}"
-    return Content(status.st_size, version, name, media_type, partial(_pieces, path))
+    _refuse_what_is_no_data(dataset, file_version(status))
+    return Content(status.st_size, file_version(status), name, media_type, partial(_pieces, dataset.id, path, status))
 
 
-def _pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
+def _refuse_what_is_no_data(dataset: Dataset, version: str) -> None:
+    """A file of the server may be anything until it was read. Raises InputError."""
+    if dataset.status == "uploaded":
+        message = f"dataset: {dataset.id} is still being checked; ask again"
+        raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+    if dataset.status != "processed" or dataset.report is None:
+        message = f"dataset: {dataset.id} is a file of the server that cannot be read as data: {dataset.status_details}"
+        raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+    if dataset.report.get(FILE_VERSION) != version:
+        raise _changed(dataset.id)
+
+
+def _changed(dataset_id: str) -> InputError:
+    message = f"dataset: the file of {dataset_id} was written since it was checked; register it again"
+    return InputError(FailureReason.DATASET_CHANGED, message, "dataset")
+
+
+def _pieces(dataset_id: str, path: Path, checked: os.stat_result, start: int, end: int) -> Iterator[bytes]:
+    """Raises InputError where another file has taken the place of the one that was checked."""
     with path.open("rb", buffering=0) as file:
+        if not os.path.samestat(os.fstat(file.fileno()), checked):
+            raise _changed(dataset_id)
         file.seek(start)
         while start < end and (piece := file.read(min(end - start, 1 << 20))):
             start += len(piece)
@@ -306,7 +326,7 @@ def _reading(
 ) -> tuple[Dataset, dict[str, Any]]:
     with place.sessions.begin() as session:
         dataset = datasets.get(session, dataset_id, who.scope)
-    folder = locate_model(model, place.settings.models, place.settings.allowed_paths)
+    folder = locate_model(model, place.settings.folders)
     if folder is None:
         message = f"model: got {quote(model)}; its tokenizer is not on the server: name a folder of the server's models"
         raise InputError(FailureReason.MODEL_NOT_FOUND, message, "model")
@@ -331,6 +351,8 @@ def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:
     digest.update(json.dumps([_MEASURING, dataset.sha256, told], sort_keys=True).encode())
     model = Path(given["model"])
     for file in (*model.glob("*.json"), *model.glob("*.jinja"), *model.glob("additional_chat_templates/*.jinja")):
+        if not file.exists():  # a link to nothing, which nobody reads
+            continue
         status = file.stat()
         digest.update(f"{file} {status.st_size} {status.st_mtime_ns}".encode())
     return folder / f"{digest.hexdigest()}.json"

@@ -41,7 +41,7 @@ def examples_of(
 ) -> Examples:
     """Raises InputError: no such file or dataset, a bad row, another digest. Raises TooManyRequests, StorageAway."""
     if not datasets.is_id(given.path):
-        return _read(locate_dataset(given.path, settings.dataset_folders), settings, children, given, None)
+        return _read(locate_dataset(given.path, settings.folders), settings, children, given, None)
     with sessions.begin() as session:
         dataset = datasets.locate(session, given.path, who.scope)
     own = given.format == "auto" and given.columns is None

@@ -87,7 +87,7 @@ def _gib(size: int) -> str:
 
 def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: Recipe) -> Base | str:
     """Why it is not known, where it is not."""
-    folder = locate_model(recipe.model, settings.models, settings.allowed_paths)
+    folder = locate_model(recipe.model, settings.folders)
     if folder is None:
         return f"{recipe.model} is not on the server, and its files tell what it takes"
     given = recipe.adapter.start_from
@@ -102,7 +102,7 @@ def lengths_of(
     sessions: Sessions, settings: ApiSettings, children: Children, recipe: Recipe, rows: int
 ) -> Lengths | str:
     """By the model's own tokenizer and template. Why they are not known, where they are not."""
-    model = locate_model(recipe.model, settings.models, settings.allowed_paths)
+    model = locate_model(recipe.model, settings.folders)
     if model is None:
         return f"{recipe.model} is not on the server, nor its tokenizer"
     given = recipe.dataset

@@ -134,7 +134,7 @@ def check(
     sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children, who: Principal, recipe: Recipe
 ) -> Checked:
     """Raises InputError: no such file or folder, a bad row, unmatched modules."""
-    model = locate_model(recipe.model, settings.models, settings.allowed_paths)
+    model = locate_model(recipe.model, settings.folders)
     shapes = weight_shapes(model) if model else None
     if shapes is not None:
         check_adapter(recipe.adapter, shapes)

@@ -8,6 +8,7 @@ import typer
 from finetuned.client import DEFAULT_URL, Client
 from finetuned.commands.options import AsJson, Key, Owner, Url, owner_or_user
 from finetuned.dataset_words import dataset_table, example_text, told_of
+from finetuned.next_command import on_service
 from finetuned.progress import format_bytes
 from finetuned.terminal import err, fail, out, print_json, print_list, tell
 
@@ -22,7 +23,8 @@ def list_datasets(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAUL
         return
     with Client(url, key=key) as client:
         found = list(client.datasets())
-    print_list(found, as_json, dataset_table, "no datasets yet; upload one with: finetuned datasets add FILE")
+    upload = on_service("datasets add FILE", url, key)
+    print_list(found, as_json, dataset_table, f"no datasets yet; upload one with: {upload}")
 
 
 @app.command()
@@ -44,7 +46,7 @@ def add(
         with err.status("its rows are being checked"):
             dataset = client.wait_for_dataset(dataset["id"])
     typer.echo(dataset["id"])
-    for line in told_of(dataset):
+    for line in told_of(dataset, on_service(f"datasets show {dataset['id']}", url, key)):
         tell(line)
     if dataset["status"] == "error":
         raise typer.Exit(1)

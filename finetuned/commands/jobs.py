@@ -13,6 +13,7 @@ from rich.table import Table
 from contract.status import JobStatus
 from finetuned.client import DEFAULT_URL, Client, Job
 from finetuned.commands.options import AsJson, Key, Newest, Owner, Url, owner_or_user
+from finetuned.next_command import on_service
 from finetuned.plans import show_plan
 from finetuned.progress import one_line
 from finetuned.terminal import age, err, fail, list_table, out, print_json, print_list, tell
@@ -38,7 +39,8 @@ def submit(
         if watch:
             _watch(client, job["id"], err)
         else:
-            tell(f"{job['status']}; watch it with: finetuned watch {job['id']}")
+            again = on_service(f"watch {job['id']}", url, key)
+            tell(f"{job['status']}; watch it with: {again}")
 
 
 def plan(
@@ -100,19 +102,19 @@ def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     with Client(url, key=key) as client:
         status = client.pause(job)["status"]
     state = status if status == JobStatus.PAUSED else f"{status}; paused as soon as it has saved"
-    tell(f"{state}; go on with: finetuned resume {job}")
+    tell(f"{state}; go on with: {on_service(f'resume {job}', url, key)}")
 
 
 def resume(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Let a paused job go on from where it saved."""
     with Client(url, key=key) as client:
-        tell(f"{client.resume(job)['status']}; watch it with: finetuned watch {job}")
+        tell(f"{client.resume(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Let a job that has failed or was cancelled go on from where it last saved."""
     with Client(url, key=key) as client:
-        tell(f"{client.retry(job)['status']}; watch it with: finetuned watch {job}")
+        tell(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def download(
@@ -158,7 +160,8 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
     try:
         view = watch_job(client, job_id, console)
     except KeyboardInterrupt:
-        tell(f"the job goes on; see it again with: finetuned watch {job_id}")
+        again = on_service(f"watch {job_id}", client.url, client.key)
+        tell(f"the job goes on; see it again with: {again}")
         raise typer.Exit(130) from None
     if view.status != JobStatus.SUCCEEDED:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from finetuned.client import DEFAULT_URL, Client
 from finetuned.commands.options import AsJson, Key, Url
+from finetuned.next_command import on_service
 from finetuned.progress import one_line
 from finetuned.terminal import age, list_table, print_list, tell
 
@@ -20,7 +21,8 @@ def list_keys(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_UR
         return
     with Client(url, key=key) as client:
         found = list(client.keys())
-    print_list(found, as_json, _table, "no keys yet; make one with: finetuned keys create --owner NAME")
+    create = on_service("keys create --owner NAME", url, key)
+    print_list(found, as_json, _table, f"no keys yet; make one with: {create}")
 
 
 @app.command()

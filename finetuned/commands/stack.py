@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from finetuned import demo as demo_run
 from finetuned import stack
 from finetuned.commands.options import Home
 from finetuned.models import SHIPPED, list_models
+from finetuned.next_command import beside_home, beside_service
 from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings
 from finetuned.terminal import out, tell
 
@@ -23,14 +25,23 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
     try:
         with stack.running(settings, tell) as running:
             tell(f"ready at {settings.address}; logs in {settings.logs}", style="bold green")
-            if not list_models(settings.models):
-                tell(f"no base model yet; add one with: finetuned models add {next(iter(SHIPPED))}")
-            tell("submit a job with: finetuned submit RECIPE.json --watch; stop with Ctrl-C")
+            _tell_what_to_do(settings)
             while True:
                 running.check()
                 time.sleep(0.2)
     except KeyboardInterrupt:
         tell("stopped")
+
+
+def _tell_what_to_do(settings: StackSettings) -> None:
+    if (why := settings.nothing_allowed_because) is not None:
+        tell(
+            f"recipes may name no file of {Path.cwd()}: {why}. FINETUNED_ALLOWED_PATHS takes the folders that they may"
+        )
+    if not list_models(settings.models):
+        tell(f"no base model yet; add one with: {beside_home(f'models add {next(iter(SHIPPED))}', settings.home)}")
+    submit = beside_service("submit RECIPE.json --watch", settings.address, settings.needs_keys)
+    tell(f"submit a job with: {submit}; stop with Ctrl-C")
 
 
 def demo(

