@@ -39,7 +39,9 @@ def hostile_requests(client: TestClient) -> list[tuple[str, str, dict[str, Any]]
                 found.append((method, filled, {"content": json.dumps(body), "headers": headers}))
             found.append((method, filled, {"files": {HOSTILE: (HOSTILE, HOSTILE)}}))
     found.append(("GET", "/" + quote(HOSTILE), {}))
-    found.append(("POST", "/datasets", {"content": HOSTILE.encode(), "headers": {"content-type": b"multipart/x; \x9b"}}))
+    found.append(
+        ("POST", "/datasets", {"content": HOSTILE.encode(), "headers": {"content-type": b"multipart/x; \x9b"}})
+    )
     headers = ("last-event-id", "x-owner", "x-request-id", "range", "idempotency-key", "origin")
     some = "/jobs/job_" + "0" * 24
     for name in headers:
