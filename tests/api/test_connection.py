@@ -1,102 +1,23 @@
-"""Raw connections to the API's server: what one without a key may take of it."""
+"""What one connection without a key may take of the API's server."""
 
-import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from api.bounds import Bounds, OpenConnections, sharing
 from store.session import Sessions
 from tests import service
-from tests.service import free_port, until
-
-SHORT = {"head_seconds": 0.4, "body_seconds": 0.4, "idle_seconds": 1, "unread_seconds": 1}
-HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-MIB = 1 << 20
-
-
-class Server:
-    def __init__(self, folder: Path, proxies: str, bounds: dict[str, Any]) -> None:
-        self.port = free_port()
-        self.log = folder / "server.log"
-        arguments = [str(self.port), json.dumps({**SHORT, **bounds}), proxies]
-        command = [sys.executable, "-m", "tests.api.bounded_server", *arguments]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        until(lambda: "running on" in self.log.read_text() or self.process.poll() is not None)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
-
-    def get(self, path: str = "/", **headers: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, trust_env=False)
-
-    def memory(self, what: str = "VmRSS") -> int:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition(f"{what}:")[2].split()[0]) << 10
-
-    def clients(self) -> int:
-        """Connections that are open."""
-        return sum(
-            each.status == psutil.CONN_ESTABLISHED for each in psutil.Process(self.process.pid).net_connections()
-        )
-
-
-@contextmanager
-def serving(folder: Path, proxies: str = "", **bounds: Any) -> Iterator[Server]:
-    server = Server(folder, proxies, bounds)
-    try:
-        yield server
-    finally:
-        server.process.terminate()
-        assert server.process.wait(20) in (0, -15)
-        assert "Traceback" not in server.log.read_text()
+from tests.api.raw import HEAD, MIB, Server, answer, received, refused, serving
+from tests.service import until
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("server")) as server:
         yield server
-
-
-def received(connection: socket.socket) -> bytes:
-    """All until the server closes."""
-    pieces = []
-    try:
-        while piece := connection.recv(1 << 16):
-            pieces.append(piece)
-    except ConnectionResetError:
-        pass
-    return b"".join(pieces)
-
-
-def answer(server: Server, *pieces: bytes) -> bytes:
-    """What comes back until the server closes, or the client has sent all and is answered."""
-    with server.connect() as connection:
-        try:
-            for piece in pieces:
-                connection.sendall(piece)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return received(connection)
-
-
-def refused(text: bytes, status: int) -> dict[str, Any]:
-    assert text.startswith(f"HTTP/1.1 {status} ".encode()), text[:200]
-    head, _, body = text.partition(b"\r\n\r\n")
-    assert b"connection: close" in head.lower()
-    error: dict[str, Any] = json.loads(body)["error"]
-    assert set(error) == {"code", "message", "param", "type"}
-    return error
 
 
 @pytest.mark.parametrize(
@@ -280,60 +201,6 @@ def test_upgrade_is_passed_over_and_its_body_refused(server: Server) -> None:
 def test_what_is_no_http_is_refused_in_the_shape_of_every_error(server: Server) -> None:
     for sent in (b"\x16\x03\x01\0\xa5\x01\0\0", b"GET \xff HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"{}\r\n\r\n"):
         assert refused(answer(server, sent), 400)["code"] == "bad_request"
-
-
-def hold(server: Server, count: int) -> list[socket.socket]:
-    """Connections with a stream on each."""
-    connections = [server.connect() for _ in range(count)]
-    for connection in connections:
-        connection.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert connection.recv(9) == b"HTTP/1.1 "
-    return connections
-
-
-@pytest.mark.parametrize(("bound", "status"), [("per_address", 429), ("connections", 503)])
-def test_connections_beyond_the_bound_are_refused_until_others_close(tmp_path: Path, bound: str, status: int) -> None:
-    with serving(tmp_path, **{bound: 5, "exempt": []}) as server:
-        held = hold(server, 5)
-        for _ in range(3):
-            error = refused(answer(server), status)
-            assert error["code"] == "too_many_connections"
-        held.pop().close()
-        until(lambda: answer(server, HEAD + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 "))
-        for connection in held:
-            connection.close()
-
-
-def test_exempt_addresses_have_the_whole_bound(tmp_path: Path) -> None:
-    with serving(tmp_path, per_address=2, connections=6) as server:
-        held = hold(server, 6)
-        refused(answer(server), 503)
-        for connection in held:
-            connection.close()
-
-
-def test_ipv6_addresses_are_counted_by_their_network() -> None:
-    bounds = Bounds(per_address=2, exempt=("fd00::/16",))
-    ours = OpenConnections(bounds)
-    for address in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff"):
-        ours.enter(address)
-    assert ours.too_many_of("2001:db8::3")
-    assert not ours.too_many_of("2001:db8:0:1::1")
-    assert sharing("::ffff:10.0.0.1") == sharing("10.0.0.1") != sharing("10.0.0.2")
-    for address in ("fd00::1",) * 3:
-        ours.enter(address)
-    assert not ours.too_many_of("fd00::1")
-    for address in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff", "fd00::1", "fd00::1", "fd00::1"):
-        ours.leave(address)
-    assert ours == OpenConnections(bounds)
-
-
-def test_forwarded_addresses_count_from_trusted_proxies_alone(server: Server, tmp_path: Path) -> None:
-    forwarded = {"x-forwarded-for": "6.6.6.6, 192.0.2.7"}
-    assert server.get("/client", **forwarded).text == "127.0.0.1"
-    with serving(tmp_path, "10.0.0.0/8, 127.0.0.1") as behind:
-        assert behind.get("/client", **forwarded).text == "192.0.2.7"
-        assert behind.get("/client").text == "127.0.0.1"
 
 
 @pytest.mark.exhaustive
