@@ -1,12 +1,12 @@
-"""`python -m api`: serves until it is told to stop."""
+"""`python -m api`: serves until a signal stops it."""
 
 import sys
 
-import uvicorn
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from api.app import create_app
 from api.loopback import is_loopback
+from api.server import bounds_of, serve
 from api.settings import USUAL_PORT, ApiSettings
 from store import keys, logs
 from store.private_files import keep_private
@@ -25,15 +25,7 @@ def main() -> None:
     keep_private(settings.home)
     logs.configure(settings)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    # Open event streams end with the process: a client resumes by its Last-Event-ID.
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=3,
-        log_config=None,
-        access_log=False,  # api/request_log.py writes it
-    )
+    serve(create_app(settings), settings, bounds_of(settings))
 
 
 def _refuse_without_keys(settings: ApiSettings) -> None:

@@ -13,6 +13,7 @@ from api.keyring import Keyring
 from api.live import Live
 from api.origin import refuse_foreign
 from api.rates import Rates
+from api.repeated import refuse_repeated
 from api.request_log import RequestLog
 from api.routes import (
     artifacts,
@@ -27,6 +28,7 @@ from api.routes import (
     plans,
     quotas,
     samples,
+    schema,
     webhooks,
     workers,
 )
@@ -68,7 +70,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         title="finetuned",
         summary="Fine-tuning jobs on your own GPUs",
         lifespan=lifespan,
-        dependencies=[Depends(refuse_foreign)],
+        dependencies=[Depends(refuse_repeated), Depends(refuse_foreign)],
+        # The page of /docs would load scripts of another host. api/routes/schema.py hands out the description.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
         responses=errors.DESCRIBED,
     )
     app.state.settings = settings
@@ -94,6 +100,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         quotas,
         audit,
         health,
+        schema,
         files,
         fine_tuning,
         openai_models,

@@ -32,7 +32,7 @@ from starlette.routing import Match, Route
 
 from api.json_schema import whole_schema
 from contract.failure import InputError
-from contract.quote import cut, quote
+from contract.quote import cut, printable, quote
 from store.errors import (
     ArtifactNotFound,
     DatasetInUse,
@@ -177,7 +177,9 @@ def install(app: FastAPI) -> None:
 
 def _answer(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {"code": code, "message": message, "param": param, "type": kind}
+    # Whoever prints it prints no control characters that a request brought in.
+    param = None if param is None else printable(param)
+    error = {"code": code, "message": printable(message), "param": param, "type": kind}
     return JSONResponse({"error": error}, status)
 
 

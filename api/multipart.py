@@ -5,7 +5,7 @@ Starlette's own form parser would write the file to a temporary one first, of an
 
 from collections.abc import Callable
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from api.errors import BadForm, InvalidParameter
@@ -33,7 +33,13 @@ class FormReader:
         self._header_value = bytearray()
         self._field: tuple[str, bytearray] | None = None
         self._ended = False
-        self._parser = MultipartParser(
+        try:
+            self._parser = self._make_parser(boundary)
+        except FormParserError as error:
+            raise InvalidParameter("Content-Type", content_type, f"send a shorter boundary: {error}") from error
+
+    def _make_parser(self, boundary: bytes) -> MultipartParser:
+        return MultipartParser(
             boundary,
             {
                 "on_part_begin": self._headers.clear,
@@ -50,7 +56,7 @@ class FormReader:
     def feed(self, data: bytes) -> None:
         try:
             self._parser.write(data)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise BadForm(f"it is no multipart/form-data: {error}") from error
 
     def finish(self) -> str:

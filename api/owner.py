@@ -7,14 +7,16 @@ from pydantic import StringConstraints
 
 from api.errors import InvalidParameter
 
-OWNER = r"[A-Za-z0-9_.@-]{1,100}"
-_WORDS = "give 1 to 100 letters (a to z), digits, or any of . _ @ -"
+LONGEST = 100
+# Without a lookahead, which pydantic's expressions have not. A name of dots alone would be a folder's in a path.
+OWNER = r"\.*[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
+_WORDS = "give 1 to 100 letters (a to z), digits, or any of . _ @ -, and not dots alone"
 
-Owner = Annotated[str, StringConstraints(pattern=f"^{OWNER}$")]
+Owner = Annotated[str, StringConstraints(pattern=f"^{OWNER}$", max_length=LONGEST)]
 
 
 def check_owner(param: str, given: str) -> str:
     """Raises InvalidParameter."""
-    if not re.fullmatch(OWNER, given):
+    if len(given) > LONGEST or not re.fullmatch(OWNER, given):
         raise InvalidParameter(param, given, _WORDS)
     return given

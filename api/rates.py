@@ -8,6 +8,7 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from api.bounds import sharing
 from api.errors import TooManyRequests
 
 _WRONG_KEYS = parse("60/minute")
@@ -25,7 +26,7 @@ class Rates:
 
     def count_wrong_key(self, address: str) -> None:
         """Raises TooManyRequests, for one address that tries many."""
-        self._count(_WRONG_KEYS, "wrong key", address)
+        self._count(_WRONG_KEYS, "wrong key", sharing(address))
 
     def _count(self, limit: RateLimitItem, *names: str) -> None:
         if not self._limiter.hit(limit, *names):

@@ -1,10 +1,12 @@
 """What the API needs to know, read once from FINETUNED_* variables."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
 from limits import parse
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
 from api.loopback import is_loopback
 from store.settings import StoreSettings
@@ -30,6 +32,13 @@ class ApiSettings(StoreSettings):
     false."""
     rate_limit: Annotated[str, AfterValidator(_rate)] = "6000/minute"
     """Requests with the keys of one owner."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses and networks of proxies in front of the API, separated by commas: only from there X-Forwarded-For and
+    X-Forwarded-Proto count."""
+    connections: Annotated[int, Field(ge=1)] | None = None
+    """Open at once; None, and at most, is what the limit of open files allows."""
+    connections_per_address: Annotated[int, Field(ge=1)] | None = None
+    """Of one IPv4 address or IPv6 /64 network, but for trusted proxies; None is 200, and no limit on loopback."""
     webhook_allow_private: bool = False
     """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
 
@@ -42,6 +51,25 @@ class ApiSettings(StoreSettings):
                 f"FINETUNED_HOST is {host}, by which others than this machine reach the API: without keys each of them "
                 "would be its admin; leave this out, or listen on 127.0.0.1"
             )
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_proxies(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            try:
+                network = ip_network(each)
+            except ValueError as error:
+                raise ValueError(
+                    f"got {each}; give addresses or networks, separated by commas: 10.0.0.2,172.18.0.0/16"
+                ) from error
+            if network.prefixlen == 0:
+                raise ValueError(f"got {each}, which is everybody: each could then name any address as its own")
         return value
 
     @property

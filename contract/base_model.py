@@ -2,23 +2,16 @@
 torch, no weights."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
+from contract.expression import full_matches
 from contract.failure import FailureReason, InputError
 from contract.quote import cut, quote
 from contract.recipe import CHANGES_BASE, Adapter
 
 _LONGEST_HEADER = 100_000_000  # the safetensors format's own limit, in bytes
-_SECONDS_TO_MATCH = 5
-_MATCH = """
-import json, re, sys
-expression, names = json.load(sys.stdin)
-json.dump([name for name in names if re.fullmatch(expression, name)], sys.stdout)
-"""
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
@@ -131,25 +124,9 @@ def _unmatched(param: str, given: str, modules: Set[str]) -> InputError:
 
 
 def _full_matches(expression: str, modules: Set[str]) -> set[str]:
-    """In a process of its own, which can be ended: an expression such as (a+)+b may take for ever over one name.
-
-    Files of some families leave out the backbone's own name, which the loaded model has and PEFT matches.
-    """
+    """Files of some families leave out the backbone's own name, which the loaded model has and PEFT matches."""
     spoken = {f"{prefix}{module}": module for prefix in ("transformer.", "model.", "") for module in modules}
-    try:
-        found = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _MATCH],
-            input=json.dumps([expression, list(spoken)]),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS_TO_MATCH,
-            check=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        param = "adapter.target_modules"
-        message = f"{param}: {quote(expression)} takes too long to match; write it with fewer of *, + and |"
-        raise InputError(FailureReason.TARGET_MODULES_UNMATCHED, message, param) from error
-    return {spoken[name] for name in json.loads(found.stdout)}
+    return {spoken[name] for name in full_matches("adapter.target_modules", expression, frozenset(spoken))}
 
 
 def endings(module: str) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""Shows a user what was given, in a message that stays short and that JSON, a log and PostgreSQL all can hold."""
+"""Shows a user what was given, in a message that stays short and that JSON, a log, a terminal and PostgreSQL all can
+hold."""
 
 import json
 from typing import Any
@@ -16,6 +17,13 @@ def quote(value: Any, longest: int = 80) -> str:
 
 
 def cut(text: str, longest: int = 80) -> str:
-    """A name, cut at `longest` characters, with lone surrogates and NUL written out."""
-    short = text if len(text) <= longest else f"{text[: longest - 3]}..."
-    return short.encode(errors="backslashreplace").decode().replace("\0", "\\u0000")
+    """A name, printable and cut at `longest` characters."""
+    return printable(text if len(text) <= longest else f"{text[: longest - 3]}...")
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Escapes as JSON does what would begin a line, steer a terminal, or reorder or hide what stands beside it: control
+    characters, separators, directions of writing, lone surrogates. Leaves the characters of `kept`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in kept else json.dumps(char)[1:-1] for char in text)

@@ -1,16 +1,32 @@
 """What the command prints: what scripts want to stdout, what people want to know on the way to stderr."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
-out = Console()
-err = Console(stderr=True)
+from contract.quote import printable
+
+
+class PrintableConsole(Console):
+    """Lets nothing through that could steer the terminal: names, messages and samples come from other people."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            # Rich's own control codes and lines pass.
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(printable(segment.text, kept="\n\t"), segment.style)
+
+
+out = PrintableConsole()
+err = PrintableConsole(stderr=True)
 
 
 def tell(line: str, style: str | None = None) -> None:
@@ -23,7 +39,14 @@ def fail(message: str) -> NoReturn:
 
 
 def print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    print_plain(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_plain(text: str) -> None:
+    """To stdout, for scripts: never folded to the width of a terminal."""
+    # \r would draw a line over another.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    typer.echo(printable(lines, kept="\n\t"), nl=lines[-1:] not in ("", "\n"))
 
 
 def print_list(

@@ -1,8 +1,11 @@
-"""The log of a process: a line for each event, as JSON or to be read, and without secrets."""
+"""The log of a process: a line for each event, as JSON or text, printable and without secrets."""
 
+import json
 import logging
 import re
 import sys
+import threading
+from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -10,8 +13,10 @@ import structlog
 from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from contract.quote import printable
 from store.settings import StoreSettings
 
+_INDENT = "    "
 _SECRETS = (
     (re.compile(r"\b(sk-|whsec_|hf_)[\w+/=-]{8,}"), r"\1***"),
     # Of an address: database and broker. Up to the last @, for a password may have one.
@@ -26,6 +31,20 @@ def configure(settings: StoreSettings) -> None:
     """For all loggers of the process, the libraries' too. Unless it is set, text on a terminal, else JSON: what is
     collected is read by programs."""
     as_text = settings.log_format == "text" or (settings.log_format is None and sys.stderr.isatty())
+    handler = logging.StreamHandler()
+    handler.setFormatter(make_formatter(settings, as_text))
+    logging.captureWarnings(True)
+    # Python would write these past the log, as they are.
+    sys.excepthook, threading.excepthook = _log_uncaught, _log_uncaught_in_thread
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    # They tell of each request, with its whole address: that of a webhook may be a secret itself.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def make_formatter(settings: StoreSettings, as_text: bool) -> logging.Formatter:
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -35,7 +54,7 @@ def configure(settings: StoreSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     rendering: Processor = _as_text if as_text else structlog.processors.JSONRenderer(default=str)
-    formatter = structlog.stdlib.ProcessorFormatter(
+    return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -44,15 +63,6 @@ def configure(settings: StoreSettings) -> None:
             WithoutSecrets(settings),
         ],
     )
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.captureWarnings(True)
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    # They tell of each request, with its whole address: that of a webhook may be a secret itself.
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _once(_: WrappedLogger, __: str, told: EventDict) -> EventDict:
@@ -84,9 +94,25 @@ def without_secrets(text: str) -> str:
 
 
 def _as_text(_: WrappedLogger, __: str, told: EventDict) -> str:
-    """Time, level, event, and then the rest by name."""
+    """Time, level, event, and then the rest by name. A traceback follows in indented lines: whatever it quotes, no line
+    but an event's own begins with a time."""
     trace = told.pop("exception", None)
     told.pop("logger", None)
-    head = [told.pop("time"), f"{told.pop('level'):7}", str(told.pop("event"))]
-    line = " ".join([*head, *(f"{name}={value}" for name, value in told.items())])
-    return f"{line}\n{trace}" if trace else line
+    head = [told.pop("time"), f"{told.pop('level'):7}", str(told.pop("event")).strip()]
+    line = printable(" ".join([*head, *(f"{name}={_value(value)}" for name, value in told.items())]))
+    return "\n".join([line, *(f"{_INDENT}{printable(each)}" for each in (trace or "").split("\n") if trace)])
+
+
+def _value(value: object) -> str:
+    """Quoted where it could be taken for more than one field."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r"[\s=\"]", text) or not text else text
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger(__name__).critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(thrown: threading.ExceptHookArgs) -> None:
+    if thrown.exc_value is not None:
+        _log_uncaught(thrown.exc_type, thrown.exc_value, thrown.exc_traceback)

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,13 +19,14 @@ from api.services.examples import examples_of
 from api.services.fit import refuse_what_cannot_fit
 from api.services.moment import one_moment
 from api.settings import ApiSettings
+from api.turns import Turns
 from api.work import examples_to_train
 from contract.base_model import check_adapter, weight_shapes
 from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError, told_of
 from contract.locate import locate_model
 from contract.machine import check_machines, unwise
-from contract.recipe import Recipe
+from contract.recipe import Adapter, Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import JobStatus
 from dataset.child import Children
@@ -40,6 +42,8 @@ from store.storage import Storage
 log = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"job_[0-9a-f]{24}")
+_MATCHING = Turns(most_waiting=7, patience=20.0)
+"""Of recipes whose target_modules is a regular expression."""
 
 
 def submit(
@@ -137,7 +141,7 @@ def check(
     model = locate_model(recipe.model, settings.folders)
     shapes = weight_shapes(model) if model else None
     if shapes is not None:
-        check_adapter(recipe.adapter, shapes)
+        _check_adapter(who, recipe.adapter, shapes)
     if recipe.adapter.start_from is not None:
         with earlier_of(sessions, settings, who, recipe.adapter.start_from) as earlier:
             if shapes is not None:  # else the trainer checks it, when it has the model
@@ -155,6 +159,13 @@ def check(
         training.file_id,
         validation.file_id if validation else None,
     )
+
+
+def _check_adapter(who: Principal, adapter: Adapter, shapes: dict[str, list[int]]) -> None:
+    """Raises InputError, TooManyRequests."""
+    expression = isinstance(adapter.target_modules, str) and adapter.target_modules != "all-linear"
+    with _MATCHING.of(who.owner) if expression else nullcontext():
+        check_adapter(adapter, shapes)
 
 
 def get(sessions: Sessions, who: Principal, job_id: str) -> JobOut:

@@ -10,7 +10,7 @@ from finetuned.commands.options import AsJson, Key, Owner, Url, owner_or_user
 from finetuned.dataset_words import dataset_table, example_text, told_of
 from finetuned.next_command import on_service
 from finetuned.progress import format_bytes
-from finetuned.terminal import err, fail, out, print_json, print_list, tell
+from finetuned.terminal import err, fail, out, print_json, print_list, print_plain, tell
 
 app = typer.Typer(help="Files of examples.", invoke_without_command=True)
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id.")]
@@ -45,7 +45,7 @@ def add(
             dataset = client.add_dataset(file, format, columns)
         with err.status("its rows are being checked"):
             dataset = client.wait_for_dataset(dataset["id"])
-    typer.echo(dataset["id"])
+    print_plain(dataset["id"])
     for line in told_of(dataset, on_service(f"datasets show {dataset['id']}", url, key)):
         tell(line)
     if dataset["status"] == "error":

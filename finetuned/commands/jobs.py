@@ -16,7 +16,7 @@ from finetuned.commands.options import AsJson, Key, Newest, Owner, Url, owner_or
 from finetuned.next_command import on_service
 from finetuned.plans import show_plan
 from finetuned.progress import one_line
-from finetuned.terminal import age, err, fail, list_table, out, print_json, print_list, tell
+from finetuned.terminal import age, err, fail, list_table, out, print_json, print_list, print_plain, tell
 from finetuned.watch import watch as watch_job
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
@@ -35,7 +35,7 @@ def submit(
     body = _read_recipe(recipe)
     with Client(url, owner_or_user(owner, key), key) as client:
         job = client.submit(body, force)
-        typer.echo(job["id"])
+        print_plain(job["id"])
         if watch:
             _watch(client, job["id"], err)
         else:
@@ -128,7 +128,7 @@ def download(
 ) -> None:
     """Download a job's adapter; prints its folder."""
     with Client(url, key=key) as client:
-        typer.echo(client.download(job, folder or Path(job), best))
+        print_plain(str(client.download(job, folder or Path(job), best)))
 
 
 def export(
@@ -147,13 +147,13 @@ def export(
             made = client.export_of(job, made["id"])
     if made["failure"] is not None:
         fail(made["failure"]["message"])
-    typer.echo(made["artifact"])
+    print_plain(made["artifact"])
 
 
 def logs(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print the log of a job's trainer."""
     with Client(url, key=key) as client:
-        typer.echo(client.artifact_text(job, "trainer.log"), nl=False)
+        print_plain(client.artifact_text(job, "trainer.log"))
 
 
 def _watch(client: Client, job_id: str, console: Console) -> None:

@@ -9,7 +9,7 @@ from finetuned.client import DEFAULT_URL, Client
 from finetuned.commands.options import AsJson, Key, Url
 from finetuned.next_command import on_service
 from finetuned.progress import one_line
-from finetuned.terminal import age, list_table, print_list, tell
+from finetuned.terminal import age, list_table, print_list, print_plain, tell
 
 app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
 
@@ -36,7 +36,7 @@ def create(
     """Make a key; prints its secret, this once."""
     with Client(url, key=key) as client:
         made = client.create_key(owner, name, admin)
-    typer.echo(made["secret"])
+    print_plain(made["secret"])
     tell(f"{made['id']} of {owner}; it is kept nowhere. Use it as FINETUNED_API_KEY, or: Authorization: Bearer KEY")
 
 

@@ -10,7 +10,7 @@ from finetuned.client import DEFAULT_URL, Client
 from finetuned.commands.options import AsJson, Key, Newest, Url
 from finetuned.next_command import on_service
 from finetuned.progress import one_line
-from finetuned.terminal import age, list_table, print_list, tell
+from finetuned.terminal import age, list_table, print_list, print_plain, tell
 
 app = typer.Typer(help="Addresses that are told when a job ends.", invoke_without_command=True)
 WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `finetuned webhooks` lists it.")]
@@ -39,7 +39,7 @@ def add(
     """Add a webhook; prints its secret, this once."""
     with Client(url, key=key) as client:
         made = client.add_webhook(address, event or ())
-    typer.echo(made["secret"])
+    print_plain(made["secret"])
     test = on_service(f"webhooks test {made['id']}", url, key)
     tell(f"{made['id']} is told of {', '.join(made['events'])}; try it with: {test}")
 

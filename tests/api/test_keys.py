@@ -8,6 +8,8 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
+from api.errors import TooManyRequests
+from api.rates import Rates
 from store.keys import digest
 from tests.api.conftest import ADMIN, bearer, make
 
@@ -101,10 +103,41 @@ def test_keys_are_listed_in_pages_newest_first(locked: TestClient) -> None:
     assert ([each["id"] for each in rest["data"]], rest["has_more"]) == (made[:1], False)
 
 
-@pytest.mark.parametrize("owner", ["", "a b", "a/b", "ånna", "x" * 101, 7, None])
+@pytest.mark.parametrize("owner", ["", "a b", "a/b", "ånna", "x" * 101, "." * 2, ".", "a" + "." * 100, 7, None])
 def test_a_key_wants_an_owner_with_a_name(locked: TestClient, owner: Any) -> None:
     answer = locked.post("/keys", json={"owner": owner}, headers=bearer(ADMIN))
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "owner")
+
+
+def test_owner_of_dots_alone_is_refused_wherever_it_is_named(locked: TestClient) -> None:
+    for answer in (
+        locked.get("/jobs", headers={**bearer(ADMIN), "x-owner": ".."}),
+        locked.get("/jobs?owner=..", headers=bearer(ADMIN)),
+        locked.put("/quotas/%2e%2e%2e", json={}, headers=bearer(ADMIN)),
+    ):
+        assert answer.status_code == 422, answer.text
+    assert make(locked, owner="..a.")["owner"] == "..a."
+
+
+@pytest.mark.parametrize("first", [ADMIN, "sk-ft-wrong", ""])
+def test_two_keys_in_one_request_are_refused(locked: TestClient, client: TestClient, first: str) -> None:
+    two = [("authorization", f"Bearer {first}"), ("authorization", f"Bearer {ADMIN}")]
+    for api in (locked, client):
+        answer = api.get("/jobs", headers=two)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    owners = [*bearer(ADMIN).items(), ("x-owner", "anna"), ("X-Owner", "bob")]
+    assert locked.get("/jobs", headers=owners).status_code == 400
+    assert locked.get("/jobs", headers=bearer(f"{ADMIN}, Bearer {ADMIN}")).status_code == 401
+
+
+def test_description_of_the_api_wants_a_key_and_loads_no_scripts(locked: TestClient, client: TestClient) -> None:
+    assert locked.get("/openapi.json").status_code == 401
+    assert locked.get("/openapi.json", headers=bearer(ADMIN)).json()["openapi"]
+    assert client.get("/openapi.json").json()["paths"]["/jobs"]
+    for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
+        assert locked.get(path).status_code == 404
+    page = client.get("/docs")
+    assert (page.status_code, page.headers["content-type"]) == (404, "application/json")
 
 
 def test_a_key_that_is_not_there_cannot_be_revoked(locked: TestClient) -> None:
@@ -118,6 +151,15 @@ def test_an_address_that_tries_many_keys_is_told_to_wait(locked: TestClient) -> 
     assert {answer.status_code for answer in answers[:60]} == {401}
     assert answers[60].status_code == 429
     assert 1 <= int(answers[60].headers["retry-after"]) <= 60
+
+
+def test_an_ipv6_network_that_tries_many_keys_waits_as_one_address() -> None:
+    rates = Rates("1/minute")
+    for number in range(60):
+        rates.count_wrong_key(f"2001:db8::{number:x}")
+    with pytest.raises(TooManyRequests):
+        rates.count_wrong_key("2001:db8::ffff")
+    rates.count_wrong_key("2001:db8:0:1::1")
 
 
 def test_on_loopback_no_key_is_needed_and_any_word_for_one_will_do(client: TestClient) -> None:

@@ -1,13 +1,16 @@
 """POST /plans tells what a recipe would take, and POST /jobs refuses what cannot fit."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 
+from api.turns import Turns
 from contract import events
 from contract.machine import Gpu, Machine
 from contract.recipe import Recipe
@@ -17,6 +20,7 @@ from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
 from tests.files import write_tokenizer
 from tests.placing import LEASE
+from tests.service import until
 
 GIB = 2**30
 RECIPE: dict[str, Any] = {"model": "llama", "dataset": "rows.jsonl"}
@@ -216,3 +220,34 @@ def metric(step: int, speed: float) -> events.Metric:
         progress=0,
         eta_seconds=0,
     )
+
+
+def test_expressions_of_one_owner_delay_no_other(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contract.expression._SECONDS", 1.0)
+    monkeypatch.setattr("api.services.jobs._MATCHING", Turns(most_waiting=3, patience=20.0))
+
+    def plan(owner: str, expression: str) -> int:
+        recipe = {**RECIPE, "adapter": {"target_modules": expression}}
+        return client.post("/plans", json=recipe, headers={"x-owner": owner}).status_code
+
+    with ThreadPoolExecutor(12) as threads:
+        bobs = [threads.submit(plan, "bob", "(.*)*" + "x" * number) for number in range(1, 13)]
+        until(matching)
+        assert plan("anna", r".*\.q_proj") == 200
+        assert not all(each.done() for each in bobs)
+        assert matching() <= 1
+    statuses = sorted(each.result() for each in bobs)
+    assert statuses == [422] * 4 + [429] * 8
+
+
+def matching() -> int:
+    """Processes of this one that match an expression."""
+    children = psutil.Process().children()
+    return sum("re.fullmatch" in " ".join(command_of(child)) for child in children)
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

@@ -121,7 +121,7 @@ def schema(home: Path, database_url: str, broker_url: str) -> Iterator[BaseSchem
     # The key is ours to send: a request without it is ignored_auth's.
     config = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
     application, local = create_app(settings), {"host": "127.0.0.1"}
-    yield schemathesis.openapi.from_asgi("/openapi.json", application, config=config, headers=local)
+    yield schemathesis.openapi.from_asgi("/openapi.json", application, config=config, headers={**local, **HEADERS})
     shutdown_lifespans()
 
 

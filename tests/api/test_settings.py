@@ -1,9 +1,15 @@
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+
+from api.bounds import connection_limit
+from api.server import bounds_of
+from api.settings import ApiSettings
 
 SECRETS = {
     "FINETUNED_DATABASE_URL": "postgresql+psycopg://finetuned:s3cret@db/finetuned",
@@ -36,3 +42,38 @@ def test_what_a_setting_keeps_secret_is_not_told_when_another_is_missing(part: s
     assert ended.returncode != 0
     assert "FINETUNED_HOME" in ended.stderr or "home" in ended.stderr
     assert "s3cret" not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("proxies", ["*", "proxy", "10.0.0.1/8", "0.0.0.0/0", "::/0", "10.0.0.1 10.0.0.2"])
+def test_proxies_that_are_no_addresses_or_are_everybody_are_refused(proxies: str) -> None:
+    ended = start("api", **SECRETS, FINETUNED_HOME="/tmp", FINETUNED_TRUSTED_PROXIES=proxies)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("FINETUNED_TRUSTED_PROXIES: ")
+    assert proxies.split(" ")[0] in ended.stderr
+
+
+def settings(**given: object) -> ApiSettings:
+    secret = SecretStr("redis://none")
+    return ApiSettings(database_url=secret, broker_url=secret, home=Path("/"), **given)  # type: ignore[arg-type]
+
+
+def test_connections_stay_below_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    for hard, most in ((1024, 384), (4096, 1920), (524_288, 10_000), (64, 1), (resource.RLIM_INFINITY, 10_000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (64, hard))
+        assert connection_limit() == most
+        assert settings_bounds(connections=5000) == min(5000, most)
+    assert asked[0] == (1024, 1024)
+
+
+def settings_bounds(**given: object) -> int:
+    return bounds_of(settings(**given)).connections
+
+
+def test_a_bound_of_each_address_counts_on_loopback_where_it_is_given() -> None:
+    usual = bounds_of(settings(trusted_proxies=("10.0.0.2",)))
+    assert usual.per_address == 200
+    assert set(usual.exempt) == {"127.0.0.0/8", "::1", "10.0.0.2"}
+    given = bounds_of(settings(trusted_proxies=("10.0.0.2",), connections_per_address=50))
+    assert (given.per_address, given.exempt) == (50, ("10.0.0.2",))

@@ -90,7 +90,7 @@ def test_an_expression_matches_the_loaded_models_names_where_the_file_leaves_the
 
 
 def test_an_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contract.base_model._SECONDS_TO_MATCH", 0.3)
+    monkeypatch.setattr("contract.expression._SECONDS", 0.3)
     with pytest.raises(InputError, match="takes too long"):
         check_target_modules("(.+)+!", {f"model.layers.0.{'a' * 60}.weight": [2, 2]})
 

@@ -1,13 +1,18 @@
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from store.logs import WithoutSecrets
+from store.logs import WithoutSecrets, make_formatter
 from store.settings import StoreSettings
 
 SETTINGS = StoreSettings(
@@ -54,7 +59,58 @@ def test_text_is_for_people() -> None:
     first, second, *trace = text.splitlines()
     assert first.endswith("info    it went x=1")
     assert second.endswith("error   no")
-    assert trace[-1] == "ZeroDivisionError: division by zero"
+    assert trace[-1] == "    ZeroDivisionError: division by zero"
+
+
+HOSTILE = st.text(
+    st.one_of(
+        st.sampled_from('\n\r\t\x0b\x0c\x00\x1b\x7f\x85\x9b\u2028\u2029\u202e\u2066\u200f\ufeff\ud800\U000e0041"\\= ['),
+        st.characters(),
+    )
+)
+BEGINNING = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z [a-z]+ ")
+
+
+@pytest.mark.parametrize("as_text", [True, False], ids=["text", "json"])
+@given(event=HOSTILE, argument=HOSTILE, extra=HOSTILE, bound=HOSTILE, error=HOSTILE | st.none())
+def test_event_begins_one_line_and_has_no_control_characters(
+    as_text: bool, event: str, argument: str, extra: str, bound: str, error: str | None
+) -> None:
+    """Nor can a traceback be taken for another event."""
+    thrown = (
+        None if error is None else (ValueError, ValueError(f"{error}\n2026-11-29T00:00:00.000000Z info forged"), None)
+    )
+    record = logging.LogRecord("a.part", logging.INFO, "a.py", 1, event.replace("%", "%%") + "%s", (argument,), thrown)
+    record.extra = extra
+    with structlog.contextvars.bound_contextvars(owner=bound):
+        lines = make_formatter(SETTINGS, as_text).format(record).split("\n")
+    assert all(line.isprintable() for line in lines)
+    if as_text:
+        assert BEGINNING.match(lines[0])
+        assert all(line.startswith("    ") for line in lines[1:])
+        assert (len(lines) == 1) == (error is None)
+    else:
+        (line,) = lines
+        told = json.loads(line)
+        assert (told["event"], told["extra"], told["owner"]) == (event + argument, extra, bound)
+
+
+def test_value_of_a_field_cannot_pass_for_another_field() -> None:
+    text = written("log.info('request', extra={'job_id': 'x status=200 owner=admin'})", "text")
+    assert text.endswith('request job_id="x status=200 owner=admin"\n')
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_what_nobody_caught_is_logged_like_all_else(log_format: str) -> None:
+    text = written(
+        "import threading\n"
+        "def fail(): raise ValueError('of a thread \\x1b[2J\\n2026-11-29T00:00:00Z info forged')\n"
+        "thread = threading.Thread(target=fail); thread.start(); thread.join()",
+        log_format,
+    )
+    assert "of a thread " in text
+    assert "\x1b" not in text
+    assert not any(line.startswith("2026-11-29T00:00:00Z") for line in text.splitlines())
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
