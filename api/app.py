@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from api import errors, request_id
 from api.checks import Checks
 from api.keyring import Keyring
-from api.live import Live
+from api.live import Live, Pace
 from api.origin import refuse_foreign
 from api.rates import Rates
 from api.request_log import RequestLog
@@ -42,13 +42,13 @@ from store.session import make_engine, make_sessions
 from store.storage import make_storage
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: B008
     engine = make_engine(settings)
     sessions = make_sessions(engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        app.state.live = Live(sessions)
+        app.state.live = Live(sessions, pace)
         sender = Sender(sessions, settings.webhook_allow_private)
         children = Children()
         # Children of its own: a large check keeps no preview waiting.

@@ -6,14 +6,13 @@ back to the database, so that little waits for it here.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import OperationalError
@@ -21,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from api.schemas.jobs import Queue
 from api.services import events as service
+from api.sse import HEARTBEAT, Message, message, queue_message
 from contract.status import TERMINAL, JobStatus
 from store.progress import Cursor, Happening, News
 from store.session import Sessions
@@ -29,43 +29,37 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.5
-QUEUE_SECONDS = 3.0  # between two looks at the queue, which cost more
-HEARTBEAT_SECONDS = 15.0
-AWAY_SECONDS = 1.0  # before the database is asked again when it did not answer
-PAGE = 500
-MOST_WAITING = 2 * PAGE
-"""Happenings for a client that has not taken them; with more it reads them from the database later."""
 
-HEARTBEAT = b": ping\n\n"
+@dataclass(frozen=True)
+class Pace:
+    """How often streams look for news, and how much they keep."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """Something that happened, as it is sent but for the id, which depends on what a client has besides."""
-
-    body: bytes
-    seq: int = 0
-    """Of an event."""
-    step: int = 0
-    """Of a metric."""
-    queue: tuple[int, str] | None = None
-    """Place and reason, of what is told of the queue."""
+    poll_seconds: float = 0.5
+    queue_seconds: float = 3.0
+    """Between two looks at the queue, which cost more."""
+    heartbeat_seconds: float = 15.0
+    away_seconds: float = 1.0
+    """Before the database is asked again when it did not answer."""
+    page: int = 500
+    """Rows of one read."""
+    most_waiting: int = 1000
+    """Messages for a client that does not read. With more it reads them from the database later."""
 
 
 @dataclass(eq=False)
 class _Share:
     """What one client has yet to take of a job that it watches."""
 
-    waiting: deque[_Told] = field(default_factory=deque)
+    pace: Pace
+    waiting: deque[Message] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     """With what waits all is told."""
     dropped: bool = False
     """It took too little: what waited is gone."""
 
-    def put(self, told: list[_Told]) -> None:
-        if len(self.waiting) + len(told) > MOST_WAITING:
+    def put(self, told: list[Message]) -> None:
+        if len(self.waiting) + len(told) > self.pace.most_waiting:
             self.waiting.clear()
             self.dropped = True
         else:
@@ -76,10 +70,10 @@ class _Share:
         self.ended = True
         self.changed.set()
 
-    async def take(self) -> list[_Told]:
-        """What waits, once there is any, or after HEARTBEAT_SECONDS."""
+    async def take(self) -> list[Message]:
+        """What waits, once there is any, or nothing when a heartbeat is due."""
         try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
+            async with asyncio.timeout(self.pace.heartbeat_seconds):
                 await self.changed.wait()
         except TimeoutError:
             return []
@@ -99,7 +93,7 @@ class _Watched:
     shares: set[_Share] = field(default_factory=set)
     queue: Queue | None = None
 
-    def put(self, told: list[_Told]) -> None:
+    def put(self, told: list[Message]) -> None:
         for share in list(self.shares):
             share.put(told)
             if share.dropped:
@@ -113,7 +107,7 @@ class _Client:
         self.cursor = cursor
         self._queue: tuple[int, str] | None = None
 
-    def encode(self, told: Iterable[_Told]) -> bytes:
+    def encode(self, told: Iterable[Message]) -> bytes:
         """What the client does not have yet of what was told."""
         parts = []
         for each in told:
@@ -130,9 +124,10 @@ class _Client:
 
 
 class Live:
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, pace: Pace = Pace()) -> None:
         self.clients = 0
         self._sessions = sessions
+        self._pace = pace
         self._watched: dict[str, _Watched] = {}
         self._any_watched = asyncio.Event()
         self._next_look = 0.0
@@ -144,12 +139,12 @@ class Live:
         while True:
             await self._any_watched.wait()
             try:
-                more = await self._patiently(self._read_news)
+                more = await self._patiently(self.look)
             except Exception:
                 log.exception("event streams wait; the next look will tell them what is new")
                 more = False
             if not more:
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(self._pace.poll_seconds)
 
     async def stream(self, job_id: str, cursor: Cursor) -> AsyncIterator[bytes]:
         """All that happens to a job after `cursor` until it has ended, as an event stream. While it waits, an event
@@ -166,8 +161,8 @@ class Live:
                     continue
                 if job_id not in news:
                     return
-                yield client.encode(map(_told, news[job_id].happenings))
-                if len(news[job_id].happenings) == PAGE:
+                yield client.encode(map(message, news[job_id].happenings))
+                if len(news[job_id].happenings) == self._pace.page:
                     continue
                 # All that there was had been told when the status was this.
                 if news[job_id].status in TERMINAL:
@@ -192,10 +187,10 @@ class Live:
         # No further than there is anything: a client may have made up its Last-Event-ID.
         start = Cursor(min(cursor.seq, news.end.seq), min(cursor.step, news.end.step))
         watched = self._watched.setdefault(job_id, _Watched(start, news.status))
-        share = _Share()
+        share = _Share(self._pace)
         watched.shares.add(share)
         if watched.queue is not None:
-            share.put([_told_of_queue(watched.queue)])
+            share.put([queue_message(watched.queue)])
         self._any_watched.set()
         return share, cursor.seq >= watched.cursor.seq and cursor.step >= watched.cursor.step
 
@@ -217,18 +212,18 @@ class Live:
             return await read()
         except (OperationalError, NoConnectionFree) as error:
             log.warning("event streams wait, the database is away: %s", error)
-            await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.sleep(self._pace.away_seconds)
             return None
 
     async def _catch_up(self, job_id: str, cursor: Cursor) -> dict[str, News]:
-        read = partial(service.news, self._sessions, {job_id: cursor}, PAGE)
+        read = partial(service.news, self._sessions, {job_id: cursor}, self._pace.page)
         return await to_thread.run_sync(read, limiter=self._catching_up)
 
-    async def _read_news(self) -> bool:
+    async def look(self) -> bool:
         """Hands out what is new. Whether there is more to read at once."""
         reading = dict(self._watched)
         cursors = {job_id: watched.cursor for job_id, watched in reading.items()}
-        read = partial(_read_told, self._sessions, cursors)
+        read = partial(_read, self._sessions, cursors, self._pace.page)
         news, told = await to_thread.run_sync(read, limiter=self._reader)
         more = False
         for job_id, watched in reading.items():
@@ -237,13 +232,13 @@ class Live:
         await self._look_at_queue()
         return more
 
-    def _hand_out(self, job_id: str, watched: _Watched, news: News | None, told: list[_Told]) -> bool:
+    def _hand_out(self, job_id: str, watched: _Watched, news: News | None, told: list[Message]) -> bool:
         if told:
             watched.put(told)
         if news is not None:
             watched.status = news.status
             watched.cursor = _after(watched.cursor, news.happenings)
-        if len(told) == PAGE:
+        if len(told) == self._pace.page:
             return True
         if news is None or news.status in TERMINAL:
             for share in watched.shares:
@@ -259,16 +254,18 @@ class Live:
         if not waiting or (time.monotonic() < self._next_look and not unlooked):
             return
         found = await to_thread.run_sync(partial(service.queues_of, self._sessions, waiting), limiter=self._reader)
-        self._next_look = time.monotonic() + QUEUE_SECONDS
+        self._next_look = time.monotonic() + self._pace.queue_seconds
         for job_id, queue in found.items():
             if job_id in self._watched:
                 self._watched[job_id].queue = queue
-                self._watched[job_id].put([_told_of_queue(queue)])
+                self._watched[job_id].put([queue_message(queue)])
 
 
-def _read_told(sessions: Sessions, cursors: dict[str, Cursor]) -> tuple[dict[str, News], dict[str, list[_Told]]]:
-    news = service.news(sessions, cursors, PAGE)
-    return news, {job_id: [_told(happening) for happening in each.happenings] for job_id, each in news.items()}
+def _read(
+    sessions: Sessions, cursors: dict[str, Cursor], page: int
+) -> tuple[dict[str, News], dict[str, list[Message]]]:
+    news = service.news(sessions, cursors, page)
+    return news, {job_id: [message(happening) for happening in each.happenings] for job_id, each in news.items()}
 
 
 def _after(cursor: Cursor, happenings: list[Happening]) -> Cursor:
@@ -279,18 +276,3 @@ def _after(cursor: Cursor, happenings: list[Happening]) -> Cursor:
             # The metrics beyond it were deleted, and come again: a client that has them already passes them over.
             cursor = cursor._replace(step=min(cursor.step, happening.data["resumed_step"]))
     return cursor
-
-
-def _told(happening: Happening) -> _Told:
-    body = _body(happening.type, happening.data)
-    cursor = happening.cursor
-    return _Told(body, step=cursor.step) if happening.type == "metric" else _Told(body, seq=cursor.seq)
-
-
-def _told_of_queue(queue: Queue) -> _Told:
-    data = {"time": time.time(), **queue.model_dump(mode="json")}
-    return _Told(_body("queue", data), queue=(queue.place, queue.why))
-
-
-def _body(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n".encode()
