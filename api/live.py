@@ -1,15 +1,16 @@
 """What happens to jobs, as it happens, for any number of clients: one query twice a second reads what is new of all the
 jobs that somebody watches, and hands it to each client.
 
-A client first reads from the database what it lacks. Then it is handed what is new; one that takes it too slowly goes
-back to the database, so that little waits for it here.
+A client first reads from the database what it lacks. Then it is handed what is new, a page at a time. Each page says
+where it begins: a client that is not so far yet goes back to the database, whatever the reason. So a stream has no gap
+after a retry, which deletes steps and writes them again, either. A client that takes its pages too slowly goes back to
+the database too, so that little waits for it here.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -21,8 +22,9 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from api.schemas.jobs import Queue
 from api.services import events as service
 from api.sse import HEARTBEAT, Message, message, queue_message
+from api.subscription import Client, Page, Subscription
 from contract.status import TERMINAL, JobStatus
-from store.progress import Cursor, Happening, News
+from store.progress import Cursor, News
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
@@ -47,80 +49,25 @@ class Pace:
 
 
 @dataclass(eq=False)
-class _Share:
-    """What one client has yet to take of a job that it watches."""
-
-    pace: Pace
-    waiting: deque[Message] = field(default_factory=deque)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: bool = False
-    """With what waits all is told."""
-    dropped: bool = False
-    """It took too little: what waited is gone."""
-
-    def put(self, told: list[Message]) -> None:
-        if len(self.waiting) + len(told) > self.pace.most_waiting:
-            self.waiting.clear()
-            self.dropped = True
-        else:
-            self.waiting.extend(told)
-        self.changed.set()
-
-    def end(self) -> None:
-        self.ended = True
-        self.changed.set()
-
-    async def take(self) -> list[Message]:
-        """What waits, once there is any, or nothing when a heartbeat is due."""
-        try:
-            async with asyncio.timeout(self.pace.heartbeat_seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            return []
-        self.changed.clear()
-        taken = list(self.waiting)
-        self.waiting.clear()
-        return taken
-
-
-@dataclass(eq=False)
 class _Watched:
     """A job that somebody watches."""
 
     cursor: Cursor
-    """What is read next is after it."""
+    """Where the next look begins."""
     status: JobStatus
-    shares: set[_Share] = field(default_factory=set)
+    subscriptions: set[Subscription] = field(default_factory=set)
     queue: Queue | None = None
 
-    def put(self, told: list[Message]) -> None:
-        for share in list(self.shares):
-            share.put(told)
-            if share.dropped:
-                self.shares.discard(share)
+    def put(self, page: Page) -> None:
+        for subscription in list(self.subscriptions):
+            subscription.put(page)
+            if subscription.dropped:
+                self.subscriptions.discard(subscription)
 
-
-class _Client:
-    """How far one client has come."""
-
-    def __init__(self, cursor: Cursor) -> None:
-        self.cursor = cursor
-        self._queue: tuple[int, str] | None = None
-
-    def encode(self, told: Iterable[Message]) -> bytes:
-        """What the client does not have yet of what was told."""
-        parts = []
-        for each in told:
-            if each.seq > self.cursor.seq:
-                self.cursor = self.cursor._replace(seq=each.seq)
-            elif each.step > self.cursor.step:
-                self.cursor = self.cursor._replace(step=each.step)
-            elif each.queue not in (None, self._queue):
-                self._queue = each.queue
-            else:
-                continue
-            parts += [each.body, b"id: %d.%d\n\n" % self.cursor]
-        return b"".join(parts)
+    def put_queue(self, queue: Queue) -> None:
+        self.queue = queue
+        for subscription in self.subscriptions:
+            subscription.put_queue(queue_message(queue))
 
 
 class Live:
@@ -150,8 +97,8 @@ class Live:
         """All that happens to a job after `cursor` until it has ended, as an event stream. While it waits, an event
         "queue" tells of its place and what it waits for, at the beginning and when these change. A database that is
         away ends no stream."""
-        client = _Client(cursor)
-        share: _Share | None = None
+        client = Client(cursor)
+        subscription: Subscription | None = None
         self.clients += 1
         try:
             while True:
@@ -161,44 +108,44 @@ class Live:
                     continue
                 if job_id not in news:
                     return
-                yield client.encode(map(message, news[job_id].happenings))
+                yield client.read(news[job_id])
                 if len(news[job_id].happenings) == self._pace.page:
                     continue
-                # All that there was had been told when the status was this.
+                # Nothing was left to read when the status was this.
                 if news[job_id].status in TERMINAL:
                     return
-                if share is None:
-                    share, reaches_back = self._join(job_id, client.cursor, news[job_id])
-                    if not reaches_back:
-                        continue
-                while not (share.dropped or (share.ended and not share.waiting)):
-                    yield client.encode(await share.take()) or HEARTBEAT
-                if share.ended:
+                if subscription is None:
+                    subscription = self._join(job_id, client, news[job_id])
+                while not client.behind and not subscription.is_over:
+                    yield client.take(*await subscription.take(self._pace.heartbeat_seconds)) or HEARTBEAT
+                if subscription.ended and not client.behind:
                     return
-                share = None
+                if subscription.is_over:
+                    subscription = None
         finally:
             self.clients -= 1
-            if share is not None:
-                self._leave(job_id, share)
+            if subscription is not None:
+                self._leave(job_id, subscription)
 
-    def _join(self, job_id: str, cursor: Cursor, news: News) -> tuple[_Share, bool]:
-        """A share in what is read from now on, and whether it begins at `cursor` or before. Where it does not, the
-        client reads once more: what it then has reaches further than what was handed out before it joined."""
+    def _join(self, job_id: str, client: Client, news: News) -> Subscription:
+        """Subscribes a client that has read `news`. Where the next look begins further on, the client is behind: it
+        reads once more, and has then all that was handed out before it joined."""
         # No further than there is anything: a client may have made up its Last-Event-ID.
-        start = Cursor(min(cursor.seq, news.end.seq), min(cursor.step, news.end.step))
+        start = _at_most(client.cursor, news.end)
         watched = self._watched.setdefault(job_id, _Watched(start, news.status))
-        share = _Share(self._pace)
-        watched.shares.add(share)
+        subscription = Subscription(self._pace.most_waiting)
+        watched.subscriptions.add(subscription)
         if watched.queue is not None:
-            share.put([queue_message(watched.queue)])
+            subscription.put_queue(queue_message(watched.queue))
         self._any_watched.set()
-        return share, cursor.seq >= watched.cursor.seq and cursor.step >= watched.cursor.step
+        client.look_from(watched.cursor)
+        return subscription
 
-    def _leave(self, job_id: str, share: _Share) -> None:
+    def _leave(self, job_id: str, subscription: Subscription) -> None:
         watched = self._watched.get(job_id)
         if watched is not None:
-            watched.shares.discard(share)
-            if not watched.shares:
+            watched.subscriptions.discard(subscription)
+            if not watched.subscriptions:
                 self._forget(job_id)
 
     def _forget(self, job_id: str) -> None:
@@ -224,27 +171,30 @@ class Live:
         reading = dict(self._watched)
         cursors = {job_id: watched.cursor for job_id, watched in reading.items()}
         read = partial(_read, self._sessions, cursors, self._pace.page)
-        news, told = await to_thread.run_sync(read, limiter=self._reader)
+        news, messages = await to_thread.run_sync(read, limiter=self._reader)
         more = False
         for job_id, watched in reading.items():
             if self._watched.get(job_id) is watched:
-                more |= self._hand_out(job_id, watched, news.get(job_id), told.get(job_id, []))
+                more |= self._hand_out(job_id, watched, news.get(job_id), messages.get(job_id, []))
         await self._look_at_queue()
         return more
 
-    def _hand_out(self, job_id: str, watched: _Watched, news: News | None, told: list[Message]) -> bool:
-        if told:
-            watched.put(told)
+    def _hand_out(self, job_id: str, watched: _Watched, news: News | None, messages: list[Message]) -> bool:
         if news is not None:
-            watched.status = news.status
-            watched.cursor = _after(watched.cursor, news.happenings)
-        if len(told) == self._pace.page:
+            # A retry deletes steps, and the curve grows again from there: so does what is read.
+            rewound = news.end.step < watched.cursor.step
+            if messages or rewound:
+                watched.put(Page(watched.cursor, news.end.seq, messages))
+            if messages:
+                watched.cursor = news.happenings[-1].cursor
+            watched.cursor, watched.status = _at_most(watched.cursor, news.end), news.status
+        if len(messages) == self._pace.page:
             return True
         if news is None or news.status in TERMINAL:
-            for share in watched.shares:
-                share.end()
+            for subscription in watched.subscriptions:
+                subscription.end()
             self._forget(job_id)
-        elif not watched.shares:  # all of them were too slow
+        elif not watched.subscriptions:  # all of them were too slow
             self._forget(job_id)
         return False
 
@@ -257,8 +207,7 @@ class Live:
         self._next_look = time.monotonic() + self._pace.queue_seconds
         for job_id, queue in found.items():
             if job_id in self._watched:
-                self._watched[job_id].queue = queue
-                self._watched[job_id].put([queue_message(queue)])
+                self._watched[job_id].put_queue(queue)
 
 
 def _read(
@@ -268,11 +217,5 @@ def _read(
     return news, {job_id: [message(happening) for happening in each.happenings] for job_id, each in news.items()}
 
 
-def _after(cursor: Cursor, happenings: list[Happening]) -> Cursor:
-    if happenings:
-        cursor = happenings[-1].cursor
-    for happening in happenings:
-        if happening.type == "started":
-            # The metrics beyond it were deleted, and come again: a client that has them already passes them over.
-            cursor = cursor._replace(step=min(cursor.step, happening.data["resumed_step"]))
-    return cursor
+def _at_most(cursor: Cursor, end: Cursor) -> Cursor:
+    return Cursor(min(cursor.seq, end.seq), min(cursor.step, end.step))

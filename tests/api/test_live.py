@@ -211,7 +211,7 @@ def test_one_query_serves_all_clients_of_all_jobs(sessions: Sessions, engine: sa
         ours = [running_job(sessions) for _ in range(3)]
         async with streaming(sessions) as streams:
             clients = [asyncio.create_task(whole(streams, job.id)) for job in ours for _ in range(20)]
-            await until(lambda: sum(len(each.shares) for each in streams._watched.values()) == 60)
+            await until(lambda: sum(len(each.subscriptions) for each in streams._watched.values()) == 60)
             asked.clear()
             await until(lambda: len(asked) >= 5)
             for job in ours:
@@ -235,7 +235,7 @@ def test_an_id_that_a_client_has_made_up_takes_nothing_from_the_others(sessions:
             liar = asyncio.create_task(whole(streams, job.id, Cursor(2**31 - 1, 2**31 - 1)))
             await until(lambda: streams._watched)
             honest = asyncio.create_task(whole(streams, job.id))
-            await until(lambda: len(streams._watched[job.id].shares) == 2)
+            await until(lambda: len(streams._watched[job.id].subscriptions) == 2)
             await asyncio.to_thread(record, sessions, job, metric(1, 1), line())
             await asyncio.to_thread(end, sessions, job)
             assert await liar == []
@@ -252,13 +252,13 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
             told = list(parse(await anext(stream)))
             waits = asyncio.create_task(anext(stream))
             await until(lambda: streams._watched)
-            (share,) = streams._watched[job.id].shares
+            (share,) = streams._watched[job.id].subscriptions
             await asyncio.to_thread(record, sessions, job, line())
             told += parse(await waits)
             for _ in range(4):  # and now it does not ask for more
                 await asyncio.to_thread(record, sessions, job, *[line()] * Pace.page)
                 await asyncio.sleep(0.1)
-                assert len(share.waiting) <= Pace.most_waiting
+                assert share.waiting <= Pace.most_waiting
             await until(lambda: share.dropped)
             assert not share.waiting
             await asyncio.to_thread(end, sessions, job)
@@ -270,13 +270,16 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
     assert len(run(all_of_it())) == 4 * Pace.page + 4
 
 
-def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_before_it(sessions: Sessions) -> None:
+@pytest.mark.parametrize("pace", [OFTEN, Pace()], ids=["often", "as shipped"])
+def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_before_it(
+    sessions: Sessions, pace: Pace
+) -> None:
     lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
 
     async def all_of_it() -> list[Told]:
         job = running_job(sessions)
         record(sessions, job, started(), *(metric(step, step) for step in range(1, 101)))
-        async with streaming(sessions) as streams:
+        async with streaming(sessions, pace) as streams:
             old = asyncio.create_task(whole(streams, job.id))
             await until(lambda: streams._watched)
             assert streams._watched[job.id].cursor.step == 100
@@ -286,7 +289,7 @@ def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_bef
             assert again is not None
             await asyncio.to_thread(record, sessions, again, started(50), metric(51, 51))
             new = asyncio.create_task(whole(streams, job.id))
-            await until(lambda: len(streams._watched[job.id].shares) == 2)
+            await until(lambda: len(streams._watched[job.id].subscriptions) == 2)
             await asyncio.to_thread(record, sessions, again, *(metric(step, step) for step in range(52, 111)))
             await asyncio.to_thread(end, sessions, again)
             steps = [cursor.step for kind, cursor, _ in await old if kind == "metric"]
