@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 
 from api import errors, request_id
 from api.checks import Checks
+from api.key_check import KeyCheck
 from api.keyring import Keyring
 from api.live import Live, Pace
 from api.origin import refuse_foreign
@@ -100,6 +101,7 @@ def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: 
     ):
         app.include_router(noun.router)
     errors.install(app)
+    app.add_middleware(KeyCheck, keyring=app.state.keyring)
     app.add_middleware(RequestLog, telemetry=app.state.telemetry)
     app.add_middleware(request_id.RequestId)
     app.add_middleware(CloseUnread)

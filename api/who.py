@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.deps import Settings
 from api.errors import AdminOnly, InvalidParameter, WrongKey
+from api.key_check import Opened
 from api.keyring import Keyring
 from api.owner import OWNER, check_owner
 from api.rates import Rates
@@ -49,6 +50,7 @@ async def _who(
             raise InvalidParameter("x-owner", x_owner, f"the key is {owner}'s; leave x-owner out")
         owner = x_owner
     rates.count(holder.owner)
+    request.state.opened = Opened(secret, holder)
     return _known(Principal(owner, holder.admin, holder.key_id, request_id))
 
 
