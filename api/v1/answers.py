@@ -141,6 +141,8 @@ class FileList(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[Model]
+    has_more: bool
+    """Beyond OpenAI's fields: whether there are older models."""
 
 
 def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:

@@ -38,7 +38,7 @@ async def create(request: Request, where: Where, who: Who, once: Once) -> FileOb
 def newest(
     where: Where,
     who: Who,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     after: Annotated[str | None, Query(max_length=200)] = None,
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=100, pattern=r"^[A-Za-z0-9_-]*$")] = None,
