@@ -6,15 +6,13 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from api.errors import InvalidParameter
+from contract import patterns
 
-OWNER = r"[A-Za-z0-9_.@-]{1,100}"
-_WORDS = "give 1 to 100 letters (a to z), digits, or any of . _ @ -"
-
-Owner = Annotated[str, StringConstraints(pattern=f"^{OWNER}$")]
+Owner = Annotated[str, StringConstraints(pattern=patterns.OWNER)]
 
 
 def check_owner(param: str, given: str) -> str:
     """Raises InvalidParameter."""
-    if not re.fullmatch(OWNER, given):
-        raise InvalidParameter(param, given, _WORDS)
+    if not re.fullmatch(patterns.OWNER, given):
+        raise InvalidParameter(param, given, f"use {patterns.WORDS[patterns.OWNER]}")
     return given

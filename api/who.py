@@ -11,8 +11,9 @@ from api.deps import Settings
 from api.errors import AdminOnly, InvalidParameter, WrongKey
 from api.key_check import Opened
 from api.keyring import Keyring
-from api.owner import OWNER, check_owner
+from api.owner import check_owner
 from api.rates import Rates
+from contract import patterns
 from store import keys
 from store.principal import Principal
 
@@ -25,7 +26,7 @@ async def _who(
     request: Request,
     settings: Settings,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
-    x_owner: Annotated[str | None, Header(json_schema_extra={"pattern": f"^{OWNER}$"})] = None,
+    x_owner: Annotated[str | None, Header(json_schema_extra={"pattern": patterns.OWNER})] = None,
 ) -> Principal:
     """An admin may name the owner for whom it asks, by the header x-owner. Raises WrongKey, TooManyRequests,
     InvalidParameter."""
