@@ -172,12 +172,20 @@ class Optimizer(Section):
 class Schedule(Section):
     type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to zero after warm-up."""
-    epochs: Annotated[float, Field(gt=0, le=1000)] = 3
+    epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """How often each example is taken; null is 3, or as often as max_steps takes."""
     max_steps: Count | None = None
-    """Ends the run at this optimizer step, if it comes before the last epoch's end."""
+    """Optimizer steps of the run. Where epochs are given too, it ends at what comes first."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of all steps over which the learning rate rises from zero; 0.03 where warmup_steps is not given either."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_end(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("epochs") is None and given.get("max_steps") is None:
+            return {**given, "epochs": 3}
+        return given
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:
