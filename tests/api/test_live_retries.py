@@ -21,7 +21,7 @@ from contract.failure import Failure, FailureReason
 from contract.status import JobStatus
 from store.attempts import End, Retries, finish
 from store.models import Job
-from store.progress import Cursor, catch_up
+from store.progress import Cursor, catch_up, events_since
 from store.session import Sessions, make_sessions
 from tests.api.test_events import metric
 from tests.api.test_live import Told, end, line, parse, read_at_once, record, running_job, started, until
@@ -97,6 +97,7 @@ class Scene:
         self.readers: list[Reader] = []
         self.left: list[Reader] = []
         self.look: asyncio.Task[bool] | None = None
+        self.polled: list[Told] = []
         record(sessions, self.job, started())
 
     async def play(self, moves: Sequence[Move]) -> None:
@@ -119,6 +120,7 @@ class Scene:
         for reader in self.readers:
             assert reader.task
             await reader.task
+        await self.poll(10_000)
 
     async def settle(self) -> None:
         """Until no client reads the database."""
@@ -218,13 +220,21 @@ class Scene:
             reader.may_read.set()
         await asyncio.sleep(0)
 
+    async def poll(self, limit: int) -> None:
+        """A client without a stream asks for the page after its last event."""
+        after = self.polled[-1][1] if self.polled else Cursor()
+        with self.sessions.begin() as session:
+            page = events_since(session, self.job.id, after, limit)
+        self.polled += [(each.type, each.cursor, each.data) for each in page]
+
     def check(self) -> None:
         """Each reader has every event and every step after where it began, once and in order. One that came after the
         last retry has what the database has."""
         there = read_at_once(self.sessions, self.job.id)
         data = {(kind == "metric", cursor[kind == "metric"]): data for kind, cursor, data in there}
         last_seq = max(cursor.seq for _, cursor, _ in there)
-        for reader in self.readers:
+        poller = Reader(Cursor(), -1, slow=False, received=self.polled)
+        for reader in [*self.readers, poller]:
             received = [each for each in reader.received if each[0] != "queue"]
             steps = [cursor.step for kind, cursor, _ in received if kind == "metric"]
             # One that was there before a retry may have come further than the job has by now.
@@ -279,6 +289,7 @@ MOVES = st.one_of(
     st.tuples(st.just("join"), st.integers(0, 3)),
     st.tuples(st.sampled_from(["look_now", "hold", "release", "let_read"]), st.just(0)),
     st.tuples(st.just("leave"), st.integers(0, 5)),
+    st.tuples(st.just("poll"), st.integers(1, 20)),
 )
 
 
