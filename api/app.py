@@ -9,8 +9,9 @@ from fastapi import Depends, FastAPI
 
 from api import errors, request_id
 from api.checks import Checks
+from api.key_check import KeyCheck
 from api.keyring import Keyring
-from api.live import Live
+from api.live import Live, Pace
 from api.origin import refuse_foreign
 from api.rates import Rates
 from api.repeated import refuse_repeated
@@ -44,13 +45,13 @@ from store.session import make_engine, make_sessions
 from store.storage import make_storage
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: B008
     engine = make_engine(settings)
     sessions = make_sessions(engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        app.state.live = Live(sessions)
+        app.state.live = Live(sessions, pace)
         sender = Sender(sessions, settings.webhook_allow_private)
         children = Children()
         # Children of its own: a large check keeps no preview waiting.
@@ -107,6 +108,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ):
         app.include_router(noun.router)
     errors.install(app)
+    app.add_middleware(KeyCheck, keyring=app.state.keyring)
     app.add_middleware(RequestLog, telemetry=app.state.telemetry)
     app.add_middleware(request_id.RequestId)
     app.add_middleware(CloseUnread)

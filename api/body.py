@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
 
-from api.errors import InvalidParameter
+from api.errors import InvalidBody
 from api.json_schema import whole_schema
 
 LONGEST = 1_000_000  # bytes
@@ -28,16 +28,14 @@ async def read_body(request: Request) -> bytes:
 
 def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
     """A dependency that gives the body as a `model`. It is parsed by pydantic, not by json.loads, which a body of
-    100,000 brackets would break. Raises InvalidParameter, HTTPException."""
+    100,000 brackets would break. Raises InvalidBody, HTTPException."""
 
     async def read(request: Request) -> Model:
         body = await read_body(request)
         try:
             return model.model_validate_json(body or b"{}")
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            param = ".".join(map(str, first["loc"])) or "body"
-            raise InvalidParameter(param, first["input"], first["msg"]) from error
+            raise InvalidBody(model, error) from error
 
     return read
 

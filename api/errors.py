@@ -4,6 +4,7 @@ Raised below, and answered here too: contract's InputError, store's errors, and 
 
 RequestError
 +-- InvalidParameter    422   a parameter that does not fit, besides those that FastAPI checks
+    +-- InvalidBody     422   a field of a body
 +-- BadForm             422   a body that is no whole form
 +-- WrongKey            401   no key, or none that opens
 +-- AdminOnly           403   another's affairs
@@ -24,7 +25,7 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
@@ -32,6 +33,7 @@ from starlette.routing import Match, Route
 
 from api.json_schema import whole_schema
 from contract.failure import InputError
+from contract.field_errors import plain, problems
 from contract.quote import cut, printable, quote
 from store.errors import (
     ArtifactNotFound,
@@ -61,6 +63,13 @@ class InvalidParameter(RequestError):
     def __init__(self, param: str, given: str, wanted: str) -> None:
         super().__init__(f"{param}: got {quote(given)}; {wanted}")
         self.param = param
+
+
+class InvalidBody(InvalidParameter):
+    def __init__(self, model: type[BaseModel], error: ValidationError) -> None:
+        self.param, message = next(iter(problems(model, error.errors(include_url=False)).items()))
+        self.param = self.param or "body"
+        RequestError.__init__(self, message)
 
 
 class BadForm(RequestError):
@@ -292,8 +301,7 @@ def _range_outside(_: Request, error: Exception) -> JSONResponse:
 def _bad_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    param = ".".join(str(part) for part in first["loc"][1:])
-    return _invalid_parameter(request, InvalidParameter(param, first["input"], first["msg"]))
+    return _invalid_parameter(request, InvalidParameter(str(first["loc"][1]), first["input"], plain(first)))
 
 
 def _http_exception(request: Request, error: Exception) -> JSONResponse:

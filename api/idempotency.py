@@ -16,13 +16,13 @@ from sqlalchemy.orm import Session
 from api.body import read_body
 from api.errors import InvalidParameter, StillAtWork
 from api.who import Who
+from contract import patterns
 from store import requests
 from store.requests import Asked, First
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _WAIT = 20.0  # seconds, for the first of several at once
 _LOOK = 0.1  # seconds between two looks
 RENEW_SECONDS = requests.LONGEST.total_seconds() / 5
@@ -35,12 +35,12 @@ Settle = Callable[[Session, str], None]
 async def _asked(
     request: Request,
     who: Who,
-    idempotency_key: Annotated[str | None, Header(json_schema_extra={"pattern": f"^{_KEY.pattern}$"})] = None,
+    idempotency_key: Annotated[str | None, Header(json_schema_extra={"pattern": patterns.IDEMPOTENCY_KEY})] = None,
     x_stainless_retry_count: Annotated[str | None, Header()] = None,
 ) -> Asked:
     """Raises InvalidParameter."""
-    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
-        raise InvalidParameter("Idempotency-Key", idempotency_key, "give 1 to 255 printable characters, no spaces")
+    if idempotency_key is not None and not re.fullmatch(patterns.IDEMPOTENCY_KEY, idempotency_key):
+        raise InvalidParameter("Idempotency-Key", idempotency_key, f"use {patterns.WORDS[patterns.IDEMPOTENCY_KEY]}")
     repeated = x_stainless_retry_count is not None and x_stainless_retry_count.strip() not in ("", "0")
     asked = Asked(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
     # With another query a key is refused, as with another body.

@@ -1,19 +1,19 @@
 """What happens to jobs, as it happens, for any number of clients: one query twice a second reads what is new of all the
 jobs that somebody watches, and hands it to each client.
 
-A client first reads from the database what it lacks. Then it is handed what is new; one that takes it too slowly goes
-back to the database, so that little waits for it here.
+A client first reads from the database what it lacks. Then it is handed what is new, a page at a time. Each page says
+where it begins: a client that is not so far yet goes back to the database, whatever the reason. So a stream has no gap
+after a retry, which deletes steps and writes them again, either. A client that takes its pages too slowly goes back to
+the database too, so that little waits for it here.
 """
 
 import asyncio
-import json
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import OperationalError
@@ -21,72 +21,31 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from api.schemas.jobs import Queue
 from api.services import events as service
+from api.sse import HEARTBEAT, Message, message, queue_message
+from api.subscription import Client, Page, Subscription
 from contract.status import TERMINAL, JobStatus
-from store.progress import Cursor, Happening, News
+from store.progress import Cursor, News
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.5
-QUEUE_SECONDS = 3.0  # between two looks at the queue, which cost more
-HEARTBEAT_SECONDS = 15.0
-AWAY_SECONDS = 1.0  # before the database is asked again when it did not answer
-PAGE = 500
-MOST_WAITING = 2 * PAGE
-"""Happenings for a client that has not taken them; with more it reads them from the database later."""
 
-HEARTBEAT = b": ping\n\n"
+@dataclass(frozen=True)
+class Pace:
+    """How often streams look for news, and how much they keep."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """Something that happened, as it is sent but for the id, which depends on what a client has besides."""
-
-    body: bytes
-    seq: int = 0
-    """Of an event."""
-    step: int = 0
-    """Of a metric."""
-    queue: tuple[int, str] | None = None
-    """Place and reason, of what is told of the queue."""
-
-
-@dataclass(eq=False)
-class _Share:
-    """What one client has yet to take of a job that it watches."""
-
-    waiting: deque[_Told] = field(default_factory=deque)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: bool = False
-    """With what waits all is told."""
-    dropped: bool = False
-    """It took too little: what waited is gone."""
-
-    def put(self, told: list[_Told]) -> None:
-        if len(self.waiting) + len(told) > MOST_WAITING:
-            self.waiting.clear()
-            self.dropped = True
-        else:
-            self.waiting.extend(told)
-        self.changed.set()
-
-    def end(self) -> None:
-        self.ended = True
-        self.changed.set()
-
-    async def take(self) -> list[_Told]:
-        """What waits, once there is any, or after HEARTBEAT_SECONDS."""
-        try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                await self.changed.wait()
-        except TimeoutError:
-            return []
-        self.changed.clear()
-        taken = list(self.waiting)
-        self.waiting.clear()
-        return taken
+    poll_seconds: float = 0.5
+    queue_seconds: float = 3.0
+    """Between two looks at the queue, which cost more."""
+    heartbeat_seconds: float = 15.0
+    away_seconds: float = 1.0
+    """Before the database is asked again when it did not answer."""
+    page: int = 500
+    """Rows of one read."""
+    most_waiting: int = 1000
+    """Messages for a client that does not read. With more it reads them from the database later."""
 
 
 @dataclass(eq=False)
@@ -94,45 +53,28 @@ class _Watched:
     """A job that somebody watches."""
 
     cursor: Cursor
-    """What is read next is after it."""
+    """Where the next look begins."""
     status: JobStatus
-    shares: set[_Share] = field(default_factory=set)
+    subscriptions: set[Subscription] = field(default_factory=set)
     queue: Queue | None = None
 
-    def put(self, told: list[_Told]) -> None:
-        for share in list(self.shares):
-            share.put(told)
-            if share.dropped:
-                self.shares.discard(share)
+    def put(self, page: Page) -> None:
+        for subscription in list(self.subscriptions):
+            subscription.put(page)
+            if subscription.dropped:
+                self.subscriptions.discard(subscription)
 
-
-class _Client:
-    """How far one client has come."""
-
-    def __init__(self, cursor: Cursor) -> None:
-        self.cursor = cursor
-        self._queue: tuple[int, str] | None = None
-
-    def encode(self, told: Iterable[_Told]) -> bytes:
-        """What the client does not have yet of what was told."""
-        parts = []
-        for each in told:
-            if each.seq > self.cursor.seq:
-                self.cursor = self.cursor._replace(seq=each.seq)
-            elif each.step > self.cursor.step:
-                self.cursor = self.cursor._replace(step=each.step)
-            elif each.queue not in (None, self._queue):
-                self._queue = each.queue
-            else:
-                continue
-            parts += [each.body, b"id: %d.%d\n\n" % self.cursor]
-        return b"".join(parts)
+    def put_queue(self, queue: Queue) -> None:
+        self.queue = queue
+        for subscription in self.subscriptions:
+            subscription.put_queue(queue_message(queue))
 
 
 class Live:
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, pace: Pace = Pace()) -> None:
         self.clients = 0
         self._sessions = sessions
+        self._pace = pace
         self._watched: dict[str, _Watched] = {}
         self._any_watched = asyncio.Event()
         self._next_look = 0.0
@@ -144,19 +86,19 @@ class Live:
         while True:
             await self._any_watched.wait()
             try:
-                more = await self._patiently(self._read_news)
+                more = await self._patiently(self.look)
             except Exception:
                 log.exception("event streams wait; the next look will tell them what is new")
                 more = False
             if not more:
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(self._pace.poll_seconds)
 
     async def stream(self, job_id: str, cursor: Cursor) -> AsyncIterator[bytes]:
         """All that happens to a job after `cursor` until it has ended, as an event stream. While it waits, an event
         "queue" tells of its place and what it waits for, at the beginning and when these change. A database that is
         away ends no stream."""
-        client = _Client(cursor)
-        share: _Share | None = None
+        client = Client(cursor)
+        subscription: Subscription | None = None
         self.clients += 1
         try:
             while True:
@@ -166,44 +108,44 @@ class Live:
                     continue
                 if job_id not in news:
                     return
-                yield client.encode(map(_told, news[job_id].happenings))
-                if len(news[job_id].happenings) == PAGE:
+                yield client.read(news[job_id])
+                if len(news[job_id].happenings) == self._pace.page:
                     continue
-                # All that there was had been told when the status was this.
+                # Nothing was left to read when the status was this.
                 if news[job_id].status in TERMINAL:
                     return
-                if share is None:
-                    share, reaches_back = self._join(job_id, client.cursor, news[job_id])
-                    if not reaches_back:
-                        continue
-                while not (share.dropped or (share.ended and not share.waiting)):
-                    yield client.encode(await share.take()) or HEARTBEAT
-                if share.ended:
+                if subscription is None:
+                    subscription = self._join(job_id, client, news[job_id])
+                while not client.behind and not subscription.is_over:
+                    yield client.take(*await subscription.take(self._pace.heartbeat_seconds)) or HEARTBEAT
+                if subscription.ended and not client.behind:
                     return
-                share = None
+                if subscription.is_over:
+                    subscription = None
         finally:
             self.clients -= 1
-            if share is not None:
-                self._leave(job_id, share)
+            if subscription is not None:
+                self._leave(job_id, subscription)
 
-    def _join(self, job_id: str, cursor: Cursor, news: News) -> tuple[_Share, bool]:
-        """A share in what is read from now on, and whether it begins at `cursor` or before. Where it does not, the
-        client reads once more: what it then has reaches further than what was handed out before it joined."""
+    def _join(self, job_id: str, client: Client, news: News) -> Subscription:
+        """Subscribes a client that has read `news`. Where the next look begins further on, the client is behind: it
+        reads once more, and has then all that was handed out before it joined."""
         # No further than there is anything: a client may have made up its Last-Event-ID.
-        start = Cursor(min(cursor.seq, news.end.seq), min(cursor.step, news.end.step))
+        start = _at_most(client.cursor, news.end)
         watched = self._watched.setdefault(job_id, _Watched(start, news.status))
-        share = _Share()
-        watched.shares.add(share)
+        subscription = Subscription(self._pace.most_waiting)
+        watched.subscriptions.add(subscription)
         if watched.queue is not None:
-            share.put([_told_of_queue(watched.queue)])
+            subscription.put_queue(queue_message(watched.queue))
         self._any_watched.set()
-        return share, cursor.seq >= watched.cursor.seq and cursor.step >= watched.cursor.step
+        client.look_from(watched.cursor)
+        return subscription
 
-    def _leave(self, job_id: str, share: _Share) -> None:
+    def _leave(self, job_id: str, subscription: Subscription) -> None:
         watched = self._watched.get(job_id)
         if watched is not None:
-            watched.shares.discard(share)
-            if not watched.shares:
+            watched.subscriptions.discard(subscription)
+            if not watched.subscriptions:
                 self._forget(job_id)
 
     def _forget(self, job_id: str) -> None:
@@ -217,39 +159,42 @@ class Live:
             return await read()
         except (OperationalError, NoConnectionFree) as error:
             log.warning("event streams wait, the database is away: %s", error)
-            await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.sleep(self._pace.away_seconds)
             return None
 
     async def _catch_up(self, job_id: str, cursor: Cursor) -> dict[str, News]:
-        read = partial(service.news, self._sessions, {job_id: cursor}, PAGE)
+        read = partial(service.news, self._sessions, {job_id: cursor}, self._pace.page)
         return await to_thread.run_sync(read, limiter=self._catching_up)
 
-    async def _read_news(self) -> bool:
+    async def look(self) -> bool:
         """Hands out what is new. Whether there is more to read at once."""
         reading = dict(self._watched)
         cursors = {job_id: watched.cursor for job_id, watched in reading.items()}
-        read = partial(_read_told, self._sessions, cursors)
-        news, told = await to_thread.run_sync(read, limiter=self._reader)
+        read = partial(_read, self._sessions, cursors, self._pace.page)
+        news, messages = await to_thread.run_sync(read, limiter=self._reader)
         more = False
         for job_id, watched in reading.items():
             if self._watched.get(job_id) is watched:
-                more |= self._hand_out(job_id, watched, news.get(job_id), told.get(job_id, []))
+                more |= self._hand_out(job_id, watched, news.get(job_id), messages.get(job_id, []))
         await self._look_at_queue()
         return more
 
-    def _hand_out(self, job_id: str, watched: _Watched, news: News | None, told: list[_Told]) -> bool:
-        if told:
-            watched.put(told)
+    def _hand_out(self, job_id: str, watched: _Watched, news: News | None, messages: list[Message]) -> bool:
         if news is not None:
-            watched.status = news.status
-            watched.cursor = _after(watched.cursor, news.happenings)
-        if len(told) == PAGE:
+            # A retry deletes steps, and the curve grows again from there: so does what is read.
+            rewound = news.end.step < watched.cursor.step
+            if messages or rewound:
+                watched.put(Page(watched.cursor, news.end.seq, messages))
+            if messages:
+                watched.cursor = news.happenings[-1].cursor
+            watched.cursor, watched.status = _at_most(watched.cursor, news.end), news.status
+        if len(messages) == self._pace.page:
             return True
         if news is None or news.status in TERMINAL:
-            for share in watched.shares:
-                share.end()
+            for subscription in watched.subscriptions:
+                subscription.end()
             self._forget(job_id)
-        elif not watched.shares:  # all of them were too slow
+        elif not watched.subscriptions:  # all of them were too slow
             self._forget(job_id)
         return False
 
@@ -259,38 +204,18 @@ class Live:
         if not waiting or (time.monotonic() < self._next_look and not unlooked):
             return
         found = await to_thread.run_sync(partial(service.queues_of, self._sessions, waiting), limiter=self._reader)
-        self._next_look = time.monotonic() + QUEUE_SECONDS
+        self._next_look = time.monotonic() + self._pace.queue_seconds
         for job_id, queue in found.items():
             if job_id in self._watched:
-                self._watched[job_id].queue = queue
-                self._watched[job_id].put([_told_of_queue(queue)])
+                self._watched[job_id].put_queue(queue)
 
 
-def _read_told(sessions: Sessions, cursors: dict[str, Cursor]) -> tuple[dict[str, News], dict[str, list[_Told]]]:
-    news = service.news(sessions, cursors, PAGE)
-    return news, {job_id: [_told(happening) for happening in each.happenings] for job_id, each in news.items()}
+def _read(
+    sessions: Sessions, cursors: dict[str, Cursor], page: int
+) -> tuple[dict[str, News], dict[str, list[Message]]]:
+    news = service.news(sessions, cursors, page)
+    return news, {job_id: [message(happening) for happening in each.happenings] for job_id, each in news.items()}
 
 
-def _after(cursor: Cursor, happenings: list[Happening]) -> Cursor:
-    if happenings:
-        cursor = happenings[-1].cursor
-    for happening in happenings:
-        if happening.type == "started":
-            # The metrics beyond it were deleted, and come again: a client that has them already passes them over.
-            cursor = cursor._replace(step=min(cursor.step, happening.data["resumed_step"]))
-    return cursor
-
-
-def _told(happening: Happening) -> _Told:
-    body = _body(happening.type, happening.data)
-    cursor = happening.cursor
-    return _Told(body, step=cursor.step) if happening.type == "metric" else _Told(body, seq=cursor.seq)
-
-
-def _told_of_queue(queue: Queue) -> _Told:
-    data = {"time": time.time(), **queue.model_dump(mode="json")}
-    return _Told(_body("queue", data), queue=(queue.place, queue.why))
-
-
-def _body(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n".encode()
+def _at_most(cursor: Cursor, end: Cursor) -> Cursor:
+    return Cursor(min(cursor.seq, end.seq), min(cursor.step, end.step))

@@ -9,9 +9,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.deps import Settings
 from api.errors import AdminOnly, InvalidParameter, WrongKey
+from api.key_check import Opened
 from api.keyring import Keyring
-from api.owner import LONGEST, OWNER, check_owner
+from api.owner import check_owner
 from api.rates import Rates
+from contract import patterns
 from store import keys
 from store.principal import Principal
 
@@ -24,7 +26,9 @@ async def _who(
     request: Request,
     settings: Settings,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
-    x_owner: Annotated[str | None, Header(json_schema_extra={"pattern": f"^{OWNER}$", "maxLength": LONGEST})] = None,
+    x_owner: Annotated[
+        str | None, Header(json_schema_extra={"pattern": patterns.OWNER, "maxLength": patterns.LONGEST_OWNER})
+    ] = None,
 ) -> Principal:
     """An admin may name the owner for whom it asks, by the header x-owner. Raises WrongKey, TooManyRequests,
     InvalidParameter."""
@@ -49,6 +53,7 @@ async def _who(
             raise InvalidParameter("x-owner", x_owner, f"the key is {owner}'s; leave x-owner out")
         owner = x_owner
     rates.count(holder.owner)
+    request.state.opened = Opened(secret, holder)
     return _known(Principal(owner, holder.admin, holder.key_id, request_id))
 
 

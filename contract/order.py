@@ -44,10 +44,27 @@ def steps_per_epoch(count: int, window: int) -> int:
     return math.ceil(count / window)
 
 
+def examples_per_step(recipe: Recipe, ranks: int) -> int:
+    """Examples of one optimizer step, on all ranks together."""
+    batch = recipe.batch
+    if batch.effective is not None:
+        return batch.effective
+    assert batch.micro_batch != "auto", "the contract wants batch.effective with it"
+    return batch.micro_batch * (batch.accumulation or 1) * ranks
+
+
 def total_steps(recipe: Recipe, count: int, window: int) -> int:
-    """At least 1. A fraction of an epoch is rounded up to a whole step."""
-    steps = max(1, math.ceil(recipe.schedule.epochs * steps_per_epoch(count, window) - 1e-9))
-    return min(steps, recipe.schedule.max_steps or steps)
+    """Optimizer steps of a run on `count` examples, at least 1. A fraction of an epoch is rounded up to a whole step.
+    Where epochs and max_steps are given, it is what comes first."""
+    epochs, most = recipe.schedule.epochs, recipe.schedule.max_steps
+    ends = [] if epochs is None else [max(1, math.ceil(epochs * steps_per_epoch(count, window) - 1e-9))]
+    return min([*ends, most] if most is not None else ends)
+
+
+def examples_taken(count: int, window: int, steps: int) -> int:
+    """By so many steps, each example as often as it comes."""
+    epochs, rest = divmod(steps, steps_per_epoch(count, window))
+    return epochs * count + min(count, rest * window)
 
 
 def step_rows(seed: int, step: int, count: int, window: int) -> list[int]:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from contract import patterns
 from contract.quote import quote
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
 
 _LONGEST_EXPRESSION = 200
 
@@ -61,7 +62,7 @@ class Dataset(Section):
     """What the file calls the format's fields, where it has names of its own: {"instruction": "question"}."""
     chat_template: Literal["chatml", "alpaca", "plain"] | None = None
     """Writes the conversations in place of the model's own template; for models that have none."""
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, StringConstraints(pattern=patterns.SHA256)] | None = None
     """Digest of the file. Filled in when the job is taken; a file that has changed since is refused."""
 
 
@@ -71,7 +72,7 @@ def _dataset_from_path(value: Any) -> Any:
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
 Alpha = Annotated[float, Field(gt=0)]
-ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
+ModuleName = Annotated[str, StringConstraints(pattern=patterns.MODULE)]
 
 
 class Adapter(Section):
@@ -171,12 +172,20 @@ class Optimizer(Section):
 class Schedule(Section):
     type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to zero after warm-up."""
-    epochs: Annotated[float, Field(gt=0, le=1000)] = 3
+    epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """How often each example is taken; null is 3, or as often as max_steps takes."""
     max_steps: Count | None = None
-    """Ends the run at this optimizer step, if it comes before the last epoch's end."""
+    """Optimizer steps of the run. Where epochs are given too, it ends at what comes first."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of all steps over which the learning rate rises from zero; 0.03 where warmup_steps is not given either."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_end(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("epochs") is None and given.get("max_steps") is None:
+            return {**given, "epochs": 3}
+        return given
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:
@@ -280,7 +289,7 @@ class Recipe(Section):
     """The base model: a name under the server's models folder, an allowed path, or a hub id such as "org/name"."""
     dataset: Annotated[Dataset, BeforeValidator(_dataset_from_path, json_schema_input_type=str | Dataset)]
     """The examples: the id of a dataset, a path, or an object with more to say."""
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)] | None = None
     """For people; need not be unique."""
     adapter: Adapter = Adapter()
     batch: Batch = Batch()

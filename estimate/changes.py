@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from contract.order import examples_per_step
 from contract.recipe import Recipe
-from estimate.work import window
 
 Patch = dict[str, Any]
 
@@ -33,7 +33,7 @@ def changes_that_fit(recipe: Recipe, ranks: int, devices: int, fits: Callable[[R
 def _changes(recipe: Recipe, ranks: int, devices: int) -> Iterator[list[Patch]]:
     """Ordered by what they cost: time, then exactness, then devices, then what is learned. Of each its forms, the
     gentlest first."""
-    batch = {"accumulation": None, "effective": window(recipe, ranks)}
+    batch = {"accumulation": None, "effective": examples_per_step(recipe, ranks)}
     if recipe.batch.micro_batch != "auto":
         yield [{"batch": {"micro_batch": size, **batch}} for size in _halves(recipe.batch.micro_batch, 1)]
     if not recipe.gradient_checkpointing:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.machine import BF16_CAPABILITY, Machine
+from contract.order import examples_per_step
 from contract.recipe import Recipe
 from estimate.activations import Row, activation_bytes
 from estimate.adapter import Trained
@@ -12,7 +13,6 @@ from estimate.head import logits_bytes
 from estimate.overhead import exchange_bytes, overhead_bytes
 from estimate.states import states, zero_stage
 from estimate.weights import base_bytes
-from estimate.work import window
 
 TOLERANCE = 1.25
 """How far a measured peak may be from its estimate: the tests hold it."""
@@ -82,7 +82,7 @@ def memory(recipe: Recipe, model: Model, row: Row, place: Place, ranks: int) -> 
         logits=round(logits_bytes(precision, place.on_gpu, model.architecture, shapes, trained, row)),
         exchange=round(exchange),
         overhead=round(overhead_bytes(place.on_gpu, freed)),
-        in_turn=ranks == 1 and window(recipe, ranks) <= row.documents,
+        in_turn=ranks == 1 and examples_per_step(recipe, ranks) <= row.documents,
     )
 
 

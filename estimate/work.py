@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.order import held_out, perm, rank_share, step_rows, steps_per_epoch, total_steps
+from contract.order import examples_per_step, examples_taken, held_out, perm, rank_share, step_rows, total_steps
 from contract.recipe import Recipe
 from estimate.activations import Row
 
@@ -38,15 +38,6 @@ class Work:
     """That go through the model in training, each as often as it comes; None where nobody has counted them."""
 
 
-def window(recipe: Recipe, ranks: int) -> int:
-    """As trainer/train.py's effective_batch."""
-    batch = recipe.batch
-    if batch.effective is not None:
-        return batch.effective
-    assert batch.micro_batch != "auto", "the contract wants batch.effective with it"
-    return batch.micro_batch * (batch.accumulation or 1) * ranks
-
-
 def usable_lengths(lengths: Lengths, max_length: int) -> list[int]:
     """Tokens of each example, cut; without those that have nothing to learn left."""
     dropped = sum(count for first, count in lengths.first.items() if first >= max_length)
@@ -61,10 +52,9 @@ def work(recipe: Recipe, examples: int, cut: Sequence[int] | None, ranks: int) -
     the split leaves none to train on."""
     measured = None if cut is None else len(cut)
     train = examples - held_out(examples, recipe.evaluation.share)
-    size = window(recipe, ranks)
+    size = examples_per_step(recipe, ranks)
     steps = total_steps(recipe, train, size)
-    shown = min(steps * size, train * steps / steps_per_epoch(train, size))
-    tokens = None if not measured else round(shown * sum(cut or ()) / measured)
+    tokens = None if not measured else round(examples_taken(train, size, steps) * sum(cut or ()) / measured)
     return Work(steps, size, train, tokens)
 
 
@@ -72,7 +62,7 @@ def largest_row(recipe: Recipe, cut: Sequence[int], share: float, ranks: int) ->
     """As the seed deals the lengths out to the steps and the ranks: not the very examples, whose places in the file are
     not kept, but as many draws of the same lengths. "auto" is taken at its least, one."""
     count = len(cut)
-    size = window(recipe, ranks)
+    size = examples_per_step(recipe, ranks)
     micro_batch = 1 if recipe.batch.micro_batch == "auto" else recipe.batch.micro_batch
     steps = min(total_steps(recipe, count, size), max(1, _MOST_ROWS // size))
     order = perm(recipe.seed, -2, count)

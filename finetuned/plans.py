@@ -22,6 +22,8 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
     for name, value in facts:
         table.add_row(name, value)
     console.print(table, markup=False, highlight=False)
+    for warning in plan["warnings"]:
+        console.print(f"warning: {one_line(warning)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for part, why in plan["unknown"].items():
         console.print(f"{part}: {one_line(why)}", style="dim", markup=False, highlight=False, soft_wrap=True)
 

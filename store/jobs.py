@@ -4,8 +4,8 @@ import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
@@ -115,12 +115,28 @@ def newest(
     return list(session.scalars(query))
 
 
-def with_models(session: Session, owner: str | None) -> list[Job]:
-    """Those that have succeeded, and whose model was not deleted; newest first."""
-    made = select(Job).where(Job.status == JobStatus.SUCCEEDED, Job.model_deleted_at.is_(None))
+class Made(NamedTuple):
+    """A job that has made a model, as far as a list needs it."""
+
+    id: str
+    owner: str
+    base: str
+    suffix: str | None
+    finished_at: datetime
+
+
+def with_models(session: Session, owner: str | None, limit: int, after: str | None) -> list[Made]:
+    """Of `owner` or of all, newest first; `after` is the id of the last job of the page before. Those that have
+    succeeded and whose model was not deleted. Raises JobNotFound for an unknown `after`."""
+    columns = (Job.id, Job.owner, Job.recipe["model"].as_string(), Job.asked["suffix"].as_string(), Job.finished_at)
+    made = select(*columns).where(Job.status == JobStatus.SUCCEEDED, Job.model_deleted_at.is_(None))
     if owner is not None:
         made = made.where(Job.owner == owner)
-    return list(session.scalars(made.order_by(Job.created_at.desc(), Job.id.desc())))
+    if after is not None:
+        last = get(session, after, owner)
+        made = made.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
+    made = made.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+    return [Made(*row) for row in session.execute(made)]
 
 
 def delete_model(session: Session, job: Job) -> bool:

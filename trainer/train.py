@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from contract.events import Done, Log, Phase, Started
 from contract.failure import FailureReason, InputError
+from contract.order import examples_per_step
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from trainer.data import Data, load_data, words_of_length
@@ -58,7 +59,7 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
         report(Done, step=read_position(resume).step if resume else 0, completed=False, train_loss=None, eval_loss=None)
         return
     module, data = loaded
-    window = effective_batch(recipe, accelerator.num_processes)
+    window = examples_per_step(recipe, accelerator.num_processes)
     start = Position(len(data.train), window, micro_batch=1, course=course(recipe, data))
     position = read_position(resume) if resume else None
     if resume and position:
@@ -106,15 +107,6 @@ def _check_agreement(precision: str, accelerator: Accelerator) -> None:
             'precision: "auto" is not the same on all machines of this run; use "fp32", or what all of them have',
             "precision",
         )
-
-
-def effective_batch(recipe: Recipe, world_size: int) -> int:
-    """Examples of one optimizer step, on all ranks."""
-    batch = recipe.batch
-    if batch.effective is not None:
-        return batch.effective
-    assert batch.micro_batch != "auto", "the contract wants batch.effective with it"
-    return batch.micro_batch * (batch.accumulation or 1) * world_size
 
 
 def find_micro_batch(

@@ -4,14 +4,14 @@ from fastapi import APIRouter, Depends, Path
 
 from api.body import described, json_body
 from api.deps import Db
-from api.owner import LONGEST, OWNER
 from api.schemas.quotas import LimitsIn, QuotaOut
 from api.services import quotas as service
 from api.who import Admin, Who
+from contract import patterns
 
 router = APIRouter(tags=["quotas"])
 
-_Owner = Annotated[str, Path(pattern=rf"^({OWNER}|\*)$", max_length=LONGEST)]
+_Owner = Annotated[str, Path(pattern=patterns.OWNER_OR_ALL, max_length=patterns.LONGEST_OWNER)]
 
 
 @router.get("/quota")

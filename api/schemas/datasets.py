@@ -3,13 +3,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from contract import patterns
 from contract.recipe import DatasetField, DatasetFormat, Text
 from dataset.report import Report
 from store.models import Dataset
 
 Columns = Annotated[dict[DatasetField, Text], Field(min_length=1)]
-
-_HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
 
 
 class AboutDataset(BaseModel):
@@ -31,11 +30,11 @@ class DatasetReference(AboutDataset):
 
     path: Text | None = None
     """On the server: absolute, or relative to one of the server's allowed folders. It stays where it is."""
-    hub: Annotated[str, StringConstraints(pattern=rf"^{_HUB_NAME}/{_HUB_NAME}$")] | None = None
+    hub: Annotated[str, StringConstraints(pattern=patterns.HUB_DATASET)] | None = None
     """A data set of the hub, such as "org/name"."""
-    file: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\\]{1,500}$")] | None = None
+    file: Annotated[str, StringConstraints(pattern=patterns.HUB_FILE)] | None = None
     """Its file, such as "data/train.jsonl"."""
-    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,200}$")] | None = None
+    revision: Annotated[str, StringConstraints(pattern=patterns.HUB_REVISION)] | None = None
     """A branch, a tag or a commit; null is the main branch."""
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from contract import patterns
 from contract.failure import Failure
 from store.artifacts import ADAPTER
 from store.models import Export
@@ -13,7 +14,7 @@ class ExportIn(BaseModel):
 
     format: Literal["merged"] = "merged"
     """The base model with the adapter in it."""
-    source: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,90}\.tar\.gz$")] = ADAPTER
+    source: Annotated[str, StringConstraints(pattern=patterns.ARTIFACT)] = ADAPTER
     """Of the job's artifacts: the adapter, a checkpoint, or best.tar.gz."""
 
 

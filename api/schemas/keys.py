@@ -4,6 +4,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from api.owner import Owner
+from contract import patterns
 from store.models import Key
 
 
@@ -11,7 +12,7 @@ class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     owner: Owner
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)] | None = None
     admin: bool = False
 
 

@@ -97,9 +97,17 @@ class PlanOut(BaseModel):
     """As long as the latest jobs of the same model took for as many examples, on whatever device they ran."""
     unknown: dict[str, str]
     """Why a part is not told, or not as it will be."""
+    warnings: list[str]
+    """What is unwise in the recipe, and where it does less than it asks for."""
 
 
-def plan_out(plan: Plan, base: Base | None, speeds: list[Throughput | None], expected_seconds: float | None) -> PlanOut:
+def plan_out(
+    plan: Plan,
+    base: Base | None,
+    speeds: list[Throughput | None],
+    expected_seconds: float | None,
+    warnings: list[str],
+) -> PlanOut:
     """`speeds` are those of the plan's devices, in their order."""
     work = plan.work
     unknown = dict(plan.unknown)
@@ -114,6 +122,7 @@ def plan_out(plan: Plan, base: Base | None, speeds: list[Throughput | None], exp
         disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
         expected_seconds=expected_seconds,
         unknown=unknown,
+        warnings=warnings,
     )
 
 

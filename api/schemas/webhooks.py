@@ -3,6 +3,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from contract import patterns
 from store.models import Delivery, Webhook
 from store.webhooks import EventType, message
 
@@ -21,7 +22,7 @@ Wanted = Literal[
     EventType.OPENAI_FAILED,
     EventType.OPENAI_CANCELLED,
 ]
-Url = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[\x21-\x7e]*$")]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=patterns.URL)]
 Events = Annotated[list[Wanted], Field(min_length=1, max_length=20), AfterValidator(_each_once)]
 
 

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from api import hub
 from api.checks import FILE_VERSION, Checks, file_version
-from api.errors import BadForm, InvalidParameter, StorageFull, TooLarge
+from api.errors import BadForm, InvalidBody, InvalidParameter, StorageFull, TooLarge
 from api.idempotency import Settle, once, with_body
 from api.incoming import Incoming, incoming, pump
 from api.looks import look
@@ -125,8 +125,7 @@ def _about(fields: dict[str, str]) -> AboutDataset:
     try:
         return AboutDataset.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidParameter(".".join(map(str, first["loc"])), first["input"], first["msg"]) from error
+        raise InvalidBody(AboutDataset, error) from error
 
 
 def _keep(
@@ -191,8 +190,7 @@ def refer(place: Place, who: Principal, asked: Asked, body: bytes) -> DatasetDet
     try:
         reference = DatasetReference.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidParameter(".".join(map(str, first["loc"])) or "body", first["input"], first["msg"]) from error
+        raise InvalidBody(DatasetReference, error) from error
     asked = with_body(asked, body)
     if reference.path is None:
         return _fetch(place, who, asked, reference)

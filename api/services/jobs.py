@@ -28,6 +28,7 @@ from contract.locate import locate_model
 from contract.machine import check_machines, unwise
 from contract.recipe import Adapter, Recipe
 from contract.recipe_errors import read_recipe
+from contract.shortfalls import shortfalls
 from contract.status import JobStatus
 from dataset.child import Children
 from store import audit, broker, datasets, jobs, leases, progress, quotas, schedule, wishes, workers
@@ -92,13 +93,12 @@ def create(
     if not force:
         refuse_what_cannot_fit(sessions, settings, children, who, recipe, checked.rows, machines)
     examples = examples_to_train(recipe, checked.rows)
+    warnings = [*unwise(recipe, machines), *shortfalls(recipe, checked.rows)]
     with sessions.begin() as session:
         quotas.check_queue(session, who.owner)
         _hold(session, who, files)
         seconds = jobs.expected_seconds(session, recipe, examples)
-        job = jobs.create(
-            session, recipe, who.owner, unwise(recipe, machines), examples, seconds, *files, tags=tags, asked=asked
-        )
+        job = jobs.create(session, recipe, who.owner, warnings, examples, seconds, *files, tags=tags, asked=asked)
         audit.record(session, who, "job.create", job.id)
         settle(session, job.id)
         taken = _tell(session, who, [job])[0]

@@ -6,8 +6,9 @@ from api.services.fit import base_of, lengths_of
 from api.services.jobs import check
 from api.settings import ApiSettings
 from api.work import examples_to_train
-from contract.machine import check_machines
+from contract.machine import check_machines, unwise
 from contract.recipe_errors import read_recipe
+from contract.shortfalls import shortfalls
 from dataset.child import Children
 from estimate.plan import make_plan
 from store import jobs, workers
@@ -43,6 +44,7 @@ def plan(
             expected = jobs.expected_seconds(session, planned, examples_to_train(planned, rows))
             speeds = [throughput(session, planned, on.device, on.place.precision) for on in made.devices]
             settle(session, "plan")
-        return plan_out(made, None if isinstance(base, str) else base, speeds, expected)
+        warnings = [*unwise(planned, machines), *shortfalls(planned, rows)]
+        return plan_out(made, None if isinstance(base, str) else base, speeds, expected, warnings)
 
     return once_by_key(sessions, with_body(asked, body), make, lambda _: make(unsettled))

@@ -20,7 +20,7 @@ class JobError(BaseModel):
 
 
 class Hyperparameters(BaseModel):
-    n_epochs: int | float
+    n_epochs: int | float | Literal["auto"]
     batch_size: int | Literal["auto"]
     learning_rate_multiplier: float
 
@@ -141,6 +141,8 @@ class FileList(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[Model]
+    has_more: bool
+    """Beyond OpenAI's fields: whether there are older models."""
 
 
 def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
@@ -183,7 +185,7 @@ def _hyperparameters(recipe: dict[str, Any]) -> Hyperparameters:
         size = batch["micro_batch"] * (batch["accumulation"] or 1) * resources["gpus"] * resources["nodes"]
     epochs = recipe["schedule"]["epochs"]
     return Hyperparameters(
-        n_epochs=int(epochs) if epochs == int(epochs) else epochs,
+        n_epochs="auto" if epochs is None else int(epochs) if epochs == int(epochs) else epochs,
         batch_size=size,
         learning_rate_multiplier=round(recipe["optimizer"]["learning_rate"] / LEARNING_RATE, 9),
     )

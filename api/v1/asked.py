@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.errors import InvalidParameter
+from contract import patterns
 from contract.recipe import Optimizer
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
-_FileId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
+_FileId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)]
 _Auto = Literal["auto"]
 
 LEARNING_RATE: float = Optimizer().learning_rate
@@ -42,7 +43,7 @@ class JobAsked(_Asked):
     model: _Text
     training_file: _FileId
     validation_file: _FileId | None = None
-    suffix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
+    suffix: Annotated[str, StringConstraints(pattern=patterns.SUFFIX)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
@@ -51,8 +52,8 @@ class JobAsked(_Asked):
     metadata: (
         Annotated[
             dict[
-                Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")],
-                Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
+                Annotated[str, StringConstraints(max_length=64, pattern=patterns.TEXT)],
+                Annotated[str, StringConstraints(max_length=512, pattern=patterns.TEXT)],
             ],
             Field(max_length=16),
         ]

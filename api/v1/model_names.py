@@ -22,10 +22,13 @@ class FineTuned:
 
 
 def name_of(job: Job, step: int | None = None) -> str:
-    base = str(job.recipe["model"]).rstrip("/").rpartition("/")[2]
-    suffix = (job.asked or {}).get("suffix") or ""
-    name = f"ft:{base}:{job.owner}:{suffix}:{job.id.removeprefix('job_')}"
+    name = name_of_made(job.id, job.owner, job.recipe["model"], (job.asked or {}).get("suffix"))
     return name if step is None else f"{name}:ckpt-step-{step}"
+
+
+def name_of_made(job_id: str, owner: str, base: str, suffix: str | None) -> str:
+    folder = base.rstrip("/").rpartition("/")[2]
+    return f"ft:{folder}:{owner}:{suffix or ''}:{job_id.removeprefix('job_')}"
 
 
 def read_name(name: str) -> FineTuned | None:

@@ -2,10 +2,11 @@
 
 from api.settings import ApiSettings
 from api.v1.answers import Deleted, Model, ModelList, seconds
-from api.v1.model_names import name_of, read_name
+from api.v1.model_names import name_of, name_of_made, read_name
 from contract.status import JobStatus
 from store import artifacts, audit, jobs
 from store.errors import JobNotFound, ModelNotFound
+from store.jobs import Made
 from store.models import Job
 from store.principal import Principal
 from store.session import Sessions
@@ -14,11 +15,19 @@ from store.storage import Storage
 _BASE_OWNER = "finetuned"
 
 
-def all_models(sessions: Sessions, settings: ApiSettings, who: Principal) -> ModelList:
-    """The server's base models, and the fine-tuned ones of the owner, newest first."""
+def newest(sessions: Sessions, settings: ApiSettings, who: Principal, limit: int, after: str | None) -> ModelList:
+    """The server's base models, and then the fine-tuned ones of the owner, newest first; `after` is the last name of
+    the page before. Raises ModelNotFound for an unknown `after`."""
+    last = None if after is None else read_name(after)
+    if after is not None and last is None:
+        raise ModelNotFound(after)
     with sessions.begin() as session:
-        own = [_fine_tuned(job, None) for job in jobs.with_models(session, who.scope)]
-    return ModelList(data=[*_bases(settings), *own])
+        try:
+            found = jobs.with_models(session, who.scope, limit + 1, last.job_id if last else None)
+        except JobNotFound as error:
+            raise ModelNotFound(after or "") from error
+    bases = [] if after else _bases(settings)
+    return ModelList(data=[*bases, *map(_made, found[:limit])], has_more=len(found) > limit)
 
 
 def get(sessions: Sessions, settings: ApiSettings, who: Principal, name: str) -> Model:
@@ -74,3 +83,8 @@ def _bases(settings: ApiSettings) -> list[Model]:
 
 def _fine_tuned(job: Job, step: int | None) -> Model:
     return Model(id=name_of(job, step), created=seconds(job.finished_at or job.created_at), owned_by=job.owner)
+
+
+def _made(made: Made) -> Model:
+    name = name_of_made(made.id, made.owner, made.base, made.suffix)
+    return Model(id=name, created=seconds(made.finished_at), owned_by=made.owner)

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
+from api.live import Pace
 from api.settings import ApiSettings
 from store.session import Sessions
 from tests.files import write_dataset, write_model
@@ -33,8 +34,8 @@ def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
         yield client
 
 
-def serve(settings: ApiSettings) -> TestClient:
-    return TestClient(create_app(settings), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+def serve(settings: ApiSettings, pace: Pace = Pace()) -> TestClient:  # noqa: B008
+    return TestClient(create_app(settings, pace), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 
 @pytest.fixture

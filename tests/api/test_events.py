@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.live import PAGE
+from api.live import Pace
 from contract.events import Log, Metric
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
@@ -52,7 +52,7 @@ def test_a_stream_taken_up_after_its_last_event_ends(client: TestClient, session
     assert stream(client, job_id, after="2147483647.2147483647") == []
 
 
-@pytest.mark.parametrize("events", [PAGE - 4, PAGE - 3, PAGE - 2])
+@pytest.mark.parametrize("events", [Pace.page - 4, Pace.page - 3, Pace.page - 2])
 def test_a_stream_of_about_a_page_is_told_whole_and_ends(client: TestClient, sessions: Sessions, events: int) -> None:
     lines = [Log(time=1, level="info", message="line")] * events
     assert len(stream(client, ended_job(sessions, *lines))) == events + 3

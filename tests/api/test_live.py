@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +15,7 @@ import pytest
 import sqlalchemy as sa
 from anyio import create_task_group
 
-from api import live
-from api.live import MOST_WAITING, PAGE, Live
+from api.live import Live, Pace
 from contract.events import Event, Log, Started
 from contract.failure import Failure, FailureReason
 from contract.recipe import Dataset, Recipe
@@ -37,9 +37,7 @@ T = TypeVar("T")
 Told = tuple[str, Cursor, dict[str, Any]]
 
 
-@pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "POLL_SECONDS", 0.01)
+OFTEN = Pace(poll_seconds=0.01)
 
 
 def running_job(sessions: Sessions) -> Job:
@@ -74,8 +72,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def streaming(sessions: Sessions) -> AsyncIterator[Live]:
-    streams = Live(sessions)
+async def streaming(sessions: Sessions, pace: Pace = OFTEN) -> AsyncIterator[Live]:
+    streams = Live(sessions, pace)
     async with create_task_group() as tasks:
         tasks.start_soon(streams.run)
         yield streams
@@ -129,12 +127,10 @@ def assert_whole(told: list[Told], sessions: Sessions, job_id: str, begin: Curso
 
 @pytest.mark.parametrize("seed", range(5))
 def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_once(
-    sessions: Sessions, seed: int, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, seed: int
 ) -> None:
     """Two jobs tell in batches, and one of them goes on from an earlier step after a failure; clients come, break off,
     take up again with their last id, and some hardly read."""
-    monkeypatch.setattr(live, "PAGE", 20)
-    monkeypatch.setattr(live, "MOST_WAITING", 40)
     chance = random.Random(seed)
     lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
 
@@ -188,7 +184,7 @@ def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_on
 
     async def all_of_it() -> list[tuple[str, list[Told]]]:
         first, second = running_job(sessions), running_job(sessions)
-        async with streaming(sessions) as streams:
+        async with streaming(sessions, replace(OFTEN, page=20, most_waiting=40)) as streams:
             ids = [first.id, second.id] * 15
             clients = [asyncio.create_task(watch(streams, job_id)) for job_id in ids]
             await asyncio.gather(tell(first, retried=False), tell(second, retried=True))
@@ -215,7 +211,7 @@ def test_one_query_serves_all_clients_of_all_jobs(sessions: Sessions, engine: sa
         ours = [running_job(sessions) for _ in range(3)]
         async with streaming(sessions) as streams:
             clients = [asyncio.create_task(whole(streams, job.id)) for job in ours for _ in range(20)]
-            await until(lambda: sum(len(each.shares) for each in streams._watched.values()) == 60)
+            await until(lambda: sum(len(each.subscriptions) for each in streams._watched.values()) == 60)
             asked.clear()
             await until(lambda: len(asked) >= 5)
             for job in ours:
@@ -239,7 +235,7 @@ def test_an_id_that_a_client_has_made_up_takes_nothing_from_the_others(sessions:
             liar = asyncio.create_task(whole(streams, job.id, Cursor(2**31 - 1, 2**31 - 1)))
             await until(lambda: streams._watched)
             honest = asyncio.create_task(whole(streams, job.id))
-            await until(lambda: len(streams._watched[job.id].shares) == 2)
+            await until(lambda: len(streams._watched[job.id].subscriptions) == 2)
             await asyncio.to_thread(record, sessions, job, metric(1, 1), line())
             await asyncio.to_thread(end, sessions, job)
             assert await liar == []
@@ -256,13 +252,13 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
             told = list(parse(await anext(stream)))
             waits = asyncio.create_task(anext(stream))
             await until(lambda: streams._watched)
-            (share,) = streams._watched[job.id].shares
+            (share,) = streams._watched[job.id].subscriptions
             await asyncio.to_thread(record, sessions, job, line())
             told += parse(await waits)
             for _ in range(4):  # and now it does not ask for more
-                await asyncio.to_thread(record, sessions, job, *[line()] * PAGE)
+                await asyncio.to_thread(record, sessions, job, *[line()] * Pace.page)
                 await asyncio.sleep(0.1)
-                assert len(share.waiting) <= MOST_WAITING
+                assert share.waiting <= Pace.most_waiting
             await until(lambda: share.dropped)
             assert not share.waiting
             await asyncio.to_thread(end, sessions, job)
@@ -271,16 +267,19 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
             assert_whole(told, sessions, job.id)
             return told
 
-    assert len(run(all_of_it())) == 4 * PAGE + 4
+    assert len(run(all_of_it())) == 4 * Pace.page + 4
 
 
-def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_before_it(sessions: Sessions) -> None:
+@pytest.mark.parametrize("pace", [OFTEN, Pace()], ids=["often", "as shipped"])
+def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_before_it(
+    sessions: Sessions, pace: Pace
+) -> None:
     lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
 
     async def all_of_it() -> list[Told]:
         job = running_job(sessions)
         record(sessions, job, started(), *(metric(step, step) for step in range(1, 101)))
-        async with streaming(sessions) as streams:
+        async with streaming(sessions, pace) as streams:
             old = asyncio.create_task(whole(streams, job.id))
             await until(lambda: streams._watched)
             assert streams._watched[job.id].cursor.step == 100
@@ -290,7 +289,7 @@ def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_bef
             assert again is not None
             await asyncio.to_thread(record, sessions, again, started(50), metric(51, 51))
             new = asyncio.create_task(whole(streams, job.id))
-            await until(lambda: len(streams._watched[job.id].shares) == 2)
+            await until(lambda: len(streams._watched[job.id].subscriptions) == 2)
             await asyncio.to_thread(record, sessions, again, *(metric(step, step) for step in range(52, 111)))
             await asyncio.to_thread(end, sessions, again)
             steps = [cursor.step for kind, cursor, _ in await old if kind == "metric"]
@@ -303,13 +302,11 @@ def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_bef
 
 
 def test_a_stream_on_which_nothing_happens_says_that_it_is_there(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions,
 ) -> None:
-    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.05)
-
     async def all_of_it() -> bytes:
         job = running_job(sessions)
-        async with streaming(sessions) as streams:
+        async with streaming(sessions, replace(OFTEN, heartbeat_seconds=0.05)) as streams:
             stream = streams.stream(job.id, Cursor())
             await anext(stream)
             beat = await anext(stream)
@@ -323,7 +320,6 @@ def test_a_stream_on_which_nothing_happens_says_that_it_is_there(
 def test_a_database_that_is_away_ends_no_stream(
     servers_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setattr(live, "AWAY_SECONDS", 0.05)
     folder = servers_folder / "away"
     folder.mkdir()
     with running_servers(folder) as servers:
@@ -334,7 +330,7 @@ def test_a_database_that_is_away_ends_no_stream(
 
         async def all_of_it() -> list[Told]:
             job = running_job(sessions)
-            async with streaming(sessions) as streams:
+            async with streaming(sessions, replace(OFTEN, away_seconds=0.05)) as streams:
                 early = asyncio.create_task(whole(streams, job.id))
                 await until(lambda: streams._watched)
                 await asyncio.to_thread(servers.stop_database)

@@ -150,6 +150,21 @@ def test_what_is_not_known_is_null_and_the_reason_is_told(
     assert submit(client, model=model).status_code == 201
 
 
+def test_recipe_that_does_less_than_it_asks_for_is_warned_of(client: TestClient) -> None:
+    schedule = {"max_steps": 100, "epochs": 2}
+    end = "the run ends after 2 steps, which are 2 epochs; leave schedule.epochs out for more"
+    warning = f"schedule.max_steps: got 100; {end}"
+    assert plan(client, schedule=schedule)["warnings"] == [warning]
+    job_id = submit(client, schedule=schedule).json()["id"]
+    page = client.get(f"/jobs/{job_id}/events", headers={"accept": "application/json"}).json()["data"]
+    assert [each["data"]["message"] for each in page if each["type"] == "log"] == [warning]
+
+
+def test_max_steps_without_epochs_are_all_of_them(client: TestClient) -> None:
+    found = plan(client, schedule={"max_steps": 100})
+    assert (found["work"]["steps"], found["warnings"]) == (100, [])
+
+
 def test_a_plan_refuses_what_a_job_would_be_refused_for(client: TestClient) -> None:
     answer = client.post("/plans", json={**RECIPE, "adapter": {"target_modules": ["query"]}})
     assert answer.status_code == 422

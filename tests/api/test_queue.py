@@ -8,14 +8,16 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from api import live
+from api.live import Pace
 from api.services.moment import one_moment
+from api.settings import ApiSettings
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from finetuned.sse import parse_events
 from store import attempts, jobs, schedule, wishes
 from store.attempts import End
 from store.session import Sessions
+from tests.api.conftest import serve
 from tests.api.test_jobs import post
 from tests.placing import RETRIES, begin, claim, register
 
@@ -73,23 +75,20 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
                 claim(session)
 
 
-def test_a_stream_tells_what_a_job_waits_for_when_that_changes(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(live, "QUEUE_SECONDS", 0.0)
-    job_id = post(client)["id"]
+def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSettings, sessions: Sessions) -> None:
     told = []
-    with client.stream("GET", f"/jobs/{job_id}/events") as response:
-        for event in parse_events(response.iter_lines()):
-            told.append((event.event, event.id))
-            if event.event == "queue":
-                place, why = (json.loads(event.data)[name] for name in ("place", "why"))
-                assert (place, why) == (told.count(told[-1]), "no machine that can train it is there")
-                if place == 1:
-                    post(client, scheduling={"priority": 1})
-                else:
-                    client.post(f"/jobs/{job_id}/cancel")
+    with serve(settings, Pace(poll_seconds=0.01, queue_seconds=0.0)) as client:
+        job_id = post(client)["id"]
+        with client.stream("GET", f"/jobs/{job_id}/events") as response:
+            for event in parse_events(response.iter_lines()):
+                told.append((event.event, event.id))
+                if event.event == "queue":
+                    place, why = (json.loads(event.data)[name] for name in ("place", "why"))
+                    assert (place, why) == (told.count(told[-1]), "no machine that can train it is there")
+                    if place == 1:
+                        post(client, scheduling={"priority": 1})
+                    else:
+                        client.post(f"/jobs/{job_id}/cancel")
     assert told == [("status", "1.0"), ("queue", "1.0"), ("queue", "1.0"), ("status", "2.0")]
 
 

@@ -10,14 +10,15 @@ from contract.recipe import Recipe
     ("recipe", "examples"),
     [
         ({}, 300),
-        ({"schedule": {"epochs": 1.5}}, 150),
+        ({"schedule": {"epochs": 1.5}}, 156),
         ({"evaluation": {"share": 0.29}}, 216),
         ({"evaluation": {"share": 0.001}}, 297),
         ({"schedule": {"max_steps": 5}}, 40),
-        ({"schedule": {"max_steps": 5, "epochs": 0.1}}, 10),
+        ({"schedule": {"max_steps": 5, "epochs": 0.1}}, 16),
+        ({"schedule": {"max_steps": 50}}, 388),
         ({"schedule": {"max_steps": 5}, "batch": {"accumulation": 2}}, 80),
         ({"schedule": {"max_steps": 5}, "batch": {"effective": 7}}, 35),
-        ({"schedule": {"max_steps": 2}, "resources": {"gpus": 3, "nodes": 4}}, 192),
+        ({"schedule": {"max_steps": 2}, "resources": {"gpus": 3, "nodes": 4}}, 100),
     ],
 )
 def test_each_example_of_each_epoch_counts_until_the_last_step(recipe: dict[str, Any], examples: int) -> None:

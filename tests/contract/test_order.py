@@ -1,7 +1,9 @@
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.order import perm, rank_share, split, step_rows, steps_per_epoch, total_steps
+from contract.order import examples_taken, perm, rank_share, split, step_rows, steps_per_epoch, total_steps
 from contract.recipe import Recipe
 
 counts = st.integers(1, 60)
@@ -52,3 +54,22 @@ def test_a_share_of_an_epoch_is_whole_steps_and_max_steps_ends_earlier() -> None
     assert steps(epochs=0.001) == 1
     assert steps(epochs=2, max_steps=5) == 5
     assert steps(epochs=2, max_steps=50) == 6
+
+
+def test_max_steps_alone_decide_the_steps_and_nothing_is_three_epochs() -> None:
+    def steps(schedule: dict[str, Any]) -> int:
+        recipe = Recipe(model="m", dataset={"path": "d"}, schedule=schedule)
+        stored = Recipe.model_validate_json(recipe.model_dump_json())
+        assert stored == recipe
+        return total_steps(stored, count=10, window=4)
+
+    assert steps({}) == steps({"epochs": None, "max_steps": None}) == 9
+    assert steps({"max_steps": 100}) == steps({"max_steps": 100, "epochs": None}) == 100
+    assert steps({"max_steps": 2}) == 2
+    # As an earlier release stored it, which wrote its default out.
+    assert steps({"max_steps": 100, "epochs": 3}) == 9
+
+
+@given(seeds, counts, windows, st.integers(1, 200))
+def test_examples_taken_are_those_of_the_steps(seed: int, n: int, window: int, steps: int) -> None:
+    assert examples_taken(n, window, steps) == sum(len(step_rows(seed, s, n, window)) for s in range(1, steps + 1))

@@ -9,6 +9,7 @@ from api.routes.datasets import Where
 from api.v1 import files
 from api.v1.answers import Deleted, FileList, FileObject
 from api.who import Who
+from contract import patterns
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -38,10 +39,10 @@ async def create(request: Request, where: Where, who: Who, once: Once) -> FileOb
 def newest(
     where: Where,
     who: Who,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     after: Annotated[str | None, Query(max_length=200)] = None,
     order: Literal["asc", "desc"] = "desc",
-    purpose: Annotated[str | None, Query(max_length=100, pattern=r"^[A-Za-z0-9_-]*$")] = None,
+    purpose: Annotated[str | None, Query(max_length=100, pattern=patterns.PURPOSE)] = None,
 ) -> FileList:
     return files.newest(where, who, limit, after, purpose, order == "asc")
 

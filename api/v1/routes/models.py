@@ -1,4 +1,6 @@
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.deps import Bytes, Db, Settings
 from api.v1 import models
@@ -9,8 +11,16 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.get("/models")
-def all_models(db: Db, settings: Settings, who: Who) -> ModelList:
-    return models.all_models(db, settings, who)
+def newest(
+    db: Db,
+    settings: Settings,
+    who: Who,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    after: Annotated[str | None, Query(max_length=5000)] = None,
+) -> ModelList:
+    """The base models, and then `limit` fine-tuned ones, newest first. OpenAI's route has no pages; here `after`, the
+    name of the last model, gives the next one."""
+    return models.newest(db, settings, who, limit, after)
 
 
 # A path: the names of a hub's models have a slash in them.

@@ -36,6 +36,7 @@ PLAN: dict[str, Any] = {
     "disk": {"adapter": 40_000, "adapters": 80_000, "states": 360_000, "total": 440_000, "merged": 2_000_000},
     "expected_seconds": None,
     "unknown": {"memory": "a reason"},
+    "warnings": ["schedule.max_steps: got 9; too many"],
 }
 
 

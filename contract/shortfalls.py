@@ -1,0 +1,68 @@
+"""Where a recipe does less than it asks for, as far as the number of its examples tells."""
+
+from collections.abc import Iterator
+
+from contract.order import examples_per_step, held_out, steps_per_epoch, total_steps
+from contract.recipe import Recipe
+
+
+def shortfalls(recipe: Recipe, rows: int) -> list[str]:
+    """A warning for each field of which less comes than it says, with a dataset of `rows` examples. Raises InputError
+    where the split leaves none to train on."""
+    held = held_out(rows, recipe.evaluation.share)
+    size = examples_per_step(recipe, recipe.resources.gpus * recipe.resources.nodes)
+    steps = total_steps(recipe, rows - held, size)
+    per_epoch = steps_per_epoch(rows - held, size)
+    found = [
+        *_of_the_end(recipe, steps, per_epoch),
+        *_of_steps(recipe, steps),
+        *_of_evaluation(recipe, steps, per_epoch),
+        *_of_examples(recipe, rows - held, held),
+    ]
+    return [f"{field}: got {given:.15g}; {what}" for field, given, what in found]
+
+
+Shortfall = tuple[str, float, str]
+
+
+def _of_the_end(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:
+    epochs, most = recipe.schedule.epochs, recipe.schedule.max_steps
+    if epochs is None or most is None:
+        return
+    if steps < most:
+        end = f"the run ends after {steps} steps, which are {epochs:g} epochs; leave schedule.epochs out for more"
+        yield "schedule.max_steps", most, end
+    elif steps < epochs * per_epoch:
+        end = f"the run ends after {steps / per_epoch:.2f}, at schedule.max_steps {most}; leave that out for more"
+        yield "schedule.epochs", epochs, end
+
+
+def _of_steps(recipe: Recipe, steps: int) -> Iterator[Shortfall]:
+    warmup, saving = recipe.schedule.warmup_steps, recipe.checkpointing.every_steps
+    if warmup is not None and warmup > steps:
+        peak = f"the run has {steps} steps, so the learning rate stays below optimizer.learning_rate"
+        yield "schedule.warmup_steps", warmup, peak
+    if saving is not None and saving > steps:
+        at_the_end = f"the run has {steps} steps, so it saves the adapter at its end alone"
+        yield "checkpointing.every_steps", saving, at_the_end
+
+
+def _of_evaluation(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:
+    evaluation = recipe.evaluation
+    if not evaluation.holds_out:
+        return
+    if evaluation.every_steps is not None and evaluation.every_steps > steps:
+        alone = f"the run has {steps} steps, so it evaluates at its start and its end alone"
+        yield "evaluation.every_steps", evaluation.every_steps, alone
+    before_the_end = (steps - 1) // (evaluation.every_steps or per_epoch)
+    if evaluation.patience is not None and evaluation.patience > before_the_end:
+        never = f"there are {before_the_end} evaluations before the run's last step, so it never ends early"
+        yield "evaluation.patience", evaluation.patience, never
+
+
+def _of_examples(recipe: Recipe, train: int, held: int) -> Iterator[Shortfall]:
+    batch, evaluation = recipe.batch, recipe.evaluation
+    if batch.effective is not None and batch.effective > train:
+        yield "batch.effective", batch.effective, f"there are {train} examples to train on, so a step takes no more"
+    if evaluation.share and evaluation.samples > held:
+        yield "evaluation.samples", evaluation.samples, f"{held} examples are held out, so there are no more answers"
