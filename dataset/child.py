@@ -25,6 +25,10 @@ class Busy(Exception):
     """There are as many at it as may be."""
 
 
+class TooMuch(InputError):
+    """It takes more time or memory than it may."""
+
+
 class Children:
     """The processes that are at it, to be ended with the service."""
 
@@ -35,7 +39,7 @@ class Children:
         self._stopped = False
 
     def ask(self, task: str, seconds: float, **given: Any) -> Any:
-        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, Busy, Stopped."""
+        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, TooMuch, Busy, Stopped."""
         if not self._free.acquire(timeout=_PATIENCE):
             raise Busy
         try:
@@ -86,9 +90,9 @@ class Children:
                 child.kill()
 
 
-def _too_much(problem: str, log: str = "") -> InputError:
+def _too_much(problem: str, log: str = "") -> TooMuch:
     message = f"the file {problem} to read; are its rows, or the model's chat template, as they should be?"
-    error = InputError(FailureReason.DATASET_INVALID, message, "dataset")
+    error = TooMuch(FailureReason.DATASET_INVALID, message, "dataset")
     if log:
         error.add_note(log)
     return error
