@@ -9,6 +9,9 @@ from contract.quote import cut, quote
 
 _LARGEST = 100_000_000  # bytes; the index of a model of many shards is among the largest
 
+_DTYPES = ("auto", "bfloat16", "double", "float", "float16", "float32", "float64", "half")
+"""torch's names of the formats that an adapter can be trained on."""
+
 
 def read_model_config(folder: Path) -> dict[str, Any]:
     """Raises InputError for a model that is quantised already, and for files that transformers cannot read."""
@@ -19,6 +22,9 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if kind is not None and not isinstance(kind, str):
         raise unsupported(f'model_type of config.json is {quote(kind)}; it is a word such as "llama"')
     check_not_quantised(config)
+    for name in ("dtype", "torch_dtype"):
+        if isinstance(given := config.get(name), str) and given.removeprefix("torch.") not in _DTYPES:
+            raise unsupported(f"{name} of config.json is {quote(given)}; use float32, float16 or bfloat16")
     return config
 
 

@@ -35,7 +35,7 @@ def refusal(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("other", ["consolidated.safetensors", "model.fp32.safetensors", "adapter.safetensors"])
-def test_weights_beside_the_loaded_ones_are_not_counted(tmp_path: Path, other: str) -> None:
+def test_unloaded_weight_files_are_not_counted(tmp_path: Path, other: str) -> None:
     write_shards(tmp_path)
     write_weights(tmp_path / other, {"layers.0.attention.wq.weight": [8192, 4096]})
     assert weight_shapes(tmp_path) == {A: [2, 3], B: [4, 5]}
@@ -44,7 +44,7 @@ def test_weights_beside_the_loaded_ones_are_not_counted(tmp_path: Path, other: s
     assert weight_shapes(tmp_path) == {A: [6, 7]}
 
 
-def test_a_file_that_the_config_names_is_counted_alone(tmp_path: Path) -> None:
+def test_file_named_by_config_is_counted_alone(tmp_path: Path) -> None:
     write_shards(tmp_path)
     write_weights(tmp_path / "other.safetensors", {B: [6, 7]})
     write_config(tmp_path, transformers_weights="other.safetensors")
@@ -56,7 +56,7 @@ def test_a_file_that_the_config_names_is_counted_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["consolidated.safetensors", "model.fp16.safetensors", FIRST])
-def test_weights_that_transformers_passes_over_are_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_weights_transformers_ignores_are_refused_by_name(tmp_path: Path, name: str) -> None:
     write_config(tmp_path)
     write_weights(tmp_path / name, {A: [2, 3]})
     assert f"the folder has {name}, which transformers does not load" in refusal(tmp_path)
@@ -68,7 +68,7 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
     assert f"1 of the 2 files that model.safetensors.index.json names are missing: {SECOND}" in refusal(tmp_path)
 
 
-def test_a_shard_without_a_weight_of_the_index_is_named(tmp_path: Path) -> None:
+def test_shard_without_an_indexed_weight_is_named(tmp_path: Path) -> None:
     write_shards(tmp_path, {A: FIRST, B: FIRST})
     assert f"{B} is not in {FIRST}, where the index has it" in refusal(tmp_path)
 
@@ -76,13 +76,13 @@ def test_a_shard_without_a_weight_of_the_index_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "weight_map", [[], {}, {A: 3}, {A: f"../{FIRST}"}, {A: f"/{FIRST}"}, {A: ".."}, {A: ""}, {A: "\0"}]
 )
-def test_an_index_that_names_no_files_beside_it_is_refused(tmp_path: Path, weight_map: Any) -> None:
+def test_index_without_plain_file_names_is_refused(tmp_path: Path, weight_map: Any) -> None:
     write_shards(tmp_path, weight_map)
     assert "model.safetensors.index.json has no weight_map" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("change", [-1, 1, -24, 4096])
-def test_a_file_longer_or_shorter_than_its_header_says_is_refused(tmp_path: Path, change: int) -> None:
+def test_torn_file_is_refused(tmp_path: Path, change: int) -> None:
     write_shards(tmp_path)
     size = (tmp_path / FIRST).stat().st_size
     with (tmp_path / FIRST).open("r+b") as file:
@@ -105,7 +105,7 @@ QUANTISED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("config", QUANTISED, ids=json.dumps)
-def test_a_model_that_says_it_is_quantised_is_refused_with_advice(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_quantised_config_is_refused_with_advice(tmp_path: Path, config: dict[str, Any]) -> None:
     write_shards(tmp_path)
     write_config(tmp_path, **config)
     told = refusal(tmp_path)
@@ -114,13 +114,13 @@ def test_a_model_that_says_it_is_quantised_is_refused_with_advice(tmp_path: Path
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "U8"])
-def test_weights_in_a_quantised_format_are_refused_though_the_config_is_silent(tmp_path: Path, dtype: str) -> None:
+def test_quantised_dtype_is_refused(tmp_path: Path, dtype: str) -> None:
     write_config(tmp_path)
     write_weights(tmp_path / "model.safetensors", {A: [2, 3]}, dtype)
     assert f"model.safetensors has {A} in {dtype}: it is quantised already" in refusal(tmp_path)
 
 
-def test_tables_of_integers_beside_the_weights_are_no_sign_of_quantisation(tmp_path: Path) -> None:
+def test_integer_tables_are_accepted(tmp_path: Path) -> None:
     write_config(tmp_path, quantization_config=None)
     write_weights(tmp_path / "model.safetensors", {"position_ids": [1, 9]}, "I64")
     assert weight_shapes(tmp_path) == {"position_ids": [1, 9]}
@@ -128,14 +128,25 @@ def test_tables_of_integers_beside_the_weights_are_no_sign_of_quantisation(tmp_p
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "", "[]", "3", "\ud800"])
-def test_a_configuration_that_is_no_json_object_is_refused_by_its_name(tmp_path: Path, name: str, text: str) -> None:
+def test_malformed_configuration_is_refused_by_name(tmp_path: Path, name: str, text: str) -> None:
     write_shards(tmp_path)
     (tmp_path / name).write_bytes(text.encode(errors="surrogatepass"))
     assert f"model: {name} " in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_unknown_dtype_is_refused(tmp_path: Path, name: str) -> None:
+    write_shards(tmp_path)
+    for given in ("x", "", "int8", "float8_e4m3fn"):
+        write_config(tmp_path, **{name: given})
+        assert f"{name} of config.json" in refusal(tmp_path)
+    for given in ("float32", "torch.bfloat16", "half", "auto", None, {"": "float32"}):
+        write_config(tmp_path, **{name: given})
+        weight_shapes(tmp_path)
+
+
 @pytest.mark.parametrize("kind", [{}, [], 3, True])
-def test_a_model_type_that_is_no_word_is_refused(tmp_path: Path, kind: Any) -> None:
+def test_model_type_must_be_a_word(tmp_path: Path, kind: Any) -> None:
     write_shards(tmp_path)
     write_config(tmp_path, model_type=kind)
     assert "model_type of config.json" in refusal(tmp_path)
