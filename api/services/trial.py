@@ -24,19 +24,19 @@ def try_dataset(
     """`given` has its digest. Raises InputError. Where nobody can try it now, the trainer finds the problem."""
     if not (model / "tokenizer.json").is_file():
         return
-    asked = {
+    options = {
         "format": given.format,
         "columns": given.columns,
         "model": str(model),
         "chat_template": given.chat_template,
         "embeddings": embedding_rows(shapes),
     }
-    key = f"{given.sha256} {given.path} {asked}\n{tokenizer_version(model)}"
+    key = f"{given.sha256} {given.path} {options}\n{tokenizer_version(model)}"
     if key in _passed:
         return
     try:
         with datasets.find_file(sessions, settings, given.path) as path:
-            children.ask("try", _LONGEST, path=str(path), **asked)
+            children.ask("try", _LONGEST, path=str(path), **options)
     except (Busy, StorageAway):
         return
     _passed[key] = None

@@ -47,7 +47,7 @@ def refusal(client: TestClient, **fields: Any) -> tuple[str, str, str]:
     return job["code"], job["param"], job["message"]
 
 
-def test_rows_that_the_template_rejects_are_refused_with_its_words(client: TestClient, home: Path) -> None:
+def test_rows_that_the_template_rejects_are_refused(client: TestClient, home: Path) -> None:
     write_bytes_model(home / "models" / "strict", template=NO_SYSTEM)
     write_rows(home, PLAIN, SYSTEM)
     code, param, message = refusal(client, model="strict")
@@ -56,7 +56,7 @@ def test_rows_that_the_template_rejects_are_refused_with_its_words(client: TestC
     assert post(client, model="strict", dataset={"path": "rows.jsonl", "chat_template": "chatml"}).status_code == 201
 
 
-def test_rows_of_the_evaluation_are_tried_too(client: TestClient, home: Path) -> None:
+def test_evaluation_rows_are_tried_too(client: TestClient, home: Path) -> None:
     write_bytes_model(home / "models" / "strict", template=NO_SYSTEM)
     write_rows(home, PLAIN)
     write_rows(home, SYSTEM, name="held.jsonl")
@@ -72,7 +72,7 @@ def highest_id(folder: Path) -> int:
     return max(tokenizer(text)["input_ids"])
 
 
-def test_a_token_beyond_the_embeddings_is_refused_with_its_row(client: TestClient, home: Path) -> None:
+def test_token_beyond_embeddings_is_refused(client: TestClient, home: Path) -> None:
     folder = write_bytes_model(home / "models" / "short")
     highest = highest_id(folder)
     write_bytes_model(folder, embeddings=highest)
@@ -84,9 +84,7 @@ def test_a_token_beyond_the_embeddings_is_refused_with_its_row(client: TestClien
 
 
 @pytest.mark.parametrize("more", [1, 90])
-def test_more_embeddings_than_tokens_and_a_token_that_no_row_has_are_accepted(
-    client: TestClient, home: Path, more: int
-) -> None:
+def test_padded_embeddings_and_unused_tokens_are_accepted(client: TestClient, home: Path, more: int) -> None:
     folder = write_bytes_model(home / "models" / "other")
     write_bytes_model(folder, embeddings=highest_id(folder) + more)
     raw = json.loads((folder / "tokenizer.json").read_text())
@@ -97,7 +95,7 @@ def test_more_embeddings_than_tokens_and_a_token_that_no_row_has_are_accepted(
 
 
 @pytest.mark.parametrize("text", ['{"version": "1.0"}', "[" * 9999, '{"model": {"type": "NewKind"}}'])
-def test_a_tokenizer_that_the_library_cannot_read_is_refused(client: TestClient, bytes_model: Path, text: str) -> None:
+def test_unreadable_tokenizer_is_refused(client: TestClient, bytes_model: Path, text: str) -> None:
     (bytes_model / "tokenizer.json").write_text(text)
     code, param, message = refusal(client)
     assert (code, param) == ("model_unsupported", "model")
@@ -105,14 +103,14 @@ def test_a_tokenizer_that_the_library_cannot_read_is_refused(client: TestClient,
     assert "newer" in message
 
 
-def test_a_model_without_a_chat_template_is_refused_for_conversations(client: TestClient, home: Path) -> None:
+def test_missing_chat_template_is_refused(client: TestClient, home: Path) -> None:
     write_bytes_model(home / "models" / "base", template=None)
     code, param, message = refusal(client, model="base")
     assert (code, param) == ("model_unsupported", "model")
     assert "dataset.chat_template" in message
 
 
-def test_a_dataset_is_tried_again_only_when_it_or_the_tokenizer_has_changed(
+def test_passed_trial_is_not_repeated(
     client: TestClient, home: Path, bytes_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -133,7 +131,7 @@ def test_a_dataset_is_tried_again_only_when_it_or_the_tokenizer_has_changed(
     assert asked == ["try"] * 3
 
 
-def test_a_job_is_taken_untried_while_all_readers_are_busy(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_untried_job_is_taken_while_readers_are_busy(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(self: Children, task: str, seconds: float, **given: Any) -> Any:
         raise Busy
 
