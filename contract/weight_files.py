@@ -37,8 +37,8 @@ def _without_weights(folder: Path) -> str:
     if not others:
         return f"the folder has no {ONE} and no {INDEX}; weights in other formats are not loaded"
     return (
-        f"the folder has {_some(others)}, which transformers does not load: it wants {ONE}, or {INDEX} that names the "
-        "shards; rename a single file, or copy the index of the shards too"
+        f"the folder has {_some(others)}, which transformers does not load: it wants {ONE}, or {INDEX} with the shards "
+        "that it names; copy these from where the model comes"
     )
 
 

@@ -38,9 +38,10 @@ class Children:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def ask(self, task: str, seconds: float, **given: Any) -> Any:
-        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, TooMuch, Busy, Stopped."""
-        if not self._free.acquire(timeout=_PATIENCE):
+    def ask(self, task: str, seconds: float, patience: float = _PATIENCE, **given: Any) -> Any:
+        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, TooMuch, Stopped; Busy after
+        `patience` seconds without a free place."""
+        if not self._free.acquire(timeout=patience):
             raise Busy
         try:
             return self._ask(task, seconds, given)

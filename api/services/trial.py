@@ -13,6 +13,7 @@ from store.errors import StorageAway
 from store.session import Sessions
 
 _LONGEST = 45.0  # seconds
+_PATIENCE = 1.0  # seconds, for a place among those that read datasets
 _MOST_KEPT = 1024
 _passed: OrderedDict[str, None] = OrderedDict()
 """What was tried and had no problem. A process takes half a second to try it, and people post the same pair often."""
@@ -36,7 +37,7 @@ def try_dataset(
         return
     try:
         with datasets.find_file(sessions, settings, given.path) as path:
-            children.ask("try", _LONGEST, path=str(path), **options)
+            children.ask("try", _LONGEST, _PATIENCE, path=str(path), **options)
     except (Busy, StorageAway):
         return
     _passed[key] = None

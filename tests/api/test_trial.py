@@ -113,26 +113,26 @@ def test_missing_chat_template_is_refused(client: TestClient, home: Path) -> Non
 def test_passed_trial_is_not_repeated(
     client: TestClient, home: Path, bytes_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    tasks: list[str] = []
     ask = Children.ask
 
-    def watched(self: Children, task: str, seconds: float, **given: Any) -> Any:
-        asked.append(task)
-        return ask(self, task, seconds, **given)
+    def watched(self: Children, task: str, *limits: float, **given: Any) -> Any:
+        tasks.append(task)
+        return ask(self, task, *limits, **given)
 
     monkeypatch.setattr(Children, "ask", watched)
     for _ in range(3):
         assert post(client).status_code == 201
-    assert asked == ["try"]
+    assert tasks == ["try"]
     write_dataset(home / "datasets" / "rows.jsonl", rows=4)
     assert post(client).status_code == 201
     (bytes_model / "chat_template.jinja").write_text(CHATML + " ")
     assert post(client).status_code == 201
-    assert asked == ["try"] * 3
+    assert tasks == ["try"] * 3
 
 
 def test_untried_job_is_taken_while_readers_are_busy(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(self: Children, task: str, seconds: float, **given: Any) -> Any:
+    def busy(self: Children, task: str, *limits: float, **given: Any) -> Any:
         raise Busy
 
     monkeypatch.setattr(Children, "ask", busy)
