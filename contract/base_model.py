@@ -4,52 +4,50 @@ torch, no weights."""
 import json
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
-from typing import Any
 
 from contract.expression import full_matches
 from contract.failure import FailureReason, InputError
+from contract.model_config import already_quantised, read_model_config, unsupported
 from contract.quote import cut, quote
 from contract.recipe import CHANGES_BASE, Adapter
+from contract.tensor_header import Tensor, read_tensors
+from contract.weight_files import weight_files
 
-_LONGEST_HEADER = 100_000_000  # the safetensors format's own limit, in bytes
+_TRAINABLE = ("F64", "F32", "F16", "BF16")
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
-    """Shape of every weight, by its name. Raises InputError for a torn file."""
+    """Shape of every weight that transformers loads, by its name.
+
+    Raises InputError for a folder that cannot be loaded, as far as its configuration and headers tell: a torn or
+    missing file, a model that is quantised already.
+    """
     shapes: dict[str, list[int]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            shapes.update(tensor_shapes(file))
-        # RecursionError: a header of nothing but brackets.
-        except (ValueError, RecursionError, OSError) as error:
-            raise InputError(
-                FailureReason.MODEL_UNSUPPORTED,
-                f"model: {cut(file.name)} is not a whole safetensors file: {cut(str(error), 200)}",
-                "model",
-            ) from error
+    for file, expected in weight_files(folder, read_model_config(folder)).items():
+        tensors = _tensors(file)
+        for name, tensor in tensors.items():
+            if name.endswith(".weight") and len(tensor.shape) > 1 and tensor.dtype not in _TRAINABLE:
+                raise already_quantised(f"{cut(file.name)} has {cut(name)} in {cut(tensor.dtype)}")
+        lost = next((name for name in expected or () if name not in tensors), None)
+        if lost is not None:
+            problem = f"{cut(lost)} is not in {cut(file.name)}, where the index has it; copy or download both again"
+            raise unsupported(problem)
+        shapes |= {name: tensor.shape for name, tensor in tensors.items()}
     return shapes
 
 
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(file)
+    # RecursionError: a header of nothing but brackets.
+    except (ValueError, RecursionError, PermissionError) as error:
+        problem = f"{cut(file.name)} is not a whole safetensors file: {cut(str(error), 200)}; copy or download it again"
+        raise unsupported(problem) from error
+
+
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Of one safetensors file. Raises ValueError, RecursionError, OSError where it is none.
-
-    Format: 8 bytes of little-endian header length, then a JSON object (github.com/huggingface/safetensors).
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _LONGEST_HEADER:
-            raise ValueError(f"a header of {length} bytes")
-        header = json.loads(file.read(length))
-    if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
-    return {name: _shape(name, entry) for name, entry in header.items() if name != "__metadata__"}
-
-
-def _shape(name: str, entry: Any) -> list[int]:
-    shape = entry.get("shape") if isinstance(entry, dict) else None
-    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
-        raise ValueError(f"{cut(name)} has no shape")
-    return shape
+    """Of one safetensors file. Raises ValueError, RecursionError, OSError where it is none."""
+    return {name: tensor.shape for name, tensor in read_tensors(path).items()}
 
 
 def check_adapter(adapter: Adapter, shapes: dict[str, list[int]]) -> None:

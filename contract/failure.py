@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel
 
+from contract.fault import Fault
+
 
 class FailureReason(StrEnum):
     RECIPE_INVALID = "recipe_invalid"
@@ -30,6 +32,7 @@ class FailureReason(StrEnum):
     TRAINER_CRASHED = "trainer_crashed"
     WORKER_FAILED = "worker_failed"
     WORKER_LOST = "worker_lost"
+    INTERNAL_ERROR = "internal_error"
 
     @property
     def retry_can_help(self) -> bool:
@@ -55,6 +58,8 @@ class Failure(BaseModel):
     """For the user: what was given, what is wrong with it, what would do."""
     param: str | None = None
     """The field of the recipe that is at fault, as a dotted path, where there is one."""
+    fault: Fault | None = None
+    """Where the program failed by itself; None where the input, a machine or a network is at fault."""
 
 
 class InputError(Exception):

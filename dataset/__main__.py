@@ -19,6 +19,7 @@ from dataset.preview import preview
 from dataset.read import count_examples
 from dataset.report import report
 from dataset.tokenizer import set_chat_template
+from dataset.trial import try_examples
 
 MOST_MEMORY = 6 << 30
 """Bytes of address space: an array of JSON of the largest size takes 2 GiB, and all else far less."""
@@ -80,6 +81,10 @@ def _preview(given: Mapping[str, Any]) -> BaseModel:
     )
 
 
+def _try(given: Mapping[str, Any]) -> BaseModel:
+    return try_examples(_tokenizer(given), _path(given), given["format"], given["columns"], given["embeddings"])
+
+
 def _path(given: Mapping[str, Any]) -> Path:
     return Path(given["path"])
 
@@ -96,6 +101,7 @@ _TASKS: Mapping[str, Callable[[Mapping[str, Any]], BaseModel]] = {
     "count": _count,
     "measure": _measure,
     "preview": _preview,
+    "try": _try,
 }
 
 

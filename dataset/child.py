@@ -25,6 +25,10 @@ class Busy(Exception):
     """There are as many at it as may be."""
 
 
+class TooMuch(InputError):
+    """It takes more time or memory than it may."""
+
+
 class Children:
     """The processes that are at it, to be ended with the service."""
 
@@ -34,9 +38,10 @@ class Children:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def ask(self, task: str, seconds: float, **given: Any) -> Any:
-        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, Busy, Stopped."""
-        if not self._free.acquire(timeout=_PATIENCE):
+    def ask(self, task: str, seconds: float, patience: float = _PATIENCE, **given: Any) -> Any:
+        """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, TooMuch, Stopped; Busy after
+        `patience` seconds without a free place."""
+        if not self._free.acquire(timeout=patience):
             raise Busy
         try:
             return self._ask(task, seconds, given)
@@ -86,9 +91,9 @@ class Children:
                 child.kill()
 
 
-def _too_much(problem: str, log: str = "") -> InputError:
+def _too_much(problem: str, log: str = "") -> TooMuch:
     message = f"the file {problem} to read; are its rows, or the model's chat template, as they should be?"
-    error = InputError(FailureReason.DATASET_INVALID, message, "dataset")
+    error = TooMuch(FailureReason.DATASET_INVALID, message, "dataset")
     if log:
         error.add_note(log)
     return error

@@ -37,12 +37,23 @@ def read_tokenizer(folder: Path) -> "FolderTokenizer":
         raw = _read(folder / "tokenizer.json", LARGEST_VOCABULARY)
         if raw is None:
             raise _unsupported("has no tokenizer.json; one is needed to find the answers' tokens")
-        return FolderTokenizer(tokenizers.Tokenizer.from_str(raw), config, _chat_template(folder, config))
+        return FolderTokenizer(_backend(raw), config, _chat_template(folder, config))
     except InputError:
         raise
-    # The tokenizers library raises Exception itself for a file that makes no sense to it.
+    # A configuration of any shape.
     except Exception as error:
         raise _unsupported(f"cannot be read: {cut(str(error), 200)}") from error
+
+
+def _backend(raw: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(raw)
+    # The library raises Exception itself for a file that makes no sense to it.
+    except Exception as error:
+        raise _unsupported(
+            f"cannot be read from tokenizer.json: {cut(str(error), 200)}; the file is damaged, or of a newer version "
+            f"of the tokenizers library than the {tokenizers.__version__} here"
+        ) from error
 
 
 class FolderTokenizer:

@@ -119,6 +119,12 @@ def is_embedding(module: str) -> bool:
     return module.rsplit(".", 1)[-1] in _EMBEDDINGS
 
 
+def embedding_rows(shapes: Shapes) -> int | None:
+    """How many ids of tokens the model has embeddings for. None where their table has an unknown name."""
+    found = (shape[0] for name, shape in shapes.items() if is_embedding(name.removesuffix(".weight")) and shape)
+    return max(found, default=None)
+
+
 def is_transposed(module: str, config: dict[str, Any]) -> bool:
     """GPT-2's own linear modules keep [in, out]; its head is like everybody's."""
     return config.get("model_type") == "gpt2" and f"{module}.weight" not in _HEADS and not is_embedding(module)

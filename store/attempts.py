@@ -72,13 +72,16 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
         elif failure.reason is FailureReason.STORAGE_UNAVAILABLE:
             status, waits = JobStatus.QUEUED, _until_storage_is_there(session, job, failure, retries)
             values |= waits
+        elif _fails_alike(session, job, failure):
+            message = f"{failure.message}. It failed alike in an earlier attempt, and would again"
+            failure = failure.model_copy(update={"reason": FailureReason.INTERNAL_ERROR, "message": message})
         elif spoilt:
             status, failure, counted = _after_failure(session, job, failure, retries)
             values |= counted
     if status is JobStatus.SUCCEEDED:
         values["results_bytes"] = len(files.results(session, job.id))
     if status is JobStatus.FAILED and failure is not None:
-        values["failure"] = failure.model_dump(mode="json")
+        values["failure"] = failure.model_dump(mode="json", exclude={"fault"})
     jobs.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)
     leases.take_back(session, job.id)
     return status
@@ -103,6 +106,15 @@ def _after_failure(
     return JobStatus.QUEUED, failure, counted | {"not_before": func.now() + wait}
 
 
+def _fails_alike(session: Session, job: Job, failure: Failure) -> bool:
+    """An attempt before failed by the same exception, at the same place and step: no machine and no network did it."""
+    if failure.fault is None or not failure.reason.retry_can_help:
+        return False
+    fault = failure.fault.model_dump(mode="json")
+    before = select(Event.data).where(Event.job_id == job.id, Event.type == "retry")
+    return any(data.get("fault") == fault for data in session.scalars(before))
+
+
 def _until_storage_is_there(session: Session, job: Job, failure: Failure, retries: Retries) -> dict[str, Any]:
     """Back to the queue for a while, however often: nothing was trained, so nothing is spoilt that could be counted."""
     # The attempt before ended so too, where nothing is told since then but that it was queued and begun.
@@ -117,7 +129,8 @@ def _until_storage_is_there(session: Session, job: Job, failure: Failure, retrie
 
 
 def _why(failure: Failure) -> dict[str, Any]:
-    return {"reason": failure.reason, "message": failure.message}
+    why = {"reason": failure.reason, "message": failure.message}
+    return why if failure.fault is None else why | {"fault": failure.fault.model_dump(mode="json")}
 
 
 def lost(session: Session, job_id: str, attempt: int, retries: Retries, left: Left = Left()) -> JobStatus | None:

@@ -2,7 +2,7 @@
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
 list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half=17 torn exit=3
-stubborn rogue orphan leak".
+stubborn rogue orphan leak bug".
 What fails with `once` does so in the first attempt alone.
 
 What it trains is a number, which each step changes, and each state holds: the losses tell which state it went on from.
@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from contract import events
 from contract.failure import Failure, FailureReason
+from contract.fault import Fault
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states, seal
 
@@ -90,7 +91,8 @@ def main() -> None:
             message = f"{message}, with {os.environ['HF_TOKEN']}"
             sys.stdout.write(f"Authorization: Bearer {os.environ['HF_TOKEN']}\n")
             tell(run_dir, events.Log(time=time.time(), level="warning", message=message))
-        failure = Failure(reason=FailureReason(words["fail"]), message=message)
+        fault = Fault(exception="builtins.KeyError", place="fake_trainer.py:1 main", step=total)
+        failure = Failure(reason=FailureReason(words["fail"]), message=message, fault=fault if "bug" in words else None)
         run_dir.error.write_text(failure.model_dump_json())
         sys.exit(1)
     if "torn" in words:

@@ -1,6 +1,8 @@
 """Files that recipes name, as small as will do."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -8,14 +10,27 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
 
 
+_BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I64": 8}
+
+
 def write_model(folder: Path) -> None:
-    """A folder with the headers of a model's weights and no weights: all that the API looks at."""
+    """A folder with the headers of a model's weights, which are zeros: all that the API looks at."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     names = ["model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj", "lm_head"]
-    tensors = {f"{name}.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]} for name in names}
-    header = json.dumps(tensors).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    write_weights(folder / "model.safetensors", {f"{name}.weight": [2, 2] for name in names})
+
+
+def write_weights(path: Path, shapes: Mapping[str, Sequence[int]], dtype: str = "F32") -> None:
+    """A safetensors file of zeros, which take no room on the disk."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape) * _BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
 
 
 def write_dataset(path: Path, rows: int = 3) -> None:

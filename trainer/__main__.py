@@ -10,7 +10,6 @@ import contextlib
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +20,7 @@ from contract.locate import Folders, locate_dataset, locate_model
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.run_dir import RunDir
-from trainer.failures import failure_of, write_failure
+from trainer.failures import failure_of, print_error, write_failure
 from trainer.report import Report
 from trainer.stop import Stop
 
@@ -46,14 +45,16 @@ def main() -> None:
     # The other ranks may find what rank 0 has begun.
     if _rank() == 0:
         check_run_dir(run)
+    report = None
     try:
         recipe = resolve(read_recipe(run.recipe.read_bytes()))
-        run_training(recipe, run, arguments.resume, arguments.cache, stop)
+        report = Report(run.events, _rank())
+        run_training(recipe, run, arguments.resume, arguments.cache, report, stop)
     except Exception as error:
         # First: the log may be on the disk that is full.
-        write_failure(failure_of(error), run.error)
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
+        step = report.step if report else None
+        write_failure(failure_of(error, step, resumed=arguments.resume is not None), run.error)
+        print_error(error)
         _leave(1)
     _leave(0)
 
@@ -108,8 +109,7 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "finetuned", "tokens")
 
 
-def run_training(recipe: Recipe, run: RunDir, resume: Path | None, cache: Path, stop: Stop) -> None:
-    report = Report(run.events, rank=_rank())
+def run_training(recipe: Recipe, run: RunDir, resume: Path | None, cache: Path, report: Report, stop: Stop) -> None:
     began = time.perf_counter()
     if recipe.base_bits is None and recipe.optimizer.type != "adamw_8bit":
         # PEFT imports it wherever it is installed, for more than a second: it is as if it were not.

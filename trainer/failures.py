@@ -1,41 +1,58 @@
 """Turns what went wrong into error.json, in words for the job's owner."""
 
 import contextlib
-import errno
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from contract.failure import Failure, FailureReason, InputError
-
-_MEMORY_MESSAGES = (
-    "out of memory",  # CUDA error: ..., NCCL
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "cudaErrorMemoryAllocation",
-    "DefaultCPUAllocator",
-    "can't allocate memory",
-)
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from contract.fault import Fault, fault_of
+from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception, step: int | None = None, resumed: bool = False) -> Failure:
+    """`step` is the last that this process has taken, None before its first; `resumed` where the run goes on from an
+    earlier attempt's state."""
     if isinstance(error, InputError):
         return error.failure
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Failure(
             reason=FailureReason.OUT_OF_MEMORY,
             message="the device's memory is too small for this recipe; lower batch.micro_batch (and raise "
             f"batch.accumulation by the same factor) or batch.max_length. It said: {_first_line(error)}",
             param="batch.micro_batch",
         )
-    if _is_disk_full(error):
+    if is_disk_full(error):
         return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {_first_line(error)}")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         message = f"torch_compile: the layers cannot be compiled; leave it out. It said: {_first_line(error)}"
         return Failure(reason=FailureReason.RECIPE_INVALID, message=message, param="torch_compile")
-    return Failure(
-        reason=FailureReason.TRAINER_CRASHED,
-        message=f"the trainer failed: {type(error).__name__}: {_first_line(error)}",
+    said = f"{type(error).__name__}: {_first_line(error)}"
+    if is_infrastructure(error):
+        return Failure(reason=FailureReason.TRAINER_CRASHED, message=f"the trainer failed: {said}")
+    fault = fault_of(error, step)
+    if resumed or step is not None:
+        # It has trained before: two attempts that fail alike will show whether it can go on.
+        where = "" if step is None else f" after step {step}"
+        message = f"the trainer failed{where}: {said}"
+        return Failure(reason=FailureReason.TRAINER_CRASHED, message=message, fault=fault)
+    return _final(error, said, fault)
+
+
+def _final(error: Exception, said: str, fault: Fault) -> Failure:
+    """Before the first step nothing differs between two attempts, and another one would fail alike."""
+    if _came_from("transformers", error):
+        message = f"model: it cannot be trained here: {said}; use another model, or another version of this one"
+        return Failure(reason=FailureReason.MODEL_UNSUPPORTED, message=message, param="model", fault=fault)
+    message = f"the program failed, and would fail again: {said}; its log says where"
+    return Failure(reason=FailureReason.INTERNAL_ERROR, message=message, fault=fault)
+
+
+def _came_from(package: str, error: Exception) -> bool:
+    folder = getattr(sys.modules.get(package), "__path__", [""])[0]
+    return any(
+        folder and frame.filename.startswith(f"{folder}/") for frame in traceback.extract_tb(error.__traceback__)
     )
 
 
@@ -57,21 +74,13 @@ def write_failure(failure: Failure, path: Path) -> None:
             beside.unlink(missing_ok=True)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # By name, for torch takes a second to import. A CPU's allocator and CUDA's libraries raise RuntimeError.
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(message in str(error) for message in _MEMORY_MESSAGES)
-    )
-
-
-def _is_disk_full(error: Exception) -> bool:
-    # Rust's safetensors has no errno.
-    return (isinstance(error, OSError) and error.errno in _DISK_ERRORS) or any(
-        f"(os error {number})" in str(error) for number in _DISK_ERRORS
-    )
+def print_error(error: Exception) -> None:
+    """To the log. An InputError is for the job's owner, who has no use for a traceback."""
+    with contextlib.suppress(OSError):
+        if isinstance(error, InputError):
+            sys.stderr.write(f"{error}\n")
+        else:
+            traceback.print_exception(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -7,17 +7,15 @@ bits is merged into the base as it is. When it fails it writes RUN_DIR/error.jso
 """
 
 import argparse
-import contextlib
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.run_dir import RunDir
-from trainer.failures import failure_of, write_failure
+from trainer.failures import failure_of, print_error, write_failure
 
 _LARGEST_FILE = "5GB"
 
@@ -36,8 +34,7 @@ def main() -> None:
         merge(recipe, run.merged)
     except Exception as error:
         write_failure(failure_of(error), run.error)
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
+        print_error(error)
         sys.exit(1)
 
 
@@ -62,15 +59,13 @@ def _merged(recipe: Recipe) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     from trainer.adapter import check_saved
-    from trainer.model import cannot_load
+    from trainer.model import loading_errors
 
     disable_progress_bar()
-    try:
+    with loading_errors(recipe.model):
         base = AutoModelForCausalLM.from_pretrained(
             recipe.model, dtype="auto", use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise cannot_load(recipe.model, error) from error
     adapter = Path(recipe.adapter.start_from or "")
     check_saved(adapter, base)
     adapted = PeftModel.from_pretrained(base, adapter)

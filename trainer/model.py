@@ -1,23 +1,32 @@
 """Loads the base model and makes it ready to train an adapter on it."""
 
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
 from contract.failure import FailureReason, InputError
+from contract.model_config import check_not_quantised, unsupported
+from contract.quote import cut
 from contract.recipe import Recipe
 from trainer import attention
 from trainer.adapter import add_adapter, continue_adapter
+from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 from trainer.loss import SupervisedLoss
 
 PACKED_MODEL_TYPES = frozenset({"gemma", "glm", "gpt2", "gpt_neox", "llama", "mistral", "phi", "qwen2", "qwen3"})
 """Architectures that are tested to give a packed row what they give its documents alone, and whose logits are plainly
 the head of the last hidden states."""
+
+_SHOWN = 3
+_LONGEST_REASON = 600
 
 
 def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> SupervisedLoss:
@@ -50,13 +59,14 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
     bits = recipe.base_bits
     if bits is not None:
         from trainer.quantize import keep_trainable, quantization  # as above
-    try:
+    with loading_errors(recipe.model):
         # It would be loaded too, from wherever it names as its base.
         if find_adapter_config_file(recipe.model) is not None:
             raise ValueError("it has an adapter in it; give its base, and what a job has saved as adapter.start_from")
         config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
+        check_not_quantised(config.to_dict())
         packed = can_pack(config)
-        base = AutoModelForCausalLM.from_pretrained(
+        base, loaded = AutoModelForCausalLM.from_pretrained(
             recipe.model,
             config=config,
             dtype=dtype,
@@ -65,9 +75,10 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
             attn_implementation=attention.NAME if packed else None,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise cannot_load(recipe.model, error) from error
+    _check_complete(loaded)
     if bits == 4:
         keep_trainable(base)
     return base, packed
@@ -79,10 +90,8 @@ def most_positions(model: str) -> int | None:
 
     Raises InputError for a model whose configuration cannot be read.
     """
-    try:
+    with loading_errors(model):
         config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
-        raise cannot_load(model, error) from error
     if getattr(config, "rope_parameters", None):
         return None
     return getattr(config, "max_position_embeddings", None)
@@ -98,14 +107,56 @@ def can_pack(config: Any) -> bool:
     )
 
 
-def cannot_load(model: str, error: Exception) -> InputError:
+def _check_complete(loaded: dict[str, Any]) -> None:
+    """transformers fills what does not come from the files with random numbers."""
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise unsupported(
+            f"its files have no {', '.join(missing[:_SHOWN])}{more}, which its config.json wants; give the files that "
+            "belong together, of a model for text generation"
+        )
+    for name, given, wanted in sorted(loaded["mismatched_keys"]):
+        raise unsupported(
+            f"{name} is {_words(given)} in its files and {_words(wanted)} by its config.json; give the files that "
+            "belong together"
+        )
+
+
+def _words(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+@contextmanager
+def loading_errors(model: str) -> Iterator[None]:
+    """Raises InputError in the place of whatever transformers raises for a model; faults of the machine stay as they
+    are."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        absent = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError))
+        if is_out_of_memory(error) or is_disk_full(error) or (is_infrastructure(error) and not absent):
+            raise
+        raise _cannot_load(model, error) from error
+
+
+def _cannot_load(model: str, error: Exception) -> InputError:
     """A hub id that fails to load is most often one that does not exist; a folder is there and holds something else."""
     reason = FailureReason.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureReason.MODEL_NOT_FOUND
-    told = str(error)
-    if "trust_remote_code" in told:  # transformers' advice
+    # Of several paragraphs the others are advice on installing transformers.
+    said = " ".join(str(error).strip().replace(model, public_name(model)).partition("\n\n")[0].split())
+    said = cut(said, _LONGEST_REASON)
+    if "trust_remote_code" in str(error):  # transformers' advice
         reason = FailureReason.MODEL_UNSUPPORTED
-        told = "it has custom code, which is never run here; use a model of an architecture that transformers has"
-    return InputError(reason, f"model: cannot load {model}: {told}", "model")
+        said = "it has custom code, which is never run here; use a model of an architecture that transformers has"
+    elif not isinstance(error, (OSError, ValueError)):
+        said = (
+            f"{type(error).__name__}: {said}; its files are damaged, or made for another version of transformers than "
+            f"the {transformers.__version__} here"
+        )
+    return InputError(reason, f"model: cannot load {public_name(model)}: {said}", "model")
 
 
 def checkpoint_activations(base: Any) -> None:

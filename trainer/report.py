@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contract.events import Event, event_data
+from contract.events import Event, Metric, event_data
 
 
 class Report:
@@ -15,8 +15,12 @@ class Report:
     def __init__(self, path: Path, rank: int) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o644) if rank == 0 else None
+        self.step: int | None = None
+        """The last that this process has taken."""
 
     def __call__(self, kind: type[Event], **fields: Any) -> None:
+        if kind is Metric:
+            self.step = fields["step"]
         if self._file is not None:
             event = kind(time=time.time(), **fields)
             # One write for one line, so that a reader sees it whole. A full disk takes a part of it without an error,

@@ -9,7 +9,7 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from dataset.chat_templates import END_OF_TURN
 from dataset.tokenizer import TODAY, set_chat_template
-from trainer.model import cannot_load
+from trainer.model import loading_errors
 
 _DATE_CODES = ("-d", "-m", *"aAbBcdDeFHIjmMpSTuUVwWxXyY")
 """Of strftime."""
@@ -17,10 +17,8 @@ _DATE_CODES = ("-d", "-m", *"aAbBcdDeFHIjmMpSTuUVwWxXyY")
 
 def load_tokenizer(recipe: Recipe) -> Any:
     """Raises InputError for a tokenizer that gives no offsets, or cannot write the named chat template."""
-    try:
+    with loading_errors(recipe.model):
         tokenizer = AutoTokenizer.from_pretrained(recipe.model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise cannot_load(recipe.model, error) from error
     if not tokenizer.is_fast:
         raise InputError(
             FailureReason.MODEL_UNSUPPORTED,

@@ -86,6 +86,16 @@ class Documents(Sequence[Document]):
         """Number of supervised tokens in all of them."""
         return int(self._targets.sum())
 
+    def first_beyond(self, limit: int) -> tuple[int, int] | None:
+        """The first example, by its number in the file from 1, that has an id of `limit` or more, and the id."""
+        if not len(self._tokens.ids) or int(self._tokens.ids.max()) < limit:
+            return None
+        for row in self._rows.argsort().tolist():
+            highest = max(self[row].input_ids)
+            if highest >= limit:
+                return int(torch.searchsorted(self._tokens.examples, self._rows[row], right=True)), highest
+        return None
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -41,6 +41,7 @@ from trainer.state import (
     set_random_state,
 )
 from trainer.stop import Stop
+from trainer.vocabulary import check_vocabulary
 
 
 def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, report: Report, stop: Stop) -> None:
@@ -59,6 +60,7 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
         report(Done, step=read_position(resume).step if resume else 0, completed=False, train_loss=None, eval_loss=None)
         return
     module, data = loaded
+    check_vocabulary(recipe, module.model.get_base_model(), data)
     window = examples_per_step(recipe, accelerator.num_processes)
     start = Position(len(data.train), window, micro_batch=1, course=course(recipe, data))
     position = read_position(resume) if resume else None

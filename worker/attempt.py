@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.orm import Session
 
 from contract.events import Done, Event, Started
 from contract.failure import Failure, FailureReason, InputError, told_of
+from contract.fault import fault_of
 from contract.locate import locate_model
 from contract.machine import Machine, check_machine
 from contract.out_of_memory import smaller_batch
@@ -50,6 +51,9 @@ LONGEST_PUBLISHING = 5.0  # seconds that a job which has not succeeded waits unt
 ALONE = 15.0  # seconds that one machine of several may go on when another has ended: it ends soon by itself
 LAST_WORD = 10.0  # seconds from a trainer's last word, when all is saved, to its end; torchrun may wait for others
 _AWAY = "the storage of datasets and artifacts does not answer, or refuses; the worker's log says why"
+
+_BUGS = (ArithmeticError, AssertionError, AttributeError, DataError, LookupError, NameError, TypeError, ValueError)
+"""What no disk, network or process raises."""
 
 Draining = Callable[[], bool]
 """True once this worker is to end; its jobs go back to the queue."""
@@ -126,7 +130,8 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {error}")
     message = f"the worker failed, and its log says more: {type(error).__name__}: {error}"
-    return Failure(reason=FailureReason.WORKER_FAILED, message=message)
+    fault = fault_of(error) if isinstance(error, _BUGS) else None
+    return Failure(reason=FailureReason.WORKER_FAILED, message=message, fault=fault)
 
 
 def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:

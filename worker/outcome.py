@@ -47,8 +47,8 @@ def decide(
 def failure_of(exit_code: int, error: Failure | None, log_tail: str) -> Failure:
     """What `error`, its error.json, or the end of its log says of a process that has failed."""
     killed_by = _signal(exit_code, log_tail)
-    # Where a rank is killed another may have written that it lost it.
-    if error is not None and not (error.reason is FailureReason.TRAINER_CRASHED and killed_by):
+    # Where a rank is killed another may have written that it lost it, in whatever words.
+    if error is not None and not (killed_by and (error.fault or error.reason is FailureReason.TRAINER_CRASHED)):
         return error
     if error is None and "No space left on device" in log_tail:
         return Failure(reason=FailureReason.DISK_FULL, message="the server's disk is full; see the end of the log")

@@ -34,6 +34,7 @@ from api.schemas.datasets import (
     dataset_out,
 )
 from api.settings import ApiSettings
+from api.tokenizer_version import tokenizer_version
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.quote import cut, quote
@@ -347,12 +348,7 @@ def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:
     digest = hashlib.sha256()
     told = {name: given[name] for name in ("name", "format", "columns", "chat_template")}
     digest.update(json.dumps([_MEASURING, dataset.sha256, told], sort_keys=True).encode())
-    model = Path(given["model"])
-    for file in (*model.glob("*.json"), *model.glob("*.jinja"), *model.glob("additional_chat_templates/*.jinja")):
-        if not file.exists():  # a link to nothing, which nobody reads
-            continue
-        status = file.stat()
-        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}".encode())
+    digest.update(tokenizer_version(Path(given["model"])).encode())
     return folder / f"{digest.hexdigest()}.json"
 
 

@@ -12,7 +12,7 @@ from contract.failure import FailureReason, InputError
 from contract.locate import locate_model
 from contract.machine import Machine
 from contract.recipe import Dataset, Recipe
-from dataset.child import Busy, Children
+from dataset.child import Busy, Children, TooMuch
 from dataset.lengths import Lengths as Measured
 from estimate.architecture import Unknown
 from estimate.plan import Base, OnDevice, make_plan, read_base
@@ -101,10 +101,13 @@ def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: R
 def lengths_of(
     sessions: Sessions, settings: ApiSettings, children: Children, recipe: Recipe, rows: int
 ) -> Lengths | str:
-    """By the model's own tokenizer and template. Why they are not known, where they are not."""
+    """By the model's own tokenizer and template. Why they are not known, where they are not. Raises InputError for an
+    example that these refuse."""
     model = locate_model(recipe.model, settings.folders)
     if model is None:
         return f"{recipe.model} is not on the server, nor its tokenizer"
+    if not (model / "tokenizer.json").is_file():
+        return f"{recipe.model} has no tokenizer.json"
     given = recipe.dataset
     with datasets.find_file(sessions, settings, given.path) as path:
         return _measured(children, path, given, model, rows)
@@ -123,9 +126,11 @@ def _measured(children: Children, path: Path, given: Dataset, model: Path, rows:
             chat_template=given.chat_template,
             most_seconds=_MEASURE_WITHIN,
         )
-    except InputError as error:
+    except TooMuch as error:
         return error.failure.message
     except Busy:
         return "as many datasets are being read as the service reads at once"
     found = Measured.model_validate(answer)
+    if found.problems:
+        raise InputError(FailureReason.DATASET_INVALID, found.problems[0].message, "dataset")
     return Lengths(found.longest, found.first, found.supervised / max(1, found.tokens), rows)

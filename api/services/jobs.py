@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from api.idempotency import Settle, once, once_by_key, with_body
 from api.schemas.jobs import JobOut, JobPage, job_out
 from api.services.earlier import earlier_of
-from api.services.examples import examples_of
+from api.services.examples import Examples, examples_of
 from api.services.fit import refuse_what_cannot_fit
 from api.services.moment import one_moment
+from api.services.trial import try_dataset
 from api.settings import ApiSettings
 from api.turns import Turns
 from api.work import examples_to_train
@@ -26,7 +27,7 @@ from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError, told_of
 from contract.locate import locate_model
 from contract.machine import check_machines, unwise
-from contract.recipe import Adapter, Recipe
+from contract.recipe import Adapter, Dataset, Recipe
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from contract.status import JobStatus
@@ -137,7 +138,7 @@ class Checked:
 def check(
     sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children, who: Principal, recipe: Recipe
 ) -> Checked:
-    """Raises InputError: no such file or folder, a bad row, unmatched modules."""
+    """Raises InputError: no such file or folder, a bad row, unmatched modules, a row that the model cannot read."""
     model = locate_model(recipe.model, settings.folders)
     shapes = weight_shapes(model) if model else None
     if shapes is not None:
@@ -146,12 +147,19 @@ def check(
         with earlier_of(sessions, settings, who, recipe.adapter.start_from) as earlier:
             if shapes is not None:  # else the trainer checks it, when it has the model
                 check_earlier_adapter(earlier, shapes, recipe.model)
-    training = examples_of(sessions, settings, storage, children, who, recipe.dataset)
+
+    def examples(given: Dataset) -> Examples:
+        found = examples_of(sessions, settings, storage, children, who, given)
+        if model is not None and shapes is not None:
+            try_dataset(sessions, settings, children, model, shapes, found.dataset)
+        return found
+
+    training = examples(recipe.dataset)
     evaluation = recipe.evaluation
     validation = None
     if evaluation.dataset is not None:
         with told_of("evaluation.dataset"):
-            validation = examples_of(sessions, settings, storage, children, who, evaluation.dataset)
+            validation = examples(evaluation.dataset)
         evaluation = evaluation.model_copy(update={"dataset": validation.dataset})
     return Checked(
         recipe.model_copy(update={"dataset": training.dataset, "evaluation": evaluation}),

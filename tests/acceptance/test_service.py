@@ -188,6 +188,14 @@ def test_a_trainer_that_ends_without_a_word_is_a_failure_too(live: Service) -> N
     assert "exit code 3" in failure["message"]
 
 
+def test_repeated_bug_of_a_trainer_ends_its_job(live: Service) -> None:
+    job = live.wait(live.submit(name="fail=trainer_crashed bug")["id"])
+    assert (job["status"], job["attempt"]) == ("failed", 2)
+    assert (job["failure"]["reason"], job["failure"]["retry_can_help"]) == ("internal_error", False)
+    (retry,) = live.told(job["id"], "retry")
+    assert retry["fault"] == {"exception": "builtins.KeyError", "place": "fake_trainer.py:1 main", "step": 2}
+
+
 @pytest.mark.exhaustive
 def test_a_job_whose_model_went_away_fails_with_that_reason(live: Service) -> None:
     live.stop_worker()

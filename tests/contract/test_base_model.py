@@ -10,14 +10,18 @@ from contract.recipe import Adapter
 
 
 def write(folder: Path, header: object, length: int | None = None) -> None:
+    (folder / "config.json").write_text("{}")
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     size = len(text) if length is None else length
     (folder / "model.safetensors").write_bytes(size.to_bytes(8, "little") + text)
 
 
+OFFSETS = {"data_offsets": [0, 0]}
+
+
 def test_the_shapes_are_read_by_name(tmp_path: Path) -> None:
-    write(tmp_path, {"__metadata__": {"format": "pt"}, "a.weight": {"dtype": "F32", "shape": [2, 3]}})
-    assert weight_shapes(tmp_path) == {"a.weight": [2, 3]}
+    write(tmp_path, {"__metadata__": {"format": "pt"}, "a.weight": {"dtype": "F32", "shape": [0, 3], **OFFSETS}})
+    assert weight_shapes(tmp_path) == {"a.weight": [0, 3]}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,9 @@ def test_the_shapes_are_read_by_name(tmp_path: Path) -> None:
         {"a.weight": {}},
         {"a.weight": {"shape": 3}},
         {"a.weight": {"shape": ["x"]}},
+        {"a.weight": {"shape": [1], **OFFSETS}},
+        {"a.weight": {"shape": [1], "dtype": "F32"}},
+        {"a.weight": {"shape": [1], "dtype": "F32", "data_offsets": [0, "x"]}},
         b"[" * 100_000,
         b"9" * 5_000,
         b"\xff",

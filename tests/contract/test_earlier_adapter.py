@@ -6,6 +6,7 @@ import pytest
 
 from contract.earlier_adapter import CONFIG, WEIGHTS, check_earlier_adapter
 from contract.failure import FailureReason, InputError
+from tests.files import write_weights
 
 SHAPES = {
     "model.embed_tokens.weight": [8, 2],
@@ -18,8 +19,7 @@ LORA = {f"{K}.lora_A.weight": [5, 2], f"{K}.lora_B.weight": [3, 5]}
 
 def write(folder: Path, tensors: Any = LORA, **config: Any) -> Path:
     (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "was/this"} | config))
-    header = json.dumps({name: {"dtype": "F32", "shape": shape} for name, shape in tensors.items()}).encode()
-    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+    write_weights(folder / WEIGHTS, tensors)
     return folder
 
 

@@ -8,6 +8,7 @@ from contract.recipe import Recipe
 from estimate.adapter import trained
 from estimate.architecture import parameters, read_architecture
 from estimate.memory import Model
+from tests.files import write_weights
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -59,5 +60,4 @@ def model(given: Recipe, config: dict[str, Any] = CONFIG) -> Model:
 def write_llama(folder: Path, config: dict[str, Any] = CONFIG) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    header = json.dumps({name: {"dtype": "BF16", "shape": shape} for name, shape in shapes(config).items()}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    write_weights(folder / "model.safetensors", shapes(config), "BF16")

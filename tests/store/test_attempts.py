@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from contract.events import Metric
 from contract.failure import Failure, FailureReason
+from contract.fault import Fault
 from contract.recipe import Batch, Recipe
 from contract.status import JobStatus, Wish
 from store import attempts, jobs, progress, schedule, wishes, workers
@@ -20,6 +21,7 @@ from tests.placing import LEASE, RETRIES, claim, register
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 KILLED = Failure(reason=FailureReason.TRAINER_KILLED, message="it was killed")
+CRASHED = Failure(reason=FailureReason.TRAINER_CRASHED, message="Connection closed by peer")
 AWAY = Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message="the storage is away")
 NOT_FINITE = Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan")
 TOO_LARGE = Failure(reason=FailureReason.OUT_OF_MEMORY, message="it did not fit")
@@ -77,7 +79,8 @@ def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Session
     receipt = {"processes": []}
     job = end(sessions, job_id, 1, End(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", receipt=receipt))
     assert (job.status, job.lease_expires_at, job.log_tail) == (JobStatus.FAILED, None, "the log's end")
-    assert (job.failure, job.receipt) == (NOT_FINITE.model_dump(mode="json"), receipt)
+    told = {"reason": "loss_not_finite", "message": "the loss is nan", "param": None}
+    assert (job.failure, job.receipt) == (told, receipt)
     assert job.finished_at is not None
     with sessions.begin() as session:
         assert workers.leases(session) == []
@@ -179,6 +182,61 @@ def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessio
 
 def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
     job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, NOT_FINITE))
+    assert job.status is JobStatus.FAILED
+    assert told(sessions, job.id, "retry") == []
+
+
+def crash(place: str = "models/x.py:7 forward", step: int | None = 3, exception: str = "builtins.KeyError") -> Failure:
+    fault = Fault(exception=exception, place=place, step=step)
+    return Failure(reason=FailureReason.TRAINER_CRASHED, message="the trainer failed: KeyError: 'x'", fault=fault)
+
+
+@pytest.mark.parametrize("between", [[], [KILLED], [CRASHED, AWAY]], ids=["next", "after a kill", "after others"])
+def test_repeated_fault_ends_the_job(sessions: Sessions, between: list[Failure]) -> None:
+    job_id = running(sessions)
+    for attempt, failure in enumerate([crash(), *between], 1):
+        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, failure)).status is JobStatus.QUEUED
+        again(sessions)
+    job = end(sessions, job_id, len(between) + 2, End(JobStatus.FAILED, crash()))
+    assert (job.status, job.failure) == (
+        JobStatus.FAILED,
+        {
+            "reason": "internal_error",
+            "message": "the trainer failed: KeyError: 'x'. It failed alike in an earlier attempt, and would again",
+            "param": None,
+        },
+    )
+    assert told(sessions, job_id, "retry")[0]["fault"] == {
+        "exception": "builtins.KeyError",
+        "place": "models/x.py:7 forward",
+        "step": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [crash(step=4), crash(place="models/x.py:8 forward"), crash(exception="builtins.ValueError"), CRASHED, KILLED],
+    ids=["step", "place", "exception", "crash of infrastructure", "kill"],
+)
+def test_different_fault_is_tried_again(sessions: Sessions, other: Failure) -> None:
+    job_id = running(sessions)
+    end(sessions, job_id, 1, End(JobStatus.FAILED, crash()))
+    again(sessions)
+    assert end(sessions, job_id, 2, End(JobStatus.FAILED, other)).status is JobStatus.QUEUED
+
+
+def test_infrastructure_crash_has_all_its_retries(sessions: Sessions) -> None:
+    job_id = running(sessions)
+    for attempt in range(1, RETRIES.most + 1):
+        take_step(sessions, job_id, attempt, 3)
+        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, CRASHED)).status is JobStatus.QUEUED
+        again(sessions)
+    assert RETRIES.most > 1
+
+
+def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
+    failure = crash(step=None).model_copy(update={"reason": FailureReason.INTERNAL_ERROR})
+    job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, failure))
     assert job.status is JobStatus.FAILED
     assert told(sessions, job.id, "retry") == []
 

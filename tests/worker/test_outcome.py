@@ -2,6 +2,7 @@ import pytest
 
 from contract.events import Done
 from contract.failure import Failure, FailureReason
+from contract.fault import Fault
 from contract.status import JobStatus, Wish
 from worker.outcome import Outcome, decide
 
@@ -70,6 +71,20 @@ def test_a_crash_that_came_of_a_kill_is_told_as_the_kill(exit_code: int, log_tai
     failure = decide(exit_code, None, CRASH, None, False, log_tail).failure
     assert failure is not None
     assert failure.reason is FailureReason.TRAINER_KILLED
+
+
+@pytest.mark.parametrize("reason", [FailureReason.INTERNAL_ERROR, FailureReason.MODEL_UNSUPPORTED])
+def test_fault_after_a_killed_rank_is_a_kill(reason: FailureReason) -> None:
+    fault = Fault(exception="builtins.RuntimeError", place="x.py:1 f", step=None)
+    error = Failure(reason=reason, message="a peer has gone", fault=fault)
+    failure = decide(1, None, error, None, False, TORCHRUN_REPORT).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.TRAINER_KILLED
+
+
+def test_internal_error_during_a_pause_is_a_failure() -> None:
+    error = Failure(reason=FailureReason.INTERNAL_ERROR, message="a bug")
+    assert decide(1, None, error, Wish.PAUSE, True, "") == Outcome(JobStatus.FAILED, error)
 
 
 def test_a_rank_that_torchrun_ended_after_anothers_crash_was_not_killed() -> None:

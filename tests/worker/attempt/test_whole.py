@@ -109,6 +109,17 @@ def test_a_fault_of_the_worker_itself_lets_the_job_be_tried_again(sessions: Sess
     assert run_next(sessions, settings, job_id).status is JobStatus.SUCCEEDED
 
 
+def test_worker_bug_is_tried_once_more(sessions: Sessions, settings: WorkerSettings) -> None:
+    impossible = settings.model_copy(update={"trainer": ["a name with \0 in it"]})
+    job = run(sessions, impossible)
+    assert job.status is JobStatus.QUEUED
+    job = run_next(sessions, impossible, job.id)
+    assert (job.status, job.attempt) == (JobStatus.FAILED, 2)
+    assert job.failure is not None
+    assert job.failure["reason"] == "internal_error"
+    assert "NUL" in job.failure["message"]
+
+
 def test_a_trainer_knows_its_worker_its_run_and_its_cores(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="environment")
     given = environment(settings, job)

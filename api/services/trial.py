@@ -1,0 +1,45 @@
+"""Refuses a recipe whose model cannot read the first examples of its dataset."""
+
+from collections import OrderedDict
+from pathlib import Path
+
+from api.settings import ApiSettings
+from api.tokenizer_version import tokenizer_version
+from contract.recipe import Dataset
+from dataset.child import Busy, Children
+from estimate.architecture import Shapes, embedding_rows
+from store import datasets
+from store.errors import StorageAway
+from store.session import Sessions
+
+_LONGEST = 45.0  # seconds
+_PATIENCE = 1.0  # seconds, for a place among those that read datasets
+_MOST_KEPT = 1024
+_passed: OrderedDict[str, None] = OrderedDict()
+"""What was tried and had no problem. A process takes half a second to try it, and people post the same pair often."""
+
+
+def try_dataset(
+    sessions: Sessions, settings: ApiSettings, children: Children, model: Path, shapes: Shapes, given: Dataset
+) -> None:
+    """`given` has its digest. Raises InputError. Where nobody can try it now, the trainer finds the problem."""
+    if not (model / "tokenizer.json").is_file():
+        return
+    options = {
+        "format": given.format,
+        "columns": given.columns,
+        "model": str(model),
+        "chat_template": given.chat_template,
+        "embeddings": embedding_rows(shapes),
+    }
+    key = f"{given.sha256} {given.path} {options}\n{tokenizer_version(model)}"
+    if key in _passed:
+        return
+    try:
+        with datasets.find_file(sessions, settings, given.path) as path:
+            children.ask("try", _LONGEST, _PATIENCE, path=str(path), **options)
+    except (Busy, StorageAway):
+        return
+    _passed[key] = None
+    if len(_passed) > _MOST_KEPT:
+        _passed.popitem(last=False)

@@ -1,0 +1,21 @@
+"""Where the program itself failed. Two attempts that fail alike would do so for ever."""
+
+import traceback
+from pathlib import Path
+
+from pydantic import BaseModel
+
+
+class Fault(BaseModel):
+    exception: str
+    """Its class."""
+    place: str
+    """File, line and function that raised it."""
+    step: int | None
+    """The last that the attempt had taken; None before its first."""
+
+
+def fault_of(error: Exception, step: int | None = None) -> Fault:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
+    return Fault(exception=f"{type(error).__module__}.{type(error).__qualname__}", place=place, step=step)

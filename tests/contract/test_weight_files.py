@@ -1,0 +1,152 @@
+"""Which weights of a folder count, and what of them is refused before anything is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.base_model import weight_shapes
+from contract.failure import FailureReason, InputError
+from tests.files import write_weights
+
+A, B = "model.layers.0.q_proj.weight", "model.layers.1.q_proj.weight"
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+def write_config(folder: Path, **config: Any) -> None:
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_shards(folder: Path, weight_map: Any = None) -> None:
+    write_config(folder)
+    write_weights(folder / FIRST, {A: [2, 3]})
+    write_weights(folder / SECOND, {B: [4, 5]})
+    index = {"metadata": {}, "weight_map": {A: FIRST, B: SECOND} if weight_map is None else weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        weight_shapes(folder)
+    failure = caught.value.failure
+    assert (failure.reason, failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    return failure.message
+
+
+@pytest.mark.parametrize("other", ["consolidated.safetensors", "model.fp32.safetensors", "adapter.safetensors"])
+def test_unloaded_weight_files_are_not_counted(tmp_path: Path, other: str) -> None:
+    write_shards(tmp_path)
+    write_weights(tmp_path / other, {"layers.0.attention.wq.weight": [8192, 4096]})
+    assert weight_shapes(tmp_path) == {A: [2, 3], B: [4, 5]}
+    # transformers prefers one whole file to shards.
+    write_weights(tmp_path / "model.safetensors", {A: [6, 7]})
+    assert weight_shapes(tmp_path) == {A: [6, 7]}
+
+
+def test_file_named_by_config_is_counted_alone(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    write_weights(tmp_path / "other.safetensors", {B: [6, 7]})
+    write_config(tmp_path, transformers_weights="other.safetensors")
+    assert weight_shapes(tmp_path) == {B: [6, 7]}
+    write_config(tmp_path, transformers_weights="model.safetensors.index.json")
+    assert weight_shapes(tmp_path) == {A: [2, 3], B: [4, 5]}
+    write_config(tmp_path, transformers_weights="../other.safetensors")
+    assert "transformers_weights" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["consolidated.safetensors", "model.fp16.safetensors", FIRST])
+def test_weights_transformers_ignores_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    write_config(tmp_path)
+    write_weights(tmp_path / name, {A: [2, 3]})
+    assert f"the folder has {name}, which transformers does not load" in refusal(tmp_path)
+
+
+def test_missing_shards_are_named(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    (tmp_path / SECOND).unlink()
+    assert f"1 of the 2 files that model.safetensors.index.json names are missing: {SECOND}" in refusal(tmp_path)
+
+
+def test_shard_without_an_indexed_weight_is_named(tmp_path: Path) -> None:
+    write_shards(tmp_path, {A: FIRST, B: FIRST})
+    assert f"{B} is not in {FIRST}, where the index has it" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "weight_map", [[], {}, {A: 3}, {A: f"../{FIRST}"}, {A: f"/{FIRST}"}, {A: ".."}, {A: ""}, {A: "\0"}]
+)
+def test_index_without_plain_file_names_is_refused(tmp_path: Path, weight_map: Any) -> None:
+    write_shards(tmp_path, weight_map)
+    assert "model.safetensors.index.json has no weight_map" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("change", [-1, 1, -24, 4096])
+def test_torn_file_is_refused(tmp_path: Path, change: int) -> None:
+    write_shards(tmp_path)
+    size = (tmp_path / FIRST).stat().st_size
+    with (tmp_path / FIRST).open("r+b") as file:
+        file.truncate(size + change)
+    told = refusal(tmp_path)
+    assert f"{FIRST} is not a whole safetensors file: it has {size + change} bytes of {size}" in told
+    assert "download it again" in told
+
+
+QUANTISED: list[dict[str, Any]] = [
+    {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+    {"quantization_config": {"quant_method": "awq"}},
+    {"quantization_config": {"quant_method": "compressed-tensors"}},
+    {"quantization_config": {"quant_method": "fp8"}},
+    {"quantization_config": {"_load_in_4bit": True}},
+    {"quantization_config": "x"},
+    {"compression_config": {"format": "pack-quantized"}},
+    {"text_config": {"quantization_config": {"quant_method": "bitsandbytes"}}},
+]
+
+
+@pytest.mark.parametrize("config", QUANTISED, ids=json.dumps)
+def test_quantised_config_is_refused_with_advice(tmp_path: Path, config: dict[str, Any]) -> None:
+    write_shards(tmp_path)
+    write_config(tmp_path, **config)
+    told = refusal(tmp_path)
+    assert "it is quantised already" in told
+    assert "base_bits" in told
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "U8"])
+def test_quantised_dtype_is_refused(tmp_path: Path, dtype: str) -> None:
+    write_config(tmp_path)
+    write_weights(tmp_path / "model.safetensors", {A: [2, 3]}, dtype)
+    assert f"model.safetensors has {A} in {dtype}: it is quantised already" in refusal(tmp_path)
+
+
+def test_integer_tables_are_accepted(tmp_path: Path) -> None:
+    write_config(tmp_path, quantization_config=None)
+    write_weights(tmp_path / "model.safetensors", {"position_ids": [1, 9]}, "I64")
+    assert weight_shapes(tmp_path) == {"position_ids": [1, 9]}
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "", "[]", "3", "\ud800"])
+def test_malformed_configuration_is_refused_by_name(tmp_path: Path, name: str, text: str) -> None:
+    write_shards(tmp_path)
+    (tmp_path / name).write_bytes(text.encode(errors="surrogatepass"))
+    assert f"model: {name} " in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_unknown_dtype_is_refused(tmp_path: Path, name: str) -> None:
+    write_shards(tmp_path)
+    for given in ("x", "", "int8", "float8_e4m3fn"):
+        write_config(tmp_path, **{name: given})
+        assert f"{name} of config.json" in refusal(tmp_path)
+    for given in ("float32", "torch.bfloat16", "half", "auto", None, {"": "float32"}):
+        write_config(tmp_path, **{name: given})
+        weight_shapes(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [{}, [], 3, True])
+def test_model_type_must_be_a_word(tmp_path: Path, kind: Any) -> None:
+    write_shards(tmp_path)
+    write_config(tmp_path, model_type=kind)
+    assert "model_type of config.json" in refusal(tmp_path)
