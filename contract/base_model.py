@@ -1,7 +1,6 @@
 """Reads the names and shapes of a base model's weights from its safetensors headers, and checks an adapter by them: no
 torch, no weights."""
 
-import json
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
