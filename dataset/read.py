@@ -12,7 +12,7 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.columns import Renaming, check_columns
 from dataset.detect import FORMATS, detect
-from dataset.example import Example
+from dataset.example import Example, PlainText
 from dataset.files import Hash, read_rows
 from dataset.refusal import BadFile, BadRow
 
@@ -123,6 +123,8 @@ class Reading:
             number += 1
 
     def _examples(self, number: int, given: Any) -> list[Example]:
+        if isinstance(given, PlainText):
+            return [self._piece(number, given)]
         row = self._renaming.apply(given)
         if self.format == "auto":
             self.format = detect(row, self._renaming.columns)
@@ -132,6 +134,15 @@ class Reading:
             replace(example, where=", ".join(filter(None, (f"row {number}", example.where))))
             for example in ([read] if isinstance(read, Example) else read)
         ]
+
+    def _piece(self, number: int, given: PlainText) -> Example:
+        """Of a file of plain text."""
+        if self._renaming.columns:
+            raise BadFile("is plain text by its name, and has no columns", "dataset.columns")
+        if self.format not in ("auto", "text"):
+            raise BadFile(f"is plain text by its name, and no file of {self.format}; rows of JSON are named .jsonl")
+        self.format = "text"
+        return replace(given, where=f"row {number}")
 
 
 def refusal(message: str, param: str = "dataset") -> InputError:
