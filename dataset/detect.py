@@ -1,5 +1,6 @@
 """The formats, and which of them a row is in."""
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,8 +58,9 @@ def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
     """The first format that the row has the shape of, best one that reads all the `named` fields. Raises BadRow."""
     shaped = [name for name, format in FORMATS.items() if format.shape(row)]
     if not shaped:
+        columns = json.dumps({"instruction": "COLUMN", "output": "COLUMN"})
         raise BadRow(
             f"has the fields {names_of(row)}, of no known format; give messages (a list), or instruction and output, "
-            "or say in dataset.columns which column is which"
+            f"or say which column is which, as dataset.columns {columns}"
         )
     return next((name for name in shaped if FORMATS[name].fields.issuperset(named)), shaped[0])
