@@ -8,6 +8,7 @@ solution), WebQA (input, output), Magpie (instruction, response), MedQuAD (Quest
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from contract.quote import cut
 from contract.recipe import DatasetField, DatasetFormat
@@ -34,7 +35,8 @@ _BESIDE: Mapping[str, DatasetField] = {
     "history": "history",
 }
 _LATER: Mapping[DatasetField, str] = {"input": "context", "system": "system_prompt"}
-_MEANINGFUL = {"choices", "options", "passage", "passages", "chosen", "rejected"}
+_MEANINGFUL = {"choices", "options", "a", "b", "c", "d", "chosen", "rejected"}
+_MEANINGFUL |= {"passage", "passages", "paragraph", "article", "document", "story", "evidence", "knowledge"}
 _MEANINGFUL |= {"cot", "complex_cot", "chain_of_thought", "rationale", "reasoning"}
 """Parts of a question or an answer that no format has a field for."""
 _AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruct", "belle", "chinese_vicuna", "text")
@@ -43,7 +45,7 @@ _AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruc
 @dataclass(frozen=True)
 class Aliases:
     columns: Mapping[DatasetField, str]
-    """Of the fields of Alpaca, the names that the first row has for them."""
+    """The names that the first row has for fields of alpaca, or for messages."""
     optional: Mapping[DatasetField, str]
     """Names that later rows may have."""
 
@@ -53,6 +55,8 @@ def find_aliases(row: Row) -> Aliases | None:
     either of two fields, or another column would be left out of the question or the answer."""
     if any(FORMATS[format].shape(row) for format in _AS_THEY_ARE):
         return None
+    if _is_messages(row.get("conversation")):
+        return Aliases({"messages": "conversation"}, {})
     names = _by_lower_case(row)
     question, answer = _known_pair(row) or _pair(names)
     if question is None or answer is None:
@@ -71,6 +75,11 @@ def find_aliases(row: Row) -> Aliases | None:
     columns: dict[DatasetField, str] = {"instruction": question, "output": answer, **beside}
     renamed = {field: name for field, name in columns.items() if field != name}
     return Aliases(renamed, {field: name for field, name in _LATER.items() if field not in columns})
+
+
+def _is_messages(value: Any) -> bool:
+    """As LMSYS-Chat and WildChat have them."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
 def _by_lower_case(row: Row) -> dict[str, list[str]]:

@@ -59,6 +59,9 @@ class _Text:
 
 
 def _header(names: list[str]) -> list[str]:
+    other = next((each for each in (";", "\t", "|") if len(names) == 1 and each in names[0]), None)
+    if other is not None:
+        raise BadFile(f"has cells that are separated by {quote(other)}; write it with commas")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise BadFile(f"has more than one column {quote(cut(twice[0], 40))}")

@@ -42,6 +42,7 @@ KNOWN: dict[str, tuple[Row, list[dict[str, str]]]] = {
     "Alpaca with a response": ({"instruction": "q", "input": "c", "response": "a"}, talk("q\n\nc", "a")),
     "Alpaca with a context": ({"instruction": "q", "context": "c", "output": "a"}, talk("q\n\nc", "a")),
     "a system prompt beside OpenAI's": ({"prompt": "q", "completion": "a", "system": "s"}, talk("q", "a", "s")),
+    "LMSYS-Chat, WildChat": ({"conversation": talk("q", "a"), "language": "l"}, talk("q", "a")),
     # These have the fields of a format, and its alone are read.
     "MathInstruct, CodeAlpaca, OpenHermes": ({"source": "s", "instruction": "q", "output": "a"}, talk("q", "a")),
     "Stanford Alpaca": ({"instruction": "q", "input": "c", "output": "a", "text": "t"}, talk("q\n\nc", "a")),
@@ -108,6 +109,8 @@ UNCLEAR: list[tuple[Row, str]] = [
     ({"Question": "q", "question": "r", "answer": "b"}, "Question, question could be the question"),
     ({"question": "q", "answer": "a", "input": "i", "context": "c"}, "could both be the input"),
     ({"question": "q", "choices": ["x", "y"], "answer": "a"}, "choices beside them"),
+    ({"question": "q", "A": "x", "B": "y", "answer": "A"}, "A, B beside them"),
+    ({"article": "t", "question": "q", "answer": "a"}, "article beside them"),
     ({"Question": "q", "Complex_CoT": "t", "Response": "a"}, "Complex_CoT beside them"),
 ]
 
