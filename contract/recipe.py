@@ -64,6 +64,9 @@ class Dataset(Section):
     """Writes the conversations in place of the model's own template; for models that have none."""
     sha256: Annotated[str, StringConstraints(pattern=patterns.SHA256)] | None = None
     """Digest of the file. Filled in when the job is taken; a file that has changed since is refused."""
+    filename: Text | None = None
+    """Name of the file where its path has another, as an upload's has: CSV and plain text are known by it. Filled in
+    when the job is taken."""
 
 
 def _dataset_from_path(value: Any) -> Any:

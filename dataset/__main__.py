@@ -59,7 +59,7 @@ def _check(given: Mapping[str, Any]) -> BaseModel:
 
 
 def _count(given: Mapping[str, Any]) -> BaseModel:
-    return count_examples(_path(given), given["format"], given["columns"], given["largest"])
+    return count_examples(_path(given), given["name"], given["format"], given["columns"], given["largest"])
 
 
 def _measure(given: Mapping[str, Any]) -> BaseModel:

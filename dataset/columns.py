@@ -1,6 +1,7 @@
 """The recipe's dataset.columns: a file's own names for what a format reads."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from contract.quote import cut, quote
@@ -25,8 +26,13 @@ def check_columns(format: DatasetFormat, columns: Mapping[DatasetField, str]) ->
 class Renaming:
     """Gives the columns of a file our names, and knows which of them no row has had so far."""
 
-    def __init__(self, columns: Mapping[DatasetField, str]) -> None:
-        self.columns = columns
+    def __init__(
+        self, columns: Mapping[DatasetField, str], optional: Mapping[DatasetField, str] = MappingProxyType({})
+    ) -> None:
+        """`optional` are those that rows may have instead of the field itself."""
+        self.columns = dict(columns)
+        """What the columns of the rows so far have become."""
+        self._optional = optional
         self._unseen = set(columns.values())
         self._first: Row = {}
 
@@ -34,6 +40,11 @@ class Renaming:
         """A column that has a field's name, and is given for no other, stays. Raises BadRow for what is no object."""
         if not isinstance(row, dict):
             raise BadRow(f"must be a JSON object, not {quote(row)}")
+        for name, column in self._optional.items():
+            if row.get(column):
+                if row.get(name):
+                    raise BadRow(f"has both {name} and {column}, which is read as {name}; give one of them")
+                self.columns[name] = column
         if not self.columns:
             return row
         self._first = self._first or row

@@ -50,17 +50,18 @@ class _Text:
         self.bytes_of_record = 0
 
     def __iter__(self) -> Iterator[str]:
-        first = True
         for line in self._lines:
             self.bytes_of_record += len(line)
             if self.bytes_of_record > LONGEST_ROW:
                 raise BadRow(f"is longer than {LONGEST_ROW >> 20} MiB; is a quote left open?")
             # A byte order mark further on is a cell's.
-            yield decode(line, "utf-8-sig" if first else "utf-8")
-            first = False
+            yield decode(line, "utf-8")
 
 
 def _header(names: list[str]) -> list[str]:
+    other = next((each for each in (";", "\t", "|") if len(names) == 1 and each in names[0]), None)
+    if other is not None:
+        raise BadFile(f"has cells that are separated by {quote(other)}; write it with commas")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise BadFile(f"has more than one column {quote(cut(twice[0], 40))}")

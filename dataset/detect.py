@@ -1,8 +1,10 @@
 """The formats, and which of them a row is in."""
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from contract.quote import cut
 from contract.recipe import DatasetFormat
 from dataset.example import Example
 from dataset.fields import Row, names_of
@@ -57,8 +59,20 @@ def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
     """The first format that the row has the shape of, best one that reads all the `named` fields. Raises BadRow."""
     shaped = [name for name, format in FORMATS.items() if format.shape(row)]
     if not shaped:
-        raise BadRow(
-            f"has the fields {names_of(row)}, of no known format; give messages (a list), or instruction and output, "
-            "or say in dataset.columns which column is which"
-        )
+        raise BadRow(_no_format(row))
     return next((name for name in shaped if FORMATS[name].fields.issuperset(named)), shaped[0])
+
+
+def _no_format(row: Row) -> str:
+    inside = next((name for name, value in row.items() if isinstance(value, list) and value), None)
+    if inside is not None and isinstance(row[inside][0], dict):
+        name = cut(inside, 40)
+        return (
+            f"has no fields of a format, and a list of objects, {name}; if these are the rows, write each on a line of "
+            f"its own, as jq -c '.\"{name}\"[]' FILE does"
+        )
+    columns = json.dumps({"instruction": "COLUMN", "output": "COLUMN"})
+    return (
+        f"has the fields {names_of(row)}, of no known format; give messages (a list), or instruction and output, "
+        f"or say which column is which, as dataset.columns {columns}"
+    )

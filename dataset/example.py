@@ -47,6 +47,8 @@ class PlainText:
 
     text: str
     where: str = field(default="", compare=False)
+    ends: bool = True
+    """The end of text comes after it. False of a piece of a longer text: the next example goes on with it."""
 
 
 Example = Conversation | PlainText

@@ -1,29 +1,32 @@
-"""From the bytes of a file to its rows: JSON Lines, one JSON array, CSV, each packed by gzip or not, and Parquet.
+"""From the bytes of a file to its rows: JSON Lines, one JSON array, CSV, plain text, each packed or not, and Parquet.
 
 No row is held twice, nothing is unpacked or decoded past its limit, and the hash is of the very bytes that are read.
 """
 
-import codecs
-import gzip
 import io
-import itertools
 import os
-import zlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from contract.quote import cut
 from dataset.csv_rows import csv_rows
+from dataset.encoding import as_utf8
 from dataset.json_rows import json_rows
 from dataset.limits import LONGEST_ROW
 from dataset.parquet_rows import parquet_rows
 from dataset.refusal import BadFile
+from dataset.signatures import LONGEST, check_readable
+from dataset.text_rows import text_rows
+from dataset.unpack import is_packed, unpacked, unpacked_name
 
-GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
+_TEXT = (".txt", ".md")
 _LIGHT = 8 << 20
 """Bytes that are read in less time than a process takes to start."""
+_ROWS_OF_JSON = re.compile(rb"(\[\s*)?\{\s*[\"}]")
+"""How rows of JSON begin, where a text may begin with a bracket too."""
 
 
 class Hash(Protocol):
@@ -32,7 +35,8 @@ class Hash(Protocol):
 
 def read_rows(path: Path, name: str, largest: int | None, sha256: Hash | None) -> Iterator[Any]:
     """A row that cannot be read is a BadRow in its place, where those after it can. `name` is what people call the
-    file: CSV is known by it, and the others by their first bytes. Raises BadFile, BadRow."""
+    file: CSV and plain text are known by it, and the others by their first bytes. The pieces of a plain text are
+    PlainText, and all other rows what JSON can hold. Raises BadFile, BadRow."""
     try:
         with path.open("rb", buffering=0) as file:
             before = os.fstat(file.fileno())
@@ -40,16 +44,13 @@ def read_rows(path: Path, name: str, largest: int | None, sha256: Hash | None) -
                 raise BadFile(
                     f"has {before.st_size} bytes, and the service takes none larger than {largest} bytes; split it"
                 )
-            start = os.pread(file.fileno(), len(PARQUET), 0)
-            if start == PARQUET:
+            if os.pread(file.fileno(), len(PARQUET), 0) == PARQUET:
                 _hash_whole(file, sha256)
                 yield from parquet_rows(file, largest)
                 if _changed(before, os.fstat(file.fileno())):
                     raise BadFile(f"{cut(name)} changed while it was read; submit it when it is whole")
             else:
-                read = io.BufferedReader(_Hashing(file, sha256), 1 << 20)
-                lines = _unpacked(read, largest) if start.startswith(GZIP) else _lines(read)
-                yield from _rows_of(name, lines)
+                yield from _rows_of(name, io.BufferedReader(_Hashing(file, sha256), 1 << 20), largest)
     except OSError as error:
         raise BadFile(f"{cut(name)} cannot be read: {error.strerror}") from error
 
@@ -59,22 +60,38 @@ def is_light(path: Path) -> bool:
     cannot be read: whoever reads its rows says why."""
     try:
         with path.open("rb", buffering=0) as file:
-            start = file.read(len(PARQUET))
-            return os.fstat(file.fileno()).st_size <= _LIGHT and start != PARQUET and not start.startswith(GZIP)
+            start = file.read(LONGEST)
+            return os.fstat(file.fileno()).st_size <= _LIGHT and not (start.startswith(PARQUET) or is_packed(start))
     except OSError:
         return True
 
 
-def _rows_of(name: str, lines: Iterator[bytes]) -> Iterator[Any]:
-    """What was uploaded lies under its digest, without the name that it had: there its first character tells. A row of
-    JSON is an object, and no sane header begins like one."""
-    first = next((line for line in lines if line.strip()), b"")
-    is_json = first.lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith((b"{", b"["))
-    named_csv = name.lower().removesuffix(".gz").endswith(".csv")
+def _rows_of(name: str, file: io.BufferedReader, largest: int | None) -> Iterator[Any]:
+    start = file.peek(LONGEST)[:LONGEST]
+    if is_packed(start):
+        file = unpacked(file, start, largest)
+        start = file.peek(LONGEST)[:LONGEST]
+        if start.startswith(PARQUET):
+            raise BadFile("is a packed Parquet file; unpack it: Parquet packs its columns by itself")
+        if is_packed(start):
+            raise BadFile("is packed twice; unpack it once")
+    text = as_utf8(file, start)
+    if text is file:
+        check_readable(start)
+    yield from _rows_of_text(unpacked_name(name), text)
+
+
+def _rows_of_text(name: str, file: io.BufferedReader) -> Iterator[Any]:
+    """`name` is that of the unpacked file. A file without a suffix is JSON or CSV as its first character tells: a row
+    of JSON is an object, and no sane header begins like one."""
+    start = file.peek(LONGEST).lstrip()
+    is_json = start.startswith((b"{", b"["))
+    named_csv = name.endswith(".csv")
     if named_csv and is_json:
         raise BadFile("is named .csv, and begins as JSON does; name it .jsonl, or name its first column otherwise")
-    lines = itertools.chain([first], lines)
-    return csv_rows(lines) if named_csv or not (is_json or "." in name) else json_rows(lines)
+    if name.endswith(_TEXT) and not _ROWS_OF_JSON.match(start):
+        return text_rows(file)
+    return csv_rows(_lines(file)) if named_csv or not (is_json or "." in name) else json_rows(_lines(file))
 
 
 class _Hashing(io.RawIOBase):
@@ -109,16 +126,3 @@ def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
     """The lines of a file. One longer than a row may be comes in pieces of more than LONGEST_ROW bytes."""
     while line := file.readline(LONGEST_ROW + 1):
         yield line
-
-
-def _unpacked(file: io.BufferedIOBase, largest: int | None) -> Iterator[bytes]:
-    size = 0
-    try:
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            for line in _lines(unpacked):
-                size += len(line)
-                if largest is not None and size > largest:
-                    raise BadFile(f"unpacks to more than {largest} bytes, the most that the service takes; split it")
-                yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadFile(f"is no whole gzip file: {error}") from error

@@ -1,12 +1,14 @@
 """The rows of JSON Lines, or of one JSON array."""
 
-import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from dataset.encoding import wrong_byte
 from dataset.fields import parse_json
+from dataset.json_layout import problem_of_layout
 from dataset.limits import LARGEST_ARRAY, LONGEST_ROW
 from dataset.refusal import BadFile, BadRow
 
@@ -17,14 +19,19 @@ _decoder = json.JSONDecoder()
 def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
     """An empty line is no row. A line that makes no sense is a BadRow in its place, and the next one is read; in an
     array nothing can be read after one. Raises BadRow of the row that is next, BadFile."""
-    first = True
+    first = _next(lines)
+    if first.lstrip().startswith(b"["):
+        yield from _array_rows(_whole(first, lines))
+        return
+    if first and len(first) <= LONGEST_ROW:
+        second = _next(lines)
+        _check_layout(first, second)
+        lines = itertools.chain([first, second], lines)
+    else:
+        lines = itertools.chain([first], lines)
     for line in lines:
         if not line.strip():
             continue
-        if first and line.lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(b"["):
-            yield from _array_rows(_whole(line, lines))
-            return
-        first = False
         if len(line) > LONGEST_ROW:
             is_whole = line.endswith(b"\n")
             del line
@@ -32,19 +39,35 @@ def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
             while not is_whole:  # the rest of it comes in pieces
                 is_whole = next(lines, b"\n").endswith(b"\n")
             continue
-        try:
-            row = parse_json(_decoder.decode, decode(line))
-        except BadRow as fault:
-            row = fault
-        yield row
+        yield _row(line)
+
+
+def _next(lines: Iterator[bytes]) -> bytes:
+    """The next that is not blank; empty at the end."""
+    return next((line for line in lines if line.strip()), b"")
+
+
+def _row(line: bytes) -> Any:
+    try:
+        return parse_json(_decoder.decode, decode(line))
+    except BadRow as fault:
+        return fault
+
+
+def _check_layout(first: bytes, second: bytes) -> None:
+    fault = _row(first)
+    if isinstance(fault, BadRow) and isinstance(fault.__cause__, json.JSONDecodeError):
+        problem = problem_of_layout(fault.__cause__.doc, second[:1], fault.__cause__)
+        if problem is not None:
+            raise BadFile(problem)
 
 
 def decode(line: bytes, encoding: str = "utf-8-sig") -> str:
-    """Without the byte order mark that a file may begin with."""
+    """Without the byte order mark that a line has where files were put together."""
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:
-        raise BadRow(f"is not UTF-8: {error}") from error
+        raise BadRow(wrong_byte(error)) from error
 
 
 def _whole(first: bytes, lines: Iterator[bytes]) -> str:
@@ -57,9 +80,9 @@ def _whole(first: bytes, lines: Iterator[bytes]) -> str:
                 "JSON Lines, one row on each line"
             )
     try:
-        return text.decode("utf-8-sig")
+        return text.decode()
     except UnicodeDecodeError as error:
-        raise BadFile(f"is not UTF-8: {error}") from error
+        raise BadFile(wrong_byte(error)) from error
 
 
 def _array_rows(text: str) -> Iterator[Any]:

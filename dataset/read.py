@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import DatasetField, DatasetFormat
+from dataset.aliases import find_aliases
 from dataset.columns import Renaming, check_columns
 from dataset.detect import FORMATS, detect
-from dataset.example import Example
+from dataset.example import Example, PlainText
 from dataset.files import Hash, read_rows
 from dataset.refusal import BadFile, BadRow
 
@@ -30,15 +31,17 @@ def read_examples(
     *,
     largest: int | None = None,
     sha256: Hash | None = None,
+    name: str | None = None,
 ) -> Iterator[Example]:
     """The examples of a file, in its order; each has something to learn.
 
     `columns` maps our names of fields to the file's names of columns. `sha256` is updated with every byte of the file:
-    after the last example it has the file's digest. Raises InputError, which names the row, counted from 1: no rows, a
+    after the last example it has the file's digest. `name` is what people call the file, where its path has another
+    name. Raises InputError, which names the row, counted from 1: no rows, a
     row that is not of the format, a column that no row has, a file of more than `largest` bytes, packed or unpacked.
     """
     try:
-        for each in Reading(path, path.name, format, columns or {}, largest, sha256).rows():
+        for each in Reading(path, name or path.name, format, columns or {}, largest, sha256).rows():
             if isinstance(each.read, BadRow):
                 raise refusal(f"row {each.number}: {each.read}")
             yield from each.read
@@ -55,6 +58,7 @@ class Counted(BaseModel):
 
 def count_examples(
     path: Path,
+    name: str,
     format: DatasetFormat | Literal["auto"],
     columns: Mapping[DatasetField, str] | None,
     largest: int | None,
@@ -62,7 +66,7 @@ def count_examples(
     """Raises InputError, as read_examples does."""
     # Of the very bytes that are checked: the file may change meanwhile.
     sha256 = hashlib.sha256()
-    examples = sum(1 for _ in read_examples(path, format, columns, largest=largest, sha256=sha256))
+    examples = sum(1 for _ in read_examples(path, format, columns, largest=largest, sha256=sha256, name=name))
     return Counted(examples=examples, sha256=sha256.hexdigest())
 
 
@@ -90,6 +94,11 @@ class Reading:
         """Told by the first row that has the shape of one."""
         self._renaming = Renaming(columns)
         self._raw = read_rows(path, name, largest, sha256)
+
+    @property
+    def columns(self) -> Mapping[DatasetField, str]:
+        """What the columns of the rows so far have become, but for those that have the field's name."""
+        return self._renaming.columns
 
     def rows(self) -> Iterator[ReadRow]:
         """Raises BadFile: where it is raised after a bad row, nothing can be read after that one."""
@@ -123,8 +132,14 @@ class Reading:
             number += 1
 
     def _examples(self, number: int, given: Any) -> list[Example]:
+        if isinstance(given, PlainText):
+            return [self._piece(number, given)]
         row = self._renaming.apply(given)
         if self.format == "auto":
+            aliases = None if self._renaming.columns else find_aliases(row)
+            if aliases is not None:
+                self._renaming = Renaming(aliases.columns, aliases.optional)
+                row = self._renaming.apply(given)
             self.format = detect(row, self._renaming.columns)
             check_columns(self.format, self._renaming.columns)
         read = FORMATS[self.format].read(row)
@@ -132,6 +147,15 @@ class Reading:
             replace(example, where=", ".join(filter(None, (f"row {number}", example.where))))
             for example in ([read] if isinstance(read, Example) else read)
         ]
+
+    def _piece(self, number: int, given: PlainText) -> Example:
+        """Of a file of plain text."""
+        if self._renaming.columns:
+            raise BadFile("is plain text by its name, and has no columns", "dataset.columns")
+        if self.format not in ("auto", "text"):
+            raise BadFile(f"is plain text by its name, and no file of {self.format}; rows of JSON are named .jsonl")
+        self.format = "text"
+        return replace(given, where=f"row {number}")
 
 
 def refusal(message: str, param: str = "dataset") -> InputError:

@@ -23,7 +23,7 @@ def render(tokenizer: Tokenizer, example: Example) -> list[tuple[str, list[Span]
     up to that answer, as the model sees it when it gives it.
     """
     if isinstance(example, PlainText):
-        begin, end = begin_of_text(tokenizer), end_of_text(tokenizer, "a text")
+        begin, end = begin_of_text(tokenizer), end_of_text(tokenizer, "a text") if example.ends else ""
         return [(begin + example.text + end, [(len(begin), len(begin + example.text + end))])]
     whole = _apply_template(tokenizer, example, example.messages)
     _check_tools_are_written(tokenizer, example, whole)

@@ -31,6 +31,9 @@ class Problem(BaseModel):
 class Report(BaseModel):
     format: DatasetFormat | None
     """Of the rows; null where none has the shape of one."""
+    columns: dict[DatasetField, str] = {}
+    """Which column of the file became which field of the format, where it has another name: as the owner said, or as
+    the names tell."""
     rows: int
     """That were read; all of them, unless an error says otherwise."""
     examples: int
@@ -89,6 +92,7 @@ def report(
     except BadFile as error:
         _tell(found, None, f"the file {error}")
     found.format = None if reading.format == "auto" else reading.format
+    found.columns = dict(reading.columns)
     return found
 
 

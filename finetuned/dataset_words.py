@@ -1,5 +1,8 @@
 """Datasets for people who look at a terminal."""
 
+import json
+import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,16 +37,33 @@ def told_of(dataset: dict[str, Any], show: str) -> Iterator[str]:
     """What the check has found, in lines; `show` is the command that has all of it."""
     report = dataset["report"]
     if report is None:
-        yield one_line(dataset["status_details"] or dataset["status"])
+        yield one_line(with_options(dataset["status_details"] or dataset["status"]))
         return
     duplicates = f", {report['duplicates']} of them more than once" if report["duplicates"] else ""
     yield f"{report['rows']} rows of {report['format'] or 'no format'}, {report['examples']} examples{duplicates}"
+    if report.get("columns"):
+        yield one_line("read " + ", ".join(f"{column} as {field}" for field, column in report["columns"].items()))
     for problem in report["errors"][:_MOST_ERRORS]:
         where = "" if problem["row"] is None else f"row {problem['row']}: "
-        yield one_line(f"{where}{problem['message']}")
+        yield one_line(with_options(f"{where}{problem['message']}"))
     more = report["error_count"] - min(_MOST_ERRORS, len(report["errors"]))
     if more > 0:
         yield f"and {more} more; {show} has the first hundred"
+
+
+def with_options(message: str) -> str:
+    """The service speaks of a recipe's fields; here the options of `finetuned datasets add` stand for them."""
+    message = re.sub(r"dataset\.columns (\{[^{}]*\})", _column_options, message)
+    message = re.sub(r'dataset\.format "(\w+)"', r"--format \1", message)
+    return message.replace("dataset.columns", "--column").replace("dataset.format", "--format")
+
+
+def _column_options(found: re.Match[str]) -> str:
+    try:
+        columns: dict[str, str] = json.loads(found[1])
+    except ValueError:  # cut off
+        return found[0]
+    return " ".join(f"--column {shlex.quote(f'{field}={column}')}" for field, column in columns.items())
 
 
 def example_text(example: dict[str, Any]) -> Text:

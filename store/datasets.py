@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy import delete, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -145,6 +145,7 @@ def checked(
         "status": "processed" if problem is None else "error",
         "status_details": problem,
         "format": func.coalesce(Dataset.format, format),
+        "columns": func.coalesce(Dataset.columns, literal((report or {}).get("columns") or None, Dataset.columns.type)),
         "rows": rows,
         "report": None if report is None else dict(report),
     }

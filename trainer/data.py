@@ -24,7 +24,7 @@ from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
 from trainer.tokens import Documents, Tokens, cut, flatten
 
-_RENDERING = 2
+_RENDERING = 3
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
 _EXAMPLES_AT_ONCE = 1024
 
@@ -154,8 +154,8 @@ def _source(tokenizer: Any, dataset: Dataset, sha256: str) -> dict[str, Any]:
     """What the tokens come from, but for the programs that make them."""
     return {
         "dataset": sha256,
-        # By its name a file is known to be CSV.
-        "suffixes": [suffix.lower() for suffix in Path(dataset.path).suffixes],
+        # CSV and plain text are known by the name.
+        "suffixes": [suffix.lower() for suffix in Path(dataset.filename or dataset.path).suffixes],
         "format": dataset.format,
         "columns": dataset.columns,
         "tokenizer": type(tokenizer).__name__,
@@ -172,6 +172,7 @@ def _digest(parts: dict[str, Any]) -> str:
 def _encode_file(tokenizer: Any, dataset: Dataset, sha256: Hash) -> Iterator[list[Document]]:
     """The documents of each example of the file, a part of it at a time: as text and offsets they take many times the
     memory that they take as tokens."""
-    examples = read_examples(Path(dataset.path), dataset.format, dataset.columns, sha256=sha256)
+    path = Path(dataset.path)
+    examples = read_examples(path, dataset.format, dataset.columns, sha256=sha256, name=dataset.filename)
     while some := list(itertools.islice(examples, _EXAMPLES_AT_ONCE)):
         yield from encode(tokenizer, some)

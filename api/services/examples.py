@@ -45,6 +45,7 @@ def examples_of(
     with sessions.begin() as session:
         dataset = datasets.locate(session, given.path, who.scope)
     own = given.format == "auto" and given.columns is None
+    given = given.model_copy(update={"filename": dataset.filename})
     if own:
         given = given.model_copy(update={"format": dataset.format or "auto", "columns": dataset.columns})
         if dataset.status == "error":
@@ -60,11 +61,13 @@ def examples_of(
 def _read(
     path: Path, settings: ApiSettings, children: Children, given: DatasetOfRecipe, dataset: Dataset | None
 ) -> Examples:
+    name = given.filename or path.name
+    largest = settings.largest_dataset
     if is_light(path):
-        counted = count_examples(path, given.format, given.columns, settings.largest_dataset)
+        counted = count_examples(path, name, given.format, given.columns, largest)
     else:
         # Not here: one array of JSON takes gigabytes, and what Arrow takes to decode Parquet nobody bounds.
-        asked = {"format": given.format, "columns": given.columns, "largest": settings.largest_dataset}
+        asked = {"name": name, "format": given.format, "columns": given.columns, "largest": largest}
         counted = Counted.model_validate(look(children, "count", _LONGEST, path=str(path), **asked))
     return _digested(given, counted.sha256, counted.examples, dataset.id if dataset else None)
 

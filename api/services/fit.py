@@ -119,7 +119,7 @@ def _measured(children: Children, path: Path, given: Dataset, model: Path, rows:
             "measure",
             _LONGEST_LOOK,
             path=str(path),
-            name=path.name,
+            name=given.filename or path.name,
             format=given.format,
             columns=given.columns,
             model=str(model),

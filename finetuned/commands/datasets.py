@@ -29,7 +29,7 @@ def list_datasets(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAUL
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines, JSON, CSV or Parquet, packed or not.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, CSV, Parquet or text, packed or not.")],
     format: Annotated[str | None, typer.Option(help="How a row is written; default: as the first row tells.")] = None,
     column: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=NAME", help="What the file calls a field of the format.")

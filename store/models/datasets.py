@@ -50,7 +50,8 @@ class Dataset(Base):
     format: Mapped[str | None]
     """As its owner says, else as dataset.detect tells it."""
     columns: Mapped[dict[str, Any] | None]
-    """As a recipe's dataset.columns; None where the file has the format's own names."""
+    """As a recipe's dataset.columns: as its owner says, else as the check found; None where the file has the format's
+    own names."""
     rows: Mapped[int | None]
     report: Mapped[dict[str, Any] | None]
     """What the check of every row has found."""

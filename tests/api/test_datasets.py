@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import subprocess
 import time
 from collections.abc import Iterator
@@ -94,6 +95,10 @@ def test_bad_rows_are_all_named(client: TestClient) -> None:
         ("faq.csv", b"question,answer\na,b\nc,d\n", {"columns": '{"prompt": "question", "completion": "answer"}'}),
         ("rows.parquet", parquet([ROW, ROW]), {}),
         ("rows.csv.gz", gzip.compress(b"text\na\nb\n", mtime=0), {"format": "text"}),
+        ("rows.jsonl.xz", lzma.compress(GOOD * 2), {}),
+        ("rows.jsonl", (GOOD * 2).decode().encode("utf-16"), {}),
+        ("dolly.csv", b"instruction,context,response\na,b,c\nd,,e\n", {}),
+        ("book.txt", b"text\nand,more\n" * 200, {}),
     ],
 )
 def test_every_kind_of_file_is_taken_and_may_be_trained_on(
@@ -109,6 +114,34 @@ def test_every_kind_of_file_is_taken_and_may_be_trained_on(
         dataset["sha256"],
         dataset["columns"],
     )
+    assert (recipe["format"], recipe["filename"]) == (dataset["format"], name)
+
+
+def test_the_names_of_a_public_data_set_are_told_and_given_to_the_job(client: TestClient) -> None:
+    dataset = upload(client, b"instruction,context,response\na,,c\nd,b,e\n", "dolly.csv")
+    assert dataset["format"] == "alpaca"
+    assert dataset["columns"] == dataset["report"]["columns"] == {"output": "response", "input": "context"}
+    job = client.post("/jobs", json={"model": "tiny", "dataset": dataset["id"]}).json()
+    assert job["recipe"]["dataset"]["columns"] == dataset["columns"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("rows.zip", b"PK\x03\x04 and more", "is a zip archive"),
+        ("rows.jsonl", b'{\n  "text": "a"\n}\n{\n  "text": "b"\n}\n', "jq -c ."),
+        ("rows.csv", b"question,answer,response\na,b,c\n", "could be the question"),
+    ],
+)
+@pytest.mark.parametrize("wire", ["/datasets", "/v1/files"])
+def test_a_file_that_is_no_data_set_is_refused_once(
+    client: TestClient, wire: str, name: str, content: bytes, words: str
+) -> None:
+    answer = client.post(wire, files={"file": (name, content)}, data={"purpose": "fine-tune"})
+    dataset = wait(client, answer.json()["id"])
+    assert dataset["status"] == "error"
+    assert words in dataset["status_details"]
+    assert [problem["row"] for problem in dataset["report"]["errors"]] == [None]
 
 
 def test_the_same_bytes_are_stored_once_until_the_last_dataset_goes(client: TestClient, home: Path) -> None:
@@ -229,7 +262,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(small: TestClient
 
 
 def test_a_file_that_is_packed_to_burst_is_not_unpacked(small: TestClient) -> None:
-    dataset = upload(small, gzip.compress(bytes(30 << 20)), "bomb.jsonl.gz")
+    dataset = upload(small, gzip.compress(b"\n" * (30 << 20)), "bomb.jsonl.gz")
     assert dataset["bytes"] < 100_000
     assert dataset["status"] == "error"
     assert "unpacks to more than 100000 bytes" in dataset["status_details"]

@@ -60,7 +60,7 @@ def test_chinese_vicuna_has_an_answer_for_each_question(tmp_path: Path) -> None:
     ("row", "words"),
     [
         ({"instruction": "a", "output": " "}, "has no answer: output is empty"),
-        ({"instruction": "a", "response": "b"}, "no output in instruction, response; dataset.columns"),
+        ({"instruction": "a", "reply": "b"}, "no output in instruction, reply; dataset.columns"),
         ({"instruction": "", "output": "b"}, "instruction is empty"),
         ({"instruction": "a", "output": "b\udfff"}, "output is not whole text"),
         ({"instruction": "a\0", "output": "b"}, "instruction has a NUL"),

@@ -25,6 +25,12 @@ def test_a_record_is_a_row_by_the_names_in_the_header(tmp_path: Path) -> None:
     assert [message["content"] for message in example.messages] == ["Say hello.", "hello"]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_another_separator_is_named(tmp_path: Path, separator: str) -> None:
+    content = f"instruction{separator}output\na{separator}b\n".encode()
+    assert "separated by" in refusal(write_bytes(tmp_path, content))
+
+
 def test_a_quoted_cell_may_hold_commas_quotes_and_lines(tmp_path: Path) -> None:
     assert texts(write_bytes(tmp_path, b'text,id\r\n"a, ""b""\r\nc\n\nd",1\r\n')) == ['a, "b"\r\nc\n\nd']
 

@@ -41,5 +41,11 @@ def test_unknown_fields_are_told(tmp_path: Path, row: Any) -> None:
     assert "of no known format" in refusal_of_row(tmp_path, row)
 
 
+def test_rows_in_a_list_of_one_object_are_told_how_to_get_out(tmp_path: Path) -> None:
+    message = refusal_of_row(tmp_path, {"version": "1", "data": [{"instruction": "a", "output": "b"}]})
+    assert "a list of objects, data" in message
+    assert "jq -c '.\"data\"[]' FILE" in message
+
+
 def test_a_row_that_is_no_object_is_refused(tmp_path: Path) -> None:
     assert "must be a JSON object, not 3" in refusal_of_row(tmp_path, 3)

@@ -228,6 +228,20 @@ def test_columns_and_format_are_the_recipe_s(recipe: dict[str, Any], tmp_path: P
     assert len(load_data(Recipe.model_validate(recipe), cache).train) == 1
 
 
+def test_a_plain_text_is_learned_whole_and_ends_once(
+    tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    text = "text\nseven, a prime.\n" * 400
+    path = tmp_path / ("0" * 64)  # as an upload lies
+    path.write_text(text)
+    recipe["dataset"] = {"path": str(path), "filename": "book.txt"}
+    data = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 2048}}), cache)
+    assert (data.truncated, data.dropped) == (0, 0)
+    written = [tokenizer.decode(document.input_ids) for document in data.train]
+    assert len(written) > 3
+    assert "".join(written) == text + str(tokenizer.eos_token)
+
+
 def test_each_instance_of_a_row_is_an_example(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     instances = [{"input": str(n), "output": str(2 * n)} for n in range(4)]
     dataset.write_text(json.dumps({"instruction": "Double", "instances": instances}))
@@ -281,7 +295,7 @@ def test_what_would_make_other_tokens_makes_them(
         recipe["model"] = str(tmp_path / "changed")
     if other == "name":
         # What was read as CSV is no JSON: it is not taken from the cache.
-        with pytest.raises(InputError, match="rows 1 to 1"):
+        with pytest.raises(InputError, match="no JSON"):
             load_data(Recipe.model_validate(recipe), cache)
     else:
         load_data(Recipe.model_validate(recipe), cache)

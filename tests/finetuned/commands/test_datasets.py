@@ -42,6 +42,27 @@ def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: Fak
     assert b'{"prompt": "the question"}' in body
 
 
+def test_add_says_which_column_became_what_and_advises_its_own_options(api: FakeApi, rows: Path) -> None:
+    messages = [
+        'say which is which, as dataset.columns {"instruction": "the question", "output": "answer"}',
+        'say so in the recipe: dataset.format "messages" and dataset.columns {"messages": "conversations"}',
+        "no output in a, b; dataset.columns can say which column it is",
+    ]
+    errors = [{"row": None, "message": message} for message in messages]
+    report = {**REPORT, "columns": {"output": "response"}, "errors": errors, "error_count": len(errors)}
+    api.answers = {
+        "POST /datasets": (201, dataset("error")),
+        "GET /datasets/file-1": (200, dataset("error", report=report)),
+    }
+    done = finetuned("datasets", "add", str(rows), "--url", api.url)
+    assert done.stderr.splitlines()[1:] == [
+        "read response as output",
+        "say which is which, as --column 'instruction=the question' --column output=answer",
+        "say so in the recipe: --format messages and --column messages=conversations",
+        "no output in a, b; --column can say which column it is",
+    ]
+
+
 def test_add_of_a_file_with_faults_names_their_rows_and_exits_with_1(api: FakeApi, rows: Path) -> None:
     errors = [{"row": row, "message": "is not JSON\x1b[2J"} for row in range(1, 101)]
     report = {**REPORT, "errors": errors, "error_count": 250}

@@ -1,0 +1,133 @@
+"""The names that public data sets have for a question and its answer are known; what is unclear is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset.example import Conversation
+from dataset.read import read_examples
+from dataset.report import report
+from tests.dataset.writing import failure, read_conversation, refusal, write_csv, write_lines
+
+Row = dict[str, Any]
+
+
+def talk(question: str, answer: str, system: str = "") -> list[dict[str, str]]:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return [{"role": "system", "content": system}, *messages] if system else messages
+
+
+KNOWN: dict[str, tuple[Row, list[dict[str, str]]]] = {
+    "Dolly": (
+        {"instruction": "q", "context": "c", "response": "a", "category": "closed_qa"},
+        talk("q\n\nc", "a"),
+    ),
+    "Dolly without context": ({"instruction": "q", "context": "", "response": "a", "category": "open"}, talk("q", "a")),
+    "GSM8K, WebInstruct": ({"question": "q", "answer": "a"}, talk("q", "a")),
+    "Orca-Math": ({"question": "q", "answer": "a", "source": "s"}, talk("q", "a")),
+    "OpenOrca": ({"id": "1", "system_prompt": "s", "question": "q", "response": "a"}, talk("q", "a", "s")),
+    "MetaMathQA": ({"type": "t", "query": "q", "original_question": "o", "response": "a"}, talk("q", "a")),
+    "OpenO1": ({"prompt": "q", "response": "a"}, talk("q", "a")),
+    "NuminaMath": ({"source": "s", "problem": "q", "solution": "a"}, talk("q", "a")),
+    "MATH": ({"problem": "q", "level": "5", "type": "Algebra", "solution": "a"}, talk("q", "a")),
+    "Magpie": ({"uuid": "1", "instruction": "q", "response": "a", "task": "t"}, talk("q", "a")),
+    "WebQA": ({"input": "q", "output": "a"}, talk("q", "a")),
+    "MedQuAD": ({"qtype": "t", "Question": "q", "Answer": "a"}, talk("q", "a")),
+    "SQL": ({"question": "q", "context": "c", "answer": "a"}, talk("q\n\nc", "a")),
+    "translations": ({"source": "q", "target": "a"}, talk("q", "a")),
+    "user and assistant": ({"user": "q", "assistant": "a"}, talk("q", "a")),
+    "human and bot": ({"human": "q", "bot": "a"}, talk("q", "a")),
+    "Alpaca in capitals": ({"Instruction": "q", "Input": "c", "Output": "a"}, talk("q\n\nc", "a")),
+    "Alpaca with a response": ({"instruction": "q", "input": "c", "response": "a"}, talk("q\n\nc", "a")),
+    "Alpaca with a context": ({"instruction": "q", "context": "c", "output": "a"}, talk("q\n\nc", "a")),
+    "a system prompt beside OpenAI's": ({"prompt": "q", "completion": "a", "system": "s"}, talk("q", "a", "s")),
+    "LMSYS-Chat, WildChat": ({"conversation": talk("q", "a"), "language": "l"}, talk("q", "a")),
+    # These have the fields of a format, and its alone are read.
+    "MathInstruct, CodeAlpaca, OpenHermes": ({"source": "s", "instruction": "q", "output": "a"}, talk("q", "a")),
+    "Stanford Alpaca": ({"instruction": "q", "input": "c", "output": "a", "text": "t"}, talk("q\n\nc", "a")),
+    "Firefly": ({"kind": "k", "input": "q", "target": "a"}, talk("q", "a")),
+    "UltraChat, No Robots": ({"prompt": "x", "prompt_id": "1", "messages": talk("q", "a")}, talk("q", "a")),
+    "NuminaMath-CoT": ({"problem": "x", "solution": "y", "messages": talk("q", "a")}, talk("q", "a")),
+    "SlimOrca, Evol-Instruct, Magpie-Pro": (
+        {
+            "instruction": "x",
+            "response": "y",
+            "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+        },
+        talk("q", "a"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("row", "messages"), KNOWN.values(), ids=list(KNOWN))
+def test_a_public_shape_is_read(tmp_path: Path, row: Row, messages: list[dict[str, str]]) -> None:
+    assert read_conversation(tmp_path, row).messages == messages
+
+
+@pytest.mark.parametrize("row", [row for row, _ in KNOWN.values()], ids=list(KNOWN))
+def test_what_the_report_says_reads_the_same(tmp_path: Path, row: Row) -> None:
+    path = write_lines(tmp_path, [row])
+    found = report(path, path.name)
+    assert found.format is not None
+    assert list(read_examples(path, found.format, found.columns)) == list(read_examples(path))
+
+
+def test_the_report_says_which_column_became_what(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, ["system_prompt", "question", "response"], ["s", "q", "a"])
+    assert report(path, path.name).columns == {
+        "instruction": "question",
+        "output": "response",
+        "system": "system_prompt",
+    }
+    path = write_csv(tmp_path, ["instruction", "output"], ["q", "a"])
+    assert report(path, path.name).columns == {}
+    path = write_csv(tmp_path, ["q", "a"], ["q", "a"])
+    assert report(path, path.name, columns={"instruction": "q", "output": "a"}).columns == {
+        "instruction": "q",
+        "output": "a",
+    }
+
+
+def test_a_context_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "a"}, {"question": "q", "context": "c", "answer": "a"}]
+    path = write_lines(tmp_path, rows)
+    first, second = read_examples(path)
+    assert isinstance(first, Conversation)
+    assert isinstance(second, Conversation)
+    assert (first.messages, second.messages) == (talk("q", "a"), talk("q\n\nc", "a"))
+    assert report(path, path.name).columns["input"] == "context"
+    rows = [{"question": "q", "answer": "a"}, {"question": "q", "context": "c", "input": "i", "answer": "a"}]
+    assert refusal(write_lines(tmp_path, rows)).startswith("row 2: has both input and context")
+
+
+UNCLEAR: list[tuple[Row, str]] = [
+    ({"question": "q", "answer": "a", "response": "b"}, "response, answer the answer"),
+    ({"problem": "q", "solution": "a", "answer": "b"}, "answer, solution the answer"),
+    ({"prompt": "q", "query": "r", "response": "b"}, "query, prompt could be the question"),
+    ({"human": "q", "bot": "a", "question": "r", "answer": "b"}, "question, human could be the question"),
+    ({"Question": "q", "question": "r", "answer": "b"}, "Question, question could be the question"),
+    ({"question": "q", "answer": "a", "input": "i", "context": "c"}, "could both be the input"),
+    ({"question": "q", "choices": ["x", "y"], "answer": "a"}, "choices beside them"),
+    ({"question": "q", "A": "x", "B": "y", "answer": "A"}, "A, B beside them"),
+    ({"article": "t", "question": "q", "answer": "a"}, "article beside them"),
+    ({"Question": "q", "Complex_CoT": "t", "Response": "a"}, "Complex_CoT beside them"),
+]
+
+
+@pytest.mark.parametrize(("row", "words"), UNCLEAR, ids=lambda each: ", ".join(each) if isinstance(each, dict) else "")
+def test_what_could_be_read_in_two_ways_is_refused_once_with_advice(tmp_path: Path, row: Row, words: str) -> None:
+    fault = failure(write_lines(tmp_path, [row] * 3))
+    assert fault.param == "dataset.columns"
+    assert words in fault.message
+    assert 'dataset.columns {"' in fault.message
+
+
+def test_columns_that_the_user_names_are_all_that_is_read(tmp_path: Path) -> None:
+    columns: Any = {"instruction": "question", "output": "answer"}
+    for row in ({"question": "q", "choices": ["x"], "answer": "a"}, {"question": "q", "context": "c", "answer": "a"}):
+        assert read_conversation(tmp_path, row, "auto", columns).messages == talk("q", "a")
+
+
+def test_a_format_that_the_user_names_has_its_own_fields_alone(tmp_path: Path) -> None:
+    assert "instruction is empty" in refusal(write_lines(tmp_path, [{"question": "q", "answer": "a"}]), "alpaca")

@@ -1,0 +1,114 @@
+"""Packed files are read as if they were not, up to a limit of bytes and of memory."""
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+
+from dataset.example import PlainText
+from dataset.files import is_light
+from dataset.read import digest, read_examples
+from tests.dataset.writing import refusal
+
+
+def zstd(data: bytes) -> bytes:
+    with pyarrow.BufferOutputStream() as sink:
+        with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(data)
+        return bytes(sink.getvalue().to_pybytes())
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstd,
+}
+each_kind = pytest.mark.parametrize("suffix", PACKERS)
+
+
+def write(folder: Path, content: bytes, name: str) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows.jsonl", b'{"text": "a"}\n'), ("rows.csv", b"text\na\n"), ("rows.txt", b"a"), ("rows", b'[{"text": "a"}]')],
+)
+def test_each_kind_of_file_is_read_from_each_packer(tmp_path: Path, suffix: str, name: str, content: bytes) -> None:
+    path = write(tmp_path, PACKERS[suffix](content), f"{name}.{suffix}".upper() if "." in name else name)
+    sha256 = hashlib.sha256()
+    assert list(read_examples(path, sha256=sha256)) == [PlainText("a")]
+    assert sha256.hexdigest() == digest(path)
+    assert not is_light(path)
+
+
+@each_kind
+def test_streams_one_after_another_are_all_read(tmp_path: Path, suffix: str) -> None:
+    pack = PACKERS[suffix]
+    content = pack(b'{"text": "a"}\n') + pack(b"") + pack(b'{"text": "b"}\n')
+    path = write(tmp_path, content, f"rows.jsonl.{suffix}")
+    assert list(read_examples(path)) == [PlainText("a"), PlainText("b")]
+
+
+def test_zeros_between_xz_streams_are_passed_over(tmp_path: Path) -> None:
+    content = lzma.compress(b'{"text": "a"}\n') + bytes(8) + lzma.compress(b'{"text": "b"}\n') + bytes(4)
+    assert len(list(read_examples(write(tmp_path, content, "rows.jsonl.xz")))) == 2
+
+
+@each_kind
+@pytest.mark.parametrize(
+    "spoil", [lambda packed: packed[:-9], lambda p: p[:12] + b"\xff" * 9 + p[21:], lambda p: p + b"x"]
+)
+def test_a_torn_file_is_refused(tmp_path: Path, suffix: str, spoil: Callable[[bytes], bytes]) -> None:
+    rows = b"".join(b'{"text": "%d"}\n' % n for n in range(50))
+    path = write(tmp_path, spoil(PACKERS[suffix](rows)), f"rows.jsonl.{suffix}")
+    assert "is no whole" in refusal(path)
+
+
+@each_kind
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path, PACKERS[suffix](b'{"text": "a"}\n' * 100_000), f"rows.jsonl.{suffix}")
+    assert path.stat().st_size < 20_000
+    assert "unpacks to more than 100000 bytes" in refusal(path, largest=100_000)
+
+
+@pytest.mark.exhaustive
+@each_kind
+def test_a_line_that_unpacks_to_too_much_is_not_held(tmp_path: Path, suffix: str) -> None:
+    part = PACKERS[suffix](b"a" * (32 << 20))
+    path = write(tmp_path, PACKERS[suffix](b'{"text": "') + part * 20, f"rows.jsonl.{suffix}")
+    code = (
+        "import resource, sys; from pathlib import Path; from dataset.report import report\n"
+        "found = report(Path(sys.argv[1]), 'rows.jsonl')\n"
+        "print(found.errors[0].message, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert "longer than 64 MiB" in output
+    assert int(output.split()[-1]) < 450
+
+
+def test_an_xz_file_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 256 << 20}]
+    content = lzma.compress(b'{"text": "a"}\n', filters=filters)
+    assert "Memory usage limit" in refusal(write(tmp_path, content, "rows.jsonl.xz"))
+    content = lzma.compress(b'{"text": "a"}\n', preset=9)
+    assert list(read_examples(write(tmp_path, content, "rows.jsonl.xz"))) == [PlainText("a")]
+
+
+def test_a_file_that_is_packed_twice_or_is_parquet_inside_is_refused(tmp_path: Path) -> None:
+    assert "packed twice" in refusal(write(tmp_path, zstd(gzip.compress(b"a")), "rows.jsonl.gz.zst"))
+    assert "packed Parquet" in refusal(write(tmp_path, gzip.compress(b"PAR1 and more"), "rows.parquet.gz"))
+    tar = b"rows.jsonl".ljust(257, b"\0") + b"ustar\x0000"
+    assert "tar archive" in refusal(write(tmp_path, gzip.compress(tar), "rows.tar.gz"))
