@@ -17,14 +17,16 @@ from contract.order import split
 from contract.recipe import Dataset, Recipe
 from dataset.document import Document
 from dataset.files import Hash
+from dataset.folder_tokenizer import FolderTokenizer
 from dataset.read import digest, read_examples
 from dataset.tokenise import encode
+from dataset.tokenizer import TODAY
 from trainer.model import most_positions
 from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
 from trainer.tokens import Documents, Tokens, cut, flatten
 
-_RENDERING = 2
+_RENDERING = 3
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
 _EXAMPLES_AT_ONCE = 1024
 
@@ -57,8 +59,8 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
         documents = usable.documents(train), usable.documents(held_out)
         return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped)
     with told_of("evaluation.dataset"):
-        tokens, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
-    other = _Usable(tokens, max_length, "evaluation.dataset", limit)
+        evaluated, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
+    other = _Usable(evaluated, max_length, "evaluation.dataset", limit)
     return Data(
         train=usable.documents(range(usable.count)),
         evaluation=other.documents(range(other.count)),
@@ -105,7 +107,7 @@ class _Usable:
         return Documents(self._tokens, rows, self._lengths[rows], self._targets[rows])
 
 
-def _tokenise_once(tokenizer: Any, dataset: Dataset, cache: Path) -> tuple[Tokens, dict[str, Any]]:
+def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) -> tuple[Tokens, dict[str, Any]]:
     """The file's tokens, if it is the one that the job was taken with, and what they come from. The file is looked at
     each time: hashing it is some hundred times as fast as tokenising it."""
     path = Path(dataset.path)
@@ -146,30 +148,26 @@ def _check_unchanged(dataset: Dataset, found: str, expected: str | None) -> None
 def _key(source: dict[str, Any]) -> str:
     """Of the tokens in the cache. Neither max_length nor the split are in it: whole documents are kept, to be cut by
     each job in its way."""
-    versions = [importlib.metadata.version(name) for name in ("transformers", "tokenizers")]
-    return _digest(source | {"rendering": _RENDERING, "versions": versions})
+    versions = {name: importlib.metadata.version(name) for name in ("jinja2", "tokenizers")}
+    return _digest(source | {"rendering": _RENDERING, "versions": versions, "today": TODAY.isoformat()})
 
 
-def _source(tokenizer: Any, dataset: Dataset, sha256: str) -> dict[str, Any]:
+def _source(tokenizer: FolderTokenizer, dataset: Dataset, sha256: str) -> dict[str, Any]:
     """What the tokens come from, but for the programs that make them."""
     return {
         "dataset": sha256,
         # By its name a file is known to be CSV.
         "suffixes": [suffix.lower() for suffix in Path(dataset.path).suffixes],
-        "format": dataset.format,
-        "columns": dataset.columns,
-        "tokenizer": type(tokenizer).__name__,
-        "vocabulary": tokenizer.backend_tokenizer.to_str(),
-        "special_tokens": tokenizer.special_tokens_map,
-        "chat_template": tokenizer.chat_template,
+        "reading": dataset.model_dump(mode="json", exclude={"path", "sha256"}),
+        "tokenizer": tokenizer.parts,
     }
 
 
 def _digest(parts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _encode_file(tokenizer: Any, dataset: Dataset, sha256: Hash) -> Iterator[list[Document]]:
+def _encode_file(tokenizer: FolderTokenizer, dataset: Dataset, sha256: Hash) -> Iterator[list[Document]]:
     """The documents of each example of the file, a part of it at a time: as text and offsets they take many times the
     memory that they take as tokens."""
     examples = read_examples(Path(dataset.path), dataset.format, dataset.columns, sha256=sha256)

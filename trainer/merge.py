@@ -44,16 +44,30 @@ def main() -> None:
 def merge(recipe: Recipe, folder: Path) -> None:
     """Raises InputError for a base or a tokenizer that cannot be loaded, and an adapter that does not fit."""
     from trainer.durable import whole_folder
-    from trainer.tokenizer import load_tokenizer, save_tokenizer
+    from trainer.tokenizer import copy_tokenizer, save_tokenizer
 
     model = _merged(recipe)
+    if recipe.dataset.chat_template is not None:
+        _end_as_trained(recipe, model)
     with whole_folder(folder) as beside:
+        # First: transformers chooses the tokenizer's class by config.json too.
+        model.save_pretrained(beside, max_shard_size=_LARGEST_FILE)
         if recipe.dataset.chat_template is not None:
             save_tokenizer(recipe, beside)
-            _end_as_trained(model, beside)
         else:
-            load_tokenizer(recipe).save_pretrained(beside)
-        model.save_pretrained(beside, max_shard_size=_LARGEST_FILE)
+            copy_tokenizer(recipe, beside)
+
+
+def _end_as_trained(recipe: Recipe, model: Any) -> None:
+    """Generation stops at what ended an answer in training."""
+    from dataset.tokenizer import end_of_answer
+    from trainer.tokenizer import load_tokenizer
+
+    assert recipe.dataset.chat_template is not None
+    tokenizer = load_tokenizer(recipe)
+    end = tokenizer.get_vocab()[end_of_answer(tokenizer, recipe.dataset.chat_template)]
+    model.generation_config.eos_token_id = end
+    model.config.eos_token_id = end
 
 
 def _merged(recipe: Recipe) -> Any:
@@ -75,16 +89,6 @@ def _merged(recipe: Recipe) -> Any:
     check_saved(adapter, base)
     adapted = PeftModel.from_pretrained(base, adapter)
     return adapted.merge_and_unload(safe_merge=True)
-
-
-def _end_as_trained(model: Any, tokenizer: Path) -> None:
-    """Generation stops at what ended an answer in training."""
-    from transformers import AutoTokenizer
-
-    end = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).eos_token_id
-    if end is not None:
-        model.generation_config.eos_token_id = end
-        model.config.eos_token_id = end
 
 
 if __name__ == "__main__":
