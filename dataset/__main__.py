@@ -16,7 +16,7 @@ from contract.failure import Failure, FailureReason, InputError
 from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
 from dataset.lengths import measure
 from dataset.preview import preview
-from dataset.read import count_examples
+from dataset.read import count_examples, read_examples
 from dataset.report import report
 from dataset.tokenizer import set_chat_template
 from dataset.trial import try_examples
@@ -82,7 +82,8 @@ def _preview(given: Mapping[str, Any]) -> BaseModel:
 
 
 def _try(given: Mapping[str, Any]) -> BaseModel:
-    return try_examples(_tokenizer(given), _path(given), given["format"], given["columns"], given["embeddings"])
+    examples = read_examples(_path(given), given["format"], given["columns"], name=given["name"])
+    return try_examples(_tokenizer(given), examples, given["embeddings"])
 
 
 def _path(given: Mapping[str, Any]) -> Path:

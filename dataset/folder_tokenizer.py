@@ -6,38 +6,40 @@ time nor its memory: only a process with limits may run it (dataset/child.py).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from jinja2 import Template, TemplateError
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import CallBlock, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
+from jinja2 import Template
 
 from contract.failure import FailureReason, InputError
 from contract.quote import cut
-from dataset.tokenizer import TODAY
+from dataset.template_environment import template_environment
 
 LARGEST_VOCABULARY = 256 << 20
 """Bytes of a tokenizer.json; Gemma's, among the largest, has 33 MB."""
 LARGEST_TEMPLATE = 1 << 20
 
+GENERIC_CLASS = "PreTrainedTokenizerFast"
+"""The class of transformers that takes tokenizer.json as it is. Many others make parts of it anew."""
+
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_tokenizer(folder: Path) -> "FolderTokenizer":
     """Raises InputError for a folder without a whole tokenizer.json."""
     try:
-        config = json.loads(_read(folder / "tokenizer_config.json", LARGEST_VOCABULARY) or "{}")
         raw = _read(folder / "tokenizer.json", LARGEST_VOCABULARY)
         if raw is None:
-            raise _unsupported("has no tokenizer.json; one is needed to find the answers' tokens")
-        return FolderTokenizer(_backend(raw), config, _chat_template(folder, config))
+            raise _unsupported(
+                "has no tokenizer.json, which is needed to find the answers' tokens; write one: "
+                "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            )
+        backend = _backend(raw)
+        config = _config(folder, backend)
+        return FolderTokenizer(backend, config, _chat_template(folder, config), _ends(folder))
     except InputError:
         raise
     # A configuration of any shape.
@@ -56,41 +58,70 @@ def _backend(raw: str) -> tokenizers.Tokenizer:
         ) from error
 
 
-class FolderTokenizer:
-    """A dataset.tokenizer.Tokenizer."""
+def _config(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
+    """tokenizer_config.json, with what older folders have in other files."""
+    config = _read_json(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in config:
+        config |= _read_json(folder / "special_tokens_map.json")
+        if added := _read_json(folder / "added_tokens.json"):
+            special = {_content(config.get(name)) for name in _names(config)}
+            config["added_tokens_decoder"] = {
+                str(index): {"content": token, "special": token in special} for token, index in added.items()
+            }
+    is_generic = config.get("tokenizer_class") in (GENERIC_CLASS, "TokenizersBackend")
+    if not is_generic and "eos_token" not in config:
+        # GPT-2's own folder, for one, leaves the names to its class in transformers.
+        model = _read_json(folder / "config.json")
+        for name in ("bos_token", "eos_token"):
+            if isinstance(index := model.get(f"{name}_id"), int):
+                config.setdefault(name, backend.id_to_token(index))
+    return config
 
-    def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], chat_template: Any) -> None:
+
+def _ends(folder: Path) -> set[int]:
+    """The tokens at which the model's own configuration has generation stop."""
+    given = [_read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+    return {index for each in given for index in (each if isinstance(each, list) else [each]) if index is not None}
+
+
+class FolderTokenizer:
+    """A dataset.tokenizer.Tokenizer: tokenizer.json as it is, with the tokens that the configuration adds."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        config: Mapping[str, Any],
+        chat_template: Any,
+        ends: Collection[int] = (),
+    ) -> None:
+        self.config = config
         self.chat_template = chat_template
         self._backend = backend
         # What the file says of lengths is for who pads.
         backend.no_truncation()
         backend.no_padding()
-        self._named = {name: token for name in _names(config) if (token := _content(config.get(name))) is not None}
+        backend.encode_special_tokens = bool(config.get("split_special_tokens"))
+        named = {name: config.get(name) for name in _names(config)}
         extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or ()
         if isinstance(extra, Mapping):
-            self._named |= {name: token for name, given in extra.items() if (token := _content(given)) is not None}
+            named |= extra
             extra = ()
-        added = config.get("added_tokens_decoder") or {}
-        self._add([added[index] for index in sorted(added, key=int)])
-        self._special = [*self._named.values(), *(token for given in extra if (token := _content(given)) is not None)]
-        self._add([{"content": token, "special": True} for token in self._special])
-        # Where the configuration says whether a text begins with BOS, it is so, whatever the file does.
-        said = "add_bos_token" in config or "add_eos_token" in config
-        self._begins: bool | None = bool(config.get("add_bos_token")) if said else None
+        self.named = {name: token for name, given in named.items() if (token := _content(given)) is not None}
+        """As templates know them."""
+        backend.add_tokens(_added(backend, config.get("added_tokens_decoder") or {}, [*named.values(), *extra]))
+        special = {*self.named.values(), *(_content(token) for token in extra)}
+        self.all_special_ids = sorted(
+            index
+            for index, token in backend.get_added_tokens_decoder().items()
+            # White space is never what ends a turn.
+            if (token.special or token.content in special or index in ends) and token.content.strip()
+        )
+        """What tokenizer.json marks as special, what the configuration names, and added tokens that end generation."""
         self._templates: dict[str, Template] = {}
-
-    def _add(self, given: Sequence[Mapping[str, Any]]) -> None:
-        known = self._backend.get_vocab(with_added_tokens=True)
-        options = ("single_word", "lstrip", "rstrip", "normalized", "special")
-        for token in given:
-            if token["content"] not in known:
-                chosen = {name: token[name] for name in options if name in token}
-                added = tokenizers.AddedToken(token["content"], **chosen)
-                (self._backend.add_special_tokens if token.get("special") else self._backend.add_tokens)([added])
 
     @property
     def bos_token(self) -> str | None:
-        return self._named.get("bos_token")
+        return self.named.get("bos_token")
 
     @property
     def bos_token_id(self) -> int | None:
@@ -98,30 +129,34 @@ class FolderTokenizer:
 
     @property
     def eos_token(self) -> str | None:
-        return self._named.get("eos_token")
+        return self.named.get("eos_token")
 
     @property
-    def all_special_ids(self) -> list[int]:
-        found = (self._backend.token_to_id(token) for token in dict.fromkeys(self._special))
-        return [token for token in found if token is not None]
+    def parts(self) -> dict[str, Any]:
+        """All that its texts and tokens come from, but for the programs."""
+        return {
+            "tokenizer": self._backend.to_str(),
+            "splits_special": self._backend.encode_special_tokens,
+            "special": self.all_special_ids,
+            "named": self.named,
+            "chat_template": self.chat_template,
+        }
 
     def get_vocab(self) -> dict[str, int]:
         return self._backend.get_vocab(with_added_tokens=True)
 
     def __call__(self, text: Any, *, add_special_tokens: bool = True, **_: Any) -> dict[str, Any]:
         if isinstance(text, str):
-            ids = self._backend.encode(text, add_special_tokens=add_special_tokens and self._begins is None).ids
-            begins = add_special_tokens and self._begins and self.bos_token_id is not None
-            return {"input_ids": [self.bos_token_id, *ids] if begins else ids}
+            return {"input_ids": self._backend.encode(text, add_special_tokens=add_special_tokens).ids}
         encoded = self._backend.encode_batch(text, add_special_tokens=add_special_tokens)
         return {"input_ids": [each.ids for each in encoded], "offset_mapping": [each.offsets for each in encoded]}
 
-    def token(self, index: int) -> str:
-        """As people read it."""
-        return str(self._backend.decode([index], skip_special_tokens=False))
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        left_out = set(self.all_special_ids) if skip_special_tokens else ()
+        return str(self._backend.decode([i for i in ids if i not in left_out], skip_special_tokens=False))
 
     def apply_chat_template(
-        self, conversation: Sequence[Any], *, tools: Any, tokenize: bool, add_generation_prompt: bool
+        self, conversation: Sequence[Any], *, tools: Any = None, tokenize: bool, add_generation_prompt: bool
     ) -> str:
         assert not tokenize
         if not conversation:
@@ -131,7 +166,7 @@ class FolderTokenizer:
             tools=tools,
             documents=None,
             add_generation_prompt=add_generation_prompt,
-            **self._named,
+            **self.named,
         )
 
     def _chosen(self, tools: Any) -> str:
@@ -144,8 +179,27 @@ class FolderTokenizer:
 
     def _compiled(self, text: str) -> Template:
         if text not in self._templates:
-            self._templates[text] = _environment().from_string(text)
+            self._templates[text] = template_environment().from_string(text)
         return self._templates[text]
+
+
+def _added(
+    backend: tokenizers.Tokenizer, decoder: Mapping[str, Mapping[str, Any]], special: Iterable[Any]
+) -> list[tokenizers.AddedToken]:
+    """As transformers adds them: the configuration's flags go before those of tokenizer.json, and a special token that
+    neither has is new. All at once, for each call takes time for all that there are."""
+    added = [_token(decoder[index], {}) for index in sorted(decoder, key=int)]
+    known = {token.content for token in (*backend.get_added_tokens_decoder().values(), *added)}
+    for given in special:
+        if (content := _content(given)) is not None and content not in known:
+            added.append(_token(given if isinstance(given, Mapping) else {"content": content}, {"special": True}))
+            known.add(content)
+    return added
+
+
+def _token(given: Mapping[str, Any], changes: Mapping[str, bool]) -> tokenizers.AddedToken:
+    flags = {flag: given[flag] for flag in _FLAGS if flag in given}
+    return tokenizers.AddedToken(given["content"], **{**flags, **changes})
 
 
 def _names(config: Mapping[str, Any]) -> list[str]:
@@ -170,6 +224,14 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:
     return {each["name"]: each["template"] for each in given} if isinstance(given, list) else given
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """Empty where it is not there."""
+    read = json.loads(_read(path, LARGEST_VOCABULARY) or "{}")
+    if not isinstance(read, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    return read
+
+
 def _template(path: Path) -> str | None:
     return _read(path, LARGEST_TEMPLATE)
 
@@ -188,76 +250,3 @@ def _read(path: Path, largest: int) -> str | None:
 
 def _unsupported(problem: str) -> InputError:
     return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: its tokenizer {problem}", "model")
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """As transformers' render_jinja_template makes it."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-        "dict": _Dict(),
-        "namespace": _Namespace,
-    }
-    return environment
-
-
-class _Generation(Extension):
-    """{% generation %} ... {% endgeneration %}: marks of some templates, which change nothing of what is written."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_write"), [], [], body).set_lineno(line)
-
-    def _write(self, caller: Any) -> Any:
-        return caller()
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _strftime_now(format: str) -> str:
-    return TODAY.strftime(format)
-
-
-class _Dict:
-    """dict itself, without the attributes of a class."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args)
-
-
-class _Namespace(Namespace):
-    """Holds no name by which Python's own could be reached."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        self, rest = args[0], args[1:]
-        given = dict(*rest, **kwargs)
-        for name in given:
-            _check_name(name)
-        Namespace.__init__(self, given)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-
-def _check_name(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace takes no name that begins with _, and got {cut(name)}")

@@ -11,10 +11,22 @@ TODAY = date(2024, 7, 26)
 """For chat templates that write the date: the day that Llama's has where it knows none. By the clock a run that goes on
 the next day would train on other tokens, and so would one that reads them from the cache."""
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+)
+"""What is a tokenizer's own."""
+MODEL_FILES = ("config.json", "generation_config.json")
+"""What it is read from besides: they have the ids of tokens that begin and end texts."""
+
 
 class Tokenizer(Protocol):
-    """What rendering needs of a transformers.PreTrainedTokenizerFast. The trainer gives it one; the service, which has
-    no transformers, a dataset.folder_tokenizer.FolderTokenizer."""
+    """What rendering needs of a dataset.folder_tokenizer.FolderTokenizer, by which previews, plans and training all
+    make their tokens. A transformers.PreTrainedTokenizerFast has it too."""
 
     chat_template: Any
     """Its text, or several by name; None where there is none."""
@@ -53,9 +65,14 @@ def end_of_text(tokenizer: Tokenizer, what: str) -> str:
     return tokenizer.eos_token
 
 
+def end_of_answer(tokenizer: Tokenizer, name: str) -> str:
+    """With which one of CHAT_TEMPLATES ends an answer. Raises InputError when the tokenizer has no such token."""
+    return END_OF_TURN.get(name) or end_of_text(tokenizer, "each answer")
+
+
 def set_chat_template(tokenizer: Tokenizer, name: str) -> None:
     """One of CHAT_TEMPLATES in place of the model's own. Raises InputError where the tokenizer cannot write it."""
-    end = END_OF_TURN.get(name) or end_of_text(tokenizer, "each answer")
+    end = end_of_answer(tokenizer, name)
     if end not in tokenizer.get_vocab():
         raise InputError(
             FailureReason.MODEL_UNSUPPORTED,

@@ -3,17 +3,14 @@ on the first row."""
 
 import itertools
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable
 
 from pydantic import BaseModel
 
 from contract.failure import FailureReason, InputError
 from contract.quote import quote
-from contract.recipe import DatasetField, DatasetFormat
+from dataset.example import Example
 from dataset.folder_tokenizer import FolderTokenizer
-from dataset.read import read_examples
 from dataset.tokenise import encode
 
 _MOST_EXAMPLES = 64
@@ -28,21 +25,19 @@ class Trial(BaseModel):
 
 def try_examples(
     tokenizer: FolderTokenizer,
-    path: Path,
-    format: DatasetFormat | Literal["auto"],
-    columns: Mapping[DatasetField, str] | None,
+    examples: Iterable[Example],
     embeddings: int | None,
 ) -> Trial:
     """`embeddings` are the rows of the model's table of them, where they are known. Raises InputError that names the
     row: the template refuses it, or it has a token without an embedding."""
-    examples = itertools.islice(read_examples(path, format, columns), _MOST_EXAMPLES)
+    tried = itertools.islice(examples, _MOST_EXAMPLES)
     end = time.monotonic() + _SECONDS
     done = 0
-    while time.monotonic() < end and (some := list(itertools.islice(examples, _AT_ONCE))):
+    while time.monotonic() < end and (some := list(itertools.islice(tried, _AT_ONCE))):
         for example, documents in zip(some, encode(tokenizer, some), strict=True):
             highest = max((max(document.input_ids, default=0) for document in documents), default=0)
             if embeddings is not None and highest >= embeddings:
-                raise without_embedding(example.where, tokenizer.token(highest), highest, embeddings)
+                raise without_embedding(example.where, tokenizer.decode([highest]), highest, embeddings)
         done += len(some)
     return Trial(examples=done)
 

@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
+from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
 from trainer.adapter import check_saved
+from trainer.end_tokens import add_ends, read_ends
+from trainer.tokenizer import tokenizer_folder
 
 _MOST_NEW_TOKENS = 80
 
@@ -27,10 +30,11 @@ def main() -> None:
 
     # An adapter that was trained through a template of its own has it beside it.
     own = arguments.adapter and (arguments.adapter / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.adapter if own else arguments.base, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(arguments.base, use_safetensors=True, trust_remote_code=False)
+    tokenizer = read_tokenizer(arguments.adapter if own else tokenizer_folder(arguments.base))
     if arguments.adapter:
         check_saved(arguments.adapter, model)
+        add_ends(model.generation_config, read_ends(arguments.adapter))
         model = PeftModel.from_pretrained(model, arguments.adapter)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     for question in arguments.questions:
@@ -43,13 +47,20 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def answer(model: Any, tokenizer: Any, question: str) -> str:
+def answer(model: Any, tokenizer: FolderTokenizer, question: str) -> str:
     """The most likely answer, token by token; at most 80 tokens."""
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-    ).to(model.device)
-    output = model.generate(**prompt, max_new_tokens=_MOST_NEW_TOKENS, do_sample=False)
-    return tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
+    prompt = torch.tensor(tokenizer([text], add_special_tokens=False)["input_ids"], device=model.device)
+    output = model.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=_MOST_NEW_TOKENS,
+        do_sample=False,
+        pad_token_id=0,  # one prompt needs no padding
+    )
+    return tokenizer.decode(output[0, prompt.shape[1] :].tolist(), skip_special_tokens=True).strip()
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from contract.order import split
 from contract.recipe import Dataset, Recipe
 from dataset.document import Document
 from dataset.files import Hash
+from dataset.folder_tokenizer import FolderTokenizer
 from dataset.read import digest, read_examples
 from dataset.tokenise import encode
+from dataset.tokenizer import TODAY
 from trainer.model import most_positions
 from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
-from trainer.tokens import Documents, Tokens, cut, flatten
+from trainer.tokens import Documents, Tokens, cut, flatten, last_learned
 
 _RENDERING = 3
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
@@ -41,6 +43,8 @@ class Data:
     """Examples cut at max_length that are still of use."""
     dropped: int
     """Examples without a supervised token, left out."""
+    ends: list[int]
+    """Special tokens that end the learned answers, uncut: generation stops there."""
 
 
 def load_data(recipe: Recipe, cache: Path) -> Data:
@@ -55,10 +59,11 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
     if recipe.evaluation.dataset is None:
         train, held_out = split(recipe.seed, usable.count, recipe.evaluation.share)
         documents = usable.documents(train), usable.documents(held_out)
-        return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped)
+        ends = _ends(tokenizer, tokens)
+        return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped, ends)
     with told_of("evaluation.dataset"):
-        tokens, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
-    other = _Usable(tokens, max_length, "evaluation.dataset", limit)
+        evaluated, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
+    other = _Usable(evaluated, max_length, "evaluation.dataset", limit)
     return Data(
         train=usable.documents(range(usable.count)),
         evaluation=other.documents(range(other.count)),
@@ -66,7 +71,12 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
         digest=_digest(parts | {"evaluation": source}),
         truncated=usable.truncated + other.truncated,
         dropped=usable.dropped + other.dropped,
+        ends=_ends(tokenizer, tokens),
     )
+
+
+def _ends(tokenizer: FolderTokenizer, tokens: Tokens) -> list[int]:
+    return sorted(last_learned(tokens) & set(tokenizer.all_special_ids))
 
 
 def words_of_length(recipe: Recipe, max_length: int) -> str:
@@ -105,7 +115,7 @@ class _Usable:
         return Documents(self._tokens, rows, self._lengths[rows], self._targets[rows])
 
 
-def _tokenise_once(tokenizer: Any, dataset: Dataset, cache: Path) -> tuple[Tokens, dict[str, Any]]:
+def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) -> tuple[Tokens, dict[str, Any]]:
     """The file's tokens, if it is the one that the job was taken with, and what they come from. The file is looked at
     each time: hashing it is some hundred times as fast as tokenising it."""
     path = Path(dataset.path)
@@ -146,30 +156,26 @@ def _check_unchanged(dataset: Dataset, found: str, expected: str | None) -> None
 def _key(source: dict[str, Any]) -> str:
     """Of the tokens in the cache. Neither max_length nor the split are in it: whole documents are kept, to be cut by
     each job in its way."""
-    versions = [importlib.metadata.version(name) for name in ("transformers", "tokenizers")]
-    return _digest(source | {"rendering": _RENDERING, "versions": versions})
+    versions = {name: importlib.metadata.version(name) for name in ("jinja2", "tokenizers")}
+    return _digest(source | {"rendering": _RENDERING, "versions": versions, "today": TODAY.isoformat()})
 
 
-def _source(tokenizer: Any, dataset: Dataset, sha256: str) -> dict[str, Any]:
+def _source(tokenizer: FolderTokenizer, dataset: Dataset, sha256: str) -> dict[str, Any]:
     """What the tokens come from, but for the programs that make them."""
     return {
         "dataset": sha256,
         # CSV and plain text are known by the name.
         "suffixes": [suffix.lower() for suffix in Path(dataset.filename or dataset.path).suffixes],
-        "format": dataset.format,
-        "columns": dataset.columns,
-        "tokenizer": type(tokenizer).__name__,
-        "vocabulary": tokenizer.backend_tokenizer.to_str(),
-        "special_tokens": tokenizer.special_tokens_map,
-        "chat_template": tokenizer.chat_template,
+        "reading": dataset.model_dump(mode="json", exclude={"path", "filename", "sha256"}),
+        "tokenizer": tokenizer.parts,
     }
 
 
 def _digest(parts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _encode_file(tokenizer: Any, dataset: Dataset, sha256: Hash) -> Iterator[list[Document]]:
+def _encode_file(tokenizer: FolderTokenizer, dataset: Dataset, sha256: Hash) -> Iterator[list[Document]]:
     """The documents of each example of the file, a part of it at a time: as text and offsets they take many times the
     memory that they take as tokens."""
     path = Path(dataset.path)

@@ -1,61 +1,84 @@
-"""The model's tokenizer, with the chat template that the conversations are written by."""
+"""The model's tokenizer: the one that the service previews with, with the chat template that the conversations are
+written by."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from huggingface_hub import snapshot_download
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from dataset.chat_templates import END_OF_TURN
-from dataset.tokenizer import TODAY, set_chat_template
+from dataset.folder_tokenizer import GENERIC_CLASS, FolderTokenizer, read_tokenizer
+from dataset.tokenizer import MODEL_FILES, TOKENIZER_FILES, end_of_answer, set_chat_template
 from trainer.model import loading_errors
 
-_DATE_CODES = ("-d", "-m", *"aAbBcdDeFHIjmMpSTuUVwWxXyY")
-"""Of strftime."""
+_FOR_CONVERTERS = ("tokenizer.model", "vocab.json", "merges.txt")
+"""Not read here; those who make other formats of a model want them."""
 
 
-def load_tokenizer(recipe: Recipe) -> Any:
-    """Raises InputError for a tokenizer that gives no offsets, or cannot write the named chat template."""
-    with loading_errors(recipe.model):
-        tokenizer = AutoTokenizer.from_pretrained(recipe.model, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise InputError(
-            FailureReason.MODEL_UNSUPPORTED,
-            "model: its tokenizer has no tokenizer.json; one is needed to find the answers' tokens",
-            "model",
-        )
+def load_tokenizer(recipe: Recipe) -> FolderTokenizer:
+    """Raises InputError for a model without tokenizer.json, and one that cannot write the named chat template."""
+    tokenizer = read_tokenizer(tokenizer_folder(recipe.model))
     if recipe.dataset.chat_template is not None:
         set_chat_template(tokenizer, recipe.dataset.chat_template)
-    fix_date(tokenizer)
     return tokenizer
 
 
-def fix_date(tokenizer: Any) -> None:
-    """Has its chat templates write dataset.tokenizer.TODAY. transformers hands them the clock and takes no other
-    function, so they get one of their own."""
-    given = tokenizer.chat_template
-    if isinstance(given, str):
-        tokenizer.chat_template = _with_fixed_date(given)
-    elif given:
-        tokenizer.chat_template = {name: _with_fixed_date(template) for name, template in given.items()}
+def tokenizer_folder(model: str) -> Path:
+    """The model's own folder, or the hub's snapshot with the files of its tokenizer."""
+    if Path(model).is_dir():
+        return Path(model)
+    with loading_errors(model):
+        return Path(snapshot_download(model, allow_patterns=[*MODEL_FILES, *TOKENIZER_FILES, *_FOR_CONVERTERS]))
 
 
-def _with_fixed_date(template: str) -> str:
-    if "strftime_now" not in template:
-        return template
-    written = "".join(f" | replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in _DATE_CODES)
-    return f"{{% macro strftime_now(format) %}}{{{{ format{written} }}}}{{% endmacro +%}}{template}"
+def copy_tokenizer(recipe: Recipe, folder: Path) -> None:
+    """Puts the model's own tokenizer beside its weights and config.json, byte for byte. Only where AutoTokenizer would
+    read other tokens out of it than it has, the class that its configuration names is another."""
+    source = tokenizer_folder(recipe.model)
+    for path in (found for pattern in (*TOKENIZER_FILES, *_FOR_CONVERTERS) for found in source.glob(pattern)):
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+    if not _is_read_as_it_is(folder):
+        _write_config(read_tokenizer(source), folder)
 
 
 def save_tokenizer(recipe: Recipe, folder: Path) -> None:
-    """Puts the tokenizer beside an adapter that was trained through a named chat template: there
-    AutoTokenizer.from_pretrained writes conversations as training did, which the model's own does not.
+    """Puts the tokenizer with the named chat template of the recipe into a folder: there AutoTokenizer.from_pretrained
+    writes conversations as training did, which the model's own does not.
 
     Its end-of-text token is what ended an answer in training, as that is where generation stops by it.
     """
+    assert recipe.dataset.chat_template is not None
     tokenizer = load_tokenizer(recipe)
-    name = recipe.dataset.chat_template
-    if name in END_OF_TURN:
-        tokenizer.eos_token = END_OF_TURN[name]
-    tokenizer.save_pretrained(folder)
+    shutil.copyfile(tokenizer_folder(recipe.model) / "tokenizer.json", folder / "tokenizer.json")
+    (folder / "chat_template.jinja").write_text(tokenizer.chat_template)
+    _write_config(tokenizer, folder, eos_token=end_of_answer(tokenizer, recipe.dataset.chat_template))
+
+
+def _is_read_as_it_is(folder: Path) -> bool:
+    """Whether AutoTokenizer makes of it what is in tokenizer.json. Many of transformers' classes take the vocabulary
+    out of that file, and make normalizer and pre-tokenizer anew."""
+    own = PreTrainedTokenizerFast.from_pretrained(folder)
+    try:
+        read = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # Of a class that cannot read it at all.
+    except Exception:
+        return False
+    return read.is_fast and read.backend_tokenizer.to_str() == own.backend_tokenizer.to_str()
+
+
+def _write_config(tokenizer: FolderTokenizer, folder: Path, **changes: Any) -> None:
+    """tokenizer_config.json by which transformers takes tokenizer.json as it is."""
+    config = {**tokenizer.config, **changes, "tokenizer_class": GENERIC_CLASS}
+    # Its code is not there.
+    config.pop("auto_map", None)
+    if (folder / "chat_template.jinja").exists():
+        config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    # tokenizer.config has what is in them.
+    for older in ("special_tokens_map.json", "added_tokens.json"):
+        (folder / older).unlink(missing_ok=True)

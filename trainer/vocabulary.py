@@ -18,5 +18,5 @@ def check_vocabulary(recipe: Recipe, base: Any, data: Data) -> None:
         found = documents.first_beyond(embeddings)
         if found is not None:
             example, number = found
-            token = str(load_tokenizer(recipe).convert_ids_to_tokens(number))
+            token = load_tokenizer(recipe).decode([number])
             raise without_embedding(f"example {example} of {param}", token, number, embeddings)

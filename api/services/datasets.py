@@ -346,7 +346,7 @@ def _ask(place: Place, task: str, dataset: Dataset, given: dict[str, Any], **ask
 def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:
     """The file of what was measured: named by all that it comes of."""
     digest = hashlib.sha256()
-    told = {name: given[name] for name in ("name", "format", "columns", "chat_template")}
+    told = {name: value for name, value in given.items() if name != "model"}
     digest.update(json.dumps([_MEASURING, dataset.sha256, told], sort_keys=True).encode())
     digest.update(tokenizer_version(Path(given["model"])).encode())
     return folder / f"{digest.hexdigest()}.json"

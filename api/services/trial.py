@@ -26,6 +26,7 @@ def try_dataset(
     if not (model / "tokenizer.json").is_file():
         return
     options = {
+        "name": given.filename or Path(given.path).name,
         "format": given.format,
         "columns": given.columns,
         "model": str(model),

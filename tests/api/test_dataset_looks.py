@@ -1,6 +1,6 @@
 """What a model would make of a dataset: its lengths, and its rows as it sees them."""
 
-import time
+import os
 from pathlib import Path
 
 from fastapi.testclient import TestClient
@@ -19,9 +19,12 @@ def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, ho
     answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny&max_length={longest - 2}").json()
     assert (answer["truncated"], answer["truncated_share"]) == (2, 1.0)
     assert len(list((home / "cache" / "lengths").iterdir())) == 1
-    # Another tokenizer under the same name is measured anew.
-    time.sleep(0.01)
+    # Another tokenizer under the same name is measured anew, though its files look the same from outside.
+    template = home / "models" / "tiny" / "chat_template.jinja"
+    before = template.stat()
     write_tokenizer(home / "models" / "tiny", "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}")
+    template.write_text(template.read_text().ljust(before.st_size, "\n"))
+    os.utime(template, ns=(before.st_atime_ns, before.st_mtime_ns))
     answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
     assert answer["percentiles"]["100"] < longest
 

@@ -9,6 +9,7 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import Dataset, Recipe
 from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
+from dataset.folder_tokenizer import FolderTokenizer
 from dataset.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
 from trainer.tokenizer import load_tokenizer
@@ -29,7 +30,7 @@ def base(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def load(base: Path, template: Any) -> PreTrainedTokenizerFast:
+def load(base: Path, template: Any) -> FolderTokenizer:
     dataset = {"path": "rows.jsonl", "chat_template": template}
     return load_tokenizer(Recipe.model_validate({"model": str(base), "dataset": dataset}))
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,7 @@ from dataset.chat_templates import CHATML
 from dataset.example import Conversation, Message, PlainText, conversation
 from dataset.render import render
 from dataset.tokenise import encode
-from tests.trainer.rendering import copy_with_template, learned
-from trainer.tokenizer import fix_date
+from tests.trainer.rendering import as_read, copy_with_template, learned
 
 TALK: list[Message] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -143,11 +143,11 @@ THINKING: list[Message] = [TALK[0], {"role": "assistant", "content": "<think>\nA
     ids=["R1", "R1 thinks", "R1 thinks in turns", "Qwen3", "Qwen3 thinks", "Llama 3", "Gemma"],
 )
 def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
-    tokenizer: PreTrainedTokenizerFast, template: str, messages: list[Message], answers: list[str]
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, messages: list[Message], answers: list[str]
 ) -> None:
-    styled = copy_with_template(tokenizer, template)
-    styled.bos_token = "<|endoftext|>"
-    fix_date(styled)
+    copy = copy_with_template(tokenizer, template)
+    copy.bos_token = "<|endoftext|>"
+    styled = as_read(copy, tmp_path)
     found = [
         (text[:begin], text[begin:end])
         for text, spans in render(styled, conversation(messages))
@@ -165,10 +165,12 @@ def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
     assert "".join(learned(tokenizer, document) for document in texts) == "".join(f"{a}<|im_end|>" for a in answers)
 
 
-def test_a_template_that_writes_todays_date_writes_the_same_on_any_day(tokenizer: PreTrainedTokenizerFast) -> None:
-    styled = copy_with_template(tokenizer, LLAMA3)
-    styled.bos_token = "<|endoftext|>"
-    fix_date(styled)
+def test_a_template_that_writes_todays_date_writes_the_same_on_any_day(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    copy = copy_with_template(tokenizer, LLAMA3)
+    copy.bos_token = "<|endoftext|>"
+    styled = as_read(copy, tmp_path)
     ((text, _),) = render(styled, conversation(TALK))
     assert "Today Date: 26 Jul 2024\n" in text
 

@@ -19,9 +19,9 @@ from dataset.tokenise import encode
 from dataset.tokenizer import set_chat_template
 from finetuned.models import SHIPPED
 from finetuned.wheel import wheel_folder
+from tests.trainer.rendering import with_fixed_date
 from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
 from tests.trainer.test_render import CALLING, LLAMA3, NEXT, R1, TURN, WEATHER
-from trainer.tokenizer import fix_date
 from trainer.tokens import cut as cut_all
 from trainer.tokens import flatten
 
@@ -72,7 +72,7 @@ TEMPLATES = {
 
 def read(folder: Path, name: str | None) -> tuple[Any, Any]:
     both = AutoTokenizer.from_pretrained(folder), read_tokenizer(folder)
-    fix_date(both[0])
+    both[0].chat_template = with_fixed_date(both[0].chat_template)
     for tokenizer in both:
         if name is not None:
             set_chat_template(tokenizer, name)
@@ -94,7 +94,7 @@ def assert_same(folder: Path, name: str | None = None) -> list[Any]:
         trainers.append(told(theirs, example))
         ours.append(told(own, example))
     assert ours == trainers
-    assert own.all_special_ids == theirs.all_special_ids
+    assert set(own.all_special_ids) >= set(theirs.all_special_ids)
     return ours
 
 

@@ -36,6 +36,7 @@ def test_a_saved_tokenizer_writes_what_training_wrote(
     base.update_post_processor()
     base.save_pretrained(tmp_path / "base")
     recipe = recipe_with(tmp_path / "base", template)
+    (tmp_path / "adapter").mkdir()
     save_tokenizer(recipe, tmp_path / "adapter")
 
     saved = AutoTokenizer.from_pretrained(tmp_path / "adapter")
@@ -51,12 +52,14 @@ def test_a_saved_tokenizer_ends_where_an_answer_ended(tokenizer: PreTrainedToken
     base = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
     base.save_pretrained(tmp_path / "base")
     for template, end in {"chatml": "<|im_end|>", "alpaca": "<|endoftext|>"}.items():
+        (tmp_path / template).mkdir()
         save_tokenizer(recipe_with(tmp_path / "base", template), tmp_path / template)
         assert AutoTokenizer.from_pretrained(tmp_path / template).eos_token == end
 
 
 def test_a_saved_tokenizer_does_not_tell_where_the_model_is(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
     save_tokenizer(recipe_with(tmp_path / "base", "alpaca"), tmp_path / "adapter")
     for file in (tmp_path / "adapter").iterdir():
         assert str(tmp_path) not in file.read_text(), file
