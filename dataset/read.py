@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ from contract.recipe import DatasetField, DatasetFormat
 from dataset.columns import Renaming, check_columns
 from dataset.detect import FORMATS, detect
 from dataset.example import Example
+from dataset.fields import Row
 from dataset.files import Hash, read_rows
+from dataset.known_fields import check_row, complete, refuse_fields
 from dataset.refusal import BadFile, BadRow
 
 
@@ -71,6 +73,8 @@ class ReadRow:
     number: int
     """From 1."""
     read: list[Example] | BadRow
+    row: Row = field(default_factory=dict)
+    """Its columns by our names; empty for a bad one."""
 
 
 class Reading:
@@ -100,12 +104,13 @@ class Reading:
             try:
                 if isinstance(given, BadRow):
                     raise given
-                examples = self._examples(number, given)
+                row = self._renaming.apply(given)
+                examples = self._examples(number, row)
             except BadRow as error:
                 self._renaming.check_seen(number)
                 yield ReadRow(number, error)
             else:
-                yield ReadRow(number, examples)
+                yield ReadRow(number, examples, row)
         if number == 0:
             raise BadFile("has no rows; give one at least")
         self._renaming.check_seen(number)
@@ -122,14 +127,19 @@ class Reading:
                 return
             number += 1
 
-    def _examples(self, number: int, given: Any) -> list[Example]:
-        row = self._renaming.apply(given)
+    def _examples(self, number: int, row: Row) -> list[Example]:
+        refuse_fields(row, self._renaming.columns.values())
         if self.format == "auto":
             self.format = detect(row, self._renaming.columns)
             check_columns(self.format, self._renaming.columns)
-        read = FORMATS[self.format].read(row)
+        format = FORMATS[self.format]
+        check_row(self.format, format.fields, row)
+        read = format.read(row)
         return [
-            replace(example, where=", ".join(filter(None, (f"row {number}", example.where))))
+            replace(
+                complete(self.format, row, example),
+                where=", ".join(filter(None, (f"row {number}", example.where))),
+            )
             for example in ([read] if isinstance(read, Example) else read)
         ]
 

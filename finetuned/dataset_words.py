@@ -38,6 +38,11 @@ def told_of(dataset: dict[str, Any]) -> Iterator[str]:
         return
     duplicates = f", {report['duplicates']} of them more than once" if report["duplicates"] else ""
     yield f"{report['rows']} rows of {report['format'] or 'no format'}, {report['examples']} examples{duplicates}"
+    if report["unused_fields"]:
+        unused = ", ".join(
+            f"{name} ({rows} row{'s' if rows > 1 else ''})" for name, rows in report["unused_fields"].items()
+        )
+        yield one_line(f"unused fields: {unused}")
     for problem in report["errors"][:_MOST_ERRORS]:
         where = "" if problem["row"] is None else f"row {problem['row']}: "
         yield one_line(f"{where}{problem['message']}")
