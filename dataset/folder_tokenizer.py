@@ -110,7 +110,7 @@ class FolderTokenizer:
         return str(self._backend.decode([index], skip_special_tokens=False))
 
     def apply_chat_template(
-        self, conversation: Sequence[Any], *, tools: Any, tokenize: bool, add_generation_prompt: bool
+        self, conversation: Sequence[Any], *, tools: Any, tokenize: bool, add_generation_prompt: bool, **arguments: Any
     ) -> str:
         assert not tokenize
         if not conversation:
@@ -121,6 +121,7 @@ class FolderTokenizer:
             documents=None,
             add_generation_prompt=add_generation_prompt,
             **self._named,
+            **arguments,
         )
 
     def _chosen(self, tools: Any) -> str:
@@ -133,7 +134,7 @@ class FolderTokenizer:
 
     def _compiled(self, text: str) -> Template:
         if text not in self._templates:
-            self._templates[text] = _environment().from_string(text)
+            self._templates[text] = template_environment().from_string(text)
         return self._templates[text]
 
 
@@ -179,7 +180,7 @@ def _unsupported(problem: str) -> InputError:
     return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: its tokenizer {problem}", "model")
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def template_environment() -> ImmutableSandboxedEnvironment:
     """As transformers' render_jinja_template makes it."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]

@@ -24,7 +24,7 @@ from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
 from trainer.tokens import Documents, Tokens, cut, flatten
 
-_RENDERING = 2
+_RENDERING = 3
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
 _EXAMPLES_AT_ONCE = 1024
 

@@ -53,7 +53,7 @@ _FORM = 64 << 10
 CHECK_WITHIN = 3.0  # seconds, that the answer to an upload waits for the check
 _MEASURE_WITHIN = 20.0  # seconds; of a larger file the first examples are measured
 _LONGEST_LOOK = 60.0  # seconds of a process that measures or previews
-_MEASURING = 1
+_MEASURING = 2
 """Counted up when the same file and tokenizer give other lengths than before."""
 
 
