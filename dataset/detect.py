@@ -33,23 +33,23 @@ def _has_lists(row: Row) -> bool:
 
 
 FORMATS: Mapping[DatasetFormat, Format] = {
-    "messages": Format(from_messages, _has("messages"), frozenset({"messages", "tools"})),
+    "messages": Format(from_messages, _has("messages"), frozenset({"messages", "system", "tools"})),
     "sharegpt": Format(from_sharegpt, _has("conversations"), frozenset({"conversations", "system", "tools"})),
     "self_instruct": Format(
-        from_self_instruct, _has("instruction", "instances"), frozenset({"instruction", "instances", "system"})
+        from_self_instruct, _has("instruction", "instances"), frozenset({"instruction", "instances", "system", "tools"})
     ),
     "alpaca": Format(
-        from_alpaca, _has("instruction"), frozenset({"instruction", "input", "output", "system", "history"})
+        from_alpaca, _has("instruction"), frozenset({"instruction", "input", "output", "system", "tools", "history"})
     ),
     "prompt_completion": Format(
-        from_prompt_completion, _has("prompt", "completion"), frozenset({"prompt", "completion", "tools"})
+        from_prompt_completion, _has("prompt", "completion"), frozenset({"prompt", "completion", "system", "tools"})
     ),
     "belle": Format(
         from_belle,
         _has("input", "target"),
         frozenset({"input", "target", "conversations", "system", "tools"}),
     ),
-    "chinese_vicuna": Format(from_chinese_vicuna, _has_lists, frozenset({"input", "output", "system"})),
+    "chinese_vicuna": Format(from_chinese_vicuna, _has_lists, frozenset({"input", "output", "system", "tools"})),
     "text": Format(from_text, _has("text"), frozenset({"text"})),
 }
 """In the order in which a row is tried on them."""

@@ -22,23 +22,26 @@ class Message(TypedDict):
 
     role: str
     content: str
+    reasoning_content: NotRequired[str]
+    """An assistant's: what it thinks before it answers."""
     tool_calls: NotRequired[list[ToolCall]]
     """An assistant's."""
     tool_call_id: NotRequired[str]
     """A tool's: the call that it answers."""
     name: NotRequired[str]
-    """A tool's."""
 
 
 @dataclass(frozen=True)
 class Conversation:
     messages: list[Message]
     supervised: list[bool]
-    """For each message whether it is learned: an answer that says or calls something, and has no weight of 0."""
+    """For each message whether it is learned: an answer that says, thinks or calls something and has no weight of 0."""
     tools: list[dict[str, Any]] | None = None
     """What the assistant may call: [{"type": "function", "function": {"name": ...}}]."""
     where: str = field(default="", compare=False)
     """Its place in the file, for messages: "row 3", or "row 3, instance 2"."""
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    """For the chat template, beside messages and tools: {"enable_thinking": false}."""
 
 
 @dataclass(frozen=True)
@@ -66,4 +69,4 @@ def conversation(
 
 
 def says_something(message: Message) -> bool:
-    return bool(message["content"].strip() or message.get("tool_calls"))
+    return bool(message["content"].strip() or message.get("reasoning_content") or message.get("tool_calls"))

@@ -38,6 +38,13 @@ def optional_text(row: Row, name: str) -> str:
     return "" if value is None else as_text(name, value)
 
 
+def says_nothing(value: Any) -> bool:
+    """Null, or an empty text, list or object: Parquet and CSV write one in each row that lacks what others have."""
+    return value is None or (
+        isinstance(value, str | list | dict) and not (value.strip() if isinstance(value, str) else value)
+    )
+
+
 def answer_of(row: Row, name: str) -> str:
     """The text that is to be learned."""
     answer = optional_text(row, name)

@@ -156,7 +156,13 @@ class FolderTokenizer:
         return str(self._backend.decode([i for i in ids if i not in left_out], skip_special_tokens=False))
 
     def apply_chat_template(
-        self, conversation: Sequence[Any], *, tools: Any = None, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: Sequence[Any],
+        *,
+        tools: Any = None,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **arguments: Any,
     ) -> str:
         assert not tokenize
         if not conversation:
@@ -167,6 +173,7 @@ class FolderTokenizer:
             documents=None,
             add_generation_prompt=add_generation_prompt,
             **self.named,
+            **arguments,
         )
 
     def _chosen(self, tools: Any) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ from dataset.aliases import find_aliases
 from dataset.columns import Renaming, check_columns
 from dataset.detect import FORMATS, detect
 from dataset.example import Example, PlainText
+from dataset.fields import Row
 from dataset.files import Hash, read_rows
+from dataset.known_fields import check_row, complete, refuse_fields
 from dataset.refusal import BadFile, BadRow
 
 
@@ -75,6 +77,8 @@ class ReadRow:
     number: int
     """From 1."""
     read: list[Example] | BadRow
+    row: Row = field(default_factory=dict)
+    """Its columns by our names; empty for a bad one."""
 
 
 class Reading:
@@ -109,12 +113,12 @@ class Reading:
             try:
                 if isinstance(given, BadRow):
                     raise given
-                examples = self._examples(number, given)
+                examples, row = self._read(number, given)
             except BadRow as error:
                 self._renaming.check_seen(number)
                 yield ReadRow(number, error)
             else:
-                yield ReadRow(number, examples)
+                yield ReadRow(number, examples, row)
         if number == 0:
             raise BadFile("has no rows; give one at least")
         self._renaming.check_seen(number)
@@ -131,10 +135,12 @@ class Reading:
                 return
             number += 1
 
-    def _examples(self, number: int, given: Any) -> list[Example]:
+    def _read(self, number: int, given: Row | PlainText) -> tuple[list[Example], Row]:
+        """Its examples, and its columns by our names."""
         if isinstance(given, PlainText):
-            return [self._piece(number, given)]
+            return [self._piece(number, given)], {}
         row = self._renaming.apply(given)
+        refuse_fields(row, self._renaming.columns.values())
         if self.format == "auto":
             aliases = None if self._renaming.columns else find_aliases(row)
             if aliases is not None:
@@ -142,11 +148,17 @@ class Reading:
                 row = self._renaming.apply(given)
             self.format = detect(row, self._renaming.columns)
             check_columns(self.format, self._renaming.columns)
-        read = FORMATS[self.format].read(row)
-        return [
-            replace(example, where=", ".join(filter(None, (f"row {number}", example.where))))
+        format = FORMATS[self.format]
+        check_row(self.format, format.fields, row)
+        read = format.read(row)
+        examples = [
+            replace(
+                complete(self.format, row, example),
+                where=", ".join(filter(None, (f"row {number}", example.where))),
+            )
             for example in ([read] if isinstance(read, Example) else read)
         ]
+        return examples, row
 
     def _piece(self, number: int, given: PlainText) -> Example:
         """Of a file of plain text."""

@@ -1,17 +1,23 @@
 """From an example to the text that the model reads, and where in it is what it learns."""
 
 import re
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from jinja2 import TemplateError
 
 from contract.failure import FailureReason, InputError
 from dataset.example import Conversation, Example, Message, PlainText
+from dataset.template_variables import unread_arguments
 from dataset.tokenizer import Tokenizer, begin_of_text, end_of_text
 
 Span = tuple[int, int]
 """Begin and end of a piece of text, in characters."""
 
+_WITH_THOUGHTS = (
+    "use a model whose template writes thoughts, or write them into the content as the model does, such as "
+    '"<think>...</think>"'
+)
 _WITH_TOOLS = 'set dataset.chat_template to "chatml", use a model that calls tools, or leave such rows out'
 
 
@@ -26,6 +32,7 @@ def render(tokenizer: Tokenizer, example: Example) -> list[tuple[str, list[Span]
         begin, end = begin_of_text(tokenizer), end_of_text(tokenizer, "a text") if example.ends else ""
         return [(begin + example.text + end, [(len(begin), len(begin + example.text + end))])]
     whole = _apply_template(tokenizer, example, example.messages)
+    _check_arguments_are_read(tokenizer, example)
     _check_tools_are_written(tokenizer, example, whole)
     answers = [_until_answer(tokenizer, example, index) for index, learned in enumerate(example.supervised) if learned]
     if all(whole.startswith(text) for text, _ in answers):
@@ -42,6 +49,7 @@ def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tu
     text = _apply_template(tokenizer, example, example.messages[: index + 1])
     if not text.startswith(before):
         text = before + _as_generated(tokenizer, example, index, before, text)
+    _check_thought_is_written(example, index, text[len(before) :])
     return text, (len(before), len(text))
 
 
@@ -51,20 +59,19 @@ def _as_generated(tokenizer: Tokenizer, example: Conversation, index: int, befor
     DeepSeek-R1's, for one, opens a thought, `<think>`, when an answer is due, and leaves out what earlier ones thought.
     Then what the answer thinks is learned as it would be generated; one that thinks nothing closes the thought.
     """
+    message = example.messages[index]
     header, end = _around_answer(tokenizer, example, index)
     if not (before.startswith(header) and text.startswith(header)):
-        _refuse_model(
-            example,
-            f"writes the conversation before messages[{index}] in another way once the answer is there, so its "
-            "tokens cannot be told apart; name another template in dataset.chat_template, or use another model",
-        )
+        return _after_history(tokenizer, example, index, before, text, header)
     opened, written = before[len(header) :], text[len(header) :]
-    content = example.messages[index]["content"].lstrip()
-    if opened.strip() and content.startswith(opened.strip()):
-        # The template may have left out what was thought: the row has it.
-        return content[len(opened.strip()) :].lstrip("\n") + end
+    # The template may have left out what was thought: the row has it.
+    for said in (message["content"].lstrip() + end, written.lstrip()):
+        if opened.strip() and said.startswith(opened.strip()):
+            return said[len(opened.strip()) :].lstrip("\n")
     tag = re.fullmatch(r"\s*<(\w+)>\s*", opened)
-    return f"</{tag[1]}>\n\n{written}" if tag else written
+    if tag is None or (_thought_of(message) and _has_thought(message, written)):
+        return written
+    return f"{_thought_of(message)}\n</{tag[1]}>\n\n{written}".lstrip("\n")
 
 
 def _around_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, str]:
@@ -78,6 +85,55 @@ def _around_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> t
     return (begin, end) if f"{begin}b{end}" == other else (one, "")
 
 
+def _after_history(tokenizer: Tokenizer, example: Conversation, index: int, before: str, text: str, header: str) -> str:
+    """The answer messages[index] where the template shortens what comes before it once it is there.
+
+    gpt-oss's leaves out what the assistant thought before its calls. The model still sees it when the answer is due, so
+    the answer is learned after `before`: it is what `text` has after the words that ask for it.
+    """
+    asks = before.removeprefix(_apply_template(tokenizer, example, example.messages[:index]))
+    history, found, _ = header.rpartition(asks) if asks else ("", "", "")
+    if any(map(_thought_of, example.messages[:index])) and found and text.startswith(history + found):
+        return text[len(history + found) :]
+    if _thought_of(example.messages[index]):
+        _refuse_model(
+            example,
+            f"has no place for reasoning_content when messages[{index}] is due; for many models the row needs "
+            '"chat_template_kwargs": {"enable_thinking": true}',
+        )
+    _refuse_model(
+        example,
+        f"writes the conversation before messages[{index}] in another way once the answer is there, so its "
+        "tokens cannot be told apart; name another template in dataset.chat_template, or use another model",
+    )
+
+
+def _thought_of(message: Message) -> str:
+    return message.get("reasoning_content", "").strip()
+
+
+def _has_thought(message: Message, learned: str) -> bool:
+    """It comes before the content, which may have the same words."""
+    content = message["content"].strip()
+    before, said, _ = learned.rpartition(content) if content else (learned, "", "")
+    return _thought_of(message) in (before if said else learned)
+
+
+def _check_thought_is_written(example: Conversation, index: int, learned: str) -> None:
+    """An earlier turn's thought may be left out of what follows it, as many templates do on purpose; of the text in
+    which its own answer is learned it may not."""
+    if not _has_thought(example.messages[index], learned):
+        _refuse_model(example, f"leaves out reasoning_content of messages[{index}]; {_WITH_THOUGHTS}")
+
+
+def _check_arguments_are_read(tokenizer: Tokenizer, example: Conversation) -> None:
+    ignored = unread_arguments(tokenizer.chat_template, example.template_arguments)
+    if ignored:
+        _refuse_model(
+            example, f"has no use for {', '.join(ignored)} of chat_template_kwargs; leave it out, or use another model"
+        )
+
+
 def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole: str) -> None:
     """Many templates leave out what they do not know, and the model would learn to say nothing."""
     if example.tools and whole == _without(tokenizer, example, example.messages, with_tools=False):
@@ -85,7 +141,8 @@ def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole:
     for index, message in enumerate(example.messages):
         earlier, until = example.messages[:index], example.messages[: index + 1]
         if message.get("tool_calls"):
-            bare: Message = {"role": message["role"], "content": message["content"]}
+            bare = message.copy()
+            del bare["tool_calls"]
             if _apply_template(tokenizer, example, until) == _without(tokenizer, example, [*earlier, bare]):
                 _refuse_model(example, f"leaves out the calls of messages[{index}]; {_WITH_TOOLS}")
         elif message["role"] == "tool" and (
@@ -121,10 +178,11 @@ def _apply_template(
         )
     try:
         written: str = tokenizer.apply_chat_template(
-            messages,
+            [_as_templates_read(message) for message in messages],
             tools=example.tools if with_tools else None,
             tokenize=False,
             add_generation_prompt=answer_next,
+            **example.template_arguments,
         )
     # What jinja lets through of the template's own mistakes.
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
@@ -134,6 +192,13 @@ def _apply_template(
             "dataset",
         ) from error
     return written
+
+
+def _as_templates_read(message: Message) -> Mapping[str, Any]:
+    """With all names of a thought: Qwen3's, DeepSeek's and GLM's templates read reasoning_content, gpt-oss's thinking,
+    Gemma's reasoning. transformers adds thinking by itself, and in the first place."""
+    thought = message.get("reasoning_content")
+    return message if thought is None else {"thinking": thought, **message, "reasoning": thought}
 
 
 def _refuse_model(example: Conversation, problem: str) -> NoReturn:

@@ -13,13 +13,17 @@ from pydantic import BaseModel
 
 from contract.quote import cut
 from contract.recipe import DatasetField, DatasetFormat
+from dataset.detect import FORMATS
 from dataset.example import Conversation, Example, PlainText, says_something
+from dataset.fields import Row
+from dataset.known_fields import unused_fields
 from dataset.read import Reading
 from dataset.refusal import BadFile, BadRow, NoAnswer
 
 MOST_ERRORS = 100
 _MOST_NAMED = 10
 _LONGEST_MESSAGE = 500
+_MOST_UNUSED = 50
 
 
 class Problem(BaseModel):
@@ -53,6 +57,9 @@ class Report(BaseModel):
     errors: list[Problem]
     """The first hundred."""
     error_count: int
+    unused_fields: dict[str, int] = {}
+    """Fields that hold something and that nothing reads, with the number of their rows: "id", or "messages[].id" for
+    one of messages. The first fifty."""
 
 
 def report(
@@ -76,6 +83,7 @@ def report(
         longest_characters=0,
         errors=[],
         error_count=0,
+        unused_fields={},
     )
     seen = _Seen()
     reading = Reading(path, name, format, columns or {}, largest)
@@ -89,6 +97,7 @@ def report(
             else:
                 for example in row.read:
                     _count(found, row.number, example, seen)
+                _count_unused(found, reading, row.row)
     except BadFile as error:
         _tell(found, None, f"the file {error}")
     found.format = None if reading.format == "auto" else reading.format
@@ -107,7 +116,7 @@ def _count(found: Report, row: int, example: Example, seen: "_Seen") -> None:
     if isinstance(example, PlainText):
         texts = [example.text]
     else:
-        texts = [message["content"] for message in example.messages]
+        texts = [message.get("reasoning_content", "") + message["content"] for message in example.messages]
         found.messages += len(texts)
         found.empty_answers += sum(
             message["role"] == "assistant" and not says_something(message) for message in example.messages
@@ -119,10 +128,18 @@ def _count(found: Report, row: int, example: Example, seen: "_Seen") -> None:
             found.duplicate_rows.append(row)
 
 
+def _count_unused(found: Report, reading: Reading, row: Row) -> None:
+    assert reading.format != "auto", "a row has been read"
+    for name in unused_fields(reading.format, FORMATS[reading.format].fields, row):
+        if name in found.unused_fields or len(found.unused_fields) < _MOST_UNUSED:
+            found.unused_fields[name] = found.unused_fields.get(name, 0) + 1
+
+
 def _digest(example: Example) -> bytes:
     if isinstance(example, Conversation):
         messages = [{**message, "content": " ".join(message["content"].split())} for message in example.messages]
-        text = json.dumps([messages, example.supervised, example.tools], sort_keys=True, default=str)
+        given = [messages, example.supervised, example.tools, example.template_arguments]
+        text = json.dumps(given, sort_keys=True, default=str)
     else:
         text = " ".join(example.text.split())
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

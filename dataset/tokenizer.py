@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
     def __call__(self, text: Any, **options: Any) -> Any: ...
 
     def apply_chat_template(
-        self, conversation: Sequence[Any], *, tools: Any, tokenize: bool, add_generation_prompt: bool
+        self, conversation: Sequence[Any], *, tools: Any, tokenize: bool, add_generation_prompt: bool, **arguments: Any
     ) -> Any: ...
 
 

@@ -43,6 +43,11 @@ def told_of(dataset: dict[str, Any], show: str) -> Iterator[str]:
     yield f"{report['rows']} rows of {report['format'] or 'no format'}, {report['examples']} examples{duplicates}"
     if report.get("columns"):
         yield one_line("read " + ", ".join(f"{column} as {field}" for field, column in report["columns"].items()))
+    if report["unused_fields"]:
+        unused = ", ".join(
+            f"{name} ({rows} row{'s' if rows > 1 else ''})" for name, rows in report["unused_fields"].items()
+        )
+        yield one_line(f"unused fields: {unused}")
     for problem in report["errors"][:_MOST_ERRORS]:
         where = "" if problem["row"] is None else f"row {problem['row']}: "
         yield one_line(with_options(f"{where}{problem['message']}"))

@@ -7,16 +7,18 @@ from contract.quote import quote
 from dataset.example import Conversation, Message, conversation
 from dataset.fields import Row, answer_of, as_list, as_text, optional_list, optional_text
 from dataset.formats.sharegpt import from_sharegpt
+from dataset.formats.tool_use import read_tools
 from dataset.refusal import BadRow, NoAnswer
 
 
 def from_alpaca(row: Row) -> Conversation:
-    """{"instruction": ..., "input": ..., "output": ..., "system": ..., "history": [[question, answer], ...]}
+    """{"instruction": ..., "input": ..., "output": ..., "system": ..., "history": [[question, answer], ...],
+    "tools": [...]}
 
     Instruction and input are one question, an empty line between them. The history comes before it, and its answers
     are learned too.
     """
-    instruction, input, system = (optional_text(row, name) for name in ("instruction", "input", "system"))
+    instruction, input = (optional_text(row, name) for name in ("instruction", "input"))
     if not instruction.strip():
         raise BadRow("instruction is empty")
     output = answer_of(row, "output")
@@ -25,7 +27,7 @@ def from_alpaca(row: Row) -> Conversation:
         for index, pair in enumerate(optional_list("history", row.get("history"), "pair of a question and its answer"))
     ]
     question = "\n\n".join(part for part in (instruction, input) if part)
-    return _conversation([*history, (question, output)], system)
+    return _conversation([*history, (question, output)], row)
 
 
 def from_self_instruct(row: Row) -> list[Conversation]:
@@ -34,7 +36,7 @@ def from_self_instruct(row: Row) -> list[Conversation]:
     for number, instance in enumerate(as_list("instances", row.get("instances"), "instance"), start=1):
         if not isinstance(instance, dict):
             raise BadRow(f"instance {number}: must be an object with input and output, not {quote(instance)}")
-        fields = {"instruction": row.get("instruction"), "system": row.get("system")}
+        fields = {name: row.get(name) for name in ("instruction", "system", "tools")}
         try:
             example = from_alpaca(fields | {name: instance[name] for name in ("input", "output") if name in instance})
         except BadRow as error:
@@ -44,13 +46,13 @@ def from_self_instruct(row: Row) -> list[Conversation]:
 
 
 def from_belle(row: Row) -> Conversation:
-    """{"input": ..., "target": ...}, or the conversations of ShareGPT."""
+    """{"input": ..., "target": ..., "system": ..., "tools": [...]}, or the conversations of ShareGPT."""
     if "conversations" in row:
         return from_sharegpt(row)
     question = optional_text(row, "input")
     if not question.strip():
         raise BadRow("input is empty")
-    return _conversation([(question, answer_of(row, "target"))])
+    return _conversation([(question, answer_of(row, "target"))], row)
 
 
 def from_chinese_vicuna(row: Row) -> Conversation:
@@ -64,7 +66,7 @@ def from_chinese_vicuna(row: Row) -> Conversation:
     ]
     if not any(answer.strip() for _, answer in turns):
         raise NoAnswer("has no answer: every output is empty")
-    return _conversation(turns, optional_text(row, "system"))
+    return _conversation(turns, row)
 
 
 def _pair(where: str, pair: Any) -> tuple[str, str]:
@@ -73,9 +75,10 @@ def _pair(where: str, pair: Any) -> tuple[str, str]:
     return as_text(f"{where}[0]", pair[0]), as_text(f"{where}[1]", pair[1])
 
 
-def _conversation(turns: list[tuple[str, str]], system: str = "") -> Conversation:
+def _conversation(turns: list[tuple[str, str]], row: Row) -> Conversation:
+    system = optional_text(row, "system")
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     for question, answer in turns:
         messages.append({"role": "user", "content": question})
         messages.append({"role": "assistant", "content": answer})
-    return conversation(messages)
+    return conversation(messages, read_tools(row.get("tools")))

@@ -2,31 +2,31 @@
 
 from typing import Any
 
-from dataset.example import Conversation, Message, PlainText, conversation
-from dataset.fields import Row, as_text
+from dataset.example import Conversation, PlainText
+from dataset.fields import Row, as_text, optional_text
 from dataset.formats.messages import read_messages
 from dataset.formats.tool_use import read_tools
+from dataset.formats.turns import Turn, as_conversation
 from dataset.refusal import BadRow, NoAnswer
 
 
 def from_prompt_completion(row: Row) -> Conversation:
     """{"prompt": ..., "completion": ...}, each a text or a list of messages. Answers in the prompt are not learned."""
-    prompt, _ = _messages("prompt", row.get("prompt"), "user")
-    completion, left_out = _messages("completion", row.get("completion"), "assistant")
-    given = frozenset(range(len(prompt)))
-    found = conversation(prompt + completion, read_tools(row.get("tools")), given | {len(prompt) + i for i in left_out})
+    prompt = [(message, False) for message, _ in _turns("prompt", row.get("prompt"), "user")]
+    completion = _turns("completion", row.get("completion"), "assistant")
+    found = as_conversation([*prompt, *completion], optional_text(row, "system"), read_tools(row.get("tools")))
     if not any(found.supervised):
         raise NoAnswer("has no answer: no message of completion is an assistant's with a weight other than 0")
     return found
 
 
-def _messages(name: str, value: Any, role: str) -> tuple[list[Message], frozenset[int]]:
+def _turns(name: str, value: Any, role: str) -> list[Turn]:
     if isinstance(value, list):
         return read_messages(name, value)
     content = as_text(name, value)
     if not content.strip():
         raise BadRow(f"{name} is empty")
-    return [{"role": role, "content": content}], frozenset()
+    return [({"role": role, "content": content}, True)]
 
 
 def from_text(row: Row) -> PlainText:

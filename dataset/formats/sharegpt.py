@@ -3,9 +3,10 @@
 from typing import Any
 
 from contract.quote import quote
-from dataset.example import Conversation, Message, conversation
-from dataset.fields import Row, as_list, as_text, optional_text
+from dataset.example import Conversation, Message
+from dataset.fields import Row, as_list, as_text, optional_text, says_nothing
 from dataset.formats.tool_use import parse_calls, read_tools
+from dataset.formats.turns import Turn, as_conversation, check_turn, is_learned, reasoning_of
 from dataset.refusal import BadRow, NoAnswer
 
 SPEAKERS = {
@@ -22,17 +23,15 @@ SPEAKERS = {
 
 
 def from_sharegpt(row: Row) -> Conversation:
-    turns = as_list("conversations", row.get("conversations"), "turn")
-    messages = [_message(f"conversations[{index}]", turn) for index, turn in enumerate(turns)]
-    if system := optional_text(row, "system"):
-        messages.insert(0, {"role": "system", "content": system})
-    found = conversation(messages, read_tools(row.get("tools")))
+    given = as_list("conversations", row.get("conversations"), "turn")
+    turns = [_turn(f"conversations[{index}]", turn) for index, turn in enumerate(given)]
+    found = as_conversation(turns, optional_text(row, "system"), read_tools(row.get("tools")))
     if not any(found.supervised):
-        raise NoAnswer("has no answer: no turn from gpt or function_call with a value")
+        raise NoAnswer("has no answer: no turn from gpt or function_call with a value and no weight of 0")
     return found
 
 
-def _message(where: str, turn: Any) -> Message:
+def _turn(where: str, turn: Any) -> Turn:
     if not isinstance(turn, dict):
         raise BadRow(f"{where} must be an object with from and value, not {quote(turn)}")
     if "role" in turn and "from" not in turn:
@@ -43,7 +42,22 @@ def _message(where: str, turn: Any) -> Message:
     speaker = turn.get("from")
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
         raise BadRow(f"{where}.from is {quote(speaker)}; use one of {', '.join(SPEAKERS)}")
+    check_turn(where, turn)
+    if not says_nothing(turn.get("tool_calls")):
+        raise BadRow(f"{where}.tool_calls: give calls as a turn from function_call")
+    message = _message(where, speaker, turn)
+    return message, is_learned(where, message["role"], turn)
+
+
+def _message(where: str, speaker: str, turn: dict[str, Any]) -> Message:
     value = as_text(f"{where}.value", turn.get("value"))
+    message: Message = {"role": SPEAKERS[speaker], "content": value}
     if speaker == "function_call":
-        return {"role": "assistant", "content": "", "tool_calls": parse_calls(f"{where}.value", value)}
-    return {"role": SPEAKERS[speaker], "content": value}
+        message |= {"content": "", "tool_calls": parse_calls(f"{where}.value", value)}
+    if thought := reasoning_of(f"{where}.", turn):
+        if message["role"] != "assistant":
+            raise BadRow(f"{where}.reasoning_content belongs to an assistant, not to {speaker}")
+        message["reasoning_content"] = thought
+    if not says_nothing(turn.get("name")):
+        message["name"] = as_text(f"{where}.name", turn["name"])
+    return message

@@ -64,4 +64,4 @@ def test_a_field_that_the_format_does_not_read_is_refused(tmp_path: Path, format
     fault = failure(write_lines(tmp_path, [{"messages": HELLO, "h": []}]), format, {"history": "h"})
     assert fault.param == "dataset.columns"
     assert 'read as messages, which has no field "history"' in fault.message
-    assert "it has messages, tools" in fault.message
+    assert "it has messages, system, tools" in fault.message

@@ -8,12 +8,19 @@ import pytest
 
 from dataset.detect import FORMATS
 from dataset.example import Conversation, Example
+from dataset.formats.turns import TURN_FIELDS, WEIGHTS
+from dataset.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS
 from dataset.read import read_examples
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs/data.md").read_text()
 TABLE = re.findall(r"^\| `(\w+)` \| `({.*?})` \| (.*?) \| .* \|$", DOCS, re.MULTILINE)
-TOOLS = re.findall(r'^    ({"(?:messages|conversations)".*)$', DOCS, re.MULTILINE)
+EXAMPLES = re.findall(r'^    ({"(?:messages|conversations)".*)$', DOCS, re.MULTILINE)
+THOUGHTS, TOOLS = EXAMPLES[:2], EXAMPLES[2:]
+MESSAGE_FIELDS, ROW_FIELDS = (
+    {name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", line)}
+    for table in DOCS.partition("| Field of a message")[2].partition("## Thoughts")[0].split("| Field of a row")
+)
 
 
 def learned(example: Example) -> list[str]:
@@ -37,8 +44,15 @@ def test_the_table_has_each_format_in_the_order_in_which_they_are_tried() -> Non
     assert list(dict.fromkeys(format for format, _, _ in TABLE)) == list(FORMATS)
 
 
-def test_the_two_ways_to_write_calls_are_one(tmp_path: Path) -> None:
-    first, second = TOOLS
+def test_tables_name_every_known_field_and_no_other() -> None:
+    text = {"role", "content", "from", "value"}
+    assert TURN_FIELDS - text == MESSAGE_FIELDS
+    beside = {"system", "tools", "history", "label", "kto_tag", "parallel_tool_calls", "chat_template_kwargs"}
+    assert {*IN_ANY_ROW, *BESIDE_MESSAGES, *ROW_THOUGHTS, *WEIGHTS, *beside} == ROW_FIELDS
+
+
+@pytest.mark.parametrize(("first", "second"), [THOUGHTS, TOOLS])
+def test_the_two_ways_to_write_thoughts_and_calls_are_one(tmp_path: Path, first: str, second: str) -> None:
     (tmp_path / "first").write_text(first)
     (tmp_path / "second").write_text(second)
     assert list(read_examples(tmp_path / "first")) == list(read_examples(tmp_path / "second"))

@@ -17,6 +17,7 @@ from contract.failure import InputError
 from dataset.detect import FORMATS
 from dataset.example import ROLES, Conversation
 from dataset.formats.sharegpt import SPEAKERS
+from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
 from dataset.read import read_examples
 
 FIELDS = sorted({field for format in FORMATS.values() for field in format.fields})
@@ -30,23 +31,31 @@ _TEXT = st.text(st.characters()) | st.just("answer")
 _OR_ITS_TEXT = _JSON | _JSON.map(json.dumps)
 _CALL = st.fixed_dictionaries({}, optional={"id": _JSON, "name": _JSON, "arguments": _OR_ITS_TEXT})
 _CALL = _CALL | st.fixed_dictionaries({"function": _CALL | _JSON}) | _JSON
+_PART = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "reasoning", "thinking", "tool_call", "tool_result", 3])},
+    optional={"text": _TEXT, "value": _TEXT | _CALL, "train": st.sampled_from([True, 0, "0"])},
+)
+_SIMPLE = st.sampled_from([None, False, 0, 1.0, "0", "\ud800", [], {"a": None}])
+_OF_ITSELF = dict.fromkeys((*WEIGHTS[:2], *REASONING[:2], *list(REFUSED)[:2]), _SIMPLE)
 _MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(ROLES) | _JSON},
-    optional={
-        "content": _TEXT | _JSON,
-        "weight": st.sampled_from([0, 1, 0.5]) | _JSON,
+    optional=_OF_ITSELF
+    | {
+        "content": _TEXT | st.lists(_PART) | _JSON,
         "tool_calls": st.lists(_CALL) | _JSON,
         "name": _JSON,
         "tool_call_id": _JSON,
     },
 )
 _TURN = st.fixed_dictionaries(
-    {"from": st.sampled_from(sorted(SPEAKERS)) | _JSON, "value": _TEXT | _CALL.map(json.dumps) | _JSON}
+    {"from": st.sampled_from(sorted(SPEAKERS)) | _JSON, "value": _TEXT | _CALL.map(json.dumps) | _JSON},
+    optional=_OF_ITSELF,
 )
 _INSTANCE = st.fixed_dictionaries({}, optional={"input": _TEXT | _JSON, "output": _TEXT | _JSON})
 _ROW = _JSON | st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(FIELDS, _TEXT | _OR_ITS_TEXT)
+    | dict.fromkeys(("images", "reasoning_content", "label", "weight", "chat_template_kwargs"), _SIMPLE)
     | {
         "messages": st.lists(_MESSAGE) | _OR_ITS_TEXT,
         "prompt": _TEXT | st.lists(_MESSAGE) | _JSON,

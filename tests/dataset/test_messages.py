@@ -14,7 +14,7 @@ def test_messages_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_what_openai_writes_beside_the_text_and_changes_nothing_is_passed_over(tmp_path: Path) -> None:
-    spoken = [{**HELLO[0], "name": "Ann", "weight": 5}, {**HELLO[1], "weight": 1, "tool_calls": None, "id": 7}]
+    spoken = [{**HELLO[0], "weight": 0, "id": 6}, {**HELLO[1], "weight": 1, "tool_calls": None, "refusal": None}]
     assert read_conversation(tmp_path, {"messages": spoken, "tools": []}) == Conversation(HELLO, [False, True])
 
 

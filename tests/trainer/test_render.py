@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,136 @@ def test_a_model_without_a_chat_template_is_told_of_those_that_there_are(tokeniz
     error = refusal(tokenizer, None, on_row_3(TALK))
     assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
     assert "dataset.chat_template" in error.failure.message
+
+
+# As those of Qwen3, gpt-oss and Gemma, in what they read of a thought and when they leave it out.
+LAST_ONLY = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and loop.last %}"
+    "{{ '<think>\n' + (m.reasoning_content or '').strip() + '\n</think>\n\n' }}{% endif %}{{ m.content }}"
+    "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}" + NEXT
+)
+CHANNELS = (
+    "{% set ns = namespace(final=-1) %}{% for m in messages %}{% if m.role == 'assistant' and not m.tool_calls %}"
+    "{% set ns.final = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}{% if m.role != 'assistant' %}"
+    "{{ '<' + m.role + '>' + m.content }}{% else %}"
+    "{% if m.thinking and (loop.index0 > ns.final or loop.last and not add_generation_prompt) %}"
+    "{{ '<assistant><analysis>' + m.thinking }}{% endif %}{% if m.tool_calls %}"
+    "{{ '<assistant><to>' + m.tool_calls[0].function.name }}{% else %}{{ '<assistant><final>' + m.content }}{% endif %}"
+    "{% endif %}{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+ALL_TURNS = (
+    "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.reasoning %}{{ '<thought>' + m.reasoning | trim }}"
+    "{% endif %}{{ m.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+CLOSED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+    "{{ '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' }}{% endif %}{{ m.content + '<|im_end|>\n' }}"
+    "{% endfor %}" + NEXT + "{% if add_generation_prompt and enable_thinking %}{{ '<think>\n' }}"
+    "{% elif add_generation_prompt %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+)
+DEAF = "{% for m in messages %}" + TURN + "{% endfor %}" + NEXT
+THOUGHTFUL: list[Message] = [
+    TALK[0],
+    {"role": "assistant", "content": "Hello!", "reasoning_content": "\nA greeting.\n"},
+    {"role": "user", "content": "Bye."},
+    {"role": "assistant", "content": "Goodbye.", "reasoning_content": "They leave."},
+]
+THOUGHTFUL_CALL: list[Message] = [
+    CALLING[0],
+    {**CALLING[1], "reasoning_content": "Ask the tool."},
+    CALLING[2],
+    {**CALLING[3], "reasoning_content": "It shines."},
+]
+
+
+def learned_of(tokenizer: PreTrainedTokenizerFast, template: str, example: Conversation) -> list[list[str]]:
+    """Of each text."""
+    styled = copy_with_template(tokenizer, template)
+    styled.bos_token = "<|endoftext|>"
+    return [[text[begin:end].rstrip() for begin, end in spans] for text, spans in render(styled, example)]
+
+
+@pytest.mark.parametrize(
+    ("template", "answers"),
+    [
+        (LAST_ONLY, [["<think>\nA greeting.\n</think>\n\nHello!"], ["<think>\nThey leave.\n</think>\n\nGoodbye."]]),
+        (ALL_TURNS, [["<thought>A greeting.Hello!", "<thought>They leave.Goodbye."]]),
+        (R1, [["A greeting.\n</think>\n\nHello!"], ["They leave.\n</think>\n\nGoodbye."]]),
+        (
+            CHANNELS,
+            [
+                ["<analysis>\nA greeting.\n<assistant><final>Hello!"],
+                ["<analysis>They leave.<assistant><final>Goodbye."],
+            ],
+        ),
+    ],
+    ids=["in the last turn", "in all turns", "opened by the prompt", "in a channel"],
+)
+def test_thought_is_learned_with_its_answer(
+    tokenizer: PreTrainedTokenizerFast, template: str, answers: list[list[str]]
+) -> None:
+    found = learned_of(tokenizer, template, conversation(THOUGHTFUL))
+    assert found == [[f"{answer}<|im_end|>" for answer in text] for text in answers]
+
+
+def test_thought_of_an_earlier_turn_is_shown_as_the_template_shows_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    (first, _), (second, _) = render(copy_with_template(tokenizer, LAST_ONLY), conversation(THOUGHTFUL))
+    assert "A greeting." in first
+    assert "A greeting." not in second
+    # One that is not learned need not be shown at all.
+    unlearned = conversation(THOUGHTFUL, left_out=frozenset({1}))
+    assert learned_of(tokenizer, LAST_ONLY, unlearned) == [["<think>\nThey leave.\n</think>\n\nGoodbye.<|im_end|>"]]
+
+
+def test_answer_after_a_thoughtful_call_is_learned_as_it_is_generated(tokenizer: PreTrainedTokenizerFast) -> None:
+    styled = copy_with_template(tokenizer, CHANNELS)
+    (_, _), (text, ((begin, end),)) = render(styled, conversation(THOUGHTFUL_CALL))
+    assert text[:begin] == styled.apply_chat_template(THOUGHTFUL_CALL[:3], tokenize=False, add_generation_prompt=True)
+    assert "<analysis>Ask the tool.<assistant><to>weather" in text[:begin]
+    assert text[begin:end] == "<analysis>It shines.<assistant><final>Sunny.<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [DEAF, "{%- set bos = '' %}" + CHATML])
+@pytest.mark.parametrize("thought", ["A greeting.", "Hello"])
+def test_thought_that_the_template_ignores_is_refused(
+    tokenizer: PreTrainedTokenizerFast, template: str, thought: str
+) -> None:
+    messages: list[Message] = [TALK[0], {**TALK[1], "reasoning_content": thought}]
+    error = refusal(tokenizer, template, on_row_3(messages))
+    assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert error.failure.message.startswith("row 3: ")
+    assert "leaves out reasoning_content of messages[1]" in error.failure.message
+
+
+def test_ignored_calls_are_refused_for_a_thoughtful_answer_too(tokenizer: PreTrainedTokenizerFast) -> None:
+    error = refusal(tokenizer, ALL_TURNS, on_row_3(THOUGHTFUL_CALL))
+    assert "leaves out the calls of messages[1]" in error.failure.message
+
+
+def test_row_that_thinks_needs_a_prompt_that_lets_it_think(tokenizer: PreTrainedTokenizerFast) -> None:
+    error = refusal(tokenizer, CLOSED, on_row_3(THOUGHTFUL))
+    assert '"chat_template_kwargs": {"enable_thinking": true}' in error.failure.message
+    thinks = replace(on_row_3(THOUGHTFUL[2:]), template_arguments={"enable_thinking": True})
+    assert learned_of(tokenizer, CLOSED, thinks) == [["They leave.\n</think>\n\nGoodbye.<|im_end|>"]]
+    silent = replace(on_row_3(TALK), template_arguments={"enable_thinking": False})
+    assert learned_of(tokenizer, CLOSED, silent) == [["Hello there!<|im_end|>"]]
+
+
+def test_template_argument_that_the_template_ignores_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    for template in (DEAF, LAST_ONLY):
+        for value in (True, False, "low", 0):
+            error = refusal(tokenizer, template, replace(on_row_3(TALK), template_arguments={"thinking": value}))
+            assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
+            assert error.failure.message.startswith("row 3: the model's chat template has no use for thinking")
+        # What is empty asks for nothing.
+        empty = replace(on_row_3(TALK), template_arguments={"tools_in_python": [], "custom": ""})
+        assert learned_of(tokenizer, template, empty) == learned_of(tokenizer, template, on_row_3(TALK))
+
+
+def test_template_that_sets_an_argument_by_default_reads_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    default = "{% if effort is not defined %}{% set effort = 'high' %}{% endif %}{{ effort + '\n' }}" + DEAF
+    ((text, _),) = render(copy_with_template(tokenizer, default), on_row_3(TALK))
+    assert text.startswith("high\n")
+    low = replace(on_row_3(TALK), template_arguments={"effort": "low"})
+    ((text, _),) = render(copy_with_template(tokenizer, default), low)
+    assert text.startswith("low\n")

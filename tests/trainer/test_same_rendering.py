@@ -1,6 +1,7 @@
 """The service's preview shows what the trainer learns: without transformers the same text, the same tokens, the same
 flags."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,20 @@ from finetuned.models import SHIPPED
 from finetuned.wheel import wheel_folder
 from tests.trainer.rendering import with_fixed_date
 from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
-from tests.trainer.test_render import CALLING, LLAMA3, NEXT, R1, TURN, WEATHER
+from tests.trainer.test_render import (
+    ALL_TURNS,
+    CALLING,
+    CHANNELS,
+    CLOSED,
+    LAST_ONLY,
+    LLAMA3,
+    NEXT,
+    R1,
+    THOUGHTFUL,
+    THOUGHTFUL_CALL,
+    TURN,
+    WEATHER,
+)
 from trainer.tokens import cut as cut_all
 from trainer.tokens import flatten
 
@@ -38,6 +52,10 @@ EXAMPLES: list[Example] = [
     conversation(THOUGHTFUL_TALK),
     conversation(TALK[2:]),
     conversation(CALLING, [WEATHER]),
+    conversation(THOUGHTFUL),
+    conversation(THOUGHTFUL_CALL, [WEATHER]),
+    replace(conversation(TALK), template_arguments={"enable_thinking": False}),
+    replace(conversation(THOUGHTFUL), template_arguments={"enable_thinking": True, "effort": "八 <b>"}),
     PlainText("Once upon a time,\n there was 八."),
 ]
 TEMPLATES = {
@@ -58,6 +76,12 @@ TEMPLATES = {
         "{% endfor %}"
     ),
     "opens a thought": R1,
+    "writes the last thought": LAST_ONLY,
+    "writes all thoughts": ALL_TURNS,
+    "thinks in a channel": CHANNELS,
+    "thinks if the row says so": CLOSED,
+    "writes an argument": "{{ effort }}{{ enable_thinking | tojson }}" + ALL_TURNS,
+    "writes messages with their thoughts": "{{ messages | tojson }}",
     "writes the date": LLAMA3,
     "writes the date in many ways": (
         "\n{% if strftime_now is defined %}{{ strftime_now('%A %-d %B %y, %F %H:%M') }}{% endif %}"

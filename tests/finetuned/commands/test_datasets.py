@@ -6,7 +6,15 @@ import pytest
 from tests.finetuned.fake_api import FakeApi
 from tests.finetuned.running import finetuned
 
-REPORT = {"format": "messages", "rows": 3, "examples": 2, "duplicates": 1, "errors": [], "error_count": 0}
+REPORT: dict[str, Any] = {
+    "format": "messages",
+    "rows": 3,
+    "examples": 2,
+    "duplicates": 1,
+    "errors": [],
+    "error_count": 0,
+    "unused_fields": {"id": 3, "messages[].lang": 1},
+}
 
 
 def dataset(status: str = "processed", **more: Any) -> dict[str, Any]:
@@ -36,6 +44,7 @@ def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: Fak
     done = finetuned("datasets", "add", str(rows), "--column", "prompt=the question", "--url", api.url)
     assert (done.returncode, done.stdout) == (0, "file-1\n"), done.stderr
     assert "3 rows of messages, 2 examples, 1 of them more than once" in done.stderr
+    assert "unused fields: id (3 rows), messages[].lang (1 row)" in " ".join(done.stderr.split())
     (body,) = api.bodies
     assert b'filename="rows.jsonl"' in body
     assert b"the rows" in body

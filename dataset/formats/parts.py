@@ -1,0 +1,58 @@
+"""A content of typed parts: OpenAI's {"type": "text", "text": ...}, Anthropic's {"type": "thinking", "thinking": ...},
+and LLaMA-Factory v1's {"type": "text" | "reasoning" | "tool_call" | "tool_result", "value": ...}."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from contract.quote import quote
+from dataset.example import ToolCall
+from dataset.fields import as_text
+from dataset.formats.tool_use import parse_calls, read_calls
+from dataset.refusal import BadRow
+
+_TEXT = ("text", "tool_result")
+_THOUGHT = ("reasoning", "thinking")
+_CALL = ("tool_call", "tool_calls")
+
+
+class Content(NamedTuple):
+    text: Any
+    """As it was given, where it was no list of parts; None where no part is text."""
+    thought: dict[str, Any]
+    """As the fields of a message."""
+    calls: list[ToolCall]
+    parts: list[Mapping[str, Any]]
+
+
+def read_content(where: str, content: Any) -> Content:
+    """Raises BadRow for parts that are neither text, nor a thought, nor a call."""
+    if not isinstance(content, list) or not content:
+        return Content(content, {}, [], [])
+    texts, thoughts, calls = [], [], []
+    for index, part in enumerate(content):
+        place = f"{where}[{index}]"
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in _TEXT:
+            texts.append(_text(place, part, "text"))
+        elif kind in _THOUGHT:
+            thoughts.append(_text(place, part, kind))
+        elif kind in _CALL:
+            calls += _calls(f"{place}.value", part.get("value"))
+        else:
+            raise BadRow(
+                f'{place} must be {{"type": "text", "text": "..."}}, or one of LLaMA-Factory\'s parts text, reasoning, '
+                f"tool_call and tool_result, not {quote(part)}"
+            )
+    # OpenAI's parts are paragraphs; LLaMA-Factory's are pieces of one text.
+    between = "" if any("value" in part for part in content) else "\n"
+    thought = {"reasoning_content": "".join(thoughts)} if thoughts else {}
+    return Content(between.join(texts) if texts else None, thought, calls, content)
+
+
+def _text(where: str, part: Mapping[str, Any], kind: str) -> str:
+    name = next((name for name in ("value", kind, "content") if name in part), kind)
+    return as_text(f"{where}.{name}", part.get(name))
+
+
+def _calls(where: str, value: Any) -> list[ToolCall]:
+    return parse_calls(where, value) if isinstance(value, str) else read_calls(where, [value])

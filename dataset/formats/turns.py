@@ -1,0 +1,106 @@
+"""The fields that a message of OpenAI's and a turn of ShareGPT's have alike: whether it is learned, and its thought.
+
+docs/data.md has them as a table for users.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from contract.quote import quote
+from dataset.example import Conversation, Message, conversation
+from dataset.fields import as_text, says_nothing
+from dataset.formats.tool_use import Tools
+from dataset.refusal import BadRow
+
+Turn = tuple[Message, bool]
+"""A message, and whether it is learned if it is an assistant's."""
+
+WEIGHTS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
+"""Whether a message is learned, in OpenAI's rows, Axolotl's (train, training), ms-swift's (loss, loss_scale) and
+LLaMA-Factory v1's (loss_weight)."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""What an answer thinks, in DeepSeek's rows and most others, in gpt-oss's, and in OpenRouter's and vLLM's."""
+
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+NO_MEDIA = "only text is learned here; leave such rows out"
+_NO_PART = "an answer is learned whole; give the message a weight of 0 or 1"
+_NO_MASK = "it is unclear which value masks; give the message a weight of 0 or 1"
+_NO_PREFIX = "an answer is learned from its beginning; leave it out, or give the message a weight of 0"
+REFUSED: Mapping[str, str] = {
+    "function_call": "OpenAI has replaced it; give it as tool_calls",
+    "refusal": "give what the assistant says as content",
+    **dict.fromkeys(("mask", "masked", "label"), _NO_MASK),
+    **dict.fromkeys(("train_detail", "training_detail", "reasoning_training_detail"), _NO_PART),
+    **dict.fromkeys(("prefix", "partial"), _NO_PREFIX),
+    **dict.fromkeys(("reasoning_details", "thinking_blocks", "tool_plan"), "give what it thinks as reasoning_content"),
+    **dict.fromkeys(MEDIA, NO_MEDIA),
+}
+"""With what to do instead."""
+
+_CHECKED = frozenset({*REFUSED, "channel"})
+_READ = ("role", "content", "name", "tool_calls", "tool_call_id", "from", "value", "channel")
+TURN_FIELDS = frozenset({*_READ, *WEIGHTS, *REASONING, *REFUSED})
+"""All that are read or refused."""
+
+
+def check_turn(where: str, turn: Mapping[str, Any]) -> None:
+    """Raises BadRow for what cannot be honoured."""
+    if turn.keys().isdisjoint(_CHECKED):
+        return
+    for name, advice in REFUSED.items():
+        value = turn.get(name)
+        if not (says_nothing(value) or (name in ("prefix", "partial") and value is False)):
+            raise BadRow(f"{where}.{name} is {quote(value)}; {advice}")
+    # gpt-oss speaks in channels, and its template takes the analysis as a field of the answer.
+    if turn.get("channel") not in (None, "", "final"):
+        raise BadRow(
+            f"{where}.channel is {quote(turn['channel'])}; give an analysis as reasoning_content of the answer after it"
+        )
+
+
+def is_learned(where: str, role: str, turn: Mapping[str, Any], parts: Sequence[Mapping[str, Any]] = ()) -> bool:
+    """Reads all weights of a turn and of the parts of its content. Raises BadRow where they disagree, for any other
+    value than 0 and 1, and for a 1 where no assistant speaks."""
+    if turn.keys().isdisjoint(WEIGHTS) and not parts:
+        return True
+    weights = {f"{where}.{name}": turn[name] for name in WEIGHTS if turn.get(name) is not None}
+    of_parts = [next((part[name] for name in WEIGHTS if part.get(name) is not None), None) for part in parts]
+    if any(weight is not None for weight in of_parts):
+        of_turn = next(iter(weights.values()), 1)
+        for index, weight in enumerate(of_parts):
+            weights[f"{where}.content[{index}]"] = of_turn if weight is None else weight
+    for name, weight in weights.items():
+        if weight not in (0, 1):
+            raise BadRow(f"{name} is {quote(weight)}; 1 or true learns an answer, 0 or false does not")
+        if weight and role != "assistant":
+            raise BadRow(f"{name} is {quote(weight)}, and a message of role {role} is never learned; leave it out")
+    if len({bool(weight) for weight in weights.values()}) > 1:
+        raise BadRow(f"{where} is to be learned by {_names(weights, 1)} and not by {_names(weights, 0)}; {_NO_PART}")
+    return all(weights.values())
+
+
+def _names(weights: Mapping[str, Any], value: int) -> str:
+    return ", ".join(name for name, weight in weights.items() if weight == value)
+
+
+def reasoning_of(where: str, turn: Mapping[str, Any], names: Collection[str] = REASONING) -> str:
+    """Empty where it has none."""
+    if turn.keys().isdisjoint(names):
+        return ""
+    found = {name: as_text(f"{where}{name}", turn[name]) for name in names if turn.get(name) is not None}
+    said = {name: thought for name, thought in found.items() if thought.strip()}
+    if len(set(said.values())) > 1:
+        raise BadRow(f"{where}{' and '.join(said)} differ; keep the one to learn")
+    return next(iter(said.values()), "")
+
+
+def as_conversation(turns: list[Turn], system: str, tools: Tools | None) -> Conversation:
+    """With the system message of the row before the others, unless they begin with the same. Raises BadRow."""
+    if system:
+        first = turns[0][0] if turns else None
+        if first is None or first["role"] != "system":
+            turns = [({"role": "system", "content": system}, False), *turns]
+        elif first["content"] != system:
+            raise BadRow("system differs from the system message of the conversation; keep one of them")
+    left_out = frozenset(index for index, (_, learned) in enumerate(turns) if not learned)
+    return conversation([message for message, _ in turns], tools, left_out)
