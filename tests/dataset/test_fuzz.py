@@ -1,7 +1,7 @@
 """Whatever a file holds, it is examples or an InputError that can be sent."""
 
+import codecs
 import csv
-import gzip
 import io
 import json
 from pathlib import Path
@@ -19,6 +19,7 @@ from dataset.example import ROLES, Conversation
 from dataset.formats.sharegpt import SPEAKERS
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
 from dataset.read import read_examples
+from tests.dataset.test_unpack import PACKERS
 
 FIELDS = sorted({field for format in FORMATS.values() for field in format.fields})
 
@@ -72,6 +73,7 @@ _JSON_FILE = st.lists(_ROW).map(lambda rows: "".join(json.dumps(row) + "\n" for 
     _ROW
 ).map(lambda rows: json.dumps(rows).encode())
 _FILE = st.binary() | _JSON_FILE | st.builds(lambda content, end: content[:end], _JSON_FILE, st.integers(0, 200))
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -128,11 +130,17 @@ def test_csv_with_the_fields_of_a_format(tmp_path: Path, header: list[str], data
     read(tmp_path / "rows.csv", file.getvalue().encode(), data.draw(st.sampled_from(["auto", *FORMATS])))
 
 
-@given(_JSON_FILE, st.integers(0, 200), st.binary(max_size=8))
+@given(_JSON_FILE, st.sampled_from(sorted(PACKERS)), st.integers(0, 200), st.binary(max_size=8))
+@settings(_SETTINGS, max_examples=30)
+def test_packed(tmp_path: Path, content: bytes, suffix: str, place: int, spoiled: bytes) -> None:
+    packed = PACKERS[suffix](content)
+    read(tmp_path / f"rows.json.{suffix}", packed[:place] + spoiled + packed[place + len(spoiled) :])
+
+
+@given(st.binary() | st.text().map(str.encode), st.sampled_from([b"", *_MARKS]))
 @_SETTINGS
-def test_gzip(tmp_path: Path, content: bytes, place: int, spoiled: bytes) -> None:
-    packed = gzip.compress(content)
-    read(tmp_path / "rows.json.gz", packed[:place] + spoiled + packed[place + len(spoiled) :])
+def test_text(tmp_path: Path, content: bytes, mark: bytes) -> None:
+    read(tmp_path / "rows.txt", mark + content)
 
 
 @pytest.fixture(scope="module")
