@@ -1,24 +1,30 @@
-"""Reads the names and shapes of a base model's weights from its safetensors headers, and checks an adapter by them: no
-torch, no weights."""
+"""Reads the names and shapes of a base model's weights from its safetensors headers: no torch, no weights."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from contract.failure import FailureReason, InputError
-from contract.quote import cut, quote
-from contract.recipe import CHANGES_BASE, Adapter
+from contract.loaded_names import Shapes, loaded_shapes, model_type, read_config
+from contract.quote import cut
 
 _LONGEST_HEADER = 100_000_000  # the safetensors format's own limit, in bytes
-_SECONDS_TO_MATCH = 5
-_MATCH = """
-import json, re, sys
-expression, names = json.load(sys.stdin)
-json.dump([name for name in names if re.fullmatch(expression, name)], sys.stdout)
-"""
+
+
+class LoadedBase(NamedTuple):
+    shapes: Shapes
+    """By the names of the loaded model."""
+    kind: str
+    """Its model_type."""
+
+
+def loaded_base(folder: Path) -> LoadedBase:
+    """Raises InputError for a torn file."""
+    try:
+        config = read_config(folder)
+    except (OSError, ValueError, RecursionError):
+        config = {}  # Loading says what is wrong with it.
+    return LoadedBase(loaded_shapes(weight_shapes(folder), config), model_type(config))
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
@@ -57,109 +63,3 @@ def _shape(name: str, entry: Any) -> list[int]:
     if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
         raise ValueError(f"{cut(name)} has no shape")
     return shape
-
-
-def check_adapter(adapter: Adapter, shapes: dict[str, list[int]]) -> None:
-    """Raises InputError for what only the model's weights can tell: names that are no module's, too high a rank."""
-    saved = _named("adapter.modules_to_save", adapter.modules_to_save, _modules(shapes))
-    # As in PEFT: what is trained whole needs no adapter.
-    adapted = check_target_modules(adapter.target_modules, shapes) - saved
-    _named("adapter.rank_pattern", adapter.rank_pattern, adapted)
-    _named("adapter.alpha_pattern", adapter.alpha_pattern, adapted)
-    if adapter.init in CHANGES_BASE | {"loftq"}:
-        for module in sorted(adapted):
-            _check_rank(adapter, module, min(shapes[f"{module}.weight"]))
-
-
-def _check_rank(adapter: Adapter, module: str, full: int) -> None:
-    pattern = next((name for name in adapter.rank_pattern if name in endings(module)), None)
-    param, rank = (
-        ("adapter.r", adapter.r) if pattern is None else ("adapter.rank_pattern", adapter.rank_pattern[pattern])
-    )
-    if rank > full:
-        message = (
-            f"{param}: got {rank}; adapter.init {quote(adapter.init)} has {full} parts of {cut(module)} to start from"
-        )
-        raise InputError(FailureReason.RECIPE_INVALID, message, param)
-
-
-def check_target_modules(targets: str | Iterable[str], shapes: dict[str, list[int]]) -> set[str]:
-    """The modules that `targets` matches, of those with a matrix of weights.
-
-    A name of several matches a module's last parts, as in PEFT: "q_proj", "self_attn.q_proj". A string is "all-linear",
-    or a regular expression for whole names. Raises InputError for what matches nothing; lists what would.
-    """
-    modules = _modules(shapes, dimensions=2)
-    if targets == "all-linear":
-        return {module for module in modules if _in_a_layer(module)}
-    if isinstance(targets, str):
-        matched = _full_matches(targets, modules)
-        if not matched:
-            example = next((module for module in sorted(modules) if _in_a_layer(module)), "")
-            given = f"{quote(targets)}, a regular expression for whole names such as {cut(example)},"
-            raise _unmatched("adapter.target_modules", given, modules)
-        return matched
-    return _named("adapter.target_modules", targets, modules)
-
-
-def _named(param: str, names: Iterable[str], modules: Set[str]) -> set[str]:
-    """The modules whose last parts are one of `names`. Raises InputError for a name that is no module's."""
-    by_ending: dict[str, set[str]] = {}
-    for module in modules:
-        for ending in endings(module):
-            by_ending.setdefault(ending, set()).add(module)
-    matched: set[str] = set()
-    for name in names:
-        if name not in by_ending:
-            raise _unmatched(param, quote(name), modules)
-        matched |= by_ending[name]
-    return matched
-
-
-def _modules(shapes: dict[str, list[int]], dimensions: int | None = None) -> set[str]:
-    return {
-        name.removesuffix(".weight")
-        for name, shape in shapes.items()
-        if name.endswith(".weight") and dimensions in (None, len(shape))
-    }
-
-
-def _unmatched(param: str, given: str, modules: Set[str]) -> InputError:
-    candidates = sorted({module.rsplit(".", 1)[-1] for module in modules if _in_a_layer(module)})
-    message = f"{param}: {given} matches no module of the model; it has {', '.join(candidates)}"
-    return InputError(FailureReason.TARGET_MODULES_UNMATCHED, message, param)
-
-
-def _full_matches(expression: str, modules: Set[str]) -> set[str]:
-    """In a process of its own, which can be ended: an expression such as (a+)+b may take for ever over one name.
-
-    Files of some families leave out the backbone's own name, which the loaded model has and PEFT matches.
-    """
-    spoken = {f"{prefix}{module}": module for prefix in ("transformer.", "model.", "") for module in modules}
-    try:
-        found = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _MATCH],
-            input=json.dumps([expression, list(spoken)]),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS_TO_MATCH,
-            check=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        param = "adapter.target_modules"
-        message = f"{param}: {quote(expression)} takes too long to match; write it with fewer of *, + and |"
-        raise InputError(FailureReason.TARGET_MODULES_UNMATCHED, message, param) from error
-    return {spoken[name] for name in json.loads(found.stdout)}
-
-
-def endings(module: str) -> Iterator[str]:
-    """Its last part, its last two parts, and so on."""
-    ending = module
-    while ending:
-        yield ending
-        ending = ending.partition(".")[2]
-
-
-def _in_a_layer(module: str) -> bool:
-    """Embeddings and the output head stand outside the numbered layers."""
-    return any(part.isdigit() for part in module.split("."))

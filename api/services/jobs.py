@@ -19,7 +19,7 @@ from api.services.fit import refuse_what_cannot_fit
 from api.services.moment import one_moment
 from api.settings import ApiSettings
 from api.work import examples_to_train
-from contract.base_model import check_adapter, weight_shapes
+from contract.base_model import loaded_base
 from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError, told_of
 from contract.locate import locate_model
@@ -27,6 +27,7 @@ from contract.machine import check_machines, unwise
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.status import JobStatus
+from contract.target_modules import check_adapter, left_out_words
 from dataset.child import Children
 from store import audit, broker, datasets, jobs, leases, progress, quotas, schedule, wishes, workers
 from store.errors import DatasetNotFound
@@ -92,9 +93,8 @@ def create(
         quotas.check_queue(session, who.owner)
         _hold(session, who, files)
         seconds = jobs.expected_seconds(session, recipe, examples)
-        job = jobs.create(
-            session, recipe, who.owner, unwise(recipe, machines), examples, seconds, *files, tags=tags, asked=asked
-        )
+        warnings = unwise(recipe, machines) + checked.warnings
+        job = jobs.create(session, recipe, who.owner, warnings, examples, seconds, *files, tags=tags, asked=asked)
         audit.record(session, who, "job.create", job.id)
         settle(session, job.id)
         taken = _tell(session, who, [job])[0]
@@ -128,6 +128,7 @@ class Checked:
     training_file: str | None
     """The dataset's id, where it names one."""
     validation_file: str | None
+    warnings: list[str]
 
 
 def check(
@@ -135,13 +136,14 @@ def check(
 ) -> Checked:
     """Raises InputError: no such file or folder, a bad row, unmatched modules."""
     model = locate_model(recipe.model, settings.models, settings.allowed_paths)
-    shapes = weight_shapes(model) if model else None
-    if shapes is not None:
-        check_adapter(recipe.adapter, shapes)
+    base = loaded_base(model) if model else None  # else the trainer checks it, when it has the model
+    warnings: list[str] = []
     if recipe.adapter.start_from is not None:
         with earlier_of(sessions, settings, who, recipe.adapter.start_from) as earlier:
-            if shapes is not None:  # else the trainer checks it, when it has the model
-                check_earlier_adapter(earlier, shapes, recipe.model)
+            if base is not None:
+                check_earlier_adapter(earlier, base.shapes, recipe.model)
+    elif base is not None:
+        warnings = left_out_words(check_adapter(recipe.adapter, base.shapes, base.kind))
     training = examples_of(sessions, settings, storage, children, who, recipe.dataset)
     evaluation = recipe.evaluation
     validation = None
@@ -154,6 +156,7 @@ def check(
         training.count,
         training.file_id,
         validation.file_id if validation else None,
+        warnings,
     )
 
 
