@@ -51,8 +51,10 @@ _OF_ONE: dict[str, dict[str, Any]] = {
     "gemma4_text": {"num_kv_shared_layers": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "longcat_flash": {"head_dim": 8},
     "mamba2": {"num_heads": 8},
     "nemotron_h": {"layers_block_type": ["mamba", "attention", "mlp", "moe"], "num_hidden_layers": 4},
+    "xmod": {"default_language": "en_XX"},
     "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "mamba", "hybrid"]},
     "zaya": {"num_experts_per_tok": 1},
 }

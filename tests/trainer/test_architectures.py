@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import transformers_weight_conversion
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from contract.base_model import loaded_base, weight_shapes
+from contract.earlier_adapter import check_earlier_adapter
 from contract.recipe import Recipe
 from contract.target_modules import TAKEN_NAMES, check_adapter
 from dataset.document import Document
@@ -134,3 +136,48 @@ def test_names_that_peft_takes_for_experts_are_those_of_peft() -> None:
     names = transformers_weight_conversion._MOE_TARGET_MODULE_MAPPING
     taken = {kind: names[patterns[kind]].keys() for kind in KINDS if patterns.get(kind) in names}
     assert taken == TAKEN_NAMES
+
+
+@pytest.mark.parametrize("kind", ["mixtral", pytest.param("qwen3_moe", marks=pytest.mark.exhaustive)])
+def test_an_adapter_of_routed_experts_is_merged_and_continued(
+    kind: str, architecture: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, adapter = architecture(kind), tmp_path / "adapter"
+    model = get_peft_model(plain(folder), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05)
+    model.save_pretrained(adapter, save_embedding_layers=False)
+    assert any(".experts." in name for name in load_file(adapter / "adapter_model.safetensors"))
+    goes_on = recipe(folder, start_from=str(adapter))
+    check_earlier_adapter(adapter, loaded_base(folder).shapes, "mixture")
+    merge(goes_on, tmp_path / "merged")
+    torch.testing.assert_close(logits(plain(tmp_path / "merged")), logits(model), atol=1e-4, rtol=1e-4)
+    assert trained(goes_on).model.get_nb_trainable_parameters() == model.get_nb_trainable_parameters()
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "written"),
+    [
+        ("llama", ["q_proj", "mlp.up_proj"], {"q_proj", "mlp.up_proj"}),
+        ("llama", r".*layers\.0\..*_proj", r".*layers\.0\..*_proj"),
+        (
+            "llama",
+            r".*layers\.0\.mlp\..*|.*layers\.0\.mlp",
+            {f"model.layers.0.mlp.{n}_proj" for n in ("gate", "up", "down")},
+        ),
+        ("llama", "all-linear", None),
+        ("gemma3", ["q_proj"], {f"model.language_model.layers.{n}.self_attn.q_proj" for n in range(2)}),
+        ("qwen3_moe", r".*layers\.0\..*_proj", {f"model.layers.0.self_attn.{n}_proj" for n in "qkvo"}),
+    ],
+)
+def test_the_adapters_config_has_the_recipes_names_where_peft_reads_them_alike(
+    kind: str, targets: Any, written: Any, architecture: Callable[[str], Path]
+) -> None:
+    folder = architecture(kind)
+    config = load_model(recipe(folder, target_modules=targets), torch.float32, CPU).model.peft_config["default"]
+    if written is None:
+        plainly = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear")
+        written = get_peft_model(plain(folder), plainly).peft_config["default"].target_modules
+    assert config.target_modules == written
+    assert not config.target_parameters
