@@ -8,6 +8,7 @@ from typing import Any
 from contract.base_model import tensor_shapes
 from contract.failure import FailureReason, InputError
 from contract.quote import cut, quote
+from contract.target_modules import is_routed_expert
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -85,6 +86,8 @@ _WANTED = f"start_from wants what a job has saved, or PEFT's save_pretrained: {C
 def _misfit(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | None:
     """What is wrong with a tensor of the adapter, where something is."""
     lora = _LORA.fullmatch(name)
+    if lora is not None and is_routed_expert(module := lora["module"].replace(".base_layer", "")):
+        return _misfit_of_experts(module, shapes)
     weight = _find(f"{lora['module']}.weight" if lora else name, shapes)
     if weight is None:
         if lora is None and shape in shapes.values():
@@ -96,6 +99,15 @@ def _misfit(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | 
     if shape and (shape[-1] if "_A" in lora["part"] else shape[0]) in weight:
         return None
     return f"its {cut(lora['module'])} has {lora['part']} {_words(shape)}, the model's weight is {_words(weight)}"
+
+
+def _misfit_of_experts(module: str, shapes: dict[str, list[int]]) -> str | None:
+    """PEFT nests the adapters of the matrices that all experts of a layer have in common: names tell no more."""
+    if re.search(r"\.experts\.\d+\.", module):
+        return f"its {cut(module)} adapts one routed expert, and transformers 5 has all of a layer in one matrix"
+    if any(name.startswith(f"{module}.") for name in shapes):
+        return None
+    return f"there is no {cut(module)}"
 
 
 def _find(name: str, shapes: dict[str, list[int]]) -> list[int] | None:

@@ -89,8 +89,9 @@ class Adapter(Section):
     target_modules: Literal["all-linear"] | Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)] = (
         "all-linear"
     )
-    """Names of linear modules to adapt, such as ["q_proj", "v_proj"]; "all-linear" is every one but the output head;
-    any other string is a regular expression for whole names, such as ".*layers\\.[01]\\..*proj"."""
+    """Names of linear modules to adapt, such as ["q_proj", "v_proj"]; "all-linear" is every one but the output head,
+    routed experts and their routers, and the parts of a model for images and sound; any other string is a regular
+    expression for whole names, such as ".*layers\\.[01]\\..*proj"."""
 
     bias: Literal["none", "all", "lora_only"] = "none"
     """Biases to train besides: all of the model's, or those of adapted modules. They change the base, and want fp32."""

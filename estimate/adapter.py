@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contract.base_model import check_target_modules, endings, tensor_shapes
+from contract.base_model import tensor_shapes
 from contract.earlier_adapter import WEIGHTS
+from contract.loaded_names import Shapes, model_type
 from contract.recipe import Adapter
-from estimate.architecture import Shapes, is_embedding, is_transposed
+from contract.target_modules import endings, target_modules
+from estimate.architecture import is_embedding, is_transposed
 
 _EARLIER = "base_model.model."
 
@@ -36,6 +38,8 @@ class Trained:
     """Numbers in each tensor that is trained."""
     added: int = 0
     """Numbers that the model has not without them: all but the biases, which are its own."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Modules that target_modules matches and that are not adapted, and why."""
 
     @property
     def parameters(self) -> int:
@@ -43,8 +47,8 @@ class Trained:
 
 
 def trained(adapter: Adapter, shapes: Shapes, config: dict[str, Any], earlier: Path | None) -> Trained:
-    """`shapes` are those of estimate.architecture.parameters; `earlier` is the folder of adapter.start_from. The
-    adapter has been checked (contract.base_model.check_adapter). Raises OSError, ValueError for a torn earlier one.
+    """`shapes` are those of contract.loaded_names; `earlier` is the folder of adapter.start_from. The
+    adapter has been checked (contract.target_modules.check_adapter). Raises OSError, ValueError for a torn earlier one.
 
     A LoRA of rank r has r (in + out) numbers (Hu et al. 2021, arXiv:2106.09685), DoRA one more for each output (Liu et
     al. 2024, arXiv:2402.09353).
@@ -54,21 +58,20 @@ def trained(adapter: Adapter, shapes: Shapes, config: dict[str, Any], earlier: P
     modules = {name.rpartition(".")[0] for name in shapes}
     # As in PEFT: by the end of the name, not by its parts.
     whole = frozenset(module for module in modules if module.endswith(tuple(adapter.modules_to_save)))
-    saved = {module for module in modules if set(endings(module)) & set(adapter.modules_to_save)}
-    adapted = check_target_modules(adapter.target_modules, shapes) - saved
+    targets = target_modules(adapter, shapes, model_type(config))
     loras = {
         module: Lora(_rank(adapter, module), *_sizes(module, shapes[f"{module}.weight"], config))
-        for module in sorted(adapted)
+        for module in sorted(targets.adapted)
     }
     tensors = {module: _numbers(lora, adapter.dora) for module, lora in loras.items()}
     for name, shape in shapes.items():
         if name.rpartition(".")[0] in whole:
             tensors.setdefault(name.rpartition(".")[0], []).append(math.prod(shape))
     added = sum(map(sum, tensors.values()))
-    for name in _biases(adapter, shapes, adapted):
+    for name in _biases(adapter, shapes, targets.adapted):
         if name.rpartition(".")[0] not in whole:
             tensors.setdefault(name.rpartition(".")[0], []).append(math.prod(shapes[name]))
-    return Trained(loras, adapter.dora, whole, tensors, added)
+    return Trained(loras, adapter.dora, whole, tensors, added, targets.left_out)
 
 
 def _rank(adapter: Adapter, module: str) -> int:
@@ -121,6 +124,16 @@ def _earlier(shapes: Shapes) -> Trained:
 def _lora(held: dict[str, list[int]]) -> Lora | None:
     a, b = held.get("A", held.get("embedding_A")), held.get("B", held.get("embedding_B"))
     return Lora(a[0], a[-1], b[0]) if a and b else None
+
+
+def left_out(trained: Trained, shapes: Shapes) -> dict[str, tuple[set[str], int]]:
+    """By the reason: the last parts of the modules' names, and numbers of the base in them."""
+    found: dict[str, tuple[set[str], int]] = {}
+    for module, why in trained.left_out.items():
+        names, numbers = found.get(why, (set(), 0))
+        shape = shapes.get(f"{module}.weight") or shapes[module]
+        found[why] = (names | {module.rpartition(".")[2]}, numbers + math.prod(shape))
+    return dict(sorted(found.items()))
 
 
 def by_kind(trained: Trained) -> dict[str, tuple[int, int]]:

@@ -1,21 +1,17 @@
 """What of a model's architecture decides how much memory its training takes, from config.json and the headers."""
 
-import json
 import math
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from contract.failure import InputError
+from contract.loaded_names import Shapes
+from contract.model_config import read_model_config
 from contract.quote import quote
 
-Shapes = dict[str, list[int]]
-
-# Tables that older files keep among the weights, and that are no parameters.
-_NO_PARAMETER = re.compile(r".*(\battn\.(masked_)?bias|\battention\.(masked_)?bias|rotary_emb\.inv_freq)")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
-_LARGEST_CONFIG = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -87,23 +83,9 @@ class Unknown(Exception):
 def read_config(folder: Path) -> dict[str, Any]:
     """Raises Unknown."""
     try:
-        with (folder / "config.json").open("rb") as file:
-            config = json.loads(file.read(_LARGEST_CONFIG))
-    except (OSError, ValueError, RecursionError) as error:
-        raise Unknown("the model's config.json cannot be read") from error
-    if not isinstance(config, dict):
-        raise Unknown("the model's config.json is no JSON object")
-    return config
-
-
-def parameters(shapes: Shapes, config: dict[str, Any]) -> Shapes:
-    """Shapes of what transformers makes parameters of: a head that is also the embeddings counts once."""
-    tied = config.get("tie_word_embeddings") is True
-    return {
-        name: shape
-        for name, shape in shapes.items()
-        if not _NO_PARAMETER.fullmatch(name) and not (tied and name in _HEADS)
-    }
+        return read_model_config(folder)
+    except (InputError, OSError) as error:
+        raise Unknown(f"the model's config.json cannot be read: {error}") from error
 
 
 def count(shapes: Shapes) -> int:
@@ -127,7 +109,11 @@ def embedding_rows(shapes: Shapes) -> int | None:
 
 def is_transposed(module: str, config: dict[str, Any]) -> bool:
     """GPT-2's own linear modules keep [in, out]; its head is like everybody's."""
-    return config.get("model_type") == "gpt2" and f"{module}.weight" not in _HEADS and not is_embedding(module)
+    return (
+        config.get("model_type") in ("gpt2", "gpt-sw3", "openai-gpt")
+        and f"{module}.weight" not in _HEADS
+        and not is_embedding(module)
+    )
 
 
 def read_architecture(config: dict[str, Any], shapes: Shapes) -> Architecture:

@@ -1,8 +1,9 @@
 """Bytes of the output head: logits are made for supervised positions alone, and for a frozen head a chunk at a time."""
 
+from contract.loaded_names import Shapes
 from estimate.activations import Row
 from estimate.adapter import Trained
-from estimate.architecture import Architecture, Shapes, head_of, is_embedding
+from estimate.architecture import Architecture, head_of, is_embedding
 from estimate.weights import BYTES
 
 _CHUNK_BYTES = 64 * 2**20

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from contract.loaded_names import Shapes
 from contract.machine import BF16_CAPABILITY, Machine
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from estimate.activations import Row, activation_bytes
 from estimate.adapter import Trained
-from estimate.architecture import Architecture, Shapes
+from estimate.architecture import Architecture
 from estimate.head import logits_bytes
 from estimate.overhead import exchange_bytes, overhead_bytes
 from estimate.states import states, zero_stage

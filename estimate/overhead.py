@@ -1,8 +1,8 @@
 """Bytes that neither the model nor its training are, and that a device must hold all the same."""
 
+from contract.loaded_names import Shapes
 from contract.recipe import Recipe
 from estimate.adapter import Trained
-from estimate.architecture import Shapes
 from estimate.states import zero_stage
 from estimate.weights import BYTES, largest_layer, outside_layers
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from contract.loaded_names import Shapes, loaded_shapes
 from contract.machine import Machine, usable
 from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.adapter import Trained, trained
-from estimate.architecture import Architecture, Shapes, Unknown, count, parameters, read_architecture, read_config
+from estimate.architecture import Architecture, Unknown, count, read_architecture, read_config
 from estimate.changes import Patch, changes_that_fit
 from estimate.disk import Disk, disk
 from estimate.memory import Memory, Model, Place, fits, memory, places
@@ -58,9 +59,9 @@ class Plan:
 
 
 def read_base(folder: Path, shapes: Shapes, recipe: Recipe, earlier: Path | None) -> Base:
-    """Raises Unknown."""
+    """`shapes` are those of the folder's files. Raises Unknown."""
     config = read_config(folder)
-    own = parameters(shapes, config)
+    own = loaded_shapes(shapes, config)
     try:
         adapter = trained(recipe.adapter, own, config, earlier)
     except (OSError, ValueError) as error:

@@ -2,8 +2,9 @@
 
 import math
 
+from contract.loaded_names import Shapes
 from contract.recipe import Recipe
-from estimate.architecture import Shapes, head_of, is_embedding
+from estimate.architecture import head_of, is_embedding
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Of a number, by the precision that was settled."""

@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from contract.base_model import check_adapter, weight_shapes
+from contract.base_model import loaded_base
 from contract.events import Phase
 from contract.failure import told_of
 from contract.locate import Folders, locate_dataset, locate_model
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.run_dir import RunDir
+from contract.target_modules import check_adapter
 from trainer.failures import failure_of, print_error, write_failure
 from trainer.report import Report
 from trainer.stop import Stop
@@ -89,7 +90,8 @@ def resolve(recipe: Recipe) -> Recipe:
         model = recipe.model
     else:
         model = str(folder)
-        check_adapter(recipe.adapter, weight_shapes(folder))
+        if recipe.adapter.start_from is None:
+            check_adapter(recipe.adapter, *loaded_base(folder))
         # Read by huggingface_hub when it is imported: nothing about a local model is asked of the hub.
         os.environ["HF_HUB_OFFLINE"] = "1"
     return recipe.model_copy(

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
-from contract.base_model import check_adapter
 from contract.earlier_adapter import WEIGHTS, check_earlier_adapter
 from contract.failure import FailureReason, InputError
 from contract.quote import cut
 from contract.recipe import CHANGES_BASE, Adapter
+from contract.target_modules import TAKEN_NAMES, check_adapter, left_out_words
 from trainer.convert import lora_tensors
 from trainer.fused_lora import fuse
 
@@ -33,7 +34,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
 
     Raises InputError for names that the model has not, and for what cannot be done to its modules.
     """
-    check_adapter(adapter, _weight_shapes(base))
+    targets = check_adapter(adapter, _weight_shapes(base), base.config.model_type)
     transposed = any(isinstance(module, Conv1D) for module in base.modules())
     if transposed and adapter.init == "olora":
         message = (
@@ -44,16 +45,20 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
     _check_dora("adapter.dora", adapter.dora, base)
     # Embeddings that are trained whole stay the head's, so that the adapter can be merged.
     embedding = next(name for name, module in base.named_modules() if module is base.get_input_embeddings())
-    ties = base.config.tie_word_embeddings and embedding.rsplit(".", 1)[-1] in adapter.modules_to_save
+    tied = getattr(base.config, "tie_word_embeddings", False)
+    ties = tied and embedding.rsplit(".", 1)[-1] in adapter.modules_to_save
     try:
         with _without_expected_warnings():
-            model = _adapted(base, _lora_config(adapter, transposed, ties))
+            config = _lora_config(adapter, transposed, ties)
+            config.target_modules = _as_written(config, base, targets.adapted) or targets.adapted
+            model = _adapted(base, config)
     except ValueError as error:
         raise InputError(
             FailureReason.TARGET_MODULES_UNMATCHED, f"adapter.target_modules: {error}", "adapter.target_modules"
         ) from error
     if adapter.init in CHANGES_BASE:
         model.initial_lora = lora_tensors(model)
+    model.left_out = left_out_words(targets)
     return model
 
 
@@ -153,6 +158,14 @@ def _adapted(base: Any, config: LoraConfig) -> Any:
                 _train_in_fp32(module.modules_to_save["default"], dtype)
     fuse(model)
     return model
+
+
+def _as_written(config: LoraConfig, base: Any, adapted: set[str]) -> str | set[str] | None:
+    """The recipe's own target_modules, where PEFT finds the same modules by them."""
+    if isinstance(config.target_modules, str) and base.config.model_type in TAKEN_NAMES:
+        return None  # PEFT adds routed experts to what an expression matches there.
+    found = {name for name, _ in base.named_modules() if check_target_module_exists(config, name)}
+    return config.target_modules if found == adapted else None
 
 
 def _lora_config(adapter: Adapter, transposed: bool, ties: bool) -> LoraConfig:

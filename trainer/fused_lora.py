@@ -139,7 +139,8 @@ class _Products(torch.autograd.Function):
         outputs = []
         for (weight, bias), each, b in zip(bases, inner.split(copies.ranks, dim=1), copies.b, strict=True):
             y = F.linear(rows, weight, bias).addmm_(each, b.T)
-            outputs.append(y.view(*x.shape[:-1], -1))
+            # No view, which autograd would not let the model change in place, as Llama 4 does.
+            outputs.append(y.resize_(*x.shape[:-1], y.shape[-1]))
         ctx.save_for_backward(rows, inner, *(weight for weight, _ in bases))
         ctx.copies = copies
         ctx.shape = x.shape

@@ -216,6 +216,9 @@ def _report_start(run: Run, precision: str, resumed_step: int) -> None:
             f"step takes {run.window} examples on all of them"
         )
         run.report(Log, level="warning", message=message)
+    if not Path(run.recipe.model).is_dir():  # of a folder the service says so when it takes the job
+        for message in getattr(run.engine.module.model, "left_out", []):
+            run.report(Log, level="warning", message=message)
     if data.dropped:
         run.report(
             Log,

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from estimate.adapter import by_kind
+from estimate.adapter import by_kind, left_out
 from estimate.plan import Base, OnDevice, Plan
 from store.throughput import Throughput
 
@@ -16,11 +16,22 @@ class TrainedModules(BaseModel):
     parameters: int
 
 
+class LeftOut(BaseModel):
+    """Linear modules of the base that target_modules matches, and that get no adapter."""
+
+    why: str
+    names: list[str]
+    """The last parts of their names."""
+    parameters: int
+    """Of the base, in them."""
+
+
 class ParametersOut(BaseModel):
     total: int
     """Of the base model, and of what is trained beside it."""
     trainable: int
     by_module: list[TrainedModules]
+    left_out: list[LeftOut]
 
 
 class WorkOut(BaseModel):
@@ -133,6 +144,10 @@ def _parameters(base: Base) -> ParametersOut:
         by_module=[
             TrainedModules(name=name, modules=modules, parameters=numbers)
             for name, (modules, numbers) in by_kind(base.trained).items()
+        ],
+        left_out=[
+            LeftOut(why=why, names=sorted(names), parameters=numbers)
+            for why, (names, numbers) in left_out(base.trained, base.shapes).items()
         ],
     )
 

@@ -22,7 +22,7 @@ from api.services.trial import try_dataset
 from api.settings import ApiSettings
 from api.turns import Turns
 from api.work import examples_to_train
-from contract.base_model import check_adapter, weight_shapes
+from contract.base_model import LoadedBase, loaded_base
 from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError, told_of
 from contract.locate import locate_model
@@ -31,6 +31,7 @@ from contract.recipe import Adapter, Dataset, Recipe
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from contract.status import JobStatus
+from contract.target_modules import Targets, check_adapter, left_out_words
 from dataset.child import Children
 from store import audit, broker, datasets, jobs, leases, progress, quotas, schedule, wishes, workers
 from store.errors import DatasetNotFound
@@ -94,7 +95,7 @@ def create(
     if not force:
         refuse_what_cannot_fit(sessions, settings, children, who, recipe, checked.rows, machines)
     examples = examples_to_train(recipe, checked.rows)
-    warnings = [*unwise(recipe, machines), *shortfalls(recipe, checked.rows)]
+    warnings = [*unwise(recipe, machines), *shortfalls(recipe, checked.rows), *checked.warnings]
     with sessions.begin() as session:
         quotas.check_queue(session, who.owner)
         _hold(session, who, files)
@@ -133,6 +134,7 @@ class Checked:
     training_file: str | None
     """The dataset's id, where it names one."""
     validation_file: str | None
+    warnings: list[str]
 
 
 def check(
@@ -140,18 +142,19 @@ def check(
 ) -> Checked:
     """Raises InputError: no such file or folder, a bad row, unmatched modules, a row that the model cannot read."""
     model = locate_model(recipe.model, settings.folders)
-    shapes = weight_shapes(model) if model else None
-    if shapes is not None:
-        _check_adapter(who, recipe.adapter, shapes)
+    base = loaded_base(model) if model else None  # else the trainer checks it, when it has the model
+    warnings: list[str] = []
     if recipe.adapter.start_from is not None:
         with earlier_of(sessions, settings, who, recipe.adapter.start_from) as earlier:
-            if shapes is not None:  # else the trainer checks it, when it has the model
-                check_earlier_adapter(earlier, shapes, recipe.model)
+            if base is not None:
+                check_earlier_adapter(earlier, base.shapes, recipe.model)
+    elif base is not None:
+        warnings = left_out_words(_check_adapter(who, recipe.adapter, base))
 
     def examples(given: Dataset) -> Examples:
         found = examples_of(sessions, settings, storage, children, who, given)
-        if model is not None and shapes is not None:
-            try_dataset(sessions, settings, children, model, shapes, found.dataset)
+        if model is not None and base is not None:
+            try_dataset(sessions, settings, children, model, base.shapes, found.dataset)
         return found
 
     training = examples(recipe.dataset)
@@ -166,14 +169,15 @@ def check(
         training.count,
         training.file_id,
         validation.file_id if validation else None,
+        warnings,
     )
 
 
-def _check_adapter(who: Principal, adapter: Adapter, shapes: dict[str, list[int]]) -> None:
+def _check_adapter(who: Principal, adapter: Adapter, base: LoadedBase) -> Targets:
     """Raises InputError, TooManyRequests."""
     expression = isinstance(adapter.target_modules, str) and adapter.target_modules != "all-linear"
     with _MATCHING.of(who.owner) if expression else nullcontext():
-        check_adapter(adapter, shapes)
+        return check_adapter(adapter, base.shapes, base.kind)
 
 
 def get(sessions: Sessions, who: Principal, job_id: str) -> JobOut:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
+from contract.loaded_names import Shapes
 from contract.recipe import Dataset
 from dataset.child import Busy, Children
-from estimate.architecture import Shapes, embedding_rows
+from estimate.architecture import embedding_rows
 from store import datasets
 from store.errors import StorageAway
 from store.session import Sessions

@@ -15,6 +15,7 @@ from contract import events
 from contract.machine import Gpu, Machine
 from contract.recipe import Recipe
 from contract.status import JobStatus
+from contract.target_modules import EXPERT, ROUTER
 from store import jobs, progress, workers
 from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
@@ -68,6 +69,7 @@ def test_a_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient
         "total": PARAMETERS + trainable,
         "trainable": trainable,
         "by_module": [{"name": name, "modules": 32, "parameters": trainable // 2} for name in ("q_proj", "v_proj")],
+        "left_out": [],
     }
     # "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n" is 28 bytes and marks.
     assert told["work"] == {"train_examples": 2, "examples_per_step": 8, "steps": 3, "tokens": 6 * 28}
@@ -77,6 +79,47 @@ def test_a_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient
     assert large["memory"]["weights"] == 2 * PARAMETERS
     assert small["changes"] == [{"base_bits": 4}]
     assert told["disk"]["total"] > told["disk"]["adapters"] == told["disk"]["adapter"] > 4 * trainable
+
+
+MIXTURE = {
+    "model.layers.0.self_attn.q_proj.weight": [8, 4],
+    "model.layers.0.mlp.gate.weight": [2, 4],
+    "model.layers.0.mlp.experts.0.up_proj.weight": [6, 4],
+    "model.layers.0.mlp.experts.1.up_proj.weight": [6, 4],
+}
+
+
+@pytest.fixture
+def mixture(llama: Path) -> str:
+    """The headers of a Qwen3-MoE."""
+    folder = llama.parent / "mixture"
+    write_tokenizer(folder)
+    (folder / "config.json").write_text('{"model_type": "qwen3_moe"}')
+    header = json.dumps({name: {"dtype": "F32", "shape": shape} for name, shape in MIXTURE.items()}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return folder.name
+
+
+def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
+    client: TestClient, mixture: str
+) -> None:
+    parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
+    assert parameters["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4)}]
+    assert parameters["left_out"] == [
+        {"why": EXPERT, "names": ["up_proj"], "parameters": 48},
+        {"why": ROUTER, "names": ["gate"], "parameters": 8},
+    ]
+    job = submit(client, model=mixture).json()["id"]
+    client.post(f"/jobs/{job}/cancel")
+    said = client.get(f"/jobs/{job}/events").text
+    assert f"adapter.target_modules: {EXPERT}: up_proj" in said
+    assert f"adapter.target_modules: {ROUTER}: gate" in said
+
+
+def test_a_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
+    answer = submit(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "adapter.target_modules")
+    assert EXPERT in answer.json()["error"]["message"]
 
 
 def test_after_each_change_that_is_told_it_fits(client: TestClient, sessions: Sessions, home: Path) -> None:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from contract.loaded_names import loaded_shapes
 from contract.recipe import Recipe
 from estimate.adapter import trained
-from estimate.architecture import parameters, read_architecture
+from estimate.architecture import read_architecture
 from estimate.memory import Model
 from tests.files import write_weights
 
@@ -53,7 +54,7 @@ def recipe(**fields: Any) -> Recipe:
 
 
 def model(given: Recipe, config: dict[str, Any] = CONFIG) -> Model:
-    own = parameters(shapes(config), config)
+    own = loaded_shapes(shapes(config), config)
     return Model(own, config, read_architecture(config, own), trained(given.adapter, own, config, None))
 
 

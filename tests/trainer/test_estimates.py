@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-from contract.base_model import check_adapter, weight_shapes
+from contract.base_model import loaded_base, weight_shapes
 from contract.events import Metric
 from contract.machine import Machine
 from contract.recipe import Recipe
+from contract.target_modules import check_adapter
 from dataset.folder_tokenizer import read_tokenizer
 from dataset.lengths import measure
 from estimate.activations import Row
@@ -30,9 +31,10 @@ SIZES = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12,
 
 
 def base_of(recipe: Recipe, folder: Path, earlier: Path | None = None) -> Base:
-    shapes = weight_shapes(folder)
-    check_adapter(recipe.adapter, shapes)
-    return read_base(folder, shapes, recipe, earlier)
+    if earlier is None:
+        loaded = loaded_base(folder)
+        check_adapter(recipe.adapter, loaded.shapes, loaded.kind)
+    return read_base(folder, weight_shapes(folder), recipe, earlier)
 
 
 def counted(recipe: Recipe) -> tuple[int, int]:

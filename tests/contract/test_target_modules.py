@@ -1,0 +1,163 @@
+"""What a recipe's names match in a model, by its weights' shapes alone."""
+
+from typing import Any
+
+import pytest
+
+from contract.failure import FailureReason, InputError
+from contract.recipe import Adapter
+from contract.target_modules import (
+    CANNOT,
+    EXPERT,
+    ROUTER,
+    TAKEN,
+    UNREACHED,
+    check_adapter,
+    left_out_words,
+    target_modules,
+)
+
+SHAPES = {
+    "model.embed_tokens.weight": [8, 2],
+    "model.layers.0.self_attn.q_proj.weight": [2, 2],
+    "model.layers.0.norm.weight": [2],
+}
+
+
+def adapted(targets: str | list[str], shapes: dict[str, list[int]], kind: str = "llama") -> set[str]:
+    return target_modules(Adapter(target_modules=targets), shapes, kind).adapted
+
+
+@pytest.mark.parametrize("target", ["q_proj", "self_attn.q_proj", "model.layers.0.self_attn.q_proj", "embed_tokens"])
+def test_a_module_is_named_by_its_last_parts(target: str) -> None:
+    adapted([target], SHAPES)
+
+
+@pytest.mark.parametrize("target", ["proj", "q_proj.weight", "norm", "layers"])
+def test_a_name_that_matches_nothing_is_told_what_would(target: str) -> None:
+    with pytest.raises(InputError, match="it has q_proj"):
+        adapted([target], SHAPES)
+
+
+def test_a_long_name_is_cut() -> None:
+    with pytest.raises(InputError) as caught:
+        adapted(["x" * 4096], SHAPES)
+    assert len(caught.value.failure.message) < 300
+
+
+@pytest.mark.parametrize("expression", [r".*\.q_proj", r"model\.layers\.\d+\..*", r".*(q|k)_proj"])
+def test_a_string_is_a_regular_expression_for_whole_names(expression: str) -> None:
+    assert adapted(expression, SHAPES) == {"model.layers.0.self_attn.q_proj"}
+
+
+@pytest.mark.parametrize("expression", ["q_proj", ".*q", "All-Linear"])
+def test_an_expression_that_matches_no_whole_name_is_shown_one(expression: str) -> None:
+    with pytest.raises(InputError, match=r"such as model\.layers\.0\.self_attn\.q_proj, .*it has q_proj"):
+        adapted(expression, SHAPES)
+
+
+def test_an_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contract.expression._SECONDS", 0.3)
+    with pytest.raises(InputError, match="takes too long"):
+        adapted("(.+)+!", {f"model.layers.0.{'a' * 60}.weight": [2, 2]})
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "adapter.modules_to_save"),
+        ({"target_modules": ".*k_proj"}, "adapter.target_modules"),
+        ({"rank_pattern": {"k_proj": 2}}, "adapter.rank_pattern"),
+        ({"alpha_pattern": {"embed_tokens": 2}}, "adapter.alpha_pattern"),
+        ({"init": "pissa", "r": 3}, "adapter.r"),
+        ({"init": "loftq", "r": 3}, "adapter.r"),
+        ({"init": "olora", "r": 1, "rank_pattern": {"q_proj": 3}}, "adapter.rank_pattern"),
+    ],
+)
+def test_what_the_model_has_not_is_told_by_its_field(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InputError, match="q_proj") as caught:
+        check_adapter(Adapter(**fields), SHAPES, "llama")
+    assert caught.value.failure.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"r": 3},
+        {"modules_to_save": ["embed_tokens", "norm"]},
+        {"rank_pattern": {"q_proj": 1}, "alpha_pattern": {"self_attn.q_proj": 3.5}},
+        {"init": "pissa", "r": 3, "rank_pattern": {"q_proj": 2}},
+    ],
+)
+def test_what_the_model_has_is_accepted(fields: dict[str, Any]) -> None:
+    check_adapter(Adapter(**fields), SHAPES, "llama")
+
+
+Q = "model.layers.0.self_attn.q_proj"
+MLP = "model.layers.0.mlp"
+MIXTURE = {
+    f"{Q}.weight": [2, 2],
+    f"{MLP}.gate.weight": [4, 2],
+    f"{MLP}.shared_expert_gate.weight": [1, 2],
+    f"{MLP}.shared_expert.up_proj.weight": [2, 2],
+    f"{MLP}.experts.0.up_proj.weight": [2, 2],
+    f"{MLP}.experts.0.w1.weight": [2, 2],
+}
+STACKED = {f"{Q}.weight": [2, 2], f"{MLP}.experts.gate_up_proj": [4, 2, 2], f"{MLP}.input_linear.weight": [4, 2, 2]}
+VISION = {
+    f"{Q}.weight": [2, 2],
+    "model.vision_tower.layers.0.self_attn.q_proj.weight": [2, 2],
+    "model.vision_tower.layers.0.mlp.fc1.weight": [2, 2],
+}
+MAMBA_LAYER = {"model.layers.0.mixer.in_proj.weight": [2, 2], "model.layers.0.mixer.out_proj.weight": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kind", "expected", "reasons"),
+    [
+        (MIXTURE, "qwen2_moe", {Q, f"{MLP}.shared_expert.up_proj"}, {EXPERT, ROUTER}),
+        (MIXTURE, "qwen3_next", {Q}, {EXPERT, ROUTER, TAKEN}),
+        (STACKED, "gpt_oss", {Q}, {EXPERT}),
+        (VISION, "gemma3", {Q}, {UNREACHED}),
+        (MAMBA_LAYER, "falcon_mamba", {"model.layers.0.mixer.in_proj"}, {CANNOT}),
+        (MAMBA_LAYER, "jamba", {"model.layers.0.mixer.in_proj", "model.layers.0.mixer.out_proj"}, set()),
+        ({"model.per_layer_model_projection.weight": [2, 2]}, "gemma4", {"model.per_layer_model_projection"}, set()),
+    ],
+)
+def test_all_linear_leaves_out_what_cannot_be_adapted_and_says_why(
+    shapes: dict[str, list[int]], kind: str, expected: set[str], reasons: set[str]
+) -> None:
+    targets = target_modules(Adapter(), shapes, kind)
+    assert targets.adapted == expected
+    assert set(targets.left_out.values()) == reasons
+    assert len(left_out_words(targets)) == len(reasons)
+    assert targets.adapted | targets.left_out.keys() == {name.removesuffix(".weight") for name in shapes}
+
+
+@pytest.mark.parametrize(
+    ("target", "shapes", "kind", "reason"),
+    [
+        ("w1", MIXTURE, "mixtral", EXPERT),
+        (r".*\.w1", MIXTURE, "mixtral", EXPERT),
+        ("gate_up_proj", STACKED, "gpt_oss", EXPERT),
+        ("input_linear", STACKED, "granitemoe", EXPERT),
+        ("gate", MIXTURE, "qwen2_moe", ROUTER),
+        ("up_proj", MIXTURE, "qwen3_next", TAKEN),
+        ("fc1", VISION, "gemma3", UNREACHED),
+        ("out_proj", MAMBA_LAYER, "mamba2", CANNOT),
+        ("all-linear", {f"{MLP}.experts.0.w1.weight": [2, 2]}, "mixtral", EXPERT),
+    ],
+)
+def test_a_name_of_nothing_but_what_is_left_out_is_refused(
+    target: str, shapes: dict[str, list[int]], kind: str, reason: str
+) -> None:
+    given: Any = target if target == "all-linear" or "*" in target else [target]
+    with pytest.raises(InputError, match=reason) as caught:
+        target_modules(Adapter(target_modules=given), shapes, kind)
+    assert caught.value.failure.reason == FailureReason.TARGET_MODULES_UNMATCHED
+
+
+def test_a_name_that_matches_in_experts_too_is_adapted_elsewhere_alone() -> None:
+    assert adapted(["up_proj"], MIXTURE, "qwen2_moe") == {f"{MLP}.shared_expert.up_proj"}
+    assert adapted(["q_proj"], VISION, "gemma3") == {Q}

@@ -1,0 +1,183 @@
+"""POST, plan, trainer, plain PEFT, merge and start_from have the same adapter, for every architecture."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import transformers_weight_conversion
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from contract.base_model import loaded_base, weight_shapes
+from contract.earlier_adapter import check_earlier_adapter
+from contract.recipe import Recipe
+from contract.target_modules import TAKEN_NAMES, check_adapter
+from dataset.document import Document
+from estimate.plan import read_base
+from tests.files import write_tokenizer
+from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
+from trainer.loss import SupervisedLoss
+from trainer.merge import merge
+from trainer.model import load_model
+from trainer.packing import pack
+
+CPU = torch.device("cpu")
+SOME = {
+    "deepseek_v3",
+    "falcon_mamba",
+    "gemma3",
+    "gpt_oss",
+    "granitemoe",
+    "llama4_text",
+    "mixtral",
+    "nemotron_h",
+    "phimoe",
+    "qwen2_moe",
+    "qwen3_moe",
+}
+ALL = [pytest.param(kind, marks=() if kind in SOME else pytest.mark.exhaustive) for kind in KINDS]
+IDS = torch.arange(3, 23)[None]
+
+
+@pytest.fixture(scope="session")
+def architecture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            save_architecture(kind, made[kind])
+            write_tokenizer(made[kind])
+            # Not the architecture's own, which reads other files.
+            (made[kind] / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        return made[kind]
+
+    return make
+
+
+def recipe(folder: Path, **adapter: Any) -> Recipe:
+    shape = {} if "start_from" in adapter else {"r": 4}
+    return Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": shape | adapter})
+
+
+def trained(given: Recipe) -> SupervisedLoss:
+    """By one step."""
+    torch.manual_seed(1)
+    module = load_model(given, torch.float32, CPU)
+    optimizer = torch.optim.AdamW([each for each in module.parameters() if each.requires_grad], lr=1e-2)
+    module.train()
+    ids = torch.randint(3, VOCABULARY, (20,)).tolist()
+    module(pack([Document(ids, [place >= 3 for place in range(20)])])).backward()
+    optimizer.step()
+    return module.eval()
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    return model.eval()(input_ids=IDS, use_cache=False).logits  # type: ignore[no-any-return]
+
+
+def plain(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_architecture_has_one_adapter_everywhere(
+    kind: str, architecture: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = architecture(kind)
+    given = recipe(folder)
+    base = loaded_base(folder)
+    targets = check_adapter(given.adapter, base.shapes, base.kind)
+    plan = read_base(folder, weight_shapes(folder), given, None)
+
+    module = trained(given)
+    of_trainer = {name.partition(".lora_A")[0] for name, _ in module.model.named_parameters() if ".lora_A." in name}
+    assert {name.removeprefix("base_model.model.") for name in of_trainer} == targets.adapted
+    assert module.model.get_nb_trainable_parameters()[0] == plan.trained.parameters
+
+    if module.packed:
+        module.model.get_base_model().set_attn_implementation("sdpa")
+    module.model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    reloaded = logits(PeftModel.from_pretrained(plain(folder), tmp_path / "adapter"))
+    torch.testing.assert_close(logits(module.model), reloaded, atol=1e-4, rtol=1e-4)
+    assert (reloaded - logits(plain(folder))).abs().max() > 1e-3
+
+    goes_on = recipe(folder, start_from=str(tmp_path / "adapter"))
+    merge(goes_on, tmp_path / "merged")
+    torch.testing.assert_close(logits(plain(tmp_path / "merged")), reloaded, atol=1e-3, rtol=1e-3)
+    continued = trained(goes_on).model.get_nb_trainable_parameters()
+    planned = read_base(folder, weight_shapes(folder), goes_on, tmp_path / "adapter")
+    assert continued[0] == planned.trained.parameters == plan.trained.parameters
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_linear_module_but_the_head_is_adapted_or_left_out_for_a_reason(
+    kind: str, architecture: Callable[[str], Path]
+) -> None:
+    model = skeleton(folder := architecture(kind))
+    head = model.get_output_embeddings()
+    linear = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    }
+    base = loaded_base(folder)
+    targets = check_adapter(recipe(folder).adapter, base.shapes, base.kind)
+    assert targets.adapted == linear - targets.left_out.keys()
+
+
+def test_names_that_peft_takes_for_experts_are_those_of_peft() -> None:
+    patterns = transformers_weight_conversion._MODEL_TO_CONVERSION_PATTERN
+    names = transformers_weight_conversion._MOE_TARGET_MODULE_MAPPING
+    taken = {kind: names[patterns[kind]].keys() for kind in KINDS if patterns.get(kind) in names}
+    assert taken == TAKEN_NAMES
+
+
+@pytest.mark.parametrize("kind", ["mixtral", pytest.param("qwen3_moe", marks=pytest.mark.exhaustive)])
+def test_an_adapter_of_routed_experts_is_merged_and_continued(
+    kind: str, architecture: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, adapter = architecture(kind), tmp_path / "adapter"
+    model = get_peft_model(plain(folder), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05)
+    model.save_pretrained(adapter, save_embedding_layers=False)
+    assert any(".experts." in name for name in load_file(adapter / "adapter_model.safetensors"))
+    goes_on = recipe(folder, start_from=str(adapter))
+    check_earlier_adapter(adapter, loaded_base(folder).shapes, "mixture")
+    merge(goes_on, tmp_path / "merged")
+    torch.testing.assert_close(logits(plain(tmp_path / "merged")), logits(model), atol=1e-4, rtol=1e-4)
+    assert trained(goes_on).model.get_nb_trainable_parameters() == model.get_nb_trainable_parameters()
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "written"),
+    [
+        ("llama", ["q_proj", "mlp.up_proj"], {"q_proj", "mlp.up_proj"}),
+        ("llama", r".*layers\.0\..*_proj", r".*layers\.0\..*_proj"),
+        (
+            "llama",
+            r".*layers\.0\.mlp\..*|.*layers\.0\.mlp",
+            {f"model.layers.0.mlp.{n}_proj" for n in ("gate", "up", "down")},
+        ),
+        ("llama", "all-linear", None),
+        ("gemma3", ["q_proj"], {f"model.language_model.layers.{n}.self_attn.q_proj" for n in range(2)}),
+        ("qwen3_moe", r".*layers\.0\..*_proj", {f"model.layers.0.self_attn.{n}_proj" for n in "qkvo"}),
+    ],
+)
+def test_the_adapters_config_has_the_recipes_names_where_peft_reads_them_alike(
+    kind: str, targets: Any, written: Any, architecture: Callable[[str], Path]
+) -> None:
+    folder = architecture(kind)
+    config = load_model(recipe(folder, target_modules=targets), torch.float32, CPU).model.peft_config["default"]
+    if written is None:
+        plainly = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear")
+        written = get_peft_model(plain(folder), plainly).peft_config["default"].target_modules
+    assert config.target_modules == written
+    assert not config.target_parameters
