@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
 from trainer.adapter import check_saved
+from trainer.end_tokens import add_ends, read_ends
 from trainer.tokenizer import tokenizer_folder
 
 _MOST_NEW_TOKENS = 80
@@ -33,6 +34,7 @@ def main() -> None:
     tokenizer = read_tokenizer(arguments.adapter if own else tokenizer_folder(arguments.base))
     if arguments.adapter:
         check_saved(arguments.adapter, model)
+        add_ends(model.generation_config, read_ends(arguments.adapter))
         model = PeftModel.from_pretrained(model, arguments.adapter)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     for question in arguments.questions:

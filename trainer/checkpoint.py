@@ -1,5 +1,6 @@
 """Saves the adapter so that it is whole or absent, and reads back what it saved."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,21 @@ from safetensors.torch import load_file
 from contract.recipe import Recipe
 from trainer.convert import make_plain
 from trainer.durable import whole_folder
+from trainer.end_tokens import save_ends
 from trainer.tokenizer import save_tokenizer
 
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def save_adapter(recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], folder: Path) -> int:
+def save_adapter(
+    recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], ends: Collection[int], folder: Path
+) -> int:
     """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads, to a new folder; the tokenizer too
-    where its chat template is the recipe's.
+    where its chat template is the recipe's, and generation_config.json where the base's does not stop at all `ends`.
 
-    `model` is the PEFT model, unwrapped; `adapter` its trained tensors by its own names, whole. Returns the bytes
-    written. Raises RuntimeError when what is on disk is not an adapter of use. A failure leaves nothing behind.
+    `model` is the PEFT model, unwrapped; `adapter` its trained tensors by its own names, whole; `ends` the tokens that
+    ended the answers it has learned. Returns the bytes written. Raises RuntimeError when what is on disk is not an
+    adapter of use. A failure leaves nothing behind.
     """
     with whole_folder(folder) as beside:
         # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
@@ -30,6 +35,7 @@ def save_adapter(recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], f
         (beside / "README.md").unlink(missing_ok=True)
         if recipe.dataset.chat_template is not None:
             save_tokenizer(recipe, beside)
+        save_ends(model.get_base_model().generation_config, ends, beside)
         _check(beside / _WEIGHTS)
     return sum(file.stat().st_size for file in folder.iterdir())
 

@@ -24,7 +24,7 @@ from dataset.tokenizer import TODAY
 from trainer.model import most_positions
 from trainer.token_cache import cached
 from trainer.tokenizer import load_tokenizer
-from trainer.tokens import Documents, Tokens, cut, flatten
+from trainer.tokens import Documents, Tokens, cut, flatten, last_learned
 
 _RENDERING = 3
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
@@ -43,6 +43,8 @@ class Data:
     """Examples cut at max_length that are still of use."""
     dropped: int
     """Examples without a supervised token, left out."""
+    ends: list[int]
+    """Special tokens that end the learned answers, uncut: generation stops there."""
 
 
 def load_data(recipe: Recipe, cache: Path) -> Data:
@@ -57,7 +59,8 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
     if recipe.evaluation.dataset is None:
         train, held_out = split(recipe.seed, usable.count, recipe.evaluation.share)
         documents = usable.documents(train), usable.documents(held_out)
-        return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped)
+        ends = _ends(tokenizer, tokens)
+        return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped, ends)
     with told_of("evaluation.dataset"):
         evaluated, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
     other = _Usable(evaluated, max_length, "evaluation.dataset", limit)
@@ -68,7 +71,12 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
         digest=_digest(parts | {"evaluation": source}),
         truncated=usable.truncated + other.truncated,
         dropped=usable.dropped + other.dropped,
+        ends=_ends(tokenizer, tokens),
     )
+
+
+def _ends(tokenizer: FolderTokenizer, tokens: Tokens) -> list[int]:
+    return sorted(last_learned(tokens) & set(tokenizer.all_special_ids))
 
 
 def words_of_length(recipe: Recipe, max_length: int) -> str:

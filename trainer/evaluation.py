@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from contract.events import Evaluation, Sample
 from contract.failure import FailureReason, InputError
+from trainer.end_tokens import own_ends
 from trainer.packing import pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import Run
@@ -72,14 +73,14 @@ def _tell_samples(run: Run, step: int) -> None:
     wanted = run.recipe.evaluation
     if not wanted.samples:
         return
-    prompts = sample_prompts(run.data.evaluation, wanted.samples)
-    answers = answer_prompts(
-        run.engine.module,
-        load_tokenizer(run.recipe),
-        prompts,
-        wanted.sample_tokens,
-        run.stop,
-        sharded=run.engine.divides_weights,
-    )
+    module = run.engine.module
+    ends = {*own_ends(module.model.get_base_model().generation_config), *run.data.ends}
+
+    def generate(prompt: list[int]) -> list[int]:
+        return module.generate(prompt, wanted.sample_tokens, sorted(ends), run.stop, sharded=run.engine.divides_weights)
+
+    answers = answer_prompts(generate, load_tokenizer(run.recipe), sample_prompts(run.data.evaluation, wanted.samples))
+    if run.stop.asked:
+        return
     for index, answer in enumerate(answers):
         run.report(Sample, step=step, index=index, **dataclasses.asdict(answer))

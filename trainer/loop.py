@@ -178,7 +178,7 @@ def save_checkpoint(run: Run, position: Position, *, final: bool) -> None:
     if folder.exists():
         return
     check_not_superseded(run.folder)
-    size = save_adapter(run.recipe, run.engine.module.model, adapter, folder)
+    size = save_adapter(run.recipe, run.engine.module.model, adapter, run.data.ends, folder)
     run.report(
         Checkpoint,
         step=position.step,

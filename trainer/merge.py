@@ -2,8 +2,9 @@
 
 RUN_DIR/recipe.json is the recipe that the adapter was trained by, with the base and, as `adapter.start_from`, the
 adapter resolved to folders. It writes RUN_DIR/merged, a model that plain transformers loads: weights in the base's own
-format, config, and the tokenizer with the chat template that was trained with. What was trained on a base in 4 or 8
-bits is merged into the base as it is. When it fails it writes RUN_DIR/error.json and exits with 1.
+format, config, the tokenizer as training had it, and a generation_config.json that stops at what ended the answers in
+training. What was trained on a base in 4 or 8 bits is merged into the base as it is. When it fails it writes
+RUN_DIR/error.json and exits with 1.
 """
 
 import argparse
@@ -43,12 +44,18 @@ def main() -> None:
 
 def merge(recipe: Recipe, folder: Path) -> None:
     """Raises InputError for a base or a tokenizer that cannot be loaded, and an adapter that does not fit."""
+    from huggingface_hub.errors import StrictDataclassFieldValidationError
+
     from trainer.durable import whole_folder
+    from trainer.end_tokens import add_ends
     from trainer.tokenizer import copy_tokenizer, save_tokenizer
 
     model = _merged(recipe)
-    if recipe.dataset.chat_template is not None:
-        _end_as_trained(recipe, model)
+    ends = _ends(recipe)
+    add_ends(model.generation_config, ends)
+    # The configurations of some models take one alone; generation goes by the other.
+    with contextlib.suppress(StrictDataclassFieldValidationError):
+        add_ends(model.config.get_text_config(), ends)
     with whole_folder(folder) as beside:
         # First: transformers chooses the tokenizer's class by config.json too.
         model.save_pretrained(beside, max_shard_size=_LARGEST_FILE)
@@ -58,16 +65,17 @@ def merge(recipe: Recipe, folder: Path) -> None:
             copy_tokenizer(recipe, beside)
 
 
-def _end_as_trained(recipe: Recipe, model: Any) -> None:
-    """Generation stops at what ended an answer in training."""
+def _ends(recipe: Recipe) -> set[int]:
+    """What ended the answers in training."""
     from dataset.tokenizer import end_of_answer
+    from trainer.end_tokens import read_ends
     from trainer.tokenizer import load_tokenizer
 
-    assert recipe.dataset.chat_template is not None
-    tokenizer = load_tokenizer(recipe)
-    end = tokenizer.get_vocab()[end_of_answer(tokenizer, recipe.dataset.chat_template)]
-    model.generation_config.eos_token_id = end
-    model.config.eos_token_id = end
+    ends = set(read_ends(Path(recipe.adapter.start_from or "")))
+    if recipe.dataset.chat_template is not None:
+        tokenizer = load_tokenizer(recipe)
+        ends.add(tokenizer.get_vocab()[end_of_answer(tokenizer, recipe.dataset.chat_template)])
+    return ends
 
 
 def _merged(recipe: Recipe) -> Any:

@@ -1,12 +1,10 @@
 """What the model answers to prompts that are held out of training, for people to read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dataset.document import Document
-from trainer.loss import SupervisedLoss
-from trainer.stop import Stop
+from dataset.folder_tokenizer import FolderTokenizer
 
 _LONGEST_TEXT = 4_000
 """Characters of each, that people are shown."""
@@ -44,22 +42,12 @@ def _prompt(document: Document) -> Prompt:
 
 
 def answer_prompts(
-    module: SupervisedLoss, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int, stop: Stop, *, sharded: bool
+    generate: Callable[[list[int]], list[int]], tokenizer: FolderTokenizer, prompts: Sequence[Prompt]
 ) -> list[Answer]:
-    """Nothing when asked to stop meanwhile. Where the weights are `sharded`, all ranks must call this together."""
+    """`generate` gives the tokens that follow a prompt's."""
     answers = []
     for prompt in prompts:
-        ends = _end_tokens(module, tokenizer, prompt)
-        generated = module.generate(prompt.input_ids, max_new_tokens, ends, stop, sharded=sharded)
-        parts = (prompt.input_ids, prompt.expected, generated)
+        parts = (prompt.input_ids, prompt.expected, generate(prompt.input_ids))
         asked, expected, said = (tokenizer.decode(part, skip_special_tokens=True) for part in parts)
         answers.append(Answer(asked[-_LONGEST_TEXT:], expected[:_LONGEST_TEXT], said[:_LONGEST_TEXT]))
-    return [] if stop.asked else answers
-
-
-def _end_tokens(module: SupervisedLoss, tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The model's own, and the one that the expected answer ends with: a template may have one that the model has not
-    been told of. An answer that was cut at max_length ends with a token like any other."""
-    own = module.model.get_base_model().generation_config.eos_token_id
-    ends = {own} if isinstance(own, int) else set(own or [])
-    return sorted(ends | ({prompt.expected[-1]} & set(tokenizer.all_special_ids)))
+    return answers

@@ -71,6 +71,13 @@ def cut(tokens: Tokens, max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(count, dtype=torch.int64).scatter_reduce_(0, document, ends, "amax"), targets
 
 
+def last_learned(tokens: Tokens) -> set[int]:
+    """The ids with which runs of supervised tokens end."""
+    document = torch.repeat_interleave(torch.arange(len(tokens.documents) - 1), tokens.document_runs.diff())
+    ends = tokens.documents[document] + tokens.runs[:, 1]
+    return set(tokens.ids[ends - 1].unique().tolist())
+
+
 class Documents(Sequence[Document]):
     """N of the documents, each cut to its length, and made when it is asked for. A slice is a Documents as well."""
 

@@ -52,7 +52,7 @@ def test_what_makes_other_tokens_has_another_key(
         folder = tmp_path_factory.mktemp("world")
         data = load_data(write(folder / "model", inputs), folder / "cache")
         (key,) = (path.stem for path in (folder / "cache").glob("*.safetensors"))
-        tokens = list(data.train), data.dropped
+        tokens = list(data.train), data.ends
         assert made.setdefault(key, tokens) == tokens, inputs
 
 

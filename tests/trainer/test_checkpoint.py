@@ -27,7 +27,7 @@ def trained(model: Any) -> dict[str, torch.Tensor]:
 
 
 def test_a_saved_adapter_is_a_config_and_its_weights(adapted: Any, tmp_path: Path, model: Path) -> None:
-    size = save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "checkpoints" / "step-000001")
+    size = save_adapter(RECIPE, adapted, trained(adapted), [2], tmp_path / "checkpoints" / "step-000001")
     files = sorted((tmp_path / "checkpoints" / "step-000001").iterdir())
     assert [file.name for file in files] == ["adapter_config.json", "adapter_model.safetensors"]
     assert sum(file.stat().st_size for file in files) == size
@@ -39,7 +39,7 @@ def test_a_tokenizer_that_asks_as_training_did_lies_beside_the_adapter_of_a_name
 ) -> None:
     dataset = {"path": recipe["dataset"], "chat_template": "alpaca"}
     named = Recipe.model_validate(recipe | {"dataset": dataset})
-    save_adapter(named, adapted, trained(adapted), tmp_path / "adapter")
+    save_adapter(named, adapted, trained(adapted), [2], tmp_path / "adapter")
     beside = AutoTokenizer.from_pretrained(tmp_path / "adapter")
     question = [{"role": "user", "content": "Say hello."}]
     asked = beside.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
@@ -54,11 +54,11 @@ def test_a_save_that_is_cut_short_leaves_no_adapter(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "adapter")
+        save_adapter(RECIPE, adapted, trained(adapted), [2], tmp_path / "adapter")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir() if "adapter" in path.name] == []
 
-    save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "adapter")
+    save_adapter(RECIPE, adapted, trained(adapted), [2], tmp_path / "adapter")
     assert [folder.name for folder in tmp_path.iterdir() if "adapter" in folder.name] == ["adapter"]
 
 
@@ -68,5 +68,5 @@ def test_an_adapter_of_no_use_is_not_put_in_place(adapted: Any, tmp_path: Path, 
         if "lora_B" in name:
             parameter.data.fill_(value)
     with pytest.raises(RuntimeError, match=problem):
-        save_adapter(RECIPE, adapted, trained(adapted), tmp_path / "adapter")
+        save_adapter(RECIPE, adapted, trained(adapted), [2], tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()

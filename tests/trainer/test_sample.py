@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from tests.trainer.rendering import as_read
 from tests.trainer.test_loss import load
 from trainer import attention
 from trainer.loss import SupervisedLoss
@@ -86,15 +87,11 @@ def test_an_answer_ends_with_an_end_token_or_where_it_may_get_no_longer(
     assert module.generate([5] * positions, 12, [], Stop()) == []
 
 
-def test_a_stop_ends_a_generation_and_its_answers_are_not_told(
-    make_model: Callable[[str], Path], recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_stop_ends_a_generation(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
     module = load(recipe, make_model("llama"))
     stop = Stop()
     stop.asked = True
     assert len(module.generate(PROMPT, 400, [], stop)) == 1
-    prompts = [Prompt(PROMPT, [5, 2])]
-    assert answer_prompts(module, tokenizer, prompts, 400, stop, sharded=False) == []
 
 
 @pytest.mark.exhaustive
@@ -136,14 +133,16 @@ def test_a_models_own_settings_for_sampling_change_nothing(
 
 @pytest.mark.exhaustive
 def test_a_model_that_has_learned_its_examples_answers_as_expected_in_readable_text(
-    recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+    recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     module = load_model(Recipe.model_validate(recipe), torch.float32, torch.device("cpu")).train()
-    # As of a model that has not been told of the end of the template's turns.
-    module.model.get_base_model().generation_config.eos_token_id = 0
     document = chat_document(tokenizer)
     learn(module, document)
-    (answer,) = answer_prompts(module, tokenizer, sample_prompts([document], 1), 20, Stop(), sharded=False)
+    (answer,) = answer_prompts(
+        lambda prompt: module.generate(prompt, 20, [2], Stop()),
+        as_read(tokenizer, tmp_path / "tokenizer"),
+        sample_prompts([document], 1),
+    )
     assert answer == Answer("user\nSay hello.\nassistant\n", "Hello there!", "Hello there!")
 
 

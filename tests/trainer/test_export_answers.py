@@ -1,0 +1,78 @@
+"""An export answers as the samples of its job did, and stops where the learned answers ended."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from contract.events import Sample
+from tests.trainer.conftest import CHATML, Outcome
+from tests.trainer.test_merge import merge
+from trainer import answer
+
+QUESTION = {"role": "user", "content": "Say hello."}
+
+
+@pytest.fixture
+def unaware(tokenizer: PreTrainedTokenizerFast, model: Path, tmp_path: Path) -> Path:
+    """A base model whose end of text is not what ends a turn, and whose tokenizer.json alone marks what does."""
+    base = AutoModelForCausalLM.from_pretrained(model)
+    base.config.eos_token_id = base.generation_config.eos_token_id = 0
+    base.save_pretrained(tmp_path / "unaware")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>", chat_template=CHATML
+    ).save_pretrained(tmp_path / "unaware")
+    return tmp_path / "unaware"
+
+
+@pytest.mark.parametrize("template", [None, pytest.param("chatml", marks=pytest.mark.exhaustive)])
+@pytest.mark.slow
+def test_an_export_answers_as_the_samples_did_and_stops(
+    recipe: dict[str, Any],
+    unaware: Path,
+    run_trainer: Callable[..., Outcome],
+    tmp_path: Path,
+    template: str | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = {"messages": [QUESTION, {"role": "assistant", "content": "Hello there!"}]}
+    Path(recipe["dataset"]).write_text(json.dumps(row))
+    asked = recipe | {
+        "model": str(unaware),
+        "dataset": {"path": recipe["dataset"], "chat_template": template},
+        "schedule": {"epochs": 40, "type": "constant", "warmup_steps": 0},
+        "evaluation": {"dataset": recipe["dataset"], "every_steps": 100, "samples": 1, "sample_tokens": 20},
+    }
+    trained = run_trainer(asked)
+    assert trained.exit_code == 0, trained.output
+    sample = [event for event in trained.events if isinstance(event, Sample)][-1]
+    assert sample.generated == "Hello there!"
+    adapter = trained.folder / "adapter"
+    assert merge(tmp_path / "export", asked, adapter).returncode == 0
+
+    merged = tmp_path / "export" / "merged"
+    assert generate(merged) == sample.generated + "<|im_end|>"
+    exported = AutoModelForCausalLM.from_pretrained(merged)
+    assert exported.generation_config.eos_token_id == exported.config.eos_token_id == [0, 2]
+    assert json.loads((adapter / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
+
+    command = ["trainer.answer", str(unaware), "--adapter", str(adapter), QUESTION["content"]]
+    monkeypatch.setattr("sys.argv", command)
+    answer.main()
+    assert json.loads(capsys.readouterr().out)["adapter"] == sample.generated
+
+
+@torch.inference_mode()
+def generate(folder: Path) -> str:
+    """As anyone would."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template(
+        [QUESTION], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    output = model.generate(**prompt, max_new_tokens=20, do_sample=False, pad_token_id=0)
+    return str(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]))
