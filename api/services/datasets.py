@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -40,6 +41,7 @@ from contract.quote import cut, quote
 from dataset.child import Children
 from dataset.lengths import Lengths, TokenReport, token_report
 from dataset.preview import Preview
+from dataset.tokenizer import MODEL_FILES, TODAY, TOKENIZER_FILES
 from store import audit, datasets, quotas
 from store.datasets import Source
 from store.models import Dataset
@@ -53,7 +55,7 @@ _FORM = 64 << 10
 CHECK_WITHIN = 3.0  # seconds, that the answer to an upload waits for the check
 _MEASURE_WITHIN = 20.0  # seconds; of a larger file the first examples are measured
 _LONGEST_LOOK = 60.0  # seconds of a process that measures or previews
-_MEASURING = 1
+_MEASURING = 2
 """Counted up when the same file and tokenizer give other lengths than before."""
 
 
@@ -327,12 +329,13 @@ def _ask(place: Place, task: str, dataset: Dataset, given: dict[str, Any], **ask
 def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:
     """The file of what was measured: named by all that it comes of."""
     digest = hashlib.sha256()
-    told = {name: given[name] for name in ("name", "format", "columns", "chat_template")}
-    digest.update(json.dumps([_MEASURING, dataset.sha256, told], sort_keys=True).encode())
+    told = {name: value for name, value in given.items() if name != "model"}
+    versions = {name: importlib.metadata.version(name) for name in ("jinja2", "tokenizers")}
+    digest.update(json.dumps([_MEASURING, versions, str(TODAY), dataset.sha256, told], sort_keys=True).encode())
     model = Path(given["model"])
-    for file in (*model.glob("*.json"), *model.glob("*.jinja"), *model.glob("additional_chat_templates/*.jinja")):
-        status = file.stat()
-        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}".encode())
+    for path in sorted(found for pattern in (*MODEL_FILES, *TOKENIZER_FILES) for found in model.glob(pattern)):
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(model)} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
     return folder / f"{digest.hexdigest()}.json"
 
 
