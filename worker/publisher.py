@@ -8,6 +8,8 @@ import logging
 import shutil
 from pathlib import Path
 
+from contract.failure import InputError
+from contract.locate import locate_model
 from store import artifacts, publishing
 from store.artifacts import REPORT, Digests
 from store.models import Artifact, Job
@@ -79,12 +81,23 @@ def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job:
     try:
         # Two may make it at once, where a worker has just died: neither finds half of the other's.
         with replacing(path) as beside:
-            report.write(artifact.kind, told, beside)
+            report.write(artifact.kind, told, _base_name(settings, job), beside)
         if artifact.kind == "card" and adapter is not None:
             _put_into(settings.runs / adapter.path, path)
     except Exception:
         # Whatever it is, such as a full disk: no reason to keep a job from its end.
         log.exception("job %s: %s cannot be made", job.id, artifact.name)
+
+
+def _base_name(settings: WorkerSettings, job: Job) -> str:
+    """A hub id, or the name of the model's folder, as the trainer puts it into the adapter's configuration."""
+    model = str(job.recipe["model"])
+    try:
+        folder = locate_model(model, settings.models, settings.allowed_paths)
+    except InputError:
+        # It has gone since.
+        folder = Path(model)
+    return model if folder is None else folder.name
 
 
 def _put_into(adapter: Path, card: Path) -> None:

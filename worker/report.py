@@ -12,9 +12,12 @@ from store.artifacts import REPORT
 from store.report import Report
 
 
-def write(kind: str, report: Report, path: Path) -> None:
-    """The file of one kind of store.artifacts.REPORT."""
-    {"metrics": _write_metrics, "curve": _draw, "card": _write_card}[kind](report, path)
+def write(kind: str, report: Report, base: str, path: Path) -> None:
+    """The file of one kind of store.artifacts.REPORT; `base` is what the adapter's configuration calls its model."""
+    if kind == "card":
+        path.write_text(card(report, base))
+    else:
+        {"metrics": _write_metrics, "curve": _draw}[kind](report, path)
 
 
 def _write_metrics(report: Report, path: Path) -> None:
@@ -54,24 +57,22 @@ def _smooth(losses: list[float]) -> list[float]:
     return smoothed
 
 
-def _write_card(report: Report, path: Path) -> None:
-    path.write_text(card(report))
-
-
-def card(report: Report) -> str:
+def card(report: Report, base: str) -> str:
     """A model card as the Hugging Face hub reads it: Markdown under a header of YAML, of which JSON is a part."""
-    recipe = report.job.recipe
-    model, dataset = str(recipe["model"]), recipe["dataset"]
+    recipe = _without_folders(report.job.recipe) | {"model": base}
+    dataset = recipe["dataset"]
+    # A named chat template lies beside the adapter.
+    tokenizer = "adapter" if dataset.get("chat_template") else base
     end = "" if report.done.get("completed") else f" It was not trained to its end: {_steps(report)}."
     sections = [
-        f"---\nbase_model: {json.dumps(model)}\nlibrary_name: peft\ntags:\n- lora\n- finetuned\n---",
+        f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\ntags:\n- lora\n- finetuned\n---",
         f"# {cut(_line(report.job.name or report.job.id), 100)}",
-        f"A LoRA adapter for `{_line(model)}`, trained by finetuned as job `{report.job.id}`.{end}",
+        f"A LoRA adapter for `{_line(base)}`, trained by finetuned as job `{report.job.id}`.{end}",
         "## Use\n\n```python\nfrom peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"base = AutoModelForCausalLM.from_pretrained({json.dumps(model)})\n"
+        "from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})\n"
         'model = PeftModel.from_pretrained(base, "adapter")  # the folder that this file is in\n'
-        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(model)})\n```",
+        f"tokenizer = PreTrainedTokenizerFast.from_pretrained({json.dumps(tokenizer)})\n```",
         f"## Results\n\n![The loss by step]({REPORT['curve']})\n\n{_table(_results(report))}",
         f"## Data\n\n{_table(_data(report, dataset))}",
         f"## Recipe\n\n```json\n{json.dumps(recipe, indent=2)}\n```",
@@ -79,6 +80,20 @@ def card(report: Report) -> str:
     if report.started:
         sections.append(f"## Made with\n\n{_table(_made_with(report.started))}")
     return "\n\n".join(sections) + "\n"
+
+
+def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
+    """With the names of its files alone: the card is for others, who need not know the server's folders."""
+    named = dict(recipe)
+    named["dataset"] = _with_name(recipe["dataset"])
+    evaluation = recipe.get("evaluation") or {}
+    if evaluation.get("dataset"):
+        named["evaluation"] = evaluation | {"dataset": _with_name(evaluation["dataset"])}
+    return named
+
+
+def _with_name(dataset: dict[str, Any]) -> dict[str, Any]:
+    return dataset | {"path": Path(str(dataset["path"])).name}
 
 
 def _results(report: Report) -> dict[str, Any]:
@@ -99,7 +114,7 @@ def _steps(report: Report) -> str:
 
 
 def _data(report: Report, dataset: dict[str, Any]) -> dict[str, Any]:
-    told = {"file": f"`{_line(Path(str(dataset['path'])).name)}`", "SHA-256": f"`{dataset['sha256']}`"}
+    told = {"file": f"`{_line(dataset['path'])}`", "SHA-256": f"`{dataset['sha256']}`"}
     if report.started:
         told["examples to train on"] = report.started["train_examples"]
         told["examples to evaluate on"] = report.started["eval_examples"]

@@ -18,6 +18,7 @@ from store.session import Sessions
 from store.storage import Bucket, Folder
 from tests import s3
 from tests.fake_trainer import loss, metric, started
+from tests.files import write_model
 from tests.placing import LEASE, begin, cpu
 from tests.service import free_port
 from worker.publisher import publish_all
@@ -31,9 +32,9 @@ def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettin
     )
 
 
-def run_job(sessions: Sessions, settings: WorkerSettings, name: str = "ours", steps: int = 3) -> str:
+def run_job(sessions: Sessions, settings: WorkerSettings, name: str = "ours", steps: int = 3, **fields: Any) -> str:
     """A job whose trainer has told of so many steps, and saved an adapter; its attempt is not over."""
-    recipe = {"model": "tiny", "dataset": {"path": "d.jsonl", "sha256": "ab" * 32}, "name": name}
+    recipe = {"model": "tiny", "dataset": {"path": "d.jsonl", "sha256": "ab" * 32}, "name": name} | fields
     with sessions.begin() as session:
         job_id = jobs.create(session, Recipe.model_validate(recipe)).id
         workers.register(session, "worker", "first", "localhost", cpu(1))
@@ -122,6 +123,25 @@ def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_ada
     assert (adapter / "loss.png").exists()
     names = [file.name for file in artifacts.files(published(sessions, job_id)["adapter.tar.gz"])]
     assert names == ["README.md", "adapter_config.json", "loss.png"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_card_names_no_folder_of_the_server(
+    sessions: Sessions, settings: WorkerSettings, tmp_path: Path, is_there: bool
+) -> None:
+    settings.allowed_paths.append(tmp_path)
+    if is_there:
+        write_model(tmp_path / "deep" / "base")
+    dataset = {"path": str(tmp_path / "d.jsonl"), "sha256": "ab" * 32, "chat_template": "chatml"}
+    held_out = {"dataset": {"path": str(tmp_path / "e.jsonl"), "sha256": "cd" * 32}}
+    job_id = run_job(sessions, settings, model=str(tmp_path / "deep/base"), dataset=dataset, evaluation=held_out)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    card = (settings.runs / published(sessions, job_id)["README.md"].path).read_text()
+    assert card.startswith('---\nbase_model: "base"\n')
+    assert 'PreTrainedTokenizerFast.from_pretrained("adapter")' in card
+    assert str(tmp_path) not in card
+    assert '"path": "e.jsonl"' in card
 
 
 def test_an_adapter_waits_for_its_card_as_long_as_its_job_is_not_done(
