@@ -11,7 +11,7 @@ _FILE = "generation_config.json"
 
 def own_ends(config: Any) -> list[int]:
     """Of a configuration of transformers, whose eos_token_id is a number, several, or None."""
-    given = config.eos_token_id
+    given = getattr(config, "eos_token_id", None)
     return [given] if isinstance(given, int) else list(given or [])
 
 

@@ -41,6 +41,8 @@ def main() -> None:
 
 def merge(recipe: Recipe, folder: Path) -> None:
     """Raises InputError for a base or a tokenizer that cannot be loaded, and an adapter that does not fit."""
+    from huggingface_hub.errors import StrictDataclassFieldValidationError
+
     from trainer.durable import whole_folder
     from trainer.end_tokens import add_ends
     from trainer.tokenizer import copy_tokenizer, save_tokenizer
@@ -48,7 +50,9 @@ def merge(recipe: Recipe, folder: Path) -> None:
     model = _merged(recipe)
     ends = _ends(recipe)
     add_ends(model.generation_config, ends)
-    add_ends(model.config.get_text_config(), ends)
+    # The configurations of some models take one alone; generation goes by the other.
+    with contextlib.suppress(StrictDataclassFieldValidationError):
+        add_ends(model.config.get_text_config(), ends)
     with whole_folder(folder) as beside:
         # First: transformers chooses the tokenizer's class by config.json too.
         model.save_pretrained(beside, max_shard_size=_LARGEST_FILE)

@@ -20,11 +20,14 @@ def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, ho
     assert (answer["truncated"], answer["truncated_share"]) == (2, 1.0)
     assert len(list((home / "cache" / "lengths").iterdir())) == 1
     # Another tokenizer under the same name is measured anew, though its files look the same from outside.
-    template = home / "models" / "tiny" / "chat_template.jinja"
-    before = template.stat()
-    write_tokenizer(home / "models" / "tiny", "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}")
-    template.write_text(template.read_text().ljust(before.st_size, "\n"))
-    os.utime(template, ns=(before.st_atime_ns, before.st_mtime_ns))
+    model = home / "models" / "tiny"
+    before = {path: path.stat() for path in model.iterdir()}
+    shorter = "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}"
+    size = before[model / "chat_template.jinja"].st_size
+    write_tokenizer(model, shorter + "{#".ljust(size - len(shorter) - 2) + "#}")
+    for path, status in before.items():
+        assert path.stat().st_size == status.st_size
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
     assert answer["percentiles"]["100"] < longest
 
