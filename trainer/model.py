@@ -145,9 +145,9 @@ def loading_errors(model: str) -> Iterator[None]:
 def _cannot_load(model: str, error: Exception) -> InputError:
     """A hub id that fails to load is most often one that does not exist; a folder is there and holds something else."""
     reason = FailureReason.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureReason.MODEL_NOT_FOUND
-    # Of several paragraphs the others are advice on installing transformers.
+    # Left out: a list of all architectures, and paragraphs of advice on installing transformers.
     said = " ".join(str(error).strip().replace(model, public_name(model)).partition("\n\n")[0].split())
-    said = cut(said, _LONGEST_REASON)
+    said = cut(said.partition(" Model type should be one of")[0], _LONGEST_REASON)
     if "trust_remote_code" in str(error):  # transformers' advice
         reason = FailureReason.MODEL_UNSUPPORTED
         said = "it has custom code, which is never run here; use a model of an architecture that transformers has"
