@@ -158,6 +158,7 @@ def test_no_list_holds_or_goes_on_after_what_is_anothers(
         "/webhooks/{webhook_id}/deliveries": annas["delivery_id"],
         "/jobs/{job_id}/exports": annas["export_id"],
         "/v1/files": annas["file_id"],
+        "/v1/models": annas["model"],
         "/v1/fine_tuning/jobs": annas["job_id"],
         "/v1/fine_tuning/jobs/{job_id}/events": f"ftevent-{annas['job_id'].removeprefix('job_')}-1-0-e",
         "/v1/fine_tuning/jobs/{job_id}/checkpoints": f"ftckpt_{annas['job_id'].removeprefix('job_')}_5",

@@ -19,7 +19,7 @@ def test_what_is_dropped_at_a_length_is_no_example() -> None:
     assert usable_lengths(lengths, 30) == [10, 10, 30, 30]
 
 
-@pytest.mark.parametrize(("schedule", "steps", "tokens"), [({}, 39, 9000), ({"max_steps": 4}, 4, 923)])
+@pytest.mark.parametrize(("schedule", "steps", "tokens"), [({}, 39, 9000), ({"max_steps": 4}, 4, 960)])
 def test_steps_are_the_trainers_and_tokens_those_that_they_go_through(
     schedule: dict[str, int], steps: int, tokens: int
 ) -> None:
