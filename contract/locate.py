@@ -191,7 +191,10 @@ def _read_of(model: str, folder: Path) -> Iterator[Path]:
     templates = folder / _TEMPLATES
     if templates.is_dir():
         yield from templates.iterdir()
-    for shard in _shards(folder / _INDEX):
+    index = folder / _INDEX
+    if index.is_file() and index.stat().st_size > _LARGEST_INDEX:
+        raise _unsupported(model, f"has an {_INDEX} of more than {_LARGEST_INDEX >> 20} MiB; is it one?")
+    for shard in _shards(index):
         if shard.startswith("/") or ".." in shard.split("/") or "\0" in shard:
             raise _unsupported(model, f"names the weights {cut(shard)} in {_INDEX}; they have to be in its folder")
         if "/" in shard:
@@ -201,8 +204,6 @@ def _read_of(model: str, folder: Path) -> Iterator[Path]:
 def _shards(index: Path) -> set[str]:
     """What is no index is for whoever reads the weights to refuse."""
     try:
-        if index.stat().st_size > _LARGEST_INDEX:
-            return set()
         named = json.loads(index.read_bytes())["weight_map"].values()
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return set()

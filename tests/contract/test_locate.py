@@ -288,6 +288,13 @@ def test_a_shard_outside_of_the_model_is_refused(models: Path, tmp_path: Path, s
     assert caught.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
 
 
+def test_an_index_that_is_too_large_to_look_through_is_refused(models: Path, folders: Folders) -> None:
+    with (models / "tiny" / "model.safetensors.index.json").open("wb") as index:
+        index.truncate(1 << 30)
+    with pytest.raises(InputError, match="more than 64 MiB"):
+        locate_model("tiny", folders)
+
+
 @pytest.mark.parametrize("allowed", ["hub", "hub/models--a--b/snapshots", "hub/models--a--b/snapshots/main"])
 def test_a_snapshot_of_the_hubs_cache_is_a_model(tmp_path: Path, allowed: str) -> None:
     cache = tmp_path / "hub" / "models--a--b"

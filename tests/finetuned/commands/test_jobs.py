@@ -125,7 +125,7 @@ def test_watch_tells_in_lines_when_nobody_looks_at_a_terminal(api: FakeApi) -> N
         "step 1/?  epoch 0.10  loss 3.0000  9 tokens/s  1 s left",
         "adapter saved at step 2 (1.0 kB)",
         "step 2/?  epoch 0.10  loss 1.5000  9 tokens/s  1 s left",
-        "succeeded: loss 3.000 -> 1.500; finetuned download job_1",
+        f"succeeded: loss 3.000 -> 1.500; finetuned download job_1 --url {api.url}",
     ]
 
 
@@ -154,7 +154,7 @@ def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi
         "running",
         "worker a was lost; retry 1 of 3 in 4 s",
         "queued again",
-        "paused; go on with: finetuned resume job_1",
+        f"paused; go on with: finetuned resume job_1 --url {api.url}",
         "cancelled",
     ]
 
@@ -175,7 +175,7 @@ def test_what_is_asked_of_a_job_is_told_as_it_stands(
     api: FakeApi, arguments: list[str], path: str, status: str, told: str
 ) -> None:
     api.answers[f"POST /jobs/job_1/{path}"] = (200, job(status))
-    done = finetuned(*arguments, "job_1", "--url", api.url)
+    done = finetuned(*arguments, "job_1", FINETUNED_URL=api.url)
     assert (done.returncode, done.stderr) == (0, f"{told}\n")
 
 
