@@ -8,6 +8,7 @@ RUN_DIR/error.json and exits with 1.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path

@@ -129,10 +129,15 @@ def test_system_is_given_once(tmp_path: Path) -> None:
     assert "system differs from the system message" in message
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row not in ("alpaca", "text")])
+@pytest.mark.parametrize("row", [row for row in ROWS if row not in ("alpaca", "prompt_completion", "text")])
 def test_history_that_a_format_does_not_read_is_refused(tmp_path: Path, row: str) -> None:
     assert "history is " in refusal_of_row(tmp_path, ROWS[row] | {"history": [["a", "b"]]})
     assert read_row(tmp_path, ROWS[row] | {"history": []}) == read_row(tmp_path, ROWS[row])
+
+
+def test_history_makes_alpaca_of_prompt_and_completion(tmp_path: Path) -> None:
+    found = read_conversation(tmp_path, {"prompt": "c", "completion": "d", "history": [["a", "b"]]})
+    assert [message["content"] for message in found.messages] == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row != "text"])

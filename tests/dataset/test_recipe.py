@@ -23,7 +23,7 @@ def test_a_recipe_names_the_format_and_the_columns() -> None:
 def test_an_unknown_format_is_told_the_known_ones() -> None:
     failure = refusal(format="alpacca")
     assert failure.param == "dataset.format"
-    assert "'alpaca'" in failure.message
+    assert '"alpaca"' in failure.message
     assert "'self_instruct'" in failure.message
 
 
