@@ -13,7 +13,7 @@ REPORT: dict[str, Any] = {
     "duplicates": 1,
     "errors": [],
     "error_count": 0,
-    "unused_fields": {"id": 3, "messages[].lang": 1},
+    "unused_fields": {},
 }
 
 
@@ -40,7 +40,11 @@ def rows(tmp_path: Path) -> Path:
 
 
 def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: FakeApi, rows: Path) -> None:
-    api.answers = {"POST /datasets": (201, dataset("uploaded", report=None)), "GET /datasets/file-1": (200, dataset())}
+    report = {**REPORT, "unused_fields": {"id": 3, "messages[].lang": 1}}
+    api.answers = {
+        "POST /datasets": (201, dataset("uploaded", report=None)),
+        "GET /datasets/file-1": (200, dataset(report=report)),
+    }
     done = finetuned("datasets", "add", str(rows), "--column", "prompt=the question", "--url", api.url)
     assert (done.returncode, done.stdout) == (0, "file-1\n"), done.stderr
     assert "3 rows of messages, 2 examples, 1 of them more than once" in done.stderr
