@@ -35,6 +35,7 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
         share = 100 * found["trainable"] / found["total"]
         facts.append(("trains", f"{found['trainable']:,} of {found['total']:,} parameters ({share:.2f}%)"))
         facts += [(f"  {each['name']}", f"{each['parameters']:,} in {each['modules']}") for each in found["by_module"]]
+        facts += [("  left out", f"{', '.join(each['names'])}: {each['why']}") for each in found["left_out"]]
     of_them = f"{work['examples_per_step']:,} examples each, of {work['train_examples']:,}"
     facts.append(("steps", f"{work['steps']:,}, {of_them}"))
     if work["tokens"] is not None:

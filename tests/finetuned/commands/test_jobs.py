@@ -15,6 +15,7 @@ PLAN: dict[str, Any] = {
         "total": 1_000_000,
         "trainable": 10_000,
         "by_module": [{"name": "q_proj", "modules": 2, "parameters": 10_000}],
+        "left_out": [{"why": "routed experts are not adapted", "names": ["up_proj"], "parameters": 5}],
     },
     "work": {"train_examples": 90, "examples_per_step": 8, "steps": 36, "tokens": 12_345},
     "devices": [
@@ -71,9 +72,10 @@ def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
     done = finetuned("plan", "-", "--url", api.url, stdin='{"model": "m"}')
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[:5] == [
+    assert lines[:6] == [
         "trains 10,000 of 1,000,000 parameters (1.00%)",
         "q_proj 10,000 in 2",
+        "left out up_proj: routed experts are not adapted",
         "steps 36, 8 examples each, of 90",
         "tokens 12,345",
         "disk 440.0 kB, 80.0 kB of it stays",
