@@ -92,7 +92,7 @@ _MODEL, _FILE = b'"model": "tiny"', b'"training_file": "rows.jsonl"'
         (b'"recipe": ' + b"[" * 100_000 + b"]" * 100_000, "body"),
         (b'"suffix": "a\\u0000b"', "suffix"),
         (b'"suffix": "a\0b"', "body"),
-        (b'"metadata": {"a": "\\u0000"}', "metadata.a"),
+        (b'"metadata": {"a": "\\u0000"}', "metadata"),
         (b'"seed": -9999999999999999999999', "seed"),
         (b'"suffix": "\xff"', "body"),
     ],

@@ -84,7 +84,8 @@ def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
     assert "memory 41.0 GB of 24.0 GB" in lines
     at = lines.index("time 2:03 min at 100 tokens/s, as 3 jobs had")
     assert lines[at + 1] == "cold start 12 s of it, in the first step"
-    assert lines[-2:] == ['fits with {"base_bits": 4}', "memory: a reason"]
+    warned = "warning: schedule.max_steps: got 9; too many"
+    assert lines[-3:] == ['fits with {"base_bits": 4}', warned, "memory: a reason"]
     as_json = finetuned("plan", "-", "--json", "--url", api.url, stdin="{}")
     assert json.loads(as_json.stdout) == PLAN
     assert api.bodies == [b'{"model": "m"}', b"{}"]
