@@ -233,7 +233,13 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Empty where it is not there."""
-    read = json.loads(_read(path, LARGEST_VOCABULARY) or "{}")
+    text = _read(path, LARGEST_VOCABULARY)
+    if text is None:
+        return {}
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no JSON: {error}") from error
     if not isinstance(read, dict):
         raise ValueError(f"{path.name} is no JSON object")
     return read

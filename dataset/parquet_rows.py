@@ -36,6 +36,8 @@ def parquet_rows(file: io.FileIO, largest: int | None) -> Iterator[dict[str, Any
                 raise _too_much(largest)
             columns = [values_of(column) for column in batch.columns]
             yield from (dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True))
+    except MemoryError:  # Arrow's own is an ArrowException too
+        raise
     # Arrow tells of bytes that make no sense by OSError, or by what Python raises at the value that comes of them.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise BadFile(f"is no Parquet file that can be read: {cut(str(error), 200)}") from error

@@ -13,12 +13,13 @@ ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "co
 _BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I64": 8}
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, embeddings: int = 2) -> None:
     """A folder with the headers of a model's weights, which are zeros: all that the API looks at."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     names = ["model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj", "lm_head"]
-    write_weights(folder / "model.safetensors", {f"{name}.weight": [2, 2] for name in names})
+    rows = {"model.embed_tokens": embeddings, "lm_head": embeddings}
+    write_weights(folder / "model.safetensors", {f"{name}.weight": [rows.get(name, 2), 2] for name in names})
 
 
 def write_weights(path: Path, shapes: Mapping[str, Sequence[int]], dtype: str = "F32") -> None:

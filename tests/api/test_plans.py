@@ -19,7 +19,7 @@ from contract.target_modules import EXPERT, ROUTER
 from store import jobs, progress, workers
 from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
-from tests.files import write_tokenizer
+from tests.files import write_tokenizer, write_weights
 from tests.placing import LEASE
 from tests.service import until
 
@@ -95,8 +95,7 @@ def mixture(llama: Path) -> str:
     folder = llama.parent / "mixture"
     write_tokenizer(folder)
     (folder / "config.json").write_text('{"model_type": "qwen3_moe"}')
-    header = json.dumps({name: {"dtype": "F32", "shape": shape} for name, shape in MIXTURE.items()}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    write_weights(folder / "model.safetensors", MIXTURE)
     return folder.name
 
 

@@ -138,3 +138,12 @@ def test_a_parquet_file_that_is_packed_to_burst_is_told(tmp_path: Path) -> None:
     assert path.stat().st_size < 8 << 20
     (error,) = Children().ask("check", 120, **given)["errors"]
     assert "rows too large" in error["message"]
+
+
+def test_parquet_that_exceeds_memory_is_refused(tmp_path: Path) -> None:
+    """Without Arrow's own schema beside it, its values are unpacked by the reader."""
+    path = tmp_path / "bomb.parquet"
+    table = pa.table({"text": pa.array(["a" * (96 << 20)]).dictionary_encode().take([0] * 640)})
+    pq.write_table(table, path, store_schema=False)
+    with pytest.raises(InputError, match="takes more memory to read than it may"):
+        Children().ask("check", 120, **{**READ, "path": str(path), "name": path.name, "largest": None})
