@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from finetuned.client import Client
+from tests.files import write_model
 from tests.finetuned.processes import processes_naming, wait_until
 from tests.service import FAKE_TRAINER, free_port, told_of
 
@@ -54,11 +55,8 @@ def ready(home: Path, log: Path, **environment: str) -> Iterator[Up]:
 
 @pytest.fixture(scope="module")
 def examples(folder: Path) -> Path:
-    """A folder with a dataset; and the home has a model that is one by its files' names alone."""
-    model = folder / "home" / "models" / "tiny"
-    model.mkdir(parents=True, exist_ok=True)
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    """A folder with a dataset; and the home has a model."""
+    write_model(folder / "home" / "models" / "tiny")
     (folder / "rows.jsonl").write_text(
         '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
     )
