@@ -13,12 +13,16 @@ ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "co
 _BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I64": 8}
 
 
-def write_model(folder: Path, embeddings: int = 2) -> None:
+_TOKENS = 259
+"""Of write_tokenizer."""
+
+
+def write_model(folder: Path) -> None:
     """A folder with the headers of a model's weights, which are zeros: all that the API looks at."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     names = ["model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj", "lm_head"]
-    rows = {"model.embed_tokens": embeddings, "lm_head": embeddings}
+    rows = {"model.embed_tokens": _TOKENS, "lm_head": _TOKENS}
     write_weights(folder / "model.safetensors", {f"{name}.weight": [rows.get(name, 2), 2] for name in names})
 
 

@@ -17,7 +17,7 @@ ADMIN = "an-admin-key-of-some-length"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    write_model(tmp_path / "models" / "tiny", embeddings=259)  # the tokens of tests.files.write_tokenizer
+    write_model(tmp_path / "models" / "tiny")
     write_dataset(tmp_path / "datasets" / "rows.jsonl")
     return tmp_path
 

@@ -102,7 +102,7 @@ few = examples(
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    write_model(home / "models" / "tiny", embeddings=259)  # as many as the tokenizer has tokens
+    write_model(home / "models" / "tiny")
     write_tokenizer(home / "models" / "tiny")
     write_dataset(home / "datasets" / "rows.jsonl")
     return home
