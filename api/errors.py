@@ -29,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from api.json_schema import whole_schema
@@ -179,6 +180,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RangeOutside, _range_outside)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(OperationalError, _database_away)
     app.add_exception_handler(NoConnectionFree, _database_away)
     app.add_exception_handler(Exception, _unexpected)
@@ -314,6 +316,11 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         answer.headers["allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _hung_up(request: Request, _: Exception) -> JSONResponse:
+    """For the log and the counts; a client that has closed its connection reads no answer."""
+    return _answer(HTTPStatus.BAD_REQUEST, "bad_request", "the body ends before all of it came; send the request again")
 
 
 def _methods(request: Request) -> list[str]:

@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, TypeVar
@@ -18,14 +19,20 @@ from api.errors import InvalidParameter, StillAtWork
 from api.who import Who
 from contract import patterns
 from store import requests
-from store.requests import Asked, First
+from store.requests import Asked, First, Repeated
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
 
 _WAIT = 20.0  # seconds, for the first of several at once
 _LOOK = 0.1  # seconds between two looks
+_MOST_WAITING = 7  # of one owner: each holds a thread of the API, which has 40
+_STILL = "the first request of this kind is still at work; ask again in a few seconds"
 RENEW_SECONDS = requests.LONGEST.total_seconds() / 5
+
+_lock = threading.Lock()
+_waiters: Counter[str] = Counter()
+"""Of each owner, in this process."""
 
 Made = TypeVar("Made")
 Settle = Callable[[Session, str], None]
@@ -69,17 +76,13 @@ def with_body(asked: Asked, *parts: bytes) -> Asked:
 def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
     """What `make` makes, or `again` of the id of what the first such request has made. Raises RequestReused,
     StillAtWork, RequestOvertaken."""
-    deadline = time.monotonic() + _WAIT
-    while True:
-        with sessions.begin() as session:
-            state = requests.begin(session, asked)
-        if isinstance(state, First):
-            break
-        if state.resource is not None:
-            return again(state.resource)
-        if time.monotonic() > deadline:
-            raise StillAtWork("the first request of this kind is still at work; ask again in a few seconds")
-        time.sleep(_LOOK)
+    state = _begin(sessions, asked)
+    if not isinstance(state, First) and state.resource is None:
+        with _waiting(asked.owner):
+            state = _wait(sessions, asked)
+    if not isinstance(state, First):
+        assert state.resource is not None
+        return again(state.resource)
     request_id = state.id
     try:
         with _renewing(sessions, request_id):
@@ -91,6 +94,38 @@ def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again
         except OperationalError as error:
             log.warning("a request that made nothing is remembered for %s: %s", requests.LONGEST, error)
         raise
+
+
+def _begin(sessions: Sessions, asked: Asked) -> First | Repeated:
+    with sessions.begin() as session:
+        return requests.begin(session, asked)
+
+
+def _wait(sessions: Sessions, asked: Asked) -> First | Repeated:
+    """Until the first request is done, or was given up. Raises RequestReused, StillAtWork."""
+    deadline = time.monotonic() + _WAIT
+    while time.monotonic() <= deadline:
+        time.sleep(_LOOK)
+        state = _begin(sessions, asked)
+        if isinstance(state, First) or state.resource is not None:
+            return state
+    raise StillAtWork(_STILL)
+
+
+@contextmanager
+def _waiting(owner: str) -> Iterator[None]:
+    """Raises StillAtWork where as many of the owner wait already as may."""
+    with _lock:
+        if _waiters[owner] >= _MOST_WAITING:
+            raise StillAtWork(_STILL)
+        _waiters[owner] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _waiters[owner] -= 1
+            if not _waiters[owner]:
+                del _waiters[owner]
 
 
 @contextmanager

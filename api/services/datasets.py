@@ -14,11 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from api import hub
 from api.checks import FILE_VERSION, Checks, file_version
-from api.errors import BadForm, InvalidBody, InvalidParameter, StorageFull, TooLarge
+from api.errors import InvalidBody, InvalidParameter, StorageFull, TooLarge
 from api.idempotency import Settle, once, with_body
 from api.incoming import Incoming, incoming, pump
 from api.looks import look
@@ -80,8 +79,6 @@ async def upload(
             form = FormReader(content_type, file.write)
             await pump(stream, form.feed)
             return await run_in_threadpool(_take_upload, place, who, asked, file, form)
-    except ClientDisconnect as error:
-        raise BadForm("it ends before the form does; send it again") from error
     except OSError as error:
         raise _full(error) from error
 
