@@ -24,7 +24,7 @@ def test_an_unknown_format_is_told_the_known_ones() -> None:
     failure = refusal(format="alpacca")
     assert failure.param == "dataset.format"
     assert '"alpaca"' in failure.message
-    assert "'self_instruct'" in failure.message
+    assert '"self_instruct"' in failure.message
 
 
 def test_an_unknown_field_is_told_the_known_ones() -> None:
