@@ -26,6 +26,8 @@ _PAIRS: tuple[tuple[Collection[str], Collection[str]], ...] = (
 )
 _LAST: tuple[Collection[str], Collection[str]] = (("input",), ("output", "response", "answer"))
 """Where there is no other question: else `input` is what is given with it."""
+_ANSWERS = ("output", "response", "answer", "completion")
+"""Beside a text they make a question of it."""
 _BESIDE: Mapping[str, DatasetField] = {
     "input": "input",
     "context": "input",
@@ -65,7 +67,7 @@ def find_aliases(row: Row) -> Aliases | None:
     names = _by_lower_case(row)
     question, answer = _known_pair(row) or _pair(names)
     if question is None or answer is None:
-        _check_no_tree(row)
+        _check_text_is_all(row, names)
         return None
     if FORMATS["text"].shape(held) and not _known_pair(row):
         raise _unclear(
@@ -88,8 +90,14 @@ def find_aliases(row: Row) -> Aliases | None:
     return Aliases(renamed, {field: name for field, name in _LATER.items() if field not in columns})
 
 
-def _check_no_tree(row: Row) -> None:
-    """As OASST's: each row is one message, and its text alone is no document."""
+def _check_text_is_all(row: Row, names: Mapping[str, list[str]]) -> None:
+    answer = next((names[name][0] for name in _ANSWERS if name in names), None)
+    if answer is not None and row.get("text") and "instruction" not in row:
+        raise _unclear(
+            f'has text, and {cut(answer, 40)} beside it; say what is to be learned, as dataset.format "text" or '
+            f"{_advice('text', answer)}"
+        )
+    # As OASST's: each row is one message, and its text alone is no document.
     if {"text", "role", "parent_id"} <= row.keys():
         raise _unclear(
             "has one message of a tree in each row (text, role and parent_id); write each way through the tree as "

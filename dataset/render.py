@@ -46,6 +46,13 @@ def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tu
 
     Few templates mark the answers, so it is found by rendering the messages before it as well.
     """
+    if index == 0:
+        raise InputError(
+            FailureReason.DATASET_INVALID,
+            f"{example.where}: begins with an answer, messages[0], that nothing asks for; give the user's message "
+            "before it, or give it a weight of 0",
+            "dataset",
+        )
     before = _apply_template(tokenizer, example, example.messages[:index], answer_next=True)
     text = _apply_template(tokenizer, example, example.messages[: index + 1])
     if not text.startswith(before):

@@ -141,6 +141,7 @@ UNCLEAR: list[tuple[Row, str]] = [
     ({"article": "t", "question": "q", "answer": "a"}, "article beside them"),
     ({"question": "q", "solution": "a", "thinking_trajectories": ["t"]}, "thinking_trajectories beside them"),
     ({"text": "t", "question": "q", "answer": "a"}, "text, and question and answer beside it"),
+    ({"text": "q", "response": "a"}, "text, and response beside it"),
     ({"text": "t", "instruction": "q", "response": "a"}, "text, and instruction and response beside it"),
     ({"Question": "q", "Complex_CoT": "t", "Response": "a"}, "Complex_CoT beside them"),
 ]
