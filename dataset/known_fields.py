@@ -22,8 +22,8 @@ PREFERENCES = (
 )
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 _NO_PAIR = (
-    "preference pairs are not learned; give the better answer alone, or say in dataset.columns which field it fills, "
-    'such as {"completion": "chosen"}'
+    "preference pairs are not learned; give the better answer alone, or say which field it fills, as "
+    'dataset.columns {"completion": "chosen"} does'
 )
 _NO_TOKENS = "text is tokenised here; give the text, and leave out tokens and their masks"
 

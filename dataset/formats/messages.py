@@ -34,7 +34,7 @@ def _turn(where: str, given: Any) -> Turn:
         raise BadRow(f"{where} must be an object with role and content, not {quote(given)}")
     if "from" in given and "role" not in given:
         raise BadRow(
-            f"{where} has a from, as ShareGPT's turns have; say so in the recipe: dataset.format "
+            f"{where} has a from, as ShareGPT's turns have; say so: dataset.format "
             '"sharegpt" and dataset.columns {"conversations": "messages"}'
         )
     # OpenAI's name for system since its models reason.
