@@ -26,6 +26,8 @@ _PAIRS: tuple[tuple[Collection[str], Collection[str]], ...] = (
 )
 _LAST: tuple[Collection[str], Collection[str]] = (("input",), ("output", "response", "answer"))
 """Where there is no other question: else `input` is what is given with it."""
+_ANSWERS = ("output", "response", "answer", "completion")
+"""Beside a text they make a question of it."""
 _BESIDE: Mapping[str, DatasetField] = {
     "input": "input",
     "context": "input",
@@ -34,18 +36,21 @@ _BESIDE: Mapping[str, DatasetField] = {
     "system_message": "system",
     "history": "history",
 }
+_SYSTEM: Mapping[DatasetField, str] = {"system": "system_prompt"}
+"""As OpenHermes has it beside conversations."""
 _LATER: Mapping[DatasetField, str] = {"input": "context", "system": "system_prompt"}
 _MEANINGFUL = {"choices", "options", "a", "b", "c", "d", "chosen", "rejected"}
 _MEANINGFUL |= {"passage", "passages", "paragraph", "article", "document", "story", "evidence", "knowledge"}
 _MEANINGFUL |= {"cot", "complex_cot", "chain_of_thought", "rationale", "reasoning"}
+_MEANINGFUL |= {"thinking_trajectories", "gemini_thinking_trajectory", "deepseek_thinking_trajectory"}
 """Parts of a question or an answer that no format has a field for."""
-_AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruct", "belle", "chinese_vicuna", "text")
+_AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruct", "belle", "chinese_vicuna")
 
 
 @dataclass(frozen=True)
 class Aliases:
     columns: Mapping[DatasetField, str]
-    """The names that the first row has for fields of alpaca, or for messages."""
+    """The names that the first row has for fields of alpaca, or for messages; those of a format need none."""
     optional: Mapping[DatasetField, str]
     """Names that later rows may have."""
 
@@ -53,17 +58,25 @@ class Aliases:
 def find_aliases(row: Row) -> Aliases | None:
     """None where the row has the fields of a format, or none of these names. Raises BadFile where a name could be
     either of two fields, or another column would be left out of the question or the answer."""
-    if any(FORMATS[format].shape(row) for format in _AS_THEY_ARE):
-        return None
+    # Parquet writes null for a column that only other rows have.
+    held = {name: value for name, value in row.items() if value is not None}
+    if any(FORMATS[format].shape(held) for format in _AS_THEY_ARE):
+        return Aliases({}, _SYSTEM)
     if _is_messages(row.get("conversation")):
-        return Aliases({"messages": "conversation"}, {})
+        return Aliases({"messages": "conversation"}, _SYSTEM)
     names = _by_lower_case(row)
     question, answer = _known_pair(row) or _pair(names)
     if question is None or answer is None:
+        _check_text_is_all(row, names)
         return None
+    if FORMATS["text"].shape(held) and not _known_pair(row):
+        raise _unclear(
+            f"has text, and {cut(question, 40)} and {cut(answer, 40)} beside it; say which is to be learned, as "
+            f'dataset.format "text" or {_advice(question, answer)}'
+        )
     beside = _beside(names, question)
     if "prompt" in row and "completion" in row and not (beside and isinstance(row["prompt"], str)):
-        return None
+        return Aliases({}, _SYSTEM)
     if (question, answer) != ("instruction", "output"):
         left_out = [names[name][0] for name in sorted(_MEANINGFUL & names.keys()) if row[names[name][0]]]
         if left_out:
@@ -75,6 +88,21 @@ def find_aliases(row: Row) -> Aliases | None:
     columns: dict[DatasetField, str] = {"instruction": question, "output": answer, **beside}
     renamed = {field: name for field, name in columns.items() if field != name}
     return Aliases(renamed, {field: name for field, name in _LATER.items() if field not in columns})
+
+
+def _check_text_is_all(row: Row, names: Mapping[str, list[str]]) -> None:
+    answer = next((names[name][0] for name in _ANSWERS if name in names), None)
+    if answer is not None and row.get("text") and "instruction" not in row:
+        raise _unclear(
+            f'has text, and {cut(answer, 40)} beside it; say what is to be learned, as dataset.format "text" or '
+            f"{_advice('text', answer)}"
+        )
+    # As OASST's: each row is one message, and its text alone is no document.
+    if {"text", "role", "parent_id"} <= row.keys():
+        raise _unclear(
+            "has one message of a tree in each row (text, role and parent_id); write each way through the tree as "
+            'messages, or say dataset.format "text" to learn each message alone'
+        )
 
 
 def _is_messages(value: Any) -> bool:

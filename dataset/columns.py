@@ -1,5 +1,6 @@
 """The recipe's dataset.columns: a file's own names for what a format reads."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +53,15 @@ class Renaming:
         taken = set(self.columns.values())
         kept = {name: value for name, value in row.items() if name not in taken}
         return kept | {name: row[column] for name, column in self.columns.items() if column in row}
+
+    def explained(self, error: BadRow) -> BadRow:
+        """With the columns of the fields that it names."""
+        names = (
+            f"; {field} is the column {cut(column, 40)}"
+            for field, column in self.columns.items()
+            if field != column and re.match(rf"(has no answer: )?{field}\b", str(error))
+        )
+        return type(error)(f"{error}{''.join(names)}")
 
     def check_seen(self, rows: int) -> None:
         """Raises BadFile when none of the first `rows` rows had one of the columns."""

@@ -27,7 +27,7 @@ def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise BadRow(f"is not CSV: {error}") from error
+            raise BadRow(f"is not CSV: {error}{_advice(str(error))}") from error
         except BadRow as error:
             if header is None:
                 raise BadFile(f"has a header that {error}") from error
@@ -58,10 +58,21 @@ class _Text:
             yield decode(line, "utf-8")
 
 
-def _header(names: list[str]) -> list[str]:
+def _advice(problem: str) -> str:
+    if problem.startswith("new-line character"):
+        return "; if lines end in CR alone, end them in LF, as tr '\\r' '\\n' does"
+    return "; write a quote within quotes twice, and quotes around the whole cell" if '"' in problem else ""
+
+
+def _header(given: list[str]) -> list[str]:
+    names = [name.strip() for name in given]
+    if names[0].startswith("sep="):
+        raise BadFile(f"begins with {quote(names[0])}, a line for Excel; remove it, and separate cells with commas")
     other = next((each for each in (";", "\t", "|") if len(names) == 1 and each in names[0]), None)
     if other is not None:
         raise BadFile(f"has cells that are separated by {quote(other)}; write it with commas")
+    if names.count("") > 1:
+        raise BadFile("has more than one column without a name; name them, or remove the commas that end each line")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise BadFile(f"has more than one column {quote(cut(twice[0], 40))}")

@@ -57,7 +57,10 @@ FORMATS: Mapping[DatasetFormat, Format] = {
 
 def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
     """The first format that the row has the shape of, best one that reads all the `named` fields. Raises BadRow."""
-    shaped = [name for name, format in FORMATS.items() if format.shape(row)]
+    # Parquet writes null for a column that only other rows have.
+    held = {name: value for name, value in row.items() if value is not None}
+    shaped = [name for name, format in FORMATS.items() if format.shape(held)]
+    shaped = shaped or [name for name, format in FORMATS.items() if format.shape(row)]
     if not shaped:
         raise BadRow(_no_format(row))
     return next((name for name in shaped if FORMATS[name].fields.issuperset(named)), shaped[0])
@@ -66,13 +69,21 @@ def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
 def _no_format(row: Row) -> str:
     inside = next((name for name, value in row.items() if isinstance(value, list) and value), None)
     if inside is not None and isinstance(row[inside][0], dict):
-        name = cut(inside, 40)
-        return (
-            f"has no fields of a format, and a list of objects, {name}; if these are the rows, write each on a line of "
-            f"its own, as jq -c '.\"{name}\"[]' FILE does"
-        )
+        return _no_format_but_a_list(cut(inside, 40), row[inside][0])
     columns = json.dumps({"instruction": "COLUMN", "output": "COLUMN"})
     return (
         f"has the fields {names_of(row)}, of no known format; give messages (a list), or instruction and output, "
         f"or say which column is which, as dataset.columns {columns}"
+    )
+
+
+def _no_format_but_a_list(name: str, first: Row) -> str:
+    found = f"has no fields of a format, and a list of objects, {name}"
+    for field, names in (("messages", {"role", "content"}), ("conversations", {"from", "value"})):
+        if names <= first.keys():
+            columns = json.dumps({field: name}, ensure_ascii=False)
+            return f"{found}; if these are the turns of a conversation, say so, as dataset.columns {columns}"
+    return (
+        f"{found}; if these are the turns of a conversation, give each a role and a content, and name the list "
+        f"messages; if these are the rows, write each on a line of its own, as jq -c '.\"{name}\"[]' FILE does"
     )

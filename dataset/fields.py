@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -12,6 +13,8 @@ from dataset.refusal import BadRow, NoAnswer
 
 Row = dict[str, Any]
 
+_PYTHON = re.compile(r"\s*\[?\s*\{\s*'")
+
 DEEPEST = 64
 """Levels of a tool's parameters or a call's arguments: far above what people write, far below where templates fail."""
 
@@ -19,7 +22,8 @@ DEEPEST = 64
 def as_text(where: str, value: Any) -> str:
     """Text that a log, JSON and PostgreSQL can all hold."""
     if not isinstance(value, str):
-        raise BadRow(f"{where} must be text, not {quote(value)}")
+        advice = f'; write it as text, as "{value}"' if type(value) in (int, float) else ""
+        raise BadRow(f"{where} must be text, not {quote(value)}{cut(advice, 80)}")
     if "\0" in value:
         raise BadRow(f"{where} has a NUL character (\\u0000), which is no text; remove it")
     try:
@@ -78,7 +82,8 @@ def parse_text(where: str, value: str) -> Any:
     try:
         return parse_json(json.loads, value)
     except BadRow as error:
-        raise BadRow(f"{where} {error}: {quote(value)}") from error
+        advice = "; write it with json.dumps, not as Python prints it" if _PYTHON.match(value) else ""
+        raise BadRow(f"{where} {error}: {quote(value)}{advice}") from error
 
 
 def parse_json(decode: Callable[..., Any], *text: Any) -> Any:

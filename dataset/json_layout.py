@@ -15,6 +15,10 @@ def problem_of_layout(first: str, following: bytes, error: json.JSONDecodeError)
     line = first.strip()
     if _PYTHON.match(line):
         return "has rows as Python prints a dict, with single quotes; write them with json.dumps"
+    if not line.startswith("{") and "\t" in line:
+        return (
+            f"begins with {quote(line, 40)}, which is no JSON; if tabs separate its cells, write it with commas as .csv"
+        )
     if not line.startswith("{"):
         return (
             f"begins with {quote(line, 40)}, which is no JSON; give a row of JSON on each line, or name the file .csv "

@@ -22,8 +22,8 @@ PREFERENCES = (
 )
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 _NO_PAIR = (
-    "preference pairs are not learned; give the better answer alone, or say in dataset.columns which field it fills, "
-    'such as {"completion": "chosen"}'
+    "preference pairs are not learned; give the better answer alone, or say which field it fills, as "
+    'dataset.columns {"completion": "chosen"} does'
 )
 _NO_TOKENS = "text is tokenised here; give the text, and leave out tokens and their masks"
 
@@ -49,6 +49,8 @@ ROW_THOUGHTS = ("reasoning_content", "thinking")
 """What the answer thinks, beside a question and its answer."""
 
 _SAMPLE_WEIGHTS = ("weight", "loss_weight", "loss_scale")
+_LEARNED = ("1", "1.0", "true")
+_NOT_LEARNED = ("0", "0.0", "false")
 
 _REFUSED_OR_WEIGHTS = frozenset({*IN_ANY_ROW, *WEIGHTS})
 _OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *_SAMPLE_WEIGHTS, "label", "kto_tag", "history"})
@@ -63,8 +65,8 @@ def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
         if not (name in PREFERENCES and "chosen" in mapped):
             _refuse(row, name, advice)
     for name in WEIGHTS:
-        if row.get(name) is False:
-            raise BadRow(f"{name} is false, and every row is learned; leave the row out")
+        if _word(row.get(name)) in _NOT_LEARNED:
+            raise BadRow(f"{name} is {quote(row[name])}, and every row is learned; leave the row out")
 
 
 def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
@@ -76,8 +78,9 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
             if not (name in ROW_THOUGHTS and _has_one_answer(format, row)):
                 _refuse(row, name, advice)
         for name in _SAMPLE_WEIGHTS:
-            if row.get(name) not in (None, 1):
+            if not says_nothing(row.get(name)) and _word(row[name]) not in _LEARNED:
                 raise BadRow(f"{name} is {quote(row[name])}, and every row weighs 1; leave it out, or the whole row")
+    if format != "text":
         _check_rating(row, "label")
     _check_rating(row, "kto_tag")
     if format != "text" and "history" not in read:
@@ -107,7 +110,8 @@ def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Ite
     known = {*read, "kto_tag", "chat_template_kwargs"}
     if _is_beside_messages(format, row):
         known |= {"parallel_tool_calls", *_SAMPLE_WEIGHTS}
-        known |= {"label"} if _truth(row.get("label")) is not None else set()
+    if format != "text" and _truth(row.get("label")) is not None:
+        known.add("label")
     if _has_one_answer(format, row):
         known |= set(ROW_THOUGHTS)
     yield from _holding(row, known)
@@ -143,6 +147,11 @@ def _refuse(row: Row, name: str, advice: str) -> None:
 def _check_rating(row: Row, name: str) -> None:
     if _truth(row.get(name)) is False:
         raise BadRow(f"{name} is false: the answer is rated as a bad one, and would be learned; leave such rows out")
+
+
+def _word(weight: Any) -> str:
+    """CSV can only hold the word for a number or a truth value."""
+    return str(weight).strip().lower()
 
 
 def _truth(rating: Any) -> bool | None:

@@ -116,7 +116,7 @@ class Reading:
                 examples, row = self._read(number, given)
             except BadRow as error:
                 self._renaming.check_seen(number)
-                yield ReadRow(number, error)
+                yield ReadRow(number, self._renaming.explained(error))
             else:
                 yield ReadRow(number, examples, row)
         if number == 0:

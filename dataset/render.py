@@ -33,6 +33,7 @@ def render(tokenizer: Tokenizer, example: Example) -> list[tuple[str, list[Span]
         return [(begin + example.text + end, [(len(begin), len(begin + example.text + end))])]
     whole = _apply_template(tokenizer, example, example.messages)
     _check_arguments_are_read(tokenizer, example)
+    _check_system_is_written(tokenizer, example, whole)
     _check_tools_are_written(tokenizer, example, whole)
     answers = [_until_answer(tokenizer, example, index) for index, learned in enumerate(example.supervised) if learned]
     if all(whole.startswith(text) for text, _ in answers):
@@ -45,6 +46,13 @@ def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tu
 
     Few templates mark the answers, so it is found by rendering the messages before it as well.
     """
+    if index == 0:
+        raise InputError(
+            FailureReason.DATASET_INVALID,
+            f"{example.where}: begins with an answer, messages[0], that nothing asks for; give the user's message "
+            "before it, or give it a weight of 0",
+            "dataset",
+        )
     before = _apply_template(tokenizer, example, example.messages[:index], answer_next=True)
     text = _apply_template(tokenizer, example, example.messages[: index + 1])
     if not text.startswith(before):
@@ -124,6 +132,13 @@ def _check_thought_is_written(example: Conversation, index: int, learned: str) -
     which its own answer is learned it may not."""
     if not _has_thought(example.messages[index], learned):
         _refuse_model(example, f"leaves out reasoning_content of messages[{index}]; {_WITH_THOUGHTS}")
+    content = example.messages[index]["content"].lstrip()
+    if content.startswith("<think>") and learned.count("</think>") > content.count("</think>"):
+        _refuse_model(
+            example,
+            f"writes a thought of its own before the one in the content; give what messages[{index}] thinks as "
+            "reasoning_content",
+        )
 
 
 def _check_arguments_are_read(tokenizer: Tokenizer, example: Conversation) -> None:
@@ -134,6 +149,19 @@ def _check_arguments_are_read(tokenizer: Tokenizer, example: Conversation) -> No
         )
 
 
+def _check_system_is_written(tokenizer: Tokenizer, example: Conversation, whole: str) -> None:
+    for index, message in enumerate(example.messages):
+        # A default system message may have the same words.
+        if message["role"] != "system" or message["content"].strip() in whole:
+            continue
+        if whole == _without(tokenizer, example, [*example.messages[:index], *example.messages[index + 1 :]]):
+            _refuse_model(
+                example,
+                f"leaves out the system message messages[{index}]; write it into the first question, or name another "
+                "template in dataset.chat_template",
+            )
+
+
 def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole: str) -> None:
     """Many templates leave out what they do not know, and the model would learn to say nothing."""
     if example.tools and whole == _without(tokenizer, example, example.messages, with_tools=False):
@@ -141,14 +169,34 @@ def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole:
     for index, message in enumerate(example.messages):
         earlier, until = example.messages[:index], example.messages[: index + 1]
         if message.get("tool_calls"):
-            bare = message.copy()
-            del bare["tool_calls"]
-            if _apply_template(tokenizer, example, until) == _without(tokenizer, example, [*earlier, bare]):
-                _refuse_model(example, f"leaves out the calls of messages[{index}]; {_WITH_TOOLS}")
+            _check_calls_are_written(tokenizer, example, index)
         elif message["role"] == "tool" and (
             _apply_template(tokenizer, example, until) == _without(tokenizer, example, earlier)
         ):
             _refuse_model(example, f"leaves out what the tool says in messages[{index}]; {_WITH_TOOLS}")
+
+
+def _check_calls_are_written(tokenizer: Tokenizer, example: Conversation, index: int) -> None:
+    earlier, message = example.messages[:index], example.messages[index]
+    written = _apply_template(tokenizer, example, [*earlier, message])
+    bare = message.copy()
+    del bare["tool_calls"]
+    if written == _without(tokenizer, example, [*earlier, bare]):
+        _refuse_model(example, f"leaves out the calls of messages[{index}]; {_WITH_TOOLS}")
+    first: Message = {**message, "tool_calls": message["tool_calls"][:1]}
+    if first != message and written == _without(tokenizer, example, [*earlier, first]):
+        _refuse_model(
+            example,
+            f"leaves out calls of messages[{index}] after the first; give each a message of its own, with what the "
+            "tool gives back after it",
+        )
+    silent: Message = {**message, "content": ""}
+    if message["content"].strip() and written == _without(tokenizer, example, [*earlier, silent]):
+        _refuse_model(
+            example,
+            f"leaves out the content of messages[{index}], beside its calls; leave it out of the row, or set "
+            'dataset.chat_template to "chatml"',
+        )
 
 
 def _without(

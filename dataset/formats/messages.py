@@ -32,6 +32,11 @@ def read_messages(where: str, value: Any) -> list[Turn]:
 def _turn(where: str, given: Any) -> Turn:
     if not isinstance(given, dict):
         raise BadRow(f"{where} must be an object with role and content, not {quote(given)}")
+    if "from" in given and "role" not in given:
+        raise BadRow(
+            f"{where} has a from, as ShareGPT's turns have; say so: dataset.format "
+            '"sharegpt" and dataset.columns {"conversations": "messages"}'
+        )
     # OpenAI's name for system since its models reason.
     role = "system" if given.get("role") == "developer" else given.get("role")
     if role not in ROLES:

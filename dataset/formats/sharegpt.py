@@ -36,7 +36,7 @@ def _turn(where: str, turn: Any) -> Turn:
         raise BadRow(f"{where} must be an object with from and value, not {quote(turn)}")
     if "role" in turn and "from" not in turn:
         raise BadRow(
-            f"{where} has a role, as OpenAI's messages have; say so in the recipe: dataset.format "
+            f"{where} has a role, as OpenAI's messages have; say so: dataset.format "
             '"messages" and dataset.columns {"messages": "conversations"}'
         )
     speaker = turn.get("from")

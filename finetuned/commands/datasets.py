@@ -39,7 +39,7 @@ def add(
     key: Key = None,
 ) -> None:
     """Upload a file of examples and check its rows; prints the dataset's id. Exit code 1 if rows are at fault."""
-    columns = dict(_parted(each) for each in column or ())
+    columns = _columns(column or [])
     with Client(url, owner_or_user(owner, key), key) as client:
         with err.status(f"uploading {file.name}, {format_bytes(file.stat().st_size)}"):
             dataset = client.add_dataset(file, format, columns)
@@ -50,6 +50,16 @@ def add(
         tell(line)
     if dataset["status"] == "error":
         raise typer.Exit(1)
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for each in given:
+        field, name = _parted(each)
+        if field in columns:
+            fail(f"--column: got {field}={columns[field]} and {each}; give a field one column")
+        columns[field] = name
+    return columns
 
 
 def _parted(given: str) -> tuple[str, str]:

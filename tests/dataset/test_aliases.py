@@ -43,6 +43,18 @@ KNOWN: dict[str, tuple[Row, list[dict[str, str]]]] = {
     "Alpaca with a context": ({"instruction": "q", "context": "c", "output": "a"}, talk("q\n\nc", "a")),
     "a system prompt beside OpenAI's": ({"prompt": "q", "completion": "a", "system": "s"}, talk("q", "a", "s")),
     "LMSYS-Chat, WildChat": ({"conversation": talk("q", "a"), "language": "l"}, talk("q", "a")),
+    "OpenHermes": (
+        {
+            "system_prompt": "s",
+            "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+        },
+        talk("q", "a", "s"),
+    ),
+    "messages with a system prompt": ({"system_prompt": "s", "messages": talk("q", "a")}, talk("q", "a", "s")),
+    "a column that only other rows have": (
+        {"messages": None, "conversations": None, "text": None, "question": "q", "answer": "a"},
+        talk("q", "a"),
+    ),
     # These have the fields of a format, and its alone are read.
     "MathInstruct, CodeAlpaca, OpenHermes": ({"source": "s", "instruction": "q", "output": "a"}, talk("q", "a")),
     "Stanford Alpaca": ({"instruction": "q", "input": "c", "output": "a", "text": "t"}, talk("q\n\nc", "a")),
@@ -101,6 +113,22 @@ def test_a_context_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
     assert refusal(write_lines(tmp_path, rows)).startswith("row 2: has both input and context")
 
 
+def test_system_prompt_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
+    rows = [{"messages": talk("q", "a")}, {"messages": talk("q", "a"), "system_prompt": "s"}]
+    first, second = read_examples(write_lines(tmp_path, rows))
+    assert isinstance(first, Conversation)
+    assert isinstance(second, Conversation)
+    assert (first.messages, second.messages) == (talk("q", "a"), talk("q", "a", "s"))
+    rows = [{"messages": talk("q", "a", "t"), "system_prompt": "s"}]
+    assert "system differs from the system message" in refusal(write_lines(tmp_path, rows))
+
+
+def test_message_of_a_tree_is_no_document(tmp_path: Path) -> None:
+    rows = [{"message_id": "1", "parent_id": None, "text": "Can you?", "role": "prompter"}]
+    assert "one message of a tree" in refusal(write_lines(tmp_path, rows))
+    assert len(list(read_examples(write_lines(tmp_path, rows), "text"))) == 1
+
+
 UNCLEAR: list[tuple[Row, str]] = [
     ({"question": "q", "answer": "a", "response": "b"}, "response, answer the answer"),
     ({"problem": "q", "solution": "a", "answer": "b"}, "answer, solution the answer"),
@@ -111,6 +139,10 @@ UNCLEAR: list[tuple[Row, str]] = [
     ({"question": "q", "choices": ["x", "y"], "answer": "a"}, "choices beside them"),
     ({"question": "q", "A": "x", "B": "y", "answer": "A"}, "A, B beside them"),
     ({"article": "t", "question": "q", "answer": "a"}, "article beside them"),
+    ({"question": "q", "solution": "a", "thinking_trajectories": ["t"]}, "thinking_trajectories beside them"),
+    ({"text": "t", "question": "q", "answer": "a"}, "text, and question and answer beside it"),
+    ({"text": "q", "response": "a"}, "text, and response beside it"),
+    ({"text": "t", "instruction": "q", "response": "a"}, "text, and instruction and response beside it"),
     ({"Question": "q", "Complex_CoT": "t", "Response": "a"}, "Complex_CoT beside them"),
 ]
 

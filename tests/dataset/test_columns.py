@@ -65,3 +65,12 @@ def test_a_field_that_the_format_does_not_read_is_refused(tmp_path: Path, format
     assert fault.param == "dataset.columns"
     assert 'read as messages, which has no field "history"' in fault.message
     assert "it has messages, system, tools" in fault.message
+
+
+def test_fault_of_a_column_names_it_beside_the_field(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, [{"question": "hi", "answer": 4}])
+    message = failure(path).message
+    assert message == 'row 1: output must be text, not 4; write it as text, as "4"; output is the column answer'
+    path = write_csv(tmp_path, ["q", "a"], ["hi", ""])
+    message = failure(path, "auto", {"instruction": "q", "output": "a"}).message
+    assert message == "row 1: has no answer: output is empty; output is the column a"

@@ -84,5 +84,23 @@ def test_the_length_of_a_record_is_its_own(tmp_path: Path, monkeypatch: pytest.M
     assert refusal(write_bytes(tmp_path, b'text\na\n"1234567890\n1234567890"\n')).startswith("row 2: is longer than")
 
 
+def test_space_around_a_name_in_the_header_is_no_part_of_it(tmp_path: Path) -> None:
+    assert texts(write_bytes(tmp_path, b"id, text \n7, a\n")) == [" a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"text,,\na,,\n", "remove the commas that end each line"),
+        (b"sep=,\ntext\na\n", "a line for Excel; remove it"),
+        (b"text\ra\rb\r", "end them in LF"),
+        (b'text\n"a \\"b\\" c"\n', "write a quote within quotes twice"),
+        (b"messages\n\"[{'role': 'user'}]\"\n", "json.dumps"),
+    ],
+)
+def test_oddity_of_a_program_is_told_with_what_to_do(tmp_path: Path, content: bytes, words: str) -> None:
+    assert words in refusal(write_bytes(tmp_path, content))
+
+
 def test_a_header_with_one_name_twice_is_refused(tmp_path: Path) -> None:
     assert 'more than one column "text"' in refusal(write_csv(tmp_path, ["text", "text"], ["a", "b"]))

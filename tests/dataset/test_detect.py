@@ -47,5 +47,22 @@ def test_rows_in_a_list_of_one_object_are_told_how_to_get_out(tmp_path: Path) ->
     assert "jq -c '.\"data\"[]' FILE" in message
 
 
+@pytest.mark.parametrize(
+    ("turn", "field"),
+    [({"role": "user", "content": "hi"}, "messages"), ({"from": "human", "value": "hi"}, "conversations")],
+)
+def test_turns_under_another_name_are_told_the_column(tmp_path: Path, turn: Any, field: str) -> None:
+    assert f'dataset.columns {{"{field}": "chat"}}' in refusal_of_row(tmp_path, {"chat": [turn]})
+
+
+def test_turns_of_an_unknown_kind_are_told_what_to_give(tmp_path: Path) -> None:
+    assert "a role and a content" in refusal_of_row(tmp_path, {"contents": [{"role": "user", "parts": []}]})
+
+
+def test_column_without_a_value_tells_no_format() -> None:
+    assert detect({"messages": None, "prompt": "a", "completion": "b"}) == "prompt_completion"
+    assert detect({"messages": None}) == "messages"
+
+
 def test_a_row_that_is_no_object_is_refused(tmp_path: Path) -> None:
     assert "must be a JSON object, not 3" in refusal_of_row(tmp_path, 3)

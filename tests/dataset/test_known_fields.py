@@ -77,7 +77,7 @@ def test_field_that_means_something_beside_messages_alone_is_refused_there(tmp_p
 
 @pytest.mark.parametrize("row", ROWS)
 def test_answer_that_is_rated_as_a_bad_one_is_refused(tmp_path: Path, row: str) -> None:
-    names = ("label", "kto_tag") if row in WITH_MESSAGES else ("kto_tag",)
+    names = ("label", "kto_tag") if row != "text" else ("kto_tag",)
     for name in names:
         assert f"{name} is false" in refusal_of_row(tmp_path, ROWS[row] | {name: False})
         assert read_row(tmp_path, ROWS[row] | {name: True}) == read_row(tmp_path, ROWS[row])
@@ -89,20 +89,24 @@ def test_rating_may_be_a_word_in_csv(tmp_path: Path) -> None:
     assert [problem.row for problem in report(path, path.name).errors] == [2]
 
 
-@pytest.mark.parametrize("label", [False, 0, 3, "spam", [0, 2]])
+def test_answer_under_another_name_is_rated_too(tmp_path: Path) -> None:
+    assert "label is false" in refusal_of_row(tmp_path, {"prompt": "hi", "response": "go away", "label": False})
+
+
+@pytest.mark.parametrize("label", [0, 3, "spam", [0, 2]])
 def test_label_of_a_class_is_a_column_like_any_other(tmp_path: Path, label: Any) -> None:
-    given = [ROWS["alpaca"] | {"label": label}]
-    given += [] if label is False else [ROWS["prompt_completion"] | {"label": label}]
-    for row in given:
-        found = of(tmp_path, row)
+    for row in ("alpaca", "prompt_completion"):
+        found = of(tmp_path, ROWS[row] | {"label": label})
         assert (found.examples, found.bad_rows, found.unused_fields) == (1, 0, {"label": 1})
 
 
 @pytest.mark.parametrize("name", ["weight", "train", "training", "loss", "loss_weight", "loss_scale"])
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_row_that_is_not_to_be_learned_is_refused(tmp_path: Path, row: Any, name: str) -> None:
-    assert f"{name} is false" in refusal_of_row(tmp_path, row | {name: False})
-    assert read_row(tmp_path, row | {name: True}) == read_row(tmp_path, row)
+    for value, shown in ((False, "false"), (0, "0"), (0.0, "0.0"), ("0", '"0"'), ("False", '"False"')):
+        assert f"{name} is {shown}, and every row is learned" in refusal_of_row(tmp_path, row | {name: value})
+    for value in (True, 1, 1.0, "1", "True", ""):
+        assert read_row(tmp_path, row | {name: value}) == read_row(tmp_path, row)
 
 
 @pytest.mark.parametrize("weight", [0, 0.0, 0.5, 2, "0"])

@@ -103,3 +103,11 @@ def test_a_tool_nested_too_deep_is_refused(tmp_path: Path) -> None:
         deep = {"properties": deep}
     row = {"messages": HELLO, "tools": [{"name": "f", "parameters": deep}]}
     assert "tools[0] is nested too deep" in refusal_of_row(tmp_path, row)
+
+
+def test_turns_of_sharegpt_are_told_their_format(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    message = refusal_of_row(tmp_path, {"messages": turns})
+    assert 'dataset.format "sharegpt" and dataset.columns {"conversations": "messages"}' in message
+    found = read_conversation(tmp_path, {"messages": turns}, "sharegpt", {"conversations": "messages"})
+    assert found.messages == HELLO

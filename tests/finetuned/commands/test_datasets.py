@@ -58,7 +58,7 @@ def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: Fak
 def test_add_says_which_column_became_what_and_advises_its_own_options(api: FakeApi, rows: Path) -> None:
     messages = [
         'say which is which, as dataset.columns {"instruction": "the question", "output": "answer"}',
-        'say so in the recipe: dataset.format "messages" and dataset.columns {"messages": "conversations"}',
+        'say so: dataset.format "messages" and dataset.columns {"messages": "conversations"}',
         "no output in a, b; dataset.columns can say which column it is",
     ]
     errors = [{"row": None, "message": message} for message in messages]
@@ -71,7 +71,7 @@ def test_add_says_which_column_became_what_and_advises_its_own_options(api: Fake
     assert done.stderr.splitlines()[1:] == [
         "read response as output",
         "say which is which, as --column 'instruction=the question' --column output=answer",
-        "say so in the recipe: --format messages and --column messages=conversations",
+        "say so: --format messages and --column messages=conversations",
         "no output in a, b; --column can say which column it is",
     ]
 
@@ -95,6 +95,8 @@ def test_add_of_a_file_with_faults_names_their_rows_and_exits_with_1(api: FakeAp
 def test_a_column_without_a_name_and_a_file_that_is_not_there_are_told(api: FakeApi, rows: Path) -> None:
     done = finetuned("datasets", "add", str(rows), "--column", "prompt", "--url", api.url)
     assert (done.returncode, done.stderr) == (1, "--column: got prompt; give FIELD=NAME, such as prompt=question\n")
+    done = finetuned("datasets", "add", str(rows), "--column", "prompt=a", "--column", "prompt=b", "--url", api.url)
+    assert (done.returncode, done.stderr) == (1, "--column: got prompt=a and prompt=b; give a field one column\n")
     done = finetuned("datasets", "add", "none.jsonl", "--url", api.url)
     assert done.returncode == 1
     assert "none.jsonl" in done.stderr
