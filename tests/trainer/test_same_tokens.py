@@ -167,7 +167,6 @@ configs = st.fixed_dictionaries(
         "pad_token": names,
         "image_token": names,
         "add_bos_token": st.booleans(),
-        "split_special_tokens": st.booleans(),
         "additional_special_tokens": st.lists(st.sampled_from(["<|tool|>", "<extra>", "12"]), unique=True),
         "extra_special_tokens": st.lists(st.sampled_from(["<|tool|>", "<other>"]), unique=True),
     },
