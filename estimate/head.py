@@ -8,7 +8,7 @@ from estimate.weights import BYTES
 
 _CHUNK_BYTES = 64 * 2**20
 _CHUNK_BYTES_OF_GPU = 256 * 2**20
-"""As trainer/loss.py's: of fp32 logits."""
+"""As trainer/model/loss.py's: of fp32 logits."""
 
 
 def logits_bytes(

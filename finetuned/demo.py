@@ -107,8 +107,17 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
 def ask(model: Path, adapter: Path, log: Path) -> Iterator[dict[str, Any]]:
     """What model and adapter answer, as they do: {"question", "base", "adapter"}. Raises ChildError."""
     log.unlink(missing_ok=True)
-    argv = [sys.executable, "-P", "-m", "trainer.answer", str(model), "--adapter", str(adapter.absolute()), *QUESTIONS]
-    child = start(Command("trainer.answer", argv, with_secrets_of("answer", os.environ), Path.cwd()), log)
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "trainer.tools.answer",
+        str(model),
+        "--adapter",
+        str(adapter.absolute()),
+        *QUESTIONS,
+    ]
+    child = start(Command("trainer.tools.answer", argv, with_secrets_of("answer", os.environ), Path.cwd()), log)
     told, ended = 0, False
     try:
         while not ended:

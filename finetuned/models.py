@@ -55,7 +55,7 @@ def launch_import(name: str, folder: Path, log: Path) -> Child | None:
     source = wheel_folder(shipped.package) / shipped.file
     make_folder(folder)
     make_folder(log.parent)
-    argv = [sys.executable, "-P", "-m", "trainer.import_gguf", str(source), str(folder / name)]
+    argv = [sys.executable, "-P", "-m", "trainer.tools.import_gguf", str(source), str(folder / name)]
     environment = with_secrets_of("import", os.environ)
     return start(Command("the import of the model", argv, environment, Path.cwd()), log)
 

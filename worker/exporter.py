@@ -137,7 +137,7 @@ def _lay_out(sessions: Sessions, settings: WorkerSettings, storage: Storage, exp
 
 def _merge(settings: WorkerSettings, run: RunDir, is_over: Callable[[], bool]) -> None:
     """Raises _Failed, _Stopped; no process of it is left then."""
-    command = [*(settings.merger or [sys.executable, "-m", "trainer.merge"]), str(run.path)]
+    command = [*(settings.merger or [sys.executable, "-m", "trainer.tools.merge"]), str(run.path)]
     environment = {"CUDA_VISIBLE_DEVICES": ""}
     merger = process.start(command, run.path, run.log, settings.grace, environment, run.receipt)
     try:

@@ -44,7 +44,7 @@ class WorkerSettings(StoreSettings):
     ranks. Every job shows it, so that no secret belongs in it."""
 
     merger: Annotated[list[str] | None, NoDecode] = None
-    """The command that merges the run folder named after it; None is `python -m trainer.merge`."""
+    """The command that merges the run folder named after it; None is `python -m trainer.tools.merge`."""
 
     @property
     def cache(self) -> Path:

@@ -20,10 +20,10 @@ from dataset.document import Document
 from estimate.plan import read_base
 from tests.files import write_tokenizer
 from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
-from trainer.loss import SupervisedLoss
-from trainer.merge import merge
-from trainer.model import load_model
-from trainer.packing import pack
+from trainer.model.base_model import load_model
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import pack
+from trainer.tools.merge import merge
 
 CPU = torch.device("cpu")
 SOME = {

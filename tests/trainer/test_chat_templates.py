@@ -12,7 +12,7 @@ from dataset.example import Message, conversation
 from dataset.folder_tokenizer import FolderTokenizer
 from dataset.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
-from trainer.tokenizer import load_tokenizer
+from trainer.data.tokenizer import load_tokenizer
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 TALK: list[Message] = [

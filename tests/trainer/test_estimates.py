@@ -24,7 +24,7 @@ from tests.files import write_tokenizer
 from tests.trainer.conftest import Outcome
 from tests.trainer.live_memory import documents, peak_of_two_steps
 from tests.trainer.test_families import FAMILIES, make_family, targets_of  # noqa: F401
-from trainer.model import load_model
+from trainer.model.base_model import load_model
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6}

@@ -19,9 +19,9 @@ from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import read_base
 from tests.trainer.adapting import loss, some_rows
 from tests.trainer.conftest import Outcome
-from trainer.attention import Documents, attend_documents
-from trainer.kernels import ARCHITECTURES, is_installed, use_kernels
-from trainer.model import load_model
+from trainer.model.attention import Documents, attend_documents
+from trainer.model.base_model import load_model
+from trainer.model.kernels import ARCHITECTURES, is_installed, use_kernels
 
 RunTrainer = Callable[..., Outcome]
 pytestmark = [

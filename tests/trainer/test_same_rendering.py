@@ -36,8 +36,8 @@ from tests.trainer.test_render import (
     TURN,
     WEATHER,
 )
-from trainer.tokens import cut as cut_all
-from trainer.tokens import flatten
+from trainer.data.tokens import cut as cut_all
+from trainer.data.tokens import flatten
 
 TALK: list[Message] = [
     {"role": "system", "content": "Be brief."},

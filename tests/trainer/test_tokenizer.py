@@ -9,7 +9,7 @@ from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
 from dataset.render import render
 from tests.trainer.rendering import copy_with_template
-from trainer.tokenizer import load_tokenizer, save_tokenizer
+from trainer.data.tokenizer import load_tokenizer, save_tokenizer
 
 TALK: list[Message] = [
     {"role": "system", "content": "Be brief."},

@@ -16,10 +16,10 @@ from contract.failure import FailureReason, InputError
 from contract.model_config import check_not_quantised, unsupported
 from contract.quote import cut
 from contract.recipe import Recipe
-from trainer import attention
-from trainer.adapter import add_adapter, continue_adapter
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
-from trainer.loss import SupervisedLoss
+from trainer.model import attention
+from trainer.model.adapter import add_adapter, continue_adapter
+from trainer.model.loss import SupervisedLoss
 
 PACKED_MODEL_TYPES = frozenset({"gemma", "glm", "gpt2", "gpt_neox", "llama", "mistral", "phi", "qwen2", "qwen3"})
 """Architectures that are tested to give a packed row what they give its documents alone, and whose logits are plainly
@@ -45,7 +45,7 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
     else:
         model = add_adapter(base, adapter)
     if adapter.init == "loftq":
-        from trainer.loftq import start_near_base  # bitsandbytes takes more than a second to import
+        from trainer.model.loftq import start_near_base  # bitsandbytes takes more than a second to import
 
         start_near_base(model, recipe.model)
     model.peft_config["default"].base_model_name_or_path = public_name(recipe.model)
@@ -58,7 +58,7 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
     """And whether it takes packed rows."""
     bits = recipe.base_bits
     if bits is not None:
-        from trainer.quantize import keep_trainable, quantization  # as above
+        from trainer.model.quantize import keep_trainable, quantization  # as above
     with loading_errors(recipe.model):
         # It would be loaded too, from wherever it names as its base.
         if find_adapter_config_file(recipe.model) is not None:

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 
 from contract.recipe import Optimizer
-from trainer.engine import Update
-from trainer.loss import SupervisedLoss
-from trainer.optim import clip_gradients, make_optimizer, set_learning_rate
-from trainer.packing import Packed
+from trainer.engines.engine import Update
+from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import Packed
 
 
 class Ddp:

@@ -17,10 +17,10 @@ from safetensors.torch import load, save_file
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, forget, is_as_sealed, saved_states, seal
-from trainer.data import Data
+from trainer.data.examples import Data
 from trainer.durable import whole_folder
-from trainer.engine import Engine
-from trainer.fence import check_not_superseded
+from trainer.engines.engine import Engine
+from trainer.saving.fence import check_not_superseded
 
 _ADAPTER = "adapter.safetensors"
 _OPTIMIZER = "optimizer.safetensors"

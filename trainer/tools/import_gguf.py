@@ -1,4 +1,4 @@
-"""Makes a folder that the trainer loads out of one GGUF file: `python -m trainer.import_gguf FILE.gguf OUT_DIR`.
+"""Makes a folder that the trainer loads out of one GGUF file: `python -m trainer.tools.import_gguf FILE.gguf OUT_DIR`.
 
 The weights are dequantised to bfloat16. The folder is written beside and renamed, so it is whole or absent; one that
 is there already is left as it is.

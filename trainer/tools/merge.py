@@ -1,4 +1,4 @@
-"""Merges an adapter into its base: `python -m trainer.merge RUN_DIR`, on the CPU.
+"""Merges an adapter into its base: `python -m trainer.tools.merge RUN_DIR`, on the CPU.
 
 RUN_DIR/recipe.json is the recipe that the adapter was trained by, with the base and, as `adapter.start_from`, the
 adapter resolved to folders. It writes RUN_DIR/merged, a model that plain transformers loads: weights in the base's own
@@ -23,7 +23,7 @@ _LARGEST_FILE = "5GB"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="trainer.merge", description="Merge an adapter into its base model.")
+    parser = argparse.ArgumentParser(prog="trainer.tools.merge", description="Merge an adapter into its base model.")
     parser.add_argument("run_dir", type=Path)
     run = RunDir(parser.parse_args().run_dir.resolve())
     try:
@@ -44,9 +44,9 @@ def merge(recipe: Recipe, folder: Path) -> None:
     """Raises InputError for a base or a tokenizer that cannot be loaded, and an adapter that does not fit."""
     from huggingface_hub.errors import StrictDataclassFieldValidationError
 
+    from trainer.data.end_tokens import add_ends
+    from trainer.data.tokenizer import copy_tokenizer, save_tokenizer
     from trainer.durable import whole_folder
-    from trainer.end_tokens import add_ends
-    from trainer.tokenizer import copy_tokenizer, save_tokenizer
 
     model = _merged(recipe)
     ends = _ends(recipe)
@@ -66,8 +66,8 @@ def merge(recipe: Recipe, folder: Path) -> None:
 def _ends(recipe: Recipe) -> set[int]:
     """What ended the answers in training."""
     from dataset.tokenizer import end_of_answer
-    from trainer.end_tokens import read_ends
-    from trainer.tokenizer import load_tokenizer
+    from trainer.data.end_tokens import read_ends
+    from trainer.data.tokenizer import load_tokenizer
 
     ends = set(read_ends(Path(recipe.adapter.start_from or "")))
     if recipe.dataset.chat_template is not None:
@@ -81,8 +81,8 @@ def _merged(recipe: Recipe) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    from trainer.adapter import check_saved
-    from trainer.model import loading_errors
+    from trainer.model.adapter import check_saved
+    from trainer.model.base_model import loading_errors
 
     disable_progress_bar()
     with loading_errors(recipe.model):

@@ -21,10 +21,10 @@ from dataset.folder_tokenizer import FolderTokenizer
 from dataset.read import digest, read_examples
 from dataset.tokenise import encode
 from dataset.tokenizer import TODAY
-from trainer.model import most_positions
-from trainer.token_cache import cached
-from trainer.tokenizer import load_tokenizer
-from trainer.tokens import Documents, Tokens, cut, flatten, last_learned
+from trainer.data.token_cache import cached
+from trainer.data.tokenizer import load_tokenizer
+from trainer.data.tokens import Documents, Tokens, cut, flatten, last_learned
+from trainer.model.base_model import most_positions
 
 _RENDERING = 3
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from transformers import StoppingCriteriaList
 
 from dataset.document import Document
-from trainer import attention
-from trainer.neftune import noisy
-from trainer.packing import Packed, pack
+from trainer.model import attention
+from trainer.model.neftune import noisy
+from trainer.model.packing import Packed, pack
 from trainer.stop import Stop
 
 _CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
@@ -27,7 +27,7 @@ class SupervisedLoss(torch.nn.Module):
 
     `packed` says whether the model's attention keeps documents apart by their lengths. Where it does not, each document
     goes through the model by itself, which is slower and right for any causal model. `neftune_alpha` puts noise on the
-    embeddings in training mode; see trainer.neftune.
+    embeddings in training mode; see trainer.model.neftune.
     """
 
     def __init__(self, model: Any, packed: bool, neftune_alpha: float | None = None) -> None:

@@ -1,4 +1,6 @@
-"""Asks the base model and the adapter the same questions: `python -m trainer.answer BASE [--adapter DIR] QUESTION...`.
+"""Asks the base model and the adapter the same questions.
+
+`python -m trainer.tools.answer BASE [--adapter DIR] QUESTION...`
 
 Prints one JSON object for each question: {"question": ..., "base": ..., "adapter": ...}, the last only with --adapter.
 """
@@ -14,9 +16,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
-from trainer.adapter import check_saved
-from trainer.end_tokens import add_ends, read_ends
-from trainer.tokenizer import tokenizer_folder
+from trainer.data.end_tokens import add_ends, read_ends
+from trainer.data.tokenizer import tokenizer_folder
+from trainer.model.adapter import check_saved
 
 _MOST_NEW_TOKENS = 80
 

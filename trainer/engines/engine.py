@@ -5,8 +5,8 @@ from typing import Protocol
 
 import torch
 
-from trainer.loss import SupervisedLoss
-from trainer.packing import Packed
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import Packed
 
 
 @dataclass(frozen=True)

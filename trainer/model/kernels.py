@@ -27,7 +27,7 @@ def use_kernels(base: Any) -> None:
     # Here, because it imports Triton, for more than a second.
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
-    # The loss has a head of its own: trainer.loss.
+    # The loss has a head of its own: trainer.model.loss.
     _apply_liger_kernel_to_instance(base, cross_entropy=False, fused_linear_cross_entropy=False)
 
 

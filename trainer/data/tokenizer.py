@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from contract.recipe import Recipe
 from dataset.folder_tokenizer import GENERIC_CLASS, FolderTokenizer, read_tokenizer
 from dataset.tokenizer import MODEL_FILES, TOKENIZER_FILES, end_of_answer, set_chat_template
-from trainer.model import loading_errors
+from trainer.model.base_model import loading_errors
 
 _FOR_CONVERTERS = ("tokenizer.model", "vocab.json", "merges.txt")
 """Not read here; those who make other formats of a model want them."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from contract.recipe import Recipe
 from dataset.trial import without_embedding
-from trainer.data import Data
-from trainer.tokenizer import load_tokenizer
+from trainer.data.examples import Data
+from trainer.data.tokenizer import load_tokenizer
 
 
 def check_vocabulary(recipe: Recipe, base: Any, data: Data) -> None:

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from trainer.data.tokens import Tokens
 from trainer.durable import sync
-from trainer.tokens import Tokens
 
 MOST_BYTES = 10 << 30
 """Of all files together, but for the one that has just been made, which may be larger by itself."""

@@ -43,7 +43,7 @@ def make_optimizer(
 
 def _kind(recipe: Optimizer) -> Callable[..., torch.optim.Optimizer]:
     if recipe.type == "adamw_8bit":
-        from trainer.adamw_8bit import AdamW8bit  # takes more than a second to import
+        from trainer.engines.adamw_8bit import AdamW8bit  # takes more than a second to import
 
         return AdamW8bit
     return functools.partial(torch.optim.AdamW, fused=True)

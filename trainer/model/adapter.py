@@ -18,13 +18,13 @@ from contract.failure import FailureReason, InputError
 from contract.quote import cut
 from contract.recipe import CHANGES_BASE, Adapter
 from contract.target_modules import TAKEN_NAMES, check_adapter, left_out_words
-from trainer.convert import lora_tensors
-from trainer.fused_lora import fuse
+from trainer.model.fused_lora import fuse
+from trainer.model.plain_lora import lora_tensors
 
 _EXPECTED_WARNINGS = (
     "`is_gradient_checkpointing`",  # PEFT 0.21 reads an attribute by the name it had before transformers 5.
     "fan_in_fan_out is set to",  # GPT-2 has one linear module that is not transposed, its head: PEFT sets it right.
-    "Using Rank-Stabilized LoRA with rank_pattern",  # What PEFT cannot convert, trainer.convert does.
+    "Using Rank-Stabilized LoRA with rank_pattern",  # What PEFT cannot convert, trainer.model.plain_lora does.
 )
 
 
@@ -178,7 +178,7 @@ def _lora_config(adapter: Adapter, transposed: bool, ties: bool) -> LoraConfig:
         bias=adapter.bias,
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
-        # trainer.loftq sets what PEFT would make anew each time that the adapter is loaded.
+        # trainer.model.loftq sets what PEFT would make anew each time that the adapter is loaded.
         init_lora_weights=True if adapter.init in ("default", "loftq") else adapter.init,
         modules_to_save=adapter.modules_to_save or None,
         rank_pattern=adapter.rank_pattern,

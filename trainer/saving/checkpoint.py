@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from contract.recipe import Recipe
-from trainer.convert import make_plain
+from trainer.data.end_tokens import save_ends
+from trainer.data.tokenizer import save_tokenizer
 from trainer.durable import whole_folder
-from trainer.end_tokens import save_ends
-from trainer.tokenizer import save_tokenizer
+from trainer.model.plain_lora import make_plain
 
 _WEIGHTS = "adapter_model.safetensors"
 
