@@ -12,7 +12,7 @@ from store.artifacts import Digests
 from store.models import Artifact
 from store.session import Sessions
 from store.storage import Folder, Storage
-from worker.publisher import publish_all
+from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
 
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
     "part",
     [
         "api.app",
-        "worker.attempt",
-        "worker.keeper",
+        "worker.attempt.lifecycle",
+        "worker.supervise.reconciler",
         "store.jobs",
         "finetuned.cli",
         "contract.machine",
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
         "dataset.read",
         "estimate.plan",
         "dataset.__main__",
-        "worker.machine",
+        "worker.machine.inventory",
     ],
 )
 def test_only_the_trainer_loads_torch(part: str) -> None:

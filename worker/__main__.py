@@ -4,8 +4,8 @@ from store import logs
 from store.plan import SHARERS
 from store.private_files import keep_private
 from store.session import make_engine, make_sessions
-from worker.keeper import forget_earlier
-from worker.patience import persist
+from worker.retry import persist
+from worker.supervise.reconciler import forget_earlier
 from worker.tasks import app, machine, settings
 
 

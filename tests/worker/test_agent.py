@@ -20,8 +20,8 @@ from store.jobs import Part
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, cpu, register
 from tests.worker.test_guard import until
-from worker import agent
-from worker.attempt import Attempt
+from worker.attempt import follower
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 HEAD, OTHER = "a", "b"
@@ -68,7 +68,7 @@ class Running:
         self.attempt = Attempt(sessions, settings, cpu(1), part, lambda: False)
         self.attempt.run_dir.path.mkdir(parents=True)
         self.attempt.run_dir.recipe.write_text(recipe.model_dump_json())
-        self._thread = threading.Thread(target=agent.run, args=(self.attempt,))
+        self._thread = threading.Thread(target=follower.run, args=(self.attempt,))
         self._thread.start()
 
     def begin_head(self) -> Part | None:

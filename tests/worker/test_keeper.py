@@ -28,9 +28,9 @@ from store.plan import Device
 from store.session import Sessions, make_sessions
 from tests.placing import cpu
 from tests.worker.test_guard import gone, until
-from worker.keeper import Keeper, forget_earlier
-from worker.process import marks
 from worker.settings import WorkerSettings
+from worker.supervise.process import marks
+from worker.supervise.reconciler import Keeper, forget_earlier
 
 MACHINE = cpu(2)
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
@@ -377,7 +377,7 @@ def test_a_keeper_whose_place_another_has_taken_ends_its_worker(sessions: Sessio
         "from store.broker import make_publisher\n"
         "from store.session import make_engine, make_sessions\n"
         "from store.settings import read_settings\n"
-        "from worker.keeper import Keeper\n"
+        "from worker.supervise.reconciler import Keeper\n"
         "from worker.settings import WorkerSettings\n"
         "settings = read_settings(WorkerSettings)\n"
         "sessions = make_sessions(make_engine(settings))\n"

@@ -21,7 +21,7 @@ from tests.fake_trainer import loss, metric, started
 from tests.files import write_model
 from tests.placing import LEASE, begin, cpu
 from tests.service import free_port
-from worker.publisher import publish_all
+from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
 
 

@@ -17,8 +17,8 @@ from store.progress import Cursor
 from store.session import Sessions, make_sessions
 from tests.placing import begin, cpu
 from tests.worker.test_guard import until
-from worker import attempt
-from worker.attempt import Attempt
+from worker.attempt import lifecycle
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 CPU = cpu(1)
@@ -43,7 +43,7 @@ def run(sessions: Sessions, settings: WorkerSettings, machine: Machine = CPU, **
 
 
 def run_next(sessions: Sessions, settings: WorkerSettings, job_id: str, machine: Machine = CPU) -> Job:
-    attempt.run(Attempt(sessions, settings, machine, place(sessions, machine), lambda: False))
+    lifecycle.run(Attempt(sessions, settings, machine, place(sessions, machine), lambda: False))
     return get(sessions, job_id)
 
 
@@ -73,7 +73,7 @@ class Background:
     def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part) -> None:
         self.draining = threading.Event()
         self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set)
-        self._thread = threading.Thread(target=attempt.run, args=(self.attempt,))
+        self._thread = threading.Thread(target=lifecycle.run, args=(self.attempt,))
         self._thread.start()
 
     @property

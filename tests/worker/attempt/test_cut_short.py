@@ -16,7 +16,7 @@ from store.session import Sessions
 from tests.placing import begin
 from tests.worker.attempt.beginning import CPU, Background, Begin, Way, create, get, states, told
 from tests.worker.test_guard import until
-from worker import attempt
+from worker.attempt import lifecycle
 from worker.settings import WorkerSettings
 
 
@@ -48,7 +48,7 @@ def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it is away for longer than a machine of several may be alone."""
-    monkeypatch.setattr(attempt, "ALONE", 0.1)
+    monkeypatch.setattr(lifecycle, "ALONE", 0.1)
     job_id = create(sessions, name="steps=40 sleep=0.05")
     running = begin_beside(way.sessions, settings)
     running.wait_for_events(4)
@@ -97,7 +97,7 @@ while True: time.sleep(1000)
 def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(lifecycle, "HEARTBEAT", 0.1)
     deaf = {"trainer": [sys.executable, "-c", DEAF], "grace": timedelta(seconds=2)}
     job_id = create(sessions)
     running = begin_beside(its_settings=settings.model_copy(update=deaf))
@@ -127,7 +127,7 @@ def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may lose it each time."""
-    monkeypatch.setattr(attempt, "ALONE", 0.1)
+    monkeypatch.setattr(lifecycle, "ALONE", 0.1)
     part = place_on_two(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside(part=part)
     running.wait_for_events(4)

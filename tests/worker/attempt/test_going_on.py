@@ -25,8 +25,8 @@ from tests.worker.attempt.beginning import (
     told,
 )
 from tests.worker.test_guard import until
-from worker import attempt
-from worker.attempt import Attempt
+from worker.attempt import lifecycle
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 
@@ -84,14 +84,14 @@ def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
     stale = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
     with sessions.begin() as session:
         attempts.lost(session, job.id, 2, settings.retries)
-    attempt.run(stale)
+    lifecycle.run(stale)
     assert len(states(run_dir(settings, job))) == 4
 
 
 def slow_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte at a time, and a heartbeat after each."""
     monkeypatch.setattr(contract.run_dir, "_PIECE", 1)
-    monkeypatch.setattr(attempt, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(lifecycle, "HEARTBEAT", 0.0)
 
 
 def fill(run: RunDir, size: int) -> None:

@@ -16,8 +16,8 @@ from store.models import Artifact, Job
 from store.report import gather
 from store.session import Sessions
 from store.storage import Folder, Storage, replacing
-from worker import report
-from worker.left import clear_log
+from worker.publishing import report
+from worker.run_output import clear_log
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,11 @@ from store import artifacts, attempts, broker, jobs, leases, workers
 from store.errors import Superseded
 from store.models import Lease
 from store.session import Sessions
-from worker import devices, strays
-from worker.left import read_log_tail, read_receipt
+from worker.machine import devices
+from worker.run_output import read_log_tail, read_receipt
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
+from worker.supervise import orphans
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Keeper:
         self._registered = False
         self._left = threading.Event()
         # A guard kills first, and leaves a receipt.
-        self._strays = strays.Strays(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
+        self._strays = orphans.Strays(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
         self._database_answers_since = math.inf
         """On the monotonic clock."""
 
@@ -95,7 +96,7 @@ class Keeper:
         self._database_answers_since = min(self._database_answers_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
-        marks = strays.marks_of(pid)
+        marks = orphans.marks_of(pid)
         return marks is not None and marks[0] == self._settings.worker and marks[1].is_relative_to(self._settings.runs)
 
     def clear(self) -> None:
@@ -136,7 +137,7 @@ class Keeper:
 
     def _lives(self, pid: int | None) -> bool:
         """Whether the process of this worker that follows an attempt is there."""
-        return pid is not None and strays.parent(pid) == os.getpid()
+        return pid is not None and orphans.parent(pid) == os.getpid()
 
     def _end(self, lease: Lease) -> None:
         with self._sessions.begin() as session:

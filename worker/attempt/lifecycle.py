@@ -34,13 +34,15 @@ from store.errors import StaleAttempt, StorageAway
 from store.jobs import Part
 from store.session import Sessions
 from store.storage import Folder, Storage, make_storage
-from worker import devices, network, process
-from worker.command import Rendezvous, trainer_command
-from worker.left import read_error, read_log_tail, read_receipt
-from worker.outcome import decide
-from worker.patience import persist
+from worker.attempt import network
+from worker.attempt.command import Rendezvous, trainer_command
+from worker.attempt.outcome import decide
+from worker.attempt.tail import Tail
+from worker.machine import devices
+from worker.retry import persist
+from worker.run_output import read_error, read_log_tail, read_receipt
 from worker.settings import WorkerSettings
-from worker.tail import Tail
+from worker.supervise import process
 
 log = logging.getLogger(__name__)
 

@@ -26,11 +26,11 @@ from store.errors import StorageAway
 from store.models import Artifact, Export
 from store.session import Sessions
 from store.storage import Folder, Storage
-from worker import process
-from worker.left import read_error, read_log_tail
-from worker.outcome import failure_of
-from worker.patience import persist
+from worker.attempt.outcome import failure_of
+from worker.retry import persist
+from worker.run_output import read_error, read_log_tail
 from worker.settings import WorkerSettings
+from worker.supervise import process
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pynvml
 
 from contract.machine import Holder, Machine
-from worker.machine import driver
+from worker.machine.inventory import driver
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from worker.guard import KILL_NOW
+from worker.supervise.guard import KILL_NOW
 
 GUARD = Path(__file__).with_name("guard.py")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 
-from worker.process import RUN_MARK, WORKER_MARK
+from worker.supervise.process import RUN_MARK, WORKER_MARK
 
 
 def marks_of(pid: int) -> tuple[str, Path] | None:

@@ -1,4 +1,4 @@
-"""`python -m worker.clerk WORKER_PID`: publishes what this worker's jobs have saved, and makes exports, beside it.
+"""Publishes what this worker's jobs have saved, and makes exports: `python -m worker.publishing.daemon WORKER_PID`.
 
 A process of its own, and no thread of the worker's: obstore's threads do not outlive a fork, and the worker forks a
 process for each job; and neither digests of gigabytes nor pictures may keep the keeper from its beat.
@@ -21,10 +21,10 @@ from store.errors import StorageAway
 from store.session import make_engine, make_sessions
 from store.settings import read_settings
 from store.storage import make_storage
-from worker.exporter import export_next
-from worker.guard import PR_SET_PDEATHSIG, prctl
-from worker.publisher import publish_all
+from worker.publishing.exporter import export_next
+from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
+from worker.supervise.guard import PR_SET_PDEATHSIG, prctl
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Clerk:
         """Starts it, again and again where it dies. From a thread that lives as long as the worker: it ends with
         that."""
         while not self._ends.is_set():
-            command = [sys.executable, "-m", "worker.clerk", str(os.getpid())]
+            command = [sys.executable, "-m", "worker.publishing.daemon", str(os.getpid())]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
             self._process.wait()
             self._ends.wait(SECONDS_BETWEEN_STARTS)

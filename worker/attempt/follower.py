@@ -14,9 +14,11 @@ from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
 from store import jobs, leases
 from store.models import Job
-from worker import devices, network, process
-from worker.attempt import HEARTBEAT, LAST_WORD, TICK, Attempt, rendezvous
-from worker.command import trainer_command
+from worker.attempt import network
+from worker.attempt.command import trainer_command
+from worker.attempt.lifecycle import HEARTBEAT, LAST_WORD, TICK, Attempt, rendezvous
+from worker.machine import devices
+from worker.supervise import process
 
 log = logging.getLogger(__name__)
 
