@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
         "api.app",
         "worker.attempt.lifecycle",
         "worker.supervise.reconciler",
-        "store.jobs",
+        "store.jobs.jobs",
         "finetuned.cli",
         "contract.machine",
         "contract.recipe",

@@ -11,10 +11,11 @@ from typing import Any
 import structlog
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from store import jobs, leases
-from store.broker import LOOK, RUN_JOB, make_celery, make_publisher
+from runtime.broker import LOOK, RUN_JOB, make_celery, make_publisher
+from runtime.settings import read_settings
+from store.jobs import jobs
+from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
-from store.settings import read_settings
 from worker.attempt import follower, lifecycle
 from worker.machine.inventory import detect
 from worker.publishing.daemon import Clerk

@@ -18,7 +18,7 @@ from estimate.architecture import Unknown
 from estimate.plan import Base, OnDevice, make_plan, read_base
 from estimate.work import Lengths
 from store import datasets
-from store.principal import Principal
+from store.access.principal import Principal
 from store.session import Sessions
 
 _MEASURE_WITHIN = 15.0  # seconds; of a larger file the first examples are measured

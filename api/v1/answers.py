@@ -9,8 +9,8 @@ from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
 from contract.status import JobStatus, Wish
 from store.files import RESULTS, has_results, results_id
+from store.jobs.progress import Happening, Latest
 from store.models import Artifact, Dataset, Job, Metric
-from store.progress import Happening, Latest
 
 
 class JobError(BaseModel):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.workers import SILENCE
+from store.scheduling.workers import SILENCE
 from tests.servers import Servers
 from tests.service import Service, start, told_of
 from worker.supervise.orphans import marks_of, parent

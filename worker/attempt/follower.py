@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
-from store import jobs, leases
+from store.jobs import jobs
 from store.models import Job
+from store.scheduling import leases
 from worker.attempt import network
 from worker.attempt.command import trainer_command
 from worker.attempt.lifecycle import HEARTBEAT, LAST_WORD, TICK, Attempt, rendezvous

@@ -28,12 +28,15 @@ from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
 from contract.run_dir import RunDir, forget_states, newest_state
 from contract.status import TERMINAL, JobStatus, Wish
-from store import artifacts, attempts, datasets, jobs, leases, progress, workers
+from storage.backends import Folder, Storage, make_storage
+from storage.errors import StorageUnavailable
+from store import artifacts, datasets
 from store.earlier_adapter import earlier_adapter
-from store.errors import StaleAttempt, StorageAway
-from store.jobs import Part
+from store.errors import StaleAttempt
+from store.jobs import attempts, jobs, progress
+from store.jobs.jobs import Part
+from store.scheduling import leases, workers
 from store.session import Sessions
-from store.storage import Folder, Storage, make_storage
 from worker.attempt import network
 from worker.attempt.command import Rendezvous, trainer_command
 from worker.attempt.outcome import decide
@@ -112,7 +115,7 @@ def run(attempt: Attempt) -> None:
                 end = _train(attempt, recipe)
         except StaleAttempt:
             raise
-        except StorageAway as error:
+        except StorageUnavailable as error:
             log.warning(
                 "attempt %s at job %s waits for its files: %s", attempt.part.attempt, attempt.part.job_id, error
             )

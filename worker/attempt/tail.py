@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contract.events import Event, Log, parse_event
-from store.logs import without_secrets
+from runtime.logs import without_secrets
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
-from store import logs
-from store.errors import StorageAway
+from runtime import logs
+from runtime.settings import read_settings
+from storage.backends import make_storage
+from storage.errors import StorageUnavailable
 from store.session import make_engine, make_sessions
-from store.settings import read_settings
-from store.storage import make_storage
 from worker.publishing.exporter import export_next
 from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
@@ -77,7 +77,7 @@ def _repeat(duty: Callable[[], object], seconds: float, stop: _Stop) -> None:
             wait = seconds
         except Exception as error:
             wait = min(2 * wait, _LONGEST_WAIT)
-            expected = isinstance(error, StorageAway | OperationalError)
+            expected = isinstance(error, StorageUnavailable | OperationalError)
             log.warning("waits %s s: %s", wait, error, exc_info=not expected)
         until = time.monotonic() + wait
         while not stop.asked and time.monotonic() < until:

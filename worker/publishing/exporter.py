@@ -20,13 +20,15 @@ from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_model
 from contract.recipe import Adapter, Recipe
 from contract.run_dir import RunDir
-from store import artifacts, exports, jobs, publishing
+from storage.backends import Folder, Storage
+from storage.errors import StorageUnavailable
+from store import artifacts, exports
 from store.earlier_adapter import folder_of
-from store.errors import StorageAway
+from store.jobs import jobs
 from store.models import Artifact, Export
 from store.session import Sessions
-from store.storage import Folder, Storage
 from worker.attempt.outcome import failure_of
+from worker.publishing import upload
 from worker.retry import persist
 from worker.run_output import read_error, read_log_tail
 from worker.settings import WorkerSettings
@@ -87,7 +89,7 @@ def _make(
     try:
         _patiently(lambda: _lay_out(sessions, settings, storage, export, run), export, is_over)
         _merge(settings, run, is_over)
-        digests = _patiently(lambda: publishing.put(storage, Folder(settings.home), artifact), export, is_over)
+        digests = _patiently(lambda: upload.put(storage, Folder(settings.home), artifact), export, is_over)
     except InputError as error:
         raise _Failed(error.failure) from error
     except ValidationError as error:
@@ -104,7 +106,7 @@ def _patiently(work: Callable[[], T], export: Export, is_over: Callable[[], bool
     while True:
         try:
             return work()
-        except StorageAway as error:
+        except StorageUnavailable as error:
             log.warning("export %s waits: %s", export.id, error)
             if is_over():
                 raise _Stopped from error
@@ -112,7 +114,7 @@ def _patiently(work: Callable[[], T], export: Export, is_over: Callable[[], bool
 
 
 def _lay_out(sessions: Sessions, settings: WorkerSettings, storage: Storage, export: Export, run: RunDir) -> None:
-    """Raises InputError where the model or the adapter has gone, StorageAway."""
+    """Raises InputError where the model or the adapter has gone, StorageUnavailable."""
 
     def read(session: Session) -> tuple[Recipe, Artifact]:
         job = jobs.get(session, export.job_id)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from contract.failure import InputError
 from contract.locate import locate_model
-from store import artifacts, publishing
+from storage.backends import Folder, Storage, replacing
+from store import artifacts
 from store.artifacts import REPORT, Digests
+from store.jobs.report import gather
 from store.models import Artifact, Job
-from store.report import gather
 from store.session import Sessions
-from store.storage import Folder, Storage, replacing
-from worker.publishing import report
+from worker.publishing import report, upload
 from worker.run_output import clear_log
 from worker.settings import WorkerSettings
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) -> None:
-    """All that this worker has to publish now. Raises StorageAway, and OperationalError where the database is away:
-    what is left is published the next time."""
+    """All that this worker has to publish now. Raises StorageUnavailable, and OperationalError where the database is
+    away: what is left is published the next time."""
     while True:
         with sessions.begin() as session:
             waiting = artifacts.unpublished(session, settings.worker)
@@ -54,7 +54,7 @@ def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, art
         if artifact.kind in REPORT:
             _make(sessions, settings, artifact, job)
         if artifact.kind != "log" or _is_cleared(home, artifact):
-            digests = publishing.put(storage, home, artifact)
+            digests = upload.put(storage, home, artifact)
     except FileNotFoundError as error:
         log.error("job %s: %s is not to be had: %s", job.id, artifact.name, error)
     with sessions.begin() as session:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from contract.quote import cut
 from store.artifacts import REPORT
-from store.report import Report
+from store.jobs.report import Report
 
 
 def write(kind: str, report: Report, base: str, path: Path) -> None:

@@ -18,9 +18,12 @@ from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from contract.run_dir import RunDir
-from store import artifacts, attempts, broker, jobs, leases, workers
+from runtime import broker
+from store import artifacts
 from store.errors import Superseded
+from store.jobs import attempts, jobs
 from store.models import Lease
+from store.scheduling import leases, workers
 from store.session import Sessions
 from worker.machine import devices
 from worker.run_output import read_log_tail, read_receipt

@@ -10,10 +10,12 @@ import sqlalchemy as sa
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states
-from store import artifacts, jobs, progress, workers
-from store.jobs import Part
+from store import artifacts
+from store.jobs import jobs, progress
+from store.jobs.jobs import Part
+from store.jobs.progress import Cursor
 from store.models import Job
-from store.progress import Cursor
+from store.scheduling import workers
 from store.session import Sessions, make_sessions
 from tests.placing import begin, cpu
 from tests.worker.test_guard import until

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from contract.status import JobStatus
-from store import attempts, datasets
+from storage.backends import Storage, make_storage
+from store import datasets
 from store.datasets import Source, blob_key
+from store.jobs import attempts
 from store.session import Sessions
-from store.storage import Storage, make_storage
 from tests import s3
 from tests.service import free_port
 from tests.worker.attempt.beginning import CPU, create, get, place, run, run_dir, run_next, told

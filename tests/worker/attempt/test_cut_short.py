@@ -9,9 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from contract.status import JobStatus
-from store import attempts, jobs, leases, progress, wishes, workers
-from store.jobs import Part
+from store.jobs import actions, attempts, jobs, progress
+from store.jobs.jobs import Part
 from store.models import Worker
+from store.scheduling import leases, workers
 from store.session import Sessions
 from tests.placing import begin
 from tests.worker.attempt.beginning import CPU, Background, Begin, Way, create, get, states, told
@@ -82,7 +83,7 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
         assert get(sessions, job_id).status is JobStatus.QUEUED
         assert told(sessions, job_id, "retry") == []
         with sessions.begin() as session:
-            wishes.cancel(session, job_id)
+            actions.cancel(session, job_id)
 
 
 # Deaf to SIGTERM, which it tells of.
@@ -103,10 +104,10 @@ def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
     running = begin_beside(its_settings=settings.model_copy(update=deaf))
     running.wait_for_a_word()
     with sessions.begin() as session:
-        wishes.pause(session, job_id)
+        actions.pause(session, job_id)
     until((running.run_dir.path / "asked").exists)
     with sessions.begin() as session:
-        wishes.resume(session, job_id)
+        actions.resume(session, job_id)
     running.end()
     assert get(sessions, job_id).status is JobStatus.QUEUED
     assert told(sessions, job_id, "retry") == []
@@ -148,7 +149,7 @@ def test_a_cancelled_job_is_not_told_so_while_a_silent_machine_may_train_it(
     running.wait_for_events(4)
     silent_for(sessions, settings.unseen)
     with sessions.begin() as session:
-        wishes.cancel(session, part.job_id)
+        actions.cancel(session, part.job_id)
 
     def waits_for_the_other() -> bool:
         with sessions.begin() as session:

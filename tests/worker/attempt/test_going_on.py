@@ -10,7 +10,9 @@ import sqlalchemy as sa
 import contract.run_dir
 from contract.run_dir import RunDir, saved_states, seal
 from contract.status import JobStatus
-from store import artifacts, attempts, jobs, leases, progress
+from store import artifacts
+from store.jobs import attempts, jobs, progress
+from store.scheduling import leases
 from store.session import Sessions
 from tests.worker.attempt.beginning import (
     CPU,

@@ -12,8 +12,9 @@ from contract.events import Checkpoint
 from contract.machine import Gpu, Machine
 from contract.run_dir import RunDir
 from contract.status import JobStatus
-from store import artifacts, datasets, leases
+from store import artifacts, datasets
 from store.models import Job
+from store.scheduling import leases
 from store.session import Sessions
 from tests import fake_nvml
 from tests.publishing import publish_rows

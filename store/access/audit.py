@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from store.access.principal import Principal
 from store.models import AuditEntry
-from store.principal import Principal
 
 
 def record(session: Session, who: Principal, action: str, target: str | None = None, **data: Any) -> None:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from contract.quote import printable
-from store.settings import StoreSettings
+from runtime.settings import StoreSettings
 
 _INDENT = "    "
 _SECRETS = (

@@ -3,9 +3,10 @@
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus, Wish
-from store import jobs, leases
 from store.errors import IllegalMove
+from store.jobs import jobs
 from store.models import Job
+from store.scheduling import leases
 
 _CANCELS = (Wish.CANCEL, Wish.KILL)
 _RETRIED = (JobStatus.FAILED, JobStatus.CANCELLED)

@@ -31,9 +31,10 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import TERMINAL, JobStatus, allowed_from
-from store import leases, webhooks
+from store import webhooks
 from store.errors import JobNotFound, StaleAttempt
 from store.models import Event, Job
+from store.scheduling import leases
 
 
 def create(

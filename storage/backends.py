@@ -2,7 +2,7 @@
 
 A key is a path relative to the home folder, such as `runs/JOB/attempt-1/adapter/adapter_config.json`, in both. What is
 written under a key does not change any more. Both raise FileNotFoundError where nothing has the key, ValueError for a
-key that leads out, and a bucket StorageAway where it does not answer, or refuses.
+key that leads out, and a bucket StorageUnavailable where it does not answer, or refuses.
 """
 
 import os
@@ -17,8 +17,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from store.errors import StorageAway
-from store.settings import StoreSettings
+from runtime.settings import StoreSettings
+from storage.errors import StorageUnavailable
 
 CHUNK = 2 << 20
 """Bytes in memory of each read of a file: a download has three of them at most, and is the faster, the larger they
@@ -166,7 +166,7 @@ class Bucket:
 
     @contextmanager
     def _asking(self, key: str) -> Iterator[None]:
-        """Where the bucket itself is not there, no key is: that is StorageAway, and may pass."""
+        """Where the bucket itself is not there, no key is: that is StorageUnavailable, and may pass."""
         try:
             with _told(key):
                 yield
@@ -236,6 +236,6 @@ def _writing(key: str) -> Iterator[None]:
         raise _away(key, error) from None  # the bucket itself
 
 
-def _away(key: str, error: Exception) -> StorageAway:
+def _away(key: str, error: Exception) -> StorageUnavailable:
     # The first line: the others are for who works on obstore, and have the whole request in them.
-    return StorageAway(f"{key}: {str(error).splitlines()[0]}")
+    return StorageUnavailable(f"{key}: {str(error).splitlines()[0]}")

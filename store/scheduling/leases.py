@@ -8,8 +8,8 @@ from sqlalchemy import CTE, ColumnElement, Select, delete, func, insert, select,
 from sqlalchemy.orm import Session, aliased
 
 from store.models import Job, Lease, Worker
-from store.plan import Device
-from store.workers import SILENCE
+from store.scheduling.planner import Device
+from store.scheduling.workers import SILENCE
 
 _NOTHING_LOADED = {"synchronize_session": False}
 """No session has objects of the rows that are changed."""

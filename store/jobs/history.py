@@ -8,8 +8,8 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus
+from store.jobs.progress import METRIC_COLUMNS, Cursor, Happening
 from store.models import Event, Job, Metric
-from store.progress import METRIC_COLUMNS, Cursor, Happening
 
 
 def newest(session: Session, job_id: str, upto: Cursor | None, limit: int) -> list[Happening]:

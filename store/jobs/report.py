@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
-from store import jobs
+from store.jobs import jobs
+from store.jobs.progress import METRIC_COLUMNS
 from store.models import Event, Job, Metric
-from store.progress import METRIC_COLUMNS
 
 
 @dataclass(frozen=True)

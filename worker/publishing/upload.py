@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from storage.backends import CHUNK, Folder, Storage
 from store import artifacts
 from store.artifacts import Digests, File
 from store.models import Artifact
-from store.storage import CHUNK, Folder, Storage
 
 
 def put(storage: Storage, home: Folder, artifact: Artifact) -> Digests:
-    """Its files are in the home folder. Raises FileNotFoundError where they are not, StorageAway."""
+    """Its files are in the home folder. Raises FileNotFoundError where they are not, StorageUnavailable."""
     path = home.local_path(artifacts.key(artifact))
     if not artifacts.is_archive(artifact):
         storage.put_file(artifacts.key(artifact), path)

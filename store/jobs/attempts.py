@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 from contract.failure import Failure, FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
-from store import files, jobs, leases
+from store import files
+from store.jobs import jobs
 from store.models import Event, Job, Lease, Metric, Worker
-from store.workers import SILENCE
+from store.scheduling import leases
+from store.scheduling.workers import SILENCE
 
 _SETS_ASIDE = {Wish.CANCEL: JobStatus.CANCELLED, Wish.KILL: JobStatus.CANCELLED, Wish.PAUSE: JobStatus.PAUSED}
 

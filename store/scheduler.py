@@ -14,12 +14,14 @@ from sqlalchemy.orm import Session, aliased
 from contract.machine import Machine, usable
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
-from store import jobs, leases, quotas
-from store.leases import Placed
+from store.access import quotas
+from store.jobs import jobs
 from store.models import Device, Job, Lease, Metric, Worker
-from store.plan import Device as Place
-from store.plan import Host, Occupant, Wait, Waiting, plan
-from store.workers import SILENCE
+from store.scheduling import leases
+from store.scheduling.leases import Placed
+from store.scheduling.planner import Device as Place
+from store.scheduling.planner import Host, Occupant, Wait, Waiting, plan
+from store.scheduling.workers import SILENCE
 
 _ONE_PASS = 0x66745F71
 """Names the advisory lock: two passes at once would give what is free to the same jobs."""

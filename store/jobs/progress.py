@@ -21,8 +21,9 @@ from sqlalchemy.orm import Session
 
 from contract import events
 from contract.status import JobStatus, Wish
-from store import artifacts, jobs
+from store import artifacts
 from store.errors import StaleAttempt
+from store.jobs import jobs
 from store.models import Event, Job, Metric
 
 METRIC_COLUMNS = tuple(column.name for column in Metric.__table__.columns if column.name != "job_id")

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from store.storage import Storage
+from storage.backends import Storage
 
 MOST_BYTES = 10 << 30
 """Of all copies together, but for the one that has just been fetched and those that are being read."""
@@ -28,7 +28,7 @@ def borrow(
     most_bytes: int = MOST_BYTES,
 ) -> AbstractContextManager[Path]:
     """`copy` with the bytes of the key, for as long as the context lasts. While this fetches it, or waits for another
-    who does, it calls `beat` now and then. Raises FileNotFoundError, StorageAway."""
+    who does, it calls `beat` now and then. Raises FileNotFoundError, StorageUnavailable."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     # Its file stays, to be locked again: there are 256 at most.
     with (copy.parent / f"lock-{copy.name[:2]}").open("w") as turn:

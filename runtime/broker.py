@@ -7,7 +7,7 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Connection, Queue
 
-from store.settings import StoreSettings
+from runtime.settings import StoreSettings
 
 LOOK = "finetuned.look"
 RUN_JOB = "finetuned.run_job"
