@@ -31,7 +31,7 @@ import sqlalchemy as sa
 from benchmarks.service import metric
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 from store.jobs import jobs, progress
 from store.jobs.attempts import End, Retries, finish
 from store.models import Job

@@ -31,7 +31,7 @@ from benchmarks.service import show
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned import postgres
+from finetuned.stack import postgres
 from store import scheduler
 from store.jobs import attempts, jobs
 from store.jobs.attempts import End, Retries

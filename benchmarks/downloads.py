@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 from store import artifacts
 from store.jobs import jobs
 from store.session import make_sessions

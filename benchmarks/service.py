@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from contract import events
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 from store.jobs import actions, jobs, progress
 from store.models import Job
 from store.session import Sessions, make_sessions

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
         "worker.attempt.lifecycle",
         "worker.supervise.reconciler",
         "store.jobs.jobs",
-        "finetuned.cli",
+        "finetuned.cli.main",
         "contract.machine",
         "contract.recipe",
         "dataset.read",

@@ -37,7 +37,7 @@ from benchmarks.trainer.work import (
     threads,
 )
 from contract.base_model import weight_shapes
-from finetuned.models import add_model
+from finetuned.stack.models import add_model
 from trainer.device import describe, this_device
 from trainer.precision import has_native_bf16
 

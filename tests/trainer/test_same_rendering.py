@@ -18,8 +18,8 @@ from dataset.folder_tokenizer import read_tokenizer
 from dataset.render import render
 from dataset.tokenise import encode
 from dataset.tokenizer import set_chat_template
-from finetuned.models import SHIPPED
-from finetuned.wheel import wheel_folder
+from finetuned.stack.models import SHIPPED
+from finetuned.stack.wheel import wheel_folder
 from tests.trainer.rendering import with_fixed_date
 from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
 from tests.trainer.test_render import (

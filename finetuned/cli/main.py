@@ -6,11 +6,11 @@ from typing import Any
 
 import typer
 
+from finetuned.cli import datasets, jobs, keys, models, up, webhooks, workers
+from finetuned.cli.next_command import start_at
+from finetuned.cli.terminal import tell
 from finetuned.client import ServiceError, Unreachable
-from finetuned.commands import datasets, jobs, keys, models, stack, webhooks, workers
-from finetuned.next_command import start_at
-from finetuned.process import StackError
-from finetuned.terminal import tell
+from finetuned.stack.process import StackError
 
 
 class _App(typer.Typer):
@@ -35,7 +35,7 @@ app = _App(
     pretty_exceptions_enable=False,
 )
 
-app.command()(stack.up)
+app.command()(up.up)
 app.command()(jobs.submit)
 app.command()(jobs.plan)
 app.command()(jobs.watch)
@@ -49,7 +49,7 @@ app.command()(workers.workers)
 app.command()(jobs.download)
 app.command()(jobs.export)
 app.command()(jobs.logs)
-app.command()(stack.demo)
+app.command()(up.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(keys.app, name="keys")

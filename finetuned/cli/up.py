@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from finetuned import demo as demo_run
-from finetuned import stack
-from finetuned.commands.options import Home
-from finetuned.models import SHIPPED, list_models
-from finetuned.next_command import beside_home, beside_service
-from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings
-from finetuned.terminal import out, tell
+from finetuned.cli import demo as demo_run
+from finetuned.cli.next_command import beside_home, beside_service
+from finetuned.cli.options import Home
+from finetuned.cli.terminal import out, tell
+from finetuned.stack import services
+from finetuned.stack.models import SHIPPED, list_models
+from finetuned.stack.settings import DEFAULT_HOST, DEFAULT_PORT, StackSettings
 
 Host = Annotated[str, typer.Option(envvar="FINETUNED_HOST")]
 Port = Annotated[int, typer.Option(envvar="FINETUNED_PORT", min=1, max=65535)]
@@ -23,7 +23,7 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
     """Start the whole service on this machine; Ctrl-C stops it."""
     settings = StackSettings(home.absolute(), host, port, os.environ)
     try:
-        with stack.running(settings, tell) as running:
+        with services.running(settings, tell) as running:
             tell(f"ready at {settings.address}; logs in {settings.logs}", style="bold green")
             _tell_what_to_do(settings)
             while True:

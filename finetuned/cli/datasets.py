@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
+from finetuned.cli.dataset_text import dataset_table, example_text, told_of
+from finetuned.cli.job_text import format_bytes
+from finetuned.cli.next_command import on_service
+from finetuned.cli.options import AsJson, Key, Owner, Url, owner_or_user
+from finetuned.cli.terminal import err, fail, out, print_json, print_list, print_plain, tell
 from finetuned.client import DEFAULT_URL, Client
-from finetuned.commands.options import AsJson, Key, Owner, Url, owner_or_user
-from finetuned.dataset_words import dataset_table, example_text, told_of
-from finetuned.next_command import on_service
-from finetuned.progress import format_bytes
-from finetuned.terminal import err, fail, out, print_json, print_list, print_plain, tell
 
 app = typer.Typer(help="Files of examples.", invoke_without_command=True)
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id.")]

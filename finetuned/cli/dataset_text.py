@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from finetuned.progress import format_bytes, one_line
-from finetuned.terminal import age, list_table
+from finetuned.cli.job_text import format_bytes, one_line
+from finetuned.cli.terminal import age, list_table
 
 _LEARNED = "bold green"
 _CUT = "dim strike"

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from finetuned.progress import format_bytes, format_seconds, one_line
+from finetuned.cli.job_text import format_bytes, format_seconds, one_line
 
 _PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "exchange", "overhead")
 _FITS = {True: "fits", False: "does not fit", None: "fits perhaps"}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetuned.process import StackError
+from finetuned.stack.process import StackError
 
 _LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")

@@ -5,10 +5,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetuned.home import make_folder
-from finetuned.process import Child, Command, StackError, start, stop, wait_until_done
-from finetuned.settings import with_secrets_of
-from finetuned.wheel import wheel_folder
+from finetuned.stack.home import make_folder
+from finetuned.stack.process import Child, Command, StackError, start, stop, wait_until_done
+from finetuned.stack.settings import with_secrets_of
+from finetuned.stack.wheel import wheel_folder
 
 _IMPORT_SECONDS = 600.0
 

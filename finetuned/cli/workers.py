@@ -4,10 +4,10 @@ from typing import Any
 
 from rich.table import Table
 
+from finetuned.cli.job_text import one_line
+from finetuned.cli.options import AsJson, Key, Url
+from finetuned.cli.terminal import plain_table, print_list
 from finetuned.client import DEFAULT_URL, Client
-from finetuned.commands.options import AsJson, Key, Url
-from finetuned.progress import one_line
-from finetuned.terminal import plain_table, print_list
 
 
 def workers(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:

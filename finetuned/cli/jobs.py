@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from contract.status import JobStatus
+from finetuned.cli.job_text import one_line
+from finetuned.cli.next_command import on_service
+from finetuned.cli.options import AsJson, Key, Newest, Owner, Url, owner_or_user
+from finetuned.cli.plan_text import show_plan
+from finetuned.cli.terminal import age, err, fail, list_table, out, print_json, print_list, print_plain, tell
+from finetuned.cli.watch import watch as watch_job
 from finetuned.client import DEFAULT_URL, Client, Job
-from finetuned.commands.options import AsJson, Key, Newest, Owner, Url, owner_or_user
-from finetuned.next_command import on_service
-from finetuned.plans import show_plan
-from finetuned.progress import one_line
-from finetuned.terminal import age, err, fail, list_table, out, print_json, print_list, print_plain, tell
-from finetuned.watch import watch as watch_job
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")]

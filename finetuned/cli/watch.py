@@ -8,9 +8,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
 from contract.status import JobStatus
+from finetuned.cli.job_text import JobView, draw
+from finetuned.cli.next_command import on_service
 from finetuned.client import Client, JobEvent
-from finetuned.next_command import on_service
-from finetuned.progress import JobView, draw
 
 _SECONDS_BETWEEN_LINES = 2.0
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from finetuned.commands.options import Home
-from finetuned.models import SHIPPED, add_model, list_models
-from finetuned.progress import format_bytes
-from finetuned.terminal import err, out, tell
+from finetuned.cli.job_text import format_bytes
+from finetuned.cli.options import Home
+from finetuned.cli.terminal import err, out, tell
+from finetuned.stack.models import SHIPPED, add_model, list_models
 
 app = typer.Typer(help="The base models in the home folder.", invoke_without_command=True)
 

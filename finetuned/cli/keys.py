@@ -5,11 +5,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from finetuned.cli.job_text import one_line
+from finetuned.cli.next_command import on_service
+from finetuned.cli.options import AsJson, Key, Url
+from finetuned.cli.terminal import age, list_table, print_list, print_plain, tell
 from finetuned.client import DEFAULT_URL, Client
-from finetuned.commands.options import AsJson, Key, Url
-from finetuned.next_command import on_service
-from finetuned.progress import one_line
-from finetuned.terminal import age, list_table, print_list, print_plain, tell
 
 app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
 

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from finetuned.process import StackError
+from finetuned.stack.process import StackError
 
 
 def wheel_folder(package: str) -> Path:

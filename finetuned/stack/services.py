@@ -18,10 +18,10 @@ from types import FrameType
 
 import httpx
 
-from finetuned.descendants import adopt_orphans, end_descendants, kill_descendants
-from finetuned.home import close_to_others, hold, make_folder
-from finetuned.postgres import Postgres, await_postgres, launch_postgres, relaunch_postgres, stop_postgres
-from finetuned.process import (
+from finetuned.stack.descendants import adopt_orphans, end_descendants, kill_descendants
+from finetuned.stack.home import close_to_others, hold, make_folder
+from finetuned.stack.postgres import Postgres, await_postgres, launch_postgres, relaunch_postgres, stop_postgres
+from finetuned.stack.process import (
     Child,
     ChildError,
     Command,
@@ -32,8 +32,8 @@ from finetuned.process import (
     wait_until_done,
     wait_until_ready,
 )
-from finetuned.settings import StackSettings
-from finetuned.valkey import Valkey, await_valkey, launch_valkey, relaunch_valkey, stop_valkey
+from finetuned.stack.settings import StackSettings
+from finetuned.stack.valkey import Valkey, await_valkey, launch_valkey, relaunch_valkey, stop_valkey
 
 _MIGRATION_SECONDS = 120.0
 _API_START_SECONDS = 60.0

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from finetuned.home import drop_socket_folder, make_folder, socket_folder
-from finetuned.process import Child, Command, start, stop, wait_until_ready
-from finetuned.wheel import wheel_folder
+from finetuned.stack.home import drop_socket_folder, make_folder, socket_folder
+from finetuned.stack.process import Child, Command, start, stop, wait_until_ready
+from finetuned.stack.wheel import wheel_folder
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from finetuned.client import DEFAULT_URL
-from finetuned.settings import DEFAULT_HOST, DEFAULT_PORT, default_home, is_loopback
+from finetuned.stack.settings import DEFAULT_HOST, DEFAULT_PORT, default_home, is_loopback
 
 _SAME_TERMINAL: tuple[Mapping[str, str], ...] = (os.environ,)
 _ANOTHER_TERMINAL: tuple[Mapping[str, str], ...] = (os.environ, {})

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finetuned.settings import default_home
+from finetuned.stack.settings import default_home
 
 Url = Annotated[str, typer.Option(envvar="FINETUNED_URL", help="Where the service is.")]
 Key = Annotated[str | None, typer.Option(envvar="FINETUNED_API_KEY", help="The key, where the service wants one.")]

@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from contract.status import JobStatus
-from finetuned import stack
+from finetuned.cli.watch import watch
 from finetuned.client import Client, JobEvent
-from finetuned.descendants import descendants
-from finetuned.models import await_import, launch_import
-from finetuned.process import Command, StackError, start, stop, wait_until_done
-from finetuned.settings import StackSettings, with_secrets_of
-from finetuned.watch import watch
+from finetuned.stack import services
+from finetuned.stack.descendants import descendants
+from finetuned.stack.models import await_import, launch_import
+from finetuned.stack.process import Command, StackError, start, stop, wait_until_done
+from finetuned.stack.settings import StackSettings, with_secrets_of
 
 MODEL = "smollm2-135m-instruct"
 RECIPE = Path("examples/recipes/quickstart.json")
@@ -40,12 +40,12 @@ def run(home: Path, host: str, port: int, console: Console, exit_after: bool) ->
     root = _root()
     settings = StackSettings(home, host, port, {"FINETUNED_ALLOWED_PATHS": str(root)} | dict(os.environ))
     with ExitStack() as parts:
-        stack.check_port(host, port)
+        services.check_port(host, port)
         importing = launch_import(MODEL, settings.models, settings.logs / "import.log")
         if importing is not None:
             clock.tell(f"converting the base model {MODEL} from its wheel")
             parts.callback(stop, importing, 5)
-        running = parts.enter_context(stack.running(settings, clock.tell))
+        running = parts.enter_context(services.running(settings, clock.tell))
         clock.tell(f"[bold]the service answers[/] at {settings.address}")
         if importing is not None:
             await_import(importing)
@@ -143,7 +143,7 @@ def _side_by_side(answer: dict[str, Any]) -> Panel:
 
 def _root() -> Path:
     """The folder with the examples: where the user stands, or the repository that this file is in."""
-    for folder in (Path.cwd(), Path(__file__).resolve().parents[1]):
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[2]):
         if (folder / RECIPE).is_file():
             return folder
     raise StackError(f"no {RECIPE} here; run the demo in the repository's folder")
