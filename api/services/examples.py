@@ -10,8 +10,8 @@ from contract.locate import locate_dataset
 from contract.quote import cut
 from contract.recipe import Dataset as DatasetOfRecipe
 from dataset.child import Children
-from dataset.files import is_light
 from dataset.read import Counted, count_examples
+from dataset.reading.files import is_light
 from storage.backends import Storage
 from store import datasets
 from store.access.principal import Principal

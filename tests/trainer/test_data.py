@@ -12,7 +12,7 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from dataset.example import Message, conversation
 from dataset.read import digest
-from dataset.tokenise import encode
+from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
 from trainer.data.examples import load_data
 from trainer.micro_batch import worst_case

@@ -14,8 +14,8 @@ from contract.events import Metric
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.target_modules import check_adapter
-from dataset.folder_tokenizer import read_tokenizer
 from dataset.lengths import measure
+from dataset.rendering.folder_tokenizer import read_tokenizer
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import Base, make_plan, read_base

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.failure import InputError
-from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.document import Document, cut, fit
 from dataset.example import Example, Message, PlainText, conversation
-from dataset.folder_tokenizer import read_tokenizer
-from dataset.render import render
-from dataset.tokenise import encode
-from dataset.tokenizer import set_chat_template
+from dataset.rendering.chat_templates import CHAT_TEMPLATES
+from dataset.rendering.folder_tokenizer import read_tokenizer
+from dataset.rendering.render import render
+from dataset.rendering.tokenise import encode
+from dataset.rendering.tokenizer import set_chat_template
 from finetuned.stack.models import SHIPPED
 from finetuned.stack.wheel import wheel_folder
 from tests.trainer.rendering import with_fixed_date

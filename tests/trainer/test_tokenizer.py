@@ -5,9 +5,9 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
-from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
-from dataset.render import render
+from dataset.rendering.chat_templates import CHAT_TEMPLATES
+from dataset.rendering.render import render
 from tests.trainer.rendering import copy_with_template
 from trainer.data.tokenizer import load_tokenizer, save_tokenizer
 

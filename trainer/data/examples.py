@@ -16,11 +16,11 @@ from contract.failure import FailureReason, InputError, told_of
 from contract.order import split
 from contract.recipe import Dataset, Recipe
 from dataset.document import Document
-from dataset.files import Hash
-from dataset.folder_tokenizer import FolderTokenizer
 from dataset.read import digest, read_examples
-from dataset.tokenise import encode
-from dataset.tokenizer import TODAY
+from dataset.reading.files import Hash
+from dataset.rendering.folder_tokenizer import FolderTokenizer
+from dataset.rendering.tokenise import encode
+from dataset.rendering.tokenizer import TODAY
 from trainer.data.token_cache import cached
 from trainer.data.tokenizer import load_tokenizer
 from trainer.data.tokens import Documents, Tokens, cut, flatten, last_learned

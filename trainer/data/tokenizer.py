@@ -10,8 +10,8 @@ from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
-from dataset.folder_tokenizer import GENERIC_CLASS, FolderTokenizer, read_tokenizer
-from dataset.tokenizer import MODEL_FILES, TOKENIZER_FILES, end_of_answer, set_chat_template
+from dataset.rendering.folder_tokenizer import GENERIC_CLASS, FolderTokenizer, read_tokenizer
+from dataset.rendering.tokenizer import MODEL_FILES, TOKENIZER_FILES, end_of_answer, set_chat_template
 from trainer.model.base_model import loading_errors
 
 _FOR_CONVERTERS = ("tokenizer.model", "vocab.json", "merges.txt")

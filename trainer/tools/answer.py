@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
+from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
 from trainer.data.end_tokens import add_ends, read_ends
 from trainer.data.tokenizer import tokenizer_folder
 from trainer.model.adapter import check_saved

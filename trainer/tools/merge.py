@@ -65,7 +65,7 @@ def merge(recipe: Recipe, folder: Path) -> None:
 
 def _ends(recipe: Recipe) -> set[int]:
     """What ended the answers in training."""
-    from dataset.tokenizer import end_of_answer
+    from dataset.rendering.tokenizer import end_of_answer
     from trainer.data.end_tokens import read_ends
     from trainer.data.tokenizer import load_tokenizer
 

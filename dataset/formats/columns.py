@@ -7,8 +7,8 @@ from typing import Any
 
 from contract.quote import cut, quote
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.detect import FORMATS
 from dataset.fields import Row, names_of
+from dataset.formats.detect import FORMATS
 from dataset.refusal import BadFile, BadRow
 
 

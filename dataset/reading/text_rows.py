@@ -4,10 +4,10 @@ import io
 import re
 from collections.abc import Iterator
 
-from dataset.encoding import decoded
 from dataset.example import PlainText
 from dataset.fields import as_text
 from dataset.limits import TEXT_PIECE
+from dataset.reading.encoding import decoded
 from dataset.refusal import BadRow
 
 _ENDS = [re.compile(each) for each in (r"\n\s*\n", r"\n", r"[.!?]\s|[。！？]", r"\s")]

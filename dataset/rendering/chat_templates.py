@@ -1,7 +1,7 @@
 """Chat templates for models that have none, as the recipe's dataset.chat_template names them.
 
 A template ends each answer with the token at which generation stops, and writes a conversation's beginning in the same
-way whatever follows: dataset/render.py finds the answers by that.
+way whatever follows: dataset/rendering/render.py finds the answers by that.
 """
 
 CHATML = """\

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from dataset.document import Document
 from dataset.example import Example
-from dataset.render import Span, render
-from dataset.tokenizer import Tokenizer
+from dataset.rendering.render import Span, render
+from dataset.rendering.tokenizer import Tokenizer
 
 
 def encode(tokenizer: Tokenizer, examples: Iterable[Example]) -> list[list[Document]]:

@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from contract.quote import cut
-from dataset.tokenizer import TODAY
+from dataset.rendering.tokenizer import TODAY
 
 
 def template_environment() -> ImmutableSandboxedEnvironment:

@@ -8,8 +8,8 @@ from jinja2 import TemplateError
 
 from contract.failure import FailureReason, InputError
 from dataset.example import Conversation, Example, Message, PlainText
-from dataset.template_variables import unread_arguments
-from dataset.tokenizer import Tokenizer, begin_of_text, end_of_text
+from dataset.rendering.template_variables import unread_arguments
+from dataset.rendering.tokenizer import Tokenizer, begin_of_text, end_of_text
 
 Span = tuple[int, int]
 """Begin and end of a piece of text, in characters."""

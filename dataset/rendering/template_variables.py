@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError, meta
 
 from dataset.fields import says_nothing
-from dataset.template_environment import template_environment
+from dataset.rendering.template_environment import template_environment
 
 
 def unread_arguments(chat_template: Any, arguments: Mapping[str, Any]) -> list[str]:

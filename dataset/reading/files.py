@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from contract.quote import cut
-from dataset.csv_rows import csv_rows
-from dataset.encoding import as_utf8
-from dataset.json_rows import json_rows
 from dataset.limits import LONGEST_ROW
-from dataset.parquet_rows import parquet_rows
+from dataset.reading.csv_rows import csv_rows
+from dataset.reading.encoding import as_utf8
+from dataset.reading.json_rows import json_rows
+from dataset.reading.parquet_rows import parquet_rows
+from dataset.reading.signatures import LONGEST, check_readable
+from dataset.reading.text_rows import text_rows
+from dataset.reading.unpack import is_packed, unpacked, unpacked_name
 from dataset.refusal import BadFile
-from dataset.signatures import LONGEST, check_readable
-from dataset.text_rows import text_rows
-from dataset.unpack import is_packed, unpacked, unpacked_name
 
 PARQUET = b"PAR1"
 _TEXT = (".txt", ".md")

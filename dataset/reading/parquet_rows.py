@@ -10,12 +10,12 @@ from dataset.refusal import BadFile
 
 
 def parquet_rows(file: io.FileIO, largest: int | None) -> Iterator[dict[str, Any]]:
-    """See dataset/arrow_values.py for their values. Raises BadFile: no whole Parquet file, or too much of it."""
+    """dataset/reading/arrow_values.py has their values. Raises BadFile: no whole Parquet file, or too much of it."""
     # Takes a tenth of a second, and no other kind of file needs it.
     import pyarrow
     import pyarrow.parquet
 
-    from dataset.arrow_values import size_of, values_of
+    from dataset.reading.arrow_values import size_of, values_of
 
     size = 0
     try:

@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any, Protocol
 
 from contract.failure import FailureReason, InputError
-from dataset.chat_templates import CHAT_TEMPLATES, END_OF_TURN
+from dataset.rendering.chat_templates import CHAT_TEMPLATES, END_OF_TURN
 
 TODAY = date(2024, 7, 26)
 """For chat templates that write the date: the day that Llama's has where it knows none. By the clock a run that goes on
@@ -25,8 +25,8 @@ MODEL_FILES = ("config.json", "generation_config.json")
 
 
 class Tokenizer(Protocol):
-    """What rendering needs of a dataset.folder_tokenizer.FolderTokenizer, by which previews, plans and training all
-    make their tokens. A transformers.PreTrainedTokenizerFast has it too."""
+    """What rendering needs of a FolderTokenizer (folder_tokenizer.py), by which previews, plans and training all make
+    their tokens. A transformers.PreTrainedTokenizerFast has it too."""
 
     chat_template: Any
     """Its text, or several by name; None where there is none."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from contract.quote import cut
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.detect import FORMATS
 from dataset.fields import Row
+from dataset.formats.detect import FORMATS
 from dataset.refusal import BadFile
 
 _PAIRS: tuple[tuple[Collection[str], Collection[str]], ...] = (

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dataset.encoding import wrong_byte
 from dataset.fields import parse_json
-from dataset.json_layout import problem_of_layout
 from dataset.limits import LARGEST_ARRAY, LONGEST_ROW
+from dataset.reading.encoding import wrong_byte
+from dataset.reading.json_layout import problem_of_layout
 from dataset.refusal import BadFile, BadRow
 
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from contract.quote import cut, quote
-from dataset.json_rows import decode
 from dataset.limits import LONGEST_ROW
+from dataset.reading.json_rows import decode
 from dataset.refusal import BadFile, BadRow
 
 # Of the whole process, where 128 KiB is the default: what is too long is refused by _Text, with its row.

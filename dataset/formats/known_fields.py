@@ -12,9 +12,9 @@ from contract.quote import cut, quote
 from contract.recipe import DatasetFormat
 from dataset.example import Example, PlainText
 from dataset.fields import Row, parse_text, says_nothing
+from dataset.formats.template_arguments import read_arguments
 from dataset.formats.turns import MEDIA, NO_MEDIA, TURN_FIELDS, WEIGHTS, reasoning_of
 from dataset.refusal import BadRow
-from dataset.template_arguments import read_arguments
 
 PREFERENCES = (
     *("chosen", "rejected", "chosen_messages", "rejected_messages", "rejected_response"),

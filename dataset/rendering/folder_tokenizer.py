@@ -15,7 +15,7 @@ from jinja2 import Template
 
 from contract.failure import FailureReason, InputError
 from contract.quote import cut
-from dataset.template_environment import template_environment
+from dataset.rendering.template_environment import template_environment
 
 LARGEST_VOCABULARY = 256 << 20
 """Bytes of a tokenizer.json; Gemma's, among the largest, has 33 MB."""
@@ -85,7 +85,7 @@ def _ends(folder: Path) -> set[int]:
 
 
 class FolderTokenizer:
-    """A dataset.tokenizer.Tokenizer: tokenizer.json as it is, with the tokens that the configuration adds."""
+    """A dataset.rendering.tokenizer.Tokenizer: tokenizer.json as it is, with the tokens that the configuration adds."""
 
     def __init__(
         self,
