@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contract.failure import InputError
-from contract.loaded_names import Shapes
-from contract.model_config import read_model_config
+from contract.model.config import read_model_config
+from contract.model.loaded_names import Shapes
 from contract.quote import quote
 
 _HEADS = ("lm_head.weight", "embed_out.weight")

@@ -1,6 +1,6 @@
 """Bytes of the output head: logits are made for supervised positions alone, and for a frozen head a chunk at a time."""
 
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from estimate.activations import Row
 from estimate.adapter import Trained
 from estimate.architecture import Architecture, head_of, is_embedding

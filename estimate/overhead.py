@@ -1,6 +1,6 @@
 """Bytes that neither the model nor its training are, and that a device must hold all the same."""
 
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from contract.recipe import Recipe
 from estimate.adapter import Trained
 from estimate.states import zero_stage

@@ -2,7 +2,7 @@
 
 import math
 
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from contract.recipe import Recipe
 from estimate.architecture import head_of, is_embedding
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from api.services.earlier import earlier_of
 from api.settings import ApiSettings
-from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_model
 from contract.machine import Machine
+from contract.model.folder import weight_shapes
 from contract.recipe import Dataset, Recipe
 from dataset.child import Busy, Children, TooMuch
 from dataset.lengths import Lengths as Measured

@@ -22,16 +22,16 @@ from api.services.trial import try_dataset
 from api.settings import ApiSettings
 from api.turns import Turns
 from api.work import examples_to_train
-from contract.base_model import LoadedBase, loaded_base
-from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError, told_of
 from contract.locate import locate_model
 from contract.machine import check_machines, unwise
+from contract.model.earlier_adapter import check_earlier_adapter
+from contract.model.folder import LoadedBase, loaded_base
+from contract.model.target_modules import Targets, check_adapter, left_out_words
 from contract.recipe import Adapter, Dataset, Recipe
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from contract.status import JobStatus
-from contract.target_modules import Targets, check_adapter, left_out_words
 from dataset.child import Children
 from runtime import broker
 from storage.backends import Storage

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from contract.recipe import Dataset
 from dataset.child import Busy, Children
 from estimate.architecture import embedding_rows

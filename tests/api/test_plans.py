@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 from api.turns import Turns
 from contract import events
 from contract.machine import Gpu, Machine
+from contract.model.target_modules import EXPERT, ROUTER
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from contract.target_modules import EXPERT, ROUTER
 from store.jobs import jobs, progress
 from store.scheduling import workers
 from store.session import Sessions

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from contract.base_model import loaded_base, weight_shapes
-from contract.earlier_adapter import check_earlier_adapter
+from contract.model.earlier_adapter import check_earlier_adapter
+from contract.model.folder import loaded_base, weight_shapes
+from contract.model.target_modules import TAKEN_NAMES, check_adapter
 from contract.recipe import Recipe
-from contract.target_modules import TAKEN_NAMES, check_adapter
 from dataset.document import Document
 from estimate.plan import read_base
 from tests.files import write_tokenizer

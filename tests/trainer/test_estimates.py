@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-from contract.base_model import loaded_base, weight_shapes
 from contract.events import Metric
 from contract.machine import Machine
+from contract.model.folder import loaded_base, weight_shapes
+from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
-from contract.target_modules import check_adapter
 from dataset.lengths import measure
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from estimate.activations import Row

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from contract.base_model import weight_shapes
 from contract.events import Done, Evaluation, Metric, Started
+from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory

@@ -13,11 +13,11 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
-from contract.earlier_adapter import WEIGHTS, check_earlier_adapter
 from contract.failure import FailureReason, InputError
+from contract.model.earlier_adapter import WEIGHTS, check_earlier_adapter
+from contract.model.target_modules import TAKEN_NAMES, check_adapter, left_out_words
 from contract.quote import cut
 from contract.recipe import CHANGES_BASE, Adapter
-from contract.target_modules import TAKEN_NAMES, check_adapter, left_out_words
 from trainer.model.fused_lora import fuse
 from trainer.model.plain_lora import lora_tensors
 

@@ -13,7 +13,7 @@ from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
 from contract.failure import FailureReason, InputError
-from contract.model_config import check_not_quantised, unsupported
+from contract.model.config import check_not_quantised, unsupported
 from contract.quote import cut
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory

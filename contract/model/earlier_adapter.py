@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from contract.base_model import tensor_shapes
 from contract.failure import FailureReason, InputError
+from contract.model.folder import tensor_shapes
+from contract.model.target_modules import is_routed_expert
 from contract.quote import cut, quote
-from contract.target_modules import is_routed_expert
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

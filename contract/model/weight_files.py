@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from contract.model_config import read_object, unsupported
+from contract.model.config import read_object, unsupported
 from contract.quote import cut, quote
 
 ONE = "model.safetensors"

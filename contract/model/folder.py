@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from contract.loaded_names import Shapes, loaded_shapes, model_type
-from contract.model_config import already_quantised, read_model_config, unsupported
+from contract.model.config import already_quantised, read_model_config, unsupported
+from contract.model.loaded_names import Shapes, loaded_shapes, model_type
+from contract.model.tensor_header import Tensor, read_tensors
+from contract.model.weight_files import weight_files
 from contract.quote import cut
-from contract.tensor_header import Tensor, read_tensors
-from contract.weight_files import weight_files
 
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
 

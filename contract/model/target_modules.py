@@ -71,7 +71,7 @@ class Targets:
 
 
 def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) -> Targets:
-    """The modules that get LoRA. `shapes` are by the names of the loaded model (contract.loaded_names), `kind` is its
+    """The modules that get LoRA. `shapes` are by the names of the loaded model (loaded_names.py), `kind` is its
     model_type.
 
     A name of several matches a module's last parts, as in PEFT: "q_proj", "self_attn.q_proj". A string is "all-linear",
