@@ -25,7 +25,7 @@ SETTINGS = StoreSettings(
 def written(code: str, log_format: str = "json") -> str:
     """What a process writes that has a log."""
     before = (
-        "import logging, structlog; from store import logs; from runtime.settings import StoreSettings; "
+        "import logging, structlog; from runtime import logs; from runtime.settings import StoreSettings; "
         f"logs.configure(StoreSettings(log_format={log_format!r})); log = logging.getLogger('a.part')\n"
     )
     environment = {
