@@ -25,7 +25,7 @@ from contract import events
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from finetuned import postgres, valkey
-from store import jobs, progress, wishes
+from store import actions, jobs, progress
 from store.models import Job
 from store.session import Sessions, make_sessions
 from tests import service
@@ -98,7 +98,7 @@ def long_job(sessions: Sessions) -> str:
     lease = timedelta(hours=1)
     with sessions.begin() as session:
         for waiting in session.scalars(sa.select(Job).where(Job.status == JobStatus.QUEUED)):
-            wishes.cancel(session, waiting.id)
+            actions.cancel(session, waiting.id)
         jobs.create(session, recipe)
         job = claim(session, lease)
         assert job is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.base_model import tensor_shapes
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import cut, quote
 from contract.target_modules import is_routed_expert
 
@@ -120,4 +120,4 @@ def _words(shape: list[int]) -> str:
 
 
 def _refused(folder: Path, message: str) -> InputError:
-    return InputError(FailureReason.RECIPE_INVALID, f"{_PARAM}: {cut(folder.name)} {message}", _PARAM)
+    return InputError(FailureCode.RECIPE_INVALID, f"{_PARAM}: {cut(folder.name)} {message}", _PARAM)

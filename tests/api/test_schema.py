@@ -46,10 +46,10 @@ from api.app import create_app
 from api.rates import Rates
 from api.settings import ApiSettings
 from contract import events
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import jobs, progress, wishes
+from store import actions, jobs, progress
 from store.attempts import End, finish
 from store.models import Worker
 from store.session import Sessions, make_sessions
@@ -151,9 +151,9 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
 
     with sessions.begin() as session:
         paused = jobs.create(session, Recipe.model_validate(RECIPE), "admin").id
-        wishes.pause(session, paused)
+        actions.pause(session, paused)
     succeeded, failed, running = (begun(sessions, home) for _ in range(3))
-    failure = Failure(reason=FailureReason.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
+    failure = Failure(code=FailureCode.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
     with sessions.begin() as session:
         finish(session, succeeded, 1, End(JobStatus.SUCCEEDED, log_tail="said"), RETRIES)
         finish(session, failed, 1, End(JobStatus.FAILED, failure), RETRIES)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contract.base_model import weight_shapes
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from tests.files import write_weights
 
 A, B = "model.layers.0.q_proj.weight", "model.layers.1.q_proj.weight"
@@ -30,7 +30,7 @@ def refusal(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         weight_shapes(folder)
     failure = caught.value.failure
-    assert (failure.reason, failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert (failure.code, failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     return failure.message
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import jobs, leases, progress, schedule, wishes, workers
+from store import actions, jobs, leases, progress, schedule, workers
 from store.attempts import End, finish
 from store.errors import JobNotFound, StaleAttempt
 from store.jobs import Part
@@ -100,7 +100,7 @@ def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions:
         register(session)
         schedule.schedule(session)
     with sessions.begin() as session:
-        wishes.cancel(session, job_id)
+        actions.cancel(session, job_id)
     with sessions.begin() as session:
         assert jobs.begin(session, job_id, 1, "worker", 1, LEASE) is None
         assert workers.leases(session) == []
@@ -112,7 +112,7 @@ def tell_something(session: Session, job_id: str) -> None:
 
 @pytest.mark.parametrize(
     ("write", "begins"),
-    [(tell_something, True), (wishes.cancel, False), (leases.take_back, False)],
+    [(tell_something, True), (actions.cancel, False), (leases.take_back, False)],
     ids=["an event", "a cancel", "its devices taken back"],
 )
 def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what_is_written(
@@ -212,7 +212,7 @@ def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, 
 
 def test_an_unknown_job_is_not_found(sessions: Sessions) -> None:
     with pytest.raises(JobNotFound), sessions.begin() as session:
-        wishes.cancel(session, "job_none")
+        actions.cancel(session, "job_none")
 
 
 def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> None:

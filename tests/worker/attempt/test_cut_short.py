@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from contract.status import JobStatus
-from store import attempts, jobs, leases, progress, wishes, workers
+from store import actions, attempts, jobs, leases, progress, workers
 from store.jobs import Part
 from store.models import Worker
 from store.session import Sessions
@@ -31,7 +31,7 @@ def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes
     running = begin_beside(way.sessions, cut_off_soon(settings))
     running.wait_for_events(4)
     way.shut()
-    until(running.receipt.exists)
+    until(running.exit_report.exists)
     with sessions.begin() as session:
         assert jobs.get(session, job_id).status is JobStatus.RUNNING
     way.open()
@@ -70,7 +70,7 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
 
     def lose_the_database(running: Background) -> None:
         way.shut()
-        until(running.receipt.exists)
+        until(running.exit_report.exists)
         way.open()
 
     for happens in (drain, lose_the_database):
@@ -82,7 +82,7 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
         assert get(sessions, job_id).status is JobStatus.QUEUED
         assert told(sessions, job_id, "retry") == []
         with sessions.begin() as session:
-            wishes.cancel(session, job_id)
+            actions.cancel(session, job_id)
 
 
 # Deaf to SIGTERM, which it tells of.
@@ -103,10 +103,10 @@ def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
     running = begin_beside(its_settings=settings.model_copy(update=deaf))
     running.wait_for_a_word()
     with sessions.begin() as session:
-        wishes.pause(session, job_id)
+        actions.pause(session, job_id)
     until((running.run_dir.path / "asked").exists)
     with sessions.begin() as session:
-        wishes.resume(session, job_id)
+        actions.resume(session, job_id)
     running.end()
     assert get(sessions, job_id).status is JobStatus.QUEUED
     assert told(sessions, job_id, "retry") == []
@@ -136,7 +136,7 @@ def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
     running.end()
     job = get(sessions, part.job_id)
     assert (job.status, job.retries) == (JobStatus.QUEUED, 1)
-    assert told(sessions, part.job_id, "retry")[0]["reason"] == "worker_lost"
+    assert told(sessions, part.job_id, "retry")[0]["code"] == "worker_lost"
     assert len(states(running.run_dir)) == 1
 
 
@@ -148,7 +148,7 @@ def test_a_cancelled_job_is_not_told_so_while_a_silent_machine_may_train_it(
     running.wait_for_events(4)
     silent_for(sessions, settings.unseen)
     with sessions.begin() as session:
-        wishes.cancel(session, part.job_id)
+        actions.cancel(session, part.job_id)
 
     def waits_for_the_other() -> bool:
         with sessions.begin() as session:
@@ -179,6 +179,6 @@ def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_wr
         attempts.lost(session, job_id, 1, replace(settings.retries, most=0))
         before = jobs.get(session, job_id).event_count
     running.end()
-    assert running.receipt.exists()
+    assert running.exit_report.exists()
     job = get(sessions, job_id)
-    assert (job.status, job.receipt, job.event_count) == (JobStatus.FAILED, None, before)
+    assert (job.status, job.exit_report, job.event_count) == (JobStatus.FAILED, None, before)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Recipe
-from contract.status import JobStatus, Wish
-from store import jobs, wishes
+from contract.status import JobStatus, RequestedAction
+from store import actions, jobs
 from store.attempts import End, finish
 from store.errors import IllegalMove
 from store.models import Job
@@ -13,8 +13,8 @@ from store.session import Sessions
 from tests.placing import RETRIES, claim
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
-FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
-ASKED = {"cancel": wishes.cancel, "pause": wishes.pause, "resume": wishes.resume, "retry": wishes.retry}
+FAILED = End(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
+ASKED = {"cancel": actions.cancel, "pause": actions.pause, "resume": actions.resume, "retry": actions.retry}
 
 REACHED = {
     "cancel": {"queued": "cancelled", "running": "running", "paused": "cancelled", "cancelled": "cancelled"},
@@ -34,9 +34,9 @@ def in_state(sessions: Sessions, status: JobStatus) -> str:
     with sessions.begin() as session:
         job_id = jobs.create(session, RECIPE).id
         if status is JobStatus.PAUSED:
-            wishes.pause(session, job_id)
+            actions.pause(session, job_id)
         elif status is JobStatus.CANCELLED:
-            wishes.cancel(session, job_id)
+            actions.cancel(session, job_id)
         elif status is not JobStatus.QUEUED:
             claim(session)
             if status is not JobStatus.RUNNING:
@@ -73,32 +73,35 @@ def ask_nothing(sessions: Sessions, job_id: str) -> Job:
         return jobs.get(session, job_id)
 
 
-@pytest.mark.parametrize(("what", "wish"), [("cancel", Wish.CANCEL), ("pause", Wish.PAUSE), ("resume", None)])
-def test_a_running_job_is_only_asked(sessions: Sessions, what: str, wish: Wish | None) -> None:
-    assert ask(sessions, what, in_state(sessions, JobStatus.RUNNING)).wish is wish
+@pytest.mark.parametrize(
+    ("what", "requested_action"),
+    [("cancel", RequestedAction.CANCEL), ("pause", RequestedAction.PAUSE), ("resume", None)],
+)
+def test_a_running_job_is_only_asked(sessions: Sessions, what: str, requested_action: RequestedAction | None) -> None:
+    assert ask(sessions, what, in_state(sessions, JobStatus.RUNNING)).requested_action is requested_action
 
 
 def test_a_cancel_outweighs_a_pause_and_a_pause_no_cancel(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     ask(sessions, "pause", job_id)
-    assert ask(sessions, "cancel", job_id).wish is Wish.CANCEL
+    assert ask(sessions, "cancel", job_id).requested_action is RequestedAction.CANCEL
     for what in ("pause", "resume", "retry"):
         with pytest.raises(IllegalMove, match="running"):
             ask(sessions, what, job_id)
-    assert ask_nothing(sessions, job_id).wish is Wish.CANCEL
+    assert ask_nothing(sessions, job_id).requested_action is RequestedAction.CANCEL
 
 
 def test_a_forced_cancel_stays_one(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     with sessions.begin() as session:
-        wishes.cancel(session, job_id, force=True)
-    assert ask(sessions, "cancel", job_id).wish is Wish.KILL
+        actions.cancel(session, job_id, force=True)
+    assert ask(sessions, "cancel", job_id).requested_action is RequestedAction.FORCE_CANCEL
 
 
 def test_a_pause_that_is_taken_back_before_the_job_has_saved_lets_it_go_on_by_itself(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     ask(sessions, "pause", job_id)
-    assert ask(sessions, "resume", job_id).wish is None
+    assert ask(sessions, "resume", job_id).requested_action is None
     with sessions.begin() as session:
         finish(session, job_id, 1, End(JobStatus.QUEUED), RETRIES)
     assert ask_nothing(sessions, job_id).status is JobStatus.QUEUED
