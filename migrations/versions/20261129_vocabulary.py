@@ -57,7 +57,7 @@ def _requested_actions() -> None:
 
 
 def _rewrite(table: str, key: list[str], column: str, change: Callable[[Data], Data], where: str = "true") -> None:
-    """In Python: PostgreSQL's jsonb, which it could change itself, forgets the order in which people wrote the fields."""
+    """In Python, because PostgreSQL can change only jsonb, which forgets the order in which people wrote the fields."""
     connection = op.get_bind()
     columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in key]
     value: sa.ColumnClause[Any] = sa.column(column, sa.JSON())
