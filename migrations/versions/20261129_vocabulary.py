@@ -65,7 +65,7 @@ def _rewrite(table: str, key: list[str], column: str, change: Callable[[Data], D
     found = sa.select(*columns, value).where(sa.func.json_typeof(value) == "object", sa.text(where))
     its = [each == sa.bindparam(f"its_{each.name}") for each in columns]
     write = sa.update(rows).where(*its).values({column: sa.bindparam("new", type_=sa.JSON())})
-    for part in connection.execution_options(yield_per=_AT_ONCE).execute(found).partitions():
+    for part in connection.execute(found, execution_options={"yield_per": _AT_ONCE}).partitions():
         changed = [{**{f"its_{n}": v for n, v in zip(key, row, strict=False)}, "new": change(row[-1])} for row in part]
         connection.execute(write, changed)
 

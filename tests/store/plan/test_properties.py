@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.plan import Device, Host, Occupant, Waiting, plan
+from tests.sentences import is_sentence
 from tests.store.plan.making import NOW, A, job, machine
 
 HOSTS = st.lists(
@@ -89,7 +90,7 @@ def test_every_job_starts_or_waits_in_a_place_of_its_own(
     made = plan(NOW, hosts, waiting, occupants)
     assert sorted([*made.starts, *made.waits]) == sorted(each.id for each in waiting)
     assert [wait.position for wait in made.waits.values()] == list(range(1, len(made.waits) + 1))
-    assert all(wait.reason and "\n" not in wait.reason for wait in made.waits.values())
+    assert all(is_sentence(wait.reason) for wait in made.waits.values())
     assert all(wait.estimated_start is None or wait.estimated_start >= NOW for wait in made.waits.values())
 
 
