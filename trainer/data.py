@@ -55,6 +55,7 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
     limit = words_of_length(recipe, max_length)
     tokens, source = _tokenise_once(tokenizer, recipe.dataset, cache)
     usable = _Usable(tokens, max_length, "dataset", limit)
+    # "share": earlier training checkpoints have the digest with this word in it, and shall still fit.
     parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.fraction}
     if recipe.evaluation.dataset is None:
         train, held_out = split(recipe.seed, usable.count, recipe.evaluation.fraction)

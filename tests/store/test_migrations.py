@@ -129,7 +129,7 @@ def before_the_vocabulary(old: sa.Engine) -> sa.Engine:
 def test_old_words_in_every_row_become_todays(before_the_vocabulary: sa.Engine) -> None:
     migrate(before_the_vocabulary)
     with Session(before_the_vocabulary) as session:
-        actions = dict(session.execute(sa.select(Job.id, Job.requested_action)).tuples())
+        actions = dict(session.execute(sa.select(Job.id, Job.requested_action)).all())
         assert actions == {
             "cancel": RequestedAction.CANCEL,
             "kill": RequestedAction.FORCE_CANCEL,
