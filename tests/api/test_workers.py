@@ -55,7 +55,7 @@ def test_a_cpu_slot_is_a_device_too_and_tells_which_jobs_have_it(client: TestCli
         ([("blender", 7, 2**33)], "It is used by blender (pid 7, 8.0 GiB), which is not a job's."),
         ([("a", 7, None), ("b", None, 2**30)], "It is used by a (pid 7), b (1.0 GiB), which are not a job's."),
         ([("c", None, 2**30)], "It is used by c (1.0 GiB), which is not a job's."),
-        ([("the driver does not answer: GPU is lost", None, None)], "the driver does not answer: GPU is lost"),
+        ([("the driver does not answer: GPU is lost", None, None)], "The driver does not answer: GPU is lost."),
         ([("a", 7, None)] * 5, "It is used by a (pid 7), a (pid 7), a (pid 7) and 2 more, which are not a job's."),
     ],
 )
