@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from api.settings import ApiSettings
 from contract.events import Event
 from contract.recipe import Recipe
-from docs.site import guarantees
+from docs.site import api_reference, guarantees
 from finetuned.cli import app
 from worker.settings import WorkerSettings
 
@@ -140,6 +140,14 @@ def test_printed_commands_exist(path: Path) -> None:
 def test_unknown_command_is_noticed() -> None:
     with pytest.raises(Exception, match="No such option"):
         parse(typer.main.get_command(app), ["submit", "recipe.json", "--wait"])
+
+
+def test_api_reference_has_every_route_and_schema() -> None:
+    described, reference = api_reference.describe_api(), api_reference.render()
+    routes = [f"{method.upper()} {path}" for path, methods in described["paths"].items() for method in methods]
+    assert [each for each in routes if f"### `{each}`\n" not in reference] == []
+    assert [name for name in described["components"]["schemas"] if f"### {name}\n" not in reference] == []
+    assert "| `batch.max_length` |" in reference  # of the recipe, which stands in its routes
 
 
 def test_readme_is_short() -> None:

@@ -46,11 +46,11 @@ def _bodies(described: Schema) -> dict[str, Schema]:
 
 def _operation(title: str, operation: Schema) -> Iterator[str]:
     yield from (f"### `{title}`", "", _prose(operation.get("description") or operation["summary"]), "")
-    parameters = operation.get("parameters", [])
-    if parameters:
+    if parameters := operation.get("parameters", []):
         yield from ("| Parameter | In | Type | |", "| --- | --- | --- | --- |")
         for each in parameters:
-            yield _row(f"`{each['name']}`", each["in"], _type(each["schema"]), each.get("description", ""))
+            notes = _notes(each["schema"] | {"description": each.get("description", "")}, each["required"])
+            yield _row(f"`{each['name']}`", each["in"], _type(each["schema"]), notes)
         yield ""
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         yield from (f"**Body** ({kind}): {_body(content['schema'])}", "")
@@ -82,13 +82,20 @@ def _schema(name: str, schema: Schema) -> Iterator[str]:
 def _fields(schema: Schema, prefix: str = "") -> Iterator[str]:
     """A row for each field, followed by those of an object in it."""
     for field, value in schema["properties"].items():
-        notes = ["Required."] if field in schema.get("required", []) else []
-        notes += [f"Default: `{json.dumps(value['default'])}`."] if value.get("default") is not None else []
         inner = [each for each in (value, *value.get("anyOf", [])) if "properties" in each]
-        kind = "object" if inner else _type(value)
-        yield _row(f"`{prefix}{field}`", kind, " ".join([value.get("description", ""), *notes]))
+        required = field in schema.get("required", [])
+        kind, value = ("object", value | {"default": None}) if inner else (_type(value), value)
+        yield _row(f"`{prefix}{field}`", kind, _notes(value, required))
         for each in inner:
             yield from _fields(each, f"{prefix}{field}.")
+
+
+def _notes(schema: Schema, required: bool) -> str:
+    """The description, and whether it may be left out."""
+    notes = [_prose(schema.get("description", ""))] + ["Required."] * required
+    if schema.get("default") is not None:
+        notes.append(f"Default: `{json.dumps(schema['default'])}`.")
+    return " ".join(notes)
 
 
 def _type(schema: Schema) -> str:
@@ -127,12 +134,13 @@ def _limits(schema: Schema) -> Iterator[str]:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(_prose(" ".join(cell.split())).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _prose(text: str) -> str:
-    # A route in a sentence, such as /jobs/{id}, is no markup; neither is <this>.
-    return re.sub(r"<(?=[\w/])", "&lt;", text)
+    """A description, in which nothing but `code` is markup: neither .*_proj nor <this>."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([\\*_<\[\]])", r"\\\1", part) for part in parts)
 
 
 def _anchor(name: str) -> str:
