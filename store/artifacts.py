@@ -20,8 +20,8 @@ ADAPTER = "adapter.tar.gz"
 BEST = "best.tar.gz"
 """Names the best adapter or checkpoint; no artifact is listed by it."""
 
-REPORT = {"metrics": "metrics.csv", "curve": "loss.png", "card": "README.md"}
-"""What is made when a job ends, by its kind."""
+REPORT = {"metrics": "metrics.csv", "results": "results.csv", "curve": "loss.png", "card": "README.md"}
+"""The files that the publishing process makes when a job ends, by kind."""
 REPORT_FOLDER = "report"
 """Of a run folder."""
 

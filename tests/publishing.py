@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from storage.backends import Folder, Storage
 from store import artifacts
-from store.artifacts import Digests
+from store.artifacts import REPORT, REPORT_FOLDER, Digests
 from store.models import Artifact
 from store.session import Sessions
 from worker.publishing import upload
@@ -54,3 +54,9 @@ def publishing_on(sessions: Sessions, settings: WorkerSettings) -> Iterator[None
     finally:
         stop.set()
         thread.join()
+
+
+def results(job_id: str) -> Artifact:
+    """The results of a job's first attempt, not published yet."""
+    path = artifacts.run_path(job_id, 1) / REPORT_FOLDER / REPORT["results"]
+    return Artifact(job_id=job_id, name=REPORT["results"], kind="results", path=str(path), bytes=0)

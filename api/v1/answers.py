@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
 from contract.status import JobStatus, Wish
-from store.files import RESULTS, has_results, results_id
+from store.files import RESULTS, ResultsFile, results_id
 from store.jobs.progress import Happening, Latest
 from store.models import Artifact, Dataset, Job, Metric
 
@@ -145,7 +145,7 @@ class ModelList(BaseModel):
     """Beyond OpenAI's fields: whether there are older models."""
 
 
-def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
+def job_object(job: Job, latest: Latest | None, tokens: int, has_results: bool) -> FineTuningJob:
     """`tokens` is how many it has trained on."""
     hyperparameters = _hyperparameters(job.recipe)
     succeeded = job.status is JobStatus.SUCCEEDED
@@ -161,7 +161,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
         method=MethodOut(supervised=SupervisedOut(hyperparameters=hyperparameters)),
         training_file=job.training_file or job.recipe["dataset"]["path"],
         validation_file=job.validation_file,
-        result_files=[results_id(job.id)] if has_results(job) else [],
+        result_files=[results_id(job.id)] if has_results else [],
         trained_tokens=tokens if succeeded else None,
         seed=job.recipe["seed"],
         estimated_finish=_finish(job, latest),
@@ -233,12 +233,12 @@ def file_object(dataset: Dataset) -> FileObject:
     )
 
 
-def results_object(job: Job, size: int) -> FileObject:
+def results_object(file: ResultsFile) -> FileObject:
     return FileObject(
-        id=results_id(job.id),
-        bytes=size,
-        created_at=seconds(job.finished_at or job.created_at),
-        filename=f"{job.id}.csv",
+        id=file.id,
+        bytes=file.artifact.bytes,
+        created_at=seconds(file.created_at),
+        filename=f"{file.artifact.job_id}.csv",
         purpose=RESULTS,
         status="processed",
         status_details=None,

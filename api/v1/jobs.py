@@ -27,7 +27,7 @@ from api.v1.model_names import FineTuned, read_name
 from contract.recipe_errors import read_recipe
 from dataset.child import Children
 from storage.backends import Storage
-from store import artifacts
+from store import artifacts, files
 from store.access.idempotent_requests import Asked
 from store.access.principal import Principal
 from store.errors import JobNotFound, ModelNotFound
@@ -97,7 +97,8 @@ def newest(
 def _tell(session: Session, found: Sequence[Job]) -> list[FineTuningJob]:
     ids = [job.id for job in found]
     latest, tokens = progress.latest(session, ids), history.trained_tokens(session, ids)
-    return [job_object(job, latest.get(job.id), tokens.get(job.id, 0)) for job in found]
+    with_results = files.with_results(session, ids)
+    return [job_object(job, latest.get(job.id), tokens.get(job.id, 0), job.id in with_results) for job in found]
 
 
 def events(sessions: Sessions, who: Principal, job_id: str, limit: int, after: str | None) -> EventList:

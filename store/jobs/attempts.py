@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from contract.failure import Failure, FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
-from store import files
 from store.jobs import jobs
 from store.models import Event, Job, Lease, Metric, Worker
 from store.scheduling import leases
@@ -80,8 +79,6 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
         elif spoilt:
             status, failure, counted = _after_failure(session, job, failure, retries)
             values |= counted
-    if status is JobStatus.SUCCEEDED:
-        values["results_bytes"] = len(files.results(session, job.id))
     if status is JobStatus.FAILED and failure is not None:
         values["failure"] = failure.model_dump(mode="json", exclude={"fault"})
     jobs.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus
@@ -38,18 +38,6 @@ def newest(session: Session, job_id: str, upto: Cursor | None, limit: int) -> li
 def metrics_at(session: Session, job_id: str, steps: Sequence[int]) -> dict[int, Metric]:
     found = session.scalars(select(Metric).where(Metric.job_id == job_id, Metric.step.in_(steps)))
     return {metric.step: metric for metric in found}
-
-
-def all_metrics(session: Session, job_id: str) -> Sequence[Row[int, float, float]]:
-    """Step, loss and learning rate of every step."""
-    columns = select(Metric.step, Metric.loss, Metric.learning_rate)
-    return session.execute(columns.where(Metric.job_id == job_id).order_by(Metric.step)).all()
-
-
-def evaluations(session: Session, job_id: str) -> dict[int, float]:
-    """The loss of each evaluation by its step; of one that was made again the last."""
-    told = select(Event.data).where(Event.job_id == job_id, Event.type == "evaluation").order_by(Event.seq)
-    return {data["step"]: data["eval_loss"] for data in session.scalars(told)}
 
 
 def trained_tokens(session: Session, job_ids: Sequence[str]) -> dict[str, int]:

@@ -97,11 +97,6 @@ class Job(Base):
     """The owner's own words by name, which lists can be filtered by. OpenAI's wire calls them metadata."""
     model_deleted_at: Mapped[datetime | None]
     """When its owner deleted what it made."""
-    results_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """Of the file of results that store.files makes; None before it succeeds, and where it did before they were
-    counted."""
-    results_deleted_at: Mapped[datetime | None]
-    """When its owner deleted that file."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
 
@@ -151,7 +146,7 @@ class Artifact(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    """adapter, checkpoint, merged, log, metrics, curve or card"""
+    """adapter, checkpoint, merged, log, metrics, results, curve or card"""
     step: Mapped[int | None]
     path: Mapped[str]
     """A folder or file, relative to the runs folder."""

@@ -50,3 +50,26 @@ def test_a_job_of_the_first_release_is_kept_whole(old: sa.Engine) -> None:
     assert tuple(row[:-1]) == ("job_1", None, "default", 0)
     recipe = Recipe.model_validate(row.recipe)
     assert (recipe.resources.gpus, recipe.resources.nodes) == (2, 1)
+
+
+_JOB = """
+    INSERT INTO jobs (id, owner, recipe, status, attempt, retries, priority, event_count, finished_at,
+                      results_deleted_at)
+    VALUES (:id, 'anna', '{}', :status, 2, 0, 0, 1, now(), CAST(:deleted AS timestamptz))"""
+_METRIC = """
+    INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, overflow, skipped_steps, tokens,
+                         supervised_tokens, tokens_per_second, memory_bytes, progress, eta_seconds)
+    VALUES (:id, 1, 0, 1, 1, 1, false, 0, 1, 1, 1, 1, 1, 0)"""
+
+
+def test_results_of_earlier_jobs_await_publishing(old: sa.Engine) -> None:
+    migrate(old, "20261129_audit")
+    with old.begin() as connection:
+        rows = [("job_1", "succeeded", None), ("job_2", "succeeded", "now"), ("job_3", "cancelled", None)]
+        for job_id, status, deleted in rows:
+            connection.execute(sa.text(_JOB), {"id": job_id, "status": status, "deleted": deleted})
+            connection.execute(sa.text(_METRIC), {"id": job_id})
+    migrate(old)
+    with old.connect() as connection:
+        found = connection.execute(sa.text("SELECT job_id, name, path, sha256, published_at FROM artifacts")).all()
+    assert [tuple(row) for row in found] == [("job_1", "results.csv", "job_1/attempt-2/report/results.csv", None, None)]

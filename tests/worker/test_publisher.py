@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
         "adapter.tar.gz": "adapter",
         "loss.png": "curve",
         "metrics.csv": "metrics",
+        "results.csv": "results",
         "trainer.log": "log",
     }
     for artifact in found.values():
@@ -93,6 +95,20 @@ def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
     with (settings.runs / found["metrics.csv"].path).open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["step"], float(row["loss"])) for row in rows] == [("1", loss(1)), ("2", loss(2)), ("3", loss(3))]
+    assert (settings.runs / found["results.csv"].path).read_text().splitlines() == [
+        "step,train_loss,valid_loss,learning_rate",
+        f"1,{loss(1)},,0.0001",
+        f"2,{loss(2)},1.25,0.0001",
+        f"3,{loss(3)},1.5,0.0001",
+    ]
+
+
+def test_report_is_published_after_run_folder_is_gone(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = run_job(sessions, settings)
+    shutil.rmtree(settings.runs / job_id)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    assert set(published(sessions, job_id)) == {"README.md", "loss.png", "metrics.csv", "results.csv"}
 
 
 def test_the_picture_has_the_losses_of_the_steps_and_of_the_evaluations(

@@ -29,16 +29,17 @@ def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) 
     while True:
         with sessions.begin() as session:
             waiting = artifacts.unpublished(session, settings.worker)
-        there = [(artifact, job) for artifact, job in waiting if _run(settings, artifact).is_dir()]
-        if not there:
+        possible = [(artifact, job) for artifact, job in waiting if _can_publish(settings, artifact)]
+        if not possible:
             return
-        for artifact, job in sorted(there, key=lambda each: _turn(each[0])):
+        for artifact, job in sorted(possible, key=lambda each: _turn(each[0])):
             _publish(sessions, settings, storage, artifact, job)
 
 
-def _run(settings: WorkerSettings, artifact: Artifact) -> Path:
+def _can_publish(settings: WorkerSettings, artifact: Artifact) -> bool:
+    """Whether its run folder is still there; a report is made of rows and needs none."""
     job_id, attempt = Path(artifact.path).parts[:2]
-    return settings.runs / job_id / attempt
+    return artifact.kind in REPORT or (settings.runs / job_id / attempt).is_dir()
 
 
 def _turn(artifact: Artifact) -> int:
@@ -82,8 +83,8 @@ def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job:
         # Two may make it at once, where a worker has just died: neither finds half of the other's.
         with replacing(path) as beside:
             report.write(artifact.kind, told, _base_name(settings, job), beside)
-        if artifact.kind == "card" and adapter is not None:
-            _put_into(settings.runs / adapter.path, path)
+        if artifact.kind == "card" and adapter is not None and (folder := settings.runs / adapter.path).is_dir():
+            _put_into(folder, path)
     except Exception:
         # Whatever it is, such as a full disk: no reason to keep a job from its end.
         log.exception("job %s: %s cannot be made", job.id, artifact.name)

@@ -17,7 +17,7 @@ def write(kind: str, report: Report, base: str, path: Path) -> None:
     if kind == "card":
         path.write_text(card(report, base))
     else:
-        {"metrics": _write_metrics, "curve": _draw}[kind](report, path)
+        {"metrics": _write_metrics, "results": _write_results, "curve": _draw}[kind](report, path)
 
 
 def _write_metrics(report: Report, path: Path) -> None:
@@ -25,6 +25,16 @@ def _write_metrics(report: Report, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(report.columns)
         writer.writerows(report.metrics)
+
+
+def _write_results(report: Report, path: Path) -> None:
+    """The columns of the results that OpenAI's own jobs have."""
+    held_out = dict(report.evaluations)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "train_loss", "valid_loss", "learning_rate"])
+        for row in report.metrics:
+            writer.writerow([row.step, row.loss, held_out.get(row.step, ""), row.learning_rate])
 
 
 def _draw(report: Report, path: Path) -> None:
