@@ -16,8 +16,8 @@ from store.errors import ArtifactNotFound
 from store.models import Artifact, Job, Metric, Worker
 from store.scheduling.workers import SILENCE
 
-ADAPTER = "adapter.tar.gz"
-BEST = "best.tar.gz"
+ADAPTER = "adapter.tar"
+BEST = "best.tar"
 """Names the best adapter or checkpoint; no artifact is listed by it."""
 
 REPORT = {"metrics": "metrics.csv", "results": "results.csv", "curve": "loss.png", "card": "README.md"}
@@ -42,7 +42,6 @@ class Digests:
     bytes: int
     """Of a download, as all that follows."""
     sha256: str
-    crc32: int | None
 
 
 def run_path(job_id: str, attempt: int) -> Path:
@@ -51,7 +50,7 @@ def run_path(job_id: str, attempt: int) -> Path:
 
 
 def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoint) -> None:
-    name = ADAPTER if event.final else f"checkpoint-{event.step}.tar.gz"
+    name = ADAPTER if event.final else f"checkpoint-{event.step}.tar"
     kind = "adapter" if event.final else "checkpoint"
     path = str(run_path(job_id, attempt) / event.path)
     artifact = Artifact(job_id=job_id, name=name, kind=kind, step=event.step, path=path, bytes=event.bytes)
@@ -82,7 +81,7 @@ def put(session: Session, artifact: Artifact) -> None:
         "bytes": artifact.bytes,
         "eval_loss": artifact.eval_loss,
     }
-    unpublished = {"files": None, "sha256": None, "crc32": None, "published_at": None}
+    unpublished = {"files": None, "sha256": None, "published_at": None}
     put = insert(Artifact).values(row)
     another = (Artifact.path != put.excluded.path) | Artifact.published_at.is_(None)
     put = put.on_conflict_do_update(index_elements=["job_id", "name"], set_=row | unpublished, where=another)
@@ -177,7 +176,7 @@ def get(session: Session, job_id: str, name: str) -> Artifact:
 
 def is_archive(artifact: Artifact) -> bool:
     """A folder, which is downloaded as one file."""
-    return artifact.name.endswith(".tar.gz")
+    return artifact.name.endswith(".tar")
 
 
 def files(artifact: Artifact) -> list[File]:
@@ -187,7 +186,7 @@ def files(artifact: Artifact) -> list[File]:
 
 def archive(artifact: Artifact, sizes: Iterable[tuple[str, int]]) -> Archive:
     """Of a folder's files, by name; below its own name when it is unpacked, whatever name it is asked by."""
-    return Archive(artifact.name.removesuffix(".tar.gz"), list(sizes))
+    return Archive(artifact.name.removesuffix(".tar"), list(sizes))
 
 
 def key(artifact: Artifact, file: str | None = None) -> str:

@@ -35,7 +35,7 @@ def earlier_adapter(
     named = _NAMED.fullmatch(start_from)
     if named is None:
         raise _refusal(start_from, 'give the id of a job, with "/checkpoint-STEP" after it for one of its checkpoints')
-    name = f"{named['checkpoint'] or 'adapter'}.tar.gz"
+    name = f"{named['checkpoint'] or 'adapter'}.tar"
     try:
         with sessions.begin() as session:
             jobs.get(session, named["job"], owner)

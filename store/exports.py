@@ -129,7 +129,7 @@ def _mine(export_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
 
 def merged(export: Export) -> Artifact:
     """What an attempt at it makes."""
-    name = "merged.tar.gz" if export.source == ADAPTER else f"merged-{export.source}"
+    name = "merged.tar" if export.source == ADAPTER else f"merged-{export.source}"
     path = folder(export) / "merged"
     return Artifact(job_id=export.job_id, name=name, kind="merged", path=str(path), bytes=0)
 

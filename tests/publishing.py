@@ -30,7 +30,7 @@ def publish_rows(sessions: Sessions) -> None:
     """Where a test has no files, but their rows alone."""
     for artifact in _waiting(sessions):
         with sessions.begin() as session:
-            artifacts.publish(session, artifact, Digests([], artifact.bytes, "0" * 64, None))
+            artifacts.publish(session, artifact, Digests([], artifact.bytes, "0" * 64))
 
 
 def _waiting(sessions: Sessions) -> list[Artifact]:

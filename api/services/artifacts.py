@@ -46,10 +46,9 @@ def download(sessions: Sessions, storage: Storage, who: Principal, job_id: str, 
         return storage.read(artifacts.key(artifact, file), start, end)
 
     def read(start: int, end: int) -> Iterator[bytes]:
-        with_checksum = archive.read(start, end, artifact.crc32 or 0, read_file)
-        return _there(artifact, with_checksum)
+        return _there(artifact, archive.read(start, end, read_file))
 
-    return Content(archive.size, artifact.sha256 or "", name, "application/gzip", read)
+    return Content(archive.size, artifact.sha256 or "", name, "application/x-tar", read)
 
 
 def download_file(sessions: Sessions, storage: Storage, who: Principal, job_id: str, name: str, path: str) -> Content:

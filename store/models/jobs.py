@@ -155,11 +155,9 @@ class Artifact(Base):
     eval_loss: Mapped[float | None]
     """Of the evaluation at its step, where there was one."""
     files: Mapped[list[Any] | None]
-    """Name, bytes and SHA-256 of each file in it; None until it is published."""
+    """Name, bytes and SHA-256 of each file in it; None until they are in the storage."""
     sha256: Mapped[str | None]
     """Of the bytes that a download gives; None until it is published."""
-    crc32: Mapped[int | None] = mapped_column(BigInteger)
-    """With which its archive ends; None for a single file."""
     published_at: Mapped[datetime | None]
     """When it was whole in the storage."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

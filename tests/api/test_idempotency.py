@@ -117,7 +117,7 @@ TWO_BODIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "/webhooks": ({"json": {"url": "https://example.com/a"}}, {"json": {"url": "https://example.com/b"}}),
     "/jobs/{job_id}/exports": (
         {"json": {"format": "merged"}},
-        {"json": {"format": "merged", "source": "checkpoint-1.tar.gz"}},
+        {"json": {"format": "merged", "source": "checkpoint-1.tar"}},
     ),
     "/jobs/{job_id}/cancel": ({}, {"params": {"force": "true"}}),
     "/v1/files": (form(1), form(2)),

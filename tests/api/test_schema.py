@@ -74,7 +74,7 @@ FORM = "multipart/form-data"
 RIGHT: dict[str, dict[str, Any]] = {
     "POST /jobs": {"body": RECIPE},
     "POST /plans": {"body": RECIPE},
-    "POST /jobs/{job_id}/exports": {"body": {"source": "checkpoint-1.tar.gz"}},
+    "POST /jobs/{job_id}/exports": {"body": {"source": "checkpoint-1.tar"}},
     "POST /datasets": {"body": FILE, "media_type": FORM},
     "GET /datasets/{dataset_id}/report": {"query": {"model": "tiny"}},
     "GET /datasets/{dataset_id}/preview": {"query": {"model": "tiny"}},
@@ -167,7 +167,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         "failed": failed,
         "running": running,
         "paused": paused,
-        "name": "adapter.tar.gz",
+        "name": "adapter.tar",
         "path": "adapter_config.json",
         "model": f"ft:tiny:admin::{succeeded.removeprefix('job_')}",
         "dataset_id": dataset_id,

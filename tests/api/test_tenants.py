@@ -92,7 +92,7 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
         "file_id": dataset_id,
         "job_id": job_id,
         "waiting": waiting,
-        "name": "adapter.tar.gz",
+        "name": "adapter.tar",
         "path": "adapter_config.json",
         "export_id": post(f"/jobs/{job_id}/exports", 202, json={})["id"],
         "webhook_id": webhook_id,

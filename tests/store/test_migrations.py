@@ -73,3 +73,33 @@ def test_results_of_earlier_jobs_await_publishing(old: sa.Engine) -> None:
     with old.connect() as connection:
         found = connection.execute(sa.text("SELECT job_id, name, path, sha256, published_at FROM artifacts")).all()
     assert [tuple(row) for row in found] == [("job_1", "results.csv", "job_1/attempt-2/report/results.csv", None, None)]
+
+
+def test_earlier_archives_await_digesting_as_tar(old: sa.Engine) -> None:
+    migrate(old, "20261129_audit")
+    with old.begin() as connection:
+        connection.execute(sa.text(_JOB), {"id": "job_1", "status": "succeeded", "deleted": "now"})
+        connection.execute(
+            sa.text(
+                "INSERT INTO artifacts (job_id, name, kind, path, bytes, files, sha256, crc32, published_at) VALUES "
+                "('job_1', 'adapter.tar.gz', 'adapter', 'p', 9, '[1]', 'ab', 7, now()), "
+                "('job_1', 'checkpoint-1.tar.gz', 'checkpoint', 'gone', 9, NULL, NULL, NULL, now())"
+            )
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO exports (id, job_id, format, source, status, attempt, artifact, finished_at) "
+                "VALUES ('exp_1', 'job_1', 'merged', 'adapter.tar.gz', 'succeeded', 1, 'merged.tar.gz', now())"
+            )
+        )
+    migrate(old)
+    with old.connect() as connection:
+        columns = "SELECT name, files, sha256, published_at IS NULL FROM artifacts ORDER BY name"
+        assert [tuple(row) for row in connection.execute(sa.text(columns))] == [
+            ("adapter.tar", [1], None, True),
+            ("checkpoint-1.tar", None, None, False),
+        ]
+        assert connection.execute(sa.text("SELECT source, artifact FROM exports")).one() == (
+            "adapter.tar",
+            "merged.tar",
+        )

@@ -151,8 +151,8 @@ def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions
     with sessions.begin() as session:
         found = {artifact.name: artifact.path for artifact in session.scalars(sa.select(Artifact))}
     assert found == {
-        "adapter.tar.gz": f"{job_id}/attempt-1/adapter",
-        "checkpoint-5.tar.gz": f"{job_id}/attempt-1/checkpoints/step-000005",
+        "adapter.tar": f"{job_id}/attempt-1/adapter",
+        "checkpoint-5.tar": f"{job_id}/attempt-1/checkpoints/step-000005",
     }
 
 

@@ -37,9 +37,9 @@ def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) 
 
 
 def _can_publish(settings: WorkerSettings, artifact: Artifact) -> bool:
-    """Whether its run folder is still there; a report is made of rows and needs none."""
+    """Whether its run folder is still there. A report needs none, nor does what is in the storage already."""
     job_id, attempt = Path(artifact.path).parts[:2]
-    return artifact.kind in REPORT or (settings.runs / job_id / attempt).is_dir()
+    return artifact.kind in REPORT or bool(artifact.files) or (settings.runs / job_id / attempt).is_dir()
 
 
 def _turn(artifact: Artifact) -> int:

@@ -124,7 +124,7 @@ def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_a
     assert not run_dir(settings, job, 2).events.exists()
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].metric.step == 3
-        assert artifacts.get(session, job_id, "adapter.tar.gz").path == f"{job_id}/attempt-1/adapter"
+        assert artifacts.get(session, job_id, "adapter.tar").path == f"{job_id}/attempt-1/adapter"
 
 
 def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_came_between(
