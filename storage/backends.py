@@ -17,6 +17,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from runtime.atomic_files import replacing
 from runtime.settings import StoreSettings
 from storage.errors import StorageUnavailable
 
@@ -199,18 +200,6 @@ def _fetch(storage: Storage, key: str, path: Path, beat: Callable[[], None]) -> 
         for chunk in storage.read(key):
             file.write(chunk)
             beat()
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """What is written to this path takes the place of `target`, where all goes well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.urandom(6).hex()}.partial")
-    try:
-        yield beside
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from contract.events import Checkpoint
 from contract.status import JobStatus
 from storage.archive import Archive
 from store.errors import ArtifactNotFound
-from store.models import Artifact, Job, Metric, Worker
-from store.scheduling.workers import SILENCE
+from store.models import Artifact, Job, Metric
+from store.scheduling import workers
 
 ADAPTER = "adapter.tar"
 BEST = "best.tar"
@@ -91,8 +91,7 @@ def put(session: Session, artifact: Artifact) -> None:
 def unpublished(session: Session, worker: str) -> list[tuple[Artifact, Job]]:
     """What is to be published by the worker: of the jobs that it has run last, and of those whose worker is not heard
     of. An adapter waits for the card that it has in it, until its job has ended."""
-    heard = select(Worker.name).where(Worker.name == Job.worker, Worker.seen_at >= func.now() - SILENCE).exists()
-    mine = (Job.worker == worker) | ~heard
+    mine = (Job.worker == worker) | ~workers.alive(Job.worker)
     query = select(Artifact, Job).join(Job).where(Artifact.published_at.is_(None), mine)
     found = [(artifact, job) for artifact, job in session.execute(query.order_by(Artifact.created_at, Artifact.name))]
     return [

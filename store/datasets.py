@@ -4,8 +4,6 @@ A blob is kept as long as a dataset has it. Whoever adds one to a blob holds the
 the last away, with its bytes: so no dataset is left without them.
 """
 
-import re
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,10 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset
 from contract.status import TERMINAL
@@ -25,16 +24,14 @@ from storage.backends import Storage, make_storage
 from storage.cache import borrow
 from store.errors import DatasetInUse, DatasetNotFound
 from store.models import Blob, Dataset, Job
+from store.paging import newest_first
 from store.session import Sessions
-
-_ID = re.compile(r"file-[0-9a-f]{24}")
-
 
 _NEEDED_BY = or_(Job.training_file == Dataset.id, Job.validation_file == Dataset.id)
 
 
 def is_id(text: str) -> bool:
-    return _ID.fullmatch(text) is not None
+    return ids.is_id(ids.DATASET, text)
 
 
 def blob_key(sha256: str) -> str:
@@ -67,7 +64,7 @@ def create(
     if source.sha256 is not None:
         _hold_blob(session, source.sha256, source.bytes)
     dataset = Dataset(
-        id=f"file-{secrets.token_hex(12)}",
+        id=ids.new_id(ids.DATASET),
         owner=owner,
         filename=filename,
         purpose=purpose,
@@ -110,15 +107,13 @@ def newest(
     purpose: str | None = None,
 ) -> list[Dataset]:
     """Newest first; `after` is the last id of the page before. Raises DatasetNotFound for an unknown `after`."""
-    query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)
+    query = select(Dataset)
     if owner is not None:
         query = query.where(Dataset.owner == owner)
     if purpose is not None:
         query = query.where(Dataset.purpose == purpose)
-    if after is not None:
-        last = get(session, after, owner)
-        query = query.where(tuple_(Dataset.created_at, Dataset.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    last = None if after is None else get(session, after, owner)
+    return list(session.scalars(newest_first(query, Dataset, limit, last)))
 
 
 def unchecked(session: Session) -> list[str]:

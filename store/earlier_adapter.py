@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from contract import ids
 from contract.failure import FailureReason, InputError
 from contract.quote import quote
 from storage.backends import Folder, Storage
@@ -14,7 +15,7 @@ from store.models import Artifact
 from store.session import Sessions
 
 _PARAM = "adapter.start_from"
-_NAMED = re.compile(r"(?P<job>job_[0-9a-f]{24})(/(?P<checkpoint>checkpoint-[0-9]{1,10}))?")
+_NAMED = re.compile(rf"(?P<job>{ids.JOB}{ids.HEX})(/(?P<checkpoint>checkpoint-[0-9]{{1,10}}))?")
 
 
 def earlier_adapter(

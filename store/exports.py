@@ -1,18 +1,19 @@
 """What is made of a job's adapter after it was trained: asked for by its owner, made by a worker's clerk."""
 
-import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.failure import Failure, FailureReason
 from store import artifacts
 from store.artifacts import ADAPTER, Digests
 from store.errors import ArtifactNotFound, ExportNotFound
 from store.jobs import jobs
 from store.models import Artifact, Export
+from store.paging import newest_first
 
 _MOST_CLAIMS = 5
 """By workers that were lost over it, or stopped, before it counts as failed."""
@@ -30,7 +31,7 @@ def ask(session: Session, job_id: str, source: str, owner: str | None) -> tuple[
     if found is not None:
         return found, False
     export = Export(
-        id=f"exp_{secrets.token_hex(12)}",
+        id=ids.new_id(ids.EXPORT),
         job_id=job_id,
         format="merged",
         source=artifact.name,
@@ -52,11 +53,9 @@ def get(session: Session, job_id: str, export_id: str) -> Export:
 
 def newest(session: Session, job_id: str, limit: int, after: str | None) -> list[Export]:
     """Newest first; `after` is the last id of the page before. Raises ExportNotFound."""
+    last = None if after is None else get(session, job_id, after)
     query = select(Export).where(Export.job_id == job_id)
-    if after is not None:
-        last = get(session, job_id, after)
-        query = query.where(tuple_(Export.created_at, Export.id) < (last.created_at, last.id))
-    return list(session.scalars(query.order_by(Export.created_at.desc(), Export.id.desc()).limit(limit)))
+    return list(session.scalars(newest_first(query, Export, limit, last)))
 
 
 def claim(session: Session, worker: str, lease: timedelta) -> Export | None:

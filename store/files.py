@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Select, literal, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.quote import cut
 from contract.status import JobStatus
 from store.artifacts import REPORT
@@ -16,7 +17,7 @@ from store.models import Artifact, Dataset, Job
 
 RESULTS = "fine-tune-results"
 """The purpose of results."""
-_PREFIX = "file-"
+_PREFIX = ids.DATASET
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from contract.status import JobStatus, Wish
 from store.access import quotas
 from store.jobs import jobs
 from store.models import Device, Job, Lease, Metric, Worker
-from store.scheduling import leases
+from store.scheduling import leases, workers
 from store.scheduling.leases import Placed
 from store.scheduling.planner import Device as Place
 from store.scheduling.planner import Host, Occupant, Wait, Waiting, plan
-from store.scheduling.workers import SILENCE
 
 _ONE_PASS = 0x66745F71
 """Names the advisory lock: two passes at once would give what is free to the same jobs."""
@@ -37,7 +36,7 @@ _IN_BETWEEN = 8
 
 
 _READY = (Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_before <= func.now()))
-_THERE = (Worker.seen_at >= func.now() - SILENCE, ~Worker.draining)
+_THERE = (workers.heard_lately(), ~Worker.draining)
 
 
 def schedule(session: Session) -> list[Placed]:

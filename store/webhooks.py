@@ -8,14 +8,16 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import CTE, FromClause, Text, cast, func, insert, literal, select, tuple_, update
+from sqlalchemy import CTE, FromClause, Text, cast, func, insert, literal, select, update
 from sqlalchemy import delete as sa_delete
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.status import JobStatus
 from store.errors import DeliveryNotFound, QuotaExceeded, WebhookNotFound
 from store.models import Delivery, Webhook
+from store.paging import newest_first
 
 
 class EventType(StrEnum):
@@ -60,7 +62,7 @@ def create(session: Session, owner: str, url: str, events: Sequence[EventType]) 
         raise QuotaExceeded(f"{owner} has {there} webhooks, and may have {MOST}; delete one")
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     webhook = Webhook(
-        id=f"wh_{secrets.token_hex(12)}", owner=owner, url=url, secret=secret, events=list(events), enabled=True
+        id=ids.new_id(ids.WEBHOOK), owner=owner, url=url, secret=secret, events=list(events), enabled=True
     )
     session.add(webhook)
     session.flush()
@@ -77,13 +79,11 @@ def get(session: Session, webhook_id: str, owner: str | None) -> Webhook:
 
 def newest(session: Session, owner: str | None, limit: int, after: str | None) -> list[Webhook]:
     """Newest first; `after` is the last id of the page before. Raises WebhookNotFound."""
-    query = select(Webhook).order_by(Webhook.created_at.desc(), Webhook.id.desc()).limit(limit)
+    query = select(Webhook)
     if owner is not None:
         query = query.where(Webhook.owner == owner)
-    if after is not None:
-        last = get(session, after, owner)
-        query = query.where(tuple_(Webhook.created_at, Webhook.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    last = None if after is None else get(session, after, owner)
+    return list(session.scalars(newest_first(query, Webhook, limit, last)))
 
 
 def delete(session: Session, webhook_id: str, owner: str | None) -> None:
@@ -94,14 +94,11 @@ def delete(session: Session, webhook_id: str, owner: str | None) -> None:
 def log(session: Session, webhook_id: str, owner: str | None, limit: int, after: str | None) -> list[Delivery]:
     """What was sent to a webhook or is to be, newest first. Raises WebhookNotFound, DeliveryNotFound."""
     get(session, webhook_id, owner)
+    last = None if after is None else session.get(Delivery, after)
+    if after is not None and (last is None or last.webhook_id != webhook_id):
+        raise DeliveryNotFound(after)
     query = select(Delivery).where(Delivery.webhook_id == webhook_id)
-    query = query.order_by(Delivery.created_at.desc(), Delivery.id.desc()).limit(limit)
-    if after is not None:
-        last = session.get(Delivery, after)
-        if last is None or last.webhook_id != webhook_id:
-            raise DeliveryNotFound(after)
-        query = query.where(tuple_(Delivery.created_at, Delivery.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    return list(session.scalars(newest_first(query, Delivery, limit, last)))
 
 
 def telling(job: FromClause, status: JobStatus) -> list[CTE]:
@@ -109,7 +106,7 @@ def telling(job: FromClause, status: JobStatus) -> list[CTE]:
     if status not in _TYPES:
         return []
     kind = func.unnest(literal(_TYPES[status], ARRAY(Text))).column_valued("kind")
-    message_id = "msg_" + func.replace(cast(func.gen_random_uuid(), Text), "-", "")
+    message_id = ids.DELIVERY + func.replace(cast(func.gen_random_uuid(), Text), "-", "")
     payload = func.json_build_object("data", func.json_build_object("id", job.c.id))
     row = (message_id, Webhook.id, kind, payload, literal("pending"), literal(0), func.now())
     wanted = (Webhook.owner == job.c.owner, Webhook.enabled, cast(Webhook.events, JSONB).has_key(kind))
@@ -125,7 +122,7 @@ def ping(session: Session, webhook: Webhook) -> Delivery:
 
 
 def _add(session: Session, webhook_id: str, kind: EventType, data: dict[str, Any]) -> str:
-    message_id = f"msg_{secrets.token_hex(12)}"
+    message_id = ids.new_id(ids.DELIVERY)
     row = {
         "id": message_id,
         "webhook_id": webhook_id,
@@ -162,7 +159,7 @@ def send_again(session: Session, delivery_id: str, owner: str | None) -> Deliver
 
 def message(delivery: Delivery) -> dict[str, Any]:
     """What is sent, in the shape of OpenAI's webhooks."""
-    told = {"id": f"evt_{delivery.id.removeprefix('msg_')}", "object": "event"}
+    told = {"id": f"evt_{delivery.id.removeprefix(ids.DELIVERY)}", "object": "event"}
     return told | {"created_at": int(delivery.created_at.timestamp()), "type": delivery.type, **delivery.payload}
 
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from contract.failure import Failure, FailureReason
 from contract.receipt import Receipt
 from contract.run_dir import RunDir
+from runtime.atomic_files import replacing
 from runtime.logs import without_secrets
-from storage.backends import replacing
 
 log = logging.getLogger(__name__)
 

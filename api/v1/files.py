@@ -9,6 +9,7 @@ from api.services import artifacts as artifact_service
 from api.services import datasets as service
 from api.services.datasets import Place
 from api.v1.answers import Deleted, FileList, FileObject, file_object, results_object
+from contract import ids
 from contract.quote import cut
 from store import artifacts, datasets, files
 from store.access import audit
@@ -19,7 +20,7 @@ from store.errors import DatasetNotFound
 from store.files import ResultsFile
 from store.models import Dataset
 
-_RESULTS = re.compile(r"file-(job_[0-9a-f]{24})")
+_RESULTS = re.compile(f"{ids.DATASET}({ids.JOB}{ids.HEX})")
 """The id of the results of a job."""
 
 

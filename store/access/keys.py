@@ -3,11 +3,13 @@
 import hashlib
 import secrets
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from contract import ids
 from store.errors import KeyNotFound
 from store.models import Key
+from store.paging import newest_first
 
 PREFIX = "sk-ft-"
 _RANDOM_BYTES = 32
@@ -18,7 +20,7 @@ def create(session: Session, owner: str, name: str | None, admin: bool) -> tuple
     """A new key, and its secret."""
     secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     key = Key(
-        id=f"key_{secrets.token_hex(12)}",
+        id=ids.new_id(ids.KEY),
         owner=owner,
         name=name,
         admin=admin,
@@ -54,13 +56,11 @@ def get(session: Session, key_id: str) -> Key:
 
 def newest(session: Session, limit: int, after: str | None, owner: str | None) -> list[Key]:
     """Newest first, of `owner` where it is given; `after` is the last id of the page before. Raises KeyNotFound."""
-    query = select(Key).order_by(Key.created_at.desc(), Key.id.desc()).limit(limit)
+    query = select(Key)
     if owner is not None:
         query = query.where(Key.owner == owner)
-    if after is not None:
-        last = get(session, after)
-        query = query.where(tuple_(Key.created_at, Key.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    last = None if after is None else get(session, after)
+    return list(session.scalars(newest_first(query, Key, limit, last)))
 
 
 def revoke(session: Session, key_id: str) -> Key:

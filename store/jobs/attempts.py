@@ -12,9 +12,8 @@ from contract.failure import Failure, FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
 from store.jobs import jobs
-from store.models import Event, Job, Lease, Metric, Worker
-from store.scheduling import leases
-from store.scheduling.workers import SILENCE
+from store.models import Event, Job, Lease, Metric
+from store.scheduling import leases, workers
 
 _SETS_ASIDE = {Wish.CANCEL: JobStatus.CANCELLED, Wish.KILL: JobStatus.CANCELLED, Wish.PAUSE: JobStatus.PAUSED}
 
@@ -152,7 +151,7 @@ def lost_with_machine(
     What is to be cancelled waits for `unseen` besides, in which the processes that nobody can see end by themselves.
     `left_of` reads what an attempt has left by then.
     """
-    silent = ~select(Worker.name).where(Worker.name == Job.worker, Worker.seen_at >= func.now() - SILENCE).exists()
+    silent = ~workers.alive(Job.worker)
     forgotten = (
         ~select(Lease.job_id).where(Lease.job_id == Job.id, Lease.attempt == Job.attempt, Lease.rank == 0).exists()
     )

@@ -1,6 +1,5 @@
 """The queries on jobs. `_moving` is the one writer of a status; `move` and `begin` run it."""
 
-import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,16 +23,17 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    tuple_,
     update,
 )
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.recipe import Recipe
 from contract.status import TERMINAL, JobStatus, allowed_from
 from store import webhooks
 from store.errors import JobNotFound, StaleAttempt
 from store.models import Event, Job
+from store.paging import newest_first
 from store.scheduling import leases
 
 
@@ -51,7 +51,7 @@ def create(
 ) -> Job:
     """A new job, queued; its first events tell of it and of what is unwise in its recipe."""
     job = Job(
-        id=f"job_{secrets.token_hex(12)}",
+        id=ids.new_id(ids.JOB),
         name=recipe.name,
         owner=owner,
         recipe=recipe.model_dump(mode="json"),
@@ -105,15 +105,13 @@ def newest(
 ) -> list[Job]:
     """Newest first, of `owner` and with all of `tags` where these are given: none of them is those without any. `after`
     is the last id of the page before. Raises JobNotFound for an unknown `after`."""
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+    query = select(Job)
     if owner is not None:
         query = query.where(Job.owner == owner)
     if tags is not None:
         query = query.where(Job.tags.contains(dict(tags)) if tags else Job.tags.is_(None))
-    if after is not None:
-        last = get(session, after, owner)
-        query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    last = None if after is None else get(session, after, owner)
+    return list(session.scalars(newest_first(query, Job, limit, last)))
 
 
 class Made(NamedTuple):
@@ -133,11 +131,8 @@ def with_models(session: Session, owner: str | None, limit: int, after: str | No
     made = select(*columns).where(Job.status == JobStatus.SUCCEEDED, Job.model_deleted_at.is_(None))
     if owner is not None:
         made = made.where(Job.owner == owner)
-    if after is not None:
-        last = get(session, after, owner)
-        made = made.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
-    made = made.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
-    return [Made(*row) for row in session.execute(made)]
+    last = None if after is None else get(session, after, owner)
+    return [Made(*row) for row in session.execute(newest_first(made, Job, limit, last))]
 
 
 def delete_model(session: Session, job: Job) -> bool:

@@ -7,9 +7,9 @@ from datetime import timedelta
 from sqlalchemy import CTE, ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from store.models import Job, Lease, Worker
+from store.models import Job, Lease
+from store.scheduling import workers
 from store.scheduling.planner import Device
-from store.scheduling.workers import SILENCE
 
 _NOTHING_LOADED = {"synchronize_session": False}
 """No session has objects of the rows that are changed."""
@@ -97,7 +97,7 @@ def _late() -> Select[Lease]:
     headless = (
         ~select(head.job_id).where(head.job_id == Lease.job_id, head.attempt == Lease.attempt, head.rank == 0).exists()
     )
-    silent = ~select(Worker.name).where(Worker.name == Lease.worker, Worker.seen_at >= func.now() - SILENCE).exists()
+    silent = ~workers.alive(Lease.worker)
     waits = select(Job.id).where(Job.id == Lease.job_id, Job.attempt == Lease.attempt - 1).exists()
     return select(Lease).where(unbegun | (headless & silent & waits)).with_for_update(skip_locked=True)
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, Exists, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contract.machine import Holder, Machine
 from store.errors import Superseded
@@ -71,9 +72,19 @@ def machines(session: Session) -> list[Machine]:
     return [Machine.model_validate(machine) for machine in session.scalars(known)]
 
 
+def heard_lately(longer: timedelta = timedelta(0)) -> ColumnElement[bool]:
+    """Whether a row of workers was heard of within SILENCE, or within `longer` more."""
+    return Worker.seen_at >= func.now() - SILENCE - longer
+
+
+def alive(name: InstrumentedAttribute[Any]) -> Exists:
+    """Whether the worker that a column names is heard of."""
+    return select(Worker.name).where(Worker.name == name, heard_lately()).exists()
+
+
 def heard(session: Session, longer: timedelta = timedelta(0)) -> set[str]:
     """The names of those that are heard of, or have been silent for no more than `longer` besides."""
-    return set(session.scalars(select(Worker.name).where(Worker.seen_at >= func.now() - SILENCE - longer)))
+    return set(session.scalars(select(Worker.name).where(heard_lately(longer))))
 
 
 def draining(session: Session) -> set[str]:
@@ -82,8 +93,7 @@ def draining(session: Session) -> set[str]:
 
 def known(session: Session) -> list[tuple[Worker, bool]]:
     """All that are known, by name, and whether each is heard of."""
-    heard = Worker.seen_at >= func.now() - SILENCE
-    return [(worker, alive) for worker, alive in session.execute(select(Worker, heard).order_by(Worker.name))]
+    return [(worker, heard) for worker, heard in session.execute(select(Worker, heard_lately()).order_by(Worker.name))]
 
 
 def devices(session: Session) -> list[Device]:

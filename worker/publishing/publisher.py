@@ -10,7 +10,8 @@ from pathlib import Path
 
 from contract.failure import InputError
 from contract.locate import locate_model
-from storage.backends import Folder, Storage, replacing
+from runtime.atomic_files import replacing
+from storage.backends import Folder, Storage
 from store import artifacts
 from store.artifacts import REPORT, Digests
 from store.jobs.report import gather
