@@ -15,9 +15,9 @@ from store.access import keys
 from store.session import make_engine, make_sessions
 
 _SWITCH_SECONDS = 0.0005
-"""For which a thread keeps the interpreter from the others; Python's own 0.005 are too long here. An answer from the
-database needs it again after each of its round trips, and would wait so long at every one while the event loop is busy:
-of 200 clients that asked once a second the slowest hundredth had waited eight times as long."""
+"""How long a thread keeps the interpreter lock. A thread needs the lock again after each round trip to the database,
+and with Python's 0.005 waits that long each time while the event loop is busy: the slowest hundredth of 200 polling
+clients waited eight times as long. benchmarks/api_load.py guards it."""
 
 
 def main() -> None:

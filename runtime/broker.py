@@ -1,10 +1,9 @@
 """The broker, which carries wake-ups: "look at the queue" to any worker, "begin with what you were given" to one. The
 truth is in the rows; a message that is lost, late or repeated changes nothing but the time."""
 
-from typing import Any
+from functools import partialmethod
 
 from celery import Celery
-from celery.app.amqp import AMQP
 from kombu import Connection, Queue
 
 from runtime.settings import StoreSettings
@@ -14,19 +13,11 @@ RUN_JOB = "finetuned.run_job"
 QUEUE = "finetuned.jobs"
 
 
-_LONGEST_WAIT = 5
-"""Seconds between two tries to reach the broker again."""
-
-
 class _Connection(Connection):
-    def ensure_connection(self, *args: Any, **options: Any) -> Any:
-        """As kombu's, whose waits grow to half a minute: for so long after the broker is back nothing would begin."""
-        waits = {"interval_start": 1, "interval_step": 1, "interval_max": _LONGEST_WAIT}
-        return super().ensure_connection(*args, **{**waits, **options})
+    """Tries to reach the broker again every 5 s at most. Kombu's waits grow to half a minute, for which no job would
+    begin after the broker is back; Celery has no setting for them."""
 
-
-class _Amqp(AMQP):
-    Connection = _Connection
+    ensure_connection = partialmethod(Connection.ensure_connection, interval_start=1, interval_step=1, interval_max=5)
 
 
 def queue_of(worker: str) -> str:
@@ -35,7 +26,7 @@ def queue_of(worker: str) -> str:
 
 def make_celery(settings: StoreSettings, worker: str | None = None) -> Celery:
     """`worker` also reads the queue of that name."""
-    app = Celery("finetuned", broker=settings.broker_url.get_secret_value(), amqp=_Amqp)
+    app = Celery("finetuned", broker=settings.broker_url.get_secret_value())
     read = [QUEUE, *([queue_of(worker)] if worker else [])]
     app.conf.update(
         # A wake-up is gone once it is taken. A late ack starts a second copy of an hours-long task on a reconnect; and
@@ -49,6 +40,7 @@ def make_celery(settings: StoreSettings, worker: str | None = None) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10},
     )
+    app.amqp.Connection = _Connection
     return app
 
 
