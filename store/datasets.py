@@ -192,10 +192,10 @@ def locate(session: Session, dataset_id: str, owner: str | None = None) -> Datas
 
 
 def local_file(
-    storage: Storage, settings: StoreSettings, dataset: Dataset, beat: Callable[[], None] = lambda: None
+    storage: Storage, settings: StoreSettings, dataset: Dataset, heartbeat: Callable[[], None] = lambda: None
 ) -> AbstractContextManager[Path]:
-    """A file of this machine with its bytes, for as long as the context lasts; `beat` is called while it is fetched.
-    Raises InputError where they are gone, StorageUnavailable: now, and not when the context is entered."""
+    """A file of this machine with its bytes, for as long as the context lasts; `heartbeat` is called while it is
+    fetched. Raises InputError where they are gone, StorageUnavailable: now, and not when the context is entered."""
     if dataset.path is not None:
         return nullcontext(locate_dataset(dataset.path, settings.folders))
     assert dataset.sha256 is not None, "the table wants one of both"
@@ -204,7 +204,7 @@ def local_file(
         path = storage.local_path(key)
         if path is not None:
             return nullcontext(path)
-        return borrow(storage, key, settings.fetched_datasets / dataset.sha256, beat)
+        return borrow(storage, key, settings.fetched_datasets / dataset.sha256, heartbeat)
     except FileNotFoundError as error:
         raise bytes_gone(dataset) from error
 
@@ -215,7 +215,7 @@ def bytes_gone(dataset: Dataset) -> InputError:
 
 
 def find_file(
-    sessions: Sessions, settings: StoreSettings, path: str, beat: Callable[[], None] = lambda: None
+    sessions: Sessions, settings: StoreSettings, path: str, heartbeat: Callable[[], None] = lambda: None
 ) -> AbstractContextManager[Path]:
     """The file that a recipe's dataset.path names, a dataset by its id, or a path; as local_file gives it. Raises
     InputError, StorageUnavailable. No session is held when it looks into the storage."""
@@ -224,4 +224,4 @@ def find_file(
     with sessions.begin() as session:
         dataset = locate(session, path)
     # Made here: a bucket's threads do not outlive a fork.
-    return local_file(make_storage(settings), settings, dataset, beat)
+    return local_file(make_storage(settings), settings, dataset, heartbeat)

@@ -25,11 +25,11 @@ def earlier_adapter(
     start_from: str,
     fetched: Path,
     owner: str | None = None,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Path:
     """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP"; of a job of `owner` alone, where
-    that is given. What is no longer in the home folder is fetched from the storage, into `fetched`; `beat` is called
-    meanwhile. Raises InputError, StorageUnavailable.
+    that is given. What is no longer in the home folder is fetched from the storage, into `fetched`; `heartbeat` is
+    called meanwhile. Raises InputError, StorageUnavailable.
 
     No session is held meanwhile, nor when it returns.
     """
@@ -44,15 +44,15 @@ def earlier_adapter(
     except (JobNotFound, ArtifactNotFound) as error:
         raise _refusal(start_from, str(error)) from error
     try:
-        return folder_of(artifact, home, storage, fetched, beat)
+        return folder_of(artifact, home, storage, fetched, heartbeat)
     except FileNotFoundError as error:
         raise _refusal(start_from, "its files are no longer on the server") from error
 
 
 def folder_of(
-    artifact: Artifact, home: Folder, storage: Storage, fetched: Path, beat: Callable[[], None] = lambda: None
+    artifact: Artifact, home: Folder, storage: Storage, fetched: Path, heartbeat: Callable[[], None] = lambda: None
 ) -> Path:
-    """An adapter's, in the home folder or else `fetched`; `beat` is called while it is fetched. Raises
+    """An adapter's, in the home folder or else `fetched`; `heartbeat` is called while it is fetched. Raises
     FileNotFoundError, StorageUnavailable."""
     try:
         return home.local_path(artifacts.key(artifact))
@@ -60,7 +60,7 @@ def folder_of(
         if not storage.remote:
             raise
     for file in artifacts.files(artifact):
-        storage.fetch(artifacts.key(artifact, file.name), fetched / file.name, beat)
+        storage.fetch(artifacts.key(artifact, file.name), fetched / file.name, heartbeat)
     return fetched
 
 

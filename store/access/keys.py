@@ -1,4 +1,4 @@
-"""Keys: made, found by their secret, revoked. A secret is told when its key is made, and only its digest is kept."""
+"""API keys. A secret is shown once, when its key is made; only its digest is stored."""
 
 import hashlib
 import secrets
@@ -33,12 +33,12 @@ def create(session: Session, owner: str, name: str | None, admin: bool) -> tuple
 
 
 def digest(secret: str) -> str:
-    """SHA-256 in hex. What is compared is this: the time that a comparison takes says nothing of the secret."""
+    """SHA-256 in hex. Comparing digests, not secrets, keeps the timing from revealing anything."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def find(session: Session, secret: str) -> Key | None:
-    """The key of that secret, where it has not been revoked."""
+    """The unrevoked key of a secret, or None."""
     return session.scalar(select(Key).where(Key.digest == digest(secret), Key.revoked_at.is_(None)))
 
 
@@ -47,7 +47,7 @@ def any_there(session: Session) -> bool:
 
 
 def get(session: Session, key_id: str) -> Key:
-    """Raises KeyNotFound."""
+    """A key, revoked or not. Raises KeyNotFound."""
     key = session.get(Key, key_id)
     if key is None:
         raise KeyNotFound(key_id)
@@ -55,7 +55,8 @@ def get(session: Session, key_id: str) -> Key:
 
 
 def newest(session: Session, limit: int, after: str | None, owner: str | None) -> list[Key]:
-    """Newest first, of `owner` where it is given; `after` is the last id of the page before. Raises KeyNotFound."""
+    """One page of keys, newest first, of `owner` or of all; `after` is the last id of the page before. Raises
+    KeyNotFound."""
     query = select(Key)
     if owner is not None:
         query = query.where(Key.owner == owner)
@@ -64,7 +65,7 @@ def newest(session: Session, limit: int, after: str | None, owner: str | None) -
 
 
 def revoke(session: Session, key_id: str) -> Key:
-    """Again does nothing. Raises KeyNotFound."""
+    """Revokes a key; a second time changes nothing. Raises KeyNotFound."""
     key = get(session, key_id)
     session.execute(update(Key).where(Key.id == key_id, Key.revoked_at.is_(None)).values(revoked_at=func.now()))
     session.refresh(key)

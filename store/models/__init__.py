@@ -1,4 +1,4 @@
-"""The tables."""
+"""The tables of the database."""
 
 from store.models.base import Base
 from store.models.datasets import Blob, Dataset

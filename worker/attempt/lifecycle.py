@@ -165,7 +165,7 @@ def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
     if adapter.start_from is not None:
         fetched = run_dir.path / "start_from"
         home = Folder(settings.home)
-        earlier = earlier_adapter(attempt.sessions, attempt.storage, home, adapter.start_from, fetched, beat=beat)
+        earlier = earlier_adapter(attempt.sessions, attempt.storage, home, adapter.start_from, fetched, heartbeat=beat)
         adapter = adapter.model_copy(update={"start_from": str(earlier)})
     resolved = recipe.model_copy(
         update={
