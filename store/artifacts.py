@@ -1,5 +1,5 @@
-"""What a job leaves to download. The files are in its run folders, and then in the storage; these are the rows that
-name them. One is published when its files are whole in the storage, and digested: until then nobody is told of it."""
+"""Artifacts: what a job leaves to download. Its files are in the run folders and then in the storage; the rows name
+them. An artifact is published, and listed, once its files are complete in the storage and digested."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -18,30 +18,31 @@ from store.scheduling import workers
 
 ADAPTER = "adapter.tar"
 BEST = "best.tar"
-"""Names the best adapter or checkpoint; no artifact is listed by it."""
+"""A name that stands for the best adapter or checkpoint; no row has it."""
 
 REPORT = {"metrics": "metrics.csv", "results": "results.csv", "curve": "loss.png", "card": "README.md"}
 """The files that the publishing process makes when a job ends, by kind."""
 REPORT_FOLDER = "report"
-"""Of a run folder."""
+"""The folder of these files in a run folder."""
 
 
 @dataclass(frozen=True)
 class File:
     name: str
-    """With "/" between its folders."""
+    """Path with "/" between its folders."""
     bytes: int
     sha256: str
 
 
 @dataclass(frozen=True)
 class Digests:
-    """Of an artifact's bytes."""
+    """Sizes and digests of an artifact."""
 
     files: list[File]
     bytes: int
-    """Of a download, as all that follows."""
+    """Size of a download."""
     sha256: str
+    """Digest of a download."""
 
 
 def run_path(job_id: str, attempt: int) -> Path:
@@ -59,8 +60,8 @@ def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoin
 
 
 def add_end(session: Session, job_id: str, attempt: int, log: Path, log_bytes: int | None, report: bool) -> None:
-    """What the end of an attempt leaves: its log, in `log` of its run folder, where there is one; and where it is the
-    job's end too, a report, if there is anything to report of."""
+    """Adds the artifacts of an attempt's end: the log, if it has any bytes, at `log` in the run folder; and with
+    `report`, at the job's end, the report, if a step was trained."""
     run = run_path(job_id, attempt)
     if log_bytes is not None:
         put(session, Artifact(job_id=job_id, name=log.name, kind="log", path=str(run / log), bytes=log_bytes))
@@ -71,7 +72,7 @@ def add_end(session: Session, job_id: str, attempt: int, log: Path, log_bytes: i
 
 
 def put(session: Session, artifact: Artifact) -> None:
-    """A later attempt's artifact takes the place of an earlier one's. One that is told again stays as it is."""
+    """Adds an artifact. It replaces that of an earlier attempt; the same one again changes nothing."""
     row = {
         "job_id": artifact.job_id,
         "name": artifact.name,
@@ -89,8 +90,8 @@ def put(session: Session, artifact: Artifact) -> None:
 
 
 def unpublished(session: Session, worker: str) -> list[tuple[Artifact, Job]]:
-    """What is to be published by the worker: of the jobs that it has run last, and of those whose worker is not heard
-    of. An adapter waits for the card that it has in it, until its job has ended."""
+    """The artifacts that a worker has to publish: those of the jobs that it ran last, and of jobs whose worker is
+    silent. An adapter waits for its card as long as its job runs."""
     mine = (Job.worker == worker) | ~workers.alive(Job.worker)
     query = select(Artifact, Job).join(Job).where(Artifact.published_at.is_(None), mine)
     found = [(artifact, job) for artifact, job in session.execute(query.order_by(Artifact.created_at, Artifact.name))]
@@ -108,20 +109,20 @@ def _has_card(session: Session, job: Job) -> bool:
 
 
 def unpublished_adapter(session: Session, job_id: str) -> Artifact | None:
-    """The job's adapter, as long as its files may still be added to."""
+    """The job's adapter while files may still be added to it, else None."""
     adapter = session.get(Artifact, (job_id, ADAPTER))
     return adapter if adapter is not None and adapter.published_at is None else None
 
 
 def are_published(session: Session, job_id: str) -> bool:
-    """Whether nothing of the job waits for that."""
+    """Whether the job has no artifact that waits to be published."""
     waiting = select(Artifact.name).where(Artifact.job_id == job_id, Artifact.published_at.is_(None))
     return session.scalar(waiting.limit(1)) is None
 
 
 def publish(session: Session, artifact: Artifact, digests: Digests | None) -> None:
-    """Its files are whole in the storage, or, with None, nobody will ever have them. Nothing is written where another
-    attempt's has taken its place."""
+    """Records that the files are complete in the storage or, with None, that they are lost. Changes nothing if another
+    attempt's artifact has replaced it."""
     mine = (
         Artifact.job_id == artifact.job_id,
         Artifact.name == artifact.name,
@@ -133,34 +134,34 @@ def publish(session: Session, artifact: Artifact, digests: Digests | None) -> No
 
 
 def of_job(session: Session, job_id: str) -> list[Artifact]:
-    """Those that are published."""
+    """The published artifacts of a job, by name."""
     published = (Artifact.job_id == job_id, Artifact.sha256.is_not(None))
     return list(session.scalars(select(Artifact).where(*published).order_by(Artifact.name)))
 
 
 def weights(session: Session, job_id: str) -> list[Artifact]:
-    """What a job has made of a model: its adapters, and models with one merged in."""
+    """The adapters of a job and the models merged from them."""
     kinds = Artifact.kind.in_(["adapter", "checkpoint", "merged"])
     return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id, kinds)))
 
 
 def remove(session: Session, found: Iterable[Artifact]) -> None:
-    """Takes them off the list; their files are to be gone by then."""
+    """Deletes the rows, after their files were deleted."""
     for artifact in found:
         session.execute(delete(Artifact).where(Artifact.job_id == artifact.job_id, Artifact.name == artifact.name))
 
 
 def best(found: Iterable[Artifact]) -> Artifact | None:
-    """The adapter or checkpoint with the lowest evaluation loss, the earliest of several; None without evaluations.
+    """The adapter or checkpoint with the lowest evaluation loss, the earliest of equals; None without evaluations.
 
-    A last checkpoint and the adapter are the same weights: the adapter is named then.
+    The last checkpoint has the weights of the adapter; the adapter is preferred then.
     """
     measured = (each for each in found if each.eval_loss is not None)
     return min(measured, key=lambda each: (each.eval_loss, each.step, each.name), default=None)
 
 
 def get(session: Session, job_id: str, name: str) -> Artifact:
-    """The published artifact of that name; BEST is the best one by its evaluation loss. Raises ArtifactNotFound."""
+    """The published artifact of a name, or for BEST the best one. Raises ArtifactNotFound."""
     if name == BEST:
         artifact = best(of_job(session, job_id))
         why = ": nothing that it has saved was evaluated; evaluation.share above 0 does"
@@ -174,20 +175,21 @@ def get(session: Session, job_id: str, name: str) -> Artifact:
 
 
 def is_archive(artifact: Artifact) -> bool:
-    """A folder, which is downloaded as one file."""
+    """Whether it is a folder, which is downloaded as one archive."""
     return artifact.name.endswith(".tar")
 
 
 def files(artifact: Artifact) -> list[File]:
-    """Of a published one."""
+    """The files of a published artifact."""
     return [File(**each) for each in artifact.files or []]
 
 
 def archive(artifact: Artifact, sizes: Iterable[tuple[str, int]]) -> Archive:
-    """Of a folder's files, by name; below its own name when it is unpacked, whatever name it is asked by."""
+    """The archive of a folder's files. It unpacks to a folder of the artifact's own name, also when downloaded as
+    BEST."""
     return Archive(artifact.name.removesuffix(".tar"), list(sizes))
 
 
 def key(artifact: Artifact, file: str | None = None) -> str:
-    """In the storage: of a single file, or of one in a folder."""
+    """The key in the storage of a single file, or of `file` in a folder."""
     return f"runs/{artifact.path}" if file is None else f"runs/{artifact.path}/{file}"

@@ -1,4 +1,4 @@
-"""Finds the adapter of an earlier job that a recipe starts from."""
+"""Finds the adapter of an earlier job, from which a recipe starts."""
 
 import re
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-"""Webhooks and what is sent to them. A message is written in the transaction that writes what it tells of: none is
-lost, and none tells of what did not happen."""
+"""Webhooks and the deliveries to them. A delivery is written in the transaction of the event that it reports, so none
+is lost and none reports what did not happen."""
 
 import base64
 import secrets
@@ -30,7 +30,7 @@ class EventType(StrEnum):
     OPENAI_FAILED = "fine_tuning.job.failed"
     OPENAI_CANCELLED = "fine_tuning.job.cancelled"
     PING = "ping"
-    """Sent when its owner asks for it, to any webhook."""
+    """A test message, sent to any webhook when its owner requests it."""
 
 
 _TYPES: dict[JobStatus, list[EventType]] = {
@@ -45,21 +45,21 @@ WAITS = tuple(
     timedelta(seconds=seconds)
     for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 )
-"""Between the tries of a message, as Standard Webhooks has them; after the last try it has failed."""
+"""Waits between the tries of a message, as in Standard Webhooks; after the last try it fails."""
 
 IN_HAND = timedelta(minutes=1)
-"""A message that is being sent is left alone for so long; then its sender is taken for dead."""
+"""How long other senders leave a message alone that one is sending; then that one is taken for dead."""
 
 
 MOST = 20
-"""Webhooks of one owner: what each job's end is told to is bounded."""
+"""Most webhooks of one owner, which bounds the messages of each event."""
 
 
 def create(session: Session, owner: str, url: str, events: Sequence[EventType]) -> Webhook:
-    """Raises QuotaExceeded."""
-    there = session.scalar(select(func.count()).where(Webhook.owner == owner)) or 0
-    if there >= MOST:
-        raise QuotaExceeded(f"{owner} has {there} webhooks, and may have {MOST}; delete one")
+    """Creates a webhook with a new secret. Raises QuotaExceeded."""
+    count = session.scalar(select(func.count()).where(Webhook.owner == owner)) or 0
+    if count >= MOST:
+        raise QuotaExceeded(f"{owner} has {count} webhooks, and may have {MOST}; delete one")
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     webhook = Webhook(
         id=ids.new_id(ids.WEBHOOK), owner=owner, url=url, secret=secret, events=list(events), enabled=True
@@ -70,7 +70,7 @@ def create(session: Session, owner: str, url: str, events: Sequence[EventType]) 
 
 
 def get(session: Session, webhook_id: str, owner: str | None) -> Webhook:
-    """`owner` None is anybody's. Raises WebhookNotFound."""
+    """A webhook of `owner`, or of any owner with None. Raises WebhookNotFound."""
     webhook = session.get(Webhook, webhook_id)
     if webhook is None or owner not in (None, webhook.owner):
         raise WebhookNotFound(webhook_id)
@@ -78,7 +78,7 @@ def get(session: Session, webhook_id: str, owner: str | None) -> Webhook:
 
 
 def newest(session: Session, owner: str | None, limit: int, after: str | None) -> list[Webhook]:
-    """Newest first; `after` is the last id of the page before. Raises WebhookNotFound."""
+    """One page of webhooks, newest first; `after` is the last id of the page before. Raises WebhookNotFound."""
     query = select(Webhook)
     if owner is not None:
         query = query.where(Webhook.owner == owner)
@@ -87,12 +87,12 @@ def newest(session: Session, owner: str | None, limit: int, after: str | None) -
 
 
 def delete(session: Session, webhook_id: str, owner: str | None) -> None:
-    """With all that was to be sent to it. Raises WebhookNotFound."""
+    """Deletes a webhook and its deliveries. Raises WebhookNotFound."""
     session.delete(get(session, webhook_id, owner))
 
 
 def log(session: Session, webhook_id: str, owner: str | None, limit: int, after: str | None) -> list[Delivery]:
-    """What was sent to a webhook or is to be, newest first. Raises WebhookNotFound, DeliveryNotFound."""
+    """One page of a webhook's deliveries, sent or not, newest first. Raises WebhookNotFound, DeliveryNotFound."""
     get(session, webhook_id, owner)
     last = None if after is None else session.get(Delivery, after)
     if after is not None and (last is None or last.webhook_id != webhook_id):
@@ -102,7 +102,7 @@ def log(session: Session, webhook_id: str, owner: str | None, limit: int, after:
 
 
 def telling(job: FromClause, status: JobStatus) -> list[CTE]:
-    """Part of the statement that moves a job: tells whichever of its owner's webhooks want to know."""
+    """The part of the statement that moves a job which adds a delivery for each webhook of its owner that wants one."""
     if status not in _TYPES:
         return []
     kind = func.unnest(literal(_TYPES[status], ARRAY(Text))).column_valued("kind")
@@ -137,7 +137,7 @@ def _add(session: Session, webhook_id: str, kind: EventType, data: dict[str, Any
 
 
 def get_delivery(session: Session, delivery_id: str, owner: str | None, *, lock: bool = False) -> Delivery:
-    """`owner` None is anybody's. Raises DeliveryNotFound."""
+    """A delivery of `owner`, or of any owner with None. Raises DeliveryNotFound."""
     delivery = session.get(Delivery, delivery_id, with_for_update=lock or None, populate_existing=True)
     if delivery is None:
         raise DeliveryNotFound(delivery_id)
@@ -149,7 +149,7 @@ def get_delivery(session: Session, delivery_id: str, owner: str | None, *, lock:
 
 
 def send_again(session: Session, delivery_id: str, owner: str | None) -> Delivery:
-    """Has a message sent at once, with all its tries. Raises DeliveryNotFound."""
+    """Makes a message due now, with all its tries. Raises DeliveryNotFound."""
     delivery = get_delivery(session, delivery_id, owner, lock=True)
     delivery.status, delivery.tries, delivery.due_at = "pending", 0, func.now()
     session.flush()
@@ -158,24 +158,24 @@ def send_again(session: Session, delivery_id: str, owner: str | None) -> Deliver
 
 
 def message(delivery: Delivery) -> dict[str, Any]:
-    """What is sent, in the shape of OpenAI's webhooks."""
-    told = {"id": f"evt_{delivery.id.removeprefix(ids.DELIVERY)}", "object": "event"}
-    return told | {"created_at": int(delivery.created_at.timestamp()), "type": delivery.type, **delivery.payload}
+    """The body of a delivery, in the shape of OpenAI's webhooks."""
+    head = {"id": f"evt_{delivery.id.removeprefix(ids.DELIVERY)}", "object": "event"}
+    return head | {"created_at": int(delivery.created_at.timestamp()), "type": delivery.type, **delivery.payload}
 
 
 class Due(NamedTuple):
-    """A message to be sent now."""
+    """A message that is to be sent now."""
 
     id: str
     url: str
     secret: str
     payload: dict[str, Any]
     tries: int
-    """Of which this is the last."""
+    """Number of tries, this one included."""
 
 
 def claim(session: Session, limit: int) -> list[Due]:
-    """Messages to send, which no other sender takes for IN_HAND. One whose sender dies is sent again."""
+    """Messages to send now, which no other sender takes for the time IN_HAND. One whose sender dies is sent again."""
     due = (
         select(Delivery, Webhook)
         .join(Webhook)
@@ -194,8 +194,8 @@ def claim(session: Session, limit: int) -> list[Due]:
 
 
 def note(session: Session, due: Due, status: int | None, error: str | None) -> None:
-    """How a try has ended: the HTTP status of the answer, or what kept it from coming. 2xx is delivered; 410 is a
-    receiver that wants nothing more, whose webhook is disabled."""
+    """Records the result of a try: the HTTP status of the response, or the error. 2xx is delivered; 410 disables the
+    webhook, because its receiver wants nothing more."""
     mine = update(Delivery).where(Delivery.id == due.id, Delivery.status == "pending", Delivery.tries == due.tries)
     values: dict[str, Any] = {"answer_status": status, "error": error}
     if status is not None and 200 <= status < 300:
@@ -210,6 +210,6 @@ def note(session: Session, due: Due, status: int | None, error: str | None) -> N
 
 
 def forget(session: Session, age: timedelta) -> None:
-    """Messages that were delivered, or given up, so long ago."""
+    """Deletes the messages that were delivered, or have failed, and are older than `age`."""
     done = Delivery.status.in_(["delivered", "failed"])
     session.execute(sa_delete(Delivery).where(done, Delivery.created_at < func.now() - age))

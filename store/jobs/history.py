@@ -1,4 +1,4 @@
-"""What a job has told, newest first."""
+"""The past events and metrics of jobs."""
 
 import heapq
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,14 @@ from store.models import Event, Job, Metric
 
 
 def newest(session: Session, job_id: str, upto: Cursor | None, limit: int) -> list[Happening]:
-    """The last `limit` happenings of those that a reader at `upto` has, or of all; each with the cursor after it, as
-    progress.events_since tells them."""
-    told = select(Event).where(Event.job_id == job_id).order_by(Event.seq.desc()).limit(limit)
-    steps = select(Metric).where(Metric.job_id == job_id).order_by(Metric.step.desc()).limit(limit)
+    """The latest `limit` events and metrics up to cursor `upto`, newest first, each with the cursor after it, as in
+    progress.events_since."""
+    events_query = select(Event).where(Event.job_id == job_id).order_by(Event.seq.desc()).limit(limit)
+    metrics_query = select(Metric).where(Metric.job_id == job_id).order_by(Metric.step.desc()).limit(limit)
     if upto is not None:
-        told, steps = told.where(Event.seq <= upto.seq), steps.where(Metric.step <= upto.step)
-    events, metrics = session.scalars(told).all(), session.scalars(steps).all()
+        events_query = events_query.where(Event.seq <= upto.seq)
+        metrics_query = metrics_query.where(Metric.step <= upto.step)
+    events, metrics = session.scalars(events_query).all(), session.scalars(metrics_query).all()
     cursor = Cursor(events[0].seq if events else 0, metrics[0].step if metrics else 0)
     merged: Iterable[Event | Metric] = heapq.merge(events, metrics, key=lambda row: -row.time)
     found = []
@@ -41,7 +42,7 @@ def metrics_at(session: Session, job_id: str, steps: Sequence[int]) -> dict[int,
 
 
 def trained_tokens(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
-    """Of jobs that have succeeded: all tokens that they were trained on, each as often as it came."""
+    """The number of tokens that each of the jobs that have succeeded was trained on, repeats included."""
     done = select(Job.id).where(Job.id.in_(job_ids), Job.status == JobStatus.SUCCEEDED)
     counted = select(Metric.job_id, func.sum(Metric.tokens)).where(Metric.job_id.in_(done)).group_by(Metric.job_id)
     return {job_id: int(tokens) for job_id, tokens in session.execute(counted)}
