@@ -33,7 +33,7 @@ from contract.recipe import Recipe
 from contract.status import JobStatus
 from finetuned.stack import postgres
 from store import scheduler
-from store.jobs import attempts, jobs
+from store.jobs import attempts, jobs, transitions
 from store.jobs.attempts import End, Retries
 from store.models import Event, Job, Lease, Worker
 from store.scheduling import leases, workers
@@ -214,7 +214,7 @@ def one_pass(sessions: Sessions) -> None:
 
 def begin(sessions: Sessions, mine: Work, name: str, job_id: str, attempt: int) -> None:
     with sessions.begin() as session:
-        mine.claims += jobs.begin(session, job_id, attempt, name, os.getpid(), LEASE) is not None
+        mine.claims += transitions.begin(session, job_id, attempt, name, os.getpid(), LEASE) is not None
 
 
 def end(sessions: Sessions, job_id: str, attempt: int) -> None:
@@ -255,7 +255,7 @@ def pass_when_all_is_taken(sessions: Sessions) -> None:
     register(sessions, 4, FEW_DEVICES)
     with sessions.begin() as session:
         for given in scheduler.schedule(session):
-            jobs.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)
+            transitions.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)
     show(
         f"one pass, {JOBS:,} jobs queued, 4 workers, nothing free ({PASSES})",
         [timed(lambda: one_pass(sessions)) for _ in range(PASSES)],

@@ -6,9 +6,9 @@ from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from store import scheduler
-from store.jobs import jobs
+from store.jobs import jobs, transitions
 from store.jobs.attempts import Retries
-from store.jobs.jobs import Part
+from store.jobs.transitions import Part
 from store.models import Job
 from store.scheduling import workers
 
@@ -27,7 +27,7 @@ def register(session: Session, name: str = "worker", slots: int = 1) -> None:
 def begin(session: Session, lease: timedelta = LEASE) -> list[Part]:
     """What is given to the workers now, begun by each."""
     parts = [
-        jobs.begin(session, given.job_id, given.attempt, name, 1, lease)
+        transitions.begin(session, given.job_id, given.attempt, name, 1, lease)
         for given in scheduler.schedule(session)
         for name in given.workers
     ]

@@ -13,7 +13,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 
 from runtime.broker import LOOK, RUN_JOB, make_celery, make_publisher
 from runtime.settings import read_settings
-from store.jobs import jobs
+from store.jobs import transitions
 from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
@@ -75,7 +75,7 @@ def _run_job(job_id: str, number: int) -> None:
         persist(_sessions(), what, lambda session: leases.take_back(session, job_id))
         return
     me = (settings.worker, os.getpid())
-    part = persist(_sessions(), what, lambda session: jobs.begin(session, job_id, number, *me, settings.lease))
+    part = persist(_sessions(), what, lambda session: transitions.begin(session, job_id, number, *me, settings.lease))
     if part is None:
         # It may be this process's own, where the database broke off when it had written that.
         persist(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))

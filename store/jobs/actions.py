@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 
 from contract.status import JobStatus, Wish
 from store.errors import IllegalMove
-from store.jobs import jobs
+from store.jobs import jobs, transitions
 from store.models import Job
 from store.scheduling import leases
 
@@ -66,11 +66,11 @@ def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
 
 
 def _set_aside(session: Session, job: Job, target: JobStatus) -> None:
-    if jobs.move(session, job.id, target, only_from={JobStatus.QUEUED, JobStatus.PAUSED}) is None:
+    if transitions.move(session, job.id, target, only_from={JobStatus.QUEUED, JobStatus.PAUSED}) is None:
         raise IllegalMove(job.id, job.status, target)
     leases.take_back(session, job.id)
 
 
 def _queue(session: Session, job: Job) -> None:
     values = {"not_before": None, "retries": 0, "failed_step": None}
-    jobs.move(session, job.id, JobStatus.QUEUED, only_from={job.status}, values=values)
+    transitions.move(session, job.id, JobStatus.QUEUED, only_from={job.status}, values=values)

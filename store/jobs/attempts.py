@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from contract.failure import Failure, FailureReason
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
-from store.jobs import jobs
+from store.jobs import jobs, transitions
 from store.models import Event, Job, Lease, Metric
 from store.scheduling import leases, workers
 
@@ -80,7 +80,7 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
             values |= counted
     if status is JobStatus.FAILED and failure is not None:
         values["failure"] = failure.model_dump(mode="json", exclude={"fault"})
-    jobs.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)
+    transitions.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)
     leases.take_back(session, job.id)
     return status
 

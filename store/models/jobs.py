@@ -58,7 +58,7 @@ class Job(Base):
     expected_seconds: Mapped[float | None]
     """Expected time of training, measured on similar jobs; None without any."""
     status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
-    """Written by the one statement of store.jobs.jobs.move and store.jobs.jobs.begin."""
+    """Written by the one statement of store.jobs.transitions."""
     wish: Mapped[Wish | None] = mapped_column(Word(Wish))
     """What is asked of a running job; its worker reads it."""
     attempt: Mapped[int]

@@ -12,7 +12,7 @@ from contract.recipe import Batch, Recipe
 from contract.status import JobStatus, Wish
 from store import scheduler
 from store.errors import StaleAttempt
-from store.jobs import actions, attempts, jobs, progress
+from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import End, Retries
 from store.jobs.progress import METRIC_COLUMNS, Cursor
 from store.models import Job
@@ -251,7 +251,9 @@ def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(ses
     (retry,) = told(sessions, job_id, "retry")
     assert (retry["reason"], retry["micro_batch"], retry["effective"]) == ("out_of_memory", 4, 16)
     with sessions.begin() as session:
-        (part,) = [jobs.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in scheduler.schedule(session)]
+        (part,) = [
+            transitions.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in scheduler.schedule(session)
+        ]
     assert part is not None
     assert part.batch == job.batch
 
@@ -380,7 +382,7 @@ def test_what_was_given_of_an_attempt_and_not_begun_goes_with_it(sessions: Sessi
         for name in "ab":
             register(session, name)
         scheduler.schedule(session)
-        jobs.begin(session, job_id, 1, "a", 1, LEASE)
+        transitions.begin(session, job_id, 1, "a", 1, LEASE)
     end(sessions, job_id, 1, End(JobStatus.SUCCEEDED))
     with sessions.begin() as session:
         assert workers.leases(session) == []

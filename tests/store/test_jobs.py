@@ -12,10 +12,10 @@ from contract.recipe import Recipe
 from contract.status import JobStatus
 from store import scheduler
 from store.errors import JobNotFound, StaleAttempt
-from store.jobs import actions, jobs, progress
+from store.jobs import actions, jobs, progress, transitions
 from store.jobs.attempts import End, finish
-from store.jobs.jobs import Part
 from store.jobs.progress import Cursor
+from store.jobs.transitions import Part
 from store.models import Base, Job
 from store.scheduling import leases, workers
 from store.session import Sessions
@@ -76,7 +76,7 @@ def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: 
         assert (given.job_id, given.attempt, given.workers) == (job_id, 1, ["worker"])
     assert get(sessions, job_id).status is JobStatus.QUEUED
     with sessions.begin() as session:
-        part = jobs.begin(session, job_id, 1, "worker", 1, LEASE)
+        part = transitions.begin(session, job_id, 1, "worker", 1, LEASE)
         assert part is not None
         assert (part.devices, part.rank) == ([0], 0)
     job = get(sessions, job_id)
@@ -91,7 +91,7 @@ def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
     begun = []
     for _ in range(2):
         with sessions.begin() as session:
-            begun.append(jobs.begin(session, job_id, 1, "worker", 1, LEASE))
+            begun.append(transitions.begin(session, job_id, 1, "worker", 1, LEASE))
     assert begun[0] is not None
     assert begun[1] is None
 
@@ -104,7 +104,7 @@ def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions:
     with sessions.begin() as session:
         actions.cancel(session, job_id)
     with sessions.begin() as session:
-        assert jobs.begin(session, job_id, 1, "worker", 1, LEASE) is None
+        assert transitions.begin(session, job_id, 1, "worker", 1, LEASE) is None
         assert workers.leases(session) == []
 
 
@@ -127,7 +127,7 @@ def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what
 
     def begin() -> Part | None:
         with sessions.begin() as session:
-            return jobs.begin(session, job_id, 1, "worker", 1, LEASE)
+            return transitions.begin(session, job_id, 1, "worker", 1, LEASE)
 
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:

@@ -11,7 +11,7 @@ from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
 from store import scheduler
 from store.access import quotas
-from store.jobs import actions, attempts, jobs, progress
+from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import End
 from store.jobs.progress import Cursor
 from store.models import Job
@@ -293,7 +293,7 @@ def test_a_machine_that_falls_silent_before_the_first_of_its_job_has_begun_holds
     with sessions.begin() as session:
         scheduler.schedule(session)
     with sessions.begin() as session:
-        assert jobs.begin(session, job_id, 1, "b", 1, LEASE) is not None
+        assert transitions.begin(session, job_id, 1, "b", 1, LEASE) is not None
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '11 s'"))
         connection.execute(sa.text("UPDATE leases SET placed_at = now() - interval '11 s'"))

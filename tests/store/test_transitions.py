@@ -22,7 +22,7 @@ from contract.recipe import Batch, Recipe
 from contract.status import TERMINAL, TRANSITIONS, JobStatus, Wish
 from store import scheduler
 from store.errors import IllegalMove, StaleAttempt
-from store.jobs import actions, attempts, jobs, progress
+from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import End, Retries
 from store.models import Base, Event, Job, Lease, Worker
 from store.scheduling import leases, workers
@@ -249,7 +249,7 @@ class Service(RuleBasedStateMachine):
 
     def begin_part(self, part: tuple[str, int, str]) -> None:
         with self.sessions.begin() as session:
-            begun = jobs.begin(session, *part, next(self.numbers), LEASE)
+            begun = transitions.begin(session, *part, next(self.numbers), LEASE)
         if begun is not None:
             self.followed[Process(*part, begun.rank)] = begun.devices
             self.claims[part[:2]] += begun.rank == 0

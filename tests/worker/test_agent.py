@@ -15,9 +15,9 @@ from contract.receipt import Receipt
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store import scheduler
-from store.jobs import actions, attempts, jobs
+from store.jobs import actions, attempts, jobs, transitions
 from store.jobs.attempts import End
-from store.jobs.jobs import Part
+from store.jobs.transitions import Part
 from store.scheduling import leases
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, cpu, register
@@ -64,7 +64,7 @@ class Running:
             register(session, OTHER)
             self.job_id = jobs.create(session, recipe).id
             (placed,) = scheduler.schedule(session)
-            part = jobs.begin(session, self.job_id, 1, OTHER, os.getpid(), LEASE)
+            part = transitions.begin(session, self.job_id, 1, OTHER, os.getpid(), LEASE)
         assert part is not None
         assert placed.workers == [HEAD, OTHER]
         self.attempt = Attempt(sessions, settings, cpu(1), part, lambda: False)
@@ -75,7 +75,7 @@ class Running:
 
     def begin_head(self) -> Part | None:
         with self._sessions.begin() as session:
-            return jobs.begin(session, self.job_id, 1, HEAD, 1, LEASE)
+            return transitions.begin(session, self.job_id, 1, HEAD, 1, LEASE)
 
     def launch_head(self, command: str = "trainer") -> None:
         self.begin_head()

@@ -22,7 +22,7 @@ from contract.run_dir import RunDir
 from contract.status import JobStatus
 from runtime.broker import make_celery, make_publisher, queue_of
 from store import artifacts
-from store.jobs import jobs
+from store.jobs import jobs, transitions
 from store.models import Worker
 from store.scheduling import leases, workers
 from store.scheduling.leases import Placed
@@ -114,7 +114,7 @@ def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
         job_id = jobs.create(session, RECIPE).id
         workers.register(session, worker, "another", "localhost", MACHINE)
         leases.place(session, [Placed(job_id, 1, [Device(worker, 0)], shared=False)])
-        assert jobs.begin(session, job_id, 1, worker, pid, lease) is not None
+        assert transitions.begin(session, job_id, 1, worker, pid, lease) is not None
     return job_id
 
 
@@ -221,7 +221,7 @@ def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
     keeps.round()
     assert received(broker) == [(job_id, 1)]
     with sessions.begin() as session:
-        assert jobs.begin(session, job_id, 1, "keeper", start().pid, NEVER) is not None
+        assert transitions.begin(session, job_id, 1, "keeper", start().pid, NEVER) is not None
     keeps.round()
     assert received(broker) == []
 

@@ -34,7 +34,7 @@ from store import artifacts, datasets
 from store.earlier_adapter import earlier_adapter
 from store.errors import StaleAttempt
 from store.jobs import attempts, jobs, progress
-from store.jobs.jobs import Part
+from store.jobs.transitions import Part
 from store.scheduling import leases, workers
 from store.session import Sessions
 from worker.attempt import network

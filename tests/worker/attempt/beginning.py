@@ -12,8 +12,8 @@ from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states
 from store import artifacts
 from store.jobs import jobs, progress
-from store.jobs.jobs import Part
 from store.jobs.progress import Cursor
+from store.jobs.transitions import Part
 from store.models import Job
 from store.scheduling import workers
 from store.session import Sessions, make_sessions

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from contract.status import JobStatus
 from store.jobs import actions, attempts, jobs, progress
-from store.jobs.jobs import Part
+from store.jobs.transitions import Part
 from store.models import Worker
 from store.scheduling import leases, workers
 from store.session import Sessions

@@ -1,0 +1,142 @@
+"""The one writer of a job's status: `_moving` makes the statement, and `move` and `begin` run it."""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Float,
+    FromClause,
+    Integer,
+    Interval,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from contract.status import TERMINAL, JobStatus, allowed_from
+from store import webhooks
+from store.models import Event, Job
+from store.scheduling import leases
+
+
+def move(
+    session: Session,
+    job_id: str,
+    target: JobStatus,
+    *,
+    attempt: int | None = None,
+    only_from: Collection[JobStatus] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Job | None:
+    """Writes a status, an event that tells of it and messages to webhooks; None where another won, and nothing is
+    written then.
+
+    The guard: the job is in a state from which the table allows the move, and in one of `only_from`, and at `attempt`,
+    where these are given.
+    """
+    moved, *told = _moving(target, only_from, values or {}, *([] if attempt is None else [Job.attempt == attempt]))
+    return session.scalars(
+        select(Job).from_statement(select(moved).add_cte(*told)),
+        {"its_id": job_id, "told_at": time.time()},
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+
+
+def _moving(
+    target: JobStatus,
+    only_from: Collection[JobStatus] | None,
+    values: Mapping[str, Any],
+    *guards: ColumnElement[bool],
+) -> list[CTE]:
+    """Parts of one statement: the first moves the job `its_id`, the others tell of it, at `told_at`."""
+    sources = allowed_from(target) if only_from is None else allowed_from(target) & frozenset(only_from)
+    columns = {"status": target, "event_count": Job.event_count + 1, "wish": None, **values}
+    if target is not JobStatus.RUNNING:
+        columns["lease_expires_at"] = None
+    if target is not JobStatus.FAILED:
+        columns["failure"] = None
+    columns["finished_at"] = func.now() if target in TERMINAL else None
+    its = update(Job).where(Job.id == bindparam("its_id"), Job.status.in_(sources), *guards)
+    job = its.values(columns).returning(*Job.__table__.c).cte("moved")
+    event = (job.c.id, job.c.event_count, bindparam("told_at", type_=Float), literal("status"), _told(job, target))
+    told = insert(Event).from_select(["job_id", "seq", "time", "type", "data"], select(*event))
+    return [job, told.cte("told"), *webhooks.telling(job, target)]
+
+
+def _told(job: FromClause, target: JobStatus) -> ColumnElement[Any]:
+    told: list[Any] = ["status", job.c.status, "attempt", job.c.attempt]
+    if target is JobStatus.RUNNING:
+        told += ["worker", job.c.worker]
+    if target is JobStatus.FAILED:
+        told += ["failure", job.c.failure]
+    return func.json_build_object(*told)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a worker has of an attempt."""
+
+    job_id: str
+    attempt: int
+    recipe: dict[str, Any]
+    """As the row has it; a newer schema may refuse what an older one took."""
+    batch: dict[str, Any] | None
+    """A contract.recipe.Batch in the place of the recipe's."""
+    devices: list[int]
+    """Of the worker's machine."""
+    rank: int
+    """Of the machine; 0 runs the job, the others only train."""
+
+
+def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> Part | None:
+    """A worker's process begins its part of an attempt at a job that has been placed there, and that of rank 0 leases
+    the job; None where it is no longer to be. No two processes begin the same part."""
+    its = {"its_id": job_id, "its_attempt": attempt, "its_worker": worker, "its_pid": pid, "lease": lease}
+    # Not by the session: it would look for objects to load, which takes as long as half of the rest.
+    taken = session.connection().execute(_BEGIN, its | {"told_at": time.time()}).all()
+    if not taken:
+        return None
+    first = taken[0]
+    devices = sorted(each.number for each in taken)
+    return Part(job_id, attempt, first.recipe, first.batch, devices, first.rank)
+
+
+def _beginning() -> Select[Any]:
+    attempt, worker = bindparam("its_attempt", type_=Integer), bindparam("its_worker", type_=Text)
+    to_be = or_(
+        and_(Job.status == JobStatus.QUEUED, Job.attempt == attempt - 1),
+        and_(Job.status == JobStatus.RUNNING, Job.attempt == attempt),
+    )
+    locked = select(Job.id, Job.recipe, Job.batch).where(Job.id == bindparam("its_id"), to_be).with_for_update()
+    job = locked.cte("job")
+    taken = leases.taking_up(job.c.id, attempt, worker, bindparam("its_pid", type_=Integer))
+    values = {
+        "attempt": attempt,
+        "worker": worker,
+        "started_at": func.now(),
+        "lease_expires_at": func.now() + bindparam("lease", type_=Interval),
+        "not_before": None,
+        "rendezvous": None,
+    }
+    head = select(taken.c.rank).where(taken.c.rank == 0).exists()
+    begun = select(taken.c.rank, taken.c.number, job.c.recipe, job.c.batch).join_from(taken, job, true())
+    return begun.add_cte(*_moving(JobStatus.RUNNING, {JobStatus.QUEUED}, values, head))
+
+
+_BEGIN = _beginning()
+"""Locks the job, takes up its leases, and moves it where the first machine begins. One statement, made once: to put it
+together takes longer than to run it."""
