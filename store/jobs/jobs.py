@@ -33,7 +33,8 @@ def create(
     tags: Mapping[str, str] | None = None,
     asked: Mapping[str, Any] | None = None,
 ) -> Job:
-    """A new job, queued; its first events tell of it and of what is unwise in its recipe."""
+    """Creates a queued job. Its first events record that, and the warnings about its recipe. More than five parameters:
+    the columns of the new row, which only POST /jobs sets."""
     job = Job(
         id=ids.new_id(ids.JOB),
         name=recipe.name,
@@ -60,7 +61,7 @@ def create(
 
 
 def get(session: Session, job_id: str, owner: str | None = None) -> Job:
-    """Whoever's it is, or that of `owner` alone. Raises JobNotFound."""
+    """A job of `owner`, or of any owner with None. Raises JobNotFound."""
     job = session.get(Job, job_id)
     if job is None or owner not in (None, job.owner):
         raise JobNotFound(job_id)
@@ -68,12 +69,12 @@ def get(session: Session, job_id: str, owner: str | None = None) -> Job:
 
 
 def of_ids(session: Session, job_ids: Collection[str]) -> list[Job]:
-    """Those of them that are there."""
+    """The jobs with these ids that exist."""
     return list(session.scalars(select(Job).where(Job.id.in_(job_ids))))
 
 
 def lock(session: Session, job_id: str, owner: str | None = None) -> Job:
-    """The job as it is now, and nobody else's until the transaction ends. Raises JobNotFound."""
+    """A job, read afresh and locked until the transaction ends. Raises JobNotFound."""
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     if job is None or owner not in (None, job.owner):
         raise JobNotFound(job_id)
@@ -87,8 +88,8 @@ def newest(
     owner: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> list[Job]:
-    """Newest first, of `owner` and with all of `tags` where these are given: none of them is those without any. `after`
-    is the last id of the page before. Raises JobNotFound for an unknown `after`."""
+    """One page of jobs, newest first, of `owner` or of all, and with all of `tags` if given; empty `tags` are those of
+    jobs without any. `after` is the last id of the page before. Raises JobNotFound for an unknown `after`."""
     query = select(Job)
     if owner is not None:
         query = query.where(Job.owner == owner)
@@ -99,7 +100,7 @@ def newest(
 
 
 class Made(NamedTuple):
-    """A job that has made a model, as far as a list needs it."""
+    """A model that a job has made, with what a list needs of it."""
 
     id: str
     owner: str
@@ -109,8 +110,8 @@ class Made(NamedTuple):
 
 
 def with_models(session: Session, owner: str | None, limit: int, after: str | None) -> list[Made]:
-    """Of `owner` or of all, newest first; `after` is the id of the last job of the page before. Those that have
-    succeeded and whose model was not deleted. Raises JobNotFound for an unknown `after`."""
+    """One page of the models of jobs that have succeeded, newest first, of `owner` or of all, without deleted ones.
+    `after` is the id of the last job of the page before. Raises JobNotFound for an unknown `after`."""
     columns = (Job.id, Job.owner, Job.recipe["model"].as_string(), Job.asked["suffix"].as_string(), Job.finished_at)
     made = select(*columns).where(Job.status == JobStatus.SUCCEEDED, Job.model_deleted_at.is_(None))
     if owner is not None:
@@ -120,7 +121,7 @@ def with_models(session: Session, owner: str | None, limit: int, after: str | No
 
 
 def delete_model(session: Session, job: Job) -> bool:
-    """Of a job that is locked. False where it has made none, or it is deleted already."""
+    """Marks the model of a locked job as deleted; False if it has none or it was deleted before."""
     if job.status is not JobStatus.SUCCEEDED or job.model_deleted_at is not None:
         return False
     job.model_deleted_at = session.scalar(select(func.now()))
@@ -128,15 +129,14 @@ def delete_model(session: Session, job: Job) -> bool:
 
 
 def owned(session: Session, job_ids: Collection[str], owner: str) -> set[str]:
-    """Those of them that are the owner's."""
+    """The ids of those jobs that belong to the owner."""
     return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.owner == owner)))
 
 
 def launch(
     session: Session, job_id: str, attempt: int, command: str, lease: timedelta, rendezvous: str | None = None
 ) -> None:
-    """Keeps the command that an attempt is started with and where its machines meet, and renews the lease. Raises
-    StaleAttempt."""
+    """Stores the command of an attempt and where its machines meet, and renews the lease. Raises StaleAttempt."""
     mine = (Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
     values = {"command": command, "rendezvous": rendezvous, "lease_expires_at": func.now() + lease}
     if session.scalar(update(Job).where(*mine).values(values).returning(Job.id)) is None:
@@ -144,7 +144,7 @@ def launch(
 
 
 def renew(session: Session, job_id: str, attempt: int, lease: timedelta) -> None:
-    """Keeps the lease of an attempt that has not started its trainer yet. Raises StaleAttempt."""
+    """Renews the lease of an attempt. Raises StaleAttempt."""
     mine = (Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
     values = {"lease_expires_at": func.now() + lease}
     if session.scalar(update(Job).where(*mine).values(values).returning(Job.id)) is None:
@@ -152,14 +152,14 @@ def renew(session: Session, job_id: str, attempt: int, lease: timedelta) -> None
 
 
 def overdue(session: Session, worker: str, by: timedelta) -> set[str]:
-    """The jobs of the worker whose lease has passed for so long."""
+    """The ids of the worker's jobs whose lease expired at least `by` ago."""
     late = (Job.status == JobStatus.RUNNING, Job.worker == worker, Job.lease_expires_at < func.now() - by)
     return set(session.scalars(select(Job.id).where(*late)))
 
 
 def part_with_the_others(session: Session, job_id: str, attempt: int, lease: timedelta) -> Job:
-    """Tells the other machines of an attempt that it is over, and renews the lease until they are done. The job, as it
-    is then. Raises StaleAttempt."""
+    """Signals the other machines of an attempt that it is over, and renews the lease while they end. Returns the job.
+    Raises StaleAttempt."""
     job = still_running(session, job_id, attempt)
     job.rendezvous = ""
     job.lease_expires_at = func.now() + lease
@@ -167,22 +167,23 @@ def part_with_the_others(session: Session, job_id: str, attempt: int, lease: tim
 
 
 def tell(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:
-    """Adds an event of the service's own to those of the trainer."""
-    told = update(Job).where(Job.id == job.id).values(event_count=Job.event_count + 1).returning(Job.event_count)
-    _add_event(session, job.id, session.scalar(told) or 0, kind, data)
+    """Adds an event of the service to those of the trainer."""
+    seq = update(Job).where(Job.id == job.id).values(event_count=Job.event_count + 1).returning(Job.event_count)
+    _add_event(session, job.id, session.scalar(seq) or 0, kind, data)
 
 
 def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float | None:
-    """How long the recipe will train, as the latest jobs of the same model on as many devices took for an example; None
-    where there are none."""
+    """Expected time of training, from the time per example of the latest jobs with the same model on as many devices;
+    None without any."""
     recent = select(Job).order_by(Job.created_at.desc()).limit(500).subquery()
-    asked = recent.c.recipe["resources"]
+    resources = recent.c.recipe["resources"]
     same = (
         recent.c.status == JobStatus.SUCCEEDED,
         recent.c.attempt == 1,
         recent.c.examples > 0,
         recent.c.recipe["model"].as_string() == recipe.model,
-        asked["gpus"].as_integer() * asked["nodes"].as_integer() == recipe.resources.gpus * recipe.resources.nodes,
+        resources["gpus"].as_integer() * resources["nodes"].as_integer()
+        == recipe.resources.gpus * recipe.resources.nodes,
     )
     seconds = func.extract("epoch", recent.c.finished_at - recent.c.started_at) / recent.c.examples
     latest = select(seconds.label("seconds")).where(*same).order_by(recent.c.finished_at.desc()).limit(5).subquery()
@@ -197,7 +198,7 @@ def _add_event(session: Session, job_id: str, seq: int, kind: str, data: Mapping
 
 
 def still_running(session: Session, job_id: str, attempt: int) -> Job:
-    """The job, locked. Raises StaleAttempt where the attempt has ended for the service."""
+    """A job, locked. Raises StaleAttempt where the attempt is no longer the running one."""
     job = lock(session, job_id)
     if job.status is not JobStatus.RUNNING or job.attempt != attempt:
         raise StaleAttempt(job_id, attempt)

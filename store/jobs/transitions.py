@@ -42,16 +42,16 @@ def move(
     only_from: Collection[JobStatus] | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Job | None:
-    """Writes a status, an event that tells of it and messages to webhooks; None where another won, and nothing is
-    written then.
+    """Writes a status together with its event and its messages to webhooks. Returns None and writes nothing where
+    another writer was first.
 
-    The guard: the job is in a state from which the table allows the move, and in one of `only_from`, and at `attempt`,
-    where these are given.
+    The guard: contract.status allows the move from the job's status, which is one of `only_from`, and the job is at
+    `attempt`, where these are given.
     """
-    moved, *told = _moving(target, only_from, values or {}, *([] if attempt is None else [Job.attempt == attempt]))
+    moved, *records = _moving(target, only_from, values or {}, *([] if attempt is None else [Job.attempt == attempt]))
     return session.scalars(
-        select(Job).from_statement(select(moved).add_cte(*told)),
-        {"its_id": job_id, "told_at": time.time()},
+        select(Job).from_statement(select(moved).add_cte(*records)),
+        {"its_id": job_id, "at": time.time()},
         execution_options={"populate_existing": True},
     ).one_or_none()
 
@@ -62,7 +62,7 @@ def _moving(
     values: Mapping[str, Any],
     *guards: ColumnElement[bool],
 ) -> list[CTE]:
-    """Parts of one statement: the first moves the job `its_id`, the others tell of it, at `told_at`."""
+    """The parts of one statement: the first moves the job `its_id`, the others record that with the time `at`."""
     sources = allowed_from(target) if only_from is None else allowed_from(target) & frozenset(only_from)
     columns = {"status": target, "event_count": Job.event_count + 1, "wish": None, **values}
     if target is not JobStatus.RUNNING:
@@ -72,42 +72,42 @@ def _moving(
     columns["finished_at"] = func.now() if target in TERMINAL else None
     its = update(Job).where(Job.id == bindparam("its_id"), Job.status.in_(sources), *guards)
     job = its.values(columns).returning(*Job.__table__.c).cte("moved")
-    event = (job.c.id, job.c.event_count, bindparam("told_at", type_=Float), literal("status"), _told(job, target))
-    told = insert(Event).from_select(["job_id", "seq", "time", "type", "data"], select(*event))
-    return [job, told.cte("told"), *webhooks.telling(job, target)]
+    row = (job.c.id, job.c.event_count, bindparam("at", type_=Float), literal("status"), _event_data(job, target))
+    event = insert(Event).from_select(["job_id", "seq", "time", "type", "data"], select(*row))
+    return [job, event.cte("event"), *webhooks.telling(job, target)]
 
 
-def _told(job: FromClause, target: JobStatus) -> ColumnElement[Any]:
-    told: list[Any] = ["status", job.c.status, "attempt", job.c.attempt]
+def _event_data(job: FromClause, target: JobStatus) -> ColumnElement[Any]:
+    data: list[Any] = ["status", job.c.status, "attempt", job.c.attempt]
     if target is JobStatus.RUNNING:
-        told += ["worker", job.c.worker]
+        data += ["worker", job.c.worker]
     if target is JobStatus.FAILED:
-        told += ["failure", job.c.failure]
-    return func.json_build_object(*told)
+        data += ["failure", job.c.failure]
+    return func.json_build_object(*data)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a worker has of an attempt."""
+    """A worker's part of an attempt."""
 
     job_id: str
     attempt: int
     recipe: dict[str, Any]
-    """As the row has it; a newer schema may refuse what an older one took."""
+    """The recipe as stored; the current schema may refuse one of an older schema."""
     batch: dict[str, Any] | None
-    """A contract.recipe.Batch in the place of the recipe's."""
+    """A contract.recipe.Batch that replaces the recipe's."""
     devices: list[int]
-    """Of the worker's machine."""
+    """Numbers of the devices on the worker's machine."""
     rank: int
-    """Of the machine; 0 runs the job, the others only train."""
+    """Rank of the machine: 0 runs the job, the others only train."""
 
 
 def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> Part | None:
-    """A worker's process begins its part of an attempt at a job that has been placed there, and that of rank 0 leases
-    the job; None where it is no longer to be. No two processes begin the same part."""
+    """Starts a worker's part of an attempt in process `pid`; the part of rank 0 also leases the job. None where the
+    part was revoked or another process has started it."""
     its = {"its_id": job_id, "its_attempt": attempt, "its_worker": worker, "its_pid": pid, "lease": lease}
-    # Not by the session: it would look for objects to load, which takes as long as half of the rest.
-    taken = session.connection().execute(_BEGIN, its | {"told_at": time.time()}).all()
+    # Without the session, which would look for objects to load: half as much time again.
+    taken = session.connection().execute(_BEGIN, its | {"at": time.time()}).all()
     if not taken:
         return None
     first = taken[0]
@@ -117,11 +117,11 @@ def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, le
 
 def _beginning() -> Select[Any]:
     attempt, worker = bindparam("its_attempt", type_=Integer), bindparam("its_worker", type_=Text)
-    to_be = or_(
+    startable = or_(
         and_(Job.status == JobStatus.QUEUED, Job.attempt == attempt - 1),
         and_(Job.status == JobStatus.RUNNING, Job.attempt == attempt),
     )
-    locked = select(Job.id, Job.recipe, Job.batch).where(Job.id == bindparam("its_id"), to_be).with_for_update()
+    locked = select(Job.id, Job.recipe, Job.batch).where(Job.id == bindparam("its_id"), startable).with_for_update()
     job = locked.cte("job")
     taken = leases.taking_up(job.c.id, attempt, worker, bindparam("its_pid", type_=Integer))
     values = {
@@ -138,5 +138,5 @@ def _beginning() -> Select[Any]:
 
 
 _BEGIN = _beginning()
-"""Locks the job, takes up its leases, and moves it where the first machine begins. One statement, made once: to put it
-together takes longer than to run it."""
+"""Locks the job, claims its leases, and moves it when the machine of rank 0 starts. One statement, built once, because
+building it takes longer than running it."""
