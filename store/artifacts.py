@@ -164,7 +164,7 @@ def get(session: Session, job_id: str, name: str) -> Artifact:
     """The published artifact of a name, or for BEST the best one. Raises ArtifactNotFound."""
     if name == BEST:
         artifact = best(of_job(session, job_id))
-        why = ": nothing that it has saved was evaluated; evaluation.share above 0 does"
+        why = ": nothing that it has saved was evaluated; evaluation.fraction above 0 does"
     else:
         artifact = session.get(Artifact, (job_id, name))
         waits = artifact is not None and artifact.published_at is None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract import ids
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import quote
 from storage.backends import Folder, Storage
 from store import artifacts
@@ -66,4 +66,4 @@ def folder_of(
 
 def _refusal(start_from: str, problem: str) -> InputError:
     message = f"{_PARAM}: got {quote(start_from)}; {problem}"
-    return InputError(FailureReason.RECIPE_INVALID, message, _PARAM)
+    return InputError(FailureCode.RECIPE_INVALID, message, _PARAM)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261130_results_artifact"
-down_revision = "20261129_audit"
+down_revision = "20261129_vocabulary"
 branch_labels = None
 depends_on = None
 

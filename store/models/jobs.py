@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from contract.status import TERMINAL, JobStatus, Wish
+from contract.status import TERMINAL, JobStatus, RequestedAction
 from store.models.base import Base, Word, one_of
 
 SHAPE = " || ' ' || ".join(
@@ -28,7 +28,7 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"status IN ({one_of(JobStatus)})", name="status"),
-        CheckConstraint(f"wish IN ({one_of(Wish)})", name="wish"),
+        CheckConstraint(f"requested_action IN ({one_of(RequestedAction)})", name="requested_action"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
         CheckConstraint(f"(status IN ({one_of(TERMINAL)})) = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="failure"),
@@ -59,7 +59,7 @@ class Job(Base):
     """Expected time of training, measured on similar jobs; None without any."""
     status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
     """Written by the one statement of store.jobs.transitions."""
-    wish: Mapped[Wish | None] = mapped_column(Word(Wish))
+    requested_action: Mapped[RequestedAction | None] = mapped_column(Word(RequestedAction))
     """What is asked of a running job; its worker reads it."""
     attempt: Mapped[int]
     """Number of times that a worker has started it. Every write of a worker is guarded by its attempt."""
@@ -88,8 +88,8 @@ class Job(Base):
     rendezvous: Mapped[str | None]
     """HOST:PORT at which the machines of the latest attempt meet. None before it is known; empty when they are to
     stop."""
-    receipt: Mapped[dict[str, Any] | None]
-    """How the latest attempt's processes ended: a contract.receipt.Receipt."""
+    exit_report: Mapped[dict[str, Any] | None]
+    """How the latest attempt's processes ended: a contract.exit_report.ExitReport."""
     training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     """The uploaded dataset that it trains on, which cannot be deleted before the job has ended."""
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))

@@ -40,11 +40,11 @@ class Delivery(Base):
     type: Mapped[str]
     payload: Mapped[dict[str, Any]]
     status: Mapped[str]
-    tries: Mapped[int]
+    attempts: Mapped[int]
     due_at: Mapped[datetime]
     """Time of the next try. It is moved forward before each try, so that another sender takes over from one that
     dies."""
-    answer_status: Mapped[int | None]
+    response_status: Mapped[int | None]
     """HTTP status of the last response."""
     error: Mapped[str | None]
     """Error of the last try."""
