@@ -36,7 +36,7 @@ def _refuse_without_keys(settings: ApiSettings) -> None:
     engine = make_engine(settings)
     try:
         with make_sessions(engine).begin() as session:
-            there = keys.any_there(session)
+            there = keys.any_active(session)
     except ProgrammingError:  # tables that are still to be made
         there = False
     except OperationalError:  # away; when it is back every request wants a key of it

@@ -34,7 +34,7 @@ from contract.status import JobStatus
 from finetuned.stack import postgres
 from store import scheduler
 from store.jobs import attempts, jobs, transitions
-from store.jobs.attempts import End, Retries
+from store.jobs.attempts import AttemptEnd, Retries
 from store.models import Event, Job, Lease, Worker
 from store.scheduling import leases, workers
 from store.session import Sessions, make_sessions
@@ -144,7 +144,7 @@ def fill(database_url: str, name: str) -> int:
         while mine.claims < number * DEVICES:
             one_pass(sessions)
             with sessions.begin() as session:
-                given = sorted(leases.unbegun(session, name))
+                given = sorted(leases.not_started(session, name))
             for claimed in given:
                 begin(sessions, mine, name, *claimed)
         _together.wait()
@@ -195,10 +195,10 @@ def work(database_url: str, name: str, begins_at: float) -> Work:
         if time.monotonic() >= next_beat:
             next_beat += 1
             with sessions.begin() as session:
-                workers.beat(session, name, "first", {}, draining=False)
+                workers.heartbeat(session, name, "first", {}, draining=False)
         mine.passes.append(timed(lambda: one_pass(sessions)))
         with sessions.begin() as session:
-            given = sorted(leases.unbegun(session, name))
+            given = sorted(leases.not_started(session, name))
         for claimed in given:
             mine.begins.append(timed(lambda claimed=claimed: begin(sessions, mine, name, *claimed)))
         for claimed in given:
@@ -219,7 +219,7 @@ def begin(sessions: Sessions, mine: Work, name: str, job_id: str, attempt: int) 
 
 def end(sessions: Sessions, job_id: str, attempt: int) -> None:
     with sessions.begin() as session:
-        attempts.finish(session, job_id, attempt, End(JobStatus.SUCCEEDED), RETRIES)
+        attempts.finish(session, job_id, attempt, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
 
 
 def timed(act: Callable[[], object]) -> float:

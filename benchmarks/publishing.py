@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from storage.backends import CHUNK, Folder
+from storage.backends import CHUNK, FolderStorage
 from store import artifacts
 from store.artifacts import Digests
 from store.models import Artifact
@@ -60,7 +60,7 @@ def write(folder: Path, size: int) -> Path:
 
 def publish(home: Path, artifact: Artifact) -> tuple[float, Digests]:
     began = time.perf_counter()
-    digests = upload.put(Folder(home), Folder(home), artifact)
+    digests = upload.put(FolderStorage(home), FolderStorage(home), artifact)
     return time.perf_counter() - began, digests
 
 

@@ -8,7 +8,7 @@ from kombu import Connection, Queue
 
 from runtime.settings import StoreSettings
 
-LOOK = "finetuned.look"
+SCHEDULE = "finetuned.schedule"
 RUN_JOB = "finetuned.run_job"
 QUEUE = "finetuned.jobs"
 
@@ -20,14 +20,14 @@ class _Connection(Connection):
     ensure_connection = partialmethod(Connection.ensure_connection, interval_start=1, interval_step=1, interval_max=5)
 
 
-def queue_of(worker: str) -> str:
+def worker_queue(worker: str) -> str:
     return f"finetuned.worker.{worker}"
 
 
 def make_celery(settings: StoreSettings, worker: str | None = None) -> Celery:
     """The Celery application; with `worker` it also reads the queue of that worker."""
     app = Celery("finetuned", broker=settings.broker_url.get_secret_value())
-    read = [QUEUE, *([queue_of(worker)] if worker else [])]
+    read = [QUEUE, *([worker_queue(worker)] if worker else [])]
     app.conf.update(
         # A wake-up is gone once it is received. A late ack would start a second copy of an hours-long task after a
         # reconnect, and with any ack a worker that loses the broker before the ack ends: kombu tries to put the message
@@ -57,15 +57,15 @@ def make_publisher(settings: StoreSettings) -> Celery:
     return app
 
 
-def look(app: Celery) -> None:
+def request_scheduling(app: Celery) -> None:
     """Asks any worker to run the scheduler. Raises kombu.exceptions.OperationalError when the broker is unavailable."""
-    app.send_task(LOOK, queue=QUEUE, retry=False)
+    app.send_task(SCHEDULE, queue=QUEUE, retry=False)
 
 
-def begin(app: Celery, worker: str, job_id: str, attempt: int) -> None:
+def request_start(app: Celery, worker: str, job_id: str, attempt: int) -> None:
     """Asks a worker to start its part of an attempt. Raises kombu.exceptions.OperationalError when the broker is
     unavailable."""
-    app.send_task(RUN_JOB, args=[job_id, attempt], queue=queue_of(worker), retry=False)
+    app.send_task(RUN_JOB, args=[job_id, attempt], queue=worker_queue(worker), retry=False)
 
 
 def ping(app: Celery) -> None:

@@ -60,7 +60,7 @@ def make_formatter(settings: StoreSettings, as_text: bool) -> logging.Formatter:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             rendering,
-            WithoutSecrets(settings),
+            SecretFilter(settings),
         ],
     )
 
@@ -72,7 +72,7 @@ def _without_copies(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
     return entry
 
 
-class WithoutSecrets:
+class SecretFilter:
     """Removes secrets from the finished line, whether a traceback or a library put them there."""
 
     def __init__(self, settings: StoreSettings) -> None:
@@ -83,10 +83,10 @@ class WithoutSecrets:
         self._known = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or "(?!)")
 
     def __call__(self, _: WrappedLogger, __: str, line: Any) -> str:
-        return without_secrets(self._known.sub("***", str(line)))
+        return redact(self._known.sub("***", str(line)))
 
 
-def without_secrets(text: str) -> str:
+def redact(text: str) -> str:
     """The text without anything that looks like a secret, of this service or of others."""
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)

@@ -38,7 +38,7 @@ class Writer(Protocol):
     def write(self, data: bytes, /) -> int: ...
 
 
-class Folder:
+class FolderStorage:
     """Storage in a folder of this machine, or of a disk that all machines share."""
 
     remote = False
@@ -108,7 +108,7 @@ class Folder:
         _fetch(self, key, path, heartbeat)
 
 
-class Bucket:
+class BucketStorage:
     """Storage in a bucket. A process makes its own after any fork: obstore's threads do not survive a fork, and calls
     would never return."""
 
@@ -178,14 +178,14 @@ class Bucket:
             raise
 
 
-Storage = Folder | Bucket
+Storage = FolderStorage | BucketStorage
 
 
 def make_storage(settings: StoreSettings) -> Storage:
     if settings.storage is None:
-        return Folder(settings.home)
+        return FolderStorage(settings.home)
     name, _, prefix = settings.storage.removeprefix("s3://").partition("/")
-    return Bucket(name, prefix.strip("/"))
+    return BucketStorage(name, prefix.strip("/"))
 
 
 def _exists(storage: Storage, key: str) -> bool:

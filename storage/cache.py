@@ -21,7 +21,7 @@ _DAY = 24 * 60 * 60
 _POLL_SECONDS = 0.1
 
 
-def borrow(
+def acquire(
     storage: Storage,
     key: str,
     copy: Path,

@@ -13,7 +13,7 @@ from contract.events import Checkpoint
 from contract.status import JobStatus
 from storage.archive import Archive
 from store.errors import ArtifactNotFound
-from store.models import Artifact, Job, Metric
+from store.models import Artifact, Job, StepMetric
 from store.scheduling import workers
 
 ADAPTER = "adapter.tar"
@@ -27,7 +27,7 @@ REPORT_FOLDER = "report"
 
 
 @dataclass(frozen=True)
-class File:
+class ArtifactFile:
     name: str
     """Path with "/" between its folders."""
     bytes: int
@@ -38,7 +38,7 @@ class File:
 class Digests:
     """Sizes and digests of an artifact."""
 
-    files: list[File]
+    files: list[ArtifactFile]
     bytes: int
     """Size of a download."""
     sha256: str
@@ -56,7 +56,7 @@ def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoin
     path = str(run_path(job_id, attempt) / event.path)
     artifact = Artifact(job_id=job_id, name=name, kind=kind, step=event.step, path=path, bytes=event.bytes)
     artifact.eval_loss = event.eval_loss
-    put(session, artifact)
+    add(session, artifact)
 
 
 def add_end(session: Session, job_id: str, attempt: int, log: Path, log_bytes: int | None, report: bool) -> None:
@@ -64,14 +64,14 @@ def add_end(session: Session, job_id: str, attempt: int, log: Path, log_bytes: i
     `report`, at the job's end, the report, if a step was trained."""
     run = run_path(job_id, attempt)
     if log_bytes is not None:
-        put(session, Artifact(job_id=job_id, name=log.name, kind="log", path=str(run / log), bytes=log_bytes))
-    if not report or session.scalar(select(Metric.step).where(Metric.job_id == job_id).limit(1)) is None:
+        add(session, Artifact(job_id=job_id, name=log.name, kind="log", path=str(run / log), bytes=log_bytes))
+    if not report or session.scalar(select(StepMetric.step).where(StepMetric.job_id == job_id).limit(1)) is None:
         return
     for kind, name in REPORT.items():
-        put(session, Artifact(job_id=job_id, name=name, kind=kind, path=str(run / REPORT_FOLDER / name), bytes=0))
+        add(session, Artifact(job_id=job_id, name=name, kind=kind, path=str(run / REPORT_FOLDER / name), bytes=0))
 
 
-def put(session: Session, artifact: Artifact) -> None:
+def add(session: Session, artifact: Artifact) -> None:
     """Adds an artifact. It replaces that of an earlier attempt; the same one again changes nothing."""
     row = {
         "job_id": artifact.job_id,
@@ -89,7 +89,7 @@ def put(session: Session, artifact: Artifact) -> None:
     session.execute(put)
 
 
-def unpublished(session: Session, worker: str) -> list[tuple[Artifact, Job]]:
+def list_unpublished(session: Session, worker: str) -> list[tuple[Artifact, Job]]:
     """The artifacts that a worker has to publish: those of the jobs that it ran last, and of jobs whose worker is
     silent. An adapter waits for its card as long as its job runs."""
     mine = (Job.worker == worker) | ~workers.alive(Job.worker)
@@ -108,19 +108,19 @@ def _has_card(session: Session, job: Job) -> bool:
     return card is not None and card.published_at is not None and Path(card.path).is_relative_to(run)
 
 
-def unpublished_adapter(session: Session, job_id: str) -> Artifact | None:
+def get_unpublished_adapter(session: Session, job_id: str) -> Artifact | None:
     """The job's adapter while files may still be added to it, else None."""
     adapter = session.get(Artifact, (job_id, ADAPTER))
     return adapter if adapter is not None and adapter.published_at is None else None
 
 
-def are_published(session: Session, job_id: str) -> bool:
+def all_published(session: Session, job_id: str) -> bool:
     """Whether the job has no artifact that waits to be published."""
     waiting = select(Artifact.name).where(Artifact.job_id == job_id, Artifact.published_at.is_(None))
     return session.scalar(waiting.limit(1)) is None
 
 
-def publish(session: Session, artifact: Artifact, digests: Digests | None) -> None:
+def mark_published(session: Session, artifact: Artifact, digests: Digests | None) -> None:
     """Records that the files are complete in the storage or, with None, that they are lost. Changes nothing if another
     attempt's artifact has replaced it."""
     mine = (
@@ -133,19 +133,19 @@ def publish(session: Session, artifact: Artifact, digests: Digests | None) -> No
     session.execute(update(Artifact).where(*mine).values(values))
 
 
-def of_job(session: Session, job_id: str) -> list[Artifact]:
+def list_published(session: Session, job_id: str) -> list[Artifact]:
     """The published artifacts of a job, by name."""
     published = (Artifact.job_id == job_id, Artifact.sha256.is_not(None))
     return list(session.scalars(select(Artifact).where(*published).order_by(Artifact.name)))
 
 
-def weights(session: Session, job_id: str) -> list[Artifact]:
+def list_weights(session: Session, job_id: str) -> list[Artifact]:
     """The adapters of a job and the models merged from them."""
     kinds = Artifact.kind.in_(["adapter", "checkpoint", "merged"])
     return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id, kinds)))
 
 
-def remove(session: Session, found: Iterable[Artifact]) -> None:
+def delete_rows(session: Session, found: Iterable[Artifact]) -> None:
     """Deletes the rows, after their files were deleted."""
     for artifact in found:
         session.execute(delete(Artifact).where(Artifact.job_id == artifact.job_id, Artifact.name == artifact.name))
@@ -163,7 +163,7 @@ def best(found: Iterable[Artifact]) -> Artifact | None:
 def get(session: Session, job_id: str, name: str) -> Artifact:
     """The published artifact of a name, or for BEST the best one. Raises ArtifactNotFound."""
     if name == BEST:
-        artifact = best(of_job(session, job_id))
+        artifact = best(list_published(session, job_id))
         why = ": nothing that it has saved was evaluated; evaluation.fraction above 0 does"
     else:
         artifact = session.get(Artifact, (job_id, name))
@@ -179,9 +179,9 @@ def is_archive(artifact: Artifact) -> bool:
     return artifact.name.endswith(".tar")
 
 
-def files(artifact: Artifact) -> list[File]:
+def files(artifact: Artifact) -> list[ArtifactFile]:
     """The files of a published artifact."""
-    return [File(**each) for each in artifact.files or []]
+    return [ArtifactFile(**each) for each in artifact.files or []]
 
 
 def archive(artifact: Artifact, sizes: Iterable[tuple[str, int]]) -> Archive:

@@ -21,7 +21,7 @@ from contract.locate import locate_dataset
 from contract.status import TERMINAL
 from runtime.settings import StoreSettings
 from storage.backends import Storage, make_storage
-from storage.cache import borrow
+from storage.cache import acquire
 from store.errors import DatasetInUse, DatasetNotFound
 from store.models import Blob, Dataset, Job
 from store.paging import newest_first
@@ -99,7 +99,7 @@ def get(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
     return dataset
 
 
-def newest(
+def list_datasets(
     session: Session,
     limit: int,
     after: str | None,
@@ -117,18 +117,18 @@ def newest(
     return list(session.scalars(newest_first(query, Dataset, limit, last)))
 
 
-def unchecked(session: Session) -> list[str]:
+def list_unchecked(session: Session) -> list[str]:
     """The ids of datasets that are still to be checked, oldest first."""
     return list(session.scalars(select(Dataset.id).where(Dataset.status == "uploaded").order_by(Dataset.created_at)))
 
 
-def expired(session: Session) -> list[str]:
+def list_expired(session: Session) -> list[str]:
     """The ids of datasets that have expired and that no unfinished job needs."""
     needed = select(Job.id).where(_NEEDED_BY, Job.status.not_in(TERMINAL)).exists()
     return list(session.scalars(select(Dataset.id).where(Dataset.expires_at < func.now(), ~needed)))
 
 
-def checked(
+def record_check(
     session: Session,
     dataset_id: str,
     problem: str | None,
@@ -149,7 +149,7 @@ def checked(
     session.execute(update(Dataset).where(*unchecked).values(values))
 
 
-def hold(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
+def lock(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
     """A dataset that cannot be deleted before the transaction ends. Raises DatasetNotFound."""
     lock = {"read": True, "key_share": True}
     dataset = session.get(Dataset, dataset_id, with_for_update=lock, populate_existing=True)
@@ -173,7 +173,7 @@ def remove(session: Session, dataset_id: str, owner: str | None) -> str | None:
     return dataset.sha256
 
 
-def forget_unused(session: Session, storage: Storage, sha256: str) -> bool:
+def delete_unused_blob(session: Session, storage: Storage, sha256: str) -> bool:
     """Deletes the bytes of a blob if no dataset refers to it, and returns whether it did. The row stays locked during
     the deletion, also of an object in a bucket, so that no new dataset can refer to it. Raises StorageUnavailable."""
     session.execute(insert(Blob).values(sha256=sha256, bytes=0).on_conflict_do_nothing())
@@ -185,7 +185,7 @@ def forget_unused(session: Session, storage: Storage, sha256: str) -> bool:
     return True
 
 
-def locate(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
+def get_for_recipe(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
     """The dataset that a recipe names. Raises InputError about the recipe's field `dataset`."""
     try:
         return get(session, dataset_id, owner)
@@ -206,12 +206,12 @@ def local_file(
         path = storage.local_path(key)
         if path is not None:
             return nullcontext(path)
-        return borrow(storage, key, settings.fetched_datasets / dataset.sha256, heartbeat)
+        return acquire(storage, key, settings.fetched_datasets / dataset.sha256, heartbeat)
     except FileNotFoundError as error:
-        raise bytes_gone(dataset) from error
+        raise bytes_missing(dataset) from error
 
 
-def bytes_gone(dataset: Dataset) -> InputError:
+def bytes_missing(dataset: Dataset) -> InputError:
     message = f"dataset: the bytes of {dataset.id} are no longer in the storage; upload it again"
     return InputError(FailureCode.DATASET_NOT_FOUND, message, "dataset")
 
@@ -224,6 +224,6 @@ def find_file(
     if not is_id(path):
         return nullcontext(locate_dataset(path, settings.folders))
     with sessions.begin() as session:
-        dataset = locate(session, path)
+        dataset = get_for_recipe(session, path)
     # Made here, because a bucket's threads do not survive a fork.
     return local_file(make_storage(settings), settings, dataset, heartbeat)

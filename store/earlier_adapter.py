@@ -7,7 +7,7 @@ from pathlib import Path
 from contract import ids
 from contract.failure import FailureCode, InputError
 from contract.quote import quote
-from storage.backends import Folder, Storage
+from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.errors import ArtifactNotFound, JobNotFound
 from store.jobs import jobs
@@ -21,7 +21,7 @@ _NAMED = re.compile(rf"(?P<job>{ids.JOB}{ids.HEX})(/(?P<checkpoint>checkpoint-[0
 def earlier_adapter(
     sessions: Sessions,
     storage: Storage,
-    home: Folder,
+    home: FolderStorage,
     start_from: str,
     fetched: Path,
     owner: str | None = None,
@@ -50,7 +50,11 @@ def earlier_adapter(
 
 
 def folder_of(
-    artifact: Artifact, home: Folder, storage: Storage, fetched: Path, heartbeat: Callable[[], None] = lambda: None
+    artifact: Artifact,
+    home: FolderStorage,
+    storage: Storage,
+    fetched: Path,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Path:
     """An adapter's, in the home folder or else `fetched`; `heartbeat` is called while it is fetched. Raises
     FileNotFoundError, StorageUnavailable."""

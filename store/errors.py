@@ -97,6 +97,6 @@ class StaleAttempt(StoreError):
         super().__init__(f"attempt {attempt} at job {job_id} has ended for the service; it may write nothing more")
 
 
-class Superseded(StoreError):
+class WorkerSuperseded(StoreError):
     def __init__(self, worker: str) -> None:
         super().__init__(f"another worker has begun as {worker}; give each a name of its own by FINETUNED_WORKER")

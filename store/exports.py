@@ -19,7 +19,7 @@ _MOST_CLAIMS = 5
 """Number of claims, by workers that were lost or stopped, after which it fails."""
 
 
-def ask(session: Session, job_id: str, source: str, owner: str | None) -> tuple[Export, bool]:
+def request(session: Session, job_id: str, source: str, owner: str | None) -> tuple[Export, bool]:
     """The export of an adapter or checkpoint as a merged model, and whether it is new: an earlier one that has not
     failed is returned again. Raises JobNotFound, ArtifactNotFound."""
     job = jobs.lock(session, job_id, owner)
@@ -51,7 +51,7 @@ def get(session: Session, job_id: str, export_id: str) -> Export:
     return export
 
 
-def newest(session: Session, job_id: str, limit: int, after: str | None) -> list[Export]:
+def list_exports(session: Session, job_id: str, limit: int, after: str | None) -> list[Export]:
     """One page of exports, newest first; `after` is the last id of the page before. Raises ExportNotFound."""
     last = None if after is None else get(session, job_id, after)
     query = select(Export).where(Export.job_id == job_id)
@@ -89,7 +89,7 @@ def renew(session: Session, export_id: str, attempt: int, lease: timedelta) -> b
     return session.scalar(renewed) is not None
 
 
-def give_back(session: Session, export_id: str, attempt: int) -> None:
+def requeue(session: Session, export_id: str, attempt: int) -> None:
     """Puts an export back in the queue, for another worker or for this one after its restart."""
     values = {"status": "queued", "worker": None, "lease_expires_at": None}
     session.execute(update(Export).where(*_mine(export_id, attempt)).values(values))
@@ -103,8 +103,8 @@ def succeed(session: Session, export_id: str, attempt: int, artifact: Artifact, 
         return False
     export.status, export.lease_expires_at, export.finished_at = "succeeded", None, func.now()
     export.artifact = artifact.name
-    artifacts.put(session, artifact)
-    artifacts.publish(session, artifact, digests)
+    artifacts.add(session, artifact)
+    artifacts.mark_published(session, artifact, digests)
     return True
 
 

@@ -30,7 +30,7 @@ class Gauges:
 def read(session: Session) -> Gauges:
     jobs = dict.fromkeys(JobStatus, 0) | dict(_counts(session, Job.status))
     oldest = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == JobStatus.QUEUED)
-    heard = workers.heard(session)
+    heard = workers.alive_names(session)
     return Gauges(
         jobs={status.value: count for status, count in jobs.items()},
         queue_seconds=float(session.scalar(oldest) or 0),

@@ -16,10 +16,10 @@ from contract.recipe import Recipe
 from contract.status import JobStatus, RequestedAction
 from store.access import quotas
 from store.jobs import jobs
-from store.models import Device, Job, Lease, Metric, Worker
+from store.models import Device, Job, Lease, StepMetric, Worker
 from store.scheduling import leases, workers
-from store.scheduling.leases import Placed
-from store.scheduling.planner import Device as Place
+from store.scheduling.leases import Placement
+from store.scheduling.planner import DeviceRef as Place
 from store.scheduling.planner import Host, Occupant, Wait, Waiting, plan
 
 _ONE_PASS = 0x66745F71
@@ -39,12 +39,12 @@ _READY = (Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_be
 _THERE = (workers.heard_lately(), ~Worker.draining)
 
 
-def schedule(session: Session) -> list[Placed]:
+def schedule(session: Session) -> list[Placement]:
     """Gives devices to the jobs whose turn it is, and has those that shall make room save and go back to the queue."""
     if session.scalar(select(Job.id).where(*_READY).limit(1)) is None:
         return []
     session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
-    leases.take_back_unbegun(session)
+    leases.revoke_not_started(session)
     if not session.scalar(_CAN_MAKE_ROOM):
         return []
     # Nobody else gives devices; those that are about to be taken off the table are not given.
@@ -62,7 +62,7 @@ def schedule(session: Session) -> list[Placed]:
     before = dict(locked.all())
     shares = {each.id: each.share for each in waiting}
     placed = [
-        Placed(job_id, before[job_id] + 1, places, shares[job_id])
+        Placement(job_id, before[job_id] + 1, places, shares[job_id])
         for job_id, places in decided.starts.items()
         if job_id in before
     ]
@@ -190,8 +190,8 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
 
 def _ends(session: Session, job_ids: set[str]) -> dict[str, tuple[float, float]]:
     """When each job's last metric was told, and how many seconds were left then."""
-    last = select(Metric.job_id, Metric.time, Metric.eta_seconds).where(Metric.job_id.in_(job_ids))
-    last = last.ext(distinct_on(Metric.job_id)).order_by(Metric.job_id, Metric.step.desc())
+    last = select(StepMetric.job_id, StepMetric.time, StepMetric.eta_seconds).where(StepMetric.job_id.in_(job_ids))
+    last = last.ext(distinct_on(StepMetric.job_id)).order_by(StepMetric.job_id, StepMetric.step.desc())
     return {job_id: (told, seconds) for job_id, told, seconds in session.execute(last)}
 
 
@@ -285,4 +285,4 @@ def _request_preemption(session: Session, job_ids: Collection[str]) -> None:
     message = "preempted by a job of a higher priority: it saves, and goes on when there is room"
     for job in session.scalars(running.with_for_update(skip_locked=True)):
         job.requested_action = RequestedAction.PREEMPT
-        jobs.tell(session, job, "log", {"level": "info", "message": message})
+        jobs.record_event(session, job, "log", {"level": "info", "message": message})

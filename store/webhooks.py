@@ -77,7 +77,7 @@ def get(session: Session, webhook_id: str, owner: str | None) -> Webhook:
     return webhook
 
 
-def newest(session: Session, owner: str | None, limit: int, after: str | None) -> list[Webhook]:
+def list_webhooks(session: Session, owner: str | None, limit: int, after: str | None) -> list[Webhook]:
     """One page of webhooks, newest first; `after` is the last id of the page before. Raises WebhookNotFound."""
     query = select(Webhook)
     if owner is not None:
@@ -91,7 +91,9 @@ def delete(session: Session, webhook_id: str, owner: str | None) -> None:
     session.delete(get(session, webhook_id, owner))
 
 
-def log(session: Session, webhook_id: str, owner: str | None, limit: int, after: str | None) -> list[Delivery]:
+def list_deliveries(
+    session: Session, webhook_id: str, owner: str | None, limit: int, after: str | None
+) -> list[Delivery]:
     """One page of a webhook's deliveries, sent or not, newest first. Raises WebhookNotFound, DeliveryNotFound."""
     get(session, webhook_id, owner)
     last = None if after is None else session.get(Delivery, after)
@@ -101,7 +103,7 @@ def log(session: Session, webhook_id: str, owner: str | None, limit: int, after:
     return list(session.scalars(newest_first(query, Delivery, limit, last)))
 
 
-def telling(job: FromClause, status: JobStatus) -> list[CTE]:
+def deliveries_of_move(job: FromClause, status: JobStatus) -> list[CTE]:
     """The part of the statement that moves a job which adds a delivery for each webhook of its owner that wants one."""
     if status not in _TYPES:
         return []
@@ -148,7 +150,7 @@ def get_delivery(session: Session, delivery_id: str, owner: str | None, *, lock:
     return delivery
 
 
-def send_again(session: Session, delivery_id: str, owner: str | None) -> Delivery:
+def resend(session: Session, delivery_id: str, owner: str | None) -> Delivery:
     """Makes a message due now, with all its tries. Raises DeliveryNotFound."""
     delivery = get_delivery(session, delivery_id, owner, lock=True)
     delivery.status, delivery.attempts, delivery.due_at = "pending", 0, func.now()
@@ -193,7 +195,7 @@ def claim(session: Session, limit: int) -> list[Due]:
     return taken
 
 
-def note(session: Session, due: Due, status: int | None, error: str | None) -> None:
+def record_result(session: Session, due: Due, status: int | None, error: str | None) -> None:
     """Records the result of a try: the HTTP status of the response, or the error. 2xx is delivered; 410 disables the
     webhook, because its receiver wants nothing more."""
     mine = update(Delivery).where(
@@ -211,7 +213,7 @@ def note(session: Session, due: Due, status: int | None, error: str | None) -> N
         session.execute(update(Webhook).where(Webhook.id == webhook_id).values(enabled=False))
 
 
-def forget(session: Session, age: timedelta) -> None:
+def prune(session: Session, age: timedelta) -> None:
     """Deletes the messages that were delivered, or have failed, and are older than `age`."""
     done = Delivery.status.in_(["delivered", "failed"])
     session.execute(sa_delete(Delivery).where(done, Delivery.created_at < func.now() - age))

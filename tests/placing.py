@@ -8,7 +8,7 @@ from contract.machine import Machine
 from store import scheduler
 from store.jobs import jobs, transitions
 from store.jobs.attempts import Retries
-from store.jobs.transitions import Part
+from store.jobs.transitions import AttemptPart
 from store.models import Job
 from store.scheduling import workers
 
@@ -24,7 +24,7 @@ def register(session: Session, name: str = "worker", slots: int = 1) -> None:
     workers.register(session, name, "first", "localhost", cpu(slots))
 
 
-def begin(session: Session, lease: timedelta = LEASE) -> list[Part]:
+def begin(session: Session, lease: timedelta = LEASE) -> list[AttemptPart]:
     """What is given to the workers now, begun by each."""
     parts = [
         transitions.begin(session, given.job_id, given.attempt, name, 1, lease)
@@ -36,6 +36,6 @@ def begin(session: Session, lease: timedelta = LEASE) -> list[Part]:
 
 def claim(session: Session, lease: timedelta = LEASE) -> Job | None:
     """The job whose turn it is, running on a worker that has room for one more; None where none waits."""
-    register(session, slots=len(workers.leases(session)) + 1)
+    register(session, slots=len(workers.list_leases(session)) + 1)
     parts = begin(session, lease)
     return jobs.lock(session, parts[0].job_id) if parts else None

@@ -9,7 +9,7 @@ from contract.failure import Failure, FailureCode
 from contract.status import JobStatus, RequestedAction
 from store.jobs.progress import Latest
 from store.models import Job
-from store.scheduling.planner import Device as Place
+from store.scheduling.planner import DeviceRef as Place
 from store.scheduling.planner import Wait
 
 

@@ -9,8 +9,8 @@ from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
 from contract.status import JobStatus, RequestedAction
 from store.files import RESULTS, ResultsFile, results_id
-from store.jobs.progress import Happening, Latest
-from store.models import Artifact, Dataset, Job, Metric
+from store.jobs.progress import Latest, StreamedEvent
+from store.models import Artifact, Dataset, Job, StepMetric
 
 
 class JobError(BaseModel):
@@ -208,7 +208,7 @@ def _error(job: Job) -> JobError | None:
     return JobError(code=job.failure["code"], message=job.failure["message"], param=job.failure["param"])
 
 
-def checkpoint_object(job: Job, artifact: Artifact, metric: Metric | None) -> JobCheckpoint:
+def checkpoint_object(job: Job, artifact: Artifact, metric: StepMetric | None) -> JobCheckpoint:
     step = artifact.step or 0
     return JobCheckpoint(
         id=f"ftckpt_{job.id.removeprefix('job_')}_{step}",
@@ -254,7 +254,7 @@ def results_object(file: ResultsFile) -> FileObject:
 _LEVELS: dict[str, Literal["info", "warn", "error"]] = {"info": "info", "warning": "warn", "error": "error"}
 
 
-def event_object(job_id: str, happening: Happening, total_steps: int | None) -> JobEvent:
+def event_object(job_id: str, happening: StreamedEvent, total_steps: int | None) -> JobEvent:
     cursor, data = happening.cursor, happening.data
     level = _LEVELS[data["level"]] if happening.type == "log" else "info"
     if happening.type == "retry":
@@ -277,7 +277,7 @@ def _metrics(data: dict[str, Any]) -> dict[str, Any]:
     return {told: data[name] for name, told in names.items()}
 
 
-def _message(happening: Happening, total_steps: int | None) -> str:
+def _message(happening: StreamedEvent, total_steps: int | None) -> str:
     data = happening.data
     match happening.type:
         case "metric":

@@ -13,7 +13,7 @@ from contract import ids
 from contract.quote import cut
 from store import artifacts, datasets, files
 from store.access import audit
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.artifacts import REPORT
 from store.errors import DatasetNotFound
@@ -25,7 +25,12 @@ _RESULTS = re.compile(f"{ids.DATASET}({ids.JOB}{ids.HEX})")
 
 
 async def create(
-    place: Place, who: Principal, asked: Asked, content_type: str, length: str | None, stream: AsyncIterator[bytes]
+    place: Place,
+    who: Principal,
+    asked: IdempotentRequest,
+    content_type: str,
+    length: str | None,
+    stream: AsyncIterator[bytes],
 ) -> FileObject:
     """Raises what the upload of a dataset does."""
     made = await service.upload(place, who, asked, content_type, length, stream)
@@ -77,7 +82,7 @@ def delete(place: Place, who: Principal, file_id: str) -> Deleted:
         artifact = files.get_results(session, job_id, who.scope).artifact
     place.storage.delete(artifacts.key(artifact))
     with place.sessions.begin() as session:
-        artifacts.remove(session, [artifact])
+        artifacts.delete_rows(session, [artifact])
         audit.record(session, who, "results.delete", job_id)
     return Deleted(id=file_id, object="file")
 

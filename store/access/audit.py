@@ -23,7 +23,7 @@ def record(session: Session, who: Principal, action: str, target: str | None = N
     )
 
 
-def newest(session: Session, limit: int, after: int | None, owner: str | None) -> list[AuditEntry]:
+def list_entries(session: Session, limit: int, after: int | None, owner: str | None) -> list[AuditEntry]:
     """One page of entries, newest first, of `owner` or of all; `after` is the last seq of the page before."""
     query = select(AuditEntry).order_by(AuditEntry.seq.desc()).limit(limit)
     if owner is not None:

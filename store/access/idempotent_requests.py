@@ -23,7 +23,7 @@ _REPEATED_WITHIN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Asked:
+class IdempotentRequest:
     owner: str
     route: str
     key: str | None
@@ -35,21 +35,21 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class First:
+class New:
     """A request that is to be carried out."""
 
     id: str
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Replay:
     """A request that was sent before."""
 
     resource: str | None
     """The id of what the first one made; None while that one is still in progress."""
 
 
-def begin(session: Session, request: Asked) -> First | Repeated:
+def begin(session: Session, request: IdempotentRequest) -> New | Replay:
     """Registers a request. Raises RequestReused where its key came with another body."""
     session.execute(delete(Request).where(Request.created_at < func.now() - KEPT))
     dead = (Request.resource.is_(None), Request.created_at < func.now() - LONGEST)
@@ -62,11 +62,11 @@ def begin(session: Session, request: Asked) -> First | Repeated:
     new = insert(Request).values(**row, body_sha256=request.body_sha256).on_conflict_do_nothing().returning(Request.id)
     made = session.scalar(new)
     if made is not None:
-        return First(made)
-    return _find(session, request) or Repeated(None)
+        return New(made)
+    return _find(session, request) or Replay(None)
 
 
-def _find(session: Session, request: Asked) -> Repeated | None:
+def _find(session: Session, request: IdempotentRequest) -> Replay | None:
     of_owner = (Request.owner == request.owner, Request.route == request.route)
     if request.key is not None:
         found = session.scalar(select(Request).where(*of_owner, Request.key == request.key))
@@ -77,7 +77,7 @@ def _find(session: Session, request: Asked) -> Repeated | None:
         found = session.scalar(select(Request).where(*of_owner, *lately).order_by(Request.created_at.desc()).limit(1))
     else:
         found = None
-    return None if found is None else Repeated(found.resource)
+    return None if found is None else Replay(found.resource)
 
 
 def renew(session: Session, request_id: str) -> None:
@@ -85,7 +85,7 @@ def renew(session: Session, request_id: str) -> None:
     session.execute(update(Request).where(Request.id == request_id).values(created_at=func.now()))
 
 
-def settle(session: Session, request_id: str, resource: str) -> None:
+def complete(session: Session, request_id: str, resource: str) -> None:
     """Records what the request made, in the transaction that makes it. Raises RequestOvertaken, and that transaction
     must then be rolled back."""
     mine = update(Request).where(Request.id == request_id).values(resource=resource).returning(Request.id)
@@ -93,6 +93,6 @@ def settle(session: Session, request_id: str, resource: str) -> None:
         raise RequestOvertaken
 
 
-def give_up(session: Session, request_id: str) -> None:
+def release(session: Session, request_id: str) -> None:
     """Forgets a request that has made nothing, so that it may be sent again."""
     session.execute(delete(Request).where(Request.id == request_id, Request.resource.is_(None)))

@@ -42,7 +42,7 @@ def find(session: Session, secret: str) -> Key | None:
     return session.scalar(select(Key).where(Key.digest == digest(secret), Key.revoked_at.is_(None)))
 
 
-def any_there(session: Session) -> bool:
+def any_active(session: Session) -> bool:
     return session.scalar(select(Key.id).where(Key.revoked_at.is_(None)).limit(1)) is not None
 
 
@@ -54,7 +54,7 @@ def get(session: Session, key_id: str) -> Key:
     return key
 
 
-def newest(session: Session, limit: int, after: str | None, owner: str | None) -> list[Key]:
+def list_keys(session: Session, limit: int, after: str | None, owner: str | None) -> list[Key]:
     """One page of keys, newest first, of `owner` or of all; `after` is the last id of the page before. Raises
     KeyNotFound."""
     query = select(Key)

@@ -26,7 +26,7 @@ class Limits:
     bytes: int | None
 
 
-def of(session: Session, owner: str) -> Limits:
+def get_limits(session: Session, owner: str) -> Limits:
     """The limits that apply to an owner."""
     rows = {row.owner: row for row in session.scalars(select(Quota).where(Quota.owner.in_([owner, EVERYBODY])))}
     limits = [rows[name] for name in (owner, EVERYBODY) if name in rows]
@@ -45,16 +45,16 @@ def running_jobs(session: Session, owners: Collection[str]) -> dict[str, int]:
     return {name: limits.get(name, limits.get(EVERYBODY, 0)) for name in owners if {name, EVERYBODY} & limits.keys()}
 
 
-def put(session: Session, owner: str, limits: Limits) -> None:
+def set_limits(session: Session, owner: str, limits: Limits) -> None:
     row = {"running_jobs": limits.running_jobs, "queued_jobs": limits.queued_jobs, "bytes": limits.bytes}
     session.execute(insert(Quota).values(owner=owner, **row).on_conflict_do_update(index_elements=["owner"], set_=row))
 
 
-def jobs_of(session: Session, owner: str, status: JobStatus) -> int:
+def count_jobs(session: Session, owner: str, status: JobStatus) -> int:
     return session.scalar(select(func.count()).where(Job.owner == owner, Job.status == status)) or 0
 
 
-def bytes_of(session: Session, owner: str) -> int:
+def count_bytes(session: Session, owner: str) -> int:
     """The bytes of an owner's stored datasets, equal contents counted once."""
     shas = select(Dataset.sha256).where(Dataset.owner == owner, Dataset.sha256.is_not(None)).distinct()
     return int(session.scalar(select(func.coalesce(func.sum(Blob.bytes), 0)).where(Blob.sha256.in_(shas))) or 0)
@@ -63,11 +63,11 @@ def bytes_of(session: Session, owner: str) -> int:
 def check_queue(session: Session, owner: str) -> None:
     """Checks that the owner may queue one more job. Raises QuotaExceeded. Concurrent requests are counted one by
     one."""
-    limit = of(session, owner).queued_jobs
+    limit = get_limits(session, owner).queued_jobs
     if limit is None:
         return
     _count_one_by_one(session, f"queue of {owner}")
-    count = jobs_of(session, owner, JobStatus.QUEUED)
+    count = count_jobs(session, owner, JobStatus.QUEUED)
     if count >= limit:
         raise QuotaExceeded(
             f"{owner} has {count} jobs that wait, and may have {limit}; submit more when some of them have started"
@@ -77,11 +77,11 @@ def check_queue(session: Session, owner: str) -> None:
 def check_bytes(session: Session, owner: str, more: int) -> None:
     """Checks that the owner may store `more` bytes. Raises QuotaExceeded. Concurrent requests are counted one by
     one."""
-    limit = of(session, owner).bytes
+    limit = get_limits(session, owner).bytes
     if limit is None:
         return
     _count_one_by_one(session, f"bytes of {owner}")
-    total = bytes_of(session, owner) + more
+    total = count_bytes(session, owner) + more
     if total > limit:
         raise QuotaExceeded(f"{owner} would keep {total} bytes of datasets, and may keep {limit}: delete some first")
 

@@ -68,7 +68,7 @@ def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
 def _set_aside(session: Session, job: Job, target: JobStatus) -> None:
     if transitions.move(session, job.id, target, only_from={JobStatus.QUEUED, JobStatus.PAUSED}) is None:
         raise IllegalMove(job.id, job.status, target)
-    leases.take_back(session, job.id)
+    leases.revoke(session, job.id)
 
 
 def _queue(session: Session, job: Job) -> None:

@@ -12,7 +12,7 @@ from contract.failure import Failure, FailureCode
 from contract.recipe import Batch
 from contract.status import JobStatus, RequestedAction
 from store.jobs import jobs, transitions
-from store.models import Event, Job, Lease, Metric
+from store.models import Event, Job, Lease, StepMetric
 from store.scheduling import leases, workers
 
 _SETS_ASIDE = {
@@ -34,7 +34,7 @@ class Retries:
 
 
 @dataclass(frozen=True)
-class Left:
+class RunOutput:
     """What an attempt has left in its run folder."""
 
     log_tail: str = ""
@@ -42,7 +42,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class End:
+class AttemptEnd:
     status: JobStatus
     failure: Failure | None = None
     smaller: Batch | None = None
@@ -51,14 +51,14 @@ class End:
     exit_report: dict[str, Any] | None = None
 
 
-def finish(session: Session, job_id: str, attempt: int, end: End, retries: Retries) -> JobStatus:
+def finish(session: Session, job_id: str, attempt: int, end: AttemptEnd, retries: Retries) -> JobStatus:
     """Ends an attempt, none of whose processes is left, and frees the devices of its worker. Raises StaleAttempt."""
-    job = jobs.still_running(session, job_id, attempt)
+    job = jobs.lock_running(session, job_id, attempt)
     leases.free(session, job_id, attempt, job.worker or "")
     return _end(session, job, end, retries)
 
 
-def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
+def _end(session: Session, job: Job, end: AttemptEnd, retries: Retries) -> JobStatus:
     status, failure = end.status, end.failure
     values: dict[str, Any] = {"log_tail": end.log_tail, "exit_report": end.exit_report}
     spoilt = failure is not None and failure.code.retryable
@@ -72,7 +72,7 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
         if end.smaller is not None:
             status = JobStatus.QUEUED
             told = end.smaller.model_dump(include={"micro_batch_size", "effective_batch_size"})
-            jobs.tell(session, job, "retry", _why(failure) | told)
+            jobs.record_event(session, job, "retry", _why(failure) | told)
         elif failure.code is FailureCode.STORAGE_UNAVAILABLE:
             status, waits = JobStatus.QUEUED, _until_storage_is_there(session, job, failure, retries)
             values |= waits
@@ -85,7 +85,7 @@ def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
     if status is JobStatus.FAILED and failure is not None:
         values["failure"] = failure.model_dump(mode="json", exclude={"fault"})
     transitions.move(session, job.id, status, attempt=job.attempt, only_from={JobStatus.RUNNING}, values=values)
-    leases.take_back(session, job.id)
+    leases.revoke(session, job.id)
     return status
 
 
@@ -93,7 +93,7 @@ def _after_failure(
     session: Session, job: Job, failure: Failure, retries: Retries
 ) -> tuple[JobStatus, Failure, dict[str, Any]]:
     """Back to the queue for a while, or to an end. A failure further on than the last one is the first one there."""
-    step = session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job.id)) or 0
+    step = session.scalar(select(func.max(StepMetric.step)).where(StepMetric.job_id == job.id)) or 0
     count = 1 if job.failed_step is None or step > job.failed_step else job.retries + 1
     # An attempt may go on from before the furthest failure, and fail there: that is no new place.
     counted = {"retries": count, "failed_step": max(step, job.failed_step or 0)}
@@ -104,7 +104,7 @@ def _after_failure(
     if failure.code is FailureCode.WORKER_LOST and count == 1:
         wait = timedelta(0)  # it has waited for its lease to pass, and what was wrong is gone with the worker
     told = {"retries": count, "max_retries": retries.most, "wait_seconds": wait.total_seconds()}
-    jobs.tell(session, job, "retry", _why(failure) | told)
+    jobs.record_event(session, job, "retry", _why(failure) | told)
     return JobStatus.QUEUED, failure, counted | {"not_before": func.now() + wait}
 
 
@@ -126,7 +126,7 @@ def _until_storage_is_there(session: Session, job: Job, failure: Failure, retrie
     if last is not None and last["code"] == failure.code:
         wait = timedelta(seconds=last["wait_seconds"]) * 2
     wait = min(wait, retries.longest_wait)
-    jobs.tell(session, job, "retry", _why(failure) | {"wait_seconds": wait.total_seconds()})
+    jobs.record_event(session, job, "retry", _why(failure) | {"wait_seconds": wait.total_seconds()})
     return {"not_before": func.now() + wait}
 
 
@@ -135,7 +135,9 @@ def _why(failure: Failure) -> dict[str, Any]:
     return why if failure.fault is None else why | {"fault": failure.fault.model_dump(mode="json")}
 
 
-def lost(session: Session, job_id: str, attempt: int, retries: Retries, left: Left = Left()) -> JobStatus | None:
+def fail_lost(
+    session: Session, job_id: str, attempt: int, retries: Retries, left: RunOutput = RunOutput()
+) -> JobStatus | None:
     """An attempt is over whose worker, or the process of it that followed the trainer, has died: no process is left,
     and nobody to tell of its end. None where it has ended otherwise."""
     job = jobs.lock(session, job_id)
@@ -144,12 +146,18 @@ def lost(session: Session, job_id: str, attempt: int, retries: Retries, left: Le
     message = f"worker {job.worker} was lost while it ran attempt {attempt}; its log says more"
     failure = Failure(code=FailureCode.WORKER_LOST, message=message)
     return _end(
-        session, job, End(JobStatus.FAILED, failure, log_tail=left.log_tail, exit_report=left.exit_report), retries
+        session,
+        job,
+        AttemptEnd(JobStatus.FAILED, failure, log_tail=left.log_tail, exit_report=left.exit_report),
+        retries,
     )
 
 
-def lost_with_machine(
-    session: Session, unseen: timedelta, retries: Retries, left_of: Callable[[str, int], Left] = lambda *_: Left()
+def fail_expired(
+    session: Session,
+    unseen: timedelta,
+    retries: Retries,
+    left_of: Callable[[str, int], RunOutput] = lambda *_: RunOutput(),
 ) -> list[tuple[Job, JobStatus]]:
     """Ends the attempts whose lease has passed and whose worker is not heard of, or has forgotten them: it came back
     with fewer devices. The devices stay leased until a worker is there again and has seen that no process is left.
@@ -168,5 +176,5 @@ def lost_with_machine(
         | (Job.lease_expires_at < func.now() - unseen)
     )
     found = session.scalars(expired.where(gone).with_for_update(skip_locked=True)).all()
-    ended = [(job, lost(session, job.id, job.attempt, retries, left_of(job.id, job.attempt))) for job in found]
+    ended = [(job, fail_lost(session, job.id, job.attempt, retries, left_of(job.id, job.attempt))) for job in found]
     return [(job, status) for job, status in ended if status is not None]

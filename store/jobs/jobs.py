@@ -56,7 +56,7 @@ def create(
     session.flush()
     _add_event(session, job.id, 1, "status", {"status": job.status, "attempt": job.attempt})
     for warning in warnings:
-        tell(session, job, "log", {"level": "warning", "message": warning})
+        record_event(session, job, "log", {"level": "warning", "message": warning})
     return job
 
 
@@ -68,7 +68,7 @@ def get(session: Session, job_id: str, owner: str | None = None) -> Job:
     return job
 
 
-def of_ids(session: Session, job_ids: Collection[str]) -> list[Job]:
+def get_jobs(session: Session, job_ids: Collection[str]) -> list[Job]:
     """The jobs with these ids that exist."""
     return list(session.scalars(select(Job).where(Job.id.in_(job_ids))))
 
@@ -81,7 +81,7 @@ def lock(session: Session, job_id: str, owner: str | None = None) -> Job:
     return job
 
 
-def newest(
+def list_jobs(
     session: Session,
     limit: int,
     after: str | None,
@@ -99,7 +99,7 @@ def newest(
     return list(session.scalars(newest_first(query, Job, limit, last)))
 
 
-class Made(NamedTuple):
+class MadeModel(NamedTuple):
     """A model that a job has made, with what a list needs of it."""
 
     id: str
@@ -109,7 +109,7 @@ class Made(NamedTuple):
     finished_at: datetime
 
 
-def with_models(session: Session, owner: str | None, limit: int, after: str | None) -> list[Made]:
+def list_models(session: Session, owner: str | None, limit: int, after: str | None) -> list[MadeModel]:
     """One page of the models of jobs that have succeeded, newest first, of `owner` or of all, without deleted ones.
     `after` is the id of the last job of the page before. Raises JobNotFound for an unknown `after`."""
     columns = (Job.id, Job.owner, Job.recipe["model"].as_string(), Job.asked["suffix"].as_string(), Job.finished_at)
@@ -117,7 +117,7 @@ def with_models(session: Session, owner: str | None, limit: int, after: str | No
     if owner is not None:
         made = made.where(Job.owner == owner)
     last = None if after is None else get(session, after, owner)
-    return [Made(*row) for row in session.execute(newest_first(made, Job, limit, last))]
+    return [MadeModel(*row) for row in session.execute(newest_first(made, Job, limit, last))]
 
 
 def delete_model(session: Session, job: Job) -> bool:
@@ -151,22 +151,22 @@ def renew(session: Session, job_id: str, attempt: int, lease: timedelta) -> None
         raise StaleAttempt(job_id, attempt)
 
 
-def overdue(session: Session, worker: str, by: timedelta) -> set[str]:
+def list_overdue(session: Session, worker: str, by: timedelta) -> set[str]:
     """The ids of the worker's jobs whose lease expired at least `by` ago."""
     late = (Job.status == JobStatus.RUNNING, Job.worker == worker, Job.lease_expires_at < func.now() - by)
     return set(session.scalars(select(Job.id).where(*late)))
 
 
-def part_with_the_others(session: Session, job_id: str, attempt: int, lease: timedelta) -> Job:
+def signal_peers_done(session: Session, job_id: str, attempt: int, lease: timedelta) -> Job:
     """Signals the other machines of an attempt that it is over, and renews the lease while they end. Returns the job.
     Raises StaleAttempt."""
-    job = still_running(session, job_id, attempt)
+    job = lock_running(session, job_id, attempt)
     job.rendezvous = ""
     job.lease_expires_at = func.now() + lease
     return job
 
 
-def tell(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:
+def record_event(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:
     """Adds an event of the service to those of the trainer."""
     seq = update(Job).where(Job.id == job.id).values(event_count=Job.event_count + 1).returning(Job.event_count)
     _add_event(session, job.id, session.scalar(seq) or 0, kind, data)
@@ -197,7 +197,7 @@ def _add_event(session: Session, job_id: str, seq: int, kind: str, data: Mapping
     session.execute(insert(Event).values(row))
 
 
-def still_running(session: Session, job_id: str, attempt: int) -> Job:
+def lock_running(session: Session, job_id: str, attempt: int) -> Job:
     """A job, locked. Raises StaleAttempt where the attempt is no longer the running one."""
     job = lock(session, job_id)
     if job.status is not JobStatus.RUNNING or job.attempt != attempt:

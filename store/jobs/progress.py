@@ -24,9 +24,9 @@ from contract.status import JobStatus, RequestedAction
 from store import artifacts
 from store.errors import StaleAttempt
 from store.jobs import jobs
-from store.models import Event, Job, Metric
+from store.models import Event, Job, StepMetric
 
-METRIC_COLUMNS = tuple(column.name for column in Metric.__table__.columns if column.name != "job_id")
+METRIC_COLUMNS = tuple(column.name for column in StepMetric.__table__.columns if column.name != "job_id")
 
 
 class Cursor(NamedTuple):
@@ -36,7 +36,7 @@ class Cursor(NamedTuple):
     step: int = 0
 
 
-class Happening(NamedTuple):
+class StreamedEvent(NamedTuple):
     cursor: Cursor
     """After it."""
     type: str
@@ -103,10 +103,10 @@ def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Ev
     for event in batch:
         if isinstance(event, events.Started):
             # An attempt before may have come further than this one starts: what it told there is not of this adapter.
-            session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > event.resumed_step))
+            session.execute(delete(StepMetric).where(StepMetric.job_id == job_id, StepMetric.step > event.resumed_step))
     rows = [{"job_id": job_id, **e.model_dump(exclude={"type"})} for e in batch if isinstance(e, events.Metric)]
     if rows:
-        session.execute(upsert(Metric).on_conflict_do_nothing(), rows)
+        session.execute(upsert(StepMetric).on_conflict_do_nothing(), rows)
     for event in batch:
         if isinstance(event, events.Checkpoint):
             artifacts.add_checkpoint(session, job_id, attempt, event)
@@ -168,7 +168,7 @@ def samples(session: Session, job_id: str, step: int | None) -> list[dict[str, A
 
 
 class Latest(NamedTuple):
-    metric: Metric
+    metric: StepMetric
     """The last one."""
     eval_loss: float | None
     """Of the last evaluation."""
@@ -178,8 +178,8 @@ class Latest(NamedTuple):
 
 def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
     """How far each job has come that has a metric."""
-    metrics = select(Metric).where(Metric.job_id.in_(job_ids))
-    metrics = metrics.ext(distinct_on(Metric.job_id)).order_by(Metric.job_id, Metric.step.desc())
+    metrics = select(StepMetric).where(StepMetric.job_id.in_(job_ids))
+    metrics = metrics.ext(distinct_on(StepMetric.job_id)).order_by(StepMetric.job_id, StepMetric.step.desc())
     told = select(Event).where(Event.job_id.in_(job_ids), Event.type.in_(["evaluation", "done"]))
     told = told.ext(distinct_on(Event.job_id, Event.type)).order_by(Event.job_id, Event.type, Event.seq.desc())
     last = {(event.job_id, event.type): event.data for event in session.scalars(told)}
@@ -191,13 +191,13 @@ def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
     }
 
 
-class News(NamedTuple):
+class JobUpdate(NamedTuple):
     """Of one job, all as of one moment."""
 
     status: JobStatus
     end: Cursor
     """Of all that there is."""
-    happenings: list[Happening]
+    events: list[StreamedEvent]
 
 
 # Written out: it is three lateral reads along primary keys, which is plain in SQL alone.
@@ -221,7 +221,7 @@ _NEWS = text(
 )
 
 
-def news(session: Session, cursors: Mapping[str, Cursor], limit: int) -> dict[str, News]:
+def updates(session: Session, cursors: Mapping[str, Cursor], limit: int) -> dict[str, JobUpdate]:
     """The first `limit` happenings of each job after its cursor, metrics and events merged by their times. One query,
     however many the jobs; those that are not there are left out."""
     asked = {"seqs": [each.seq for each in cursors.values()], "steps": [each.step for each in cursors.values()]}
@@ -229,7 +229,7 @@ def news(session: Session, cursors: Mapping[str, Cursor], limit: int) -> dict[st
     for row in session.execute(_NEWS, {"ids": list(cursors), "limit": limit, **asked}):
         rows.setdefault((row.id, row.kind), []).append(row)
     return {
-        job_id: News(
+        job_id: JobUpdate(
             JobStatus(row.type),
             Cursor(row.seq, row.step),
             _merged(cursors[job_id], rows.get((job_id, "event"), []), rows.get((job_id, "metric"), []), limit),
@@ -239,7 +239,7 @@ def news(session: Session, cursors: Mapping[str, Cursor], limit: int) -> dict[st
     }
 
 
-def _merged(cursor: Cursor, told: list[Any], steps: list[Any], limit: int) -> list[Happening]:
+def _merged(cursor: Cursor, told: list[Any], steps: list[Any], limit: int) -> list[StreamedEvent]:
     told.sort(key=lambda row: row.seq)
     steps.sort(key=lambda row: row.step)
     happenings = []
@@ -247,14 +247,14 @@ def _merged(cursor: Cursor, told: list[Any], steps: list[Any], limit: int) -> li
     for row in islice(heapq.merge(told, steps, key=lambda row: row.time), limit):
         if row.kind == "event":
             cursor = cursor._replace(seq=row.seq)
-            happenings.append(Happening(cursor, row.type, {"time": row.time, **row.data}))
+            happenings.append(StreamedEvent(cursor, row.type, {"time": row.time, **row.data}))
         else:
             cursor = cursor._replace(step=row.step)
-            happenings.append(Happening(cursor, row.type, row.data))
+            happenings.append(StreamedEvent(cursor, row.type, row.data))
     return happenings
 
 
-def events_since(session: Session, job_id: str, cursor: Cursor, limit: int) -> list[Happening]:
+def events_since(session: Session, job_id: str, cursor: Cursor, limit: int) -> list[StreamedEvent]:
     """The first `limit` happenings after `cursor`; none where there is no such job."""
-    found = news(session, {job_id: cursor}, limit).get(job_id)
-    return found.happenings if found else []
+    found = updates(session, {job_id: cursor}, limit).get(job_id)
+    return found.events if found else []

@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from store.jobs import jobs
 from store.jobs.progress import METRIC_COLUMNS
-from store.models import Event, Job, Metric
+from store.models import Event, Job, StepMetric
 
 
 @dataclass(frozen=True)
-class Report:
+class JobReport:
     job: Job
     columns: tuple[str, ...]
     metrics: Sequence[Row[Any]]
@@ -26,7 +26,7 @@ class Report:
     """Data of the latest event contract.events.Done; empty without one."""
 
 
-def gather(session: Session, job_id: str) -> Report:
+def gather(session: Session, job_id: str) -> JobReport:
     """Reads the report of a job. Raises JobNotFound."""
     query = select(Event.type, Event.data).where(
         Event.job_id == job_id, Event.type.in_(["started", "done", "evaluation"])
@@ -37,9 +37,9 @@ def gather(session: Session, job_id: str) -> Report:
         latest[kind] = data
         if kind == "evaluation":
             evaluations[data["step"]] = data["eval_loss"]
-    columns = [Metric.__table__.c[name] for name in METRIC_COLUMNS]
-    metrics = session.execute(select(*columns).where(Metric.job_id == job_id).order_by(Metric.step)).all()
-    return Report(
+    columns = [StepMetric.__table__.c[name] for name in METRIC_COLUMNS]
+    metrics = session.execute(select(*columns).where(StepMetric.job_id == job_id).order_by(StepMetric.step)).all()
+    return JobReport(
         jobs.get(session, job_id),
         METRIC_COLUMNS,
         metrics,

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store.models import Event, Job, Metric
+from store.models import Event, Job, StepMetric
 
 _RECENT = 500
 _LATEST = 5
@@ -50,13 +50,13 @@ def throughput(session: Session, recipe: Recipe, device: str, precision: str) ->
         .limit(_LATEST)
         .subquery()
     )
-    seconds, first = Metric.tokens / Metric.tokens_per_second, Metric.step == 1
-    speed = func.sum(Metric.tokens).filter(~first) / func.sum(seconds).filter(~first)
-    cold_start = func.sum(seconds).filter(first) - func.sum(Metric.tokens).filter(first) / speed
+    seconds, first = StepMetric.tokens / StepMetric.tokens_per_second, StepMetric.step == 1
+    speed = func.sum(StepMetric.tokens).filter(~first) / func.sum(seconds).filter(~first)
+    cold_start = func.sum(seconds).filter(first) - func.sum(StepMetric.tokens).filter(first) / speed
     of_jobs = (
         select(speed.label("speed"), cold_start.label("cold_start"))
-        .where(Metric.job_id.in_(select(latest.c.id)), Metric.tokens_per_second > 0)
-        .group_by(Metric.job_id)
+        .where(StepMetric.job_id.in_(select(latest.c.id)), StepMetric.tokens_per_second > 0)
+        .group_by(StepMetric.job_id)
         .subquery()
     )
     columns = (_median(of_jobs.c.speed), _median(of_jobs.c.cold_start), func.count(of_jobs.c.speed))

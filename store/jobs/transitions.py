@@ -74,7 +74,7 @@ def _moving(
     job = its.values(columns).returning(*Job.__table__.c).cte("moved")
     row = (job.c.id, job.c.event_count, bindparam("at", type_=Float), literal("status"), _event_data(job, target))
     event = insert(Event).from_select(["job_id", "seq", "time", "type", "data"], select(*row))
-    return [job, event.cte("event"), *webhooks.telling(job, target)]
+    return [job, event.cte("event"), *webhooks.deliveries_of_move(job, target)]
 
 
 def _event_data(job: FromClause, target: JobStatus) -> ColumnElement[Any]:
@@ -87,7 +87,7 @@ def _event_data(job: FromClause, target: JobStatus) -> ColumnElement[Any]:
 
 
 @dataclass(frozen=True)
-class Part:
+class AttemptPart:
     """A worker's part of an attempt."""
 
     job_id: str
@@ -102,7 +102,7 @@ class Part:
     """Rank of the machine: 0 runs the job, the others only train."""
 
 
-def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> Part | None:
+def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> AttemptPart | None:
     """Starts a worker's part of an attempt in process `pid`; the part of rank 0 also leases the job. None where the
     part was revoked or another process has started it."""
     its = {"its_id": job_id, "its_attempt": attempt, "its_worker": worker, "its_pid": pid, "lease": lease}
@@ -112,7 +112,7 @@ def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, le
         return None
     first = taken[0]
     devices = sorted(each.number for each in taken)
-    return Part(job_id, attempt, first.recipe, first.batch, devices, first.rank)
+    return AttemptPart(job_id, attempt, first.recipe, first.batch, devices, first.rank)
 
 
 def _beginning() -> Select[Any]:
@@ -123,7 +123,7 @@ def _beginning() -> Select[Any]:
     )
     locked = select(Job.id, Job.recipe, Job.batch).where(Job.id == bindparam("its_id"), startable).with_for_update()
     job = locked.cte("job")
-    taken = leases.taking_up(job.c.id, attempt, worker, bindparam("its_pid", type_=Integer))
+    taken = leases.claim(job.c.id, attempt, worker, bindparam("its_pid", type_=Integer))
     values = {
         "attempt": attempt,
         "worker": worker,

@@ -116,7 +116,7 @@ class Event(Base):
     data: Mapped[dict[str, Any]]
 
 
-class Metric(Base):
+class StepMetric(Base):
     """The metrics of one optimizer step, as in contract.events.Metric."""
 
     __tablename__ = "metrics"

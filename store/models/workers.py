@@ -21,7 +21,7 @@ class Worker(Base):
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    incarnation: Mapped[str]
+    instance_id: Mapped[str]
     """A new one at each start."""
     address: Mapped[str]
     """Address at which other machines reach it."""

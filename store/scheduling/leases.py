@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from store.models import Job, Lease
 from store.scheduling import workers
-from store.scheduling.planner import Device
+from store.scheduling.planner import DeviceRef
 
 _NOTHING_LOADED = {"synchronize_session": False}
 """No session has objects of the rows that are changed."""
@@ -19,12 +19,12 @@ LONGEST_START = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placement:
     """A job whose next attempt has devices."""
 
     job_id: str
     attempt: int
-    devices: Sequence[Device]
+    devices: Sequence[DeviceRef]
     shared: bool
 
     @property
@@ -33,7 +33,7 @@ class Placed:
         return list(dict.fromkeys(device.worker for device in self.devices))
 
 
-def place(session: Session, placed: Sequence[Placed]) -> None:
+def place(session: Session, placed: Sequence[Placement]) -> None:
     """Gives the devices to these attempts."""
     rows = [
         {
@@ -51,7 +51,7 @@ def place(session: Session, placed: Sequence[Placed]) -> None:
         session.execute(insert(Lease), rows)
 
 
-def taking_up(
+def claim(
     job_id: ColumnElement[str], attempt: ColumnElement[int], worker: ColumnElement[str], pid: ColumnElement[int]
 ) -> CTE:
     """Part of a statement: a process of the worker begins with its part of the attempt. Its rank and its devices; no
@@ -60,7 +60,7 @@ def taking_up(
     return taken.values(begun_at=func.now(), pid=pid).returning(Lease.rank, Lease.number).cte("taken")
 
 
-def let_go(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> None:
+def release(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> None:
     """The worker's process follows its part no longer. Where it has not freed it, the worker's keeper will."""
     mine = (*_part(job_id, attempt, worker), Lease.pid == pid)
     session.execute(update(Lease).where(*mine).values(pid=None), execution_options=_NOTHING_LOADED)
@@ -77,12 +77,12 @@ def free(session: Session, job_id: str, attempt: int, worker: str) -> None:
     session.execute(delete(Lease).where(*_part(job_id, attempt, worker)), execution_options=_NOTHING_LOADED)
 
 
-def take_back(session: Session, job_id: str) -> None:
+def revoke(session: Session, job_id: str) -> None:
     """What was given to the job and not begun."""
     session.execute(delete(Lease).where(Lease.job_id == job_id, Lease.begun_at.is_(None)))
 
 
-def take_back_unbegun(session: Session) -> None:
+def revoke_not_started(session: Session) -> None:
     """What no worker has begun in time: its message was lost, or it has no process free. What is just begun is left
     alone."""
     for lease in session.scalars(_LATE):
@@ -105,7 +105,7 @@ def _late() -> Select[Lease]:
 _LATE = _late()
 
 
-def unbegun(session: Session, worker: str) -> set[tuple[str, int]]:
+def not_started(session: Session, worker: str) -> set[tuple[str, int]]:
     """(job, attempt) that the worker is to begin."""
     waiting = select(Lease.job_id, Lease.attempt).where(Lease.worker == worker, Lease.begun_at.is_(None))
     return {(job_id, attempt) for job_id, attempt in session.execute(waiting)}
@@ -122,17 +122,17 @@ def has_head(session: Session, job_id: str, attempt: int) -> bool:
     return session.scalar(part.limit(1)) is not None
 
 
-def begun(session: Session, worker: str) -> list[Lease]:
+def list_started(session: Session, worker: str) -> list[Lease]:
     """Of the worker: one for each attempt, whatever the number of its devices."""
     leases = select(Lease).where(Lease.worker == worker, Lease.begun_at.is_not(None)).order_by(Lease.number)
     return list({(lease.job_id, lease.attempt): lease for lease in session.scalars(leases)}.values())
 
 
-def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Device]]:
+def get_devices(session: Session, job_ids: Sequence[str]) -> dict[str, list[DeviceRef]]:
     leases = select(Lease).where(Lease.job_id.in_(job_ids)).order_by(Lease.rank, Lease.number)
-    found: dict[str, list[Device]] = {}
+    found: dict[str, list[DeviceRef]] = {}
     for lease in session.scalars(leases):
-        found.setdefault(lease.job_id, []).append(Device(lease.worker, lease.number))
+        found.setdefault(lease.job_id, []).append(DeviceRef(lease.worker, lease.number))
     return found
 
 

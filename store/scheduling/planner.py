@@ -23,7 +23,7 @@ _NAMED = 3
 """Machines and jobs that a sentence names; the others are counted."""
 
 
-class Device(NamedTuple):
+class DeviceRef(NamedTuple):
     worker: str
     number: int
 
@@ -67,7 +67,7 @@ class Occupant:
     id: str
     owner: str
     priority: int
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceRef, ...]
     share: bool = False
     preemptible: bool = False
     """And running, so that it can be preempted."""
@@ -89,8 +89,8 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Plan:
-    starts: dict[str, tuple[Device, ...]]
+class SchedulePlan:
+    starts: dict[str, tuple[DeviceRef, ...]]
     """Job -> devices to lease now, the head's machine first, all of one machine together."""
     preempt: tuple[str, ...]
     """Running jobs that shall save and go back to the queue."""
@@ -104,7 +104,7 @@ def plan(
     waiting: Sequence[Waiting],
     occupants: Sequence[Occupant],
     most_running: Mapping[str, int] = MappingProxyType({}),
-) -> Plan:
+) -> SchedulePlan:
     """What to start and what to preempt at `now` (epoch seconds), and why the others wait. `most_running` is
     how many jobs may run at once, of the owners that have such a limit."""
     going = {occupant.id for occupant in occupants if occupant.leaving}
@@ -115,7 +115,7 @@ def plan(
         in_use[occupant.owner] += len(occupant.devices)
     for owner in {occupant.id: occupant.owner for occupant in occupants}.values():
         running[owner] += 1
-    starts: dict[str, tuple[Device, ...]] = {}
+    starts: dict[str, tuple[DeviceRef, ...]] = {}
     asked: list[str] = []
     waits: dict[str, Wait] = {}
     for job in _order(waiting, in_use):
@@ -145,7 +145,7 @@ def plan(
             begins = None if time == math.inf else time
             in_use[job.owner] += _keep(time, chosen, job)
         waits[job.id] = Wait(len(waits) + 1, why, begins)
-    return Plan(starts, tuple(asked), waits)
+    return SchedulePlan(starts, tuple(asked), waits)
 
 
 def _order(waiting: Sequence[Waiting], in_use: Mapping[str, int]) -> Iterator[Waiting]:
@@ -171,7 +171,7 @@ def _order(waiting: Sequence[Waiting], in_use: Mapping[str, int]) -> Iterator[Wa
 class _Slot:
     """A device while the plan is made."""
 
-    at: Device
+    at: DeviceRef
     users: list[Occupant]
     free: tuple[float, float] = (0.0, 0.0)
     """When the first and the second sharing job could have it, after all that is known; the second: also one alone."""
@@ -268,13 +268,13 @@ _Chosen = list[tuple[_Machine, list[_Slot]]]
 def _machines(
     now: float, hosts: Sequence[Host], occupants: Sequence[Occupant], going: Collection[str]
 ) -> list[_Machine]:
-    users: dict[Device, list[Occupant]] = defaultdict(list)
+    users: dict[DeviceRef, list[Occupant]] = defaultdict(list)
     for occupant in occupants:
         for device in occupant.devices:
             users[device].append(occupant)
     machines = []
     for host in sorted(hosts, key=lambda host: host.name):
-        devices = [Device(host.name, number) for number in range(host.devices) if number not in host.busy]
+        devices = [DeviceRef(host.name, number) for number in range(host.devices) if number not in host.busy]
         machines.append(_Machine(host, [_Slot(device, users[device]) for device in devices]))
         machines[-1].look_again(now, going, machines[-1].slots)
     return machines
@@ -299,7 +299,7 @@ def _open(now: float, able: list[_Seen], job: Waiting) -> _Chosen:
     return [(machine, taken) for _, machine, taken in heapq.nsmallest(job.nodes, offers, key=itemgetter(0))]
 
 
-def _give(now: float, chosen: _Chosen, job: Waiting, going: Collection[str]) -> tuple[Device, ...]:
+def _give(now: float, chosen: _Chosen, job: Waiting, going: Collection[str]) -> tuple[DeviceRef, ...]:
     devices = tuple(sorted(slot.at for slot in slots) for _, slots in chosen)
     flat = tuple(device for group in devices for device in group)
     ends = None if job.seconds is None else now + job.seconds

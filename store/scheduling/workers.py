@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contract.machine import ExternalProcess, Machine
-from store.errors import Superseded
+from store.errors import WorkerSuperseded
 from store.models import Device, Lease, Worker
 
 SILENCE = timedelta(seconds=10)
@@ -22,11 +22,11 @@ _FORGOTTEN = timedelta(hours=1)
 """After which a worker is no longer listed, and no device of its is any job's."""
 
 
-def register(session: Session, name: str, incarnation: str, address: str, machine: Machine) -> None:
+def register(session: Session, name: str, instance_id: str, address: str, machine: Machine) -> None:
     """A worker is there, from now on in the place of an earlier one of that name."""
     row = {
         "name": name,
-        "incarnation": incarnation,
+        "instance_id": instance_id,
         "address": address,
         "machine": machine.model_dump(mode="json"),
         "draining": False,
@@ -40,20 +40,20 @@ def register(session: Session, name: str, incarnation: str, address: str, machin
     session.execute(insert(Device).values(devices).on_conflict_do_nothing())
 
 
-def beat(
+def heartbeat(
     session: Session,
     name: str,
-    incarnation: str,
+    instance_id: str,
     external_processes: Mapping[int, Sequence[ExternalProcess]],
     draining: bool,
 ) -> bool:
     """Tells that a worker is still there, and which of its devices others hold; forgets those that have long fallen
     silent. False where it has been forgotten itself. Raises Superseded."""
-    mine = update(Worker).where(Worker.name == name, Worker.incarnation == incarnation)
+    mine = update(Worker).where(Worker.name == name, Worker.instance_id == instance_id)
     if session.scalar(mine.values(seen_at=func.now(), draining=draining).returning(Worker.name)) is None:
         if session.get(Worker, name) is None:
             return False
-        raise Superseded(name)
+        raise WorkerSuperseded(name)
     for device in session.scalars(select(Device).where(Device.worker == name)):
         told = [holder.model_dump(mode="json") for holder in external_processes.get(device.number, ())] or None
         if device.external_processes != told:
@@ -64,13 +64,13 @@ def beat(
     return True
 
 
-def leave(session: Session, name: str, incarnation: str) -> None:
+def unregister(session: Session, name: str, instance_id: str) -> None:
     """A worker has ended as it should. Where it still has devices leased it stays, for the next one to clear them."""
     leased = select(Lease.job_id).where(Lease.worker == name).exists()
-    session.execute(delete(Worker).where(Worker.name == name, Worker.incarnation == incarnation, ~leased))
+    session.execute(delete(Worker).where(Worker.name == name, Worker.instance_id == instance_id, ~leased))
 
 
-def machines(session: Session) -> list[Machine]:
+def list_machines(session: Session) -> list[Machine]:
     """One for each worker that is there, or has just been."""
     known = select(Worker.machine).where(Worker.seen_at >= func.now() - _KNOWN).order_by(Worker.name)
     return [Machine.model_validate(machine) for machine in session.scalars(known)]
@@ -86,23 +86,23 @@ def alive(name: InstrumentedAttribute[Any]) -> Exists:
     return select(Worker.name).where(Worker.name == name, heard_lately()).exists()
 
 
-def heard(session: Session, longer: timedelta = timedelta(0)) -> set[str]:
+def alive_names(session: Session, longer: timedelta = timedelta(0)) -> set[str]:
     """The names of those that are heard of, or have been silent for no more than `longer` besides."""
     return set(session.scalars(select(Worker.name).where(heard_lately(longer))))
 
 
-def draining(session: Session) -> set[str]:
+def draining_names(session: Session) -> set[str]:
     return set(session.scalars(select(Worker.name).where(Worker.draining)))
 
 
-def known(session: Session) -> list[tuple[Worker, bool]]:
+def list_workers(session: Session) -> list[tuple[Worker, bool]]:
     """All that are known, by name, and whether each is heard of."""
     return [(worker, heard) for worker, heard in session.execute(select(Worker, heard_lately()).order_by(Worker.name))]
 
 
-def devices(session: Session) -> list[Device]:
+def list_devices(session: Session) -> list[Device]:
     return list(session.scalars(select(Device).order_by(Device.worker, Device.number)))
 
 
-def leases(session: Session) -> list[Lease]:
+def list_leases(session: Session) -> list[Lease]:
     return list(session.scalars(select(Lease).order_by(Lease.worker, Lease.number, Lease.placed_at)))

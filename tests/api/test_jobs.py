@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from api.errors import install
 from api.settings import ApiSettings
 from contract.events import parse_event
-from runtime.broker import LOOK, QUEUE, make_celery
+from runtime.broker import QUEUE, SCHEDULE, make_celery
 from store.jobs import jobs, progress
 from store.models import Job
 from store.session import Sessions
@@ -103,7 +103,7 @@ def test_a_job_that_was_taken_wakes_the_workers(client: TestClient, settings: Ap
     with make_celery(settings).connection_for_read() as connection, connection.SimpleQueue(QUEUE) as messages:
         messages.clear()
         post(client)
-        assert messages.get(timeout=5).headers["task"] == LOOK
+        assert messages.get(timeout=5).headers["task"] == SCHEDULE
 
 
 def test_a_malformed_body_is_told_where(client: TestClient) -> None:

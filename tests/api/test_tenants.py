@@ -77,7 +77,7 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
         for final in (True, False):
             event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=final)
             artifacts.add_checkpoint(session, job_id, 1, event)
-        artifacts.put(session, results(job_id))
+        artifacts.add(session, results(job_id))
     (run / "report").mkdir()
     (run / "report" / "results.csv").write_text("step\n")
     publish(sessions, home)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from contract.events import Checkpoint, Done, Evaluation
 from contract.recipe import Recipe
-from storage.backends import Bucket, Folder
+from storage.backends import BucketStorage, FolderStorage
 from storage.errors import StorageUnavailable
 from store import artifacts
 from store.jobs import jobs, progress
@@ -65,11 +65,11 @@ def end(sessions: Sessions, job_id: str) -> None:
 
 def published(sessions: Sessions, job_id: str) -> dict[str, Artifact]:
     with sessions.begin() as session:
-        return {artifact.name: artifact for artifact in artifacts.of_job(session, job_id)}
+        return {artifact.name: artifact for artifact in artifacts.list_published(session, job_id)}
 
 
 def publish(sessions: Sessions, settings: WorkerSettings) -> None:
-    publish_all(sessions, settings, Folder(settings.home))
+    publish_all(sessions, settings, FolderStorage(settings.home))
 
 
 def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
@@ -215,7 +215,7 @@ def test_what_has_gone_before_is_not_listed_and_keeps_no_job_waiting(
     publish(sessions, settings)
     assert "trainer.log" not in published(sessions, job_id)
     with sessions.begin() as session:
-        assert artifacts.are_published(session, job_id)
+        assert artifacts.all_published(session, job_id)
 
 
 def test_a_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: WorkerSettings) -> None:
@@ -255,9 +255,9 @@ def test_another_worker_publishes_for_one_that_is_not_heard_of_alone(
     publish(sessions, another)
     assert published(sessions, job_id) == {}
     with sessions.begin() as session:
-        workers.leave(session, "worker", "first")
+        workers.unregister(session, "worker", "first")
         session.execute(sa.delete(Lease))
-        workers.leave(session, "worker", "first")
+        workers.unregister(session, "worker", "first")
     publish(sessions, another)
     assert "trainer.log" in published(sessions, job_id)
 
@@ -270,7 +270,7 @@ def test_a_bucket_that_is_away_leaves_all_unpublished_until_it_is_there(
         monkeypatch.setenv(name, value)
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
-    bucket = Bucket(s3.BUCKET, "")
+    bucket = BucketStorage(s3.BUCKET, "")
     with pytest.raises(StorageUnavailable):
         publish_all(sessions, settings, bucket)
     assert published(sessions, job_id) == {}
@@ -286,7 +286,7 @@ def test_stored_archive_is_digested_without_run_folder(
 ) -> None:
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
-    storage = Folder(tmp_path / "storage")
+    storage = FolderStorage(tmp_path / "storage")
     publish_all(sessions, settings, storage)
     before = published(sessions, job_id)["adapter.tar"]
     with sessions.begin() as session:

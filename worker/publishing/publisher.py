@@ -11,7 +11,7 @@ from pathlib import Path
 from contract.failure import InputError
 from contract.locate import locate_model
 from runtime.atomic_files import replacing
-from storage.backends import Folder, Storage
+from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.artifacts import REPORT, Digests
 from store.jobs.report import gather
@@ -29,7 +29,7 @@ def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) 
     away: what is left is published the next time."""
     while True:
         with sessions.begin() as session:
-            waiting = artifacts.unpublished(session, settings.worker)
+            waiting = artifacts.list_unpublished(session, settings.worker)
         possible = [(artifact, job) for artifact, job in waiting if _can_publish(settings, artifact)]
         if not possible:
             return
@@ -50,7 +50,7 @@ def _turn(artifact: Artifact) -> int:
 
 
 def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, artifact: Artifact, job: Job) -> None:
-    home = Folder(settings.home)
+    home = FolderStorage(settings.home)
     digests: Digests | None = None
     try:
         if artifact.kind in REPORT:
@@ -60,10 +60,10 @@ def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, art
     except FileNotFoundError as error:
         log.error("job %s: %s is not to be had: %s", job.id, artifact.name, error)
     with sessions.begin() as session:
-        artifacts.publish(session, artifact, digests)
+        artifacts.mark_published(session, artifact, digests)
 
 
-def _is_cleared(home: Folder, artifact: Artifact) -> bool:
+def _is_cleared(home: FolderStorage, artifact: Artifact) -> bool:
     """Whether a log is without secrets now. Raises FileNotFoundError."""
     path = home.local_path(artifacts.key(artifact))
     try:
@@ -79,7 +79,7 @@ def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job:
     path = settings.runs / artifact.path
     with sessions.begin() as session:
         told = gather(session, job.id)
-        adapter = artifacts.unpublished_adapter(session, job.id)
+        adapter = artifacts.get_unpublished_adapter(session, job.id)
     try:
         # Two may make it at once, where a worker has just died: neither finds half of the other's.
         with replacing(path) as beside:

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from storage.backends import Folder, Storage
+from storage.backends import FolderStorage, Storage
 from store import artifacts
-from store.artifacts import Digests, File
+from store.artifacts import ArtifactFile, Digests
 from store.models import Artifact
 
 
-def put(storage: Storage, home: Folder, artifact: Artifact) -> Digests:
+def put(storage: Storage, home: FolderStorage, artifact: Artifact) -> Digests:
     """Uploads the files of an artifact from the home folder. Where its files are known, they are in the storage
     already, and are only digested. Raises FileNotFoundError, StorageUnavailable."""
     if known := artifacts.files(artifact):
@@ -20,7 +20,7 @@ def put(storage: Storage, home: Folder, artifact: Artifact) -> Digests:
         storage.put_file(artifacts.key(artifact), path)
         with path.open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-            return Digests([File(artifact.name, opened.tell(), sha256)], opened.tell(), sha256)
+            return Digests([ArtifactFile(artifact.name, opened.tell(), sha256)], opened.tell(), sha256)
     names = _names(path)
     for name in names:
         storage.put_file(artifacts.key(artifact, name), path / name)
@@ -48,5 +48,5 @@ def _digests(source: Storage, artifact: Artifact, sizes: Mapping[str, int]) -> D
     whole = hashlib.sha256()
     for chunk in archive.read(0, archive.size, read):
         whole.update(chunk)
-    files = [File(name, size, each[name].hexdigest()) for name, size in sizes.items()]
+    files = [ArtifactFile(name, size, each[name].hexdigest()) for name, size in sizes.items()]
     return Digests(files, archive.size, whole.hexdigest())
