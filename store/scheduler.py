@@ -19,8 +19,8 @@ from store.jobs import jobs
 from store.models import Device, Job, Lease, StepMetric, Worker
 from store.scheduling import leases, workers
 from store.scheduling.leases import Placement
-from store.scheduling.planner import DeviceRef as Place
-from store.scheduling.planner import Host, Occupant, Wait, Waiting, plan
+from store.scheduling.planner import plan
+from store.scheduling.situation import DeviceRef, Host, Occupant, Wait, Waiting
 
 _ONE_PASS = 0x66745F71
 """Names the advisory lock: two passes at once would give what is free to the same jobs."""
@@ -122,7 +122,9 @@ _CAN_MAKE_ROOM = _can_make_room()
 def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> int:
     """How many devices can be given to somebody."""
     users = Counter(place for each in occupants for place in each.devices for _ in range(1 if each.share else 2))
-    places = (Place(host.name, number) for host in hosts for number in range(host.devices) if number not in host.busy)
+    places = (
+        DeviceRef(host.name, number) for host in hosts for number in range(host.devices) if number not in host.busy
+    )
     return sum(users[place] < 2 for place in places)
 
 
@@ -179,7 +181,7 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
         id=job.job_id,
         owner=job.owner,
         priority=job.priority,
-        devices=tuple(Place(lease.worker, lease.number) for lease in taken),
+        devices=tuple(DeviceRef(lease.worker, lease.number) for lease in taken),
         share=job.shared,
         preemptible=runs and job.requested_action is None and bool(job.preemptible),
         leaving=job.requested_action is not None or not (runs or placed),

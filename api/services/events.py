@@ -11,7 +11,7 @@ from store import scheduler
 from store.access.principal import Principal
 from store.jobs import jobs, progress
 from store.jobs.progress import Cursor, JobUpdate
-from store.scheduling.planner import Wait
+from store.scheduling.situation import Wait
 from store.session import Sessions
 
 

@@ -43,7 +43,7 @@ from store.errors import DatasetNotFound
 from store.jobs import actions, jobs, progress
 from store.models import Job
 from store.scheduling import leases, workers
-from store.scheduling.planner import Wait
+from store.scheduling.situation import Wait
 from store.session import Sessions
 
 log = logging.getLogger(__name__)

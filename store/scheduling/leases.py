@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from store.models import Job, Lease
 from store.scheduling import workers
-from store.scheduling.planner import DeviceRef
+from store.scheduling.situation import DeviceRef
 
 _NOTHING_LOADED = {"synchronize_session": False}
 """No session has objects of the rows that are changed."""

@@ -26,7 +26,7 @@ from store.jobs import jobs, transitions
 from store.models import Worker
 from store.scheduling import leases, workers
 from store.scheduling.leases import Placement
-from store.scheduling.planner import DeviceRef
+from store.scheduling.situation import DeviceRef
 from store.session import Sessions, make_sessions
 from tests.placing import cpu
 from tests.worker.test_guard import gone, until

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from store.scheduling.planner import DeviceRef, Host, Occupant, SchedulePlan, Wait, Waiting
+from store.scheduling.situation import DeviceRef, Host, Occupant, SchedulePlan, Wait, Waiting
 
 NOW = 1000.0
 

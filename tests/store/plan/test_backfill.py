@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from store.scheduling.planner import DeviceRef, Host, Occupant, Wait, plan
+from store.scheduling.planner import plan
+from store.scheduling.situation import DeviceRef, Host, Occupant, Wait
 from tests.store.plan.making import NOW, A, B, full, job, machine, on, running, waits
 
 

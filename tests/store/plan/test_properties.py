@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.scheduling.planner import DeviceRef, Host, Occupant, Waiting, plan
+from store.scheduling.planner import plan
+from store.scheduling.situation import DeviceRef, Host, Occupant, Waiting
 from tests.sentences import is_sentence
 from tests.store.plan.making import NOW, A, job, machine
 
