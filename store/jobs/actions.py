@@ -1,4 +1,4 @@
-"""What users ask of a job. Each may be asked again: what is so already stays so."""
+"""Actions that users request of a job. Each is idempotent."""
 
 from sqlalchemy.orm import Session
 
