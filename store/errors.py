@@ -64,7 +64,9 @@ class RequestReused(StoreError):
 
 class RequestOvertaken(StoreError):
     def __init__(self) -> None:
-        super().__init__("another request of this kind has begun in the place of this one; ask again in a few seconds")
+        super().__init__(
+            "another request of this kind has begun in the place of this one; send it again in a few seconds"
+        )
 
 
 class ArtifactNotFound(StoreError):

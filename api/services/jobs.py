@@ -104,7 +104,9 @@ def create(
         quotas.check_queue(session, who.owner)
         _hold(session, who, files)
         seconds = jobs.expected_seconds(session, recipe, examples)
-        job = jobs.create(session, recipe, who.owner, warnings, examples, seconds, *files, tags=tags, asked=asked)
+        job = jobs.create(
+            session, recipe, who.owner, warnings, examples, seconds, *files, tags=tags, openai_request=asked
+        )
         audit.record(session, who, "job.create", job.id)
         settle(session, job.id)
         taken = _tell(session, who, [job])[0]

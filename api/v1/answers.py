@@ -153,7 +153,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int, has_results: bool) 
         id=job.id,
         created_at=seconds(job.created_at),
         finished_at=None if job.finished_at is None else seconds(job.finished_at),
-        model=(job.asked or {}).get("model") or job.recipe["model"],
+        model=(job.openai_request or {}).get("model") or job.recipe["model"],
         fine_tuned_model=name_of(job) if succeeded and job.model_deleted_at is None else None,
         organization_id=job.owner,
         status="pausing" if job.requested_action is RequestedAction.PAUSE else job.status.value,

@@ -31,7 +31,7 @@ def create(
     training_file: str | None = None,
     validation_file: str | None = None,
     tags: Mapping[str, str] | None = None,
-    asked: Mapping[str, Any] | None = None,
+    openai_request: Mapping[str, Any] | None = None,
 ) -> Job:
     """Creates a queued job. Its first events record that, and the warnings about its recipe. More than five parameters:
     the columns of the new row, which only POST /jobs sets."""
@@ -50,7 +50,7 @@ def create(
         training_file=training_file,
         validation_file=validation_file,
         tags=dict(tags) if tags else None,
-        asked=dict(asked) if asked else None,
+        openai_request=dict(openai_request) if openai_request else None,
     )
     session.add(job)
     session.flush()
@@ -112,7 +112,13 @@ class MadeModel(NamedTuple):
 def list_models(session: Session, owner: str | None, limit: int, after: str | None) -> list[MadeModel]:
     """One page of the models of jobs that have succeeded, newest first, of `owner` or of all, without deleted ones.
     `after` is the id of the last job of the page before. Raises JobNotFound for an unknown `after`."""
-    columns = (Job.id, Job.owner, Job.recipe["model"].as_string(), Job.asked["suffix"].as_string(), Job.finished_at)
+    columns = (
+        Job.id,
+        Job.owner,
+        Job.recipe["model"].as_string(),
+        Job.openai_request["suffix"].as_string(),
+        Job.finished_at,
+    )
     made = select(*columns).where(Job.status == JobStatus.SUCCEEDED, Job.model_deleted_at.is_(None))
     if owner is not None:
         made = made.where(Job.owner == owner)

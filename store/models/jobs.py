@@ -60,7 +60,7 @@ class Job(Base):
     status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
     """Written by the one statement of store.jobs.transitions."""
     requested_action: Mapped[RequestedAction | None] = mapped_column(Word(RequestedAction))
-    """What is asked of a running job; its worker reads it."""
+    """Action that a user or the scheduler requests of a running job; its worker carries it out."""
     attempt: Mapped[int]
     """Number of times that a worker has started it. Every write of a worker is guarded by its attempt."""
     retries: Mapped[int]
@@ -93,7 +93,7 @@ class Job(Base):
     training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     """The uploaded dataset that it trains on, which cannot be deleted before the job has ended."""
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
-    asked: Mapped[dict[str, Any] | None]
+    openai_request: Mapped[dict[str, Any] | None]
     """The fields of the request to OpenAI's API that created it, for its answers; None for other jobs."""
     tags: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """Names and values of the owner, by which lists are filtered. OpenAI's API calls them metadata."""
