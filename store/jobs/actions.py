@@ -54,7 +54,8 @@ def resume(session: Session, job_id: str, owner: str | None = None) -> Job:
 
 
 def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
-    """Queues a failed or cancelled job, to resume from its last training checkpoint. Raises JobNotFound, IllegalMove."""
+    """Queues a failed or cancelled job, to resume from its last training checkpoint. Raises JobNotFound,
+    IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status in _RETRIED:
         _queue(session, job)
