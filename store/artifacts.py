@@ -61,7 +61,7 @@ def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoin
 
 def add_end(session: Session, job_id: str, attempt: int, log: Path, log_bytes: int | None, report: bool) -> None:
     """Adds the artifacts of an attempt's end: the log, if it has any bytes, at `log` in the run folder; and with
-    `report`, at the job's end, the report, if a step was trained."""
+    `report`, at the job's end, the report, if a step was trained. Six parameters: the log is optional."""
     run = run_path(job_id, attempt)
     if log_bytes is not None:
         add(session, Artifact(job_id=job_id, name=log.name, kind="log", path=str(run / log), bytes=log_bytes))

@@ -60,7 +60,7 @@ def create(
     columns: Mapping[str, str] | None = None,
     expires_after: timedelta | None = None,
 ) -> Dataset:
-    """Creates a dataset, which is still to be checked."""
+    """Creates a dataset, which is still to be checked. More than five parameters: the columns of the new row."""
     if source.sha256 is not None:
         _lock_blob(session, source.sha256, source.bytes)
     dataset = Dataset(
@@ -136,7 +136,8 @@ def record_check(
     rows: int | None = None,
     report: Mapping[str, Any] | None = None,
 ) -> None:
-    """Records the result of a check, unless another check was first; `problem` says why it cannot be trained on."""
+    """Records the result of a check, unless another check was first; `problem` says why it cannot be trained on. Six
+    parameters: the columns that a check finds."""
     values = {
         "status": "processed" if problem is None else "error",
         "status_details": problem,

@@ -27,11 +27,11 @@ def earlier_adapter(
     owner: str | None = None,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> Path:
-    """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP"; of a job of `owner` alone, where
-    that is given. What is no longer in the home folder is fetched from the storage, into `fetched`; `heartbeat` is
-    called meanwhile. Raises InputError, StorageUnavailable.
+    """The absolute folder of the adapter that `start_from` names: "JOB", or "JOB/checkpoint-STEP", of a job of `owner`
+    or of any owner with None. Files that are no longer in the home folder are fetched from the storage into `fetched`,
+    with calls of `heartbeat`. Raises InputError, StorageUnavailable.
 
-    No session is held meanwhile, nor when it returns.
+    No session is open during a fetch. More than five parameters: both storages and the database are needed.
     """
     named = _NAMED.fullmatch(start_from)
     if named is None:
@@ -56,7 +56,7 @@ def folder_of(
     fetched: Path,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> Path:
-    """An adapter's, in the home folder or else `fetched`; `heartbeat` is called while it is fetched. Raises
+    """The folder of an adapter: in the home folder, else fetched into `fetched` with calls of `heartbeat`. Raises
     FileNotFoundError, StorageUnavailable."""
     try:
         return home.local_path(artifacts.key(artifact))

@@ -41,7 +41,7 @@ def list_files(
     session: Session, limit: int, after: str | None, owner: str | None, purpose: str | None, oldest_first: bool
 ) -> list[Dataset | ResultsFile]:
     """One page, newest first or oldest first; `after` is the last id of the page before. Raises DatasetNotFound for an
-    unknown `after`."""
+    unknown `after`. Six parameters: the query of the route."""
     own = select(Dataset.id, Dataset.created_at.label("made_at"), Dataset.owner, Dataset.purpose)
     made = _with_results(literal(_PREFIX) + Job.id, Job.finished_at, Job.owner, literal(RESULTS))
     file = union_all(own, made).subquery().c

@@ -142,7 +142,8 @@ def owned(session: Session, job_ids: Collection[str], owner: str) -> set[str]:
 def launch(
     session: Session, job_id: str, attempt: int, command: str, lease: timedelta, rendezvous: str | None = None
 ) -> None:
-    """Stores the command of an attempt and where its machines meet, and renews the lease. Raises StaleAttempt."""
+    """Stores the command of an attempt and where its machines meet, and renews the lease. Six parameters: one statement
+    instead of two. Raises StaleAttempt."""
     mine = (Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
     values = {"command": command, "rendezvous": rendezvous, "lease_expires_at": func.now() + lease}
     if session.scalar(update(Job).where(*mine).values(values).returning(Job.id)) is None:

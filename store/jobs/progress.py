@@ -94,7 +94,8 @@ def catch_up(
     session: Session, job_id: str, attempt: int, before: int, batch: Sequence[events.Event], lease: timedelta
 ) -> None:
     """Writes the events that attempt `before` had left in its run folder when its worker was lost, and renews the lease
-    of `attempt`, which resumes it. Raises StaleAttempt and writes nothing where `attempt` is over."""
+    of `attempt`, which resumes it. Six parameters, because two attempts are named. Raises StaleAttempt and writes
+    nothing where `attempt` is over."""
     jobs.renew(session, job_id, attempt, lease)
     _keep(session, job_id, before, batch)
 

@@ -46,7 +46,7 @@ def move(
     another writer was first.
 
     The guard: contract.status allows the move from the job's status, which is one of `only_from`, and the job is at
-    `attempt`, where these are given.
+    `attempt`, where these are given. Six parameters: the guard and the values of one statement.
     """
     moved, *records = _moving(target, only_from, values or {}, *([] if attempt is None else [Job.attempt == attempt]))
     return session.scalars(
@@ -104,7 +104,7 @@ class AttemptPart:
 
 def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> AttemptPart | None:
     """Starts a worker's part of an attempt in process `pid`; the part of rank 0 also leases the job. None where the
-    part was revoked or another process has started it."""
+    part was revoked or another process has started it. Six parameters: those of the one statement."""
     its = {"its_id": job_id, "its_attempt": attempt, "its_worker": worker, "its_pid": pid, "lease": lease}
     # Without the session, which would look for objects to load: half as much time again.
     taken = session.connection().execute(_BEGIN, its | {"at": time.time()}).all()
