@@ -15,9 +15,9 @@ from store.access import keys
 from store.session import make_engine, make_sessions
 
 _SWITCH_SECONDS = 0.0005
-"""For which a thread keeps the interpreter from the others; Python's own 0.005 are too long here. An answer from the
-database needs it again after each of its round trips, and would wait so long at every one while the event loop is busy:
-of 200 clients that asked once a second the slowest hundredth had waited eight times as long."""
+"""How long a thread keeps the interpreter lock. A thread needs the lock again after each round trip to the database,
+and with Python's 0.005 waits that long each time while the event loop is busy: the slowest hundredth of 200 polling
+clients waited eight times as long. benchmarks/api_load.py guards it."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def _refuse_without_keys(settings: ApiSettings) -> None:
     engine = make_engine(settings)
     try:
         with make_sessions(engine).begin() as session:
-            there = keys.any_there(session)
+            there = keys.any_active(session)
     except ProgrammingError:  # tables that are still to be made
         there = False
     except OperationalError:  # away; when it is back every request wants a key of it

@@ -80,7 +80,7 @@ class Checks:
     def round(self) -> None:
         forget_abandoned(self._settings.incoming)
         with self._sessions.begin() as session:
-            found, over = datasets.unchecked(session), datasets.expired(session)
+            found, over = datasets.list_unchecked(session), datasets.list_expired(session)
         for dataset_id in found:
             self.add(dataset_id)
         for dataset_id in over:
@@ -90,7 +90,7 @@ class Checks:
         try:
             with self._sessions.begin() as session:
                 sha256 = datasets.remove(session, dataset_id, None)
-                if sha256 is not None and datasets.forget_unused(session, self._storage, sha256):
+                if sha256 is not None and datasets.delete_unused_blob(session, self._storage, sha256):
                     (self._settings.fetched_datasets / sha256).unlink(missing_ok=True)
         except (DatasetNotFound, DatasetInUse):
             pass  # another has deleted it, or a job has begun to need it
@@ -124,7 +124,7 @@ class Checks:
 
     def _write(self, dataset_id: str, problem: str | None, report: dict[str, Any] | None) -> None:
         with self._sessions.begin() as session:
-            datasets.checked(
+            datasets.record_check(
                 session,
                 dataset_id,
                 problem,

@@ -19,7 +19,7 @@ from api.errors import InvalidParameter, RequestInProgress
 from api.who import Who
 from contract import patterns
 from store.access import idempotent_requests
-from store.access.idempotent_requests import Asked, First, Repeated
+from store.access.idempotent_requests import IdempotentRequest, New, Replay
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
@@ -44,70 +44,72 @@ async def _asked(
     who: Who,
     idempotency_key: Annotated[str | None, Header(json_schema_extra={"pattern": patterns.IDEMPOTENCY_KEY})] = None,
     x_stainless_retry_count: Annotated[str | None, Header()] = None,
-) -> Asked:
+) -> IdempotentRequest:
     """Raises InvalidParameter."""
     if idempotency_key is not None and not re.fullmatch(patterns.IDEMPOTENCY_KEY, idempotency_key):
         raise InvalidParameter("Idempotency-Key", idempotency_key, f"use {patterns.WORDS[patterns.IDEMPOTENCY_KEY]}")
     repeated = x_stainless_retry_count is not None and x_stainless_retry_count.strip() not in ("", "0")
-    asked = Asked(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
+    asked = IdempotentRequest(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
     # With another query a key is refused, as with another body.
     return with_body(asked, request.url.query.encode())
 
 
-Once = Annotated[Asked, Depends(_asked)]
+Once = Annotated[IdempotentRequest, Depends(_asked)]
 """Without its body, which a route adds by `with_body`."""
 
 
-async def _keyed(asked: Once, body: Annotated[bytes, Depends(read_body)]) -> Asked:
+async def _keyed(asked: Once, body: Annotated[bytes, Depends(read_body)]) -> IdempotentRequest:
     return with_body(asked, body)
 
 
-Keyed = Annotated[Asked, Depends(_keyed)]
+Keyed = Annotated[IdempotentRequest, Depends(_keyed)]
 """With its body, of a route that needs none: for `once_by_key`."""
 
 
-def with_body(asked: Asked, *parts: bytes) -> Asked:
+def with_body(asked: IdempotentRequest, *parts: bytes) -> IdempotentRequest:
     digest = hashlib.sha256()
     for part in (asked.body_sha256.encode(), *parts):
         digest.update(len(part).to_bytes(8, "big") + part)
-    return Asked(asked.owner, asked.route, asked.key, digest.hexdigest(), asked.repeated)
+    return IdempotentRequest(asked.owner, asked.route, asked.key, digest.hexdigest(), asked.repeated)
 
 
-def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
+def once(
+    sessions: Sessions, asked: IdempotentRequest, make: Callable[[Settle], Made], again: Callable[[str], Made]
+) -> Made:
     """What `make` makes, or `again` of the id of what the first such request has made. Raises RequestReused,
     RequestInProgress, RequestOvertaken."""
     state = _begin(sessions, asked)
-    if not isinstance(state, First) and state.resource is None:
+    if not isinstance(state, New) and state.resource is None:
         with _waiting(asked.owner):
             state = _wait(sessions, asked)
-    if not isinstance(state, First):
+    if not isinstance(state, New):
         assert state.resource is not None
         return again(state.resource)
     request_id = state.id
     try:
         with _renewing(sessions, request_id):
-            return make(lambda session, resource: idempotent_requests.settle(session, request_id, resource))
+            return make(lambda session, resource: idempotent_requests.complete(session, request_id, resource))
     except BaseException:
         try:
             with sessions.begin() as session:
-                idempotent_requests.give_up(session, request_id)
+                idempotent_requests.release(session, request_id)
         except OperationalError as error:
             log.warning("a request that made nothing is remembered for %s: %s", idempotent_requests.LONGEST, error)
         raise
 
 
-def _begin(sessions: Sessions, asked: Asked) -> First | Repeated:
+def _begin(sessions: Sessions, asked: IdempotentRequest) -> New | Replay:
     with sessions.begin() as session:
         return idempotent_requests.begin(session, asked)
 
 
-def _wait(sessions: Sessions, asked: Asked) -> First | Repeated:
+def _wait(sessions: Sessions, asked: IdempotentRequest) -> New | Replay:
     """Until the first request is done, or was given up. Raises RequestReused, RequestInProgress."""
     deadline = time.monotonic() + _WAIT
     while time.monotonic() <= deadline:
         time.sleep(_LOOK)
         state = _begin(sessions, asked)
-        if isinstance(state, First) or state.resource is not None:
+        if isinstance(state, New) or state.resource is not None:
             return state
     raise RequestInProgress(_STILL)
 
@@ -150,7 +152,9 @@ def _renewing(sessions: Sessions, request_id: str) -> Iterator[None]:
         thread.join()
 
 
-def once_by_key(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
+def once_by_key(
+    sessions: Sessions, asked: IdempotentRequest, make: Callable[[Settle], Made], again: Callable[[str], Made]
+) -> Made:
     """As `once`, for what may well be asked twice in the same words: a pause, a resume, and a pause. Without a key it
     is done each time, though the client says that it has sent it before. Raises as `once`."""
     return make(unsettled) if asked.key is None else once(sessions, asked, make, again)

@@ -24,7 +24,7 @@ from api.services import events as service
 from api.sse import HEARTBEAT, Message, message, queue_message
 from api.subscription import Client, Page, Subscription
 from contract.status import TERMINAL, JobStatus
-from store.jobs.progress import Cursor, News
+from store.jobs.progress import Cursor, JobUpdate
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Live:
                 if job_id not in news:
                     return
                 yield client.read(news[job_id])
-                if len(news[job_id].happenings) == self._pace.page:
+                if len(news[job_id].events) == self._pace.page:
                     continue
                 # Nothing was left to read when the status was this.
                 if news[job_id].status in TERMINAL:
@@ -127,7 +127,7 @@ class Live:
             if subscription is not None:
                 self._leave(job_id, subscription)
 
-    def _join(self, job_id: str, client: Client, news: News) -> Subscription:
+    def _join(self, job_id: str, client: Client, news: JobUpdate) -> Subscription:
         """Subscribes a client that has read `news`. Where the next look begins further on, the client is behind: it
         reads once more, and has then all that was handed out before it joined."""
         # No further than there is anything: a client may have made up its Last-Event-ID.
@@ -162,7 +162,7 @@ class Live:
             await asyncio.sleep(self._pace.away_seconds)
             return None
 
-    async def _catch_up(self, job_id: str, cursor: Cursor) -> dict[str, News]:
+    async def _catch_up(self, job_id: str, cursor: Cursor) -> dict[str, JobUpdate]:
         read = partial(service.news, self._sessions, {job_id: cursor}, self._pace.page)
         return await to_thread.run_sync(read, limiter=self._catching_up)
 
@@ -179,14 +179,14 @@ class Live:
         await self._look_at_queue()
         return more
 
-    def _hand_out(self, job_id: str, watched: _Watched, news: News | None, messages: list[Message]) -> bool:
+    def _hand_out(self, job_id: str, watched: _Watched, news: JobUpdate | None, messages: list[Message]) -> bool:
         if news is not None:
             # A retry deletes steps, and the curve grows again from there: so does what is read.
             rewound = news.end.step < watched.cursor.step
             if messages or rewound:
                 watched.put(Page(watched.cursor, news.end.seq, messages))
             if messages:
-                watched.cursor = news.happenings[-1].cursor
+                watched.cursor = news.events[-1].cursor
             watched.cursor, watched.status = _at_most(watched.cursor, news.end), news.status
         if len(messages) == self._pace.page:
             return True
@@ -212,9 +212,9 @@ class Live:
 
 def _read(
     sessions: Sessions, cursors: dict[str, Cursor], page: int
-) -> tuple[dict[str, News], dict[str, list[Message]]]:
+) -> tuple[dict[str, JobUpdate], dict[str, list[Message]]]:
     news = service.news(sessions, cursors, page)
-    return news, {job_id: [message(happening) for happening in each.happenings] for job_id, each in news.items()}
+    return news, {job_id: [message(happening) for happening in each.events] for job_id, each in news.items()}
 
 
 def _at_most(cursor: Cursor, end: Cursor) -> Cursor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.schemas.jobs import Queue
-from store.jobs.progress import Happening
+from store.jobs.progress import StreamedEvent
 
 HEARTBEAT = b": ping\n\n"
 
@@ -24,7 +24,7 @@ class Message:
     """Place and reason, of a message about the queue."""
 
 
-def message(happening: Happening) -> Message:
+def message(happening: StreamedEvent) -> Message:
     body = _body(happening.type, happening.data)
     cursor = happening.cursor
     return Message(body, step=cursor.step) if happening.type == "metric" else Message(body, seq=cursor.seq)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from api.sse import Message, message
-from store.jobs.progress import Cursor, News
+from store.jobs.progress import Cursor, JobUpdate
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class Client:
         """The last event that there was when it last read the database."""
         self._queue: tuple[int, str] | None = None
 
-    def read(self, news: News) -> bytes:
+    def read(self, news: JobUpdate) -> bytes:
         """The messages that the database has for it."""
         self.behind, self._as_of = False, news.end.seq
-        return self._encode(map(message, news.happenings))
+        return self._encode(map(message, news.events))
 
     def look_from(self, begin: Cursor) -> None:
         """It is behind where a page begins beyond what it has."""

@@ -64,7 +64,7 @@ class Sender:
         free = AT_ONCE - self._at_work
         try:
             if time.monotonic() > self._next_forget:
-                await self._store(lambda session: webhooks.forget(session, KEPT))
+                await self._store(lambda session: webhooks.prune(session, KEPT))
                 self._next_forget = time.monotonic() + _FORGET_SECONDS
             due = await self._store(lambda session: webhooks.claim(session, free)) if free else []
         except SQLAlchemyError as error:
@@ -97,7 +97,7 @@ class Sender:
             error = f"{problem}" or type(problem).__name__
         log.info("webhook message %s, try %s: %s", due.id, due.attempts, error or status)
         try:
-            await self._store(lambda session: webhooks.note(session, due, status, error))
+            await self._store(lambda session: webhooks.record_result(session, due, status, error))
         except SQLAlchemyError as problem:
             log.warning("webhook message %s will be sent again, the database is away: %s", due.id, problem)
 

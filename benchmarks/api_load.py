@@ -33,7 +33,7 @@ from contract.recipe import Recipe
 from contract.status import JobStatus
 from finetuned.stack import postgres, valkey
 from store.jobs import jobs, progress
-from store.jobs.attempts import End, Retries, finish
+from store.jobs.attempts import AttemptEnd, Retries, finish
 from store.models import Job
 from store.session import Sessions, make_sessions
 from tests.placing import claim
@@ -162,7 +162,9 @@ async def stream(port: int, sessions: Sessions) -> None:
     busy = (cpu_of(port) - cpu) / STREAM_SECONDS
     for job in ours:
         with sessions.begin() as session:
-            finish(session, job.id, job.attempt, End(JobStatus.SUCCEEDED), Retries(0, timedelta(0), timedelta(0)))
+            finish(
+                session, job.id, job.attempt, AttemptEnd(JobStatus.SUCCEEDED), Retries(0, timedelta(0), timedelta(0))
+            )
     seen = await asyncio.gather(*clients)
     wrong = sum(each.steps != list(range(1, told[job.id] + 1)) for each, job in zip(seen, watched, strict=True))
     asked = [set(range(1, told[job.id] + 1)) for job in watched]

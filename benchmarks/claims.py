@@ -33,8 +33,8 @@ from contract.recipe import Recipe
 from contract.status import JobStatus
 from finetuned.stack import postgres
 from store import scheduler
-from store.jobs import attempts, jobs
-from store.jobs.attempts import End, Retries
+from store.jobs import attempts, jobs, transitions
+from store.jobs.attempts import AttemptEnd, Retries
 from store.models import Event, Job, Lease, Worker
 from store.scheduling import leases, workers
 from store.session import Sessions, make_sessions
@@ -144,7 +144,7 @@ def fill(database_url: str, name: str) -> int:
         while mine.claims < number * DEVICES:
             one_pass(sessions)
             with sessions.begin() as session:
-                given = sorted(leases.unbegun(session, name))
+                given = sorted(leases.not_started(session, name))
             for claimed in given:
                 begin(sessions, mine, name, *claimed)
         _together.wait()
@@ -195,10 +195,10 @@ def work(database_url: str, name: str, begins_at: float) -> Work:
         if time.monotonic() >= next_beat:
             next_beat += 1
             with sessions.begin() as session:
-                workers.beat(session, name, "first", {}, draining=False)
+                workers.heartbeat(session, name, "first", {}, draining=False)
         mine.passes.append(timed(lambda: one_pass(sessions)))
         with sessions.begin() as session:
-            given = sorted(leases.unbegun(session, name))
+            given = sorted(leases.not_started(session, name))
         for claimed in given:
             mine.begins.append(timed(lambda claimed=claimed: begin(sessions, mine, name, *claimed)))
         for claimed in given:
@@ -214,12 +214,12 @@ def one_pass(sessions: Sessions) -> None:
 
 def begin(sessions: Sessions, mine: Work, name: str, job_id: str, attempt: int) -> None:
     with sessions.begin() as session:
-        mine.claims += jobs.begin(session, job_id, attempt, name, os.getpid(), LEASE) is not None
+        mine.claims += transitions.begin(session, job_id, attempt, name, os.getpid(), LEASE) is not None
 
 
 def end(sessions: Sessions, job_id: str, attempt: int) -> None:
     with sessions.begin() as session:
-        attempts.finish(session, job_id, attempt, End(JobStatus.SUCCEEDED), RETRIES)
+        attempts.finish(session, job_id, attempt, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
 
 
 def timed(act: Callable[[], object]) -> float:
@@ -255,7 +255,7 @@ def pass_when_all_is_taken(sessions: Sessions) -> None:
     register(sessions, 4, FEW_DEVICES)
     with sessions.begin() as session:
         for given in scheduler.schedule(session):
-            jobs.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)
+            transitions.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)
     show(
         f"one pass, {JOBS:,} jobs queued, 4 workers, nothing free ({PASSES})",
         [timed(lambda: one_pass(sessions)) for _ in range(PASSES)],

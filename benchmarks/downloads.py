@@ -61,7 +61,7 @@ def measure(home: Path, database: str, broker: str, size: int) -> None:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             wait_for_api(client, api, home)
-            base = f"/jobs/{job_id}/artifacts/adapter.tar.gz"
+            base = f"/jobs/{job_id}/artifacts/adapter.tar"
             paths = {"archive": base, "file": f"{base}/files/adapter_model.safetensors"}
             (listed,) = client.get(f"/jobs/{job_id}/artifacts").raise_for_status().json()["data"]
             sizes = {"archive": listed["bytes"], "file": size}

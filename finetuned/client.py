@@ -14,7 +14,6 @@ import shutil
 import tarfile
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -317,8 +316,8 @@ class Client:
         """
         name = "best" if best else "adapter"
         out.mkdir(parents=True, exist_ok=True)
-        archive = out / f".{name}.tar.gz"
-        self.save_artifact(job_id, f"{name}.tar.gz", archive)
+        archive = out / f".{name}.tar"
+        self.save_artifact(job_id, f"{name}.tar", archive)
         try:
             with tempfile.TemporaryDirectory(dir=out, prefix=".download-") as scratch:
                 with tarfile.open(archive) as opened:
@@ -326,13 +325,13 @@ class Client:
                 # The best is in a folder of the name that it has among the job's artifacts.
                 (folder,) = Path(scratch).iterdir()
                 shutil.copytree(folder, out / name, dirs_exist_ok=True)
-        except (tarfile.TarError, zlib.error, EOFError) as error:
+        except (tarfile.TarError, EOFError) as error:
             raise Damaged(f"the adapter of job {job_id} cannot be unpacked: {error}") from error
         finally:
             archive.unlink()
         return out / name
 
-    def export(self, job_id: str, source: str = "adapter.tar.gz") -> dict[str, Any]:
+    def export(self, job_id: str, source: str = "adapter.tar") -> dict[str, Any]:
         """Has the base and what the job has saved merged; asked again it gives the same."""
         asked = {"format": "merged", "source": source}
         return self._json("POST", f"/jobs/{_part(job_id)}/exports", json=asked)

@@ -1,1 +1,1 @@
-"""The database's history: one file for each step, run in order by Alembic."""
+"""The steps of the database schema, one file each, which Alembic runs in order."""

@@ -6,7 +6,7 @@ from sqlalchemy import create_engine, text
 from migrations.settings import MigrationSettings
 from store.models import Base
 
-_LOCK = 7302251123  # any constant: two services that start at once migrate one after the other
+_LOCK = 7302251123  # any constant: of two services that start at once, one waits for the other
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""Where the database is: all that a migration needs to know."""
+"""The address of the database, which is all that a migration needs."""
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict

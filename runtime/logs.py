@@ -1,4 +1,4 @@
-"""The log of a process: a line for each event, as JSON or text, printable and without secrets."""
+"""The log of a process: one line for each event, as JSON or text, printable and without secrets."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from runtime.settings import StoreSettings
 _INDENT = "    "
 _SECRETS = (
     (re.compile(r"\b(sk-|whsec_|hf_)[\w+/=-]{8,}"), r"\1***"),
-    # Of an address: database and broker. Up to the last @, for a password may have one.
+    # The password in a URL, up to the last @: a password may contain one.
     (re.compile(r"(\w://[^\s:/@'\"]*:)[^\s'\"/]*@"), r"\1***@"),
     (re.compile(r"(?i)\b(bearer) +[\w.~+/=-]{6,}"), r"\1 ***"),
     (re.compile(r"""(?i)(authorization\\?['"]? *[=:,] *b?\\?['"]?)(?:basic +)?[^\s'"\\,;&)]+"""), r"\1***"),
@@ -28,18 +28,18 @@ _SECRETS = (
 
 
 def configure(settings: StoreSettings) -> None:
-    """For all loggers of the process, the libraries' too. Unless it is set, text on a terminal, else JSON: what is
-    collected is read by programs."""
+    """Configures all loggers of the process, those of libraries included. By default it writes text to a terminal, and
+    JSON elsewhere, where programs read it."""
     as_text = settings.log_format == "text" or (settings.log_format is None and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(make_formatter(settings, as_text))
     logging.captureWarnings(True)
-    # Python would write these past the log, as they are.
+    # Python would write these to stderr as they are, secrets included.
     sys.excepthook, threading.excepthook = _log_uncaught, _log_uncaught_in_thread
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # They tell of each request, with its whole address: that of a webhook may be a secret itself.
+    # They log each request with its whole URL, and the URL of a webhook may be a secret.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -50,7 +50,7 @@ def make_formatter(settings: StoreSettings, as_text: bool) -> logging.Formatter:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
-        _once,
+        _without_copies,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     rendering: Processor = _as_text if as_text else structlog.processors.JSONRenderer(default=str)
@@ -60,20 +60,20 @@ def make_formatter(settings: StoreSettings, as_text: bool) -> logging.Formatter:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             rendering,
-            WithoutSecrets(settings),
+            SecretFilter(settings),
         ],
     )
 
 
-def _once(_: WrappedLogger, __: str, told: EventDict) -> EventDict:
-    """Without what uvicorn and Celery say of an event besides, which says it again."""
+def _without_copies(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
+    """Drops the fields in which uvicorn and Celery repeat the message."""
     for name in ("color_message", "data"):
-        told.pop(name, None)
-    return told
+        entry.pop(name, None)
+    return entry
 
 
-class WithoutSecrets:
-    """Last of all, on the line as it is written: whatever brought a secret in, a traceback or a library's words."""
+class SecretFilter:
+    """Removes secrets from the finished line, whether a traceback or a library put them there."""
 
     def __init__(self, settings: StoreSettings) -> None:
         values = [value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)]
@@ -83,28 +83,28 @@ class WithoutSecrets:
         self._known = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or "(?!)")
 
     def __call__(self, _: WrappedLogger, __: str, line: Any) -> str:
-        return without_secrets(self._known.sub("***", str(line)))
+        return redact(self._known.sub("***", str(line)))
 
 
-def without_secrets(text: str) -> str:
-    """Without what looks like one, whosever it is."""
+def redact(text: str) -> str:
+    """The text without anything that looks like a secret, of this service or of others."""
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text
 
 
-def _as_text(_: WrappedLogger, __: str, told: EventDict) -> str:
-    """Time, level, event, and then the rest by name. A traceback follows in indented lines: whatever it quotes, no line
-    but an event's own begins with a time."""
-    trace = told.pop("exception", None)
-    told.pop("logger", None)
-    head = [told.pop("time"), f"{told.pop('level'):7}", str(told.pop("event")).strip()]
-    line = printable(" ".join([*head, *(f"{name}={_value(value)}" for name, value in told.items())]))
+def _as_text(_: WrappedLogger, __: str, entry: EventDict) -> str:
+    """Time, level and event, then the other fields by name. A traceback follows in indented lines, so that only an
+    event's own line begins with a time."""
+    trace = entry.pop("exception", None)
+    entry.pop("logger", None)
+    head = [entry.pop("time"), f"{entry.pop('level'):7}", str(entry.pop("event")).strip()]
+    line = printable(" ".join([*head, *(f"{name}={_value(value)}" for name, value in entry.items())]))
     return "\n".join([line, *(f"{_INDENT}{printable(each)}" for each in (trace or "").split("\n") if trace)])
 
 
 def _value(value: object) -> str:
-    """Quoted where it could be taken for more than one field."""
+    """The value as text, quoted where it could be read as more than one field."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r"[\s=\"]", text) or not text else text
 

@@ -1,4 +1,4 @@
-"""Keeps what owners have from the other users of a machine."""
+"""Keeps the files of the service private from the other users of the machine."""
 
 import os
 from contextlib import suppress
@@ -8,11 +8,11 @@ from contract.locate import PRIVATE
 
 
 def keep_private(home: Path) -> None:
-    """From now on nobody else can read what this process and its children write, nor enter a folder of the home that
-    an earlier release has left open. PostgreSQL's has the modes that PostgreSQL's user needs."""
+    """Sets the process's umask, and closes folders of the home that were left open. PostgreSQL's folder keeps the modes
+    that PostgreSQL's user needs."""
     os.umask(0o077)
     for name in PRIVATE:
-        # It is not there yet, or it is another user's, who has the say.
+        # The folder does not exist yet, or belongs to another user.
         with suppress(OSError):
             if name != "postgres":
                 (home / name).chmod(0o700)

@@ -1,4 +1,5 @@
-"""What database, broker and files need: read once per process from FINETUNED_* variables, fatal when wrong."""
+"""Settings of the database, the broker and the files, read once per process from FINETUNED_* variables. A wrong one
+ends the process."""
 
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ PREFIX = "FINETUNED_"
 
 
 class StoreSettings(BaseSettings):
-    # hide_input: the error about one setting would show the others, passwords in their URLs included.
+    # hide_input: the error about one setting would show the others, with the passwords in their URLs.
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr
@@ -21,16 +22,15 @@ class StoreSettings(BaseSettings):
     broker_url: SecretStr
     """redis://host:6379/0, or redis+socket:///absolute/path"""
     home: Path
-    """Holds models/ and runs/. The API and every worker see the same folder."""
+    """The folder with models/ and runs/, which the API and every worker share."""
     log_format: Literal["json", "text"] | None = None
-    """json, or text to be read by people; None is text on a terminal, else json."""
+    """json or text; None is text on a terminal and json elsewhere."""
     allowed_paths: Annotated[list[Path], NoDecode] = Field(default=[])
-    """Folders from which a recipe may take its dataset and model, besides models/ and datasets/ of `home`; separated by
-    ":" in the variable."""
+    """Folders, separated by ":", whose datasets and models a recipe may use besides models/ and datasets/ of `home`."""
 
     storage: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w-][\w.=-]*)*/?$")] | None = None
-    """s3://BUCKET/PREFIX, where datasets and artifacts are kept; None keeps them in `home`. How to reach the bucket is
-    in the AWS_* variables, and nowhere else."""
+    """s3://BUCKET/PREFIX, where datasets and artifacts are stored; None stores them in `home`. The AWS_* variables say
+    how to reach the bucket."""
 
     @field_validator("allowed_paths", mode="before")
     @classmethod
@@ -40,7 +40,7 @@ class StoreSettings(BaseSettings):
     @field_validator("allowed_paths")
     @classmethod
     def _leave_private_files_alone(cls, value: list[Path], info: ValidationInfo) -> list[Path]:
-        if "home" in info.data:  # else its own fault is reported
+        if "home" in info.data:  # otherwise the error about home is reported
             for folder in value:
                 if (why := why_not_allowed(folder, info.data["home"])) is not None:
                     raise ValueError(f"got {folder}; {why}")
@@ -60,7 +60,7 @@ class StoreSettings(BaseSettings):
 
     @property
     def fetched_datasets(self) -> Path:
-        """Copies of what lies in a bucket, to be read. What nobody reads may be removed: it is fetched again."""
+        """Cached copies of datasets in a bucket. One that nobody reads may be deleted: it is fetched again."""
         return self.home / "cache" / "datasets"
 
     @property
@@ -72,7 +72,7 @@ Settings = TypeVar("Settings", bound=StoreSettings)
 
 
 def read_settings(kind: type[Settings]) -> Settings:
-    """Ends the process with 1, and a line for each variable at fault."""
+    """The settings of one kind of process. Exits with 1 and one line for each wrong variable."""
     try:
         return kind()  # type: ignore[call-arg]  # the environment gives what is required
     except ValidationError as error:

@@ -1,1 +1,1 @@
-"""Bytes of datasets and artifacts, in a folder or a bucket."""
+"""The bytes of datasets and artifacts, in a folder or a bucket."""

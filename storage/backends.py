@@ -1,8 +1,8 @@
-"""Where the bytes of datasets and artifacts are kept: the home folder, or a bucket of S3 or what speaks its language.
+"""Stores the bytes of datasets and artifacts in the home folder, or in a bucket of S3 or a compatible service.
 
-A key is a path relative to the home folder, such as `runs/JOB/attempt-1/adapter/adapter_config.json`, in both. What is
-written under a key does not change any more. Both raise FileNotFoundError where nothing has the key, ValueError for a
-key that leads out, and a bucket StorageUnavailable where it does not answer, or refuses.
+In both, a key is a path relative to the home folder, such as `runs/JOB/attempt-1/adapter/adapter_config.json`, and the
+bytes under a key never change. Both raise FileNotFoundError for a key that does not exist, and ValueError for one that
+leads out of the storage. A bucket raises StorageUnavailable when it does not answer or refuses.
 """
 
 import os
@@ -17,16 +17,17 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from runtime.atomic_files import replacing
 from runtime.settings import StoreSettings
 from storage.errors import StorageUnavailable
 
 CHUNK = 2 << 20
-"""Bytes in memory of each read of a file: a download has three of them at most, and is the faster, the larger they
-are (benchmarks/downloads.py)."""
+"""Bytes of each read of a file. A download holds three chunks at most; larger ones make it faster
+(benchmarks/downloads.py)."""
 LARGEST_CHUNK = 4 << 20
-"""Likewise of each request to a bucket, where every one has its delay."""
+"""Bytes of each read from a bucket, where every request has a delay."""
 _PART = 5 << 20
-"""Likewise of each part of an upload that is on its way: the least that S3 takes. There are 10,000 at most."""
+"""Bytes of each part of an upload, the least that S3 accepts. An upload has 10,000 parts at most."""
 _PARTS_AT_ONCE = 4
 _LONGEST_REQUEST = timedelta(seconds=30)
 _LONGEST_RETRY = timedelta(seconds=10)
@@ -37,8 +38,8 @@ class Writer(Protocol):
     def write(self, data: bytes, /) -> int: ...
 
 
-class Folder:
-    """On this machine, or on a disk that all machines share."""
+class FolderStorage:
+    """Storage in a folder of this machine, or of a disk that all machines share."""
 
     remote = False
 
@@ -46,12 +47,12 @@ class Folder:
         self._path = path
 
     def local_path(self, key: str) -> Path:
-        """The file or folder of the key. No link leads out of it."""
+        """The file or folder of the key. Refuses links that lead out of the storage."""
         try:
             path = self._below(key).resolve(strict=True)
-        except (RuntimeError, NotADirectoryError) as error:  # RuntimeError: links that go in circles
+        except (RuntimeError, NotADirectoryError) as error:  # RuntimeError: a loop of links
             raise FileNotFoundError(key) from error
-        # The operator may have put a whole folder, such as runs, on another disk.
+        # A whole folder, such as runs, may be a link to another disk.
         if not path.is_relative_to((self._path / key.partition("/")[0]).resolve()):
             raise FileNotFoundError(f"{key} leads out of the storage, to {path}")
         return path
@@ -62,25 +63,25 @@ class Folder:
         return self._path / key
 
     def put_file(self, key: str, path: Path) -> None:
-        """Keeps the bytes of a file under the key, all of them or none. The file is not to change afterwards: it gets a
-        second name, where the disk allows that, and no copy."""
+        """Stores a file under the key, wholly or not at all. The file must not change afterwards: where the disk allows
+        it, it is linked and not copied."""
         target = self._below(key)
         if target.exists() and target.samefile(path):
             return
         with replacing(target) as beside:
             try:
                 os.link(path, beside)
-            except OSError:  # on another disk, or one that knows no links
+            except OSError:  # on another disk, or one without hard links
                 shutil.copyfile(path, beside)
 
     @contextmanager
     def open_writer(self, key: str) -> Iterator[Writer]:
-        """What is written is there once this ends, and none of it where it ends by an error."""
+        """A writer whose bytes are stored under the key when the context ends, and discarded if it ends by an error."""
         with replacing(self._below(key)) as beside, beside.open("wb") as file:
             yield file
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to `end`, in chunks, whatever the size. Raises EOFError where there are fewer."""
+        """The bytes from `start` up to `end` in chunks. Raises EOFError where there are fewer."""
         with self.local_path(key).open("rb", buffering=0) as file:
             left = (os.fstat(file.fileno()).st_size if end is None else end) - start
             file.seek(start)
@@ -95,31 +96,32 @@ class Folder:
         return self.local_path(key).stat().st_size
 
     def exists(self, key: str) -> bool:
-        return _is_there(self, key)
+        return _exists(self, key)
 
     def delete(self, key: str) -> None:
-        """Raises nothing where there is none."""
+        """Deletes the bytes of the key, if it exists."""
         self._below(key).unlink(missing_ok=True)
 
-    def fetch(self, key: str, path: Path, beat: Callable[[], None] = lambda: None) -> None:
-        """Copies it to a file, whose folder is made; the file is whole or not there. `beat` is called after each
-        chunk."""
-        _fetch(self, key, path, beat)
+    def fetch(self, key: str, path: Path, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """Copies the bytes of the key to a file, wholly or not at all, and makes its folder. Calls `heartbeat` after
+        each chunk."""
+        _fetch(self, key, path, heartbeat)
 
 
-class Bucket:
-    """A process makes one after any fork: obstore's threads do not outlive it, and its calls would never return."""
+class BucketStorage:
+    """Storage in a bucket. A process makes its own after any fork: obstore's threads do not survive a fork, and calls
+    would never return."""
 
     remote = True
 
     def __init__(self, name: str, prefix: str) -> None:
-        """It is reached with the usual AWS_* variables, which obstore reads itself."""
+        """Reads the address and credentials from the usual AWS_* variables, as obstore does."""
         self._store = S3Store(
             name,
             prefix=prefix or None,
-            # Whether it is http is for AWS_ENDPOINT_URL to say, which is https where it is not set.
+            # AWS_ENDPOINT_URL decides between http and https, which is the default.
             client_options={"timeout": _LONGEST_REQUEST, "allow_http": True},
-            # Whoever waits for it is told soon; who can wait tries again.
+            # Fails soon: a caller that can wait tries again.
             retry_config={"max_retries": 3, "retry_timeout": _LONGEST_RETRY},
         )
 
@@ -127,7 +129,7 @@ class Bucket:
         return None
 
     def put_file(self, key: str, path: Path) -> None:
-        path.stat()  # raises what obstore would tell as it tells of a bucket
+        path.stat()  # obstore would report a missing file as a problem of the bucket
         with _writing(key):
             obstore.put(self._store, key, path, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE)
 
@@ -141,34 +143,34 @@ class Bucket:
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         end = self.size(key) if end is None else end
-        # Each by a request of its own: a slow reader holds none open, and one that breaks off is tried again.
+        # One request for each chunk: a slow reader holds no connection open, and a broken request is retried.
         for offset in range(start, end, LARGEST_CHUNK):
             wanted = min(LARGEST_CHUNK, end - offset)
-            with self._asking(key):
+            with self._reading(key):
                 chunk = obstore.get_range(self._store, key, start=offset, length=wanted).to_bytes()
             if len(chunk) != wanted:
                 raise EOFError(f"{key} ends at {offset + len(chunk)} bytes, and not at {end}")
             yield chunk
 
     def size(self, key: str) -> int:
-        with self._asking(key):
+        with self._reading(key):
             return obstore.head(self._store, key)["size"]
 
     def exists(self, key: str) -> bool:
-        return _is_there(self, key)
+        return _exists(self, key)
 
     def delete(self, key: str) -> None:
-        with suppress(FileNotFoundError), self._asking(key):
+        with suppress(FileNotFoundError), self._reading(key):
             obstore.delete(self._store, key)
 
-    def fetch(self, key: str, path: Path, beat: Callable[[], None] = lambda: None) -> None:
-        _fetch(self, key, path, beat)
+    def fetch(self, key: str, path: Path, heartbeat: Callable[[], None] = lambda: None) -> None:
+        _fetch(self, key, path, heartbeat)
 
     @contextmanager
-    def _asking(self, key: str) -> Iterator[None]:
-        """Where the bucket itself is not there, no key is: that is StorageUnavailable, and may pass."""
+    def _reading(self, key: str) -> Iterator[None]:
+        """Raises StorageUnavailable, not FileNotFoundError, when the whole bucket is missing: that may pass."""
         try:
-            with _told(key):
+            with _translated(key):
                 yield
         except FileNotFoundError:
             with _writing(key):
@@ -176,17 +178,17 @@ class Bucket:
             raise
 
 
-Storage = Folder | Bucket
+Storage = FolderStorage | BucketStorage
 
 
 def make_storage(settings: StoreSettings) -> Storage:
     if settings.storage is None:
-        return Folder(settings.home)
+        return FolderStorage(settings.home)
     name, _, prefix = settings.storage.removeprefix("s3://").partition("/")
-    return Bucket(name, prefix.strip("/"))
+    return BucketStorage(name, prefix.strip("/"))
 
 
-def _is_there(storage: Storage, key: str) -> bool:
+def _exists(storage: Storage, key: str) -> bool:
     try:
         storage.size(key)
     except FileNotFoundError:
@@ -194,48 +196,38 @@ def _is_there(storage: Storage, key: str) -> bool:
     return True
 
 
-def _fetch(storage: Storage, key: str, path: Path, beat: Callable[[], None]) -> None:
+def _fetch(storage: Storage, key: str, path: Path, heartbeat: Callable[[], None]) -> None:
     with replacing(path) as beside, beside.open("wb") as file:
         for chunk in storage.read(key):
             file.write(chunk)
-            beat()
+            heartbeat()
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """What is written to this path takes the place of `target`, where all goes well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.urandom(6).hex()}.partial")
-    try:
-        yield beside
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def _told(key: str) -> Iterator[None]:
+def _translated(key: str) -> Iterator[None]:
+    """Raises errors of a bucket as StorageUnavailable."""
     try:
         yield
     except FileNotFoundError:
         raise
     except (BaseError, OSError) as error:
         if getattr(error, "errno", None) is not None:
-            raise  # of what the caller does meanwhile, or of the file that is put
-        raise _away(key, error) from None
+            raise  # an error of the caller's own work, or of the local file
+        raise _unavailable(key, error) from None
 
 
 @contextmanager
 def _writing(key: str) -> Iterator[None]:
+    """Raises StorageUnavailable also for a missing bucket."""
     try:
-        with _told(key):
+        with _translated(key):
             yield
     except FileNotFoundError as error:
         if error.errno is not None:
             raise
-        raise _away(key, error) from None  # the bucket itself
+        raise _unavailable(key, error) from None  # the bucket itself is missing
 
 
-def _away(key: str, error: Exception) -> StorageUnavailable:
-    # The first line: the others are for who works on obstore, and have the whole request in them.
+def _unavailable(key: str, error: Exception) -> StorageUnavailable:
+    # Only the first line: the others hold the whole request.
     return StorageUnavailable(f"{key}: {str(error).splitlines()[0]}")

@@ -1,7 +1,8 @@
-"""A folder of copies of what lies in a bucket, shared by the machines, so that each is fetched once.
+"""A cache of files from a bucket, in a folder that the machines share, so that each is fetched once.
 
-A copy is locked for as long as somebody reads it, and then nobody removes it; the lock goes with its process. Of the
-others the least recently used go when they are too much.
+A file is locked while it is read and cannot be removed then; a process that dies releases its locks. When the cache is
+too large, the least recently used of the unlocked files are removed. cachetools cannot do this: it evicts from the
+memory of one process, and here several machines share files that each of them may be reading.
 """
 
 import fcntl
@@ -15,52 +16,53 @@ from typing import IO, Any
 from storage.backends import Storage
 
 MOST_BYTES = 10 << 30
-"""Of all copies together, but for the one that has just been fetched and those that are being read."""
+"""Limit of all copies together, without the one just fetched and those being read."""
 _DAY = 24 * 60 * 60
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 
 
-def borrow(
+def acquire(
     storage: Storage,
     key: str,
     copy: Path,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     most_bytes: int = MOST_BYTES,
 ) -> AbstractContextManager[Path]:
-    """`copy` with the bytes of the key, for as long as the context lasts. While this fetches it, or waits for another
-    who does, it calls `beat` now and then. Raises FileNotFoundError, StorageUnavailable."""
+    """The path `copy` with the bytes of the key, which stays there until the context ends. Calls `heartbeat` now and
+    then while it fetches them or waits for another process that does. Raises FileNotFoundError, StorageUnavailable,
+    before the context is entered."""
     copy.parent.mkdir(parents=True, exist_ok=True)
-    # Its file stays, to be locked again: there are 256 at most.
+    # Lock files are never removed: there are 256 at most.
     with (copy.parent / f"lock-{copy.name[:2]}").open("w") as turn:
-        while not _try(turn, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            beat()
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        while (held := _hold(copy, "rb", fcntl.LOCK_SH)) is None:
-            storage.fetch(key, copy, beat)
+        while not _try_lock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            heartbeat()
+            time.sleep(_POLL_SECONDS)
+        while (held := _lock(copy, "rb", fcntl.LOCK_SH)) is None:
+            storage.fetch(key, copy, heartbeat)
             _drop_least_recently_used(copy.parent, most_bytes, keep=copy)
         os.utime(held.fileno())
-    return _until_read(held, copy)
+    return _until_closed(held, copy)
 
 
 @contextmanager
-def _until_read(held: IO[bytes], copy: Path) -> Iterator[Path]:
+def _until_closed(held: IO[bytes], copy: Path) -> Iterator[Path]:
     with held:
         yield copy
 
 
-def _hold(path: Path, mode: str, how: int) -> IO[bytes] | None:
-    """The file, locked; None where there is none, or another holds it."""
+def _lock(path: Path, mode: str, how: int) -> IO[bytes] | None:
+    """The open file, locked; None where it is missing, or another process holds the lock."""
     try:
         file = path.open(mode)
     except FileNotFoundError:
         return None
-    if _try(file, how) and _is_still_at(file, path):
+    if _try_lock(file, how) and _is_still_at(file, path):
         return file
     file.close()
     return None
 
 
-def _try(file: IO[Any], how: int) -> bool:
+def _try_lock(file: IO[Any], how: int) -> bool:
     try:
         fcntl.flock(file, how)
     except BlockingIOError:
@@ -69,7 +71,7 @@ def _try(file: IO[Any], how: int) -> bool:
 
 
 def _is_still_at(file: IO[bytes], path: Path) -> bool:
-    """It may have been removed before it was locked."""
+    """Whether the file was not removed between its opening and its locking."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -77,10 +79,10 @@ def _is_still_at(file: IO[bytes], path: Path) -> bool:
 
 
 def _drop_least_recently_used(folder: Path, most_bytes: int, keep: Path) -> None:
-    """And what processes have left that were killed while they fetched."""
+    """Also removes the leftovers of processes that were killed while they fetched."""
     copies = []
     for path in folder.iterdir():
-        # Others do the same at the same time.
+        # Other processes may be doing the same.
         with suppress(FileNotFoundError):
             status = path.stat()
             if path.name.endswith(".partial"):
@@ -91,7 +93,7 @@ def _drop_least_recently_used(folder: Path, most_bytes: int, keep: Path) -> None
     total = 0
     for _, size, path in sorted(copies, reverse=True):
         total += size
-        # r+: where the folder is on NFS, a lock of this kind wants a file that may be written.
-        if total > most_bytes and path != keep and (held := _hold(path, "r+b", fcntl.LOCK_EX | fcntl.LOCK_NB)):
+        # r+: on NFS an exclusive lock needs a file that is open for writing.
+        if total > most_bytes and path != keep and (held := _lock(path, "r+b", fcntl.LOCK_EX | fcntl.LOCK_NB)):
             with held:
                 path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""What the storage refuses or fails at."""
+"""Errors of the storage."""
 
 
 class StorageUnavailable(Exception):
-    """The bucket does not answer, or refuses. The message may hold names of the operator's: it is for the log alone."""
+    """The bucket does not answer, or refuses. The message may name the operator's bucket: it is for the log alone."""

@@ -1,1 +1,1 @@
-"""What is kept of the jobs, in PostgreSQL. The rows are the truth; a message of the broker is only a wake-up."""
+"""Tables and queries in PostgreSQL. The rows are the truth; a message of the broker is only a wake-up."""

@@ -1,5 +1,5 @@
-"""What a job leaves to download. The files are in its run folders, and then in the storage; these are the rows that
-name them. One is published when its files are whole in the storage, and digested: until then nobody is told of it."""
+"""Artifacts: what a job leaves to download. Its files are in the run folders and then in the storage; the rows name
+them. An artifact is published, and listed, once its files are complete in the storage and digested."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,36 +13,36 @@ from contract.events import Checkpoint
 from contract.status import JobStatus
 from storage.archive import Archive
 from store.errors import ArtifactNotFound
-from store.models import Artifact, Job, Metric, Worker
-from store.scheduling.workers import SILENCE
+from store.models import Artifact, Job, StepMetric
+from store.scheduling import workers
 
-ADAPTER = "adapter.tar.gz"
-BEST = "best.tar.gz"
-"""Names the best adapter or checkpoint; no artifact is listed by it."""
+ADAPTER = "adapter.tar"
+BEST = "best.tar"
+"""A name that stands for the best adapter or checkpoint; no row has it."""
 
-REPORT = {"metrics": "metrics.csv", "curve": "loss.png", "card": "README.md"}
-"""What is made when a job ends, by its kind."""
+REPORT = {"metrics": "metrics.csv", "results": "results.csv", "curve": "loss.png", "card": "README.md"}
+"""The files that the publishing process makes when a job ends, by kind."""
 REPORT_FOLDER = "report"
-"""Of a run folder."""
+"""The folder of these files in a run folder."""
 
 
 @dataclass(frozen=True)
-class File:
+class ArtifactFile:
     name: str
-    """With "/" between its folders."""
+    """Path with "/" between its folders."""
     bytes: int
     sha256: str
 
 
 @dataclass(frozen=True)
 class Digests:
-    """Of an artifact's bytes."""
+    """Sizes and digests of an artifact."""
 
-    files: list[File]
+    files: list[ArtifactFile]
     bytes: int
-    """Of a download, as all that follows."""
+    """Size of a download."""
     sha256: str
-    crc32: int | None
+    """Digest of a download."""
 
 
 def run_path(job_id: str, attempt: int) -> Path:
@@ -51,28 +51,28 @@ def run_path(job_id: str, attempt: int) -> Path:
 
 
 def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoint) -> None:
-    name = ADAPTER if event.final else f"checkpoint-{event.step}.tar.gz"
+    name = ADAPTER if event.final else f"checkpoint-{event.step}.tar"
     kind = "adapter" if event.final else "checkpoint"
     path = str(run_path(job_id, attempt) / event.path)
     artifact = Artifact(job_id=job_id, name=name, kind=kind, step=event.step, path=path, bytes=event.bytes)
     artifact.eval_loss = event.eval_loss
-    put(session, artifact)
+    add(session, artifact)
 
 
 def add_end(session: Session, job_id: str, attempt: int, log: Path, log_bytes: int | None, report: bool) -> None:
-    """What the end of an attempt leaves: its log, in `log` of its run folder, where there is one; and where it is the
-    job's end too, a report, if there is anything to report of."""
+    """Adds the artifacts of an attempt's end: the log, if it has any bytes, at `log` in the run folder; and with
+    `report`, at the job's end, the report, if a step was trained. Six parameters: the log is optional."""
     run = run_path(job_id, attempt)
     if log_bytes is not None:
-        put(session, Artifact(job_id=job_id, name=log.name, kind="log", path=str(run / log), bytes=log_bytes))
-    if not report or session.scalar(select(Metric.step).where(Metric.job_id == job_id).limit(1)) is None:
+        add(session, Artifact(job_id=job_id, name=log.name, kind="log", path=str(run / log), bytes=log_bytes))
+    if not report or session.scalar(select(StepMetric.step).where(StepMetric.job_id == job_id).limit(1)) is None:
         return
     for kind, name in REPORT.items():
-        put(session, Artifact(job_id=job_id, name=name, kind=kind, path=str(run / REPORT_FOLDER / name), bytes=0))
+        add(session, Artifact(job_id=job_id, name=name, kind=kind, path=str(run / REPORT_FOLDER / name), bytes=0))
 
 
-def put(session: Session, artifact: Artifact) -> None:
-    """A later attempt's artifact takes the place of an earlier one's. One that is told again stays as it is."""
+def add(session: Session, artifact: Artifact) -> None:
+    """Adds an artifact. It replaces that of an earlier attempt; the same one again changes nothing."""
     row = {
         "job_id": artifact.job_id,
         "name": artifact.name,
@@ -82,18 +82,17 @@ def put(session: Session, artifact: Artifact) -> None:
         "bytes": artifact.bytes,
         "eval_loss": artifact.eval_loss,
     }
-    unpublished = {"files": None, "sha256": None, "crc32": None, "published_at": None}
+    unpublished = {"files": None, "sha256": None, "published_at": None}
     put = insert(Artifact).values(row)
     another = (Artifact.path != put.excluded.path) | Artifact.published_at.is_(None)
     put = put.on_conflict_do_update(index_elements=["job_id", "name"], set_=row | unpublished, where=another)
     session.execute(put)
 
 
-def unpublished(session: Session, worker: str) -> list[tuple[Artifact, Job]]:
-    """What is to be published by the worker: of the jobs that it has run last, and of those whose worker is not heard
-    of. An adapter waits for the card that it has in it, until its job has ended."""
-    heard = select(Worker.name).where(Worker.name == Job.worker, Worker.seen_at >= func.now() - SILENCE).exists()
-    mine = (Job.worker == worker) | ~heard
+def list_unpublished(session: Session, worker: str) -> list[tuple[Artifact, Job]]:
+    """The artifacts that a worker has to publish: those of the jobs that it ran last, and of jobs whose worker is
+    silent. An adapter waits for its card as long as its job runs."""
+    mine = (Job.worker == worker) | ~workers.alive(Job.worker)
     query = select(Artifact, Job).join(Job).where(Artifact.published_at.is_(None), mine)
     found = [(artifact, job) for artifact, job in session.execute(query.order_by(Artifact.created_at, Artifact.name))]
     return [
@@ -109,21 +108,21 @@ def _has_card(session: Session, job: Job) -> bool:
     return card is not None and card.published_at is not None and Path(card.path).is_relative_to(run)
 
 
-def unpublished_adapter(session: Session, job_id: str) -> Artifact | None:
-    """The job's adapter, as long as its files may still be added to."""
+def get_unpublished_adapter(session: Session, job_id: str) -> Artifact | None:
+    """The job's adapter while files may still be added to it, else None."""
     adapter = session.get(Artifact, (job_id, ADAPTER))
     return adapter if adapter is not None and adapter.published_at is None else None
 
 
-def are_published(session: Session, job_id: str) -> bool:
-    """Whether nothing of the job waits for that."""
+def all_published(session: Session, job_id: str) -> bool:
+    """Whether the job has no artifact that waits to be published."""
     waiting = select(Artifact.name).where(Artifact.job_id == job_id, Artifact.published_at.is_(None))
     return session.scalar(waiting.limit(1)) is None
 
 
-def publish(session: Session, artifact: Artifact, digests: Digests | None) -> None:
-    """Its files are whole in the storage, or, with None, nobody will ever have them. Nothing is written where another
-    attempt's has taken its place."""
+def mark_published(session: Session, artifact: Artifact, digests: Digests | None) -> None:
+    """Records that the files are complete in the storage or, with None, that they are lost. Changes nothing if another
+    attempt's artifact has replaced it."""
     mine = (
         Artifact.job_id == artifact.job_id,
         Artifact.name == artifact.name,
@@ -134,37 +133,37 @@ def publish(session: Session, artifact: Artifact, digests: Digests | None) -> No
     session.execute(update(Artifact).where(*mine).values(values))
 
 
-def of_job(session: Session, job_id: str) -> list[Artifact]:
-    """Those that are published."""
+def list_published(session: Session, job_id: str) -> list[Artifact]:
+    """The published artifacts of a job, by name."""
     published = (Artifact.job_id == job_id, Artifact.sha256.is_not(None))
     return list(session.scalars(select(Artifact).where(*published).order_by(Artifact.name)))
 
 
-def weights(session: Session, job_id: str) -> list[Artifact]:
-    """What a job has made of a model: its adapters, and models with one merged in."""
+def list_weights(session: Session, job_id: str) -> list[Artifact]:
+    """The adapters of a job and the models merged from them."""
     kinds = Artifact.kind.in_(["adapter", "checkpoint", "merged"])
     return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id, kinds)))
 
 
-def remove(session: Session, found: Iterable[Artifact]) -> None:
-    """Takes them off the list; their files are to be gone by then."""
+def delete_rows(session: Session, found: Iterable[Artifact]) -> None:
+    """Deletes the rows, after their files were deleted."""
     for artifact in found:
         session.execute(delete(Artifact).where(Artifact.job_id == artifact.job_id, Artifact.name == artifact.name))
 
 
 def best(found: Iterable[Artifact]) -> Artifact | None:
-    """The adapter or checkpoint with the lowest evaluation loss, the earliest of several; None without evaluations.
+    """The adapter or checkpoint with the lowest evaluation loss, the earliest of equals; None without evaluations.
 
-    A last checkpoint and the adapter are the same weights: the adapter is named then.
+    The last checkpoint has the weights of the adapter; the adapter is preferred then.
     """
     measured = (each for each in found if each.eval_loss is not None)
     return min(measured, key=lambda each: (each.eval_loss, each.step, each.name), default=None)
 
 
 def get(session: Session, job_id: str, name: str) -> Artifact:
-    """The published artifact of that name; BEST is the best one by its evaluation loss. Raises ArtifactNotFound."""
+    """The published artifact of a name, or for BEST the best one. Raises ArtifactNotFound."""
     if name == BEST:
-        artifact = best(of_job(session, job_id))
+        artifact = best(list_published(session, job_id))
         why = ": nothing that it has saved was evaluated; evaluation.fraction above 0 does"
     else:
         artifact = session.get(Artifact, (job_id, name))
@@ -176,20 +175,21 @@ def get(session: Session, job_id: str, name: str) -> Artifact:
 
 
 def is_archive(artifact: Artifact) -> bool:
-    """A folder, which is downloaded as one file."""
-    return artifact.name.endswith(".tar.gz")
+    """Whether it is a folder, which is downloaded as one archive."""
+    return artifact.name.endswith(".tar")
 
 
-def files(artifact: Artifact) -> list[File]:
-    """Of a published one."""
-    return [File(**each) for each in artifact.files or []]
+def files(artifact: Artifact) -> list[ArtifactFile]:
+    """The files of a published artifact."""
+    return [ArtifactFile(**each) for each in artifact.files or []]
 
 
 def archive(artifact: Artifact, sizes: Iterable[tuple[str, int]]) -> Archive:
-    """Of a folder's files, by name; below its own name when it is unpacked, whatever name it is asked by."""
-    return Archive(artifact.name.removesuffix(".tar.gz"), list(sizes))
+    """The archive of a folder's files. It unpacks to a folder of the artifact's own name, also when downloaded as
+    BEST."""
+    return Archive(artifact.name.removesuffix(".tar"), list(sizes))
 
 
 def key(artifact: Artifact, file: str | None = None) -> str:
-    """In the storage: of a single file, or of one in a folder."""
+    """The key in the storage of a single file, or of `file` in a folder."""
     return f"runs/{artifact.path}" if file is None else f"runs/{artifact.path}/{file}"

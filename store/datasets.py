@@ -1,11 +1,9 @@
-"""The queries on datasets, and where their bytes are.
+"""Queries on datasets, and access to their bytes.
 
-A blob is kept as long as a dataset has it. Whoever adds one to a blob holds the blob's row, and so does whoever takes
-the last away, with its bytes: so no dataset is left without them.
+A blob exists as long as a dataset refers to it. A transaction that adds such a dataset, or deletes the last one and the
+bytes, locks the blob's row, so no dataset is left without bytes.
 """
 
-import re
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,28 +11,27 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.failure import FailureCode, InputError
 from contract.locate import locate_dataset
 from contract.status import TERMINAL
 from runtime.settings import StoreSettings
 from storage.backends import Storage, make_storage
-from storage.cache import borrow
+from storage.cache import acquire
 from store.errors import DatasetInUse, DatasetNotFound
 from store.models import Blob, Dataset, Job
+from store.paging import newest_first
 from store.session import Sessions
-
-_ID = re.compile(r"file-[0-9a-f]{24}")
-
 
 _NEEDED_BY = or_(Job.training_file == Dataset.id, Job.validation_file == Dataset.id)
 
 
 def is_id(text: str) -> bool:
-    return _ID.fullmatch(text) is not None
+    return ids.is_id(ids.DATASET, text)
 
 
 def blob_key(sha256: str) -> str:
@@ -43,13 +40,13 @@ def blob_key(sha256: str) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Of a dataset's bytes: either `sha256`, of a blob that is in the storage, or `path`."""
+    """Where the bytes of a dataset are: in the blob `sha256`, or at `path`."""
 
     bytes: int
     sha256: str | None = None
     path: str | None = None
     origin: str | None = None
-    """Where they were fetched from, for people."""
+    """Where they were fetched from, for display."""
 
 
 def create(
@@ -63,11 +60,11 @@ def create(
     columns: Mapping[str, str] | None = None,
     expires_after: timedelta | None = None,
 ) -> Dataset:
-    """A new dataset, to be checked."""
+    """Creates a dataset, which is still to be checked. More than five parameters: the columns of the new row."""
     if source.sha256 is not None:
-        _hold_blob(session, source.sha256, source.bytes)
+        _lock_blob(session, source.sha256, source.bytes)
     dataset = Dataset(
-        id=f"file-{secrets.token_hex(12)}",
+        id=ids.new_id(ids.DATASET),
         owner=owner,
         filename=filename,
         purpose=purpose,
@@ -86,53 +83,52 @@ def create(
     return dataset
 
 
-def _hold_blob(session: Session, sha256: str, size: int) -> None:
-    """Its row is there, and stays until the transaction ends."""
-    held = select(Blob.sha256).where(Blob.sha256 == sha256).with_for_update(read=True, key_share=True)
-    # One that was there may have gone while this waited for it.
-    while session.scalar(held) is None:
+def _lock_blob(session: Session, sha256: str, size: int) -> None:
+    """Makes sure that the blob's row exists, and keeps it until the transaction ends."""
+    locked = select(Blob.sha256).where(Blob.sha256 == sha256).with_for_update(read=True, key_share=True)
+    # An existing row may be deleted while this waits for its lock.
+    while session.scalar(locked) is None:
         session.execute(insert(Blob).values(sha256=sha256, bytes=size).on_conflict_do_nothing())
 
 
 def get(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
-    """Whoever's it is, or that of `owner` alone. Raises DatasetNotFound."""
+    """A dataset of `owner`, or of any owner with None. Raises DatasetNotFound."""
     dataset = session.get(Dataset, dataset_id)
     if dataset is None or owner not in (None, dataset.owner):
         raise DatasetNotFound(dataset_id)
     return dataset
 
 
-def newest(
+def list_datasets(
     session: Session,
     limit: int,
     after: str | None,
     owner: str | None = None,
     purpose: str | None = None,
 ) -> list[Dataset]:
-    """Newest first; `after` is the last id of the page before. Raises DatasetNotFound for an unknown `after`."""
-    query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)
+    """One page of datasets, newest first; `after` is the last id of the page before. Raises DatasetNotFound for an
+    unknown `after`."""
+    query = select(Dataset)
     if owner is not None:
         query = query.where(Dataset.owner == owner)
     if purpose is not None:
         query = query.where(Dataset.purpose == purpose)
-    if after is not None:
-        last = get(session, after, owner)
-        query = query.where(tuple_(Dataset.created_at, Dataset.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    last = None if after is None else get(session, after, owner)
+    return list(session.scalars(newest_first(query, Dataset, limit, last)))
 
 
-def unchecked(session: Session) -> list[str]:
-    """The oldest first."""
+def list_unchecked(session: Session) -> list[str]:
+    """The ids of datasets that are still to be checked, oldest first."""
     return list(session.scalars(select(Dataset.id).where(Dataset.status == "uploaded").order_by(Dataset.created_at)))
 
 
-def expired(session: Session) -> list[str]:
-    """Those whose time is over, and that no unfinished job needs."""
+def list_expired(session: Session) -> list[str]:
+    """The ids of datasets that have expired and that no unfinished job needs."""
     needed = select(Job.id).where(_NEEDED_BY, Job.status.not_in(TERMINAL)).exists()
     return list(session.scalars(select(Dataset.id).where(Dataset.expires_at < func.now(), ~needed)))
 
 
-def checked(
+def record_check(
     session: Session,
     dataset_id: str,
     problem: str | None,
@@ -140,7 +136,8 @@ def checked(
     rows: int | None = None,
     report: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes what the check has found, unless another was first; `problem` where it cannot be trained on."""
+    """Records the result of a check, unless another check was first; `problem` says why it cannot be trained on. Six
+    parameters: the columns that a check finds."""
     values = {
         "status": "processed" if problem is None else "error",
         "status_details": problem,
@@ -153,8 +150,8 @@ def checked(
     session.execute(update(Dataset).where(*unchecked).values(values))
 
 
-def hold(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
-    """As get, and it is not deleted before the transaction ends. Raises DatasetNotFound."""
+def lock(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
+    """A dataset that cannot be deleted before the transaction ends. Raises DatasetNotFound."""
     lock = {"read": True, "key_share": True}
     dataset = session.get(Dataset, dataset_id, with_for_update=lock, populate_existing=True)
     if dataset is None or owner not in (None, dataset.owner):
@@ -163,7 +160,8 @@ def hold(session: Session, dataset_id: str, owner: str | None = None) -> Dataset
 
 
 def remove(session: Session, dataset_id: str, owner: str | None) -> str | None:
-    """The digest of the blob that it had, where it had one: see forget_unused. Raises DatasetNotFound, DatasetInUse."""
+    """Deletes a dataset and returns the digest of its blob, if it had one, for delete_unused_blob. Raises
+    DatasetNotFound, DatasetInUse."""
     dataset = session.get(Dataset, dataset_id, with_for_update=True, populate_existing=True)
     if dataset is None or owner not in (None, dataset.owner):
         raise DatasetNotFound(dataset_id)
@@ -176,9 +174,9 @@ def remove(session: Session, dataset_id: str, owner: str | None) -> str | None:
     return dataset.sha256
 
 
-def forget_unused(session: Session, storage: Storage, sha256: str) -> bool:
-    """Deletes the bytes of a blob that no dataset has, and says whether. Nobody can count on them meanwhile: that is
-    why the row is held while one object is deleted, in a bucket too. Raises StorageUnavailable."""
+def delete_unused_blob(session: Session, storage: Storage, sha256: str) -> bool:
+    """Deletes the bytes of a blob if no dataset refers to it, and returns whether it did. The row stays locked during
+    the deletion, also of an object in a bucket, so that no new dataset can refer to it. Raises StorageUnavailable."""
     session.execute(insert(Blob).values(sha256=sha256, bytes=0).on_conflict_do_nothing())
     session.execute(select(Blob.sha256).where(Blob.sha256 == sha256).with_for_update())
     if session.scalar(select(Dataset.id).where(Dataset.sha256 == sha256).limit(1)) is not None:
@@ -188,8 +186,8 @@ def forget_unused(session: Session, storage: Storage, sha256: str) -> bool:
     return True
 
 
-def locate(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
-    """Raises InputError, in the words of a recipe, where it is not there."""
+def get_for_recipe(session: Session, dataset_id: str, owner: str | None = None) -> Dataset:
+    """The dataset that a recipe names. Raises InputError about the recipe's field `dataset`."""
     try:
         return get(session, dataset_id, owner)
     except DatasetNotFound as error:
@@ -197,36 +195,36 @@ def locate(session: Session, dataset_id: str, owner: str | None = None) -> Datas
 
 
 def local_file(
-    storage: Storage, settings: StoreSettings, dataset: Dataset, beat: Callable[[], None] = lambda: None
+    storage: Storage, settings: StoreSettings, dataset: Dataset, heartbeat: Callable[[], None] = lambda: None
 ) -> AbstractContextManager[Path]:
-    """A file of this machine with its bytes, for as long as the context lasts; `beat` is called while it is fetched.
-    Raises InputError where they are gone, StorageUnavailable: now, and not when the context is entered."""
+    """A file of this machine with its bytes, for as long as the context lasts; `heartbeat` is called while it is
+    fetched. Raises InputError where they are gone, StorageUnavailable: now, and not when the context is entered."""
     if dataset.path is not None:
         return nullcontext(locate_dataset(dataset.path, settings.folders))
-    assert dataset.sha256 is not None, "the table wants one of both"
+    assert dataset.sha256 is not None, "a constraint of the table"
     key = blob_key(dataset.sha256)
     try:
         path = storage.local_path(key)
         if path is not None:
             return nullcontext(path)
-        return borrow(storage, key, settings.fetched_datasets / dataset.sha256, beat)
+        return acquire(storage, key, settings.fetched_datasets / dataset.sha256, heartbeat)
     except FileNotFoundError as error:
-        raise bytes_gone(dataset) from error
+        raise bytes_missing(dataset) from error
 
 
-def bytes_gone(dataset: Dataset) -> InputError:
+def bytes_missing(dataset: Dataset) -> InputError:
     message = f"dataset: the bytes of {dataset.id} are no longer in the storage; upload it again"
     return InputError(FailureCode.DATASET_NOT_FOUND, message, "dataset")
 
 
 def find_file(
-    sessions: Sessions, settings: StoreSettings, path: str, beat: Callable[[], None] = lambda: None
+    sessions: Sessions, settings: StoreSettings, path: str, heartbeat: Callable[[], None] = lambda: None
 ) -> AbstractContextManager[Path]:
     """The file that a recipe's dataset.path names, a dataset by its id, or a path; as local_file gives it. Raises
     InputError, StorageUnavailable. No session is held when it looks into the storage."""
     if not is_id(path):
         return nullcontext(locate_dataset(path, settings.folders))
     with sessions.begin() as session:
-        dataset = locate(session, path)
-    # Made here: a bucket's threads do not outlive a fork.
-    return local_file(make_storage(settings), settings, dataset, beat)
+        dataset = get_for_recipe(session, path)
+    # Made here, because a bucket's threads do not survive a fork.
+    return local_file(make_storage(settings), settings, dataset, heartbeat)

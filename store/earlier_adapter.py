@@ -1,12 +1,13 @@
-"""Finds the adapter of an earlier job that a recipe starts from."""
+"""Finds the adapter of an earlier job, from which a recipe starts."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from contract import ids
 from contract.failure import FailureCode, InputError
 from contract.quote import quote
-from storage.backends import Folder, Storage
+from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.errors import ArtifactNotFound, JobNotFound
 from store.jobs import jobs
@@ -14,28 +15,28 @@ from store.models import Artifact
 from store.session import Sessions
 
 _PARAM = "adapter.start_from"
-_NAMED = re.compile(r"(?P<job>job_[0-9a-f]{24})(/(?P<checkpoint>checkpoint-[0-9]{1,10}))?")
+_NAMED = re.compile(rf"(?P<job>{ids.JOB}{ids.HEX})(/(?P<checkpoint>checkpoint-[0-9]{{1,10}}))?")
 
 
 def earlier_adapter(
     sessions: Sessions,
     storage: Storage,
-    home: Folder,
+    home: FolderStorage,
     start_from: str,
     fetched: Path,
     owner: str | None = None,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Path:
-    """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP"; of a job of `owner` alone, where
-    that is given. What is no longer in the home folder is fetched from the storage, into `fetched`; `beat` is called
-    meanwhile. Raises InputError, StorageUnavailable.
+    """The absolute folder of the adapter that `start_from` names: "JOB", or "JOB/checkpoint-STEP", of a job of `owner`
+    or of any owner with None. Files that are no longer in the home folder are fetched from the storage into `fetched`,
+    with calls of `heartbeat`. Raises InputError, StorageUnavailable.
 
-    No session is held meanwhile, nor when it returns.
+    No session is open during a fetch. More than five parameters: both storages and the database are needed.
     """
     named = _NAMED.fullmatch(start_from)
     if named is None:
         raise _refusal(start_from, 'give the id of a job, with "/checkpoint-STEP" after it for one of its checkpoints')
-    name = f"{named['checkpoint'] or 'adapter'}.tar.gz"
+    name = f"{named['checkpoint'] or 'adapter'}.tar"
     try:
         with sessions.begin() as session:
             jobs.get(session, named["job"], owner)
@@ -43,15 +44,19 @@ def earlier_adapter(
     except (JobNotFound, ArtifactNotFound) as error:
         raise _refusal(start_from, str(error)) from error
     try:
-        return folder_of(artifact, home, storage, fetched, beat)
+        return folder_of(artifact, home, storage, fetched, heartbeat)
     except FileNotFoundError as error:
         raise _refusal(start_from, "its files are no longer on the server") from error
 
 
 def folder_of(
-    artifact: Artifact, home: Folder, storage: Storage, fetched: Path, beat: Callable[[], None] = lambda: None
+    artifact: Artifact,
+    home: FolderStorage,
+    storage: Storage,
+    fetched: Path,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Path:
-    """An adapter's, in the home folder or else `fetched`; `beat` is called while it is fetched. Raises
+    """The folder of an adapter: in the home folder, else fetched into `fetched` with calls of `heartbeat`. Raises
     FileNotFoundError, StorageUnavailable."""
     try:
         return home.local_path(artifacts.key(artifact))
@@ -59,7 +64,7 @@ def folder_of(
         if not storage.remote:
             raise
     for file in artifacts.files(artifact):
-        storage.fetch(artifacts.key(artifact, file.name), fetched / file.name, beat)
+        storage.fetch(artifacts.key(artifact, file.name), fetched / file.name, heartbeat)
     return fetched
 
 

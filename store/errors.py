@@ -1,21 +1,21 @@
-"""What the store refuses.
+"""Errors of the store.
 
 StoreError
 +-- JobNotFound
 +-- KeyNotFound
-+-- ModelNotFound   no such base model, or none that this owner has made
++-- ModelNotFound   no such base model, and no such model of this owner
 +-- DatasetNotFound
-+-- DatasetInUse    a job that has not ended needs it
++-- DatasetInUse    an unfinished job needs it
 +-- ArtifactNotFound
 +-- WebhookNotFound
 +-- DeliveryNotFound
 +-- ExportNotFound
-+-- QuotaExceeded   an owner has as much as it may have
-+-- RequestReused   an Idempotency-Key came again, with another body
-+-- RequestOvertaken    one that was taken for dead, so that another has begun in its place
-+-- IllegalMove     a user asked for a state that the job cannot reach from its own
-+-- StaleAttempt    a worker wrote for an attempt that is no longer its own
-+-- Superseded      another worker has begun with this one's name
++-- QuotaExceeded   the owner has reached a limit
++-- RequestReused   an Idempotency-Key came with another body
++-- RequestOvertaken    the request was taken for dead, and another has begun in its place
++-- IllegalMove     a job cannot go from its status to the requested one
++-- StaleAttempt    a worker wrote for an attempt that it no longer owns
++-- WorkerSuperseded    another worker has started with this one's name
 """
 
 from contract.quote import cut, quote
@@ -64,7 +64,9 @@ class RequestReused(StoreError):
 
 class RequestOvertaken(StoreError):
     def __init__(self) -> None:
-        super().__init__("another request of this kind has begun in the place of this one; ask again in a few seconds")
+        super().__init__(
+            "another request of this kind has begun in the place of this one; send it again in a few seconds"
+        )
 
 
 class ArtifactNotFound(StoreError):
@@ -97,6 +99,6 @@ class StaleAttempt(StoreError):
         super().__init__(f"attempt {attempt} at job {job_id} has ended for the service; it may write nothing more")
 
 
-class Superseded(StoreError):
+class WorkerSuperseded(StoreError):
     def __init__(self, worker: str) -> None:
         super().__init__(f"another worker has begun as {worker}; give each a name of its own by FINETUNED_WORKER")

@@ -1,26 +1,27 @@
-"""What is made of a job's adapter after it was trained: asked for by its owner, made by a worker's clerk."""
+"""Exports: models merged from a job's adapter, requested by its owner and made by a worker's publishing process."""
 
-import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.failure import Failure, FailureCode
 from store import artifacts
 from store.artifacts import ADAPTER, Digests
 from store.errors import ArtifactNotFound, ExportNotFound
 from store.jobs import jobs
 from store.models import Artifact, Export
+from store.paging import newest_first
 
 _MOST_CLAIMS = 5
-"""By workers that were lost over it, or stopped, before it counts as failed."""
+"""Number of claims, by workers that were lost or stopped, after which it fails."""
 
 
-def ask(session: Session, job_id: str, source: str, owner: str | None) -> tuple[Export, bool]:
-    """The export of a job's adapter, best or checkpoint as a merged model, and whether it is new: one that waits, is at
-    work or was made is given again. Raises JobNotFound, ArtifactNotFound."""
+def request(session: Session, job_id: str, source: str, owner: str | None) -> tuple[Export, bool]:
+    """The export of an adapter or checkpoint as a merged model, and whether it is new: an earlier one that has not
+    failed is returned again. Raises JobNotFound, ArtifactNotFound."""
     job = jobs.lock(session, job_id, owner)
     artifact = artifacts.get(session, job.id, source)
     if artifact.kind not in ("adapter", "checkpoint"):
@@ -30,7 +31,7 @@ def ask(session: Session, job_id: str, source: str, owner: str | None) -> tuple[
     if found is not None:
         return found, False
     export = Export(
-        id=f"exp_{secrets.token_hex(12)}",
+        id=ids.new_id(ids.EXPORT),
         job_id=job_id,
         format="merged",
         source=artifact.name,
@@ -43,24 +44,22 @@ def ask(session: Session, job_id: str, source: str, owner: str | None) -> tuple[
 
 
 def get(session: Session, job_id: str, export_id: str) -> Export:
-    """Raises ExportNotFound."""
+    """An export of the job. Raises ExportNotFound."""
     export = session.get(Export, export_id)
     if export is None or export.job_id != job_id:
         raise ExportNotFound(job_id, export_id)
     return export
 
 
-def newest(session: Session, job_id: str, limit: int, after: str | None) -> list[Export]:
-    """Newest first; `after` is the last id of the page before. Raises ExportNotFound."""
+def list_exports(session: Session, job_id: str, limit: int, after: str | None) -> list[Export]:
+    """One page of exports, newest first; `after` is the last id of the page before. Raises ExportNotFound."""
+    last = None if after is None else get(session, job_id, after)
     query = select(Export).where(Export.job_id == job_id)
-    if after is not None:
-        last = get(session, job_id, after)
-        query = query.where(tuple_(Export.created_at, Export.id) < (last.created_at, last.id))
-    return list(session.scalars(query.order_by(Export.created_at.desc(), Export.id.desc()).limit(limit)))
+    return list(session.scalars(newest_first(query, Export, limit, last)))
 
 
 def claim(session: Session, worker: str, lease: timedelta) -> Export | None:
-    """The one that has waited longest, or whose worker is lost: now the worker's, in a new attempt."""
+    """Starts a new attempt by the worker at the export that has waited longest, or whose worker was lost."""
     lost = (Export.status == "running") & (Export.lease_expires_at < func.now())
     waiting = select(Export.id).where((Export.status == "queued") | lost).order_by(Export.created_at).limit(1)
     chosen = session.scalar(waiting.with_for_update(skip_locked=True))
@@ -84,27 +83,28 @@ def claim(session: Session, worker: str, lease: timedelta) -> Export | None:
 
 
 def renew(session: Session, export_id: str, attempt: int, lease: timedelta) -> bool:
-    """False where it is no longer this attempt's."""
+    """Extends the lease; False where the attempt has lost it."""
     mine = _mine(export_id, attempt)
     renewed = update(Export).where(*mine).values(lease_expires_at=func.now() + lease).returning(Export.id)
     return session.scalar(renewed) is not None
 
 
-def give_back(session: Session, export_id: str, attempt: int) -> None:
-    """For another worker, or this one when it is there again."""
+def requeue(session: Session, export_id: str, attempt: int) -> None:
+    """Puts an export back in the queue, for another worker or for this one after its restart."""
     values = {"status": "queued", "worker": None, "lease_expires_at": None}
     session.execute(update(Export).where(*_mine(export_id, attempt)).values(values))
 
 
 def succeed(session: Session, export_id: str, attempt: int, artifact: Artifact, digests: Digests) -> bool:
-    """What was made, whole in the storage, is an artifact of the job. False where it is no longer this attempt's."""
+    """Ends an export whose model is complete in the storage, and adds that as an artifact. False where the attempt has
+    lost its lease."""
     export = _locked(session, export_id, attempt)
     if export is None:
         return False
     export.status, export.lease_expires_at, export.finished_at = "succeeded", None, func.now()
     export.artifact = artifact.name
-    artifacts.put(session, artifact)
-    artifacts.publish(session, artifact, digests)
+    artifacts.add(session, artifact)
+    artifacts.mark_published(session, artifact, digests)
     return True
 
 
@@ -128,12 +128,12 @@ def _mine(export_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
 
 
 def merged(export: Export) -> Artifact:
-    """What an attempt at it makes."""
-    name = "merged.tar.gz" if export.source == ADAPTER else f"merged-{export.source}"
+    """The artifact that the export makes."""
+    name = "merged.tar" if export.source == ADAPTER else f"merged-{export.source}"
     path = folder(export) / "merged"
     return Artifact(job_id=export.job_id, name=name, kind="merged", path=str(path), bytes=0)
 
 
 def folder(export: Export) -> Path:
-    """In which an attempt at it works, relative to the runs folder."""
+    """The work folder of an attempt, relative to the runs folder."""
     return Path(export.job_id, "exports", f"{export.id}-{export.attempt}")

@@ -1,4 +1,4 @@
-"""Numbers of the service as a whole, for those who watch over it: no job's, and no owner's."""
+"""Numbers of the whole service for monitoring; none is of a single job or owner."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +14,15 @@ from store.scheduling import workers
 @dataclass(frozen=True)
 class Gauges:
     jobs: dict[str, int]
-    """By status."""
+    """Number of jobs by status."""
     queue_seconds: float
-    """That the job which has waited longest is in the queue since it was posted; 0 where none waits."""
+    """Age of the oldest queued job; 0 without any."""
     devices: dict[str, int]
     """leased; busy with other programs; free; or lost with their worker."""
     workers: dict[str, int]
-    """ready, draining, lost"""
+    """Number of workers that are ready, draining or lost."""
     deliveries: dict[str, int]
-    """To webhooks, by status."""
+    """Number of deliveries to webhooks by status."""
     dataset_bytes: int
     artifact_bytes: int
 
@@ -30,7 +30,7 @@ class Gauges:
 def read(session: Session) -> Gauges:
     jobs = dict.fromkeys(JobStatus, 0) | dict(_counts(session, Job.status))
     oldest = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == JobStatus.QUEUED)
-    heard = workers.heard(session)
+    heard = workers.alive_names(session)
     return Gauges(
         jobs={status.value: count for status, count in jobs.items()},
         queue_seconds=float(session.scalar(oldest) or 0),

@@ -1,4 +1,8 @@
-"""Runs the planner on what the database knows, and writes what it decides."""
+"""Runs the planner on the rows, and writes what it decides.
+
+benchmarks/claims.py promises 500 claims a second with 10,000 waiting jobs and 1,024 devices. That is why a pass reads a
+few jobs of each shape (models.Job.shape), asks first whether any room can be made, and builds no objects of the leases.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,55 +20,54 @@ from contract.recipe import Recipe
 from contract.status import JobStatus, RequestedAction
 from store.access import quotas
 from store.jobs import jobs
-from store.models import Device, Job, Lease, Metric, Worker
-from store.scheduling import leases
-from store.scheduling.leases import Placed
-from store.scheduling.planner import Device as Place
-from store.scheduling.planner import Host, Occupant, Wait, Waiting, plan
-from store.scheduling.workers import SILENCE
+from store.models import Device, Job, Lease, StepMetric, Worker
+from store.scheduling import leases, workers
+from store.scheduling.leases import Placement
+from store.scheduling.planner import plan
+from store.scheduling.situation import DeviceRef, Host, Occupant, Wait, Waiting
 
 _ONE_PASS = 0x66745F71
-"""Names the advisory lock: two passes at once would give what is free to the same jobs."""
+"""Key of the advisory lock: two concurrent passes would give the same devices to two jobs."""
 
-_OF_EACH_SHAPE = 100
-"""Waiting jobs of an owner that a pass looks at, at most. Those of other shapes may fit where these do not."""
+_MOST_PER_SHAPE = 100
+"""Most waiting jobs of one owner and shape that a pass reads; jobs of other shapes may fit where these do not."""
 
-_IN_ALL = 1000
-"""Likewise, of all owners and shapes together."""
+_MOST_JOBS = 1000
+"""Most waiting jobs that a pass reads, of all owners and shapes together."""
 
-_IN_BETWEEN = 8
-"""Of these may be unable to start while there are devices: where more are, the pass looks at all."""
+_SPARE_JOBS = 8
+"""Jobs read beyond the number of free devices. If more than these cannot start, the pass reads all."""
 
 
 _READY = (Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_before <= func.now()))
-_THERE = (Worker.seen_at >= func.now() - SILENCE, ~Worker.draining)
+_THERE = (workers.heard_lately(), ~Worker.draining)
 
 
-def schedule(session: Session) -> list[Placed]:
-    """Gives devices to the jobs whose turn it is, and has those that shall make room save and go back to the queue."""
+def schedule(session: Session) -> list[Placement]:
+    """Gives devices to the jobs whose turn it is, and preempts the jobs that must make room."""
     if session.scalar(select(Job.id).where(*_READY).limit(1)) is None:
         return []
     session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
-    leases.take_back_unbegun(session)
+    leases.revoke_not_started(session)
     if not session.scalar(_CAN_MAKE_ROOM):
         return []
-    # Nobody else gives devices; those that are about to be taken off the table are not given.
-    now, found, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
+    # The lock keeps other passes out; devices that are about to be deleted are skipped.
+    now, machines, hosts, occupants = _devices(session, _DEVICES.with_for_update(key_share=True, skip_locked=True))
     room = _room(hosts, occupants)
-    most = min(room + _IN_BETWEEN, _OF_EACH_SHAPE)
-    waiting = _waiting(session, found, most)
-    decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
-    if most < _OF_EACH_SHAPE and len({place for places in decided.starts.values() for place in places}) < room:
-        waiting = _waiting(session, found, _OF_EACH_SHAPE)
-        decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
-    _request_preemption(session, decided.preempt)
-    still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
+    most = min(room + _SPARE_JOBS, _MOST_PER_SHAPE)
+    waiting = _waiting(session, machines, most)
+    decision = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
+    if most < _MOST_PER_SHAPE and len({place for places in decision.starts.values() for place in places}) < room:
+        waiting = _waiting(session, machines, _MOST_PER_SHAPE)
+        decision = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
+    _request_preemption(session, decision.preempt)
+    still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decision.starts), Job.status == JobStatus.QUEUED)
     locked = session.execute(still_queued.with_for_update(skip_locked=True))
     before = dict(locked.all())
     shares = {each.id: each.share for each in waiting}
     placed = [
-        Placed(job_id, before[job_id] + 1, places, shares[job_id])
-        for job_id, places in decided.starts.items()
+        Placement(job_id, before[job_id] + 1, places, shares[job_id])
+        for job_id, places in decision.starts.items()
         if job_id in before
     ]
     leases.place(session, placed)
@@ -72,16 +75,16 @@ def schedule(session: Session) -> list[Placed]:
 
 
 def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
-    """What each of these waiting jobs waits for."""
+    """Why and how long each of these queued jobs is expected to wait."""
     now, machines, hosts, occupants = _devices(session, _DEVICES)
-    waiting = _waiting(session, machines, _OF_EACH_SHAPE, kept_back=True)
-    decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
-    found = dict(decided.waits)
+    waiting = _waiting(session, machines, _MOST_PER_SHAPE, kept_back=True)
+    decision = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
+    found = dict(decision.waits)
     beyond = []
     for job in queued:
         given = [each for each in occupants if each.id == job.id and not each.leaving]
-        if given or job.id in decided.starts:
-            where = given[0].devices if given else decided.starts[job.id]
+        if given or job.id in decision.starts:
+            where = given[0].devices if given else decision.starts[job.id]
             found[job.id] = Wait(1, f"Is about to start on {where[0].worker}.", now)
         elif job.id not in found:
             beyond.append(job)
@@ -89,9 +92,9 @@ def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
         planned = select(Job.owner, Job.shape, Job.id).where(Job.id.in_([each.id for each in waiting]))
         places: dict[tuple[str, str], list[int]] = defaultdict(list)
         for owner, shape, job_id in session.execute(planned):
-            places[owner, shape].append(decided.waits[job_id].position if job_id in decided.waits else 0)
+            places[owner, shape].append(decision.waits[job_id].position if job_id in decision.waits else 0)
         for job in beyond:
-            # All that were looked at of its owner and shape come before it, and what comes before the last of these.
+            # All jobs read of its owner and shape come before it, and so does what comes before the last of them.
             before = places[job.owner, job.shape]
             count = max(len(before), *before, 0)
             found[job.id] = Wait(count + 1, f"Waits for at least {count} jobs that come before it.", None)
@@ -103,8 +106,8 @@ def _most_running(session: Session, waiting: Sequence[Waiting]) -> dict[str, int
 
 
 def _can_make_room() -> Select[tuple[bool]]:
-    """Whether a device may be free for somebody, or left by one for another of a higher priority. Most passes end with
-    this question."""
+    """A query for whether any device is free, or may be freed for a job of a higher priority. Most passes end with
+    it."""
     users = select(Lease.worker, Lease.number, func.sum(case((Lease.shared, 1), else_=2)).label("count"))
     taken = users.group_by(Lease.worker, Lease.number).subquery()
     its = (taken.c.worker == Device.worker) & (taken.c.number == Device.number)
@@ -121,9 +124,11 @@ _CAN_MAKE_ROOM = _can_make_room()
 
 
 def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> int:
-    """How many devices can be given to somebody."""
+    """How many devices can be given to a job."""
     users = Counter(place for each in occupants for place in each.devices for _ in range(1 if each.share else 2))
-    places = (Place(host.name, number) for host in hosts for number in range(host.devices) if number not in host.busy)
+    places = (
+        DeviceRef(host.name, number) for host in hosts for number in range(host.devices) if number not in host.busy
+    )
     return sum(users[place] < 2 for place in places)
 
 
@@ -133,7 +138,7 @@ _DEVICES = select(Device.worker, Device.number, Device.external_processes)
 def _devices(
     session: Session, devices: Select[tuple[str, int, list[Any] | None]]
 ) -> tuple[float, dict[str, Machine], list[Host], list[Occupant]]:
-    """The time; the machines that take jobs; and who has their devices. What is not among `devices` is not given."""
+    """The time, the machines that take jobs, and the jobs on their devices. Only `devices` may be given to jobs."""
     now = float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
     free: dict[str, set[int]] = defaultdict(set)
     for worker, number, external_processes in session.execute(devices):
@@ -151,7 +156,7 @@ def _devices(
 
 
 def _occupants(session: Session) -> list[Occupant]:
-    # Columns: to make objects of all the leases takes longer than all else that a pass does.
+    # Columns, not objects: building objects of all leases takes longer than the rest of a pass.
     job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.requested_action, Job.started_at, Job.expected_seconds)
     lease = (Lease.job_id, Lease.attempt.label("of"), Lease.worker, Lease.number, Lease.shared, Lease.placed_at)
     preemptible = Job.recipe["scheduling"]["preemptible"].as_boolean().label("preemptible")
@@ -171,40 +176,40 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
     placed = job.status is JobStatus.QUEUED and job.attempt == job.of - 1
     started = job.started_at.timestamp() if runs and job.started_at else job.placed_at.timestamp()
     if job.job_id in ends:
-        told, seconds = ends[job.job_id]
-        # A metric of the attempt before says how long it takes, not when it ends.
-        end: float | None = max(told, started) + seconds
+        reported, seconds = ends[job.job_id]
+        # A metric of an earlier attempt tells the duration, not the end.
+        end: float | None = max(reported, started) + seconds
     else:
         end = None if job.expected_seconds is None else started + job.expected_seconds
     return Occupant(
         id=job.job_id,
         owner=job.owner,
         priority=job.priority,
-        devices=tuple(Place(lease.worker, lease.number) for lease in taken),
+        devices=tuple(DeviceRef(lease.worker, lease.number) for lease in taken),
         share=job.shared,
         preemptible=runs and job.requested_action is None and bool(job.preemptible),
         leaving=job.requested_action is not None or not (runs or placed),
         started=started,
-        ends=end,  # what is overdue may end at any moment
+        ends=end,  # an overdue job may end at any moment
     )
 
 
 def _ends(session: Session, job_ids: set[str]) -> dict[str, tuple[float, float]]:
-    """When each job's last metric was told, and how many seconds were left then."""
-    last = select(Metric.job_id, Metric.time, Metric.eta_seconds).where(Metric.job_id.in_(job_ids))
-    last = last.ext(distinct_on(Metric.job_id)).order_by(Metric.job_id, Metric.step.desc())
-    return {job_id: (told, seconds) for job_id, told, seconds in session.execute(last)}
+    """The time of each job's last metric, and the seconds left by it."""
+    last = select(StepMetric.job_id, StepMetric.time, StepMetric.eta_seconds).where(StepMetric.job_id.in_(job_ids))
+    last = last.ext(distinct_on(StepMetric.job_id)).order_by(StepMetric.job_id, StepMetric.step.desc())
+    return {job_id: (time, seconds) for job_id, time, seconds in session.execute(last)}
 
 
 def _waiting(session: Session, machines: dict[str, Machine], most: int, *, kept_back: bool = False) -> list[Waiting]:
-    """The first of each owner and shape, `most` at most, and fewer where there are many of these; with `kept_back` also
-    the first of those that wait after a failure, which hold nobody up."""
+    """The first waiting jobs of each owner and shape: at most `most`, and fewer if there are many shapes. With
+    `kept_back` also the first of those that wait after a failure."""
     rows = _first(session, most, lambda job: job.not_before.is_(None) | (job.not_before <= func.now()))
     if kept_back:
         rows += _first(session, most, lambda job: job.not_before > func.now())
     left = _ends(session, {row.id for row in rows if row.attempt > 0})
-    asked = _asked(rows, machines)
-    return [_wait(row, left.get(row.id), asked[row.shape]) for row in rows]
+    requirements = _requirements(rows, machines)
+    return [_as_waiting(row, left.get(row.id), requirements[row.shape]) for row in rows]
 
 
 def _first(session: Session, most: int, which: Callable[[type[Job]], ColumnElement[bool]]) -> list[Any]:
@@ -218,15 +223,15 @@ def _first(session: Session, most: int, which: Callable[[type[Job]], ColumnEleme
         .where(each.owner == kinds.c.owner, each.shape == kinds.c.shape)
         .where(each.status == JobStatus.QUEUED, ~placed, which(each))
         .order_by(each.priority.desc(), each.created_at)
-        .limit(func.least(most, func.greatest(1, _IN_ALL / count)))
+        .limit(func.least(most, func.greatest(1, _MOST_JOBS / count)))
         .lateral()
     )
     return list(session.execute(select(first).select_from(kinds.join(first, true()))))
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What the jobs of a shape ask for."""
+class _Requirements:
+    """What the jobs of a shape require."""
 
     nodes: int
     needs: dict[str, int]
@@ -234,15 +239,15 @@ class _Asked:
     share: bool
 
 
-def _asked(rows: Sequence[Any], machines: Mapping[str, Machine]) -> dict[str, _Asked]:
-    """By shape: to read each recipe takes longer than all else that a pass does."""
+def _requirements(rows: Sequence[Any], machines: Mapping[str, Machine]) -> dict[str, _Requirements]:
+    """The requirements by shape: validating every recipe would take longer than the rest of a pass."""
     recipes: dict[str, Recipe | None] = {}
     for row in rows:
         if recipes.get(row.shape) is None:
             recipes[row.shape] = _read(row.recipe)
-    # One of an older schema is given any device, for its attempt to say so.
+    # A recipe of an older schema gets any device; its attempt reports the error.
     any_device = Recipe(model="-", dataset="-")  # type: ignore[arg-type]  # a path does for a dataset
-    return {shape: _ask(recipe or any_device, machines) for shape, recipe in recipes.items()}
+    return {shape: _require(recipe or any_device, machines) for shape, recipe in recipes.items()}
 
 
 def _read(recipe: dict[str, Any]) -> Recipe | None:
@@ -252,8 +257,8 @@ def _read(recipe: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _ask(recipe: Recipe, machines: Mapping[str, Machine]) -> _Asked:
-    return _Asked(
+def _require(recipe: Recipe, machines: Mapping[str, Machine]) -> _Requirements:
+    return _Requirements(
         nodes=recipe.resources.nodes,
         needs={name: machine.needs(recipe) for name, machine in machines.items()},
         usable={name: numbers for name, machine in machines.items() if (numbers := usable(recipe, machine))},
@@ -261,16 +266,16 @@ def _ask(recipe: Recipe, machines: Mapping[str, Machine]) -> _Asked:
     )
 
 
-def _wait(row: Any, left: tuple[float, float] | None, asked: _Asked) -> Waiting:
+def _as_waiting(row: Any, left: tuple[float, float] | None, required: _Requirements) -> Waiting:
     return Waiting(
         id=row.id,
         owner=row.owner,
         priority=row.priority,
         since=row.created_at.timestamp(),
-        nodes=asked.nodes,
-        needs=asked.needs,
-        usable=asked.usable,
-        share=asked.share,
+        nodes=required.nodes,
+        needs=required.needs,
+        usable=required.usable,
+        share=required.share,
         seconds=row.expected_seconds if left is None else left[1],
         not_before=_epoch(row.not_before),
     )
@@ -281,9 +286,9 @@ def _epoch(time: datetime | None) -> float | None:
 
 
 def _request_preemption(session: Session, job_ids: Collection[str]) -> None:
-    """Waits for none of them: who has it locked may wait for what this pass has locked. The next pass tries again."""
+    """Skips jobs that are locked: the holder may wait for rows that this pass has locked. The next pass tries again."""
     running = select(Job).where(Job.id.in_(job_ids), Job.status == JobStatus.RUNNING, Job.requested_action.is_(None))
     message = "preempted by a job of a higher priority: it saves, and goes on when there is room"
     for job in session.scalars(running.with_for_update(skip_locked=True)):
         job.requested_action = RequestedAction.PREEMPT
-        jobs.tell(session, job, "log", {"level": "info", "message": message})
+        jobs.record_event(session, job, "log", {"level": "info", "message": message})

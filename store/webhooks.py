@@ -1,5 +1,5 @@
-"""Webhooks and what is sent to them. A message is written in the transaction that writes what it tells of: none is
-lost, and none tells of what did not happen."""
+"""Webhooks and the deliveries to them. A delivery is written in the transaction of the event that it reports, so none
+is lost and none reports what did not happen."""
 
 import base64
 import secrets
@@ -8,14 +8,16 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import CTE, FromClause, Text, cast, func, insert, literal, select, tuple_, update
+from sqlalchemy import CTE, FromClause, Text, cast, func, insert, literal, select, update
 from sqlalchemy import delete as sa_delete
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
+from contract import ids
 from contract.status import JobStatus
 from store.errors import DeliveryNotFound, QuotaExceeded, WebhookNotFound
 from store.models import Delivery, Webhook
+from store.paging import newest_first
 
 
 class EventType(StrEnum):
@@ -28,7 +30,7 @@ class EventType(StrEnum):
     OPENAI_FAILED = "fine_tuning.job.failed"
     OPENAI_CANCELLED = "fine_tuning.job.cancelled"
     PING = "ping"
-    """Sent when its owner asks for it, to any webhook."""
+    """A test message, sent to any webhook when its owner requests it."""
 
 
 _TYPES: dict[JobStatus, list[EventType]] = {
@@ -43,24 +45,24 @@ WAITS = tuple(
     timedelta(seconds=seconds)
     for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 )
-"""Between the tries of a message, as Standard Webhooks has them; after the last try it has failed."""
+"""Waits between the tries of a message, as in Standard Webhooks; after the last try it fails."""
 
 IN_HAND = timedelta(minutes=1)
-"""A message that is being sent is left alone for so long; then its sender is taken for dead."""
+"""How long other senders leave a message alone that one is sending; then that one is taken for dead."""
 
 
 MOST = 20
-"""Webhooks of one owner: what each job's end is told to is bounded."""
+"""Most webhooks of one owner, which bounds the messages of each event."""
 
 
 def create(session: Session, owner: str, url: str, events: Sequence[EventType]) -> Webhook:
-    """Raises QuotaExceeded."""
-    there = session.scalar(select(func.count()).where(Webhook.owner == owner)) or 0
-    if there >= MOST:
-        raise QuotaExceeded(f"{owner} has {there} webhooks, and may have {MOST}; delete one")
+    """Creates a webhook with a new secret. Raises QuotaExceeded."""
+    count = session.scalar(select(func.count()).where(Webhook.owner == owner)) or 0
+    if count >= MOST:
+        raise QuotaExceeded(f"{owner} has {count} webhooks, and may have {MOST}; delete one")
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     webhook = Webhook(
-        id=f"wh_{secrets.token_hex(12)}", owner=owner, url=url, secret=secret, events=list(events), enabled=True
+        id=ids.new_id(ids.WEBHOOK), owner=owner, url=url, secret=secret, events=list(events), enabled=True
     )
     session.add(webhook)
     session.flush()
@@ -68,48 +70,45 @@ def create(session: Session, owner: str, url: str, events: Sequence[EventType]) 
 
 
 def get(session: Session, webhook_id: str, owner: str | None) -> Webhook:
-    """`owner` None is anybody's. Raises WebhookNotFound."""
+    """A webhook of `owner`, or of any owner with None. Raises WebhookNotFound."""
     webhook = session.get(Webhook, webhook_id)
     if webhook is None or owner not in (None, webhook.owner):
         raise WebhookNotFound(webhook_id)
     return webhook
 
 
-def newest(session: Session, owner: str | None, limit: int, after: str | None) -> list[Webhook]:
-    """Newest first; `after` is the last id of the page before. Raises WebhookNotFound."""
-    query = select(Webhook).order_by(Webhook.created_at.desc(), Webhook.id.desc()).limit(limit)
+def list_webhooks(session: Session, owner: str | None, limit: int, after: str | None) -> list[Webhook]:
+    """One page of webhooks, newest first; `after` is the last id of the page before. Raises WebhookNotFound."""
+    query = select(Webhook)
     if owner is not None:
         query = query.where(Webhook.owner == owner)
-    if after is not None:
-        last = get(session, after, owner)
-        query = query.where(tuple_(Webhook.created_at, Webhook.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    last = None if after is None else get(session, after, owner)
+    return list(session.scalars(newest_first(query, Webhook, limit, last)))
 
 
 def delete(session: Session, webhook_id: str, owner: str | None) -> None:
-    """With all that was to be sent to it. Raises WebhookNotFound."""
+    """Deletes a webhook and its deliveries. Raises WebhookNotFound."""
     session.delete(get(session, webhook_id, owner))
 
 
-def log(session: Session, webhook_id: str, owner: str | None, limit: int, after: str | None) -> list[Delivery]:
-    """What was sent to a webhook or is to be, newest first. Raises WebhookNotFound, DeliveryNotFound."""
+def list_deliveries(
+    session: Session, webhook_id: str, owner: str | None, limit: int, after: str | None
+) -> list[Delivery]:
+    """One page of a webhook's deliveries, sent or not, newest first. Raises WebhookNotFound, DeliveryNotFound."""
     get(session, webhook_id, owner)
+    last = None if after is None else session.get(Delivery, after)
+    if after is not None and (last is None or last.webhook_id != webhook_id):
+        raise DeliveryNotFound(after)
     query = select(Delivery).where(Delivery.webhook_id == webhook_id)
-    query = query.order_by(Delivery.created_at.desc(), Delivery.id.desc()).limit(limit)
-    if after is not None:
-        last = session.get(Delivery, after)
-        if last is None or last.webhook_id != webhook_id:
-            raise DeliveryNotFound(after)
-        query = query.where(tuple_(Delivery.created_at, Delivery.id) < (last.created_at, last.id))
-    return list(session.scalars(query))
+    return list(session.scalars(newest_first(query, Delivery, limit, last)))
 
 
-def telling(job: FromClause, status: JobStatus) -> list[CTE]:
-    """Part of the statement that moves a job: tells whichever of its owner's webhooks want to know."""
+def deliveries_of_move(job: FromClause, status: JobStatus) -> list[CTE]:
+    """The part of the statement that moves a job which adds a delivery for each webhook of its owner that wants one."""
     if status not in _TYPES:
         return []
     kind = func.unnest(literal(_TYPES[status], ARRAY(Text))).column_valued("kind")
-    message_id = "msg_" + func.replace(cast(func.gen_random_uuid(), Text), "-", "")
+    message_id = ids.DELIVERY + func.replace(cast(func.gen_random_uuid(), Text), "-", "")
     payload = func.json_build_object("data", func.json_build_object("id", job.c.id))
     row = (message_id, Webhook.id, kind, payload, literal("pending"), literal(0), func.now())
     wanted = (Webhook.owner == job.c.owner, Webhook.enabled, cast(Webhook.events, JSONB).has_key(kind))
@@ -125,7 +124,7 @@ def ping(session: Session, webhook: Webhook) -> Delivery:
 
 
 def _add(session: Session, webhook_id: str, kind: EventType, data: dict[str, Any]) -> str:
-    message_id = f"msg_{secrets.token_hex(12)}"
+    message_id = ids.new_id(ids.DELIVERY)
     row = {
         "id": message_id,
         "webhook_id": webhook_id,
@@ -140,7 +139,7 @@ def _add(session: Session, webhook_id: str, kind: EventType, data: dict[str, Any
 
 
 def get_delivery(session: Session, delivery_id: str, owner: str | None, *, lock: bool = False) -> Delivery:
-    """`owner` None is anybody's. Raises DeliveryNotFound."""
+    """A delivery of `owner`, or of any owner with None. Raises DeliveryNotFound."""
     delivery = session.get(Delivery, delivery_id, with_for_update=lock or None, populate_existing=True)
     if delivery is None:
         raise DeliveryNotFound(delivery_id)
@@ -151,8 +150,8 @@ def get_delivery(session: Session, delivery_id: str, owner: str | None, *, lock:
     return delivery
 
 
-def send_again(session: Session, delivery_id: str, owner: str | None) -> Delivery:
-    """Has a message sent at once, with all its tries. Raises DeliveryNotFound."""
+def resend(session: Session, delivery_id: str, owner: str | None) -> Delivery:
+    """Makes a message due now, with all its tries. Raises DeliveryNotFound."""
     delivery = get_delivery(session, delivery_id, owner, lock=True)
     delivery.status, delivery.attempts, delivery.due_at = "pending", 0, func.now()
     session.flush()
@@ -161,24 +160,24 @@ def send_again(session: Session, delivery_id: str, owner: str | None) -> Deliver
 
 
 def message(delivery: Delivery) -> dict[str, Any]:
-    """What is sent, in the shape of OpenAI's webhooks."""
-    told = {"id": f"evt_{delivery.id.removeprefix('msg_')}", "object": "event"}
-    return told | {"created_at": int(delivery.created_at.timestamp()), "type": delivery.type, **delivery.payload}
+    """The body of a delivery, in the shape of OpenAI's webhooks."""
+    head = {"id": f"evt_{delivery.id.removeprefix(ids.DELIVERY)}", "object": "event"}
+    return head | {"created_at": int(delivery.created_at.timestamp()), "type": delivery.type, **delivery.payload}
 
 
 class Due(NamedTuple):
-    """A message to be sent now."""
+    """A message that is to be sent now."""
 
     id: str
     url: str
     secret: str
     payload: dict[str, Any]
     attempts: int
-    """Of which this is the last."""
+    """Number of tries, this one included."""
 
 
 def claim(session: Session, limit: int) -> list[Due]:
-    """Messages to send, which no other sender takes for IN_HAND. One whose sender dies is sent again."""
+    """Messages to send now, which no other sender takes for the time IN_HAND. One whose sender dies is sent again."""
     due = (
         select(Delivery, Webhook)
         .join(Webhook)
@@ -196,9 +195,9 @@ def claim(session: Session, limit: int) -> list[Due]:
     return taken
 
 
-def note(session: Session, due: Due, status: int | None, error: str | None) -> None:
-    """How a try has ended: the HTTP status of the answer, or what kept it from coming. 2xx is delivered; 410 is a
-    receiver that wants nothing more, whose webhook is disabled."""
+def record_result(session: Session, due: Due, status: int | None, error: str | None) -> None:
+    """Records the result of a try: the HTTP status of the response, or the error. 2xx is delivered; 410 disables the
+    webhook, because its receiver wants nothing more."""
     mine = update(Delivery).where(
         Delivery.id == due.id, Delivery.status == "pending", Delivery.attempts == due.attempts
     )
@@ -214,7 +213,7 @@ def note(session: Session, due: Due, status: int | None, error: str | None) -> N
         session.execute(update(Webhook).where(Webhook.id == webhook_id).values(enabled=False))
 
 
-def forget(session: Session, age: timedelta) -> None:
-    """Messages that were delivered, or given up, so long ago."""
+def prune(session: Session, age: timedelta) -> None:
+    """Deletes the messages that were delivered, or have failed, and are older than `age`."""
     done = Delivery.status.in_(["delivered", "failed"])
     session.execute(sa_delete(Delivery).where(done, Delivery.created_at < func.now() - age))

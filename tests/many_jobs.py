@@ -17,10 +17,9 @@ _TABLES = {
                '{{}}', now() - n * interval '1 s'""",
     "jobs": f"""
         INSERT INTO jobs (id, owner, recipe, priority, status, attempt, retries, event_count, created_at, started_at,
-                          finished_at, total_steps, worker, log_tail, command,
-                          exit_report, results_bytes, training_file)
+                          finished_at, total_steps, worker, log_tail, command, exit_report, training_file)
         SELECT 'job_' || {ID}, 'default', :recipe, 0, 'succeeded', 1, 0, 3, now() - n * interval '1 s', now(), now(), 9,
-               'worker', repeat('log ', 1000), 'torchrun', '{{}}', 100, 'file-' || {ID}""",
+               'worker', repeat('log ', 1000), 'torchrun', '{{}}', 'file-' || {ID}""",
     "events": f"""
         INSERT INTO events (job_id, seq, time, type, data)
         SELECT 'job_' || {ID}, seq, 1, 'status', '{{"status": "succeeded"}}'""",
@@ -29,11 +28,11 @@ _TABLES = {
                              supervised_tokens, tokens_per_second, memory_bytes, progress, eta_seconds)
         SELECT 'job_' || {ID}, seq, 1, 1, 1, 1, false, 0, 1, 1, 1, 1, 1, 0""",
     "artifacts": f"""
-        INSERT INTO artifacts (job_id, name, kind, path, bytes, files, sha256, crc32, published_at)
-        SELECT 'job_' || {ID}, 'adapter.tar.gz', 'adapter', 'adapter', 1, '[]', repeat('0', 64), 0, now()""",
+        INSERT INTO artifacts (job_id, name, kind, path, bytes, files, sha256, published_at)
+        SELECT 'job_' || {ID}, 'adapter.tar', 'adapter', 'adapter', 1, '[]', repeat('0', 64), now()""",
     "exports": f"""
         INSERT INTO exports (id, job_id, format, source, status, attempt, created_at, finished_at)
-        SELECT 'exp_' || {ID}, 'job_' || {ID}, 'merged', 'adapter.tar.gz', 'succeeded', 1, now(), now()""",
+        SELECT 'exp_' || {ID}, 'job_' || {ID}, 'merged', 'adapter.tar', 'succeeded', 1, now(), now()""",
     "keys": f"""
         INSERT INTO keys (id, owner, admin, digest, hint, created_at)
         SELECT 'key_' || {ID}, 'owner-' || n, false, 'digest-' || n, 'hint', now() - n * interval '1 s'""",

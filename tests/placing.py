@@ -6,9 +6,9 @@ from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from store import scheduler
-from store.jobs import jobs
+from store.jobs import jobs, transitions
 from store.jobs.attempts import Retries
-from store.jobs.jobs import Part
+from store.jobs.transitions import AttemptPart
 from store.models import Job
 from store.scheduling import workers
 
@@ -24,10 +24,10 @@ def register(session: Session, name: str = "worker", slots: int = 1) -> None:
     workers.register(session, name, "first", "localhost", cpu(slots))
 
 
-def begin(session: Session, lease: timedelta = LEASE) -> list[Part]:
+def begin(session: Session, lease: timedelta = LEASE) -> list[AttemptPart]:
     """What is given to the workers now, begun by each."""
     parts = [
-        jobs.begin(session, given.job_id, given.attempt, name, 1, lease)
+        transitions.begin(session, given.job_id, given.attempt, name, 1, lease)
         for given in scheduler.schedule(session)
         for name in given.workers
     ]
@@ -36,6 +36,6 @@ def begin(session: Session, lease: timedelta = LEASE) -> list[Part]:
 
 def claim(session: Session, lease: timedelta = LEASE) -> Job | None:
     """The job whose turn it is, running on a worker that has room for one more; None where none waits."""
-    register(session, slots=len(workers.leases(session)) + 1)
+    register(session, slots=len(workers.list_leases(session)) + 1)
     parts = begin(session, lease)
     return jobs.lock(session, parts[0].job_id) if parts else None

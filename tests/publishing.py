@@ -7,9 +7,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from storage.backends import Folder, Storage
+from storage.backends import FolderStorage, Storage
 from store import artifacts
-from store.artifacts import Digests
+from store.artifacts import REPORT, REPORT_FOLDER, Digests
 from store.models import Artifact
 from store.session import Sessions
 from worker.publishing import upload
@@ -19,18 +19,18 @@ from worker.settings import WorkerSettings
 
 def publish(sessions: Sessions, home: Path, storage: Storage | None = None) -> None:
     """All that there is, whosever it is."""
-    folder = Folder(home)
+    folder = FolderStorage(home)
     for artifact in _waiting(sessions):
         digests = upload.put(storage or folder, folder, artifact)
         with sessions.begin() as session:
-            artifacts.publish(session, artifact, digests)
+            artifacts.mark_published(session, artifact, digests)
 
 
 def publish_rows(sessions: Sessions) -> None:
     """Where a test has no files, but their rows alone."""
     for artifact in _waiting(sessions):
         with sessions.begin() as session:
-            artifacts.publish(session, artifact, Digests([], artifact.bytes, "0" * 64, None))
+            artifacts.mark_published(session, artifact, Digests([], artifact.bytes, "0" * 64))
 
 
 def _waiting(sessions: Sessions) -> list[Artifact]:
@@ -45,7 +45,7 @@ def publishing_on(sessions: Sessions, settings: WorkerSettings) -> Iterator[None
 
     def keep() -> None:
         while not stop.wait(0.05):
-            publish_all(sessions, settings, Folder(settings.home))
+            publish_all(sessions, settings, FolderStorage(settings.home))
 
     thread = threading.Thread(target=keep)
     thread.start()
@@ -54,3 +54,9 @@ def publishing_on(sessions: Sessions, settings: WorkerSettings) -> Iterator[None
     finally:
         stop.set()
         thread.join()
+
+
+def results(job_id: str) -> Artifact:
+    """The results of a job's first attempt, not published yet."""
+    path = artifacts.run_path(job_id, 1) / REPORT_FOLDER / REPORT["results"]
+    return Artifact(job_id=job_id, name=REPORT["results"], kind="results", path=str(path), bytes=0)

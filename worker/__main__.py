@@ -2,7 +2,7 @@
 
 from runtime import logs
 from runtime.private_files import keep_private
-from store.scheduling.planner import SHARERS
+from store.scheduling.situation import SHARERS
 from store.session import make_engine, make_sessions
 from worker.retry import persist
 from worker.supervise.reconciler import forget_earlier

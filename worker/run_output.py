@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from contract.exit_report import ExitReport
 from contract.failure import Failure, FailureCode
 from contract.run_dir import RunDir
-from runtime.logs import without_secrets
-from storage.backends import replacing
+from runtime.atomic_files import replacing
+from runtime.logs import redact
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +48,16 @@ def read_log_tail(path: Path) -> str:
         # Of a line that is cut nobody knows a secret by what is left of it.
         tail = re.split(rb"[\r\n]", tail, maxsplit=1)[-1]
     # PostgreSQL's text holds no NUL.
-    return without_secrets(tail.decode(errors="replace").replace("\0", "\ufffd"))
+    return redact(tail.decode(errors="replace").replace("\0", "\ufffd"))
 
 
 def clear_log(path: Path) -> None:
     """Takes out of a log what looks like a secret. One without any stays as it is: it may be large, and the disk
     full."""
-    if all(without_secrets(line) == line for line in _lines(path)):
+    if all(redact(line) == line for line in _lines(path)):
         return
     with replacing(path) as beside, beside.open("w", errors="surrogateescape", newline="") as file:
-        file.writelines(map(without_secrets, _lines(path)))
+        file.writelines(map(redact, _lines(path)))
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -70,7 +70,7 @@ def read_error(run_dir: RunDir) -> Failure | None:
     was killed while it did."""
     try:
         failure = Failure.model_validate_json(run_dir.error.read_bytes())
-        return failure.model_copy(update={"message": without_secrets(failure.message)})
+        return failure.model_copy(update={"message": redact(failure.message)})
     except FileNotFoundError:
         pass
     except ValidationError as error:

@@ -13,4 +13,4 @@ def schedule(sessions: Sessions, app: Celery) -> None:
         placed = store.schedule(session)
     for each in placed:
         for worker in each.workers:
-            broker.begin(app, worker, each.job_id, each.attempt)
+            broker.request_start(app, worker, each.job_id, each.attempt)

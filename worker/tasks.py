@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from runtime.broker import LOOK, RUN_JOB, make_celery, make_publisher
+from runtime.broker import RUN_JOB, SCHEDULE, make_celery, make_publisher
 from runtime.settings import read_settings
-from store.jobs import jobs
+from store.jobs import transitions
 from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
@@ -56,7 +56,7 @@ def _keeper() -> Keeper:
     return Keeper(make_sessions(make_engine(settings)), publisher, settings, machine, _draining)
 
 
-@app.task(name=LOOK)
+@app.task(name=SCHEDULE)
 def look() -> None:
     """A job waits."""
     schedule(_sessions(), app)
@@ -72,13 +72,13 @@ def run_job(job_id: str, number: int) -> None:
 def _run_job(job_id: str, number: int) -> None:
     what = f"job {job_id}"
     if _draining():
-        persist(_sessions(), what, lambda session: leases.take_back(session, job_id))
+        persist(_sessions(), what, lambda session: leases.revoke(session, job_id))
         return
     me = (settings.worker, os.getpid())
-    part = persist(_sessions(), what, lambda session: jobs.begin(session, job_id, number, *me, settings.lease))
+    part = persist(_sessions(), what, lambda session: transitions.begin(session, job_id, number, *me, settings.lease))
     if part is None:
         # It may be this process's own, where the database broke off when it had written that.
-        persist(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))
+        persist(_sessions(), what, lambda session: leases.release(session, job_id, number, *me))
         return
     log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
     mine = lifecycle.Attempt(_sessions(), settings, machine, part, _draining)
@@ -88,7 +88,7 @@ def _run_job(job_id: str, number: int) -> None:
         else:
             follower.run(mine)
     finally:
-        mine.persist(lambda session: leases.let_go(session, job_id, number, *me))
+        mine.persist(lambda session: leases.release(session, job_id, number, *me))
     if not _draining():
         schedule(_sessions(), app)
 

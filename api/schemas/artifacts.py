@@ -27,7 +27,7 @@ class ArtifactOut(BaseModel):
     eval_loss: float | None
     """Of the evaluation at its step, where there was one."""
     best: bool
-    """The adapter or checkpoint with the lowest eval_loss, which best.tar.gz stands for."""
+    """The adapter or checkpoint with the lowest eval_loss, which best.tar stands for."""
     created_at: datetime
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from store.jobs.progress import Happening
+from store.jobs.progress import StreamedEvent
 
 
 class EventOut(BaseModel):
@@ -20,7 +20,7 @@ class EventPage(BaseModel):
     has_more: bool
 
 
-def event_out(happening: Happening) -> EventOut:
+def event_out(happening: StreamedEvent) -> EventOut:
     data = dict(happening.data)
     cursor = happening.cursor
     return EventOut(id=f"{cursor.seq}.{cursor.step}", type=happening.type, time=data.pop("time"), data=data)

@@ -15,7 +15,7 @@ class ExportIn(BaseModel):
     format: Literal["merged"] = "merged"
     """The base model with the adapter in it."""
     source: Annotated[str, StringConstraints(pattern=patterns.ARTIFACT)] = ADAPTER
-    """Of the job's artifacts: the adapter, a checkpoint, or best.tar.gz."""
+    """Of the job's artifacts: the adapter, a checkpoint, or best.tar."""
 
 
 class ExportOut(BaseModel):

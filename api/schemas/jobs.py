@@ -9,8 +9,7 @@ from contract.failure import Failure, FailureCode
 from contract.status import JobStatus, RequestedAction
 from store.jobs.progress import Latest
 from store.models import Job
-from store.scheduling.planner import Device as Place
-from store.scheduling.planner import Wait
+from store.scheduling.situation import DeviceRef, Wait
 
 
 class Progress(BaseModel):
@@ -95,7 +94,7 @@ class JobPage(BaseModel):
     has_more: bool
 
 
-def job_out(job: Job, latest: Latest | None, wait: Wait | None, devices: Sequence[Place]) -> JobOut:
+def job_out(job: Job, latest: Latest | None, wait: Wait | None, devices: Sequence[DeviceRef]) -> JobOut:
     return JobOut(
         id=job.id,
         name=job.name,

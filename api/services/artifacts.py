@@ -29,7 +29,7 @@ def artifacts_of(sessions: Sessions, who: Principal, job_id: str) -> ArtifactLis
     """Raises JobNotFound."""
     with sessions.begin() as session:
         jobs.get(session, job_id, who.scope)
-        found = artifacts.of_job(session, job_id)
+        found = artifacts.list_published(session, job_id)
     best = artifacts.best(found)
     return ArtifactList(data=[artifact_out(artifact, best is artifact) for artifact in found])
 
@@ -46,10 +46,9 @@ def download(sessions: Sessions, storage: Storage, who: Principal, job_id: str, 
         return storage.read(artifacts.key(artifact, file), start, end)
 
     def read(start: int, end: int) -> Iterator[bytes]:
-        with_checksum = archive.read(start, end, artifact.crc32 or 0, read_file)
-        return _there(artifact, with_checksum)
+        return _there(artifact, archive.read(start, end, read_file))
 
-    return Content(archive.size, artifact.sha256 or "", name, "application/gzip", read)
+    return Content(archive.size, artifact.sha256 or "", name, "application/x-tar", read)
 
 
 def download_file(sessions: Sessions, storage: Storage, who: Principal, job_id: str, name: str, path: str) -> Content:
@@ -69,7 +68,7 @@ def _get(sessions: Sessions, who: Principal, job_id: str, name: str) -> Artifact
         return artifacts.get(session, job_id, name)
 
 
-def _file(storage: Storage, artifact: Artifact, file: artifacts.File, key: str) -> Content:
+def _file(storage: Storage, artifact: Artifact, file: artifacts.ArtifactFile, key: str) -> Content:
     def read(start: int, end: int) -> Iterator[bytes]:
         return _there(artifact, storage.read(key, start, end))
 

@@ -43,7 +43,7 @@ from dataset.preview import Preview
 from storage.backends import Storage
 from store import datasets
 from store.access import audit, quotas
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.datasets import Source
 from store.models import Dataset
@@ -70,7 +70,12 @@ class Place:
 
 
 async def upload(
-    place: Place, who: Principal, asked: Asked, content_type: str, length: str | None, stream: AsyncIterator[bytes]
+    place: Place,
+    who: Principal,
+    asked: IdempotentRequest,
+    content_type: str,
+    length: str | None,
+    stream: AsyncIterator[bytes],
 ) -> DatasetDetail:
     """The dataset of a form with a file. Raises TooLarge, also before anything is read; InvalidParameter, StorageFull,
     QuotaExceeded, RequestReused, RequestInProgress."""
@@ -99,7 +104,9 @@ def _full(error: OSError) -> Exception:
     return error
 
 
-def _take_upload(place: Place, who: Principal, asked: Asked, file: Incoming, form: FormReader) -> DatasetDetail:
+def _take_upload(
+    place: Place, who: Principal, asked: IdempotentRequest, file: Incoming, form: FormReader
+) -> DatasetDetail:
     filename = form.finish()
     about = _about(form.fields)
     sha256 = file.finish()
@@ -130,7 +137,7 @@ def _about(fields: dict[str, str]) -> AboutDataset:
 def _keep(
     place: Place,
     who: Principal,
-    asked: Asked,
+    asked: IdempotentRequest,
     file: Incoming,
     sha256: str,
     filename: str,
@@ -146,7 +153,7 @@ def _keep(
             made = _create(place, who, filename, source, about, settle)
         except BaseException:
             with place.sessions.begin() as session:
-                datasets.forget_unused(session, place.storage, sha256)
+                datasets.delete_unused_blob(session, place.storage, sha256)
             raise
         # Who deleted the last dataset with these bytes may have done so before this one was there.
         _store(place, sha256, file.path)
@@ -183,7 +190,7 @@ def _checked(place: Place, who: Principal, made: DatasetDetail) -> DatasetDetail
     return get(place, who, made.id)
 
 
-def refer(place: Place, who: Principal, asked: Asked, body: bytes) -> DatasetDetail:
+def refer(place: Place, who: Principal, asked: IdempotentRequest, body: bytes) -> DatasetDetail:
     """The dataset of a file on the server, or of a hub. Raises InvalidParameter, InputError, TooLarge, StorageFull,
     QuotaExceeded, RequestReused, RequestInProgress."""
     try:
@@ -202,7 +209,7 @@ def refer(place: Place, who: Principal, asked: Asked, body: bytes) -> DatasetDet
     return _checked(place, who, once(place.sessions, asked, make, partial(get, place, who)))
 
 
-def _fetch(place: Place, who: Principal, asked: Asked, reference: DatasetReference) -> DatasetDetail:
+def _fetch(place: Place, who: Principal, asked: IdempotentRequest, reference: DatasetReference) -> DatasetDetail:
     assert reference.hub is not None
     assert reference.file is not None
     _check_room(place, who, None)
@@ -221,7 +228,7 @@ def newest(
 ) -> DatasetPage:
     """Those of `owner`, where an admin asks for them. Raises DatasetNotFound for an unknown `after`."""
     with place.sessions.begin() as session:
-        found = datasets.newest(session, limit + 1, after, who.scope or owner, purpose)
+        found = datasets.list_datasets(session, limit + 1, after, who.scope or owner, purpose)
         return DatasetPage(data=[dataset_out(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
@@ -236,7 +243,7 @@ def delete(place: Place, who: Principal, dataset_id: str) -> DatasetDeleted:
     with place.sessions.begin() as session:
         sha256 = datasets.remove(session, dataset_id, who.scope)
         audit.record(session, who, "dataset.delete", dataset_id)
-        if sha256 is not None and datasets.forget_unused(session, place.storage, sha256):
+        if sha256 is not None and datasets.delete_unused_blob(session, place.storage, sha256):
             (place.settings.fetched_datasets / sha256).unlink(missing_ok=True)
     return DatasetDeleted(id=dataset_id, deleted=True)
 
@@ -250,7 +257,7 @@ def content(place: Place, who: Principal, dataset_id: str) -> Content:
     if dataset.sha256 is not None:
         key = datasets.blob_key(dataset.sha256)
         if not place.storage.exists(key):
-            raise datasets.bytes_gone(dataset)
+            raise datasets.bytes_missing(dataset)
         return Content(dataset.bytes, dataset.sha256, name, media_type, partial(place.storage.read, key))
     assert dataset.path is not None, "the table wants one of both"
     path = locate_dataset(dataset.path, place.settings.folders)

@@ -10,8 +10,8 @@ from contract.status import JobStatus
 from store import scheduler
 from store.access.principal import Principal
 from store.jobs import jobs, progress
-from store.jobs.progress import Cursor, News
-from store.scheduling.planner import Wait
+from store.jobs.progress import Cursor, JobUpdate
+from store.scheduling.situation import Wait
 from store.session import Sessions
 
 
@@ -29,16 +29,16 @@ def page(sessions: Sessions, who: Principal, job_id: str, cursor: Cursor, limit:
     return EventPage(data=[event_out(happening) for happening in found[:limit]], has_more=len(found) > limit)
 
 
-def news(sessions: Sessions, cursors: Mapping[str, Cursor], limit: int) -> dict[str, News]:
+def news(sessions: Sessions, cursors: Mapping[str, Cursor], limit: int) -> dict[str, JobUpdate]:
     """Of each job that is there, the first `limit` happenings after its cursor."""
     with sessions.begin() as session:
-        return progress.news(session, cursors, limit)
+        return progress.updates(session, cursors, limit)
 
 
 def queues_of(sessions: Sessions, job_ids: Sequence[str]) -> dict[str, Queue]:
     """Of those that wait, each in words that its owner may read."""
     with one_moment(sessions) as session:
-        found = [job for job in jobs.of_ids(session, job_ids) if job.status is JobStatus.QUEUED]
+        found = [job for job in jobs.get_jobs(session, job_ids) if job.status is JobStatus.QUEUED]
         waits = scheduler.outlook(session, found) if found else {}
         told: dict[str, Wait] = {}
         for owner in {job.owner for job in found}:

@@ -43,7 +43,7 @@ def examples_of(
     if not datasets.is_id(given.path):
         return _read(locate_dataset(given.path, settings.folders), settings, children, given, None)
     with sessions.begin() as session:
-        dataset = datasets.locate(session, given.path, who.scope)
+        dataset = datasets.get_for_recipe(session, given.path, who.scope)
     own = given.format == "auto" and given.columns is None
     given = given.model_copy(update={"filename": dataset.filename})
     if own:

@@ -8,20 +8,20 @@ from api.schemas.exports import ExportIn, ExportOut, ExportPage, export_out
 from contract.quote import cut
 from store import exports
 from store.access import audit
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.errors import ExportNotFound
 from store.jobs import jobs
 from store.session import Sessions
 
 
-def create(sessions: Sessions, who: Principal, asked: Asked, job_id: str, wanted: ExportIn) -> ExportOut:
+def create(sessions: Sessions, who: Principal, asked: IdempotentRequest, job_id: str, wanted: ExportIn) -> ExportOut:
     """The one that there is of the same, unless it has failed, or a new one. Raises JobNotFound, ArtifactNotFound,
     RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> ExportOut:
         with sessions.begin() as session:
-            export, is_new = exports.ask(session, job_id, wanted.source, who.scope)
+            export, is_new = exports.request(session, job_id, wanted.source, who.scope)
             if is_new:
                 audit.record(session, who, "export.create", export.id, job=job_id, source=export.source)
             settle(session, export.id)
@@ -47,5 +47,5 @@ def newest(sessions: Sessions, who: Principal, job_id: str, limit: int, after: s
         jobs.get(session, job_id, who.scope)
         if after is not None and not re.fullmatch(r"exp_[0-9a-f]{24}", after):
             raise ExportNotFound(job_id, cut(after))
-        found = exports.newest(session, job_id, limit + 1, after)
+        found = exports.list_exports(session, job_id, limit + 1, after)
         return ExportPage(data=[export_out(export) for export in found[:limit]], has_more=len(found) > limit)

@@ -28,7 +28,7 @@ def ready(sessions: Sessions, publisher: Celery) -> Health:
     missing = []
     try:
         with sessions.begin() as session:
-            if not workers.heard(session) - workers.draining(session):
+            if not workers.alive_names(session) - workers.draining_names(session):
                 missing.append("worker: none is there that takes jobs")
     except SQLAlchemyError as error:
         log.warning("not ready, the database is away: %s", error)

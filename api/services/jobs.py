@@ -37,13 +37,13 @@ from runtime import broker
 from storage.backends import Storage
 from store import datasets, scheduler
 from store.access import audit, quotas
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.errors import DatasetNotFound
 from store.jobs import actions, jobs, progress
 from store.models import Job
 from store.scheduling import leases, workers
-from store.scheduling.planner import Wait
+from store.scheduling.situation import Wait
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def submit(
     storage: Storage,
     children: Children,
     who: Principal,
-    asked: Asked,
+    asked: IdempotentRequest,
     body: bytes,
     force: bool,
 ) -> JobOut:
@@ -92,7 +92,7 @@ def create(
     with sessions.begin() as session:  # again below: but what is too much is told before all rows are read
         quotas.check_queue(session, who.owner)
     with sessions.begin() as session:
-        machines = workers.machines(session)
+        machines = workers.list_machines(session)
     check_machines(recipe, machines)
     checked = check(sessions, settings, storage, children, who, recipe)
     recipe, files = checked.recipe, (checked.training_file, checked.validation_file)
@@ -104,7 +104,9 @@ def create(
         quotas.check_queue(session, who.owner)
         _hold(session, who, files)
         seconds = jobs.expected_seconds(session, recipe, examples)
-        job = jobs.create(session, recipe, who.owner, warnings, examples, seconds, *files, tags=tags, asked=asked)
+        job = jobs.create(
+            session, recipe, who.owner, warnings, examples, seconds, *files, tags=tags, openai_request=asked
+        )
         audit.record(session, who, "job.create", job.id)
         settle(session, job.id)
         taken = _tell(session, who, [job])[0]
@@ -116,14 +118,14 @@ def _hold(session: Session, who: Principal, files: Iterable[str | None]) -> None
     """They may have been deleted since they were read. Raises InputError."""
     for dataset_id in sorted(filter(None, files)):
         try:
-            datasets.hold(session, dataset_id, who.scope)
+            datasets.lock(session, dataset_id, who.scope)
         except DatasetNotFound as error:
             raise InputError(FailureCode.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
 
 
 def _look(publisher: Celery) -> None:
     try:
-        broker.look(publisher)
+        broker.request_scheduling(publisher)
     except OperationalError as error:
         # What is to be done is in the rows: the workers look at them by themselves, only later.
         log.warning("no wake-up for a job that waits: %s", error)
@@ -193,7 +195,7 @@ def get(sessions: Sessions, who: Principal, job_id: str) -> JobOut:
 def newest(sessions: Sessions, who: Principal, limit: int, after: str | None, owner: str | None = None) -> JobPage:
     """Those of `owner`, where an admin asks for them. Raises JobNotFound for an unknown `after`."""
     with one_moment(sessions) as session:
-        found = jobs.newest(session, limit + 1, after, who.scope or owner)
+        found = jobs.list_jobs(session, limit + 1, after, who.scope or owner)
         page = _tell(session, who, found[:limit])
     return JobPage(data=page, has_more=len(found) > limit)
 
@@ -202,7 +204,7 @@ def _tell(session: Session, who: Principal, found: Sequence[Job]) -> list[JobOut
     ids = [job.id for job in found]
     queued = [job for job in found if job.status is JobStatus.QUEUED]
     waits = _outlook(session, who, queued) if queued else {}
-    latest, taken = progress.latest(session, ids), leases.of_jobs(session, ids)
+    latest, taken = progress.latest(session, ids), leases.get_devices(session, ids)
     return [job_out(job, latest.get(job.id), waits.get(job.id), taken.get(job.id, [])) for job in found]
 
 
@@ -224,22 +226,22 @@ def without_others(session: Session, waits: Mapping[str, Wait], owner: str) -> d
     }
 
 
-def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str, force: bool) -> JobOut:
+def cancel(sessions: Sessions, who: Principal, asked: IdempotentRequest, job_id: str, force: bool) -> JobOut:
     """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
     return _act(sessions, who, asked, job_id, "cancel", partial(actions.cancel, force=force))
 
 
-def pause(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> JobOut:
+def pause(sessions: Sessions, who: Principal, asked: IdempotentRequest, job_id: str) -> JobOut:
     return _act(sessions, who, asked, job_id, "pause", actions.pause)
 
 
-def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
+def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: IdempotentRequest, job_id: str) -> JobOut:
     job = _act(sessions, who, asked, job_id, "resume", actions.resume)
     _look(publisher)
     return job
 
 
-def retry(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
+def retry(sessions: Sessions, publisher: Celery, who: Principal, asked: IdempotentRequest, job_id: str) -> JobOut:
     job = _act(sessions, who, asked, job_id, "retry", actions.retry)
     _look(publisher)
     return job
@@ -248,7 +250,7 @@ def retry(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, j
 def _act(
     sessions: Sessions,
     who: Principal,
-    asked: Asked,
+    asked: IdempotentRequest,
     job_id: str,
     name: str,
     action: Callable[[Session, str, str | None], Job],

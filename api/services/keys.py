@@ -4,12 +4,12 @@ from api.idempotency import Settle, once
 from api.keyring import Keyring
 from api.schemas.keys import KeyCreated, KeyOut, KeyPage, NewKey, key_created, key_out
 from store.access import audit, keys
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.session import Sessions
 
 
-def create(sessions: Sessions, who: Principal, asked: Asked, new: NewKey) -> KeyCreated:
+def create(sessions: Sessions, who: Principal, asked: IdempotentRequest, new: NewKey) -> KeyCreated:
     """Raises RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> KeyCreated:
@@ -29,7 +29,7 @@ def create(sessions: Sessions, who: Principal, asked: Asked, new: NewKey) -> Key
 def newest(sessions: Sessions, limit: int, after: str | None, owner: str | None) -> KeyPage:
     """Raises KeyNotFound for an unknown `after`."""
     with sessions.begin() as session:
-        found = keys.newest(session, limit + 1, after, owner)
+        found = keys.list_keys(session, limit + 1, after, owner)
         return KeyPage(data=[key_out(key) for key in found[:limit]], has_more=len(found) > limit)
 
 

@@ -12,7 +12,7 @@ from contract.shortfalls import shortfalls
 from dataset.child import Children
 from estimate.plan import make_plan
 from storage.backends import Storage
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.jobs import jobs
 from store.jobs.throughput import throughput
@@ -26,7 +26,7 @@ def plan(
     storage: Storage,
     children: Children,
     who: Principal,
-    asked: Asked,
+    asked: IdempotentRequest,
     body: bytes,
 ) -> PlanOut:
     """As things are now, also where it is sent again. Raises InputError, for what POST /jobs would refuse but for what
@@ -35,7 +35,7 @@ def plan(
 
     def make(settle: Settle) -> PlanOut:
         with sessions.begin() as session:
-            machines = workers.machines(session)
+            machines = workers.list_machines(session)
         check_machines(recipe, machines)
         checked = check(sessions, settings, storage, children, who, recipe)
         planned, rows = checked.recipe, checked.rows

@@ -16,19 +16,19 @@ def of(sessions: Sessions, owner: str) -> QuotaOut:
 
 def put(sessions: Sessions, who: Principal, owner: str, limits: LimitsIn) -> QuotaOut:
     with sessions.begin() as session:
-        quotas.put(session, owner, quotas.Limits(limits.running_jobs, limits.queued_jobs, limits.bytes))
+        quotas.set_limits(session, owner, quotas.Limits(limits.running_jobs, limits.queued_jobs, limits.bytes))
         audit.record(session, who, "quota.put", owner, **limits.model_dump())
         return _tell(session, owner)
 
 
 def _tell(session: Session, owner: str) -> QuotaOut:
-    limits = quotas.of(session, owner)
+    limits = quotas.get_limits(session, owner)
     return QuotaOut(
         owner=owner,
         limits=LimitsIn(running_jobs=limits.running_jobs, queued_jobs=limits.queued_jobs, bytes=limits.bytes),
         used=Use(
-            running_jobs=quotas.jobs_of(session, owner, JobStatus.RUNNING),
-            queued_jobs=quotas.jobs_of(session, owner, JobStatus.QUEUED),
-            bytes=quotas.bytes_of(session, owner),
+            running_jobs=quotas.count_jobs(session, owner, JobStatus.RUNNING),
+            queued_jobs=quotas.count_jobs(session, owner, JobStatus.QUEUED),
+            bytes=quotas.count_bytes(session, owner),
         ),
     )

@@ -22,12 +22,14 @@ from api.schemas.webhooks import (
 from api.settings import ApiSettings
 from store import webhooks
 from store.access import audit
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.session import Sessions
 
 
-def create(sessions: Sessions, settings: ApiSettings, who: Principal, asked: Asked, new: NewWebhook) -> WebhookCreated:
+def create(
+    sessions: Sessions, settings: ApiSettings, who: Principal, asked: IdempotentRequest, new: NewWebhook
+) -> WebhookCreated:
     """Raises InvalidParameter, QuotaExceeded, RequestReused, RequestInProgress."""
     _check_url(settings, new.url)
 
@@ -55,7 +57,7 @@ def _check_url(settings: ApiSettings, url: str) -> None:
 def newest(sessions: Sessions, who: Principal, limit: int, after: str | None) -> WebhookPage:
     """Raises WebhookNotFound for an unknown `after`."""
     with sessions.begin() as session:
-        found = webhooks.newest(session, who.scope, limit + 1, after)
+        found = webhooks.list_webhooks(session, who.scope, limit + 1, after)
         return WebhookPage(data=[webhook_out(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
@@ -87,7 +89,7 @@ def delete(sessions: Sessions, who: Principal, webhook_id: str) -> WebhookDelete
     return WebhookDeleted(id=webhook_id)
 
 
-def ping(sessions: Sessions, who: Principal, asked: Asked, webhook_id: str) -> DeliveryOut:
+def ping(sessions: Sessions, who: Principal, asked: IdempotentRequest, webhook_id: str) -> DeliveryOut:
     """Has a ping sent. Raises WebhookNotFound, RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> DeliveryOut:
@@ -108,16 +110,16 @@ def _delivery(sessions: Sessions, who: Principal, delivery_id: str) -> DeliveryO
 def deliveries(sessions: Sessions, who: Principal, webhook_id: str, limit: int, after: str | None) -> DeliveryPage:
     """Raises WebhookNotFound, DeliveryNotFound."""
     with sessions.begin() as session:
-        found = webhooks.log(session, webhook_id, who.scope, limit + 1, after)
+        found = webhooks.list_deliveries(session, webhook_id, who.scope, limit + 1, after)
         return DeliveryPage(data=[delivery_out(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
-def retry(sessions: Sessions, who: Principal, asked: Asked, delivery_id: str) -> DeliveryOut:
+def retry(sessions: Sessions, who: Principal, asked: IdempotentRequest, delivery_id: str) -> DeliveryOut:
     """Raises DeliveryNotFound, RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> DeliveryOut:
         with sessions.begin() as session:
-            delivery = webhooks.send_again(session, delivery_id, who.scope)
+            delivery = webhooks.resend(session, delivery_id, who.scope)
             audit.record(session, who, "delivery.retry", delivery_id)
             settle(session, delivery_id)
             return delivery_out(delivery)

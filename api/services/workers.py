@@ -10,8 +10,8 @@ from store.session import Sessions
 
 def all_workers(sessions: Sessions, who: Principal) -> WorkerList:
     with one_moment(sessions) as session:
-        devices, taken = workers.devices(session), workers.leases(session)
-        known = workers.known(session)
+        devices, taken = workers.list_devices(session), workers.list_leases(session)
+        known = workers.list_workers(session)
         named = {lease.job_id for lease in taken}
         own = named if who.admin else jobs.owned(session, named, who.owner)
         return WorkerList(data=[worker_out(worker, alive, devices, taken, own) for worker, alive in known])

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
 from contract.status import JobStatus, RequestedAction
-from store.files import RESULTS, has_results, results_id
-from store.jobs.progress import Happening, Latest
-from store.models import Artifact, Dataset, Job, Metric
+from store.files import RESULTS, ResultsFile, results_id
+from store.jobs.progress import Latest, StreamedEvent
+from store.models import Artifact, Dataset, Job, StepMetric
 
 
 class JobError(BaseModel):
@@ -145,7 +145,7 @@ class ModelList(BaseModel):
     """Beyond OpenAI's fields: whether there are older models."""
 
 
-def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
+def job_object(job: Job, latest: Latest | None, tokens: int, has_results: bool) -> FineTuningJob:
     """`tokens` is how many it has trained on."""
     hyperparameters = _hyperparameters(job.recipe)
     succeeded = job.status is JobStatus.SUCCEEDED
@@ -153,7 +153,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
         id=job.id,
         created_at=seconds(job.created_at),
         finished_at=None if job.finished_at is None else seconds(job.finished_at),
-        model=(job.asked or {}).get("model") or job.recipe["model"],
+        model=(job.openai_request or {}).get("model") or job.recipe["model"],
         fine_tuned_model=name_of(job) if succeeded and job.model_deleted_at is None else None,
         organization_id=job.owner,
         status="pausing" if job.requested_action is RequestedAction.PAUSE else job.status.value,
@@ -161,7 +161,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
         method=MethodOut(supervised=SupervisedOut(hyperparameters=hyperparameters)),
         training_file=job.training_file or job.recipe["dataset"]["path"],
         validation_file=job.validation_file,
-        result_files=[results_id(job.id)] if has_results(job) else [],
+        result_files=[results_id(job.id)] if has_results else [],
         trained_tokens=tokens if succeeded else None,
         seed=job.recipe["seed"],
         estimated_finish=_finish(job, latest),
@@ -208,7 +208,7 @@ def _error(job: Job) -> JobError | None:
     return JobError(code=job.failure["code"], message=job.failure["message"], param=job.failure["param"])
 
 
-def checkpoint_object(job: Job, artifact: Artifact, metric: Metric | None) -> JobCheckpoint:
+def checkpoint_object(job: Job, artifact: Artifact, metric: StepMetric | None) -> JobCheckpoint:
     step = artifact.step or 0
     return JobCheckpoint(
         id=f"ftckpt_{job.id.removeprefix('job_')}_{step}",
@@ -238,12 +238,12 @@ def file_object(dataset: Dataset) -> FileObject:
     )
 
 
-def results_object(job: Job, size: int) -> FileObject:
+def results_object(file: ResultsFile) -> FileObject:
     return FileObject(
-        id=results_id(job.id),
-        bytes=size,
-        created_at=seconds(job.finished_at or job.created_at),
-        filename=f"{job.id}.csv",
+        id=file.id,
+        bytes=file.artifact.bytes,
+        created_at=seconds(file.created_at),
+        filename=f"{file.artifact.job_id}.csv",
         purpose=RESULTS,
         status="processed",
         status_details=None,
@@ -254,7 +254,7 @@ def results_object(job: Job, size: int) -> FileObject:
 _LEVELS: dict[str, Literal["info", "warn", "error"]] = {"info": "info", "warning": "warn", "error": "error"}
 
 
-def event_object(job_id: str, happening: Happening, total_steps: int | None) -> JobEvent:
+def event_object(job_id: str, happening: StreamedEvent, total_steps: int | None) -> JobEvent:
     cursor, data = happening.cursor, happening.data
     level = _LEVELS[data["level"]] if happening.type == "log" else "info"
     if happening.type == "retry":
@@ -277,7 +277,7 @@ def _metrics(data: dict[str, Any]) -> dict[str, Any]:
     return {told: data[name] for name, told in names.items()}
 
 
-def _message(happening: Happening, total_steps: int | None) -> str:
+def _message(happening: StreamedEvent, total_steps: int | None) -> str:
     data = happening.data
     match happening.type:
         case "metric":

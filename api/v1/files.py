@@ -1,30 +1,36 @@
 """Files, as OpenAI's wire has them: datasets, and the results of jobs."""
 
-import hashlib
 import re
 from collections.abc import AsyncIterator
-
-from sqlalchemy.orm import Session
+from dataclasses import replace
 
 from api.ranges import Content
+from api.services import artifacts as artifact_service
 from api.services import datasets as service
 from api.services.datasets import Place
 from api.v1.answers import Deleted, FileList, FileObject, file_object, results_object
+from contract import ids
 from contract.quote import cut
-from store import datasets, files
+from store import artifacts, datasets, files
 from store.access import audit
-from store.access.idempotent_requests import Asked
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
-from store.errors import DatasetNotFound, JobNotFound
-from store.jobs import jobs
-from store.models import Dataset, Job
+from store.artifacts import REPORT
+from store.errors import DatasetNotFound
+from store.files import ResultsFile
+from store.models import Dataset
 
-_RESULTS = re.compile(r"file-(job_[0-9a-f]{24})")
+_RESULTS = re.compile(f"{ids.DATASET}({ids.JOB}{ids.HEX})")
 """The id of the results of a job."""
 
 
 async def create(
-    place: Place, who: Principal, asked: Asked, content_type: str, length: str | None, stream: AsyncIterator[bytes]
+    place: Place,
+    who: Principal,
+    asked: IdempotentRequest,
+    content_type: str,
+    length: str | None,
+    stream: AsyncIterator[bytes],
 ) -> FileObject:
     """Raises what the upload of a dataset does."""
     made = await service.upload(place, who, asked, content_type, length, stream)
@@ -38,41 +44,46 @@ def newest(
     with place.sessions.begin() as session:
         if after is not None and not _RESULTS.fullmatch(after):
             _checked(after)
-        found = files.newest(session, limit + 1, after, who.scope, purpose, oldest_first)
-        return FileList(data=[_told(session, each) for each in found[:limit]], has_more=len(found) > limit)
+        found = files.list_files(session, limit + 1, after, who.scope, purpose, oldest_first)
+    return FileList(data=[_present(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
-def _told(session: Session, file: Dataset | Job) -> FileObject:
-    return results_object(file, files.results_bytes(session, file)) if isinstance(file, Job) else file_object(file)
+def _present(file: Dataset | ResultsFile) -> FileObject:
+    return results_object(file) if isinstance(file, ResultsFile) else file_object(file)
 
 
 def get(place: Place, who: Principal, file_id: str) -> FileObject:
     """Raises DatasetNotFound."""
     with place.sessions.begin() as session:
-        job = _with_results(session, who, file_id)
-        return _told(session, job or datasets.get(session, _checked(file_id), who.scope))
+        job_id = _job_id(file_id)
+        if job_id is None:
+            return file_object(datasets.get(session, _checked(file_id), who.scope))
+        return results_object(files.get_results(session, job_id, who.scope))
 
 
 def content(place: Place, who: Principal, file_id: str) -> Content:
     """Raises DatasetNotFound, InputError; its `read` StorageUnavailable."""
-    with place.sessions.begin() as session:
-        job = _with_results(session, who, file_id)
-        text = None if job is None else files.results(session, job.id)
-    if job is None or text is None:
+    job_id = _job_id(file_id)
+    if job_id is None:
         return service.content(place, who, _checked(file_id))
-    sha256 = hashlib.sha256(text).hexdigest()
-    return Content(len(text), sha256, f"{job.id}.csv", "text/csv", lambda start, end: iter([text[start:end]]))
+    with place.sessions.begin() as session:
+        files.get_results(session, job_id, who.scope)
+    results = artifact_service.download(place.sessions, place.storage, who, job_id, REPORT["results"])
+    return replace(results, name=f"{job_id}.csv")
 
 
 def delete(place: Place, who: Principal, file_id: str) -> Deleted:
     """Raises DatasetNotFound, DatasetInUse, StorageUnavailable."""
-    with place.sessions.begin() as session:
-        job = _with_results(session, who, file_id)
-        if job is not None:
-            files.delete_results(session, job)
-            audit.record(session, who, "results.delete", job.id)
-    if job is None:
+    job_id = _job_id(file_id)
+    if job_id is None:
         service.delete(place, who, _checked(file_id))
+        return Deleted(id=file_id, object="file")
+    with place.sessions.begin() as session:
+        artifact = files.get_results(session, job_id, who.scope).artifact
+    place.storage.delete(artifacts.key(artifact))
+    with place.sessions.begin() as session:
+        artifacts.delete_rows(session, [artifact])
+        audit.record(session, who, "results.delete", job_id)
     return Deleted(id=file_id, object="file")
 
 
@@ -82,15 +93,7 @@ def _checked(file_id: str) -> str:
     return file_id
 
 
-def _with_results(session: Session, who: Principal, file_id: str) -> Job | None:
-    """The job whose results are meant, where it is one's. Raises DatasetNotFound."""
+def _job_id(file_id: str) -> str | None:
+    """The job whose results the file is; None for a dataset."""
     named = _RESULTS.fullmatch(file_id)
-    if named is None:
-        return None
-    try:
-        job = jobs.get(session, named[1], who.scope)
-    except JobNotFound as error:
-        raise DatasetNotFound(file_id) from error
-    if not files.has_results(job):
-        raise DatasetNotFound(file_id)
-    return job
+    return None if named is None else named[1]

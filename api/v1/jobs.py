@@ -27,8 +27,8 @@ from api.v1.model_names import FineTuned, read_name
 from contract.recipe_errors import read_recipe
 from dataset.child import Children
 from storage.backends import Storage
-from store import artifacts
-from store.access.idempotent_requests import Asked
+from store import artifacts, files
+from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.errors import JobNotFound, ModelNotFound
 from store.jobs import history, jobs, progress
@@ -47,7 +47,7 @@ def create(
     storage: Storage,
     children: Children,
     who: Principal,
-    once_asked: Asked,
+    once_asked: IdempotentRequest,
     asked: JobAsked,
     force: bool,
 ) -> FineTuningJob:
@@ -90,21 +90,22 @@ def newest(
 ) -> JobList:
     """`metadata` None lists all; an empty one those without any. Raises JobNotFound for an unknown `after`."""
     with one_moment(sessions) as session:
-        found = jobs.newest(session, limit + 1, after, who.scope, metadata)
+        found = jobs.list_jobs(session, limit + 1, after, who.scope, metadata)
         return JobList(data=_tell(session, found[:limit]), has_more=len(found) > limit)
 
 
 def _tell(session: Session, found: Sequence[Job]) -> list[FineTuningJob]:
     ids = [job.id for job in found]
     latest, tokens = progress.latest(session, ids), history.trained_tokens(session, ids)
-    return [job_object(job, latest.get(job.id), tokens.get(job.id, 0)) for job in found]
+    with_results = files.with_results(session, ids)
+    return [job_object(job, latest.get(job.id), tokens.get(job.id, 0), job.id in with_results) for job in found]
 
 
 def events(sessions: Sessions, who: Principal, job_id: str, limit: int, after: str | None) -> EventList:
     """Newest first. Raises JobNotFound, InvalidParameter."""
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id, who.scope)
-        found = history.newest(session, job_id, _before(job_id, after) if after else None, limit + 1)
+        found = history.list_latest(session, job_id, _before(job_id, after) if after else None, limit + 1)
         told = [event_object(job_id, happening, job.total_steps) for happening in found[:limit]]
         return EventList(data=told, has_more=len(found) > limit)
 
@@ -125,7 +126,7 @@ def checkpoints(sessions: Sessions, who: Principal, job_id: str, limit: int, aft
     """Newest first. Raises JobNotFound, InvalidParameter."""
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id, who.scope)
-        kept = [each for each in artifacts.of_job(session, job_id) if each.kind == "checkpoint"]
+        kept = [each for each in artifacts.list_published(session, job_id) if each.kind == "checkpoint"]
         kept.sort(key=lambda each: each.step or 0, reverse=True)
         if after is not None:
             parts = _CHECKPOINT_ID.fullmatch(after)
@@ -138,17 +139,19 @@ def checkpoints(sessions: Sessions, who: Principal, job_id: str, limit: int, aft
         return CheckpointList(data=told, has_more=len(kept) > limit)
 
 
-def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+def cancel(sessions: Sessions, who: Principal, asked: IdempotentRequest, job_id: str) -> FineTuningJob:
     """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
     service.cancel(sessions, who, asked, job_id, force=False)
     return get(sessions, who, job_id)
 
 
-def pause(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+def pause(sessions: Sessions, who: Principal, asked: IdempotentRequest, job_id: str) -> FineTuningJob:
     service.pause(sessions, who, asked, job_id)
     return get(sessions, who, job_id)
 
 
-def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+def resume(
+    sessions: Sessions, publisher: Celery, who: Principal, asked: IdempotentRequest, job_id: str
+) -> FineTuningJob:
     service.resume(sessions, publisher, who, asked, job_id)
     return get(sessions, who, job_id)

@@ -22,7 +22,7 @@ class FineTuned:
 
 
 def name_of(job: Job, step: int | None = None) -> str:
-    name = name_of_made(job.id, job.owner, job.recipe["model"], (job.asked or {}).get("suffix"))
+    name = name_of_made(job.id, job.owner, job.recipe["model"], (job.openai_request or {}).get("suffix"))
     return name if step is None else f"{name}:ckpt-step-{step}"
 
 

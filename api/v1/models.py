@@ -10,7 +10,7 @@ from store.access import audit
 from store.access.principal import Principal
 from store.errors import JobNotFound, ModelNotFound
 from store.jobs import jobs
-from store.jobs.jobs import Made
+from store.jobs.jobs import MadeModel
 from store.models import Job
 from store.session import Sessions
 
@@ -25,7 +25,7 @@ def newest(sessions: Sessions, settings: ApiSettings, who: Principal, limit: int
         raise ModelNotFound(after)
     with sessions.begin() as session:
         try:
-            found = jobs.with_models(session, who.scope, limit + 1, last.job_id if last else None)
+            found = jobs.list_models(session, who.scope, limit + 1, last.job_id if last else None)
         except JobNotFound as error:
             raise ModelNotFound(after or "") from error
     bases = [] if after else _bases(settings)
@@ -46,7 +46,7 @@ def get(sessions: Sessions, settings: ApiSettings, who: Principal, name: str) ->
         except JobNotFound as error:
             raise ModelNotFound(name) from error
         whole = fine_tuned.step is None and job.status is JobStatus.SUCCEEDED
-        steps = {each.step for each in artifacts.of_job(session, job.id) if each.kind == "checkpoint"}
+        steps = {each.step for each in artifacts.list_published(session, job.id) if each.kind == "checkpoint"}
         if job.model_deleted_at is not None or not (whole or fine_tuned.step in steps):
             raise ModelNotFound(name)
         return _fine_tuned(job, fine_tuned.step)
@@ -63,7 +63,7 @@ def delete(sessions: Sessions, storage: Storage, who: Principal, name: str) -> D
             job = jobs.lock(session, fine_tuned.job_id, who.scope)
         except JobNotFound as error:
             raise ModelNotFound(name) from error
-        made = artifacts.weights(session, job.id)
+        made = artifacts.list_weights(session, job.id)
         if jobs.delete_model(session, job):
             audit.record(session, who, "model.delete", job.id)
         elif job.model_deleted_at is None or not made:
@@ -72,7 +72,7 @@ def delete(sessions: Sessions, storage: Storage, who: Principal, name: str) -> D
         for file in artifacts.files(artifact):
             storage.delete(artifacts.key(artifact, file.name))
     with sessions.begin() as session:
-        artifacts.remove(session, made)
+        artifacts.delete_rows(session, made)
     return Deleted(id=name, object="model")
 
 
@@ -87,6 +87,6 @@ def _fine_tuned(job: Job, step: int | None) -> Model:
     return Model(id=name_of(job, step), created=seconds(job.finished_at or job.created_at), owned_by=job.owner)
 
 
-def _made(made: Made) -> Model:
+def _made(made: MadeModel) -> Model:
     name = name_of_made(made.id, made.owner, made.base, made.suffix)
     return Model(id=name, created=seconds(made.finished_at), owned_by=made.owner)

@@ -16,7 +16,7 @@ from benchmarks.soak.orders import Order
 from contract.failure import FailureCode
 from contract.recipe import Batch
 from contract.status import JobStatus
-from store.models import Event, Job, Metric
+from store.models import Event, Job, StepMetric
 from tests.fake_trainer import losses
 
 END_THE_GUARD = {"a guard", "all processes of a worker"}
@@ -168,7 +168,11 @@ def set_back(told: Collection[tuple[str, float, dict[str, Any]]]) -> Iterator[st
 def _wrong_steps(session: Session, order: Order, job: Job) -> Iterator[str]:
     """The store has the steps of one run that nobody disturbed, from the first on, in the order in which they were
     made; all of them where it was not cancelled."""
-    metrics = sa.select(Metric.step, Metric.loss, Metric.time).where(Metric.job_id == job.id).order_by(Metric.step)
+    metrics = (
+        sa.select(StepMetric.step, StepMetric.loss, StepMetric.time)
+        .where(StepMetric.job_id == job.id)
+        .order_by(StepMetric.step)
+    )
     rows = session.execute(metrics).all()
     steps = [row.step for row in rows]
     last = len(steps) if job.status is JobStatus.CANCELLED else order.steps

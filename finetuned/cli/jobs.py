@@ -134,8 +134,8 @@ def download(
 def export(
     job: JobId,
     source: Annotated[
-        str, typer.Option("--source", help="Of the job's artifacts: a checkpoint, or best.tar.gz.")
-    ] = "adapter.tar.gz",
+        str, typer.Option("--source", help="Of the job's artifacts: a checkpoint, or best.tar.")
+    ] = "adapter.tar",
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Who did what. An entry is written with what it tells of, in one transaction."""
+"""The audit log. An entry is written in the same transaction as the change it records."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from store.models import AuditEntry
 
 
 def record(session: Session, who: Principal, action: str, target: str | None = None, **data: Any) -> None:
-    """`action` is a noun and a verb, such as "job.cancel"; `data` holds no secret."""
+    """Adds an entry. `action` is a noun and a verb, such as "job.cancel"; `data` must hold no secret."""
     session.add(
         AuditEntry(
             owner=who.owner,
@@ -23,8 +23,8 @@ def record(session: Session, who: Principal, action: str, target: str | None = N
     )
 
 
-def newest(session: Session, limit: int, after: int | None, owner: str | None) -> list[AuditEntry]:
-    """Newest first, of `owner` where it is given; `after` is the last seq of the page before."""
+def list_entries(session: Session, limit: int, after: int | None, owner: str | None) -> list[AuditEntry]:
+    """One page of entries, newest first, of `owner` or of all; `after` is the last seq of the page before."""
     query = select(AuditEntry).order_by(AuditEntry.seq.desc()).limit(limit)
     if owner is not None:
         query = query.where(AuditEntry.owner == owner)

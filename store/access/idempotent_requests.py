@@ -1,5 +1,5 @@
-"""Requests that make something, each known by its owner, its route, and its Idempotency-Key or its body: one that is
-repeated gets what the first one made."""
+"""Requests that create something, each known by its owner, its route, and its Idempotency-Key or its body. A repeated
+one gets what the first one made."""
 
 import secrets
 from dataclasses import dataclass
@@ -13,83 +13,86 @@ from store.errors import RequestOvertaken, RequestReused
 from store.models import Request
 
 KEPT = timedelta(hours=24)
-"""A key is known for so long."""
+"""How long a key is remembered."""
 
 LONGEST = timedelta(minutes=5)
-"""A request that has made nothing, and was not renewed for so long, has died with its process."""
+"""A request that has made nothing and was not renewed for this long is taken to have died with its process."""
 
 _REPEATED_WITHIN = timedelta(minutes=10)
-"""One without a key is taken for a repeated one, where it says that it is."""
+"""How long a request without a key is remembered for a client that says it repeats one."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class IdempotentRequest:
     owner: str
     route: str
     key: str | None
     """The Idempotency-Key."""
     body_sha256: str
-    """Of the query too."""
+    """The digest of the query and the body."""
     repeated: bool
-    """The client says that it has sent this before."""
+    """Whether the client says that it has sent this before."""
 
 
 @dataclass(frozen=True)
-class First:
-    """It is to be done; `id` names it."""
+class New:
+    """A request that is to be carried out."""
 
     id: str
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Replay:
+    """A request that was sent before."""
+
     resource: str | None
-    """What the first one made; None while that is still at work."""
+    """The id of what the first one made; None while that one is still in progress."""
 
 
-def begin(session: Session, asked: Asked) -> First | Repeated:
-    """Raises RequestReused where the key came with another body."""
+def begin(session: Session, request: IdempotentRequest) -> New | Replay:
+    """Registers a request. Raises RequestReused where its key came with another body."""
     session.execute(delete(Request).where(Request.created_at < func.now() - KEPT))
     dead = (Request.resource.is_(None), Request.created_at < func.now() - LONGEST)
-    session.execute(delete(Request).where(Request.owner == asked.owner, Request.route == asked.route, *dead))
-    before = _before(session, asked)
+    session.execute(delete(Request).where(Request.owner == request.owner, Request.route == request.route, *dead))
+    before = _find(session, request)
     if before is not None:
         return before
-    row = {"id": secrets.token_hex(12), "owner": asked.owner, "route": asked.route, "key": asked.key}
-    # Of two at once with one key the second waits here until the first one's row is there.
-    new = insert(Request).values(**row, body_sha256=asked.body_sha256).on_conflict_do_nothing().returning(Request.id)
+    row = {"id": secrets.token_hex(12), "owner": request.owner, "route": request.route, "key": request.key}
+    # The second of two concurrent requests with one key waits here until the first one's row is committed.
+    new = insert(Request).values(**row, body_sha256=request.body_sha256).on_conflict_do_nothing().returning(Request.id)
     made = session.scalar(new)
     if made is not None:
-        return First(made)
-    return _before(session, asked) or Repeated(None)
+        return New(made)
+    return _find(session, request) or Replay(None)
 
 
-def _before(session: Session, asked: Asked) -> Repeated | None:
-    of_owner = (Request.owner == asked.owner, Request.route == asked.route)
-    if asked.key is not None:
-        found = session.scalar(select(Request).where(*of_owner, Request.key == asked.key))
-        if found is not None and found.body_sha256 != asked.body_sha256:
-            raise RequestReused(asked.key)
-    elif asked.repeated:
-        lately = (Request.body_sha256 == asked.body_sha256, Request.created_at > func.now() - _REPEATED_WITHIN)
+def _find(session: Session, request: IdempotentRequest) -> Replay | None:
+    of_owner = (Request.owner == request.owner, Request.route == request.route)
+    if request.key is not None:
+        found = session.scalar(select(Request).where(*of_owner, Request.key == request.key))
+        if found is not None and found.body_sha256 != request.body_sha256:
+            raise RequestReused(request.key)
+    elif request.repeated:
+        lately = (Request.body_sha256 == request.body_sha256, Request.created_at > func.now() - _REPEATED_WITHIN)
         found = session.scalar(select(Request).where(*of_owner, *lately).order_by(Request.created_at.desc()).limit(1))
     else:
         found = None
-    return None if found is None else Repeated(found.resource)
+    return None if found is None else Replay(found.resource)
 
 
 def renew(session: Session, request_id: str) -> None:
-    """It is still at work."""
+    """Records that the request is still in progress."""
     session.execute(update(Request).where(Request.id == request_id).values(created_at=func.now()))
 
 
-def settle(session: Session, request_id: str, resource: str) -> None:
-    """In the transaction that makes it, and that is to be rolled back where this raises RequestOvertaken."""
+def complete(session: Session, request_id: str, resource: str) -> None:
+    """Records what the request made, in the transaction that makes it. Raises RequestOvertaken, and that transaction
+    must then be rolled back."""
     mine = update(Request).where(Request.id == request_id).values(resource=resource).returning(Request.id)
     if session.scalar(mine) is None:
         raise RequestOvertaken
 
 
-def give_up(session: Session, request_id: str) -> None:
-    """It has made nothing, and may be asked again."""
+def release(session: Session, request_id: str) -> None:
+    """Forgets a request that has made nothing, so that it may be sent again."""
     session.execute(delete(Request).where(Request.id == request_id, Request.resource.is_(None)))

@@ -1,4 +1,4 @@
-"""Who asks."""
+"""The caller of a request."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Principal:
     owner: str
-    """Whose is what it makes."""
+    """The owner of everything that the caller makes."""
     admin: bool
-    """It may see and change what all owners have."""
+    """Whether the caller may see and change what all owners have."""
     key_id: str | None
-    """None where no key was asked for, or it is the settings' own."""
+    """None where no key is required, or the key is the admin key of the settings."""
     request_id: str
 
     @property
     def scope(self) -> str | None:
-        """The owner whose rows it may see; None for those of all."""
+        """The owner whose rows the caller may see; None for all rows."""
         return None if self.admin else self.owner

@@ -1,10 +1,10 @@
-"""What users ask of a job. Each may be asked again: what is so already stays so."""
+"""Actions that users request of a job. Each is idempotent."""
 
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus, RequestedAction
 from store.errors import IllegalMove
-from store.jobs import jobs
+from store.jobs import jobs, transitions
 from store.models import Job
 from store.scheduling import leases
 
@@ -13,32 +13,32 @@ _RETRIED = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 def cancel(session: Session, job_id: str, owner: str | None = None, *, force: bool = False) -> Job:
-    """Ends a job that waits; asks the worker of one that runs, and with `force` leaves it no time to save. Raises
+    """Cancels a waiting job at once, and a running one through its worker; with `force` that saves nothing. Raises
     JobNotFound, IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
         if job.requested_action is not RequestedAction.FORCE_CANCEL:
             job.requested_action = RequestedAction.FORCE_CANCEL if force else RequestedAction.CANCEL
     elif job.status is not JobStatus.CANCELLED:
-        _set_aside(session, job, JobStatus.CANCELLED)
+        _stop(session, job, JobStatus.CANCELLED)
     return job
 
 
 def pause(session: Session, job_id: str, owner: str | None = None) -> Job:
-    """Sets a job aside; one that runs saves first. Raises JobNotFound, IllegalMove."""
+    """Pauses a job; a running one saves first. Raises JobNotFound, IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
         if job.requested_action in _CANCELS:
             raise IllegalMove(job_id, "running, to be cancelled,", JobStatus.PAUSED)
         job.requested_action = RequestedAction.PAUSE
     elif job.status is not JobStatus.PAUSED:
-        _set_aside(session, job, JobStatus.PAUSED)
+        _stop(session, job, JobStatus.PAUSED)
     return job
 
 
 def resume(session: Session, job_id: str, owner: str | None = None) -> Job:
-    """Lets a paused job go on from its last state; one that still saves for its pause goes back to the queue then.
-    Raises JobNotFound, IllegalMove."""
+    """Queues a paused job, to resume from its last training checkpoint. One that is still saving for a pause is queued
+    after that. Raises JobNotFound, IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
         if job.requested_action in _CANCELS:
@@ -54,7 +54,7 @@ def resume(session: Session, job_id: str, owner: str | None = None) -> Job:
 
 
 def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
-    """Puts a job that has failed or was cancelled back in the queue, to go on from its last state. Raises JobNotFound,
+    """Queues a failed or cancelled job, to resume from its last training checkpoint. Raises JobNotFound,
     IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status in _RETRIED:
@@ -65,12 +65,12 @@ def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
     return job
 
 
-def _set_aside(session: Session, job: Job, target: JobStatus) -> None:
-    if jobs.move(session, job.id, target, only_from={JobStatus.QUEUED, JobStatus.PAUSED}) is None:
+def _stop(session: Session, job: Job, target: JobStatus) -> None:
+    if transitions.move(session, job.id, target, only_from={JobStatus.QUEUED, JobStatus.PAUSED}) is None:
         raise IllegalMove(job.id, job.status, target)
-    leases.take_back(session, job.id)
+    leases.revoke(session, job.id)
 
 
 def _queue(session: Session, job: Job) -> None:
     values = {"not_before": None, "retries": 0, "failed_step": None}
-    jobs.move(session, job.id, JobStatus.QUEUED, only_from={job.status}, values=values)
+    transitions.move(session, job.id, JobStatus.QUEUED, only_from={job.status}, values=values)

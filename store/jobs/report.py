@@ -1,4 +1,4 @@
-"""What there is to report of a job when it ends."""
+"""Everything that a job's report is made from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,37 +9,37 @@ from sqlalchemy.orm import Session
 
 from store.jobs import jobs
 from store.jobs.progress import METRIC_COLUMNS
-from store.models import Event, Job, Metric
+from store.models import Event, Job, StepMetric
 
 
 @dataclass(frozen=True)
-class Report:
+class JobReport:
     job: Job
     columns: tuple[str, ...]
     metrics: Sequence[Row[Any]]
-    """In the order of `columns`, by step."""
+    """Rows by step, with the values of `columns`."""
     evaluations: list[tuple[int, float]]
-    """Step and loss."""
+    """Step and loss of each evaluation."""
     started: dict[str, Any]
-    """Of the latest attempt that told so, as contract.events.Started; empty where none did."""
+    """Data of the latest event contract.events.Started; empty without one."""
     done: dict[str, Any]
-    """Likewise Done."""
+    """Data of the latest event contract.events.Done; empty without one."""
 
 
-def gather(session: Session, job_id: str) -> Report:
-    """Raises JobNotFound."""
-    told = select(Event.type, Event.data).where(
+def gather(session: Session, job_id: str) -> JobReport:
+    """Reads the report of a job. Raises JobNotFound."""
+    query = select(Event.type, Event.data).where(
         Event.job_id == job_id, Event.type.in_(["started", "done", "evaluation"])
     )
     latest: dict[str, dict[str, Any]] = {}
     evaluations: dict[int, float] = {}
-    for kind, data in session.execute(told.order_by(Event.seq)):
+    for kind, data in session.execute(query.order_by(Event.seq)):
         latest[kind] = data
         if kind == "evaluation":
             evaluations[data["step"]] = data["eval_loss"]
-    columns = [Metric.__table__.c[name] for name in METRIC_COLUMNS]
-    metrics = session.execute(select(*columns).where(Metric.job_id == job_id).order_by(Metric.step)).all()
-    return Report(
+    columns = [StepMetric.__table__.c[name] for name in METRIC_COLUMNS]
+    metrics = session.execute(select(*columns).where(StepMetric.job_id == job_id).order_by(StepMetric.step)).all()
+    return JobReport(
         jobs.get(session, job_id),
         METRIC_COLUMNS,
         metrics,

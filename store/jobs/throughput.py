@@ -1,4 +1,4 @@
-"""How fast jobs that have ended were, as their metrics tell."""
+"""The speed of past jobs, from their metrics."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store.models import Event, Job, Metric
+from store.models import Event, Job, StepMetric
 
 _RECENT = 500
 _LATEST = 5
@@ -15,18 +15,18 @@ _LATEST = 5
 
 class Throughput(NamedTuple):
     tokens_per_second: float
-    """On all devices of a job together, from the second step on."""
+    """Tokens per second on all devices of a job together, from the second step on."""
     cold_start_seconds: float
-    """What the first step took longer than at that speed."""
+    """Time of the first step beyond what it takes at that speed."""
     jobs: int
-    """That it was measured on."""
+    """Number of past jobs that the speed was measured on."""
 
 
 def throughput(session: Session, recipe: Recipe, device: str, precision: str) -> Throughput | None:
-    """Of the latest jobs of the same model in the same precision, on as many such devices; None where there are none.
-    `device` is the beginning of what a trainer calls it: a GPU's name, or "CPU"."""
+    """The median of the latest jobs with the same model and precision on as many devices of the kind; None without any.
+    `device` is the beginning of the trainer's name for it: a GPU's name, or "CPU"."""
     recent = select(Job).order_by(Job.created_at.desc()).limit(_RECENT).subquery()
-    asked = recent.c.recipe["resources"]
+    resources = recent.c.recipe["resources"]
     like = (
         recent.c.status == JobStatus.SUCCEEDED,
         recent.c.recipe["model"].as_string() == recipe.model,
@@ -35,7 +35,8 @@ def throughput(session: Session, recipe: Recipe, device: str, precision: str) ->
         .is_not_distinct_from(None if recipe.base_bits is None else str(recipe.base_bits)),
         recent.c.recipe["gradient_checkpointing"].as_boolean() == recipe.gradient_checkpointing,
         func.coalesce(recent.c.recipe["torch_compile"].as_boolean(), False) == recipe.torch_compile,
-        asked["gpus"].as_integer() * asked["nodes"].as_integer() == recipe.resources.gpus * recipe.resources.nodes,
+        resources["gpus"].as_integer() * resources["nodes"].as_integer()
+        == recipe.resources.gpus * recipe.resources.nodes,
         Event.type == "started",
         func.starts_with(Event.data["device"].as_string(), device),
         Event.data["precision"].as_string() == precision,
@@ -49,13 +50,13 @@ def throughput(session: Session, recipe: Recipe, device: str, precision: str) ->
         .limit(_LATEST)
         .subquery()
     )
-    seconds, first = Metric.tokens / Metric.tokens_per_second, Metric.step == 1
-    speed = func.sum(Metric.tokens).filter(~first) / func.sum(seconds).filter(~first)
-    cold_start = func.sum(seconds).filter(first) - func.sum(Metric.tokens).filter(first) / speed
+    seconds, first = StepMetric.tokens / StepMetric.tokens_per_second, StepMetric.step == 1
+    speed = func.sum(StepMetric.tokens).filter(~first) / func.sum(seconds).filter(~first)
+    cold_start = func.sum(seconds).filter(first) - func.sum(StepMetric.tokens).filter(first) / speed
     of_jobs = (
         select(speed.label("speed"), cold_start.label("cold_start"))
-        .where(Metric.job_id.in_(select(latest.c.id)), Metric.tokens_per_second > 0)
-        .group_by(Metric.job_id)
+        .where(StepMetric.job_id.in_(select(latest.c.id)), StepMetric.tokens_per_second > 0)
+        .group_by(StepMetric.job_id)
         .subquery()
     )
     columns = (_median(of_jobs.c.speed), _median(of_jobs.c.cold_start), func.count(of_jobs.c.speed))

@@ -1,9 +1,9 @@
-"""The tables."""
+"""The tables of the database."""
 
 from store.models.base import Base
 from store.models.datasets import Blob, Dataset
 from store.models.exports import Export
-from store.models.jobs import Artifact, Event, Job, Metric
+from store.models.jobs import Artifact, Event, Job, StepMetric
 from store.models.owners import AuditEntry, Key, Quota, Request
 from store.models.webhooks import Delivery, Webhook
 from store.models.workers import Device, Lease, Worker
@@ -21,9 +21,9 @@ __all__ = [
     "Job",
     "Key",
     "Lease",
-    "Metric",
     "Quota",
     "Request",
+    "StepMetric",
     "Webhook",
     "Worker",
 ]

@@ -1,4 +1,4 @@
-"""What all tables share."""
+"""The base class of the tables, and their common types."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -17,11 +17,12 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 def one_of(words: Iterable[str]) -> str:
+    """The words as an SQL list, for a CHECK."""
     return ", ".join(f"'{word}'" for word in sorted(words))
 
 
 class Word(TypeDecorator[Any]):
-    """A StrEnum kept as text: a new member needs a new CHECK, not a new type."""
+    """A StrEnum stored as text: a new member needs a new CHECK, not a new type."""
 
     impl = Text
     cache_ok = True
@@ -43,7 +44,7 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    # JSON, not JSONB: it keeps the order in which people wrote the fields.
+    # JSON, not JSONB, keeps the order of the fields in a recipe.
     type_annotation_map: ClassVar = {
         str: Text,
         datetime: DateTime(timezone=True),

@@ -1,4 +1,4 @@
-"""Files of examples that were uploaded, or are known by reference."""
+"""Files of examples: uploaded, or a reference to a file of the server."""
 
 from datetime import datetime
 from typing import Any
@@ -8,11 +8,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from store.models.base import Base
 
-STATUSES = ("uploaded", "processed", "error")
-
 
 class Blob(Base):
-    """Bytes in the storage, once, whoever has uploaded them and however often."""
+    """Bytes in the storage, stored once however often and by whomever they were uploaded."""
 
     __tablename__ = "blobs"
 
@@ -22,7 +20,7 @@ class Blob(Base):
 
 
 class Dataset(Base):
-    """A file of an owner's: of examples to train on, or of a job's results. OpenAI's wire calls it a file."""
+    """A file of examples of one owner, which OpenAI's API calls a file."""
 
     __tablename__ = "datasets"
     __table_args__ = (
@@ -36,24 +34,24 @@ class Dataset(Base):
     owner: Mapped[str]
     filename: Mapped[str]
     purpose: Mapped[str]
-    """fine-tune, or fine-tune-results"""
+    """The purpose given at the upload: fine-tune."""
     sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
-    """Of the blob that has its bytes; None where they lie at `path`."""
+    """Digest of the blob with its bytes; None where they are at `path`."""
     path: Mapped[str | None]
-    """A file on the server that the operator allows."""
+    """Path of a file on the server; None where the bytes are in a blob."""
     source: Mapped[str | None]
-    """Where it was fetched from, such as a hub's id; None where it was uploaded."""
+    """Origin of a fetched file, such as a hub's id; None for an upload."""
     bytes: Mapped[int] = mapped_column(BigInteger)
     status: Mapped[str]
     status_details: Mapped[str | None]
-    """What is wrong with it."""
+    """Description of the first problem, where the status is error."""
     format: Mapped[str | None]
-    """As its owner says, else as dataset.formats.detect tells it."""
+    """Format given by the owner, else found by dataset.formats.detect."""
     columns: Mapped[dict[str, Any] | None]
-    """As a recipe's dataset.columns: as its owner says, else as the check found; None where the file has the format's
-    own names."""
+    """Column names as in a recipe's dataset.columns, given by the owner or found by the check; None for the standard
+    names of the format."""
     rows: Mapped[int | None]
     report: Mapped[dict[str, Any] | None]
-    """What the check of every row has found."""
+    """Report of the check of every row."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""What is made of a job's adapter after it has ended."""
+"""Models made from a job's adapter after the job has ended."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from store.models.base import Base
 
 
 class Export(Base):
-    """A model with its adapter merged in, to be made or made by a worker."""
+    """A request for a model with an adapter merged in, which a worker makes."""
 
     __tablename__ = "exports"
     __table_args__ = (
@@ -25,16 +25,16 @@ class Export(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     format: Mapped[str]
     source: Mapped[str]
-    """The name of the artifact that it is made of."""
+    """Name of the adapter or checkpoint among the job's artifacts."""
     status: Mapped[str]
     attempt: Mapped[int]
-    """Counts the claims."""
+    """Number of times that a worker has claimed it."""
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
-    """On the database's clock."""
+    """End of the worker's lease, by the database's clock."""
     failure: Mapped[dict[str, Any] | None]
     """A contract.failure.Failure."""
     artifact: Mapped[str | None]
-    """The name of what was made, among the job's artifacts."""
+    """Name of the merged model among the job's artifacts."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""Jobs, and what they tell and leave."""
+"""Jobs, their events, their metrics and their artifacts."""
 
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,7 @@ from store.models.base import Base, Word, one_of
 SHAPE = " || ' ' || ".join(
     f"coalesce(recipe #>> '{{{field}}}', '')" for field in ("resources", "precision", "parallel,engine")
 )
-"""The fields that contract.machine reads."""
+"""The fields of a recipe that contract.machine reads, as one text."""
 
 
 class Job(Base):
@@ -46,68 +46,65 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str | None]
     owner: Mapped[str]
-    """Whose it is: owners share the devices fairly."""
+    """Owners share the devices fairly."""
     recipe: Mapped[dict[str, Any]]
     shape: Mapped[str] = mapped_column(Computed(SHAPE, persisted=True))
-    """What of the recipe says on which devices it fits: all jobs of one shape fit on the same, or on none."""
+    """The part of the recipe that decides on which devices the job fits. All jobs of a shape fit on the same devices,
+    so that the scheduler looks at a few of each shape instead of at 10,000 waiting jobs (benchmarks/claims.py)."""
     priority: Mapped[int]
-    """As the recipe's, to be sorted by."""
+    """Copy of the recipe's scheduling.priority, for sorting."""
     examples: Mapped[int | None]
-    """That it will train on, each as often as it comes; None where nobody has counted."""
+    """Number of examples to train on, repeats included; None where they were not counted."""
     expected_seconds: Mapped[float | None]
-    """Of training, as jobs like it took; None where there were none."""
+    """Expected time of training, measured on similar jobs; None without any."""
     status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
-    """Written by the one statement of store.jobs.jobs.move and store.jobs.jobs.begin."""
+    """Written by the one statement of store.jobs.transitions."""
     requested_action: Mapped[RequestedAction | None] = mapped_column(Word(RequestedAction))
-    """What is asked of a running job; its worker reads it."""
+    """Action that a user or the scheduler requests of a running job; its worker carries it out."""
     attempt: Mapped[int]
-    """Counts the claims. Whatever a worker writes is guarded by the attempt that it claimed."""
+    """Number of times that a worker has started it. Every write of a worker is guarded by its attempt."""
     retries: Mapped[int]
-    """Failures of the infrastructure since it last came further than where it had failed before."""
+    """Infrastructure failures in a row without progress past `failed_step`."""
     failed_step: Mapped[int | None]
-    """How far it had come at the furthest of them."""
+    """Furthest step that was reached when the infrastructure failed."""
     not_before: Mapped[datetime | None]
-    """It waits until then, after a failure."""
+    """Time before which it is not started again after a failure."""
     batch: Mapped[dict[str, Any] | None]
-    """A contract.recipe.Batch in the place of the recipe's, which did not fit into the device's memory."""
+    """A contract.recipe.Batch that replaces the recipe's, which did not fit into the device's memory."""
     worker: Mapped[str | None]
-    """Of the latest attempt; of several machines the one that holds the lease."""
+    """Worker of the latest attempt; of several machines the one with the lease."""
     lease_expires_at: Mapped[datetime | None]
-    """On the database's clock."""
+    """End of the worker's lease, by the database's clock."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
-    """Of the latest attempt."""
+    """Start of the latest attempt."""
     finished_at: Mapped[datetime | None]
     total_steps: Mapped[int | None]
     failure: Mapped[dict[str, Any] | None]
     """A contract.failure.Failure."""
     log_tail: Mapped[str | None]
     command: Mapped[str | None]
-    """That the latest attempt was started with, quoted for a shell."""
+    """Command line of the latest attempt, quoted for a shell."""
     rendezvous: Mapped[str | None]
-    """HOST:PORT at which the machines of the latest attempt meet; None before it is known, empty when they part."""
+    """HOST:PORT at which the machines of the latest attempt meet. None before it is known; empty when they are to
+    stop."""
     exit_report: Mapped[dict[str, Any] | None]
     """How the latest attempt's processes ended: a contract.exit_report.ExitReport."""
     training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
-    """The dataset that it trains on, where it was uploaded: it cannot be deleted before the job has ended."""
+    """The uploaded dataset that it trains on, which cannot be deleted before the job has ended."""
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
-    asked: Mapped[dict[str, Any] | None]
-    """What OpenAI's wire asked for, as it is to be told again; None where it was not asked by that."""
+    openai_request: Mapped[dict[str, Any] | None]
+    """The fields of the request to OpenAI's API that created it, for its answers; None for other jobs."""
     tags: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    """The owner's own words by name, which lists can be filtered by. OpenAI's wire calls them metadata."""
+    """Names and values of the owner, by which lists are filtered. OpenAI's API calls them metadata."""
     model_deleted_at: Mapped[datetime | None]
-    """When its owner deleted what it made."""
-    results_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """Of the file of results that store.files makes; None before it succeeds, and where it did before they were
-    counted."""
-    results_deleted_at: Mapped[datetime | None]
-    """When its owner deleted that file."""
+    """When the owner deleted its model."""
     event_count: Mapped[int]
-    """The last event's seq. Taking the next ones locks the row, so that events become visible in their order."""
+    """The last event's seq. Taking the next one locks the row, so that events become visible in order."""
 
 
 class Event(Base):
-    """All that happened to a job, but for its metrics: they are many, and are read by column."""
+    """Something that happened to a job. Metrics have a table of their own: they are many and are read by column."""
 
     __tablename__ = "events"
 
@@ -119,8 +116,8 @@ class Event(Base):
     data: Mapped[dict[str, Any]]
 
 
-class Metric(Base):
-    """One optimizer step, as contract.events.Metric tells it."""
+class StepMetric(Base):
+    """The metrics of one optimizer step, as in contract.events.Metric."""
 
     __tablename__ = "metrics"
 
@@ -143,7 +140,7 @@ class Metric(Base):
 
 
 class Artifact(Base):
-    """Something that can be downloaded, once it is published."""
+    """A file or folder of a job, which can be downloaded once it is published."""
 
     __tablename__ = "artifacts"
     __table_args__ = (Index("ix_artifacts_unpublished", "job_id", postgresql_where=text("published_at IS NULL")),)
@@ -151,20 +148,18 @@ class Artifact(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    """adapter, checkpoint, merged, log, metrics, curve or card"""
+    """adapter, checkpoint, merged, log, metrics, results, curve or card"""
     step: Mapped[int | None]
     path: Mapped[str]
-    """A folder or file, relative to the runs folder."""
+    """Path of the folder or file below the runs folder."""
     bytes: Mapped[int] = mapped_column(BigInteger)
-    """That a download gives; until it is published, of its files."""
+    """Size of a download; before it is published, of its files."""
     eval_loss: Mapped[float | None]
-    """Of the evaluation at its step, where there was one."""
+    """Loss of the evaluation at its step; None without one."""
     files: Mapped[list[Any] | None]
-    """Name, bytes and SHA-256 of each file in it; None until it is published."""
+    """Name, bytes and SHA-256 of each file in it; None until they are in the storage."""
     sha256: Mapped[str | None]
-    """Of the bytes that a download gives; None until it is published."""
-    crc32: Mapped[int | None] = mapped_column(BigInteger)
-    """With which its archive ends; None for a single file."""
+    """Digest of a download; None until it is published."""
     published_at: Mapped[datetime | None]
-    """When it was whole in the storage."""
+    """When it was complete in the storage, or given up because its files are gone."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,4 +1,4 @@
-"""Who may do what, what they did, and what they have already asked."""
+"""Keys, quotas, the audit log and idempotent requests."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from store.models.base import Base
 
 
 class Key(Base):
-    """A secret by which an owner is known. The secret itself is told once, and kept nowhere."""
+    """An API key of an owner. The secret itself is shown once and never stored."""
 
     __tablename__ = "keys"
     __table_args__ = (Index("uq_keys_digest", "digest", unique=True), Index("ix_keys_owner", "owner"))
@@ -18,19 +18,19 @@ class Key(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str]
     name: Mapped[str | None]
-    """For people."""
+    """Label for people."""
     admin: Mapped[bool]
-    """It may see and change what all owners have, and make keys."""
+    """Whether it may see and change what all owners have, and make keys."""
     digest: Mapped[str]
-    """SHA-256 of the secret, which is random and long enough to need no slow hash."""
+    """SHA-256 of the secret. The secret is random and long, so no slow hash is needed."""
     hint: Mapped[str]
-    """The secret's last characters, by which people know it again."""
+    """Last characters of the secret, by which people recognise it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
 
 
 class Quota(Base):
-    """What one owner may have, or with the name "*" everybody who has no limits of its own; None leaves those."""
+    """Limits of one owner; the row "*" holds those of every owner without its own. None sets no limit."""
 
     __tablename__ = "quotas"
 
@@ -41,7 +41,7 @@ class Quota(Base):
 
 
 class AuditEntry(Base):
-    """Who did what, and when. Rows are only ever added: triggers refuse all else."""
+    """An entry of the audit log. Triggers refuse everything but inserts."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_owner", "owner", "seq"),)
@@ -50,18 +50,18 @@ class AuditEntry(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     owner: Mapped[str]
     key_id: Mapped[str | None]
-    """None where no key was asked for."""
+    """None where no key was required."""
     action: Mapped[str]
-    """Such as "job.create"."""
+    """Noun and verb, such as "job.create"."""
     target: Mapped[str | None]
-    """The id of what it was done to."""
+    """Id of the changed object."""
     request_id: Mapped[str]
     data: Mapped[dict[str, Any] | None]
-    """What else is worth knowing; never a secret."""
+    """Further details, without secrets."""
 
 
 class Request(Base):
-    """A request that makes something: one that is repeated gets what the first one made."""
+    """A request that creates something: a repeated one gets what the first one made."""
 
     __tablename__ = "requests"
     __table_args__ = (
@@ -74,10 +74,10 @@ class Request(Base):
     owner: Mapped[str]
     route: Mapped[str]
     key: Mapped[str | None]
-    """The Idempotency-Key that was sent."""
+    """The Idempotency-Key of the request."""
     body_sha256: Mapped[str]
-    """Of the query too."""
+    """Digest of the query and the body."""
     resource: Mapped[str | None]
-    """The id of what it made; None while it is at work."""
+    """Id of what it made; None while it is in progress."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """Later, where it was at work for long: when it last said so."""
+    """Moved forward while a long request renews itself."""

@@ -1,4 +1,4 @@
-"""Addresses that are told when a job ends, and what was sent to them."""
+"""Webhooks and the deliveries to them."""
 
 from datetime import datetime
 from typing import Any
@@ -17,15 +17,15 @@ class Webhook(Base):
     owner: Mapped[str]
     url: Mapped[str]
     secret: Mapped[str]
-    """With which deliveries are signed; told once."""
+    """Key that signs deliveries; shown once."""
     events: Mapped[list[Any]]
-    """The types that it wants."""
+    """Types of the events that it receives."""
     enabled: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Delivery(Base):
-    """A message to a webhook: written with what it tells of, in one transaction, and sent until it is taken."""
+    """A message to a webhook, written in the transaction of the event it reports, and sent until it is accepted."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -35,17 +35,18 @@ class Delivery(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    """The message's webhook-id, the same at every try."""
+    """Header webhook-id of the message, the same for every try."""
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
     type: Mapped[str]
     payload: Mapped[dict[str, Any]]
     status: Mapped[str]
     attempts: Mapped[int]
     due_at: Mapped[datetime]
-    """Of the next try; moved on before each one, so that a sender that dies leaves it to another."""
+    """Time of the next try. It is moved forward before each try, so that another sender takes over from one that
+    dies."""
     response_status: Mapped[int | None]
-    """HTTP status of the last answer."""
+    """HTTP status of the last response."""
     error: Mapped[str | None]
-    """Of the last try."""
+    """Error of the last try."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     delivered_at: Mapped[datetime | None]

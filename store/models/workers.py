@@ -1,4 +1,4 @@
-"""Workers, their devices, and who has them."""
+"""Workers, their devices, and the leases on these."""
 
 from datetime import datetime
 from typing import Any
@@ -16,25 +16,25 @@ from store.models.base import Base
 
 
 class Worker(Base):
-    """A worker, and what its machine has to train with."""
+    """A worker and the hardware of its machine."""
 
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    incarnation: Mapped[str]
-    """Another at each start."""
+    instance_id: Mapped[str]
+    """A new one at each start."""
     address: Mapped[str]
-    """By which the other machines reach it."""
+    """Address at which other machines reach it."""
     machine: Mapped[dict[str, Any]]
     """A contract.machine.Machine."""
     draining: Mapped[bool]
-    """It is about to stop, and takes no job."""
+    """Whether it is about to stop and takes no job."""
     seen_at: Mapped[datetime]
-    """When it was last heard of, on the database's clock."""
+    """Time of the last heartbeat, by the database's clock."""
 
 
 class Device(Base):
-    """What can be given to a job: a GPU of a worker's machine, or a CPU slot."""
+    """A GPU of a worker's machine, or a CPU slot."""
 
     __tablename__ = "devices"
 
@@ -45,7 +45,7 @@ class Device(Base):
 
 
 class Lease(Base):
-    """A device that is given to an attempt, until no process of that attempt is left on its machine."""
+    """A device given to an attempt until none of the attempt's processes is left on its machine."""
 
     __tablename__ = "leases"
     __table_args__ = (
@@ -58,10 +58,10 @@ class Lease(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
     rank: Mapped[int]
-    """Of the machine in the attempt: 0 has the job's lease and writes for it, the others only train."""
+    """Rank of the machine in the attempt: rank 0 holds the job's lease and writes for it, the others only train."""
     shared: Mapped[bool]
     placed_at: Mapped[datetime] = mapped_column(server_default=func.now())
     begun_at: Mapped[datetime | None]
-    """When a process of the worker took it up."""
+    """When a process of the worker claimed it."""
     pid: Mapped[int | None]
-    """That process."""
+    """That process's id."""

@@ -1,4 +1,4 @@
-"""Which devices an attempt has. A job is locked before its leases: no two transactions wait for each other."""
+"""Leases of devices by attempts. A job is always locked before its leases, so that transactions cannot deadlock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,34 +7,34 @@ from datetime import timedelta
 from sqlalchemy import CTE, ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from store.models import Job, Lease, Worker
-from store.scheduling.planner import Device
-from store.scheduling.workers import SILENCE
+from store.models import Job, Lease
+from store.scheduling import workers
+from store.scheduling.situation import DeviceRef
 
 _NOTHING_LOADED = {"synchronize_session": False}
-"""No session has objects of the rows that are changed."""
+"""For statements on rows of which no session holds objects."""
 
 LONGEST_START = timedelta(seconds=10)
-"""From the placement of a job until its worker begins it; then it is placed anew."""
+"""Longest time between the placement of a job and its start; after that it is placed again."""
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A job whose next attempt has devices."""
+class Placement:
+    """The devices given to the next attempt at a job."""
 
     job_id: str
     attempt: int
-    devices: Sequence[Device]
+    devices: Sequence[DeviceRef]
     shared: bool
 
     @property
     def workers(self) -> list[str]:
-        """Each is to begin its part of the attempt; the first one is to hold the job's lease."""
+        """Workers that are to start a part of the attempt; the first one holds the job's lease."""
         return list(dict.fromkeys(device.worker for device in self.devices))
 
 
-def place(session: Session, placed: Sequence[Placed]) -> None:
-    """Gives the devices to these attempts."""
+def place(session: Session, placed: Sequence[Placement]) -> None:
+    """Leases the devices to these attempts."""
     rows = [
         {
             "job_id": each.job_id,
@@ -51,88 +51,89 @@ def place(session: Session, placed: Sequence[Placed]) -> None:
         session.execute(insert(Lease), rows)
 
 
-def taking_up(
+def claim(
     job_id: ColumnElement[str], attempt: ColumnElement[int], worker: ColumnElement[str], pid: ColumnElement[int]
 ) -> CTE:
-    """Part of a statement: a process of the worker begins with its part of the attempt. Its rank and its devices; no
-    rows where another has, or it was taken back."""
+    """The part of a statement by which a process of the worker claims its part of the attempt. Returns rank and
+    devices; no rows where another process has claimed it, or it was revoked."""
     taken = update(Lease).where(*_part(job_id, attempt, worker), Lease.begun_at.is_(None))
     return taken.values(begun_at=func.now(), pid=pid).returning(Lease.rank, Lease.number).cte("taken")
 
 
-def let_go(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> None:
-    """The worker's process follows its part no longer. Where it has not freed it, the worker's keeper will."""
+def release(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> None:
+    """Records that the process no longer follows its part. If the devices are still leased, the worker's reconciler
+    frees them."""
     mine = (*_part(job_id, attempt, worker), Lease.pid == pid)
     session.execute(update(Lease).where(*mine).values(pid=None), execution_options=_NOTHING_LOADED)
 
 
 def follows(session: Session, job_id: str, attempt: int, worker: str, pid: int) -> bool:
-    """Whether the part is still the process's own."""
+    """Whether the process still owns the part."""
     mine = select(Lease.number).where(*_part(job_id, attempt, worker), Lease.pid == pid)
     return session.scalar(mine.limit(1)) is not None
 
 
 def free(session: Session, job_id: str, attempt: int, worker: str) -> None:
-    """No process of the attempt is left on the worker's machine."""
+    """Frees the devices, once no process of the attempt is left on the worker's machine."""
     session.execute(delete(Lease).where(*_part(job_id, attempt, worker)), execution_options=_NOTHING_LOADED)
 
 
-def take_back(session: Session, job_id: str) -> None:
-    """What was given to the job and not begun."""
+def revoke(session: Session, job_id: str) -> None:
+    """Revokes the leases of the job that were not started."""
     session.execute(delete(Lease).where(Lease.job_id == job_id, Lease.begun_at.is_(None)))
 
 
-def take_back_unbegun(session: Session) -> None:
-    """What no worker has begun in time: its message was lost, or it has no process free. What is just begun is left
-    alone."""
+def revoke_not_started(session: Session) -> None:
+    """Revokes the leases that no worker has started in time: the message was lost, or no process was free. Skips those
+    that are being started."""
     for lease in session.scalars(_LATE):
         session.delete(lease)
     session.flush()
 
 
 def _late() -> Select[Lease]:
-    unbegun = Lease.begun_at.is_(None) & (Lease.placed_at < func.now() - LONGEST_START)
-    # One of several machines has begun, and waited for the first of them; now it cannot be heard.
+    late = Lease.begun_at.is_(None) & (Lease.placed_at < func.now() - LONGEST_START)
+    # One of several machines has started and waited for the first one, and is silent now.
     head = aliased(Lease)
     headless = (
         ~select(head.job_id).where(head.job_id == Lease.job_id, head.attempt == Lease.attempt, head.rank == 0).exists()
     )
-    silent = ~select(Worker.name).where(Worker.name == Lease.worker, Worker.seen_at >= func.now() - SILENCE).exists()
+    silent = ~workers.alive(Lease.worker)
     waits = select(Job.id).where(Job.id == Lease.job_id, Job.attempt == Lease.attempt - 1).exists()
-    return select(Lease).where(unbegun | (headless & silent & waits)).with_for_update(skip_locked=True)
+    return select(Lease).where(late | (headless & silent & waits)).with_for_update(skip_locked=True)
 
 
 _LATE = _late()
 
 
-def unbegun(session: Session, worker: str) -> set[tuple[str, int]]:
-    """(job, attempt) that the worker is to begin."""
+def not_started(session: Session, worker: str) -> set[tuple[str, int]]:
+    """The attempts, as (job, attempt), that the worker is to start."""
     waiting = select(Lease.job_id, Lease.attempt).where(Lease.worker == worker, Lease.begun_at.is_(None))
     return {(job_id, attempt) for job_id, attempt in session.execute(waiting)}
 
 
 def machines(session: Session, job_id: str, attempt: int) -> set[str]:
-    """On which the attempt still has, or is to have, a process."""
+    """The workers on which the attempt has a process, or is to have one."""
     return set(session.scalars(select(Lease.worker).where(Lease.job_id == job_id, Lease.attempt == attempt)))
 
 
 def has_head(session: Session, job_id: str, attempt: int) -> bool:
-    """Whether the machine that is to run the attempt still has its devices."""
+    """Whether the machine of rank 0 still has its devices."""
     part = select(Lease.job_id).where(Lease.job_id == job_id, Lease.attempt == attempt, Lease.rank == 0)
     return session.scalar(part.limit(1)) is not None
 
 
-def begun(session: Session, worker: str) -> list[Lease]:
-    """Of the worker: one for each attempt, whatever the number of its devices."""
+def list_started(session: Session, worker: str) -> list[Lease]:
+    """The started leases of the worker, one for each attempt."""
     leases = select(Lease).where(Lease.worker == worker, Lease.begun_at.is_not(None)).order_by(Lease.number)
     return list({(lease.job_id, lease.attempt): lease for lease in session.scalars(leases)}.values())
 
 
-def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Device]]:
+def get_devices(session: Session, job_ids: Sequence[str]) -> dict[str, list[DeviceRef]]:
     leases = select(Lease).where(Lease.job_id.in_(job_ids)).order_by(Lease.rank, Lease.number)
-    found: dict[str, list[Device]] = {}
+    found: dict[str, list[DeviceRef]] = {}
     for lease in session.scalars(leases):
-        found.setdefault(lease.job_id, []).append(Device(lease.worker, lease.number))
+        found.setdefault(lease.job_id, []).append(DeviceRef(lease.worker, lease.number))
     return found
 
 

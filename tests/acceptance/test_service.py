@@ -29,19 +29,19 @@ def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     assert metrics["columns"]["loss"] == losses(3)
     artifacts = live.client.get(f"/jobs/{job['id']}/artifacts").json()["data"]
     assert {(a["name"], a["kind"]) for a in artifacts} == {
-        ("adapter.tar.gz", "adapter"),
+        ("adapter.tar", "adapter"),
         ("trainer.log", "log"),
         ("metrics.csv", "metrics"),
         ("loss.png", "curve"),
         ("README.md", "card"),
     }
-    archive = live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar.gz").content
+    archive = live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar").content
     with tarfile.open(fileobj=BytesIO(archive)) as adapter:
         assert adapter.getnames() == ["adapter/README.md", "adapter/adapter_config.json", "adapter/loss.png"]
     assert "fake trainer speaks" in live.client.get(f"/jobs/{job['id']}/artifacts/trainer.log").text
 
 
-@pytest.mark.parametrize("name", ["adapter.tar.gz", "loss.png"])
+@pytest.mark.parametrize("name", ["adapter.tar", "loss.png"])
 def test_curl_goes_on_with_a_download_that_broke_off(live: Service, tmp_path: Path, name: str) -> None:
     path = f"/jobs/{live.submit()['id']}"
     live.wait(path.rpartition("/")[2])

@@ -51,14 +51,14 @@ def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
         shutil.rmtree(tmp_path / "runs")
         base = f"/jobs/{job['id']}/artifacts"
         listed = {each["name"]: each for each in live.client.get(base).json()["data"]}
-        saved = {"adapter.tar.gz", "checkpoint-2.tar.gz", "checkpoint-4.tar.gz"}
+        saved = {"adapter.tar", "checkpoint-2.tar", "checkpoint-4.tar"}
         assert set(listed) == saved | {"trainer.log", "metrics.csv", "loss.png", "README.md"}
         for name, each in listed.items():
             whole = live.client.get(f"{base}/{name}").content
             assert (len(whole), hashlib.sha256(whole).hexdigest()) == (each["bytes"], each["sha256"])
             part = live.client.get(f"{base}/{name}", headers={"range": "bytes=3-"})
             assert (part.status_code, part.content) == (206, whole[3:])
-        with tarfile.open(fileobj=BytesIO(live.client.get(f"{base}/adapter.tar.gz").content)) as archive:
+        with tarfile.open(fileobj=BytesIO(live.client.get(f"{base}/adapter.tar").content)) as archive:
             assert archive.getnames() == ["adapter/README.md", "adapter/adapter_config.json", "adapter/loss.png"]
         # A model that the server does not have, so that the fake adapter's shapes are nobody's affair.
         again = live.submit(model="org/name", adapter={"start_from": job["id"]})
@@ -82,8 +82,8 @@ def test_a_job_succeeds_when_the_bucket_is_there_again(
         assert (told["status"], told["devices"]) == ("running", [])
         with s3.running_s3(bucket):
             assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
-            assert live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar.gz").is_success
-        answer = live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar.gz")
+            assert live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar").is_success
+        answer = live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
 
 
@@ -101,7 +101,7 @@ def test_what_a_killed_worker_had_not_published_is_published_by_the_next(
             assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
             base = f"/jobs/{job['id']}/artifacts"
             names = [each["name"] for each in live.client.get(base).json()["data"]]
-            assert "checkpoint-2.tar.gz" in names
+            assert "checkpoint-2.tar" in names
             assert all(live.client.get(f"{base}/{name}").is_success for name in names)
 
 

@@ -76,8 +76,8 @@ def test_the_checkpoint_and_the_adapter_can_be_downloaded(live: Service, trained
     artifacts = live.client.get(f"/jobs/{trained['id']}/artifacts").json()["data"]
     assert [a["name"] for a in artifacts] == [
         "README.md",
-        "adapter.tar.gz",
-        "checkpoint-4.tar.gz",
+        "adapter.tar",
+        "checkpoint-4.tar",
         "loss.png",
         "metrics.csv",
         "trainer.log",
@@ -93,7 +93,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
 
     from contract.order import split
 
-    archive = live.client.get(f"/jobs/{trained['id']}/artifacts/adapter.tar.gz").content
+    archive = live.client.get(f"/jobs/{trained['id']}/artifacts/adapter.tar").content
     with tarfile.open(fileobj=BytesIO(archive)) as files:
         files.extractall(tmp_path, filter="data")
     base = live.home / "models" / MODEL

@@ -10,15 +10,15 @@ from contract.exit_report import ExitReport, Process
 from contract.failure import Failure, FailureCode
 from contract.recipe import Batch
 from contract.status import JobStatus
-from runtime.broker import LOOK, QUEUE, make_celery
+from runtime.broker import QUEUE, SCHEDULE, make_celery
 from store.jobs import attempts
-from store.jobs.attempts import End
+from store.jobs.attempts import AttemptEnd
 from store.scheduling import leases
 from store.session import Sessions
 from tests.api.test_jobs import post
 from tests.placing import RETRIES, claim
 
-FAILED = End(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
+FAILED = AttemptEnd(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
 
 EXIT_REPORT = ExitReport(stop_requested=1, ended=3, seconds=2, processes=[Process(pid=7, name="python", killed=False)])
 
@@ -29,7 +29,7 @@ def ask(client: TestClient, job_id: str, what: str) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
-def run(sessions: Sessions, *ends: End) -> None:
+def run(sessions: Sessions, *ends: AttemptEnd) -> None:
     """Starts the job that waits, and ends it so."""
     with sessions.begin() as session:
         job = claim(session)
@@ -43,13 +43,13 @@ def run(sessions: Sessions, *ends: End) -> None:
     [
         (None, "cancel", "cancelled"),
         (None, "pause", "paused"),
-        (End(JobStatus.PAUSED), "resume", "queued"),
+        (AttemptEnd(JobStatus.PAUSED), "resume", "queued"),
         (FAILED, "retry", "queued"),
-        (End(JobStatus.CANCELLED), "retry", "queued"),
+        (AttemptEnd(JobStatus.CANCELLED), "retry", "queued"),
     ],
 )
 def test_what_is_asked_is_done_and_asking_again_changes_nothing(
-    client: TestClient, sessions: Sessions, end: End | None, what: str, status: str
+    client: TestClient, sessions: Sessions, end: AttemptEnd | None, what: str, status: str
 ) -> None:
     job_id = post(client)["id"]
     if end is not None:
@@ -87,7 +87,7 @@ def test_what_cannot_be_is_refused_with_both_ends_named(
     client: TestClient, sessions: Sessions, what: str, target: str
 ) -> None:
     job_id = post(client)["id"]
-    run(sessions, End(JobStatus.SUCCEEDED))
+    run(sessions, AttemptEnd(JobStatus.SUCCEEDED))
     answer = client.post(f"/jobs/{job_id}/{what}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "illegal_state")
     assert f"is succeeded and cannot become {target}" in answer.json()["error"]["message"]
@@ -99,16 +99,16 @@ def test_force_that_is_neither_true_nor_false_is_named(client: TestClient) -> No
     assert (error["code"], error["param"]) == ("invalid_parameter", "force")
 
 
-@pytest.mark.parametrize(("end", "what"), [(End(JobStatus.PAUSED), "resume"), (FAILED, "retry")])
+@pytest.mark.parametrize(("end", "what"), [(AttemptEnd(JobStatus.PAUSED), "resume"), (FAILED, "retry")])
 def test_a_job_that_goes_on_wakes_the_workers(
-    client: TestClient, sessions: Sessions, settings: ApiSettings, end: End, what: str
+    client: TestClient, sessions: Sessions, settings: ApiSettings, end: AttemptEnd, what: str
 ) -> None:
     job_id = post(client)["id"]
     run(sessions, end)
     with make_celery(settings).connection_for_read() as connection, connection.SimpleQueue(QUEUE) as messages:
         messages.clear()
         ask(client, job_id, what)
-        assert messages.get(timeout=5).headers["task"] == LOOK
+        assert messages.get(timeout=5).headers["task"] == SCHEDULE
 
 
 def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sessions) -> None:
@@ -124,7 +124,7 @@ def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sess
 def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClient, sessions: Sessions) -> None:
     job_id = post(client)["id"]
     lost = Failure(code=FailureCode.WORKER_LOST, message="worker a was lost")
-    run(sessions, End(JobStatus.FAILED, lost, exit_report=EXIT_REPORT.model_dump(mode="json")))
+    run(sessions, AttemptEnd(JobStatus.FAILED, lost, exit_report=EXIT_REPORT.model_dump(mode="json")))
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["status"], job["retries"], job["exit_report"]) == ("queued", 1, EXIT_REPORT.model_dump(mode="json"))
     assert job["not_before"] is not None
@@ -133,7 +133,7 @@ def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClie
 def test_a_job_that_was_too_large_tells_its_smaller_batch(client: TestClient, sessions: Sessions) -> None:
     job_id = post(client)["id"]
     failure = Failure(code=FailureCode.OUT_OF_MEMORY, message="out of memory")
-    run(sessions, End(JobStatus.FAILED, failure, smaller=Batch(micro_batch_size=4, effective_batch_size=8)))
+    run(sessions, AttemptEnd(JobStatus.FAILED, failure, smaller=Batch(micro_batch_size=4, effective_batch_size=8)))
     batch = client.get(f"/jobs/{job_id}").json()["batch"]
     assert (batch["micro_batch_size"], batch["effective_batch_size"]) == (4, 8)
 

@@ -43,9 +43,9 @@ def run(home: Path, job_id: str, sessions: Sessions) -> Path:
 
 def test_what_a_job_has_left_is_listed_and_downloaded(client: TestClient, run: Path, job_id: str) -> None:
     listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
-    assert [(each["name"], each["kind"]) for each in listed] == [("adapter.tar.gz", "adapter"), ("trainer.log", "log")]
+    assert [(each["name"], each["kind"]) for each in listed] == [("adapter.tar", "adapter"), ("trainer.log", "log")]
     assert client.get(f"/jobs/{job_id}/artifacts/trainer.log").text == "line\n"
-    archive = client.get(f"/jobs/{job_id}/artifacts/adapter.tar.gz").content
+    archive = client.get(f"/jobs/{job_id}/artifacts/adapter.tar").content
     assert (len(archive), digest(archive)) == (listed[0]["bytes"], listed[0]["sha256"])
     with tarfile.open(fileobj=BytesIO(archive)) as opened:
         assert opened.getnames() == ["adapter/adapter_config.json"]
@@ -65,12 +65,12 @@ def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
     publish(sessions, home)
     listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert [(each["name"], each["eval_loss"], each["best"]) for each in listed] == [
-        ("adapter.tar.gz", 1.75, False),
-        ("checkpoint-2.tar.gz", 1.5, True),
+        ("adapter.tar", 1.75, False),
+        ("checkpoint-2.tar", 1.5, True),
         ("trainer.log", None, False),
     ]
-    answer = client.get(f"/jobs/{job_id}/artifacts/best.tar.gz")
-    assert answer.headers["content-disposition"] == 'attachment; filename="best.tar.gz"'
+    answer = client.get(f"/jobs/{job_id}/artifacts/best.tar")
+    assert answer.headers["content-disposition"] == 'attachment; filename="best.tar"'
     assert digest(answer.content) == listed[1]["sha256"]
     with tarfile.open(fileobj=BytesIO(answer.content)) as opened:
         assert opened.getnames() == ["checkpoint-2/adapter_config.json"]
@@ -90,7 +90,7 @@ def test_an_archive_is_sent_without_a_file_that_it_is_written_to(
     try:
         with pytest.raises(OSError, match="File too large"), tempfile.TemporaryFile() as file:
             file.write(bytes(2 << 20))
-        answer = client.get(f"/jobs/{job_id}/artifacts/checkpoint-7.tar.gz")
+        answer = client.get(f"/jobs/{job_id}/artifacts/checkpoint-7.tar")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, hardest))
     assert (answer.status_code, len(answer.content) > 4 << 20) == (200, True)
@@ -100,7 +100,7 @@ def test_an_archive_is_sent_without_a_file_that_it_is_written_to(
 
 def test_without_an_evaluation_nothing_is_the_best(client: TestClient, run: Path, job_id: str) -> None:
     assert not any(each["best"] for each in client.get(f"/jobs/{job_id}/artifacts").json()["data"])
-    answer = client.get(f"/jobs/{job_id}/artifacts/best.tar.gz")
+    answer = client.get(f"/jobs/{job_id}/artifacts/best.tar")
     assert answer.status_code == 404
     assert "evaluation.fraction" in answer.json()["error"]["message"]
 
@@ -112,7 +112,7 @@ def test_what_is_not_published_is_not_listed_and_says_so(
         artifacts.add_checkpoint(session, job_id, 2, Checkpoint(time=1, step=6, path="adapter", bytes=2, final=True))
     listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert [each["name"] for each in listed] == ["trainer.log"]
-    answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar.gz")
+    answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar")
     assert answer.status_code == 404
     assert "yet" in answer.json()["error"]["message"]
 
@@ -120,7 +120,7 @@ def test_what_is_not_published_is_not_listed_and_says_so(
 def test_a_file_of_an_archive_is_downloaded_by_itself(client: TestClient, run: Path, job_id: str) -> None:
     (listed, _) = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert listed["files"] == [{"name": "adapter_config.json", "bytes": 2, "sha256": digest(b"{}")}]
-    answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar.gz/files/adapter_config.json")
+    answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar/files/adapter_config.json")
     assert (answer.text, answer.headers["content-type"]) == ("{}", "application/json")
     assert answer.headers["etag"] == f'"{digest(b"{}")}"'
 
@@ -128,14 +128,14 @@ def test_a_file_of_an_archive_is_downloaded_by_itself(client: TestClient, run: P
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        ("adapter.tar.gz", "none.json"),
-        ("adapter.tar.gz", "../trainer.log"),
-        ("adapter.tar.gz", "%2e%2e/trainer.log"),
-        ("adapter.tar.gz", "..%2ftrainer.log"),
-        ("adapter.tar.gz", "/etc/passwd"),
-        ("adapter.tar.gz", "%2fetc%2fpasswd"),
-        ("adapter.tar.gz", "adapter_config.json/"),
-        ("adapter.tar.gz", "a%00b"),
+        ("adapter.tar", "none.json"),
+        ("adapter.tar", "../trainer.log"),
+        ("adapter.tar", "%2e%2e/trainer.log"),
+        ("adapter.tar", "..%2ftrainer.log"),
+        ("adapter.tar", "/etc/passwd"),
+        ("adapter.tar", "%2fetc%2fpasswd"),
+        ("adapter.tar", "adapter_config.json/"),
+        ("adapter.tar", "a%00b"),
         ("trainer.log", "trainer.log"),
     ],
 )
@@ -151,7 +151,7 @@ def test_an_unknown_artifact_is_404(client: TestClient, job_id: str, name: str) 
     assert len(answer.text) < 500
 
 
-@pytest.mark.parametrize("name", ["adapter.tar.gz", "trainer.log"])
+@pytest.mark.parametrize("name", ["adapter.tar", "trainer.log"])
 def test_an_artifact_whose_files_have_gone_says_so(client: TestClient, run: Path, job_id: str, name: str) -> None:
     run.rename(run.with_name("gone"))
     answer = client.get(f"/jobs/{job_id}/artifacts/{name}")

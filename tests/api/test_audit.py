@@ -15,7 +15,7 @@ from tests.api.conftest import ADMIN, bearer, make
 from tests.api.test_quotas import RECIPE, submit
 from tests.api.test_tenants import routes
 from tests.files import ROW
-from tests.publishing import publish_rows
+from tests.publishing import publish_rows, results
 
 FILE = ("rows.jsonl", json.dumps(ROW).encode())
 
@@ -82,6 +82,7 @@ def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to
     with sessions.begin() as session:
         event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True)
         artifacts.add_checkpoint(session, things["job_id"], 1, event)
+        artifacts.add(session, results(things["job_id"]))
     publish_rows(sessions)
     with engine.begin() as connection:
         succeeded = "UPDATE jobs SET status = 'succeeded', finished_at = now() WHERE id = :job_id"

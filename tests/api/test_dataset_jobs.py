@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from contract.status import JobStatus
 from store.jobs import actions
-from store.jobs.attempts import End, finish
+from store.jobs.attempts import AttemptEnd, finish
 from store.models import Job
 from store.session import Sessions
 from tests.api.test_datasets import GOOD, refused, upload
@@ -30,7 +30,7 @@ def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(
     assert answer.headers["x-should-retry"] == "false"
     with sessions.begin() as session:
         if state == "running":
-            finish(session, job["id"], 1, End(JobStatus.CANCELLED), RETRIES)
+            finish(session, job["id"], 1, AttemptEnd(JobStatus.CANCELLED), RETRIES)
         else:
             actions.cancel(session, job["id"])
     client.delete(f"{wire}/{dataset['id']}").raise_for_status()

@@ -358,7 +358,7 @@ def test_a_dataset_of_another_is_not_there(locked: TestClient) -> None:
 
 def test_bytes_beyond_the_quota_are_refused_and_not_kept(client: TestClient, sessions: Sessions, home: Path) -> None:
     with sessions.begin() as session:
-        quotas.put(session, "default", quotas.Limits(None, None, 3 * len(GOOD)))
+        quotas.set_limits(session, "default", quotas.Limits(None, None, 3 * len(GOOD)))
     upload(client, GOOD * 2)
     upload(client, GOOD * 2, "again.jsonl")  # the same content counts once
     refused(client.post("/datasets", files={"file": ("b.jsonl", GOOD * 3)}), 429, "quota_exceeded")
@@ -367,7 +367,7 @@ def test_bytes_beyond_the_quota_are_refused_and_not_kept(client: TestClient, ses
 
 def test_two_uploads_at_once_are_counted_one_after_the_other(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
-        quotas.put(session, "anna", quotas.Limits(None, None, 10))
+        quotas.set_limits(session, "anna", quotas.Limits(None, None, 10))
 
     def keep(session: Session, name: str) -> None:
         datasets.create(session, "anna", name, datasets.Source(7, sha256=hashlib.sha256(name.encode()).hexdigest()))

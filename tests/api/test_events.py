@@ -9,7 +9,7 @@ from contract.events import Log, Metric
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
-from store.jobs.attempts import End, finish
+from store.jobs.attempts import AttemptEnd, finish
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, claim
 
@@ -27,7 +27,7 @@ def ended_job(sessions: Sessions, *told: Log | Metric) -> str:
         job = claim(session)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)
-        finish(session, job.id, job.attempt, End(JobStatus.SUCCEEDED), RETRIES)
+        finish(session, job.id, job.attempt, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
         return job.id
 
 

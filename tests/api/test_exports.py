@@ -26,16 +26,16 @@ def test_an_export_waits_and_is_told_of(client: TestClient, job_id: str) -> None
     answer = client.post(f"/jobs/{job_id}/exports", json={"format": "merged"})
     assert answer.status_code == 202
     made = answer.json()
-    assert (made["status"], made["source"], made["artifact"]) == ("queued", "adapter.tar.gz", None)
+    assert (made["status"], made["source"], made["artifact"]) == ("queued", "adapter.tar", None)
     assert client.get(f"/jobs/{job_id}/exports/{made['id']}").json() == made
     assert client.get(f"/jobs/{job_id}/exports").json() == {"data": [made], "has_more": False}
     assert client.post(f"/jobs/{job_id}/exports", json={"format": "merged"}).json() == made
 
 
 def test_the_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
-    best = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "best.tar.gz"}).json()
-    assert best["source"] == "checkpoint-2.tar.gz"
-    same = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "checkpoint-2.tar.gz"}).json()
+    best = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "best.tar"}).json()
+    assert best["source"] == "checkpoint-2.tar"
+    same = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "checkpoint-2.tar"}).json()
     assert same["id"] == best["id"]
 
 
@@ -46,8 +46,8 @@ def test_the_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None
         ({"format": "merged", "source": "../x"}, 422, "source"),
         ({"format": "merged", "source": "trainer.log"}, 422, "source"),
         ({"format": "merged", "into": "x"}, 422, "into"),
-        ({"format": "merged", "source": "checkpoint-3.tar.gz"}, 404, None),
-        ({"format": "merged", "source": "merged.tar.gz"}, 404, None),
+        ({"format": "merged", "source": "checkpoint-3.tar"}, 404, None),
+        ({"format": "merged", "source": "merged.tar"}, 404, None),
     ],
 )
 def test_what_cannot_be_made_is_refused(

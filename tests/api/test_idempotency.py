@@ -21,7 +21,7 @@ from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
 from store import artifacts, webhooks
 from store.access import idempotent_requests
-from store.access.idempotent_requests import Asked, First, Repeated
+from store.access.idempotent_requests import IdempotentRequest, New, Replay
 from store.errors import RequestReused
 from store.jobs import jobs
 from store.session import Sessions
@@ -117,7 +117,7 @@ TWO_BODIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "/webhooks": ({"json": {"url": "https://example.com/a"}}, {"json": {"url": "https://example.com/b"}}),
     "/jobs/{job_id}/exports": (
         {"json": {"format": "merged"}},
-        {"json": {"format": "merged", "source": "checkpoint-1.tar.gz"}},
+        {"json": {"format": "merged", "source": "checkpoint-1.tar"}},
     ),
     "/jobs/{job_id}/cancel": ({}, {"params": {"force": "true"}}),
     "/v1/files": (form(1), form(2)),
@@ -267,42 +267,42 @@ def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
     assert post(client, idempotency_key="one").status_code == 201
 
 
-ASKED = Asked("anna", "POST /jobs", "one", "0" * 64, False)
+ASKED = IdempotentRequest("anna", "POST /jobs", "one", "0" * 64, False)
 
 
 def test_a_request_whose_process_died_may_be_asked_again_after_a_while(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
-        assert isinstance(idempotent_requests.begin(session, ASKED), First)
+        assert isinstance(idempotent_requests.begin(session, ASKED), New)
     with sessions.begin() as session:
-        assert idempotent_requests.begin(session, ASKED) == Repeated(None)
+        assert idempotent_requests.begin(session, ASKED) == Replay(None)
     age(engine, idempotent_requests.LONGEST + timedelta(seconds=1))
     with sessions.begin() as session:
-        assert isinstance(idempotent_requests.begin(session, ASKED), First)
+        assert isinstance(idempotent_requests.begin(session, ASKED), New)
 
 
 def test_a_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         first = idempotent_requests.begin(session, ASKED)
-        assert isinstance(first, First)
-        idempotent_requests.settle(session, first.id, "job_1")
+        assert isinstance(first, New)
+        idempotent_requests.complete(session, first.id, "job_1")
     with sessions.begin() as session:
-        assert idempotent_requests.begin(session, ASKED) == Repeated("job_1")
+        assert idempotent_requests.begin(session, ASKED) == Replay("job_1")
     with sessions.begin() as session, pytest.raises(RequestReused):
-        idempotent_requests.begin(session, Asked("anna", "POST /jobs", "one", "1" * 64, False))
+        idempotent_requests.begin(session, IdempotentRequest("anna", "POST /jobs", "one", "1" * 64, False))
     age(engine, idempotent_requests.KEPT + timedelta(seconds=1))
     with sessions.begin() as session:
-        assert isinstance(idempotent_requests.begin(session, ASKED), First)
+        assert isinstance(idempotent_requests.begin(session, ASKED), New)
 
 
 def test_without_a_key_a_request_is_a_repeated_one_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:
-    first, again = (Asked("anna", "POST /jobs", None, "0" * 64, repeated) for repeated in (False, True))
+    first, again = (IdempotentRequest("anna", "POST /jobs", None, "0" * 64, repeated) for repeated in (False, True))
     with sessions.begin() as session:
         begun = idempotent_requests.begin(session, first)
-        assert isinstance(begun, First)
-        idempotent_requests.settle(session, begun.id, "job_1")
+        assert isinstance(begun, New)
+        idempotent_requests.complete(session, begun.id, "job_1")
     age(engine, timedelta(minutes=9, seconds=50))
     with sessions.begin() as session:
-        assert idempotent_requests.begin(session, again) == Repeated("job_1")
+        assert idempotent_requests.begin(session, again) == Replay("job_1")
     age(engine, timedelta(seconds=11))
     with sessions.begin() as session:
-        assert isinstance(idempotent_requests.begin(session, again), First)
+        assert isinstance(idempotent_requests.begin(session, again), New)

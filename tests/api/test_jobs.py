@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from api.errors import install
 from api.settings import ApiSettings
 from contract.events import parse_event
-from runtime.broker import LOOK, QUEUE, make_celery
+from runtime.broker import QUEUE, SCHEDULE, make_celery
 from store.jobs import jobs, progress
 from store.models import Job
 from store.session import Sessions
@@ -103,7 +103,7 @@ def test_a_job_that_was_taken_wakes_the_workers(client: TestClient, settings: Ap
     with make_celery(settings).connection_for_read() as connection, connection.SimpleQueue(QUEUE) as messages:
         messages.clear()
         post(client)
-        assert messages.get(timeout=5).headers["task"] == LOOK
+        assert messages.get(timeout=5).headers["task"] == SCHEDULE
 
 
 def test_a_malformed_body_is_told_where(client: TestClient) -> None:
@@ -202,7 +202,7 @@ def test_a_database_whose_connections_are_all_taken_is_an_error_of_the_same_shap
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
 
 
-@pytest.mark.parametrize("path", ["", "/metrics", "/events", "/samples", "/artifacts", "/artifacts/adapter.tar.gz"])
+@pytest.mark.parametrize("path", ["", "/metrics", "/events", "/samples", "/artifacts", "/artifacts/adapter.tar"])
 @pytest.mark.parametrize("job_id", ["job_none", "%00", "job_" + "0" * 24, "job_" + "0" * 24 + "%0A", "x" * 5000])
 def test_an_unknown_job_is_404_everywhere(client: TestClient, job_id: str, path: str) -> None:
     answer = client.get(f"/jobs/{job_id}{path}")

@@ -21,7 +21,7 @@ from contract.failure import Failure, FailureCode
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
-from store.jobs.attempts import End, finish
+from store.jobs.attempts import AttemptEnd, finish
 from store.jobs.progress import Cursor
 from store.models import Job
 from store.session import Sessions, make_sessions
@@ -56,7 +56,7 @@ def record(sessions: Sessions, job: Job, *told: Event) -> None:
 def end(sessions: Sessions, job: Job, failure: Failure | None = None) -> None:
     with sessions.begin() as session:
         status = JobStatus.FAILED if failure else JobStatus.SUCCEEDED
-        finish(session, job.id, job.attempt, End(status, failure), RETRIES)
+        finish(session, job.id, job.attempt, AttemptEnd(status, failure), RETRIES)
 
 
 def started(resumed: int = 0) -> Started:

@@ -19,7 +19,7 @@ from api.live import Live, Pace
 from contract.events import Event
 from contract.failure import Failure, FailureCode
 from contract.status import JobStatus
-from store.jobs.attempts import End, Retries, finish
+from store.jobs.attempts import AttemptEnd, Retries, finish
 from store.jobs.progress import Cursor, catch_up, events_since
 from store.models import Job
 from store.session import Sessions, make_sessions
@@ -148,7 +148,7 @@ class Scene:
     async def _next_attempt(self) -> None:
         def lose_and_claim() -> Job | None:
             with self.sessions.begin() as session:
-                finish(session, self.job.id, self.job.attempt, End(JobStatus.FAILED, LOST), PATIENT)
+                finish(session, self.job.id, self.job.attempt, AttemptEnd(JobStatus.FAILED, LOST), PATIENT)
                 return claim(session)
 
         again = await asyncio.to_thread(lose_and_claim)

@@ -17,7 +17,7 @@ from contract.model.target_modules import EXPERT, ROUTER
 from contract.quote import sentence
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store.jobs import jobs, progress
+from store.jobs import jobs, progress, transitions
 from store.scheduling import workers
 from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
@@ -239,11 +239,11 @@ def have_trained(sessions: Sessions, speed: float, device: str) -> None:
     with sessions.begin() as session:
         job = jobs.create(session, Recipe.model_validate(RECIPE))
         values = {"attempt": 1, "lease_expires_at": "2100-01-01T00:00:00Z"}
-        jobs.move(session, job.id, JobStatus.RUNNING, values=values)
+        transitions.move(session, job.id, JobStatus.RUNNING, values=values)
         told: list[events.Event] = [started(device)]
         told += [metric(step, 1.0 if step == 1 else speed) for step in (1, 2, 3)]
         progress.record(session, job.id, 1, told, LEASE)
-        jobs.move(session, job.id, JobStatus.SUCCEEDED)
+        transitions.move(session, job.id, JobStatus.SUCCEEDED)
 
 
 def started(device: str) -> events.Started:

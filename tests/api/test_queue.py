@@ -16,7 +16,7 @@ from contract.status import JobStatus
 from finetuned.sse import parse_events
 from store import scheduler
 from store.jobs import actions, attempts, jobs
-from store.jobs.attempts import End
+from store.jobs.attempts import AttemptEnd
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.api.test_jobs import post
@@ -70,7 +70,7 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
         with sessions.begin() as session:
             if status is JobStatus.PAUSED:
                 actions.pause(session, job_id)
-            attempts.finish(session, job_id, jobs.get(session, job_id).attempt, End(status), RETRIES)
+            attempts.finish(session, job_id, jobs.get(session, job_id).attempt, AttemptEnd(status), RETRIES)
         assert queue(client, job_id) is None
         if status is JobStatus.PAUSED:
             with sessions.begin() as session:

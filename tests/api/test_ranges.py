@@ -16,7 +16,7 @@ from store.session import Sessions
 from tests.publishing import publish
 
 
-@pytest.fixture(params=["adapter.tar.gz", "trainer.log", "adapter.tar.gz/files/weights"])
+@pytest.fixture(params=["adapter.tar", "trainer.log", "adapter.tar/files/weights"])
 def url(request: pytest.FixtureRequest, home: Path, sessions: Sessions) -> str:
     """The same promises for an archive, a file, and a file of an archive."""
     with sessions.begin() as session:

@@ -7,7 +7,7 @@ from contract.events import Sample
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
-from store.jobs.attempts import End, finish
+from store.jobs.attempts import AttemptEnd, finish
 from store.session import Sessions
 from tests.placing import RETRIES, claim
 
@@ -23,7 +23,7 @@ def job_id(sessions: Sessions) -> str:
         job = claim(session, LEASE)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)
-        finish(session, job.id, job.attempt, End(JobStatus.SUCCEEDED), RETRIES)
+        finish(session, job.id, job.attempt, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
         return job.id
 
 

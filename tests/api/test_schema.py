@@ -50,7 +50,7 @@ from contract.failure import Failure, FailureCode
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.jobs import actions, jobs, progress
-from store.jobs.attempts import End, finish
+from store.jobs.attempts import AttemptEnd, finish
 from store.models import Worker
 from store.session import Sessions, make_sessions
 from tests.api.conftest import ADMIN
@@ -74,7 +74,7 @@ FORM = "multipart/form-data"
 RIGHT: dict[str, dict[str, Any]] = {
     "POST /jobs": {"body": RECIPE},
     "POST /plans": {"body": RECIPE},
-    "POST /jobs/{job_id}/exports": {"body": {"source": "checkpoint-1.tar.gz"}},
+    "POST /jobs/{job_id}/exports": {"body": {"source": "checkpoint-1.tar"}},
     "POST /datasets": {"body": FILE, "media_type": FORM},
     "GET /datasets/{dataset_id}/report": {"query": {"model": "tiny"}},
     "GET /datasets/{dataset_id}/preview": {"query": {"model": "tiny"}},
@@ -155,8 +155,8 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
     succeeded, failed, running = (begun(sessions, home) for _ in range(3))
     failure = Failure(code=FailureCode.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
     with sessions.begin() as session:
-        finish(session, succeeded, 1, End(JobStatus.SUCCEEDED, log_tail="said"), RETRIES)
-        finish(session, failed, 1, End(JobStatus.FAILED, failure), RETRIES)
+        finish(session, succeeded, 1, AttemptEnd(JobStatus.SUCCEEDED, log_tail="said"), RETRIES)
+        finish(session, failed, 1, AttemptEnd(JobStatus.FAILED, failure), RETRIES)
         jobs.create(session, Recipe.model_validate(RECIPE), "admin")
         session.execute(sa.update(Worker).values(seen_at=sa.func.now() + timedelta(minutes=10)))  # It stays alive.
     publish(sessions, home)
@@ -167,7 +167,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         "failed": failed,
         "running": running,
         "paused": paused,
-        "name": "adapter.tar.gz",
+        "name": "adapter.tar",
         "path": "adapter_config.json",
         "model": f"ft:tiny:admin::{succeeded.removeprefix('job_')}",
         "dataset_id": dataset_id,

@@ -66,7 +66,7 @@ def test_an_adapter_that_fits_is_taken_as_it_was_named(client: TestClient, earli
         ("{job}/best", "give the id of a job"),
         ("{job}/trainer.log", "give the id of a job"),
         ("job_000000000000000000000000", "no job job_000000000000000000000000"),
-        ("{job}/checkpoint-6", "no artifact checkpoint-6.tar.gz"),
+        ("{job}/checkpoint-6", "no artifact checkpoint-6.tar"),
         ("{job}/checkpoint-5", "no longer on the server"),
     ],
 )

@@ -119,5 +119,5 @@ def test_what_is_missing_is_named(
 def test_a_worker_that_is_about_to_stop_makes_nothing_ready(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         register(session)
-        workers.beat(session, "worker", "first", {}, draining=True)
+        workers.heartbeat(session, "worker", "first", {}, draining=True)
     assert client.get("/health/ready").status_code == 503

@@ -19,7 +19,7 @@ from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make
 from tests.files import ROW, write_tokenizer
 from tests.placing import begin, register
-from tests.publishing import publish
+from tests.publishing import publish, results
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas/{owner}", "/audit"}
@@ -77,6 +77,9 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
         for final in (True, False):
             event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=final)
             artifacts.add_checkpoint(session, job_id, 1, event)
+        artifacts.add(session, results(job_id))
+    (run / "report").mkdir()
+    (run / "report" / "results.csv").write_text("step\n")
     publish(sessions, home)
     with engine.begin() as connection:
         succeeded = "UPDATE jobs SET status = 'succeeded', finished_at = now() WHERE id = :id"
@@ -89,7 +92,7 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
         "file_id": dataset_id,
         "job_id": job_id,
         "waiting": waiting,
-        "name": "adapter.tar.gz",
+        "name": "adapter.tar",
         "path": "adapter_config.json",
         "export_id": post(f"/jobs/{job_id}/exports", 202, json={})["id"],
         "webhook_id": webhook_id,

@@ -21,7 +21,7 @@ from contract.status import JobStatus
 from store import webhooks
 from store.access import keys
 from store.jobs import actions, jobs
-from store.jobs.attempts import End, finish
+from store.jobs.attempts import AttemptEnd, finish
 from store.models import AuditEntry, Delivery
 from store.session import Sessions
 from tests.api.conftest import serve
@@ -87,7 +87,7 @@ def test_a_job_that_ends_is_told_of_in_a_signed_message(
     with sessions.begin() as session:
         job = claim(session)
         assert job is not None
-        finish(session, job_id, 1, End(JobStatus.SUCCEEDED), RETRIES)
+        finish(session, job_id, 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     until(lambda: len(receiver.bodies) == 2)
     told = [receiver.message(place, webhook["secret"]) for place in (0, 1)]
     assert {each["type"] for each in told} == {"job.succeeded", "fine_tuning.job.succeeded"}
@@ -115,7 +115,7 @@ def test_the_openai_sdk_takes_a_message(
     failure = Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is NaN")
     with sessions.begin() as session:
         assert claim(session) is not None
-        finish(session, job_id, 1, End(status, failure if status is JobStatus.FAILED else None), RETRIES)
+        finish(session, job_id, 1, AttemptEnd(status, failure if status is JobStatus.FAILED else None), RETRIES)
     until(lambda: receiver.bodies)
     sdk = openai.OpenAI(api_key="none", webhook_secret=webhook["secret"])
     event = sdk.webhooks.unwrap(receiver.bodies[0], receiver.headers[0])
@@ -397,9 +397,9 @@ def test_a_failure_that_is_tried_again_is_no_end_and_the_last_one_is(sessions: S
         with sessions.begin() as session:
             job = claim(session)
             assert job is not None
-            finish(session, job_id, job.attempt, End(JobStatus.FAILED, lost), RETRIES)
+            finish(session, job_id, job.attempt, AttemptEnd(JobStatus.FAILED, lost), RETRIES)
     with sessions.begin() as session:
-        kinds = [each.type for each in webhooks.log(session, webhook_id, None, 100, None)]
+        kinds = [each.type for each in webhooks.list_deliveries(session, webhook_id, None, 100, None)]
     assert sorted(kinds) == ["fine_tuning.job.failed", "job.failed", *["job.started"] * (RETRIES.most + 1)]
 
 
@@ -411,7 +411,7 @@ def test_what_did_not_happen_is_not_told(sessions: Sessions) -> None:
         actions.cancel(session, job_id)
         session.rollback()
     with sessions.begin() as session:
-        assert webhooks.log(session, webhook_id, None, 100, None) == []
+        assert webhooks.list_deliveries(session, webhook_id, None, 100, None) == []
 
 
 def test_two_senders_never_take_the_same_message(sessions: Sessions) -> None:
@@ -435,5 +435,5 @@ def test_old_messages_are_forgotten_and_those_that_wait_are_not(sessions: Sessio
             old = {"status": status, "created_at": sa.func.now() - timedelta(days=31)}
             session.execute(sa.update(Delivery).where(Delivery.id == message_id).values(old))
     with sessions.begin() as session:
-        webhooks.forget(session, webhook_sender.KEPT)
+        webhooks.prune(session, webhook_sender.KEPT)
         assert list(session.scalars(sa.select(Delivery.status))) == ["pending"]

@@ -66,7 +66,7 @@ def test_a_device_that_is_held_says_by_whom(
     held = [ExternalProcess(name=name, pid=pid, memory_bytes=memory) for name, pid, memory in external_processes]
     with sessions.begin() as session:
         workers.register(session, "gpu-a", "first", "localhost", GPUS)
-        workers.beat(session, "gpu-a", "first", {1: held}, draining=False)
+        workers.heartbeat(session, "gpu-a", "first", {1: held}, draining=False)
     free, taken = listed(client)[0]["devices"]
     assert (free["status"], free["reason"]) == ("free", None)
     assert (taken["status"], taken["reason"]) == ("busy", why)
@@ -78,7 +78,7 @@ def test_a_worker_that_drains_or_is_not_heard_of_says_so(
     with sessions.begin() as session:
         for name in "abc":
             register(session, name)
-        workers.beat(session, "b", "first", {}, draining=True)
+        workers.heartbeat(session, "b", "first", {}, draining=True)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '11 s' WHERE name = 'c'"))
     assert [(worker["name"], worker["status"]) for worker in listed(client)] == [

@@ -50,16 +50,16 @@ def merging(live: Service, job_id: str) -> list[Path]:
 def test_an_export_is_made_and_is_an_artifact_and_asked_for_again_it_is_the_same(live: Service) -> None:
     job_id = trained(live, "steps=2 every=1")
     made = export(live, job_id)
-    assert wait(live, made, "succeeded", "failed")["artifact"] == "merged.tar.gz"
+    assert wait(live, made, "succeeded", "failed")["artifact"] == "merged.tar"
     assert export(live, job_id)["id"] == made["id"]
     base = f"/jobs/{job_id}/artifacts"
     (listed,) = [each for each in live.client.get(base).json()["data"] if each["kind"] == "merged"]
     assert [file["name"] for file in listed["files"]] == ["config.json", "seen.txt"]
-    assert len(live.client.get(f"{base}/merged.tar.gz").content) == listed["bytes"]
-    assert live.client.get(f"{base}/merged.tar.gz/files/seen.txt").text == ""
-    other = export(live, job_id, source="checkpoint-1.tar.gz")
+    assert len(live.client.get(f"{base}/merged.tar").content) == listed["bytes"]
+    assert live.client.get(f"{base}/merged.tar/files/seen.txt").text == ""
+    other = export(live, job_id, source="checkpoint-1.tar")
     assert other["id"] != made["id"]
-    assert wait(live, other, "succeeded", "failed")["artifact"] == "merged-checkpoint-1.tar.gz"
+    assert wait(live, other, "succeeded", "failed")["artifact"] == "merged-checkpoint-1.tar"
     page = live.client.get(f"/jobs/{job_id}/exports", params={"limit": 1}).json()
     assert ([each["id"] for each in page["data"]], page["has_more"]) == ([other["id"]], True)
 

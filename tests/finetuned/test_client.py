@@ -10,7 +10,7 @@ from finetuned.client import Client, Damaged, Refused, Unreachable
 from tests.finetuned.fake_api import FakeApi, event, job
 from tests.service import free_port
 
-ADAPTER = "GET /jobs/job_1/artifacts/adapter.tar.gz"
+ADAPTER = "GET /jobs/job_1/artifacts/adapter.tar"
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def client(api: FakeApi) -> Iterator[Client]:
 
 def archive(*names: str) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as opened:
+    with tarfile.open(fileobj=packed, mode="w") as opened:
         for name in names:
             entry = tarfile.TarInfo(name)
             entry.size = 5
@@ -120,13 +120,13 @@ def test_an_adapter_is_unpacked(api: FakeApi, client: Client, tmp_path: Path) ->
 
 
 def test_the_best_has_a_folder_of_its_own(api: FakeApi, client: Client, tmp_path: Path) -> None:
-    api.answers[ADAPTER.replace("adapter.tar.gz", "best.tar.gz")] = (200, archive("checkpoint-2/adapter_config.json"))
+    api.answers[ADAPTER.replace("adapter.tar", "best.tar")] = (200, archive("checkpoint-2/adapter_config.json"))
     assert client.download("job_1", tmp_path, best=True) == tmp_path / "best"
     assert (tmp_path / "best" / "adapter_config.json").read_text() == "hello"
 
 
 def test_a_download_that_breaks_off_is_gone_on_with(api: FakeApi, client: Client, tmp_path: Path) -> None:
-    api.downloads["/jobs/job_1/artifacts/adapter.tar.gz"] = archive("adapter/adapter_config.json")
+    api.downloads["/jobs/job_1/artifacts/adapter.tar"] = archive("adapter/adapter_config.json")
     api.breaks = [50]
     client.download("job_1", tmp_path)
     assert (tmp_path / "adapter" / "adapter_config.json").read_text() == "hello"
@@ -136,19 +136,19 @@ def test_a_download_that_breaks_off_is_gone_on_with(api: FakeApi, client: Client
 
 def test_what_an_earlier_call_had_is_not_asked_for_again(api: FakeApi, client: Client, tmp_path: Path) -> None:
     content = archive("adapter/adapter_config.json")
-    api.downloads["/jobs/job_1/artifacts/adapter.tar.gz"] = content
-    (tmp_path / f".adapter.tar.gz.{hashlib.sha256(content).hexdigest()[:16]}.partial").write_bytes(content[:40])
-    client.save_artifact("job_1", "adapter.tar.gz", tmp_path / "adapter.tar.gz")
-    assert (tmp_path / "adapter.tar.gz").read_bytes() == content
+    api.downloads["/jobs/job_1/artifacts/adapter.tar"] = content
+    (tmp_path / f".adapter.tar.{hashlib.sha256(content).hexdigest()[:16]}.partial").write_bytes(content[:40])
+    client.save_artifact("job_1", "adapter.tar", tmp_path / "adapter.tar")
+    assert (tmp_path / "adapter.tar").read_bytes() == content
     assert api.ranges == [None, "bytes=40-"]
 
 
 def test_other_bytes_than_the_services_are_told_and_not_kept(api: FakeApi, client: Client, tmp_path: Path) -> None:
     content = archive("adapter/adapter_config.json")
-    api.downloads["/jobs/job_1/artifacts/adapter.tar.gz"] = content
-    (tmp_path / f".adapter.tar.gz.{hashlib.sha256(content).hexdigest()[:16]}.partial").write_bytes(bytes(40))
+    api.downloads["/jobs/job_1/artifacts/adapter.tar"] = content
+    (tmp_path / f".adapter.tar.{hashlib.sha256(content).hexdigest()[:16]}.partial").write_bytes(bytes(40))
     with pytest.raises(Damaged, match="other bytes"):
-        client.save_artifact("job_1", "adapter.tar.gz", tmp_path / "adapter.tar.gz")
+        client.save_artifact("job_1", "adapter.tar", tmp_path / "adapter.tar")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,7 +158,7 @@ def test_samples_are_read_as_a_list(api: FakeApi, client: Client) -> None:
 
 
 def test_a_torn_archive_is_told(api: FakeApi, client: Client, tmp_path: Path) -> None:
-    api.answers[ADAPTER] = (200, archive("adapter/adapter_config.json")[:-20])
+    api.answers[ADAPTER] = (200, archive("adapter/adapter_config.json")[:514])
     with pytest.raises(Damaged):
         client.download("job_1", tmp_path / "out")
 

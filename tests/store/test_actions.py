@@ -7,13 +7,13 @@ from contract.recipe import Recipe
 from contract.status import JobStatus, RequestedAction
 from store.errors import IllegalMove
 from store.jobs import actions, jobs
-from store.jobs.attempts import End, finish
+from store.jobs.attempts import AttemptEnd, finish
 from store.models import Job
 from store.session import Sessions
 from tests.placing import RETRIES, claim
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
-FAILED = End(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
+FAILED = AttemptEnd(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
 ASKED = {"cancel": actions.cancel, "pause": actions.pause, "resume": actions.resume, "retry": actions.retry}
 
 REACHED = {
@@ -40,7 +40,7 @@ def in_state(sessions: Sessions, status: JobStatus) -> str:
         elif status is not JobStatus.QUEUED:
             claim(session)
             if status is not JobStatus.RUNNING:
-                finish(session, job_id, 1, FAILED if status is JobStatus.FAILED else End(status), RETRIES)
+                finish(session, job_id, 1, FAILED if status is JobStatus.FAILED else AttemptEnd(status), RETRIES)
     return job_id
 
 
@@ -103,7 +103,7 @@ def test_a_pause_that_is_taken_back_before_the_job_has_saved_lets_it_go_on_by_it
     ask(sessions, "pause", job_id)
     assert ask(sessions, "resume", job_id).requested_action is None
     with sessions.begin() as session:
-        finish(session, job_id, 1, End(JobStatus.QUEUED), RETRIES)
+        finish(session, job_id, 1, AttemptEnd(JobStatus.QUEUED), RETRIES)
     assert ask_nothing(sessions, job_id).status is JobStatus.QUEUED
 
 

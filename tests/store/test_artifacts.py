@@ -32,7 +32,7 @@ def test_the_best_is_what_was_saved_with_the_lowest_evaluation_loss(sessions: Se
     save(sessions, job_id, 4, 1.1)
     save(sessions, job_id, 6, None)
     save(sessions, job_id, 8, 1.3, final=True)
-    assert best(sessions, job_id) == "checkpoint-4.tar.gz"
+    assert best(sessions, job_id) == "checkpoint-4.tar"
 
 
 def test_of_equals_the_earliest_is_the_best_and_the_adapter_before_its_own_checkpoint(
@@ -40,12 +40,12 @@ def test_of_equals_the_earliest_is_the_best_and_the_adapter_before_its_own_check
 ) -> None:
     save(sessions, job_id, 12, 1.0)
     save(sessions, job_id, 12, 1.0, final=True)
-    assert best(sessions, job_id) == "adapter.tar.gz"
+    assert best(sessions, job_id) == "adapter.tar"
     save(sessions, job_id, 4, 1.0)
-    assert best(sessions, job_id) == "checkpoint-4.tar.gz"
+    assert best(sessions, job_id) == "checkpoint-4.tar"
 
 
 def test_without_an_evaluation_there_is_no_best_and_it_says_why(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 2, None)
-    with pytest.raises(ArtifactNotFound, match=r"no artifact best.tar.gz: .*evaluation.fraction"):
+    with pytest.raises(ArtifactNotFound, match=r"no artifact best.tar: .*evaluation.fraction"):
         best(sessions, job_id)

@@ -12,8 +12,8 @@ from contract.recipe import Batch, Recipe
 from contract.status import JobStatus, RequestedAction
 from store import scheduler
 from store.errors import StaleAttempt
-from store.jobs import actions, attempts, jobs, progress
-from store.jobs.attempts import End, Retries
+from store.jobs import actions, attempts, jobs, progress, transitions
+from store.jobs.attempts import AttemptEnd, Retries
 from store.jobs.progress import METRIC_COLUMNS, Cursor
 from store.models import Job
 from store.scheduling import workers
@@ -37,7 +37,7 @@ def running(sessions: Sessions) -> str:
     return job_id
 
 
-def end(sessions: Sessions, job_id: str, attempt: int, how: End, retries: Retries = RETRIES) -> Job:
+def end(sessions: Sessions, job_id: str, attempt: int, how: AttemptEnd, retries: Retries = RETRIES) -> Job:
     with sessions.begin() as session:
         attempts.finish(session, job_id, attempt, how, retries)
     return get(sessions, job_id)
@@ -79,21 +79,23 @@ def silence(engine: sa.Engine, seconds: float) -> None:
 def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Sessions) -> None:
     job_id = running(sessions)
     exit_report = {"processes": []}
-    job = end(sessions, job_id, 1, End(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", exit_report=exit_report))
+    job = end(
+        sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", exit_report=exit_report)
+    )
     assert (job.status, job.lease_expires_at, job.log_tail) == (JobStatus.FAILED, None, "the log's end")
     told = {"code": "loss_not_finite", "message": "the loss is nan", "param": None}
     assert (job.failure, job.exit_report) == (told, exit_report)
     assert job.finished_at is not None
     with sessions.begin() as session:
-        assert workers.leases(session) == []
+        assert workers.list_leases(session) == []
 
 
 def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
     job_id = running(sessions)
-    end(sessions, job_id, 1, End(JobStatus.QUEUED))
+    end(sessions, job_id, 1, AttemptEnd(JobStatus.QUEUED))
     again(sessions)
     with pytest.raises(StaleAttempt):
-        end(sessions, job_id, 1, End(JobStatus.SUCCEEDED))
+        end(sessions, job_id, 1, AttemptEnd(JobStatus.SUCCEEDED))
     job = get(sessions, job_id)
     assert (job.status, job.attempt) == (JobStatus.RUNNING, 2)
 
@@ -101,7 +103,7 @@ def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
 def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions) -> None:
     job_id = running(sessions)
     later = Retries(most=3, first_wait=timedelta(minutes=1), longest_wait=timedelta(hours=1))
-    job = end(sessions, job_id, 1, End(JobStatus.FAILED, KILLED), later)
+    job = end(sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, KILLED), later)
     assert (job.status, job.retries, job.failure) == (JobStatus.QUEUED, 1, None)
     with sessions.begin() as session:
         assert claim(session) is None
@@ -118,7 +120,7 @@ def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions)
     job_id = running(sessions)
     policy = Retries(most=5, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=3))
     for attempt in (1, 2, 3):
-        end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED), policy)
+        end(sessions, job_id, attempt, AttemptEnd(JobStatus.FAILED, KILLED), policy)
         with sessions.begin() as session:
             session.execute(sa.update(Job).values(not_before=None))
         again(sessions)
@@ -130,7 +132,7 @@ def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_cou
     policy = Retries(most=1, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=4))
     failures = [AWAY, AWAY, AWAY, AWAY, KILLED, AWAY]
     for attempt, failure in enumerate(failures, 1):
-        job = end(sessions, job_id, attempt, End(JobStatus.FAILED, failure), policy)
+        job = end(sessions, job_id, attempt, AttemptEnd(JobStatus.FAILED, failure), policy)
         assert (job.status, job.failure) == (JobStatus.QUEUED, None)
         assert job.not_before is not None
         with sessions.begin() as session:
@@ -146,16 +148,16 @@ def test_what_waits_for_the_storage_is_cancelled_as_its_owner_asks(sessions: Ses
     job_id = running(sessions)
     with sessions.begin() as session:
         actions.cancel(session, job_id)
-    assert end(sessions, job_id, 1, End(JobStatus.FAILED, AWAY)).status is JobStatus.CANCELLED
+    assert end(sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, AWAY)).status is JobStatus.CANCELLED
 
 
 def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in (1, 2):
         take_step(sessions, job_id, attempt, 7)
-        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED)).status is JobStatus.QUEUED
+        assert end(sessions, job_id, attempt, AttemptEnd(JobStatus.FAILED, KILLED)).status is JobStatus.QUEUED
         again(sessions)
-    job = end(sessions, job_id, 3, End(JobStatus.FAILED, KILLED))
+    job = end(sessions, job_id, 3, AttemptEnd(JobStatus.FAILED, KILLED))
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
     assert job.failure["code"] == "trainer_killed"
@@ -166,7 +168,7 @@ def test_a_job_that_comes_further_each_time_is_tried_without_end(sessions: Sessi
     job_id = running(sessions)
     for attempt in range(1, 8):
         take_step(sessions, job_id, attempt, attempt)
-        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED)).status is JobStatus.QUEUED
+        assert end(sessions, job_id, attempt, AttemptEnd(JobStatus.FAILED, KILLED)).status is JobStatus.QUEUED
         again(sessions)
 
 
@@ -175,7 +177,7 @@ def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessio
     for attempt, step in enumerate((100, 50, 100), start=1):
         go_on_from(sessions, job_id, attempt, 0)
         take_step(sessions, job_id, attempt, step)
-        job = end(sessions, job_id, attempt, End(JobStatus.FAILED, KILLED))
+        job = end(sessions, job_id, attempt, AttemptEnd(JobStatus.FAILED, KILLED))
         assert (job.retries, job.failed_step) == (attempt, 100)
         if attempt < 3:
             again(sessions)
@@ -183,7 +185,7 @@ def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessio
 
 
 def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
-    job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, NOT_FINITE))
+    job = end(sessions, running(sessions), 1, AttemptEnd(JobStatus.FAILED, NOT_FINITE))
     assert job.status is JobStatus.FAILED
     assert told(sessions, job.id, "retry") == []
 
@@ -199,9 +201,9 @@ def crash(
 def test_repeated_fault_ends_the_job(sessions: Sessions, between: list[Failure]) -> None:
     job_id = running(sessions)
     for attempt, failure in enumerate([crash(), *between], 1):
-        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, failure)).status is JobStatus.QUEUED
+        assert end(sessions, job_id, attempt, AttemptEnd(JobStatus.FAILED, failure)).status is JobStatus.QUEUED
         again(sessions)
-    job = end(sessions, job_id, len(between) + 2, End(JobStatus.FAILED, crash()))
+    job = end(sessions, job_id, len(between) + 2, AttemptEnd(JobStatus.FAILED, crash()))
     assert (job.status, job.failure) == (
         JobStatus.FAILED,
         {
@@ -224,23 +226,23 @@ def test_repeated_fault_ends_the_job(sessions: Sessions, between: list[Failure])
 )
 def test_different_fault_is_tried_again(sessions: Sessions, other: Failure) -> None:
     job_id = running(sessions)
-    end(sessions, job_id, 1, End(JobStatus.FAILED, crash()))
+    end(sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, crash()))
     again(sessions)
-    assert end(sessions, job_id, 2, End(JobStatus.FAILED, other)).status is JobStatus.QUEUED
+    assert end(sessions, job_id, 2, AttemptEnd(JobStatus.FAILED, other)).status is JobStatus.QUEUED
 
 
 def test_infrastructure_crash_has_all_its_retries(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in range(1, RETRIES.most + 1):
         take_step(sessions, job_id, attempt, 3)
-        assert end(sessions, job_id, attempt, End(JobStatus.FAILED, CRASHED)).status is JobStatus.QUEUED
+        assert end(sessions, job_id, attempt, AttemptEnd(JobStatus.FAILED, CRASHED)).status is JobStatus.QUEUED
         again(sessions)
     assert RETRIES.most > 1
 
 
 def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
     failure = crash(step=None).model_copy(update={"code": FailureCode.INTERNAL_ERROR})
-    job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, failure))
+    job = end(sessions, running(sessions), 1, AttemptEnd(JobStatus.FAILED, failure))
     assert job.status is JobStatus.FAILED
     assert told(sessions, job.id, "retry") == []
 
@@ -248,24 +250,26 @@ def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
 def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(sessions: Sessions) -> None:
     job_id = running(sessions)
     smaller = Batch(micro_batch_size=4, effective_batch_size=16)
-    job = end(sessions, job_id, 1, End(JobStatus.FAILED, TOO_LARGE, smaller=smaller))
+    job = end(sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, TOO_LARGE, smaller=smaller))
     assert (job.status, job.batch, job.retries) == (JobStatus.QUEUED, smaller.model_dump(mode="json"), 0)
     (retry,) = told(sessions, job_id, "retry")
     assert (retry["code"], retry["micro_batch_size"], retry["effective_batch_size"]) == ("out_of_memory", 4, 16)
     with sessions.begin() as session:
-        (part,) = [jobs.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in scheduler.schedule(session)]
+        (part,) = [
+            transitions.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in scheduler.schedule(session)
+        ]
     assert part is not None
     assert part.batch == job.batch
 
 
 def test_what_does_not_fit_at_all_fails(sessions: Sessions) -> None:
-    assert end(sessions, running(sessions), 1, End(JobStatus.FAILED, TOO_LARGE)).status is JobStatus.FAILED
+    assert end(sessions, running(sessions), 1, AttemptEnd(JobStatus.FAILED, TOO_LARGE)).status is JobStatus.FAILED
 
 
 def test_a_job_given_back_by_its_worker_has_not_failed(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in range(1, 6):
-        assert end(sessions, job_id, attempt, End(JobStatus.QUEUED)).retries == 0
+        assert end(sessions, job_id, attempt, AttemptEnd(JobStatus.QUEUED)).retries == 0
         again(sessions)
 
 
@@ -277,9 +281,11 @@ def test_a_job_given_back_by_its_worker_has_not_failed(sessions: Sessions) -> No
         (RequestedAction.PAUSE, JobStatus.PAUSED),
     ],
 )
-@pytest.mark.parametrize("how", [End(JobStatus.QUEUED), End(JobStatus.FAILED, KILLED)], ids=["given back", "killed"])
+@pytest.mark.parametrize(
+    "how", [AttemptEnd(JobStatus.QUEUED), AttemptEnd(JobStatus.FAILED, KILLED)], ids=["given back", "killed"]
+)
 def test_action_requested_while_an_attempt_ends_is_not_lost(
-    sessions: Sessions, requested_action: RequestedAction, status: JobStatus, how: End
+    sessions: Sessions, requested_action: RequestedAction, status: JobStatus, how: AttemptEnd
 ) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
@@ -303,14 +309,14 @@ def test_what_is_asked_last_while_a_job_saves_for_its_pause_is_what_becomes_of_i
     for each in (actions.pause, ask):
         with sessions.begin() as session:
             each(session, job_id)
-    assert end(sessions, job_id, 1, End(JobStatus.PAUSED)).status is status
+    assert end(sessions, job_id, 1, AttemptEnd(JobStatus.PAUSED)).status is status
 
 
 def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
-        assert attempts.lost(session, job_id, 1, RETRIES) is JobStatus.QUEUED
-        assert attempts.lost(session, job_id, 1, RETRIES) is None
+        assert attempts.fail_lost(session, job_id, 1, RETRIES) is JobStatus.QUEUED
+        assert attempts.fail_lost(session, job_id, 1, RETRIES) is None
     (retry,) = told(sessions, job_id, "retry")
     assert retry["code"] == "worker_lost"
 
@@ -320,10 +326,10 @@ def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(session
     job_id = running(sessions)
     policy = Retries(most=3, first_wait=timedelta(hours=1), longest_wait=timedelta(hours=4))
     with sessions.begin() as session:
-        attempts.lost(session, job_id, 1, policy)
+        attempts.fail_lost(session, job_id, 1, policy)
     again(sessions)
     with sessions.begin() as session:
-        attempts.lost(session, job_id, 2, policy)
+        attempts.fail_lost(session, job_id, 2, policy)
     assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0, 7200]
 
 
@@ -333,10 +339,10 @@ def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_dev
     job_id = running(sessions)
     silence(engine, 11)
     with sessions.begin() as session:
-        ((job, status),) = attempts.lost_with_machine(session, GRACE, RETRIES)
+        ((job, status),) = attempts.fail_expired(session, GRACE, RETRIES)
     assert (job.id, status) == (job_id, JobStatus.QUEUED)
     with sessions.begin() as session:
-        assert [lease.job_id for lease in workers.leases(session)] == [job_id]
+        assert [lease.job_id for lease in workers.list_leases(session)] == [job_id]
         assert scheduler.schedule(session) == []
 
 
@@ -352,7 +358,7 @@ def test_a_job_is_taken_only_when_its_lease_has_passed_and_its_worker_is_silent(
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE {passed}"))
     with sessions.begin() as session:
-        assert attempts.lost_with_machine(session, GRACE, RETRIES) == []
+        assert attempts.fail_expired(session, GRACE, RETRIES) == []
     assert get(sessions, job_id).status is JobStatus.RUNNING
 
 
@@ -365,7 +371,7 @@ def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_hav
     for seconds, status in ((30, JobStatus.RUNNING), (60, JobStatus.CANCELLED)):
         silence(engine, seconds)
         with sessions.begin() as session:
-            attempts.lost_with_machine(session, GRACE, RETRIES)
+            attempts.fail_expired(session, GRACE, RETRIES)
         assert get(sessions, job_id).status is status
 
 
@@ -375,7 +381,7 @@ def test_a_job_whose_worker_came_back_without_its_device_is_tried_again(sessions
         connection.execute(sa.text("DELETE FROM leases"))
         connection.execute(sa.text("UPDATE jobs SET lease_expires_at = now() - interval '1 s'"))
     with sessions.begin() as session:
-        ((job, status),) = attempts.lost_with_machine(session, GRACE, RETRIES)
+        ((job, status),) = attempts.fail_expired(session, GRACE, RETRIES)
     assert (job.id, status) == (job_id, JobStatus.QUEUED)
 
 
@@ -386,7 +392,7 @@ def test_what_was_given_of_an_attempt_and_not_begun_goes_with_it(sessions: Sessi
         for name in "ab":
             register(session, name)
         scheduler.schedule(session)
-        jobs.begin(session, job_id, 1, "a", 1, LEASE)
-    end(sessions, job_id, 1, End(JobStatus.SUCCEEDED))
+        transitions.begin(session, job_id, 1, "a", 1, LEASE)
+    end(sessions, job_id, 1, AttemptEnd(JobStatus.SUCCEEDED))
     with sessions.begin() as session:
-        assert workers.leases(session) == []
+        assert workers.list_leases(session) == []

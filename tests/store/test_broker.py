@@ -15,16 +15,16 @@ def test_a_wake_up_that_was_taken_is_nobody_elses_though_its_taker_loses_the_bro
     settings = StoreSettings(database_url=SecretStr(""), broker_url=SecretStr(broker_url), home=tmp_path)
     app = broker.make_celery(settings, "w")
     with app.connection_for_write() as publishing:
-        for queue in (broker.QUEUE, broker.queue_of("w")):
+        for queue in (broker.QUEUE, broker.worker_queue("w")):
             publishing.default_channel.queue_purge(queue)
-        broker.begin(app, "w", "job", 1)
+        broker.request_start(app, "w", "job", 1)
     taken: list[object] = []
     with app.connection_for_read() as connection, app.amqp.TaskConsumer(connection) as consumer:
         consumer.on_message = taken.append
         while not taken:
             connection.drain_events(timeout=10)
     with app.connection_for_read() as connection:
-        assert connection.default_channel.basic_get(broker.queue_of("w")) is None
+        assert connection.default_channel.basic_get(broker.worker_queue("w")) is None
 
 
 class Enough(Exception):

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from storage.backends import Folder
-from storage.cache import borrow
+from storage.backends import FolderStorage
+from storage.cache import acquire
 
 DAY = 24 * 60 * 60
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Folder:
+def storage(tmp_path: Path) -> FolderStorage:
     """With three blobs of 100 bytes each. That they lie in a folder, and no bucket, makes no difference here."""
     for name in "abc":
         path = tmp_path / "storage" / "blobs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode() * 100)
-    return Folder(tmp_path / "storage")
+    return FolderStorage(tmp_path / "storage")
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def read(storage: Folder, cache: Path, name: str, most_bytes: int = 10**9) -> bytes:
-    with borrow(storage, f"blobs/{name}", cache / name, most_bytes=most_bytes) as path:
+def read(storage: FolderStorage, cache: Path, name: str, most_bytes: int = 10**9) -> bytes:
+    with acquire(storage, f"blobs/{name}", cache / name, most_bytes=most_bytes) as path:
         return path.read_bytes()
 
 
@@ -43,19 +43,19 @@ def used_ago(copy: Path, seconds: float) -> None:
     os.utime(copy, times=(time.time() - seconds,) * 2)
 
 
-def test_what_was_fetched_once_is_not_asked_for_again(storage: Folder, cache: Path) -> None:
+def test_what_was_fetched_once_is_not_asked_for_again(storage: FolderStorage, cache: Path) -> None:
     assert read(storage, cache, "a") == b"a" * 100
     storage.delete("blobs/a")
     assert read(storage, cache, "a") == b"a" * 100
 
 
-def test_what_is_not_there_leaves_nothing(storage: Folder, cache: Path) -> None:
+def test_what_is_not_there_leaves_nothing(storage: FolderStorage, cache: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(storage, cache, "none")
     assert copies(cache) == set()
 
 
-def test_the_least_recently_used_go_when_the_copies_are_too_much(storage: Folder, cache: Path) -> None:
+def test_the_least_recently_used_go_when_the_copies_are_too_much(storage: FolderStorage, cache: Path) -> None:
     for name in "ab":
         read(storage, cache, name)
         used_ago(cache / name, 60)
@@ -64,17 +64,17 @@ def test_the_least_recently_used_go_when_the_copies_are_too_much(storage: Folder
     assert copies(cache) == {"a", "c"}
 
 
-def test_one_that_is_too_much_by_itself_is_kept_until_another_comes(storage: Folder, cache: Path) -> None:
+def test_one_that_is_too_much_by_itself_is_kept_until_another_comes(storage: FolderStorage, cache: Path) -> None:
     assert read(storage, cache, "a", most_bytes=1) == b"a" * 100
     assert copies(cache) == {"a"}
     read(storage, cache, "b", most_bytes=1)
     assert copies(cache) == {"b"}
 
 
-def test_a_copy_that_somebody_reads_stays_and_goes_when_all_have_read_it(storage: Folder, cache: Path) -> None:
+def test_a_copy_that_somebody_reads_stays_and_goes_when_all_have_read_it(storage: FolderStorage, cache: Path) -> None:
     with ExitStack() as another:
-        another.enter_context(borrow(storage, "blobs/a", cache / "a"))
-        with borrow(storage, "blobs/a", cache / "a") as path:
+        another.enter_context(acquire(storage, "blobs/a", cache / "a"))
+        with acquire(storage, "blobs/a", cache / "a") as path:
             pass
         read(storage, cache, "b", most_bytes=1)
         assert path.read_bytes() == b"a" * 100
@@ -82,7 +82,7 @@ def test_a_copy_that_somebody_reads_stays_and_goes_when_all_have_read_it(storage
     assert copies(cache) == {"c"}
 
 
-def test_a_copy_that_a_killed_process_read_may_go(storage: Folder, cache: Path) -> None:
+def test_a_copy_that_a_killed_process_read_may_go(storage: FolderStorage, cache: Path) -> None:
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
@@ -103,13 +103,13 @@ def test_a_copy_that_a_killed_process_read_may_go(storage: Folder, cache: Path) 
     assert copies(cache) == {"c"}
 
 
-def test_of_two_that_need_it_at_once_one_fetches_and_both_go_on_living(storage: Folder, cache: Path) -> None:
+def test_of_two_that_need_it_at_once_one_fetches_and_both_go_on_living(storage: FolderStorage, cache: Path) -> None:
     """The second waits, and says so: it could not fetch what is deleted meanwhile."""
     waits = threading.Event()
     found: list[bytes] = []
 
     def second() -> None:
-        with borrow(storage, "blobs/a", cache / "a", waits.set) as path:
+        with acquire(storage, "blobs/a", cache / "a", waits.set) as path:
             found.append(path.read_bytes())
 
     thread = threading.Thread(target=second)
@@ -119,12 +119,12 @@ def test_of_two_that_need_it_at_once_one_fetches_and_both_go_on_living(storage: 
         assert waits.wait(30)
         storage.delete("blobs/a")
 
-    with borrow(storage, "blobs/a", cache / "a", while_it_is_fetched):
+    with acquire(storage, "blobs/a", cache / "a", while_it_is_fetched):
         thread.join(30)
     assert found == [b"a" * 100]
 
 
-def test_what_a_killed_process_has_left_half_fetched_goes_after_a_day(storage: Folder, cache: Path) -> None:
+def test_what_a_killed_process_has_left_half_fetched_goes_after_a_day(storage: FolderStorage, cache: Path) -> None:
     cache.mkdir()
     for name, seconds in (("old", 2 * DAY), ("new", 0)):
         (cache / f".{name}.partial").touch()

@@ -12,10 +12,10 @@ from contract.recipe import Recipe
 from contract.status import JobStatus
 from store import scheduler
 from store.errors import JobNotFound, StaleAttempt
-from store.jobs import actions, jobs, progress
-from store.jobs.attempts import End, finish
-from store.jobs.jobs import Part
+from store.jobs import actions, jobs, progress, transitions
+from store.jobs.attempts import AttemptEnd, finish
 from store.jobs.progress import Cursor
+from store.jobs.transitions import AttemptPart
 from store.models import Base, Job
 from store.scheduling import leases, workers
 from store.session import Sessions
@@ -76,7 +76,7 @@ def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: 
         assert (given.job_id, given.attempt, given.workers) == (job_id, 1, ["worker"])
     assert get(sessions, job_id).status is JobStatus.QUEUED
     with sessions.begin() as session:
-        part = jobs.begin(session, job_id, 1, "worker", 1, LEASE)
+        part = transitions.begin(session, job_id, 1, "worker", 1, LEASE)
         assert part is not None
         assert (part.devices, part.rank) == ([0], 0)
     job = get(sessions, job_id)
@@ -91,7 +91,7 @@ def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
     begun = []
     for _ in range(2):
         with sessions.begin() as session:
-            begun.append(jobs.begin(session, job_id, 1, "worker", 1, LEASE))
+            begun.append(transitions.begin(session, job_id, 1, "worker", 1, LEASE))
     assert begun[0] is not None
     assert begun[1] is None
 
@@ -104,17 +104,17 @@ def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions:
     with sessions.begin() as session:
         actions.cancel(session, job_id)
     with sessions.begin() as session:
-        assert jobs.begin(session, job_id, 1, "worker", 1, LEASE) is None
-        assert workers.leases(session) == []
+        assert transitions.begin(session, job_id, 1, "worker", 1, LEASE) is None
+        assert workers.list_leases(session) == []
 
 
 def tell_something(session: Session, job_id: str) -> None:
-    jobs.tell(session, jobs.get(session, job_id), "log", {"level": "info", "message": "something"})
+    jobs.record_event(session, jobs.get(session, job_id), "log", {"level": "info", "message": "something"})
 
 
 @pytest.mark.parametrize(
     ("write", "begins"),
-    [(tell_something, True), (actions.cancel, False), (leases.take_back, False)],
+    [(tell_something, True), (actions.cancel, False), (leases.revoke, False)],
     ids=["an event", "a cancel", "its devices taken back"],
 )
 def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what_is_written(
@@ -125,9 +125,9 @@ def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what
         register(session)
         scheduler.schedule(session)
 
-    def begin() -> Part | None:
+    def begin() -> AttemptPart | None:
         with sessions.begin() as session:
-            return jobs.begin(session, job_id, 1, "worker", 1, LEASE)
+            return transitions.begin(session, job_id, 1, "worker", 1, LEASE)
 
     with ThreadPoolExecutor(1) as pool:
         with sessions.begin() as session:
@@ -170,7 +170,7 @@ def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
             jobs.launch(session, job_id, attempt, f"torchrun {attempt}", LEASE)
         if attempt == 1:
             with sessions.begin() as session:
-                finish(session, job_id, 1, End(JobStatus.QUEUED), RETRIES)
+                finish(session, job_id, 1, AttemptEnd(JobStatus.QUEUED), RETRIES)
     with pytest.raises(StaleAttempt), sessions.begin() as session:
         jobs.launch(session, job_id, 1, "torchrun 1", LEASE)
     assert get(sessions, job_id).command == "torchrun 2"
@@ -180,19 +180,19 @@ def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
     job_id = create(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
-        assert jobs.overdue(session, "worker", timedelta(0)) == {job_id}
+        assert jobs.list_overdue(session, "worker", timedelta(0)) == {job_id}
         jobs.launch(session, job_id, 1, "torchrun", LEASE)
     with sessions.begin() as session:
-        assert jobs.overdue(session, "worker", timedelta(0)) == set()
+        assert jobs.list_overdue(session, "worker", timedelta(0)) == set()
 
 
 def test_the_first_of_several_machines_keeps_its_lease_while_the_others_end(sessions: Sessions) -> None:
     job_id = create(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
-        jobs.part_with_the_others(session, job_id, 1, LEASE)
+        jobs.signal_peers_done(session, job_id, 1, LEASE)
     with sessions.begin() as session:
-        assert jobs.overdue(session, "worker", timedelta(0)) == set()
+        assert jobs.list_overdue(session, "worker", timedelta(0)) == set()
         assert jobs.get(session, job_id).rendezvous == ""
 
 
@@ -201,7 +201,7 @@ def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, 
         for examples in (100, 200, 300):
             job = jobs.create(session, RECIPE, examples=examples)
             claim(session)
-            finish(session, job.id, 1, End(JobStatus.SUCCEEDED), RETRIES)
+            finish(session, job.id, 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE jobs SET started_at = finished_at - examples * interval '2 seconds'"))
     other = RECIPE.model_copy(update={"model": "other"})
@@ -220,8 +220,8 @@ def test_an_unknown_job_is_not_found(sessions: Sessions) -> None:
 def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> None:
     created = [create(sessions) for _ in range(5)]
     with sessions.begin() as session:
-        first = [job.id for job in jobs.newest(session, 3, None)]
-        second = [job.id for job in jobs.newest(session, 3, first[-1])]
+        first = [job.id for job in jobs.list_jobs(session, 3, None)]
+        second = [job.id for job in jobs.list_jobs(session, 3, first[-1])]
     assert first + second == created[::-1]
 
 
@@ -231,6 +231,6 @@ def test_what_no_worker_begins_in_time_is_given_anew(sessions: Sessions, engine:
         with sessions.begin() as session:
             register(session)
             assert [given.job_id for given in scheduler.schedule(session)] == [job_id]
-            assert leases.unbegun(session, "worker") == {(job_id, 1)}
+            assert leases.not_started(session, "worker") == {(job_id, 1)}
         with engine.begin() as connection:
             connection.execute(sa.text("UPDATE leases SET placed_at = now() - interval '11 seconds'"))

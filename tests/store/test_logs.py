@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from runtime.logs import WithoutSecrets, make_formatter
+from runtime.logs import SecretFilter, make_formatter
 from runtime.settings import StoreSettings
 
 SETTINGS = StoreSettings(
@@ -139,4 +139,4 @@ except ValueError:
 
 def test_what_is_no_secret_stays() -> None:
     line = "job_0123456789abcdef failed: https://example.com/x?y=1 user@example.com sk- basic training; task-based"
-    assert WithoutSecrets(SETTINGS)(None, "", line) == line
+    assert SecretFilter(SETTINGS)(None, "", line) == line

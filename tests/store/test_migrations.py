@@ -167,3 +167,56 @@ def test_old_words_in_events_become_todays(before_the_vocabulary: sa.Engine) -> 
     assert (again["code"], again["retries"], again["max_retries"]) == ("worker_lost", 1, 3)
     assert Failure.model_validate(failed["failure"]).code is FailureCode.OUT_OF_MEMORY
     assert running == {"status": "running", "attempt": 1}
+
+
+_JOB = """
+    INSERT INTO jobs (id, owner, recipe, status, attempt, retries, priority, event_count, finished_at,
+                      results_deleted_at)
+    VALUES (:id, 'anna', '{}', :status, 2, 0, 0, 1, now(), CAST(:deleted AS timestamptz))"""
+_METRIC = """
+    INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, overflow, skipped_steps, tokens,
+                         supervised_tokens, tokens_per_second, memory_bytes, progress, eta_seconds)
+    VALUES (:id, 1, 0, 1, 1, 1, false, 0, 1, 1, 1, 1, 1, 0)"""
+
+
+def test_results_of_earlier_jobs_await_publishing(old: sa.Engine) -> None:
+    migrate(old, "20261129_audit")
+    with old.begin() as connection:
+        rows = [("job_1", "succeeded", None), ("job_2", "succeeded", "now"), ("job_3", "cancelled", None)]
+        for job_id, status, deleted in rows:
+            connection.execute(sa.text(_JOB), {"id": job_id, "status": status, "deleted": deleted})
+            connection.execute(sa.text(_METRIC), {"id": job_id})
+    migrate(old)
+    with old.connect() as connection:
+        found = connection.execute(sa.text("SELECT job_id, name, path, sha256, published_at FROM artifacts")).all()
+    assert [tuple(row) for row in found] == [("job_1", "results.csv", "job_1/attempt-2/report/results.csv", None, None)]
+
+
+def test_earlier_archives_await_digesting_as_tar(old: sa.Engine) -> None:
+    migrate(old, "20261129_audit")
+    with old.begin() as connection:
+        connection.execute(sa.text(_JOB), {"id": "job_1", "status": "succeeded", "deleted": "now"})
+        connection.execute(
+            sa.text(
+                "INSERT INTO artifacts (job_id, name, kind, path, bytes, files, sha256, crc32, published_at) VALUES "
+                "('job_1', 'adapter.tar.gz', 'adapter', 'p', 9, '[1]', 'ab', 7, now()), "
+                "('job_1', 'checkpoint-1.tar.gz', 'checkpoint', 'gone', 9, NULL, NULL, NULL, now())"
+            )
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO exports (id, job_id, format, source, status, attempt, artifact, finished_at) "
+                "VALUES ('exp_1', 'job_1', 'merged', 'adapter.tar.gz', 'succeeded', 1, 'merged.tar.gz', now())"
+            )
+        )
+    migrate(old)
+    with old.connect() as connection:
+        columns = "SELECT name, files, sha256, published_at IS NULL FROM artifacts ORDER BY name"
+        assert [tuple(row) for row in connection.execute(sa.text(columns))] == [
+            ("adapter.tar", [1], None, True),
+            ("checkpoint-1.tar", None, None, False),
+        ]
+        assert connection.execute(sa.text("SELECT source, artifact FROM exports")).one() == (
+            "adapter.tar",
+            "merged.tar",
+        )

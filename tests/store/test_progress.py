@@ -64,7 +64,7 @@ def columns(sessions: Sessions, job_id: str, since: int = 0, limit: int = 1000, 
         return json.loads(progress.curves(session, job_id, None, since, limit, thin) or "")["columns"]["step"]  # type: ignore[no-any-return]
 
 
-def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int = 1000) -> list[progress.Happening]:
+def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int = 1000) -> list[progress.StreamedEvent]:
     with sessions.begin() as session:
         return progress.events_since(session, job_id, cursor, limit)
 
@@ -151,8 +151,8 @@ def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions
     with sessions.begin() as session:
         found = {artifact.name: artifact.path for artifact in session.scalars(sa.select(Artifact))}
     assert found == {
-        "adapter.tar.gz": f"{job_id}/attempt-1/adapter",
-        "checkpoint-5.tar.gz": f"{job_id}/attempt-1/checkpoints/step-000005",
+        "adapter.tar": f"{job_id}/attempt-1/adapter",
+        "checkpoint-5.tar": f"{job_id}/attempt-1/checkpoints/step-000005",
     }
 
 
@@ -215,7 +215,7 @@ def test_a_reader_that_comes_back_with_its_cursor_misses_nothing_and_gets_nothin
 ) -> None:
     record(sessions, job_id, *map(metric, range(1, 31)), *(evaluation(step, 1.0) for step in (40, 3, 5)))
     whole = stream(sessions, job_id)
-    read: list[progress.Happening] = []
+    read: list[progress.StreamedEvent] = []
     cursor = Cursor()
     for limit in [*limits, 1000]:
         read += stream(sessions, job_id, cursor, limit)

@@ -11,8 +11,8 @@ from contract.recipe import Recipe
 from contract.status import JobStatus, RequestedAction
 from store import scheduler
 from store.access import quotas
-from store.jobs import actions, attempts, jobs, progress
-from store.jobs.attempts import End
+from store.jobs import actions, attempts, jobs, progress, transitions
+from store.jobs.attempts import AttemptEnd
 from store.jobs.progress import Cursor
 from store.models import Job
 from store.scheduling import workers
@@ -54,8 +54,8 @@ def test_a_job_has_as_many_devices_as_it_asks_for_and_nobody_else_has_them(sessi
 
 def test_an_owner_has_as_many_jobs_running_as_its_quota_says(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        quotas.put(session, quotas.EVERYBODY, quotas.Limits(1, None, None))
-        quotas.put(session, "anna", quotas.Limits(2, None, None))
+        quotas.set_limits(session, quotas.EVERYBODY, quotas.Limits(1, None, None))
+        quotas.set_limits(session, "anna", quotas.Limits(2, None, None))
     annas = [create(sessions, "anna") for _ in range(3)]
     bobs = [create(sessions, "bob") for _ in range(2)]
     add_worker(sessions, "a", slots=9)
@@ -63,7 +63,7 @@ def test_an_owner_has_as_many_jobs_running_as_its_quota_says(sessions: Sessions)
     assert run(sessions) == []
     assert why(sessions, bobs[1]) == "Its owner already runs 1 job, the most that may run at once."
     with sessions.begin() as session:
-        attempts.finish(session, bobs[0], 1, End(JobStatus.SUCCEEDED), RETRIES)
+        attempts.finish(session, bobs[0], 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     assert [job for job, _, _ in run(sessions)] == [bobs[1]]
 
 
@@ -73,7 +73,7 @@ def test_what_ends_makes_room_for_the_next(sessions: Sessions) -> None:
     assert [job for job, _, _ in run(sessions)] == [first]
     assert run(sessions) == []
     with sessions.begin() as session:
-        attempts.finish(session, first, 1, End(JobStatus.SUCCEEDED), RETRIES)
+        attempts.finish(session, first, 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     assert [job for job, _, _ in run(sessions)] == [second]
 
 
@@ -93,7 +93,7 @@ def test_only_those_that_both_allow_it_share_a_device(sessions: Sessions) -> Non
     assert [job for job, _, _ in run(sessions)] == sharing[:2]
     for job_id in sharing[:2]:
         with sessions.begin() as session:
-            attempts.finish(session, job_id, 1, End(JobStatus.SUCCEEDED), RETRIES)
+            attempts.finish(session, job_id, 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     assert [job for job, _, _ in run(sessions)] == [sharing[2]]
     assert alone not in [job for job, _, _ in run(sessions)]
 
@@ -104,7 +104,7 @@ def test_a_device_that_another_program_holds_is_not_given(sessions: Sessions) ->
     external_processes = [ExternalProcess(pid=7, name="blender", memory_bytes=2**33)]
     for held, given in ((external_processes, []), ([], [(job_id, [0], 0)])):
         with sessions.begin() as session:
-            workers.beat(session, "a", "first", {0: held}, draining=False)
+            workers.heartbeat(session, "a", "first", {0: held}, draining=False)
         assert run(sessions) == given
 
 
@@ -134,10 +134,10 @@ def test_a_job_of_a_higher_priority_has_one_that_allows_it_save_and_step_aside(s
         "preempted by a job of a higher priority: it saves, and goes on when there is room"
     ]
     with sessions.begin() as session:
-        attempts.finish(session, low, 1, End(JobStatus.QUEUED), RETRIES)
+        attempts.finish(session, low, 1, AttemptEnd(JobStatus.QUEUED), RETRIES)
     assert [job for job, _, _ in run(sessions)] == [high]
     with sessions.begin() as session:
-        attempts.finish(session, high, 1, End(JobStatus.SUCCEEDED), RETRIES)
+        attempts.finish(session, high, 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     assert [job for job, _, _ in run(sessions)] == [low]
 
 
@@ -150,7 +150,7 @@ def test_what_its_owner_asks_outweighs_stepping_aside(sessions: Sessions) -> Non
     with sessions.begin() as session:
         actions.pause(session, low)
     with sessions.begin() as session:
-        attempts.finish(session, low, 1, End(JobStatus.QUEUED), RETRIES)
+        attempts.finish(session, low, 1, AttemptEnd(JobStatus.QUEUED), RETRIES)
     assert get(sessions, low).status is JobStatus.PAUSED
 
 
@@ -166,7 +166,7 @@ def test_what_is_left_of_an_attempt_keeps_its_devices(sessions: Sessions) -> Non
     add_worker(sessions, "a", slots=1)
     run(sessions)
     with sessions.begin() as session:
-        attempts.lost(session, job_id, 1, RETRIES)
+        attempts.fail_lost(session, job_id, 1, RETRIES)
     assert run(sessions) == []
     add_worker(sessions, "b", slots=1)
     assert run(sessions) == [(job_id, [0], 0)]
@@ -269,10 +269,10 @@ def test_a_sharing_job_may_come_back_to_a_device_that_it_has_not_quite_left(sess
     add_worker(sessions, "a", slots=1)
     run(sessions)
     with sessions.begin() as session:
-        attempts.lost(session, job_id, 1, RETRIES)
+        attempts.fail_lost(session, job_id, 1, RETRIES)
     assert run(sessions) == [(job_id, [0], 0)]
     with sessions.begin() as session:
-        assert sorted(lease.attempt for lease in workers.leases(session)) == [1, 2]
+        assert sorted(lease.attempt for lease in workers.list_leases(session)) == [1, 2]
 
 
 def test_what_was_given_to_a_worker_before_it_started_anew_is_given_anew(sessions: Sessions) -> None:
@@ -293,7 +293,7 @@ def test_a_machine_that_falls_silent_before_the_first_of_its_job_has_begun_holds
     with sessions.begin() as session:
         scheduler.schedule(session)
     with sessions.begin() as session:
-        assert jobs.begin(session, job_id, 1, "b", 1, LEASE) is not None
+        assert transitions.begin(session, job_id, 1, "b", 1, LEASE) is not None
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '11 s'"))
         connection.execute(sa.text("UPDATE leases SET placed_at = now() - interval '11 s'"))

@@ -1,11 +1,9 @@
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from runtime.settings import StoreSettings
-from store import session as session_module
 from store.session import make_engine, make_sessions, one_read
 
 
@@ -54,9 +52,7 @@ def test_connections_that_were_in_use_at_once_are_kept(database_url: str) -> Non
     engine.dispose()
 
 
-def test_a_connection_that_has_rested_is_asked_first_and_made_anew_where_it_is_gone(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_pooled_connection_is_replaced(database_url: str) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )
@@ -66,17 +62,11 @@ def test_a_connection_that_has_rested_is_asked_first_and_made_anew_where_it_is_g
         with sessions.begin() as session:
             return session.scalar(sa.text("SELECT pg_backend_pid()"))
 
-    def end(pid: int | None) -> None:
-        other = sa.create_engine(database_url)
-        with other.begin() as connection:
-            connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
-        other.dispose()
-
-    end(own_pid())
-    with pytest.raises(sa.exc.OperationalError):
-        own_pid()  # it has only just answered
-    monkeypatch.setattr(session_module, "_RESTED", 0.0)
-    end(pid := own_pid())
+    pid = own_pid()
+    other = sa.create_engine(database_url)
+    with other.begin() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+    other.dispose()
     assert own_pid() not in (None, pid)
     engine.dispose()
 

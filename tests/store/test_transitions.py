@@ -22,8 +22,8 @@ from contract.recipe import Batch, Recipe
 from contract.status import TERMINAL, TRANSITIONS, JobStatus, RequestedAction
 from store import scheduler
 from store.errors import IllegalMove, StaleAttempt
-from store.jobs import actions, attempts, jobs, progress
-from store.jobs.attempts import End, Retries
+from store.jobs import actions, attempts, jobs, progress, transitions
+from store.jobs.attempts import AttemptEnd, Retries
 from store.models import Base, Event, Job, Lease, Worker
 from store.scheduling import leases, workers
 from store.session import make_sessions
@@ -38,23 +38,23 @@ SLOTS = 3
 AT_REST = TERMINAL | {JobStatus.PAUSED}
 
 
-def failed(reason: FailureCode, smaller: Batch | None = None) -> End:
-    return End(JobStatus.FAILED, Failure(code=reason, message="it went wrong"), smaller)
+def failed(reason: FailureCode, smaller: Batch | None = None) -> AttemptEnd:
+    return AttemptEnd(JobStatus.FAILED, Failure(code=reason, message="it went wrong"), smaller)
 
 
 ENDS = {
-    "succeeded": End(JobStatus.SUCCEEDED),
-    "given back": End(JobStatus.QUEUED),
+    "succeeded": AttemptEnd(JobStatus.SUCCEEDED),
+    "given back": AttemptEnd(JobStatus.QUEUED),
     "the user's fault": failed(FailureCode.LOSS_NOT_FINITE),
     "killed": failed(FailureCode.TRAINER_KILLED),
     "too large": failed(FailureCode.OUT_OF_MEMORY, Batch(micro_batch_size=4, effective_batch_size=16)),
 }
 AS_REQUESTED = {
-    RequestedAction.CANCEL: End(JobStatus.CANCELLED),
-    RequestedAction.FORCE_CANCEL: End(JobStatus.CANCELLED),
-    RequestedAction.PAUSE: End(JobStatus.PAUSED),
-    RequestedAction.PREEMPT: End(JobStatus.QUEUED),
-    None: End(JobStatus.SUCCEEDED),
+    RequestedAction.CANCEL: AttemptEnd(JobStatus.CANCELLED),
+    RequestedAction.FORCE_CANCEL: AttemptEnd(JobStatus.CANCELLED),
+    RequestedAction.PAUSE: AttemptEnd(JobStatus.PAUSED),
+    RequestedAction.PREEMPT: AttemptEnd(JobStatus.QUEUED),
+    None: AttemptEnd(JobStatus.SUCCEEDED),
 }
 ASKED: dict[str, Callable[[Session, str], Job]] = {
     "cancel": actions.cancel,
@@ -170,7 +170,7 @@ class Service(RuleBasedStateMachine):
         """All but one of the messages arrive."""
         self.at_once([self.schedule] * passes)
         with self.sessions.begin() as session:
-            unbegun = [(*each, name) for name in sorted(self.slots) for each in leases.unbegun(session, name)]
+            unbegun = [(*each, name) for name in sorted(self.slots) for each in leases.not_started(session, name)]
         for number, part in enumerate(sorted(unbegun, key=lambda part: (self.submitted.index(part[0]), part))):
             if number != lost:
                 self.at_once([partial(self.begin_part, part)] * claimers)
@@ -193,7 +193,7 @@ class Service(RuleBasedStateMachine):
         for name in sorted(self.slots.keys() - {*silent}):
             self.beat(name, draining=False)
         with self.sessions.begin() as session:
-            known = {worker.name for worker, _ in workers.known(session)}
+            known = {worker.name for worker, _ in workers.list_workers(session)}
         for name in self.slots.keys() - known:
             self.lose_devices(name, 0)
         self.part_all()  # what has not begun is taken back
@@ -221,7 +221,7 @@ class Service(RuleBasedStateMachine):
             lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900)], LEASE),
             lambda session: jobs.renew(session, job_id, attempt, LEASE),
             lambda session: jobs.launch(session, job_id, attempt, "torchrun", LEASE),
-            lambda session: jobs.part_with_the_others(session, job_id, attempt, LEASE),
+            lambda session: jobs.signal_peers_done(session, job_id, attempt, LEASE),
             lambda session: attempts.finish(session, job_id, attempt, ENDS["succeeded"], RETRIES),
         ):
             with pytest.raises(StaleAttempt), self.sessions.begin() as session:
@@ -249,7 +249,7 @@ class Service(RuleBasedStateMachine):
 
     def begin_part(self, part: tuple[str, int, str]) -> None:
         with self.sessions.begin() as session:
-            begun = jobs.begin(session, *part, next(self.numbers), LEASE)
+            begun = transitions.begin(session, *part, next(self.numbers), LEASE)
         if begun is not None:
             self.followed[Process(*part, begun.rank)] = begun.devices
             self.claims[part[:2]] += begun.rank == 0
@@ -268,7 +268,7 @@ class Service(RuleBasedStateMachine):
         for process in self.one_of(self.heads(), which):
             with self.fenced(process):
                 with self.sessions.begin() as session:
-                    requested_action = jobs.still_running(session, *process.part[:2]).requested_action
+                    requested_action = jobs.lock_running(session, *process.part[:2]).requested_action
                 with self.sessions.begin() as session:
                     end = AS_REQUESTED[requested_action] if how == "as requested" else ENDS[how]
                     attempts.finish(session, *process.part[:2], end, RETRIES)
@@ -287,24 +287,24 @@ class Service(RuleBasedStateMachine):
         """The worker's keeper has ended what was left."""
         left = [each for each in [*self.left] if each.worker == worker]
         with self.sessions.begin() as session:
-            begun = {(lease.job_id, lease.attempt) for lease in leases.begun(session, worker)}
+            begun = {(lease.job_id, lease.attempt) for lease in leases.list_started(session, worker)}
         for process in left:
             if process.part[:2] in begun:
                 with self.sessions.begin() as session:
                     if process.rank == 0:
-                        attempts.lost(session, *process.part[:2], RETRIES)
+                        attempts.fail_lost(session, *process.part[:2], RETRIES)
                     leases.free(session, *process.part)
             self.gone(process)
 
     def take_over(self) -> None:
         with self.sessions.begin() as session:
-            attempts.lost_with_machine(session, GRACE, RETRIES)
+            attempts.fail_expired(session, GRACE, RETRIES)
 
     def take_back(self, which: int) -> None:
         """By a worker that drains."""
         for job_id in self.submitted[which : which + 1]:
             with self.sessions.begin() as session:
-                leases.take_back(session, job_id)
+                leases.revoke(session, job_id)
 
     def ask(self, what: str, which: int) -> None:
         for job_id in self.submitted[which : which + 1]:
@@ -314,7 +314,7 @@ class Service(RuleBasedStateMachine):
     def beat(self, worker: str, draining: bool) -> None:
         if worker in self.slots:
             with self.sessions.begin() as session:
-                known = workers.beat(session, worker, worker, {}, draining)
+                known = workers.heartbeat(session, worker, worker, {}, draining)
             if not known:
                 self.register(worker)
                 self.beat(worker, draining)

@@ -2,7 +2,7 @@ import pytest
 import sqlalchemy as sa
 
 from contract.machine import ExternalProcess, Gpu, Machine
-from store.errors import Superseded
+from store.errors import WorkerSuperseded
 from store.scheduling import workers
 from store.session import Sessions
 from tests.placing import cpu
@@ -14,24 +14,24 @@ T4 = Machine(
 FOREIGN = ExternalProcess(pid=7, name="blender", memory_bytes=2**33)
 
 
-def register(sessions: Sessions, name: str, machine: Machine, incarnation: str = "first") -> None:
+def register(sessions: Sessions, name: str, machine: Machine, instance_id: str = "first") -> None:
     with sessions.begin() as session:
-        workers.register(session, name, incarnation, "localhost", machine)
+        workers.register(session, name, instance_id, "localhost", machine)
 
 
-def beat(sessions: Sessions, name: str, incarnation: str = "first") -> bool:
+def beat(sessions: Sessions, name: str, instance_id: str = "first") -> bool:
     with sessions.begin() as session:
-        return workers.beat(session, name, incarnation, {0: [FOREIGN]}, draining=False)
+        return workers.heartbeat(session, name, instance_id, {0: [FOREIGN]}, draining=False)
 
 
 def machines(sessions: Sessions) -> list[Machine]:
     with sessions.begin() as session:
-        return workers.machines(session)
+        return workers.list_machines(session)
 
 
 def devices(sessions: Sessions) -> list[tuple[str, int]]:
     with sessions.begin() as session:
-        return [(device.worker, device.number) for device in workers.devices(session)]
+        return [(device.worker, device.number) for device in workers.list_devices(session)]
 
 
 def pass_time(engine: sa.Engine, seconds: int) -> None:
@@ -51,7 +51,7 @@ def test_a_beat_tells_who_else_uses_the_devices(sessions: Sessions) -> None:
     register(sessions, "a", T4)
     assert beat(sessions, "a")
     with sessions.begin() as session:
-        (device,) = workers.devices(session)
+        (device,) = workers.list_devices(session)
     assert device.external_processes == [FOREIGN.model_dump(mode="json")]
 
 
@@ -63,11 +63,13 @@ def test_a_worker_falls_silent_is_no_machine_to_count_on_and_is_at_last_forgotte
     for seconds in (11, 61, 3601):
         pass_time(engine, seconds)
         with sessions.begin() as session:
-            assert workers.heard(session) == set()
+            assert workers.alive_names(session) == set()
         register(sessions, "here", CPU)
         assert beat(sessions, "here")
         with sessions.begin() as session:
-            known.append((len(workers.machines(session)), [worker.name for worker, _ in workers.known(session)]))
+            known.append(
+                (len(workers.list_machines(session)), [worker.name for worker, _ in workers.list_workers(session)])
+            )
     assert known == [(2, ["here", "lost"]), (1, ["here", "lost"]), (1, ["here"])]
     assert not beat(sessions, "lost")
     assert devices(sessions) == [("here", 0), ("here", 1)]
@@ -81,7 +83,7 @@ def test_a_worker_that_comes_back_just_now_blocks_no_other(sessions: Sessions, e
         other.execute(sa.text("UPDATE workers SET seen_at = now() WHERE name = 'b'"))
         with sessions.begin() as session:
             session.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
-            workers.beat(session, "a", "first", {}, draining=False)
+            workers.heartbeat(session, "a", "first", {}, draining=False)
     assert machines(sessions) == [CPU, T4]
 
 
@@ -89,13 +91,13 @@ def test_a_worker_whose_name_another_has_taken_is_told_so(sessions: Sessions) ->
     register(sessions, "a", CPU, "first")
     register(sessions, "a", CPU, "second")
     assert beat(sessions, "a", "second")
-    with pytest.raises(Superseded, match="another worker has begun as a; give each a name of its own"):
+    with pytest.raises(WorkerSuperseded, match="another worker has begun as a; give each a name of its own"):
         beat(sessions, "a", "first")
 
 
 def test_a_worker_that_ends_as_it_should_is_no_longer_listed(sessions: Sessions) -> None:
     register(sessions, "a", CPU, "second")
-    for incarnation, left in (("first", [CPU]), ("second", [])):
+    for instance_id, left in (("first", [CPU]), ("second", [])):
         with sessions.begin() as session:
-            workers.leave(session, "a", incarnation)
+            workers.unregister(session, "a", instance_id)
         assert machines(sessions) == left

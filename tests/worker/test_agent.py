@@ -15,9 +15,9 @@ from contract.exit_report import ExitReport
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store import scheduler
-from store.jobs import actions, attempts, jobs
-from store.jobs.attempts import End
-from store.jobs.jobs import Part
+from store.jobs import actions, attempts, jobs, transitions
+from store.jobs.attempts import AttemptEnd
+from store.jobs.transitions import AttemptPart
 from store.scheduling import leases
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, cpu, register
@@ -64,7 +64,7 @@ class Running:
             register(session, OTHER)
             self.job_id = jobs.create(session, recipe).id
             (placed,) = scheduler.schedule(session)
-            part = jobs.begin(session, self.job_id, 1, OTHER, os.getpid(), LEASE)
+            part = transitions.begin(session, self.job_id, 1, OTHER, os.getpid(), LEASE)
         assert part is not None
         assert placed.workers == [HEAD, OTHER]
         self.attempt = Attempt(sessions, settings, cpu(1), part, lambda: False)
@@ -73,9 +73,9 @@ class Running:
         self._thread = threading.Thread(target=follower.run, args=(self.attempt,))
         self._thread.start()
 
-    def begin_head(self) -> Part | None:
+    def begin_head(self) -> AttemptPart | None:
         with self._sessions.begin() as session:
-            return jobs.begin(session, self.job_id, 1, HEAD, 1, LEASE)
+            return transitions.begin(session, self.job_id, 1, HEAD, 1, LEASE)
 
     def launch_head(self, command: str = "trainer") -> None:
         self.begin_head()
@@ -84,12 +84,12 @@ class Running:
 
     def part(self) -> None:
         with self._sessions.begin() as session:
-            jobs.part_with_the_others(session, self.job_id, 1, LEASE)
+            jobs.signal_peers_done(session, self.job_id, 1, LEASE)
 
     def lose_head(self) -> None:
         with self._sessions.begin() as session:
-            if attempts.lost(session, self.job_id, 1, RETRIES) is None:
-                leases.take_back(session, self.job_id)
+            if attempts.fail_lost(session, self.job_id, 1, RETRIES) is None:
+                leases.revoke(session, self.job_id)
 
     def force_cancel(self) -> None:
         with self._sessions.begin() as session:
@@ -171,7 +171,9 @@ def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Sta
     running.wait()
     assert running.exit_report() is None
     with sessions.begin() as session:
-        assert attempts.finish(session, running.job_id, 1, End(JobStatus.CANCELLED), RETRIES) is JobStatus.CANCELLED
+        assert (
+            attempts.finish(session, running.job_id, 1, AttemptEnd(JobStatus.CANCELLED), RETRIES) is JobStatus.CANCELLED
+        )
 
 
 def test_a_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings) -> None:

@@ -20,13 +20,13 @@ from pydantic import SecretStr
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from contract.status import JobStatus
-from runtime.broker import make_celery, make_publisher, queue_of
+from runtime.broker import make_celery, make_publisher, worker_queue
 from store import artifacts
-from store.jobs import jobs
+from store.jobs import jobs, transitions
 from store.models import Worker
 from store.scheduling import leases, workers
-from store.scheduling.leases import Placed
-from store.scheduling.planner import Device
+from store.scheduling.leases import Placement
+from store.scheduling.situation import DeviceRef
 from store.session import Sessions, make_sessions
 from tests.placing import cpu
 from tests.worker.test_guard import gone, until
@@ -68,7 +68,7 @@ def no_broker(settings: WorkerSettings, tmp_path: Path) -> Celery:
 def received(app: Celery) -> list[tuple[str, int]]:
     """The attempts that the worker was told to begin, and was not told before."""
     told: list[tuple[str, int]] = []
-    with app.connection_for_read() as connection, SimpleQueue(connection, queue_of("keeper")) as queue:
+    with app.connection_for_read() as connection, SimpleQueue(connection, worker_queue("keeper")) as queue:
         while True:
             try:
                 message = queue.get(block=False)
@@ -113,8 +113,8 @@ def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
     with sessions.begin() as session:
         job_id = jobs.create(session, RECIPE).id
         workers.register(session, worker, "another", "localhost", MACHINE)
-        leases.place(session, [Placed(job_id, 1, [Device(worker, 0)], shared=False)])
-        assert jobs.begin(session, job_id, 1, worker, pid, lease) is not None
+        leases.place(session, [Placement(job_id, 1, [DeviceRef(worker, 0)], shared=False)])
+        assert transitions.begin(session, job_id, 1, worker, pid, lease) is not None
     return job_id
 
 
@@ -155,13 +155,13 @@ def test_the_first_round_tells_what_the_machine_has_and_each_that_the_worker_is_
     keeps = keeper(sessions, broker, settings)
     keeps.round()
     with sessions.begin() as session:
-        ((worker, heard),) = workers.known(session)
+        ((worker, heard),) = workers.list_workers(session)
         assert (worker.name, heard, worker.draining) == ("keeper", True, False)
-        assert workers.machines(session) == [MACHINE]
+        assert workers.list_machines(session) == [MACHINE]
         worker.seen_at -= NEVER / 2
     keeps.round()
     with sessions.begin() as session:
-        assert workers.heard(session) == {"keeper"}
+        assert workers.alive_names(session) == {"keeper"}
 
 
 def test_a_worker_that_is_about_to_stop_says_so_and_gets_no_job(
@@ -170,7 +170,7 @@ def test_a_worker_that_is_about_to_stop_says_so_and_gets_no_job(
     job_id = create(sessions)
     keeper(sessions, broker, settings, draining=lambda: True).round()
     with sessions.begin() as session:
-        assert workers.draining(session) == {"keeper"}
+        assert workers.draining_names(session) == {"keeper"}
     assert not leased(sessions, job_id)
 
 
@@ -182,24 +182,24 @@ def test_a_worker_that_leaves_is_listed_no_longer_unless_it_has_devices_to_clear
     pool = start()
     run_here(sessions, pool.pid)
     with sessions.begin() as session:
-        assert workers.heard(session) == {"keeper"}
+        assert workers.alive_names(session) == {"keeper"}
     again = keeper(sessions, broker, settings, draining=lambda: True)
     again.round()
     again.leave()
     with sessions.begin() as session:
-        assert workers.heard(session) == {"keeper"}
+        assert workers.alive_names(session) == {"keeper"}
     pool.kill()
     pool.wait()
     again.round()
     again.leave()
     with sessions.begin() as session:
-        assert workers.known(session) == []
+        assert workers.list_workers(session) == []
 
 
 def test_no_round_follows_when_a_worker_has_left(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     def known() -> list[str]:
         with sessions.begin() as session:
-            return [worker.name for worker, _ in workers.known(session)]
+            return [worker.name for worker, _ in workers.list_workers(session)]
 
     keeps = keeper(sessions, broker, settings)
     rounds = threading.Thread(target=keeps.run)
@@ -221,7 +221,7 @@ def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
     keeps.round()
     assert received(broker) == [(job_id, 1)]
     with sessions.begin() as session:
-        assert jobs.begin(session, job_id, 1, "keeper", start().pid, NEVER) is not None
+        assert transitions.begin(session, job_id, 1, "keeper", start().pid, NEVER) is not None
     keeps.round()
     assert received(broker) == []
 
@@ -282,7 +282,7 @@ def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(
     pool = start()
     job_id = run_here(sessions, pool.pid)
     with sessions.begin() as session:
-        leases.let_go(session, job_id, 1, "keeper", pool.pid)
+        leases.release(session, job_id, 1, "keeper", pool.pid)
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
 
@@ -354,7 +354,7 @@ def test_a_broker_that_is_away_stops_no_other_duty(
     assert leased(sessions, waiting)
     rounds_until(keeps, lambda: status(sessions, lost) is JobStatus.QUEUED)
     with sessions.begin() as session:
-        assert workers.heard(session) == {"keeper"}
+        assert workers.alive_names(session) == {"keeper"}
 
 
 def test_after_the_database_was_away_every_worker_has_the_time_of_a_lease_to_come_back(
@@ -399,7 +399,7 @@ def test_a_keeper_whose_place_another_has_taken_ends_its_worker(sessions: Sessio
 
     def heard() -> set[str]:
         with sessions.begin() as session:
-            return workers.heard(session)
+            return workers.alive_names(session)
 
     with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as superseded:
         until(lambda: heard() == {"keeper"})

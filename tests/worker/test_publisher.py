@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 
 from contract.events import Checkpoint, Done, Evaluation
 from contract.recipe import Recipe
-from storage.backends import Bucket, Folder
+from storage.backends import BucketStorage, FolderStorage
 from storage.errors import StorageUnavailable
 from store import artifacts
 from store.jobs import jobs, progress
@@ -64,11 +65,11 @@ def end(sessions: Sessions, job_id: str) -> None:
 
 def published(sessions: Sessions, job_id: str) -> dict[str, Artifact]:
     with sessions.begin() as session:
-        return {artifact.name: artifact for artifact in artifacts.of_job(session, job_id)}
+        return {artifact.name: artifact for artifact in artifacts.list_published(session, job_id)}
 
 
 def publish(sessions: Sessions, settings: WorkerSettings) -> None:
-    publish_all(sessions, settings, Folder(settings.home))
+    publish_all(sessions, settings, FolderStorage(settings.home))
 
 
 def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
@@ -81,9 +82,10 @@ def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
     kinds = {name: artifact.kind for name, artifact in found.items()}
     assert kinds == {
         "README.md": "card",
-        "adapter.tar.gz": "adapter",
+        "adapter.tar": "adapter",
         "loss.png": "curve",
         "metrics.csv": "metrics",
+        "results.csv": "results",
         "trainer.log": "log",
     }
     for artifact in found.values():
@@ -93,6 +95,20 @@ def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
     with (settings.runs / found["metrics.csv"].path).open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["step"], float(row["loss"])) for row in rows] == [("1", loss(1)), ("2", loss(2)), ("3", loss(3))]
+    assert (settings.runs / found["results.csv"].path).read_text().splitlines() == [
+        "step,train_loss,valid_loss,learning_rate",
+        f"1,{loss(1)},,0.0001",
+        f"2,{loss(2)},1.25,0.0001",
+        f"3,{loss(3)},1.5,0.0001",
+    ]
+
+
+def test_report_is_published_after_run_folder_is_gone(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = run_job(sessions, settings)
+    shutil.rmtree(settings.runs / job_id)
+    end(sessions, job_id)
+    publish(sessions, settings)
+    assert set(published(sessions, job_id)) == {"README.md", "loss.png", "metrics.csv", "results.csv"}
 
 
 def test_the_picture_has_the_losses_of_the_steps_and_of_the_evaluations(
@@ -114,7 +130,7 @@ def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_ada
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     publish(sessions, settings)
-    adapter = settings.runs / published(sessions, job_id)["adapter.tar.gz"].path
+    adapter = settings.runs / published(sessions, job_id)["adapter.tar"].path
     card = (adapter / "README.md").read_text()
     assert card.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
     for told in ("ab" * 32, "3 of 3", "1.2500, after step 2", "PeftModel.from_pretrained", '"learning_rate"', "fp32"):
@@ -123,7 +139,7 @@ def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_ada
     assert "](loss.png)" in card
     assert "not trained to its end" not in card
     assert (adapter / "loss.png").exists()
-    names = [file.name for file in artifacts.files(published(sessions, job_id)["adapter.tar.gz"])]
+    names = [file.name for file in artifacts.files(published(sessions, job_id)["adapter.tar"])]
     assert names == ["README.md", "adapter_config.json", "loss.png"]
 
 
@@ -154,7 +170,7 @@ def test_an_adapter_waits_for_its_card_as_long_as_its_job_is_not_done(
     assert published(sessions, job_id) == {}
     end(sessions, job_id)
     publish(sessions, settings)
-    assert "adapter.tar.gz" in published(sessions, job_id)
+    assert "adapter.tar" in published(sessions, job_id)
 
 
 @pytest.mark.parametrize("name", ["$x^$ <b>", "two\nlines --- # title", "语" * 200, "a|b"])
@@ -199,7 +215,7 @@ def test_what_has_gone_before_is_not_listed_and_keeps_no_job_waiting(
     publish(sessions, settings)
     assert "trainer.log" not in published(sessions, job_id)
     with sessions.begin() as session:
-        assert artifacts.are_published(session, job_id)
+        assert artifacts.all_published(session, job_id)
 
 
 def test_a_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: WorkerSettings) -> None:
@@ -212,7 +228,7 @@ def test_a_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: W
     publish(sessions, settings)
     found = published(sessions, job_id)
     assert "trainer.log" not in found
-    assert "link" not in [file.name for file in artifacts.files(found["adapter.tar.gz"])]
+    assert "link" not in [file.name for file in artifacts.files(found["adapter.tar"])]
 
 
 def test_a_log_that_cannot_be_cleared_of_a_secret_is_not_published(
@@ -239,9 +255,9 @@ def test_another_worker_publishes_for_one_that_is_not_heard_of_alone(
     publish(sessions, another)
     assert published(sessions, job_id) == {}
     with sessions.begin() as session:
-        workers.leave(session, "worker", "first")
+        workers.unregister(session, "worker", "first")
         session.execute(sa.delete(Lease))
-        workers.leave(session, "worker", "first")
+        workers.unregister(session, "worker", "first")
     publish(sessions, another)
     assert "trainer.log" in published(sessions, job_id)
 
@@ -254,7 +270,7 @@ def test_a_bucket_that_is_away_leaves_all_unpublished_until_it_is_there(
         monkeypatch.setenv(name, value)
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
-    bucket = Bucket(s3.BUCKET, "")
+    bucket = BucketStorage(s3.BUCKET, "")
     with pytest.raises(StorageUnavailable):
         publish_all(sessions, settings, bucket)
     assert published(sessions, job_id) == {}
@@ -262,4 +278,26 @@ def test_a_bucket_that_is_away_leaves_all_unpublished_until_it_is_there(
         publish_all(sessions, settings, bucket)
         found = published(sessions, job_id)
         assert b"".join(bucket.read(artifacts.key(found["trainer.log"]))) == b"line\n"
-        assert bucket.exists(artifacts.key(found["adapter.tar.gz"], "adapter_config.json"))
+        assert bucket.exists(artifacts.key(found["adapter.tar"], "adapter_config.json"))
+
+
+def test_stored_archive_is_digested_without_run_folder(
+    sessions: Sessions, settings: WorkerSettings, tmp_path: Path
+) -> None:
+    job_id = run_job(sessions, settings)
+    end(sessions, job_id)
+    storage = FolderStorage(tmp_path / "storage")
+    publish_all(sessions, settings, storage)
+    before = published(sessions, job_id)["adapter.tar"]
+    with sessions.begin() as session:
+        session.execute(sa.update(Artifact).where(Artifact.kind == "adapter").values(sha256=None, published_at=None))
+    shutil.rmtree(settings.runs / job_id)
+    publish_all(sessions, settings, storage)
+    after = published(sessions, job_id)["adapter.tar"]
+    assert (after.sha256, after.bytes, after.files) == (before.sha256, before.bytes, before.files)
+    content = b"".join(
+        artifacts.archive(after, [(file.name, file.bytes) for file in artifacts.files(after)]).read(
+            0, after.bytes, lambda name, start, end: storage.read(artifacts.key(after, name), start, end)
+        )
+    )
+    assert hashlib.sha256(content).hexdigest() == after.sha256

@@ -28,13 +28,13 @@ from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
 from contract.run_dir import RunDir, forget_states, newest_state
 from contract.status import TERMINAL, JobStatus, RequestedAction
-from storage.backends import Folder, Storage, make_storage
+from storage.backends import FolderStorage, Storage, make_storage
 from storage.errors import StorageUnavailable
 from store import artifacts, datasets
 from store.earlier_adapter import earlier_adapter
 from store.errors import StaleAttempt
 from store.jobs import attempts, jobs, progress
-from store.jobs.jobs import Part
+from store.jobs.transitions import AttemptPart
 from store.scheduling import leases, workers
 from store.session import Sessions
 from worker.attempt import network
@@ -69,7 +69,7 @@ class Attempt:
     sessions: Sessions
     settings: WorkerSettings
     machine: Machine
-    part: Part
+    part: AttemptPart
     draining: Draining
 
     @property
@@ -119,10 +119,10 @@ def run(attempt: Attempt) -> None:
             log.warning(
                 "attempt %s at job %s waits for its files: %s", attempt.part.attempt, attempt.part.job_id, error
             )
-            end = attempts.End(JobStatus.FAILED, Failure(code=FailureCode.STORAGE_UNAVAILABLE, message=_AWAY))
+            end = attempts.AttemptEnd(JobStatus.FAILED, Failure(code=FailureCode.STORAGE_UNAVAILABLE, message=_AWAY))
         except Exception as error:
             log.exception("attempt %s at job %s failed", attempt.part.attempt, attempt.part.job_id)
-            end = attempts.End(JobStatus.FAILED, _failure(error), log_tail=read_log_tail(attempt.run_dir.log))
+            end = attempts.AttemptEnd(JobStatus.FAILED, _failure(error), log_tail=read_log_tail(attempt.run_dir.log))
         _finish(attempt, end)
     except StaleAttempt as stale:
         log.warning("%s", stale)
@@ -164,8 +164,8 @@ def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
     adapter = recipe.adapter
     if adapter.start_from is not None:
         fetched = run_dir.path / "start_from"
-        home = Folder(settings.home)
-        earlier = earlier_adapter(attempt.sessions, attempt.storage, home, adapter.start_from, fetched, beat=beat)
+        home = FolderStorage(settings.home)
+        earlier = earlier_adapter(attempt.sessions, attempt.storage, home, adapter.start_from, fetched, heartbeat=beat)
         adapter = adapter.model_copy(update={"start_from": str(earlier)})
     resolved = recipe.model_copy(
         update={
@@ -179,13 +179,13 @@ def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
     return recipe
 
 
-def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
+def _train(attempt: Attempt, recipe: Recipe) -> attempts.AttemptEnd:
     """Follows a trainer to its end. Raises StaleAttempt, and then the trainer has ended too."""
     part, settings, run_dir = attempt.part, attempt.settings, attempt.run_dir
     # After the choice of the state: all the steps that it holds had been told before it was saved.
     state = _resume(attempt)
     if _catch_up(attempt, state):
-        return attempts.End(JobStatus.SUCCEEDED)
+        return attempts.AttemptEnd(JobStatus.SUCCEEDED)
     endpoint = None if recipe.resources.nodes == 1 else f"{settings.address}:{_free_port(settings.address)}"
     meeting = rendezvous(settings, part, recipe, endpoint) if endpoint else None
     command = trainer_command(settings, recipe, run_dir.path, state, meeting)
@@ -217,7 +217,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
         # It has saved. But it counts, and the next attempt waits: the other machine may lose its part each time.
         message = "another machine lost its part of the attempt; the worker's log there says more"
         status, failure = JobStatus.FAILED, Failure(code=FailureCode.WORKER_LOST, message=message)
-    return attempts.End(
+    return attempts.AttemptEnd(
         status,
         failure,
         smaller=_smaller(recipe, failure, told.started),
@@ -226,7 +226,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     )
 
 
-def rendezvous(settings: WorkerSettings, part: Part, recipe: Recipe, endpoint: str) -> Rendezvous:
+def rendezvous(settings: WorkerSettings, part: AttemptPart, recipe: Recipe, endpoint: str) -> Rendezvous:
     """At which this machine meets the others of the attempt; the head's hosts it."""
     name = f"{part.job_id}-{part.attempt}"
     return Rendezvous(recipe.resources.nodes, endpoint, name, settings.address, head=part.rank == 0)
@@ -267,7 +267,7 @@ def _beating(attempt: Attempt) -> Callable[[], None]:
 
 
 def _warn(job_id: str, message: str, session: Session) -> None:
-    jobs.tell(session, jobs.get(session, job_id), "log", {"level": "warning", "message": message})
+    jobs.record_event(session, jobs.get(session, job_id), "log", {"level": "warning", "message": message})
 
 
 def _catch_up(attempt: Attempt, state: Path | None) -> bool:
@@ -323,7 +323,7 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
                         missing = math.inf
                     else:
                         missing = min(missing, now)
-                        others_drain = bool(_machines(session, attempt) & workers.draining(session))
+                        others_drain = bool(_machines(session, attempt) & workers.draining_names(session))
                 told.untold.clear()
                 heard, next_beat = now, now + HEARTBEAT
             except OperationalError as error:
@@ -350,7 +350,7 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
 
 def _gang(session: Session, attempt: Attempt) -> set[str]:
     """The machines that have a process of the attempt, as far as they are heard of and go on."""
-    return _machines(session, attempt) & (workers.heard(session) - workers.draining(session))
+    return _machines(session, attempt) & (workers.alive_names(session) - workers.draining_names(session))
 
 
 def _machines(session: Session, attempt: Attempt) -> set[str]:
@@ -370,19 +370,19 @@ def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -
     return smaller_batch(recipe.batch, started)
 
 
-def _finish(attempt: Attempt, end: attempts.End) -> None:
+def _finish(attempt: Attempt, end: attempts.AttemptEnd) -> None:
     """Writes how it ended, however long the database is away, once no machine has a process of it and what it has saved
     can be downloaded. Raises StaleAttempt."""
     part, run_dir = attempt.part, attempt.run_dir
 
     def others_are_gone(session: Session) -> bool:
-        job = jobs.part_with_the_others(session, part.job_id, part.attempt, attempt.settings.lease)
+        job = jobs.signal_peers_done(session, part.job_id, part.attempt, attempt.settings.lease)
         # Of a machine that is not heard of nobody knows; what was cancelled has no process left there, too.
         cancelled = (
             job.requested_action in (RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL)
             and end.status is not JobStatus.SUCCEEDED
         )
-        there = workers.heard(session, attempt.settings.unseen if cancelled else timedelta(0))
+        there = workers.alive_names(session, attempt.settings.unseen if cancelled else timedelta(0))
         return _machines(session, attempt) & there <= {attempt.settings.worker}
 
     while not attempt.persist(others_are_gone):
@@ -395,20 +395,20 @@ def _finish(attempt: Attempt, end: attempts.End) -> None:
         forget_states([*attempt.earlier, run_dir], keep=0)
 
 
-def _publish(attempt: Attempt, end: attempts.End) -> None:
+def _publish(attempt: Attempt, end: attempts.AttemptEnd) -> None:
     """Hands what is left to the publisher, and waits for it: as long as it takes where the job succeeds, and else for a
     while. The devices are free meanwhile. Raises StaleAttempt."""
     part, run_dir = attempt.part, attempt.run_dir
     log_bytes = run_dir.log.stat().st_size if run_dir.log.exists() else None
 
     def hand_over(session: Session) -> None:
-        jobs.still_running(session, part.job_id, part.attempt)
+        jobs.lock_running(session, part.job_id, part.attempt)
         artifacts.add_end(session, *_run(attempt), Path(run_dir.log.name), log_bytes, report=end.status in TERMINAL)
         leases.free(session, *_mine(attempt))
 
     def is_done(session: Session) -> bool:
-        jobs.part_with_the_others(session, part.job_id, part.attempt, attempt.settings.lease)
-        return artifacts.are_published(session, part.job_id)
+        jobs.signal_peers_done(session, part.job_id, part.attempt, attempt.settings.lease)
+        return artifacts.all_published(session, part.job_id)
 
     attempt.persist(hand_over)
     patience = math.inf if end.status is JobStatus.SUCCEEDED else LONGEST_PUBLISHING

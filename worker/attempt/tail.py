@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contract.events import Event, Log, parse_event
-from runtime.logs import without_secrets
+from runtime.logs import redact
 
 log = logging.getLogger(__name__)
 
@@ -47,5 +47,5 @@ class Tail:
             log.warning("%s has a line that is no event: %s", self._path, error)
             return None
         if isinstance(event, Log):
-            return event.model_copy(update={"message": without_secrets(event.message)})
+            return event.model_copy(update={"message": redact(event.message)})
         return event

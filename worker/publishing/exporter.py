@@ -20,7 +20,7 @@ from contract.failure import Failure, FailureCode, InputError
 from contract.locate import locate_model
 from contract.recipe import Adapter, Recipe
 from contract.run_dir import RunDir
-from storage.backends import Folder, Storage
+from storage.backends import FolderStorage, Storage
 from storage.errors import StorageUnavailable
 from store import artifacts, exports
 from store.earlier_adapter import folder_of
@@ -58,7 +58,7 @@ def export_next(
             _make(sessions, settings, storage, export, run, lambda: lost() or stopping())
     except _Stopped:
         log.info("export %s is left to another worker", export.id)
-        persist(sessions, export.id, lambda session: exports.give_back(session, export.id, export.attempt))
+        persist(sessions, export.id, lambda session: exports.requeue(session, export.id, export.attempt))
     except _Failed as failed:
         failure = failed.failure
         persist(sessions, export.id, lambda session: exports.fail(session, export.id, export.attempt, failure))
@@ -89,7 +89,7 @@ def _make(
     try:
         _patiently(lambda: _lay_out(sessions, settings, storage, export, run), export, is_over)
         _merge(settings, run, is_over)
-        digests = _patiently(lambda: upload.put(storage, Folder(settings.home), artifact), export, is_over)
+        digests = _patiently(lambda: upload.put(storage, FolderStorage(settings.home), artifact), export, is_over)
     except InputError as error:
         raise _Failed(error.failure) from error
     except ValidationError as error:
@@ -123,7 +123,7 @@ def _lay_out(sessions: Sessions, settings: WorkerSettings, storage: Storage, exp
     recipe, source = persist(sessions, export.id, read)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        adapter = folder_of(source, Folder(settings.home), storage, run.path / "adapter")
+        adapter = folder_of(source, FolderStorage(settings.home), storage, run.path / "adapter")
     except FileNotFoundError as error:
         message = f"the files of {export.source} are no longer on the server"
         raise InputError(FailureCode.RECIPE_INVALID, message, "source") from error

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from contract.failure import InputError
 from contract.locate import locate_model
-from storage.backends import Folder, Storage, replacing
+from runtime.atomic_files import replacing
+from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.artifacts import REPORT, Digests
 from store.jobs.report import gather
@@ -28,17 +29,18 @@ def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) 
     away: what is left is published the next time."""
     while True:
         with sessions.begin() as session:
-            waiting = artifacts.unpublished(session, settings.worker)
-        there = [(artifact, job) for artifact, job in waiting if _run(settings, artifact).is_dir()]
-        if not there:
+            waiting = artifacts.list_unpublished(session, settings.worker)
+        possible = [(artifact, job) for artifact, job in waiting if _can_publish(settings, artifact)]
+        if not possible:
             return
-        for artifact, job in sorted(there, key=lambda each: _turn(each[0])):
+        for artifact, job in sorted(possible, key=lambda each: _turn(each[0])):
             _publish(sessions, settings, storage, artifact, job)
 
 
-def _run(settings: WorkerSettings, artifact: Artifact) -> Path:
+def _can_publish(settings: WorkerSettings, artifact: Artifact) -> bool:
+    """Whether its run folder is still there. A report needs none, nor does what is in the storage already."""
     job_id, attempt = Path(artifact.path).parts[:2]
-    return settings.runs / job_id / attempt
+    return artifact.kind in REPORT or bool(artifact.files) or (settings.runs / job_id / attempt).is_dir()
 
 
 def _turn(artifact: Artifact) -> int:
@@ -48,7 +50,7 @@ def _turn(artifact: Artifact) -> int:
 
 
 def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, artifact: Artifact, job: Job) -> None:
-    home = Folder(settings.home)
+    home = FolderStorage(settings.home)
     digests: Digests | None = None
     try:
         if artifact.kind in REPORT:
@@ -58,10 +60,10 @@ def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, art
     except FileNotFoundError as error:
         log.error("job %s: %s is not to be had: %s", job.id, artifact.name, error)
     with sessions.begin() as session:
-        artifacts.publish(session, artifact, digests)
+        artifacts.mark_published(session, artifact, digests)
 
 
-def _is_cleared(home: Folder, artifact: Artifact) -> bool:
+def _is_cleared(home: FolderStorage, artifact: Artifact) -> bool:
     """Whether a log is without secrets now. Raises FileNotFoundError."""
     path = home.local_path(artifacts.key(artifact))
     try:
@@ -77,13 +79,13 @@ def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job:
     path = settings.runs / artifact.path
     with sessions.begin() as session:
         told = gather(session, job.id)
-        adapter = artifacts.unpublished_adapter(session, job.id)
+        adapter = artifacts.get_unpublished_adapter(session, job.id)
     try:
         # Two may make it at once, where a worker has just died: neither finds half of the other's.
         with replacing(path) as beside:
             report.write(artifact.kind, told, _base_name(settings, job), beside)
-        if artifact.kind == "card" and adapter is not None:
-            _put_into(settings.runs / adapter.path, path)
+        if artifact.kind == "card" and adapter is not None and (folder := settings.runs / adapter.path).is_dir():
+            _put_into(folder, path)
     except Exception:
         # Whatever it is, such as a full disk: no reason to keep a job from its end.
         log.exception("job %s: %s cannot be made", job.id, artifact.name)

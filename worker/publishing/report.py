@@ -9,25 +9,35 @@ from matplotlib.figure import Figure
 
 from contract.quote import cut
 from store.artifacts import REPORT
-from store.jobs.report import Report
+from store.jobs.report import JobReport
 
 
-def write(kind: str, report: Report, base: str, path: Path) -> None:
+def write(kind: str, report: JobReport, base: str, path: Path) -> None:
     """The file of one kind of store.artifacts.REPORT; `base` is what the adapter's configuration calls its model."""
     if kind == "card":
         path.write_text(card(report, base))
     else:
-        {"metrics": _write_metrics, "curve": _draw}[kind](report, path)
+        {"metrics": _write_metrics, "results": _write_results, "curve": _draw}[kind](report, path)
 
 
-def _write_metrics(report: Report, path: Path) -> None:
+def _write_metrics(report: JobReport, path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(report.columns)
         writer.writerows(report.metrics)
 
 
-def _draw(report: Report, path: Path) -> None:
+def _write_results(report: JobReport, path: Path) -> None:
+    """The columns of the results that OpenAI's own jobs have."""
+    held_out = dict(report.evaluations)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "train_loss", "valid_loss", "learning_rate"])
+        for row in report.metrics:
+            writer.writerow([row.step, row.loss, held_out.get(row.step, ""), row.learning_rate])
+
+
+def _draw(report: JobReport, path: Path) -> None:
     """Not by pyplot, which keeps every figure for the whole process."""
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -57,7 +67,7 @@ def _smooth(losses: list[float]) -> list[float]:
     return smoothed
 
 
-def card(report: Report, base: str) -> str:
+def card(report: JobReport, base: str) -> str:
     """A model card as the Hugging Face hub reads it: Markdown under a header of YAML, of which JSON is a part."""
     recipe = _without_folders(report.job.recipe) | {"model": base}
     dataset = recipe["dataset"]
@@ -96,7 +106,7 @@ def _with_name(dataset: dict[str, Any]) -> dict[str, Any]:
     return dataset | {"path": Path(str(dataset["path"])).name}
 
 
-def _results(report: Report) -> dict[str, Any]:
+def _results(report: JobReport) -> dict[str, Any]:
     last = report.metrics[-1]
     told: dict[str, Any] = {"steps": _steps(report), "epochs": f"{last.epoch:.2f}", "last loss": f"{last.loss:.4f}"}
     if report.done.get("train_loss") is not None:
@@ -108,12 +118,12 @@ def _results(report: Report) -> dict[str, Any]:
     return told | {"tokens": f"{sum(row.tokens for row in report.metrics):,}"}
 
 
-def _steps(report: Report) -> str:
+def _steps(report: JobReport) -> str:
     last, total = report.metrics[-1].step, report.job.total_steps
     return f"{last} of {total}" if total else str(last)
 
 
-def _data(report: Report, dataset: dict[str, Any]) -> dict[str, Any]:
+def _data(report: JobReport, dataset: dict[str, Any]) -> dict[str, Any]:
     told = {"file": f"`{_line(dataset['path'])}`", "SHA-256": f"`{dataset['sha256']}`"}
     if report.started:
         told["examples to train on"] = report.started["train_examples"]

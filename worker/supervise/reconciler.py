@@ -20,7 +20,7 @@ from contract.machine import Machine
 from contract.run_dir import RunDir
 from runtime import broker
 from store import artifacts
-from store.errors import Superseded
+from store.errors import WorkerSuperseded
 from store.jobs import attempts, jobs
 from store.models import Lease
 from store.scheduling import leases, workers
@@ -40,9 +40,9 @@ _LATER_THAN_A_GUARD = timedelta(seconds=5)
 def forget_earlier(session: Session, worker: str) -> None:
     """Before a worker begins. What one of its name began before it is followed by nobody; but a process of this one may
     get the pid of one that did follow it, as in a container that is started again."""
-    for lease in leases.begun(session, worker):
+    for lease in leases.list_started(session, worker):
         if lease.pid is not None:
-            leases.let_go(session, lease.job_id, lease.attempt, worker, lease.pid)
+            leases.release(session, lease.job_id, lease.attempt, worker, lease.pid)
 
 
 class Keeper:
@@ -77,7 +77,7 @@ class Keeper:
         for duty in (self.beat, self.clear, self.take_over, self.schedule, self.repeat):
             try:
                 duty()
-            except Superseded as error:
+            except WorkerSuperseded as error:
                 log.error("%s; this one ends", error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
@@ -90,12 +90,12 @@ class Keeper:
         """Tells that this worker is there, and who else uses its devices."""
         name = self._settings.worker
         with self._sessions.begin() as session:
-            leased = {lease.number for lease in workers.leases(session) if lease.worker == name}
+            leased = {lease.number for lease in workers.list_leases(session) if lease.worker == name}
         external_processes = devices.external_processes(self._machine, self._is_ours, leased)
         with self._sessions.begin() as session:
             if not self._registered:
                 workers.register(session, name, self._incarnation, self._settings.address, self._machine)
-            self._registered = workers.beat(session, name, self._incarnation, external_processes, self._draining())
+            self._registered = workers.heartbeat(session, name, self._incarnation, external_processes, self._draining())
         self._database_answers_since = min(self._database_answers_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
@@ -117,7 +117,7 @@ class Keeper:
         if not self._all_can_be_heard():
             return
         with self._sessions.begin() as session:
-            overdue = jobs.overdue(session, self._settings.worker, self._settings.grace)
+            overdue = jobs.list_overdue(session, self._settings.worker, self._settings.grace)
         for lease in self._begun():
             if lease.job_id in overdue and lease.pid is not None and self._lives(lease.pid):
                 log.error("job %s: its process %s has not been heard of; it is killed", lease.job_id, lease.pid)
@@ -128,15 +128,15 @@ class Keeper:
 
     def _begun(self) -> list[Lease]:
         with self._sessions.begin() as session:
-            return leases.begun(session, self._settings.worker)
+            return leases.list_started(session, self._settings.worker)
 
     def _run(self, lease: Lease) -> Path:
         return self._settings.runs / artifacts.run_path(lease.job_id, lease.attempt)
 
-    def _left_of(self, job_id: str, attempt: int) -> attempts.Left:
+    def _left_of(self, job_id: str, attempt: int) -> attempts.RunOutput:
         run = RunDir(self._settings.runs / artifacts.run_path(job_id, attempt))
         exit_report = read_exit_report(run.exit_report)
-        return attempts.Left(read_log_tail(run.log), exit_report.model_dump(mode="json") if exit_report else None)
+        return attempts.RunOutput(read_log_tail(run.log), exit_report.model_dump(mode="json") if exit_report else None)
 
     def _lives(self, pid: int | None) -> bool:
         """Whether the process of this worker that follows an attempt is there."""
@@ -147,7 +147,7 @@ class Keeper:
             status = None
             if lease.rank == 0:
                 left = self._left_of(lease.job_id, lease.attempt)
-                status = attempts.lost(session, lease.job_id, lease.attempt, self._settings.retries, left)
+                status = attempts.fail_lost(session, lease.job_id, lease.attempt, self._settings.retries, left)
             leases.free(session, lease.job_id, lease.attempt, self._settings.worker)
         if status is not None:
             log.warning("job %s lost the process that ran attempt %s: %s", lease.job_id, lease.attempt, status)
@@ -158,7 +158,7 @@ class Keeper:
             return
         settings = self._settings
         with self._sessions.begin() as session:
-            for job, status in attempts.lost_with_machine(session, settings.unseen, settings.retries, self._left_of):
+            for job, status in attempts.fail_expired(session, settings.unseen, settings.retries, self._left_of):
                 log.warning("job %s lost its worker %s in attempt %s: %s", job.id, job.worker, job.attempt, status)
 
     def _all_can_be_heard(self) -> bool:
@@ -171,12 +171,12 @@ class Keeper:
     def repeat(self) -> None:
         """Tells this worker again what it is to begin: its message may have been lost. One too many does no harm."""
         with self._sessions.begin() as session:
-            unbegun = leases.unbegun(session, self._settings.worker)
+            unbegun = leases.not_started(session, self._settings.worker)
         for job_id, attempt in unbegun:
-            broker.begin(self._app, self._settings.worker, job_id, attempt)
+            broker.request_start(self._app, self._settings.worker, job_id, attempt)
 
     def leave(self) -> None:
         """At the end of a worker that was told to stop. No round follows, which would list it again."""
         self._left.set()
         with self._sessions.begin() as session:
-            workers.leave(session, self._settings.worker, self._incarnation)
+            workers.unregister(session, self._settings.worker, self._incarnation)

@@ -219,6 +219,6 @@ def test_in_a_terminal_of_eighty_columns_a_job_is_told_whole(api: FakeApi) -> No
 
 
 def test_download_asks_for_the_best_where_it_is_told_to(api: FakeApi, tmp_path: Path) -> None:
-    api.answers["GET /jobs/job_1/artifacts/best.tar.gz"] = (404, {"error": {"code": "not_found", "message": "none"}})
+    api.answers["GET /jobs/job_1/artifacts/best.tar"] = (404, {"error": {"code": "not_found", "message": "none"}})
     done = finetuned("download", "job_1", "--best", "--out", str(tmp_path), "--url", api.url)
     assert (done.returncode, done.stderr) == (1, "none\n")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from store.scheduling.planner import Device, Host, Occupant, Plan, Wait, Waiting
+from store.scheduling.situation import DeviceRef, Host, Occupant, SchedulePlan, Wait, Waiting
 
 NOW = 1000.0
 
@@ -46,9 +46,9 @@ def running(
     return Occupant(id, owner, priority, on(*devices), share, preemptible, leaving, started, ends)
 
 
-def on(*devices: str) -> tuple[Device, ...]:
+def on(*devices: str) -> tuple[DeviceRef, ...]:
     """ "a0" is the device 0 of the machine a."""
-    return tuple(Device(device[0], int(device[1:])) for device in devices)
+    return tuple(DeviceRef(device[0], int(device[1:])) for device in devices)
 
 
 def full(host: Host, **words: object) -> Occupant:
@@ -56,6 +56,6 @@ def full(host: Host, **words: object) -> Occupant:
     return running(f"all-of-{host.name}", *devices, **words)  # type: ignore[arg-type]
 
 
-def waits(made: Plan, id: str) -> Wait:
+def waits(made: SchedulePlan, id: str) -> Wait:
     assert not made.starts.keys() & made.waits.keys()
     return made.waits[id]

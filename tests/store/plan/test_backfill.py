@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from store.scheduling.planner import Device, Host, Occupant, Wait, plan
+from store.scheduling.planner import plan
+from store.scheduling.situation import DeviceRef, Host, Occupant, Wait
 from tests.store.plan.making import NOW, A, B, full, job, machine, on, running, waits
 
 
@@ -91,10 +92,12 @@ def test_a_job_that_fits_nowhere_holds_nobody_up() -> None:
 
 def test_why_names_the_machines_with_the_most_that_is_free_and_counts_the_others() -> None:
     hosts = [machine(f"gpu-{n:02}") for n in range(99)] + [machine("held", 4, busy=[0])]
-    taken = [Occupant(f"r{n}", "ann", 0, tuple(Device(host.name, k) for k in range(3))) for n, host in enumerate(hosts)]
-    made = plan(NOW, hosts, [job("j", *hosts, gpus=2)], [*taken[:98], Occupant("s", "ann", 0, (Device("held", 3),))])
-    assert made.starts == {"j": (Device("held", 1), Device("held", 2))}
-    made = plan(NOW, hosts, [job("j", *hosts, gpus=3)], [*taken[:99], Occupant("s", "ann", 0, (Device("held", 3),))])
+    taken = [
+        Occupant(f"r{n}", "ann", 0, tuple(DeviceRef(host.name, k) for k in range(3))) for n, host in enumerate(hosts)
+    ]
+    made = plan(NOW, hosts, [job("j", *hosts, gpus=2)], [*taken[:98], Occupant("s", "ann", 0, (DeviceRef("held", 3),))])
+    assert made.starts == {"j": (DeviceRef("held", 1), DeviceRef("held", 2))}
+    made = plan(NOW, hosts, [job("j", *hosts, gpus=3)], [*taken[:99], Occupant("s", "ann", 0, (DeviceRef("held", 3),))])
     assert waits(made, "j").reason == (
         "Waits for 3 GPUs on one machine: held has 2 of 4 free and 1 busy with other programs, gpu-00 has 1 of 4 free, "
         "gpu-01 has 1 of 4 free and 97 more."
@@ -104,9 +107,9 @@ def test_why_names_the_machines_with_the_most_that_is_free_and_counts_the_others
 def test_why_tells_machines_apart_that_take_fewer() -> None:
     hosts = [Host("cpu", 1, "CPU slot"), A]
     wanted = dataclasses.replace(job("j", *hosts), needs={"cpu": 1, "a": 4})
-    assert waits(plan(NOW, hosts, [wanted], [full(A), Occupant("r", "ann", 0, (Device("cpu", 0),))]), "j").reason == (
-        "Waits for 4 GPUs or 1 CPU slot on one machine: a has 0 of 4 free, cpu has 0 of 1 free."
-    )
+    assert waits(
+        plan(NOW, hosts, [wanted], [full(A), Occupant("r", "ann", 0, (DeviceRef("cpu", 0),))]), "j"
+    ).reason == ("Waits for 4 GPUs or 1 CPU slot on one machine: a has 0 of 4 free, cpu has 0 of 1 free.")
 
 
 def test_why_counts_the_machines_that_a_gang_lacks() -> None:

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from store.scheduling.planner import Wait, plan
+from store.scheduling.planner import plan
+from store.scheduling.situation import Wait
 from tests.store.plan.making import NOW, A, B, full, job, machine, running, waits
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.scheduling.planner import Device, Host, Occupant, Waiting, plan
+from store.scheduling.planner import plan
+from store.scheduling.situation import DeviceRef, Host, Occupant, Waiting
 from tests.sentences import is_sentence
 from tests.store.plan.making import NOW, A, job, machine
 
@@ -54,7 +55,7 @@ def occupied(draw: st.DrawFn) -> list[Occupant]:
     taken: list[Occupant] = []
     for n in range(draw(st.integers(0, 6))):
         share, wanted = draw(st.booleans()), draw(st.sets(st.tuples(st.sampled_from("abcd"), st.integers(0, 3))))
-        devices = [Device(*device) for device in sorted(wanted)]
+        devices = [DeviceRef(*device) for device in sorted(wanted)]
         devices = [device for device in devices if may_join(share, [each for each in taken if device in each.devices])]
         preemptible, leaving = draw(st.booleans()), draw(st.integers(0, 4)) == 0
         taken.append(
@@ -239,7 +240,7 @@ def test_of_two_owners_who_never_cease_to_submit_neither_starves(gpus: tuple[int
 
 def test_a_thousand_jobs_that_wait_for_a_hundred_devices_are_planned_in_a_moment() -> None:
     hosts = [machine(f"gpu-{n:02}", 8) for n in range(16)]
-    taken = [Occupant(f"r{n}", "ann", 0, (Device(hosts[n // 8].name, n % 8),), ends=1100.0 + n) for n in range(128)]
+    taken = [Occupant(f"r{n}", "ann", 0, (DeviceRef(hosts[n // 8].name, n % 8),), ends=1100.0 + n) for n in range(128)]
     waiting = [job(f"j{n}", *hosts, gpus=1 + n % 4, owner=f"o{n % 7}", since=n, seconds=60) for n in range(1000)]
     begun = time.process_time()
     made = plan(NOW, hosts, waiting, taken)

@@ -1,6 +1,7 @@
 """Whose turn it is, where it starts, and who shares."""
 
-from store.scheduling.planner import Wait, Waiting, plan
+from store.scheduling.planner import plan
+from store.scheduling.situation import Wait, Waiting
 from tests.store.plan.making import NOW, A, B, full, job, machine, on, running, waits
 
 # The order

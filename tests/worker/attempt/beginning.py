@@ -12,8 +12,8 @@ from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states
 from store import artifacts
 from store.jobs import jobs, progress
-from store.jobs.jobs import Part
 from store.jobs.progress import Cursor
+from store.jobs.transitions import AttemptPart
 from store.models import Job
 from store.scheduling import workers
 from store.session import Sessions, make_sessions
@@ -31,7 +31,7 @@ def create(sessions: Sessions, **fields: Any) -> str:
         return jobs.create(session, Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl", **fields})).id
 
 
-def place(sessions: Sessions, machine: Machine = CPU) -> Part:
+def place(sessions: Sessions, machine: Machine = CPU) -> AttemptPart:
     """The job that waits, begun on the machine."""
     with sessions.begin() as session:
         workers.register(session, "worker", "first", "localhost", machine)
@@ -51,7 +51,7 @@ def run_next(sessions: Sessions, settings: WorkerSettings, job_id: str, machine:
 
 def get(sessions: Sessions, job_id: str) -> Job:
     with sessions.begin() as session:
-        assert workers.leases(session) == []
+        assert workers.list_leases(session) == []
         return jobs.get(session, job_id)
 
 
@@ -72,7 +72,7 @@ def states(run: RunDir) -> list[str]:
 class Background:
     """An attempt that is under way."""
 
-    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part) -> None:
+    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: AttemptPart) -> None:
         self.draining = threading.Event()
         self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set)
         self._thread = threading.Thread(target=lifecycle.run, args=(self.attempt,))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from store.jobs.jobs import Part
+from store.jobs.transitions import AttemptPart
 from store.session import Sessions
 from tests.files import write_dataset, write_model
 from tests.publishing import publishing_on
@@ -45,7 +45,7 @@ def begin_beside(sessions: Sessions, settings: WorkerSettings, way: Way) -> Iter
     begun: list[Background] = []
 
     def begin_beside(
-        its_sessions: Sessions = sessions, its_settings: WorkerSettings = settings, part: Part | None = None
+        its_sessions: Sessions = sessions, its_settings: WorkerSettings = settings, part: AttemptPart | None = None
     ) -> Background:
         begun.append(Background(its_sessions, its_settings, part or place(sessions)))
         return begun[-1]

@@ -78,7 +78,7 @@ def test_the_lease_is_looked_after_while_an_earlier_adapter_is_fetched(
         create(sessions, adapter={"start_from": start_from})
         part = place(sessions)
         with sessions.begin() as session:
-            attempts.lost(session, part.job_id, part.attempt, settings.retries)
+            attempts.fail_lost(session, part.job_id, part.attempt, settings.retries)
         lifecycle.run(Attempt(sessions, in_bucket, CPU, part, lambda: False))
     lost = run_dir(settings, get(sessions, part.job_id))
     assert list(lost.path.iterdir()) == [lost.path / "start_from"]

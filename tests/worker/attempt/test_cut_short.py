@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from contract.status import JobStatus
 from store.jobs import actions, attempts, jobs, progress
-from store.jobs.jobs import Part
+from store.jobs.transitions import AttemptPart
 from store.models import Worker
 from store.scheduling import leases, workers
 from store.session import Sessions
@@ -113,7 +113,7 @@ def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
     assert told(sessions, job_id, "retry") == []
 
 
-def place_on_two(sessions: Sessions, **fields: Any) -> Part:
+def place_on_two(sessions: Sessions, **fields: Any) -> AttemptPart:
     """A new job, begun on this machine, which is its head, and on another."""
     create(sessions, resources={"nodes": 2}, **fields)
     with sessions.begin() as session:
@@ -177,7 +177,7 @@ def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_wr
     running = begin_beside()
     running.wait_for_events(3)
     with sessions.begin() as session:
-        attempts.lost(session, job_id, 1, replace(settings.retries, most=0))
+        attempts.fail_lost(session, job_id, 1, replace(settings.retries, most=0))
         before = jobs.get(session, job_id).event_count
     running.end()
     assert running.exit_report.exists()

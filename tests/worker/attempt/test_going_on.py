@@ -71,7 +71,7 @@ def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
         with sessions.begin() as session:
             assert jobs.get(session, job_id).attempt == 2
             assert not running.run_dir.log.exists()
-            return not jobs.overdue(session, "worker", timedelta(0))
+            return not jobs.list_overdue(session, "worker", timedelta(0))
 
     until(has_lease_and_no_trainer)
     running.end()
@@ -85,7 +85,7 @@ def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
     job = run(sessions, settings, name="steps=8 every=2 kill=9 once")
     stale = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
     with sessions.begin() as session:
-        attempts.lost(session, job.id, 2, settings.retries)
+        attempts.fail_lost(session, job.id, 2, settings.retries)
     lifecycle.run(stale)
     assert len(states(run_dir(settings, job))) == 4
 
@@ -117,14 +117,14 @@ def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_a
     command = [*(settings.trainer or []), str(before.run_dir.path), "--cache", str(settings.cache)]
     subprocess.run(command, check=True, capture_output=True)
     with sessions.begin() as session:
-        attempts.lost(session, job_id, 1, settings.retries)
+        attempts.fail_lost(session, job_id, 1, settings.retries)
         leases.free(session, job_id, 1, "worker")
     job = run_next(sessions, settings, job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
     assert not run_dir(settings, job, 2).events.exists()
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].metric.step == 3
-        assert artifacts.get(session, job_id, "adapter.tar.gz").path == f"{job_id}/attempt-1/adapter"
+        assert artifacts.get(session, job_id, "adapter.tar").path == f"{job_id}/attempt-1/adapter"
 
 
 def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_came_between(
@@ -148,7 +148,7 @@ def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_c
 
 def lose(sessions: Sessions, settings: WorkerSettings, job_id: str, number: int) -> None:
     with sessions.begin() as session:
-        attempts.lost(session, job_id, number, settings.retries)
+        attempts.fail_lost(session, job_id, number, settings.retries)
         leases.free(session, job_id, number, "worker")
 
 
