@@ -4,9 +4,9 @@ from runtime import logs
 from runtime.private_files import keep_private
 from store.scheduling.planner import SHARERS
 from store.session import make_engine, make_sessions
-from worker.retry import persist
 from worker.supervise.reconciler import forget_earlier
 from worker.tasks import app, machine, settings
+from worker.transaction import run_transaction
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     logs.configure(settings)
     engine = make_engine(settings)
     what = f"worker {settings.worker}"
-    persist(make_sessions(engine), what, lambda session: forget_earlier(session, settings.worker))
+    run_transaction(make_sessions(engine), what, lambda session: forget_earlier(session, settings.worker))
     engine.dispose()
     # A process for each job that its devices can have, and one that looks at the queue meanwhile.
     processes = SHARERS * machine.devices + 1

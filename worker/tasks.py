@@ -19,11 +19,11 @@ from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
 from worker.machine.inventory import detect
 from worker.publishing.daemon import Clerk
-from worker.retry import persist
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
 from worker.supervise.guard import PR_SET_PDEATHSIG, prctl
 from worker.supervise.reconciler import Keeper
+from worker.transaction import run_transaction
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,13 @@ def run_job(job_id: str, number: int) -> None:
 def _run_job(job_id: str, number: int) -> None:
     what = f"job {job_id}"
     if _draining():
-        persist(_sessions(), what, lambda session: leases.take_back(session, job_id))
+        run_transaction(_sessions(), what, lambda session: leases.take_back(session, job_id))
         return
     me = (settings.worker, os.getpid())
-    part = persist(_sessions(), what, lambda session: jobs.begin(session, job_id, number, *me, settings.lease))
+    part = run_transaction(_sessions(), what, lambda session: jobs.begin(session, job_id, number, *me, settings.lease))
     if part is None:
         # It may be this process's own, where the database broke off when it had written that.
-        persist(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))
+        run_transaction(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))
         return
     log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
     mine = lifecycle.Attempt(_sessions(), settings, machine, part, _draining)

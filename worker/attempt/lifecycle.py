@@ -42,10 +42,10 @@ from worker.attempt.command import Rendezvous, trainer_command
 from worker.attempt.outcome import decide
 from worker.attempt.tail import Tail
 from worker.machine import devices
-from worker.retry import persist
 from worker.run_output import read_error, read_log_tail, read_receipt
 from worker.settings import WorkerSettings
 from worker.supervise import process
+from worker.transaction import run_transaction
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Attempt:
         return [RunDir(self.settings.runs / artifacts.run_path(self.part.job_id, number)) for number in numbers]
 
     def persist(self, work: Callable[[Session], Any]) -> Any:
-        return persist(self.sessions, f"job {self.part.job_id}", work)
+        return run_transaction(self.sessions, f"job {self.part.job_id}", work)
 
 
 @dataclass

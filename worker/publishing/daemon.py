@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
 from runtime import logs
+from runtime.retry import until_available
 from runtime.settings import read_settings
 from storage.backends import make_storage
 from storage.errors import StorageUnavailable
@@ -45,16 +47,16 @@ def main() -> None:
     settings = read_settings(WorkerSettings)
     logs.configure(settings)
     stop = _Stop()
-    signal.signal(signal.SIGTERM, lambda *_: stop.ask())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, whose jobs end first
     sessions, storage = make_sessions(make_engine(settings)), make_storage(settings)
     publish = partial(publish_all, sessions, settings, storage)
-    export = partial(export_next, sessions, settings, storage, lambda: stop.asked)
+    export = partial(export_next, sessions, settings, storage, stop.is_set)
     # A thread that lives as long as this process, so that an export, which takes minutes, holds up nobody.
-    exporting = threading.Thread(target=_repeat, args=(export, SECONDS_BETWEEN_EXPORTS, stop), name="exporter")
+    exporting = threading.Thread(target=_repeat, args=("exporting", export, SECONDS_BETWEEN_EXPORTS, stop), name="exporter")
     exporting.start()
     log.info("the clerk is at work")
-    _repeat(publish, SECONDS_BETWEEN_ROUNDS, stop)
+    _repeat("publishing", publish, SECONDS_BETWEEN_ROUNDS, stop)
     exporting.join()
 
 
@@ -62,26 +64,39 @@ class _Stop:
     """No threading.Event: a signal's handler that sets one waits for ever where it interrupts a wait for it."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._set = False
 
-    def ask(self) -> None:
-        self.asked = True
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps for so long, or until shortly after the process is to stop."""
+        until = time.monotonic() + seconds
+        while not self._set and time.monotonic() < until:
+            time.sleep(SECONDS_BETWEEN_ROUNDS)
 
 
-def _repeat(duty: Callable[[], object], seconds: float, stop: _Stop) -> None:
-    """Until it is to stop; less often as long as something is away."""
-    wait = seconds
-    while not stop.asked:
+def _repeat(name: str, duty: Callable[[], object], seconds: float, stop: _Stop) -> None:
+    """Runs `duty` every `seconds` until the process is to stop, and less often while it fails."""
+
+    def run() -> None:
         try:
             duty()
-            wait = seconds
-        except Exception as error:
-            wait = min(2 * wait, _LONGEST_WAIT)
-            expected = isinstance(error, StorageUnavailable | OperationalError)
-            log.warning("waits %s s: %s", wait, error, exc_info=not expected)
-        until = time.monotonic() + wait
-        while not stop.asked and time.monotonic() < until:
-            time.sleep(SECONDS_BETWEEN_ROUNDS)
+        except (StorageUnavailable, OperationalError):
+            raise
+        except Exception:
+            log.exception("%s failed for an unexpected reason", name)
+            raise
+
+    retry = until_available(name, Exception, longest_wait=_LONGEST_WAIT, gives_up=stop.is_set, sleep=stop.wait)
+    while not stop.is_set():
+        # Once the process is to stop, the last error is raised; it has been logged.
+        with suppress(Exception):
+            retry(run)
+        stop.wait(seconds)
 
 
 class Clerk:

@@ -20,6 +20,7 @@ from contract.failure import Failure, FailureReason, InputError
 from contract.locate import locate_model
 from contract.recipe import Adapter, Recipe
 from contract.run_dir import RunDir
+from runtime.retry import until_available
 from storage.backends import Folder, Storage
 from storage.errors import StorageUnavailable
 from store import artifacts, exports
@@ -29,10 +30,10 @@ from store.models import Artifact, Export
 from store.session import Sessions
 from worker.attempt.outcome import failure_of
 from worker.publishing import upload
-from worker.retry import persist
 from worker.run_output import read_error, read_log_tail
 from worker.settings import WorkerSettings
 from worker.supervise import process
+from worker.transaction import run_transaction
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,10 @@ def export_next(
             _make(sessions, settings, storage, export, run, lambda: lost() or stopping())
     except _Stopped:
         log.info("export %s is left to another worker", export.id)
-        persist(sessions, export.id, lambda session: exports.give_back(session, export.id, export.attempt))
+        run_transaction(sessions, export.id, lambda session: exports.give_back(session, export.id, export.attempt))
     except _Failed as failed:
         failure = failed.failure
-        persist(sessions, export.id, lambda session: exports.fail(session, export.id, export.attempt, failure))
+        run_transaction(sessions, export.id, lambda session: exports.fail(session, export.id, export.attempt, failure))
     finally:
         if storage.remote:
             shutil.rmtree(run.merged, ignore_errors=True)
@@ -98,19 +99,15 @@ def _make(
     except OSError as error:
         message = f"the worker failed, and its log says more: {error}"
         raise _Failed(Failure(reason=FailureReason.WORKER_FAILED, message=message)) from error
-    persist(sessions, export.id, lambda session: exports.succeed(session, export.id, export.attempt, artifact, digests))
+    run_transaction(sessions, export.id, lambda session: exports.succeed(session, export.id, export.attempt, artifact, digests))
 
 
 def _patiently(work: Callable[[], T], export: Export, is_over: Callable[[], bool]) -> T:
-    """As long as the storage is away. Raises _Stopped."""
-    while True:
-        try:
-            return work()
-        except StorageUnavailable as error:
-            log.warning("export %s waits: %s", export.id, error)
-            if is_over():
-                raise _Stopped from error
-            time.sleep(_HEARTBEAT)
+    """Retries while the storage is unavailable. Raises _Stopped."""
+    try:
+        return until_available(f"export {export.id}", StorageUnavailable, gives_up=is_over)(work)
+    except StorageUnavailable as error:
+        raise _Stopped from error
 
 
 def _lay_out(sessions: Sessions, settings: WorkerSettings, storage: Storage, export: Export, run: RunDir) -> None:
@@ -120,7 +117,7 @@ def _lay_out(sessions: Sessions, settings: WorkerSettings, storage: Storage, exp
         job = jobs.get(session, export.job_id)
         return Recipe.model_validate(job.recipe), artifacts.get(session, job.id, export.source)
 
-    recipe, source = persist(sessions, export.id, read)
+    recipe, source = run_transaction(sessions, export.id, read)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         adapter = folder_of(source, Folder(settings.home), storage, run.path / "adapter")
