@@ -17,6 +17,7 @@ from store.jobs import jobs
 from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
+from worker.attempt.context import Attempt
 from worker.machine.inventory import detect
 from worker.publishing.daemon import Clerk
 from worker.scheduling import schedule
@@ -81,14 +82,14 @@ def _run_job(job_id: str, number: int) -> None:
         run_transaction(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))
         return
     log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
-    mine = lifecycle.Attempt(_sessions(), settings, machine, part, _draining)
+    mine = Attempt(_sessions(), settings, machine, part, _draining)
     try:
         if part.rank == 0:
             lifecycle.run(mine)
         else:
             follower.run(mine)
     finally:
-        mine.persist(lambda session: leases.let_go(session, job_id, number, *me))
+        mine.transact(lambda session: leases.let_go(session, job_id, number, *me))
     if not _draining():
         schedule(_sessions(), app)
 

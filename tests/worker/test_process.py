@@ -4,7 +4,7 @@ from pathlib import Path
 
 from worker.run_output import read_receipt
 from worker.supervise import process
-from worker.supervise.process import RUN_MARK, WORKER_MARK, trainer_environment
+from worker.supervise.process import RUN_MARK, WORKER_MARK, Workspace, trainer_environment
 
 
 def test_a_trainer_gets_what_it_needs_to_run_and_to_reach_a_hub() -> None:
@@ -19,8 +19,8 @@ def test_a_trainer_gets_nothing_else() -> None:
 
 def start(tmp_path: Path, *command: str) -> process.Trainer:
     environment = process.marks("here", tmp_path) | {"OMP_NUM_THREADS": "3"}
-    log, receipt = tmp_path / "log", tmp_path / "receipt.json"
-    return process.start(command, tmp_path, log, timedelta(seconds=30), environment, receipt)
+    workspace = Workspace(tmp_path, tmp_path / "log", tmp_path / "receipt.json")
+    return process.start(command, workspace, timedelta(seconds=30), environment)
 
 
 def test_the_marks_reach_a_grandchild_in_a_session_of_its_own(tmp_path: Path) -> None:

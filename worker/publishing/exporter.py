@@ -33,6 +33,7 @@ from worker.publishing import upload
 from worker.run_output import read_error, read_log_tail
 from worker.settings import WorkerSettings
 from worker.supervise import process
+from worker.supervise.process import Workspace
 from worker.transaction import run_transaction
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ def _make(
     except OSError as error:
         message = f"the worker failed, and its log says more: {error}"
         raise _Failed(Failure(reason=FailureReason.WORKER_FAILED, message=message)) from error
-    run_transaction(sessions, export.id, lambda session: exports.succeed(session, export.id, export.attempt, artifact, digests))
+    run_transaction(
+        sessions, export.id, lambda session: exports.succeed(session, export.id, export.attempt, artifact, digests)
+    )
 
 
 def _patiently(work: Callable[[], T], export: Export, is_over: Callable[[], bool]) -> T:
@@ -138,7 +141,7 @@ def _merge(settings: WorkerSettings, run: RunDir, is_over: Callable[[], bool]) -
     """Raises _Failed, _Stopped; no process of it is left then."""
     command = [*(settings.merger or [sys.executable, "-m", "trainer.tools.merge"]), str(run.path)]
     environment = {"CUDA_VISIBLE_DEVICES": ""}
-    merger = process.start(command, run.path, run.log, settings.grace, environment, run.receipt)
+    merger = process.start(command, Workspace(run.path, run.log, run.receipt), settings.grace, environment)
     try:
         while merger.poll() is None:
             if is_over():

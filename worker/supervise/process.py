@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +25,17 @@ _PASSED_ON_PREFIXES = (
     *("CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "HF_", "TORCH", "PYTORCH_", "TRITON_"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a process under a guard runs, and what it leaves."""
+
+    folder: Path
+    log: Path
+    """Its output is appended here."""
+    receipt: Path
+    """The guard writes it once no process is left."""
 
 
 class Trainer:
@@ -59,20 +71,17 @@ def _passed_on(name: str) -> bool:
     return name in _PASSED_ON or name.upper() in _TO_REACH_A_HUB or name.startswith(_PASSED_ON_PREFIXES)
 
 
-def start(
-    command: Sequence[str], folder: Path, log: Path, grace: timedelta, environment: Mapping[str, str], receipt: Path
-) -> Trainer:
-    """Starts `command` under a guard, in `folder`, its output appended to `log`, with `environment` besides what it is
-    passed on.
+def start(command: Sequence[str], workspace: Workspace, grace: timedelta, environment: Mapping[str, str]) -> Trainer:
+    """Starts `command` under a guard, with `environment` besides what it is passed on.
 
     Call it from a thread that lives as long as the job: the guard is told of the death of the thread that started it.
     """
-    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(receipt)]
-    with log.open("ab") as output:
+    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(workspace.receipt)]
+    with workspace.log.open("ab") as output:
         return Trainer(
             subprocess.Popen(
                 [*guard, *command],
-                cwd=folder,
+                cwd=workspace.folder,
                 env={**trainer_environment(os.environ), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -20,7 +20,8 @@ from store.session import Sessions, make_sessions
 from tests.placing import begin, cpu
 from tests.worker.test_guard import until
 from worker.attempt import lifecycle
-from worker.attempt.lifecycle import Attempt
+from worker.attempt.context import Attempt
+from worker.attempt.timing import NORMAL, Timing
 from worker.settings import WorkerSettings
 
 CPU = cpu(1)
@@ -72,9 +73,9 @@ def states(run: RunDir) -> list[str]:
 class Background:
     """An attempt that is under way."""
 
-    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part) -> None:
+    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part, timing: Timing = NORMAL) -> None:
         self.draining = threading.Event()
-        self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set)
+        self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set, timing)
         self._thread = threading.Thread(target=lifecycle.run, args=(self.attempt,))
         self._thread.start()
 
