@@ -7,12 +7,12 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pynvml
 
 from contract.machine import Holder, Machine
+from runtime import processes
 from worker.machine.inventory import driver
 
 log = logging.getLogger(__name__)
@@ -60,18 +60,10 @@ def _holders(uuid: str, is_ours: Callable[[int], bool], leased: bool) -> list[Ho
 def _foreign(use: _Use, is_ours: Callable[[int], bool], leased: bool) -> Iterator[Holder]:
     drawing = [process for process in use.drawing if (process.memory or 0) >= MUCH_MEMORY]
     for pid, memory in {process.pid: process.memory for process in drawing + use.computing}.items():
-        name = _name(pid)
+        name = processes.name_of(pid)
         # In a container a pid is the host's: of a leased device it is most likely our trainer's.
         if not (leased if name is None else is_ours(pid)):
             yield Holder(pid=pid, name=name or _UNSEEN, memory_bytes=memory)
-
-
-def _name(pid: int) -> str | None:
-    """None where there is no such process, as far as this one can see."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
 
 
 def _use(handle: Any) -> _Use:

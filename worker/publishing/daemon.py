@@ -18,6 +18,7 @@ from functools import partial
 from sqlalchemy.exc import OperationalError
 
 from runtime import logs
+from runtime.processes import end_with_parent
 from runtime.retry import until_available
 from runtime.settings import read_settings
 from storage.backends import make_storage
@@ -26,7 +27,6 @@ from store.session import make_engine, make_sessions
 from worker.publishing.exporter import export_next
 from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
-from worker.supervise.guard import PR_SET_PDEATHSIG, prctl
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,8 @@ _LONGEST_WAIT = 10.0
 
 
 def main() -> None:
-    worker = int(sys.argv[1])
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != worker:
-        return  # it died before we could ask to be told: what is imported above takes seconds
+    if not end_with_parent(int(sys.argv[1]), signal.SIGTERM):
+        return  # the imports above take seconds
     settings = read_settings(WorkerSettings)
     logs.configure(settings)
     stop = _Stop()
@@ -53,7 +51,9 @@ def main() -> None:
     publish = partial(publish_all, sessions, settings, storage)
     export = partial(export_next, sessions, settings, storage, stop.is_set)
     # A thread that lives as long as this process, so that an export, which takes minutes, holds up nobody.
-    exporting = threading.Thread(target=_repeat, args=("exporting", export, SECONDS_BETWEEN_EXPORTS, stop), name="exporter")
+    exporting = threading.Thread(
+        target=_repeat, args=("exporting", export, SECONDS_BETWEEN_EXPORTS, stop), name="exporter"
+    )
     exporting.start()
     log.info("the clerk is at work")
     _repeat("publishing", publish, SECONDS_BETWEEN_ROUNDS, stop)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from contract.run_dir import RunDir
-from runtime import broker
+from runtime import broker, processes
 from store import artifacts
 from store.errors import Superseded
 from store.jobs import attempts, jobs
@@ -63,7 +63,7 @@ class Keeper:
         self._registered = False
         self._left = threading.Event()
         # A guard kills first, and leaves a receipt.
-        self._strays = orphans.Strays(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
+        self._orphans = orphans.Orphans(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
         self._database_answers_since = math.inf
         """On the monotonic clock."""
 
@@ -100,14 +100,17 @@ class Keeper:
 
     def _is_ours(self, pid: int) -> bool:
         marks = orphans.marks_of(pid)
-        return marks is not None and marks[0] == self._settings.worker and marks[1].is_relative_to(self._settings.runs)
+        return marks is not None and marks.worker == self._settings.worker and self._owns(marks.run)
+
+    def _owns(self, run: Path) -> bool:
+        return run.is_relative_to(self._settings.runs)
 
     def clear(self) -> None:
         """Ends what is left of attempts that nobody follows, and then frees their devices and tells of their end."""
         self._kill_overdue()
         # Before the look at the processes: it finds whatever the dead have started.
         unfollowed = [lease for lease in self._begun() if not self._lives(lease.pid)]
-        left = self._strays.clear(time.monotonic(), self._followed)
+        left = self._orphans.end(time.monotonic(), self._followed)
         for lease in unfollowed:
             if self._run(lease) not in left:
                 self._end(lease)
@@ -140,7 +143,7 @@ class Keeper:
 
     def _lives(self, pid: int | None) -> bool:
         """Whether the process of this worker that follows an attempt is there."""
-        return pid is not None and orphans.parent(pid) == os.getpid()
+        return pid is not None and processes.parent_of(pid) == os.getpid()
 
     def _end(self, lease: Lease) -> None:
         with self._sessions.begin() as session:
