@@ -1,4 +1,4 @@
-"""`python -m worker`: runs jobs until it is told to stop. Those that run then save, and go back to the queue."""
+"""`python -m worker`: runs jobs until a signal stops it. Running jobs then save and go back to the queue."""
 
 from runtime import logs
 from runtime.private_files import keep_private
@@ -6,7 +6,7 @@ from runtime.settings import read_settings
 from store.scheduling.planner import SHARERS
 from store.session import make_engine, make_sessions
 from worker.settings import WorkerSettings
-from worker.supervise.reconciler import forget_earlier
+from worker.supervise.reconciler import release_earlier
 from worker.tasks import CeleryWorker
 from worker.transaction import run_transaction
 
@@ -15,7 +15,7 @@ def main() -> None:
     settings = read_settings(WorkerSettings)
     keep_private(settings.home)
     logs.configure(settings)
-    _forget_earlier(settings)
+    _release_earlier(settings)
     worker = CeleryWorker(settings)
     worker.connect_signals()
     # A process for each job that the devices can run at once, and one that schedules meanwhile.
@@ -34,10 +34,10 @@ def main() -> None:
     )
 
 
-def _forget_earlier(settings: WorkerSettings) -> None:
+def _release_earlier(settings: WorkerSettings) -> None:
     engine = make_engine(settings)
     what = f"worker {settings.worker}"
-    run_transaction(make_sessions(engine), what, lambda session: forget_earlier(session, settings.worker))
+    run_transaction(make_sessions(engine), what, lambda session: release_earlier(session, settings.worker))
     engine.dispose()
 
 

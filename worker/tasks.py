@@ -20,10 +20,10 @@ from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
 from worker.attempt.context import Attempt
 from worker.machine.inventory import detect
-from worker.publishing.daemon import Clerk
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
-from worker.supervise.reconciler import Keeper
+from worker.supervise.publishing import PublishingProcess
+from worker.supervise.reconciler import Reconciler
 from worker.transaction import run_transaction
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class CeleryWorker:
         self.machine: Machine = detect(os.environ, settings.slots)
         self._settings = settings
         self._pid = os.getpid()
-        self._clerk = Clerk()
+        self._publishing = PublishingProcess()
         # Without a lock: a process of the pool that is killed while it holds one would hold it for ever.
         self._stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.app.task(name=LOOK)(self.schedule)
@@ -58,11 +58,11 @@ class CeleryWorker:
         return make_sessions(make_engine(self._settings))
 
     @cached_property
-    def _keeper(self) -> Keeper:
+    def _reconciler(self) -> Reconciler:
         # An impatient publisher: a broker that is unavailable must not keep it from sending heartbeats.
         publisher = make_publisher(self._settings)
         sessions = make_sessions(make_engine(self._settings))
-        return Keeper(sessions, publisher, self._settings, self.machine, self._is_draining)
+        return Reconciler(sessions, publisher, self._settings, self.machine, self._is_draining)
 
     def _is_draining(self) -> bool:
         return bool(self._stopping.value)
@@ -105,15 +105,15 @@ class CeleryWorker:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _start_threads(self, **_: Any) -> None:
-        threading.Thread(target=self._keeper.run, name="keeper", daemon=True).start()
-        threading.Thread(target=self._clerk.keep, name="clerk", daemon=True).start()
+        threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True).start()
+        threading.Thread(target=self._publishing.run, name="publishing", daemon=True).start()
 
     def _drain(self, **_: Any) -> None:
         self._stopping.value = 1
 
     def _leave(self, **_: Any) -> None:
-        self._clerk.stop()
-        self._keeper.leave()
+        self._publishing.stop()
+        self._reconciler.leave()
 
 
 def _keep_logging(**_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Takes the files of an artifact into the storage, and digests them and what a download of them gives."""
+"""Uploads the files of an artifact, and computes their digests and those of the archive that a download gets."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from store.models import Artifact
 
 
 def put(storage: Storage, home: Folder, artifact: Artifact) -> Digests:
-    """Its files are in the home folder. Raises FileNotFoundError where they are not, StorageUnavailable."""
+    """Uploads an artifact whose files are in the home folder. Raises FileNotFoundError, StorageUnavailable."""
     path = home.local_path(artifacts.key(artifact))
     if not artifacts.is_archive(artifact):
         storage.put_file(artifacts.key(artifact), path)
@@ -25,9 +25,9 @@ def put(storage: Storage, home: Folder, artifact: Artifact) -> Digests:
 
 
 def _names(folder: Path) -> list[str]:
-    """Its files, in their order; what a link leads to is none of them."""
+    """The files of a folder, sorted, without links."""
     found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    if not found:  # rglob finds nothing in what is no folder, and says nothing
+    if not found:  # rglob finds nothing in a folder that does not exist, without an error
         raise FileNotFoundError(folder)
     return sorted(found)
 

@@ -1,4 +1,4 @@
-"""A trainer as a child process: a command in, an exit code out. The guard stops it and sees that nothing is left.
+"""A trainer as a child process: a command in, an exit code out. The guard stops it and leaves no process behind.
 
 Its environment is chosen, not inherited: the service's secrets do not reach the code that loads a user's model.
 """
@@ -17,7 +17,7 @@ GUARD = Path(__file__).with_name("guard.py")
 
 WORKER_MARK = "FINETUNED_WORKER"
 RUN_MARK = "FINETUNED_RUN"
-"""Every process of a trainer has both in its environment: its worker's name, and its run folder."""
+"""Every process of a trainer has both in its environment: the name of its worker, and its run folder."""
 
 _PASSED_ON = {"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH"}
 _TO_REACH_A_HUB = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
@@ -39,7 +39,7 @@ class Workspace:
 
 
 class Trainer:
-    """Under a guard: when it has ended, so has every process it started."""
+    """A process under a guard: once it has exited, so has every process that it started."""
 
     def __init__(self, guard: "subprocess.Popen[bytes]") -> None:
         self._guard = guard
@@ -51,19 +51,21 @@ class Trainer:
         return self._guard.wait()
 
     def stop(self) -> None:
-        """Asks for an orderly end, and kills what is left when the grace is over."""
+        """Lets it save and exit, and kills whatever is left when the grace is over."""
         self._guard.terminate()
 
     def kill(self) -> None:
-        """Ends it without grace."""
+        """Kills it at once."""
         self._guard.send_signal(KILL_NOW)
 
 
 def marks(worker: str, run: Path) -> dict[str, str]:
+    """The variables by which a trainer's processes are found."""
     return {WORKER_MARK: worker, RUN_MARK: str(run)}
 
 
 def trainer_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of the worker's environment that a trainer may see."""
     return {name: value for name, value in environment.items() if _passed_on(name)} | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -72,9 +74,9 @@ def _passed_on(name: str) -> bool:
 
 
 def start(command: Sequence[str], workspace: Workspace, grace: timedelta, environment: Mapping[str, str]) -> Trainer:
-    """Starts `command` under a guard, with `environment` besides what it is passed on.
+    """Starts `command` under a guard. `environment` is added to what the worker passes on.
 
-    Call it from a thread that lives as long as the job: the guard is told of the death of the thread that started it.
+    Call it from a thread that lives as long as the job: the guard stops when the thread that started it ends.
     """
     guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(workspace.receipt)]
     with workspace.log.open("ab") as output:
