@@ -17,7 +17,7 @@ def test_a_trainer_gets_nothing_else() -> None:
     assert trainer_environment(given).keys() == {"PYTHONUNBUFFERED"}
 
 
-def start(tmp_path: Path, *command: str) -> process.Trainer:
+def start(tmp_path: Path, *command: str) -> process.GuardedProcess:
     environment = process.marks("here", tmp_path) | {"OMP_NUM_THREADS": "3"}
     workspace = Workspace(tmp_path, tmp_path / "log", tmp_path / "receipt.json")
     return process.start(command, workspace, timedelta(seconds=30), environment)

@@ -12,12 +12,12 @@ from worker.attempt.context import Attempt
 from worker.attempt.tail import Tail
 from worker.attempt.watch import Peers, Watch
 from worker.machine import devices
-from worker.supervise.process import Trainer
+from worker.supervise.process import GuardedProcess
 
 log = logging.getLogger(__name__)
 
 
-def follow(attempt: Attempt, nodes: int, trainer: Trainer) -> tuple[Watch, dict[int, int]]:
+def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch, dict[int, int]]:
     """Returns once the trainer has exited and everything it reported is recorded.
 
     Returns what was seen, and the memory in use on each GPU just before a stop, empty without one. Raises StaleAttempt

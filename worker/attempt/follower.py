@@ -16,7 +16,7 @@ from store.models import Job
 from store.scheduling import leases
 from worker.attempt.context import Attempt
 from worker.attempt.launch import launch_part
-from worker.supervise.process import Trainer
+from worker.supervise.process import GuardedProcess
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _train(attempt: Attempt, endpoint: str, head_command: str) -> None:
         trainer.wait()
 
 
-def _follow(attempt: Attempt, trainer: Trainer, endpoint: str) -> None:
+def _follow(attempt: Attempt, trainer: GuardedProcess, endpoint: str) -> None:
     """Returns when the trainer has exited. The head node passes on its owner's requests, except a forced cancel: a
     torchrun that is stopped before the head node's leaves that one waiting."""
     part, cut_off = attempt.part, attempt.settings.cut_off.total_seconds()

@@ -12,10 +12,10 @@ from worker.attempt.command import Rendezvous, trainer_command
 from worker.attempt.context import Attempt
 from worker.machine import devices
 from worker.supervise import process
-from worker.supervise.process import Trainer, Workspace
+from worker.supervise.process import GuardedProcess, Workspace
 
 
-def launch(attempt: Attempt, recipe: Recipe, state: Path | None) -> Trainer:
+def launch(attempt: Attempt, recipe: Recipe, state: Path | None) -> GuardedProcess:
     """Starts the trainer on the attempt's only machine, or on its head node. The job keeps the command.
 
     Raises StaleAttempt.
@@ -29,7 +29,7 @@ def launch(attempt: Attempt, recipe: Recipe, state: Path | None) -> Trainer:
     return start(attempt, command, Workspace(run_dir.path, run_dir.log, run_dir.receipt), distributed=bool(endpoint))
 
 
-def launch_part(attempt: Attempt, endpoint: str, head_command: str) -> Trainer:
+def launch_part(attempt: Attempt, endpoint: str, head_command: str) -> GuardedProcess:
     """Starts this machine's ranks, which meet the head node's at `endpoint` and resume from the same state."""
     part, run_dir = attempt.part, attempt.run_dir
     recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
@@ -39,7 +39,7 @@ def launch_part(attempt: Attempt, endpoint: str, head_command: str) -> Trainer:
     return start(attempt, command, Workspace(run_dir.path, log, receipt), distributed=True)
 
 
-def start(attempt: Attempt, command: list[str], workspace: Workspace, distributed: bool) -> Trainer:
+def start(attempt: Attempt, command: list[str], workspace: Workspace, distributed: bool) -> GuardedProcess:
     """Starts `command` on the attempt's devices of this machine."""
     settings, numbers = attempt.settings, attempt.part.devices
     environment = process.marks(settings.worker, workspace.folder) | devices.environment(attempt.machine, numbers)

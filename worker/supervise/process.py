@@ -1,4 +1,4 @@
-"""A trainer as a child process: a command in, an exit code out. The guard stops it and leaves no process behind.
+"""Child processes under a guard: a command in, an exit code out. The guard stops them and leaves no process behind.
 
 Its environment is chosen, not inherited: the service's secrets do not reach the code that loads a user's model.
 """
@@ -38,7 +38,7 @@ class Workspace:
     """The guard writes it once no process is left."""
 
 
-class Trainer:
+class GuardedProcess:
     """A process under a guard: once it has exited, so has every process that it started."""
 
     def __init__(self, guard: "subprocess.Popen[bytes]") -> None:
@@ -73,14 +73,16 @@ def _passed_on(name: str) -> bool:
     return name in _PASSED_ON or name.upper() in _TO_REACH_A_HUB or name.startswith(_PASSED_ON_PREFIXES)
 
 
-def start(command: Sequence[str], workspace: Workspace, grace: timedelta, environment: Mapping[str, str]) -> Trainer:
+def start(
+    command: Sequence[str], workspace: Workspace, grace: timedelta, environment: Mapping[str, str]
+) -> GuardedProcess:
     """Starts `command` under a guard. `environment` is added to what the worker passes on.
 
     Call it from a thread that lives as long as the job: the guard stops when the thread that started it ends.
     """
     guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(workspace.receipt)]
     with workspace.log.open("ab") as output:
-        return Trainer(
+        return GuardedProcess(
             subprocess.Popen(
                 [*guard, *command],
                 cwd=workspace.folder,
