@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from contract.run_dir import forget_states
-from contract.status import TERMINAL, JobStatus, Wish
+from contract.status import TERMINAL, JobStatus, RequestedAction
 from store import artifacts
 from store.jobs import attempts, jobs
 from store.jobs.attempts import End
@@ -33,7 +33,10 @@ def _wait_for_peers(attempt: Attempt, end: End) -> None:
     def are_gone(session: Session) -> bool:
         job = jobs.part_with_the_others(session, part.job_id, part.attempt, settings.lease)
         # A silent machine is not waited for, except after a cancel: its owner is promised that no process is left.
-        cancelled = job.wish in (Wish.CANCEL, Wish.KILL) and end.status is not JobStatus.SUCCEEDED
+        cancelled = (
+            job.requested_action in (RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL)
+            and end.status is not JobStatus.SUCCEEDED
+        )
         alive = workers.heard(session, settings.unseen if cancelled else timedelta(0))
         return attempt.machines(session) & alive <= {settings.worker}
 

@@ -10,7 +10,7 @@ import time
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store.jobs import jobs
 from store.models import Job
 from store.scheduling import leases
@@ -77,7 +77,7 @@ def _follow(attempt: Attempt, trainer: GuardedProcess, endpoint: str) -> None:
             read_at = now
             if (job.status, job.attempt, job.rendezvous) == (JobStatus.RUNNING, part.attempt, endpoint):
                 running_at = now
-            if job.wish is Wish.KILL:
+            if job.requested_action is RequestedAction.FORCE_CANCEL:
                 trainer.kill()
         except OperationalError as error:
             log.warning("job %s: the database is unavailable: %s", part.job_id, error)

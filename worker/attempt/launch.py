@@ -26,7 +26,9 @@ def launch(attempt: Attempt, recipe: Recipe, state: Path | None) -> GuardedProce
     command = trainer_command(settings, recipe, run_dir.path, state, rendezvous)
     printed = shlex.join(command)
     attempt.transact(lambda session: jobs.launch(session, part.job_id, part.attempt, printed, settings.lease, endpoint))
-    return start(attempt, command, Workspace(run_dir.path, run_dir.log, run_dir.receipt), distributed=bool(endpoint))
+    return start(
+        attempt, command, Workspace(run_dir.path, run_dir.log, run_dir.exit_report), distributed=bool(endpoint)
+    )
 
 
 def launch_part(attempt: Attempt, endpoint: str, head_command: str) -> GuardedProcess:
@@ -35,8 +37,8 @@ def launch_part(attempt: Attempt, endpoint: str, head_command: str) -> GuardedPr
     recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
     rendezvous = make_rendezvous(attempt, recipe, endpoint)
     command = trainer_command(attempt.settings, recipe, run_dir.path, _state_of(head_command), rendezvous)
-    log, receipt = (run_dir.path / name for name in (f"trainer-{part.rank}.log", f"receipt-{part.rank}.json"))
-    return start(attempt, command, Workspace(run_dir.path, log, receipt), distributed=True)
+    log, exit_report = (run_dir.path / name for name in (f"trainer-{part.rank}.log", f"exit_report-{part.rank}.json"))
+    return start(attempt, command, Workspace(run_dir.path, log, exit_report), distributed=True)
 
 
 def start(attempt: Attempt, command: list[str], workspace: Workspace, distributed: bool) -> GuardedProcess:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from contract.failure import FailureReason, InputError, told_of
+from contract.failure import FailureCode, InputError, told_of
 from contract.locate import locate_model
 from contract.machine import check_machine
 from contract.recipe import Adapter, Batch, Evaluation, Recipe
@@ -44,7 +44,7 @@ def _read_recipe(attempt: Attempt) -> Recipe:
         recipe = Recipe.model_validate(attempt.part.recipe)
     except ValidationError as error:
         message = f"the recipe is of another release of this service; submit it anew: {error.errors()[0]['msg']}"
-        raise InputError(FailureReason.RECIPE_INVALID, message) from error
+        raise InputError(FailureCode.RECIPE_INVALID, message) from error
     if attempt.part.batch is None:
         return recipe
     return recipe.model_copy(update={"batch": Batch.model_validate(attempt.part.batch)})

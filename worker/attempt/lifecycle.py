@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.exc import DataError
 
 from contract.events import Started
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from contract.fault import fault_of
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
@@ -26,7 +26,7 @@ from worker.attempt.outcome import decide
 from worker.attempt.resume import catch_up, find_state
 from worker.attempt.watch import Watch
 from worker.machine import devices
-from worker.run_output import read_error, read_log_tail, read_receipt
+from worker.run_output import read_error, read_exit_report, read_log_tail
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _train_or_fail(attempt: Attempt) -> End:
         raise
     except StorageUnavailable as error:
         log.warning("attempt %s at job %s cannot get its files: %s", part.attempt, part.job_id, error)
-        return End(JobStatus.FAILED, Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message=_UNAVAILABLE))
+        return End(JobStatus.FAILED, Failure(code=FailureCode.STORAGE_UNAVAILABLE, message=_UNAVAILABLE))
     except Exception as error:
         log.exception("attempt %s at job %s failed", part.attempt, part.job_id)
         return End(JobStatus.FAILED, _failure(error), log_tail=read_log_tail(attempt.run_dir.log))
@@ -65,10 +65,10 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, InputError):
         return error.failure
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {error}")
+        return Failure(code=FailureCode.DISK_FULL, message=f"the server's disk is full: {error}")
     message = f"the worker failed, and its log says more: {type(error).__name__}: {error}"
     fault = fault_of(error) if isinstance(error, _BUGS) else None
-    return Failure(reason=FailureReason.WORKER_FAILED, message=message, fault=fault)
+    return Failure(code=FailureCode.WORKER_FAILED, message=message, fault=fault)
 
 
 def _train(attempt: Attempt, recipe: Recipe) -> End:
@@ -83,31 +83,31 @@ def _train(attempt: Attempt, recipe: Recipe) -> End:
         trainer.stop()
         exit_code = trainer.wait()
     memory_after = devices.memory_used(attempt.machine, attempt.part.devices)
-    receipt = _receipt(attempt.run_dir.receipt, memory_before, memory_after)
-    return _end(attempt, recipe, watch, exit_code, receipt)
+    exit_report = _exit_report(attempt.run_dir.exit_report, memory_before, memory_after)
+    return _end(attempt, recipe, watch, exit_code, exit_report)
 
 
-def _end(attempt: Attempt, recipe: Recipe, watch: Watch, exit_code: int, receipt: dict[str, Any] | None) -> End:
+def _end(attempt: Attempt, recipe: Recipe, watch: Watch, exit_code: int, exit_report: dict[str, Any] | None) -> End:
     error, log_tail = read_error(attempt.run_dir), read_log_tail(attempt.run_dir.log)
     outcome = decide(exit_code, watch.done, error, watch.requested, watch.excused, log_tail)
     status, failure = outcome.status, outcome.failure
     if watch.lost_peer and status is JobStatus.QUEUED:
         # The trainer has saved. But the attempt counts as a failure: the other machine may lose its part each time.
         message = "another machine lost its part of the attempt; the worker's log there says more"
-        status, failure = JobStatus.FAILED, Failure(reason=FailureReason.WORKER_LOST, message=message)
+        status, failure = JobStatus.FAILED, Failure(code=FailureCode.WORKER_LOST, message=message)
     smaller = _smaller(recipe, failure, watch.started)
-    return End(status, failure, smaller=smaller, log_tail=log_tail, receipt=receipt)
+    return End(status, failure, smaller=smaller, log_tail=log_tail, exit_report=exit_report)
 
 
 def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -> Batch | None:
-    if failure is None or failure.reason is not FailureReason.OUT_OF_MEMORY or started is None:
+    if failure is None or failure.code is not FailureCode.OUT_OF_MEMORY or started is None:
         return None
     return smaller_batch(recipe.batch, started)
 
 
-def _receipt(path: Path, memory_before: dict[int, int], memory_after: dict[int, int]) -> dict[str, Any] | None:
-    receipt = read_receipt(path)
-    if receipt is None:
+def _exit_report(path: Path, memory_before: dict[int, int], memory_after: dict[int, int]) -> dict[str, Any] | None:
+    exit_report = read_exit_report(path)
+    if exit_report is None:
         return None
     memory = {"memory_before": memory_before, "memory_after": memory_after}
-    return receipt.model_copy(update=memory).model_dump(mode="json")
+    return exit_report.model_copy(update=memory).model_dump(mode="json")

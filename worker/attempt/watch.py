@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contract.events import Done, Event, Started
-from contract.status import Wish
+from contract.status import RequestedAction
 from worker.attempt.timing import NORMAL, Timing
 
 
@@ -28,7 +28,7 @@ class Watch:
     def __init__(self, now: float, cut_off: float, timing: Timing = NORMAL) -> None:
         self.started: Started | None = None
         self.done: Done | None = None
-        self.requested: Wish | None = None
+        self.requested: RequestedAction | None = None
         """What the owner has requested, as of the last record."""
         self.excused = False
         """The trainer was stopped, and not for a fault: on a request, which the owner may have withdrawn since, or
@@ -66,7 +66,7 @@ class Watch:
         """Whether to write to the store: at once when there is something to write, else once per heartbeat."""
         return bool(self.unrecorded) or self._exited or self._now >= self._next_record
 
-    def recorded(self, requested: Wish | None, peers: Peers) -> None:
+    def recorded(self, requested: RequestedAction | None, peers: Peers) -> None:
         """The store has all events and has renewed the lease."""
         self.unrecorded.clear()
         self.requested = requested
@@ -97,7 +97,7 @@ class Watch:
     def must_kill(self) -> bool:
         """Whether to kill the trainer: true once. On a forced cancel, or when it does not exit after its last event."""
         hangs = self._now - self._done_at > self._timing.exit_after_done
-        if self._killed or not (hangs or self.requested is Wish.KILL):
+        if self._killed or not (hangs or self.requested is RequestedAction.FORCE_CANCEL):
             return False
         self._killed = True
         return True

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from contract.locate import locate_model
 from contract.recipe import Adapter, Recipe
 from contract.run_dir import RunDir
@@ -110,7 +110,7 @@ class Exporter:
             adapter = folder_of(source, Folder(self.settings.home), self.storage, run.path / "adapter")
         except FileNotFoundError as error:
             message = f"the files of {export.source} are no longer on the server"
-            raise InputError(FailureReason.RECIPE_INVALID, message, "source") from error
+            raise InputError(FailureCode.RECIPE_INVALID, message, "source") from error
         model = locate_model(recipe.model, self.settings.folders)
         inputs = {"model": str(model) if model else recipe.model, "adapter": Adapter(start_from=str(adapter))}
         run.recipe.write_text(recipe.model_copy(update=inputs).model_dump_json(indent=2))
@@ -128,10 +128,10 @@ def _failures() -> Iterator[None]:
         raise _Failed(error.failure) from error
     except ValidationError as error:
         message = "the job's recipe is of another release of this service"
-        raise _Failed(Failure(reason=FailureReason.RECIPE_INVALID, message=message)) from error
+        raise _Failed(Failure(code=FailureCode.RECIPE_INVALID, message=message)) from error
     except OSError as error:
         message = f"the worker failed, and its log says more: {error}"
-        raise _Failed(Failure(reason=FailureReason.WORKER_FAILED, message=message)) from error
+        raise _Failed(Failure(code=FailureCode.WORKER_FAILED, message=message)) from error
 
 
 def _retry(work: Callable[[], T], export: Export, is_over: Callable[[], bool]) -> T:
@@ -145,7 +145,7 @@ def _retry(work: Callable[[], T], export: Export, is_over: Callable[[], bool]) -
 def _merge(settings: WorkerSettings, run: RunDir, is_over: Callable[[], bool]) -> None:
     """Runs the merger. Raises _Failed, _Stopped; no process of it is left then."""
     command = [*(settings.merger or [sys.executable, "-m", "trainer.tools.merge"]), str(run.path)]
-    workspace = Workspace(run.path, run.log, run.receipt)
+    workspace = Workspace(run.path, run.log, run.exit_report)
     merger = process.start(command, workspace, settings.grace, {"CUDA_VISIBLE_DEVICES": ""})
     try:
         while merger.poll() is None:

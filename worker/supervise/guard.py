@@ -1,12 +1,13 @@
 """Stands between a worker and a trainer's launcher, so that no process of a job outlives the job.
 
-    guard.py GRACE_SECONDS RECEIPT COMMAND...
+    guard.py GRACE_SECONDS EXIT_REPORT COMMAND...
 
 It adopts whatever the launcher leaves behind (PR_SET_CHILD_SUBREAPER), gets a signal when its worker dies
 (PR_SET_PDEATHSIG), and exits only when no descendant is left. On SIGTERM it passes the signal on, waits up to
-GRACE_SECONDS, then kills; on SIGUSR1 it kills at once. It exits as the launcher did, 128 + n for a signal n, and writes
-to the file RECEIPT which processes there were. FINETUNED_CORES keeps all of them on those cores. It runs by path and
-imports the standard library only, so that it starts within milliseconds and independently of the worker's code.
+GRACE_SECONDS, then kills; on SIGUSR1 it kills at once. It exits as the launcher did, 128 + n for a signal n, and
+writes to the file EXIT_REPORT which processes there were. FINETUNED_CORES keeps all of them on those cores. It runs by
+path and imports the standard library only, so that it starts within milliseconds and independently of the worker's
+code.
 
 One case is left to the worker's search for orphans (orphans.py): a SIGKILL of this process and of the launcher at the
 same time.
@@ -75,7 +76,7 @@ class Descendants:
 
 
 def main() -> int:
-    grace, receipt, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    grace, exit_report, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     worker = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -94,7 +95,7 @@ def main() -> int:
     elif launcher in seen.ended:
         deadline = -math.inf
     _end_descendants(deadline, seen)
-    _write(receipt, seen, seen.stop_requested or began)
+    _write(exit_report, seen, seen.stop_requested or began)
     code = os.waitstatus_to_exitcode(seen.ended[launcher])
     return code if code >= 0 else 128 - code
 
@@ -148,17 +149,17 @@ def _end_descendants(deadline: float, seen: Descendants) -> None:
         seen.reap()
 
 
-def _write(receipt: str, seen: Descendants, since: float) -> None:
+def _write(exit_report: str, seen: Descendants, since: float) -> None:
     now = time.time()
     processes = [{"pid": pid, "name": name, "killed": pid in seen.killed} for pid, name in seen.names.items()]
-    report = {"asked": seen.stop_requested, "ended": now, "seconds": now - since, "processes": processes}
-    beside = f"{receipt}.{os.getpid()}"
+    report = {"stop_requested": seen.stop_requested, "ended": now, "seconds": now - since, "processes": processes}
+    beside = f"{exit_report}.{os.getpid()}"
     try:
         with open(beside, "w") as file:
             json.dump(report, file)
-        os.replace(beside, receipt)
+        os.replace(beside, exit_report)
     except OSError as error:
-        os.write(2, f"cannot write {receipt}: {error}\n".encode())
+        os.write(2, f"cannot write {exit_report}: {error}\n".encode())
 
 
 def _descendants(ancestor: int) -> set[int]:

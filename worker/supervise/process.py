@@ -34,7 +34,7 @@ class Workspace:
     folder: Path
     log: Path
     """Its output is appended here."""
-    receipt: Path
+    exit_report: Path
     """The guard writes it once no process is left."""
 
 
@@ -80,7 +80,7 @@ def start(
 
     Call it from a thread that lives as long as the job: the guard stops when the thread that started it ends.
     """
-    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(workspace.receipt)]
+    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(workspace.exit_report)]
     with workspace.log.open("ab") as output:
         return GuardedProcess(
             subprocess.Popen(

@@ -29,7 +29,7 @@ from store.models import Lease
 from store.scheduling import leases, workers
 from store.session import Sessions
 from worker.machine import devices
-from worker.run_output import read_log_tail, read_receipt
+from worker.run_output import read_exit_report, read_log_tail
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
 from worker.supervise import orphans
@@ -100,11 +100,11 @@ class Reconciler:
         name = self._settings.worker
         with self._sessions.begin() as session:
             leased = {lease.number for lease in workers.leases(session) if lease.worker == name}
-        holders = devices.holders(self._machine, self._is_ours, leased)
+        external_processes = devices.external_processes(self._machine, self._is_ours, leased)
         with self._sessions.begin() as session:
             if not self._registered:
                 workers.register(session, name, self._instance_id, self._settings.address, self._machine)
-            self._registered = workers.beat(session, name, self._instance_id, holders, self._draining())
+            self._registered = workers.beat(session, name, self._instance_id, external_processes, self._draining())
         self._database_available_since = min(self._database_available_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
@@ -160,8 +160,8 @@ class Reconciler:
 
     def _read_output(self, job_id: str, attempt: int) -> attempts.Left:
         run = RunDir(self._settings.runs / artifacts.run_path(job_id, attempt))
-        receipt = read_receipt(run.receipt)
-        return attempts.Left(read_log_tail(run.log), receipt.model_dump(mode="json") if receipt else None)
+        exit_report = read_exit_report(run.exit_report)
+        return attempts.Left(read_log_tail(run.log), exit_report.model_dump(mode="json") if exit_report else None)
 
     def take_over(self) -> None:
         """Takes over the jobs of workers that have gone silent."""

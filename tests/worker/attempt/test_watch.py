@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.events import Done, Event
-from contract.status import Wish
+from contract.status import RequestedAction
 from tests.fake_trainer import started
 from worker.attempt.timing import Timing
 from worker.attempt.watch import Peers, Watch
@@ -26,7 +26,7 @@ def tick(
     now: float,
     *events: Event,
     exited: bool = False,
-    requested: Wish | None = None,
+    requested: RequestedAction | None = None,
     peers: Peers | None = ALL,
 ) -> None:
     """One tick, in which the store is available unless `peers` is None."""
@@ -83,8 +83,8 @@ def test_watch_is_over_when_nothing_more_can_come() -> None:
     assert watch.is_over()
 
 
-@pytest.mark.parametrize("requested", list(Wish))
-def test_every_request_stops_the_trainer_once(requested: Wish) -> None:
+@pytest.mark.parametrize("requested", list(RequestedAction))
+def test_every_request_stops_the_trainer_once(requested: RequestedAction) -> None:
     watch = make_watch()
     tick(watch, 0)
     assert not watch.must_stop(draining=False)
@@ -97,7 +97,7 @@ def test_every_request_stops_the_trainer_once(requested: Wish) -> None:
 
 def test_withdrawn_request_still_excuses_the_stop() -> None:
     watch = make_watch()
-    tick(watch, 0, requested=Wish.PAUSE)
+    tick(watch, 0, requested=RequestedAction.PAUSE)
     assert watch.must_stop(draining=False)
     tick(watch, 1)
     assert watch.requested is None
@@ -154,9 +154,9 @@ def test_unavailable_store_says_nothing_about_peers() -> None:
 
 def test_forced_cancel_kills_once() -> None:
     watch = make_watch()
-    tick(watch, 0, requested=Wish.CANCEL)
+    tick(watch, 0, requested=RequestedAction.CANCEL)
     assert not watch.must_kill()
-    tick(watch, 1, requested=Wish.KILL)
+    tick(watch, 1, requested=RequestedAction.FORCE_CANCEL)
     assert watch.must_kill()
     assert not watch.must_kill()
 
@@ -175,7 +175,7 @@ def test_trainer_that_hangs_after_its_end_is_killed() -> None:
 
 STEPS = st.tuples(
     st.sampled_from([(), (STARTED,), (DONE,)]),
-    st.sampled_from([None, *Wish]),
+    st.sampled_from([None, *RequestedAction]),
     st.sampled_from([None, Peers(), LOST, DRAINING]),
     st.booleans(),
     st.floats(0.1, 200),
