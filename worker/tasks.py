@@ -84,7 +84,7 @@ class CeleryWorker:
         me = (settings.worker, os.getpid())
         part = run_transaction(sessions, what, lambda session: jobs.begin(session, job_id, number, *me, settings.lease))
         if part is None:
-            # It may be this process's own, where the database broke off when it had written that.
+            # Another process has it, or the connection broke after this one had begun it: nobody follows it then.
             run_transaction(sessions, what, lambda session: leases.let_go(session, job_id, number, *me))
             return
         log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)

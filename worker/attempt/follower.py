@@ -64,8 +64,11 @@ def _train(attempt: Attempt, endpoint: str, head_command: str) -> None:
 
 
 def _follow(attempt: Attempt, trainer: GuardedProcess, endpoint: str) -> None:
-    """Returns when the trainer has exited. The head node passes on its owner's requests, except a forced cancel: a
-    torchrun that is stopped before the head node's leaves that one waiting."""
+    """Returns when the trainer has exited.
+
+    Of the owner's requests this machine acts on a forced cancel only; the head node acts on the others. If this
+    torchrun stopped first, the head node's would wait for it.
+    """
     part, cut_off = attempt.part, attempt.settings.cut_off.total_seconds()
     read_at = running_at = time.monotonic()
     stopped = False

@@ -42,7 +42,7 @@ def decide(
         return Outcome(JobStatus.CANCELLED)
     set_aside = Outcome(JobStatus.PAUSED if requested_action is RequestedAction.PAUSE else JobStatus.QUEUED)
     if done is not None and error is None:
-        return set_aside  # it was stopped, by whomever
+        return set_aside  # whoever stopped it
     failure = failure_of(exit_code, error, log_tail)
     # A failure while it was stopping anyway does not concern the next attempt.
     if failure.code.retryable and (requested_action is not None or draining):

@@ -41,7 +41,7 @@ class Descendants:
         """The wait status of each process that has ended, by pid."""
         self.killed: set[int] = set()
         self.stop_requested: float | None = None
-        """When they were told to stop, in seconds since the epoch."""
+        """When the first request to stop came, in seconds since the epoch."""
 
     def find(self) -> set[int]:
         """The pids of those that are there now."""
@@ -115,7 +115,7 @@ def _launch(command: list[str]) -> int:
 
 
 def _wait(launcher: int, grace: float, seen: Descendants) -> float:
-    """Returns when the launcher has ended, or has been told to and its grace is over. Returns the end of the grace."""
+    """Waits until the launcher has ended, or its grace after a stop is over. Returns the end of the grace."""
     deadline = math.inf
     seen.find()
     while launcher not in seen.ended and (left := deadline - time.monotonic()) > 0:

@@ -50,12 +50,12 @@ class Orphans:
         """A process that ends gives up its environment, by which it is found, before its devices."""
 
     def end(self, now: float, list_followed: Callable[[], Collection[Path]]) -> set[Path]:
-        """Tells the processes that nobody follows to stop, and kills them when their grace is over.
+        """Stops the processes that nobody follows, and kills them when their grace is over.
 
         `now` is on the monotonic clock. Returns the run folders that still have processes.
         """
         found = find(self._worker, self._runs)
-        # Asked after the search: whatever was found had begun before it, so no new attempt is taken for an orphan.
+        # Listed after the search: whatever was found had begun before it, so no new attempt is taken for an orphan.
         followed = list_followed()
         orphans = {run: pids for run, pids in found.items() if run not in followed}
         self._found_at = {run: self._found_at.get(run, now) for run in orphans}
