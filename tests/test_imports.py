@@ -1,10 +1,14 @@
 """An import only defines things: what is read, connected or configured, an entry point does."""
 
+import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+GUARD = Path(__file__).parents[1] / "worker" / "supervise" / "guard.py"
 
 # Imports every module of a package, and compares what belongs to the whole process before and after.
 SCRIPT = """
@@ -61,3 +65,11 @@ def test_imports_have_no_effect(package: str) -> None:
         [sys.executable, "-c", SCRIPT, package], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_guard_imports_the_standard_library_only() -> None:
+    """It starts with each job, within milliseconds, and must work whatever happens to the code around it."""
+    nodes = list(ast.walk(ast.parse(GUARD.read_text())))
+    assert not [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    assert imported <= sys.stdlib_module_names
