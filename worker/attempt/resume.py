@@ -1,4 +1,4 @@
-"""Finds what an attempt can go on from, and records what the earlier attempts could not."""
+"""Finds what an attempt can resume from, and records what the workers of the earlier attempts could not."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from worker.attempt.context import Attempt
 from worker.attempt.tail import Tail
 
 KEPT_STATES = 2
-"""Training states of the earlier attempts that are kept, in case the newest is damaged."""
+"""Training checkpoints of the earlier attempts that are kept, in case the newest is damaged."""
 
 
 def find_state(attempt: Attempt) -> Path | None:
-    """The furthest complete training state of the earlier attempts. Nothing more is saved there from now on."""
+    """The furthest complete training checkpoint of the earlier attempts. They save nothing more from now on."""
     heartbeat = attempt.make_heartbeat()
     for run in attempt.earlier_runs:
         if run.path.is_dir():
@@ -29,7 +29,8 @@ def find_state(attempt: Attempt) -> Path | None:
 
 
 def _warn_of_damage(attempt: Attempt, state: Path) -> None:
-    message = f"the state {state.parent.parent.name}/{state.name} is damaged; the run goes on from an earlier one"
+    run = state.parent.parent
+    message = f"the training checkpoint {run.name}/{state.name} is damaged; the run resumes from an earlier one"
 
     def warn(session: Session) -> None:
         job = jobs.get(session, attempt.part.job_id)
