@@ -21,7 +21,8 @@ class PublishingProcess:
         """Starts the process, and again whenever it dies. Call it from a thread that lives as long as the worker: the
         process ends with that thread."""
         while not self._stopping.is_set():
-            command = [sys.executable, "-m", "worker.publishing.daemon", str(os.getpid())]
+            # -P: a folder named "worker" in the current folder is not ours.
+            command = [sys.executable, "-P", "-m", "worker.publishing.daemon", str(os.getpid())]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
             self._process.wait()
             self._stopping.wait(SECONDS_BETWEEN_STARTS)
