@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 
 from contract.run_dir import RunDir
+from runtime.processes import parent_of
 from tests.files import write_dataset, write_model
 from tests.servers import Servers
-from worker.supervise import orphans
 from worker.supervise.process import RUN_MARK
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
@@ -142,7 +142,7 @@ class Service:
         """Processes of this service that have outlived what started them: below no worker that is there, nor the
         API."""
         known = {process.pid for process in (self.api, *self.workers.values()) if process.poll() is None}
-        parents = {pid: orphans.parent(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
+        parents = {pid: parent_of(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
         return [
             f"{pid}: {told_of(pid, 'cmdline').decode().split(chr(0))}"
             for pid in self.everything()

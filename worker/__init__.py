@@ -1,1 +1,1 @@
-"""Runs the jobs: claims a row, launches the trainer, tails what it tells, writes how it ended."""
+"""Runs jobs: begins an attempt, starts its trainer, records its events, and writes how it ended."""

@@ -1,24 +1,26 @@
-"""`python -m worker`: runs jobs until it is told to stop; then those it runs save, and go back to the queue."""
+"""`python -m worker`: runs jobs until a signal stops it. Running jobs then save and go back to the queue."""
 
 from runtime import logs
 from runtime.private_files import keep_private
+from runtime.settings import read_settings
 from store.scheduling.situation import SHARERS
 from store.session import make_engine, make_sessions
-from worker.retry import persist
-from worker.supervise.reconciler import forget_earlier
-from worker.tasks import app, machine, settings
+from worker.settings import WorkerSettings
+from worker.supervise.reconciler import release_earlier
+from worker.tasks import CeleryWorker
+from worker.transaction import run_transaction
 
 
 def main() -> None:
+    settings = read_settings(WorkerSettings)
     keep_private(settings.home)
     logs.configure(settings)
-    engine = make_engine(settings)
-    what = f"worker {settings.worker}"
-    persist(make_sessions(engine), what, lambda session: forget_earlier(session, settings.worker))
-    engine.dispose()
-    # A process for each job that its devices can have, and one that looks at the queue meanwhile.
-    processes = SHARERS * machine.devices + 1
-    app.worker_main(
+    _release_earlier(settings)
+    worker = CeleryWorker(settings)
+    worker.connect_signals()
+    # A process for each job that the devices can run at once, and one that schedules meanwhile.
+    processes = SHARERS * worker.machine.devices + 1
+    worker.app.worker_main(
         [
             "--quiet",  # no banner between the lines of the log
             "worker",
@@ -30,6 +32,13 @@ def main() -> None:
             "--without-mingle",
         ]
     )
+
+
+def _release_earlier(settings: WorkerSettings) -> None:
+    engine = make_engine(settings)
+    what = f"worker {settings.worker}"
+    run_transaction(make_sessions(engine), what, lambda session: release_earlier(session, settings.worker))
+    engine.dispose()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-"""Reads what an attempt has left in its run folder. A trainer has tokens of its user, and libraries that may tell them:
-what it says is for others once it is without them."""
+"""Reads what an attempt leaves in its run folder.
+
+A trainer holds credentials that its libraries may print, so its output is redacted before anyone else sees it.
+"""
 
 import logging
 import os
@@ -18,25 +20,27 @@ from runtime.logs import redact
 
 log = logging.getLogger(__name__)
 
-LOG_TAIL = 8_000  # bytes kept in the row
+LOG_TAIL = 8_000
+"""Bytes of a log that the job keeps."""
 _NO_ROOM = 1 << 20
-"""Bytes that a disk has left, with which a trainer cannot tell why it failed, in its error.json or its log."""
+"""With fewer free bytes on the disk, a trainer may be unable to write why it failed."""
 _LONGEST_LINE = 1 << 20
-"""Characters of a log that are looked at together."""
+"""Characters of a log that are redacted at once."""
 
 
 def read_exit_report(path: Path) -> ExitReport | None:
-    """As a guard has written it; None where it was killed itself."""
+    """The guard's report; None if the guard was killed."""
     try:
         return ExitReport.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        log.warning("%s is torn: %s", path, error)
+        log.warning("%s is incomplete: %s", path, error)
         return None
 
 
 def read_log_tail(path: Path) -> str:
+    """The last lines of a log, redacted; empty if there is no log."""
     try:
         with path.open("rb") as file:
             start = max(0, os.fstat(file.fileno()).st_size - LOG_TAIL)
@@ -45,15 +49,14 @@ def read_log_tail(path: Path) -> str:
     except FileNotFoundError:
         return ""
     if start:
-        # Of a line that is cut nobody knows a secret by what is left of it.
+        # A secret that is cut in half is not recognised, so the first, incomplete line goes.
         tail = re.split(rb"[\r\n]", tail, maxsplit=1)[-1]
     # PostgreSQL's text holds no NUL.
     return redact(tail.decode(errors="replace").replace("\0", "\ufffd"))
 
 
-def clear_log(path: Path) -> None:
-    """Takes out of a log what looks like a secret. One without any stays as it is: it may be large, and the disk
-    full."""
+def redact_log(path: Path) -> None:
+    """Redacts a log in place. A log without secrets is not written again: it may be large, and the disk full."""
     if all(redact(line) == line for line in _lines(path)):
         return
     with replacing(path) as beside, beside.open("w", errors="surrogateescape", newline="") as file:
@@ -66,15 +69,17 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def read_error(run_dir: RunDir) -> Failure | None:
-    """What the trainer wrote of its failure; or that it had no room to, on a full disk. None where it wrote nothing, or
-    was killed while it did."""
+    """Why the trainer failed, by its error.json, or because the disk is too full to write one.
+
+    None if it wrote nothing, or was killed while it wrote.
+    """
     try:
         failure = Failure.model_validate_json(run_dir.error.read_bytes())
         return failure.model_copy(update={"message": redact(failure.message)})
     except FileNotFoundError:
         pass
     except ValidationError as error:
-        log.warning("%s is torn: %s", run_dir.error, error)
+        log.warning("%s is incomplete: %s", run_dir.error, error)
     if run_dir.path.is_dir() and shutil.disk_usage(run_dir.path).free < _NO_ROOM:
         message = "the server's disk is full; the trainer had no room left to say what it was at"
         return Failure(code=FailureCode.DISK_FULL, message=message)

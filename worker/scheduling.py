@@ -1,4 +1,4 @@
-"""Gives devices to waiting jobs, and tells the workers that have them."""
+"""Gives devices to waiting jobs and notifies their workers."""
 
 from celery import Celery
 
@@ -8,7 +8,7 @@ from store.session import Sessions
 
 
 def schedule(sessions: Sessions, app: Celery) -> None:
-    """Raises kombu.exceptions.OperationalError when the broker is away; each worker then tells itself later."""
+    """Raises kombu.exceptions.OperationalError while the broker is unavailable; reconcilers resend what is lost."""
     with sessions.begin() as session:
         placed = store.schedule(session)
     for each in placed:

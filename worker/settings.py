@@ -1,4 +1,4 @@
-"""What a worker needs to know, read once from FINETUNED_* variables."""
+"""The settings of a worker, read once from FINETUNED_* variables."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from runtime.settings import StoreSettings
 from store.jobs.attempts import Retries
 
 Seconds = Annotated[timedelta, BeforeValidator(lambda given: float(given) if _is_number(given) else given)]
-"""Also by their number alone, as people write them; else as in ISO 8601, PT10S."""
+"""A plain number of seconds, or a duration in ISO 8601 such as PT10S."""
 
 
 def _is_number(given: object) -> bool:
@@ -23,37 +23,38 @@ def _is_number(given: object) -> bool:
 
 class WorkerSettings(StoreSettings):
     worker: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,100}$")] = Field(default_factory=socket.gethostname)
-    """Its name, which no other worker has. One that begins with it later takes its place."""
+    """The unique name of this worker. A worker that starts later with the same name replaces it."""
     address: str = Field(default_factory=socket.gethostname)
-    """By which the workers of other machines reach this one, for jobs on several."""
+    """The name or address by which other machines reach this one, for jobs on several machines."""
     slots: Annotated[int, Field(ge=1)] = 1
-    """Jobs at once on a machine without GPUs. With GPUs there are as many as these allow."""
+    """Jobs at once on a machine without GPUs. With GPUs, the GPUs are the limit."""
     lease: Seconds = timedelta(seconds=10)
-    """A job whose worker has not been heard of for so long is taken from it."""
+    """After so long without a heartbeat a worker loses its jobs."""
     grace: Seconds = timedelta(seconds=45)
-    """From asking a trainer to stop until it is killed. More than torchrun's own 30 s, in which its ranks save."""
+    """How long a trainer may take to stop before it is killed. More than torchrun's own 30 s for its ranks to save."""
     cut_off: Seconds = timedelta(minutes=2)
-    """A trainer whose worker cannot reach the database for so long is asked to save and stop."""
+    """A trainer saves and stops when its worker cannot reach the database for so long."""
     max_retries: Annotated[int, Field(ge=0)] = 3
-    """Of a job that the infrastructure has failed, in a row, without its coming further."""
+    """Retries in a row of a job that fails by the infrastructure and makes no progress."""
     retry_wait: Seconds = timedelta(seconds=2)
-    """Before the first of them; twice as long before each next one."""
+    """The delay before the first retry; it doubles with each further one."""
     longest_retry_wait: Seconds = timedelta(minutes=5)
+    """The longest delay before a retry."""
     trainer: Annotated[list[str] | None, NoDecode] = None
-    """The command that trains the run folder named after it; None is ours, by torchrun where there are several
-    ranks. Every job shows it, so that no secret belongs in it."""
+    """The command that trains a run folder, which is appended to it; None is the built-in trainer, under torchrun if
+    there are several ranks. Every job shows it, so keep secrets out of it."""
 
     merger: Annotated[list[str] | None, NoDecode] = None
-    """The command that merges the run folder named after it; None is `python -m trainer.tools.merge`."""
+    """The command that merges a run folder, which is appended to it; None is `python -m trainer.tools.merge`."""
 
     @property
     def cache(self) -> Path:
-        """The trainers' tokenised datasets."""
+        """Where trainers keep tokenised datasets."""
         return self.home / "cache"
 
     @property
     def unseen(self) -> timedelta:
-        """After so long a trainer that nobody can see has ended: cut off, it is asked to, and then killed."""
+        """How long the trainer of an unreachable worker can live: until it is cut off, plus the grace to stop."""
         return self.cut_off + self.grace
 
     @property

@@ -1,123 +1,122 @@
-"""The Celery worker: its two tasks, and what it does at its own start and end."""
+"""The Celery worker: its two tasks, and what it does when it starts and stops."""
 
-import functools
 import logging
 import multiprocessing
 import os
 import signal
 import threading
+from functools import cached_property
 from typing import Any
 
 import structlog
-from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery import Celery, signals
 
+from contract.machine import Machine
 from runtime.broker import RUN_JOB, SCHEDULE, make_celery, make_publisher
-from runtime.settings import read_settings
+from runtime.processes import end_with_parent
 from store.jobs import transitions
 from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
+from worker.attempt.context import Attempt
 from worker.machine.inventory import detect
-from worker.publishing.daemon import Clerk
-from worker.retry import persist
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
-from worker.supervise.guard import PR_SET_PDEATHSIG, prctl
-from worker.supervise.reconciler import Keeper
+from worker.supervise.publishing import PublishingProcess
+from worker.supervise.reconciler import Reconciler
+from worker.transaction import run_transaction
 
 log = logging.getLogger(__name__)
 
-settings = read_settings(WorkerSettings)
-app = make_celery(settings, settings.worker)
-_WORKER = os.getpid()
-"""The pool's processes, which are forked from this one, are its children."""
-machine = detect(os.environ, settings.slots)
 
-_clerk = Clerk()
-_told_to_stop = multiprocessing.get_context("fork").RawValue("b", 0)
-"""Shared with the pool's processes, which are forked from this one. Without a lock: one of them that is killed while it
-holds a lock holds it for ever."""
+class CeleryWorker:
+    """A worker: its main process, and the pool of processes forked from it, each of which runs one job at a time."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.app: Celery = make_celery(settings, settings.worker)
+        self.machine: Machine = detect(os.environ, settings.slots)
+        self._settings = settings
+        self._pid = os.getpid()
+        self._publishing = PublishingProcess()
+        # Without a lock: a process of the pool that is killed while it holds one would hold it for ever.
+        self._stopping = multiprocessing.get_context("fork").RawValue("b", 0)
+        self.app.task(name=SCHEDULE)(self.schedule)
+        self.app.task(name=RUN_JOB)(self.run_job)
+
+    def connect_signals(self) -> None:
+        """Has Celery call this worker. Once per process: Celery's signals are global."""
+        # A receiver keeps Celery from setting up a log of its own, and from taking stdout.
+        signals.setup_logging.connect(_keep_logging, weak=False)
+        signals.worker_process_init.connect(self.bind_to_worker, weak=False)
+        signals.worker_ready.connect(self._start_threads, weak=False)
+        signals.worker_shutting_down.connect(self._drain, weak=False)
+        signals.worker_shutdown.connect(self._leave, weak=False)
+
+    @cached_property
+    def _sessions(self) -> Sessions:
+        """Made in each process of the pool: a connection must not be shared across a fork."""
+        return make_sessions(make_engine(self._settings))
+
+    @cached_property
+    def _reconciler(self) -> Reconciler:
+        # An impatient publisher: a broker that is unavailable must not keep it from sending heartbeats.
+        publisher = make_publisher(self._settings)
+        sessions = make_sessions(make_engine(self._settings))
+        return Reconciler(sessions, publisher, self._settings, self.machine, self._is_draining)
+
+    def _is_draining(self) -> bool:
+        return bool(self._stopping.value)
+
+    def schedule(self) -> None:
+        """Task: a job waits."""
+        schedule(self._sessions, self.app)
+
+    def run_job(self, job_id: str, number: int) -> None:
+        """Task: an attempt was given devices of this machine. Runs it, or this machine's part of it."""
+        with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=number):
+            self._run_job(job_id, number)
+
+    def _run_job(self, job_id: str, number: int) -> None:
+        settings, sessions, what = self._settings, self._sessions, f"job {job_id}"
+        if self._is_draining():
+            run_transaction(sessions, what, lambda session: leases.revoke(session, job_id))
+            return
+        me = (settings.worker, os.getpid())
+        part = run_transaction(
+            sessions, what, lambda session: transitions.begin(session, job_id, number, *me, settings.lease)
+        )
+        if part is None:
+            # Another process has it, or the connection broke after this one had begun it: nobody follows it then.
+            run_transaction(sessions, what, lambda session: leases.release(session, job_id, number, *me))
+            return
+        log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
+        attempt = Attempt(sessions, settings, self.machine, part, self._is_draining)
+        try:
+            if part.rank == 0:
+                lifecycle.run(attempt)
+            else:
+                follower.run(attempt)
+        finally:
+            attempt.transact(lambda session: leases.release(session, job_id, number, *me))
+        if not self._is_draining():
+            self.schedule()
+
+    def bind_to_worker(self, **_: Any) -> None:
+        """Ends this process of the pool with the worker's main process: its job will be given to another."""
+        if not end_with_parent(self._pid, signal.SIGKILL):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _start_threads(self, **_: Any) -> None:
+        threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True).start()
+        threading.Thread(target=self._publishing.run, name="publishing", daemon=True).start()
+
+    def _drain(self, **_: Any) -> None:
+        self._stopping.value = 1
+
+    def _leave(self, **_: Any) -> None:
+        self._publishing.stop()
+        self._reconciler.leave()
 
 
-def _draining() -> bool:
-    return bool(_told_to_stop.value)
-
-
-@functools.cache
-def _sessions() -> Sessions:
-    """Made in each process that asks: a connection must not be shared across a fork."""
-    return make_sessions(make_engine(settings))
-
-
-@functools.cache
-def _keeper() -> Keeper:
-    # An impatient publisher: a broker that is away must not keep it from beating.
-    publisher = make_publisher(settings)
-    return Keeper(make_sessions(make_engine(settings)), publisher, settings, machine, _draining)
-
-
-@app.task(name=SCHEDULE)
-def look() -> None:
-    """A job waits."""
-    schedule(_sessions(), app)
-
-
-@app.task(name=RUN_JOB)
-def run_job(job_id: str, number: int) -> None:
-    """Devices of this machine were given to an attempt: begins it, or this machine's part of it."""
-    with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=number):
-        _run_job(job_id, number)
-
-
-def _run_job(job_id: str, number: int) -> None:
-    what = f"job {job_id}"
-    if _draining():
-        persist(_sessions(), what, lambda session: leases.revoke(session, job_id))
-        return
-    me = (settings.worker, os.getpid())
-    part = persist(_sessions(), what, lambda session: transitions.begin(session, job_id, number, *me, settings.lease))
-    if part is None:
-        # It may be this process's own, where the database broke off when it had written that.
-        persist(_sessions(), what, lambda session: leases.release(session, job_id, number, *me))
-        return
-    log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
-    mine = lifecycle.Attempt(_sessions(), settings, machine, part, _draining)
-    try:
-        if part.rank == 0:
-            lifecycle.run(mine)
-        else:
-            follower.run(mine)
-    finally:
-        mine.persist(lambda session: leases.release(session, job_id, number, *me))
-    if not _draining():
-        schedule(_sessions(), app)
-
-
-@setup_logging.connect
-def _log(**_: Any) -> None:
-    """That something listens keeps Celery from setting up a log of its own, and from taking stdout."""
-
-
-@worker_process_init.connect
-def _die_with_worker(**_: Any) -> None:
-    # A killed worker leaves its pool's processes behind, each with a job that is given to another.
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != _WORKER:
-        os.kill(os.getpid(), signal.SIGKILL)  # it died before we could ask to be told
-
-
-@worker_ready.connect
-def _keep(**_: Any) -> None:
-    threading.Thread(target=_keeper().run, name="keeper", daemon=True).start()
-    threading.Thread(target=_clerk.keep, name="clerk", daemon=True).start()
-
-
-@worker_shutting_down.connect
-def _drain(**_: Any) -> None:
-    _told_to_stop.value = 1
-
-
-@worker_shutdown.connect
-def _leave(**_: Any) -> None:
-    _clerk.stop()
-    _keeper().leave()
+def _keep_logging(**_: Any) -> None:
+    pass

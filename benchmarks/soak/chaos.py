@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.processes import parent_of
 from store.scheduling.workers import SILENCE
 from tests.servers import Servers
 from tests.service import Service, start, told_of
-from worker.supervise.orphans import marks_of, parent
+from worker.supervise.orphans import marks_of
 
 SECONDS_BETWEEN_STRIKES = (0.3, 1.7)
 OF_A_JOB = {"a rank", "a launcher", "a guard", "a pool process"}
@@ -47,7 +48,7 @@ def trainers(runs: Path) -> list[Process]:
     found = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         marked = marks_of(pid)
-        if marked and marked[1].is_relative_to(runs) and parent(pid) is not None:
+        if marked and marked[1].is_relative_to(runs) and parent_of(pid) is not None:
             command = told_of(pid, "cmdline")
             part = "guard" if b"guard.py" in command else "rank" if b"--rank" in command else "launcher"
             found.append(Process(pid, marked[0], marked[1].parent.name, part))
@@ -139,7 +140,7 @@ class Chaos:
     def _pool_process(self) -> bool:
         guards = [each for each in trainers(self._live.home / "runs") if each.part == "guard"]
         pools = {name: self._pool(name) for name in self._live.workers}
-        followed = [(guard, pid) for guard in guards if (pid := parent(guard.pid)) in pools[guard.worker]]
+        followed = [(guard, pid) for guard in guards if (pid := parent_of(guard.pid)) in pools[guard.worker]]
         if not followed:
             return False
         victim, pid = self._choose.choice(followed)
@@ -148,7 +149,7 @@ class Chaos:
 
     def _pool(self, worker: str) -> list[int]:
         main = self._live.workers[worker].pid
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent(pid) == main]
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == main]
 
     def _some_worker(self) -> str | None:
         """One that is well; the last such one is left alone."""

@@ -78,7 +78,7 @@ def test_an_export_whose_worker_is_killed_is_made_by_another_within_fifteen_seco
     (pid_file,) = until(lambda: merging(live, job_id), 60)
     merger = Path(f"/proc/{pid_file.read_text()}")
     live.start_worker("second")
-    until(lambda: "the clerk is at work" in (live.home / "second.log").read_text(), 60)
+    until(lambda: "the publishing process has started" in (live.home / "second.log").read_text(), 60)
     live.kill_worker("first")
     killed = time.monotonic()
     until(lambda: len(merging(live, job_id)) == 2)

@@ -23,7 +23,7 @@ from store.session import Sessions
 from tests.placing import LEASE, RETRIES, cpu, register
 from tests.worker.test_guard import until
 from worker.attempt import follower
-from worker.attempt.lifecycle import Attempt
+from worker.attempt.context import Attempt
 from worker.settings import WorkerSettings
 
 HEAD, OTHER = "a", "b"

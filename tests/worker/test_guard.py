@@ -196,7 +196,7 @@ def test_a_exit_report_that_cannot_be_written_is_told_and_changes_no_exit_code(t
 def test_no_exit_report_is_read_where_there_is_none_or_it_is_torn(tmp_path: Path) -> None:
     path = tmp_path / "exit_report.json"
     assert read_exit_report(path) is None
-    path.write_text('{"asked": null, "end')
+    path.write_text('{"stop_requested": null, "end')
     assert read_exit_report(path) is None
 
 

@@ -32,7 +32,7 @@ from tests.placing import cpu
 from tests.worker.test_guard import gone, until
 from worker.settings import WorkerSettings
 from worker.supervise.process import marks
-from worker.supervise.reconciler import Keeper, forget_earlier
+from worker.supervise.reconciler import Reconciler, release_earlier
 
 MACHINE = cpu(2)
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
@@ -100,8 +100,8 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 def keeper(
     sessions: Sessions, app: Celery, settings: WorkerSettings, draining: Callable[[], bool] = lambda: False
-) -> Keeper:
-    return Keeper(sessions, app, settings, MACHINE, draining)
+) -> Reconciler:
+    return Reconciler(sessions, app, settings, MACHINE, draining)
 
 
 def create(sessions: Sessions) -> str:
@@ -141,7 +141,7 @@ def leased(sessions: Sessions, job_id: str) -> bool:
         return leases.machines(session, job_id, 1) != set()
 
 
-def rounds_until(keeps: Keeper, condition: Callable[[], bool]) -> None:
+def rounds_until(keeps: Reconciler, condition: Callable[[], bool]) -> None:
     def after_one_more() -> bool:
         keeps.round()
         return condition()
@@ -293,7 +293,7 @@ def test_what_an_earlier_worker_has_begun_is_followed_by_no_process_that_has_got
     pool = start()
     job_id = run_here(sessions, pool.pid)
     with sessions.begin() as session:
-        forget_earlier(session, "keeper")
+        release_earlier(session, "keeper")
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
     assert not gone(pool.pid)
@@ -384,11 +384,11 @@ def test_a_keeper_whose_place_another_has_taken_ends_its_worker(sessions: Sessio
         "from runtime.broker import make_publisher\n"
         "from store.session import make_engine, make_sessions\n"
         "from runtime.settings import read_settings\n"
-        "from worker.supervise.reconciler import Keeper\n"
+        "from worker.supervise.reconciler import Reconciler\n"
         "from worker.settings import WorkerSettings\n"
         "settings = read_settings(WorkerSettings)\n"
         "sessions = make_sessions(make_engine(settings))\n"
-        "Keeper(sessions, make_publisher(settings), settings, cpu(1), lambda: False).run()\n"
+        "Reconciler(sessions, make_publisher(settings), settings, cpu(1), lambda: False).run()\n"
     )
     environment = {
         "FINETUNED_DATABASE_URL": settings.database_url.get_secret_value(),

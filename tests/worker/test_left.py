@@ -6,7 +6,7 @@ import pytest
 
 from contract.failure import Failure, FailureCode
 from contract.run_dir import RunDir
-from worker.run_output import LOG_TAIL, clear_log, read_error, read_log_tail
+from worker.run_output import LOG_TAIL, read_error, read_log_tail, redact_log
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_log_is_cleared_of_secrets_and_of_nothing_else(tmp_path: Path) -> None
     log = tmp_path / "trainer.log"
     written = b"10%|#\r20%|##\r\n\xff\0 caf\xc3\xa9 hf_planted0123456789\r\npassword=planted\n"
     log.write_bytes(written)
-    clear_log(log)
+    redact_log(log)
     assert log.read_bytes() == written.replace(b"planted0123456789", b"***").replace(b"planted", b"***")
     assert list(tmp_path.iterdir()) == [log]
 
@@ -65,5 +65,5 @@ def test_a_log_without_a_secret_is_not_written_anew(tmp_path: Path) -> None:
     log = tmp_path / "trainer.log"
     log.write_text("step 1: loss 2.5\n" * 1000)
     before = log.stat().st_ino
-    clear_log(log)
+    redact_log(log)
     assert log.stat().st_ino == before

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from worker.run_output import read_exit_report
 from worker.supervise import process
-from worker.supervise.process import RUN_MARK, WORKER_MARK, trainer_environment
+from worker.supervise.process import RUN_MARK, WORKER_MARK, Workspace, trainer_environment
 
 
 def test_a_trainer_gets_what_it_needs_to_run_and_to_reach_a_hub() -> None:
@@ -17,10 +17,10 @@ def test_a_trainer_gets_nothing_else() -> None:
     assert trainer_environment(given).keys() == {"PYTHONUNBUFFERED"}
 
 
-def start(tmp_path: Path, *command: str) -> process.Trainer:
+def start(tmp_path: Path, *command: str) -> process.GuardedProcess:
     environment = process.marks("here", tmp_path) | {"OMP_NUM_THREADS": "3"}
-    log, exit_report = tmp_path / "log", tmp_path / "exit_report.json"
-    return process.start(command, tmp_path, log, timedelta(seconds=30), environment, exit_report)
+    workspace = Workspace(tmp_path, tmp_path / "log", tmp_path / "exit_report.json")
+    return process.start(command, workspace, timedelta(seconds=30), environment)
 
 
 def test_the_marks_reach_a_grandchild_in_a_session_of_its_own(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_the_marks_reach_a_grandchild_in_a_session_of_its_own(tmp_path: Path) ->
     assert {f"{WORKER_MARK}=here", f"{RUN_MARK}={tmp_path}", "OMP_NUM_THREADS=3"} <= set(lines)
 
 
-def test_a_trainer_that_has_ended_leaves_a_exit_report(tmp_path: Path) -> None:
+def test_a_trainer_that_has_ended_leaves_an_exit_report(tmp_path: Path) -> None:
     assert start(tmp_path, "true").wait() == 0
     exit_report = read_exit_report(tmp_path / "exit_report.json")
     assert exit_report is not None

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.processes import is_alive
 from tests.worker.test_guard import gone, parent, until
-from worker.supervise import orphans
-from worker.supervise.orphans import Strays, find, marks_of
+from worker.supervise.orphans import Orphans, find, marks_of
 from worker.supervise.process import GUARD, marks
 
 WORKER = "the-worker-of-this-test"
@@ -87,8 +87,8 @@ def start(run: Path) -> Iterator[Start]:
         family.end()
 
 
-def clearing(runs: Path, grace: float = 30) -> Strays:
-    return Strays(WORKER, runs, timedelta(seconds=grace))
+def clearing(runs: Path, grace: float = 30) -> Orphans:
+    return Orphans(WORKER, runs, timedelta(seconds=grace))
 
 
 def test_the_processes_of_a_run_are_found_by_their_marks(start: Start, runs: Path, run: Path) -> None:
@@ -116,14 +116,14 @@ def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
     zombie.send_signal(signal.SIGKILL)
     until(lambda: gone(zombie.pid))
     assert Path(f"/proc/{zombie.pid}").exists()
-    assert orphans.parent(zombie.pid) is None
+    assert not is_alive(zombie.pid)
     assert find(WORKER, runs) == {}
     zombie.wait()
 
 
 def test_a_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
     family = start()
-    assert clearing(runs, grace=0).clear(0, lambda: {run}) == set()
+    assert clearing(runs, grace=0).end(0, lambda: {run}) == set()
     assert not any(map(gone, family.pids))
 
 
@@ -134,7 +134,7 @@ def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) ->
         begun.append(start())
         return set()
 
-    assert clearing(runs).clear(0, followed) == set()
+    assert clearing(runs).end(0, followed) == set()
     assert not any(map(gone, begun[0].pids))
 
 
@@ -143,7 +143,7 @@ def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: gone(family.launcher))
     assert not gone(family.rank)
-    clear = clearing(runs).clear
+    clear = clearing(runs).end
     assert clear(0, set) == {run}
     until(lambda: gone(family.rank))
     assert clear(1, set) == set()
@@ -157,7 +157,7 @@ def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start,
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: gone(family.guard) and gone(family.launcher))
     assert not gone(family.rank)
-    assert clearing(runs).clear(0, set) == {run}
+    assert clearing(runs).end(0, set) == {run}
     until(lambda: gone(family.rank))
 
 
@@ -165,7 +165,7 @@ def test_one_that_does_not_heed_is_killed_after_the_grace_and_not_before(start: 
     family = start(DEAF)
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: gone(family.launcher))
-    clear = clearing(runs).clear
+    clear = clearing(runs).end
     assert clear(100, set) == {run}
     assert clear(129, set) == {run}
     assert not gone(family.rank)
@@ -179,7 +179,7 @@ def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
     family = start(f"signal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, 'a').write('once '))")
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: gone(family.launcher))
-    clear = clearing(runs).clear
+    clear = clearing(runs).end
     for now in range(3):
         clear(now, set)
         until(lambda: asked.exists() and asked.read_text() != "")
@@ -192,7 +192,7 @@ def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_exit_report(start:
     family = start(grace=0.3)
     family.pool.kill()
     family.pool.wait()
-    clear = clearing(runs).clear
+    clear = clearing(runs).end
     until(lambda: clear(0, set) == set())
     # A process that is ending gives up its environment a moment before it has ended.
     until(lambda: all(map(gone, family.pids)))

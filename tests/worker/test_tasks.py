@@ -7,7 +7,11 @@ from pathlib import Path
 # A process of the pool, and one whose worker has died before it could ask to be told: its parent is another.
 SCRIPT = """
 import os
-from worker import tasks
+from runtime.settings import read_settings
+from worker.settings import WorkerSettings
+from worker.tasks import CeleryWorker
+
+worker = CeleryWorker(read_settings(WorkerSettings))
 
 def forked(what):
     pid = os.fork()
@@ -16,8 +20,8 @@ def forked(what):
         os._exit(7)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-print(forked(tasks._die_with_worker))
-forked(lambda: print(forked(tasks._die_with_worker), flush=True))
+print(forked(worker.bind_to_worker))
+forked(lambda: print(forked(worker.bind_to_worker), flush=True))
 """
 
 

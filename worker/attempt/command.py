@@ -1,4 +1,4 @@
-"""The command that trains a run folder. Pure. Every path in it is absolute: it works in any folder, by hand too."""
+"""Builds the command that trains a run folder. Every path in it is absolute, so it also works by hand, anywhere."""
 
 import sys
 from dataclasses import dataclass
@@ -8,23 +8,22 @@ from contract.recipe import Recipe
 from worker.settings import WorkerSettings
 
 JOIN_SECONDS = 300
-"""For the launchers of all machines to meet. None has loaded a model yet."""
+"""How long the launchers of all machines may take to meet. None has loaded a model yet."""
 
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where the launchers of one run on several machines meet, and how this machine's takes part."""
+    """Where the launchers of a run on several machines meet, and how this machine takes part."""
 
     nodes: int
     endpoint: str
-    """HOST:PORT of the head, the same for all. The port is free there."""
+    """HOST:PORT of the head node, the same on all machines. The port is free there."""
     id: str
-    """The same for all, and no other run's."""
+    """The same on all machines, and different for every run."""
     address: str
-    """Of this machine, as the others reach it. The one whose address is the first in the order of strings gets rank
-    0."""
+    """This machine's address, as the others reach it. torchrun gives rank 0 to the first address in string order."""
     head: bool
-    """This machine is the endpoint's."""
+    """Whether this machine is the head node."""
 
 
 def trainer_command(
@@ -36,14 +35,16 @@ def trainer_command(
 
 
 def launcher(processes: int, rendezvous: Rendezvous | None = None) -> list[str]:
-    """Starts the trainer as so many ranks on this machine, by torchrun: they find each other by a free port, or those
-    of the other machines by the rendezvous. A rank that is alone has nobody to find: torchrun would load torch for
-    itself, which takes seconds, and hold it in memory."""
+    """The start of a command that runs the trainer as `processes` ranks on this machine.
+
+    torchrun lets the ranks find each other, by a free port or by the rendezvous. A single rank needs none: torchrun
+    would load torch for itself, which takes seconds and memory.
+    """
     if processes == 1 and rendezvous is None:
         return [sys.executable, "-m", "trainer"]
     meeting = ["--standalone"]
     if rendezvous is not None:
-        # Left to itself torchrun compares host names to find the head, and tells the others its own.
+        # By itself torchrun compares host names to find the head node, and gives the others its own host name.
         is_host = str(rendezvous.head).lower()
         meeting = [
             f"--nnodes={rendezvous.nodes}",

@@ -1,4 +1,4 @@
-"""Decides how an attempt ended, from what it left. Pure."""
+"""Decides how an attempt ended, from what it left behind. Pure."""
 
 import re
 import signal
@@ -8,8 +8,8 @@ from contract.events import Done
 from contract.failure import Failure, FailureCode
 from contract.status import JobStatus, RequestedAction
 
-# torchrun exits with 1 whatever became of its ranks. Its report in the log says more: "exitcode  : -9 (pid: 4242)"; and
-# which of them it has ended itself, once another had failed: "Sending process 4242 closing signal SIGTERM".
+# torchrun exits with 1 whatever became of its ranks. Its report in the log says more: "exitcode  : -9 (pid: 4242)". It
+# also logs which ranks it has ended itself after another failed: "Sending process 4242 closing signal SIGTERM".
 _ENDED_BY_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+) \(pid: (\d+)\)")
 _ENDED_BY_TORCHRUN = re.compile(r"Sending process (\d+) closing signal")
 
@@ -28,12 +28,13 @@ def decide(
     draining: bool,
     log_tail: str,
 ) -> Outcome:
-    """How an attempt ended.
+    """How an attempt ended. It takes six arguments because it is pure: they are all that an attempt leaves behind.
 
-    done: the trainer's last word, where it had one. It counts more than the exit code: torchrun exits with 1 when it is
-    told to stop, however well its ranks have ended, and what a completed run has saved is there whatever comes after.
-    error: its error.json, where it wrote one. draining: its worker told it to stop, for reasons of its own.
-    exit_code: the guard's, 128 + n where signal n ended the launcher.
+    exit_code: the guard's, 128 + n if signal n ended the launcher.
+    done: the trainer's last event, if it sent it. It counts more than the exit code: torchrun exits with 1 when it is
+    stopped, however well its ranks have ended, and what a completed run has saved stays saved.
+    error: the trainer's error.json, if it wrote one.
+    draining: the worker stopped the trainer for reasons of its own.
     """
     if done is not None and done.completed:
         return Outcome(JobStatus.SUCCEEDED)
@@ -41,18 +42,18 @@ def decide(
         return Outcome(JobStatus.CANCELLED)
     set_aside = Outcome(JobStatus.PAUSED if requested_action is RequestedAction.PAUSE else JobStatus.QUEUED)
     if done is not None and error is None:
-        return set_aside  # it was told to stop, whoever did it
+        return set_aside  # whoever stopped it
     failure = failure_of(exit_code, error, log_tail)
-    # What broke while it was to stop anyway is nothing that the next attempt need know.
+    # A failure while it was stopping anyway does not concern the next attempt.
     if failure.code.retryable and (requested_action is not None or draining):
         return set_aside
     return Outcome(JobStatus.FAILED, failure)
 
 
 def failure_of(exit_code: int, error: Failure | None, log_tail: str) -> Failure:
-    """What `error`, its error.json, or the end of its log says of a process that has failed."""
+    """Why a process failed, by its error.json (`error`), its exit code or the end of its log."""
     killed_by = _signal(exit_code, log_tail)
-    # Where a rank is killed another may have written that it lost it, in whatever words.
+    # When a rank is killed, another one may have reported the loss as an error of its own.
     if error is not None and not (killed_by and (error.fault or error.code is FailureCode.TRAINER_CRASHED)):
         return error
     if error is None and "No space left on device" in log_tail:
@@ -67,7 +68,7 @@ def failure_of(exit_code: int, error: Failure | None, log_tail: str) -> Failure:
 
 
 def _signal(exit_code: int, log_tail: str) -> int | None:
-    """What ended the launcher, or a rank that the launcher did not end itself."""
+    """The signal that ended the launcher, or a rank that the launcher did not end itself."""
     if exit_code > 128:
         return exit_code - 128
     by_torchrun = set(_ENDED_BY_TORCHRUN.findall(log_tail))

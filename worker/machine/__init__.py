@@ -1,1 +1,1 @@
-"""What this machine has to train with, and who uses it."""
+"""The devices of this machine, and who uses them."""

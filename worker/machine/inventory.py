@@ -1,4 +1,4 @@
-"""Finds out what this machine has to train with."""
+"""Finds the devices of this machine: its GPUs, or its CPU."""
 
 import logging
 import os
@@ -15,16 +15,16 @@ from contract.machine import Gpu, Machine, has_bf16
 log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
-"""Held while the driver's library is used, so that nobody forks meanwhile."""
+"""Held while the driver's library is in use, so that no thread forks meanwhile."""
 _initialised = False
 
 
 @contextmanager
 def driver() -> Iterator[None]:
-    """The GPUs' driver, to be asked through pynvml. Raises NVMLError.
+    """Opens the GPUs' driver for calls to pynvml. Raises NVMLError.
 
-    It stays open: where nothing else keeps the GPUs awake, the driver takes 1 to 3 s to wake each of them for whoever
-    asks next (docs.nvidia.com/deploy/driver-persistence).
+    The driver stays open: if nothing else keeps the GPUs awake, it takes 1 to 3 s to wake each of them again
+    (docs.nvidia.com/deploy/driver-persistence).
     """
     global _initialised
     with _lock:
@@ -35,7 +35,7 @@ def driver() -> Iterator[None]:
 
 
 def _close_before_fork() -> None:
-    """What the driver has opened is not to be shared by two processes: each opens it when it asks again."""
+    """Two processes must not share an open driver: each opens it when it needs it again."""
     global _initialised
     _lock.acquire()
     if _initialised:
@@ -47,8 +47,7 @@ os.register_at_fork(before=_close_before_fork, after_in_parent=_lock.release, af
 
 
 def detect(environment: Mapping[str, str], slots: int) -> Machine:
-    """`environment` is the trainers', `slots` are the jobs at once where there is no GPU. Without a GPU, or without its
-    driver, there are no GPUs."""
+    """This machine, as trainers with this `environment` see it. `slots`: jobs at once if there is no GPU."""
     return Machine(
         gpus=visible(_cards(), environment.get("CUDA_VISIBLE_DEVICES")),
         cores=len(os.sched_getaffinity(0)),
@@ -59,7 +58,7 @@ def detect(environment: Mapping[str, str], slots: int) -> Machine:
 
 
 def memory_limit(meminfo: Path, groups: Path, own: Path) -> int:
-    """Bytes of the machine's memory, or what its control groups (version 2) leave the worker's trainers of it."""
+    """Bytes of memory that trainers may use: the machine's, or the limit of its control groups (version 2)."""
     limits = [int(meminfo.read_text().partition("MemTotal:")[2].split()[0]) * 1024]
     group = groups / own.read_text().partition("0::/")[2].split("\n")[0]
     for folder in (group, *group.parents):
@@ -71,8 +70,9 @@ def memory_limit(meminfo: Path, groups: Path, own: Path) -> int:
 
 
 def visible(cards: Sequence[Sequence[Gpu]], chosen: str | None) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES lets a process see, by the numbers of their cards or the beginnings of their
-    UUIDs; as in CUDA what stands after one that is not there is passed over, and where one stands twice there is none.
+    """The GPUs that `chosen`, a CUDA_VISIBLE_DEVICES of card numbers or UUID prefixes, lets a process see.
+
+    As in CUDA, entries after an unknown one are ignored, and a repeated one makes the list empty.
     """
     if chosen is None:
         return [gpu for card in cards for gpu in card]
@@ -95,12 +95,12 @@ def _named(cards: Sequence[Sequence[Gpu]], word: str) -> list[Gpu]:
 
 
 def _cards() -> list[list[Gpu]]:
-    """By the driver's numbers, each as what trainers can be given of it."""
+    """The cards by the driver's numbers, each as the devices that trainers can get from it."""
     try:
         with driver():
             return [_card(number) for number in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError_LibraryNotFound:
-        return []  # as on every machine without a GPU
+        return []  # no GPU
     except pynvml.NVMLError as error:
         log.warning("the GPUs' driver does not answer, and trainers will run on the CPU: %s", error)
         return []
@@ -117,7 +117,7 @@ def _card(number: int) -> list[Gpu]:
 
 
 def _parts(card: Any) -> list[Any]:
-    """Its MIG instances, where it is divided into such: then nobody can have the whole."""
+    """The MIG instances of a card that is divided into such; else the card itself."""
     with suppress(pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
         current, _pending = pynvml.nvmlDeviceGetMigMode(card)
         if current == pynvml.NVML_DEVICE_MIG_ENABLE:
@@ -127,7 +127,7 @@ def _parts(card: Any) -> list[Any]:
 
 def _instances(card: Any) -> Iterator[Any]:
     for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
-        with suppress(pynvml.NVMLError_NotFound):  # not every place is taken
+        with suppress(pynvml.NVMLError_NotFound):  # not every place has an instance
             yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, place)
 
 

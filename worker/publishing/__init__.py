@@ -1,1 +1,1 @@
-"""A process of its own that publishes artifacts and makes exports."""
+"""Publishing artifacts and making exports, in a process of its own."""

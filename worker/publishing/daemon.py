@@ -1,114 +1,99 @@
-"""Publishes what this worker's jobs have saved, and makes exports: `python -m worker.publishing.daemon WORKER_PID`.
+"""Publishes artifacts and makes exports for one worker: `python -m worker.publishing.daemon WORKER_PID`.
 
-A process of its own, and no thread of the worker's: obstore's threads do not outlive a fork, and the worker forks a
-process for each job; and neither digests of gigabytes nor pictures may keep the keeper from its beat.
+It is a process rather than a thread of the worker: obstore's threads do not survive a fork, and the worker forks a
+process for each job. Also, neither digests of gigabytes nor plots may delay the worker's heartbeat.
 """
 
 import logging
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
 from runtime import logs
+from runtime.processes import end_with_parent
+from runtime.retry import until_available
 from runtime.settings import read_settings
 from storage.backends import make_storage
 from storage.errors import StorageUnavailable
 from store.session import make_engine, make_sessions
-from worker.publishing.exporter import export_next
+from worker.publishing.exporter import Exporter
 from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
-from worker.supervise.guard import PR_SET_PDEATHSIG, prctl
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_ROUNDS = 0.25
 SECONDS_BETWEEN_EXPORTS = 1.0
-SECONDS_BETWEEN_STARTS = 1.0
-LONGEST_END = 10.0
-"""Seconds that it has to finish with what it is about."""
-_LONGEST_WAIT = 10.0
-"""Seconds."""
+LONGEST_WAIT = 10.0
+"""Seconds between two retries."""
 
 
 def main() -> None:
-    worker = int(sys.argv[1])
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != worker:
-        return  # it died before we could ask to be told: what is imported above takes seconds
+    if not end_with_parent(int(sys.argv[1]), signal.SIGTERM):
+        return  # the imports above take seconds
     settings = read_settings(WorkerSettings)
     logs.configure(settings)
-    stop = _Stop()
-    signal.signal(signal.SIGTERM, lambda *_: stop.ask())
+    stop = _StopFlag()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, whose jobs end first
     sessions, storage = make_sessions(make_engine(settings)), make_storage(settings)
-    publish = partial(publish_all, sessions, settings, storage)
-    export = partial(export_next, sessions, settings, storage, lambda: stop.asked)
-    # A thread that lives as long as this process, so that an export, which takes minutes, holds up nobody.
-    exporting = threading.Thread(target=_repeat, args=(export, SECONDS_BETWEEN_EXPORTS, stop), name="exporter")
-    exporting.start()
-    log.info("the clerk is at work")
-    _repeat(publish, SECONDS_BETWEEN_ROUNDS, stop)
-    exporting.join()
+    exporter = Exporter(sessions, settings, storage, stop.is_set)
+    # An export takes minutes, so it has a thread of its own. The thread lives as long as this process: the guard of a
+    # merger ends with the thread that started it.
+    exporting = partial(_repeat, "exporting", exporter.export_next, SECONDS_BETWEEN_EXPORTS, stop)
+    thread = threading.Thread(target=exporting, name="exporter")
+    thread.start()
+    log.info("the publishing process has started")
+    _repeat("publishing", partial(publish_all, sessions, settings, storage), SECONDS_BETWEEN_ROUNDS, stop)
+    thread.join()
 
 
-class _Stop:
-    """No threading.Event: a signal's handler that sets one waits for ever where it interrupts a wait for it."""
+class _StopFlag:
+    """Set once the process is to stop.
+
+    No threading.Event: a signal handler that sets one deadlocks when it interrupts a wait for it.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self._set = False
 
-    def ask(self) -> None:
-        self.asked = True
+    def set(self) -> None:
+        self._set = True
 
+    def is_set(self) -> bool:
+        return self._set
 
-def _repeat(duty: Callable[[], object], seconds: float, stop: _Stop) -> None:
-    """Until it is to stop; less often as long as something is away."""
-    wait = seconds
-    while not stop.asked:
-        try:
-            duty()
-            wait = seconds
-        except Exception as error:
-            wait = min(2 * wait, _LONGEST_WAIT)
-            expected = isinstance(error, StorageUnavailable | OperationalError)
-            log.warning("waits %s s: %s", wait, error, exc_info=not expected)
-        until = time.monotonic() + wait
-        while not stop.asked and time.monotonic() < until:
+    def wait(self, seconds: float) -> None:
+        """Sleeps for that long, or until shortly after the flag is set."""
+        until = time.monotonic() + seconds
+        while not self._set and time.monotonic() < until:
             time.sleep(SECONDS_BETWEEN_ROUNDS)
 
 
-class Clerk:
-    """The process, as its worker has it."""
+def _repeat(name: str, duty: Callable[[], object], seconds: float, stop: _StopFlag) -> None:
+    """Runs `duty` every `seconds` until the process is to stop, and less often while it fails."""
 
-    def __init__(self) -> None:
-        self._ends = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
+    def run() -> None:
+        try:
+            duty()
+        except (StorageUnavailable, OperationalError):
+            raise
+        except Exception:
+            log.exception("%s failed for an unexpected reason", name)
+            raise
 
-    def keep(self) -> None:
-        """Starts it, again and again where it dies. From a thread that lives as long as the worker: it ends with
-        that."""
-        while not self._ends.is_set():
-            command = [sys.executable, "-m", "worker.publishing.daemon", str(os.getpid())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-            self._process.wait()
-            self._ends.wait(SECONDS_BETWEEN_STARTS)
-
-    def stop(self) -> None:
-        self._ends.set()
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(LONGEST_END)
-            except subprocess.TimeoutExpired:
-                self._process.kill()  # what it is about is taken up again
-                self._process.wait()
+    retry = until_available(name, Exception, longest_wait=LONGEST_WAIT, gives_up=stop.is_set, sleep=stop.wait)
+    while not stop.is_set():
+        # The last error is raised when the process is to stop.
+        with suppress(Exception):
+            retry(run)
+        stop.wait(seconds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Publishes what jobs have saved: takes it into the storage, and digests it; makes a job's report before that.
+"""Publishes artifacts: makes the files of a job's report, uploads each artifact and records its digests.
 
-The rows are the truth: what is unpublished when a worker dies is published by the next one of its name, or, where none
-comes, by another.
+The rows say what is unpublished. When a worker dies, the next one of its name continues; if none comes, another does.
 """
 
 import logging
@@ -18,22 +17,24 @@ from store.jobs.report import gather
 from store.models import Artifact, Job
 from store.session import Sessions
 from worker.publishing import report, upload
-from worker.run_output import clear_log
+from worker.run_output import redact_log
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 
 def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) -> None:
-    """All that this worker has to publish now. Raises StorageUnavailable, and OperationalError where the database is
-    away: what is left is published the next time."""
+    """Publishes whatever this worker has to publish now. What is left after an error is published the next time.
+
+    Raises StorageUnavailable, and OperationalError while the database is unavailable.
+    """
     while True:
         with sessions.begin() as session:
             waiting = artifacts.list_unpublished(session, settings.worker)
         possible = [(artifact, job) for artifact, job in waiting if _can_publish(settings, artifact)]
         if not possible:
             return
-        for artifact, job in sorted(possible, key=lambda each: _turn(each[0])):
+        for artifact, job in sorted(possible, key=lambda each: _order(each[0])):
             _publish(sessions, settings, storage, artifact, job)
 
 
@@ -43,8 +44,8 @@ def _can_publish(settings: WorkerSettings, artifact: Artifact) -> bool:
     return artifact.kind in REPORT or bool(artifact.files) or (settings.runs / job_id / attempt).is_dir()
 
 
-def _turn(artifact: Artifact) -> int:
-    """The card shows the curve, and lies in the adapter."""
+def _order(artifact: Artifact) -> int:
+    """The report comes first, the card last of it: the card shows the curve, and is copied into the adapter."""
     kinds = [*REPORT]
     return kinds.index(artifact.kind) if artifact.kind in kinds else len(kinds)
 
@@ -55,22 +56,22 @@ def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, art
     try:
         if artifact.kind in REPORT:
             _make(sessions, settings, artifact, job)
-        if artifact.kind != "log" or _is_cleared(home, artifact):
+        if artifact.kind != "log" or _redact(home, artifact):
             digests = upload.put(storage, home, artifact)
     except FileNotFoundError as error:
-        log.error("job %s: %s is not to be had: %s", job.id, artifact.name, error)
+        log.error("job %s: %s is missing: %s", job.id, artifact.name, error)
     with sessions.begin() as session:
         artifacts.mark_published(session, artifact, digests)
 
 
-def _is_cleared(home: FolderStorage, artifact: Artifact) -> bool:
-    """Whether a log is without secrets now. Raises FileNotFoundError."""
+def _redact(home: FolderStorage, artifact: Artifact) -> bool:
+    """Redacts a log. Returns whether it may be published. Raises FileNotFoundError."""
     path = home.local_path(artifacts.key(artifact))
     try:
-        clear_log(path)
+        redact_log(path)
     except OSError:
-        # Such as a full disk: no reason to keep a job from its end, nor to show what is in it.
-        log.exception("job %s: %s cannot be shown", artifact.job_id, artifact.name)
+        # A full disk, for example. It must neither keep the job from ending nor publish secrets.
+        log.exception("job %s: %s cannot be redacted", artifact.job_id, artifact.name)
         return False
     return True
 
@@ -78,32 +79,32 @@ def _is_cleared(home: FolderStorage, artifact: Artifact) -> bool:
 def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job: Job) -> None:
     path = settings.runs / artifact.path
     with sessions.begin() as session:
-        told = gather(session, job.id)
+        gathered = gather(session, job.id)
         adapter = artifacts.get_unpublished_adapter(session, job.id)
     try:
-        # Two may make it at once, where a worker has just died: neither finds half of the other's.
+        # Two workers may make it at once, when one has just died. Neither may see half of the other's file.
         with replacing(path) as beside:
-            report.write(artifact.kind, told, _base_name(settings, job), beside)
+            report.write(artifact.kind, gathered, _base_name(settings, job), beside)
         if artifact.kind == "card" and adapter is not None and (folder := settings.runs / adapter.path).is_dir():
-            _put_into(folder, path)
+            _copy_into(folder, path)
     except Exception:
-        # Whatever it is, such as a full disk: no reason to keep a job from its end.
+        # Whatever it is, for example a full disk, it must not keep the job from ending.
         log.exception("job %s: %s cannot be made", job.id, artifact.name)
 
 
 def _base_name(settings: WorkerSettings, job: Job) -> str:
-    """A hub id, or the name of the model's folder, as the trainer puts it into the adapter's configuration."""
+    """A hub id, or the name of the model's folder, as the trainer writes it into the adapter's configuration."""
     model = str(job.recipe["model"])
     try:
         folder = locate_model(model, settings.folders)
     except InputError:
-        # It has gone since.
+        # The folder is gone by now.
         folder = Path(model)
     return model if folder is None else folder.name
 
 
-def _put_into(adapter: Path, card: Path) -> None:
-    """So that the adapter says what it is wherever it is taken."""
+def _copy_into(adapter: Path, card: Path) -> None:
+    """Copies the card and its curve into the adapter, so the adapter describes itself wherever it is used."""
     for name in (REPORT["card"], REPORT["curve"]):
         if (card.parent / name).exists():
             with replacing(adapter / name) as beside:

@@ -1,4 +1,4 @@
-"""Makes what a job's report is of: its metrics as a table, its losses as a picture, and a card that says what it is."""
+"""Writes the files of a job's report: its metrics as a table, its losses as a plot, and a model card."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from store.jobs.report import JobReport
 
 
 def write(kind: str, report: JobReport, base: str, path: Path) -> None:
-    """The file of one kind of store.artifacts.REPORT; `base` is what the adapter's configuration calls its model."""
+    """Writes one kind of store.artifacts.REPORT. `base` is the model's name in the adapter's configuration."""
     if kind == "card":
         path.write_text(card(report, base))
     else:
@@ -28,7 +28,7 @@ def _write_metrics(report: JobReport, path: Path) -> None:
 
 
 def _write_results(report: JobReport, path: Path) -> None:
-    """The columns of the results that OpenAI's own jobs have."""
+    """Writes the columns of the results that OpenAI's own jobs have."""
     held_out = dict(report.evaluations)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -38,7 +38,7 @@ def _write_results(report: JobReport, path: Path) -> None:
 
 
 def _draw(report: JobReport, path: Path) -> None:
-    """Not by pyplot, which keeps every figure for the whole process."""
+    """Plots the losses without pyplot, which keeps every figure in memory."""
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     steps = [row.step for row in report.metrics]
@@ -48,7 +48,7 @@ def _draw(report: JobReport, path: Path) -> None:
         axes.plot(*zip(*report.evaluations, strict=True), "o-", color="#cc6633", linewidth=1.5, label="evaluation")
     axes.set(xlabel="step", ylabel="loss (nats per token)")
     name = _line(report.job.name or report.job.id)
-    # What matplotlib's own font can write.
+    # The characters that matplotlib's own font has.
     known = name.isprintable() and all(ord(character) < 0x250 for character in name)
     axes.set_title(cut(name, 60) if known else report.job.id, parse_math=False)
     axes.grid(alpha=0.3)
@@ -57,7 +57,7 @@ def _draw(report: JobReport, path: Path) -> None:
 
 
 def _smooth(losses: list[float]) -> list[float]:
-    """Mean of each with those before it, the older the less; a fortieth of the run back it counts a third."""
+    """A running mean in which older losses weigh less: a loss a fortieth of the run ago weighs a third."""
     keep = 1 - 1 / max(1.0, len(losses) / 40)
     smoothed = []
     total = weight = 0.0
@@ -68,10 +68,10 @@ def _smooth(losses: list[float]) -> list[float]:
 
 
 def card(report: JobReport, base: str) -> str:
-    """A model card as the Hugging Face hub reads it: Markdown under a header of YAML, of which JSON is a part."""
-    recipe = _without_folders(report.job.recipe) | {"model": base}
+    """A model card for the Hugging Face hub: Markdown under a YAML header, which may contain JSON."""
+    recipe = _without_paths(report.job.recipe) | {"model": base}
     dataset = recipe["dataset"]
-    # A named chat template lies beside the adapter.
+    # A chat template of the recipe's own is saved with the adapter.
     tokenizer = "adapter" if dataset.get("chat_template") else base
     end = "" if report.done.get("completed") else f" It was not trained to its end: {_steps(report)}."
     sections = [
@@ -92,8 +92,8 @@ def card(report: JobReport, base: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
-    """With the names of its files alone: the card is for others, who need not know the server's folders."""
+def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with file names in place of paths: readers of the card need not know the server's folders."""
     named = dict(recipe)
     named["dataset"] = _with_name(recipe["dataset"])
     evaluation = recipe.get("evaluation") or {}
@@ -108,14 +108,14 @@ def _with_name(dataset: dict[str, Any]) -> dict[str, Any]:
 
 def _results(report: JobReport) -> dict[str, Any]:
     last = report.metrics[-1]
-    told: dict[str, Any] = {"steps": _steps(report), "epochs": f"{last.epoch:.2f}", "last loss": f"{last.loss:.4f}"}
+    rows: dict[str, Any] = {"steps": _steps(report), "epochs": f"{last.epoch:.2f}", "last loss": f"{last.loss:.4f}"}
     if report.done.get("train_loss") is not None:
-        told["mean loss"] = f"{report.done['train_loss']:.4f}"
+        rows["mean loss"] = f"{report.done['train_loss']:.4f}"
     if report.evaluations:
         step, loss = min(report.evaluations, key=lambda each: each[1])
-        told["evaluation loss"] = f"{report.evaluations[-1][1]:.4f}"
-        told["lowest evaluation loss"] = f"{loss:.4f}, after step {step}"
-    return told | {"tokens": f"{sum(row.tokens for row in report.metrics):,}"}
+        rows["evaluation loss"] = f"{report.evaluations[-1][1]:.4f}"
+        rows["lowest evaluation loss"] = f"{loss:.4f}, after step {step}"
+    return rows | {"tokens": f"{sum(row.tokens for row in report.metrics):,}"}
 
 
 def _steps(report: JobReport) -> str:
@@ -124,17 +124,17 @@ def _steps(report: JobReport) -> str:
 
 
 def _data(report: JobReport, dataset: dict[str, Any]) -> dict[str, Any]:
-    told = {"file": f"`{_line(dataset['path'])}`", "SHA-256": f"`{dataset['sha256']}`"}
+    rows = {"file": f"`{_line(dataset['path'])}`", "SHA-256": f"`{dataset['sha256']}`"}
     if report.started:
-        told["examples to train on"] = report.started["train_examples"]
-        told["examples to evaluate on"] = report.started["eval_examples"]
-    return told
+        rows["examples to train on"] = report.started["train_examples"]
+        rows["examples to evaluate on"] = report.started["eval_examples"]
+    return rows
 
 
 def _made_with(started: dict[str, Any]) -> dict[str, Any]:
-    told = {name: started[name] for name in ("device", "world_size", "engine", "precision", "effective_batch_size")}
+    facts = {name: started[name] for name in ("device", "world_size", "engine", "precision", "effective_batch_size")}
     counts = {name: f"{started[name]:,}" for name in ("trainable_parameters", "total_parameters")}
-    return {name.replace("_", " "): value for name, value in (told | counts).items()} | started["versions"]
+    return {name.replace("_", " "): value for name, value in (facts | counts).items()} | started["versions"]
 
 
 def _table(rows: dict[str, Any]) -> str:

@@ -2,14 +2,15 @@
 
     guard.py GRACE_SECONDS EXIT_REPORT COMMAND...
 
-It adopts whatever the launcher leaves behind (PR_SET_CHILD_SUBREAPER), is told when its worker dies
-(PR_SET_PDEATHSIG), and ends only when no descendant is left: on SIGTERM it passes the signal on, waits up to
-GRACE_SECONDS, then kills; on SIGUSR1 it kills at once. It exits as the launcher did, 128 + n for a signal n, and leaves
-in the file EXIT_REPORT which processes there were. FINETUNED_CORES keeps all of it on those cores. It runs by path and
-needs the standard library alone, so that it starts within milliseconds and whatever happens to the worker's code.
+It adopts whatever the launcher leaves behind (PR_SET_CHILD_SUBREAPER), gets a signal when its worker dies
+(PR_SET_PDEATHSIG), and exits only when no descendant is left. On SIGTERM it passes the signal on, waits up to
+GRACE_SECONDS, then kills; on SIGUSR1 it kills at once. It exits as the launcher did, 128 + n for a signal n, and
+writes to the file EXIT_REPORT which processes there were. FINETUNED_CORES keeps all of them on those cores. It runs by
+path and imports the standard library only, so that it starts within milliseconds and independently of the worker's
+code.
 
-Not covered here, but by the worker's look at all processes (strays.py): a SIGKILL of this process, which the launcher
-is told of, and of the launcher at the same time.
+One case is left to the worker's search for orphans (orphans.py): a SIGKILL of this process and of the launcher at the
+same time.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ import time
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KILL_NOW = signal.SIGUSR1
-"""A signal of its own: a second SIGTERM while the first one waits to be taken would be one."""
+"""A signal of its own: a second SIGTERM that arrives before the first is handled would merge with it."""
 STOPS = {signal.SIGTERM, signal.SIGINT}
 WATCHED = {*STOPS, KILL_NOW, signal.SIGCHLD}
 SECONDS_BETWEEN_KILLS = 0.1
@@ -31,25 +32,25 @@ SECONDS_BETWEEN_KILLS = 0.1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Family:
-    """The processes that have been seen, and what became of them."""
+class Descendants:
+    """The processes below this one that have been seen, and what became of them."""
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
         self.ended: dict[int, int] = {}
-        """Wait status by pid."""
+        """The wait status of each process that has ended, by pid."""
         self.killed: set[int] = set()
-        self.asked: float | None = None
-        """When they were told to stop, on the clock of the world."""
+        self.stop_requested: float | None = None
+        """When the first request to stop came, in seconds since the epoch."""
 
-    def look(self) -> set[int]:
-        """Those that are there now."""
-        there = _descendants(os.getpid())
-        self.names.update((pid, _name(pid)) for pid in there)
-        return there
+    def find(self) -> set[int]:
+        """The pids of those that are there now."""
+        found = _descendants(os.getpid())
+        self.names.update((pid, _name(pid)) for pid in found)
+        return found
 
     def reap(self) -> None:
-        """Takes the wait status of every child that has ended."""
+        """Collects the wait status of every child that has ended."""
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -68,9 +69,10 @@ class Family:
             except ProcessLookupError:
                 continue
 
-    def ask(self) -> None:
-        self.look()
-        self.asked = self.asked or time.time()
+    def note_stop(self) -> None:
+        """Remembers who was there when the first request to stop came."""
+        self.find()
+        self.stop_requested = self.stop_requested or time.time()
 
 
 def main() -> int:
@@ -80,21 +82,21 @@ def main() -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != worker:
-        return 128 + signal.SIGTERM  # it died before we could ask to be told
+        return 128 + signal.SIGTERM  # the worker died before the call
     if cores := os.environ.get("FINETUNED_CORES"):
         os.sched_setaffinity(0, map(int, cores.split(",")))
-    family = Family()
+    seen = Descendants()
     launcher = _launch(command)
-    deadline = _wait(launcher, grace, family)
+    deadline = _wait(launcher, grace, seen)
     began = time.time()
-    if launcher in family.ended and os.WIFSIGNALED(family.ended[launcher]):
-        # Its ranks have been told, and save.
+    if launcher in seen.ended and os.WIFSIGNALED(seen.ended[launcher]):
+        # Its ranks have got a signal too, and save.
         deadline = min(deadline, time.monotonic() + grace)
-    elif launcher in family.ended:
+    elif launcher in seen.ended:
         deadline = -math.inf
-    _end_descendants(deadline, family)
-    _write(exit_report, family, family.asked or began)
-    code = os.waitstatus_to_exitcode(family.ended[launcher])
+    _end_descendants(deadline, seen)
+    _write(exit_report, seen, seen.stop_requested or began)
+    code = os.waitstatus_to_exitcode(seen.ended[launcher])
     return code if code >= 0 else 128 - code
 
 
@@ -112,19 +114,19 @@ def _launch(command: list[str]) -> int:
     return pid
 
 
-def _wait(launcher: int, grace: float, family: Family) -> float:
-    """Returns when the launcher has ended, or when it has been asked to and its time is over: the end of that time."""
+def _wait(launcher: int, grace: float, seen: Descendants) -> float:
+    """Waits until the launcher has ended, or its grace after a stop is over. Returns the end of the grace."""
     deadline = math.inf
-    family.look()
-    while launcher not in family.ended and (left := deadline - time.monotonic()) > 0:
+    seen.find()
+    while launcher not in seen.ended and (left := deadline - time.monotonic()) > 0:
         received = _next_signal(left)
-        family.reap()
-        if received in STOPS and family.asked is None and launcher not in family.ended:
-            family.ask()
+        seen.reap()
+        if received in STOPS and seen.stop_requested is None and launcher not in seen.ended:
+            seen.note_stop()
             os.kill(launcher, signal.SIGTERM)
             deadline = time.monotonic() + grace
         elif received == KILL_NOW:
-            family.ask()
+            seen.note_stop()
             deadline = -math.inf
     return deadline
 
@@ -136,33 +138,32 @@ def _next_signal(timeout: float) -> int | None:
     return info.si_signo if info else None
 
 
-def _end_descendants(deadline: float, family: Family) -> None:
-    """Reaps until none is left, and kills from `deadline` on: whatever loses its parent becomes a child of this
-    process."""
-    while descendants := family.look():
-        family.reap()
+def _end_descendants(deadline: float, seen: Descendants) -> None:
+    """Reaps until no descendant is left, and kills from `deadline` on. An orphan becomes a child of this process."""
+    while descendants := seen.find():
+        seen.reap()
         if time.monotonic() >= deadline:
-            family.kill(descendants)
+            seen.kill(descendants)
         if _next_signal(SECONDS_BETWEEN_KILLS) == KILL_NOW:
             deadline = -math.inf
-        family.reap()
+        seen.reap()
 
 
-def _write(exit_report: str, family: Family, asked: float) -> None:
+def _write(exit_report: str, seen: Descendants, since: float) -> None:
     now = time.time()
-    processes = [{"pid": pid, "name": name, "killed": pid in family.killed} for pid, name in family.names.items()]
-    told = {"stop_requested": family.asked, "ended": now, "seconds": now - asked, "processes": processes}
+    processes = [{"pid": pid, "name": name, "killed": pid in seen.killed} for pid, name in seen.names.items()]
+    report = {"stop_requested": seen.stop_requested, "ended": now, "seconds": now - since, "processes": processes}
     beside = f"{exit_report}.{os.getpid()}"
     try:
         with open(beside, "w") as file:
-            json.dump(told, file)
+            json.dump(report, file)
         os.replace(beside, exit_report)
     except OSError as error:
         os.write(2, f"cannot write {exit_report}: {error}\n".encode())
 
 
 def _descendants(ancestor: int) -> set[int]:
-    """Read from every process's stat file: not each kernel lists a process's children."""
+    """The pids of all descendants, from every process's stat file: not every kernel lists a process's children."""
     parents = {pid: parent for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (parent := _parent(pid))}
     found: set[int] = set()
     level = {ancestor}
@@ -175,7 +176,7 @@ def _descendants(ancestor: int) -> set[int]:
 def _parent(pid: int) -> int | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # After the command's name, which is in parentheses and may hold any character: state, parent, ...
+            # After the command's name, which is in parentheses and may contain any character: state, parent, ...
             return int(file.read().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
         return None

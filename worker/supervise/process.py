@@ -1,4 +1,4 @@
-"""A trainer as a child process: a command in, an exit code out. The guard stops it and sees that nothing is left.
+"""Child processes under a guard: a command in, an exit code out. The guard stops them and leaves no process behind.
 
 Its environment is chosen, not inherited: the service's secrets do not reach the code that loads a user's model.
 """
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ GUARD = Path(__file__).with_name("guard.py")
 
 WORKER_MARK = "FINETUNED_WORKER"
 RUN_MARK = "FINETUNED_RUN"
-"""Every process of a trainer has both in its environment: its worker's name, and its run folder."""
+"""Every process of a trainer has both in its environment: the name of its worker, and its run folder."""
 
 _PASSED_ON = {"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH"}
 _TO_REACH_A_HUB = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
@@ -26,8 +27,19 @@ _PASSED_ON_PREFIXES = (
 )
 
 
-class Trainer:
-    """Under a guard: when it has ended, so has every process it started."""
+@dataclass(frozen=True)
+class Workspace:
+    """Where a process under a guard runs, and what it leaves."""
+
+    folder: Path
+    log: Path
+    """Its output is appended here."""
+    exit_report: Path
+    """The guard writes it once no process is left."""
+
+
+class GuardedProcess:
+    """A process under a guard: once it has exited, so has every process that it started."""
 
     def __init__(self, guard: "subprocess.Popen[bytes]") -> None:
         self._guard = guard
@@ -39,19 +51,21 @@ class Trainer:
         return self._guard.wait()
 
     def stop(self) -> None:
-        """Asks for an orderly end, and kills what is left when the grace is over."""
+        """Lets it save and exit, and kills whatever is left when the grace is over."""
         self._guard.terminate()
 
     def kill(self) -> None:
-        """Ends it without grace."""
+        """Kills it at once."""
         self._guard.send_signal(KILL_NOW)
 
 
 def marks(worker: str, run: Path) -> dict[str, str]:
+    """The variables by which a trainer's processes are found."""
     return {WORKER_MARK: worker, RUN_MARK: str(run)}
 
 
 def trainer_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of the worker's environment that a trainer may see."""
     return {name: value for name, value in environment.items() if _passed_on(name)} | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -60,19 +74,18 @@ def _passed_on(name: str) -> bool:
 
 
 def start(
-    command: Sequence[str], folder: Path, log: Path, grace: timedelta, environment: Mapping[str, str], exit_report: Path
-) -> Trainer:
-    """Starts `command` under a guard, in `folder`, its output appended to `log`, with `environment` besides what it is
-    passed on.
+    command: Sequence[str], workspace: Workspace, grace: timedelta, environment: Mapping[str, str]
+) -> GuardedProcess:
+    """Starts `command` under a guard. `environment` is added to what the worker passes on.
 
-    Call it from a thread that lives as long as the job: the guard is told of the death of the thread that started it.
+    Call it from a thread that lives as long as the job: the guard stops when the thread that started it ends.
     """
-    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(exit_report)]
-    with log.open("ab") as output:
-        return Trainer(
+    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(workspace.exit_report)]
+    with workspace.log.open("ab") as output:
+        return GuardedProcess(
             subprocess.Popen(
                 [*guard, *command],
-                cwd=folder,
+                cwd=workspace.folder,
                 env={**trainer_environment(os.environ), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

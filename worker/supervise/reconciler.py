@@ -1,5 +1,8 @@
-"""Keeps the promises that no single attempt can, every second: tells that this worker is there, frees the devices of
-attempts that have lost their process, takes jobs from workers that have gone, and gives devices to those that wait."""
+"""Keeps the promises that no single attempt can keep, once a second.
+
+It sends the worker's heartbeat and the use of its GPUs, ends orphaned processes and frees their devices, takes over
+jobs whose worker has gone silent, gives devices to waiting jobs, and resends messages that may be lost.
+"""
 
 import logging
 import math
@@ -18,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from contract.run_dir import RunDir
-from runtime import broker
+from runtime import broker, processes
 from store import artifacts
 from store.errors import WorkerSuperseded
 from store.jobs import attempts, jobs
@@ -37,15 +40,20 @@ SECONDS_BETWEEN_ROUNDS = 1.0
 _LATER_THAN_A_GUARD = timedelta(seconds=5)
 
 
-def forget_earlier(session: Session, worker: str) -> None:
-    """Before a worker begins. What one of its name began before it is followed by nobody; but a process of this one may
-    get the pid of one that did follow it, as in a container that is started again."""
+def release_earlier(session: Session, worker: str) -> None:
+    """Releases what an earlier worker of this name has begun: nobody follows it any more.
+
+    Call it before this worker starts. A process of this worker may get the pid of one that did follow an attempt, for
+    example in a container that is started again.
+    """
     for lease in leases.list_started(session, worker):
         if lease.pid is not None:
             leases.release(session, lease.job_id, lease.attempt, worker, lease.pid)
 
 
-class Keeper:
+class Reconciler:
+    """Compares, for one worker, what the store says with what this machine runs, and acts on the difference."""
+
     def __init__(
         self,
         sessions: Sessions,
@@ -59,22 +67,23 @@ class Keeper:
         self._settings = settings
         self._machine = machine
         self._draining = draining
-        self._incarnation = secrets.token_hex(8)
+        self._instance_id = secrets.token_hex(8)
         self._registered = False
-        self._left = threading.Event()
-        # A guard kills first, and leaves an exit report.
-        self._strays = orphans.Strays(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
-        self._database_answers_since = math.inf
+        self._stopping = threading.Event()
+        # Later than a guard, which kills first and writes a report.
+        self._orphans = orphans.Orphans(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
+        self._database_available_since = math.inf
         """On the monotonic clock."""
 
     def run(self) -> None:
+        """Runs a round every second until `leave`."""
         self.round()
-        while not self._left.wait(SECONDS_BETWEEN_ROUNDS):
+        while not self._stopping.wait(SECONDS_BETWEEN_ROUNDS):
             self.round()
 
     def round(self) -> None:
-        """Raises nothing: whatever goes wrong, the next round is the remedy."""
-        for duty in (self.beat, self.clear, self.take_over, self.schedule, self.repeat):
+        """Does each duty once. Raises nothing: whatever goes wrong, the next round is the remedy."""
+        for duty in (self.send_heartbeat, self.end_orphans, self.take_over, self.schedule, self.resend):
             try:
                 duty()
             except WorkerSuperseded as error:
@@ -82,101 +91,106 @@ class Keeper:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             except Exception as error:
-                log.exception("%s: the next round will try again", duty.__name__)
+                log.exception("%s failed, the next round tries again", duty.__name__)
                 if isinstance(error, SQLAlchemyError):
-                    self._database_answers_since = math.inf
+                    self._database_available_since = math.inf
 
-    def beat(self) -> None:
-        """Tells that this worker is there, and who else uses its devices."""
+    def send_heartbeat(self) -> None:
+        """Records that this worker is alive, and which other processes use its devices."""
         name = self._settings.worker
         with self._sessions.begin() as session:
             leased = {lease.number for lease in workers.list_leases(session) if lease.worker == name}
         external_processes = devices.external_processes(self._machine, self._is_ours, leased)
         with self._sessions.begin() as session:
             if not self._registered:
-                workers.register(session, name, self._incarnation, self._settings.address, self._machine)
-            self._registered = workers.heartbeat(session, name, self._incarnation, external_processes, self._draining())
-        self._database_answers_since = min(self._database_answers_since, time.monotonic())
+                workers.register(session, name, self._instance_id, self._settings.address, self._machine)
+            self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, self._draining())
+        self._database_available_since = min(self._database_available_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
         marks = orphans.marks_of(pid)
-        return marks is not None and marks[0] == self._settings.worker and marks[1].is_relative_to(self._settings.runs)
+        if marks is None:
+            return False
+        return marks.worker == self._settings.worker and marks.run.is_relative_to(self._settings.runs)
 
-    def clear(self) -> None:
-        """Ends what is left of attempts that nobody follows, and then frees their devices and tells of their end."""
+    def end_orphans(self) -> None:
+        """Ends the processes of attempts that nobody follows, then frees their devices and records that they ended."""
         self._kill_overdue()
-        # Before the look at the processes: it finds whatever the dead have started.
-        unfollowed = [lease for lease in self._begun() if not self._lives(lease.pid)]
-        left = self._strays.clear(time.monotonic(), self._followed)
+        # Listed before the search for processes: it finds whatever the dead followers have started.
+        unfollowed = [lease for lease in self._begun() if not self._has_follower(lease)]
+        remaining = self._orphans.end(time.monotonic(), self._followed)
         for lease in unfollowed:
-            if self._run(lease) not in left:
+            if self._run(lease) not in remaining:
                 self._end(lease)
 
     def _kill_overdue(self) -> None:
-        """A process that does not renew its job's lease, and lives, hangs."""
-        if not self._all_can_be_heard():
+        """Kills the followers that hang: they live, and do not renew their job's lease."""
+        if not self._everyone_had_time():
             return
         with self._sessions.begin() as session:
             overdue = jobs.list_overdue(session, self._settings.worker, self._settings.grace)
         for lease in self._begun():
-            if lease.job_id in overdue and lease.pid is not None and self._lives(lease.pid):
-                log.error("job %s: its process %s has not been heard of; it is killed", lease.job_id, lease.pid)
+            if lease.job_id in overdue and lease.pid is not None and self._has_follower(lease):
+                log.error("job %s: process %s does not renew its lease and is killed", lease.job_id, lease.pid)
                 os.kill(lease.pid, signal.SIGKILL)
 
     def _followed(self) -> set[Path]:
-        return {self._run(lease) for lease in self._begun() if self._lives(lease.pid)}
+        return {self._run(lease) for lease in self._begun() if self._has_follower(lease)}
 
     def _begun(self) -> list[Lease]:
         with self._sessions.begin() as session:
             return leases.list_started(session, self._settings.worker)
 
+    def _has_follower(self, lease: Lease) -> bool:
+        """Whether the process of this worker that follows the attempt is alive."""
+        return lease.pid is not None and processes.parent_of(lease.pid) == os.getpid()
+
     def _run(self, lease: Lease) -> Path:
         return self._settings.runs / artifacts.run_path(lease.job_id, lease.attempt)
-
-    def _left_of(self, job_id: str, attempt: int) -> attempts.RunOutput:
-        run = RunDir(self._settings.runs / artifacts.run_path(job_id, attempt))
-        exit_report = read_exit_report(run.exit_report)
-        return attempts.RunOutput(read_log_tail(run.log), exit_report.model_dump(mode="json") if exit_report else None)
-
-    def _lives(self, pid: int | None) -> bool:
-        """Whether the process of this worker that follows an attempt is there."""
-        return pid is not None and orphans.parent(pid) == os.getpid()
 
     def _end(self, lease: Lease) -> None:
         with self._sessions.begin() as session:
             status = None
             if lease.rank == 0:
-                left = self._left_of(lease.job_id, lease.attempt)
+                left = self._read_output(lease.job_id, lease.attempt)
                 status = attempts.fail_lost(session, lease.job_id, lease.attempt, self._settings.retries, left)
             leases.free(session, lease.job_id, lease.attempt, self._settings.worker)
         if status is not None:
             log.warning("job %s lost the process that ran attempt %s: %s", lease.job_id, lease.attempt, status)
 
+    def _read_output(self, job_id: str, attempt: int) -> attempts.RunOutput:
+        run = RunDir(self._settings.runs / artifacts.run_path(job_id, attempt))
+        exit_report = read_exit_report(run.exit_report)
+        return attempts.RunOutput(read_log_tail(run.log), exit_report.model_dump(mode="json") if exit_report else None)
+
     def take_over(self) -> None:
-        """Takes the jobs of workers that are no longer heard of."""
-        if not self._all_can_be_heard():
+        """Takes over the jobs of workers that have gone silent."""
+        if not self._everyone_had_time():
             return
         settings = self._settings
         with self._sessions.begin() as session:
-            for job, status in attempts.fail_expired(session, settings.unseen, settings.retries, self._left_of):
+            lost = attempts.fail_expired(session, settings.unseen, settings.retries, self._read_output)
+            for job, status in lost:
                 log.warning("job %s lost its worker %s in attempt %s: %s", job.id, job.worker, job.attempt, status)
 
-    def _all_can_be_heard(self) -> bool:
-        """While the database was away no worker was heard. Each has the time of a lease to come back."""
-        return time.monotonic() - self._database_answers_since >= self._settings.lease.total_seconds()
+    def _everyone_had_time(self) -> bool:
+        """Whether the database has been available for the time of a lease. While it was not, no worker could send a
+        heartbeat."""
+        return time.monotonic() - self._database_available_since >= self._settings.lease.total_seconds()
 
     def schedule(self) -> None:
+        """Gives devices to waiting jobs."""
         schedule(self._sessions, self._app)
 
-    def repeat(self) -> None:
-        """Tells this worker again what it is to begin: its message may have been lost. One too many does no harm."""
+    def resend(self) -> None:
+        """Sends this worker again the attempts that it has not begun. A message too many does no harm."""
         with self._sessions.begin() as session:
-            unbegun = leases.not_started(session, self._settings.worker)
-        for job_id, attempt in unbegun:
+            waiting = leases.not_started(session, self._settings.worker)
+        for job_id, attempt in waiting:
             broker.request_start(self._app, self._settings.worker, job_id, attempt)
 
     def leave(self) -> None:
-        """At the end of a worker that was told to stop. No round follows, which would list it again."""
-        self._left.set()
+        """Removes this worker from the list when it stops. No round follows that would list it again."""
+        self._stopping.set()
         with self._sessions.begin() as session:
-            workers.unregister(session, self._settings.worker, self._incarnation)
+            workers.unregister(session, self._settings.worker, self._instance_id)

@@ -18,7 +18,7 @@ def saved(step: int, final: bool = False) -> Told:
 DAMAGED: Told = (
     "log",
     0.0,
-    {"message": "the state attempt-1/step-000004 is damaged; the run goes on from an earlier one"},
+    {"message": "the training checkpoint attempt-1/step-000004 is damaged; the run resumes from an earlier one"},
 )
 
 

@@ -13,14 +13,15 @@ from contract.run_dir import RunDir, saved_states
 from store import artifacts
 from store.jobs import jobs, progress
 from store.jobs.progress import Cursor
-from store.jobs.transitions import AttemptPart
+from store.jobs.transitions import Part
 from store.models import Job
 from store.scheduling import workers
 from store.session import Sessions, make_sessions
 from tests.placing import begin, cpu
 from tests.worker.test_guard import until
 from worker.attempt import lifecycle
-from worker.attempt.lifecycle import Attempt
+from worker.attempt.context import Attempt
+from worker.attempt.timing import NORMAL, Timing
 from worker.settings import WorkerSettings
 
 CPU = cpu(1)
@@ -31,7 +32,7 @@ def create(sessions: Sessions, **fields: Any) -> str:
         return jobs.create(session, Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl", **fields})).id
 
 
-def place(sessions: Sessions, machine: Machine = CPU) -> AttemptPart:
+def place(sessions: Sessions, machine: Machine = CPU) -> Part:
     """The job that waits, begun on the machine."""
     with sessions.begin() as session:
         workers.register(session, "worker", "first", "localhost", machine)
@@ -72,9 +73,9 @@ def states(run: RunDir) -> list[str]:
 class Background:
     """An attempt that is under way."""
 
-    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: AttemptPart) -> None:
+    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part, timing: Timing = NORMAL) -> None:
         self.draining = threading.Event()
-        self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set)
+        self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set, timing)
         self._thread = threading.Thread(target=lifecycle.run, args=(self.attempt,))
         self._thread.start()
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from store.jobs.transitions import AttemptPart
+from store.jobs.transitions import Part
 from store.session import Sessions
 from tests.files import write_dataset, write_model
 from tests.publishing import publishing_on
 from tests.service import FAKE_TRAINER
 from tests.worker.attempt.beginning import Background, Begin, Way, place
+from worker.attempt.timing import NORMAL, Timing
 from worker.settings import WorkerSettings
 
 
@@ -45,9 +46,12 @@ def begin_beside(sessions: Sessions, settings: WorkerSettings, way: Way) -> Iter
     begun: list[Background] = []
 
     def begin_beside(
-        its_sessions: Sessions = sessions, its_settings: WorkerSettings = settings, part: AttemptPart | None = None
+        its_sessions: Sessions = sessions,
+        its_settings: WorkerSettings = settings,
+        part: Part | None = None,
+        timing: Timing = NORMAL,
     ) -> Background:
-        begun.append(Background(its_sessions, its_settings, part or place(sessions)))
+        begun.append(Background(its_sessions, its_settings, part or place(sessions), timing))
         return begun[-1]
 
     yield begin_beside

@@ -16,7 +16,7 @@ from tests import s3
 from tests.service import free_port
 from tests.worker.attempt.beginning import CPU, create, get, place, run, run_dir, run_next, told
 from worker.attempt import lifecycle
-from worker.attempt.lifecycle import Attempt
+from worker.attempt.context import Attempt
 from worker.settings import WorkerSettings
 
 PORT = free_port()

@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 from contract.status import JobStatus
@@ -17,7 +16,7 @@ from store.session import Sessions
 from tests.placing import begin
 from tests.worker.attempt.beginning import CPU, Background, Begin, Way, create, get, states, told
 from tests.worker.test_guard import until
-from worker.attempt import lifecycle
+from worker.attempt.timing import Timing
 from worker.settings import WorkerSettings
 
 
@@ -46,12 +45,11 @@ def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes
 
 
 def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
-    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
 ) -> None:
     """Also where it is away for longer than a machine of several may be alone."""
-    monkeypatch.setattr(lifecycle, "ALONE", 0.1)
     job_id = create(sessions, name="steps=40 sleep=0.05")
-    running = begin_beside(way.sessions, settings)
+    running = begin_beside(way.sessions, settings, timing=Timing(alone=0.1))
     running.wait_for_events(4)
     way.shut()
     running.wait_for_events(24)
@@ -96,12 +94,11 @@ while True: time.sleep(1000)
 
 
 def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
-    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
 ) -> None:
-    monkeypatch.setattr(lifecycle, "HEARTBEAT", 0.1)
     deaf = {"trainer": [sys.executable, "-c", DEAF], "grace": timedelta(seconds=2)}
     job_id = create(sessions)
-    running = begin_beside(its_settings=settings.model_copy(update=deaf))
+    running = begin_beside(its_settings=settings.model_copy(update=deaf), timing=Timing(heartbeat=0.1))
     running.wait_for_a_word()
     with sessions.begin() as session:
         actions.pause(session, job_id)
@@ -125,12 +122,11 @@ def place_on_two(sessions: Sessions, **fields: Any) -> AttemptPart:
 
 
 def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
-    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
 ) -> None:
     """It may lose it each time."""
-    monkeypatch.setattr(lifecycle, "ALONE", 0.1)
     part = place_on_two(sessions, name="steps=1000 sleep=0.05")
-    running = begin_beside(part=part)
+    running = begin_beside(part=part, timing=Timing(alone=0.1))
     running.wait_for_events(4)
     with sessions.begin() as session:
         leases.free(session, part.job_id, 1, "worker-2")

@@ -28,8 +28,11 @@ from tests.worker.attempt.beginning import (
 )
 from tests.worker.test_guard import until
 from worker.attempt import lifecycle
-from worker.attempt.lifecycle import Attempt
+from worker.attempt.context import Attempt
+from worker.attempt.timing import Timing
 from worker.settings import WorkerSettings
+
+OFTEN = Timing(heartbeat=0.0)
 
 
 def test_a_damaged_state_is_passed_over_and_told_of(sessions: Sessions, settings: WorkerSettings) -> None:
@@ -65,7 +68,7 @@ def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
     fill(run_dir(settings, run_next(sessions, settings, job_id)), 60)
     part = place(sessions)
     expire(sessions, job_id)
-    running = begin_beside(part=part)
+    running = begin_beside(part=part, timing=OFTEN)
 
     def has_lease_and_no_trainer() -> bool:
         with sessions.begin() as session:
@@ -83,7 +86,7 @@ def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
 ) -> None:
     slow_reading(monkeypatch)
     job = run(sessions, settings, name="steps=8 every=2 kill=9 once")
-    stale = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
+    stale = Attempt(sessions, settings, CPU, place(sessions), lambda: False, OFTEN)
     with sessions.begin() as session:
         attempts.fail_lost(session, job.id, 2, settings.retries)
     lifecycle.run(stale)
@@ -91,9 +94,8 @@ def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
 
 
 def slow_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte at a time, and a heartbeat after each."""
+    """A byte at a time."""
     monkeypatch.setattr(contract.run_dir, "_PIECE", 1)
-    monkeypatch.setattr(lifecycle, "HEARTBEAT", 0.0)
 
 
 def fill(run: RunDir, size: int) -> None:

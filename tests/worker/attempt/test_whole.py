@@ -30,7 +30,7 @@ from tests.worker.attempt.beginning import (
     told,
 )
 from worker.attempt import lifecycle
-from worker.attempt.lifecycle import Attempt
+from worker.attempt.context import Attempt
 from worker.settings import WorkerSettings
 
 

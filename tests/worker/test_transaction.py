@@ -6,14 +6,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.session import Sessions, make_sessions
-from worker.retry import persist
+from worker.transaction import run_transaction
 
 
 def one(session: Session) -> object:
     return session.scalar(sa.text("SELECT 1"))
 
 
-def test_what_is_to_be_told_waits_for_the_database(
+def test_transaction_waits_for_the_database(
     tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = sa.make_url(database_url)
@@ -21,18 +21,18 @@ def test_what_is_to_be_told_waits_for_the_database(
     engine = sa.create_engine(url.update_query_dict({"host": str(way)}), poolclass=sa.NullPool)
     comes = threading.Timer(0.3, way.symlink_to, [str(url.query["host"])])
     comes.start()
-    assert persist(make_sessions(engine), "job 7", one) == 1
+    assert run_transaction(make_sessions(engine), "job 7", one) == 1
     comes.join()
-    assert "job 7 waits, the database is away" in caplog.text
+    assert "job 7 failed, retry in 1 s" in caplog.text
 
 
-def test_what_the_database_refuses_is_not_asked_again(sessions: Sessions) -> None:
-    asked = []
+def test_refused_statement_is_not_retried(sessions: Sessions) -> None:
+    calls = []
 
     def refused(session: Session) -> None:
-        asked.append(1)
+        calls.append(1)
         session.execute(sa.text("SELECT nothing"))
 
     with pytest.raises(sa.exc.ProgrammingError):
-        persist(sessions, "job 7", refused)
-    assert asked == [1]
+        run_transaction(sessions, "job 7", refused)
+    assert calls == [1]

@@ -1,0 +1,61 @@
+"""Follows a running trainer: records its events, renews the lease, and passes on what its owner requests."""
+
+import logging
+import time
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from store.jobs import progress
+from store.scheduling import workers
+from worker.attempt.context import Attempt
+from worker.attempt.tail import Tail
+from worker.attempt.watch import Peers, Watch
+from worker.machine import devices
+from worker.supervise.process import GuardedProcess
+
+log = logging.getLogger(__name__)
+
+
+def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch, dict[int, int]]:
+    """Returns once the trainer has exited and everything it reported is recorded.
+
+    Returns what was seen, and the memory in use on each GPU just before a stop, empty without one. Raises StaleAttempt
+    while the trainer may still run.
+    """
+    watch = Watch(time.monotonic(), attempt.settings.cut_off.total_seconds(), attempt.timing)
+    tail = Tail(attempt.run_dir.events)
+    memory: dict[int, int] = {}
+    while True:
+        exited = trainer.poll() is not None
+        watch.observe(tail.read(), exited, time.monotonic())
+        if watch.must_record():
+            _record(attempt, nodes, watch)
+        if watch.is_over():
+            return watch, memory
+        if watch.must_stop(attempt.draining()):
+            memory = devices.memory_used(attempt.machine, attempt.part.devices)
+            trainer.stop()
+        if watch.must_kill():
+            trainer.kill()
+        time.sleep(attempt.timing.tick)
+
+
+def _record(attempt: Attempt, nodes: int, watch: Watch) -> None:
+    part = attempt.part
+    try:
+        with attempt.sessions.begin() as session:
+            events, lease = watch.unrecorded, attempt.settings.lease
+            requested = progress.record(session, part.job_id, part.attempt, events, lease)
+            peers = Peers() if nodes == 1 else _peers(session, attempt, nodes)
+    except OperationalError as error:
+        log.warning("job %s: the database is unavailable, events wait: %s", part.job_id, error)
+        watch.not_recorded()
+    else:
+        watch.recorded(requested, peers)
+
+
+def _peers(session: Session, attempt: Attempt, nodes: int) -> Peers:
+    machines, draining = attempt.machines(session), workers.draining_names(session)
+    running = machines & (workers.alive_names(session) - draining)
+    return Peers(complete=len(running) == nodes, draining=bool(machines & draining))
