@@ -35,7 +35,7 @@ from starlette.routing import Match, Route
 from api.json_schema import whole_schema
 from contract.failure import InputError
 from contract.field_errors import plain, problems
-from contract.quote import cut, printable, quote
+from contract.formatting import format_value, printable, truncate
 from storage.errors import StorageUnavailable
 from store.errors import (
     ArtifactNotFound,
@@ -62,7 +62,7 @@ class RequestError(Exception):
 
 class InvalidParameter(RequestError):
     def __init__(self, param: str, given: str, wanted: str) -> None:
-        super().__init__(f"{param}: got {quote(given)}; {wanted}")
+        super().__init__(f"{param}: got {format_value(given)}; {wanted}")
         self.param = param
 
 
@@ -119,7 +119,9 @@ class StorageFull(RequestError):
 
 class RangeOutside(RequestError):
     def __init__(self, size: int, given: str) -> None:
-        super().__init__(f"Range: got {quote(given)}; there are {size} bytes, so that the last one is {size - 1}")
+        super().__init__(
+            f"Range: got {format_value(given)}; there are {size} bytes, so that the last one is {size - 1}"
+        )
         self.size = size
 
 
@@ -310,7 +312,7 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.name.lower()
-    message = f"{request.method} {cut(request.url.path, 200)}: {error.detail}"
+    message = f"{request.method} {truncate(request.url.path, 200)}: {error.detail}"
     answer = _answer(status, code, message)
     answer.headers.update(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:

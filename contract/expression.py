@@ -7,7 +7,7 @@ import threading
 from functools import lru_cache
 
 from contract.failure import FailureReason, InputError
-from contract.quote import quote
+from contract.formatting import format_value
 
 _SECONDS = 5
 _AT_ONCE = threading.BoundedSemaphore(4)
@@ -36,6 +36,6 @@ def full_matches(param: str, expression: str, names: frozenset[str]) -> frozense
                 check=True,
             )
         except subprocess.TimeoutExpired as error:
-            message = f"{param}: {quote(expression)} takes too long to match; write it with fewer of *, + and |"
+            message = f"{param}: {format_value(expression)} takes too long to match; write it with fewer of *, + and |"
             raise InputError(FailureReason.TARGET_MODULES_UNMATCHED, message, param) from error
     return frozenset(json.loads(found.stdout))

@@ -13,8 +13,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from contract.formatting import format_value, truncate
 from contract.patterns import TEXT, WORDS
-from contract.quote import cut, quote
 
 _MEMBER = re.compile(r"<[\w.]+: ('[^']*')>")
 """A member of an enum, as pydantic writes it."""
@@ -43,7 +43,7 @@ def _path(model: type[BaseModel], error: ErrorDetails) -> str:
     """The dotted path of the user's field. What pydantic adds for branches and places in a list is left out."""
     names = [name for name, field in _walk(model, error) if field is not None]
     if error["type"] == "extra_forbidden":
-        names.append(cut(str(error["loc"][-1])))
+        names.append(truncate(str(error["loc"][-1])))
     param = getattr(error.get("ctx", {}).get("error"), "param", None)
     return ".".join([*names, param] if param else names)
 
@@ -73,7 +73,7 @@ def _explain(model: type[BaseModel], path: str, found: list[ErrorDetails]) -> st
     error = found[-1]
     walked = _walk(model, error)
     field = next((field for _, field in reversed(walked) if field), None)
-    given, context = quote(error["input"]), error.get("ctx", {})
+    given, context = format_value(error["input"]), error.get("ctx", {})
     match error["type"]:
         case "json_invalid":
             return f"the body is not JSON: {context['error']}"
@@ -90,7 +90,7 @@ def _explain(model: type[BaseModel], path: str, found: list[ErrorDetails]) -> st
     if field is not None and len(set(_branches(field)) - {type(None)}) > 1:
         # The branch that is reached by the fewest names has the whole value.
         whole = min(found, key=lambda error: len(error["loc"]))["input"]
-        return f"{path}: got {quote(whole)}; use {accepted(field)}{_description(field)}"
+        return f"{path}: got {format_value(whole)}; use {accepted(field)}{_description(field)}"
     return f"{path or 'body'}: got {given}; {plain(error)}{_description(field)}"
 
 
@@ -104,7 +104,7 @@ def _known_fields(model: type[BaseModel], walked: list[tuple[str, FieldInfo | No
     fields = [field for _, field in walked[:-1] if field]
     section = _section(fields[-1]) if fields else model
     known = sorted(section.model_fields) if section else []
-    close = difflib.get_close_matches(cut(walked[-1][0]), known, n=1)
+    close = difflib.get_close_matches(truncate(walked[-1][0]), known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}known here: {', '.join(known)}"
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.failure import FailureReason, InputError
+from contract.formatting import truncate
 from contract.model.earlier_adapter import CONFIG
-from contract.quote import cut
 
 PRIVATE = ("blobs", "cache", "incoming", "logs", "postgres", "runs", "valkey")
 """Folders of the home with what owners have: also where a link has put one of them on another disk."""
@@ -60,7 +60,8 @@ def locate_dataset(path: str, folders: Folders) -> Path:
     if found is None or (folders.home is not None and place.hides(found)) or not found.is_file():
         raise InputError(
             FailureReason.DATASET_NOT_FOUND,
-            f"dataset: no file {cut(path, 200)} on the server; looked in {', '.join(map(str, places))}, but not for "
+            f"dataset: no file {truncate(path, 200)} on the server; looked in {', '.join(map(str, places))}, but not "
+            "for "
             "hidden files, nor in the service's own folders",
             "dataset",
         )
@@ -82,7 +83,7 @@ def locate_model(model: str, folders: Folders) -> Path | None:
         names = sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models.is_dir() else []
         raise InputError(
             FailureReason.MODEL_NOT_FOUND,
-            f"model: no folder {cut(model, 200)} on the server; models there: {', '.join(names) or '(none)'}; "
+            f"model: no folder {truncate(model, 200)} on the server; models there: {', '.join(names) or '(none)'}; "
             "a model of a hub is named org/name",
             "model",
         )
@@ -196,7 +197,7 @@ def _read_of(model: str, folder: Path) -> Iterator[Path]:
         raise _unsupported(model, f"has an {_INDEX} of more than {_LARGEST_INDEX >> 20} MiB; is it one?")
     for shard in _shards(index):
         if shard.startswith("/") or ".." in shard.split("/") or "\0" in shard:
-            raise _unsupported(model, f"names the weights {cut(shard)} in {_INDEX}; they have to be in its folder")
+            raise _unsupported(model, f"names the weights {truncate(shard)} in {_INDEX}; they have to be in its folder")
         if "/" in shard:
             yield folder / shard
 
@@ -213,7 +214,7 @@ def _shards(index: Path) -> set[str]:
 def _check_file(model: str, path: Path, folder: Path, place: _Place, hidden: bool) -> None:
     """Raises InputError where it leads out, or to a hidden file where that may not be, or where reading it would wait
     for somebody, as of a pipe."""
-    name = cut(str(path.relative_to(folder)))
+    name = truncate(str(path.relative_to(folder)))
     try:
         resolved = path.resolve()
         visible = hidden or resolved.is_relative_to(folder) or not place.hides(resolved)
@@ -228,7 +229,7 @@ def _check_file(model: str, path: Path, folder: Path, place: _Place, hidden: boo
     except FileNotFoundError:
         return
     except (OSError, RuntimeError) as error:
-        raise _unsupported(model, f"has a file {name} that cannot be read: {cut(str(error), 200)}") from error
+        raise _unsupported(model, f"has a file {name} that cannot be read: {truncate(str(error), 200)}") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise _unsupported(model, f"has {name} in it, which is neither a file nor a folder; take it away")
 
@@ -243,4 +244,4 @@ def _is_blob_of_the_hub(resolved: Path, folder: Path) -> bool:
 
 
 def _unsupported(model: str, problem: str) -> InputError:
-    return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: {cut(model, 200)} {problem}", "model")
+    return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: {truncate(model, 200)} {problem}", "model")

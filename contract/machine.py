@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from contract.failure import FailureReason, InputError
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.recipe import Recipe
 
 BF16_CAPABILITY = (8, 0)
@@ -80,7 +80,7 @@ def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
     """Raises InputError when the service cannot train the recipe on `machines`. Where none is known, nothing is said of
     them."""
     lacks = [_lack(recipe, machine) for machine in machines]
-    found = cut("; ".join(sorted({machine.describe() for machine in machines})), 200)
+    found = truncate("; ".join(sorted({machine.describe() for machine in machines})), 200)
     if lacks and all(lacks):
         reason, param, words = next(lack for lack in lacks if lack)
         raise InputError(reason, f"{param}: {words}; the workers have: {found}", param)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from contract import patterns
-from contract.quote import quote
+from contract.formatting import format_value
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
@@ -133,7 +133,7 @@ class Adapter(Section):
                 re.compile(given)
             # OverflowError: a huge count. Warning: an ambiguous set, where warnings are errors.
             except (re.error, OverflowError, RecursionError, Warning) as error:
-                raise ValueError(f"got {quote(given)}, which is no regular expression: {error}") from error
+                raise ValueError(f"got {format_value(given)}, which is no regular expression: {error}") from error
         return given
 
 

@@ -23,7 +23,7 @@ class Document:
         return len(self.input_ids) - 1
 
 
-def cut(document: Document, max_length: int) -> Document:
+def truncate_document(document: Document, max_length: int) -> Document:
     """Its first max_length tokens, and of these no more than up to the last supervised one: nothing after it can reach
     the loss. Empty where none of them is supervised. trainer/data/tokens.py does this to a whole dataset at once."""
     flags = document.supervised[:max_length]
@@ -32,7 +32,7 @@ def cut(document: Document, max_length: int) -> Document:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Truncation:
     """Of an example, at a length."""
 
     truncated: bool
@@ -41,7 +41,7 @@ class Fit:
     """It has no supervised token left, and is left out."""
 
 
-def fit(documents: Sequence[Document], max_length: int) -> Fit:
+def truncation(documents: Sequence[Document], max_length: int) -> Truncation:
     """`documents` are all of one example."""
     dropped = not any(any(document.supervised[:max_length]) for document in documents)
-    return Fit(not dropped and any(len(document.input_ids) > max_length for document in documents), dropped)
+    return Truncation(not dropped and any(len(document.input_ids) > max_length for document in documents), dropped)

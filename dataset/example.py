@@ -17,7 +17,7 @@ class ToolCall(TypedDict):
     id: NotRequired[str]
 
 
-class Message(TypedDict):
+class ChatMessage(TypedDict):
     """As chat templates take it: a call's arguments are an object, not its JSON text."""
 
     role: str
@@ -33,7 +33,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Conversation:
-    messages: list[Message]
+    messages: list[ChatMessage]
     supervised: list[bool]
     """For each message whether it is learned: an answer that says, thinks or calls something and has no weight of 0."""
     tools: list[dict[str, Any]] | None = None
@@ -58,15 +58,15 @@ Example = Conversation | PlainText
 
 
 def conversation(
-    messages: list[Message], tools: list[dict[str, Any]] | None = None, left_out: frozenset[int] = frozenset()
+    messages: list[ChatMessage], tools: list[dict[str, Any]] | None = None, left_out: frozenset[int] = frozenset()
 ) -> Conversation:
     """Supervises every answer that is not empty, but for the messages with an index in `left_out`."""
     supervised = [
-        message["role"] == "assistant" and index not in left_out and says_something(message)
+        message["role"] == "assistant" and index not in left_out and has_content(message)
         for index, message in enumerate(messages)
     ]
     return Conversation(messages, supervised, tools)
 
 
-def says_something(message: Message) -> bool:
+def has_content(message: ChatMessage) -> bool:
     return bool(message["content"].strip() or message.get("reasoning_content") or message.get("tool_calls"))

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 from dataset.refusal import BadRow, NoAnswer
 
 Row = dict[str, Any]
 
 _PYTHON = re.compile(r"\s*\[?\s*\{\s*'")
 
-DEEPEST = 64
+MAX_DEPTH = 64
 """Levels of a tool's parameters or a call's arguments: far above what people write, far below where templates fail."""
 
 
@@ -23,7 +23,7 @@ def as_text(where: str, value: Any) -> str:
     """Text that a log, JSON and PostgreSQL can all hold."""
     if not isinstance(value, str):
         advice = f'; write it as text, as "{value}"' if type(value) in (int, float) else ""
-        raise BadRow(f"{where} must be text, not {quote(value)}{cut(advice, 80)}")
+        raise BadRow(f"{where} must be text, not {format_value(value)}{truncate(advice, 80)}")
     if "\0" in value:
         raise BadRow(f"{where} has a NUL character (\\u0000), which is no text; remove it")
     try:
@@ -42,32 +42,32 @@ def optional_text(row: Row, name: str) -> str:
     return "" if value is None else as_text(name, value)
 
 
-def says_nothing(value: Any) -> bool:
+def is_blank(value: Any) -> bool:
     """Null, or an empty text, list or object: Parquet and CSV write one in each row that lacks what others have."""
     return value is None or (
         isinstance(value, str | list | dict) and not (value.strip() if isinstance(value, str) else value)
     )
 
 
-def answer_of(row: Row, name: str) -> str:
+def required_answer(row: Row, name: str) -> str:
     """The text that is to be learned."""
     answer = optional_text(row, name)
     if name not in row:
-        raise NoAnswer(f"has no answer: no {name} in {names_of(row)}; dataset.columns can say which column it is")
+        raise NoAnswer(f"has no answer: no {name} in {list_names(row)}; dataset.columns can say which column it is")
     if not answer.strip():
         raise NoAnswer(f"has no answer: {name} is empty")
     return answer
 
 
-def names_of(row: Row) -> str:
-    return ", ".join(cut(str(name), 40) for name in islice(row, 10)) or "(nothing)"
+def list_names(row: Row) -> str:
+    return ", ".join(truncate(str(name), 40) for name in islice(row, 10)) or "(nothing)"
 
 
 def as_list(where: str, value: Any, of: str) -> list[Any]:
     """A list, or the JSON text of one: a CSV cell can be nothing else, and many Parquet files hold it so."""
     given = parse_text(where, value) if isinstance(value, str) and value.strip() else value
     if not isinstance(given, list) or not given:
-        raise BadRow(f"{where} must be a list of at least one {of}, not {quote(given)}")
+        raise BadRow(f"{where} must be a list of at least one {of}, not {format_value(given)}")
     return given
 
 
@@ -83,7 +83,7 @@ def parse_text(where: str, value: str) -> Any:
         return parse_json(json.loads, value)
     except BadRow as error:
         advice = "; write it with json.dumps, not as Python prints it" if _PYTHON.match(value) else ""
-        raise BadRow(f"{where} {error}: {quote(value)}{advice}") from error
+        raise BadRow(f"{where} {error}: {format_value(value)}{advice}") from error
 
 
 def parse_json(decode: Callable[..., Any], *text: Any) -> Any:
@@ -101,8 +101,8 @@ def check_json(where: str, value: Any) -> None:
     """Refuses what a chat template could not write as JSON."""
     level, depth = [value], 0
     while level:
-        if depth > DEEPEST:
-            raise BadRow(f"{where} is nested too deep; {DEEPEST} levels are taken")
+        if depth > MAX_DEPTH:
+            raise BadRow(f"{where} is nested too deep; {MAX_DEPTH} levels are taken")
         below: list[Any] = []
         for item in level:
             if isinstance(item, str):
@@ -114,5 +114,5 @@ def check_json(where: str, value: Any) -> None:
             elif isinstance(item, float) and not math.isfinite(item):
                 raise BadRow(f"{where} has {item}, which JSON has no way to write")
             elif item is not None and not isinstance(item, bool | int | float):
-                raise BadRow(f"{where} has {quote(item)}, which JSON has no way to write")
+                raise BadRow(f"{where} has {format_value(item)}, which JSON has no way to write")
         level, depth = below, depth + 1

@@ -3,31 +3,29 @@
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterator
 
 from pydantic import BaseModel
 
 from contract.failure import InputError
-from contract.quote import cut
-from contract.recipe import DatasetField, DatasetFormat
+from contract.formatting import truncate
 from dataset.document import Document
 from dataset.example import Example
-from dataset.read import Reading
+from dataset.file import DatasetFile
+from dataset.read import DatasetReader
 from dataset.refusal import BadFile, BadRow
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import Tokenizer
 from dataset.report import Problem
 
-_AT_ONCE = 256
-_MOST_REFUSED = 10
-_NEVER = 2**31
+_BATCH = 256
+_MAX_PROBLEMS = 10
+_NOT_SUPERVISED = 2**31
 """Stands for the first learned token of an example that has none at any length."""
 _PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 
 
-class Lengths(BaseModel):
+class TokenLengths(BaseModel):
     """Enough to answer for any max_length."""
 
     examples: int = 0
@@ -45,7 +43,7 @@ class Lengths(BaseModel):
     """All of the file was measured, and not what came first of it."""
 
 
-class Bucket(BaseModel):
+class LengthBucket(BaseModel):
     from_tokens: int
     to_tokens: int
     """Below it."""
@@ -64,7 +62,7 @@ class TokenReport(BaseModel):
     """Of the tokens: those that are learned."""
     percentiles: dict[str, int]
     """Tokens of an example: "50" is the median, "100" the longest."""
-    histogram: list[Bucket]
+    histogram: list[LengthBucket]
     max_length: int
     truncated: int
     """Examples that are cut at max_length, and still of use."""
@@ -76,19 +74,12 @@ class TokenReport(BaseModel):
     problems: list[Problem]
 
 
-def measure(
-    tokenizer: Tokenizer,
-    path: Path,
-    name: str,
-    format: DatasetFormat | Literal["auto"] = "auto",
-    columns: Mapping[DatasetField, str] | None = None,
-    seconds: float = 20.0,
-) -> Lengths:
+def measure_lengths(tokenizer: Tokenizer, file: DatasetFile, max_seconds: float = 20.0) -> TokenLengths:
     """Bad rows are passed over. Raises InputError where the model cannot write even the first example."""
-    found = Lengths()
-    end = time.monotonic() + seconds
-    examples = _examples(Reading(path, name, format, columns or {}, None))
-    while some := list(itertools.islice(examples, _AT_ONCE)):
+    found = TokenLengths()
+    end = time.monotonic() + max_seconds
+    examples = _examples(DatasetReader(file, None))
+    while some := list(itertools.islice(examples, _BATCH)):
         for each in _encoded(tokenizer, some, found):
             _count(found, each)
         if not found.examples:
@@ -99,7 +90,7 @@ def measure(
     return found
 
 
-def _examples(reading: Reading) -> Iterator[Example]:
+def _examples(reading: DatasetReader) -> Iterator[Example]:
     try:
         for row in reading.rows():
             if not isinstance(row.read, BadRow):
@@ -108,7 +99,7 @@ def _examples(reading: Reading) -> Iterator[Example]:
         return
 
 
-def _encoded(tokenizer: Tokenizer, some: list[Example], found: Lengths) -> list[list[Document]]:
+def _encoded(tokenizer: Tokenizer, some: list[Example], found: TokenLengths) -> list[list[Document]]:
     """Together, which is faster; one by one where the template refuses one of them."""
     try:
         return encode(tokenizer, some)
@@ -119,24 +110,24 @@ def _encoded(tokenizer: Tokenizer, some: list[Example], found: Lengths) -> list[
                 taken += encode(tokenizer, [example])
             except InputError as error:
                 found.refused += 1
-                if len(found.problems) < _MOST_REFUSED:
-                    found.problems.append(Problem(row=None, message=cut(error.failure.message, 500)))
+                if len(found.problems) < _MAX_PROBLEMS:
+                    found.problems.append(Problem(row=None, message=truncate(error.failure.message, 500)))
         return taken
 
 
-def _count(found: Lengths, documents: list[Document]) -> None:
+def _count(found: TokenLengths, documents: list[Document]) -> None:
     found.examples += 1
     found.tokens += sum(len(document.input_ids) for document in documents)
     found.supervised += sum(document.targets for document in documents)
     found.longest[max(len(document.input_ids) for document in documents)] += 1
-    found.first[min((d.supervised.index(True) for d in documents if d.targets), default=_NEVER)] += 1
+    found.first[min((d.supervised.index(True) for d in documents if d.targets), default=_NOT_SUPERVISED)] += 1
 
 
-def token_report(found: Lengths, max_length: int) -> TokenReport:
+def token_report(found: TokenLengths, max_length: int) -> TokenReport:
     dropped = sum(count for first, count in found.first.items() if first >= max_length)
     longer = sum(count for length, count in found.longest.items() if length > max_length)
     # One whose first answer begins after max_length is longer than that too.
-    truncated = longer - (dropped - found.first[_NEVER])
+    truncated = longer - (dropped - found.first[_NOT_SUPERVISED])
     return TokenReport(
         examples=found.examples,
         complete=found.complete,
@@ -155,16 +146,16 @@ def token_report(found: Lengths, max_length: int) -> TokenReport:
 
 def _percentiles(lengths: Counter[int]) -> dict[str, int]:
     """The least length that so many of a hundred examples do not exceed."""
-    total, told, below = lengths.total(), {}, 0
-    wanted = list(_PERCENTILES)
+    total, result, below = lengths.total(), {}, 0
+    remaining = list(_PERCENTILES)
     for length in sorted(lengths):
         below += lengths[length]
-        while wanted and below >= max(1, -(-wanted[0] * total // 100)):
-            told[str(wanted.pop(0))] = length
-    return told
+        while remaining and below >= max(1, -(-remaining[0] * total // 100)):
+            result[str(remaining.pop(0))] = length
+    return result
 
 
-def _histogram(lengths: Counter[int]) -> list[Bucket]:
+def _histogram(lengths: Counter[int]) -> list[LengthBucket]:
     """Buckets that double: [0, 16), [16, 32), [32, 64), ... from the first that has one to the last."""
     counts: Counter[int] = Counter()
     for length, count in lengths.items():
@@ -172,6 +163,6 @@ def _histogram(lengths: Counter[int]) -> list[Bucket]:
     if not counts:
         return []
     return [
-        Bucket(from_tokens=0 if bits == 4 else 1 << (bits - 1), to_tokens=1 << bits, examples=counts[bits])
+        LengthBucket(from_tokens=0 if bits == 4 else 1 << (bits - 1), to_tokens=1 << bits, examples=counts[bits])
         for bits in range(min(counts), max(counts) + 1)
     ]

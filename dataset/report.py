@@ -5,25 +5,23 @@ Memory is flat but for 18 bytes a row, by which a row is known to come again.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel
 
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.example import Conversation, Example, PlainText, says_something
+from dataset.example import Conversation, Example, PlainText, has_content
 from dataset.fields import Row
+from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
 from dataset.formats.known_fields import unused_fields
-from dataset.read import Reading
+from dataset.read import DatasetReader
 from dataset.refusal import BadFile, BadRow, NoAnswer
 
-MOST_ERRORS = 100
-_MOST_NAMED = 10
-_LONGEST_MESSAGE = 500
-_MOST_UNUSED = 50
+MAX_ERRORS = 100
+_MAX_LISTED = 10
+_MAX_MESSAGE = 500
+_MAX_UNUSED = 50
 
 
 class Problem(BaseModel):
@@ -32,7 +30,7 @@ class Problem(BaseModel):
     message: str
 
 
-class Report(BaseModel):
+class DatasetReport(BaseModel):
     format: DatasetFormat | None
     """Of the rows; null where none has the shape of one."""
     columns: dict[DatasetField, str] = {}
@@ -62,15 +60,9 @@ class Report(BaseModel):
     one of messages. The first fifty."""
 
 
-def report(
-    path: Path,
-    name: str,
-    format: DatasetFormat | Literal["auto"] = "auto",
-    columns: Mapping[DatasetField, str] | None = None,
-    largest: int | None = None,
-) -> Report:
+def check_file(file: DatasetFile, max_bytes: int | None = None) -> DatasetReport:
     """`name` is what people call the file. Raises nothing for what is wrong with it."""
-    found = Report(
+    found = DatasetReport(
         format=None,
         rows=0,
         examples=0,
@@ -85,33 +77,33 @@ def report(
         error_count=0,
         unused_fields={},
     )
-    seen = _Seen()
-    reading = Reading(path, name, format, columns or {}, largest)
+    seen = _SeenDigests()
+    reading = DatasetReader(file, max_bytes)
     try:
         for row in reading.rows():
             found.rows = row.number
             if isinstance(row.read, BadRow):
                 found.bad_rows += 1
                 found.without_answer += isinstance(row.read, NoAnswer)
-                _tell(found, row.number, str(row.read))
+                _record_error(found, row.number, str(row.read))
             else:
                 for example in row.read:
                     _count(found, row.number, example, seen)
                 _count_unused(found, reading, row.row)
     except BadFile as error:
-        _tell(found, None, f"the file {error}")
+        _record_error(found, None, f"the file {error}")
     found.format = None if reading.format == "auto" else reading.format
     found.columns = dict(reading.columns)
     return found
 
 
-def _tell(found: Report, row: int | None, message: str) -> None:
+def _record_error(found: DatasetReport, row: int | None, message: str) -> None:
     found.error_count += 1
-    if len(found.errors) < MOST_ERRORS:
-        found.errors.append(Problem(row=row, message=cut(message, _LONGEST_MESSAGE)))
+    if len(found.errors) < MAX_ERRORS:
+        found.errors.append(Problem(row=row, message=truncate(message, _MAX_MESSAGE)))
 
 
-def _count(found: Report, row: int, example: Example, seen: "_Seen") -> None:
+def _count(found: DatasetReport, row: int, example: Example, seen: "_SeenDigests") -> None:
     found.examples += 1
     if isinstance(example, PlainText):
         texts = [example.text]
@@ -119,19 +111,19 @@ def _count(found: Report, row: int, example: Example, seen: "_Seen") -> None:
         texts = [message.get("reasoning_content", "") + message["content"] for message in example.messages]
         found.messages += len(texts)
         found.empty_answers += sum(
-            message["role"] == "assistant" and not says_something(message) for message in example.messages
+            message["role"] == "assistant" and not has_content(message) for message in example.messages
         )
     found.longest_characters = max(found.longest_characters, sum(map(len, texts)))
-    if seen.again(_digest(example)):
+    if seen.add(_digest(example)):
         found.duplicates += 1
-        if len(found.duplicate_rows) < _MOST_NAMED:
+        if len(found.duplicate_rows) < _MAX_LISTED:
             found.duplicate_rows.append(row)
 
 
-def _count_unused(found: Report, reading: Reading, row: Row) -> None:
+def _count_unused(found: DatasetReport, reading: DatasetReader, row: Row) -> None:
     assert reading.format != "auto", "a row has been read"
     for name in unused_fields(reading.format, FORMATS[reading.format].fields, row):
-        if name in found.unused_fields or len(found.unused_fields) < _MOST_UNUSED:
+        if name in found.unused_fields or len(found.unused_fields) < _MAX_UNUSED:
             found.unused_fields[name] = found.unused_fields.get(name, 0) + 1
 
 
@@ -145,13 +137,13 @@ def _digest(example: Example) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-class _Seen:
+class _SeenDigests:
     """A set of digests that takes little more than their bytes: Python's own takes five times that."""
 
     def __init__(self) -> None:
         self._buckets: dict[bytes, bytearray] = {}
 
-    def again(self, digest: bytes) -> bool:
+    def add(self, digest: bytes) -> bool:
         bucket = self._buckets.setdefault(digest[:2], bytearray())
         # Across two of them it would be found by chance once in 2**128.
         if digest in bucket:

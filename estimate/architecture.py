@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contract.failure import InputError
+from contract.formatting import format_value
 from contract.model.config import read_model_config
 from contract.model.loaded_names import Shapes
-from contract.quote import quote
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
@@ -122,7 +122,7 @@ def read_architecture(config: dict[str, Any], shapes: Shapes) -> Architecture:
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise Unknown(
-            f"what a model of type {quote(kind)} keeps for its backward pass has not been counted; of "
+            f"what a model of type {format_value(kind)} keeps for its backward pass has not been counted; of "
             f"{', '.join(FAMILIES)} it has"
         )
     if config.get("sliding_window") is not None and config.get("use_sliding_window", True):

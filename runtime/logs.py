@@ -13,7 +13,7 @@ import structlog
 from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from contract.quote import printable
+from contract.formatting import printable
 from runtime.settings import StoreSettings
 
 _INDENT = "    "

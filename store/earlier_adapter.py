@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract.failure import FailureReason, InputError
-from contract.quote import quote
+from contract.formatting import format_value
 from storage.backends import Folder, Storage
 from store import artifacts
 from store.errors import ArtifactNotFound, JobNotFound
@@ -64,5 +64,5 @@ def folder_of(
 
 
 def _refusal(start_from: str, problem: str) -> InputError:
-    message = f"{_PARAM}: got {quote(start_from)}; {problem}"
+    message = f"{_PARAM}: got {format_value(start_from)}; {problem}"
     return InputError(FailureReason.RECIPE_INVALID, message, _PARAM)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import func, literal, select, tuple_, union_all
 from sqlalchemy.orm import Session, load_only
 
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.status import JobStatus
 from store.errors import DatasetNotFound
 from store.jobs import history
@@ -39,7 +39,7 @@ def newest(
     if after is not None:
         last = session.execute(select(*place).where(file.id == after, *mine)).one_or_none()
         if last is None:
-            raise DatasetNotFound(cut(after))
+            raise DatasetNotFound(truncate(after))
         query = query.where(tuple_(*place) > tuple(last) if oldest_first else tuple_(*place) < tuple(last))
     return _of_ids(session, session.scalars(query.where(*mine)).all())
 

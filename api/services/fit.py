@@ -12,8 +12,9 @@ from contract.locate import locate_model
 from contract.machine import Machine
 from contract.model.folder import weight_shapes
 from contract.recipe import Dataset, Recipe
-from dataset.child import Busy, Children, TooMuch
-from dataset.lengths import Lengths as Measured
+from dataset.file import DatasetFile
+from dataset.sandbox.child import DatasetSandbox, SandboxBusy, SandboxLimitExceeded
+from dataset.sandbox.tasks import MeasureLengths, TokenizerRef
 from estimate.architecture import Unknown
 from estimate.plan import Base, OnDevice, make_plan, read_base
 from estimate.work import Lengths
@@ -29,7 +30,7 @@ _MOST_CHANGES = 3  # told in a refusal
 def refuse_what_cannot_fit(
     sessions: Sessions,
     settings: ApiSettings,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     recipe: Recipe,
     rows: int,
@@ -99,7 +100,7 @@ def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: R
 
 
 def lengths_of(
-    sessions: Sessions, settings: ApiSettings, children: Children, recipe: Recipe, rows: int
+    sessions: Sessions, settings: ApiSettings, children: DatasetSandbox, recipe: Recipe, rows: int
 ) -> Lengths | str:
     """By the model's own tokenizer and template. Why they are not known, where they are not. Raises InputError for an
     example that these refuse."""
@@ -113,24 +114,16 @@ def lengths_of(
         return _measured(children, path, given, model, rows)
 
 
-def _measured(children: Children, path: Path, given: Dataset, model: Path, rows: int) -> Lengths | str:
+def _measured(children: DatasetSandbox, path: Path, given: Dataset, model: Path, rows: int) -> Lengths | str:
     try:
-        answer = children.ask(
-            "measure",
-            _LONGEST_LOOK,
-            path=str(path),
-            name=given.filename or path.name,
-            format=given.format,
-            columns=given.columns,
-            model=str(model),
-            chat_template=given.chat_template,
-            most_seconds=_MEASURE_WITHIN,
-        )
-    except TooMuch as error:
+        file = DatasetFile(path=path, name=given.filename or path.name, format=given.format, columns=given.columns)
+        tokenizer = TokenizerRef(folder=model, chat_template=given.chat_template)
+        task = MeasureLengths(file=file, tokenizer=tokenizer, max_seconds=_MEASURE_WITHIN)
+        found = children.run(task, _LONGEST_LOOK)
+    except SandboxLimitExceeded as error:
         return error.failure.message
-    except Busy:
+    except SandboxBusy:
         return "as many datasets are being read as the service reads at once"
-    found = Measured.model_validate(answer)
     if found.problems:
         raise InputError(FailureReason.DATASET_INVALID, found.problems[0].message, "dataset")
     return Lengths(found.longest, found.first, found.supervised / max(1, found.tokens), rows)

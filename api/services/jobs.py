@@ -32,7 +32,7 @@ from contract.recipe import Adapter, Dataset, Recipe
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from contract.status import JobStatus
-from dataset.child import Children
+from dataset.sandbox.child import DatasetSandbox
 from runtime import broker
 from storage.backends import Storage
 from store import datasets, scheduler
@@ -58,7 +58,7 @@ def submit(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     asked: Asked,
     body: bytes,
@@ -79,7 +79,7 @@ def create(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     recipe: Recipe,
     settle: Settle,
@@ -142,7 +142,12 @@ class Checked:
 
 
 def check(
-    sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children, who: Principal, recipe: Recipe
+    sessions: Sessions,
+    settings: ApiSettings,
+    storage: Storage,
+    children: DatasetSandbox,
+    who: Principal,
+    recipe: Recipe,
 ) -> Checked:
     """Raises InputError: no such file or folder, a bad row, unmatched modules, a row that the model cannot read."""
     model = locate_model(recipe.model, settings.folders)

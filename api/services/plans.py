@@ -9,7 +9,7 @@ from api.work import examples_to_train
 from contract.machine import check_machines, unwise
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
-from dataset.child import Children
+from dataset.sandbox.child import DatasetSandbox
 from estimate.plan import make_plan
 from storage.backends import Storage
 from store.access.idempotent_requests import Asked
@@ -24,7 +24,7 @@ def plan(
     sessions: Sessions,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     asked: Asked,
     body: bytes,

@@ -25,7 +25,7 @@ from api.v1.answers import (
 from api.v1.asked import JobAsked, recipe_of
 from api.v1.model_names import FineTuned, read_name
 from contract.recipe_errors import read_recipe
-from dataset.child import Children
+from dataset.sandbox.child import DatasetSandbox
 from storage.backends import Storage
 from store import artifacts
 from store.access.idempotent_requests import Asked
@@ -45,7 +45,7 @@ def create(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     once_asked: Asked,
     asked: JobAsked,

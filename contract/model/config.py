@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.failure import FailureReason, InputError
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 
 _LARGEST = 100_000_000  # bytes; the index of a model of many shards is among the largest
 
@@ -20,11 +20,11 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         read_object(folder / "generation_config.json")
     kind = config.get("model_type")
     if kind is not None and not isinstance(kind, str):
-        raise unsupported(f'model_type of config.json is {quote(kind)}; it is a word such as "llama"')
+        raise unsupported(f'model_type of config.json is {format_value(kind)}; it is a word such as "llama"')
     check_not_quantised(config)
     for name in ("dtype", "torch_dtype"):
         if isinstance(given := config.get(name), str) and given.removeprefix("torch.") not in _DTYPES:
-            raise unsupported(f"{name} of config.json is {quote(given)}; use float32, float16 or bfloat16")
+            raise unsupported(f"{name} of config.json is {format_value(given)}; use float32, float16 or bfloat16")
     return config
 
 
@@ -33,7 +33,7 @@ def check_not_quantised(config: dict[str, Any]) -> None:
     for name, given in config.items():
         if name in ("quantization_config", "compression_config") and given:
             method = given.get("quant_method") if isinstance(given, dict) else None
-            raise already_quantised(f"config.json has a {name}" + (f" ({cut(str(method))})" if method else ""))
+            raise already_quantised(f"config.json has a {name}" + (f" ({truncate(str(method))})" if method else ""))
         if name.endswith("_config") and isinstance(given, dict):
             check_not_quantised(given)
 
@@ -52,9 +52,9 @@ def read_object(path: Path) -> dict[str, Any]:
             read = json.loads(file.read(_LARGEST))
     # RecursionError: nothing but brackets.
     except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise unsupported(f"{path.name} cannot be read as JSON: {cut(str(error), 200)}") from error
+        raise unsupported(f"{path.name} cannot be read as JSON: {truncate(str(error), 200)}") from error
     if not isinstance(read, dict):
-        raise unsupported(f"{path.name} holds {quote(read)}, which is no JSON object")
+        raise unsupported(f"{path.name} holds {format_value(read)}, which is no JSON object")
     return read
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from contract.failure import FailureReason, InputError
+from contract.formatting import format_value, truncate
 from contract.model.folder import tensor_shapes
 from contract.model.target_modules import is_routed_expert
-from contract.quote import cut, quote
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -37,7 +37,8 @@ def check_earlier_adapter(folder: Path, shapes: dict[str, list[int]], base: str)
         if misfit:
             raise _refused(
                 folder,
-                f"was made for {quote(made_for) if made_for else 'another model'} and does not fit {cut(base)}: "
+                f"was made for {format_value(made_for) if made_for else 'another model'} and does not fit "
+                f"{truncate(base)}: "
                 f"{misfit}; give the model that it was made for, or leave start_from out",
             )
 
@@ -49,16 +50,17 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _refused(folder, f"{CONFIG} is not JSON: {cut(str(error), 200)}; {_WANTED}") from error
+        raise _refused(folder, f"{CONFIG} is not JSON: {truncate(str(error), 200)}; {_WANTED}") from error
     if not isinstance(config, dict):
         raise _refused(folder, f"{CONFIG} is no JSON object; {_WANTED}")
     if (kind := config.get("peft_type")) != "LORA":
-        raise _refused(folder, f"its peft_type is {quote(kind)}; only a LORA can be trained further")
+        raise _refused(folder, f"its peft_type is {format_value(kind)}; only a LORA can be trained further")
     init = config.get("init_lora_weights", True)
     if init not in _INITS:
         raise _refused(
             folder,
-            f"its init_lora_weights is {quote(init)}, which has changed the base; save it converted to plain LoRA "
+            f"its init_lora_weights is {format_value(init)}, which has changed the base; save it converted to plain "
+            "LoRA "
             "(PEFT: path_initial_model_for_weight_conversion)",
         )
     return config
@@ -74,7 +76,7 @@ def _tensors(folder: Path) -> dict[str, list[int]]:
     try:
         tensors = tensor_shapes(file)
     except (ValueError, RecursionError, OSError) as error:
-        raise _refused(folder, f"{WEIGHTS} is not a whole safetensors file: {cut(str(error), 200)}") from error
+        raise _refused(folder, f"{WEIGHTS} is not a whole safetensors file: {truncate(str(error), 200)}") from error
     if not tensors:
         raise _refused(folder, f"{WEIGHTS} has no weights in it; {_WANTED}")
     return tensors
@@ -92,22 +94,22 @@ def _misfit(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | 
     if weight is None:
         if lora is None and shape in shapes.values():
             return None  # A head that is also the embeddings is in no file of a model.
-        return f"there is no {cut(lora['module'] if lora else name)}"
+        return f"there is no {truncate(lora['module'] if lora else name)}"
     if lora is None:
-        return None if shape == weight else f"its {cut(name)} is {_words(shape)}, the model's {_words(weight)}"
+        return None if shape == weight else f"its {truncate(name)} is {_words(shape)}, the model's {_words(weight)}"
     # A is [r, in] and B [out, r]; all else is [out]. Which of a weight's two is `in` depends on the kind of its module.
     if shape and (shape[-1] if "_A" in lora["part"] else shape[0]) in weight:
         return None
-    return f"its {cut(lora['module'])} has {lora['part']} {_words(shape)}, the model's weight is {_words(weight)}"
+    return f"its {truncate(lora['module'])} has {lora['part']} {_words(shape)}, the model's weight is {_words(weight)}"
 
 
 def _misfit_of_experts(module: str, shapes: dict[str, list[int]]) -> str | None:
     """PEFT nests the adapters of the matrices that all experts of a layer have in common: names tell no more."""
     if re.search(r"\.experts\.\d+\.", module):
-        return f"its {cut(module)} adapts one routed expert, and transformers 5 has all of a layer in one matrix"
+        return f"its {truncate(module)} adapts one routed expert, and transformers 5 has all of a layer in one matrix"
     if any(name.startswith(f"{module}.") for name in shapes):
         return None
-    return f"there is no {cut(module)}"
+    return f"there is no {truncate(module)}"
 
 
 def _find(name: str, shapes: dict[str, list[int]]) -> list[int] | None:
@@ -120,4 +122,4 @@ def _words(shape: list[int]) -> str:
 
 
 def _refused(folder: Path, message: str) -> InputError:
-    return InputError(FailureReason.RECIPE_INVALID, f"{_PARAM}: {cut(folder.name)} {message}", _PARAM)
+    return InputError(FailureReason.RECIPE_INVALID, f"{_PARAM}: {truncate(folder.name)} {message}", _PARAM)

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from contract.formatting import truncate
 from contract.model.config import already_quantised, read_model_config, unsupported
 from contract.model.loaded_names import Shapes, loaded_shapes, model_type
 from contract.model.tensor_header import Tensor, read_tensors
 from contract.model.weight_files import weight_files
-from contract.quote import cut
 
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
 
@@ -36,10 +36,12 @@ def weight_shapes(folder: Path) -> dict[str, list[int]]:
         tensors = _tensors(file)
         for name, tensor in tensors.items():
             if name.endswith(".weight") and len(tensor.shape) > 1 and tensor.dtype not in _TRAINABLE:
-                raise already_quantised(f"{cut(file.name)} has {cut(name)} in {cut(tensor.dtype)}")
+                raise already_quantised(f"{truncate(file.name)} has {truncate(name)} in {truncate(tensor.dtype)}")
         lost = next((name for name in expected or () if name not in tensors), None)
         if lost is not None:
-            problem = f"{cut(lost)} is not in {cut(file.name)}, where the index has it; copy or download both again"
+            problem = (
+                f"{truncate(lost)} is not in {truncate(file.name)}, where the index has it; copy or download both again"
+            )
             raise unsupported(problem)
         shapes |= {name: tensor.shape for name, tensor in tensors.items()}
     return shapes
@@ -50,7 +52,10 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         return read_tensors(file)
     # RecursionError: a header of nothing but brackets.
     except (ValueError, RecursionError, PermissionError) as error:
-        problem = f"{cut(file.name)} is not a whole safetensors file: {cut(str(error), 200)}; copy or download it again"
+        problem = (
+            f"{truncate(file.name)} is not a whole safetensors file: {truncate(str(error), 200)}; copy or download it "
+            "again"
+        )
         raise unsupported(problem) from error
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from contract.expression import full_matches
 from contract.failure import FailureReason, InputError
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 from contract.recipe import CHANGES_BASE, Adapter
 
 _PARAM = "adapter.target_modules"
@@ -178,7 +178,9 @@ def _named(param: str, names: Iterable[str], modules: Set[str], why: dict[str, s
     matched: set[str] = set()
     for name in names:
         if name not in by_ending:
-            raise _unmatched(param, f"{quote(name)} matches no module of the model", modules - (why or {}).keys())
+            raise _unmatched(
+                param, f"{format_value(name)} matches no module of the model", modules - (why or {}).keys()
+            )
         _check_some(by_ending[name], why or {}, name)
         matched |= by_ending[name]
     return matched
@@ -188,7 +190,7 @@ def _by_expression(expression: str, modules: Set[str], why: dict[str, str]) -> s
     matched = set(full_matches(_PARAM, expression, frozenset(modules)))
     if not matched:
         example = next((module for module in sorted(modules - why.keys()) if _in_a_layer(module)), "")
-        given = f"{quote(expression)}, a regular expression for whole names such as {cut(example)},"
+        given = f"{format_value(expression)}, a regular expression for whole names such as {truncate(example)},"
         raise _unmatched(_PARAM, f"{given} matches no module of the model", modules - why.keys())
     _check_some(matched, why, expression)
     return matched
@@ -198,7 +200,7 @@ def _check_some(matched: set[str], why: dict[str, str], given: str) -> None:
     """Raises InputError where nothing of what a name matches can be adapted."""
     if matched <= why.keys():
         reasons = sorted({why[module] for module in matched})
-        message = f"{_PARAM}: {quote(given)} matches nothing that can be adapted"
+        message = f"{_PARAM}: {format_value(given)} matches nothing that can be adapted"
         raise InputError(FailureReason.TARGET_MODULES_UNMATCHED, "; ".join([message, *reasons]), _PARAM)
 
 
@@ -216,6 +218,7 @@ def _check_rank(adapter: Adapter, module: str, full: int) -> None:
     )
     if rank > full:
         message = (
-            f"{param}: got {rank}; adapter.init {quote(adapter.init)} has {full} parts of {cut(module)} to start from"
+            f"{param}: got {rank}; adapter.init {format_value(adapter.init)} has {full} parts of {truncate(module)} "
+            "to start from"
         )
         raise InputError(FailureReason.RECIPE_INVALID, message, param)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.quote import cut
+from contract.formatting import truncate
 
 _LONGEST = 100_000_000  # the format's own limit, in bytes
 
@@ -43,9 +43,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _tensor(name: str, entry: Any) -> Tensor:
     shape, dtype = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
     if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
-        raise ValueError(f"{cut(name)} has no shape")
+        raise ValueError(f"{truncate(name)} has no shape")
     if not isinstance(dtype, str):
-        raise ValueError(f"{cut(name)} has no dtype")
+        raise ValueError(f"{truncate(name)} has no dtype")
     return Tensor(dtype, shape)
 
 
@@ -53,4 +53,4 @@ def _end(name: str, entry: Any) -> int:
     match entry.get("data_offsets"):
         case [int(), int(end)]:
             return end
-    raise ValueError(f"{cut(name)} has no data_offsets")
+    raise ValueError(f"{truncate(name)} has no data_offsets")

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from contract.formatting import format_value, truncate
 from contract.model.config import read_object, unsupported
-from contract.quote import cut, quote
 
 ONE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,7 +23,9 @@ def weight_files(folder: Path, config: dict[str, Any]) -> dict[Path, list[str] |
     explicit = config.get(_EXPLICIT)
     if explicit is not None:
         if not _is_plain_name(explicit) or not (folder / explicit).is_file():
-            raise unsupported(f"{_EXPLICIT} of config.json is {quote(explicit)}, and the folder has no such file")
+            raise unsupported(
+                f"{_EXPLICIT} of config.json is {format_value(explicit)}, and the folder has no such file"
+            )
         return _shards(folder, explicit) if explicit.endswith(".index.json") else {folder / explicit: None}
     if (folder / ONE).is_file():
         return {folder / ONE: None}
@@ -69,5 +71,5 @@ def _is_plain_name(name: Any) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(cut(name) for name in names[:_SHOWN])
+    shown = ", ".join(truncate(name) for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

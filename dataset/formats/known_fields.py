@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 from contract.recipe import DatasetFormat
 from dataset.example import Example, PlainText
-from dataset.fields import Row, parse_text, says_nothing
+from dataset.fields import Row, is_blank, parse_text
 from dataset.formats.template_arguments import read_arguments
-from dataset.formats.turns import MEDIA, NO_MEDIA, TURN_FIELDS, WEIGHTS, reasoning_of
+from dataset.formats.turns import MEDIA, NO_MEDIA, TURN_FIELDS, WEIGHTS, read_reasoning
 from dataset.refusal import BadRow
 
 PREFERENCES = (
@@ -65,8 +65,8 @@ def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
         if not (name in PREFERENCES and "chosen" in mapped):
             _refuse(row, name, advice)
     for name in WEIGHTS:
-        if _word(row.get(name)) in _NOT_LEARNED:
-            raise BadRow(f"{name} is {quote(row[name])}, and every row is learned; leave the row out")
+        if _normalized(row.get(name)) in _NOT_LEARNED:
+            raise BadRow(f"{name} is {format_value(row[name])}, and every row is learned; leave the row out")
 
 
 def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
@@ -78,8 +78,10 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
             if not (name in ROW_THOUGHTS and _has_one_answer(format, row)):
                 _refuse(row, name, advice)
         for name in _SAMPLE_WEIGHTS:
-            if not says_nothing(row.get(name)) and _word(row[name]) not in _LEARNED:
-                raise BadRow(f"{name} is {quote(row[name])}, and every row weighs 1; leave it out, or the whole row")
+            if not is_blank(row.get(name)) and _normalized(row[name]) not in _LEARNED:
+                raise BadRow(
+                    f"{name} is {format_value(row[name])}, and every row weighs 1; leave it out, or the whole row"
+                )
     if format != "text":
         _check_rating(row, "label")
     _check_rating(row, "kto_tag")
@@ -87,7 +89,7 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
         _refuse(row, "history", "rows of this format have none; give the whole conversation as messages")
 
 
-def complete(format: DatasetFormat, row: Row, example: Example) -> Example:
+def apply_extra_fields(format: DatasetFormat, row: Row, example: Example) -> Example:
     """The example with what fields beside its format's own say of it. Raises BadRow."""
     if not row.keys().isdisjoint(MEDIA):
         _check_no_placeholder(example)
@@ -100,7 +102,7 @@ def complete(format: DatasetFormat, row: Row, example: Example) -> Example:
         raise BadRow("parallel_tool_calls is false, and a message has several calls; give each a message of its own")
     if arguments:
         example = replace(example, template_arguments=arguments)
-    if _has_one_answer(format, row) and (thought := reasoning_of("", row, ROW_THOUGHTS)):
+    if _has_one_answer(format, row) and (thought := read_reasoning("", row, ROW_THOUGHTS)):
         example.messages[-1]["reasoning_content"] = thought
     return example
 
@@ -114,18 +116,18 @@ def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Ite
         known.add("label")
     if _has_one_answer(format, row):
         known |= set(ROW_THOUGHTS)
-    yield from _holding(row, known)
+    yield from _filled_fields(row, known)
     for name in ("messages", "conversations", "prompt", "completion"):
         turns = row.get(name)
         if isinstance(turns, str) and name in ("messages", "conversations"):
             turns = parse_text(name, turns)
         if name in read and isinstance(turns, list):
-            said = {key for turn in turns if isinstance(turn, dict) for key in _holding(turn, TURN_FIELDS)}
+            said = {key for turn in turns if isinstance(turn, dict) for key in _filled_fields(turn, TURN_FIELDS)}
             yield from (f"{name}[].{key}" for key in sorted(said))
 
 
-def _holding(fields: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
-    return (cut(str(name), 40) for name, value in fields.items() if name not in known and not says_nothing(value))
+def _filled_fields(fields: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+    return (truncate(str(name), 40) for name, value in fields.items() if name not in known and not is_blank(value))
 
 
 def _is_beside_messages(format: DatasetFormat, row: Row) -> bool:
@@ -140,8 +142,8 @@ def _has_one_answer(format: DatasetFormat, row: Row) -> bool:
 
 
 def _refuse(row: Row, name: str, advice: str) -> None:
-    if not says_nothing(row.get(name)):
-        raise BadRow(f"{name} is {quote(row[name])}; {advice}")
+    if not is_blank(row.get(name)):
+        raise BadRow(f"{name} is {format_value(row[name])}; {advice}")
 
 
 def _check_rating(row: Row, name: str) -> None:
@@ -149,7 +151,7 @@ def _check_rating(row: Row, name: str) -> None:
         raise BadRow(f"{name} is false: the answer is rated as a bad one, and would be learned; leave such rows out")
 
 
-def _word(weight: Any) -> str:
+def _normalized(weight: Any) -> str:
     """CSV can only hold the word for a number or a truth value."""
     return str(weight).strip().lower()
 

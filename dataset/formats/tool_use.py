@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contract.quote import quote
+from contract.formatting import format_value
 from dataset.example import ToolCall
 from dataset.fields import as_list, as_text, check_json, optional_list, parse_text
 from dataset.refusal import BadRow
@@ -23,7 +23,7 @@ def _tool(where: str, tool: Any) -> dict[str, Any]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRow(
             f'{where} must be {{"type": "function", "function": {{"name": "...", "parameters": {{...}}}}}}, '
-            f"not {quote(tool)}"
+            f"not {format_value(tool)}"
         )
     check_json(where, function)
     return {"type": "function", "function": {name: value for name, value in function.items() if name != "type"}}
@@ -43,7 +43,9 @@ def parse_calls(where: str, value: str) -> list[ToolCall]:
 def _call(where: str, call: Any) -> ToolCall:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not function.get("name"):
-        raise BadRow(f'{where} must be a call such as {{"name": "...", "arguments": {{...}}}}, not {quote(call)}')
+        raise BadRow(
+            f'{where} must be a call such as {{"name": "...", "arguments": {{...}}}}, not {format_value(call)}'
+        )
     read: ToolCall = {
         "type": "function",
         "function": {
@@ -61,6 +63,6 @@ def _arguments(where: str, value: Any) -> dict[str, Any]:
     if given is None or given == "":
         return {}
     if not isinstance(given, dict):
-        raise BadRow(f"{where} must be a JSON object, or its text, not {quote(given)}")
+        raise BadRow(f"{where} must be a JSON object, or its text, not {format_value(given)}")
     check_json(where, given)
     return given

@@ -6,13 +6,13 @@ docs/data.md has them as a table for users.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from contract.quote import quote
-from dataset.example import Conversation, Message, conversation
-from dataset.fields import as_text, says_nothing
+from contract.formatting import format_value
+from dataset.example import ChatMessage, Conversation, conversation
+from dataset.fields import as_text, is_blank
 from dataset.formats.tool_use import Tools
 from dataset.refusal import BadRow
 
-Turn = tuple[Message, bool]
+Turn = tuple[ChatMessage, bool]
 """A message, and whether it is learned if it is an assistant's."""
 
 WEIGHTS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
@@ -49,12 +49,13 @@ def check_turn(where: str, turn: Mapping[str, Any]) -> None:
         return
     for name, advice in REFUSED.items():
         value = turn.get(name)
-        if not (says_nothing(value) or (name in ("prefix", "partial") and value is False)):
-            raise BadRow(f"{where}.{name} is {quote(value)}; {advice}")
+        if not (is_blank(value) or (name in ("prefix", "partial") and value is False)):
+            raise BadRow(f"{where}.{name} is {format_value(value)}; {advice}")
     # gpt-oss speaks in channels, and its template takes the analysis as a field of the answer.
     if turn.get("channel") not in (None, "", "final"):
         raise BadRow(
-            f"{where}.channel is {quote(turn['channel'])}; give an analysis as reasoning_content of the answer after it"
+            f"{where}.channel is {format_value(turn['channel'])}; give an analysis as reasoning_content of the answer "
+            "after it"
         )
 
 
@@ -71,9 +72,11 @@ def is_learned(where: str, role: str, turn: Mapping[str, Any], parts: Sequence[M
             weights[f"{where}.content[{index}]"] = of_turn if weight is None else weight
     for name, weight in weights.items():
         if weight not in (0, 1):
-            raise BadRow(f"{name} is {quote(weight)}; 1 or true learns an answer, 0 or false does not")
+            raise BadRow(f"{name} is {format_value(weight)}; 1 or true learns an answer, 0 or false does not")
         if weight and role != "assistant":
-            raise BadRow(f"{name} is {quote(weight)}, and a message of role {role} is never learned; leave it out")
+            raise BadRow(
+                f"{name} is {format_value(weight)}, and a message of role {role} is never learned; leave it out"
+            )
     if len({bool(weight) for weight in weights.values()}) > 1:
         raise BadRow(f"{where} is to be learned by {_names(weights, 1)} and not by {_names(weights, 0)}; {_NO_PART}")
     return all(weights.values())
@@ -83,7 +86,7 @@ def _names(weights: Mapping[str, Any], value: int) -> str:
     return ", ".join(name for name, weight in weights.items() if weight == value)
 
 
-def reasoning_of(where: str, turn: Mapping[str, Any], names: Collection[str] = REASONING) -> str:
+def read_reasoning(where: str, turn: Mapping[str, Any], names: Collection[str] = REASONING) -> str:
     """Empty where it has none."""
     if turn.keys().isdisjoint(names):
         return ""

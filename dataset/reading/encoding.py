@@ -20,10 +20,10 @@ def as_utf8(file: io.BufferedReader, start: bytes) -> io.BufferedReader:
         file.read(len(codecs.BOM_UTF8))
     if encoding.startswith("utf-8") or not (start.startswith(_MARKS) or _begins_with_text(start, encoding)):
         return file
-    return io.BufferedReader(_Recoded(decoded(file, encoding)), _PIECE)
+    return io.BufferedReader(_Recoded(decode_file(file, encoding)), _PIECE)
 
 
-def decoded(file: io.BufferedReader, encoding: str) -> Iterator[str]:
+def decode_file(file: io.BufferedReader, encoding: str) -> Iterator[str]:
     """The text of a file, in pieces. Raises BadFile for bytes that are not of the encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     size, piece = 0, b"?"
@@ -33,12 +33,12 @@ def decoded(file: io.BufferedReader, encoding: str) -> Iterator[str]:
         try:
             text = decoder.decode(piece, final=not piece)
         except UnicodeDecodeError as error:
-            raise BadFile(wrong_byte(error, size - len(error.object))) from error
+            raise BadFile(describe_decode_error(error, size - len(error.object))) from error
         if text:
             yield text
 
 
-def wrong_byte(error: UnicodeDecodeError, offset: int = 0) -> str:
+def describe_decode_error(error: UnicodeDecodeError, offset: int = 0) -> str:
     """The problem, in words that go on after "the file " or "row 3: "; `offset` is where the decoded bytes begin."""
     return (
         f"is not {error.encoding.upper()}: byte 0x{error.object[error.start]:02x} at position {offset + error.start}, "

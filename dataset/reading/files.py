@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from contract.quote import cut
-from dataset.limits import LONGEST_ROW
+from contract.formatting import truncate
+from dataset.limits import MAX_ROW_BYTES
 from dataset.reading.csv_rows import csv_rows
 from dataset.reading.encoding import as_utf8
 from dataset.reading.json_rows import json_rows
 from dataset.reading.parquet_rows import parquet_rows
-from dataset.reading.signatures import LONGEST, check_readable
+from dataset.reading.signatures import SIGNATURE_BYTES, check_readable
 from dataset.reading.text_rows import text_rows
 from dataset.reading.unpack import is_packed, unpacked, unpacked_name
 from dataset.refusal import BadFile
 
 PARQUET = b"PAR1"
 _TEXT = (".txt", ".md")
-_LIGHT = 8 << 20
+_LIGHT_BYTES = 8 << 20
 """Bytes that are read in less time than a process takes to start."""
 _ROWS_OF_JSON = re.compile(rb"(\[\s*)?\{\s*[\"}]")
 """How rows of JSON begin, where a text may begin with a bracket too."""
@@ -33,26 +33,26 @@ class Hash(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
 
 
-def read_rows(path: Path, name: str, largest: int | None, sha256: Hash | None) -> Iterator[Any]:
+def read_rows(path: Path, name: str, max_bytes: int | None, sha256: Hash | None) -> Iterator[Any]:
     """A row that cannot be read is a BadRow in its place, where those after it can. `name` is what people call the
     file: CSV and plain text are known by it, and the others by their first bytes. The pieces of a plain text are
     PlainText, and all other rows what JSON can hold. Raises BadFile, BadRow."""
     try:
         with path.open("rb", buffering=0) as file:
             before = os.fstat(file.fileno())
-            if largest is not None and before.st_size > largest:
+            if max_bytes is not None and before.st_size > max_bytes:
                 raise BadFile(
-                    f"has {before.st_size} bytes, and the service takes none larger than {largest} bytes; split it"
+                    f"has {before.st_size} bytes, and the service takes none larger than {max_bytes} bytes; split it"
                 )
             if os.pread(file.fileno(), len(PARQUET), 0) == PARQUET:
                 _hash_whole(file, sha256)
-                yield from parquet_rows(file, largest)
+                yield from parquet_rows(file, max_bytes)
                 if _changed(before, os.fstat(file.fileno())):
-                    raise BadFile(f"{cut(name)} changed while it was read; submit it when it is whole")
+                    raise BadFile(f"{truncate(name)} changed while it was read; submit it when it is whole")
             else:
-                yield from _rows_of(name, io.BufferedReader(_Hashing(file, sha256), 1 << 20), largest)
+                yield from _rows_of(name, io.BufferedReader(_Hashing(file, sha256), 1 << 20), max_bytes)
     except OSError as error:
-        raise BadFile(f"{cut(name)} cannot be read: {error.strerror}") from error
+        raise BadFile(f"{truncate(name)} cannot be read: {error.strerror}") from error
 
 
 def is_light(path: Path) -> bool:
@@ -60,17 +60,19 @@ def is_light(path: Path) -> bool:
     cannot be read: whoever reads its rows says why."""
     try:
         with path.open("rb", buffering=0) as file:
-            start = file.read(LONGEST)
-            return os.fstat(file.fileno()).st_size <= _LIGHT and not (start.startswith(PARQUET) or is_packed(start))
+            start = file.read(SIGNATURE_BYTES)
+            return os.fstat(file.fileno()).st_size <= _LIGHT_BYTES and not (
+                start.startswith(PARQUET) or is_packed(start)
+            )
     except OSError:
         return True
 
 
-def _rows_of(name: str, file: io.BufferedReader, largest: int | None) -> Iterator[Any]:
-    start = file.peek(LONGEST)[:LONGEST]
+def _rows_of(name: str, file: io.BufferedReader, max_bytes: int | None) -> Iterator[Any]:
+    start = file.peek(SIGNATURE_BYTES)[:SIGNATURE_BYTES]
     if is_packed(start):
-        file = unpacked(file, start, largest)
-        start = file.peek(LONGEST)[:LONGEST]
+        file = unpacked(file, start, max_bytes)
+        start = file.peek(SIGNATURE_BYTES)[:SIGNATURE_BYTES]
         if start.startswith(PARQUET):
             raise BadFile("is a packed Parquet file; unpack it: Parquet packs its columns by itself")
         if is_packed(start):
@@ -84,7 +86,7 @@ def _rows_of(name: str, file: io.BufferedReader, largest: int | None) -> Iterato
 def _rows_of_text(name: str, file: io.BufferedReader) -> Iterator[Any]:
     """`name` is that of the unpacked file. A file without a suffix is JSON or CSV as its first character tells: a row
     of JSON is an object, and no sane header begins like one."""
-    start = file.peek(LONGEST).lstrip()
+    start = file.peek(SIGNATURE_BYTES).lstrip()
     is_json = start.startswith((b"{", b"["))
     named_csv = name.endswith(".csv")
     if named_csv and is_json:
@@ -124,5 +126,5 @@ def _changed(before: os.stat_result, after: os.stat_result) -> bool:
 
 def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
     """The lines of a file. One longer than a row may be comes in pieces of more than LONGEST_ROW bytes."""
-    while line := file.readline(LONGEST_ROW + 1):
+    while line := file.readline(MAX_ROW_BYTES + 1):
         yield line

@@ -3,13 +3,13 @@
 import json
 import re
 
-from contract.quote import quote
+from contract.formatting import format_value
 
 _COMPACT = "write each row on one line, as jq -c . FILE does"
 _PYTHON = re.compile(r"\{\s*'")
 
 
-def problem_of_layout(first: str, following: bytes, error: json.JSONDecodeError) -> str | None:
+def layout_problem(first: str, following: bytes, error: json.JSONDecodeError) -> str | None:
     """Words that go on after "the file ", where the lines after the first must have its fault too; `error` is the
     fault, and `following` how the next line begins that is not blank."""
     line = first.strip()
@@ -17,11 +17,13 @@ def problem_of_layout(first: str, following: bytes, error: json.JSONDecodeError)
         return "has rows as Python prints a dict, with single quotes; write them with json.dumps"
     if not line.startswith("{") and "\t" in line:
         return (
-            f"begins with {quote(line, 40)}, which is no JSON; if tabs separate its cells, write it with commas as .csv"
+            f"begins with {format_value(line, 40)}, which is no JSON; if tabs separate its cells, write it with "
+            "commas as .csv"
         )
     if not line.startswith("{"):
         return (
-            f"begins with {quote(line, 40)}, which is no JSON; give a row of JSON on each line, or name the file .csv "
+            f"begins with {format_value(line, 40)}, which is no JSON; give a row of JSON on each line, or name the "
+            "file .csv "
             "or, where it is plain text, .txt"
         )
     more = line[error.pos :].lstrip() if error.msg == "Extra data" else ""

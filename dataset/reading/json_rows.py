@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataset.fields import parse_json
-from dataset.limits import LARGEST_ARRAY, LONGEST_ROW
-from dataset.reading.encoding import wrong_byte
-from dataset.reading.json_layout import problem_of_layout
+from dataset.limits import MAX_ARRAY_BYTES, MAX_ROW_BYTES
+from dataset.reading.encoding import describe_decode_error
+from dataset.reading.json_layout import layout_problem
 from dataset.refusal import BadFile, BadRow
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -23,7 +23,7 @@ def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
     if first.lstrip().startswith(b"["):
         yield from _array_rows(_whole(first, lines))
         return
-    if first and len(first) <= LONGEST_ROW:
+    if first and len(first) <= MAX_ROW_BYTES:
         second = _next(lines)
         _check_layout(first, second)
         lines = itertools.chain([first, second], lines)
@@ -32,10 +32,10 @@ def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
     for line in lines:
         if not line.strip():
             continue
-        if len(line) > LONGEST_ROW:
+        if len(line) > MAX_ROW_BYTES:
             is_whole = line.endswith(b"\n")
             del line
-            yield BadRow(f"is longer than {LONGEST_ROW >> 20} MiB; split or shorten it")
+            yield BadRow(f"is longer than {MAX_ROW_BYTES >> 20} MiB; split or shorten it")
             while not is_whole:  # the rest of it comes in pieces
                 is_whole = next(lines, b"\n").endswith(b"\n")
             continue
@@ -57,7 +57,7 @@ def _row(line: bytes) -> Any:
 def _check_layout(first: bytes, second: bytes) -> None:
     fault = _row(first)
     if isinstance(fault, BadRow) and isinstance(fault.__cause__, json.JSONDecodeError):
-        problem = problem_of_layout(fault.__cause__.doc, second[:1], fault.__cause__)
+        problem = layout_problem(fault.__cause__.doc, second[:1], fault.__cause__)
         if problem is not None:
             raise BadFile(problem)
 
@@ -67,22 +67,22 @@ def decode(line: bytes, encoding: str = "utf-8-sig") -> str:
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:
-        raise BadRow(wrong_byte(error)) from error
+        raise BadRow(describe_decode_error(error)) from error
 
 
 def _whole(first: bytes, lines: Iterator[bytes]) -> str:
     text = bytearray(first)
     for line in lines:
         text += line
-        if len(text) > LARGEST_ARRAY:
+        if len(text) > MAX_ARRAY_BYTES:
             raise BadFile(
-                f"is one JSON array of more than {LARGEST_ARRAY >> 20} MiB, which would be held whole; write it as "
+                f"is one JSON array of more than {MAX_ARRAY_BYTES >> 20} MiB, which would be held whole; write it as "
                 "JSON Lines, one row on each line"
             )
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        raise BadFile(wrong_byte(error)) from error
+        raise BadFile(describe_decode_error(error)) from error
 
 
 def _array_rows(text: str) -> Iterator[Any]:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
-from contract.quote import quote
+from contract.formatting import format_value
 from dataset.refusal import BadFile
 
-LONGEST = 512
+SIGNATURE_BYTES = 512
 """First bytes of a file that tell what it is."""
 
 _ARCHIVE = "unpack it, and upload the file of rows that is in it"
@@ -67,4 +67,6 @@ def check_readable(start: bytes) -> None:
     if _XML.match(start):
         raise BadFile(f"is XML; {_ROWS}")
     if _CONTROL.match(start[:4].lstrip(b"\t\r\n ")):
-        raise BadFile(f"is binary, and of no kind that is read: it begins with {quote(start[:8].hex(' '))}; {_ROWS}")
+        raise BadFile(
+            f"is binary, and of no kind that is read: it begins with {format_value(start[:8].hex(' '))}; {_ROWS}"
+        )

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from dataset.example import PlainText
 from dataset.fields import as_text
-from dataset.limits import TEXT_PIECE
-from dataset.reading.encoding import decoded
+from dataset.limits import TEXT_PIECE_BYTES
+from dataset.reading.encoding import decode_file
 from dataset.refusal import BadRow
 
 _ENDS = [re.compile(each) for each in (r"\n\s*\n", r"\n", r"[.!?]\s|[。！？]", r"\s")]
@@ -29,10 +29,10 @@ def text_rows(file: io.BufferedReader) -> Iterator[PlainText | BadRow]:
 def _pieces(file: io.BufferedReader) -> Iterator[str]:
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     rest = ""
-    for text in decoded(file, "utf-8"):
+    for text in decode_file(file, "utf-8"):
         rest += newlines.decode(text)
         begin = 0
-        while len(rest) - begin > TEXT_PIECE:
+        while len(rest) - begin > TEXT_PIECE_BYTES:
             end = _end_of_piece(rest, begin)
             yield rest[begin:end]
             begin = end
@@ -46,7 +46,7 @@ def _pieces(file: io.BufferedReader) -> Iterator[str]:
 
 def _end_of_piece(text: str, begin: int) -> int:
     """At most TEXT_PIECE bytes of UTF-8 after `begin`, and half of them at least where more of the text follows."""
-    most = begin + len(text[begin : begin + TEXT_PIECE].encode()[:TEXT_PIECE].decode(errors="ignore"))
+    most = begin + len(text[begin : begin + TEXT_PIECE_BYTES].encode()[:TEXT_PIECE_BYTES].decode(errors="ignore"))
     if most == len(text):
         return most
     least = begin + (most - begin) // 2

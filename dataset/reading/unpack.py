@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from contract.quote import cut
-from dataset.limits import XZ_MEMORY
+from contract.formatting import truncate
+from dataset.limits import MAX_XZ_MEMORY
 from dataset.refusal import BadFile
 
 _PIECE = 64 << 10
@@ -38,7 +38,7 @@ def _bzip2(file: io.BufferedReader) -> _Read:
 
 def _xz(file: io.BufferedReader) -> _Read:
     # The file says how much memory it takes to unpack: lzma.LZMAFile has no limit on that.
-    return _Streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)).read
+    return _Streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY)).read
 
 
 def _zstandard(file: io.BufferedReader) -> _Read:
@@ -49,7 +49,7 @@ def _zstandard(file: io.BufferedReader) -> _Read:
     return read
 
 
-_KINDS: dict[bytes, tuple[str, Callable[[io.BufferedReader], _Read]]] = {
+_FORMATS: dict[bytes, tuple[str, Callable[[io.BufferedReader], _Read]]] = {
     b"\x1f\x8b": ("gzip", _gzip),
     b"BZh": ("bzip2", _bzip2),
     b"\xfd7zXZ\0": ("xz", _xz),
@@ -59,7 +59,7 @@ _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 
 
 def is_packed(start: bytes) -> bool:
-    return start.startswith(tuple(_KINDS))
+    return start.startswith(tuple(_FORMATS))
 
 
 def unpacked_name(name: str) -> str:
@@ -68,18 +68,18 @@ def unpacked_name(name: str) -> str:
     return next((lower.removesuffix(suffix) for suffix in _SUFFIXES if lower.endswith(suffix)), lower)
 
 
-def unpacked(file: io.BufferedReader, start: bytes, largest: int | None) -> io.BufferedReader:
+def unpacked(file: io.BufferedReader, start: bytes, max_bytes: int | None) -> io.BufferedReader:
     """The unpacked bytes of a file with the first bytes `start`. Reading raises BadFile after `largest` bytes, and
     where the file is torn."""
-    kind, opened = next(found for magic, found in _KINDS.items() if start.startswith(magic))
-    return io.BufferedReader(_Unpacked(kind, opened(file), largest), _PIECE)
+    kind, opened = next(found for magic, found in _FORMATS.items() if start.startswith(magic))
+    return io.BufferedReader(_Unpacked(kind, opened(file), max_bytes), _PIECE)
 
 
 class _Unpacked(io.RawIOBase):
-    def __init__(self, kind: str, read: _Read, largest: int | None) -> None:
+    def __init__(self, kind: str, read: _Read, max_bytes: int | None) -> None:
         self._kind = kind
         self._read = read
-        self._largest = largest
+        self._largest = max_bytes
         self._size = 0
 
     def readable(self) -> bool:
@@ -92,7 +92,7 @@ class _Unpacked(io.RawIOBase):
             # One with a number is the disk's.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise BadFile(f"is no whole {self._kind} file: {cut(str(error), 200)}") from error
+            raise BadFile(f"is no whole {self._kind} file: {truncate(str(error), 200)}") from error
         self._size += len(piece)
         if self._largest is not None and self._size > self._largest:
             raise BadFile(f"unpacks to more than {self._largest} bytes, the most that the service takes; split it")

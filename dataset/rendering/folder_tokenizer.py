@@ -2,7 +2,7 @@
 template as transformers writes it.
 
 The template is a program of whoever made the model. The sandbox keeps it from all but its input, and bounds neither its
-time nor its memory: only a process with limits may run it (dataset/child.py).
+time nor its memory: only a process with limits may run it (dataset/sandbox/child.py).
 """
 
 import json
@@ -14,12 +14,12 @@ import tokenizers
 from jinja2 import Template
 
 from contract.failure import FailureReason, InputError
-from contract.quote import cut
+from contract.formatting import truncate
 from dataset.rendering.template_environment import template_environment
 
-LARGEST_VOCABULARY = 256 << 20
+MAX_VOCABULARY_BYTES = 256 << 20
 """Bytes of a tokenizer.json; Gemma's, among the largest, has 33 MB."""
-LARGEST_TEMPLATE = 1 << 20
+MAX_TEMPLATE_BYTES = 1 << 20
 
 GENERIC_CLASS = "PreTrainedTokenizerFast"
 """The class of transformers that takes tokenizer.json as it is. Many others make parts of it anew."""
@@ -31,7 +31,7 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 def read_tokenizer(folder: Path) -> "FolderTokenizer":
     """Raises InputError for a folder without a whole tokenizer.json."""
     try:
-        raw = _read(folder / "tokenizer.json", LARGEST_VOCABULARY)
+        raw = _read(folder / "tokenizer.json", MAX_VOCABULARY_BYTES)
         if raw is None:
             raise _unsupported(
                 "has no tokenizer.json, which is needed to find the answers' tokens; write one: "
@@ -44,7 +44,7 @@ def read_tokenizer(folder: Path) -> "FolderTokenizer":
         raise
     # A configuration of any shape.
     except Exception as error:
-        raise _unsupported(f"cannot be read: {cut(str(error), 200)}") from error
+        raise _unsupported(f"cannot be read: {truncate(str(error), 200)}") from error
 
 
 def _backend(raw: str) -> tokenizers.Tokenizer:
@@ -53,7 +53,8 @@ def _backend(raw: str) -> tokenizers.Tokenizer:
     # The library raises Exception itself for a file that makes no sense to it.
     except Exception as error:
         raise _unsupported(
-            f"cannot be read from tokenizer.json: {cut(str(error), 200)}; the file is damaged, or of a newer version "
+            f"cannot be read from tokenizer.json: {truncate(str(error), 200)}; the file is damaged, or of a newer "
+            "version "
             f"of the tokenizers library than the {tokenizers.__version__} here"
         ) from error
 
@@ -181,7 +182,7 @@ class FolderTokenizer:
             return self.chat_template
         name = "tool_use" if tools is not None and "tool_use" in self.chat_template else "default"
         if name not in self.chat_template:
-            raise ValueError(f"it has the templates {cut(', '.join(sorted(self.chat_template)))}, and no default")
+            raise ValueError(f"it has the templates {truncate(', '.join(sorted(self.chat_template)))}, and no default")
         return str(self.chat_template[name])
 
     def _compiled(self, text: str) -> Template:
@@ -233,7 +234,7 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Empty where it is not there."""
-    text = _read(path, LARGEST_VOCABULARY)
+    text = _read(path, MAX_VOCABULARY_BYTES)
     if text is None:
         return {}
     try:
@@ -246,18 +247,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _template(path: Path) -> str | None:
-    return _read(path, LARGEST_TEMPLATE)
+    return _read(path, MAX_TEMPLATE_BYTES)
 
 
-def _read(path: Path, largest: int) -> str | None:
+def _read(path: Path, max_bytes: int) -> str | None:
     """None where it is not there. Raises InputError for one that is too large."""
     try:
         with path.open("rb") as file:
-            read = file.read(largest + 1)
+            read = file.read(max_bytes + 1)
     except FileNotFoundError:
         return None
-    if len(read) > largest:
-        raise _unsupported(f"has a {path.name} of more than {largest >> 20} MiB")
+    if len(read) > max_bytes:
+        raise _unsupported(f"has a {path.name} of more than {max_bytes >> 20} MiB")
     return read.decode()
 
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from jinja2 import TemplateError
 
 from contract.failure import FailureReason, InputError
-from dataset.example import Conversation, Example, Message, PlainText
+from dataset.example import ChatMessage, Conversation, Example, PlainText
 from dataset.rendering.template_variables import unread_arguments
 from dataset.rendering.tokenizer import Tokenizer, begin_of_text, end_of_text
 
@@ -99,8 +99,8 @@ def _after_history(tokenizer: Tokenizer, example: Conversation, index: int, befo
     gpt-oss's leaves out what the assistant thought before its calls. The model still sees it when the answer is due, so
     the answer is learned after `before`: it is what `text` has after the words that ask for it.
     """
-    asks = before.removeprefix(_apply_template(tokenizer, example, example.messages[:index]))
-    history, found, _ = header.rpartition(asks) if asks else ("", "", "")
+    question = before.removeprefix(_apply_template(tokenizer, example, example.messages[:index]))
+    history, found, _ = header.rpartition(question) if question else ("", "", "")
     if any(map(_thought_of, example.messages[:index])) and found and text.startswith(history + found):
         return text[len(history + found) :]
     if _thought_of(example.messages[index]):
@@ -116,11 +116,11 @@ def _after_history(tokenizer: Tokenizer, example: Conversation, index: int, befo
     )
 
 
-def _thought_of(message: Message) -> str:
+def _thought_of(message: ChatMessage) -> str:
     return message.get("reasoning_content", "").strip()
 
 
-def _has_thought(message: Message, learned: str) -> bool:
+def _has_thought(message: ChatMessage, learned: str) -> bool:
     """It comes before the content, which may have the same words."""
     content = message["content"].strip()
     before, said, _ = learned.rpartition(content) if content else (learned, "", "")
@@ -183,14 +183,14 @@ def _check_calls_are_written(tokenizer: Tokenizer, example: Conversation, index:
     del bare["tool_calls"]
     if written == _without(tokenizer, example, [*earlier, bare]):
         _refuse_model(example, f"leaves out the calls of messages[{index}]; {_WITH_TOOLS}")
-    first: Message = {**message, "tool_calls": message["tool_calls"][:1]}
+    first: ChatMessage = {**message, "tool_calls": message["tool_calls"][:1]}
     if first != message and written == _without(tokenizer, example, [*earlier, first]):
         _refuse_model(
             example,
             f"leaves out calls of messages[{index}] after the first; give each a message of its own, with what the "
             "tool gives back after it",
         )
-    silent: Message = {**message, "content": ""}
+    silent: ChatMessage = {**message, "content": ""}
     if message["content"].strip() and written == _without(tokenizer, example, [*earlier, silent]):
         _refuse_model(
             example,
@@ -200,7 +200,7 @@ def _check_calls_are_written(tokenizer: Tokenizer, example: Conversation, index:
 
 
 def _without(
-    tokenizer: Tokenizer, example: Conversation, messages: list[Message], with_tools: bool = True
+    tokenizer: Tokenizer, example: Conversation, messages: list[ChatMessage], with_tools: bool = True
 ) -> str | None:
     """None where the template does not take it so: then it knows of what is left out."""
     try:
@@ -212,7 +212,7 @@ def _without(
 def _apply_template(
     tokenizer: Tokenizer,
     example: Conversation,
-    messages: list[Message],
+    messages: list[ChatMessage],
     *,
     answer_next: bool = False,
     with_tools: bool = True,
@@ -242,7 +242,7 @@ def _apply_template(
     return written
 
 
-def _as_templates_read(message: Message) -> Mapping[str, Any]:
+def _as_templates_read(message: ChatMessage) -> Mapping[str, Any]:
     """With all names of a thought: Qwen3's, DeepSeek's and GLM's templates read reasoning_content, gpt-oss's thinking,
     Gemma's reasoning. transformers adds thinking by itself, and in the first place."""
     thought = message.get("reasoning_content")

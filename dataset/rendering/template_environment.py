@@ -11,7 +11,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from contract.quote import cut
+from contract.formatting import truncate
 from dataset.rendering.tokenizer import TODAY
 
 
@@ -84,4 +84,4 @@ class _Namespace(Namespace):
 
 def _check_name(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace takes no name that begins with _, and got {cut(name)}")
+        raise SecurityError(f"a namespace takes no name that begins with _, and got {truncate(name)}")

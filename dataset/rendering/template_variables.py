@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import TemplateError, meta
 
-from dataset.fields import says_nothing
+from dataset.fields import is_blank
 from dataset.rendering.template_environment import template_environment
 
 
@@ -14,7 +14,7 @@ def unread_arguments(chat_template: Any, arguments: Mapping[str, Any]) -> list[s
     """Those that say something and that the template ignores. `chat_template` is its text, or several by name."""
     templates = [chat_template] if isinstance(chat_template, str) else list(chat_template.values())
     read = frozenset[str]().union(*map(_variables, templates))
-    return [name for name, argument in arguments.items() if name not in read and not says_nothing(argument)]
+    return [name for name, argument in arguments.items() if name not in read and not is_blank(argument)]
 
 
 @lru_cache

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
-from contract.quote import printable
+from contract.formatting import printable
 
 
 class PrintableConsole(Console):

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from contract.recipe import Recipe
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from finetuned.stack.models import add_model
 from tests import service
@@ -102,7 +103,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "adapter"
     )
     recipe = Recipe.model_validate(trained["recipe"])
-    examples = list(read_examples(live.home / "datasets" / "rows.jsonl"))
+    examples = list(read_examples(DatasetFile(path=live.home / "datasets" / "rows.jsonl")))
     _, held_out = split(recipe.seed, len(examples), recipe.evaluation.share)
     loss_sum, tokens = 0.0, 0
     for row in held_out:

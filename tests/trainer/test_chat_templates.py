@@ -7,15 +7,15 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Dataset, Recipe
-from dataset.example import Message, conversation
+from dataset.example import ChatMessage, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
 from dataset.rendering.folder_tokenizer import FolderTokenizer
 from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
 from trainer.data.tokenizer import load_tokenizer
 
-SYSTEM: Message = {"role": "system", "content": "Be brief."}
-TALK: list[Message] = [
+SYSTEM: ChatMessage = {"role": "system", "content": "Be brief."}
+TALK: list[ChatMessage] = [
     {"role": "user", "content": "Is 7 prime?"},
     {"role": "assistant", "content": "Yes."},
     {"role": "user", "content": "And 8?"},

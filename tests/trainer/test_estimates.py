@@ -14,7 +14,8 @@ from contract.machine import Machine
 from contract.model.folder import loaded_base, weight_shapes
 from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
-from dataset.lengths import measure
+from dataset.file import DatasetFile
+from dataset.lengths import measure_lengths
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
@@ -150,7 +151,7 @@ def test_the_memory_that_a_plan_tells_is_within_a_quarter_of_what_a_trainer_take
     asked = {"batch": {"micro_batch": 3}, "schedule": {"max_steps": 2}, "precision": "fp32"}
     asked |= {"model": str(folder), "dataset": str(rows), "resources": {"gpus": ranks}}
     recipe = Recipe.model_validate(asked)
-    found = measure(read_tokenizer(folder), rows, rows.name)
+    found = measure_lengths(read_tokenizer(folder), DatasetFile(path=rows))
     lengths = Lengths(found.longest, found.first, found.supervised / found.tokens, 16)
     machine = Machine(gpus=[], cores=2, cpu_bf16=False, slots=ranks, memory_bytes=64 << 30)
     (told,) = make_plan(recipe, 16, [machine], base_of(recipe, folder), lengths).devices

@@ -16,7 +16,8 @@ from contract.failure import FailureReason, InputError, told_of
 from contract.order import split
 from contract.recipe import Dataset, Recipe
 from dataset.document import Document
-from dataset.read import digest, read_examples
+from dataset.file import DatasetFile
+from dataset.read import file_sha256, read_examples
 from dataset.reading.files import Hash
 from dataset.rendering.folder_tokenizer import FolderTokenizer
 from dataset.rendering.tokenise import encode
@@ -120,7 +121,7 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) ->
     each time: hashing it is some hundred times as fast as tokenising it."""
     path = Path(dataset.path)
     try:
-        found = digest(path)
+        found = file_sha256(path)
     except OSError as error:
         raise InputError(
             FailureReason.DATASET_INVALID, f"the file {path.name} cannot be read: {error.strerror}", "dataset"
@@ -134,7 +135,7 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) ->
         except InputError:
             # It may have changed in the meantime, and that is then what to tell.
             with suppress(OSError):
-                _check_unchanged(dataset, digest(path), found)
+                _check_unchanged(dataset, file_sha256(path), found)
             raise
         _check_unchanged(dataset, sha256.hexdigest(), found)
         return tokens
@@ -179,6 +180,7 @@ def _encode_file(tokenizer: FolderTokenizer, dataset: Dataset, sha256: Hash) -> 
     """The documents of each example of the file, a part of it at a time: as text and offsets they take many times the
     memory that they take as tokens."""
     path = Path(dataset.path)
-    examples = read_examples(path, dataset.format, dataset.columns, sha256=sha256, name=dataset.filename)
+    file = DatasetFile(path=path, name=dataset.filename or path.name, format=dataset.format, columns=dataset.columns)
+    examples = read_examples(file, sha256=sha256)
     while some := list(itertools.islice(examples, _EXAMPLES_AT_ONCE)):
         yield from encode(tokenizer, some)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from contract.recipe import Recipe
-from dataset.trial import without_embedding
+from dataset.trial import missing_embedding
 from trainer.data.examples import Data
 from trainer.data.tokenizer import load_tokenizer
 
@@ -19,4 +19,4 @@ def check_vocabulary(recipe: Recipe, base: Any, data: Data) -> None:
         if found is not None:
             example, number = found
             token = load_tokenizer(recipe).decode([number])
-            raise without_embedding(f"example {example} of {param}", token, number, embeddings)
+            raise missing_embedding(f"example {example} of {param}", token, number, embeddings)

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from contract.failure import FailureReason, InputError
+from contract.formatting import truncate
 from contract.model.earlier_adapter import WEIGHTS, check_earlier_adapter
 from contract.model.target_modules import TAKEN_NAMES, check_adapter, left_out_words
-from contract.quote import cut
 from contract.recipe import CHANGES_BASE, Adapter
 from trainer.model.fused_lora import fuse
 from trainer.model.plain_lora import lora_tensors
@@ -119,7 +119,7 @@ def _words(shape: list[int] | None) -> str:
 
 def _does_not_fit(folder: Path, message: str) -> InputError:
     param = "adapter.start_from"
-    return InputError(FailureReason.RECIPE_INVALID, f"{param}: {cut(folder.name)}: {message}", param)
+    return InputError(FailureReason.RECIPE_INVALID, f"{param}: {truncate(folder.name)}: {message}", param)
 
 
 def _check_bias(param: str, bias: str, base: Any) -> None:

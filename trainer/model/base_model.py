@@ -13,8 +13,8 @@ from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
 from contract.failure import FailureReason, InputError
+from contract.formatting import truncate
 from contract.model.config import check_not_quantised, unsupported
-from contract.quote import cut
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 from trainer.model import attention
@@ -147,7 +147,7 @@ def _cannot_load(model: str, error: Exception) -> InputError:
     reason = FailureReason.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureReason.MODEL_NOT_FOUND
     # Left out: a list of all architectures, and paragraphs of advice on installing transformers.
     said = " ".join(str(error).strip().replace(model, public_name(model)).partition("\n\n")[0].split())
-    said = cut(said.partition(" Model type should be one of")[0], _LONGEST_REASON)
+    said = truncate(said.partition(" Model type should be one of")[0], _LONGEST_REASON)
     if "trust_remote_code" in str(error):  # transformers' advice
         reason = FailureReason.MODEL_UNSUPPORTED
         said = "it has custom code, which is never run here; use a model of an architecture that transformers has"

@@ -3,7 +3,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.quote import cut, printable, quote
+from contract.formatting import format_value, printable, truncate
 
 HOSTILE = st.text(st.sampled_from("a\n\r\t\0\x1b\x7f\x85\x9b\u2028\u202e\u2066\ud800\U000e0041") | st.characters())
 
@@ -25,6 +25,6 @@ def test_kept_characters_stay(text: str) -> None:
 
 @given(HOSTILE)
 def test_what_was_given_is_shown_printable_and_short(text: str) -> None:
-    for shown in (cut(text), quote(text), quote({text: [text]})):
+    for shown in (truncate(text), format_value(text), format_value({text: [text]})):
         assert shown.isprintable()
-    assert cut("größe 日本 🙂") == "größe 日本 🙂"
+    assert truncate("größe 日本 🙂") == "größe 日本 🙂"

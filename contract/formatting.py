@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 
-def quote(value: Any, longest: int = 80) -> str:
+def format_value(value: Any, longest: int = 80) -> str:
     """A value as JSON, cut at `longest` characters."""
     text = ""
     # Piece by piece: no more of a large value is written than is shown, and none is nested too deep.
@@ -13,10 +13,10 @@ def quote(value: Any, longest: int = 80) -> str:
         text += piece[: longest + 1]
         if len(text) > longest:
             break
-    return cut(text, longest)
+    return truncate(text, longest)
 
 
-def cut(text: str, longest: int = 80) -> str:
+def truncate(text: str, longest: int = 80) -> str:
     """A name, printable and cut at `longest` characters."""
     return printable(text if len(text) <= longest else f"{text[: longest - 3]}...")
 
