@@ -34,7 +34,7 @@ from starlette.routing import Match, Route
 
 from api.json_schema import whole_schema
 from contract.failure import InputError
-from contract.field_errors import plain, problems
+from contract.field_errors import describe_constraint, describe_errors
 from contract.formatting import format_value, printable, truncate
 from storage.errors import StorageUnavailable
 from store.errors import (
@@ -68,7 +68,7 @@ class InvalidParameter(RequestError):
 
 class InvalidBody(InvalidParameter):
     def __init__(self, model: type[BaseModel], error: ValidationError) -> None:
-        self.param, message = next(iter(problems(model, error.errors(include_url=False)).items()))
+        self.param, message = next(iter(describe_errors(model, error.errors(include_url=False)).items()))
         self.param = self.param or "body"
         RequestError.__init__(self, message)
 
@@ -305,7 +305,9 @@ def _range_outside(_: Request, error: Exception) -> JSONResponse:
 def _bad_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return _invalid_parameter(request, InvalidParameter(str(first["loc"][1]), first["input"], plain(first)))
+    return _invalid_parameter(
+        request, InvalidParameter(str(first["loc"][1]), first["input"], describe_constraint(first))
+    )
 
 
 def _http_exception(request: Request, error: Exception) -> JSONResponse:

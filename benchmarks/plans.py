@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from contract.events import Metric, Started, parse_event
+from contract.events import MetricEvent, StartedEvent, parse_event
 from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
 from estimate.activations import Row
@@ -73,8 +73,8 @@ def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> Non
     (run / "recipe.json").write_text(recipe.model_dump_json())
     subprocess.run([sys.executable, "-m", "trainer", str(run)], check=True, stdout=subprocess.DEVNULL)
     events = [parse_event(line) for line in (run / "events.jsonl").read_bytes().splitlines()]
-    (started,) = (event for event in events if isinstance(event, Started))
-    measured = max(event.memory_bytes for event in events if isinstance(event, Metric))
+    (started,) = (event for event in events if isinstance(event, StartedEvent))
+    measured = max(event.memory_bytes for event in events if isinstance(event, MetricEvent))
 
     base = read_base(folder, weight_shapes(folder), recipe, None)
     assert base.architecture is not None, base.why_not

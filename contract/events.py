@@ -10,7 +10,7 @@ class _Event(BaseModel):
     """Seconds since the epoch."""
 
 
-class Phase(_Event):
+class PhaseEvent(_Event):
     """A part of the start-up is over: imports, model, data, first_step."""
 
     type: Literal["phase"] = "phase"
@@ -18,7 +18,7 @@ class Phase(_Event):
     seconds: float
 
 
-class Started(_Event):
+class StartedEvent(_Event):
     """Everything is loaded; the first step is next."""
 
     type: Literal["started"] = "started"
@@ -47,7 +47,7 @@ class Started(_Event):
     versions: dict[str, str]
 
 
-class Metric(_Event):
+class MetricEvent(_Event):
     """One optimizer step."""
 
     type: Literal["metric"] = "metric"
@@ -75,7 +75,7 @@ class Metric(_Event):
     eta_seconds: float
 
 
-class Evaluation(_Event):
+class EvaluationEvent(_Event):
     type: Literal["evaluation"] = "evaluation"
     step: int
     """0 is the base model, before the first step."""
@@ -86,7 +86,7 @@ class Evaluation(_Event):
     """Lower than at every evaluation before, the base model's included."""
 
 
-class Sample(_Event):
+class SampleEvent(_Event):
     """What the model answers to a held-out prompt, at an evaluation."""
 
     type: Literal["sample"] = "sample"
@@ -98,7 +98,7 @@ class Sample(_Event):
     generated: str
 
 
-class Checkpoint(_Event):
+class CheckpointEvent(_Event):
     """An adapter has been saved, complete and on disk."""
 
     type: Literal["checkpoint"] = "checkpoint"
@@ -111,13 +111,13 @@ class Checkpoint(_Event):
     """Of the evaluation at this step, where there was one."""
 
 
-class Log(_Event):
+class LogEvent(_Event):
     type: Literal["log"] = "log"
     level: Literal["info", "warning", "error"]
     message: str
 
 
-class Done(_Event):
+class DoneEvent(_Event):
     """The last line of a run that ended as it should; without it the run did not."""
 
     type: Literal["done"] = "done"
@@ -133,7 +133,7 @@ class Done(_Event):
     eval_loss: float | None
 
 
-Event = Phase | Started | Metric | Evaluation | Sample | Checkpoint | Log | Done
+Event = PhaseEvent | StartedEvent | MetricEvent | EvaluationEvent | SampleEvent | CheckpointEvent | LogEvent | DoneEvent
 
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 

@@ -71,7 +71,7 @@ class InputError(Exception):
 
 
 @contextmanager
-def told_of(param: str) -> Iterator[None]:
+def dataset_errors_as(param: str) -> Iterator[None]:
     """What is told of the recipe's dataset within is told of the one that `param` names."""
     try:
         yield

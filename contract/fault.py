@@ -15,7 +15,7 @@ class Fault(BaseModel):
     """The last that the attempt had taken; None before its first."""
 
 
-def fault_of(error: Exception, step: int | None = None) -> Fault:
+def describe_fault(error: Exception, step: int | None = None) -> Fault:
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
     return Fault(exception=f"{type(error).__module__}.{type(error).__qualname__}", place=place, step=step)

@@ -14,27 +14,27 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from contract.formatting import format_value, truncate
-from contract.patterns import TEXT, WORDS
+from contract.patterns import DESCRIPTIONS, TEXT
 
 _MEMBER = re.compile(r"<[\w.]+: ('[^']*')>")
 """A member of an enum, as pydantic writes it."""
-MOST_ERRORS = 100
+MAX_ERRORS = 100
 """Of a megabyte of nonsense a glance is enough."""
 
 
-def problems(model: type[BaseModel], errors: Iterable[ErrorDetails]) -> dict[str, str]:
+def describe_errors(model: type[BaseModel], errors: Iterable[ErrorDetails]) -> dict[str, str]:
     """What is wrong with each field, by its dotted path; "" is the body. A value that fits no branch of a union has an
     error for each branch: it is one problem."""
     by_field: dict[str, list[ErrorDetails]] = {}
-    for error in islice(errors, MOST_ERRORS):
+    for error in islice(errors, MAX_ERRORS):
         by_field.setdefault(_path(model, error), []).append(error)
     return {path: _explain(model, path, found) for path, found in by_field.items()}
 
 
-def plain(error: ErrorDetails) -> str:
+def describe_constraint(error: ErrorDetails) -> str:
     """What would do in place of a value that fits neither a body's field nor a parameter."""
     if error["type"] == "string_pattern_mismatch":
-        return f"use {WORDS[error['ctx']['pattern']]}"
+        return f"use {DESCRIPTIONS[error['ctx']['pattern']]}"
     message = _MEMBER.sub(r"\1", error["msg"])
     return message[0].lower() + message[1:]
 
@@ -90,8 +90,8 @@ def _explain(model: type[BaseModel], path: str, found: list[ErrorDetails]) -> st
     if field is not None and len(set(_branches(field)) - {type(None)}) > 1:
         # The branch that is reached by the fewest names has the whole value.
         whole = min(found, key=lambda error: len(error["loc"]))["input"]
-        return f"{path}: got {format_value(whole)}; use {accepted(field)}{_description(field)}"
-    return f"{path or 'body'}: got {given}; {plain(error)}{_description(field)}"
+        return f"{path}: got {format_value(whole)}; use {describe_accepted(field)}{_description(field)}"
+    return f"{path or 'body'}: got {given}; {describe_constraint(error)}{_description(field)}"
 
 
 def _description(field: FieldInfo | None) -> str:
@@ -109,32 +109,32 @@ def _known_fields(model: type[BaseModel], walked: list[tuple[str, FieldInfo | No
     return f"{hint}known here: {', '.join(known)}"
 
 
-def accepted(field: FieldInfo) -> str:
+def describe_accepted(field: FieldInfo) -> str:
     """The values that a field takes, in words."""
     annotated: Any = Annotated[(field.annotation, *field.metadata, "with its bounds")]
-    return _words(TypeAdapter(annotated).json_schema())
+    return _describe_schema(TypeAdapter(annotated).json_schema())
 
 
 def _rank(schema: dict[str, Any]) -> int:
     return 2 if schema.get("type") == "null" else int("const" in schema or "enum" in schema)
 
 
-def _words(schema: dict[str, Any]) -> str:
+def _describe_schema(schema: dict[str, Any]) -> str:
     match schema:
         case {"anyOf": branches}:
             # A word such as "auto" comes after numbers and texts, and null at the end.
-            *first, last = map(_words, sorted(branches, key=_rank))
+            *first, last = map(_describe_schema, sorted(branches, key=_rank))
             return f"{', '.join(first)}, or {last}"
         case {"const": value}:
             return json.dumps(value)
         case {"enum": values}:
             return " or ".join(filter(None, [", ".join(map(json.dumps, values[:-1])), json.dumps(values[-1])]))
         case {"type": "integer" | "number" as kind}:
-            return _numbers(schema, "a whole number" if kind == "integer" else "a number")
+            return _describe_bounds(schema, "a whole number" if kind == "integer" else "a number")
         case {"type": "string", "pattern": str(pattern)} if pattern != TEXT:
-            return WORDS[pattern]
+            return DESCRIPTIONS[pattern]
         case {"type": "array", "items": items}:
-            return f"a list of values, each {_words(items)}"
+            return f"a list of values, each {_describe_schema(items)}"
         case {"type": "boolean"}:
             return "true or false"
         case {"type": "null"}:
@@ -144,7 +144,7 @@ def _words(schema: dict[str, Any]) -> str:
     return "a JSON object"
 
 
-def _numbers(schema: dict[str, Any], noun: str) -> str:
+def _describe_bounds(schema: dict[str, Any], noun: str) -> str:
     least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
     if least is not None and most is not None:

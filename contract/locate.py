@@ -23,8 +23,8 @@ PRIVATE = ("blobs", "cache", "incoming", "logs", "postgres", "runs", "valkey")
 
 _TEMPLATES = "additional_chat_templates"
 _INDEX = "model.safetensors.index.json"
-_LARGEST_INDEX = 64 << 20
-_SYSTEM = ("/proc", "/sys", "/dev", "/etc")
+_MAX_INDEX_BYTES = 64 << 20
+_SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc")
 _IN_MEMORY = "/dev/shm"
 # Narrower than the hub's own rule, so that nothing which walks through folders is taken for an id.
 _HUB_ID = re.compile(r"(?!.*\.\.)[a-z0-9][\w.-]*/[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
@@ -49,18 +49,19 @@ class Folders:
     @property
     def closed(self) -> set[_Identity]:
         home = [] if self.home is None else [self.home, *(self.home / name for name in PRIVATE)]
-        return set(_identities(home))
+        return set(_existing_identities(home))
 
 
 def locate_dataset(path: str, folders: Folders) -> Path:
     """The file of examples, absolute. Raises InputError when it is absent, hidden, or outside of `folders`."""
-    places = [folder for folder in (folders.datasets, *folders.allowed) if folder is not None]
-    place = _Place(places, folders.closed)
-    found = place.find(path)
-    if found is None or (folders.home is not None and place.hides(found)) or not found.is_file():
+    folders_searched = [folder for folder in (folders.datasets, *folders.allowed) if folder is not None]
+    rules = _FolderRules(folders_searched, folders.closed)
+    found = rules.find(path)
+    if found is None or (folders.home is not None and rules.is_hidden(found)) or not found.is_file():
         raise InputError(
             FailureReason.DATASET_NOT_FOUND,
-            f"dataset: no file {truncate(path, 200)} on the server; looked in {', '.join(map(str, places))}, but not "
+            f"dataset: no file {truncate(path, 200)} on the server; looked in "
+            f"{', '.join(map(str, folders_searched))}, but not "
             "for "
             "hidden files, nor in the service's own folders",
             "dataset",
@@ -75,8 +76,8 @@ def locate_model(model: str, folders: Folders) -> Path | None:
     leads out of `folders`.
     """
     models = folders.models
-    place = _Place([models, *folders.allowed], folders.closed, _links_on_the_way(model, models))
-    found = place.find(model)
+    rules = _FolderRules([models, *folders.allowed], folders.closed, _links_on_the_way(model, models))
+    found = rules.find(model)
     if found is None:
         if _HUB_ID.fullmatch(model):
             return None
@@ -96,36 +97,36 @@ def locate_model(model: str, folders: Folders) -> Path | None:
             "a job has saved as adapter.start_from",
         )
     try:
-        for path in _read_of(model, found):
-            _check_file(model, path, found, place, hidden=folders.home is None)
+        for path in _files_read(model, found):
+            _check_file(model, path, found, rules, hidden=folders.home is None)
     except OSError as error:
         raise _unsupported(model, f"cannot be read: {error.strerror}") from error
     return found
 
 
-def why_not_allowed(folder: Path, home: Path) -> str | None:
+def refusal_reason(folder: Path, home: Path) -> str | None:
     """Why the operator may not allow this folder beside that home, where that is so."""
     resolved = folder.resolve()
     if resolved == Path("/"):
         return "it is the whole machine; name the folders of your data and models"
-    if any(resolved.is_relative_to(each) for each in _SYSTEM) and not resolved.is_relative_to(_IN_MEMORY):
+    if any(resolved.is_relative_to(each) for each in _SYSTEM_FOLDERS) and not resolved.is_relative_to(_IN_MEMORY):
         return "it belongs to the system; name the folders of your data and models"
     own = [home / "models", home / "datasets"]
     if any(resolved.is_relative_to(each.resolve()) for each in own):  # by name, as they may not be there yet
         return None
     closed = Folders(own[0], [], own[1], home).closed
-    if resolved.is_relative_to(home.resolve()) or _Place(own, closed).closes(resolved):
+    if resolved.is_relative_to(home.resolve()) or _FolderRules(own, closed).is_closed(resolved):
         return f"it lies in the service's home {home}, with the files of all owners; move your data to {home}/datasets"
     return None
 
 
-class _Place:
+class _FolderRules:
     """Folders that are open, and those that are closed."""
 
     def __init__(self, folders: Sequence[Path], closed: set[_Identity], linked: Iterable[Path] = ()) -> None:
         """`linked` are open as well, but nothing is looked for in them."""
         self._folders = folders
-        self._open = set(_identities([*folders, *linked]))
+        self._open = set(_existing_identities([*folders, *linked]))
         self._closed = closed
 
     def find(self, path: str) -> Path | None:
@@ -134,19 +135,19 @@ class _Place:
             # A name too long, a NUL in it, links in circles (a RuntimeError), a folder that we may not look into.
             with suppress(OSError, ValueError, RuntimeError):
                 found = (folder / path).resolve()
-                if found.exists() and self.has(found):
+                if found.exists() and self.is_allowed(found):
                     return found
         return None
 
-    def has(self, resolved: Path) -> bool:
+    def is_allowed(self, resolved: Path) -> bool:
         return self._open_above(resolved) is not None
 
-    def hides(self, resolved: Path) -> bool:
+    def is_hidden(self, resolved: Path) -> bool:
         """Whether it lies below a folder whose name begins with a dot, as ~/.ssh does, or has such a name itself."""
         above = self._open_above(resolved)
         return above is None or any(part.startswith(".") for part in resolved.relative_to(above).parts)
 
-    def closes(self, resolved: Path) -> bool:
+    def is_closed(self, resolved: Path) -> bool:
         nearest = self._nearest(resolved)
         return nearest is not None and nearest[1] in self._closed
 
@@ -157,13 +158,13 @@ class _Place:
     def _nearest(self, resolved: Path) -> tuple[Path, _Identity] | None:
         """The nearest folder above it, or itself, that is open or closed."""
         for folder in (resolved, *resolved.parents):
-            for identity in _identities([folder]):
+            for identity in _existing_identities([folder]):
                 if identity in self._closed or identity in self._open:
                     return folder, identity
         return None
 
 
-def _identities(folders: Iterable[Path]) -> Iterator[_Identity]:
+def _existing_identities(folders: Iterable[Path]) -> Iterator[_Identity]:
     """Of those that exist."""
     for folder in folders:
         with suppress(OSError, ValueError):
@@ -186,15 +187,15 @@ def _links_on_the_way(model: str, models: Path) -> Iterator[Path]:
                 yield folder
 
 
-def _read_of(model: str, folder: Path) -> Iterator[Path]:
+def _files_read(model: str, folder: Path) -> Iterator[Path]:
     """What the API or a trainer may read of a model's folder. Raises InputError."""
     yield from folder.iterdir()
     templates = folder / _TEMPLATES
     if templates.is_dir():
         yield from templates.iterdir()
     index = folder / _INDEX
-    if index.is_file() and index.stat().st_size > _LARGEST_INDEX:
-        raise _unsupported(model, f"has an {_INDEX} of more than {_LARGEST_INDEX >> 20} MiB; is it one?")
+    if index.is_file() and index.stat().st_size > _MAX_INDEX_BYTES:
+        raise _unsupported(model, f"has an {_INDEX} of more than {_MAX_INDEX_BYTES >> 20} MiB; is it one?")
     for shard in _shards(index):
         if shard.startswith("/") or ".." in shard.split("/") or "\0" in shard:
             raise _unsupported(model, f"names the weights {truncate(shard)} in {_INDEX}; they have to be in its folder")
@@ -211,15 +212,15 @@ def _shards(index: Path) -> set[str]:
     return {name for name in named if isinstance(name, str)}
 
 
-def _check_file(model: str, path: Path, folder: Path, place: _Place, hidden: bool) -> None:
+def _check_file(model: str, path: Path, folder: Path, rules: _FolderRules, hidden: bool) -> None:
     """Raises InputError where it leads out, or to a hidden file where that may not be, or where reading it would wait
     for somebody, as of a pipe."""
     name = truncate(str(path.relative_to(folder)))
     try:
         resolved = path.resolve()
-        visible = hidden or resolved.is_relative_to(folder) or not place.hides(resolved)
+        visible = hidden or resolved.is_relative_to(folder) or not rules.is_hidden(resolved)
         led_away = path.is_symlink() or path.parent != folder
-        if led_away and not (place.has(resolved) and visible) and not _is_blob_of_the_hub(resolved, folder):
+        if led_away and not (rules.is_allowed(resolved) and visible) and not _is_blob_of_the_hub(resolved, folder):
             raise _unsupported(
                 model,
                 f"has a link {name} that leads out of the folders that recipes may name; copy the file to its place, "

@@ -13,7 +13,7 @@ BF16_CAPABILITY = (8, 0)
 """Of GPUs that compute in bfloat16, Ampere and newer; older ones emulate it, slower than fp32."""
 
 
-_MIG = "MIG-"
+_MIG_PREFIX = "MIG-"
 """Begins the UUID of an instance of a GPU that is divided (Multi-Instance GPU)."""
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -53,7 +53,7 @@ class Machine(BaseModel):
         """What is given to jobs: the GPUs, by number, or CPU slots in their stead."""
         return len(self.gpus) or self.slots
 
-    def needs(self, recipe: Recipe) -> int:
+    def devices_needed(self, recipe: Recipe) -> int:
         """Devices that the recipe takes here."""
         gpus = recipe.resources.gpus
         return gpus if self.gpus else min(gpus, self.slots)
@@ -70,7 +70,7 @@ def has_bf16(cpuinfo: str) -> bool:
     return not _BF16_FLAGS.isdisjoint(flags)
 
 
-class _Lack(NamedTuple):
+class _Mismatch(NamedTuple):
     reason: FailureReason
     param: str
     words: str
@@ -79,13 +79,13 @@ class _Lack(NamedTuple):
 def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
     """Raises InputError when the service cannot train the recipe on `machines`. Where none is known, nothing is said of
     them."""
-    lacks = [_lack(recipe, machine) for machine in machines]
+    mismatches = [_mismatch(recipe, machine) for machine in machines]
     found = truncate("; ".join(sorted({machine.describe() for machine in machines})), 200)
-    if lacks and all(lacks):
-        reason, param, words = next(lack for lack in lacks if lack)
+    if mismatches and all(mismatches):
+        reason, param, words = next(lack for lack in mismatches if lack)
         raise InputError(reason, f"{param}: {words}; the workers have: {found}", param)
-    nodes, able = recipe.resources.nodes, lacks.count(None)
-    if lacks and able < nodes:
+    nodes, able = recipe.resources.nodes, mismatches.count(None)
+    if mismatches and able < nodes:
         param = "resources.nodes"
         words = f"got {nodes}, each on a machine of its own, and {able} can train this; the workers have: {found}"
         raise InputError(FailureReason.DEVICES_UNAVAILABLE, f"{param}: {words}", param)
@@ -97,38 +97,38 @@ def check_machine(recipe: Recipe, machine: Machine) -> None:
     check_machines(recipe.model_copy(update={"resources": one}), [machine])
 
 
-def usable(recipe: Recipe, machine: Machine) -> frozenset[int]:
+def usable_devices(recipe: Recipe, machine: Machine) -> frozenset[int]:
     """The numbers of the machine's devices that can train the recipe; none where there are too few."""
-    if _lack(recipe, machine):
+    if _mismatch(recipe, machine):
         return frozenset()
     return frozenset(
-        number for number in range(machine.devices) if not machine.gpus or _does(recipe, machine.gpus[number])
+        number for number in range(machine.devices) if not machine.gpus or _can_train(recipe, machine.gpus[number])
     )
 
 
-def _does(recipe: Recipe, gpu: Gpu) -> bool:
+def _can_train(recipe: Recipe, gpu: Gpu) -> bool:
     if recipe.precision == "bf16" and not _has_bf16(gpu):
         return False
-    return recipe.resources.gpus == 1 or not gpu.uuid.startswith(_MIG)
+    return recipe.resources.gpus == 1 or not gpu.uuid.startswith(_MIG_PREFIX)
 
 
-def _lack(recipe: Recipe, machine: Machine) -> _Lack | None:
+def _mismatch(recipe: Recipe, machine: Machine) -> _Mismatch | None:
     """What the machine has not, and the recipe wants."""
     processes = recipe.resources.gpus
     # CUDA shows a process one instance of a divided GPU.
-    whole = sum(not gpu.uuid.startswith(_MIG) for gpu in machine.gpus)
+    whole = sum(not gpu.uuid.startswith(_MIG_PREFIX) for gpu in machine.gpus)
     if machine.gpus and processes > max(whole, 1):
         words = f"got {processes}; each rank wants a GPU of its own, on one machine"
-        return _Lack(FailureReason.DEVICES_UNAVAILABLE, "resources.gpus", words)
+        return _Mismatch(FailureReason.DEVICES_UNAVAILABLE, "resources.gpus", words)
     if recipe.precision == "bf16" and not _computes_in_bf16(machine, processes):
         words = (
             'got "bf16", in which GPUs compute from compute capability 8.0 on, and CPUs with AVX512-BF16, AMX or '
             'ARM\'s bf16; use "auto" or "fp32"'
         )
-        return _Lack(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
+        return _Mismatch(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
     if recipe.precision == "fp16" and recipe.parallel.engine == "deepspeed" and not machine.gpus:
         words = 'got "fp16", which DeepSpeed has on GPUs alone; use "auto" or "fp32", or parallel.engine "ddp"'
-        return _Lack(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
+        return _Mismatch(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
     return None
 
 
@@ -142,7 +142,7 @@ def _has_bf16(gpu: Gpu) -> bool:
     return gpu.compute_capability >= BF16_CAPABILITY
 
 
-def unwise(recipe: Recipe, machines: Sequence[Machine]) -> list[str]:
+def machine_warnings(recipe: Recipe, machines: Sequence[Machine]) -> list[str]:
     """What would work on `machines`, and is unwise."""
     if recipe.precision == "fp16" and machines and not any(machine.gpus for machine in machines):
         return [

@@ -2,11 +2,11 @@
 
 import math
 
-from contract.events import Started
+from contract.events import StartedEvent
 from contract.recipe import Batch
 
 
-def smaller_batch(batch: Batch, started: Started) -> Batch | None:
+def smaller_batch(batch: Batch, started: StartedEvent) -> Batch | None:
     """Half the examples in each pass, and in each step the very ones that the run took which began as `started` tells.
     None where a pass had one example already."""
     step = min(started.effective_batch, started.train_examples)

@@ -16,7 +16,7 @@ HUB_FILE = r"^[^\x00-\x1f\\]{1,500}$"
 HUB_REVISION = r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,200}$"
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 
-WORDS = {
+DESCRIPTIONS = {
     TEXT: "text without NUL characters",
     SHA256: "64 hexadecimal digits, 0 to 9 and a to f",
     MODULE: "1 to 200 letters (a to z), digits, or any of . _ -",

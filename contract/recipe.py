@@ -52,7 +52,7 @@ class Section(BaseModel):
     )
 
 
-class Dataset(Section):
+class DatasetSource(Section):
     path: Text
     """A file of examples: the id of a dataset, or a path on the server, absolute or relative to one of its allowed
     folders."""
@@ -202,7 +202,7 @@ class Evaluation(Section):
     share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     """Share of the examples held out of training; 0 holds none out."""
     dataset: Annotated[
-        Dataset | None, BeforeValidator(_dataset_from_path, json_schema_input_type=str | Dataset | None)
+        DatasetSource | None, BeforeValidator(_dataset_from_path, json_schema_input_type=str | DatasetSource | None)
     ] = None
     """Held-out examples of their own, in place of share: named as the recipe's dataset is. They are written by the chat
     template of that one."""
@@ -291,7 +291,7 @@ class Checkpointing(Section):
 class Recipe(Section):
     model: Text
     """The base model: a name under the server's models folder, an allowed path, or a hub id such as "org/name"."""
-    dataset: Annotated[Dataset, BeforeValidator(_dataset_from_path, json_schema_input_type=str | Dataset)]
+    dataset: Annotated[DatasetSource, BeforeValidator(_dataset_from_path, json_schema_input_type=str | DatasetSource)]
     """The examples: the id of a dataset, a path, or an object with more to say."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)] | None = None
     """For people; need not be unique."""

@@ -74,91 +74,91 @@ class RunDir:
         return self.states / f"step-{step:06d}"
 
 
-def partial(folder: Path) -> Path:
+def partial_path(folder: Path) -> Path:
     """Where an adapter or a state is written until it is whole and on disk."""
     return folder.with_name(f".{folder.name}.partial")
 
 
-Meanwhile = Callable[[], object]
+Callback = Callable[[], object]
 """What whoever reads whole states does after each piece of them: they may be large, and the disk far away."""
 
 _PIECE = 1 << 20
 """Bytes."""
 
-_DIGESTS = "digests.json"
-_digests = TypeAdapter(dict[str, str])
+_CHECKSUMS = "digests.json"
+_checksums_file = TypeAdapter(dict[str, str])
 
 
-def seal(state: Path) -> None:
+def write_checksums(state: Path) -> None:
     """Writes the digests of a state's files beside them: the last that is written of a state."""
-    digests = {file.name: _digest(file) for file in sorted(state.iterdir()) if file.name != _DIGESTS}
-    (state / _DIGESTS).write_text(json.dumps(digests, indent=2) + "\n")
+    digests = {file.name: _checksum(file) for file in sorted(state.iterdir()) if file.name != _CHECKSUMS}
+    (state / _CHECKSUMS).write_text(json.dumps(digests, indent=2) + "\n")
 
 
-def is_whole(state: Path, meanwhile: Meanwhile = lambda: None) -> bool:
+def is_complete(state: Path, on_piece: Callback = lambda: None) -> bool:
     """Every file of a state is as it was sealed. Reads all of them."""
-    sealed = _sealed(state)
-    return bool(sealed) and all(is_as_sealed(state / file, meanwhile) for file in sealed)
+    checksums = _read_checksums(state)
+    return bool(checksums) and all(is_verified(state / file, on_piece) for file in checksums)
 
 
-def is_as_sealed(file: Path, meanwhile: Meanwhile = lambda: None) -> bool:
+def is_verified(file: Path, on_piece: Callback = lambda: None) -> bool:
     try:
-        return _sealed(file.parent).get(file.name) == _digest(file, meanwhile)
+        return _read_checksums(file.parent).get(file.name) == _checksum(file, on_piece)
     except FileNotFoundError:
         return False
 
 
-def _sealed(state: Path) -> dict[str, str]:
+def _read_checksums(state: Path) -> dict[str, str]:
     """SHA-256 by file; empty where it never was sealed, or its digests are torn."""
     try:
-        return _digests.validate_json((state / _DIGESTS).read_bytes())
+        return _checksums_file.validate_json((state / _CHECKSUMS).read_bytes())
     except (FileNotFoundError, ValidationError):
         return {}
 
 
-def _digest(path: Path, meanwhile: Meanwhile = lambda: None) -> str:
+def _checksum(path: Path, on_piece: Callback = lambda: None) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
-            meanwhile()
+            on_piece()
     return digest.hexdigest()
 
 
-def saved_states(run_dirs: Iterable[RunDir]) -> list[Path]:
+def list_states(run_dirs: Iterable[RunDir]) -> list[Path]:
     """The furthest first, and of two after the same step that of the later run. Not all need be whole."""
     states = [path for run in run_dirs for path in run.states.glob("step-*")]
     return sorted(states, key=lambda path: int(path.name.removeprefix("step-")))[::-1]
 
 
-def newest_state(run_dirs: Iterable[RunDir], meanwhile: Meanwhile = lambda: None) -> tuple[Path | None, list[Path]]:
+def latest_state(run_dirs: Iterable[RunDir], on_piece: Callback = lambda: None) -> tuple[Path | None, list[Path]]:
     """The furthest whole state of these runs, and those further on that are damaged. The runs in the order in which
     they were made."""
     damaged: list[Path] = []
-    for state in saved_states(run_dirs):
-        if is_whole(state, meanwhile):
+    for state in list_states(run_dirs):
+        if is_complete(state, on_piece):
             return state, damaged
         damaged.append(state)
     return None, damaged
 
 
-def forget_states(run_dirs: Iterable[RunDir], keep: int, meanwhile: Meanwhile = lambda: None) -> None:
+def prune_states(run_dirs: Iterable[RunDir], keep: int, on_piece: Callback = lambda: None) -> None:
     """Removes all but the `keep` furthest whole states of these runs, and what those who were killed have left half
     written or half removed. The runs have been superseded, where they may still be going."""
     runs = list(run_dirs)
     kept = 0
-    for state in saved_states(runs):
-        if kept < keep and is_whole(state, meanwhile):
+    for state in list_states(runs):
+        if kept < keep and is_complete(state, on_piece):
             kept += 1
         else:
-            forget(state)
+            delete_state(state)
     for run in runs:
         for folder in (run.path, run.checkpoints, run.states):
-            for left in (*folder.glob(".*.partial"), *folder.glob(".*.gone")):
-                _remove(left)
+            for leftover in (*folder.glob(".*.partial"), *folder.glob(".*.gone")):
+                _remove(leftover)
 
 
-def forget(state: Path) -> None:
+def delete_state(state: Path) -> None:
     # Renamed first: what is half removed must not look like a state.
     gone = state.with_name(f".{state.name}.gone")
     with contextlib.suppress(FileNotFoundError):

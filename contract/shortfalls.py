@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from contract.order import examples_per_step, held_out, steps_per_epoch, total_steps
+from contract.order import examples_per_step, held_out_count, steps_per_epoch, total_steps
 from contract.recipe import Recipe
 
 
 def shortfalls(recipe: Recipe, rows: int) -> list[str]:
     """A warning for each field of which less comes than it says, with a dataset of `rows` examples. Raises InputError
     where the split leaves none to train on."""
-    held = held_out(rows, recipe.evaluation.share)
+    held = held_out_count(rows, recipe.evaluation.share)
     size = examples_per_step(recipe, recipe.resources.gpus * recipe.resources.nodes)
     steps = total_steps(recipe, rows - held, size)
     per_epoch = steps_per_epoch(rows - held, size)

@@ -8,7 +8,7 @@ from typing import Any
 from contract.model.earlier_adapter import WEIGHTS
 from contract.model.folder import tensor_shapes
 from contract.model.loaded_names import Shapes, model_type
-from contract.model.target_modules import endings, target_modules
+from contract.model.target_modules import suffixes, target_modules
 from contract.recipe import Adapter
 from estimate.architecture import is_embedding, is_transposed
 
@@ -38,7 +38,7 @@ class Trained:
     """Numbers in each tensor that is trained."""
     added: int = 0
     """Numbers that the model has not without them: all but the biases, which are its own."""
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     """Modules that target_modules matches and that are not adapted, and why."""
 
     @property
@@ -71,12 +71,12 @@ def trained(adapter: Adapter, shapes: Shapes, config: dict[str, Any], earlier: P
     for name in _biases(adapter, shapes, targets.adapted):
         if name.rpartition(".")[0] not in whole:
             tensors.setdefault(name.rpartition(".")[0], []).append(math.prod(shapes[name]))
-    return Trained(loras, adapter.dora, whole, tensors, added, targets.left_out)
+    return Trained(loras, adapter.dora, whole, tensors, added, targets.skipped)
 
 
 def _rank(adapter: Adapter, module: str) -> int:
     """As in PEFT: the first of the patterns that the module's name ends with."""
-    ends = set(endings(module))
+    ends = set(suffixes(module))
     return next((rank for name, rank in adapter.rank_pattern.items() if name in ends), adapter.r)
 
 
@@ -129,7 +129,7 @@ def _lora(held: dict[str, list[int]]) -> Lora | None:
 def left_out(trained: Trained, shapes: Shapes) -> dict[str, tuple[set[str], int]]:
     """By the reason: the last parts of the modules' names, and numbers of the base in them."""
     found: dict[str, tuple[set[str], int]] = {}
-    for module, why in trained.left_out.items():
+    for module, why in trained.skipped.items():
         names, numbers = found.get(why, (set(), 0))
         shape = shapes.get(f"{module}.weight") or shapes[module]
         found[why] = (names | {module.rpartition(".")[2]}, numbers + math.prod(shape))

@@ -99,7 +99,7 @@ def fits(memory: Memory, place: Place) -> bool | None:
 def places(recipe: Recipe, machine: Machine) -> list[Place]:
     """The kinds of devices of a machine that could have a rank of it."""
     if not machine.gpus:
-        ranks = machine.needs(recipe)
+        ranks = machine.devices_needed(recipe)
         own = None if machine.memory_bytes is None else machine.memory_bytes // ranks
         return [Place(False, precision(recipe, machine.cpu_bf16), own)]
     found = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from contract.machine import Machine, usable
+from contract.machine import Machine, usable_devices
 from contract.model.loaded_names import Shapes, loaded_shapes
 from contract.recipe import Recipe
 from estimate.activations import Row
@@ -109,7 +109,7 @@ def on_devices(recipe: Recipe, machines: Sequence[Machine], model: Model, length
     found: dict[tuple[str, Place, int], OnDevice] = {}
     for machine in machines:
         names = {gpu.memory_bytes or machine.memory_bytes: gpu.name for gpu in machine.gpus}
-        for place in places(recipe, machine) if usable(recipe, machine) else []:
+        for place in places(recipe, machine) if usable_devices(recipe, machine) else []:
             name = names[place.memory_bytes] if place.on_gpu else "CPU"
             ranks = _ranks(recipe, machine)
             if (name, place, ranks) not in found:
@@ -137,11 +137,11 @@ def _on_device(
 def _share(place: Place, machine: Machine, recipe: Recipe) -> int | None:
     if place.on_gpu or machine.memory_bytes is None:
         return place.memory_bytes
-    return machine.memory_bytes // machine.needs(recipe)
+    return machine.memory_bytes // machine.devices_needed(recipe)
 
 
 def _ranks(recipe: Recipe, machine: Machine) -> int:
-    return machine.needs(recipe) * recipe.resources.nodes
+    return machine.devices_needed(recipe) * recipe.resources.nodes
 
 
 def _row(recipe: Recipe, lengths: Lengths | None, ranks: int) -> Row:

@@ -5,7 +5,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.order import examples_per_step, examples_taken, held_out, perm, rank_share, step_rows, total_steps
+from contract.order import (
+    examples_per_step,
+    examples_processed,
+    held_out_count,
+    permutation,
+    rank_micro_batches,
+    rows_of_step,
+    total_steps,
+)
 from contract.recipe import Recipe
 from estimate.activations import Row
 
@@ -51,10 +59,10 @@ def work(recipe: Recipe, examples: int, cut: Sequence[int] | None, ranks: int) -
     """`examples` are those of the file, `cut` the usable lengths of those that were measured. Raises InputError where
     the split leaves none to train on."""
     measured = None if cut is None else len(cut)
-    train = examples - held_out(examples, recipe.evaluation.share)
+    train = examples - held_out_count(examples, recipe.evaluation.share)
     size = examples_per_step(recipe, ranks)
     steps = total_steps(recipe, train, size)
-    tokens = None if not measured else round(examples_taken(train, size, steps) * sum(cut or ()) / measured)
+    tokens = None if not measured else round(examples_processed(train, size, steps) * sum(cut or ()) / measured)
     return Work(steps, size, train, tokens)
 
 
@@ -65,12 +73,12 @@ def largest_row(recipe: Recipe, cut: Sequence[int], share: float, ranks: int) ->
     size = examples_per_step(recipe, ranks)
     micro_batch = 1 if recipe.batch.micro_batch == "auto" else recipe.batch.micro_batch
     steps = min(total_steps(recipe, count, size), max(1, _MOST_ROWS // size))
-    order = perm(recipe.seed, -2, count)
+    order = permutation(recipe.seed, -2, count)
     best: list[int] = []
     for step in range(1, steps + 1):
-        lengths = [cut[order[row]] for row in step_rows(recipe.seed, step, count, size)]
+        lengths = [cut[order[row]] for row in rows_of_step(recipe.seed, step, count, size)]
         for rank in range(min(ranks, len(lengths))):
-            for part in rank_share(lengths, rank, ranks, micro_batch):
+            for part in rank_micro_batches(lengths, rank, ranks, micro_batch):
                 best = max(best, list(part), key=sum)
     tokens = sum(best)
     return Row(tokens=tokens, documents=len(best), supervised=math.ceil(share * tokens))

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, case, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from contract.machine import Machine, usable
+from contract.machine import Machine, usable_devices
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
 from store.access import quotas
@@ -255,8 +255,8 @@ def _read(recipe: dict[str, Any]) -> Recipe | None:
 def _ask(recipe: Recipe, machines: Mapping[str, Machine]) -> _Asked:
     return _Asked(
         nodes=recipe.resources.nodes,
-        needs={name: machine.needs(recipe) for name, machine in machines.items()},
-        usable={name: numbers for name, machine in machines.items() if (numbers := usable(recipe, machine))},
+        needs={name: machine.devices_needed(recipe) for name, machine in machines.items()},
+        usable={name: numbers for name, machine in machines.items() if (numbers := usable_devices(recipe, machine))},
         share=recipe.resources.share,
     )
 

@@ -13,20 +13,23 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from contract.events import Phase
-from contract.failure import told_of
+from contract.events import PhaseEvent
+from contract.failure import dataset_errors_as
 from contract.locate import Folders, locate_dataset, locate_model
 from contract.model.folder import loaded_base
 from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
-from contract.recipe_errors import read_recipe
+from contract.recipe_errors import parse_recipe
 from contract.run_dir import RunDir
+from trainer.environment import hide_package, prepare_process
 from trainer.failures import failure_of, print_error, write_failure
-from trainer.report import Report
+from trainer.report import EventWriter
+from trainer.setup import RunSetup
 from trainer.stop import Stop
 
 
 def main() -> None:
+    prepare_process()
     parser = argparse.ArgumentParser(prog="trainer", description="Train the recipe of a run folder.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--resume", type=Path, metavar="STATE", help="go on from this folder of another run's states")
@@ -48,16 +51,16 @@ def main() -> None:
         check_run_dir(run)
     report = None
     try:
-        recipe = resolve(read_recipe(run.recipe.read_bytes()))
-        report = Report(run.events, _rank())
-        run_training(recipe, run, arguments.resume, arguments.cache, report, stop)
+        recipe = resolve(parse_recipe(run.recipe.read_bytes()))
+        report = EventWriter(run.events, _rank())
+        run_training(RunSetup(recipe, run, report, stop, arguments.cache, arguments.resume))
     except Exception as error:
         # First: the log may be on the disk that is full.
         step = report.step if report else None
         write_failure(failure_of(error, step, resumed=arguments.resume is not None), run.error)
         print_error(error)
-        _leave(1)
-    _leave(0)
+        _exit(1)
+    _exit(0)
 
 
 def check_run_dir(run: RunDir) -> None:
@@ -82,7 +85,7 @@ def resolve(recipe: Recipe) -> Recipe:
     evaluation = recipe.evaluation
     if evaluation.dataset is not None:
         given = evaluation.dataset
-        with told_of("evaluation.dataset"):
+        with dataset_errors_as("evaluation.dataset"):
             held_out = locate_dataset(given.path, _folders(given.path))
         evaluation = evaluation.model_copy(update={"dataset": given.model_copy(update={"path": str(held_out)})})
     folder = locate_model(recipe.model, _folders(recipe.model))
@@ -111,23 +114,23 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "finetuned", "tokens")
 
 
-def run_training(recipe: Recipe, run: RunDir, resume: Path | None, cache: Path, report: Report, stop: Stop) -> None:
+def run_training(setup: RunSetup) -> None:
     began = time.perf_counter()
-    if recipe.base_bits is None and recipe.optimizer.type != "adamw_8bit":
+    if setup.recipe.base_bits is None and setup.recipe.optimizer.type != "adamw_8bit":
         # PEFT imports it wherever it is installed, for more than a second: it is as if it were not.
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+        hide_package("bitsandbytes")
     # Here, so that a bad recipe is told at once and the seconds that this takes are known.
     from trainer.train import train
 
-    report(Phase, name="imports", seconds=time.perf_counter() - began)
-    train(recipe, run, resume, cache, report, stop)
+    setup.report(PhaseEvent, name="imports", seconds=time.perf_counter() - began)
+    train(setup)
 
 
 def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _leave(code: int) -> NoReturn:
+def _exit(code: int) -> NoReturn:
     """Ends the process without waiting for a model or a dataset that a thread may still be loading, and without taking
     the process group apart: gloo's destructor, run with Python's lock held, joins a thread that may wait for that lock
     (torch 2.13), and then a run that has done all its work never ends."""

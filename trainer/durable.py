@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from contract.run_dir import partial
+from contract.run_dir import partial_path
 
 
 @contextlib.contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path) -> Iterator[Path]:
     """A new folder to write to, which becomes `final` in the end. A failure leaves nothing behind: what is half written
     might hold the last of the disk."""
-    beside = partial(final)
+    beside = partial_path(final)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 
 from contract.failure import Failure, FailureReason, InputError
-from contract.fault import Fault, fault_of
+from contract.fault import Fault, describe_fault
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 
 
@@ -31,7 +31,7 @@ def failure_of(error: Exception, step: int | None = None, resumed: bool = False)
     said = f"{type(error).__name__}: {_first_line(error)}"
     if is_infrastructure(error):
         return Failure(reason=FailureReason.TRAINER_CRASHED, message=f"the trainer failed: {said}")
-    fault = fault_of(error, step)
+    fault = describe_fault(error, step)
     if resumed or step is not None:
         # It has trained before: two attempts that fail alike will show whether it can go on.
         where = "" if step is None else f" after step {step}"

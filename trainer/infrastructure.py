@@ -8,7 +8,7 @@ _NETWORKS = ("httpcore", "httpx", "requests", "urllib3")
 _COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
 _BY_NAME = ("DistError", "AcceleratorError")
 """torch's, of exchanges between ranks and of GPUs; by name, for torch takes a second to import."""
-_SAID = re.compile(
+_MESSAGES = re.compile(
     r"\(os error \d+\)"  # Rust's libraries have no errno
     r"|[Gg]loo|NCCL|nccl|TCPStore|[Ss]ocket|Connection (closed|reset|refused)|Broken pipe|[Tt]imed? ?out"
     r"|CUDA (error|driver|GPUs?|runtime)|cudaError|unhandled cuda|CU(DNN|BLAS|SOLVER|SPARSE)_STATUS|cuDNN error"
@@ -29,14 +29,14 @@ def is_infrastructure(error: Exception) -> bool:
     if isinstance(error, OSError):
         # What libraries raise by themselves has no number: transformers does so for a model that it cannot read.
         return error.errno is not None or isinstance(error, (ConnectionError, TimeoutError))
-    said = str(error)
-    if "device-side assert" in said:
+    message = str(error)
+    if "device-side assert" in message:
         return False  # of a kernel that was given wrong numbers
     names = {cls.__name__ for cls in type(error).__mro__}
     return (
         type(error).__module__.partition(".")[0] in _NETWORKS
         or not names.isdisjoint(_BY_NAME)
-        or _SAID.search(said) is not None
+        or _MESSAGES.search(message) is not None
         or _was_raised_in(error, _COLLECTIVES)
     )
 

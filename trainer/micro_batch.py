@@ -26,12 +26,12 @@ def largest_micro_batch(
     it may use random numbers. `agree` gives the largest value that any rank has: all ranks call this together, make the
     same probes, and get the same answer.
     """
-    forget_peak(device)
+    reset_peak_memory(device)
     base = peak_memory(device)
     growths = {0: 0}
     micro_batch = 1
     while True:
-        forget_peak(device)
+        reset_peak_memory(device)
         probe(documents[:micro_batch])
         growths[micro_batch] = max(0, peak_memory(device) - base)
         larger = min(2 * micro_batch, len(documents))
@@ -61,7 +61,7 @@ def worst_case(documents: Sequence[Document], count: int) -> list[Document]:
     return worst
 
 
-def forget_peak(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """From now on peak_memory is the most since now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

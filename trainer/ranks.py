@@ -9,7 +9,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from contract.recipe import Recipe
 from trainer.stop import Stop
 
-PATIENCE = timedelta(hours=2)
+RANK_TIMEOUT = timedelta(hours=2)
 """With other ranks: one may have to load its model over a slow network. That one has died, torchrun notices."""
 
 
@@ -32,7 +32,7 @@ def start_ranks(recipe: Recipe, precision: str) -> Accelerator:
         os.environ.setdefault("DS_ACCELERATOR", "cpu" if on_cpu else "cuda")
         from trainer.engines.zero import start_deepspeed
 
-        return start_deepspeed(recipe.parallel, recipe.optimizer.max_grad_norm, precision == "fp16", PATIENCE)
+        return start_deepspeed(recipe.parallel, recipe.optimizer.max_grad_norm, precision == "fp16", RANK_TIMEOUT)
     # No accumulation and no mixed precision of Accelerate's: the loss is normalised and cast by us.
     return Accelerator(
         cpu=on_cpu,
@@ -40,7 +40,7 @@ def start_ranks(recipe: Recipe, precision: str) -> Accelerator:
         mixed_precision="no",
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=PATIENCE),
+            InitProcessGroupKwargs(timeout=RANK_TIMEOUT),
         ],
     )
 
@@ -64,6 +64,6 @@ def max_over_ranks(accelerator: Accelerator, value: float) -> float:
     return accelerator.gather(torch.tensor([value], dtype=torch.float64, device=accelerator.device)).max().item()
 
 
-def asked_to_stop(accelerator: Accelerator, stop: Stop) -> bool:
+def stop_requested(accelerator: Accelerator, stop: Stop) -> bool:
     """Whether any rank has been: the signal may reach them on either side of a step's end."""
-    return sum_over_ranks(accelerator, stop.asked)[0] > 0
+    return sum_over_ranks(accelerator, stop.requested)[0] > 0

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contract.events import Event, Metric, event_data
+from contract.events import Event, MetricEvent, event_data
 
 
-class Report:
+class EventWriter:
     """`report(Metric, step=1, ...)` stamps the event with the time and appends it. Other ranks than 0 write nothing."""
 
     def __init__(self, path: Path, rank: int) -> None:
@@ -19,7 +19,7 @@ class Report:
         """The last that this process has taken."""
 
     def __call__(self, kind: type[Event], **fields: Any) -> None:
-        if kind is Metric:
+        if kind is MetricEvent:
             self.step = fields["step"]
         if self._file is not None:
             event = kind(time=time.time(), **fields)

@@ -48,6 +48,6 @@ def answer_prompts(
     answers = []
     for prompt in prompts:
         parts = (prompt.input_ids, prompt.expected, generate(prompt.input_ids))
-        asked, expected, said = (tokenizer.decode(part, skip_special_tokens=True) for part in parts)
-        answers.append(Answer(asked[-_LONGEST_TEXT:], expected[:_LONGEST_TEXT], said[:_LONGEST_TEXT]))
+        prompt_text, expected, said = (tokenizer.decode(part, skip_special_tokens=True) for part in parts)
+        answers.append(Answer(prompt_text[-_LONGEST_TEXT:], expected[:_LONGEST_TEXT], said[:_LONGEST_TEXT]))
     return answers

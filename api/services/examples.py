@@ -8,7 +8,7 @@ from api.settings import ApiSettings
 from contract.failure import FailureReason, InputError
 from contract.formatting import truncate
 from contract.locate import locate_dataset
-from contract.recipe import Dataset as DatasetOfRecipe
+from contract.recipe import DatasetSource as DatasetOfRecipe
 from dataset.file import DatasetFile
 from dataset.read import count_examples
 from dataset.reading.files import is_light

@@ -11,7 +11,7 @@ from contract.failure import FailureReason, InputError
 from contract.locate import locate_model
 from contract.machine import Machine
 from contract.model.folder import weight_shapes
-from contract.recipe import Dataset, Recipe
+from contract.recipe import DatasetSource, Recipe
 from dataset.file import DatasetFile
 from dataset.sandbox.child import DatasetSandbox, SandboxBusy, SandboxLimitExceeded
 from dataset.sandbox.tasks import MeasureLengths, TokenizerRef
@@ -114,7 +114,7 @@ def lengths_of(
         return _measured(children, path, given, model, rows)
 
 
-def _measured(children: DatasetSandbox, path: Path, given: Dataset, model: Path, rows: int) -> Lengths | str:
+def _measured(children: DatasetSandbox, path: Path, given: DatasetSource, model: Path, rows: int) -> Lengths | str:
     try:
         file = DatasetFile(path=path, name=given.filename or path.name, format=given.format, columns=given.columns)
         tokenizer = TokenizerRef(folder=model, chat_template=given.chat_template)

@@ -6,8 +6,8 @@ from api.services.fit import base_of, lengths_of
 from api.services.jobs import check
 from api.settings import ApiSettings
 from api.work import examples_to_train
-from contract.machine import check_machines, unwise
-from contract.recipe_errors import read_recipe
+from contract.machine import check_machines, machine_warnings
+from contract.recipe_errors import parse_recipe
 from contract.shortfalls import shortfalls
 from dataset.sandbox.child import DatasetSandbox
 from estimate.plan import make_plan
@@ -31,7 +31,7 @@ def plan(
 ) -> PlanOut:
     """As things are now, also where it is sent again. Raises InputError, for what POST /jobs would refuse but for what
     does not fit; RequestReused, StillAtWork."""
-    recipe = read_recipe(body)
+    recipe = parse_recipe(body)
 
     def make(settle: Settle) -> PlanOut:
         with sessions.begin() as session:
@@ -45,7 +45,7 @@ def plan(
             expected = jobs.expected_seconds(session, planned, examples_to_train(planned, rows))
             speeds = [throughput(session, planned, on.device, on.place.precision) for on in made.devices]
             settle(session, "plan")
-        warnings = [*unwise(planned, machines), *shortfalls(planned, rows)]
+        warnings = [*machine_warnings(planned, machines), *shortfalls(planned, rows)]
         return plan_out(made, None if isinstance(base, str) else base, speeds, expected, warnings)
 
     return once_by_key(sessions, with_body(asked, body), make, lambda _: make(unsettled))

@@ -6,7 +6,7 @@ from pathlib import Path
 from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
 from contract.model.loaded_names import Shapes
-from contract.recipe import Dataset
+from contract.recipe import DatasetSource
 from dataset.file import DatasetFile
 from dataset.sandbox.child import DatasetSandbox, SandboxBusy
 from dataset.sandbox.tasks import TokenizerRef, TryExamples
@@ -23,7 +23,12 @@ _passed: OrderedDict[str, None] = OrderedDict()
 
 
 def try_dataset(
-    sessions: Sessions, settings: ApiSettings, children: DatasetSandbox, model: Path, shapes: Shapes, given: Dataset
+    sessions: Sessions,
+    settings: ApiSettings,
+    children: DatasetSandbox,
+    model: Path,
+    shapes: Shapes,
+    given: DatasetSource,
 ) -> None:
     """`given` has its digest. Raises InputError. Where nobody can try it now, the trainer finds the problem."""
     if not (model / "tokenizer.json").is_file():

@@ -33,26 +33,26 @@ def check_earlier_adapter(folder: Path, shapes: dict[str, list[int]], base: str)
     tensors = _tensors(folder)
     made_for = config.get("base_model_name_or_path")
     for name, shape in tensors.items():
-        misfit = _misfit(name.removeprefix("base_model.model."), shape, shapes)
-        if misfit:
+        problem = _shape_problem(name.removeprefix("base_model.model."), shape, shapes)
+        if problem:
             raise _refused(
                 folder,
                 f"was made for {format_value(made_for) if made_for else 'another model'} and does not fit "
                 f"{truncate(base)}: "
-                f"{misfit}; give the model that it was made for, or leave start_from out",
+                f"{problem}; give the model that it was made for, or leave start_from out",
             )
 
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
-        raise _refused(folder, f"has no {CONFIG}; {_WANTED}")
+        raise _refused(folder, f"has no {CONFIG}; {_EXPECTED}")
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _refused(folder, f"{CONFIG} is not JSON: {truncate(str(error), 200)}; {_WANTED}") from error
+        raise _refused(folder, f"{CONFIG} is not JSON: {truncate(str(error), 200)}; {_EXPECTED}") from error
     if not isinstance(config, dict):
-        raise _refused(folder, f"{CONFIG} is no JSON object; {_WANTED}")
+        raise _refused(folder, f"{CONFIG} is no JSON object; {_EXPECTED}")
     if (kind := config.get("peft_type")) != "LORA":
         raise _refused(folder, f"its peft_type is {format_value(kind)}; only a LORA can be trained further")
     init = config.get("init_lora_weights", True)
@@ -71,39 +71,46 @@ def _tensors(folder: Path) -> dict[str, list[int]]:
     if not file.is_file():
         pickled = " (its adapter_model.bin is a pickle, which is never loaded)"
         raise _refused(
-            folder, f"has no {WEIGHTS}{pickled if (folder / 'adapter_model.bin').exists() else ''}; {_WANTED}"
+            folder, f"has no {WEIGHTS}{pickled if (folder / 'adapter_model.bin').exists() else ''}; {_EXPECTED}"
         )
     try:
         tensors = tensor_shapes(file)
     except (ValueError, RecursionError, OSError) as error:
         raise _refused(folder, f"{WEIGHTS} is not a whole safetensors file: {truncate(str(error), 200)}") from error
     if not tensors:
-        raise _refused(folder, f"{WEIGHTS} has no weights in it; {_WANTED}")
+        raise _refused(folder, f"{WEIGHTS} has no weights in it; {_EXPECTED}")
     return tensors
 
 
-_WANTED = f"start_from wants what a job has saved, or PEFT's save_pretrained: {CONFIG} and {WEIGHTS}"
+_EXPECTED = f"start_from wants what a job has saved, or PEFT's save_pretrained: {CONFIG} and {WEIGHTS}"
 
 
-def _misfit(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | None:
+def _shape_problem(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | None:
     """What is wrong with a tensor of the adapter, where something is."""
     lora = _LORA.fullmatch(name)
     if lora is not None and is_routed_expert(module := lora["module"].replace(".base_layer", "")):
-        return _misfit_of_experts(module, shapes)
+        return _expert_problem(module, shapes)
     weight = _find(f"{lora['module']}.weight" if lora else name, shapes)
     if weight is None:
         if lora is None and shape in shapes.values():
             return None  # A head that is also the embeddings is in no file of a model.
         return f"there is no {truncate(lora['module'] if lora else name)}"
     if lora is None:
-        return None if shape == weight else f"its {truncate(name)} is {_words(shape)}, the model's {_words(weight)}"
+        return (
+            None
+            if shape == weight
+            else f"its {truncate(name)} is {_format_shape(shape)}, the model's {_format_shape(weight)}"
+        )
     # A is [r, in] and B [out, r]; all else is [out]. Which of a weight's two is `in` depends on the kind of its module.
     if shape and (shape[-1] if "_A" in lora["part"] else shape[0]) in weight:
         return None
-    return f"its {truncate(lora['module'])} has {lora['part']} {_words(shape)}, the model's weight is {_words(weight)}"
+    return (
+        f"its {truncate(lora['module'])} has {lora['part']} {_format_shape(shape)}, the model's weight is "
+        f"{_format_shape(weight)}"
+    )
 
 
-def _misfit_of_experts(module: str, shapes: dict[str, list[int]]) -> str | None:
+def _expert_problem(module: str, shapes: dict[str, list[int]]) -> str | None:
     """PEFT nests the adapters of the matrices that all experts of a layer have in common: names tell no more."""
     if re.search(r"\.experts\.\d+\.", module):
         return f"its {truncate(module)} adapts one routed expert, and transformers 5 has all of a layer in one matrix"
@@ -117,7 +124,7 @@ def _find(name: str, shapes: dict[str, list[int]]) -> list[int] | None:
     return shapes.get(name, shapes.get(name.partition(".")[2]))
 
 
-def _words(shape: list[int]) -> str:
+def _format_shape(shape: list[int]) -> str:
     return " x ".join(map(str, shape)) or "a single number"
 
 

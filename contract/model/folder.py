@@ -6,7 +6,7 @@ from typing import NamedTuple
 from contract.formatting import truncate
 from contract.model.config import already_quantised, read_model_config, unsupported
 from contract.model.loaded_names import Shapes, loaded_shapes, model_type
-from contract.model.tensor_header import Tensor, read_tensors
+from contract.model.tensor_header import TensorHeader, read_header
 from contract.model.weight_files import weight_files
 
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
@@ -47,9 +47,9 @@ def weight_shapes(folder: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
+def _tensors(file: Path) -> dict[str, TensorHeader]:
     try:
-        return read_tensors(file)
+        return read_header(file)
     # RecursionError: a header of nothing but brackets.
     except (ValueError, RecursionError, PermissionError) as error:
         problem = (
@@ -61,4 +61,4 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
     """Of one safetensors file. Raises ValueError, RecursionError, OSError where it is none."""
-    return {name: tensor.shape for name, tensor in read_tensors(path).items()}
+    return {name: tensor.shape for name, tensor in read_header(path).items()}

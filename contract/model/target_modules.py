@@ -11,11 +11,11 @@ from contract.recipe import CHANGES_BASE, Adapter
 
 _PARAM = "adapter.target_modules"
 
-EXPERT = "routed experts are not adapted"
-ROUTER = "routers of experts are not adapted"
-UNREACHED = "parts for images and sound are not adapted, since text never trains them"
-CANNOT = "PEFT cannot adapt this module of this architecture"
-TAKEN = "dense modules and shared experts are not adapted where PEFT takes their names for those of routed experts"
+EXPERT_SKIPPED = "routed experts are not adapted"
+ROUTER_SKIPPED = "routers of experts are not adapted"
+MEDIA_SKIPPED = "parts for images and sound are not adapted, since text never trains them"
+PEFT_UNSUPPORTED = "PEFT cannot adapt this module of this architecture"
+NAME_TAKEN = "dense modules and shared experts are not adapted where PEFT takes their names for those of routed experts"
 
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
 _FOR_OTHER_MEDIA = {
@@ -66,7 +66,7 @@ TAKEN_NAMES = {kind: {"gate", "w1", "w2", "w3"} for kind in _LIKE_MIXTRAL} | {
 class Targets:
     adapted: set[str]
     """Names of modules."""
-    left_out: dict[str, str]
+    skipped: dict[str, str]
     """Modules that the recipe's names match too, and why they get no adapter."""
 
 
@@ -79,7 +79,7 @@ def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) ->
     would.
     """
     modules = _modules(shapes, dimensions=2) | set(_stacked(shapes))
-    why = {module: reason for module in modules if (reason := _why_not(module, kind)) is not None}
+    why = {module: reason for module in modules if (reason := _skip_reason(module, kind)) is not None}
     given = adapter.target_modules
     if given == "all-linear":
         matched = {module for module in modules if _is_linear(module) or module in why}
@@ -92,7 +92,7 @@ def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) ->
     saved = _named("adapter.modules_to_save", adapter.modules_to_save, _modules(shapes))
     return Targets(
         adapted=matched - why.keys() - saved,
-        left_out={module: why[module] for module in sorted(matched & why.keys() - saved)},
+        skipped={module: why[module] for module in sorted(matched & why.keys() - saved)},
     )
 
 
@@ -107,15 +107,15 @@ def check_adapter(adapter: Adapter, shapes: dict[str, list[int]], kind: str) -> 
     return targets
 
 
-def left_out_words(targets: Targets) -> list[str]:
+def describe_skipped(targets: Targets) -> list[str]:
     """For people: what the recipe's names match and what gets no adapter, by the reason."""
     by_reason: dict[str, set[str]] = {}
-    for module, reason in targets.left_out.items():
+    for module, reason in targets.skipped.items():
         by_reason.setdefault(reason, set()).add(_last(module))
     return [f"{_PARAM}: {reason}: {', '.join(sorted(names))}" for reason, names in sorted(by_reason.items())]
 
 
-def endings(module: str) -> Iterator[str]:
+def suffixes(module: str) -> Iterator[str]:
     """Its last part, its last two parts, and so on."""
     ending = module
     while ending:
@@ -127,17 +127,17 @@ def is_routed_expert(module: str) -> bool:
     return "experts" in module.split(".") or _STACKED_EXPERTS.fullmatch(module) is not None
 
 
-def _why_not(module: str, kind: str) -> str | None:
+def _skip_reason(module: str, kind: str) -> str | None:
     parts = set(module.split("."))
     if parts & _FOR_OTHER_MEDIA:
-        return UNREACHED
+        return MEDIA_SKIPPED
     if parts & _ROUTERS:
-        return ROUTER
+        return ROUTER_SKIPPED
     if is_routed_expert(module):
-        return EXPERT
+        return EXPERT_SKIPPED
     if parts & _CANNOT.get(kind, set()):
-        return CANNOT
-    return TAKEN if _last(module) in TAKEN_NAMES.get(kind, ()) else None
+        return PEFT_UNSUPPORTED
+    return NAME_TAKEN if _last(module) in TAKEN_NAMES.get(kind, ()) else None
 
 
 def _stacked(shapes: dict[str, list[int]]) -> Iterator[str]:
@@ -173,7 +173,7 @@ def _named(param: str, names: Iterable[str], modules: Set[str], why: dict[str, s
     that is only of modules which are left out."""
     by_ending: dict[str, set[str]] = {}
     for module in modules:
-        for ending in endings(module):
+        for ending in suffixes(module):
             by_ending.setdefault(ending, set()).add(module)
     matched: set[str] = set()
     for name in names:
@@ -212,7 +212,7 @@ def _unmatched(param: str, problem: str, modules: Set[str]) -> InputError:
 
 
 def _check_rank(adapter: Adapter, module: str, full: int) -> None:
-    pattern = next((name for name in adapter.rank_pattern if name in endings(module)), None)
+    pattern = next((name for name in adapter.rank_pattern if name in suffixes(module)), None)
     param, rank = (
         ("adapter.r", adapter.r) if pattern is None else ("adapter.rank_pattern", adapter.rank_pattern[pattern])
     )

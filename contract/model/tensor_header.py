@@ -12,13 +12,13 @@ _LONGEST = 100_000_000  # the format's own limit, in bytes
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorHeader:
     dtype: str
     """Such as "BF16"."""
     shape: list[int]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_header(path: Path) -> dict[str, TensorHeader]:
     """By name. Raises ValueError, RecursionError for a file that is torn, or is none of safetensors; OSError.
 
     Format: 8 bytes of little-endian header length, a JSON object, and the tensors' bytes to the end of the file
@@ -40,13 +40,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensor(name: str, entry: Any) -> Tensor:
+def _tensor(name: str, entry: Any) -> TensorHeader:
     shape, dtype = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
     if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
         raise ValueError(f"{truncate(name)} has no shape")
     if not isinstance(dtype, str):
         raise ValueError(f"{truncate(name)} has no dtype")
-    return Tensor(dtype, shape)
+    return TensorHeader(dtype, shape)
 
 
 def _end(name: str, entry: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from contract.formatting import format_value, truncate
 from contract.model.config import read_object, unsupported
 
-ONE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _EXPLICIT = "transformers_weights"
 """The name in config.json of another file to load."""
@@ -27,8 +27,8 @@ def weight_files(folder: Path, config: dict[str, Any]) -> dict[Path, list[str] |
                 f"{_EXPLICIT} of config.json is {format_value(explicit)}, and the folder has no such file"
             )
         return _shards(folder, explicit) if explicit.endswith(".index.json") else {folder / explicit: None}
-    if (folder / ONE).is_file():
-        return {folder / ONE: None}
+    if (folder / SINGLE_FILE).is_file():
+        return {folder / SINGLE_FILE: None}
     if (folder / INDEX).is_file():
         return _shards(folder, INDEX)
     raise unsupported(_without_weights(folder))
@@ -37,9 +37,10 @@ def weight_files(folder: Path, config: dict[str, Any]) -> dict[Path, list[str] |
 def _without_weights(folder: Path) -> str:
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     if not others:
-        return f"the folder has no {ONE} and no {INDEX}; weights in other formats are not loaded"
+        return f"the folder has no {SINGLE_FILE} and no {INDEX}; weights in other formats are not loaded"
     return (
-        f"the folder has {_some(others)}, which transformers does not load: it wants {ONE}, or {INDEX} with the shards "
+        f"the folder has {_first_few(others)}, which transformers does not load: it wants {SINGLE_FILE}, or {INDEX} "
+        "with the shards "
         "that it names; copy these from where the model comes"
     )
 
@@ -51,7 +52,8 @@ def _shards(folder: Path, index: str) -> dict[Path, list[str] | None]:
     missing = sorted(file for file in by_file if not (folder / file).is_file())
     if missing:
         raise unsupported(
-            f"{len(missing)} of the {len(by_file)} files that {index} names are missing: {_some(missing)}; copy or "
+            f"{len(missing)} of the {len(by_file)} files that {index} names are missing: {_first_few(missing)}; copy "
+            "or "
             "download them again"
         )
     return {folder / file: weights for file, weights in sorted(by_file.items())}
@@ -70,6 +72,6 @@ def _is_plain_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
-def _some(names: list[str]) -> str:
+def _first_few(names: list[str]) -> str:
     shown = ", ".join(truncate(name) for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

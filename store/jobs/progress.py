@@ -48,13 +48,13 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
 
     A step that is there already stays as it is. Raises StaleAttempt, and then writes nothing.
     """
-    told = [event for event in batch if not isinstance(event, events.Metric)]
+    told = [event for event in batch if not isinstance(event, events.MetricEvent)]
     columns: dict[str, Any] = {
         "event_count": Job.event_count + len(told),
         "lease_expires_at": func.now() + lease,
     }
     for event in told:
-        if isinstance(event, events.Started):
+        if isinstance(event, events.StartedEvent):
             columns["total_steps"] = event.total_steps
     mine = session.execute(
         update(Job)
@@ -99,14 +99,14 @@ def catch_up(
 def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Event]) -> None:
     """Metrics and artifacts: each once, however often it is told."""
     for event in batch:
-        if isinstance(event, events.Started):
+        if isinstance(event, events.StartedEvent):
             # An attempt before may have come further than this one starts: what it told there is not of this adapter.
             session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > event.resumed_step))
-    rows = [{"job_id": job_id, **e.model_dump(exclude={"type"})} for e in batch if isinstance(e, events.Metric)]
+    rows = [{"job_id": job_id, **e.model_dump(exclude={"type"})} for e in batch if isinstance(e, events.MetricEvent)]
     if rows:
         session.execute(upsert(Metric).on_conflict_do_nothing(), rows)
     for event in batch:
-        if isinstance(event, events.Checkpoint):
+        if isinstance(event, events.CheckpointEvent):
             artifacts.add_checkpoint(session, job_id, attempt, event)
 
 

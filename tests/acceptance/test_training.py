@@ -92,7 +92,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from contract.order import split
+    from contract.order import split_rows
 
     archive = live.client.get(f"/jobs/{trained['id']}/artifacts/adapter.tar.gz").content
     with tarfile.open(fileobj=BytesIO(archive)) as files:
@@ -104,7 +104,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
     )
     recipe = Recipe.model_validate(trained["recipe"])
     examples = list(read_examples(DatasetFile(path=live.home / "datasets" / "rows.jsonl")))
-    _, held_out = split(recipe.seed, len(examples), recipe.evaluation.share)
+    _, held_out = split_rows(recipe.seed, len(examples), recipe.evaluation.share)
     loss_sum, tokens = 0.0, 0
     for row in held_out:
         *question, answer = examples[row].messages  # type: ignore[union-attr]

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Adapter, Recipe
-from contract.recipe_errors import read_recipe
+from contract.recipe_errors import parse_recipe
 
 
 def refusal(body: object) -> InputError:
     text = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(InputError) as caught:
-        read_recipe(text)
+        parse_recipe(text)
     assert caught.value.failure.reason == FailureReason.RECIPE_INVALID
     return caught.value
 
@@ -25,21 +25,21 @@ def minimal(**more: Any) -> dict[str, Any]:
 
 
 def test_a_model_and_a_dataset_are_enough() -> None:
-    recipe = read_recipe(json.dumps(minimal()))
+    recipe = parse_recipe(json.dumps(minimal()))
     assert recipe.dataset.path == "d.jsonl"
     assert recipe.adapter.r == 16
 
 
 def test_a_dataset_is_named_alike_for_training_and_for_evaluation() -> None:
-    recipe = read_recipe(json.dumps(minimal(evaluation={"dataset": "e.jsonl", "patience": 2, "samples": 3})))
+    recipe = parse_recipe(json.dumps(minimal(evaluation={"dataset": "e.jsonl", "patience": 2, "samples": 3})))
     assert recipe.evaluation.dataset is not None
     assert recipe.evaluation.dataset == recipe.dataset.model_copy(update={"path": "e.jsonl"})
     assert recipe.evaluation.holds_out
-    assert not read_recipe(json.dumps(minimal())).evaluation.holds_out
+    assert not parse_recipe(json.dumps(minimal())).evaluation.holds_out
 
 
 def test_a_recipe_survives_being_stored() -> None:
-    recipe = read_recipe(json.dumps(minimal(adapter={"target_modules": ["q_proj"]}, schedule={"epochs": 0.5})))
+    recipe = parse_recipe(json.dumps(minimal(adapter={"target_modules": ["q_proj"]}, schedule={"epochs": 0.5})))
     assert Recipe.model_validate(json.loads(recipe.model_dump_json())) == recipe
 
 
@@ -173,7 +173,7 @@ _FIELDS = st.sampled_from([*Recipe.model_fields, *Adapter.model_fields, "path", 
 @example('{"seed": ' + "9" * 5_000 + "}")
 def test_whatever_is_given_is_a_recipe_or_an_input_error_that_can_be_sent(body: str | bytes) -> None:
     try:
-        read_recipe(body)
+        parse_recipe(body)
     except InputError as error:
         error.failure.model_dump_json()
 

@@ -6,7 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
-from contract.recipe import Dataset, Recipe
+from contract.recipe import DatasetSource, Recipe
 from dataset.example import ChatMessage, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
 from dataset.rendering.folder_tokenizer import FolderTokenizer
@@ -36,7 +36,7 @@ def load(base: Path, template: Any) -> FolderTokenizer:
 
 
 def test_the_recipe_names_each_template_that_there_is() -> None:
-    (names, _) = typing.get_args(Dataset.model_fields["chat_template"].annotation)
+    (names, _) = typing.get_args(DatasetSource.model_fields["chat_template"].annotation)
     assert set(typing.get_args(names)) == set(CHAT_TEMPLATES)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-from contract.events import Metric
+from contract.events import MetricEvent
 from contract.machine import Machine
 from contract.model.folder import loaded_base, weight_shapes
 from contract.model.target_modules import check_adapter
@@ -158,5 +158,5 @@ def test_the_memory_that_a_plan_tells_is_within_a_quarter_of_what_a_trainer_take
 
     outcome = run_trainer(asked, ranks)
     assert outcome.exit_code == 0, outcome.output
-    measured = max(event.memory_bytes for event in outcome.events if isinstance(event, Metric))
+    measured = max(event.memory_bytes for event in outcome.events if isinstance(event, MetricEvent))
     assert measured / TOLERANCE < told.memory.total < measured * TOLERANCE

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.device import peak_memory
-from trainer.micro_batch import _free_in_cgroup, forecast, forget_peak, free_memory, largest_micro_batch, worst_case
+from trainer.micro_batch import (
+    _free_in_cgroup,
+    forecast,
+    free_memory,
+    largest_micro_batch,
+    reset_peak_memory,
+    worst_case,
+)
 from trainer.model.base_model import load_model
 from trainer.model.packing import pack
 
@@ -95,11 +102,11 @@ def test_a_rank_with_less_memory_decides_for_all() -> None:
 
 
 def test_the_peak_of_a_cpu_is_forgotten() -> None:
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     before = peak_memory(CPU)
     touch(64 * MEGABYTES)
     assert peak_memory(CPU) > before + 56 * MEGABYTES
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     assert peak_memory(CPU) < before + 8 * MEGABYTES
 
 
@@ -133,7 +140,7 @@ def print_micro_batches(model: str) -> None:
 
     for free in (12, 40, 80, 10_000):
         micro_batch = largest_micro_batch(documents, probe, lambda own: own, CPU, free * MEGABYTES)
-        forget_peak(CPU)
+        reset_peak_memory(CPU)
         before = peak_memory(CPU)
         probe(documents[:micro_batch])
         print(free, micro_batch, (peak_memory(CPU) - before) // MEGABYTES)  # noqa: T201

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from contract.failure import FailureReason, InputError, told_of
-from contract.order import split
-from contract.recipe import Dataset, Recipe
+from contract.failure import FailureReason, InputError, dataset_errors_as
+from contract.order import split_rows
+from contract.recipe import DatasetSource, Recipe
 from dataset.document import Document
 from dataset.file import DatasetFile
 from dataset.read import file_sha256, read_examples
@@ -22,10 +22,10 @@ from dataset.reading.files import Hash
 from dataset.rendering.folder_tokenizer import FolderTokenizer
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import TODAY
-from trainer.data.token_cache import cached
+from trainer.data.token_cache import cached_tokens
 from trainer.data.tokenizer import load_tokenizer
-from trainer.data.tokens import Documents, Tokens, cut, flatten, last_learned
-from trainer.model.base_model import most_positions
+from trainer.data.tokens import TokenDocuments, Tokens, final_supervised_ids, flatten, truncate_documents
+from trainer.model.base_model import max_positions
 
 _RENDERING = 3
 """Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
@@ -33,9 +33,9 @@ _EXAMPLES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Data:
-    train: Documents
-    evaluation: Documents
+class TrainingData:
+    train: TokenDocuments
+    evaluation: TokenDocuments
     max_length: int
     """Tokens of an example: batch.max_length, or fewer where the model has no more positions."""
     digest: str
@@ -48,24 +48,24 @@ class Data:
     """Special tokens that end the learned answers, uncut: generation stops there."""
 
 
-def load_data(recipe: Recipe, cache: Path) -> Data:
+def load_data(recipe: Recipe, cache: Path) -> TrainingData:
     """Reads, renders and tokenises, or takes from the folder `cache` what was tokenised before; cuts and splits. Raises
     InputError for everything that is wrong with the datasets, or with the model's tokenizer."""
     tokenizer = load_tokenizer(recipe)
-    max_length = min(recipe.batch.max_length, most_positions(recipe.model) or recipe.batch.max_length)
-    limit = words_of_length(recipe, max_length)
+    max_length = min(recipe.batch.max_length, max_positions(recipe.model) or recipe.batch.max_length)
+    limit = describe_length_limit(recipe, max_length)
     tokens, source = _tokenise_once(tokenizer, recipe.dataset, cache)
     usable = _Usable(tokens, max_length, "dataset", limit)
     parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.share}
     if recipe.evaluation.dataset is None:
-        train, held_out = split(recipe.seed, usable.count, recipe.evaluation.share)
+        train, held_out = split_rows(recipe.seed, usable.count, recipe.evaluation.share)
         documents = usable.documents(train), usable.documents(held_out)
         ends = _ends(tokenizer, tokens)
-        return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped, ends)
-    with told_of("evaluation.dataset"):
+        return TrainingData(*documents, max_length, _digest(parts), usable.truncated, usable.dropped, ends)
+    with dataset_errors_as("evaluation.dataset"):
         evaluated, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
     other = _Usable(evaluated, max_length, "evaluation.dataset", limit)
-    return Data(
+    return TrainingData(
         train=usable.documents(range(usable.count)),
         evaluation=other.documents(range(other.count)),
         max_length=max_length,
@@ -77,10 +77,10 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
 
 
 def _ends(tokenizer: FolderTokenizer, tokens: Tokens) -> list[int]:
-    return sorted(last_learned(tokens) & set(tokenizer.all_special_ids))
+    return sorted(final_supervised_ids(tokens) & set(tokenizer.all_special_ids))
 
 
-def words_of_length(recipe: Recipe, max_length: int) -> str:
+def describe_length_limit(recipe: Recipe, max_length: int) -> str:
     """Where the examples are cut, for people."""
     if max_length < recipe.batch.max_length:
         return f"the {max_length} positions that the model has"
@@ -94,7 +94,7 @@ class _Usable:
         """Raises InputError where there is none; `param` is the field of the recipe that names the file, and `limit`
         what max_length is."""
         self._tokens = tokens
-        self._lengths, self._targets = cut(tokens, max_length)
+        self._lengths, self._targets = truncate_documents(tokens, max_length)
         examples = len(tokens.examples) - 1
         self._example = torch.repeat_interleave(torch.arange(examples), tokens.examples.diff())
         self._usable = self._example[self._targets > 0].unique()
@@ -109,14 +109,14 @@ class _Usable:
         self.truncated = int(torch.isin(too_long, self._usable).sum())
         self.dropped = examples - self.count
 
-    def documents(self, chosen: Sequence[int]) -> Documents:
+    def documents(self, chosen: Sequence[int]) -> TokenDocuments:
         """Of some of them, by their number among those of use."""
         is_chosen = torch.isin(self._example, self._usable[torch.tensor(chosen, dtype=torch.int64)])
         rows = (is_chosen & (self._targets > 0)).nonzero().flatten()
-        return Documents(self._tokens, rows, self._lengths[rows], self._targets[rows])
+        return TokenDocuments(self._tokens, rows, self._lengths[rows], self._targets[rows])
 
 
-def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) -> tuple[Tokens, dict[str, Any]]:
+def _tokenise_once(tokenizer: FolderTokenizer, dataset: DatasetSource, cache: Path) -> tuple[Tokens, dict[str, Any]]:
     """The file's tokens, if it is the one that the job was taken with, and what they come from. The file is looked at
     each time: hashing it is some hundred times as fast as tokenising it."""
     path = Path(dataset.path)
@@ -141,10 +141,10 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) ->
         return tokens
 
     source = _source(tokenizer, dataset, found)
-    return cached(cache, _key(source), tokenise), source
+    return cached_tokens(cache, _key(source), tokenise), source
 
 
-def _check_unchanged(dataset: Dataset, found: str, expected: str | None) -> None:
+def _check_unchanged(dataset: DatasetSource, found: str, expected: str | None) -> None:
     if expected not in (None, found):
         raise InputError(
             FailureReason.DATASET_CHANGED,
@@ -161,7 +161,7 @@ def _key(source: dict[str, Any]) -> str:
     return _digest(source | {"rendering": _RENDERING, "versions": versions, "today": TODAY.isoformat()})
 
 
-def _source(tokenizer: FolderTokenizer, dataset: Dataset, sha256: str) -> dict[str, Any]:
+def _source(tokenizer: FolderTokenizer, dataset: DatasetSource, sha256: str) -> dict[str, Any]:
     """What the tokens come from, but for the programs that make them."""
     return {
         "dataset": sha256,
@@ -176,7 +176,7 @@ def _digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _encode_file(tokenizer: FolderTokenizer, dataset: Dataset, sha256: Hash) -> Iterator[list[Document]]:
+def _encode_file(tokenizer: FolderTokenizer, dataset: DatasetSource, sha256: Hash) -> Iterator[list[Document]]:
     """The documents of each example of the file, a part of it at a time: as text and offsets they take many times the
     memory that they take as tokens."""
     path = Path(dataset.path)

@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from trainer.data.tokens import Tokens
 from trainer.durable import sync
 
-MOST_BYTES = 10 << 30
+MAX_BYTES = 10 << 30
 """Of all files together, but for the one that has just been made, which may be larger by itself."""
 _DAY = 24 * 60 * 60
 _NAMES = {field.name for field in dataclasses.fields(Tokens)}
 
 
-def cached(folder: Path, key: str, make: Callable[[], Tokens], most_bytes: int = MOST_BYTES) -> Tokens:
+def cached_tokens(folder: Path, key: str, make: Callable[[], Tokens], most_bytes: int = MAX_BYTES) -> Tokens:
     """What `make` returned when it was first called for this key, 64 hex digits. Of several processes that need it one
     makes it, and the others wait; when it dies or fails, another does."""
     folder.mkdir(parents=True, exist_ok=True)

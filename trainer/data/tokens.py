@@ -60,7 +60,7 @@ def _tensor(numbers: "array[int]", dtype: torch.dtype) -> torch.Tensor:
     return torch.frombuffer(numbers, dtype=dtype) if numbers else torch.empty(0, dtype=dtype)
 
 
-def cut(tokens: Tokens, max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def truncate_documents(tokens: Tokens, max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What is left of each document once it is cut at its end to max_length tokens, and after its last supervised one:
     nothing there can reach the loss. [D] tokens, and how many of them are supervised, [D], both int64."""
     count = len(tokens.documents) - 1
@@ -71,14 +71,14 @@ def cut(tokens: Tokens, max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(count, dtype=torch.int64).scatter_reduce_(0, document, ends, "amax"), targets
 
 
-def last_learned(tokens: Tokens) -> set[int]:
+def final_supervised_ids(tokens: Tokens) -> set[int]:
     """The ids with which runs of supervised tokens end."""
     document = torch.repeat_interleave(torch.arange(len(tokens.documents) - 1), tokens.document_runs.diff())
     ends = tokens.documents[document] + tokens.runs[:, 1]
     return set(tokens.ids[ends - 1].unique().tolist())
 
 
-class Documents(Sequence[Document]):
+class TokenDocuments(Sequence[Document]):
     """N of the documents, each cut to its length, and made when it is asked for. A slice is a Documents as well."""
 
     def __init__(self, tokens: Tokens, rows: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor) -> None:
@@ -109,11 +109,11 @@ class Documents(Sequence[Document]):
     @overload
     def __getitem__(self, index: int) -> Document: ...
     @overload
-    def __getitem__(self, index: slice) -> "Documents": ...
-    def __getitem__(self, index: int | slice) -> "Document | Documents":
+    def __getitem__(self, index: slice) -> "TokenDocuments": ...
+    def __getitem__(self, index: int | slice) -> "Document | TokenDocuments":
         if isinstance(index, slice):
             chosen = torch.arange(*index.indices(len(self)))
-            return Documents(self._tokens, self._rows[chosen], self._lengths[chosen], self._targets[chosen])
+            return TokenDocuments(self._tokens, self._rows[chosen], self._lengths[chosen], self._targets[chosen])
         row, length = int(self._rows[index]), int(self._lengths[index])
         begin = int(self._tokens.documents[row])
         first_run, last_run = self._tokens.document_runs[row : row + 2].tolist()

@@ -4,11 +4,11 @@ from typing import Any
 
 from contract.recipe import Recipe
 from dataset.trial import missing_embedding
-from trainer.data.examples import Data
+from trainer.data.examples import TrainingData
 from trainer.data.tokenizer import load_tokenizer
 
 
-def check_vocabulary(recipe: Recipe, base: Any, data: Data) -> None:
+def check_vocabulary(recipe: Recipe, base: Any, data: TrainingData) -> None:
     """Raises InputError that names the first example with a token that has no embedding."""
     # The module's own number: DeepSpeed may have divided the weights.
     embeddings = getattr(base.get_input_embeddings(), "num_embeddings", None)

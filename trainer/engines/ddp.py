@@ -11,15 +11,15 @@ from accelerate import Accelerator
 
 from contract.recipe import Optimizer
 from trainer.engines.engine import Update
-from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
+from trainer.engines.optim import clip_gradients, make_optimizer, restore_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed
+from trainer.model.packing import PackedBatch
 
 
 class Ddp:
     name = "ddp"
-    divides_weights = False
-    divides_gradients = False
+    shards_parameters = False
+    shards_gradients = False
 
     def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator, fp16: bool) -> None:
         self.module = module
@@ -37,8 +37,8 @@ class Ddp:
         self._autocast = torch.autocast(device, dtype=torch.float16, enabled=fp16)
         self._scaler = torch.amp.GradScaler(device, enabled=fp16)
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
-        with contextlib.nullcontext() if exchange else self._accelerator.no_sync(self._model):
+    def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
+        with contextlib.nullcontext() if sync_gradients else self._accelerator.no_sync(self._model):
             with self._autocast:
                 loss = self._model(batch)
             self._scaler.scale(loss * scale).backward()
@@ -58,7 +58,7 @@ class Ddp:
         return Update(None if overflow else norm, loss_scale)
 
     @torch.no_grad()
-    def loss_sum(self, batch: Packed) -> float:
+    def loss_sum(self, batch: PackedBatch) -> float:
         # Compiled are the layers for training alone: without gradients they would be compiled once more.
         with self._autocast, torch.compiler.set_stance("force_eager"):
             return self.module(batch).item()
@@ -75,7 +75,7 @@ class Ddp:
         for index, name in enumerate(_names(self.module.model, own)):
             prefix = f"{name}/"
             values[index] = {key.removeprefix(prefix): optimizer[key] for key in optimizer if key.startswith(prefix)}
-        own.load_state_dict({"state": values, "param_groups": own.state_dict()["param_groups"]})
+        restore_optimizer(own, values)
 
     def scaler_state(self) -> dict[str, float]:
         own = self._scaler.state_dict()

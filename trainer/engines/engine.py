@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed
+from trainer.model.packing import PackedBatch
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Engine(Protocol):
     """For people: "ddp", "deepspeed zero-2", "fsdp"."""
     module: SupervisedLoss
     """Not wrapped. Its weights may be in parts, and elsewhere: `adapter` has them whole."""
-    divides_weights: bool
+    shards_parameters: bool
     """Ranks wait for each other in every pass through the model, also without gradients."""
-    divides_gradients: bool
+    shards_gradients: bool
     """Ranks wait for each other in every micro-batch, and not in a step's last one alone."""
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
+    def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
         """Adds the gradients of `scale` times the batch's sum of token losses to those of the step. Returns the sum, a
         scalar on the device: to read it is to wait for a GPU.
 
@@ -46,7 +46,7 @@ class Engine(Protocol):
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         """Clips the gradients, takes the optimizer step, and forgets the gradients."""
 
-    def loss_sum(self, batch: Packed) -> float:
+    def loss_sum(self, batch: PackedBatch) -> float:
         """The batch's sum of token losses alone, for evaluation."""
 
     def adapter(self) -> dict[str, torch.Tensor]:

@@ -13,13 +13,13 @@ from contract.recipe import Optimizer
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed
+from trainer.model.packing import PackedBatch
 
 
 class Fsdp:
     name = "fsdp"
-    divides_weights = True
-    divides_gradients = True
+    shards_parameters = True
+    shards_gradients = True
 
     def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator) -> None:
         self.module = module
@@ -33,8 +33,8 @@ class Fsdp:
         self._optimizer = make_optimizer(module.named_parameters(), recipe)
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
-        self.module.set_requires_gradient_sync(exchange)
+    def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
+        self.module.set_requires_gradient_sync(sync_gradients)
         loss = self.module(batch)
         (loss * scale).backward()
         return loss.detach()
@@ -47,7 +47,7 @@ class Fsdp:
         return Update(norm)
 
     @torch.no_grad()
-    def loss_sum(self, batch: Packed) -> float:
+    def loss_sum(self, batch: PackedBatch) -> float:
         return self.module(batch).item()
 
     def adapter(self) -> dict[str, torch.Tensor]:

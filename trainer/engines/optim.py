@@ -43,10 +43,19 @@ def make_optimizer(
 
 def _kind(recipe: Optimizer) -> Callable[..., torch.optim.Optimizer]:
     if recipe.type == "adamw_8bit":
-        from trainer.engines.adamw_8bit import AdamW8bit  # takes more than a second to import
+        from bitsandbytes.optim import AdamW8bit  # takes more than a second to import
 
         return AdamW8bit
     return functools.partial(torch.optim.AdamW, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, values: dict[int, dict[str, torch.Tensor]]) -> None:
+    """`values` are the saved tensors of each parameter, by its number."""
+    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+    if not isinstance(optimizer, torch.optim.AdamW):
+        # The kernels of bitsandbytes need the step count as a plain number.
+        for state in optimizer.state.values():
+            state["step"] = int(state["step"])
 
 
 def _is_b(name: str) -> bool:

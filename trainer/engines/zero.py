@@ -17,7 +17,7 @@ from contract.recipe import Optimizer, Parallel
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed, pack
+from trainer.model.packing import PackedBatch, pack
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _DEFAULT_STAGE = 2
@@ -72,7 +72,7 @@ def start_deepspeed(parallel: Parallel, max_grad_norm: float | None, fp16: bool,
     return accelerator
 
 
-def loads_divided(accelerator: Accelerator, dtype: torch.dtype) -> HfDeepSpeedConfig:
+def shard_on_load(accelerator: Accelerator, dtype: torch.dtype) -> HfDeepSpeedConfig:
     """While it is held, transformers divides a model among the ranks as it loads it, so that none holds it whole. In
     stage 3 it does anyway; but in fp32, whatever it is told, where DeepSpeed's own configuration has no bf16."""
     config = accelerator.state.deepspeed_plugin.deepspeed_config
@@ -84,8 +84,8 @@ class Zero:
         self.module = module
         self._stage = accelerator.state.deepspeed_plugin.zero_stage
         self.name = f"deepspeed zero-{self._stage}"
-        self.divides_weights = self._stage == 3
-        self.divides_gradients = self._stage >= 2
+        self.shards_parameters = self._stage == 3
+        self.shards_gradients = self._stage >= 2
         if accelerator.mixed_precision == "fp16":
             # DeepSpeed does so itself, but not to a model that was loaded in parts.
             for parameter in module.parameters():
@@ -98,9 +98,9 @@ class Zero:
         self._optimizer = self._engine.basic_optimizer
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
+    def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
         loss = self._engine(batch)
-        self._engine.set_gradient_accumulation_boundary(exchange)
+        self._engine.set_gradient_accumulation_boundary(sync_gradients)
         self._engine.backward(loss * scale, scale_wrt_gas=False)
         return loss.detach()
 
@@ -119,7 +119,7 @@ class Zero:
         return Update(None if overflow else float(self._engine.get_global_grad_norm()), loss_scale)
 
     @torch.no_grad()
-    def loss_sum(self, batch: Packed) -> float:
+    def loss_sum(self, batch: PackedBatch) -> float:
         return self._engine(batch).item()
 
     def adapter(self) -> dict[str, torch.Tensor]:
@@ -133,10 +133,10 @@ class Zero:
             return {f"{name}/{key}": value for name, state in states for key, value in state.items()}
         self._link_moments()
         step = next(state["step"] for state in self._optimizer.state.values() if "step" in state)
-        told = {f"{name}/step": torch.tensor(float(step)) for name in self._trained}
+        tensors = {f"{name}/step": torch.tensor(float(step)) for name in self._trained}
         for name, parameter in self._trained.items():
-            told |= {f"{name}/{key}": safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
-        return told
+            tensors |= {f"{name}/{key}": safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
+        return tensors
 
     def load(self, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
         if self._engine.fp16_enabled():
@@ -159,7 +159,7 @@ class Zero:
     def _lay_out_optimizer_state(self) -> None:
         """ZeRO does so in its first step. One at a rate of zero, on nothing, changes no weight."""
         device = next(iter(self._trained.values())).device
-        self.accumulate(pack([]).to(device), 0.0, exchange=True)
+        self.accumulate(pack([]).to(device), 0.0, sync_gradients=True)
         self.update(0.0, None)
 
     def _raise_loss_scale(self) -> None:

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from contract.failure import FailureReason, InputError
 from contract.formatting import truncate
 from contract.model.earlier_adapter import WEIGHTS, check_earlier_adapter
-from contract.model.target_modules import TAKEN_NAMES, check_adapter, left_out_words
+from contract.model.target_modules import TAKEN_NAMES, check_adapter, describe_skipped
 from contract.recipe import CHANGES_BASE, Adapter
 from trainer.model.fused_lora import fuse
 from trainer.model.plain_lora import lora_tensors
@@ -58,7 +58,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
         ) from error
     if adapter.init in CHANGES_BASE:
         model.initial_lora = lora_tensors(model)
-    model.left_out = left_out_words(targets)
+    model.skipped = describe_skipped(targets)
     return model
 
 
@@ -67,7 +67,7 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
 
     Raises InputError for a folder with no LoRA of this model in it. Reads nothing but safetensors and JSON.
     """
-    check_saved(folder, base)
+    check_saved_adapter(folder, base)
     config = LoraConfig.from_pretrained(str(folder))
     _check_bias("adapter.start_from", config.bias, base)
     _check_dora("adapter.start_from", config.use_dora, base)
@@ -87,14 +87,15 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
         if wanted.get(name) != given.get(name):
             raise _does_not_fit(
                 folder,
-                f"for {name} its {WEIGHTS} has {_words(given.get(name))}, its adapter_config.json on this model wants "
-                f"{_words(wanted.get(name))}",
+                f"for {name} its {WEIGHTS} has {_format_shape(given.get(name))}, its adapter_config.json on this "
+                "model wants "
+                f"{_format_shape(wanted.get(name))}",
             )
     set_peft_model_state_dict(model, tensors)
     return model
 
 
-def check_saved(folder: Path, base: Any) -> None:
+def check_saved_adapter(folder: Path, base: Any) -> None:
     """Raises InputError for a folder with no LoRA of this model in it. PEFT itself would load a pickle where there are
     no safetensors, and ask the hub where there is neither."""
     check_earlier_adapter(folder, _weight_shapes(base), Path(base.name_or_path).name)
@@ -113,7 +114,7 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _words(shape: list[int] | None) -> str:
+def _format_shape(shape: list[int] | None) -> str:
     return "nothing" if shape is None else " x ".join(map(str, shape))
 
 

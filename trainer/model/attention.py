@@ -1,5 +1,6 @@
 """Causal attention inside each document of a packed row, without a mask: the work is the sum of n^2, not T^2."""
 
+import functools
 import importlib
 import inspect
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _FASTER_ALONE = 1024
 for many: by a third for 2 x 4096 tokens, and six times slower for 64 x 128 (H200, torch 2.11, 32 heads of 128)."""
 
 
+@functools.cache
 def _varlen_attn() -> tuple[Any, dict[str, bool]]:
     """torch's, and how it is told that heads share a key and a value; None of it before torch 2.11."""
     try:
@@ -30,16 +32,19 @@ def _varlen_attn() -> tuple[Any, dict[str, bool]]:
     return attend, {"enable_gqa": True} if "enable_gqa" in takes else {}
 
 
-_VARLEN_ATTN, _GROUPED = _varlen_attn()
-
-
 @dataclass(frozen=True)
-class Documents:
+class DocumentBounds:
     """Of a packed row. An object, because a compiled layer that is handed a list is compiled anew for each length."""
 
     lengths: list[int]
     offsets: torch.Tensor
     """[documents + 1] where each begins, in 32 bits, and where the last one ends."""
+
+
+def register() -> str:
+    """Makes the attention known to transformers. Returns its name there."""
+    AttentionInterface.register(NAME, attend_documents)
+    return NAME
 
 
 @torch.compiler.disable(reason="it goes by the lengths of the documents")
@@ -50,7 +55,7 @@ def attend_documents(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    documents: Documents,
+    documents: DocumentBounds,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -74,7 +79,7 @@ def attend_documents(
 def _has_kernel_for_many(query: torch.Tensor, lengths: list[int], dropout: float) -> bool:
     """FlashAttention-2 takes all documents at once: in 16 bits, on a GPU of the Ampere generation or newer."""
     short = query.shape[2] < _FASTER_ALONE * len(lengths)
-    if _VARLEN_ATTN is None or not query.is_cuda or not short or dropout > 0:
+    if _varlen_attn()[0] is None or not query.is_cuda or not short or dropout > 0:
         return False
     halves = query.dtype in (torch.bfloat16, torch.float16)
     width = query.shape[-1]
@@ -82,12 +87,12 @@ def _has_kernel_for_many(query: torch.Tensor, lengths: list[int], dropout: float
 
 
 def _attend_to_all(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents, scaling: float | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: DocumentBounds, scaling: float | None
 ) -> torch.Tensor:
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     longest, offsets = max(documents.lengths), documents.offsets
-    attended = _VARLEN_ATTN(q, k, v, offsets, offsets, longest, longest, scale=scaling, window_size=(-1, 0), **_GROUPED)
-    return attended[None]
+    attend, grouped = _varlen_attn()
+    return attend(q, k, v, offsets, offsets, longest, longest, scale=scaling, window_size=(-1, 0), **grouped)[None]
 
 
 def _attend(
@@ -107,6 +112,3 @@ def _causal(
     return torch.nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=True
     )
-
-
-AttentionInterface.register(NAME, attend_documents)

@@ -72,7 +72,7 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
             dtype=dtype,
             quantization_config=None if bits is None else quantization(bits, dtype),
             device_map={"": device} if device.type == "cuda" or bits is not None else None,
-            attn_implementation=attention.NAME if packed else None,
+            attn_implementation=attention.register() if packed else None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -84,7 +84,7 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
     return base, packed
 
 
-def most_positions(model: str) -> int | None:
+def max_positions(model: str) -> int | None:
     """Tokens of the longest document of a model that looks its positions up in a table, and fails beyond its end. None
     where it turns or leans instead (RoPE, ALiBi), and where it has no attention: there any length works.
 
@@ -118,12 +118,13 @@ def _check_complete(loaded: dict[str, Any]) -> None:
         )
     for name, given, wanted in sorted(loaded["mismatched_keys"]):
         raise unsupported(
-            f"{name} is {_words(given)} in its files and {_words(wanted)} by its config.json; give the files that "
+            f"{name} is {_format_shape(given)} in its files and {_format_shape(wanted)} by its config.json; give the "
+            "files that "
             "belong together"
         )
 
 
-def _words(shape: Iterable[int]) -> str:
+def _format_shape(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 

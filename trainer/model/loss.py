@@ -11,15 +11,15 @@ from transformers import StoppingCriteriaList
 
 from dataset.document import Document
 from trainer.model import attention
-from trainer.model.neftune import noisy
-from trainer.model.packing import Packed, pack
+from trainer.model.neftune import noisy_embeddings
+from trainer.model.packing import PackedBatch, pack
 from trainer.stop import Stop
 
 _CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
 """Of fp32 logits held at once. A GPU reads the whole head from its memory twice for each chunk: with few rows that
 takes as long as the products."""
 
-_NOTHING = Document(input_ids=[0, 0], supervised=[False, True])
+_EMPTY_DOCUMENT = Document(input_ids=[0, 0], supervised=[False, True])
 
 
 class SupervisedLoss(torch.nn.Module):
@@ -37,11 +37,11 @@ class SupervisedLoss(torch.nn.Module):
         self.neftune_alpha = neftune_alpha
         self.keeps_logits = "logits_to_keep" in inspect.signature(type(model.get_base_model()).forward).parameters
 
-    def forward(self, batch: Packed) -> torch.Tensor:
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Sum over the supervised tokens, in nats; a scalar in fp32. An empty batch is a zero that has gone through the
         whole model, as the batches of the other ranks have: these may wait for its part of every exchange."""
         if not batch.lengths:
-            return self._loss(pack([_NOTHING]).to(batch.targets.device)) * 0
+            return self._loss(pack([_EMPTY_DOCUMENT]).to(batch.targets.device)) * 0
         return self._loss(batch)
 
     @property
@@ -49,21 +49,21 @@ class SupervisedLoss(torch.nn.Module):
         """The output head. Where it is frozen its weight is used without calling it."""
         return self.model.get_base_model().get_output_embeddings()
 
-    def _loss(self, batch: Packed) -> torch.Tensor:
+    def _loss(self, batch: PackedBatch) -> torch.Tensor:
         return self._packed(batch) if self.packed else self._one_by_one(batch)
 
-    def _packed(self, batch: Packed) -> torch.Tensor:
+    def _packed(self, batch: PackedBatch) -> torch.Tensor:
         backbone = self.model.get_base_model().base_model
         with self._noise(batch.lengths):
             hidden = backbone(
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
                 use_cache=False,
-                documents=attention.Documents(batch.lengths, batch.offsets),
+                documents=attention.DocumentBounds(batch.lengths, batch.offsets),
             ).last_hidden_state
         return head_loss(hidden[0, batch.rows], self.head, batch.targets)
 
-    def _one_by_one(self, batch: Packed) -> torch.Tensor:
+    def _one_by_one(self, batch: PackedBatch) -> torch.Tensor:
         """The model makes its own logits: it may scale or cap them. Few models cannot make them for some positions
         alone; then those are taken from all."""
         losses = []
@@ -84,7 +84,7 @@ class SupervisedLoss(torch.nn.Module):
     def _noise(self, lengths: list[int]) -> contextlib.AbstractContextManager[None]:
         if self.neftune_alpha is None or not self.training:
             return contextlib.nullcontext()
-        return noisy(self.model.get_base_model().get_input_embeddings(), self.neftune_alpha, lengths)
+        return noisy_embeddings(self.model.get_base_model().get_input_embeddings(), self.neftune_alpha, lengths)
 
     @torch.no_grad()
     def generate(
@@ -111,7 +111,9 @@ class SupervisedLoss(torch.nn.Module):
                 use_cache=True,
                 eos_token_id=end_tokens or None,
                 pad_token_id=0,  # one prompt needs no padding; the library warns where it has no token for it
-                stopping_criteria=StoppingCriteriaList([lambda ids, _: torch.tensor([stop.asked], device=ids.device)]),
+                stopping_criteria=StoppingCriteriaList(
+                    [lambda ids, _: torch.tensor([stop.requested], device=ids.device)]
+                ),
                 synced_gpus=sharded,
             )
         return output[0, len(prompt) :].tolist()

@@ -9,7 +9,7 @@ import torch
 
 
 @contextmanager
-def noisy(embeddings: torch.nn.Module, alpha: float, lengths: list[int]) -> Iterator[None]:
+def noisy_embeddings(embeddings: torch.nn.Module, alpha: float, lengths: list[int]) -> Iterator[None]:
     """Meanwhile `embeddings` gives [1, T, d] with noise, uniform in +- alpha / sqrt(L d), where L is the length of each
     document in the row. The hook is gone afterwards: nothing of it is ever saved or seen by an evaluation."""
 

@@ -10,7 +10,7 @@ from dataset.document import Document
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedBatch:
     """Documents of n_1, n_2, ... tokens in a row of T = n_1 + n_2 + ... tokens, with N supervised tokens."""
 
     input_ids: torch.Tensor
@@ -26,7 +26,7 @@ class Packed:
     targets: torch.Tensor
     """[N] those next tokens."""
 
-    def to(self, device: torch.device) -> "Packed":
+    def to(self, device: torch.device) -> "PackedBatch":
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         if device.type == "cuda":
             # From pinned memory, the only one that a copy does not wait for the GPU with.
@@ -34,7 +34,7 @@ class Packed:
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
-def pack(documents: Sequence[Document]) -> Packed:
+def pack(documents: Sequence[Document]) -> PackedBatch:
     input_ids: list[int] = []
     position_ids: list[int] = []
     rows: list[int] = []
@@ -48,7 +48,7 @@ def pack(documents: Sequence[Document]) -> Packed:
                 rows.append(start + index - 1)
                 targets.append(document.input_ids[index])
     lengths = [document.length for document in documents]
-    return Packed(
+    return PackedBatch(
         input_ids=torch.tensor([input_ids], dtype=torch.long),
         position_ids=torch.tensor([position_ids], dtype=torch.long),
         lengths=lengths,

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from contract.recipe import Recipe
-from trainer.data.end_tokens import save_ends
+from trainer.data.end_tokens import save_end_tokens
 from trainer.data.tokenizer import save_tokenizer
-from trainer.durable import whole_folder
+from trainer.durable import atomic_folder
 from trainer.model.plain_lora import make_plain
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -26,7 +26,7 @@ def save_adapter(
     ended the answers it has learned. Returns the bytes written. Raises RuntimeError when what is on disk is not an
     adapter of use. A failure leaves nothing behind.
     """
-    with whole_folder(folder) as beside:
+    with atomic_folder(folder) as beside:
         # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
         model.save_pretrained(beside, state_dict=_by_every_name(model, adapter), save_embedding_layers=False)
         if hasattr(model, "initial_lora"):
@@ -35,7 +35,7 @@ def save_adapter(
         (beside / "README.md").unlink(missing_ok=True)
         if recipe.dataset.chat_template is not None:
             save_tokenizer(recipe, beside)
-        save_ends(model.get_base_model().generation_config, ends, beside)
+        save_end_tokens(model.get_base_model().generation_config, ends, beside)
         _check(beside / _WEIGHTS)
     return sum(file.stat().st_size for file in folder.iterdir())
 

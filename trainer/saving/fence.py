@@ -7,7 +7,7 @@ A network's file system may show the sign late, after as long as it keeps what i
 from contract.run_dir import RunDir
 
 
-class Superseded(RuntimeError):
+class RunSuperseded(RuntimeError):
     """A later attempt goes on from what this one has saved; this one ends."""
 
     def __str__(self) -> str:
@@ -17,4 +17,4 @@ class Superseded(RuntimeError):
 def check_not_superseded(run: RunDir) -> None:
     """Before anything is saved or removed. Raises Superseded."""
     if run.superseded.exists():
-        raise Superseded
+        raise RunSuperseded

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,9 +17,9 @@ from safetensors.torch import load, save_file
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, forget, is_as_sealed, saved_states, seal
-from trainer.data.examples import Data
-from trainer.durable import whole_folder
+from contract.run_dir import RunDir, delete_state, is_verified, list_states, write_checksums
+from trainer.data.examples import TrainingData
+from trainer.durable import atomic_folder
 from trainer.engines.engine import Engine
 from trainer.saving.fence import check_not_superseded
 
@@ -26,19 +27,21 @@ _ADAPTER = "adapter.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
 _RANDOM = "random.safetensors"
 _POSITION = "position.json"
+_KEYS = {"effective_batch_size": "window", "fingerprint": "course"}
+"""Fields with another name in position.json, which earlier runs have written."""
 
 
 @dataclass(frozen=True)
-class Position:
+class TrainerState:
     """Where a run stands, beside its weights."""
 
     examples: int
     """Of the training split. With `window` it says which ones each step takes."""
-    window: int
+    effective_batch_size: int
     """Examples of one optimizer step, on all ranks."""
     micro_batch: int
     """A recipe's "auto" is resolved once."""
-    course: str
+    fingerprint: str
     """A digest of the examples, their order and the schedule: see `course`."""
     step: int = 0
     loss_sum: float = 0.0
@@ -58,53 +61,59 @@ class Position:
     """Of the loss scale, in fp16."""
 
 
-def save_state(run: RunDir, position: Position, engine: Engine, accelerator: Accelerator, keep: int) -> None:
+def save_state(run: RunDir, state: TrainerState, engine: Engine, accelerator: Accelerator, keep: int) -> None:
     """Writes the state after a step, whole or not at all, and forgets all but the `keep` newest. All ranks call it:
     each has random numbers and parts of its own; rank 0 writes."""
     random = _random_states(accelerator)
     adapter, optimizer = engine.adapter(), engine.optimizer_state()
-    position = dataclasses.replace(position, scaler=engine.scaler_state())
-    folder = run.state(position.step)
+    state = dataclasses.replace(state, scaler=engine.scaler_state())
+    folder = run.state(state.step)
     if not accelerator.is_main_process or folder.exists():
         return
     check_not_superseded(run)
-    with whole_folder(folder) as beside:
+    with atomic_folder(folder) as beside:
         save_file(_contiguous(adapter), beside / _ADAPTER)
         save_file(_contiguous(optimizer), beside / _OPTIMIZER)
         save_file(random, beside / _RANDOM)
-        (beside / _POSITION).write_text(json.dumps(dataclasses.asdict(position)))
-        seal(beside)
-    for old in saved_states([run])[keep:]:
+        (beside / _POSITION).write_text(json.dumps(_to_json(state)))
+        write_checksums(beside)
+    for old in list_states([run])[keep:]:
         check_not_superseded(run)
-        forget(old)
+        delete_state(old)
 
 
-def read_position(state: Path) -> Position:
+def read_state(folder: Path) -> TrainerState:
     """Raises RuntimeError for a file that is not as it was written."""
-    return Position(**json.loads(_read(state, _POSITION)))
+    fields = {key: field for field, key in _KEYS.items()}
+    written = json.loads(_read(folder, _POSITION))
+    return TrainerState(**{fields.get(key, key): value for key, value in written.items()})
 
 
-def _load(state: Path, file: str) -> dict[str, torch.Tensor]:
+def _to_json(state: TrainerState) -> dict[str, Any]:
+    return {_KEYS.get(field, field): value for field, value in dataclasses.asdict(state).items()}
+
+
+def _load(folder: Path, file: str) -> dict[str, torch.Tensor]:
     # In one order on every rank: safetensors' is another in each process, and an engine may exchange them one by one.
-    return dict(sorted(load(_read(state, file)).items()))
+    return dict(sorted(load(_read(folder, file)).items()))
 
 
-def _read(state: Path, file: str) -> bytes:
-    if not is_as_sealed(state / file):
-        raise RuntimeError(f"{state.name}/{file} is damaged: go on from an earlier state, or without one")
-    return (state / file).read_bytes()
+def _read(folder: Path, file: str) -> bytes:
+    if not is_verified(folder / file):
+        raise RuntimeError(f"{folder.name}/{file} is damaged: go on from an earlier state, or without one")
+    return (folder / file).read_bytes()
 
 
-def course(recipe: Recipe, data: Data) -> str:
+def run_fingerprint(recipe: Recipe, data: TrainingData) -> str:
     """A digest of what each step takes and of its learning rate. Not of how the ranks share it: that may change."""
     parts = {"seed": recipe.seed, "data": data.digest, "schedule": recipe.schedule.model_dump()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def check_position(position: Position, start: Position) -> None:
+def check_same_run(state: TrainerState, start: TrainerState) -> None:
     """`start` is where the run would begin by itself. Raises InputError where a step would not take the examples that
     it took in the run before."""
-    before, now = ((each.examples, each.window) for each in (position, start))
+    before, now = ((each.examples, each.effective_batch_size) for each in (state, start))
     if before != now:
         raise InputError(
             FailureReason.RECIPE_INVALID,
@@ -112,7 +121,7 @@ def check_position(position: Position, start: Position) -> None:
             "there are {} in steps of {}; use as many devices as before, or submit the recipe anew with "
             "batch.effective, which is the same on any number of devices".format(*before, *now),
         )
-    if position.course != start.course:
+    if state.fingerprint != start.fingerprint:
         raise InputError(
             FailureReason.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with other examples or in another order, or by "
@@ -120,10 +129,10 @@ def check_position(position: Position, start: Position) -> None:
         )
 
 
-def load_adapter(state: Path, model: torch.nn.Module) -> None:
+def load_adapter(folder: Path, model: torch.nn.Module) -> None:
     """Puts what is trained back to where it stood. `model` is the PEFT model, before an engine has taken it. Raises
     InputError where it trains something else."""
-    saved = _load(state, _ADAPTER)
+    saved = _load(folder, _ADAPTER)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if _shapes(saved) != _shapes(trained):
         raise InputError(
@@ -140,11 +149,11 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def load_progress(state: Path, engine: Engine, accelerator: Accelerator) -> None:
+def load_progress(folder: Path, engine: Engine, accelerator: Accelerator) -> None:
     """Puts the optimizer, the loss scale and the random numbers back to where they stood."""
-    engine.load(_load(state, _ADAPTER), _load(state, _OPTIMIZER))
-    engine.load_scaler_state(read_position(state).scaler)
-    random = _load(state, _RANDOM)
+    engine.load(_load(folder, _ADAPTER), _load(folder, _OPTIMIZER))
+    engine.load_scaler_state(read_state(folder).scaler)
+    random = _load(folder, _RANDOM)
     rank = accelerator.process_index
     # A rank that was not there before starts with numbers of its own.
     if rank < len(random["cpu"]):

@@ -10,15 +10,12 @@ import shutil
 import sys
 from pathlib import Path
 
-import gguf
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.quantization_config import GgufConfig
-
 from trainer.durable import commit_folder
+from trainer.environment import prepare_process
 
 
 def main() -> None:
+    prepare_process()
     parser = argparse.ArgumentParser(description="Convert a GGUF file to a folder of safetensors in bfloat16.")
     parser.add_argument("gguf", type=Path)
     parser.add_argument("out", type=Path)
@@ -31,6 +28,10 @@ def main() -> None:
 
 def import_gguf(file: Path, out: Path) -> None:
     """Writes config, generation config, tokenizer, chat template and model.safetensors to the folder `out`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
     _read_the_file_once()
     model = AutoModelForCausalLM.from_pretrained(
         file.parent,
@@ -55,6 +56,8 @@ def import_gguf(file: Path, out: Path) -> None:
 def _read_the_file_once() -> None:
     """Transformers parses the header for config, tokenizer and weights anew, and makes the same map of tensor names for
     every module of the model; that is most of the time of a small model's import."""
+    import gguf
+
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
 

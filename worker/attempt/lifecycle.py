@@ -19,14 +19,14 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.orm import Session
 
-from contract.events import Done, Event, Started
-from contract.failure import Failure, FailureReason, InputError, told_of
-from contract.fault import fault_of
+from contract.events import DoneEvent, Event, StartedEvent
+from contract.failure import Failure, FailureReason, InputError, dataset_errors_as
+from contract.fault import describe_fault
 from contract.locate import locate_model
 from contract.machine import Machine, check_machine
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
-from contract.run_dir import RunDir, forget_states, newest_state
+from contract.run_dir import RunDir, latest_state, prune_states
 from contract.status import TERMINAL, JobStatus, Wish
 from storage.backends import Folder, Storage, make_storage
 from storage.errors import StorageUnavailable
@@ -95,8 +95,8 @@ class Attempt:
 class Told:
     """What a trainer has told of itself so far, and what was asked of it."""
 
-    started: Started | None = None
-    done: Done | None = None
+    started: StartedEvent | None = None
+    done: DoneEvent | None = None
     wish: Wish | None = None
     spared: bool = False
     """It was told to stop, and not for a fault: as its owner asked, who may have taken that back since, or because a
@@ -135,7 +135,7 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {error}")
     message = f"the worker failed, and its log says more: {type(error).__name__}: {error}"
-    fault = fault_of(error) if isinstance(error, _BUGS) else None
+    fault = describe_fault(error) if isinstance(error, _BUGS) else None
     return Failure(reason=FailureReason.WORKER_FAILED, message=message, fault=fault)
 
 
@@ -158,7 +158,7 @@ def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
     evaluation = recipe.evaluation
     if evaluation.dataset is not None:
         given = evaluation.dataset
-        with told_of("evaluation.dataset"):
+        with dataset_errors_as("evaluation.dataset"):
             held_out = files.enter_context(datasets.find_file(attempt.sessions, settings, given.path, beat))
         evaluation = evaluation.model_copy(update={"dataset": given.model_copy(update={"path": str(held_out)})})
     adapter = recipe.adapter
@@ -238,11 +238,11 @@ def _resume(attempt: Attempt) -> Path | None:
     for run in attempt.earlier:
         if run.path.is_dir():
             run.superseded.touch()
-    state, damaged = newest_state(attempt.earlier, beat)
+    state, damaged = latest_state(attempt.earlier, beat)
     for path in damaged:
         message = f"the state {path.parent.parent.name}/{path.name} is damaged; the run goes on from an earlier one"
         attempt.persist(partial(_warn, attempt.part.job_id, message))
-    forget_states(attempt.earlier, KEPT_STATES, beat)
+    prune_states(attempt.earlier, KEPT_STATES, beat)
     return state
 
 
@@ -282,7 +282,7 @@ def _tell_anew(attempt: Attempt, number: int, run: RunDir) -> bool:
     completed = False
     while batch := tail.read():
         attempt.persist(partial(_tell_of, attempt, number, batch))
-        completed = any(isinstance(event, Done) and event.completed for event in batch)
+        completed = any(isinstance(event, DoneEvent) and event.completed for event in batch)
     return completed
 
 
@@ -304,8 +304,8 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
         new = tail.read()
         told.untold += new
         for event in new:
-            told.started = event if isinstance(event, Started) else told.started
-            told.done = event if isinstance(event, Done) else told.done
+            told.started = event if isinstance(event, StartedEvent) else told.started
+            told.done = event if isinstance(event, DoneEvent) else told.done
         now = time.monotonic()
         last_word = min(last_word, now) if told.done else math.inf
         if told.untold or ended or now >= next_beat:
@@ -355,7 +355,7 @@ def _receipt(path: Path, before: dict[int, int], after: dict[int, int]) -> dict[
     return receipt.model_copy(update={"memory_before": before, "memory_after": after}).model_dump(mode="json")
 
 
-def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -> Batch | None:
+def _smaller(recipe: Recipe, failure: Failure | None, started: StartedEvent | None) -> Batch | None:
     if failure is None or failure.reason is not FailureReason.OUT_OF_MEMORY or started is None:
         return None
     return smaller_batch(recipe.batch, started)
@@ -380,7 +380,7 @@ def _finish(attempt: Attempt, end: attempts.End) -> None:
         lambda session: attempts.finish(session, part.job_id, part.attempt, end, attempt.settings.retries)
     )
     if status is JobStatus.SUCCEEDED:
-        forget_states([*attempt.earlier, run_dir], keep=0)
+        prune_states([*attempt.earlier, run_dir], keep=0)
 
 
 def _publish(attempt: Attempt, end: attempts.End) -> None:

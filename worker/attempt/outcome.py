@@ -4,7 +4,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from contract.events import Done
+from contract.events import DoneEvent
 from contract.failure import Failure, FailureReason
 from contract.status import JobStatus, Wish
 
@@ -21,7 +21,7 @@ class Outcome:
 
 
 def decide(
-    exit_code: int, done: Done | None, error: Failure | None, wish: Wish | None, draining: bool, log_tail: str
+    exit_code: int, done: DoneEvent | None, error: Failure | None, wish: Wish | None, draining: bool, log_tail: str
 ) -> Outcome:
     """How an attempt ended.
 

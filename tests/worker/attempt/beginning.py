@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from contract.machine import Machine
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, saved_states
+from contract.run_dir import RunDir, list_states
 from store import artifacts
 from store.jobs import jobs, progress
 from store.jobs.jobs import Part
@@ -66,7 +66,7 @@ def run_dir(settings: WorkerSettings, job: Job, number: int = 1) -> RunDir:
 
 
 def states(run: RunDir) -> list[str]:
-    return [path.name for path in saved_states([run])]
+    return [path.name for path in list_states([run])]
 
 
 class Background:
