@@ -7,7 +7,7 @@ import sys
 
 def prepare_process() -> None:
     # OpenMP reads this when torch loads: how long a thread spins before it sleeps. The default is far too long if
-    # another process needs the same cores (steps took ten times as long). Not spinning at all makes steps a third slower
+    # another process needs the same cores (steps took ten times as long). Without spinning, steps are a third slower
     # on idle cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # `kernels` downloads compiled code from the hub, and bitsandbytes, which PEFT imports, would use it. None is run.

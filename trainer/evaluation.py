@@ -1,4 +1,4 @@
-"""The loss on the examples that are held out of training, and answers to some of them for people to read."""
+"""The loss on held-out examples, and sample answers for people to read."""
 
 import dataclasses
 import math
@@ -16,15 +16,15 @@ from trainer.saving.state import TrainerState
 
 
 def evaluation_is_due(run: TrainingRun, step: int) -> bool:
-    """At the start, at the end, and every so often."""
+    """True at the start, at the end and at every evaluation interval."""
     if not run.data.evaluation:
         return False
     return step == run.total_steps or step % (run.recipe.evaluation.every_steps or run.steps_per_epoch) == 0
 
 
 def evaluate(run: TrainingRun, state: TrainerState) -> TrainerState:
-    """With the mean loss of the held-out examples; as it was when asked to stop meanwhile. Raises InputError for a loss
-    that is not finite."""
+    """The state with the mean loss of the held-out examples; unchanged if a stop was requested meanwhile. Raises
+    InputError for a loss that is not finite."""
     loss_sum, stopped = sum_over_ranks(run.accelerator, *_rank_loss_sum(run))
     if stopped:
         return state
@@ -40,7 +40,7 @@ def evaluate(run: TrainingRun, state: TrainerState) -> TrainerState:
     best = state.best_loss is None or loss < state.best_loss
     run.report(EvaluationEvent, step=state.step, eval_loss=loss, supervised_tokens=supervised, best=best)
     _report_samples(run, state.step)
-    # Without its samples the evaluation is made anew when the run goes on.
+    # Without its samples the evaluation is incomplete; the resumed run repeats it.
     if run.recipe.evaluation.samples and run.stop_requested():
         return state
     return replace(
@@ -54,9 +54,9 @@ def evaluate(run: TrainingRun, state: TrainerState) -> TrainerState:
 
 
 def _rank_loss_sum(run: TrainingRun) -> tuple[float, bool]:
-    """This rank's part, and whether it was asked to stop meanwhile.
+    """This rank's sum of losses, and whether a stop was requested meanwhile.
 
-    Dropout is off meanwhile, so no random numbers are used: training goes on as if there had been no evaluation.
+    Dropout is off, so no random numbers are used: training continues as if there had been no evaluation.
     """
     run.engine.module.eval()
     total, stopped = 0.0, False
@@ -69,7 +69,7 @@ def _rank_loss_sum(run: TrainingRun) -> tuple[float, bool]:
 
 
 def _report_samples(run: TrainingRun, step: int) -> None:
-    """All ranks answer alike: it may take longer than NCCL lets the others wait for one of them."""
+    """All ranks generate the same answers: waiting for one rank could take longer than NCCL's timeout."""
     wanted = run.recipe.evaluation
     if not wanted.samples:
         return

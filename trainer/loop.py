@@ -21,21 +21,21 @@ from trainer.saving.fence import check_not_superseded
 from trainer.saving.state import TrainerState, random_state, save_state, set_random_state
 
 _LEAST_LOSS_SCALE = 2.0
-"""Half of it is the least that DeepSpeed has."""
+"""Half of it is DeepSpeed's minimum."""
 
 
 class Clock:
-    """When things happened, on time.perf_counter's clock."""
+    """Times of past events, on time.perf_counter's clock."""
 
     def __init__(self) -> None:
         self.started = self.adapter_saved = self.state_saved = time.perf_counter()
 
 
 def fit(run: TrainingRun, state: TrainerState) -> None:
-    """Trains from `position` on, with what comes before the first step and after the last."""
+    """Trains from `state` on, including the first evaluation and the final save."""
     clock = Clock()
     first = state.step + 1
-    # Also where an earlier attempt was stopped in the middle of it.
+    # Also if an earlier attempt was stopped in the middle of it.
     if state.eval_step != state.step and evaluation_is_due(run, state.step):
         state = evaluate(run, state)
         save_if_due(run, state, clock, adapter_overdue=False, state_overdue=False)
@@ -53,8 +53,11 @@ def fit(run: TrainingRun, state: TrainerState) -> None:
 def take_step(
     run: TrainingRun, state: TrainerState, clock: Clock, first: int
 ) -> tuple[TrainerState | None, tuple[bool, bool]]:
-    """One optimizer step. Returns where the run stands after it, None when asked to stop meanwhile: then everything is
-    as before; and whether the adapter and the state have not been saved for too long, as all ranks see it."""
+    """Takes one optimizer step.
+
+    Returns the new state, or None if a stop was requested meanwhile, in which case nothing has changed; and whether the
+    adapter and the state are overdue for saving, as all ranks see it.
+    """
     began = time.perf_counter()
     recipe, step = run.recipe, state.step + 1
     documents = [
@@ -72,7 +75,7 @@ def take_step(
         set_random_state(run.accelerator.device, random)
         return None, (False, False)
     loss = loss_sum / supervised
-    # A step that was skipped moves no weight, and the learning rate not either.
+    # A skipped step changes neither the weights nor the learning rate.
     factor = learning_rate_factor(recipe.schedule, step - state.skipped_steps, run.total_steps)
     learning_rate = recipe.optimizer.learning_rate * factor
     update = run.engine.update(learning_rate, recipe.optimizer.max_grad_norm)
@@ -111,13 +114,14 @@ def take_step(
 
 def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tuple[float, bool]:
     """Leaves the gradients of the step's mean loss in the engine. Returns this rank's sum of token losses, and whether
-    it was asked to stop and gave its part of the step up.
+    it abandoned the step because of a stop request.
 
-    `documents` and `supervised` are the step's, on all ranks and in all micro-batches: the mean is over all its tokens
-    alike, however they fall into micro-batches. Engines average over ranks, hence the factor world size.
+    `documents` and `supervised` are the whole step's, over all ranks and micro-batches: the mean is over all its
+    tokens, however they are divided into micro-batches. Engines average over ranks, hence the factor world size.
 
-    Any rank that gave up makes the step void for all. Where the others wait for it in every micro-batch they give up
-    together; else it goes to its last one at once, with nothing in it, for the one exchange of gradients.
+    If any rank abandons the step, it is void for all. Where ranks wait for each other in every micro-batch, they
+    abandon it together; otherwise a rank goes straight to its last micro-batch, with an empty one, for the single
+    gradient sync.
     """
     engine = run.engine
     scale = run.accelerator.num_processes / supervised
@@ -130,13 +134,13 @@ def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tu
             losses.append(engine.accumulate(batch, scale, sync_gradients=abandoned or index == len(micro_batches)))
         if abandoned:
             return 0.0, True
-    # Read at the end alone: meanwhile a GPU computes one micro-batch while the next is made ready.
+    # Read only at the end, so that a GPU computes one micro-batch while the next is prepared.
     return sum(loss.item() for loss in losses), False
 
 
 def check_finite(step: int, loss: float, update: Update) -> None:
-    """Raises InputError for numbers that no further step can mend. In fp16 one that overflows is skipped, and the next
-    ones have a lower scale."""
+    """Raises InputError for values that no further step can repair. In fp16 a step that overflows is skipped, and the
+    next ones have a lower loss scale."""
     if update.overflow:
         finite = math.isfinite(loss) and (update.loss_scale or 0) > _LEAST_LOSS_SCALE
         problem = f"the gradients overflow at a loss scale of {update.loss_scale}"
@@ -153,7 +157,7 @@ def check_finite(step: int, loss: float, update: Update) -> None:
 
 
 def saves_overdue(run: TrainingRun, clock: Clock) -> tuple[bool, bool]:
-    """Whether the adapter and the state have not been saved for too long."""
+    """Whether the adapter and the state have waited too long to be saved."""
     now = time.perf_counter()
     every_minutes = run.recipe.checkpointing.every_minutes
     adapter = every_minutes is not None and now - clock.adapter_saved > every_minutes * 60
@@ -163,7 +167,7 @@ def saves_overdue(run: TrainingRun, clock: Clock) -> tuple[bool, bool]:
 def save_if_due(
     run: TrainingRun, state: TrainerState, clock: Clock, adapter_overdue: bool, state_overdue: bool
 ) -> None:
-    """After a step that is not the last."""
+    """Saves after a step that is not the last."""
     if is_finished(run, state) or not has_learned(state):
         return
     every = run.recipe.checkpointing.every_steps
@@ -177,7 +181,8 @@ def save_if_due(
 
 
 def save_checkpoint(run: TrainingRun, state: TrainerState, *, final: bool) -> None:
-    """All ranks give their parts; rank 0 writes, and the others go on and wait for it in the next exchange."""
+    """All ranks contribute their parts and rank 0 writes. The others continue, and wait for it in the next gradient
+    sync."""
     adapter = run.engine.adapter()
     if not run.accelerator.is_main_process:
         return
@@ -197,7 +202,7 @@ def save_checkpoint(run: TrainingRun, state: TrainerState, *, final: bool) -> No
 
 
 def has_learned(state: TrainerState) -> bool:
-    """Before that there is nothing to save: every step so far was skipped, for an overflow in fp16."""
+    """False while every step so far was skipped for an overflow in fp16: there is nothing to save yet."""
     return state.step > state.skipped_steps
 
 
@@ -206,7 +211,7 @@ def is_finished(run: TrainingRun, state: TrainerState) -> bool:
 
 
 def is_evaluated(run: TrainingRun, state: TrainerState) -> bool:
-    """False where a stop has cut the last evaluation short: it is made up for when the run goes on."""
+    """False if a stop interrupted the last evaluation. The resumed run makes up for it."""
     return state.eval_step == state.step or not evaluation_is_due(run, state.step)
 
 
@@ -244,12 +249,13 @@ def finish(run: TrainingRun, state: TrainerState, trained: bool) -> None:
         train_loss=state.loss_sum / state.tokens if state.tokens else None,
         eval_loss=state.eval_loss,
     )
-    # Last: a run that is killed before it has said that it is done goes on from one, and so does a later attempt.
+    # Last: a run that is killed before it has reported that it is done resumes from one, and so does a later attempt.
     if completed and run.accelerator.is_main_process and not run.folder.superseded.exists():
         prune_states([run.folder], keep=0)
 
 
 def eta_seconds(steps_since_first: int, steps_left: int, step_seconds: float, since_first: float) -> float:
-    """From the wall time since the first step, with its evaluations and checkpoints; the first step is slower."""
+    """Estimated from the wall time since the first step, including evaluations and checkpoints. The first step is
+    slower, so it is not counted."""
     per_step = since_first / steps_since_first if steps_since_first else step_seconds
     return per_step * steps_left

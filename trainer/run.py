@@ -1,4 +1,4 @@
-"""What the loop works with."""
+"""What the training loop works with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from trainer.stop import Stop
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Nothing of it changes but the weights."""
+    """Constant throughout the run, apart from the weights."""
 
     recipe: Recipe
     folder: RunDir
@@ -30,7 +30,7 @@ class TrainingRun:
     effective_batch_size: int
     """Examples of one optimizer step, on all ranks."""
     micro_batch: int
-    """Examples in one pass through the model, on one rank, at most."""
+    """Maximum examples in one pass through the model, on one rank."""
 
     @property
     def total_steps(self) -> int:
@@ -41,15 +41,16 @@ class TrainingRun:
         return steps_per_epoch(len(self.data.train), self.effective_batch_size)
 
     def micro_batches(self, documents: Sequence[Document]) -> list[Sequence[Document]]:
-        """This rank's share of what all ranks work on together. A model that takes its documents one by one has each
-        in a micro-batch of its own: so the ranks go through their models equally often."""
+        """This rank's micro-batches of documents that all ranks share. A model that takes documents one by one gets
+        each in its own micro-batch, so that every rank runs its model equally often."""
         size = self.micro_batch if self.engine.module.packed else 1
         return rank_micro_batches(documents, self.accelerator.process_index, self.accelerator.num_processes, size)
 
     def should_abandon(self, together: bool) -> bool:
-        """Whether to leave what this rank is at: by the word of all ranks where they do it `together`."""
+        """Whether to abandon the current work: if any rank must where the ranks do so `together`, else if this one
+        must."""
         return self.stop_requested() if together else self.stop.requested
 
     def stop_requested(self) -> bool:
-        """All ranks together."""
+        """Whether any rank has a stop request. All ranks call it together."""
         return stop_requested(self.accelerator, self.stop)

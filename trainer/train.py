@@ -1,4 +1,4 @@
-"""The training run, from a recipe to an adapter: everything that comes before the loop."""
+"""A training run from recipe to adapter: everything before the loop."""
 
 import importlib.metadata
 import math
@@ -96,7 +96,7 @@ def train(setup: RunSetup) -> None:
 
 
 def _check_agreement(precision: str, accelerator: Accelerator) -> None:
-    """All ranks together. Raises InputError on each where "auto" is not the same on all."""
+    """All ranks call it together. Raises InputError on each if "auto" differs between them."""
     number = list(DTYPES).index(precision)
     if max_over_ranks(accelerator, number) != -max_over_ranks(accelerator, -number):
         raise InputError(
@@ -122,7 +122,7 @@ def find_micro_batch(
     random = random_state(device)
     found = largest_micro_batch(
         worst_case(data.train, share),
-        # Times zero: the gradients are zeros, and need not be forgotten.
+        # Scaled by zero, so the gradients are zeros and need not be cleared.
         probe=lambda documents: engine.accumulate(pack(documents).to(device), 0.0, sync_gradients=False),
         agree=lambda value: max_over_ranks(accelerator, math.inf if stop.requested else value),
         device=device,
@@ -133,7 +133,7 @@ def find_micro_batch(
 
 
 def make_engine(recipe: Recipe, precision: str, module: SupervisedLoss, accelerator: Accelerator) -> Engine:
-    # Each brings its library: imported when asked for.
+    # Each engine imports its library only when it is used.
     match recipe.parallel.engine:
         case "deepspeed":
             from trainer.engines.zero import Zero
@@ -176,7 +176,7 @@ def _report_start(run: TrainingRun, precision: str, resumed_step: int) -> None:
             f"step takes {run.effective_batch_size} examples on all of them"
         )
         run.report(LogEvent, level="warning", message=message)
-    if not Path(run.recipe.model).is_dir():  # of a folder the service says so when it takes the job
+    if not Path(run.recipe.model).is_dir():  # for a folder, the service says so when it accepts the job
         for message in getattr(run.engine.module.model, "skipped", []):
             run.report(LogEvent, level="warning", message=message)
     if data.dropped:

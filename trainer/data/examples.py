@@ -28,7 +28,7 @@ from trainer.data.tokens import TokenDocuments, Tokens, final_supervised_ids, fl
 from trainer.model.base_model import max_positions
 
 _RENDERING = 3
-"""Counted up when the same file, read with the same tokenizer and settings, becomes other tokens than before."""
+"""Raised when the same file, with the same tokenizer and settings, gives different tokens than before."""
 _EXAMPLES_AT_ONCE = 1024
 
 
@@ -37,20 +37,20 @@ class TrainingData:
     train: TokenDocuments
     evaluation: TokenDocuments
     max_length: int
-    """Tokens of an example: batch.max_length, or fewer where the model has no more positions."""
+    """Maximum tokens of an example: batch.max_length, or the model's positions if it has fewer."""
     digest: str
-    """Of what both come from, and of how it was cut and split."""
+    """Digest of the sources of both, and of how they were cut and split."""
     truncated: int
-    """Examples cut at max_length that are still of use."""
+    """Number of examples that were cut at max_length and can still be learned."""
     dropped: int
-    """Examples without a supervised token, left out."""
+    """Number of examples without a supervised token, which are left out."""
     ends: list[int]
-    """Special tokens that end the learned answers, uncut: generation stops there."""
+    """Special tokens that end the learned answers before any cut. Generation stops there."""
 
 
 def load_data(recipe: Recipe, cache: Path) -> TrainingData:
-    """Reads, renders and tokenises, or takes from the folder `cache` what was tokenised before; cuts and splits. Raises
-    InputError for everything that is wrong with the datasets, or with the model's tokenizer."""
+    """Reads, renders and tokenises the datasets, or takes the tokens from the folder `cache`; then cuts and splits.
+    Raises InputError for any fault of the datasets or of the model's tokenizer."""
     tokenizer = load_tokenizer(recipe)
     max_length = min(recipe.batch.max_length, max_positions(recipe.model) or recipe.batch.max_length)
     limit = describe_length_limit(recipe, max_length)
@@ -81,18 +81,18 @@ def _ends(tokenizer: FolderTokenizer, tokens: Tokens) -> list[int]:
 
 
 def describe_length_limit(recipe: Recipe, max_length: int) -> str:
-    """Where the examples are cut, for people."""
+    """The limit at which examples are cut, for people."""
     if max_length < recipe.batch.max_length:
         return f"the {max_length} positions that the model has"
     return f"batch.max_length = {max_length} tokens"
 
 
 class _Usable:
-    """The examples of a file that have something to learn within max_length."""
+    """The examples of a file with something to learn within max_length."""
 
     def __init__(self, tokens: Tokens, max_length: int, param: str, limit: str) -> None:
-        """Raises InputError where there is none; `param` is the field of the recipe that names the file, and `limit`
-        what max_length is."""
+        """Raises InputError if there is none. `param` is the recipe's field that names the file, and `limit` describes
+        max_length."""
         self._tokens = tokens
         self._lengths, self._targets = truncate_documents(tokens, max_length)
         examples = len(tokens.examples) - 1
@@ -110,15 +110,15 @@ class _Usable:
         self.dropped = examples - self.count
 
     def documents(self, chosen: Sequence[int]) -> TokenDocuments:
-        """Of some of them, by their number among those of use."""
+        """The documents of some of these examples, given by their number among them."""
         is_chosen = torch.isin(self._example, self._usable[torch.tensor(chosen, dtype=torch.int64)])
         rows = (is_chosen & (self._targets > 0)).nonzero().flatten()
         return TokenDocuments(self._tokens, rows, self._lengths[rows], self._targets[rows])
 
 
 def _tokenise_once(tokenizer: FolderTokenizer, dataset: DatasetSource, cache: Path) -> tuple[Tokens, dict[str, Any]]:
-    """The file's tokens, if it is the one that the job was taken with, and what they come from. The file is looked at
-    each time: hashing it is some hundred times as fast as tokenising it."""
+    """The file's tokens and their sources, if the file is unchanged since the job was accepted. The file is hashed each
+    time, which is some hundred times as fast as tokenising it."""
     path = Path(dataset.path)
     try:
         found = file_sha256(path)
@@ -133,7 +133,7 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: DatasetSource, cache: Pa
         try:
             tokens = flatten(_encode_file(tokenizer, dataset, sha256))
         except InputError:
-            # It may have changed in the meantime, and that is then what to tell.
+            # If the file has changed meanwhile, that is the error to report.
             with suppress(OSError):
                 _check_unchanged(dataset, file_sha256(path), found)
             raise
@@ -148,24 +148,25 @@ def _check_unchanged(dataset: DatasetSource, found: str, expected: str | None) -
     if expected not in (None, found):
         raise InputError(
             FailureReason.DATASET_CHANGED,
-            f"dataset: {Path(dataset.path).name} has changed since the job was taken; submit it again to train on the "
+            f"dataset: {Path(dataset.path).name} has changed since the job was accepted; submit it again to train on "
+            "the "
             "new content",
             "dataset",
         )
 
 
 def _key(source: dict[str, Any]) -> str:
-    """Of the tokens in the cache. Neither max_length nor the split are in it: whole documents are kept, to be cut by
-    each job in its way."""
+    """Name of the tokens in the cache. It includes neither max_length nor the split, since whole documents are kept and
+    each job cuts them."""
     versions = {name: importlib.metadata.version(name) for name in ("jinja2", "tokenizers")}
     return _digest(source | {"rendering": _RENDERING, "versions": versions, "today": TODAY.isoformat()})
 
 
 def _source(tokenizer: FolderTokenizer, dataset: DatasetSource, sha256: str) -> dict[str, Any]:
-    """What the tokens come from, but for the programs that make them."""
+    """Everything that determines the tokens, apart from the programs."""
     return {
         "dataset": sha256,
-        # CSV and plain text are known by the name.
+        # CSV and plain text are recognised by the name.
         "suffixes": [suffix.lower() for suffix in Path(dataset.filename or dataset.path).suffixes],
         "reading": dataset.model_dump(mode="json", exclude={"path", "filename", "sha256"}),
         "tokenizer": tokenizer.parts,
@@ -177,8 +178,8 @@ def _digest(parts: dict[str, Any]) -> str:
 
 
 def _encode_file(tokenizer: FolderTokenizer, dataset: DatasetSource, sha256: Hash) -> Iterator[list[Document]]:
-    """The documents of each example of the file, a part of it at a time: as text and offsets they take many times the
-    memory that they take as tokens."""
+    """The documents of each example of the file, read in batches: text and offsets take many times the memory of
+    tokens."""
     path = Path(dataset.path)
     file = DatasetFile(path=path, name=dataset.filename or path.name, format=dataset.format, columns=dataset.columns)
     examples = read_examples(file, sha256=sha256)

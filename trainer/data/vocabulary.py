@@ -1,4 +1,4 @@
-"""Compares a dataset's tokens with the model's embeddings: on a GPU an id beyond them ends a run without a word."""
+"""Compares a dataset's tokens with the model's embeddings: on a GPU an id beyond them kills a run without a message."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from trainer.data.tokenizer import load_tokenizer
 
 def check_vocabulary(recipe: Recipe, base: Any, data: TrainingData) -> None:
     """Raises InputError that names the first example with a token that has no embedding."""
-    # The module's own number: DeepSpeed may have divided the weights.
+    # The module's own number, since DeepSpeed may have sharded the weights.
     embeddings = getattr(base.get_input_embeddings(), "num_embeddings", None)
     if embeddings is None:
         return

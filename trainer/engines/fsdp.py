@@ -1,5 +1,5 @@
-"""Each rank holds a part of every weight, and gathers a layer when it needs it: torch's fully_shard (FSDP2) itself, for
-Accelerate does without it on a CPU and does not say so."""
+"""Each rank holds a shard of every weight and gathers a layer when it needs it. This is torch's fully_shard (FSDP2)
+itself: Accelerate silently omits it on a CPU."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Fsdp:
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         for layer in _layers(module):
             fully_shard(layer, mesh=mesh)
-        # What stands outside the layers is whole during the loss's own forward pass, which takes the head's weight
+        # Parameters outside the layers are gathered during the loss's own forward pass, which uses the head's weight
         # without calling the head.
         fully_shard(module, mesh=mesh)
         register_fsdp_forward_method(module, "generate")
@@ -51,8 +51,8 @@ class Fsdp:
         return self.module(batch).item()
 
     def adapter(self) -> dict[str, torch.Tensor]:
-        # An evaluation leaves the root's weights whole. PEFT's saving would divide them on rank 0 alone, and the next
-        # pass gather them there alone.
+        # An evaluation leaves the root's weights gathered. PEFT's saving would shard them on rank 0 alone, and the next
+        # pass would gather them there alone.
         self.module.reshard()
         return {name: _whole(parameter.detach()) for name, parameter in self._trained.items()}
 
@@ -74,7 +74,7 @@ class Fsdp:
 
 
 def _layers(module: SupervisedLoss) -> torch.nn.ModuleList:
-    """The backbone's layers: of its lists the one that lies in no other, and the longest of these."""
+    """The backbone's layers: the longest of the module lists that are in no other list."""
     backbone: Any = module.model.get_base_model().base_model
     lists = {name: part for name, part in backbone.named_modules() if isinstance(part, torch.nn.ModuleList)}
     return lists[min(lists, key=lambda name: (name.count("."), -len(lists[name])))]
@@ -85,7 +85,7 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _like(value: torch.Tensor, parameter: Any) -> torch.Tensor:
-    """This rank's part, as of the parameter; a number of steps has no parts."""
+    """This rank's shard, laid out as the parameter's; a step count has no shards."""
     if value.dim() == 0:
         return value.to(parameter.device)
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

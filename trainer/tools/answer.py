@@ -2,7 +2,7 @@
 
 `python -m trainer.tools.answer BASE [--adapter DIR] QUESTION...`
 
-Prints one JSON object for each question: {"question": ..., "base": ..., "adapter": ...}, the last only with --adapter.
+Prints one JSON object per question: {"question": ..., "base": ..., "adapter": ...}, the last only with --adapter.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def _load(base: str, adapter: Path | None) -> tuple[Any, FolderTokenizer]:
     from trainer.data.tokenizer import tokenizer_folder
     from trainer.model.adapter import check_saved_adapter
 
-    # An adapter that was trained through a template of its own has it beside it.
+    # An adapter that was trained with its own chat template has a tokenizer beside it.
     has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
     model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True, trust_remote_code=False)
     tokenizer = read_tokenizer(adapter if adapter and has_tokenizer else tokenizer_folder(base))

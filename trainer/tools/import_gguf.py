@@ -1,7 +1,6 @@
-"""Makes a folder that the trainer loads out of one GGUF file: `python -m trainer.tools.import_gguf FILE.gguf OUT_DIR`.
+"""Converts a GGUF file to a folder that the trainer loads: `python -m trainer.tools.import_gguf FILE.gguf OUT_DIR`.
 
-The weights are dequantised to bfloat16. The folder is written beside and renamed, so it is whole or absent; one that
-is there already is left as it is.
+The weights are dequantised to bfloat16. The folder is complete or absent; an existing one is left unchanged.
 """
 
 import argparse
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.out.exists():
-        sys.stderr.write(f"{arguments.out} is there already\n")
+        sys.stderr.write(f"{arguments.out} already exists\n")
     else:
         import_gguf(arguments.gguf, arguments.out)
 
@@ -42,7 +41,7 @@ def import_gguf(file: Path, out: Path) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     tokenizer.model_max_length = model.config.max_position_embeddings
-    # The file's own name for the model says nothing about where it is, which is what this field is for.
+    # The name is a path, and the one in the file is not.
     model.config._name_or_path = ""
 
     beside = out.with_name(f".{out.name}.partial")
@@ -54,8 +53,8 @@ def import_gguf(file: Path, out: Path) -> None:
 
 
 def _read_the_file_once() -> None:
-    """Transformers parses the header for config, tokenizer and weights anew, and makes the same map of tensor names for
-    every module of the model; that is most of the time of a small model's import."""
+    """transformers parses the header three times (config, tokenizer, weights) and builds the same map of tensor names
+    for every module, which takes most of a small model's import."""
     import gguf
 
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)

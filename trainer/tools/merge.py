@@ -1,10 +1,10 @@
 """Merges an adapter into its base: `python -m trainer.tools.merge RUN_DIR`, on the CPU.
 
-RUN_DIR/recipe.json is the recipe that the adapter was trained by, with the base and, as `adapter.start_from`, the
-adapter resolved to folders. It writes RUN_DIR/merged, a model that plain transformers loads: weights in the base's own
-format, config, the tokenizer as training had it, and a generation_config.json that stops at what ended the answers in
-training. What was trained on a base in 4 or 8 bits is merged into the base as it is. When it fails it writes
-RUN_DIR/error.json and exits with 1.
+RUN_DIR/recipe.json is the recipe that the adapter was trained with; its base and its `adapter.start_from` are folders.
+The command writes RUN_DIR/merged, a model that plain transformers loads: weights in the base's own format, config, the
+tokenizer of training, and a generation_config.json that stops at the tokens that ended the learned answers. An adapter
+that was trained on a base in 4 or 8 bits is merged into the original base. On failure it writes RUN_DIR/error.json and
+exits with 1.
 """
 
 import argparse
@@ -31,9 +31,9 @@ def main() -> None:
     try:
         recipe = parse_recipe(run.recipe.read_bytes())
         if Path(recipe.model).is_dir():
-            # Read by huggingface_hub when it is imported.
+            # huggingface_hub reads this when it is imported.
             os.environ["HF_HUB_OFFLINE"] = "1"
-        # PEFT imports it wherever it is installed, and nothing here is quantised.
+        # PEFT imports it if it is installed, and nothing here is quantised.
         hide_package("bitsandbytes")
         merge(recipe, run.merged)
     except Exception as error:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def merge(recipe: Recipe, folder: Path) -> None:
-    """Raises InputError for a base or a tokenizer that cannot be loaded, and an adapter that does not fit."""
+    """Raises InputError for a base or a tokenizer that cannot be loaded, and for an adapter that does not fit."""
     from huggingface_hub.errors import StrictDataclassFieldValidationError
 
     from trainer.data.end_tokens import add_end_tokens
@@ -53,11 +53,11 @@ def merge(recipe: Recipe, folder: Path) -> None:
     model = _merged(recipe)
     ends = _ends(recipe)
     add_end_tokens(model.generation_config, ends)
-    # The configurations of some models take one alone; generation goes by the other.
+    # Some models' configurations accept only one id. Generation uses the other configuration.
     with contextlib.suppress(StrictDataclassFieldValidationError):
         add_end_tokens(model.config.get_text_config(), ends)
     with atomic_folder(folder) as beside:
-        # First: transformers chooses the tokenizer's class by config.json too.
+        # First, because transformers chooses the tokenizer's class by config.json too.
         model.save_pretrained(beside, max_shard_size=_MAX_SHARD_SIZE)
         if recipe.dataset.chat_template is not None:
             save_tokenizer(recipe, beside)
@@ -66,7 +66,7 @@ def merge(recipe: Recipe, folder: Path) -> None:
 
 
 def _ends(recipe: Recipe) -> set[int]:
-    """What ended the answers in training."""
+    """The tokens that ended the answers in training."""
     from dataset.rendering.tokenizer import end_of_answer
     from trainer.data.end_tokens import read_end_tokens
     from trainer.data.tokenizer import load_tokenizer
