@@ -1,4 +1,4 @@
-"""What the fields of a row may hold. Every refusal is a BadRow that names the field."""
+"""Validates the fields of a row. Every refusal is a BadRow that names the field."""
 
 import json
 import math
@@ -16,16 +16,17 @@ Row = dict[str, Any]
 _PYTHON = re.compile(r"\s*\[?\s*\{\s*'")
 
 MAX_DEPTH = 64
-"""Levels of a tool's parameters or a call's arguments: far above what people write, far below where templates fail."""
+"""Levels of nesting in a tool's parameters or a call's arguments: far more than people write, far fewer than break
+templates."""
 
 
 def as_text(where: str, value: Any) -> str:
-    """Text that a log, JSON and PostgreSQL can all hold."""
+    """Text that logs, JSON and PostgreSQL can all hold."""
     if not isinstance(value, str):
         advice = f'; write it as text, as "{value}"' if type(value) in (int, float) else ""
         raise BadRow(f"{where} must be text, not {format_value(value)}{truncate(advice, 80)}")
     if "\0" in value:
-        raise BadRow(f"{where} has a NUL character (\\u0000), which is no text; remove it")
+        raise BadRow(f"{where} has a NUL character (\\u0000), which is not text; remove it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -37,20 +38,21 @@ def as_text(where: str, value: Any) -> str:
 
 
 def optional_text(row: Row, name: str) -> str:
-    """Empty where the row has none. Parquet writes null in a row that lacks what another row has."""
+    """The text of a field, empty if the row has none. Parquet writes null for a field that only other rows have."""
     value = row.get(name)
     return "" if value is None else as_text(name, value)
 
 
 def is_blank(value: Any) -> bool:
-    """Null, or an empty text, list or object: Parquet and CSV write one in each row that lacks what others have."""
+    """True for null and for an empty text, list or object. Parquet and CSV write one for each field that only other
+    rows have."""
     return value is None or (
         isinstance(value, str | list | dict) and not (value.strip() if isinstance(value, str) else value)
     )
 
 
 def required_answer(row: Row, name: str) -> str:
-    """The text that is to be learned."""
+    """The text to be learned."""
     answer = optional_text(row, name)
     if name not in row:
         raise NoAnswer(f"has no answer: no {name} in {list_names(row)}; dataset.columns can say which column it is")
@@ -64,7 +66,7 @@ def list_names(row: Row) -> str:
 
 
 def as_list(where: str, value: Any, of: str) -> list[Any]:
-    """A list, or the JSON text of one: a CSV cell can be nothing else, and many Parquet files hold it so."""
+    """A list, or the JSON text of one. A CSV cell can hold nothing else, and many Parquet files do the same."""
     given = parse_text(where, value) if isinstance(value, str) and value.strip() else value
     if not isinstance(given, list) or not given:
         raise BadRow(f"{where} must be a list of at least one {of}, not {format_value(given)}")
@@ -72,13 +74,13 @@ def as_list(where: str, value: Any, of: str) -> list[Any]:
 
 
 def optional_list(where: str, value: Any, of: str) -> list[Any]:
-    """Empty for null, for an empty list and for an empty text."""
+    """As as_list, but empty for null, an empty list and an empty text."""
     given = parse_text(where, value) if isinstance(value, str) and value.strip() else value
     return as_list(where, given, of) if given else []
 
 
 def parse_text(where: str, value: str) -> Any:
-    """The value of a field that is given as its JSON text."""
+    """The value of a field that is given as JSON text."""
     try:
         return parse_json(json.loads, value)
     except BadRow as error:
@@ -98,7 +100,7 @@ def parse_json(decode: Callable[..., Any], *text: Any) -> Any:
 
 
 def check_json(where: str, value: Any) -> None:
-    """Refuses what a chat template could not write as JSON."""
+    """Refuses values that a chat template cannot write as JSON."""
     level, depth = [value], 0
     while level:
         if depth > MAX_DEPTH:

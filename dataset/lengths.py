@@ -1,4 +1,4 @@
-"""How long the examples of a file are as a model's tokens, and how many of these are learned."""
+"""Token counts of a file's examples under a model's tokenizer, and how many of the tokens are learned."""
 
 import itertools
 import time
@@ -26,56 +26,56 @@ _PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 
 
 class TokenLengths(BaseModel):
-    """Enough to answer for any max_length."""
+    """Length counts that suffice for a report at any max_length."""
 
     examples: int = 0
     tokens: int = 0
-    """Of all their documents, uncut."""
+    """Tokens of all documents, uncut."""
     supervised: int = 0
     longest: Counter[int] = Counter()
-    """How many examples have so many tokens, in their longest document."""
+    """Number of examples by the tokens of their longest document."""
     first: Counter[int] = Counter()
-    """How many examples have so many tokens before the first that is learned: at that length nothing is left."""
+    """Number of examples by the tokens before their first learned one; cut at that length, an example is dropped."""
     refused: int = 0
     problems: list[Problem] = []
-    """The first ten that the model's chat template refuses."""
+    """The first ten examples that the model's chat template refuses."""
     complete: bool = True
-    """All of the file was measured, and not what came first of it."""
+    """True if the whole file was measured, and not only its beginning."""
 
 
 class LengthBucket(BaseModel):
     from_tokens: int
     to_tokens: int
-    """Below it."""
+    """Exclusive upper bound."""
     examples: int
 
 
 class TokenReport(BaseModel):
-    """At a max_length."""
+    """Token counts of a dataset at one max_length."""
 
     examples: int
-    """That were measured."""
+    """Number of examples measured."""
     complete: bool
-    """All of the file's; else it is large, and these are its first."""
+    """True if the whole file was measured; false if it is large and only its first examples were."""
     tokens: int
     supervised_share: float | None
-    """Of the tokens: those that are learned."""
+    """Fraction of the tokens that is learned."""
     percentiles: dict[str, int]
-    """Tokens of an example: "50" is the median, "100" the longest."""
+    """Tokens of an example by percentile: "50" is the median, "100" the longest."""
     histogram: list[LengthBucket]
     max_length: int
     truncated: int
-    """Examples that are cut at max_length, and still of use."""
+    """Number of examples that are cut at max_length and still learned."""
     truncated_share: float | None
     dropped: int
-    """Examples whose first answer begins after max_length: they are left out."""
+    """Number of examples that are left out, because their first answer begins after max_length."""
     refused: int
-    """Examples that the model's chat template refuses."""
+    """Number of examples that the model's chat template refuses."""
     problems: list[Problem]
 
 
 def measure_lengths(tokenizer: Tokenizer, file: DatasetFile, max_seconds: float = 20.0) -> TokenLengths:
-    """Bad rows are passed over. Raises InputError where the model cannot write even the first example."""
+    """Skips bad rows. Raises InputError if the template refuses all of the first examples."""
     found = TokenLengths()
     end = time.monotonic() + max_seconds
     examples = _examples(DatasetReader(file, None))
@@ -83,7 +83,7 @@ def measure_lengths(tokenizer: Tokenizer, file: DatasetFile, max_seconds: float 
         for each in _encoded(tokenizer, some, found):
             _count(found, each)
         if not found.examples:
-            encode(tokenizer, some[:1])  # raises: the template has refused all of them
+            encode(tokenizer, some[:1])  # raises, since the template has refused all of them
         if time.monotonic() > end:
             found.complete = next(examples, None) is None
             break
@@ -100,7 +100,7 @@ def _examples(reading: DatasetReader) -> Iterator[Example]:
 
 
 def _encoded(tokenizer: Tokenizer, some: list[Example], found: TokenLengths) -> list[list[Document]]:
-    """Together, which is faster; one by one where the template refuses one of them."""
+    """Encodes the examples together, which is faster; one by one if the template refuses one of them."""
     try:
         return encode(tokenizer, some)
     except InputError:
@@ -126,7 +126,7 @@ def _count(found: TokenLengths, documents: list[Document]) -> None:
 def token_report(found: TokenLengths, max_length: int) -> TokenReport:
     dropped = sum(count for first, count in found.first.items() if first >= max_length)
     longer = sum(count for length, count in found.longest.items() if length > max_length)
-    # One whose first answer begins after max_length is longer than that too.
+    # An example whose first answer begins after max_length is longer than max_length.
     truncated = longer - (dropped - found.first[_NOT_SUPERVISED])
     return TokenReport(
         examples=found.examples,
@@ -145,7 +145,7 @@ def token_report(found: TokenLengths, max_length: int) -> TokenReport:
 
 
 def _percentiles(lengths: Counter[int]) -> dict[str, int]:
-    """The least length that so many of a hundred examples do not exceed."""
+    """The smallest length that this percentage of the examples does not exceed."""
     total, result, below = lengths.total(), {}, 0
     remaining = list(_PERCENTILES)
     for length in sorted(lengths):
@@ -156,7 +156,7 @@ def _percentiles(lengths: Counter[int]) -> dict[str, int]:
 
 
 def _histogram(lengths: Counter[int]) -> list[LengthBucket]:
-    """Buckets that double: [0, 16), [16, 32), [32, 64), ... from the first that has one to the last."""
+    """Buckets of doubling width: [0, 16), [16, 32), [32, 64), ..., from the first to the last that is not empty."""
     counts: Counter[int] = Counter()
     for length, count in lengths.items():
         counts[max(4, length.bit_length())] += count

@@ -1,4 +1,4 @@
-"""Examples of a file as a model sees them: the text that its chat template writes, and what of it is learned."""
+"""Examples as a model sees them: the text that its chat template writes, and the learned part of it."""
 
 import itertools
 
@@ -16,40 +16,41 @@ from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import Tokenizer
 
 MAX_TOKENS = 8192
-"""Of one text that are shown."""
+"""Maximum number of tokens shown of one text."""
 
 
 class Token(BaseModel):
     id: int
     text: str
-    """One after another these are the text. What ends within a character is empty, but for the first."""
+    """Text of the token. All of them joined are the text; a token that ends within a character is empty, except the
+    first of them."""
     supervised: bool
-    """It is learned."""
+    """True if the token is learned."""
 
 
 class RenderedText(BaseModel):
     text: str
-    """As the chat template writes it; to the last token that is shown."""
+    """The text as the chat template writes it, up to the last token shown."""
     length: int
-    """Tokens in all."""
+    """Number of tokens in all."""
     supervised: int
-    """Of these, the ones that are learned, uncut."""
+    """Number of learned tokens, before any cut."""
     kept: int
-    """Tokens within max_length."""
+    """Number of tokens within max_length."""
     tokens: list[Token]
-    """The first 8192."""
+    """The first 8192 tokens."""
 
 
 class PreviewExample(BaseModel):
     row: int
     texts: list[RenderedText]
-    """One, or one for each answer where the template writes earlier turns in another way."""
+    """One text, or one per answer if the template writes earlier turns differently."""
     truncated: bool
-    """It is cut at max_length, and still of use."""
+    """True if the example is cut at max_length and still learned."""
     dropped: bool
-    """No answer begins within max_length: training leaves it out."""
+    """True if training leaves the example out, because no answer begins within max_length."""
     problem: str | None
-    """Why it cannot be learned."""
+    """Why the example cannot be learned."""
 
 
 class Preview(BaseModel):
@@ -58,7 +59,7 @@ class Preview(BaseModel):
 
 
 def preview(tokenizer: Tokenizer, file: DatasetFile, max_length: int, offset: int, limit: int) -> Preview:
-    """The rows after the first `offset`. Raises InputError for a file that cannot be read."""
+    """Examples of the rows after the first `offset`. Raises InputError for a file that cannot be read."""
     shown: list[PreviewExample] = []
     try:
         rows = DatasetReader(file, None).rows()

@@ -1,6 +1,6 @@
-"""What one pass over a file tells of it: whether every row can be learned, and what is odd.
+"""Checks a file in one pass: whether every row can be learned, and what is unusual.
 
-Memory is flat but for 18 bytes a row, by which a row is known to come again.
+Memory is constant apart from 18 bytes per row, which recognise duplicates.
 """
 
 import hashlib
@@ -26,42 +26,42 @@ _MAX_UNUSED = 50
 
 class Problem(BaseModel):
     row: int | None
-    """From 1; null where it is the whole file's."""
+    """Row number from 1; null for a problem of the whole file."""
     message: str
 
 
 class DatasetReport(BaseModel):
     format: DatasetFormat | None
-    """Of the rows; null where none has the shape of one."""
+    """Format of the rows; null if no row fits one."""
     columns: dict[DatasetField, str] = {}
-    """Which column of the file became which field of the format, where it has another name: as the owner said, or as
-    the names tell."""
+    """The file's column for each field of the format that it names differently, as the owner said or as detected."""
     rows: int
-    """That were read; all of them, unless an error says otherwise."""
+    """Number of rows read; all of them, unless an error says otherwise."""
     examples: int
-    """That can be learned. A row is one, or one of each instance of self_instruct."""
+    """Number of examples that can be learned. A row is one example, except in self_instruct, where each instance is
+    one."""
     bad_rows: int
     without_answer: int
-    """Of the bad rows: those that have nothing to learn."""
+    """Number of bad rows that have nothing to learn."""
     empty_answers: int
-    """Of the examples: answers that say nothing beside others that do; they are not learned."""
+    """Number of empty answers in examples with other answers; they are not learned."""
     duplicates: int
-    """Examples that are as one before them, but for white space."""
+    """Number of examples that equal an earlier one, apart from white space."""
     duplicate_rows: list[int]
-    """The first ten of them."""
+    """Rows of the first ten duplicates."""
     messages: int
     longest_characters: int
-    """Of one example, all its messages together."""
+    """Characters in the longest example, all its messages together."""
     errors: list[Problem]
-    """The first hundred."""
+    """The first hundred errors."""
     error_count: int
     unused_fields: dict[str, int] = {}
-    """Fields that hold something and that nothing reads, with the number of their rows: "id", or "messages[].id" for
-    one of messages. The first fifty."""
+    """Non-empty fields that nothing reads, with their number of rows: "id", or "messages[].id" for a field of messages.
+    The first fifty."""
 
 
 def check_file(file: DatasetFile, max_bytes: int | None = None) -> DatasetReport:
-    """`name` is what people call the file. Raises nothing for what is wrong with it."""
+    """A fault of the file becomes an error in the report, not an exception."""
     found = DatasetReport(
         format=None,
         rows=0,
@@ -138,14 +138,14 @@ def _digest(example: Example) -> bytes:
 
 
 class _SeenDigests:
-    """A set of digests that takes little more than their bytes: Python's own takes five times that."""
+    """A set of digests that takes little more than their bytes; Python's own set takes five times that."""
 
     def __init__(self) -> None:
         self._buckets: dict[bytes, bytearray] = {}
 
     def add(self, digest: bytes) -> bool:
         bucket = self._buckets.setdefault(digest[:2], bytearray())
-        # Across two of them it would be found by chance once in 2**128.
+        # A match across two digests has a chance of one in 2**128.
         if digest in bucket:
             return True
         bucket += digest

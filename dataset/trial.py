@@ -1,5 +1,4 @@
-"""Has a model's tokenizer and chat template write the first examples of a file: what a model refuses, it mostly refuses
-on the first row."""
+"""Renders and tokenises the first examples of a file. A model that refuses a dataset mostly refuses its first row."""
 
 import itertools
 import time
@@ -20,7 +19,7 @@ _SECONDS = 2.0  # for long examples
 
 class Trial(BaseModel):
     examples: int
-    """Written without a problem."""
+    """Number of examples rendered without a problem."""
 
 
 def try_examples(
@@ -28,8 +27,8 @@ def try_examples(
     examples: Iterable[Example],
     embeddings: int | None,
 ) -> Trial:
-    """`embeddings` are the rows of the model's table of them, where they are known. Raises InputError that names the
-    row: the template refuses it, or it has a token without an embedding."""
+    """`embeddings` is the number of rows in the model's embedding table, if known. Raises InputError that names a row
+    that the template refuses or that has a token without an embedding."""
     tried = itertools.islice(examples, _MAX_EXAMPLES)
     end = time.monotonic() + _SECONDS
     done = 0

@@ -1,4 +1,4 @@
-"""Names that public data sets have for the question and the answer of a row, in place of Alpaca's.
+"""Names that public datasets use for the question and the answer of a row, instead of Alpaca's.
 
 Among others: Dolly (instruction, context, response), GSM8K, Orca-Math and WebInstruct (question, answer), OpenOrca
 (system_prompt, question, response), MetaMathQA (query, response), OpenO1 (prompt, response), NuminaMath (problem,
@@ -25,9 +25,9 @@ _PAIRS: tuple[tuple[Collection[str], Collection[str]], ...] = (
     (("source",), ("target",)),
 )
 _LAST: tuple[Collection[str], Collection[str]] = (("input",), ("output", "response", "answer"))
-"""Where there is no other question: else `input` is what is given with it."""
+"""Used if the row has no other question. Otherwise `input` is additional input for the question."""
 _ANSWERS = ("output", "response", "answer", "completion")
-"""Beside a text they make a question of it."""
+"""Beside one of these, a column named text is a question."""
 _OTHER_COLUMNS: Mapping[str, DatasetField] = {
     "input": "input",
     "context": "input",
@@ -37,27 +37,27 @@ _OTHER_COLUMNS: Mapping[str, DatasetField] = {
     "history": "history",
 }
 _SYSTEM: Mapping[DatasetField, str] = {"system": "system_prompt"}
-"""As OpenHermes has it beside conversations."""
+"""OpenHermes has this column beside its conversations."""
 _OPTIONAL: Mapping[DatasetField, str] = {"input": "context", "system": "system_prompt"}
 _PART_OF_ANSWER = {"choices", "options", "a", "b", "c", "d", "chosen", "rejected"}
 _PART_OF_ANSWER |= {"passage", "passages", "paragraph", "article", "document", "story", "evidence", "knowledge"}
 _PART_OF_ANSWER |= {"cot", "complex_cot", "chain_of_thought", "rationale", "reasoning"}
 _PART_OF_ANSWER |= {"thinking_trajectories", "gemini_thinking_trajectory", "deepseek_thinking_trajectory"}
-"""Parts of a question or an answer that no format has a field for."""
+"""Columns that are part of a question or an answer, and that no format has a field for."""
 _AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruct", "belle", "chinese_vicuna")
 
 
 @dataclass(frozen=True)
 class Aliases:
     columns: Mapping[DatasetField, str]
-    """The names that the first row has for fields of alpaca, or for messages; those of a format need none."""
+    """The first row's names for fields of alpaca or messages, where they differ from the field."""
     optional: Mapping[DatasetField, str]
     """Names that later rows may have."""
 
 
 def find_aliases(row: Row) -> Aliases | None:
-    """None where the row has the fields of a format, or none of these names. Raises BadFile where a name could be
-    either of two fields, or another column would be left out of the question or the answer."""
+    """None if the row has the fields of a format or none of these names. Raises BadFile if a name could be either of
+    two fields, or if another part of the question or the answer would be left out."""
     # Parquet writes null for a column that only other rows have.
     filled = {name: value for name, value in row.items() if value is not None}
     if any(FORMATS[format].shape(filled) for format in _AS_THEY_ARE):
@@ -99,7 +99,7 @@ def _check_text_is_all(row: Row, names: Mapping[str, list[str]]) -> None:
             f'has text, and {truncate(answer, 40)} beside it; say what is to be learned, as dataset.format "text" or '
             f"{_advice('text', answer)}"
         )
-    # As OASST's: each row is one message, and its text alone is no document.
+    # As in OASST: each row is one message, and its text alone is not a document.
     if {"text", "role", "parent_id"} <= row.keys():
         raise _unclear(
             "has one message of a tree in each row (text, role and parent_id); write each way through the tree as "
@@ -108,7 +108,7 @@ def _check_text_is_all(row: Row, names: Mapping[str, list[str]]) -> None:
 
 
 def _is_messages(value: Any) -> bool:
-    """As LMSYS-Chat and WildChat have them."""
+    """LMSYS-Chat and WildChat have lists of messages under other names."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
@@ -120,7 +120,7 @@ def _by_lower_case(row: Row) -> dict[str, list[str]]:
 
 
 def _known_pair(row: Row) -> tuple[str, str] | None:
-    """Of alpaca and prompt_completion: other names beside these are no question."""
+    """The pair of alpaca or prompt_completion. Beside it, other names are not questions."""
     known = (("instruction", "output"), ("prompt", "completion"))
     return next((pair for pair in known if row.keys() >= set(pair)), None)
 

@@ -1,4 +1,4 @@
-"""Questions and answers in fields of their own: Alpaca's, and Self-Instruct's, BELLE's and Chinese-Vicuna's."""
+"""Formats with separate fields for question and answer: Alpaca, Self-Instruct, BELLE and Chinese-Vicuna."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,10 +12,10 @@ from dataset.refusal import BadRow, NoAnswer
 
 
 def from_alpaca(row: Row) -> Conversation:
-    """{"instruction": ..., "input": ..., "output": ..., "system": ..., "history": [[question, answer], ...],
-    "tools": [...]}
+    """{"instruction": ..., "input": ..., "output": ..., "system": ..., "history": [[question, answer], ...], "tools":
+    [...]}
 
-    Instruction and input are one question, an empty line between them. The history comes before it, and its answers
+    Instruction and input form one question, with an empty line between them. The history comes first, and its answers
     are learned too.
     """
     instruction, input = (optional_text(row, name) for name in ("instruction", "input"))
@@ -31,7 +31,7 @@ def from_alpaca(row: Row) -> Conversation:
 
 
 def from_self_instruct(row: Row) -> list[Conversation]:
-    """{"instruction": ..., "instances": [{"input": ..., "output": ...}, ...]}: an example of each instance."""
+    """{"instruction": ..., "instances": [{"input": ..., "output": ...}, ...]}: one example per instance."""
     found = []
     for number, instance in enumerate(as_list("instances", row.get("instances"), "instance"), start=1):
         if not isinstance(instance, dict):
@@ -46,7 +46,7 @@ def from_self_instruct(row: Row) -> list[Conversation]:
 
 
 def from_belle(row: Row) -> Conversation:
-    """{"input": ..., "target": ..., "system": ..., "tools": [...]}, or the conversations of ShareGPT."""
+    """{"input": ..., "target": ..., "system": ..., "tools": [...]}, or ShareGPT's conversations."""
     if "conversations" in row:
         return from_sharegpt(row)
     question = optional_text(row, "input")
@@ -56,7 +56,7 @@ def from_belle(row: Row) -> Conversation:
 
 
 def from_chinese_vicuna(row: Row) -> Conversation:
-    """{"input": [question, ...], "output": [answer, ...]}, one answer to each question."""
+    """{"input": [question, ...], "output": [answer, ...]}, with one answer per question."""
     questions, answers = (as_list(name, row.get(name), "text") for name in ("input", "output"))
     if len(questions) != len(answers):
         raise BadRow(f"input has {len(questions)} texts and output {len(answers)}; give each question its answer")

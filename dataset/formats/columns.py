@@ -1,4 +1,4 @@
-"""The recipe's dataset.columns: a file's own names for what a format reads."""
+"""The recipe's dataset.columns: the file's own names for the fields of a format."""
 
 import re
 from collections.abc import Mapping
@@ -25,20 +25,21 @@ def check_columns(format: DatasetFormat, columns: Mapping[DatasetField, str]) ->
 
 
 class ColumnRenaming:
-    """Gives the columns of a file our names, and knows which of them no row has had so far."""
+    """Renames a file's columns to our fields, and tracks columns that no row has had so far."""
 
     def __init__(
         self, columns: Mapping[DatasetField, str], optional: Mapping[DatasetField, str] = MappingProxyType({})
     ) -> None:
-        """`optional` are those that rows may have instead of the field itself."""
+        """`optional` are columns that rows may have instead of the field itself."""
         self.columns = dict(columns)
-        """What the columns of the rows so far have become."""
+        """The column read as each field so far."""
         self._optional = optional
         self._unseen = set(columns.values())
         self._first: Row = {}
 
     def apply(self, row: Any) -> Row:
-        """A column that has a field's name, and is given for no other, stays. Raises BadRow for what is no object."""
+        """The row under our field names. A column that already has a field's name stays, unless it is mapped to another
+        field. Raises BadRow for a value that is not an object."""
         if not isinstance(row, dict):
             raise BadRow(f"must be a JSON object, not {format_value(row)}")
         for name, column in self._optional.items():
@@ -55,7 +56,7 @@ class ColumnRenaming:
         return kept | {name: row[column] for name, column in self.columns.items() if column in row}
 
     def explain(self, error: BadRow) -> BadRow:
-        """With the columns of the fields that it names."""
+        """The error with the columns of the fields that it names."""
         names = (
             f"; {field} is the column {truncate(column, 40)}"
             for field, column in self.columns.items()
@@ -64,7 +65,7 @@ class ColumnRenaming:
         return type(error)(f"{error}{''.join(names)}")
 
     def check_seen(self, rows: int) -> None:
-        """Raises BadFile when none of the first `rows` rows had one of the columns."""
+        """Raises BadFile if none of the first `rows` rows had one of the columns."""
         for name, column in self.columns.items():
             if column in self._unseen:
                 raise BadFile(

@@ -1,4 +1,4 @@
-"""The formats, and which of them a row is in."""
+"""The formats, and how a row's format is detected."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,9 +19,9 @@ from dataset.refusal import BadRow
 class Format:
     read: Callable[[Row], Example | Sequence[Example]]
     shape: Callable[[Row], bool]
-    """Whether a row looks like it."""
+    """Whether a row looks like this format."""
     fields: frozenset[str]
-    """All that it reads."""
+    """All fields that the format reads."""
 
 
 def _has(*names: str) -> Callable[[Row], bool]:
@@ -52,11 +52,11 @@ FORMATS: Mapping[DatasetFormat, Format] = {
     "chinese_vicuna": Format(from_chinese_vicuna, _has_lists, frozenset({"input", "output", "system", "tools"})),
     "text": Format(from_text, _has("text"), frozenset({"text"})),
 }
-"""In the order in which a row is tried on them."""
+"""In the order in which they are tried."""
 
 
 def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
-    """The first format that the row has the shape of, best one that reads all the `named` fields. Raises BadRow."""
+    """The first format whose shape the row has, preferably one that reads all `named` fields. Raises BadRow."""
     # Parquet writes null for a column that only other rows have.
     filled = {name: value for name, value in row.items() if value is not None}
     shaped = [name for name, format in FORMATS.items() if format.shape(filled)]

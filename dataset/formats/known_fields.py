@@ -1,7 +1,7 @@
-"""The fields of a row that known formats give a meaning to, beside those that its own format reads.
+"""Fields that known formats give a meaning to, besides those that the row's own format reads.
 
-Each is honoured or its row is refused by name: one that is ignored would change what is learned. A field that is in no
-table here nor in formats/turns.py is unused, and the report lists it. docs/data.md has the tables for users.
+Each is honoured, or its row is refused by name, since ignoring it would change what is learned. A field that is neither
+here nor in formats/turns.py is unused, and the report lists it. docs/data.md has the tables for users.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -33,7 +33,7 @@ IN_ANY_ROW: Mapping[str, str] = {
     **dict.fromkeys(("input_ids", "completion_mask", "assistant_masks"), _NO_TOKENS),
     "chat_template": "a row cannot bring its own template; name one in the recipe's dataset.chat_template",
 }
-"""Refused, with what to do instead."""
+"""Fields that are refused in any row, with what to do instead."""
 
 BESIDE_MESSAGES: Mapping[str, str] = {
     "functions": "OpenAI has replaced them; give them as tools",
@@ -43,10 +43,11 @@ BESIDE_MESSAGES: Mapping[str, str] = {
     "reasoning_content": "put it into the message that it belongs to",
     "thinking": "put it into the message that it belongs to",
 }
-"""Refused beside messages, conversations, or prompt and completion. In other rows they are columns like any other."""
+"""Fields that are refused beside messages, conversations, or prompt and completion. In other rows they are ordinary
+columns."""
 
 ROW_THOUGHTS = ("reasoning_content", "thinking")
-"""What the answer thinks, beside a question and its answer."""
+"""Fields with the answer's reasoning, beside a question and its answer."""
 
 _SAMPLE_WEIGHTS = ("weight", "loss_weight", "loss_scale")
 _LEARNED = ("1", "1.0", "true")
@@ -57,8 +58,8 @@ _OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *_SAMPLE_WEIGHTS, "label", "kto_
 
 
 def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
-    """Raises BadRow for what no format honours. `mapped` are the columns that the recipe maps to fields: with chosen
-    among them, the user has decided what becomes of a pair."""
+    """Raises BadRow for fields that no format supports. `mapped` are the columns that the recipe maps to fields: if
+    chosen is among them, the user has decided how to use the pair."""
     if row.keys().isdisjoint(_REFUSED_OR_WEIGHTS):
         return
     for name, advice in IN_ANY_ROW.items():
@@ -70,7 +71,7 @@ def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
 
 
 def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
-    """Raises BadRow for what a row of this format cannot have. `read` are the fields that the format reads."""
+    """Raises BadRow for fields that a row of this format cannot have. `read` are the fields that the format reads."""
     if row.keys().isdisjoint(_OF_SOME_FORMATS):
         return
     if _is_beside_messages(format, row):
@@ -90,7 +91,7 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
 
 
 def apply_extra_fields(format: DatasetFormat, row: Row, example: Example) -> Example:
-    """The example with what fields beside its format's own say of it. Raises BadRow."""
+    """The example with what further fields say about it. Raises BadRow."""
     if not row.keys().isdisjoint(MEDIA):
         _check_no_placeholder(example)
     arguments = read_arguments(row.get("chat_template_kwargs"))
@@ -108,7 +109,7 @@ def apply_extra_fields(format: DatasetFormat, row: Row, example: Example) -> Exa
 
 
 def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Iterator[str]:
-    """The fields of a row and of its messages that hold something and that nothing reads."""
+    """The non-empty fields of a row and of its messages that nothing reads."""
     known = {*read, "kto_tag", "chat_template_kwargs"}
     if _is_beside_messages(format, row):
         known |= {"parallel_tool_calls", *_SAMPLE_WEIGHTS}
@@ -135,7 +136,7 @@ def _is_beside_messages(format: DatasetFormat, row: Row) -> bool:
 
 
 def _has_one_answer(format: DatasetFormat, row: Row) -> bool:
-    """It is a text in a column of its own, and no message that could have fields."""
+    """True if the answer is a text in its own column, and not a message with fields of its own."""
     if format == "prompt_completion":
         return isinstance(row.get("completion"), str)
     return format == "alpaca" or (format == "belle" and "conversations" not in row)
@@ -152,12 +153,12 @@ def _check_rating(row: Row, name: str) -> None:
 
 
 def _normalized(weight: Any) -> str:
-    """CSV can only hold the word for a number or a truth value."""
+    """The value as a lower-case word, since CSV has only words for numbers and truth values."""
     return str(weight).strip().lower()
 
 
 def _truth(rating: Any) -> bool | None:
-    """KTO's. CSV can only hold its name."""
+    """A KTO rating as a truth value. CSV can only hold its name."""
     if isinstance(rating, str):
         return {"true": True, "false": False}.get(rating.strip().lower())
     return rating if isinstance(rating, bool) else None

@@ -1,6 +1,6 @@
-"""OpenAI's: {"messages": [{"role": "user", "content": "..."}, ...]} and, where wanted, "tools" and "system".
+"""OpenAI's format: {"messages": [{"role": "user", "content": "..."}, ...]}, optionally with "tools" and "system".
 
-LLaMA-Factory v1's is the same with a content of typed parts: dataset/formats/parts.py.
+LLaMA-Factory v1's is the same with content of typed parts; see dataset/formats/parts.py.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def from_messages(row: Row) -> Conversation:
 
 
 def read_messages(where: str, value: Any) -> list[Turn]:
-    """The messages of a list or of its JSON text."""
+    """The messages in a list, or in its JSON text."""
     return [_turn(f"{where}[{index}]", given) for index, given in enumerate(as_list(where, value, "message"))]
 
 
@@ -37,7 +37,7 @@ def _turn(where: str, given: Any) -> Turn:
             f"{where} has a from, as ShareGPT's turns have; say so: dataset.format "
             '"sharegpt" and dataset.columns {"conversations": "messages"}'
         )
-    # OpenAI's name for system since its models reason.
+    # OpenAI's reasoning models call the system message developer.
     role = "system" if given.get("role") == "developer" else given.get("role")
     if role not in ROLES:
         raise BadRow(f"{where}.role is {format_value(role)}; use one of {', '.join(ROLES)}")

@@ -1,4 +1,4 @@
-"""A content of typed parts: OpenAI's {"type": "text", "text": ...}, Anthropic's {"type": "thinking", "thinking": ...},
+"""Content of typed parts: OpenAI's {"type": "text", "text": ...}, Anthropic's {"type": "thinking", "thinking": ...},
 and LLaMA-Factory v1's {"type": "text" | "reasoning" | "tool_call" | "tool_result", "value": ...}."""
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ _CALL = ("tool_call", "tool_calls")
 
 class MessageContent(NamedTuple):
     text: Any
-    """As it was given, where it was no list of parts; None where no part is text."""
+    """The text; unchanged if the content was not a list of parts, and None if no part is text."""
     thought: dict[str, Any]
-    """As the fields of a message."""
+    """The reasoning, as fields of a message."""
     calls: list[ToolCall]
     parts: list[Mapping[str, Any]]
 
 
 def read_content(where: str, content: Any) -> MessageContent:
-    """Raises BadRow for parts that are neither text, nor a thought, nor a call."""
+    """Raises BadRow for parts that are not text, reasoning or calls."""
     if not isinstance(content, list) or not content:
         return MessageContent(content, {}, [], [])
     texts, thoughts, calls = [], [], []

@@ -1,4 +1,5 @@
-"""ShareGPT's: {"conversations": [{"from": "human", "value": "..."}, ...]} and, where wanted, "system" and "tools"."""
+"""ShareGPT's format: {"conversations": [{"from": "human", "value": "..."}, ...]}, optionally with "system" and
+"tools"."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an assistant may call, and its calls, as OpenAI and ShareGPT write them."""
+"""Tools and calls, as OpenAI and ShareGPT write them."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from dataset.refusal import BadRow
 Tools = list[dict[str, Any]]
 
 _FUNCTION = (None, "function")
-"""The types of tool that there are."""
+"""The types of tools that exist."""
 
 
 def read_tools(value: Any) -> Tools | None:
-    """Takes {"type": "function", "function": {...}} and the bare {"name": ...}, in a list or in its JSON text."""
+    """The tools in a list or in its JSON text, each {"type": "function", "function": {...}} or only {"name": ...}."""
     return [_tool(f"tools[{index}]", tool) for index, tool in enumerate(optional_list("tools", value, "tool"))] or None
 
 
@@ -30,12 +30,13 @@ def _tool(where: str, tool: Any) -> dict[str, Any]:
 
 
 def read_calls(where: str, value: Any) -> list[ToolCall]:
-    """An OpenAI message's tool_calls."""
+    """The tool_calls of an OpenAI message."""
     return [_call(f"{where}[{index}]", call) for index, call in enumerate(optional_list(where, value, "call"))]
 
 
 def parse_calls(where: str, value: str) -> list[ToolCall]:
-    """A function_call of ShareGPT: the JSON text of {"name": ..., "arguments": {...}}, or of a list of them."""
+    """The calls in a function_call of ShareGPT: the JSON text of {"name": ..., "arguments": {...}}, or of a list of
+    them."""
     calls = parse_text(where, value)
     return [_call(where, call) for call in as_list(where, calls if isinstance(calls, list) else [calls], "call")]
 

@@ -1,4 +1,4 @@
-"""The fields that a message of OpenAI's and a turn of ShareGPT's have alike: whether it is learned, and its thought.
+"""Fields that OpenAI's messages and ShareGPT's turns share: whether a turn is learned, and its reasoning.
 
 docs/data.md has them as a table for users.
 """
@@ -13,13 +13,13 @@ from dataset.formats.tool_use import Tools
 from dataset.refusal import BadRow
 
 Turn = tuple[ChatMessage, bool]
-"""A message, and whether it is learned if it is an assistant's."""
+"""A message, and whether it is learned if the assistant wrote it."""
 
 WEIGHTS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
-"""Whether a message is learned, in OpenAI's rows, Axolotl's (train, training), ms-swift's (loss, loss_scale) and
-LLaMA-Factory v1's (loss_weight)."""
+"""Fields that say whether a message is learned: OpenAI's, Axolotl's (train, training), ms-swift's (loss, loss_scale)
+and LLaMA-Factory v1's (loss_weight)."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""What an answer thinks, in DeepSeek's rows and most others, in gpt-oss's, and in OpenRouter's and vLLM's."""
+"""Fields with an answer's reasoning: DeepSeek's and most others', gpt-oss's, and OpenRouter's and vLLM's."""
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 NO_MEDIA = "only text is learned here; leave such rows out"
@@ -35,23 +35,23 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("reasoning_details", "thinking_blocks", "tool_plan"), "give what it thinks as reasoning_content"),
     **dict.fromkeys(MEDIA, NO_MEDIA),
 }
-"""With what to do instead."""
+"""Fields that are refused, with what to do instead."""
 
 _CHECKED = frozenset({*REFUSED, "channel"})
 _READ = ("role", "content", "name", "tool_calls", "tool_call_id", "from", "value", "channel")
 TURN_FIELDS = frozenset({*_READ, *WEIGHTS, *REASONING, *REFUSED})
-"""All that are read or refused."""
+"""All fields that are read or refused."""
 
 
 def check_turn(where: str, turn: Mapping[str, Any]) -> None:
-    """Raises BadRow for what cannot be honoured."""
+    """Raises BadRow for fields that are not supported."""
     if turn.keys().isdisjoint(_CHECKED):
         return
     for name, advice in REFUSED.items():
         value = turn.get(name)
         if not (is_blank(value) or (name in ("prefix", "partial") and value is False)):
             raise BadRow(f"{where}.{name} is {format_value(value)}; {advice}")
-    # gpt-oss speaks in channels, and its template takes the analysis as a field of the answer.
+    # gpt-oss writes in channels; its template takes the analysis as a field of the answer.
     if turn.get("channel") not in (None, "", "final"):
         raise BadRow(
             f"{where}.channel is {format_value(turn['channel'])}; give an analysis as reasoning_content of the answer "
@@ -60,8 +60,8 @@ def check_turn(where: str, turn: Mapping[str, Any]) -> None:
 
 
 def is_learned(where: str, role: str, turn: Mapping[str, Any], parts: Sequence[Mapping[str, Any]] = ()) -> bool:
-    """Reads all weights of a turn and of the parts of its content. Raises BadRow where they disagree, for any other
-    value than 0 and 1, and for a 1 where no assistant speaks."""
+    """Whether a turn is learned, from all weights of the turn and of its content's parts. Raises BadRow if they
+    disagree, if one is neither 0 nor 1, and for a 1 on a turn that is not the assistant's."""
     if turn.keys().isdisjoint(WEIGHTS) and not parts:
         return True
     weights = {f"{where}.{name}": turn[name] for name in WEIGHTS if turn.get(name) is not None}
@@ -87,7 +87,7 @@ def _names(weights: Mapping[str, Any], value: int) -> str:
 
 
 def read_reasoning(where: str, turn: Mapping[str, Any], names: Collection[str] = REASONING) -> str:
-    """Empty where it has none."""
+    """The turn's reasoning; empty if it has none."""
     if turn.keys().isdisjoint(names):
         return ""
     found = {name: as_text(f"{where}{name}", turn[name]) for name in names if turn.get(name) is not None}
@@ -98,7 +98,7 @@ def read_reasoning(where: str, turn: Mapping[str, Any], names: Collection[str] =
 
 
 def as_conversation(turns: list[Turn], system: str, tools: Tools | None) -> Conversation:
-    """With the system message of the row before the others, unless they begin with the same. Raises BadRow."""
+    """A conversation with the row's system message first, unless the turns begin with the same one. Raises BadRow."""
     if system:
         first = turns[0][0] if turns else None
         if first is None or first["role"] != "system":

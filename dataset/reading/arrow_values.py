@@ -1,4 +1,4 @@
-"""The values of an Arrow array as JSON has them."""
+"""Converts an Arrow array to JSON values."""
 
 import itertools
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from dataset.refusal import BadFile
 
 @dataclass(frozen=True)
 class NotJson:
-    """Stands for a value of a type that JSON has not, such as a time or bytes: it does no harm beside what is read."""
+    """Stands for a value whose type JSON does not have, such as a time or bytes. It does no harm in a column that
+    nothing reads."""
 
     type: str
 
@@ -22,8 +23,8 @@ class NotJson:
 
 
 def to_values(array: Any) -> list[Any]:
-    """One value for each of the array. A null in a struct counts as missing: Arrow writes one for each field that other
-    rows have. Raises BadFile."""
+    """One JSON value per element. A null in a struct counts as missing, since Arrow writes one for each field that only
+    other rows have. Raises BadFile."""
     kind = array.type
     if isinstance(kind, pyarrow.BaseExtensionType):
         return to_values(array.storage)
@@ -45,7 +46,7 @@ def to_values(array: Any) -> list[Any]:
 
 
 def value_bytes(array: Any) -> int:
-    """Bytes that the values take, each value of a dictionary as often as it comes."""
+    """Bytes of the values, counting each value of a dictionary as often as it occurs."""
     kind = array.type
     if isinstance(kind, pyarrow.BaseExtensionType):
         return value_bytes(array.storage)
@@ -99,6 +100,6 @@ def _maps(array: Any) -> list[Any]:
 
 
 def _of_maps(array: Any, child: Any) -> Any:
-    """Those of the keys or items that the maps have: a slice of maps has all of them."""
+    """The keys or items of these maps only: a slice of maps still has all of them."""
     begin, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
     return child.slice(begin, end - begin)

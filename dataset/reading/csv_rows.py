@@ -11,9 +11,8 @@ from dataset.refusal import BadFile, BadRow
 
 
 def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
-    """A record may go over many lines, and an empty line is none. One with too few cells or too many is a BadRow in its
-    place, and the next one is read. Raises BadRow of the record that is next, after which nobody knows where one
-    begins; BadFile."""
+    """Yields the records. A record may span lines, and empty lines are skipped. A record with too few or too many cells
+    is yielded as a BadRow. Raises BadRow for a record after which no other can be found, and BadFile."""
     # For the whole process, where the default is 128 KiB. _Text refuses a record that is too long.
     csv.field_size_limit(2 * MAX_ROW_BYTES)
     text = _Text(lines)
@@ -42,7 +41,7 @@ def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
 
 
 class _Text:
-    """The lines as text, as long as one record takes no more of them than a row may."""
+    """The lines as text. Refuses a record that exceeds the maximum size of a row."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines = lines
@@ -53,7 +52,7 @@ class _Text:
             self.bytes_of_record += len(line)
             if self.bytes_of_record > MAX_ROW_BYTES:
                 raise BadRow(f"is longer than {MAX_ROW_BYTES >> 20} MiB; is a quote left open?")
-            # A byte order mark further on is a cell's.
+            # A byte order mark further on belongs to a cell.
             yield decode(line, "utf-8")
 
 

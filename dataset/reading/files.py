@@ -1,6 +1,7 @@
-"""From the bytes of a file to its rows: JSON Lines, one JSON array, CSV, plain text, each packed or not, and Parquet.
+"""From the bytes of a file to its rows: JSON Lines, one JSON array, CSV and plain text, each packed or not, and
+Parquet.
 
-No row is held twice, nothing is unpacked or decoded past its limit, and the hash is of the very bytes that are read.
+No row is held twice, nothing is unpacked or decoded beyond its limit, and the hash covers exactly the bytes read.
 """
 
 import io
@@ -24,9 +25,9 @@ from dataset.refusal import BadFile
 PARQUET = b"PAR1"
 _TEXT = (".txt", ".md")
 _LIGHT_BYTES = 8 << 20
-"""Bytes that are read in less time than a process takes to start."""
+"""Files up to this size are read faster than a process starts."""
 _ROWS_OF_JSON = re.compile(rb"(\[\s*)?\{\s*[\"}]")
-"""How rows of JSON begin, where a text may begin with a bracket too."""
+"""The beginning of JSON rows; a plain text may begin with a bracket too."""
 
 
 class Hash(Protocol):
@@ -34,9 +35,9 @@ class Hash(Protocol):
 
 
 def read_rows(path: Path, name: str, max_bytes: int | None, sha256: Hash | None) -> Iterator[Any]:
-    """A row that cannot be read is a BadRow in its place, where those after it can. `name` is what people call the
-    file: CSV and plain text are known by it, and the others by their first bytes. The pieces of a plain text are
-    PlainText, and all other rows what JSON can hold. Raises BadFile, BadRow."""
+    """Yields the rows. A row that cannot be read is yielded as a BadRow if those after it can be. CSV and plain text
+    are recognised by `name`, the owner's name of the file; the others by their first bytes. Pieces of plain text are
+    PlainText, and all other rows are JSON values. Raises BadFile and BadRow."""
     try:
         with path.open("rb", buffering=0) as file:
             before = os.fstat(file.fileno())
@@ -56,8 +57,8 @@ def read_rows(path: Path, name: str, max_bytes: int | None, sha256: Hash | None)
 
 
 def is_light(path: Path) -> bool:
-    """Whether to read it takes a moment and little memory: it is small, and nothing unpacks or decodes it. True of what
-    cannot be read: whoever reads its rows says why."""
+    """True if the file is small and neither packed nor Parquet, so that reading it takes little time and memory. Also
+    true for a file that cannot be read: reading its rows reports why."""
     try:
         with path.open("rb", buffering=0) as file:
             start = file.read(SIGNATURE_BYTES)
@@ -84,8 +85,8 @@ def _rows_of(name: str, file: io.BufferedReader, max_bytes: int | None) -> Itera
 
 
 def _rows_of_text(name: str, file: io.BufferedReader) -> Iterator[Any]:
-    """`name` is that of the unpacked file. A file without a suffix is JSON or CSV as its first character tells: a row
-    of JSON is an object, and no sane header begins like one."""
+    """`name` is that of the unpacked file. Without a suffix, the first character decides between JSON and CSV: a JSON
+    row is an object, and no sane CSV header begins like one."""
     start = file.peek(SIGNATURE_BYTES).lstrip()
     is_json = start.startswith((b"{", b"["))
     named_csv = name.endswith(".csv")
@@ -97,7 +98,7 @@ def _rows_of_text(name: str, file: io.BufferedReader) -> Iterator[Any]:
 
 
 class _Hashing(io.RawIOBase):
-    """A file that hashes what is read of it."""
+    """A file that hashes what is read from it."""
 
     def __init__(self, file: io.FileIO, sha256: Hash | None) -> None:
         self._file = file
@@ -114,7 +115,7 @@ class _Hashing(io.RawIOBase):
 
 
 def _hash_whole(file: io.FileIO, sha256: Hash | None) -> None:
-    """Parquet is read from its end: it is hashed before."""
+    """Parquet is read from its end, so it is hashed first."""
     while sha256 is not None and (piece := file.read(1 << 20)):
         sha256.update(piece)
     file.seek(0)
@@ -125,6 +126,6 @@ def _changed(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """The lines of a file. One longer than a row may be comes in pieces of more than LONGEST_ROW bytes."""
+    """The lines of a file. A line longer than a row may be comes in pieces of more than MAX_ROW_BYTES bytes."""
     while line := file.readline(MAX_ROW_BYTES + 1):
         yield line

@@ -17,8 +17,8 @@ _decoder = json.JSONDecoder()
 
 
 def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
-    """An empty line is no row. A line that makes no sense is a BadRow in its place, and the next one is read; in an
-    array nothing can be read after one. Raises BadRow of the row that is next, BadFile."""
+    """Yields the rows and skips empty lines. A line that is not JSON is yielded as a BadRow, and the next one is read;
+    in an array nothing can be read after a fault. Raises BadRow for the next row, and BadFile."""
     first = _next(lines)
     if first.lstrip().startswith(b"["):
         yield from _array_rows(_whole(first, lines))
@@ -36,14 +36,14 @@ def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:
             is_whole = line.endswith(b"\n")
             del line
             yield BadRow(f"is longer than {MAX_ROW_BYTES >> 20} MiB; split or shorten it")
-            while not is_whole:  # the rest of it comes in pieces
+            while not is_whole:  # the rest of the line comes in pieces
                 is_whole = next(lines, b"\n").endswith(b"\n")
             continue
         yield _row(line)
 
 
 def _next(lines: Iterator[bytes]) -> bytes:
-    """The next that is not blank; empty at the end."""
+    """The next non-blank line; empty at the end."""
     return next((line for line in lines if line.strip()), b"")
 
 
@@ -63,7 +63,7 @@ def _check_layout(first: bytes, second: bytes) -> None:
 
 
 def decode(line: bytes, encoding: str = "utf-8-sig") -> str:
-    """Without the byte order mark that a line has where files were put together."""
+    """Without the byte order mark that a line has if files were concatenated."""
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:
@@ -86,7 +86,7 @@ def _whole(first: bytes, lines: Iterator[bytes]) -> str:
 
 
 def _array_rows(text: str) -> Iterator[Any]:
-    """Row by row: other threads run in between, and a row that is no JSON has its number."""
+    """Decodes row by row, so that other threads run in between and a bad row has a number."""
     position = _after_space(text, text.index("[") + 1)
     ended = text.startswith("]", position)
     while not ended:

@@ -10,8 +10,9 @@ from dataset.refusal import BadFile
 
 
 def parquet_rows(file: io.FileIO, max_bytes: int | None) -> Iterator[dict[str, Any]]:
-    """dataset/reading/arrow_values.py has their values. Raises BadFile: no whole Parquet file, or too much of it."""
-    # Takes a tenth of a second, and no other kind of file needs it.
+    """dataset/reading/arrow_values.py converts the values. Raises BadFile for a damaged file, and for one that is too
+    large."""
+    # Imported here: it takes a tenth of a second, and no other kind of file needs it.
     import pyarrow
     import pyarrow.parquet
 
@@ -20,7 +21,7 @@ def parquet_rows(file: io.FileIO, max_bytes: int | None) -> Iterator[dict[str, A
     size = 0
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
-        # By its own word, before anything is unpacked; what it keeps quiet is counted below.
+        # The size that the file itself states, before anything is unpacked; the true size is counted below.
         groups = (parquet.metadata.row_group(index) for index in range(parquet.num_row_groups))
         if max_bytes is not None and sum(group.total_byte_size for group in groups) > max_bytes:
             raise _too_much(max_bytes)
@@ -38,9 +39,9 @@ def parquet_rows(file: io.FileIO, max_bytes: int | None) -> Iterator[dict[str, A
             yield from (dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True))
     except MemoryError:  # Arrow's own is an ArrowException too
         raise
-    # Arrow tells of bytes that make no sense by OSError, or by what Python raises at the value that comes of them.
+    # For invalid bytes Arrow raises OSError, or whatever Python raises at the resulting value.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise BadFile(f"is no Parquet file that can be read: {truncate(str(error), 200)}") from error
+        raise BadFile(f"is not a readable Parquet file: {truncate(str(error), 200)}") from error
 
 
 def _too_much(max_bytes: int) -> BadFile:

@@ -166,8 +166,8 @@ def test_nulls_that_parquet_adds_are_no_arguments(tmp_path: Path) -> None:
     [
         *(({name: 1}, f"chat_template_kwargs has {name}, which is set for all rows") for name in sorted(RESERVED)),
         ({"eos_token": "</s>"}, "chat_template_kwargs has eos_token"),
-        ({"_x": 1}, "which is no name of an argument"),
-        ({"a b": 1}, "which is no name of an argument"),
+        ({"_x": 1}, "which is not a valid argument name"),
+        ({"a b": 1}, "which is not a valid argument name"),
         ([1], "chat_template_kwargs must be an object"),
         ("{", "chat_template_kwargs is not JSON"),
         ({"a": float("nan")}, "chat_template_kwargs has nan"),

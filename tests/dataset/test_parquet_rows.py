@@ -60,14 +60,14 @@ def test_a_date_in_a_tool_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(content)
-    assert "no Parquet file that can be read" in refusal(path)
+    assert "not a readable Parquet file" in refusal(path)
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     text = pyarrow.array([b"\xff"]).cast(pyarrow.string(), safe=False)
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": text}), path)
-    assert "no Parquet file that can be read" in refusal(path)
+    assert "not a readable Parquet file" in refusal(path)
 
 
 def test_rows_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_an_array_and_a_torn_archive_end_where_they_break(tmp_path: Path) -> Non
     path.write_bytes(packed[: len(packed) // 2])
     found = check_file(DatasetFile(path=path))
     assert found.examples > 100
-    assert [(each.row, each.message[:31]) for each in found.errors] == [(None, "the file is no whole gzip file:")]
+    assert [(each.row, each.message[:37]) for each in found.errors] == [(None, "the file is not a complete gzip file:")]
 
 
 def test_what_unpacks_to_more_than_is_taken_is_not_unpacked_further(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ KINDS = {
     "single quotes": b"{'text': 'a'}\n{'text': 'b'}\n",
     "jq -c .": b'{\n  "text": "a"\n}\n{\n  "text": "b"\n}\n',
     "row of JSON on many lines": b'{"messages": [\n  {"role": "user"}\n]}\n',
-    "which is no JSON": b"text\tlabel\na\tb\n",
+    "which is not JSON": b"text\tlabel\na\tb\n",
 }
 
 

@@ -74,7 +74,7 @@ def test_zeros_between_xz_streams_are_passed_over(tmp_path: Path) -> None:
 def test_a_torn_file_is_refused(tmp_path: Path, suffix: str, spoil: Callable[[bytes], bytes]) -> None:
     rows = b"".join(b'{"text": "%d"}\n' % n for n in range(50))
     path = write(tmp_path, spoil(PACKERS[suffix](rows)), f"rows.jsonl.{suffix}")
-    assert "is no whole" in refusal(path)
+    assert "is not a complete" in refusal(path)
 
 
 @each_kind

@@ -295,7 +295,7 @@ def test_what_would_make_other_tokens_makes_them(
         recipe["model"] = str(tmp_path / "changed")
     if other == "name":
         # What was read as CSV is no JSON: it is not taken from the cache.
-        with pytest.raises(InputError, match="no JSON"):
+        with pytest.raises(InputError, match="not JSON"):
             load_data(Recipe.model_validate(recipe), cache)
     else:
         load_data(Recipe.model_validate(recipe), cache)
