@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
 from contract.model.earlier_adapter import CONFIG
 
@@ -59,7 +59,7 @@ def locate_dataset(path: str, folders: Folders) -> Path:
     found = rules.find(path)
     if found is None or (folders.home is not None and rules.is_hidden(found)) or not found.is_file():
         raise InputError(
-            FailureReason.DATASET_NOT_FOUND,
+            FailureCode.DATASET_NOT_FOUND,
             f"dataset: no file {truncate(path, 200)} on the server; looked in "
             f"{', '.join(map(str, folders_searched))}, but not "
             "for "
@@ -83,7 +83,7 @@ def locate_model(model: str, folders: Folders) -> Path | None:
             return None
         names = sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models.is_dir() else []
         raise InputError(
-            FailureReason.MODEL_NOT_FOUND,
+            FailureCode.MODEL_NOT_FOUND,
             f"model: no folder {truncate(model, 200)} on the server; models there: {', '.join(names) or '(none)'}; "
             "a model of a hub is named org/name",
             "model",
@@ -245,4 +245,4 @@ def _is_blob_of_the_hub(resolved: Path, folder: Path) -> bool:
 
 
 def _unsupported(model: str, problem: str) -> InputError:
-    return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: {truncate(model, 200)} {problem}", "model")
+    return InputError(FailureCode.MODEL_UNSUPPORTED, f"model: {truncate(model, 200)} {problem}", "model")

@@ -8,7 +8,7 @@ import sys
 
 from pydantic import BaseModel
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from dataset.lengths import measure_lengths
 from dataset.preview import preview
 from dataset.read import count_examples, read_examples
@@ -42,7 +42,7 @@ def main() -> None:
         response = Response(failure=error.failure)
     except MemoryError:
         message = "the file takes more memory to read than it may; split it"
-        failure = Failure(reason=FailureReason.DATASET_INVALID, message=message, param="dataset")
+        failure = Failure(code=FailureCode.DATASET_INVALID, message=message, param="dataset")
         response = Response(failure=failure)
     sys.stdout.write(response.model_dump_json())
 

@@ -58,7 +58,7 @@ class TokenReport(BaseModel):
     complete: bool
     """True if the whole file was measured; false if it is large and only its first examples were."""
     tokens: int
-    supervised_share: float | None
+    supervised_fraction: float | None
     """Fraction of the tokens that is learned."""
     percentiles: dict[str, int]
     """Tokens of an example by percentile: "50" is the median, "100" the longest."""
@@ -66,7 +66,7 @@ class TokenReport(BaseModel):
     max_length: int
     truncated: int
     """Number of examples that are cut at max_length and still learned."""
-    truncated_share: float | None
+    truncated_fraction: float | None
     dropped: int
     """Number of examples that are left out, because their first answer begins after max_length."""
     refused: int
@@ -132,12 +132,12 @@ def token_report(found: TokenLengths, max_length: int) -> TokenReport:
         examples=found.examples,
         complete=found.complete,
         tokens=found.tokens,
-        supervised_share=found.supervised / found.tokens if found.tokens else None,
+        supervised_fraction=found.supervised / found.tokens if found.tokens else None,
         percentiles=_percentiles(found.longest),
         histogram=_histogram(found.longest),
         max_length=max_length,
         truncated=truncated,
-        truncated_share=truncated / found.examples if found.examples else None,
+        truncated_fraction=truncated / found.examples if found.examples else None,
         dropped=dropped,
         refused=found.refused,
         problems=found.problems,

@@ -4,7 +4,7 @@ import itertools
 
 from pydantic import BaseModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
 from dataset.document import Document, truncation
 from dataset.example import Example
@@ -68,7 +68,7 @@ def preview(tokenizer: Tokenizer, file: DatasetFile, max_length: int, offset: in
         return Preview(data=shown, has_more=next(rows, None) is not None)
     except BadFile as error:
         if not shown:
-            raise InputError(FailureReason.DATASET_INVALID, f"the file {error}", error.param) from error
+            raise InputError(FailureCode.DATASET_INVALID, f"the file {error}", error.param) from error
         return Preview(data=shown, has_more=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import DatasetField
 from dataset.example import Example, PlainText
 from dataset.fields import Row
@@ -153,4 +153,4 @@ class DatasetReader:
 
 
 def dataset_invalid(message: str, param: str = "dataset") -> InputError:
-    return InputError(FailureReason.DATASET_INVALID, message, param)
+    return InputError(FailureCode.DATASET_INVALID, message, param)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.formatting import format_value
 from dataset.example import Example
 from dataset.rendering.folder_tokenizer import FolderTokenizer
@@ -47,4 +47,4 @@ def missing_embedding(where: str, token: str, number: int, embeddings: int) -> I
         "ids below "
         f"{embeddings}; give the tokenizer that belongs to these weights, or resize the embeddings to its vocabulary"
     )
-    return InputError(FailureReason.MODEL_UNSUPPORTED, message, "model")
+    return InputError(FailureCode.MODEL_UNSUPPORTED, message, "model")

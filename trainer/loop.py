@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 
 from contract.events import CheckpointEvent, DoneEvent, LogEvent, MetricEvent, PhaseEvent
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.order import rows_of_step
 from contract.run_dir import prune_states
 from dataset.document import Document
@@ -149,7 +149,7 @@ def check_finite(step: int, loss: float, update: Update) -> None:
         problem = f"the gradient's norm is {update.grad_norm}"
     if not finite:
         raise InputError(
-            FailureReason.LOSS_NOT_FINITE,
+            FailureCode.LOSS_NOT_FINITE,
             f"step {step}: the loss is {loss}, and {problem}; lower optimizer.learning_rate, or set precision to "
             '"fp32"',
             "optimizer.learning_rate",
@@ -161,7 +161,7 @@ def saves_overdue(run: TrainingRun, clock: Clock) -> tuple[bool, bool]:
     now = time.perf_counter()
     every_minutes = run.recipe.checkpointing.every_minutes
     adapter = every_minutes is not None and now - clock.adapter_saved > every_minutes * 60
-    return adapter, now - clock.state_saved > run.recipe.checkpointing.state_minutes * 60
+    return adapter, now - clock.state_saved > run.recipe.checkpointing.training_checkpoint_minutes * 60
 
 
 def save_if_due(
@@ -176,7 +176,7 @@ def save_if_due(
         save_checkpoint(run, state, final=False)
         clock.adapter_saved = time.perf_counter()
     if due or state_overdue:
-        save_state(run.folder, state, run.engine, run.accelerator, run.recipe.checkpointing.keep_states)
+        save_state(run.folder, state, run.engine, run.accelerator, run.recipe.checkpointing.keep_training_checkpoints)
         clock.state_saved = time.perf_counter()
 
 
@@ -231,7 +231,7 @@ def finish(run: TrainingRun, state: TrainerState, trained: bool) -> None:
         run.report(LogEvent, level="info", message=message)
     if completed and not has_learned(state):
         raise InputError(
-            FailureReason.LOSS_NOT_FINITE,
+            FailureCode.LOSS_NOT_FINITE,
             f'precision: the gradients overflowed in every one of {state.step} steps in fp16; use "bf16" or "fp32"',
             "precision",
         )
@@ -239,7 +239,7 @@ def finish(run: TrainingRun, state: TrainerState, trained: bool) -> None:
         save_checkpoint(run, state, final=True)
     elif trained and has_learned(state):
         save_checkpoint(run, state, final=False)
-        save_state(run.folder, state, run.engine, run.accelerator, run.recipe.checkpointing.keep_states)
+        save_state(run.folder, state, run.engine, run.accelerator, run.recipe.checkpointing.keep_training_checkpoints)
     run.report(
         DoneEvent,
         step=state.step,

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from contract.events import DoneEvent, LogEvent, StartedEvent
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from trainer.data.examples import TrainingData, describe_length_limit
@@ -74,7 +74,7 @@ def train(setup: RunSetup) -> None:
     # Each rank drops out its own units.
     torch.manual_seed(recipe.seed + accelerator.process_index)
     # "auto" is resolved once. A number may have changed since, after the run was out of memory.
-    if state is None or recipe.batch.micro_batch != "auto":
+    if state is None or recipe.batch.micro_batch_size != "auto":
         micro_batch = find_micro_batch(setup, data, start.effective_batch_size, engine, accelerator)
         state = replace(state or start, micro_batch=micro_batch)
     check_precision(engine.module, precision)
@@ -100,7 +100,7 @@ def _check_agreement(precision: str, accelerator: Accelerator) -> None:
     number = list(DTYPES).index(precision)
     if max_over_ranks(accelerator, number) != -max_over_ranks(accelerator, -number):
         raise InputError(
-            FailureReason.PRECISION_UNAVAILABLE,
+            FailureCode.PRECISION_UNAVAILABLE,
             'precision: "auto" is not the same on all machines of this run; use "fp32", or what all of them have',
             "precision",
         )
@@ -114,8 +114,8 @@ def find_micro_batch(
     recipe, stop = setup.recipe, setup.stop
     if not engine.module.packed:
         return 1
-    if recipe.batch.micro_batch != "auto":
-        return recipe.batch.micro_batch
+    if recipe.batch.micro_batch_size != "auto":
+        return recipe.batch.micro_batch_size
     device = accelerator.device
     share = math.ceil(min(effective_batch_size, len(data.train)) / accelerator.num_processes)
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -162,8 +162,8 @@ def _report_start(run: TrainingRun, precision: str, resumed_step: int) -> None:
         total_parameters=total,
         world_size=run.accelerator.num_processes,
         engine=run.engine.name,
-        micro_batch=run.micro_batch,
-        effective_batch=run.effective_batch_size,
+        micro_batch_size=run.micro_batch,
+        effective_batch_size=run.effective_batch_size,
         device=describe(run.accelerator.device),
         precision=precision,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")},

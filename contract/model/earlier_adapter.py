@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.formatting import format_value, truncate
 from contract.model.folder import tensor_shapes
 from contract.model.target_modules import is_routed_expert
@@ -129,4 +129,4 @@ def _format_shape(shape: list[int]) -> str:
 
 
 def _refused(folder: Path, message: str) -> InputError:
-    return InputError(FailureReason.RECIPE_INVALID, f"{_PARAM}: {truncate(folder.name)} {message}", _PARAM)
+    return InputError(FailureCode.RECIPE_INVALID, f"{_PARAM}: {truncate(folder.name)} {message}", _PARAM)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.sandbox.tasks import Answer, Request, Response, Task
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
@@ -64,7 +64,7 @@ class DatasetSandbox:
             raise _limit_exceeded("takes more time or memory than it may", errors.decode(errors="replace")[-2000:])
         response = Response.model_validate_json(output)
         if response.failure is not None:
-            raise InputError(response.failure.reason, response.failure.message, response.failure.param)
+            raise InputError(response.failure.code, response.failure.message, response.failure.param)
         return response
 
     @contextmanager
@@ -106,7 +106,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 def _limit_exceeded(problem: str, log: str = "") -> SandboxLimitExceeded:
     message = f"the file {problem} to read; check its rows and the model's chat template"
-    error = SandboxLimitExceeded(FailureReason.DATASET_INVALID, message, "dataset")
+    error = SandboxLimitExceeded(FailureCode.DATASET_INVALID, message, "dataset")
     if log:
         error.add_note(log)
     return error

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.file import DatasetFile
 from dataset.preview import Preview
 from dataset.report import DatasetReport, Problem
@@ -45,7 +45,7 @@ def test_task_returns_its_own_type(rows: str) -> None:
 def test_a_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
     with pytest.raises(InputError, match=r"no tokenizer\.json") as refusal:
         preview(rows, tmp_path)
-    assert refusal.value.failure.reason is FailureReason.MODEL_UNSUPPORTED
+    assert refusal.value.failure.code is FailureCode.MODEL_UNSUPPORTED
 
 
 @pytest.mark.parametrize(

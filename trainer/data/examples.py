@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from contract.failure import FailureReason, InputError, dataset_errors_as
+from contract.failure import FailureCode, InputError, dataset_errors_as
 from contract.order import split_rows
 from contract.recipe import DatasetSource, Recipe
 from dataset.document import Document
@@ -56,9 +56,10 @@ def load_data(recipe: Recipe, cache: Path) -> TrainingData:
     limit = describe_length_limit(recipe, max_length)
     tokens, source = _tokenise_once(tokenizer, recipe.dataset, cache)
     usable = _Usable(tokens, max_length, "dataset", limit)
-    parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.share}
+    # "share": earlier training checkpoints have the digest with this word in it, and shall still fit.
+    parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.fraction}
     if recipe.evaluation.dataset is None:
-        train, held_out = split_rows(recipe.seed, usable.count, recipe.evaluation.share)
+        train, held_out = split_rows(recipe.seed, usable.count, recipe.evaluation.fraction)
         documents = usable.documents(train), usable.documents(held_out)
         ends = _ends(tokenizer, tokens)
         return TrainingData(*documents, max_length, _digest(parts), usable.truncated, usable.dropped, ends)
@@ -100,7 +101,7 @@ class _Usable:
         self._usable = self._example[self._targets > 0].unique()
         if not len(self._usable):
             raise InputError(
-                FailureReason.DATASET_INVALID,
+                FailureCode.DATASET_INVALID,
                 f"{param}: none of its {examples} examples has an answer in {limit}; raise it or shorten them",
                 "batch.max_length",
             )
@@ -124,7 +125,7 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: DatasetSource, cache: Pa
         found = file_sha256(path)
     except OSError as error:
         raise InputError(
-            FailureReason.DATASET_INVALID, f"the file {path.name} cannot be read: {error.strerror}", "dataset"
+            FailureCode.DATASET_INVALID, f"the file {path.name} cannot be read: {error.strerror}", "dataset"
         ) from error
     _check_unchanged(dataset, found, dataset.sha256)
 
@@ -147,7 +148,7 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: DatasetSource, cache: Pa
 def _check_unchanged(dataset: DatasetSource, found: str, expected: str | None) -> None:
     if expected not in (None, found):
         raise InputError(
-            FailureReason.DATASET_CHANGED,
+            FailureCode.DATASET_CHANGED,
             f"dataset: {Path(dataset.path).name} has changed since the job was accepted; submit it again to train on "
             "the "
             "new content",

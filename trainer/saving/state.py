@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load, save_file
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, delete_state, is_verified, list_states, write_checksums
 from trainer.data.examples import TrainingData
@@ -116,16 +116,16 @@ def check_same_run(state: TrainerState, start: TrainerState) -> None:
     before, now = ((each.examples, each.effective_batch_size) for each in (state, start))
     if before != now:
         raise InputError(
-            FailureReason.RECIPE_INVALID,
+            FailureCode.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with {} training examples in steps of {}, and now "
             "there are {} in steps of {}; use as many devices as before, or submit the recipe anew with "
-            "batch.effective, which is the same on any number of devices".format(*before, *now),
+            "batch.effective_batch_size, which is the same on any number of devices".format(*before, *now),
         )
     if state.fingerprint != start.fingerprint:
         raise InputError(
-            FailureReason.RECIPE_INVALID,
+            FailureCode.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with other examples or in another order, or by "
-            "another schedule; leave dataset, evaluation.share, batch.max_length, schedule and seed as they were",
+            "another schedule; leave dataset, evaluation.fraction, batch.max_length, schedule and seed as they were",
         )
 
 
@@ -136,7 +136,7 @@ def load_adapter(folder: Path, model: torch.nn.Module) -> None:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if _shapes(saved) != _shapes(trained):
         raise InputError(
-            FailureReason.RECIPE_INVALID,
+            FailureCode.RECIPE_INVALID,
             "the run cannot go on from its last state, which has an adapter of another shape; submit the recipe anew",
             "adapter",
         )
