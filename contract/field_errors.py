@@ -1,4 +1,4 @@
-"""Says what is wrong with a body in the user's words: the field, what was given, what would do."""
+"""Describes what is wrong with a request body: the field, what was given, what to use instead."""
 
 import difflib
 import json
@@ -20,12 +20,12 @@ from contract.renamed import RENAMED
 _MEMBER = re.compile(r"<[\w.]+: ('[^']*')>")
 """A member of an enum, as pydantic writes it."""
 MAX_ERRORS = 100
-"""Of a megabyte of nonsense a glance is enough."""
+"""More errors than this are not described."""
 
 
 def describe_errors(model: type[BaseModel], errors: Iterable[ErrorDetails]) -> dict[str, str]:
-    """What is wrong with each field, by its dotted path; "" is the body. A value that fits no branch of a union has an
-    error for each branch: it is one problem."""
+    """What is wrong with each field, by its dotted path; "" is the body. A value that fits no branch of a union has one
+    error per branch, but is one problem."""
     by_field: dict[str, list[ErrorDetails]] = {}
     for error in islice(errors, MAX_ERRORS):
         by_field.setdefault(_path(model, error), []).append(error)
@@ -33,7 +33,7 @@ def describe_errors(model: type[BaseModel], errors: Iterable[ErrorDetails]) -> d
 
 
 def describe_constraint(error: ErrorDetails) -> str:
-    """What would do in place of a value that fits neither a body's field nor a parameter."""
+    """What to use instead of the refused value of a body's field or of a parameter."""
     if error["type"] == "string_pattern_mismatch":
         return f"use {DESCRIPTIONS[error['ctx']['pattern']]}"
     message = _MEMBER.sub(r"\1", error["msg"])
@@ -41,7 +41,7 @@ def describe_constraint(error: ErrorDetails) -> str:
 
 
 def _path(model: type[BaseModel], error: ErrorDetails) -> str:
-    """The dotted path of the user's field. What pydantic adds for branches and places in a list is left out."""
+    """The dotted path of the user's field, without pydantic's additions for branches and list positions."""
     names = [name for name, field in _walk(model, error) if field is not None]
     if error["type"] == "extra_forbidden":
         names.append(truncate(str(error["loc"][-1])))
@@ -50,7 +50,7 @@ def _path(model: type[BaseModel], error: ErrorDetails) -> str:
 
 
 def _walk(model: type[BaseModel], error: ErrorDetails) -> list[tuple[str, FieldInfo | None]]:
-    """The names on the way to the error, each with its field where the body has one."""
+    """The names on the path to the error, each with its field if the body has one."""
     section: type[BaseModel] | None = model
     walked: list[tuple[str, FieldInfo | None]] = []
     for part in map(str, error["loc"]):
@@ -91,14 +91,14 @@ def _explain(model: type[BaseModel], path: str, found: list[ErrorDetails]) -> st
         case "model_type":
             return f"{path}: got {given}; give a JSON object{_description(field)}"
     if field is not None and len(set(_branches(field)) - {type(None)}) > 1:
-        # The branch that is reached by the fewest names has the whole value.
+        # The branch with the shortest path has the whole value.
         whole = min(found, key=lambda error: len(error["loc"]))["input"]
         return f"{path}: got {format_value(whole)}; use {describe_accepted(field)}{_description(field)}"
     return f"{path or 'body'}: got {given}; {describe_constraint(error)}{_description(field)}"
 
 
 def _description(field: FieldInfo | None) -> str:
-    """The field's own description, where it has one."""
+    """The field's description in parentheses, if it has one."""
     text = " ".join(field.description.split()) if field and field.description else None
     return f" ({text[0].lower()}{text[1:].removesuffix('.')})" if text else ""
 
@@ -113,7 +113,7 @@ def _known_fields(model: type[BaseModel], walked: list[tuple[str, FieldInfo | No
 
 
 def describe_accepted(field: FieldInfo) -> str:
-    """The values that a field takes, in words."""
+    """The values that a field accepts."""
     annotated: Any = Annotated[(field.annotation, *field.metadata, "with its bounds")]
     return _describe_schema(TypeAdapter(annotated).json_schema())
 
@@ -125,7 +125,7 @@ def _rank(schema: dict[str, Any]) -> int:
 def _describe_schema(schema: dict[str, Any]) -> str:
     match schema:
         case {"anyOf": branches}:
-            # A word such as "auto" comes after numbers and texts, and null at the end.
+            # Words such as "auto" come after numbers and texts, and null at the end.
             *first, last = map(_describe_schema, sorted(branches, key=_rank))
             return f"{', '.join(first)}, or {last}"
         case {"const": value}:

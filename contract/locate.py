@@ -1,8 +1,8 @@
 """Finds the files that a recipe names, and nothing outside the folders that the operator allows.
 
-The nearest known folder above a file, links followed, decides whether it may be read: one of `Folders` that is open, or
-the home, which is closed. So it does not matter which of them contains the other. Folders are compared by device and
-inode, as a bind mount gives one folder several paths.
+The nearest known folder above a file, with links resolved, decides whether it may be read: one of `Folders`, which are
+open, or the home, which is closed. So it does not matter which of them contains the other. Folders are compared by
+device and inode, since a bind mount gives a folder several paths.
 """
 
 import json
@@ -19,14 +19,14 @@ from contract.formatting import truncate
 from contract.model.earlier_adapter import CONFIG
 
 PRIVATE = ("blobs", "cache", "incoming", "logs", "postgres", "runs", "valkey")
-"""Folders of the home with what owners have: also where a link has put one of them on another disk."""
+"""Folders of the home with owners' data, which stay closed if a link has put them on another disk."""
 
 _TEMPLATES = "additional_chat_templates"
 _INDEX = "model.safetensors.index.json"
 _MAX_INDEX_BYTES = 64 << 20
 _SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc")
 _IN_MEMORY = "/dev/shm"
-# Narrower than the hub's own rule, so that nothing which walks through folders is taken for an id.
+# Narrower than the hub's own rule, so that no path with folders is taken for an id.
 _HUB_ID = re.compile(r"(?!.*\.\.)[a-z0-9][\w.-]*/[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
 _HUB_BLOB = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
@@ -35,16 +35,16 @@ _Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the files of recipes may lie."""
+    """Folders that recipes may name files in."""
 
     models: Path
-    """Each folder in it is a model. Links that the operator has put there are followed, wherever they lead."""
+    """Each folder in it is a model. The operator's links there are followed wherever they lead."""
     allowed: Sequence[Path]
-    """For data and models."""
+    """Allowed folders, for data and models."""
     datasets: Path | None = None
     home: Path | None = None
-    """The service's. Nothing in it may be read, but what is in `models` and `datasets`; nor are hidden files data. None
-    for a trainer, whose recipe the worker has resolved, or the operator has written."""
+    """The service's home. Nothing in it may be read except `models` and `datasets`, and hidden files are not data. None
+    for a trainer, whose recipe comes from the worker or the operator."""
 
     @property
     def closed(self) -> set[_Identity]:
@@ -53,7 +53,7 @@ class Folders:
 
 
 def locate_dataset(path: str, folders: Folders) -> Path:
-    """The file of examples, absolute. Raises InputError when it is absent, hidden, or outside of `folders`."""
+    """The absolute path of a file of examples. Raises InputError if it is missing, hidden or outside `folders`."""
     folders_searched = [folder for folder in (folders.datasets, *folders.allowed) if folder is not None]
     rules = _FolderRules(folders_searched, folders.closed)
     found = rules.find(path)
@@ -70,10 +70,9 @@ def locate_dataset(path: str, folders: Folders) -> Path:
 
 
 def locate_model(model: str, folders: Folders) -> Path | None:
-    """The base model's folder, absolute; None for a hub id, which only a download can check.
+    """The absolute path of the base model's folder; None for a hub id, which only a download can check.
 
-    Raises InputError when a folder is meant and is not there, holds no model that we load, or has a link in it that
-    leads out of `folders`.
+    Raises InputError for a folder that is missing, holds no supported model, or has a link that leads out of `folders`.
     """
     models = folders.models
     rules = _FolderRules([models, *folders.allowed], folders.closed, _links_on_the_way(model, models))
@@ -105,14 +104,14 @@ def locate_model(model: str, folders: Folders) -> Path | None:
 
 
 def refusal_reason(folder: Path, home: Path) -> str | None:
-    """Why the operator may not allow this folder beside that home, where that is so."""
+    """Why the operator may not allow this folder with that home; None if it is allowed."""
     resolved = folder.resolve()
     if resolved == Path("/"):
         return "it is the whole machine; name the folders of your data and models"
     if any(resolved.is_relative_to(each) for each in _SYSTEM_FOLDERS) and not resolved.is_relative_to(_IN_MEMORY):
         return "it belongs to the system; name the folders of your data and models"
     own = [home / "models", home / "datasets"]
-    if any(resolved.is_relative_to(each.resolve()) for each in own):  # by name, as they may not be there yet
+    if any(resolved.is_relative_to(each.resolve()) for each in own):  # by name, since they may not exist yet
         return None
     closed = Folders(own[0], [], own[1], home).closed
     if resolved.is_relative_to(home.resolve()) or _FolderRules(own, closed).is_closed(resolved):
@@ -121,18 +120,19 @@ def refusal_reason(folder: Path, home: Path) -> str | None:
 
 
 class _FolderRules:
-    """Folders that are open, and those that are closed."""
+    """Rules for open and closed folders."""
 
     def __init__(self, folders: Sequence[Path], closed: set[_Identity], linked: Iterable[Path] = ()) -> None:
-        """`linked` are open as well, but nothing is looked for in them."""
+        """Files are searched only in `folders`; `linked` are open as well."""
         self._folders = folders
         self._open = set(_existing_identities([*folders, *linked]))
         self._closed = closed
 
     def find(self, path: str) -> Path | None:
-        """`path` below one of the folders, links followed; the first that exists and may be read, else None."""
+        """`path` below one of the folders, with links resolved: the first that exists and may be read, or None."""
         for folder in self._folders:
-            # A name too long, a NUL in it, links in circles (a RuntimeError), a folder that we may not look into.
+            # The name may be too long or contain NUL, links may form a circle (RuntimeError), or a folder may be
+            # unreadable.
             with suppress(OSError, ValueError, RuntimeError):
                 found = (folder / path).resolve()
                 if found.exists() and self.is_allowed(found):
@@ -143,7 +143,7 @@ class _FolderRules:
         return self._open_above(resolved) is not None
 
     def is_hidden(self, resolved: Path) -> bool:
-        """Whether it lies below a folder whose name begins with a dot, as ~/.ssh does, or has such a name itself."""
+        """Whether its name, or a folder's above it, begins with a dot, as in ~/.ssh."""
         above = self._open_above(resolved)
         return above is None or any(part.startswith(".") for part in resolved.relative_to(above).parts)
 
@@ -156,7 +156,7 @@ class _FolderRules:
         return None if nearest is None or nearest[1] in self._closed else nearest[0]
 
     def _nearest(self, resolved: Path) -> tuple[Path, _Identity] | None:
-        """The nearest folder above it, or itself, that is open or closed."""
+        """The nearest open or closed folder above it, or itself."""
         for folder in (resolved, *resolved.parents):
             for identity in _existing_identities([folder]):
                 if identity in self._closed or identity in self._open:
@@ -165,7 +165,7 @@ class _FolderRules:
 
 
 def _existing_identities(folders: Iterable[Path]) -> Iterator[_Identity]:
-    """Of those that exist."""
+    """Identities of the folders that exist."""
     for folder in folders:
         with suppress(OSError, ValueError):
             status = folder.stat()
@@ -173,8 +173,8 @@ def _existing_identities(folders: Iterable[Path]) -> Iterator[_Identity]:
 
 
 def _links_on_the_way(model: str, models: Path) -> Iterator[Path]:
-    """The links by which the operator has put a model, or a folder of models, into `models`. A link within a model's
-    folder is none of these: whoever made the model may have made it."""
+    """Links by which the operator has put a model, or a folder of models, into `models`. A link inside a model's folder
+    does not count, since the model's author may have made it."""
     if os.path.isabs(model) or ".." in Path(model).parts:
         return
     folder = models
@@ -188,7 +188,7 @@ def _links_on_the_way(model: str, models: Path) -> Iterator[Path]:
 
 
 def _files_read(model: str, folder: Path) -> Iterator[Path]:
-    """What the API or a trainer may read of a model's folder. Raises InputError."""
+    """The files of a model's folder that the API or a trainer may read. Raises InputError."""
     yield from folder.iterdir()
     templates = folder / _TEMPLATES
     if templates.is_dir():
@@ -204,7 +204,7 @@ def _files_read(model: str, folder: Path) -> Iterator[Path]:
 
 
 def _shards(index: Path) -> set[str]:
-    """What is no index is for whoever reads the weights to refuse."""
+    """The shards that an index names. An invalid index is refused when the weights are read."""
     try:
         named = json.loads(index.read_bytes())["weight_map"].values()
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
@@ -213,8 +213,8 @@ def _shards(index: Path) -> set[str]:
 
 
 def _check_file(model: str, path: Path, folder: Path, rules: _FolderRules, hidden: bool) -> None:
-    """Raises InputError where it leads out, or to a hidden file where that may not be, or where reading it would wait
-    for somebody, as of a pipe."""
+    """Raises InputError for a file that leads outside, that is hidden although it may not be, or whose reading would
+    block, such as a pipe."""
     name = truncate(str(path.relative_to(folder)))
     try:
         resolved = path.resolve()
@@ -236,7 +236,7 @@ def _check_file(model: str, path: Path, folder: Path, rules: _FolderRules, hidde
 
 
 def _is_blob_of_the_hub(resolved: Path, folder: Path) -> bool:
-    """Whether a file of CACHE/snapshots/REVISION leads to CACHE/blobs/DIGEST, as huggingface_hub lays them out."""
+    """Whether a file of CACHE/snapshots/REVISION leads to CACHE/blobs/DIGEST, which is huggingface_hub's layout."""
     return (
         folder.parent.name == "snapshots"
         and resolved.parent == folder.parent.parent / "blobs"

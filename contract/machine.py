@@ -1,4 +1,4 @@
-"""What a machine has to train with, and whether a recipe can be trained on it."""
+"""A machine's hardware, and whether a recipe can be trained on it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from contract.formatting import truncate
 from contract.recipe import Recipe
 
 BF16_CAPABILITY = (8, 0)
-"""Of GPUs that compute in bfloat16, Ampere and newer; older ones emulate it, slower than fp32."""
+"""Compute capability of GPUs that support bfloat16: Ampere and newer. Older ones emulate it, slower than fp32."""
 
 
 _MIG_PREFIX = "MIG-"
-"""Begins the UUID of an instance of a GPU that is divided (Multi-Instance GPU)."""
+"""Prefix of the UUID of a partition of a GPU (Multi-Instance GPU)."""
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
@@ -23,38 +23,38 @@ class Gpu(BaseModel):
     uuid: str
     name: str
     memory_bytes: int | None
-    """None where it shares the machine's memory."""
+    """Memory of the GPU; None if it shares the machine's memory."""
     compute_capability: tuple[int, int]
-    """CUDA's: (8, 0) is that of an A100."""
+    """CUDA compute capability; an A100 has (8, 0)."""
 
 
 class ExternalProcess(BaseModel):
-    """A process that is not ours, and uses a GPU."""
+    """A process of another program that uses a GPU."""
 
     pid: int | None
-    """None where it cannot be told."""
+    """Process id; None if it is unknown."""
     name: str
     memory_bytes: int | None
 
 
 class Machine(BaseModel):
     gpus: list[Gpu]
-    """Those that a trainer sees. Where there is one, no trainer runs on the CPU."""
+    """GPUs that a trainer sees. A machine with GPUs never trains on its CPU."""
     cores: int
     cpu_bf16: bool
-    """The CPU computes in bfloat16."""
+    """True if the CPU computes in bfloat16."""
     slots: int = 1
-    """Jobs at once where there is no GPU; they divide the cores."""
+    """Maximum jobs at once on a machine without GPUs; they share its cores."""
     memory_bytes: int | None = None
-    """Of the machine itself, which trains where there is no GPU; None where its worker has not told."""
+    """Memory of the machine itself, which a machine without GPUs trains in; None if its worker has not reported it."""
 
     @property
     def devices(self) -> int:
-        """What is given to jobs: the GPUs, by number, or CPU slots in their stead."""
+        """Number of devices for jobs: GPUs, or CPU slots on a machine without GPUs."""
         return len(self.gpus) or self.slots
 
     def devices_needed(self, recipe: Recipe) -> int:
-        """Devices that the recipe takes here."""
+        """Number of devices that the recipe takes on this machine."""
         gpus = recipe.resources.gpus
         return gpus if self.gpus else min(gpus, self.slots)
 
@@ -64,7 +64,7 @@ class Machine(BaseModel):
 
 
 def has_bf16(cpuinfo: str) -> bool:
-    """Whether the CPUs of a /proc/cpuinfo compute in bfloat16: x86 lists "flags", ARM lists "Features"."""
+    """Whether the CPUs in a /proc/cpuinfo compute in bfloat16. x86 lists "flags", ARM lists "Features"."""
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     flags = next((value.split() for name, _, value in lines if name.strip() in ("flags", "Features")), [])
     return not _BF16_FLAGS.isdisjoint(flags)
@@ -77,8 +77,7 @@ class _Mismatch(NamedTuple):
 
 
 def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
-    """Raises InputError when the service cannot train the recipe on `machines`. Where none is known, nothing is said of
-    them."""
+    """Raises InputError if the recipe cannot be trained on `machines`. Does nothing if none is known."""
     mismatches = [_mismatch(recipe, machine) for machine in machines]
     found = truncate("; ".join(sorted({machine.describe() for machine in machines})), 200)
     if mismatches and all(mismatches):
@@ -92,13 +91,13 @@ def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
 
 
 def check_machine(recipe: Recipe, machine: Machine) -> None:
-    """Raises InputError when this machine cannot do its part of the recipe."""
+    """Raises InputError if this machine cannot do its part of the recipe."""
     one = recipe.resources.model_copy(update={"nodes": 1})
     check_machines(recipe.model_copy(update={"resources": one}), [machine])
 
 
 def usable_devices(recipe: Recipe, machine: Machine) -> frozenset[int]:
-    """The numbers of the machine's devices that can train the recipe; none where there are too few."""
+    """Numbers of the machine's devices that can train the recipe; none if there are too few."""
     if _mismatch(recipe, machine):
         return frozenset()
     return frozenset(
@@ -113,9 +112,9 @@ def _can_train(recipe: Recipe, gpu: Gpu) -> bool:
 
 
 def _mismatch(recipe: Recipe, machine: Machine) -> _Mismatch | None:
-    """What the machine has not, and the recipe wants."""
+    """A requirement of the recipe that the machine does not meet, or None."""
     processes = recipe.resources.gpus
-    # CUDA shows a process one instance of a divided GPU.
+    # CUDA shows a process only one partition of a GPU.
     whole = sum(not gpu.uuid.startswith(_MIG_PREFIX) for gpu in machine.gpus)
     if machine.gpus and processes > max(whole, 1):
         words = f"got {processes}; each rank wants a GPU of its own, on one machine"
@@ -143,7 +142,7 @@ def _has_bf16(gpu: Gpu) -> bool:
 
 
 def machine_warnings(recipe: Recipe, machines: Sequence[Machine]) -> list[str]:
-    """What would work on `machines`, and is unwise."""
+    """Warnings about what works on `machines` but is a bad choice."""
     if recipe.precision == "fp16" and machines and not any(machine.gpus for machine in machines):
         return [
             'precision: got "fp16", which is 20 to 30 times slower than bf16 on a CPU; "auto" takes what is fastest'

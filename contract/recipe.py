@@ -1,4 +1,4 @@
-"""The recipe: the JSON that a user writes. Two fields are required, everything else has a default that trains well."""
+"""The recipe: the JSON that a user writes. Two fields are required; everything else has a default that trains well."""
 
 import re
 from collections.abc import Iterator
@@ -35,11 +35,11 @@ DatasetField = Literal[
 
 
 CHANGES_BASE = frozenset({"pissa", "pissa_niter_4", "pissa_niter_16", "olora"})
-"""Ways for an adapter to start that take its first values out of the base's weights."""
+"""Initialisations that take an adapter's first values out of the base's weights."""
 
 
 class Conflict(ValueError):
-    """Two fields of a recipe that cannot both be so; `param` is the dotted path of the one to change."""
+    """A contradiction between two fields of a recipe. `param` is the dotted path of the field to change."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
@@ -57,16 +57,16 @@ class DatasetSource(Section):
     """A file of examples: the id of a dataset, or a path on the server, absolute or relative to one of its allowed
     folders."""
     format: Literal["auto"] | DatasetFormat = "auto"
-    """How a row is written; "auto" tells it by the first row's fields."""
+    """Format of the rows; "auto" detects it from the first row's fields."""
     columns: Annotated[dict[DatasetField, Text], Field(min_length=1)] | None = None
-    """What the file calls the format's fields, where it has names of its own: {"instruction": "question"}."""
+    """The file's own names for fields of the format, where they differ: {"instruction": "question"}."""
     chat_template: Literal["chatml", "alpaca", "plain"] | None = None
-    """Writes the conversations in place of the model's own template; for models that have none."""
+    """Chat template to use instead of the model's own, for models that have none."""
     sha256: Annotated[str, StringConstraints(pattern=patterns.SHA256)] | None = None
-    """Digest of the file. Filled in when the job is taken; a file that has changed since is refused."""
+    """SHA-256 of the file. Filled in when the job is accepted; a file that has changed since is refused."""
     filename: Text | None = None
-    """Name of the file where its path has another, as an upload's has: CSV and plain text are known by it. Filled in
-    when the job is taken."""
+    """Original name of the file, if its path has another, as an upload's does; CSV and plain text are recognised by it.
+    Filled in when the job is accepted."""
 
 
 def _dataset_from_path(value: Any) -> Any:
@@ -85,34 +85,34 @@ class Adapter(Section):
     """Rank of A (r x in) and B (out x r)."""
     alpha: Alpha = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On the adapter's input."""
+    """Dropout on the adapter's input."""
     target_modules: Literal["all-linear"] | Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)] = (
         "all-linear"
     )
-    """Names of linear modules to adapt, such as ["q_proj", "v_proj"]; "all-linear" is every one but the output head,
-    routed experts and their routers, and the parts of a model for images and sound; any other string is a regular
-    expression for whole names, such as ".*layers\\.[01]\\..*proj"."""
+    """Names of linear modules to adapt, such as ["q_proj", "v_proj"]. "all-linear" means every one except the output
+    head, routed experts and their routers, and a model's parts for images and sound. Any other string is a regular
+    expression for complete names, such as ".*layers\\.[01]\\..*proj"."""
 
     bias: Literal["none", "all", "lora_only"] = "none"
-    """Biases to train besides: all of the model's, or those of adapted modules. They change the base, and want fp32."""
+    """Biases to train as well: all of the model's, or those of adapted modules. They change the base, and need fp32."""
     rslora: bool = False
     """Scales by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023, arXiv:2312.03732)."""
     dora: bool = False
     """Trains each weight's magnitude apart from its direction (Liu et al. 2024, arXiv:2402.09353)."""
     init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "loftq"] = "default"
-    """How A and B start. "pissa" (Meng et al. 2024, arXiv:2404.02948; "_niter_n" is its fast, approximate SVD) and
-    "olora" (Büyükakyüz 2024, arXiv:2406.01775) start from the weights' own principal parts. The saved adapter is made
-    to fit the unchanged base, and has twice the rank. "loftq" (Li et al. 2023, arXiv:2310.08659) starts from what a
-    base in 4 bits has lost."""
+    """Initial values of A and B. "pissa" (Meng et al. 2024, arXiv:2404.02948; "_niter_n" is its fast, approximate SVD)
+    and "olora" (Büyükakyüz 2024, arXiv:2406.01775) start from the principal parts of the weights. The saved adapter
+    fits the unchanged base and has twice the rank. "loftq" (Li et al. 2023, arXiv:2310.08659) starts from the error of
+    quantising a base to 4 bits."""
     modules_to_save: list[ModuleName] = Field(default=[])
-    """Modules to train whole and to save with the adapter, such as ["lm_head", "embed_tokens"]."""
+    """Modules to train whole and save with the adapter, such as ["lm_head", "embed_tokens"]."""
     rank_pattern: dict[ModuleName, Rank] = Field(default={})
     """r for some of the adapted modules: {"q_proj": 32}."""
     alpha_pattern: dict[ModuleName, Alpha] = Field(default={})
     """alpha for some of the adapted modules: {"q_proj": 64}."""
     start_from: Text | None = None
-    """An earlier job whose adapter to train further: its id, or "ID/checkpoint-STEP" for one of its checkpoints. The
-    trainer by itself takes an adapter's folder. The shape is that adapter's: give nothing else here but dropout."""
+    """An earlier job whose adapter is trained further: its id, or "ID/checkpoint-STEP" for one of its checkpoints. The
+    trainer itself takes an adapter's folder. The shape is that adapter's, so only dropout may be given besides."""
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
@@ -131,7 +131,7 @@ class Adapter(Section):
                 raise ValueError(f"a regular expression of {len(given)} characters; {_LONGEST_EXPRESSION} at most")
             try:
                 re.compile(given)
-            # OverflowError: a huge count. Warning: an ambiguous set, where warnings are errors.
+            # OverflowError: a huge count. Warning: an ambiguous set, if warnings are errors.
             except (re.error, OverflowError, RecursionError, Warning) as error:
                 raise ValueError(f"got {format_value(given)}, which is no regular expression: {error}") from error
         return given
@@ -139,16 +139,16 @@ class Adapter(Section):
 
 class Batch(Section):
     micro_batch_size: Literal["auto"] | Count = 8
-    """Examples in one forward and backward pass on one device. They are packed in one row: nothing is padded. "auto" is
+    """Examples in one forward and backward pass on one device. They are packed into one row without padding. "auto" is
     as many as fit into the device's memory; it needs `effective_batch_size`, so that the steps are the same on every
     device."""
     gradient_accumulation_steps: Count | None = None
-    """Micro-batches in one optimizer step; null is 1, or as many as `effective_batch_size` takes."""
+    """Micro-batches in one optimizer step; null is 1, or as many as `effective_batch_size` needs."""
     effective_batch_size: Count | None = None
-    """Examples of one optimizer step on all devices together, however many these are; null is micro_batch_size x
+    """Examples of one optimizer step on all devices together, however many there are; null is micro_batch_size x
     gradient_accumulation_steps on each."""
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
-    """Tokens of an example; a longer one is cut at its end."""
+    """Maximum tokens of an example; a longer one is cut at its end."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -173,20 +173,20 @@ class Optimizer(Section):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    """Gradients are clipped to this norm; null leaves them."""
+    """Maximum norm of the gradients, which are clipped to it; null does not clip."""
     lora_plus_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None
-    """B's learning rate is so many times learning_rate (LoRA+, Hayou et al. 2024, arXiv:2402.12354); null is 1."""
+    """Learning rate of B as a multiple of learning_rate (LoRA+, Hayou et al. 2024, arXiv:2402.12354); null is 1."""
 
 
 class Schedule(Section):
     type: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to zero after warm-up."""
+    """Shape of the learning rate's fall to zero after the warm-up."""
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """How often each example is taken; null is 3, or as often as max_steps takes."""
+    """Number of passes over the examples; null is 3, or as many as max_steps needs."""
     max_steps: Count | None = None
-    """Optimizer steps of the run. Where epochs are given too, it ends at what comes first."""
+    """Optimizer steps of the run. If epochs are given too, the run ends at whichever comes first."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of all steps over which the learning rate rises from zero; 0.03 where warmup_steps is not given either."""
+    """Fraction of all steps over which the learning rate rises from zero; 0.03 if warmup_steps is not given either."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
@@ -209,16 +209,17 @@ class Evaluation(Section):
     dataset: Annotated[
         DatasetSource | None, BeforeValidator(_dataset_from_path, json_schema_input_type=str | DatasetSource | None)
     ] = None
-    """Held-out examples of their own, in place of fraction: named as the recipe's dataset is. They are written by the
-    chat template of that one."""
+    """A separate evaluation dataset, given like `dataset`; use it instead of `fraction`. It is rendered with the
+    training dataset's chat template."""
     every_steps: Count | None = None
-    """Besides the start and the end, evaluate at every so many optimizer steps; null is at each epoch's end."""
+    """Optimizer steps between evaluations; null evaluates at the end of each epoch. The start and the end are always
+    evaluated."""
     patience: Count | None = None
-    """Ends the run after so many evaluations in a row without a new lowest loss; null never does."""
+    """Number of evaluations in a row without a new lowest loss after which the run ends; null never ends it."""
     samples: Annotated[int, Field(ge=0, le=64)] = 0
-    """Held-out prompts to answer at each evaluation, for people to read."""
+    """Number of held-out prompts to answer at each evaluation, for people to read."""
     sample_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
-    """At most so many tokens an answer."""
+    """Maximum tokens of an answer."""
 
     @property
     def holds_out(self) -> bool:
@@ -239,15 +240,15 @@ class Evaluation(Section):
 class Parallel(Section):
     engine: Literal["ddp", "deepspeed", "fsdp"] = "ddp"
     """How the ranks share the work. "ddp": each holds the whole model (DistributedDataParallel). "deepspeed": ZeRO
-    (Rajbhandari et al. 2020, arXiv:1910.02054) divides what zero_stage says. "fsdp": each holds a part of every weight
+    (Rajbhandari et al. 2020, arXiv:1910.02054) shards what zero_stage says. "fsdp": each holds a shard of every weight
     (FullyShardedDataParallel). All give the same losses."""
     zero_stage: Literal[0, 1, 2, 3] | None = None
-    """What DeepSpeed divides among the ranks: 1 the optimizer's state, 2 the gradients too, 3 the weights too; null
-    is 2."""
+    """What DeepSpeed shards among the ranks: 1 the optimizer's state, 2 the gradients too, 3 the weights too; null is
+    2."""
     offload_optimizer: bool = False
-    """Keeps DeepSpeed's optimizer in the machine's memory; from zero_stage 1."""
+    """Keeps DeepSpeed's optimizer in the machine's memory; from zero_stage 1 on."""
     offload_parameters: bool = False
-    """Keeps DeepSpeed's weights in the machine's memory until a layer needs them; in zero_stage 3."""
+    """Keeps DeepSpeed's weights in the machine's memory until a layer needs them; only in zero_stage 3."""
 
     @model_validator(mode="after")
     def _of_deepspeed(self) -> Self:
@@ -264,61 +265,60 @@ class Parallel(Section):
 
 class Resources(Section):
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
-    """GPUs on each machine, with a rank on each; the ranks share every optimizer step. Without
-    batch.effective_batch_size a step takes micro_batch_size x gradient_accumulation_steps examples on each. On a
-    machine without GPUs its CPU slots stand in, and the ranks divide those that the machine has."""
+    """GPUs on each machine, one rank per GPU; the ranks share every optimizer step. Without batch.effective_batch_size
+    a step takes micro_batch_size x gradient_accumulation_steps examples on each. On a machine without GPUs, its CPU
+    slots are used instead, as many as it has."""
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Machines, with so many GPUs of each: all at once, or the job waits."""
+    """Number of machines, each with that many GPUs. The job waits until all are free at once."""
     allow_sharing: bool = False
-    """Another job that allows it too may use the same devices at the same time."""
+    """Whether another job that allows it too may use the same devices at the same time."""
 
 
 class Scheduling(Section):
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    """A waiting job of a higher priority starts first."""
+    """Priority in the queue: a waiting job with a higher one starts first."""
     preemptible: bool = False
-    """A waiting job of a higher priority may take the devices of this one: it saves, goes back to the queue, and goes
-    on from there when there is room."""
+    """Whether a waiting job with a higher priority may take this job's devices. This one saves, returns to the queue
+    and continues later."""
 
 
 class Checkpointing(Section):
     every_steps: Count | None = None
-    """Save the adapter at every so many optimizer steps."""
+    """Optimizer steps between saved adapters."""
     every_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Save the adapter at least so often. Where neither is given, the final one and those of evaluations with a new
-    lowest loss are saved."""
+    """Maximum minutes between saved adapters. If neither is given, only the final adapter and those with a new lowest
+    evaluation loss are saved."""
     training_checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
-    """Besides that, save a training checkpoint, from which the run can go on, at least so often: no more work than that
-    is ever lost."""
+    """Maximum minutes between training checkpoints, from which a run continues: at most this much work is ever lost."""
     keep_training_checkpoints: Count = 2
-    """Training checkpoints that are kept, the newest ones. The adapters of all checkpoints are kept."""
+    """Number of training checkpoints to keep, the newest ones. The adapters of all checkpoints are kept."""
 
 
 class Recipe(Section):
     model: Text
-    """The base model: a name under the server's models folder, an allowed path, or a hub id such as "org/name"."""
+    """The base model: a name in the server's models folder, an allowed path, or a hub id such as "org/name"."""
     dataset: Annotated[DatasetSource, BeforeValidator(_dataset_from_path, json_schema_input_type=str | DatasetSource)]
-    """The examples: the id of a dataset, a path, or an object with more to say."""
+    """The training examples: the id of a dataset, a path, or an object with more settings."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)] | None = None
-    """For people; need not be unique."""
+    """A name for people; it need not be unique."""
     adapter: Adapter = Adapter()
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """bf16, fp16: base weights and arithmetic in that format, adapter and optimizer in fp32. fp16 scales the loss
-    (GradScaler) and skips the steps whose gradients overflow. "auto" is bf16 where the device computes in it, else
-    fp32."""
+    """Number format. bf16, fp16: base weights and arithmetic in that format, adapter and optimizer in fp32. fp16 scales
+    the loss (GradScaler) and skips the steps whose gradients overflow. "auto" is bf16 if the device computes in it,
+    otherwise fp32."""
     base_bits: Literal[4, 8] | None = None
-    """Base weights in 4 bits (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or 8 (LLM.int8(), arXiv:2208.07339);
-    null keeps them in `precision`."""
+    """Bits of the base weights: 4 (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or 8 (LLM.int8(),
+    arXiv:2208.07339); null keeps them in `precision`."""
     gradient_checkpointing: bool = False
-    """Makes each layer's activations anew in the backward pass: less memory, a third more work."""
+    """Recomputes each layer's activations in the backward pass: less memory, a third more work."""
     torch_compile: bool = False
-    """Compiles the layers in the first step, which takes from seconds to minutes; the plan tells what it took before.
-    Steps may be faster from then on. It wants a C++ compiler on the worker's machine."""
+    """Compiles the layers in the first step, which takes seconds to minutes; the plan reports how long it took before.
+    Later steps may be faster. It needs a C++ compiler on the worker's machine."""
     neftune_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Noise on the embeddings in training (NEFTune: Jain et al. 2023, arXiv:2310.05914); 5 is the paper's."""
+    """Noise on the embeddings in training (NEFTune: Jain et al. 2023, arXiv:2310.05914); the paper uses 5."""
     resources: Resources = Resources()
     parallel: Parallel = Parallel()
     evaluation: Evaluation = Evaluation()

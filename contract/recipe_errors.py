@@ -1,4 +1,4 @@
-"""Reads a recipe, and says what is wrong with one."""
+"""Parses a recipe, and describes what is wrong with an invalid one."""
 
 from pydantic import ValidationError
 
@@ -10,7 +10,7 @@ MAX_PROBLEMS = 10
 
 
 def parse_recipe(body: bytes | str) -> Recipe:
-    """The recipe in a JSON text. Raises InputError that names the first field at fault and tells of the first ten."""
+    """The recipe in a JSON text. Raises InputError, which names the first invalid field and describes the first ten."""
     try:
         return Recipe.model_validate_json(body)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Where a recipe does less than it asks for, as far as the number of its examples tells."""
+"""Warns where a recipe does less than it says, as far as the number of its examples shows."""
 
 from collections.abc import Iterator
 
@@ -7,8 +7,8 @@ from contract.recipe import Recipe
 
 
 def shortfalls(recipe: Recipe, rows: int) -> list[str]:
-    """A warning for each field of which less comes than it says, with a dataset of `rows` examples. Raises InputError
-    where the split leaves none to train on."""
+    """A warning for each field that has less effect than it says, with a dataset of `rows` examples. Raises InputError
+    if the split leaves none to train on."""
     held = held_out_count(rows, recipe.evaluation.fraction)
     size = examples_per_step(recipe, recipe.resources.gpus * recipe.resources.nodes)
     steps = total_steps(recipe, rows - held, size)

@@ -10,7 +10,7 @@ from contract.machine import check_machines, machine_warnings
 from contract.recipe_errors import parse_recipe
 from contract.shortfalls import shortfalls
 from dataset.sandbox.child import DatasetSandbox
-from estimate.plan import make_plan
+from estimate.plan import plan_run
 from storage.backends import Storage
 from store.access.idempotent_requests import Asked
 from store.access.principal import Principal
@@ -40,10 +40,10 @@ def plan(
         checked = check(sessions, settings, storage, children, who, recipe)
         planned, rows = checked.recipe, checked.rows
         base = base_of(sessions, settings, who, planned)
-        made = make_plan(planned, rows, machines, base, lengths_of(sessions, settings, children, planned, rows))
+        made = plan_run(planned, rows, machines, base, lengths_of(sessions, settings, children, planned, rows))
         with sessions.begin() as session:
             expected = jobs.expected_seconds(session, planned, examples_to_train(planned, rows))
-            speeds = [throughput(session, planned, on.device, on.place.precision) for on in made.devices]
+            speeds = [throughput(session, planned, on.device, on.kind.precision) for on in made.devices]
             settle(session, "plan")
         warnings = [*machine_warnings(planned, machines), *shortfalls(planned, rows)]
         return plan_out(made, None if isinstance(base, str) else base, speeds, expected, warnings)

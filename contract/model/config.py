@@ -1,4 +1,4 @@
-"""Reads a model's config.json and refuses what it says that no adapter can be trained on."""
+"""Reads a model's config.json, and refuses models that no adapter can be trained on."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value, truncate
 
-_LARGEST = 100_000_000  # bytes; the index of a model of many shards is among the largest
+_LARGEST = 100_000_000  # bytes; the index of a model with many shards is among the largest
 
 _DTYPES = ("auto", "bfloat16", "double", "float", "float16", "float32", "float64", "half")
-"""torch's names of the formats that an adapter can be trained on."""
+"""torch's names of the formats in which an adapter can be trained."""
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """Raises InputError for a model that is quantised already, and for files that transformers cannot read."""
+    """Raises InputError for a model that is already quantised, and for files that transformers cannot read."""
     config = read_object(folder / "config.json")
     if (folder / "generation_config.json").exists():
         read_object(folder / "generation_config.json")
@@ -29,7 +29,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 
 
 def check_not_quantised(config: dict[str, Any]) -> None:
-    """`config` is that of a model, or of several parts. Raises InputError."""
+    """`config` is a model's, or contains those of several parts. Raises InputError."""
     for name, given in config.items():
         if name in ("quantization_config", "compression_config") and given:
             method = given.get("quant_method") if isinstance(given, dict) else None
@@ -46,7 +46,7 @@ def already_quantised(sign: str) -> InputError:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder. Raises InputError for anything else; OSError where the disk does."""
+    """A JSON object from a model's folder. Raises InputError for anything else, and OSError for a fault of the disk."""
     try:
         with path.open("rb") as file:
             read = json.loads(file.read(_LARGEST))

@@ -1,4 +1,4 @@
-"""Checks that an adapter which a job has saved can be trained further on a base model: no torch, no weights."""
+"""Checks that a job's adapter can be trained further on a base model, without torch and without reading weights."""
 
 import json
 import re
@@ -15,7 +15,7 @@ WEIGHTS = "adapter_model.safetensors"
 _PARAM = "adapter.start_from"
 
 _INITS = (True, False, "gaussian", "orthogonal")
-"""PEFT's init_lora_weights that leave the base as it is."""
+"""Values of PEFT's init_lora_weights that leave the base unchanged."""
 _LORA = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
     r"|lora_magnitude_vector(\.weight)?)"
@@ -23,11 +23,11 @@ _LORA = re.compile(
 
 
 def check_earlier_adapter(folder: Path, shapes: dict[str, list[int]], base: str) -> None:
-    """`folder` is what PEFT's save_pretrained has written; `shapes` are those of the weights of the base model, which
-    people know as `base`.
+    """`folder` was written by PEFT's save_pretrained. `shapes` are those of the base model's weights, and `base` is its
+    name.
 
-    Raises InputError for a folder without the two files, for what is no LoRA or of another base than the adapter fits,
-    by the shapes alone: a model may have been renamed.
+    Raises InputError if one of the two files is missing, if it is not a LoRA, or if it does not fit the base. Only
+    shapes are compared, since a model may have been renamed.
     """
     config = _config(folder)
     tensors = _tensors(folder)
@@ -86,14 +86,14 @@ _EXPECTED = f"start_from wants what a job has saved, or PEFT's save_pretrained: 
 
 
 def _shape_problem(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | None:
-    """What is wrong with a tensor of the adapter, where something is."""
+    """What is wrong with a tensor of the adapter, or None."""
     lora = _LORA.fullmatch(name)
     if lora is not None and is_routed_expert(module := lora["module"].replace(".base_layer", "")):
         return _expert_problem(module, shapes)
     weight = _find(f"{lora['module']}.weight" if lora else name, shapes)
     if weight is None:
         if lora is None and shape in shapes.values():
-            return None  # A head that is also the embeddings is in no file of a model.
+            return None  # A head that is tied to the embeddings is in no file.
         return f"there is no {truncate(lora['module'] if lora else name)}"
     if lora is None:
         return (
@@ -101,7 +101,8 @@ def _shape_problem(name: str, shape: list[int], shapes: dict[str, list[int]]) ->
             if shape == weight
             else f"its {truncate(name)} is {_format_shape(shape)}, the model's {_format_shape(weight)}"
         )
-    # A is [r, in] and B [out, r]; all else is [out]. Which of a weight's two is `in` depends on the kind of its module.
+    # A is [r, in] and B [out, r]; all others are [out]. Which dimension of a weight is `in` depends on the kind of
+    # module.
     if shape and (shape[-1] if "_A" in lora["part"] else shape[0]) in weight:
         return None
     return (
@@ -111,7 +112,7 @@ def _shape_problem(name: str, shape: list[int], shapes: dict[str, list[int]]) ->
 
 
 def _expert_problem(module: str, shapes: dict[str, list[int]]) -> str | None:
-    """PEFT nests the adapters of the matrices that all experts of a layer have in common: names tell no more."""
+    """PEFT nests adapters of the matrices that the experts of a layer share, so their names say no more."""
     if re.search(r"\.experts\.\d+\.", module):
         return f"its {truncate(module)} adapts one routed expert, and transformers 5 has all of a layer in one matrix"
     if any(name.startswith(f"{module}.") for name in shapes):
@@ -120,7 +121,7 @@ def _expert_problem(module: str, shapes: dict[str, list[int]]) -> str | None:
 
 
 def _find(name: str, shapes: dict[str, list[int]]) -> list[int] | None:
-    """Files of some families leave out the backbone's own name, with which every name of an adapter begins."""
+    """Some families' files omit the backbone's own name, with which every name in an adapter begins."""
     return shapes.get(name, shapes.get(name.partition(".")[2]))
 
 

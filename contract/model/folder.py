@@ -1,4 +1,5 @@
-"""Reads the names and shapes of a base model's weights from its safetensors headers: no torch, no weights."""
+"""Reads the names and shapes of a base model's weights from its safetensors headers, without torch and without reading
+weights."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,9 @@ _TRAINABLE = ("F64", "F32", "F16", "BF16")
 
 class LoadedBase(NamedTuple):
     shapes: Shapes
-    """By the names of the loaded model."""
+    """Shapes by the names of the loaded model."""
     kind: str
-    """Its model_type."""
+    """The model's model_type."""
 
 
 def loaded_base(folder: Path) -> LoadedBase:
@@ -28,8 +29,8 @@ def loaded_base(folder: Path) -> LoadedBase:
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
     """Shape of every weight that transformers loads, by its name.
 
-    Raises InputError for a folder that cannot be loaded, as far as its configuration and headers tell: a torn or
-    missing file, a model that is quantised already.
+    Raises InputError for a folder that cannot be loaded, as far as its configuration and headers show: a damaged or
+    missing file, or a model that is already quantised.
     """
     shapes: dict[str, list[int]] = {}
     for file, expected in weight_files(folder, read_model_config(folder)).items():
@@ -60,5 +61,5 @@ def _tensors(file: Path) -> dict[str, TensorHeader]:
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Of one safetensors file. Raises ValueError, RecursionError, OSError where it is none."""
+    """Shapes in one safetensors file. Raises ValueError, RecursionError or OSError if it is not one."""
     return {name: tensor.shape for name, tensor in read_header(path).items()}

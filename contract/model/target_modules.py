@@ -1,4 +1,5 @@
-"""Decides which modules of a base model get an adapter: for POST, plan, trainer, merge and start_from alike."""
+"""Decides which modules of a base model get an adapter, in the same way for POST, plans, the trainer, merging and
+start_from."""
 
 import re
 from collections.abc import Iterable, Iterator, Set
@@ -44,10 +45,10 @@ _OUTSIDE_LAYERS = {
     "project_in",
     "project_out",
 }
-"""Linear modules of text models that are in no numbered layer; what else is there is an embedding or a head."""
+"""Linear modules of text models outside the numbered layers; any other module there is an embedding or a head."""
 _CANNOT = {kind: {"out_proj"} for kind in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")} | {
     "deepseek_v4": {"o_a_proj"},  # has a matrix for each group of heads
-    "laguna": {"shared_experts"},  # renamed to something else when the adapter is loaded
+    "laguna": {"shared_experts"},  # is renamed to something else when the adapter is loaded
 }
 _LIKE_MIXTRAL = {"minimax", "minimax_m2", "mixtral"}
 _LIKE_QWEN = {
@@ -58,25 +59,25 @@ _LIKE_QWEN = {
 TAKEN_NAMES = {kind: {"gate", "w1", "w2", "w3"} for kind in _LIKE_MIXTRAL} | {
     kind: {"gate", "gate_proj", "up_proj", "down_proj"} for kind in _LIKE_QWEN
 }
-"""By model type: PEFT 0.21 replaces these names, wherever they stand, by the parameters of routed experts
+"""By model type: PEFT 0.21 replaces these names, wherever they occur, by the parameters of routed experts
 (peft.utils.transformers_weight_conversion)."""
 
 
 @dataclass(frozen=True)
 class Targets:
     adapted: set[str]
-    """Names of modules."""
+    """Names of the modules that get an adapter."""
     skipped: dict[str, str]
-    """Modules that the recipe's names match too, and why they get no adapter."""
+    """Modules that match the recipe's names but get no adapter, with the reason."""
 
 
 def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) -> Targets:
-    """The modules that get LoRA. `shapes` are by the names of the loaded model (loaded_names.py), `kind` is its
+    """The modules that get LoRA. `shapes` are by the names of the loaded model (loaded_names.py); `kind` is its
     model_type.
 
-    A name of several matches a module's last parts, as in PEFT: "q_proj", "self_attn.q_proj". A string is "all-linear",
-    or a regular expression for whole names. Raises InputError for what matches nothing that can be adapted; lists what
-    would.
+    Each name in a list matches a module's last parts, as in PEFT: "q_proj", "self_attn.q_proj". A string is
+    "all-linear" or a regular expression for complete names. Raises InputError for a name that matches nothing that can
+    be adapted; the message lists what can be.
     """
     modules = _modules(shapes, dimensions=2) | set(_stacked(shapes))
     why = {module: reason for module in modules if (reason := _skip_reason(module, kind)) is not None}
@@ -88,7 +89,7 @@ def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) ->
         matched = _by_expression(given, modules, why)
     else:
         matched = _named(_PARAM, given, modules, why)
-    # As in PEFT: what is trained whole needs no adapter.
+    # As in PEFT, a module that is trained whole needs no adapter.
     saved = _named("adapter.modules_to_save", adapter.modules_to_save, _modules(shapes))
     return Targets(
         adapted=matched - why.keys() - saved,
@@ -97,7 +98,8 @@ def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) ->
 
 
 def check_adapter(adapter: Adapter, shapes: dict[str, list[int]], kind: str) -> Targets:
-    """As target_modules; raises InputError also for other names that are no module's, and for too high a rank."""
+    """As target_modules. Also raises InputError for other names that match no module, and for a rank that is too
+    high."""
     targets = target_modules(adapter, shapes, kind)
     _named("adapter.rank_pattern", adapter.rank_pattern, targets.adapted)
     _named("adapter.alpha_pattern", adapter.alpha_pattern, targets.adapted)
@@ -108,7 +110,7 @@ def check_adapter(adapter: Adapter, shapes: dict[str, list[int]], kind: str) -> 
 
 
 def describe_skipped(targets: Targets) -> list[str]:
-    """For people: what the recipe's names match and what gets no adapter, by the reason."""
+    """For people: names that match but get no adapter, grouped by the reason."""
     by_reason: dict[str, set[str]] = {}
     for module, reason in targets.skipped.items():
         by_reason.setdefault(reason, set()).add(_last(module))
@@ -116,7 +118,7 @@ def describe_skipped(targets: Targets) -> list[str]:
 
 
 def suffixes(module: str) -> Iterator[str]:
-    """Its last part, its last two parts, and so on."""
+    """The last part of the name, the last two parts, and so on."""
     ending = module
     while ending:
         yield ending
@@ -141,14 +143,14 @@ def _skip_reason(module: str, kind: str) -> str | None:
 
 
 def _stacked(shapes: dict[str, list[int]]) -> Iterator[str]:
-    """Matrices of routed experts in one tensor: names of parameters, or of modules."""
+    """Matrices with all routed experts in one tensor, which are named as parameters or as modules."""
     for name, shape in shapes.items():
         if len(shape) == 3 and is_routed_expert(module := name.removesuffix(".weight")):
             yield module
 
 
 def _is_linear(module: str) -> bool:
-    """Embeddings and the output head stand outside the numbered layers."""
+    """True for modules in numbered layers. Embeddings and the output head are outside these."""
     return _in_a_layer(module) or _last(module) in _OUTSIDE_LAYERS
 
 
@@ -169,8 +171,8 @@ def _modules(shapes: dict[str, list[int]], dimensions: int | None = None) -> set
 
 
 def _named(param: str, names: Iterable[str], modules: Set[str], why: dict[str, str] | None = None) -> set[str]:
-    """The modules whose last parts are one of `names`. Raises InputError for a name that is no module's, and for one
-    that is only of modules which are left out."""
+    """Modules whose last parts are one of `names`. Raises InputError for a name that matches no module, or only modules
+    that are left out."""
     by_ending: dict[str, set[str]] = {}
     for module in modules:
         for ending in suffixes(module):
@@ -197,7 +199,7 @@ def _by_expression(expression: str, modules: Set[str], why: dict[str, str]) -> s
 
 
 def _check_some(matched: set[str], why: dict[str, str], given: str) -> None:
-    """Raises InputError where nothing of what a name matches can be adapted."""
+    """Raises InputError if nothing that a name matches can be adapted."""
     if matched <= why.keys():
         reasons = sorted({why[module] for module in matched})
         message = f"{_PARAM}: {format_value(given)} matches nothing that can be adapted"

@@ -1,4 +1,4 @@
-"""Reads the header of a safetensors file: no torch, no weights."""
+"""Reads the header of a safetensors file, without torch and without reading weights."""
 
 import json
 import os
@@ -14,12 +14,12 @@ _LONGEST = 100_000_000  # the format's own limit, in bytes
 @dataclass(frozen=True)
 class TensorHeader:
     dtype: str
-    """Such as "BF16"."""
+    """Format of the numbers, such as "BF16"."""
     shape: list[int]
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
-    """By name. Raises ValueError, RecursionError for a file that is torn, or is none of safetensors; OSError.
+    """Headers by name. Raises ValueError or RecursionError for a damaged file or another format, and OSError.
 
     Format: 8 bytes of little-endian header length, a JSON object, and the tensors' bytes to the end of the file
     (github.com/huggingface/safetensors).

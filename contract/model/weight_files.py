@@ -9,16 +9,16 @@ from contract.model.config import read_object, unsupported
 SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _EXPLICIT = "transformers_weights"
-"""The name in config.json of another file to load."""
+"""Key in config.json that names another file to load."""
 _SHOWN = 3
 
 
 def weight_files(folder: Path, config: dict[str, Any]) -> dict[Path, list[str] | None]:
     """The files, each with the names of the weights that the index expects in it; None without an index.
 
-    The order is transformers': a file that the config names, one whole file, the shards of an index. Everything else,
-    such as the consolidated.safetensors of Mistral's repositories, is not loaded. Raises InputError for no such file,
-    a missing shard and an index that cannot be read.
+    The order is transformers': a file that the config names, a single file, the shards of an index. All other files,
+    such as consolidated.safetensors in Mistral's repositories, are not loaded. Raises InputError if there is no such
+    file, a shard is missing or the index cannot be read.
     """
     explicit = config.get(_EXPLICIT)
     if explicit is not None:
@@ -68,7 +68,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def _is_plain_name(name: Any) -> bool:
-    """Of a file in the folder itself."""
+    """True for the name of a file in the folder itself."""
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 

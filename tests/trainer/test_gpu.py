@@ -14,9 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from contract.events import DoneEvent, EvaluationEvent, MetricEvent, StartedEvent
 from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
-from estimate.activations import Row
-from estimate.memory import TOLERANCE, Model, Place, memory
-from estimate.plan import read_base
+from estimate.inputs import DeviceKind, PackedRow, SizedModel
+from estimate.memory import TOLERANCE, estimate_memory
+from estimate.plan import read_local_model
 from tests.trainer.adapting import loss, some_rows
 from tests.trainer.conftest import Outcome
 from trainer.model.attention import DocumentBounds, attend_documents
@@ -117,11 +117,11 @@ def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
     measured = max(metric.memory_bytes for metric in metrics)
 
     recipe = Recipe.model_validate(given | change)
-    base = read_base(folder, weight_shapes(folder), recipe, None)
+    base = read_local_model(folder, weight_shapes(folder), recipe, None)
     assert base.architecture is not None
-    model = Model(base.shapes, base.config, base.architecture, base.trained)
-    row = Row(metrics[0].tokens, 4, metrics[0].supervised_tokens)
-    told = memory(recipe, model, row, Place(True, change["precision"], None), 1)
+    model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
+    row = PackedRow(metrics[0].tokens, 4, metrics[0].supervised_tokens)
+    told = estimate_memory(recipe, model, row, DeviceKind(True, change["precision"], None), 1)
     # The context is no allocation of torch's.
     estimate = told.total - told.overhead
     assert measured / TOLERANCE < estimate < measured * TOLERANCE
