@@ -35,7 +35,7 @@ from starlette.routing import Match, Route
 from api.json_schema import whole_schema
 from contract.failure import InputError
 from contract.field_errors import describe_constraint, describe_errors
-from contract.formatting import format_value, printable, truncate
+from contract.formatting import escape_unprintable, format_value, truncate
 from storage.errors import StorageUnavailable
 from store.errors import (
     ArtifactNotFound,
@@ -191,8 +191,8 @@ def install(app: FastAPI) -> None:
 def _answer(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
     kind = "server_error" if status >= 500 else "invalid_request_error"
     # Whoever prints it prints no control characters that a request brought in.
-    param = None if param is None else printable(param)
-    error = {"code": code, "message": printable(message), "param": param, "type": kind}
+    param = None if param is None else escape_unprintable(param)
+    error = {"code": code, "message": escape_unprintable(message), "param": param, "type": kind}
     return JSONResponse({"error": error}, status)
 
 

@@ -79,6 +79,6 @@ def dataset_errors_as(param: str) -> Iterator[None]:
         failure = error.failure
         if failure.param is None or failure.param.partition(".")[0] != "dataset":
             raise
-        told = failure.param.replace("dataset", param, 1)
+        renamed = failure.param.replace("dataset", param, 1)
         message = f"{param}: {failure.message.removeprefix('dataset: ')}"
-        raise InputError(failure.code, message, told) from error
+        raise InputError(failure.code, message, renamed) from error

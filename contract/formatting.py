@@ -17,10 +17,10 @@ def format_value(value: Any, longest: int = 80) -> str:
 
 def truncate(text: str, longest: int = 80) -> str:
     """A text in printable characters, truncated at `longest` of them."""
-    return printable(text if len(text) <= longest else f"{text[: longest - 3]}...")
+    return escape_unprintable(text if len(text) <= longest else f"{text[: longest - 3]}...")
 
 
-def printable(text: str, kept: str = "") -> str:
+def escape_unprintable(text: str, kept: str = "") -> str:
     """Escapes, as JSON does, characters that begin a line, steer a terminal, or reorder or hide text: control
     characters, separators, directional marks, lone surrogates. Keeps the characters of `kept`."""
     if text.isprintable():

@@ -117,7 +117,7 @@ def _mismatch(recipe: Recipe, machine: Machine) -> _Mismatch | None:
     # CUDA shows a process only one partition of a GPU.
     whole = sum(not gpu.uuid.startswith(_MIG_PREFIX) for gpu in machine.gpus)
     if machine.gpus and processes > max(whole, 1):
-        words = f"got {processes}; each rank wants a GPU of its own, on one machine"
+        words = f"got {processes}; each rank needs its own GPU, on one machine"
         return _Mismatch(FailureCode.DEVICES_UNAVAILABLE, "resources.gpus", words)
     if recipe.precision == "bf16" and not _computes_in_bf16(machine, processes):
         words = (

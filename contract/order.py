@@ -49,7 +49,7 @@ def examples_per_step(recipe: Recipe, ranks: int) -> int:
     batch = recipe.batch
     if batch.effective_batch_size is not None:
         return batch.effective_batch_size
-    assert batch.micro_batch_size != "auto", "the contract wants batch.effective_batch_size with it"
+    assert batch.micro_batch_size != "auto", "the contract requires batch.effective_batch_size with it"
     return batch.micro_batch_size * (batch.gradient_accumulation_steps or 1) * ranks
 
 

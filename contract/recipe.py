@@ -12,7 +12,7 @@ from contract.formatting import format_value
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
 
-_LONGEST_EXPRESSION = 200
+_MAX_EXPRESSION = 200
 
 DatasetFormat = Literal[
     "messages", "sharegpt", "self_instruct", "alpaca", "prompt_completion", "belle", "chinese_vicuna", "text"
@@ -115,7 +115,7 @@ class Adapter(Section):
     trainer itself takes an adapter's folder. The shape is that adapter's, so only dropout may be given besides."""
 
     @model_validator(mode="after")
-    def _one_shape(self) -> Self:
+    def _check_start_from(self) -> Self:
         if self.start_from is not None:
             own = {"start_from", "dropout"}
             for name, field in type(self).model_fields.items():
@@ -127,13 +127,13 @@ class Adapter(Section):
     @classmethod
     def _regular_expression(cls, given: str | list[str]) -> str | list[str]:
         if isinstance(given, str):
-            if len(given) > _LONGEST_EXPRESSION:
-                raise ValueError(f"a regular expression of {len(given)} characters; {_LONGEST_EXPRESSION} at most")
+            if len(given) > _MAX_EXPRESSION:
+                raise ValueError(f"a regular expression of {len(given)} characters; {_MAX_EXPRESSION} at most")
             try:
                 re.compile(given)
             # OverflowError: a huge count. Warning: an ambiguous set, if warnings are errors.
             except (re.error, OverflowError, RecursionError, Warning) as error:
-                raise ValueError(f"got {format_value(given)}, which is no regular expression: {error}") from error
+                raise ValueError(f"got {format_value(given)}, which is not a regular expression: {error}") from error
         return given
 
 
@@ -151,7 +151,7 @@ class Batch(Section):
     """Maximum tokens of an example; a longer one is cut at its end."""
 
     @model_validator(mode="after")
-    def _one_size(self) -> Self:
+    def _check_batch_size(self) -> Self:
         if self.effective_batch_size is not None and self.gradient_accumulation_steps is not None:
             raise ValueError(
                 "give gradient_accumulation_steps or effective_batch_size, not both: each follows from the other"
@@ -191,13 +191,13 @@ class Schedule(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _some_end(cls, given: Any) -> Any:
+    def _default_epochs(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("epochs") is None and given.get("max_steps") is None:
             return {**given, "epochs": 3}
         return given
 
     @model_validator(mode="after")
-    def _one_warmup(self) -> Self:
+    def _check_warmup(self) -> Self:
         if self.warmup_ratio is not None and self.warmup_steps is not None:
             raise ValueError("give warmup_ratio or warmup_steps, not both")
         return self
@@ -226,14 +226,14 @@ class Evaluation(Section):
         return self.fraction > 0 or self.dataset is not None
 
     @model_validator(mode="after")
-    def _something_held_out(self) -> Self:
+    def _check_held_out(self) -> Self:
         if self.fraction and self.dataset is not None:
             raise ValueError("give fraction or dataset, not both: either holds out what is evaluated")
         if self.dataset is not None and self.dataset.chat_template is not None:
-            raise ValueError("dataset is written by the chat_template of the recipe's dataset; give it there alone")
+            raise ValueError("dataset is rendered with the chat_template of the recipe's dataset; give it only there")
         for name in ("patience", "samples"):
             if getattr(self, name) and not self.holds_out:
-                raise ValueError(f"{name} wants held-out examples: set fraction above 0, such as 0.1, or give dataset")
+                raise ValueError(f"{name} needs held-out examples: set fraction above 0, such as 0.1, or give dataset")
         return self
 
 
@@ -251,15 +251,15 @@ class Parallel(Section):
     """Keeps DeepSpeed's weights in the machine's memory until a layer needs them; only in zero_stage 3."""
 
     @model_validator(mode="after")
-    def _of_deepspeed(self) -> Self:
+    def _check_deepspeed(self) -> Self:
         if self.engine != "deepspeed":
             for name in ("zero_stage", "offload_optimizer", "offload_parameters"):
                 if getattr(self, name) not in (None, False):
                     raise ValueError(f'{name} is DeepSpeed\'s: set engine to "deepspeed"')
         if self.offload_optimizer and self.zero_stage == 0:
-            raise ValueError("offload_optimizer wants zero_stage 1, 2 or 3")
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
         if self.offload_parameters and self.zero_stage != 3:
-            raise ValueError("offload_parameters wants zero_stage 3")
+            raise ValueError("offload_parameters needs zero_stage 3")
         return self
 
 
@@ -327,44 +327,53 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
 
     @model_validator(mode="after")
-    def _what_goes_together(self) -> Self:
-        for param, message in self._conflicts():
+    def _check_conflicts(self) -> Self:
+        for param, message in (*self._engine_conflicts(), *self._compile_conflicts(), *self._quantisation_conflicts()):
             raise Conflict(param, message)
         return self
 
-    def _conflicts(self) -> Iterator[tuple[str, str]]:
-        engine, bits = self.parallel.engine, self.base_bits
+    def _engine_conflicts(self) -> Iterator[tuple[str, str]]:
+        engine = self.parallel.engine
         if engine == "fsdp" and self.precision == "fp16":
             yield "precision", 'got "fp16"; parallel.engine "fsdp" takes "bf16" or "fp32", or use engine "ddp"'
         if engine == "deepspeed" and self.precision == "fp16" and self.parallel.zero_stage == 0:
-            yield "precision", 'got "fp16"; in DeepSpeed it wants a parallel.zero_stage of 1, 2 or 3'
+            yield "precision", 'got "fp16"; with DeepSpeed it needs a parallel.zero_stage of 1, 2 or 3'
         if self.parallel.zero_stage == 3 and self.adapter.init in CHANGES_BASE:
             yield (
                 "adapter.init",
-                f'got "{self.adapter.init}", which starts from whole weights; zero_stage 3 divides '
+                f'got "{self.adapter.init}", which starts from whole weights; zero_stage 3 shards '
                 'them as it loads them: use another stage, or parallel.engine "fsdp"',
             )
         if self.parallel.zero_stage == 3 and self.adapter.bias != "none":
             yield (
                 "adapter.bias",
-                f'got "{self.adapter.bias}"; zero_stage 3 divides the biases as it loads them: use '
+                f'got "{self.adapter.bias}"; zero_stage 3 shards the biases as it loads them: use '
                 'another stage, or parallel.engine "fsdp"',
             )
         if self.optimizer.type == "adamw_8bit" and engine != "ddp":
             yield "optimizer.type", f'got "adamw_8bit"; parallel.engine "{engine}" takes "adamw", or use engine "ddp"'
-        if self.adapter.init == "loftq" and bits != 4:
-            yield "adapter.init", 'got "loftq", which starts from what a base in 4 bits has lost: set base_bits to 4'
+
+    def _compile_conflicts(self) -> Iterator[tuple[str, str]]:
+        engine, bits = self.parallel.engine, self.base_bits
         if self.torch_compile and engine != "ddp":
-            yield "torch_compile", f'got true; parallel.engine "{engine}" takes no compiled layers: use engine "ddp"'
+            yield (
+                "torch_compile",
+                f'got true; parallel.engine "{engine}" does not support compiled layers: use engine "ddp"',
+            )
         if self.torch_compile and bits is not None:
             yield "torch_compile", f"got true; a base in {bits} bits is not compiled: leave base_bits out"
         if self.torch_compile and self.gradient_checkpointing:
-            yield "torch_compile", "got true; it does not go with gradient_checkpointing: leave one of them out"
+            yield "torch_compile", "got true; it excludes gradient_checkpointing: leave one of them out"
+
+    def _quantisation_conflicts(self) -> Iterator[tuple[str, str]]:
+        engine, bits = self.parallel.engine, self.base_bits
+        if self.adapter.init == "loftq" and bits != 4:
+            yield "adapter.init", 'got "loftq", which starts from the error of a base in 4 bits: set base_bits to 4'
         if bits is not None:
             if engine == "fsdp" or self.parallel.zero_stage == 3:
                 yield (
                     "base_bits",
-                    f"got {bits}; such weights cannot be divided among ranks: use parallel.engine "
+                    f"got {bits}; such weights cannot be sharded: use parallel.engine "
                     '"ddp", or "deepspeed" with a zero_stage below 3',
                 )
             if self.adapter.init in CHANGES_BASE:

@@ -14,10 +14,10 @@ def parse_recipe(body: bytes | str) -> Recipe:
     try:
         return Recipe.model_validate_json(body)
     except ValidationError as error:
-        raise _refusal(error) from error
+        raise _invalid_recipe(error) from error
 
 
-def _refusal(error: ValidationError) -> InputError:
+def _invalid_recipe(error: ValidationError) -> InputError:
     errors = error.errors(include_url=False)
     found = describe_errors(Recipe, errors)
     first, *_ = found

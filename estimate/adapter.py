@@ -56,7 +56,7 @@ def trained_parameters(
     et al. 2024, arXiv:2402.09353).
     """
     if earlier is not None:
-        return _earlier(tensor_shapes(earlier / WEIGHTS))
+        return _of_earlier_adapter(tensor_shapes(earlier / WEIGHTS))
     modules = {name.rpartition(".")[0] for name in shapes}
     # As in PEFT: by the end of the name, ignoring its parts.
     whole = frozenset(module for module in modules if module.endswith(tuple(adapter.modules_to_save)))
@@ -102,7 +102,7 @@ def _biases(adapter: Adapter, shapes: Shapes, adapted: set[str]) -> list[str]:
     return []
 
 
-def _earlier(shapes: Shapes) -> TrainedParameters:
+def _of_earlier_adapter(shapes: Shapes) -> TrainedParameters:
     """Everything in an adapter's file is trained further. All of it is added to the base, except biases."""
     parts: dict[str, dict[str, list[int]]] = {}
     for name, shape in shapes.items():

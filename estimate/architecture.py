@@ -122,11 +122,11 @@ def read_architecture(config: dict[str, Any], shapes: Shapes) -> Architecture:
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise NotEstimated(
-            f"what a model of type {format_value(kind)} keeps for its backward pass has not been counted; of "
-            f"{', '.join(FAMILIES)} it has"
+            f"what a model of type {format_value(kind)} keeps for its backward pass is unknown; it is known "
+            f"for {', '.join(FAMILIES)}"
         )
     if config.get("sliding_window") is not None and config.get("use_sliding_window", True):
-        raise NotEstimated("a model with a sliding window is not packed, and what it keeps has not been counted")
+        raise NotEstimated("a model with a sliding window is not packed, and what it keeps is unknown")
     embedding = next((shape for name, shape in shapes.items() if is_embedding(name.removesuffix(".weight"))), None)
     if embedding is None:
         raise NotEstimated("the model's files have no embeddings")

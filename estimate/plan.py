@@ -100,10 +100,10 @@ def plan_run(
     if base.architecture is None:
         return RunPlan(work, disk, [], {**unknown, "memory": base.unknown_because or ""})
     if not machines:
-        return RunPlan(work, disk, [], {**unknown, "memory": "no worker has told what its machine has"})
+        return RunPlan(work, disk, [], {**unknown, "memory": "no worker has reported its machine"})
     if not usable:
         # No dataset exceeds this.
-        unknown["memory"] = "the lengths of the examples are not known: each is taken to have batch.max_length tokens"
+        unknown["memory"] = "the lengths of the examples are not known: each is assumed to have batch.max_length tokens"
     model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
     return RunPlan(
         work, disk, plan_devices(recipe, machines, model, None if isinstance(lengths, str) else lengths), unknown

@@ -22,7 +22,7 @@ from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
 from contract.run_dir import RunDir
 from trainer.environment import hide_package, prepare_process
-from trainer.failures import failure_of, print_error, write_failure
+from trainer.failures import failure_from, print_error, write_failure
 from trainer.report import EventWriter
 from trainer.setup import RunSetup
 from trainer.stop import Stop
@@ -59,7 +59,7 @@ def main() -> None:
     except Exception as error:
         # Before the log line, since the log may be on the full disk.
         step = report.step if report else None
-        write_failure(failure_of(error, step, resumed=arguments.resume is not None), run.error)
+        write_failure(failure_from(error, step, resumed=arguments.resume is not None), run.error)
         print_error(error)
         _exit(1)
     _exit(0)
@@ -69,10 +69,10 @@ def check_run_dir(run: RunDir) -> None:
     """Exits with a message if the recipe is missing, or if an earlier run's files would be mixed with this one's."""
     if not run.recipe.is_file():
         sys.exit(f"trainer: no {run.recipe.name} in {run.path}")
-    for left in (run.adapter, run.checkpoints, run.events, run.error):
-        if left.exists():
+    for existing in (run.adapter, run.checkpoints, run.events, run.error):
+        if existing.exists():
             sys.exit(
-                f"trainer: {run.path} has the {left.name} of an earlier run; give each run its own folder, with "
+                f"trainer: {run.path} has the {existing.name} of an earlier run; give each run its own folder, with "
                 f"a copy of {run.recipe.name} in it"
             )
 

@@ -70,18 +70,20 @@ def _rank_loss_sum(run: TrainingRun) -> tuple[float, bool]:
 
 def _report_samples(run: TrainingRun, step: int) -> None:
     """All ranks generate the same answers: waiting for one rank could take longer than NCCL's timeout."""
-    wanted = run.recipe.evaluation
-    if not wanted.samples:
+    settings = run.recipe.evaluation
+    if not settings.samples:
         return
     module = run.engine.module
     ends = {*end_token_ids(module.model.get_base_model().generation_config), *run.data.ends}
 
     def generate(prompt: list[int]) -> list[int]:
         return module.generate(
-            prompt, wanted.sample_tokens, sorted(ends), run.stop, sharded=run.engine.shards_parameters
+            prompt, settings.sample_tokens, sorted(ends), run.stop, sharded=run.engine.shards_parameters
         )
 
-    answers = answer_prompts(generate, load_tokenizer(run.recipe), sample_prompts(run.data.evaluation, wanted.samples))
+    answers = answer_prompts(
+        generate, load_tokenizer(run.recipe), sample_prompts(run.data.evaluation, settings.samples)
+    )
     if run.stop.requested:
         return
     for index, answer in enumerate(answers):

@@ -11,7 +11,7 @@ from contract.fault import Fault, describe_fault
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 
 
-def failure_of(error: Exception, step: int | None = None, resumed: bool = False) -> Failure:
+def failure_from(error: Exception, step: int | None = None, resumed: bool = False) -> Failure:
     """`step` is the last step that this process has taken, None before its first. `resumed` means that the run
     continues from an earlier attempt's state."""
     if isinstance(error, InputError):
@@ -28,24 +28,24 @@ def failure_of(error: Exception, step: int | None = None, resumed: bool = False)
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         message = f"torch_compile: the layers cannot be compiled; leave it out. It said: {_first_line(error)}"
         return Failure(code=FailureCode.RECIPE_INVALID, message=message, param="torch_compile")
-    said = f"{type(error).__name__}: {_first_line(error)}"
+    error_text = f"{type(error).__name__}: {_first_line(error)}"
     if is_infrastructure(error):
-        return Failure(code=FailureCode.TRAINER_CRASHED, message=f"the trainer failed: {said}")
+        return Failure(code=FailureCode.TRAINER_CRASHED, message=f"the trainer failed: {error_text}")
     fault = describe_fault(error, step)
     if resumed or step is not None:
         # It has trained before. If two attempts fail alike, another one will not help.
         where = "" if step is None else f" after step {step}"
-        message = f"the trainer failed{where}: {said}"
+        message = f"the trainer failed{where}: {error_text}"
         return Failure(code=FailureCode.TRAINER_CRASHED, message=message, fault=fault)
-    return _final(error, said, fault)
+    return _final(error, error_text, fault)
 
 
-def _final(error: Exception, said: str, fault: Fault) -> Failure:
+def _final(error: Exception, error_text: str, fault: Fault) -> Failure:
     """Nothing differs between two attempts before the first step, so another attempt would fail alike."""
     if _came_from("transformers", error):
-        message = f"model: it cannot be trained here: {said}; use another model, or another version of this one"
+        message = f"model: it cannot be trained here: {error_text}; use another model, or another version of this one"
         return Failure(code=FailureCode.MODEL_UNSUPPORTED, message=message, param="model", fault=fault)
-    message = f"the program failed, and would fail again: {said}; its log says where"
+    message = f"the program failed, and would fail again: {error_text}; its log says where"
     return Failure(code=FailureCode.INTERNAL_ERROR, message=message, fault=fault)
 
 

@@ -49,7 +49,7 @@ def forecast(growths: dict[int, int], size: int) -> float:
     return latest + max(0.0, per_example) * (size - last)
 
 
-def worst_case(documents: Sequence[Document], count: int) -> list[Document]:
+def worst_case_documents(documents: Sequence[Document], count: int) -> list[Document]:
     """`count` documents, or all if there are fewer, that need at least as much memory as any `count` of the given ones:
     the longest, in falling order, with the largest numbers of supervised tokens of any."""
     sizes = [(document.length, document.targets) for document in documents]

@@ -20,7 +20,7 @@ from trainer.engines.ddp import Ddp
 from trainer.engines.engine import Engine
 from trainer.loading import load
 from trainer.loop import fit
-from trainer.micro_batch import free_memory, largest_micro_batch, worst_case
+from trainer.micro_batch import free_memory, largest_micro_batch, worst_case_documents
 from trainer.model.loss import SupervisedLoss
 from trainer.model.packing import pack
 from trainer.precision import DTYPES, check_precision, resolve_precision
@@ -121,7 +121,7 @@ def find_micro_batch(
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     random = random_state(device)
     found = largest_micro_batch(
-        worst_case(data.train, share),
+        worst_case_documents(data.train, share),
         # Scaled by zero, so the gradients are zeros and need not be cleared.
         probe=lambda documents: engine.accumulate(pack(documents).to(device), 0.0, sync_gradients=False),
         agree=lambda value: max_over_ranks(accelerator, math.inf if stop.requested else value),

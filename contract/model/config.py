@@ -54,7 +54,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise unsupported(f"{path.name} cannot be read as JSON: {truncate(str(error), 200)}") from error
     if not isinstance(read, dict):
-        raise unsupported(f"{path.name} holds {format_value(read)}, which is no JSON object")
+        raise unsupported(f"{path.name} holds {format_value(read)}, which is not a JSON object")
     return read
 
 

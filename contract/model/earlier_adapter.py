@@ -52,7 +52,7 @@ def _config(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _refused(folder, f"{CONFIG} is not JSON: {truncate(str(error), 200)}; {_EXPECTED}") from error
     if not isinstance(config, dict):
-        raise _refused(folder, f"{CONFIG} is no JSON object; {_EXPECTED}")
+        raise _refused(folder, f"{CONFIG} is not a JSON object; {_EXPECTED}")
     if (kind := config.get("peft_type")) != "LORA":
         raise _refused(folder, f"its peft_type is {format_value(kind)}; only a LORA can be trained further")
     init = config.get("init_lora_weights", True)
@@ -82,7 +82,7 @@ def _tensors(folder: Path) -> dict[str, list[int]]:
     return tensors
 
 
-_EXPECTED = f"start_from wants what a job has saved, or PEFT's save_pretrained: {CONFIG} and {WEIGHTS}"
+_EXPECTED = f"start_from needs an adapter saved by a job or by PEFT's save_pretrained: {CONFIG} and {WEIGHTS}"
 
 
 def _shape_problem(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | None:

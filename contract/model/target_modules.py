@@ -79,12 +79,12 @@ def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) ->
     "all-linear" or a regular expression for complete names. Raises InputError for a name that matches nothing that can
     be adapted; the message lists what can be.
     """
-    modules = _modules(shapes, dimensions=2) | set(_stacked(shapes))
+    modules = _modules(shapes, dimensions=2) | set(_stacked_experts(shapes))
     why = {module: reason for module in modules if (reason := _skip_reason(module, kind)) is not None}
     given = adapter.target_modules
     if given == "all-linear":
         matched = {module for module in modules if _is_linear(module) or module in why}
-        _check_some(matched, why, "all-linear")
+        _check_any_adaptable(matched, why, "all-linear")
     elif isinstance(given, str):
         matched = _by_expression(given, modules, why)
     else:
@@ -142,7 +142,7 @@ def _skip_reason(module: str, kind: str) -> str | None:
     return NAME_TAKEN if _last(module) in TAKEN_NAMES.get(kind, ()) else None
 
 
-def _stacked(shapes: dict[str, list[int]]) -> Iterator[str]:
+def _stacked_experts(shapes: dict[str, list[int]]) -> Iterator[str]:
     """Matrices with all routed experts in one tensor, which are named as parameters or as modules."""
     for name, shape in shapes.items():
         if len(shape) == 3 and is_routed_expert(module := name.removesuffix(".weight")):
@@ -183,7 +183,7 @@ def _named(param: str, names: Iterable[str], modules: Set[str], why: dict[str, s
             raise _unmatched(
                 param, f"{format_value(name)} matches no module of the model", modules - (why or {}).keys()
             )
-        _check_some(by_ending[name], why or {}, name)
+        _check_any_adaptable(by_ending[name], why or {}, name)
         matched |= by_ending[name]
     return matched
 
@@ -194,11 +194,11 @@ def _by_expression(expression: str, modules: Set[str], why: dict[str, str]) -> s
         example = next((module for module in sorted(modules - why.keys()) if _in_a_layer(module)), "")
         given = f"{format_value(expression)}, a regular expression for whole names such as {truncate(example)},"
         raise _unmatched(_PARAM, f"{given} matches no module of the model", modules - why.keys())
-    _check_some(matched, why, expression)
+    _check_any_adaptable(matched, why, expression)
     return matched
 
 
-def _check_some(matched: set[str], why: dict[str, str], given: str) -> None:
+def _check_any_adaptable(matched: set[str], why: dict[str, str], given: str) -> None:
     """Raises InputError if nothing that a name matches can be adapted."""
     if matched <= why.keys():
         reasons = sorted({why[module] for module in matched})

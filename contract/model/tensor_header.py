@@ -31,7 +31,7 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
             raise ValueError(f"a header of {length} bytes")
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     tensors = {name: _tensor(name, entry) for name, entry in entries.items()}
     whole = 8 + length + max((_end(name, entry) for name, entry in entries.items()), default=0)

@@ -39,7 +39,7 @@ def _without_weights(folder: Path) -> str:
     if not others:
         return f"the folder has no {SINGLE_FILE} and no {INDEX}; weights in other formats are not loaded"
     return (
-        f"the folder has {_first_few(others)}, which transformers does not load: it wants {SINGLE_FILE}, or {INDEX} "
+        f"the folder has {_first_few(others)}, which transformers does not load: it needs {SINGLE_FILE}, or {INDEX} "
         "with the shards "
         "that it names; copy these from where the model comes"
     )

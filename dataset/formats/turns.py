@@ -91,10 +91,10 @@ def read_reasoning(where: str, turn: Mapping[str, Any], names: Collection[str] =
     if turn.keys().isdisjoint(names):
         return ""
     found = {name: as_text(f"{where}{name}", turn[name]) for name in names if turn.get(name) is not None}
-    said = {name: thought for name, thought in found.items() if thought.strip()}
-    if len(set(said.values())) > 1:
-        raise BadRow(f"{where}{' and '.join(said)} differ; keep the one to learn")
-    return next(iter(said.values()), "")
+    written = {name: thought for name, thought in found.items() if thought.strip()}
+    if len(set(written.values())) > 1:
+        raise BadRow(f"{where}{' and '.join(written)} differ; keep the one to learn")
+    return next(iter(written.values()), "")
 
 
 def as_conversation(turns: list[Turn], system: str, tools: Tools | None) -> Conversation:

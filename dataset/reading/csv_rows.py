@@ -15,7 +15,7 @@ def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
     is yielded as a BadRow. Raises BadRow for a record after which no other can be found, and BadFile."""
     # For the whole process, where the default is 128 KiB. _Text refuses a record that is too long.
     csv.field_size_limit(2 * MAX_ROW_BYTES)
-    text = _Text(lines)
+    text = _RecordLines(lines)
     records = csv.reader(text, strict=True)
     header: list[str] | None = None
     while True:
@@ -40,7 +40,7 @@ def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
             yield dict(zip(header, record, strict=True))
 
 
-class _Text:
+class _RecordLines:
     """The lines as text. Refuses a record that exceeds the maximum size of a row."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:

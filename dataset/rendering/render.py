@@ -35,13 +35,13 @@ def render(tokenizer: Tokenizer, example: Example) -> list[tuple[str, list[Span]
     _check_arguments_are_read(tokenizer, example)
     _check_system_is_written(tokenizer, example, whole)
     _check_tools_are_written(tokenizer, example, whole)
-    answers = [_until_answer(tokenizer, example, index) for index, learned in enumerate(example.supervised) if learned]
+    answers = [_render_answer(tokenizer, example, index) for index, learned in enumerate(example.supervised) if learned]
     if all(whole.startswith(text) for text, _ in answers):
         return [(whole, [span for _, span in answers])]
     return [(text, [span]) for text, span in answers]
 
 
-def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, Span]:
+def _render_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, Span]:
     """The conversation up to the answer messages[index], and the span of that answer.
 
     Few templates mark answers, so the span is found by rendering the messages before it as well.
@@ -70,7 +70,7 @@ def _as_generated(tokenizer: Tokenizer, example: Conversation, index: int, befor
     message = example.messages[index]
     header, end = _around_answer(tokenizer, example, index)
     if not (before.startswith(header) and text.startswith(header)):
-        return _after_history(tokenizer, example, index, before, text, header)
+        return _after_history(example, index, text, _shortened_prompt(tokenizer, example, index, before, header))
     opened, written = before[len(header) :], text[len(header) :]
     # The template may have omitted the reasoning, but the row has it.
     for said in (message["content"].lstrip() + end, written.lstrip()):
@@ -93,16 +93,21 @@ def _around_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> t
     return (begin, end) if f"{begin}b{end}" == other else (one, "")
 
 
-def _after_history(tokenizer: Tokenizer, example: Conversation, index: int, before: str, text: str, header: str) -> str:
+def _shortened_prompt(tokenizer: Tokenizer, example: Conversation, index: int, before: str, header: str) -> str:
+    """The prompt for the answer as the template writes it once the answer is there; empty if it cannot be found."""
+    question = before.removeprefix(_apply_template(tokenizer, example, example.messages[:index]))
+    history, found, _ = header.rpartition(question) if question else ("", "", "")
+    return history + found if found else ""
+
+
+def _after_history(example: Conversation, index: int, text: str, prompt: str) -> str:
     """The answer messages[index], if the template shortens earlier messages once the answer is there.
 
     gpt-oss's omits the assistant's reasoning before its calls. The model still sees it when the answer is due, so the
-    answer is learned after `before`: it is the part of `text` after the prompt for the answer.
+    answer is the part of `text` after the shortened prompt.
     """
-    question = before.removeprefix(_apply_template(tokenizer, example, example.messages[:index]))
-    history, found, _ = header.rpartition(question) if question else ("", "", "")
-    if any(map(_thought_of, example.messages[:index])) and found and text.startswith(history + found):
-        return text[len(history + found) :]
+    if prompt and any(map(_thought_of, example.messages[:index])) and text.startswith(prompt):
+        return text[len(prompt) :]
     if _thought_of(example.messages[index]):
         _refuse_model(
             example,
@@ -154,7 +159,7 @@ def _check_system_is_written(tokenizer: Tokenizer, example: Conversation, whole:
         # A default system message may have the same words.
         if message["role"] != "system" or message["content"].strip() in whole:
             continue
-        if whole == _without(tokenizer, example, [*example.messages[:index], *example.messages[index + 1 :]]):
+        if whole == _render_without(tokenizer, example, [*example.messages[:index], *example.messages[index + 1 :]]):
             _refuse_model(
                 example,
                 f"leaves out the system message messages[{index}]; write it into the first question, or name another "
@@ -164,14 +169,14 @@ def _check_system_is_written(tokenizer: Tokenizer, example: Conversation, whole:
 
 def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole: str) -> None:
     """Many templates omit what they do not know, and the model would learn to say nothing."""
-    if example.tools and whole == _without(tokenizer, example, example.messages, with_tools=False):
+    if example.tools and whole == _render_without(tokenizer, example, example.messages, with_tools=False):
         _refuse_model(example, f"leaves out the tools; {_WITH_TOOLS}")
     for index, message in enumerate(example.messages):
         earlier, until = example.messages[:index], example.messages[: index + 1]
         if message.get("tool_calls"):
             _check_calls_are_written(tokenizer, example, index)
         elif message["role"] == "tool" and (
-            _apply_template(tokenizer, example, until) == _without(tokenizer, example, earlier)
+            _apply_template(tokenizer, example, until) == _render_without(tokenizer, example, earlier)
         ):
             _refuse_model(example, f"leaves out what the tool says in messages[{index}]; {_WITH_TOOLS}")
 
@@ -181,17 +186,17 @@ def _check_calls_are_written(tokenizer: Tokenizer, example: Conversation, index:
     written = _apply_template(tokenizer, example, [*earlier, message])
     bare = message.copy()
     del bare["tool_calls"]
-    if written == _without(tokenizer, example, [*earlier, bare]):
+    if written == _render_without(tokenizer, example, [*earlier, bare]):
         _refuse_model(example, f"leaves out the calls of messages[{index}]; {_WITH_TOOLS}")
     first: ChatMessage = {**message, "tool_calls": message["tool_calls"][:1]}
-    if first != message and written == _without(tokenizer, example, [*earlier, first]):
+    if first != message and written == _render_without(tokenizer, example, [*earlier, first]):
         _refuse_model(
             example,
             f"leaves out calls of messages[{index}] after the first; give each a message of its own, with what the "
             "tool gives back after it",
         )
     silent: ChatMessage = {**message, "content": ""}
-    if message["content"].strip() and written == _without(tokenizer, example, [*earlier, silent]):
+    if message["content"].strip() and written == _render_without(tokenizer, example, [*earlier, silent]):
         _refuse_model(
             example,
             f"leaves out the content of messages[{index}], beside its calls; leave it out of the row, or set "
@@ -199,7 +204,7 @@ def _check_calls_are_written(tokenizer: Tokenizer, example: Conversation, index:
         )
 
 
-def _without(
+def _render_without(
     tokenizer: Tokenizer, example: Conversation, messages: list[ChatMessage], with_tools: bool = True
 ) -> str | None:
     """None if the template refuses the example without the part: then it reads that part."""

@@ -173,13 +173,13 @@ def test_short_examples_fit_where_as_many_of_max_length_would_not(
 
 def test_where_nobody_has_told_of_a_machine_nothing_is_refused_and_no_memory_is_told(client: TestClient) -> None:
     told = plan(client)
-    assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has told what its machine has")
+    assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has reported its machine")
     assert submit(client).status_code == 201
 
 
 @pytest.mark.parametrize(
     ("model", "why"),
-    [("org/name", "is not on the server"), ("tiny", "has not been counted"), ("bare", "no tokenizer.json")],
+    [("org/name", "is not on the server"), ("tiny", "is unknown"), ("bare", "no tokenizer.json")],
 )
 def test_what_is_not_known_is_null_and_the_reason_is_told(
     client: TestClient, sessions: Sessions, home: Path, model: str, why: str

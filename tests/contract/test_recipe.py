@@ -72,8 +72,8 @@ def test_a_recipe_survives_being_stored() -> None:
         ),
         (minimal(batch={"micro_batch_size": "auto"}), "batch", ['"auto" needs effective_batch_size']),
         (minimal(batch={"micro_batch_size": "all"}), "batch.micro_batch_size", ['got "all"', "whole number", '"auto"']),
-        (minimal(evaluation={"patience": 2}), "evaluation", ["patience wants held-out examples", "fraction"]),
-        (minimal(evaluation={"samples": 2}), "evaluation", ["samples wants held-out examples", "fraction"]),
+        (minimal(evaluation={"patience": 2}), "evaluation", ["patience needs held-out examples", "fraction"]),
+        (minimal(evaluation={"samples": 2}), "evaluation", ["samples needs held-out examples", "fraction"]),
         (minimal(evaluation={"fraction": 0.1, "dataset": "e.jsonl"}), "evaluation", ["fraction or dataset, not both"]),
         (
             minimal(evaluation={"dataset": {"path": "e.jsonl", "chat_template": "plain"}}),
@@ -86,9 +86,9 @@ def test_a_recipe_survives_being_stored() -> None:
         (
             minimal(parallel={"engine": "deepspeed", "zero_stage": 0, "offload_optimizer": True}),
             "parallel",
-            ["wants zero_stage 1, 2 or 3"],
+            ["needs zero_stage 1, 2 or 3"],
         ),
-        (minimal(parallel={"engine": "deepspeed", "offload_parameters": True}), "parallel", ["wants zero_stage 3"]),
+        (minimal(parallel={"engine": "deepspeed", "offload_parameters": True}), "parallel", ["needs zero_stage 3"]),
         (minimal(parallel={"engine": "fsdp"}, precision="fp16"), "precision", ['got "fp16"', "bf16"]),
         (minimal(parallel={"engine": "fsdp"}, base_bits=4), "base_bits", ["got 4", "cannot be divided"]),
         (minimal(parallel={"engine": "fsdp"}, optimizer={"type": "adamw_8bit"}), "optimizer.type", ["adamw_8bit"]),
@@ -105,7 +105,7 @@ def test_a_recipe_survives_being_stored() -> None:
         (
             minimal(parallel={"engine": "deepspeed", "zero_stage": 3}, adapter={"bias": "all"}),
             "adapter.bias",
-            ["divides the biases"],
+            ["shards the biases"],
         ),
         (minimal(adapter={"init": "loftq"}), "adapter.init", ["set base_bits to 4"]),
         (minimal(torch_compile=True, parallel={"engine": "fsdp"}), "torch_compile", ["fsdp", "ddp"]),

@@ -105,7 +105,7 @@ def test_places_are_a_machines_gpus_by_kind_or_the_ranks_parts_of_its_memory() -
     ("change", "why"),
     [
         ({"model_type": "mamba"}, '"mamba" keeps'),
-        ({"model_type": ["llama"]}, "has not been counted"),
+        ({"model_type": ["llama"]}, "is unknown"),
         ({"sliding_window": 4096}, "sliding window"),
         ({"num_hidden_layers": "many"}, "no num_hidden_layers"),
     ],

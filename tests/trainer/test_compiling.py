@@ -13,7 +13,7 @@ from contract.recipe import Recipe
 from tests.trainer.adapting import load, loss, some_rows
 from tests.trainer.conftest import Outcome, at_once
 from trainer.data.examples import load_data
-from trainer.failures import failure_of
+from trainer.failures import failure_from
 from trainer.model.compiling import compile_layers
 from trainer.model.loss import SupervisedLoss
 from trainer.model.packing import PackedBatch, pack
@@ -132,5 +132,5 @@ def test_what_cannot_be_compiled_is_refused(
 
 def test_a_compiler_that_fails_is_told_by_the_field_that_asked_for_it() -> None:
     error = BackendCompilerFailed("inductor", RuntimeError("g++: no room"), None)
-    failure = failure_of(error)
+    failure = failure_from(error)
     assert (failure.code, failure.param) == (FailureCode.RECIPE_INVALID, "torch_compile")

@@ -15,7 +15,7 @@ from dataset.read import file_sha256
 from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
 from trainer.data.examples import load_data
-from trainer.micro_batch import worst_case
+from trainer.micro_batch import worst_case_documents
 from trainer.model.base_model import load_model
 from trainer.model.packing import pack
 
@@ -108,7 +108,7 @@ def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
     assert (data.max_length, data.truncated, data.dropped) == (64, 1, 1)
     assert [len(document.input_ids) for document in data.train] == [64, 17]
     module = load_model(small, torch.float32, torch.device("cpu"))
-    assert module(pack(worst_case(data.train, 2))).isfinite()
+    assert module(pack(worst_case_documents(data.train, 2))).isfinite()
 
     # Any length does where the positions are turned, whatever the configuration says.
     assert load_data(Recipe.model_validate(recipe), cache).max_length == 2048

@@ -19,7 +19,7 @@ from trainer.micro_batch import (
     free_memory,
     largest_micro_batch,
     reset_peak_memory,
-    worst_case,
+    worst_case_documents,
 )
 from trainer.model.base_model import load_model
 from trainer.model.packing import pack
@@ -55,7 +55,7 @@ def test_no_documents_take_more_than_the_worst_case(
     shapes: list[tuple[int, int]], count: int, data: st.DataObject
 ) -> None:
     documents = [document(*shape) for shape in shapes]
-    worst = worst_case(documents, count)
+    worst = worst_case_documents(documents, count)
     assert len(worst) == min(count, len(documents))
     assert not any(part.supervised[0] for part in worst)
     chosen = data.draw(st.permutations(documents))
@@ -132,7 +132,7 @@ def print_micro_batches(model: str) -> None:
     """One line each: the free megabytes, the micro-batch, and the megabytes that it then takes."""
     recipe = Recipe.model_validate({"model": model, "dataset": "none"})
     module = load_model(recipe, torch.float32, CPU).train()
-    documents = worst_case([document(400 - n, 40) for n in range(100)], 24)
+    documents = worst_case_documents([document(400 - n, 40) for n in range(100)], 24)
 
     def probe(some: Sequence[Document]) -> None:
         module(pack(some)).backward()

@@ -55,7 +55,7 @@ def load_data(recipe: Recipe, cache: Path) -> TrainingData:
     max_length = min(recipe.batch.max_length, max_positions(recipe.model) or recipe.batch.max_length)
     limit = describe_length_limit(recipe, max_length)
     tokens, source = _tokenise_once(tokenizer, recipe.dataset, cache)
-    usable = _Usable(tokens, max_length, "dataset", limit)
+    usable = _UsableExamples(tokens, max_length, "dataset", limit)
     # "share": earlier training checkpoints have the digest with this word in it, and shall still fit.
     parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.fraction}
     if recipe.evaluation.dataset is None:
@@ -65,7 +65,7 @@ def load_data(recipe: Recipe, cache: Path) -> TrainingData:
         return TrainingData(*documents, max_length, _digest(parts), usable.truncated, usable.dropped, ends)
     with dataset_errors_as("evaluation.dataset"):
         evaluated, source = _tokenise_once(tokenizer, recipe.evaluation.dataset, cache)
-    other = _Usable(evaluated, max_length, "evaluation.dataset", limit)
+    other = _UsableExamples(evaluated, max_length, "evaluation.dataset", limit)
     return TrainingData(
         train=usable.documents(range(usable.count)),
         evaluation=other.documents(range(other.count)),
@@ -88,7 +88,7 @@ def describe_length_limit(recipe: Recipe, max_length: int) -> str:
     return f"batch.max_length = {max_length} tokens"
 
 
-class _Usable:
+class _UsableExamples:
     """The examples of a file with something to learn within max_length."""
 
     def __init__(self, tokens: Tokens, max_length: int, param: str, limit: str) -> None:

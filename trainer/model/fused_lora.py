@@ -43,7 +43,7 @@ def _is_plain(module: Linear) -> bool:
 
 
 def _fuse(modules: Sequence[Linear]) -> None:
-    together = _Together(modules)
+    together = _FusedGroup(modules)
     for module in modules:
         module.__class__ = FusedLinear
         module.together = together
@@ -52,7 +52,7 @@ def _fuse(modules: Sequence[Linear]) -> None:
 class FusedLinear(Linear):
     """A subclass, and not a method set on each module, which would be compiled for each again."""
 
-    together: "_Together"
+    together: "_FusedGroup"
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         # DeepSpeed's stage 3 gathers weights when their module is called, and under autocast each product has its own
@@ -73,7 +73,7 @@ class FusedLinear(Linear):
         return F.linear(x, weight, bias) + F.linear(F.linear(x, a), b)
 
 
-class _Together:
+class _FusedGroup:
     """The first module that is called computes the outputs of all; the others fetch theirs."""
 
     def __init__(self, modules: Sequence[Linear]) -> None:

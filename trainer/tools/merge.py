@@ -18,7 +18,7 @@ from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
 from contract.run_dir import RunDir
 from trainer.environment import hide_package, prepare_process
-from trainer.failures import failure_of, print_error, write_failure
+from trainer.failures import failure_from, print_error, write_failure
 
 _MAX_SHARD_SIZE = "5GB"
 
@@ -37,7 +37,7 @@ def main() -> None:
         hide_package("bitsandbytes")
         merge(recipe, run.merged)
     except Exception as error:
-        write_failure(failure_of(error), run.error)
+        write_failure(failure_from(error), run.error)
         print_error(error)
         sys.exit(1)
 
