@@ -20,8 +20,7 @@ async def refuse_foreign(request: Request, settings: Settings) -> None:
     if host and is_loopback(settings.host) and not is_loopback(_hostname(f"//{host}")):
         raise OriginNotAllowed(
             f"Host: got {format_value(host)}; the API listens on {settings.host} alone, and answers to localhost and "
-            "to "
-            "127.0.0.1; a proxy in front of it has to send one of these as Host"
+            "to 127.0.0.1; a proxy in front of it has to send one of these as Host"
         )
     if request.method not in _READS and not _same_origin(request, host):
         raise OriginNotAllowed("a web page of another origin may not change anything here; use the API from a program")

@@ -62,8 +62,7 @@ def locate_dataset(path: str, folders: Folders) -> Path:
             FailureCode.DATASET_NOT_FOUND,
             f"dataset: no file {truncate(path, 200)} on the server; looked in "
             f"{', '.join(map(str, folders_searched))}, but not "
-            "for "
-            "hidden files, nor in the service's own folders",
+            "for hidden files, nor in the service's own folders",
             "dataset",
         )
     return found

@@ -1,4 +1,4 @@
-"""`python -m dataset`: one Request as JSON from stdin, its Response to stdout. dataset/sandbox/child.py starts it."""
+"""`python -m dataset`: reads a TaskRequest from stdin and writes its TaskResponse to stdout, both as JSON."""
 
 import ctypes
 import math
@@ -21,8 +21,8 @@ from dataset.sandbox.tasks import (
     CountExamples,
     MeasureLengths,
     PreviewExamples,
-    Request,
-    Response,
+    TaskRequest,
+    TaskResponse,
     TokenizerRef,
     TryExamples,
 )
@@ -34,16 +34,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    request = Request.model_validate_json(sys.stdin.buffer.read())
+    request = TaskRequest.model_validate_json(sys.stdin.buffer.read())
     _limit(request.seconds)
     try:
-        response = Response(answer=_run(request.task))
+        response = TaskResponse(answer=_run(request.task))
     except InputError as error:
-        response = Response(failure=error.failure)
+        response = TaskResponse(failure=error.failure)
     except MemoryError:
         message = "the file takes more memory to read than it may; split it"
         failure = Failure(code=FailureCode.DATASET_INVALID, message=message, param="dataset")
-        response = Response(failure=failure)
+        response = TaskResponse(failure=failure)
     sys.stdout.write(response.model_dump_json())
 
 

@@ -44,7 +44,7 @@ def try_examples(
 def missing_embedding(where: str, token: str, number: int, embeddings: int) -> InputError:
     message = (
         f"model: {where} has the token {format_value(token)} with the id {number}, and the model has embeddings for "
-        "ids below "
-        f"{embeddings}; give the tokenizer that belongs to these weights, or resize the embeddings to its vocabulary"
+        f"ids below {embeddings}; give the tokenizer that belongs to these weights, or resize the embeddings to its "
+        "vocabulary"
     )
     return InputError(FailureCode.MODEL_UNSUPPORTED, message, "model")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from contract.events import CheckpointEvent, DoneEvent, LogEvent, MetricEvent, PhaseEvent
 from contract.failure import FailureCode, InputError
@@ -24,6 +24,18 @@ _LEAST_LOSS_SCALE = 2.0
 """Half of it is DeepSpeed's minimum."""
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What is reported about one optimizer step."""
+
+    loss: float
+    learning_rate: float
+    update: Update
+    tokens: int
+    supervised_tokens: int
+    seconds: float
+
+
 class Clock:
     """Times of past events, on time.perf_counter's clock."""
 
@@ -40,13 +52,13 @@ def fit(run: TrainingRun, state: TrainerState) -> None:
         state = evaluate(run, state)
         save_if_due(run, state, clock, adapter_overdue=False, state_overdue=False)
     while not is_finished(run, state) and not run.stop_requested():
-        after, saves_overdue = take_step(run, state, clock, first)
+        after, overdue = take_step(run, state, clock, first)
         if after is None:
             break
         state = after
         if evaluation_is_due(run, state.step):
             state = evaluate(run, state)
-        save_if_due(run, state, clock, *saves_overdue)
+        save_if_due(run, state, clock, *overdue)
     finish(run, state, trained=state.step >= first)
 
 
@@ -92,24 +104,30 @@ def take_step(
     if step == first:
         run.report(PhaseEvent, name="first_step", seconds=seconds)
         clock.started = time.perf_counter()
+    report_step(run, state, StepResult(loss, learning_rate, update, tokens, supervised, seconds), clock, first)
+    return state, (adapter_overdue > 0, state_overdue > 0)
+
+
+def report_step(run: TrainingRun, state: TrainerState, result: StepResult, clock: Clock, first: int) -> None:
+    steps_left = run.total_steps - state.step
+    since_first = time.perf_counter() - clock.started
     run.report(
         MetricEvent,
-        step=step,
-        epoch=step / run.steps_per_epoch,
-        loss=loss,
-        learning_rate=learning_rate,
-        grad_norm=update.grad_norm,
-        loss_scale=update.loss_scale,
-        overflow=update.overflow,
+        step=state.step,
+        epoch=state.step / run.steps_per_epoch,
+        loss=result.loss,
+        learning_rate=result.learning_rate,
+        grad_norm=result.update.grad_norm,
+        loss_scale=result.update.loss_scale,
+        overflow=result.update.overflow,
         skipped_steps=state.skipped_steps,
-        tokens=tokens,
-        supervised_tokens=supervised,
-        tokens_per_second=tokens / seconds,
+        tokens=result.tokens,
+        supervised_tokens=result.supervised_tokens,
+        tokens_per_second=result.tokens / result.seconds,
         memory_bytes=peak_memory(run.accelerator.device),
-        progress=step / run.total_steps,
-        eta_seconds=eta_seconds(step - first, run.total_steps - step, seconds, time.perf_counter() - clock.started),
+        progress=state.step / run.total_steps,
+        eta_seconds=eta_seconds(state.step - first, steps_left, result.seconds, since_first),
     )
-    return state, (adapter_overdue > 0, state_overdue > 0)
 
 
 def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tuple[float, bool]:

@@ -58,16 +58,8 @@ def train(setup: RunSetup) -> None:
         return
     module, data = loaded
     check_vocabulary(recipe, module.model.get_base_model(), data)
-    start = TrainerState(
-        examples=len(data.train),
-        effective_batch_size=examples_per_step(recipe, accelerator.num_processes),
-        micro_batch=1,
-        fingerprint=run_fingerprint(recipe, data),
-    )
-    state = read_state(resume) if resume else None
-    if resume and state:
-        check_same_run(state, start)
-        load_adapter(resume, module.model)
+    start = _new_state(recipe, data, accelerator)
+    state = _resumed_state(resume, start, module) if resume else None
     # The base comes in evaluation mode, the adapter on it in training mode.
     module.train()
     engine = make_engine(recipe, precision, module, accelerator)
@@ -92,7 +84,25 @@ def train(setup: RunSetup) -> None:
     if resume:
         load_progress(resume, engine, accelerator)
     _report_start(run, precision, state.step)
+    _warn_at_start(run)
     fit(run, state)
+
+
+def _new_state(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> TrainerState:
+    return TrainerState(
+        examples=len(data.train),
+        effective_batch_size=examples_per_step(recipe, accelerator.num_processes),
+        micro_batch=1,
+        fingerprint=run_fingerprint(recipe, data),
+    )
+
+
+def _resumed_state(folder: Path, start: TrainerState, module: SupervisedLoss) -> TrainerState:
+    """The state in `folder`, whose adapter is put into the module. Raises InputError if the run is another one."""
+    state = read_state(folder)
+    check_same_run(state, start)
+    load_adapter(folder, module.model)
+    return state
 
 
 def _check_agreement(precision: str, accelerator: Accelerator) -> None:
@@ -168,12 +178,15 @@ def _report_start(run: TrainingRun, precision: str, resumed_step: int) -> None:
         precision=precision,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")},
     )
+
+
+def _warn_at_start(run: TrainingRun) -> None:
+    data = run.data
     resources, world_size = run.recipe.resources, run.accelerator.num_processes
     if world_size != resources.gpus * resources.nodes:
         message = (
             f"resources: the recipe asks for {resources.gpus * resources.nodes} ranks, and {world_size} were started; "
-            "a "
-            f"step takes {run.effective_batch_size} examples on all of them"
+            f"a step takes {run.effective_batch_size} examples on all of them"
         )
         run.report(LogEvent, level="warning", message=message)
     if not Path(run.recipe.model).is_dir():  # for a folder, the service says so when it accepts the job

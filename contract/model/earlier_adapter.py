@@ -60,8 +60,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise _refused(
             folder,
             f"its init_lora_weights is {format_value(init)}, which has changed the base; save it converted to plain "
-            "LoRA "
-            "(PEFT: path_initial_model_for_weight_conversion)",
+            "LoRA (PEFT: path_initial_model_for_weight_conversion)",
         )
     return config
 

@@ -53,8 +53,7 @@ def _shards(folder: Path, index: str) -> dict[Path, list[str] | None]:
     if missing:
         raise unsupported(
             f"{len(missing)} of the {len(by_file)} files that {index} names are missing: {_first_few(missing)}; copy "
-            "or "
-            "download them again"
+            "or download them again"
         )
     return {folder / file: weights for file, weights in sorted(by_file.items())}
 

@@ -156,8 +156,7 @@ def _other_columns(names: Mapping[str, list[str]], question: str) -> dict[Datase
             if field in beside:
                 raise _unclear(
                     f"{truncate(beside[field], 40)} and {truncate(column, 40)} could both be the {field}; say which "
-                    "is, as "
-                    f"dataset.columns {json.dumps({field: truncate(column, 40)}, ensure_ascii=False)} does"
+                    f"is, as dataset.columns {json.dumps({field: truncate(column, 40)}, ensure_ascii=False)} does"
                 )
             beside[field] = column
     return beside

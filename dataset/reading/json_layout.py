@@ -23,8 +23,7 @@ def layout_problem(first: str, following: bytes, error: json.JSONDecodeError) ->
     if not line.startswith("{"):
         return (
             f"begins with {format_value(line, 40)}, which is not JSON; give a row of JSON on each line, or name the "
-            "file .csv "
-            "or, where it is plain text, .txt"
+            "file .csv or, where it is plain text, .txt"
         )
     more = line[error.pos :].lstrip() if error.msg == "Extra data" else ""
     if more.startswith(","):

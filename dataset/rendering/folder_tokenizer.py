@@ -54,8 +54,7 @@ def _backend(raw: str) -> tokenizers.Tokenizer:
     except Exception as error:
         raise _unsupported(
             f"cannot be read from tokenizer.json: {truncate(str(error), 200)}; the file is damaged, or of a newer "
-            "version "
-            f"of the tokenizers library than the {tokenizers.__version__} here"
+            f"version of the tokenizers library than the {tokenizers.__version__} here"
         ) from error
 
 

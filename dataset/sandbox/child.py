@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contract.failure import FailureCode, InputError
-from dataset.sandbox.tasks import Answer, Request, Response, Task
+from dataset.sandbox.tasks import Answer, Task, TaskRequest, TaskResponse
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 """Environment variables that a child gets. The service's own settings are left out, since some are secret."""
@@ -51,8 +51,8 @@ class DatasetSandbox:
         finally:
             self._free.release()
 
-    def _run(self, task: Task[Answer], seconds: float) -> Response:
-        request = Request.model_validate({"task": task, "seconds": seconds})
+    def _run(self, task: Task[Answer], seconds: float) -> TaskResponse:
+        request = TaskRequest.model_validate({"task": task, "seconds": seconds})
         with self._child() as child:
             try:
                 output, errors = child.communicate(request.model_dump_json().encode(), timeout=seconds)
@@ -62,7 +62,7 @@ class DatasetSandbox:
             raise SandboxStopped
         if child.returncode != 0:
             raise _limit_exceeded("takes more time or memory than it may", errors.decode(errors="replace")[-2000:])
-        response = Response.model_validate_json(output)
+        response = TaskResponse.model_validate_json(output)
         if response.failure is not None:
             raise InputError(response.failure.code, response.failure.message, response.failure.param)
         return response

@@ -80,7 +80,7 @@ class TryExamples(Task[Trial]):
 AnyTask = CheckFile | CountExamples | MeasureLengths | PreviewExamples | TryExamples
 
 
-class Request(BaseModel):
+class TaskRequest(BaseModel):
     """What the process reads from stdin."""
 
     task: Annotated[AnyTask, Field(discriminator="kind")]
@@ -88,7 +88,7 @@ class Request(BaseModel):
     """Wall time of the task; its CPU time is limited to four times as much."""
 
 
-class Response(BaseModel):
+class TaskResponse(BaseModel):
     """What the process writes to stdout: an answer or a failure."""
 
     answer: Any = None

@@ -150,8 +150,7 @@ def _check_unchanged(dataset: DatasetSource, found: str, expected: str | None) -
         raise InputError(
             FailureCode.DATASET_CHANGED,
             f"dataset: {Path(dataset.path).name} has changed since the job was accepted; submit it again to train on "
-            "the "
-            "new content",
+            "the new content",
             "dataset",
         )
 

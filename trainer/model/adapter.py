@@ -88,8 +88,7 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
             raise _does_not_fit(
                 folder,
                 f"for {name} its {WEIGHTS} has {_format_shape(given.get(name))}, its adapter_config.json on this "
-                "model needs "
-                f"{_format_shape(wanted.get(name))}",
+                f"model needs {_format_shape(wanted.get(name))}",
             )
     set_peft_model_state_dict(model, tensors)
     return model

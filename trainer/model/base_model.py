@@ -120,8 +120,7 @@ def _check_complete(loaded: dict[str, Any]) -> None:
     for name, given, wanted in sorted(loaded["mismatched_keys"]):
         raise unsupported(
             f"{name} is {_format_shape(given)} in its files and {_format_shape(wanted)} by its config.json; give the "
-            "files that "
-            "belong together"
+            "files that belong together"
         )
 
 
