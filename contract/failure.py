@@ -1,7 +1,8 @@
 """Why a job was refused or failed, so that its owner can act on it.
 
 InputError      the input cannot work: a 4xx at POST /jobs, or `failed` if only the trainer could know
-Failure         the same as a record: error.json in the run folder, and the job's row"""
+Failure         the same as a record: error.json in the run folder, and the job's row
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

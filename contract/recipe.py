@@ -96,9 +96,9 @@ class Adapter(Section):
     bias: Literal["none", "all", "lora_only"] = "none"
     """Biases to train as well: all of the model's, or those of adapted modules. They change the base, and need fp32."""
     rslora: bool = False
-    """Scales by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023, arXiv:2312.03732)."""
+    """Whether to scale by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023, arXiv:2312.03732)."""
     dora: bool = False
-    """Trains each weight's magnitude apart from its direction (Liu et al. 2024, arXiv:2402.09353)."""
+    """Whether to train each weight's magnitude separately from its direction (Liu et al. 2024, arXiv:2402.09353)."""
     init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "loftq"] = "default"
     """Initial values of A and B. "pissa" (Meng et al. 2024, arXiv:2404.02948; "_niter_n" is its fast, approximate SVD)
     and "olora" (Büyükakyüz 2024, arXiv:2406.01775) start from the principal parts of the weights. The saved adapter
@@ -167,7 +167,7 @@ class Optimizer(Section):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
     type: Literal["adamw", "adamw_8bit"] = "adamw"
-    """"adamw_8bit" keeps the optimizer's moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861)."""
+    """Kind of optimizer; "adamw_8bit" keeps its moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861)."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -246,9 +246,9 @@ class Parallel(Section):
     """What DeepSpeed shards among the ranks: 1 the optimizer's state, 2 the gradients too, 3 the weights too; null is
     2."""
     offload_optimizer: bool = False
-    """Keeps DeepSpeed's optimizer in the machine's memory; from zero_stage 1 on."""
+    """Whether to keep DeepSpeed's optimizer in the machine's memory; from zero_stage 1 on."""
     offload_parameters: bool = False
-    """Keeps DeepSpeed's weights in the machine's memory until a layer needs them; only in zero_stage 3."""
+    """Whether to keep DeepSpeed's weights in the machine's memory until a layer needs them; only in zero_stage 3."""
 
     @model_validator(mode="after")
     def _check_deepspeed(self) -> Self:
@@ -313,10 +313,10 @@ class Recipe(Section):
     """Bits of the base weights: 4 (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or 8 (LLM.int8(),
     arXiv:2208.07339); null keeps them in `precision`."""
     gradient_checkpointing: bool = False
-    """Recomputes each layer's activations in the backward pass: less memory, a third more work."""
+    """Whether to recompute each layer's activations in the backward pass: less memory, a third more work."""
     torch_compile: bool = False
-    """Compiles the layers in the first step, which takes seconds to minutes; the plan reports how long it took before.
-    Later steps may be faster. It needs a C++ compiler on the worker's machine."""
+    """Whether to compile the layers in the first step, which takes seconds to minutes; the plan reports how long
+    it took before. Later steps may be faster. It needs a C++ compiler on the worker's machine."""
     neftune_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Noise on the embeddings in training (NEFTune: Jain et al. 2023, arXiv:2310.05914); the paper uses 5."""
     resources: Resources = Resources()

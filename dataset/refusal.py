@@ -3,7 +3,8 @@ InputError of it.
 
 BadRow      one row is at fault
 NoAnswer    the row has nothing to learn
-BadFile     the file is at fault, or what the recipe says about it"""
+BadFile     the file is at fault, or what the recipe says about it
+"""
 
 
 class BadRow(Exception):

@@ -12,7 +12,8 @@ autograd differentiates determine what is kept per token of a row, in fp32 or in
                 function keeps
     DoRA        the outputs of the base and of LoRA, which it scales
 
-With gradient checkpointing a layer keeps only its input, and the rest exists for one layer at a time."""
+With gradient checkpointing a layer keeps only its input, and the rest exists for one layer at a time.
+"""
 
 from contract.recipe import Recipe
 from estimate.adapter import TrainedParameters
