@@ -41,7 +41,7 @@ from api.unread import CloseUnread
 from api.v1.routes import files, fine_tuning
 from api.v1.routes import models as openai_models
 from api.webhook_sender import Sender
-from dataset.child import Children
+from dataset.sandbox.child import DatasetSandbox
 from runtime.broker import make_publisher
 from storage.backends import make_storage
 from store.session import make_engine, make_sessions
@@ -55,9 +55,9 @@ def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: 
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.live = Live(sessions, pace)
         sender = Sender(sessions, settings.webhook_allow_private)
-        children = Children()
+        children = DatasetSandbox()
         # Children of its own: a large check keeps no preview waiting.
-        checks = Checks(sessions, settings, app.state.storage, Children())
+        checks = Checks(sessions, settings, app.state.storage, DatasetSandbox())
         checks.start()
         # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
         async with create_task_group() as tasks:

@@ -13,10 +13,12 @@ from concurrent.futures import wait as wait_for
 from typing import Any
 
 from api.incoming import forget_abandoned
+from api.looks import dataset_file
 from api.settings import ApiSettings
 from contract.failure import InputError
-from dataset.child import Children, Stopped
-from dataset.report import Report
+from dataset.report import DatasetReport
+from dataset.sandbox.child import DatasetSandbox, SandboxStopped
+from dataset.sandbox.tasks import CheckFile
 from storage.backends import Storage
 from store import datasets
 from store.errors import DatasetInUse, DatasetNotFound
@@ -32,7 +34,7 @@ LONGEST = 3600.0
 
 
 class Checks:
-    def __init__(self, sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children) -> None:
+    def __init__(self, sessions: Sessions, settings: ApiSettings, storage: Storage, children: DatasetSandbox) -> None:
         self._sessions = sessions
         self._settings = settings
         self._storage = storage
@@ -98,7 +100,7 @@ class Checks:
     def _check(self, dataset_id: str) -> None:
         try:
             self._write(dataset_id, *self._read(dataset_id))
-        except (DatasetNotFound, Stopped):
+        except (DatasetNotFound, SandboxStopped):
             pass  # it was deleted meanwhile, or the service ends
         except Exception:
             log.exception("dataset %s is not checked; the next round will try again", dataset_id)
@@ -108,16 +110,11 @@ class Checks:
         its version as well."""
         with self._sessions.begin() as session:
             dataset = datasets.get(session, dataset_id)
-        given: dict[str, Any] = {
-            "name": dataset.filename,
-            "format": dataset.format or "auto",
-            "columns": dataset.columns,
-            "largest": self._settings.largest_dataset,
-        }
         try:
             with datasets.local_file(self._storage, self._settings, dataset) as path:
                 version = None if dataset.path is None else file_version(path.stat())
-                report = Report.model_validate(self._children.ask("check", LONGEST, path=str(path), **given))
+                task = CheckFile(file=dataset_file(dataset, path), max_bytes=self._settings.largest_dataset)
+                report = self._children.run(task, LONGEST)
         except InputError as error:
             return error.failure.message, None
         return _problem(report), report.model_dump(mode="json") | ({FILE_VERSION: version} if version else {})
@@ -134,7 +131,7 @@ class Checks:
             )
 
 
-def _problem(report: Report) -> str | None:
+def _problem(report: DatasetReport) -> str | None:
     if not report.errors:
         return None
     first = report.errors[0]

@@ -8,8 +8,8 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator
 
 from api.settings import ApiSettings
-from contract.quote import cut
-from dataset.child import Children
+from contract.formatting import truncate
+from dataset.sandbox.child import DatasetSandbox
 from storage.backends import Storage
 from store import datasets
 from store.errors import DatasetNotFound, JobNotFound
@@ -36,22 +36,22 @@ async def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 
-async def _children(request: Request) -> Children:
-    children: Children = request.state.children
+async def _children(request: Request) -> DatasetSandbox:
+    children: DatasetSandbox = request.state.children
     return children
 
 
 def _job_id(value: str) -> str:
     """Raises JobNotFound for what can be no job's id: PostgreSQL does not take every text as a parameter."""
     if not re.fullmatch(r"job_[0-9a-f]{24}", value):
-        raise JobNotFound(cut(value))
+        raise JobNotFound(truncate(value))
     return value
 
 
 def _dataset_id(value: str) -> str:
     """Raises DatasetNotFound."""
     if not datasets.is_id(value):
-        raise DatasetNotFound(cut(value))
+        raise DatasetNotFound(truncate(value))
     return value
 
 
@@ -66,5 +66,5 @@ Settings = Annotated[ApiSettings, Depends(_settings)]
 Db = Annotated[Sessions, Depends(_sessions)]
 Bytes = Annotated[Storage, Depends(_storage)]
 Broker = Annotated[Celery, Depends(_broker)]
-Looks = Annotated[Children, Depends(_children)]
+Looks = Annotated[DatasetSandbox, Depends(_children)]
 """Processes that look at datasets."""

@@ -34,8 +34,8 @@ from starlette.routing import Match, Route
 
 from api.json_schema import whole_schema
 from contract.failure import InputError
-from contract.field_errors import plain, problems
-from contract.quote import cut, printable, quote
+from contract.field_errors import describe_constraint, describe_errors
+from contract.formatting import escape_unprintable, format_value, truncate
 from storage.errors import StorageUnavailable
 from store.errors import (
     ArtifactNotFound,
@@ -62,13 +62,13 @@ class RequestError(Exception):
 
 class InvalidParameter(RequestError):
     def __init__(self, param: str, given: str, wanted: str) -> None:
-        super().__init__(f"{param}: got {quote(given)}; {wanted}")
+        super().__init__(f"{param}: got {format_value(given)}; {wanted}")
         self.param = param
 
 
 class InvalidBody(InvalidParameter):
     def __init__(self, model: type[BaseModel], error: ValidationError) -> None:
-        self.param, message = next(iter(problems(model, error.errors(include_url=False)).items()))
+        self.param, message = next(iter(describe_errors(model, error.errors(include_url=False)).items()))
         self.param = self.param or "body"
         RequestError.__init__(self, message)
 
@@ -119,7 +119,9 @@ class StorageFull(RequestError):
 
 class RangeOutside(RequestError):
     def __init__(self, size: int, given: str) -> None:
-        super().__init__(f"Range: got {quote(given)}; there are {size} bytes, so that the last one is {size - 1}")
+        super().__init__(
+            f"Range: got {format_value(given)}; there are {size} bytes, so that the last one is {size - 1}"
+        )
         self.size = size
 
 
@@ -189,8 +191,8 @@ def install(app: FastAPI) -> None:
 def _answer(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
     kind = "server_error" if status >= 500 else "invalid_request_error"
     # Whoever prints it prints no control characters that a request brought in.
-    param = None if param is None else printable(param)
-    error = {"code": code, "message": printable(message), "param": param, "type": kind}
+    param = None if param is None else escape_unprintable(param)
+    error = {"code": code, "message": escape_unprintable(message), "param": param, "type": kind}
     return JSONResponse({"error": error}, status)
 
 
@@ -303,14 +305,16 @@ def _range_outside(_: Request, error: Exception) -> JSONResponse:
 def _bad_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return _invalid_parameter(request, InvalidParameter(str(first["loc"][1]), first["input"], plain(first)))
+    return _invalid_parameter(
+        request, InvalidParameter(str(first["loc"][1]), first["input"], describe_constraint(first))
+    )
 
 
 def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.name.lower()
-    message = f"{request.method} {cut(request.url.path, 200)}: {error.detail}"
+    message = f"{request.method} {truncate(request.url.path, 200)}: {error.detail}"
     answer = _answer(status, code, message)
     answer.headers.update(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:

@@ -5,7 +5,7 @@ import httpx
 
 from api.incoming import Incoming
 from contract.failure import FailureCode, InputError
-from contract.quote import cut
+from contract.formatting import truncate
 
 _SECONDS = 30.0  # for the next bytes
 _MOST_REDIRECTS = 5
@@ -39,5 +39,5 @@ def _check_whole(answer: httpx.Response, into: Incoming, name: str, file: str) -
 
 
 def _refused(name: str, file: str, problem: str) -> InputError:
-    message = f"hub: {cut(file, 200)} of the data set {cut(name, 200)}: {cut(problem, 200)}"
+    message = f"hub: {truncate(file, 200)} of the data set {truncate(name, 200)}: {truncate(problem, 200)}"
     return InputError(FailureCode.DATASET_NOT_FOUND, message, "hub")

@@ -47,7 +47,9 @@ async def _asked(
 ) -> IdempotentRequest:
     """Raises InvalidParameter."""
     if idempotency_key is not None and not re.fullmatch(patterns.IDEMPOTENCY_KEY, idempotency_key):
-        raise InvalidParameter("Idempotency-Key", idempotency_key, f"use {patterns.WORDS[patterns.IDEMPOTENCY_KEY]}")
+        raise InvalidParameter(
+            "Idempotency-Key", idempotency_key, f"use {patterns.DESCRIPTIONS[patterns.IDEMPOTENCY_KEY]}"
+        )
     repeated = x_stainless_retry_count is not None and x_stainless_retry_count.strip() not in ("", "0")
     asked = IdempotentRequest(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
     # With another query a key is refused, as with another body.

@@ -1,14 +1,23 @@
 """Has datasets read by processes of their own."""
 
-from typing import Any
+from pathlib import Path
 
 from api.errors import TooManyRequests
-from dataset.child import Busy, Children
+from dataset.file import DatasetFile
+from dataset.sandbox.child import DatasetSandbox, SandboxBusy
+from dataset.sandbox.tasks import Answer, Task
+from store.models.datasets import Dataset
 
 
-def look(children: Children, task: str, seconds: float, **given: Any) -> Any:
-    """As Children.ask. Raises InputError, TooManyRequests, Stopped."""
+def dataset_file(dataset: Dataset, path: Path) -> DatasetFile:
+    """A stored dataset whose bytes are at `path`."""
+    columns, format = dataset.columns, dataset.format or "auto"
+    return DatasetFile.model_validate({"path": path, "name": dataset.filename, "format": format, "columns": columns})
+
+
+def look(children: DatasetSandbox, task: Task[Answer], seconds: float) -> Answer:
+    """As DatasetSandbox.run. Raises InputError, TooManyRequests, SandboxStopped."""
     try:
-        return children.ask(task, seconds, **given)
-    except Busy as error:
+        return children.run(task, seconds)
+    except SandboxBusy as error:
         raise TooManyRequests("as many datasets are being read as the service reads at once; ask again", 5) from error

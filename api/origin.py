@@ -8,7 +8,7 @@ from fastapi import Request
 from api.deps import Settings
 from api.errors import OriginNotAllowed
 from api.loopback import is_loopback
-from contract.quote import quote
+from contract.formatting import format_value
 
 _READS = {"GET", "HEAD", "OPTIONS"}
 
@@ -19,8 +19,8 @@ async def refuse_foreign(request: Request, settings: Settings) -> None:
     # A page may have pointed its own name here (DNS rebinding): a browser then thinks that it and we are one.
     if host and is_loopback(settings.host) and not is_loopback(_hostname(f"//{host}")):
         raise OriginNotAllowed(
-            f"Host: got {quote(host)}; the API listens on {settings.host} alone, and answers to localhost and to "
-            "127.0.0.1; a proxy in front of it has to send one of these as Host"
+            f"Host: got {format_value(host)}; the API listens on {settings.host} alone, and answers to localhost and "
+            "to 127.0.0.1; a proxy in front of it has to send one of these as Host"
         )
     if request.method not in _READS and not _same_origin(request, host):
         raise OriginNotAllowed("a web page of another origin may not change anything here; use the API from a program")

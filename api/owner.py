@@ -14,5 +14,5 @@ Owner = Annotated[str, StringConstraints(pattern=patterns.OWNER, max_length=patt
 def check_owner(param: str, given: str) -> str:
     """Raises InvalidParameter."""
     if len(given) > patterns.LONGEST_OWNER or not re.fullmatch(patterns.OWNER, given):
-        raise InvalidParameter(param, given, f"use {patterns.WORDS[patterns.OWNER]}")
+        raise InvalidParameter(param, given, f"use {patterns.DESCRIPTIONS[patterns.OWNER]}")
     return given

@@ -8,7 +8,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.telemetry import Telemetry
-from contract.quote import cut
+from contract.formatting import truncate
 
 log = logging.getLogger("api.request")
 
@@ -52,4 +52,4 @@ class RequestLog:
 def _told(scope: Scope, route: str | None, status: int, seconds: float) -> dict[str, Any]:
     told = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 4)}
     job_id = scope.get("path_params", {}).get("job_id")
-    return told | ({"job_id": cut(job_id)} if job_id else {})
+    return told | ({"job_id": truncate(job_id)} if job_id else {})

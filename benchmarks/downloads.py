@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
+from contract.events import CheckpointEvent
+from contract.recipe import DatasetSource, Recipe
 from finetuned.stack import postgres, valkey
 from store import artifacts
 from store.jobs import jobs
@@ -90,8 +90,8 @@ def furnish(home: Path, database: str, size: int) -> tuple[str, Path]:
     """A job with an adapter of so many bytes, published."""
     sessions = make_sessions(sa.create_engine(database))
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
-        saved = Checkpoint(time=1, step=1, path="adapter", bytes=size, final=True)
+        job_id = jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
+        saved = CheckpointEvent(time=1, step=1, path="adapter", bytes=size, final=True)
         artifacts.add_checkpoint(session, job_id, 1, saved)
     weights = home / "runs" / artifacts.run_path(job_id, 1) / "adapter" / "adapter_model.safetensors"
     weights.parent.mkdir(parents=True)

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from contract.events import Metric, Started, parse_event
+from contract.events import MetricEvent, StartedEvent, parse_event
 from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
-from estimate.activations import Row
-from estimate.memory import Model, Place, memory
-from estimate.plan import read_base
+from estimate.inputs import DeviceKind, PackedRow, SizedModel
+from estimate.memory import estimate_memory
+from estimate.plan import read_local_model
 from tests.files import write_tokenizer
 
 CONFIGURATIONS: list[dict[str, Any]] = [
@@ -73,20 +73,20 @@ def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> Non
     (run / "recipe.json").write_text(recipe.model_dump_json())
     subprocess.run([sys.executable, "-m", "trainer", str(run)], check=True, stdout=subprocess.DEVNULL)
     events = [parse_event(line) for line in (run / "events.jsonl").read_bytes().splitlines()]
-    (started,) = (event for event in events if isinstance(event, Started))
-    measured = max(event.memory_bytes for event in events if isinstance(event, Metric))
+    (started,) = (event for event in events if isinstance(event, StartedEvent))
+    measured = max(event.memory_bytes for event in events if isinstance(event, MetricEvent))
 
-    base = read_base(folder, weight_shapes(folder), recipe, None)
-    assert base.architecture is not None, base.why_not
-    model = Model(base.shapes, base.config, base.architecture, base.trained)
+    base = read_local_model(folder, weight_shapes(folder), recipe, None)
+    assert base.architecture is not None, base.unknown_because
+    model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
     per_example = started.supervised_tokens / started.train_examples
     # Of a conversation in ChatML, by a tokenizer of bytes.
     length = 2 * CHARACTERS + 24
-    row = Row(
+    row = PackedRow(
         length * started.micro_batch_size, started.micro_batch_size, round(per_example * started.micro_batch_size)
     )
     on_gpu = not started.device.startswith("CPU")
-    told = memory(recipe, model, row, Place(on_gpu, started.precision, None), 1)
+    told = estimate_memory(recipe, model, row, DeviceKind(on_gpu, started.precision, None), 1)
     estimate = told.total - (told.overhead if on_gpu else 0)
     words = json.dumps(change)
     print(

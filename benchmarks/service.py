@@ -106,8 +106,8 @@ def long_job(sessions: Sessions) -> str:
     return job.id
 
 
-def metric(step: int) -> events.Metric:
-    return events.Metric(
+def metric(step: int) -> events.MetricEvent:
+    return events.MetricEvent(
         time=time.time(),
         step=step,
         epoch=step / 1234,

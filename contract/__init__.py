@@ -1,1 +1,1 @@
-"""What every part of finetuned shares: pydantic and the standard library, nothing else."""
+"""What all parts of finetuned share. It needs only pydantic and the standard library."""

@@ -1,4 +1,4 @@
-"""What a job keeps of the end of its processes: which there were, and that all are gone."""
+"""What a job keeps about the end of its processes: which there were, and that all have ended."""
 
 from pydantic import BaseModel
 
@@ -7,19 +7,20 @@ class Process(BaseModel):
     pid: int
     name: str
     killed: bool
-    """It did not end by itself in time."""
+    """True if it did not end by itself in time."""
 
 
 class ExitReport(BaseModel):
     stop_requested: float | None
-    """When they were to stop, in seconds since the epoch; None where the launcher ended by itself."""
+    """When the processes were to stop, in seconds since the epoch; None if the launcher ended by itself."""
     ended: float
-    """When the last of them was gone."""
+    """When the last of them had ended."""
     seconds: float
-    """From the one, or from the launcher's end, to the other."""
+    """Seconds from the stop request, or from the launcher's end, to the end of the last process."""
     processes: list[Process]
-    """The launcher, and all that were there when they were to stop or had to be killed."""
+    """The launcher, and all processes that existed at the stop request or had to be killed."""
     memory_before: dict[int, int] = {}
-    """Bytes in use on each GPU by its number, just before; none without GPUs, or where the launcher ended by itself."""
+    """Bytes in use on each GPU, by its number, just before the stop; empty without GPUs, or if the launcher ended by
+    itself."""
     memory_after: dict[int, int] = {}
-    """Likewise, when all were gone."""
+    """The same, after all processes had ended."""

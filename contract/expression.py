@@ -1,4 +1,4 @@
-"""Matches regular expressions that users wrote, which may take forever over one name."""
+"""Matches regular expressions written by users, which may take for ever on one name."""
 
 import json
 import subprocess
@@ -7,11 +7,11 @@ import threading
 from functools import lru_cache
 
 from contract.failure import FailureCode, InputError
-from contract.quote import quote
+from contract.formatting import format_value
 
 _SECONDS = 5
 _AT_ONCE = threading.BoundedSemaphore(4)
-"""Of this process."""
+"""Limit per process."""
 _MATCH = """
 import ctypes, json, os, re, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody waits for the answer any more
@@ -23,8 +23,8 @@ json.dump([name for name in names if re.fullmatch(expression, name)], sys.stdout
 
 @lru_cache(maxsize=32)
 def full_matches(param: str, expression: str, names: frozenset[str]) -> frozenset[str]:
-    """Those of `names` that it matches as a whole; remembered, since one request asks several times. In a process of
-    its own, which can be ended. Raises InputError about `param` where it takes too long."""
+    """The names that the expression matches completely. Cached, since one request asks several times. The match runs in
+    its own process, which can be ended. Raises InputError about `param` if it takes too long."""
     with _AT_ONCE:
         try:
             found = subprocess.run(
@@ -36,6 +36,6 @@ def full_matches(param: str, expression: str, names: frozenset[str]) -> frozense
                 check=True,
             )
         except subprocess.TimeoutExpired as error:
-            message = f"{param}: {quote(expression)} takes too long to match; write it with fewer of *, + and |"
+            message = f"{param}: {format_value(expression)} takes too long to match; write it with fewer of *, + and |"
             raise InputError(FailureCode.TARGET_MODULES_UNMATCHED, message, param) from error
     return frozenset(json.loads(found.stdout))

@@ -1,6 +1,6 @@
 """Why a job was refused or failed, so that its owner can act on it.
 
-InputError      what the user gave cannot work: a 4xx at POST /jobs, or `failed` when only the trainer could know
+InputError      the input cannot work: a 4xx at POST /jobs, or `failed` if only the trainer could know
 Failure         the same as a record: error.json in the run folder, and the job's row
 """
 
@@ -36,7 +36,7 @@ class FailureCode(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """True where the same recipe may succeed on another try: the fault was the machine's, or nobody knows whose."""
+        """True if the same recipe may succeed on another try, because a machine was or may have been at fault."""
         return self in _INFRASTRUCTURE
 
 
@@ -56,15 +56,15 @@ class Failure(BaseModel):
     code: FailureCode
     """For programs."""
     message: str
-    """For people: what was given, what is wrong with it, what would do."""
+    """For people: what was given, what is wrong with it, what to do."""
     param: str | None = None
-    """The field of the recipe that is at fault, as a dotted path, where there is one."""
+    """Dotted path of the recipe's field that is at fault, if there is one."""
     fault: Fault | None = None
-    """Where the program failed by itself; None where the input, a machine or a network is at fault."""
+    """Location of a failure of the program itself; None if the input, a machine or a network is at fault."""
 
 
 class InputError(Exception):
-    """What the user gave cannot work."""
+    """The user's input cannot work."""
 
     def __init__(self, code: FailureCode, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -72,14 +72,14 @@ class InputError(Exception):
 
 
 @contextmanager
-def told_of(param: str) -> Iterator[None]:
-    """What is told of the recipe's dataset within is told of the one that `param` names."""
+def dataset_errors_as(param: str) -> Iterator[None]:
+    """Re-raises an InputError about `dataset` as one about `param`."""
     try:
         yield
     except InputError as error:
         failure = error.failure
         if failure.param is None or failure.param.partition(".")[0] != "dataset":
             raise
-        told = failure.param.replace("dataset", param, 1)
+        renamed = failure.param.replace("dataset", param, 1)
         message = f"{param}: {failure.message.removeprefix('dataset: ')}"
-        raise InputError(failure.code, message, told) from error
+        raise InputError(failure.code, message, renamed) from error

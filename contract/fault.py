@@ -1,4 +1,4 @@
-"""Where the program itself failed. Two attempts that fail alike would do so for ever."""
+"""Where the program itself failed. Two attempts that fail at the same place would fail for ever."""
 
 import traceback
 from pathlib import Path
@@ -8,14 +8,14 @@ from pydantic import BaseModel
 
 class Fault(BaseModel):
     exception: str
-    """Its class."""
+    """Class of the exception."""
     location: str
     """File, line and function that raised it."""
     step: int | None
-    """The last that the attempt had taken; None before its first."""
+    """Last step that the attempt had taken; None before its first."""
 
 
-def fault_of(error: Exception, step: int | None = None) -> Fault:
+def describe_fault(error: Exception, step: int | None = None) -> Fault:
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None
     location = f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno} {last.name}" if last else ""

@@ -1,4 +1,4 @@
-"""Which examples each step takes: pure functions of the seed and the step, so that a run can go on from any step."""
+"""Which examples each step takes: pure functions of the seed and the step, so that a run can continue from any step."""
 
 import functools
 import math
@@ -13,22 +13,22 @@ T = TypeVar("T")
 
 
 @functools.lru_cache(maxsize=2)
-def perm(seed: int, epoch: int, count: int) -> tuple[int, ...]:
-    """A permutation of 0 .. count - 1, another for each epoch."""
+def permutation(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+    """A permutation of 0 .. count - 1, a different one for each epoch."""
     order = list(range(count))
     random.Random(f"finetuned {seed} {epoch}").shuffle(order)
     return tuple(order)
 
 
-def split(seed: int, count: int, share: float) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows held out, both in the file's order. Raises InputError when none is left to train on."""
-    held = held_out(count, share)
-    shuffled = perm(seed, -1, count)
+def split_rows(seed: int, count: int, share: float) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows held out, both in file order. Raises InputError if none is left to train on."""
+    held = held_out_count(count, share)
+    shuffled = permutation(seed, -1, count)
     return sorted(shuffled[held:]), sorted(shuffled[:held])
 
 
-def held_out(count: int, share: float) -> int:
-    """Rows. Raises InputError when none is left to train on."""
+def held_out_count(count: int, share: float) -> int:
+    """Number of held-out rows. Raises InputError if none is left to train on."""
     held = max(1, int(count * share)) if share > 0 else 0
     if held >= count:
         raise InputError(
@@ -39,9 +39,9 @@ def held_out(count: int, share: float) -> int:
     return held
 
 
-def steps_per_epoch(count: int, window: int) -> int:
-    """`window` is the examples of one optimizer step, on all ranks together; an epoch's last step may have fewer."""
-    return math.ceil(count / window)
+def steps_per_epoch(count: int, effective_batch_size: int) -> int:
+    """Steps of one epoch. Its last step may have fewer examples."""
+    return math.ceil(count / effective_batch_size)
 
 
 def examples_per_step(recipe: Recipe, ranks: int) -> int:
@@ -49,33 +49,33 @@ def examples_per_step(recipe: Recipe, ranks: int) -> int:
     batch = recipe.batch
     if batch.effective_batch_size is not None:
         return batch.effective_batch_size
-    assert batch.micro_batch_size != "auto", "the contract wants batch.effective_batch_size with it"
+    assert batch.micro_batch_size != "auto", "the contract requires batch.effective_batch_size with it"
     return batch.micro_batch_size * (batch.gradient_accumulation_steps or 1) * ranks
 
 
-def total_steps(recipe: Recipe, count: int, window: int) -> int:
+def total_steps(recipe: Recipe, count: int, effective_batch_size: int) -> int:
     """Optimizer steps of a run on `count` examples, at least 1. A fraction of an epoch is rounded up to a whole step.
-    Where epochs and max_steps are given, it is what comes first."""
+    If epochs and max_steps are given, the smaller number of steps counts."""
     epochs, most = recipe.schedule.epochs, recipe.schedule.max_steps
-    ends = [] if epochs is None else [max(1, math.ceil(epochs * steps_per_epoch(count, window) - 1e-9))]
+    ends = [] if epochs is None else [max(1, math.ceil(epochs * steps_per_epoch(count, effective_batch_size) - 1e-9))]
     return min([*ends, most] if most is not None else ends)
 
 
-def examples_taken(count: int, window: int, steps: int) -> int:
-    """By so many steps, each example as often as it comes."""
-    epochs, rest = divmod(steps, steps_per_epoch(count, window))
-    return epochs * count + min(count, rest * window)
+def examples_processed(count: int, effective_batch_size: int, steps: int) -> int:
+    """Number of examples in so many steps, counting repeats."""
+    epochs, rest = divmod(steps, steps_per_epoch(count, effective_batch_size))
+    return epochs * count + min(count, rest * effective_batch_size)
 
 
-def step_rows(seed: int, step: int, count: int, window: int) -> list[int]:
+def rows_of_step(seed: int, step: int, count: int, effective_batch_size: int) -> list[int]:
     """The examples of optimizer step `step`, counted from 1, on all ranks together."""
-    epoch, index = divmod(step - 1, steps_per_epoch(count, window))
-    return list(perm(seed, epoch, count)[index * window : (index + 1) * window])
+    epoch, index = divmod(step - 1, steps_per_epoch(count, effective_batch_size))
+    return list(permutation(seed, epoch, count)[index * effective_batch_size : (index + 1) * effective_batch_size])
 
 
-def rank_share(items: Sequence[T], rank: int, world_size: int, micro_batch: int) -> list[Sequence[T]]:
-    """This rank's micro-batches. Each rank gets the same number of them, so that the ranks' collectives match;
-    a rank's last ones may be short or empty."""
+def rank_micro_batches(items: Sequence[T], rank: int, world_size: int, micro_batch: int) -> list[Sequence[T]]:
+    """This rank's micro-batches. Every rank gets the same number, so that the ranks' collectives match; the last ones
+    may be short or empty."""
     mine = items[rank::world_size]
     micro_batches = math.ceil(math.ceil(len(items) / world_size) / micro_batch)
     return [mine[i * micro_batch : (i + 1) * micro_batch] for i in range(micro_batches)]

@@ -1,14 +1,14 @@
-"""What to try after a run has found its devices' memory too small."""
+"""What to try after a run has exceeded its devices' memory."""
 
 import math
 
-from contract.events import Started
+from contract.events import StartedEvent
 from contract.recipe import Batch
 
 
-def smaller_batch(batch: Batch, started: Started) -> Batch | None:
-    """Half the examples in each pass, and in each step the very ones that the run took which began as `started` tells.
-    None where a pass had one example already."""
+def smaller_batch(batch: Batch, started: StartedEvent) -> Batch | None:
+    """A batch with half the examples in each pass and the same examples in each step as the run that began with
+    `started`. None if a pass already had only one example."""
     step = min(started.effective_batch_size, started.train_examples)
     # A rank's share of a step may be smaller than its micro-batch.
     largest = min(started.micro_batch_size, math.ceil(step / started.world_size))

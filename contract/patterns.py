@@ -1,9 +1,9 @@
-"""The patterns of texts, and what each allows in words, which is what a refusal shows."""
+"""Patterns of text fields, and a description of each for error messages."""
 
 TEXT = r"^[^\x00]*$"
 SHA256 = r"^[0-9a-f]{64}$"
 MODULE = r"^[A-Za-z0-9_.-]{1,200}$"
-# Without a lookahead, which pydantic's expressions lack. A name of dots alone would be a folder's in a path.
+# Without a lookahead, which pydantic's expressions do not have. A name of only dots would be a folder in a path.
 OWNER = r"^\.*[A-Za-z0-9_@-][A-Za-z0-9_.@-]*$"
 OWNER_OR_ALL = r"^(\.*[A-Za-z0-9_@-][A-Za-z0-9_.@-]*|\*)$"
 LONGEST_OWNER = 100
@@ -16,7 +16,7 @@ HUB_FILE = r"^[^\x00-\x1f\\]{1,500}$"
 HUB_REVISION = r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,200}$"
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 
-WORDS = {
+DESCRIPTIONS = {
     TEXT: "text without NUL characters",
     SHA256: "64 hexadecimal digits, 0 to 9 and a to f",
     MODULE: "1 to 200 letters (a to z), digits, or any of . _ -",

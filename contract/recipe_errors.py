@@ -1,28 +1,28 @@
-"""Reads a recipe, and says what is wrong with one."""
+"""Parses a recipe, and describes what is wrong with an invalid one."""
 
 from pydantic import ValidationError
 
 from contract.failure import FailureCode, InputError
-from contract.field_errors import MOST_ERRORS, problems
+from contract.field_errors import MAX_ERRORS, describe_errors
 from contract.recipe import Recipe
 
-MOST_PROBLEMS = 10
+MAX_PROBLEMS = 10
 
 
-def read_recipe(body: bytes | str) -> Recipe:
-    """The recipe in a JSON text. Raises InputError that names the first field at fault and tells of the first ten."""
+def parse_recipe(body: bytes | str) -> Recipe:
+    """The recipe in a JSON text. Raises InputError, which names the first invalid field and describes the first ten."""
     try:
         return Recipe.model_validate_json(body)
     except ValidationError as error:
-        raise _refusal(error) from error
+        raise _invalid_recipe(error) from error
 
 
-def _refusal(error: ValidationError) -> InputError:
+def _invalid_recipe(error: ValidationError) -> InputError:
     errors = error.errors(include_url=False)
-    found = problems(Recipe, errors)
+    found = describe_errors(Recipe, errors)
     first, *_ = found
-    words = list(found.values())[:MOST_PROBLEMS]
-    more = len(found) - len(words) + len(errors[MOST_ERRORS:])
+    words = list(found.values())[:MAX_PROBLEMS]
+    more = len(found) - len(words) + len(errors[MAX_ERRORS:])
     if more:
         words.append(f"and {more} more problems")
     return InputError(FailureCode.RECIPE_INVALID, "; ".join(words), first or None)

@@ -1,4 +1,4 @@
-"""Fields of a recipe that had another name once. Whoever still writes the old one learns the new one."""
+"""Former names of recipe fields. A recipe with an old name is refused with the new one."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,5 +1,5 @@
-"""The files of one run folder. Each attempt has a folder of its own, so a stale attempt can spoil nothing; what it
-saved, a later one may go on from."""
+"""The files of a run folder. Each attempt has its own, so that a stale attempt can do no harm. A later attempt may
+continue from what an earlier one saved."""
 
 import contextlib
 import hashlib
@@ -18,33 +18,33 @@ class RunDir:
 
     @property
     def recipe(self) -> Path:
-        """In: the recipe, its model and dataset resolved to absolute paths."""
+        """In: the recipe, with absolute paths for its model and dataset."""
         return self.path / "recipe.json"
 
     @property
     def events(self) -> Path:
-        """Out: one contract.events line per happening."""
+        """Out: one line per event (contract.events)."""
         return self.path / "events.jsonl"
 
     @property
     def error(self) -> Path:
-        """Out: a contract.failure.Failure, when the trainer knows why it failed."""
+        """Out: a contract.failure.Failure, if the trainer knows why it failed."""
         return self.path / "error.json"
 
     @property
     def log(self) -> Path:
-        """Out: what the trainer and its launcher print."""
+        """Out: the output of the trainer and its launcher."""
         return self.path / "trainer.log"
 
     @property
     def exit_report(self) -> Path:
-        """Out: a contract.exit_report.ExitReport of all its processes, when they are gone."""
+        """Out: a contract.exit_report.ExitReport of all its processes, once they have ended."""
         return self.path / "exit_report.json"
 
     @property
     def superseded(self) -> Path:
-        """In: a later attempt goes on from here, and nothing more may be saved. The trainer of an attempt that the
-        service has given up may still be there, where nobody sees it."""
+        """In: a marker that a later attempt continues from here, so nothing more may be saved. A trainer that the
+        service has given up may still be running somewhere."""
         return self.path / "superseded"
 
     @property
@@ -54,7 +54,7 @@ class RunDir:
 
     @property
     def merged(self) -> Path:
-        """Out: the base with the adapter in it, in a folder that is for that alone."""
+        """Out: the base with the adapter merged into it, in a folder of an export."""
         return self.path / "merged"
 
     @property
@@ -70,96 +70,98 @@ class RunDir:
         return self.path / "states"
 
     def state(self, step: int) -> Path:
-        """Out: all that a run needs to go on from a step. The newest ones are kept, and none of a run that is done."""
+        """Out: a training checkpoint, with everything needed to continue from a step. The newest ones are kept, and
+        none once the run is done."""
         return self.states / f"step-{step:06d}"
 
 
-def partial(folder: Path) -> Path:
-    """Where an adapter or a state is written until it is whole and on disk."""
+def partial_path(folder: Path) -> Path:
+    """Where an adapter or a training checkpoint is written until it is complete and on disk."""
     return folder.with_name(f".{folder.name}.partial")
 
 
-Meanwhile = Callable[[], object]
-"""What whoever reads whole states does after each piece of them: they may be large, and the disk far away."""
+Callback = Callable[[], object]
+"""Called after each piece of a training checkpoint that is read, since reading may take long."""
 
 _PIECE = 1 << 20
-"""Bytes."""
+"""In bytes."""
 
-_DIGESTS = "digests.json"
-_digests = TypeAdapter(dict[str, str])
-
-
-def seal(state: Path) -> None:
-    """Writes the digests of a state's files beside them: the last that is written of a state."""
-    digests = {file.name: _digest(file) for file in sorted(state.iterdir()) if file.name != _DIGESTS}
-    (state / _DIGESTS).write_text(json.dumps(digests, indent=2) + "\n")
+_CHECKSUMS = "digests.json"
+_checksums_file = TypeAdapter(dict[str, str])
 
 
-def is_whole(state: Path, meanwhile: Meanwhile = lambda: None) -> bool:
-    """Every file of a state is as it was sealed. Reads all of them."""
-    sealed = _sealed(state)
-    return bool(sealed) and all(is_as_sealed(state / file, meanwhile) for file in sealed)
+def write_checksums(state: Path) -> None:
+    """Writes the checksums of a training checkpoint's files beside them, as the last of its files."""
+    digests = {file.name: _checksum(file) for file in sorted(state.iterdir()) if file.name != _CHECKSUMS}
+    (state / _CHECKSUMS).write_text(json.dumps(digests, indent=2) + "\n")
 
 
-def is_as_sealed(file: Path, meanwhile: Meanwhile = lambda: None) -> bool:
+def is_complete(state: Path, on_piece: Callback = lambda: None) -> bool:
+    """True if every file of a training checkpoint matches its checksum. Reads all of them."""
+    checksums = _read_checksums(state)
+    return bool(checksums) and all(is_verified(state / file, on_piece) for file in checksums)
+
+
+def is_verified(file: Path, on_piece: Callback = lambda: None) -> bool:
     try:
-        return _sealed(file.parent).get(file.name) == _digest(file, meanwhile)
+        return _read_checksums(file.parent).get(file.name) == _checksum(file, on_piece)
     except FileNotFoundError:
         return False
 
 
-def _sealed(state: Path) -> dict[str, str]:
-    """SHA-256 by file; empty where it never was sealed, or its digests are torn."""
+def _read_checksums(state: Path) -> dict[str, str]:
+    """SHA-256 by file; empty if they were never written or are damaged."""
     try:
-        return _digests.validate_json((state / _DIGESTS).read_bytes())
+        return _checksums_file.validate_json((state / _CHECKSUMS).read_bytes())
     except (FileNotFoundError, ValidationError):
         return {}
 
 
-def _digest(path: Path, meanwhile: Meanwhile = lambda: None) -> str:
+def _checksum(path: Path, on_piece: Callback = lambda: None) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
-            meanwhile()
+            on_piece()
     return digest.hexdigest()
 
 
-def saved_states(run_dirs: Iterable[RunDir]) -> list[Path]:
-    """The furthest first, and of two after the same step that of the later run. Not all need be whole."""
+def list_states(run_dirs: Iterable[RunDir]) -> list[Path]:
+    """The training checkpoints, complete or not, furthest step first. Of two at the same step, that of the later run
+    comes first."""
     states = [path for run in run_dirs for path in run.states.glob("step-*")]
     return sorted(states, key=lambda path: int(path.name.removeprefix("step-")))[::-1]
 
 
-def newest_state(run_dirs: Iterable[RunDir], meanwhile: Meanwhile = lambda: None) -> tuple[Path | None, list[Path]]:
-    """The furthest whole state of these runs, and those further on that are damaged. The runs in the order in which
-    they were made."""
+def latest_state(run_dirs: Iterable[RunDir], on_piece: Callback = lambda: None) -> tuple[Path | None, list[Path]]:
+    """The furthest complete training checkpoint of these runs, and the damaged ones beyond it. The runs come in the
+    order in which they were created."""
     damaged: list[Path] = []
-    for state in saved_states(run_dirs):
-        if is_whole(state, meanwhile):
+    for state in list_states(run_dirs):
+        if is_complete(state, on_piece):
             return state, damaged
         damaged.append(state)
     return None, damaged
 
 
-def forget_states(run_dirs: Iterable[RunDir], keep: int, meanwhile: Meanwhile = lambda: None) -> None:
-    """Removes all but the `keep` furthest whole states of these runs, and what those who were killed have left half
-    written or half removed. The runs have been superseded, where they may still be going."""
+def prune_states(run_dirs: Iterable[RunDir], keep: int, on_piece: Callback = lambda: None) -> None:
+    """Deletes all but the `keep` furthest complete training checkpoints of these runs, and what killed processes left
+    half-written or half-deleted. Runs that may still be going have been superseded."""
     runs = list(run_dirs)
     kept = 0
-    for state in saved_states(runs):
-        if kept < keep and is_whole(state, meanwhile):
+    for state in list_states(runs):
+        if kept < keep and is_complete(state, on_piece):
             kept += 1
         else:
-            forget(state)
+            delete_state(state)
     for run in runs:
         for folder in (run.path, run.checkpoints, run.states):
-            for left in (*folder.glob(".*.partial"), *folder.glob(".*.gone")):
-                _remove(left)
+            for leftover in (*folder.glob(".*.partial"), *folder.glob(".*.gone")):
+                _remove(leftover)
 
 
-def forget(state: Path) -> None:
-    # Renamed first: what is half removed must not look like a state.
+def delete_state(state: Path) -> None:
+    # Renamed first, so that a half-deleted folder never looks like a training checkpoint.
     gone = state.with_name(f".{state.name}.gone")
     with contextlib.suppress(FileNotFoundError):
         state.rename(gone)
@@ -167,5 +169,5 @@ def forget(state: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    # Another attempt's process may write there, or remove the same: what it leaves is for the next look.
+    # Another attempt may write there or delete the same. The next call deletes what is left.
     shutil.rmtree(folder, ignore_errors=True)

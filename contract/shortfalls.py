@@ -1,23 +1,23 @@
-"""Where a recipe does less than it asks for, as far as the number of its examples tells."""
+"""Warns where a recipe does less than it says, as far as the number of its examples shows."""
 
 from collections.abc import Iterator
 
-from contract.order import examples_per_step, held_out, steps_per_epoch, total_steps
+from contract.order import examples_per_step, held_out_count, steps_per_epoch, total_steps
 from contract.recipe import Recipe
 
 
 def shortfalls(recipe: Recipe, rows: int) -> list[str]:
-    """A warning for each field of which less comes than it says, with a dataset of `rows` examples. Raises InputError
-    where the split leaves none to train on."""
-    held = held_out(rows, recipe.evaluation.fraction)
+    """A warning for each field that has less effect than it says, with a dataset of `rows` examples. Raises InputError
+    if the split leaves none to train on."""
+    held = held_out_count(rows, recipe.evaluation.fraction)
     size = examples_per_step(recipe, recipe.resources.gpus * recipe.resources.nodes)
     steps = total_steps(recipe, rows - held, size)
     per_epoch = steps_per_epoch(rows - held, size)
     found = [
-        *_of_the_end(recipe, steps, per_epoch),
-        *_of_steps(recipe, steps),
-        *_of_evaluation(recipe, steps, per_epoch),
-        *_of_examples(recipe, rows - held, held),
+        *_end_shortfalls(recipe, steps, per_epoch),
+        *_step_shortfalls(recipe, steps),
+        *_evaluation_shortfalls(recipe, steps, per_epoch),
+        *_example_shortfalls(recipe, rows - held, held),
     ]
     return [f"{field}: got {given:.15g}; {what}" for field, given, what in found]
 
@@ -25,7 +25,7 @@ def shortfalls(recipe: Recipe, rows: int) -> list[str]:
 Shortfall = tuple[str, float, str]
 
 
-def _of_the_end(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:
+def _end_shortfalls(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:
     epochs, most = recipe.schedule.epochs, recipe.schedule.max_steps
     if epochs is None or most is None:
         return
@@ -37,30 +37,30 @@ def _of_the_end(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfal
         yield "schedule.epochs", epochs, end
 
 
-def _of_steps(recipe: Recipe, steps: int) -> Iterator[Shortfall]:
+def _step_shortfalls(recipe: Recipe, steps: int) -> Iterator[Shortfall]:
     warmup, saving = recipe.schedule.warmup_steps, recipe.checkpointing.every_steps
     if warmup is not None and warmup > steps:
         peak = f"the run has {steps} steps, so the learning rate stays below optimizer.learning_rate"
         yield "schedule.warmup_steps", warmup, peak
     if saving is not None and saving > steps:
-        at_the_end = f"the run has {steps} steps, so it saves the adapter at its end alone"
-        yield "checkpointing.every_steps", saving, at_the_end
+        ending = f"the run has {steps} steps, so it saves the adapter only at its end"
+        yield "checkpointing.every_steps", saving, ending
 
 
-def _of_evaluation(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:
+def _evaluation_shortfalls(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:
     evaluation = recipe.evaluation
     if not evaluation.holds_out:
         return
     if evaluation.every_steps is not None and evaluation.every_steps > steps:
-        alone = f"the run has {steps} steps, so it evaluates at its start and its end alone"
+        alone = f"the run has {steps} steps, so it evaluates only at its start and end"
         yield "evaluation.every_steps", evaluation.every_steps, alone
-    before_the_end = (steps - 1) // (evaluation.every_steps or per_epoch)
-    if evaluation.patience is not None and evaluation.patience > before_the_end:
-        never = f"there are {before_the_end} evaluations before the run's last step, so it never ends early"
+    evaluations = (steps - 1) // (evaluation.every_steps or per_epoch)
+    if evaluation.patience is not None and evaluation.patience > evaluations:
+        never = f"there are {evaluations} evaluations before the run's last step, so it never ends early"
         yield "evaluation.patience", evaluation.patience, never
 
 
-def _of_examples(recipe: Recipe, train: int, held: int) -> Iterator[Shortfall]:
+def _example_shortfalls(recipe: Recipe, train: int, held: int) -> Iterator[Shortfall]:
     batch, evaluation = recipe.batch, recipe.evaluation
     if batch.effective_batch_size is not None and batch.effective_batch_size > train:
         yield (
@@ -69,4 +69,8 @@ def _of_examples(recipe: Recipe, train: int, held: int) -> Iterator[Shortfall]:
             f"there are {train} examples to train on, so a step takes no more",
         )
     if evaluation.fraction and evaluation.samples > held:
-        yield "evaluation.samples", evaluation.samples, f"{held} examples are held out, so there are no more answers"
+        yield (
+            "evaluation.samples",
+            evaluation.samples,
+            f"{held} examples are held out, so there are only {held} answers",
+        )

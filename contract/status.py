@@ -1,4 +1,4 @@
-"""The states of a job, and the moves between them."""
+"""The statuses of a job, and the transitions between them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,14 +7,14 @@ from enum import StrEnum
 class JobStatus(StrEnum):
     QUEUED = "queued"  # waits for devices
     RUNNING = "running"  # a worker holds its lease
-    PAUSED = "paused"  # set aside by its owner, goes on from its last training checkpoint
-    SUCCEEDED = "succeeded"  # the adapter is there
+    PAUSED = "paused"  # paused by its owner; continues from its last training checkpoint
+    SUCCEEDED = "succeeded"  # the adapter exists
     FAILED = "failed"  # has a FailureCode
-    CANCELLED = "cancelled"  # by its owner; every process of it is gone
+    CANCELLED = "cancelled"  # cancelled by its owner; all its processes have ended
 
 
 class RequestedAction(StrEnum):
-    """What a running job shall do. It stands beside the status, because only the job's worker can do it."""
+    """An action for the job's worker. It stands beside the status, because only the worker can carry it out."""
 
     CANCEL = "cancel"
     FORCE_CANCEL = "force_cancel"  # without time to save
@@ -29,15 +29,15 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     ),
     JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.CANCELLED}),
     JobStatus.SUCCEEDED: frozenset(),
-    # By a retry alone.
+    # Only by a retry.
     JobStatus.FAILED: frozenset({JobStatus.QUEUED}),
     JobStatus.CANCELLED: frozenset({JobStatus.QUEUED}),
 }
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
-"""A job stays there of itself."""
+"""A job stays in these unless its owner acts."""
 
 
 def allowed_from(target: JobStatus) -> frozenset[JobStatus]:
-    """The states from which a job may move to `target`."""
+    """The statuses from which a job may move to `target`."""
     return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)

@@ -1,1 +1,1 @@
-"""Reads files of examples into conversations: the API checks with it what the trainer will train on."""
+"""Reads files of examples into conversations. The API checks files with the code that the trainer reads them with."""

@@ -1,4 +1,4 @@
-"""An example as tokens, and what is left of it at a length."""
+"""An example as tokens, and what remains of it at a maximum length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class Document:
 
     input_ids: list[int]
     supervised: list[bool]
-    """Which tokens are learned, one flag per token. The first never is: nothing comes before it to tell it from."""
+    """One flag per token: whether it is learned. The first never is, since nothing before it predicts it."""
 
     @property
     def targets(self) -> int:
@@ -19,29 +19,29 @@ class Document:
 
     @property
     def length(self) -> int:
-        """Tokens that the model reads: the last one has nothing left to predict."""
+        """Tokens that the model reads; the last one has nothing left to predict."""
         return len(self.input_ids) - 1
 
 
-def cut(document: Document, max_length: int) -> Document:
-    """Its first max_length tokens, and of these no more than up to the last supervised one: nothing after it can reach
-    the loss. Empty where none of them is supervised. trainer/data/tokens.py does this to a whole dataset at once."""
+def truncate_document(document: Document, max_length: int) -> Document:
+    """The first max_length tokens, without those after the last supervised one, which cannot affect the loss. Empty if
+    none of them is supervised. trainer/data/tokens.py does the same to a whole dataset at once."""
     flags = document.supervised[:max_length]
     end = next((index + 1 for index in reversed(range(len(flags))) if flags[index]), 0)
     return Document(document.input_ids[:end], flags[:end])
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Of an example, at a length."""
+class Truncation:
+    """The effect of a maximum length on an example."""
 
     truncated: bool
-    """It is cut, and still of use."""
+    """True if the example is cut and something to learn remains."""
     dropped: bool
-    """It has no supervised token left, and is left out."""
+    """True if no supervised token remains, so the example is left out."""
 
 
-def fit(documents: Sequence[Document], max_length: int) -> Fit:
+def truncation(documents: Sequence[Document], max_length: int) -> Truncation:
     """`documents` are all of one example."""
     dropped = not any(any(document.supervised[:max_length]) for document in documents)
-    return Fit(not dropped and any(len(document.input_ids) > max_length for document in documents), dropped)
+    return Truncation(not dropped and any(len(document.input_ids) > max_length for document in documents), dropped)

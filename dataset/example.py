@@ -1,4 +1,4 @@
-"""What a row becomes, whatever its format: a conversation with the answers to learn marked, or plain text."""
+"""What a row becomes in any format: a conversation with the answers to learn marked, or plain text."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
@@ -17,56 +17,57 @@ class ToolCall(TypedDict):
     id: NotRequired[str]
 
 
-class Message(TypedDict):
-    """As chat templates take it: a call's arguments are an object, not its JSON text."""
+class ChatMessage(TypedDict):
+    """A message as chat templates take it: the arguments of a call are an object, not JSON text."""
 
     role: str
     content: str
     reasoning_content: NotRequired[str]
-    """An assistant's: what it thinks before it answers."""
+    """The assistant's reasoning before its answer."""
     tool_calls: NotRequired[list[ToolCall]]
-    """An assistant's."""
+    """Calls of the assistant."""
     tool_call_id: NotRequired[str]
-    """A tool's: the call that it answers."""
+    """The call that a tool's message answers."""
     name: NotRequired[str]
 
 
 @dataclass(frozen=True)
 class Conversation:
-    messages: list[Message]
+    messages: list[ChatMessage]
     supervised: list[bool]
-    """For each message whether it is learned: an answer that says, thinks or calls something and has no weight of 0."""
+    """One flag per message: whether it is learned. Learned are the assistant's messages with content, reasoning or
+    calls, unless their weight is 0."""
     tools: list[dict[str, Any]] | None = None
-    """What the assistant may call: [{"type": "function", "function": {"name": ...}}]."""
+    """Tools that the assistant may call: [{"type": "function", "function": {"name": ...}}]."""
     where: str = field(default="", compare=False)
-    """Its place in the file, for messages: "row 3", or "row 3, instance 2"."""
+    """Position in the file, for error messages: "row 3", or "row 3, instance 2"."""
     template_arguments: dict[str, Any] = field(default_factory=dict)
-    """For the chat template, beside messages and tools: {"enable_thinking": false}."""
+    """Arguments of the chat template besides messages and tools: {"enable_thinking": false}."""
 
 
 @dataclass(frozen=True)
 class PlainText:
-    """Learned from its first word to its last, without a chat template."""
+    """Text that is learned from its first word to its last, without a chat template."""
 
     text: str
     where: str = field(default="", compare=False)
     ends: bool = True
-    """The end of text comes after it. False of a piece of a longer text: the next example goes on with it."""
+    """True if an end-of-text token follows; false for a piece of a longer text, which the next example continues."""
 
 
 Example = Conversation | PlainText
 
 
 def conversation(
-    messages: list[Message], tools: list[dict[str, Any]] | None = None, left_out: frozenset[int] = frozenset()
+    messages: list[ChatMessage], tools: list[dict[str, Any]] | None = None, left_out: frozenset[int] = frozenset()
 ) -> Conversation:
-    """Supervises every answer that is not empty, but for the messages with an index in `left_out`."""
+    """Supervises every non-empty answer, except the messages with an index in `left_out`."""
     supervised = [
-        message["role"] == "assistant" and index not in left_out and says_something(message)
+        message["role"] == "assistant" and index not in left_out and has_content(message)
         for index, message in enumerate(messages)
     ]
     return Conversation(messages, supervised, tools)
 
 
-def says_something(message: Message) -> bool:
+def has_content(message: ChatMessage) -> bool:
     return bool(message["content"].strip() or message.get("reasoning_content") or message.get("tool_calls"))

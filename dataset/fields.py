@@ -1,4 +1,4 @@
-"""What the fields of a row may hold. Every refusal is a BadRow that names the field."""
+"""Validates the fields of a row. Every refusal is a BadRow that names the field."""
 
 import json
 import math
@@ -8,24 +8,25 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 from dataset.refusal import BadRow, NoAnswer
 
 Row = dict[str, Any]
 
 _PYTHON = re.compile(r"\s*\[?\s*\{\s*'")
 
-DEEPEST = 64
-"""Levels of a tool's parameters or a call's arguments: far above what people write, far below where templates fail."""
+MAX_DEPTH = 64
+"""Levels of nesting in a tool's parameters or a call's arguments: far more than people write, far fewer than break
+templates."""
 
 
 def as_text(where: str, value: Any) -> str:
-    """Text that a log, JSON and PostgreSQL can all hold."""
+    """Text that logs, JSON and PostgreSQL can all hold."""
     if not isinstance(value, str):
         advice = f'; write it as text, as "{value}"' if type(value) in (int, float) else ""
-        raise BadRow(f"{where} must be text, not {quote(value)}{cut(advice, 80)}")
+        raise BadRow(f"{where} must be text, not {format_value(value)}{truncate(advice, 80)}")
     if "\0" in value:
-        raise BadRow(f"{where} has a NUL character (\\u0000), which is no text; remove it")
+        raise BadRow(f"{where} has a NUL character (\\u0000), which is not text; remove it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -37,53 +38,54 @@ def as_text(where: str, value: Any) -> str:
 
 
 def optional_text(row: Row, name: str) -> str:
-    """Empty where the row has none. Parquet writes null in a row that lacks what another row has."""
+    """The text of a field, empty if the row has none. Parquet writes null for a field that only other rows have."""
     value = row.get(name)
     return "" if value is None else as_text(name, value)
 
 
-def says_nothing(value: Any) -> bool:
-    """Null, or an empty text, list or object: Parquet and CSV write one in each row that lacks what others have."""
+def is_blank(value: Any) -> bool:
+    """True for null and for an empty text, list or object. Parquet and CSV write one for each field that only other
+    rows have."""
     return value is None or (
         isinstance(value, str | list | dict) and not (value.strip() if isinstance(value, str) else value)
     )
 
 
-def answer_of(row: Row, name: str) -> str:
-    """The text that is to be learned."""
+def required_answer(row: Row, name: str) -> str:
+    """The text to be learned."""
     answer = optional_text(row, name)
     if name not in row:
-        raise NoAnswer(f"has no answer: no {name} in {names_of(row)}; dataset.columns can say which column it is")
+        raise NoAnswer(f"has no answer: no {name} in {list_names(row)}; dataset.columns can say which column it is")
     if not answer.strip():
         raise NoAnswer(f"has no answer: {name} is empty")
     return answer
 
 
-def names_of(row: Row) -> str:
-    return ", ".join(cut(str(name), 40) for name in islice(row, 10)) or "(nothing)"
+def list_names(row: Row) -> str:
+    return ", ".join(truncate(str(name), 40) for name in islice(row, 10)) or "(nothing)"
 
 
 def as_list(where: str, value: Any, of: str) -> list[Any]:
-    """A list, or the JSON text of one: a CSV cell can be nothing else, and many Parquet files hold it so."""
+    """A list, or the JSON text of one. A CSV cell can hold nothing else, and many Parquet files do the same."""
     given = parse_text(where, value) if isinstance(value, str) and value.strip() else value
     if not isinstance(given, list) or not given:
-        raise BadRow(f"{where} must be a list of at least one {of}, not {quote(given)}")
+        raise BadRow(f"{where} must be a list of at least one {of}, not {format_value(given)}")
     return given
 
 
 def optional_list(where: str, value: Any, of: str) -> list[Any]:
-    """Empty for null, for an empty list and for an empty text."""
+    """As as_list, but empty for null, an empty list and an empty text."""
     given = parse_text(where, value) if isinstance(value, str) and value.strip() else value
     return as_list(where, given, of) if given else []
 
 
 def parse_text(where: str, value: str) -> Any:
-    """The value of a field that is given as its JSON text."""
+    """The value of a field that is given as JSON text."""
     try:
         return parse_json(json.loads, value)
     except BadRow as error:
         advice = "; write it with json.dumps, not as Python prints it" if _PYTHON.match(value) else ""
-        raise BadRow(f"{where} {error}: {quote(value)}{advice}") from error
+        raise BadRow(f"{where} {error}: {format_value(value)}{advice}") from error
 
 
 def parse_json(decode: Callable[..., Any], *text: Any) -> Any:
@@ -98,11 +100,11 @@ def parse_json(decode: Callable[..., Any], *text: Any) -> Any:
 
 
 def check_json(where: str, value: Any) -> None:
-    """Refuses what a chat template could not write as JSON."""
+    """Refuses values that a chat template cannot write as JSON."""
     level, depth = [value], 0
     while level:
-        if depth > DEEPEST:
-            raise BadRow(f"{where} is nested too deep; {DEEPEST} levels are taken")
+        if depth > MAX_DEPTH:
+            raise BadRow(f"{where} is nested too deep; {MAX_DEPTH} levels are taken")
         below: list[Any] = []
         for item in level:
             if isinstance(item, str):
@@ -114,5 +116,5 @@ def check_json(where: str, value: Any) -> None:
             elif isinstance(item, float) and not math.isfinite(item):
                 raise BadRow(f"{where} has {item}, which JSON has no way to write")
             elif item is not None and not isinstance(item, bool | int | float):
-                raise BadRow(f"{where} has {quote(item)}, which JSON has no way to write")
+                raise BadRow(f"{where} has {format_value(item)}, which JSON has no way to write")
         level, depth = below, depth + 1

@@ -1,105 +1,96 @@
-"""How long the examples of a file are as a model's tokens, and how many of these are learned."""
+"""Token counts of a file's examples under a model's tokenizer, and how many of the tokens are learned."""
 
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterator
 
 from pydantic import BaseModel
 
 from contract.failure import InputError
-from contract.quote import cut
-from contract.recipe import DatasetField, DatasetFormat
+from contract.formatting import truncate
 from dataset.document import Document
 from dataset.example import Example
-from dataset.read import Reading
+from dataset.file import DatasetFile
+from dataset.read import DatasetReader
 from dataset.refusal import BadFile, BadRow
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import Tokenizer
 from dataset.report import Problem
 
-_AT_ONCE = 256
-_MOST_REFUSED = 10
-_NEVER = 2**31
+_BATCH = 256
+_MAX_PROBLEMS = 10
+_NOT_SUPERVISED = 2**31
 """Stands for the first learned token of an example that has none at any length."""
 _PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 
 
-class Lengths(BaseModel):
-    """Enough to answer for any max_length."""
+class TokenLengths(BaseModel):
+    """Length counts that suffice for a report at any max_length."""
 
     examples: int = 0
     tokens: int = 0
-    """Of all their documents, uncut."""
+    """Tokens of all documents, uncut."""
     supervised: int = 0
     longest: Counter[int] = Counter()
-    """How many examples have so many tokens, in their longest document."""
+    """Number of examples by the tokens of their longest document."""
     first: Counter[int] = Counter()
-    """How many examples have so many tokens before the first that is learned: at that length nothing is left."""
+    """Number of examples by the tokens before their first learned one; cut at that length, an example is dropped."""
     refused: int = 0
     problems: list[Problem] = []
-    """The first ten that the model's chat template refuses."""
+    """The first ten examples that the model's chat template refuses."""
     complete: bool = True
-    """All of the file was measured, and not what came first of it."""
+    """True if the whole file was measured, and not only its beginning."""
 
 
-class Bucket(BaseModel):
+class LengthBucket(BaseModel):
     from_tokens: int
     to_tokens: int
-    """Below it."""
+    """Exclusive upper bound."""
     examples: int
 
 
 class TokenReport(BaseModel):
-    """At a max_length."""
+    """Token counts of a dataset at one max_length."""
 
     examples: int
-    """That were measured."""
+    """Number of examples measured."""
     complete: bool
-    """All of the file's; else it is large, and these are its first."""
+    """True if the whole file was measured; false if it is large and only its first examples were."""
     tokens: int
     supervised_fraction: float | None
-    """Of the tokens: those that are learned."""
+    """Fraction of the tokens that is learned."""
     percentiles: dict[str, int]
-    """Tokens of an example: "50" is the median, "100" the longest."""
-    histogram: list[Bucket]
+    """Tokens of an example by percentile: "50" is the median, "100" the longest."""
+    histogram: list[LengthBucket]
     max_length: int
     truncated: int
-    """Examples that are cut at max_length, and still of use."""
+    """Number of examples that are cut at max_length and still learned."""
     truncated_fraction: float | None
     dropped: int
-    """Examples whose first answer begins after max_length: they are left out."""
+    """Number of examples that are left out, because their first answer begins after max_length."""
     refused: int
-    """Examples that the model's chat template refuses."""
+    """Number of examples that the model's chat template refuses."""
     problems: list[Problem]
 
 
-def measure(
-    tokenizer: Tokenizer,
-    path: Path,
-    name: str,
-    format: DatasetFormat | Literal["auto"] = "auto",
-    columns: Mapping[DatasetField, str] | None = None,
-    seconds: float = 20.0,
-) -> Lengths:
-    """Bad rows are passed over. Raises InputError where the model cannot write even the first example."""
-    found = Lengths()
-    end = time.monotonic() + seconds
-    examples = _examples(Reading(path, name, format, columns or {}, None))
-    while some := list(itertools.islice(examples, _AT_ONCE)):
+def measure_lengths(tokenizer: Tokenizer, file: DatasetFile, max_seconds: float = 20.0) -> TokenLengths:
+    """Skips bad rows. Raises InputError if the template refuses all of the first examples."""
+    found = TokenLengths()
+    end = time.monotonic() + max_seconds
+    examples = _examples(DatasetReader(file, None))
+    while some := list(itertools.islice(examples, _BATCH)):
         for each in _encoded(tokenizer, some, found):
             _count(found, each)
         if not found.examples:
-            encode(tokenizer, some[:1])  # raises: the template has refused all of them
+            encode(tokenizer, some[:1])  # raises, since the template has refused all of them
         if time.monotonic() > end:
             found.complete = next(examples, None) is None
             break
     return found
 
 
-def _examples(reading: Reading) -> Iterator[Example]:
+def _examples(reading: DatasetReader) -> Iterator[Example]:
     try:
         for row in reading.rows():
             if not isinstance(row.read, BadRow):
@@ -108,8 +99,8 @@ def _examples(reading: Reading) -> Iterator[Example]:
         return
 
 
-def _encoded(tokenizer: Tokenizer, some: list[Example], found: Lengths) -> list[list[Document]]:
-    """Together, which is faster; one by one where the template refuses one of them."""
+def _encoded(tokenizer: Tokenizer, some: list[Example], found: TokenLengths) -> list[list[Document]]:
+    """Encodes the examples together, which is faster; one by one if the template refuses one of them."""
     try:
         return encode(tokenizer, some)
     except InputError:
@@ -119,24 +110,24 @@ def _encoded(tokenizer: Tokenizer, some: list[Example], found: Lengths) -> list[
                 taken += encode(tokenizer, [example])
             except InputError as error:
                 found.refused += 1
-                if len(found.problems) < _MOST_REFUSED:
-                    found.problems.append(Problem(row=None, message=cut(error.failure.message, 500)))
+                if len(found.problems) < _MAX_PROBLEMS:
+                    found.problems.append(Problem(row=None, message=truncate(error.failure.message, 500)))
         return taken
 
 
-def _count(found: Lengths, documents: list[Document]) -> None:
+def _count(found: TokenLengths, documents: list[Document]) -> None:
     found.examples += 1
     found.tokens += sum(len(document.input_ids) for document in documents)
     found.supervised += sum(document.targets for document in documents)
     found.longest[max(len(document.input_ids) for document in documents)] += 1
-    found.first[min((d.supervised.index(True) for d in documents if d.targets), default=_NEVER)] += 1
+    found.first[min((d.supervised.index(True) for d in documents if d.targets), default=_NOT_SUPERVISED)] += 1
 
 
-def token_report(found: Lengths, max_length: int) -> TokenReport:
+def token_report(found: TokenLengths, max_length: int) -> TokenReport:
     dropped = sum(count for first, count in found.first.items() if first >= max_length)
     longer = sum(count for length, count in found.longest.items() if length > max_length)
-    # One whose first answer begins after max_length is longer than that too.
-    truncated = longer - (dropped - found.first[_NEVER])
+    # An example whose first answer begins after max_length is longer than max_length.
+    truncated = longer - (dropped - found.first[_NOT_SUPERVISED])
     return TokenReport(
         examples=found.examples,
         complete=found.complete,
@@ -154,24 +145,24 @@ def token_report(found: Lengths, max_length: int) -> TokenReport:
 
 
 def _percentiles(lengths: Counter[int]) -> dict[str, int]:
-    """The least length that so many of a hundred examples do not exceed."""
-    total, told, below = lengths.total(), {}, 0
-    wanted = list(_PERCENTILES)
+    """The smallest length that this percentage of the examples does not exceed."""
+    total, result, below = lengths.total(), {}, 0
+    remaining = list(_PERCENTILES)
     for length in sorted(lengths):
         below += lengths[length]
-        while wanted and below >= max(1, -(-wanted[0] * total // 100)):
-            told[str(wanted.pop(0))] = length
-    return told
+        while remaining and below >= max(1, -(-remaining[0] * total // 100)):
+            result[str(remaining.pop(0))] = length
+    return result
 
 
-def _histogram(lengths: Counter[int]) -> list[Bucket]:
-    """Buckets that double: [0, 16), [16, 32), [32, 64), ... from the first that has one to the last."""
+def _histogram(lengths: Counter[int]) -> list[LengthBucket]:
+    """Buckets of doubling width: [0, 16), [16, 32), [32, 64), ..., from the first to the last that is not empty."""
     counts: Counter[int] = Counter()
     for length, count in lengths.items():
         counts[max(4, length.bit_length())] += count
     if not counts:
         return []
     return [
-        Bucket(from_tokens=0 if bits == 4 else 1 << (bits - 1), to_tokens=1 << bits, examples=counts[bits])
+        LengthBucket(from_tokens=0 if bits == 4 else 1 << (bits - 1), to_tokens=1 << bits, examples=counts[bits])
         for bits in range(min(counts), max(counts) + 1)
     ]

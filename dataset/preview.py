@@ -1,58 +1,56 @@
-"""Examples of a file as a model sees them: the text that its chat template writes, and what of it is learned."""
+"""Examples as a model sees them: the text that its chat template writes, and the learned part of it."""
 
 import itertools
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel
 
 from contract.failure import FailureCode, InputError
-from contract.quote import cut
-from contract.recipe import DatasetField, DatasetFormat
-from dataset.document import Document, fit
+from contract.formatting import truncate
+from dataset.document import Document, truncation
 from dataset.example import Example
-from dataset.read import Reading, ReadRow
+from dataset.file import DatasetFile
+from dataset.read import DatasetReader, ReadRow
 from dataset.refusal import BadFile, BadRow
 from dataset.rendering.render import render
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import Tokenizer
 
-MOST_TOKENS = 8192
-"""Of one text that are shown."""
+MAX_TOKENS = 8192
+"""Maximum number of tokens shown of one text."""
 
 
 class Token(BaseModel):
     id: int
     text: str
-    """One after another these are the text. What ends within a character is empty, but for the first."""
+    """Text of the token. All of them joined are the text; a token that ends within a character is empty, except the
+    first of them."""
     supervised: bool
-    """It is learned."""
+    """True if the token is learned."""
 
 
 class RenderedText(BaseModel):
     text: str
-    """As the chat template writes it; to the last token that is shown."""
+    """The text as the chat template writes it, up to the last token shown."""
     length: int
-    """Tokens in all."""
+    """Number of tokens in all."""
     supervised: int
-    """Of these, the ones that are learned, uncut."""
+    """Number of learned tokens, before any cut."""
     kept: int
-    """Tokens within max_length."""
+    """Number of tokens within max_length."""
     tokens: list[Token]
-    """The first 8192."""
+    """The first 8192 tokens."""
 
 
 class PreviewExample(BaseModel):
     row: int
     texts: list[RenderedText]
-    """One, or one for each answer where the template writes earlier turns in another way."""
+    """One text, or one per answer if the template writes earlier turns differently."""
     truncated: bool
-    """It is cut at max_length, and still of use."""
+    """True if the example is cut at max_length and still learned."""
     dropped: bool
-    """No answer begins within max_length: training leaves it out."""
+    """True if training leaves the example out, because no answer begins within max_length."""
     problem: str | None
-    """Why it cannot be learned."""
+    """Why the example cannot be learned."""
 
 
 class Preview(BaseModel):
@@ -60,20 +58,11 @@ class Preview(BaseModel):
     has_more: bool
 
 
-def preview(
-    tokenizer: Tokenizer,
-    path: Path,
-    name: str,
-    format: DatasetFormat | Literal["auto"],
-    columns: Mapping[DatasetField, str] | None,
-    max_length: int,
-    offset: int,
-    limit: int,
-) -> Preview:
-    """The rows after the first `offset`. Raises InputError for a file that cannot be read."""
+def preview(tokenizer: Tokenizer, file: DatasetFile, max_length: int, offset: int, limit: int) -> Preview:
+    """Examples of the rows after the first `offset`. Raises InputError for a file that cannot be read."""
     shown: list[PreviewExample] = []
     try:
-        rows = Reading(path, name, format, columns or {}, None).rows()
+        rows = DatasetReader(file, None).rows()
         for row in itertools.islice(rows, offset, offset + limit):
             shown += _row(tokenizer, row, max_length)
         return Preview(data=shown, has_more=next(rows, None) is not None)
@@ -90,7 +79,7 @@ def _row(tokenizer: Tokenizer, row: ReadRow, max_length: int) -> list[PreviewExa
 
 
 def _refused(row: int, problem: str) -> PreviewExample:
-    return PreviewExample(row=row, texts=[], truncated=False, dropped=False, problem=cut(problem, 500))
+    return PreviewExample(row=row, texts=[], truncated=False, dropped=False, problem=truncate(problem, 500))
 
 
 def _example(tokenizer: Tokenizer, row: int, example: Example, max_length: int) -> PreviewExample:
@@ -99,7 +88,7 @@ def _example(tokenizer: Tokenizer, row: int, example: Example, max_length: int) 
         (documents,) = encode(tokenizer, [example])
     except InputError as error:
         return _refused(row, error.failure.message)
-    found = fit(documents, max_length)
+    found = truncation(documents, max_length)
     return PreviewExample(
         row=row,
         texts=[_text(tokenizer, *each, max_length) for each in zip(texts, documents, strict=True)],
@@ -111,15 +100,15 @@ def _example(tokenizer: Tokenizer, row: int, example: Example, max_length: int) 
 
 def _text(tokenizer: Tokenizer, text: str, document: Document, max_length: int) -> RenderedText:
     (offsets,) = tokenizer([text], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    tokens, told = [], 0
+    tokens, begin = [], 0
     for index, (token, supervised) in enumerate(
-        itertools.islice(zip(document.input_ids, document.supervised, strict=True), MOST_TOKENS)
+        itertools.islice(zip(document.input_ids, document.supervised, strict=True), MAX_TOKENS)
     ):
-        end = len(text) if index == len(offsets) - 1 else max(told, offsets[index][1])
-        tokens.append(Token(id=token, text=text[told:end], supervised=supervised))
-        told = end
+        end = len(text) if index == len(offsets) - 1 else max(begin, offsets[index][1])
+        tokens.append(Token(id=token, text=text[begin:end], supervised=supervised))
+        begin = end
     return RenderedText(
-        text=text[:told],
+        text=text[:begin],
         length=len(document.input_ids),
         supervised=document.targets,
         kept=min(max_length, len(document.input_ids)),

@@ -4,108 +4,84 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
 from contract.failure import FailureCode, InputError
-from contract.recipe import DatasetField, DatasetFormat
+from contract.recipe import DatasetField
 from dataset.example import Example, PlainText
 from dataset.fields import Row
+from dataset.file import DatasetFile
 from dataset.formats.aliases import find_aliases
-from dataset.formats.columns import Renaming, check_columns
+from dataset.formats.columns import ColumnRenaming, check_columns
 from dataset.formats.detect import FORMATS, detect
-from dataset.formats.known_fields import check_row, complete, refuse_fields
+from dataset.formats.known_fields import apply_extra_fields, check_row, refuse_fields
 from dataset.reading.files import Hash, read_rows
 from dataset.refusal import BadFile, BadRow
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file, as lower-case hex."""
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_examples(
-    path: Path,
-    format: DatasetFormat | Literal["auto"] = "auto",
-    columns: Mapping[DatasetField, str] | None = None,
-    *,
-    largest: int | None = None,
-    sha256: Hash | None = None,
-    name: str | None = None,
-) -> Iterator[Example]:
-    """The examples of a file, in its order; each has something to learn.
+def read_examples(file: DatasetFile, max_bytes: int | None = None, sha256: Hash | None = None) -> Iterator[Example]:
+    """The examples of a file in file order; each has something to learn.
 
-    `columns` maps our names of fields to the file's names of columns. `sha256` is updated with every byte of the file:
-    after the last example it has the file's digest. `name` is what people call the file, where its path has another
-    name. Raises InputError, which names the row, counted from 1: no rows, a
-    row that is not of the format, a column that no row has, a file of more than `largest` bytes, packed or unpacked.
+    `sha256` is updated with every byte of the file, so after the last example it is the file's digest. Raises
+    InputError, which names the row (from 1), for: a file without rows, a row that does not fit the format, a column
+    that no row has, and a file of more than `max_bytes` bytes, packed or unpacked.
     """
     try:
-        for each in Reading(path, name or path.name, format, columns or {}, largest, sha256).rows():
-            if isinstance(each.read, BadRow):
-                raise refusal(f"row {each.number}: {each.read}")
-            yield from each.read
+        for row in DatasetReader(file, max_bytes, sha256).rows():
+            if isinstance(row.read, BadRow):
+                raise dataset_invalid(f"row {row.number}: {row.read}")
+            yield from row.read
     except BadFile as error:
-        raise refusal(f"the file {error}", error.param) from error
+        raise dataset_invalid(f"the file {error}", error.param) from error
 
 
-class Counted(BaseModel):
-    """What a recipe is told by of a file whose rows can all be learned."""
+class ExampleCount(BaseModel):
+    """The size and digest of a file whose rows can all be learned."""
 
     examples: int
     sha256: str
 
 
-def count_examples(
-    path: Path,
-    name: str,
-    format: DatasetFormat | Literal["auto"],
-    columns: Mapping[DatasetField, str] | None,
-    largest: int | None,
-) -> Counted:
-    """Raises InputError, as read_examples does."""
-    # Of the very bytes that are checked: the file may change meanwhile.
+def count_examples(file: DatasetFile, max_bytes: int | None) -> ExampleCount:
+    # One pass checks and hashes the same bytes, even if the file changes meanwhile.
     sha256 = hashlib.sha256()
-    examples = sum(1 for _ in read_examples(path, format, columns, largest=largest, sha256=sha256, name=name))
-    return Counted(examples=examples, sha256=sha256.hexdigest())
+    examples = sum(1 for _ in read_examples(file, max_bytes, sha256))
+    return ExampleCount(examples=examples, sha256=sha256.hexdigest())
 
 
 @dataclass(frozen=True)
 class ReadRow:
     number: int
-    """From 1."""
+    """Position in the file, from 1."""
     read: list[Example] | BadRow
     row: Row = field(default_factory=dict)
-    """Its columns by our names; empty for a bad one."""
+    """Its columns under our field names; empty for a bad row."""
 
 
-class Reading:
-    """One pass over a file, which goes on after a bad row where the kind of file lets it."""
+class DatasetReader:
+    """One pass over a file. It continues after a bad row if the kind of file allows that."""
 
-    def __init__(
-        self,
-        path: Path,
-        name: str,
-        format: DatasetFormat | Literal["auto"],
-        columns: Mapping[DatasetField, str],
-        largest: int | None,
-        sha256: Hash | None = None,
-    ) -> None:
-        """`name` is what people call the file, by which CSV is known; see read_examples for the others."""
-        self.format = format
-        """Told by the first row that has the shape of one."""
-        self._renaming = Renaming(columns)
-        self._raw = read_rows(path, name, largest, sha256)
+    def __init__(self, file: DatasetFile, max_bytes: int | None, sha256: Hash | None = None) -> None:
+        self.format = file.format
+        """The format of the rows; "auto" until the first row that fits one."""
+        self._renaming = ColumnRenaming(file.columns or {})
+        self._raw = read_rows(file.path, file.name, max_bytes, sha256)
 
     @property
     def columns(self) -> Mapping[DatasetField, str]:
-        """What the columns of the rows so far have become, but for those that have the field's name."""
+        """The column read as each field so far, where the two names differ."""
         return self._renaming.columns
 
     def rows(self) -> Iterator[ReadRow]:
-        """Raises BadFile: where it is raised after a bad row, nothing can be read after that one."""
+        """Raises BadFile. After a bad row, that means that nothing behind it can be read."""
         if self.format != "auto":
             check_columns(self.format, self._renaming.columns)
         number = 0
@@ -116,11 +92,11 @@ class Reading:
                 examples, row = self._read(number, given)
             except BadRow as error:
                 self._renaming.check_seen(number)
-                yield ReadRow(number, self._renaming.explained(error))
+                yield ReadRow(number, self._renaming.explain(error))
             else:
                 yield ReadRow(number, examples, row)
         if number == 0:
-            raise BadFile("has no rows; give one at least")
+            raise BadFile("has no rows; give at least one")
         self._renaming.check_seen(number)
 
     def _numbered(self) -> Iterator[tuple[int, Any]]:
@@ -136,39 +112,45 @@ class Reading:
             number += 1
 
     def _read(self, number: int, given: Row | PlainText) -> tuple[list[Example], Row]:
-        """Its examples, and its columns by our names."""
+        """The row's examples, and its columns under our field names."""
         if isinstance(given, PlainText):
             return [self._piece(number, given)], {}
         row = self._renaming.apply(given)
         refuse_fields(row, self._renaming.columns.values())
         if self.format == "auto":
-            aliases = None if self._renaming.columns else find_aliases(row)
-            if aliases is not None:
-                self._renaming = Renaming(aliases.columns, aliases.optional)
-                row = self._renaming.apply(given)
-            self.format = detect(row, self._renaming.columns)
-            check_columns(self.format, self._renaming.columns)
+            row = self._detect(given, row)
+        assert self.format != "auto"
         format = FORMATS[self.format]
         check_row(self.format, format.fields, row)
         read = format.read(row)
         examples = [
             replace(
-                complete(self.format, row, example),
+                apply_extra_fields(self.format, row, example),
                 where=", ".join(filter(None, (f"row {number}", example.where))),
             )
             for example in ([read] if isinstance(read, Example) else read)
         ]
         return examples, row
 
+    def _detect(self, given: Row, row: Row) -> Row:
+        """Settles the format and the columns by the first row. Returns its columns under our field names."""
+        aliases = None if self._renaming.columns else find_aliases(row)
+        if aliases is not None:
+            self._renaming = ColumnRenaming(aliases.columns, aliases.optional)
+            row = self._renaming.apply(given)
+        self.format = detect(row, self._renaming.columns)
+        check_columns(self.format, self._renaming.columns)
+        return row
+
     def _piece(self, number: int, given: PlainText) -> Example:
-        """Of a file of plain text."""
+        """A piece of a plain text file."""
         if self._renaming.columns:
             raise BadFile("is plain text by its name, and has no columns", "dataset.columns")
         if self.format not in ("auto", "text"):
-            raise BadFile(f"is plain text by its name, and no file of {self.format}; rows of JSON are named .jsonl")
+            raise BadFile(f"is plain text by its name, not {self.format}; name a file of JSON rows .jsonl")
         self.format = "text"
         return replace(given, where=f"row {number}")
 
 
-def refusal(message: str, param: str = "dataset") -> InputError:
+def dataset_invalid(message: str, param: str = "dataset") -> InputError:
     return InputError(FailureCode.DATASET_INVALID, message, param)

@@ -1,13 +1,14 @@
-"""Refuses a file. Whoever finds a fault knows it alone; read.py, which counts the rows, makes an InputError of it.
+"""Errors for a file. The code that finds a fault does not know the row's number; read.py counts the rows and makes an
+InputError of it.
 
 BadRow      one row is at fault
-NoAnswer    it has nothing to learn
-BadFile     the file is, or the recipe's words on it
+NoAnswer    the row has nothing to learn
+BadFile     the file is at fault, or what the recipe says about it
 """
 
 
 class BadRow(Exception):
-    """The problem, in words that go on after "row 3: "."""
+    """The problem, as it continues "row 3: "."""
 
 
 class NoAnswer(BadRow):
@@ -15,9 +16,9 @@ class NoAnswer(BadRow):
 
 
 class BadFile(Exception):
-    """The problem, in words that go on after "the file "."""
+    """The problem, as it continues "the file "."""
 
     def __init__(self, problem: str, param: str = "dataset") -> None:
         super().__init__(problem)
         self.param = param
-        """The field of the recipe that is at fault."""
+        """The recipe's field that is at fault."""

@@ -1,76 +1,68 @@
-"""What one pass over a file tells of it: whether every row can be learned, and what is odd.
+"""Checks a file in one pass: whether every row can be learned, and what is unusual.
 
-Memory is flat but for 18 bytes a row, by which a row is known to come again.
+Memory is constant apart from 18 bytes per row, which recognise duplicates.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel
 
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.example import Conversation, Example, PlainText, says_something
+from dataset.example import Conversation, Example, PlainText, has_content
 from dataset.fields import Row
+from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
 from dataset.formats.known_fields import unused_fields
-from dataset.read import Reading
+from dataset.read import DatasetReader
 from dataset.refusal import BadFile, BadRow, NoAnswer
 
-MOST_ERRORS = 100
-_MOST_NAMED = 10
-_LONGEST_MESSAGE = 500
-_MOST_UNUSED = 50
+MAX_ERRORS = 100
+_MAX_LISTED = 10
+_MAX_MESSAGE = 500
+_MAX_UNUSED = 50
 
 
 class Problem(BaseModel):
     row: int | None
-    """From 1; null where it is the whole file's."""
+    """Row number from 1; null for a problem of the whole file."""
     message: str
 
 
-class Report(BaseModel):
+class DatasetReport(BaseModel):
     format: DatasetFormat | None
-    """Of the rows; null where none has the shape of one."""
+    """Format of the rows; null if no row fits one."""
     columns: dict[DatasetField, str] = {}
-    """Which column of the file became which field of the format, where it has another name: as the owner said, or as
-    the names tell."""
+    """The file's column for each field of the format that it names differently, as the owner said or as detected."""
     rows: int
-    """That were read; all of them, unless an error says otherwise."""
+    """Number of rows read; all of them, unless an error says otherwise."""
     examples: int
-    """That can be learned. A row is one, or one of each instance of self_instruct."""
+    """Number of examples that can be learned. A row is one example, except in self_instruct, where each instance is
+    one."""
     bad_rows: int
     without_answer: int
-    """Of the bad rows: those that have nothing to learn."""
+    """Number of bad rows that have nothing to learn."""
     empty_answers: int
-    """Of the examples: answers that say nothing beside others that do; they are not learned."""
+    """Number of empty answers in examples with other answers; they are not learned."""
     duplicates: int
-    """Examples that are as one before them, but for white space."""
+    """Number of examples that equal an earlier one, apart from white space."""
     duplicate_rows: list[int]
-    """The first ten of them."""
+    """Rows of the first ten duplicates."""
     messages: int
     longest_characters: int
-    """Of one example, all its messages together."""
+    """Characters in the longest example, all its messages together."""
     errors: list[Problem]
-    """The first hundred."""
+    """The first hundred errors."""
     error_count: int
     unused_fields: dict[str, int] = {}
-    """Fields that hold something and that nothing reads, with the number of their rows: "id", or "messages[].id" for
-    one of messages. The first fifty."""
+    """Non-empty fields that nothing reads, with their number of rows: "id", or "messages[].id" for a field of messages.
+    The first fifty."""
 
 
-def report(
-    path: Path,
-    name: str,
-    format: DatasetFormat | Literal["auto"] = "auto",
-    columns: Mapping[DatasetField, str] | None = None,
-    largest: int | None = None,
-) -> Report:
-    """`name` is what people call the file. Raises nothing for what is wrong with it."""
-    found = Report(
+def check_file(file: DatasetFile, max_bytes: int | None = None) -> DatasetReport:
+    """A fault of the file becomes an error in the report, not an exception."""
+    found = DatasetReport(
         format=None,
         rows=0,
         examples=0,
@@ -85,33 +77,33 @@ def report(
         error_count=0,
         unused_fields={},
     )
-    seen = _Seen()
-    reading = Reading(path, name, format, columns or {}, largest)
+    seen = _SeenDigests()
+    reading = DatasetReader(file, max_bytes)
     try:
         for row in reading.rows():
             found.rows = row.number
             if isinstance(row.read, BadRow):
                 found.bad_rows += 1
                 found.without_answer += isinstance(row.read, NoAnswer)
-                _tell(found, row.number, str(row.read))
+                _record_error(found, row.number, str(row.read))
             else:
                 for example in row.read:
                     _count(found, row.number, example, seen)
                 _count_unused(found, reading, row.row)
     except BadFile as error:
-        _tell(found, None, f"the file {error}")
+        _record_error(found, None, f"the file {error}")
     found.format = None if reading.format == "auto" else reading.format
     found.columns = dict(reading.columns)
     return found
 
 
-def _tell(found: Report, row: int | None, message: str) -> None:
+def _record_error(found: DatasetReport, row: int | None, message: str) -> None:
     found.error_count += 1
-    if len(found.errors) < MOST_ERRORS:
-        found.errors.append(Problem(row=row, message=cut(message, _LONGEST_MESSAGE)))
+    if len(found.errors) < MAX_ERRORS:
+        found.errors.append(Problem(row=row, message=truncate(message, _MAX_MESSAGE)))
 
 
-def _count(found: Report, row: int, example: Example, seen: "_Seen") -> None:
+def _count(found: DatasetReport, row: int, example: Example, seen: "_SeenDigests") -> None:
     found.examples += 1
     if isinstance(example, PlainText):
         texts = [example.text]
@@ -119,19 +111,19 @@ def _count(found: Report, row: int, example: Example, seen: "_Seen") -> None:
         texts = [message.get("reasoning_content", "") + message["content"] for message in example.messages]
         found.messages += len(texts)
         found.empty_answers += sum(
-            message["role"] == "assistant" and not says_something(message) for message in example.messages
+            message["role"] == "assistant" and not has_content(message) for message in example.messages
         )
     found.longest_characters = max(found.longest_characters, sum(map(len, texts)))
-    if seen.again(_digest(example)):
+    if seen.add(_digest(example)):
         found.duplicates += 1
-        if len(found.duplicate_rows) < _MOST_NAMED:
+        if len(found.duplicate_rows) < _MAX_LISTED:
             found.duplicate_rows.append(row)
 
 
-def _count_unused(found: Report, reading: Reading, row: Row) -> None:
+def _count_unused(found: DatasetReport, reading: DatasetReader, row: Row) -> None:
     assert reading.format != "auto", "a row has been read"
     for name in unused_fields(reading.format, FORMATS[reading.format].fields, row):
-        if name in found.unused_fields or len(found.unused_fields) < _MOST_UNUSED:
+        if name in found.unused_fields or len(found.unused_fields) < _MAX_UNUSED:
             found.unused_fields[name] = found.unused_fields.get(name, 0) + 1
 
 
@@ -145,15 +137,15 @@ def _digest(example: Example) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-class _Seen:
-    """A set of digests that takes little more than their bytes: Python's own takes five times that."""
+class _SeenDigests:
+    """A set of digests that takes little more than their bytes; Python's own set takes five times that."""
 
     def __init__(self) -> None:
         self._buckets: dict[bytes, bytearray] = {}
 
-    def again(self, digest: bytes) -> bool:
+    def add(self, digest: bytes) -> bool:
         bucket = self._buckets.setdefault(digest[:2], bytearray())
-        # Across two of them it would be found by chance once in 2**128.
+        # A match across two digests has a chance of one in 2**128.
         if digest in bucket:
             return True
         bucket += digest

@@ -1,4 +1,4 @@
-"""How many numbers a recipe trains, by module: exactly those that PEFT will."""
+"""How many parameters a recipe trains, by module: exactly as many as PEFT."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 from contract.model.earlier_adapter import WEIGHTS
 from contract.model.folder import tensor_shapes
 from contract.model.loaded_names import Shapes, model_type
-from contract.model.target_modules import endings, target_modules
+from contract.model.target_modules import suffixes, target_modules
 from contract.recipe import Adapter
 from estimate.architecture import is_embedding, is_transposed
 
@@ -16,54 +16,56 @@ _EARLIER = "base_model.model."
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraShape:
     rank: int
-    into: int
-    """Numbers that the module reads for a token."""
-    out: int
-    """Numbers that it gives."""
+    in_features: int
+    """Size of the module's input per token."""
+    out_features: int
+    """Size of its output per token."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """By the names of modules."""
+class TrainedParameters:
+    """The trained parameters, by module."""
 
-    loras: dict[str, Lora] = field(default_factory=dict)
-    """Of those that are adapted."""
+    loras: dict[str, LoraShape] = field(default_factory=dict)
+    """LoRA of each adapted module."""
     magnitudes: bool = False
-    """DoRA."""
+    """True with DoRA."""
     whole: frozenset[str] = frozenset()
-    """Those that are trained as they are."""
+    """Modules that are trained whole."""
     tensors: dict[str, list[int]] = field(default_factory=dict)
-    """Numbers in each tensor that is trained."""
+    """Number of elements of each trained tensor."""
     added: int = 0
-    """Numbers that the model has not without them: all but the biases, which are its own."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Modules that target_modules matches and that are not adapted, and why."""
+    """Number of trained elements that the base model does not have: all except biases."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Modules that target_modules matches but that are not adapted, with the reason."""
 
     @property
     def parameters(self) -> int:
         return sum(map(sum, self.tensors.values()))
 
 
-def trained(adapter: Adapter, shapes: Shapes, config: dict[str, Any], earlier: Path | None) -> Trained:
-    """`shapes` are those of contract.model.loaded_names; `earlier` is the folder of adapter.start_from. The
-    adapter has been checked (target_modules.check_adapter). Raises OSError, ValueError for a torn earlier one.
+def trained_parameters(
+    adapter: Adapter, shapes: Shapes, config: dict[str, Any], earlier: Path | None
+) -> TrainedParameters:
+    """`shapes` come from contract.model.loaded_names, and `earlier` is the folder of adapter.start_from. The adapter is
+    already checked (target_modules.check_adapter). Raises OSError or ValueError for a damaged earlier adapter.
 
-    A LoRA of rank r has r (in + out) numbers (Hu et al. 2021, arXiv:2106.09685), DoRA one more for each output (Liu et
-    al. 2024, arXiv:2402.09353).
+    A LoRA of rank r has r (in + out) parameters (Hu et al. 2021, arXiv:2106.09685); DoRA has one more per output (Liu
+    et al. 2024, arXiv:2402.09353).
     """
     if earlier is not None:
-        return _earlier(tensor_shapes(earlier / WEIGHTS))
+        return _of_earlier_adapter(tensor_shapes(earlier / WEIGHTS))
     modules = {name.rpartition(".")[0] for name in shapes}
-    # As in PEFT: by the end of the name, not by its parts.
+    # As in PEFT: by the end of the name, ignoring its parts.
     whole = frozenset(module for module in modules if module.endswith(tuple(adapter.modules_to_save)))
     targets = target_modules(adapter, shapes, model_type(config))
     loras = {
-        module: Lora(_rank(adapter, module), *_sizes(module, shapes[f"{module}.weight"], config))
+        module: LoraShape(_rank(adapter, module), *_sizes(module, shapes[f"{module}.weight"], config))
         for module in sorted(targets.adapted)
     }
-    tensors = {module: _numbers(lora, adapter.dora) for module, lora in loras.items()}
+    tensors = {module: _elements(lora, adapter.dora) for module, lora in loras.items()}
     for name, shape in shapes.items():
         if name.rpartition(".")[0] in whole:
             tensors.setdefault(name.rpartition(".")[0], []).append(math.prod(shape))
@@ -71,24 +73,24 @@ def trained(adapter: Adapter, shapes: Shapes, config: dict[str, Any], earlier: P
     for name in _biases(adapter, shapes, targets.adapted):
         if name.rpartition(".")[0] not in whole:
             tensors.setdefault(name.rpartition(".")[0], []).append(math.prod(shapes[name]))
-    return Trained(loras, adapter.dora, whole, tensors, added, targets.left_out)
+    return TrainedParameters(loras, adapter.dora, whole, tensors, added, targets.skipped)
 
 
 def _rank(adapter: Adapter, module: str) -> int:
-    """As in PEFT: the first of the patterns that the module's name ends with."""
-    ends = set(endings(module))
+    """As in PEFT: the first pattern that the module's name ends with."""
+    ends = set(suffixes(module))
     return next((rank for name, rank in adapter.rank_pattern.items() if name in ends), adapter.r)
 
 
 def _sizes(module: str, shape: list[int], config: dict[str, Any]) -> tuple[int, int]:
-    """In and out."""
+    """Input and output size."""
     first, second = shape
     return (first, second) if is_embedding(module) or is_transposed(module, config) else (second, first)
 
 
-def _numbers(lora: Lora, dora: bool) -> list[int]:
-    """Of A, B and the magnitudes."""
-    return [lora.rank * lora.into, lora.rank * lora.out, *([lora.out] if dora else [])]
+def _elements(lora: LoraShape, dora: bool) -> list[int]:
+    """Elements of A, B and the magnitudes."""
+    return [lora.rank * lora.in_features, lora.rank * lora.out_features, *([lora.out_features] if dora else [])]
 
 
 def _biases(adapter: Adapter, shapes: Shapes, adapted: set[str]) -> list[str]:
@@ -100,8 +102,8 @@ def _biases(adapter: Adapter, shapes: Shapes, adapted: set[str]) -> list[str]:
     return []
 
 
-def _earlier(shapes: Shapes) -> Trained:
-    """What an adapter's file holds is what is trained further; all of it stands beside the base but for biases."""
+def _of_earlier_adapter(shapes: Shapes) -> TrainedParameters:
+    """Everything in an adapter's file is trained further. All of it is added to the base, except biases."""
     parts: dict[str, dict[str, list[int]]] = {}
     for name, shape in shapes.items():
         plain = name.removeprefix(_EARLIER)
@@ -109,37 +111,39 @@ def _earlier(shapes: Shapes) -> Trained:
         if not lora:
             module, _, part = plain.rpartition(".")
         parts.setdefault(module, {})[part.removesuffix(".weight")] = shape
-    loras = {module: found for module, held in parts.items() if (found := _lora(held)) is not None}
-    whole = frozenset(module for module, held in parts.items() if "weight" in held)
-    tensors = {module: [math.prod(shape) for shape in held.values()] for module, held in parts.items()}
+    loras = {module: found for module, tensors_of in parts.items() if (found := _lora(tensors_of)) is not None}
+    whole = frozenset(module for module, tensors_of in parts.items() if "weight" in tensors_of)
+    tensors = {module: [math.prod(shape) for shape in tensors_of.values()] for module, tensors_of in parts.items()}
     added = sum(
         math.prod(shape)
-        for module, held in parts.items()
-        for part, shape in held.items()
+        for module, tensors_of in parts.items()
+        for part, shape in tensors_of.items()
         if part != "bias" or module in whole
     )
-    return Trained(loras, any("magnitude_vector" in held for held in parts.values()), whole, tensors, added)
+    return TrainedParameters(
+        loras, any("magnitude_vector" in tensors_of for tensors_of in parts.values()), whole, tensors, added
+    )
 
 
-def _lora(held: dict[str, list[int]]) -> Lora | None:
-    a, b = held.get("A", held.get("embedding_A")), held.get("B", held.get("embedding_B"))
-    return Lora(a[0], a[-1], b[0]) if a and b else None
+def _lora(tensors_of: dict[str, list[int]]) -> LoraShape | None:
+    a, b = tensors_of.get("A", tensors_of.get("embedding_A")), tensors_of.get("B", tensors_of.get("embedding_B"))
+    return LoraShape(a[0], a[-1], b[0]) if a and b else None
 
 
-def left_out(trained: Trained, shapes: Shapes) -> dict[str, tuple[set[str], int]]:
-    """By the reason: the last parts of the modules' names, and numbers of the base in them."""
+def skipped_modules(trained_parameters: TrainedParameters, shapes: Shapes) -> dict[str, tuple[set[str], int]]:
+    """By reason: the last parts of the modules' names, and the number of base parameters in them."""
     found: dict[str, tuple[set[str], int]] = {}
-    for module, why in trained.left_out.items():
+    for module, why in trained_parameters.skipped.items():
         names, numbers = found.get(why, (set(), 0))
         shape = shapes.get(f"{module}.weight") or shapes[module]
         found[why] = (names | {module.rpartition(".")[2]}, numbers + math.prod(shape))
     return dict(sorted(found.items()))
 
 
-def by_kind(trained: Trained) -> dict[str, tuple[int, int]]:
-    """Modules and numbers, by the last part of the modules' names: what people call them."""
+def parameters_by_kind(trained_parameters: TrainedParameters) -> dict[str, tuple[int, int]]:
+    """Number of modules and parameters by the last part of the modules' names, which people know."""
     kinds: dict[str, tuple[int, int]] = {}
-    for module, sizes in trained.tensors.items():
+    for module, sizes in trained_parameters.tensors.items():
         kind = module.rpartition(".")[2]
         modules, numbers = kinds.get(kind, (0, 0))
         kinds[kind] = (modules + 1, numbers + sum(sizes))

@@ -1,4 +1,4 @@
-"""What of a model's architecture decides how much memory its training takes, from config.json and the headers."""
+"""The parts of a model's architecture that determine its memory in training, from config.json and the headers."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,54 +6,54 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contract.failure import InputError
+from contract.formatting import format_value
 from contract.model.config import read_model_config
 from contract.model.loaded_names import Shapes
-from contract.quote import quote
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 
 @dataclass(frozen=True)
-class Family:
-    """How the layers of an architecture compute; what it keeps for the backward pass follows from this."""
+class ModelFamily:
+    """How the layers of an architecture compute, which determines what they keep for the backward pass."""
 
     norms: int = 2
-    """Of the stream, in a layer, whose inputs are different tensors."""
+    """Norms per layer whose inputs are different tensors."""
     norm: Literal["rms", "layer"] = "rms"
     gated: bool = True
-    """down(act(gate) * up) in place of down(act(up))."""
+    """down(act(gate) * up) instead of down(act(up))."""
     shared_input: bool = False
     """Attention and MLP read the same normed tensor."""
     fused_qkv: bool = False
-    """q, k and v are made at once, and q and k are then turned: v keeps the untouched ones with it."""
+    """q, k and v come from one module, and q and k are rotated: v keeps the unrotated ones in memory."""
     head_norms: bool = False
-    """q and k have a norm of their own."""
+    """q and k have their own norms."""
     kernels: bool = False
-    """On a GPU, Liger's (trainer/model/kernels.py)."""
+    """Liger supports the architecture on a GPU (trainer/model/kernels.py)."""
     dropouts: tuple[str, ...] = ()
-    """The config's names of the rates at which the outputs of attention and MLP are dropped."""
+    """Config keys of the dropout rates for the outputs of attention and MLP."""
 
 
 FAMILIES = {
-    "gemma": Family(kernels=True),
-    "glm": Family(),
-    "gpt2": Family(norm="layer", gated=False, dropouts=("resid_pdrop", "resid_pdrop")),
-    "gpt_neox": Family(
+    "gemma": ModelFamily(kernels=True),
+    "glm": ModelFamily(),
+    "gpt2": ModelFamily(norm="layer", gated=False, dropouts=("resid_pdrop", "resid_pdrop")),
+    "gpt_neox": ModelFamily(
         norms=1, norm="layer", gated=False, fused_qkv=True, dropouts=("hidden_dropout", "hidden_dropout")
     ),
-    "llama": Family(kernels=True),
-    "mistral": Family(kernels=True),
-    "phi": Family(norms=1, norm="layer", gated=False, shared_input=True, dropouts=("resid_pdrop", "resid_pdrop")),
-    "qwen2": Family(kernels=True),
-    "qwen3": Family(head_norms=True, kernels=True),
+    "llama": ModelFamily(kernels=True),
+    "mistral": ModelFamily(kernels=True),
+    "phi": ModelFamily(norms=1, norm="layer", gated=False, shared_input=True, dropouts=("resid_pdrop", "resid_pdrop")),
+    "qwen2": ModelFamily(kernels=True),
+    "qwen3": ModelFamily(head_norms=True, kernels=True),
 }
-"""Those that the trainer packs (trainer/model/base_model.py). Of the others nobody has counted what they keep."""
+"""Architectures that the trainer packs (trainer/model/base_model.py). For others it is unknown what they keep."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    family: Family
+    family: ModelFamily
     layers: int
     hidden: int
     intermediate: int
@@ -62,9 +62,9 @@ class Architecture:
     head_dim: int
     vocabulary: int
     kept_by_activation: float
-    """Of an activation function: how many tensors of the MLP's inner size it keeps; see estimate.activations."""
+    """Number of tensors of the MLP's inner size that the activation function keeps; see estimate.activations."""
     dropouts: int
-    """In a layer, that are on."""
+    """Active dropouts per layer."""
     attention_dropout: bool
 
     @property
@@ -76,24 +76,24 @@ class Architecture:
         return self.kv_heads * self.head_dim
 
 
-class Unknown(Exception):
-    """Why something cannot be told; for people."""
+class NotEstimated(Exception):
+    """Why a value cannot be estimated, for people."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Raises Unknown."""
+    """Raises NotEstimated."""
     try:
         return read_model_config(folder)
     except (InputError, OSError) as error:
-        raise Unknown(f"the model's config.json cannot be read: {error}") from error
+        raise NotEstimated(f"the model's config.json cannot be read: {error}") from error
 
 
-def count(shapes: Shapes) -> int:
+def count_parameters(shapes: Shapes) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def head_of(shapes: Shapes) -> str | None:
-    """The module of the output head; None where it is also the embeddings."""
+def output_head(shapes: Shapes) -> str | None:
+    """The module of the output head; None if it is tied to the embeddings."""
     return next((name.removesuffix(".weight") for name in _HEADS if name in shapes), None)
 
 
@@ -102,13 +102,13 @@ def is_embedding(module: str) -> bool:
 
 
 def embedding_rows(shapes: Shapes) -> int | None:
-    """How many ids of tokens the model has embeddings for. None where their table has an unknown name."""
+    """Number of token ids with an embedding; None if the table has an unknown name."""
     found = (shape[0] for name, shape in shapes.items() if is_embedding(name.removesuffix(".weight")) and shape)
     return max(found, default=None)
 
 
 def is_transposed(module: str, config: dict[str, Any]) -> bool:
-    """GPT-2's own linear modules keep [in, out]; its head is like everybody's."""
+    """GPT-2's own linear modules keep [in, out]; its head does not."""
     return (
         config.get("model_type") in ("gpt2", "gpt-sw3", "openai-gpt")
         and f"{module}.weight" not in _HEADS
@@ -117,19 +117,19 @@ def is_transposed(module: str, config: dict[str, Any]) -> bool:
 
 
 def read_architecture(config: dict[str, Any], shapes: Shapes) -> Architecture:
-    """Raises Unknown for an architecture that nobody has counted."""
+    """Raises NotEstimated for an unknown architecture."""
     kind = config.get("model_type")
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise Unknown(
-            f"what a model of type {quote(kind)} keeps for its backward pass has not been counted; of "
-            f"{', '.join(FAMILIES)} it has"
+        raise NotEstimated(
+            f"what a model of type {format_value(kind)} keeps for its backward pass is unknown; it is known "
+            f"for {', '.join(FAMILIES)}"
         )
     if config.get("sliding_window") is not None and config.get("use_sliding_window", True):
-        raise Unknown("a model with a sliding window is not packed, and what it keeps has not been counted")
+        raise NotEstimated("a model with a sliding window is not packed, and what it keeps is unknown")
     embedding = next((shape for name, shape in shapes.items() if is_embedding(name.removesuffix(".weight"))), None)
     if embedding is None:
-        raise Unknown("the model's files have no embeddings")
+        raise NotEstimated("the model's files have no embeddings")
     if kind == "gpt_neox" and not config.get("use_parallel_residual", True):
         family = replace(family, norms=2)
     vocabulary, hidden = embedding
@@ -154,13 +154,13 @@ def _size(config: dict[str, Any], *names: str, default: int | None = None) -> in
         if isinstance(size := config.get(name), int) and size > 0:
             return size
     if default is None:
-        raise Unknown(f"the model's config.json has no {names[0]}")
+        raise NotEstimated(f"the model's config.json has no {names[0]}")
     return default
 
 
 def _kept_by_activation(config: dict[str, Any]) -> float:
-    """gelu_new is written out in single operations: it keeps x, x/2, the tanh, and one more than it. The others are one
-    kernel, which keeps its input."""
+    """gelu_new is written as single operations, and keeps x, x/2, the tanh and one more than it. The others are one
+    kernel that keeps its input."""
     name = config.get("hidden_act") or config.get("activation_function") or config.get("hidden_activation")
     if name is None and config.get("model_type") in ("gpt2", "phi"):
         name = "gelu_new"

@@ -1,48 +1,24 @@
-"""The most memory that a recipe takes on one device, by part."""
+"""The peak memory of a recipe on one device, by part."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from contract.machine import BF16_CAPABILITY, Machine
-from contract.model.loaded_names import Shapes
 from contract.order import examples_per_step
 from contract.recipe import Recipe
-from estimate.activations import Row, activation_bytes
-from estimate.adapter import Trained
-from estimate.architecture import Architecture
+from estimate.activations import activation_bytes
 from estimate.head import logits_bytes
-from estimate.overhead import exchange_bytes, overhead_bytes
-from estimate.states import states, zero_stage
+from estimate.inputs import DeviceKind, PackedRow, SizedModel
+from estimate.overhead import communication_bytes, overhead_bytes
+from estimate.states import state_bytes, zero_stage
 from estimate.weights import base_bytes
 
 TOLERANCE = 1.25
-"""How far a measured peak may be from its estimate: the tests hold it."""
+"""Maximum ratio between a measured peak and its estimate; tests check it."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """A base model, and what is trained of it."""
-
-    shapes: Shapes
-    config: dict[str, Any]
-    architecture: Architecture
-    trained: Trained
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a rank runs."""
-
-    on_gpu: bool
-    precision: str
-    """One of bf16, fp16, fp32."""
-    memory_bytes: int | None
-    """Of the device; of a CPU, this rank's part of the machine's. None where it is not known."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes, at the end of a forward pass from the second step on."""
+class MemoryEstimate:
+    """Bytes at the end of a forward pass, from the second step on."""
 
     weights: int
     adapter: int
@@ -51,12 +27,12 @@ class Memory:
     activations: int
     logits: int
     communication_buffers: int
-    """What the ranks hold to exchange gradients and weights."""
+    """What ranks hold to communicate gradients and weights."""
     overhead: int
-    """Of the process: on a GPU its context, on a CPU its libraries and what malloc keeps."""
+    """Overhead of the process: its context on a GPU; libraries and memory that malloc keeps on a CPU."""
 
     in_turn: bool
-    """A step has one pass on one device: its gradients come as the activations go."""
+    """True if a step has one pass on one device, so that gradients appear as activations are freed."""
 
     @property
     def total(self) -> int:
@@ -65,52 +41,49 @@ class Memory:
         return lasting + (max(self.gradients, passing) if self.in_turn else self.gradients + passing)
 
 
-def memory(recipe: Recipe, model: Model, row: Row, place: Place, ranks: int) -> Memory:
-    shapes, trained, precision = model.shapes, model.trained, place.precision
-    held = states(recipe, trained, ranks)
-    divides = recipe.parallel.engine == "fsdp" or zero_stage(recipe) == 3
-    weights = base_bytes(recipe, precision, shapes) / (ranks if divides else 1)
-    activations = activation_bytes(recipe, precision, place.on_gpu, model.architecture, trained, row)
-    kept = recipe.model_copy(update={"gradient_checkpointing": False})
-    freed = activation_bytes(kept, precision, place.on_gpu, model.architecture, trained, row)
-    exchange = exchange_bytes(recipe, precision, place.on_gpu, shapes, trained, ranks)
-    return Memory(
-        weights=0 if recipe.parallel.offload_parameters and place.on_gpu else round(weights),
-        adapter=round(held.adapter),
-        gradients=round(held.gradients),
-        optimizer=round(held.optimizer),
-        activations=round(activations),
-        logits=round(logits_bytes(precision, place.on_gpu, model.architecture, shapes, trained, row)),
-        communication_buffers=round(exchange),
-        overhead=round(overhead_bytes(place.on_gpu, freed)),
+def estimate_memory(recipe: Recipe, model: SizedModel, row: PackedRow, kind: DeviceKind, ranks: int) -> MemoryEstimate:
+    trained = state_bytes(recipe, model.trained, ranks)
+    shards = recipe.parallel.engine == "fsdp" or zero_stage(recipe) == 3
+    weights = base_bytes(recipe, kind.precision, model.shapes) / (ranks if shards else 1)
+    without_checkpointing = recipe.model_copy(update={"gradient_checkpointing": False})
+    freed = activation_bytes(without_checkpointing, kind, model, row)
+    return MemoryEstimate(
+        weights=0 if recipe.parallel.offload_parameters and kind.on_gpu else round(weights),
+        adapter=round(trained.adapter),
+        gradients=round(trained.gradients),
+        optimizer=round(trained.optimizer),
+        activations=round(activation_bytes(recipe, kind, model, row)),
+        logits=round(logits_bytes(kind, model, row)),
+        communication_buffers=round(communication_bytes(recipe, kind, model, ranks)),
+        overhead=round(overhead_bytes(kind.on_gpu, freed)),
         in_turn=ranks == 1 and examples_per_step(recipe, ranks) <= row.documents,
     )
 
 
-def fits(memory: Memory, place: Place) -> bool | None:
-    """None where the device's memory is not known, or so near that a measured peak may be on either side of it."""
-    if place.memory_bytes is None:
+def fits(memory: MemoryEstimate, kind: DeviceKind) -> bool | None:
+    """None if the device's memory is unknown, or so close that a measured peak may be on either side of it."""
+    if kind.memory_bytes is None:
         return None
-    if memory.total * TOLERANCE <= place.memory_bytes:
+    if memory.total * TOLERANCE <= kind.memory_bytes:
         return True
-    return False if memory.total / TOLERANCE > place.memory_bytes else None
+    return False if memory.total / TOLERANCE > kind.memory_bytes else None
 
 
-def places(recipe: Recipe, machine: Machine) -> list[Place]:
-    """The kinds of devices of a machine that could have a rank of it."""
+def device_kinds(recipe: Recipe, machine: Machine) -> list[DeviceKind]:
+    """The kinds of devices on a machine that a rank may run on."""
     if not machine.gpus:
-        ranks = machine.needs(recipe)
+        ranks = machine.devices_needed(recipe)
         own = None if machine.memory_bytes is None else machine.memory_bytes // ranks
-        return [Place(False, precision(recipe, machine.cpu_bf16), own)]
+        return [DeviceKind(False, precision(recipe, machine.cpu_bf16), own)]
     found = {
-        Place(
+        DeviceKind(
             True, precision(recipe, gpu.compute_capability >= BF16_CAPABILITY), gpu.memory_bytes or machine.memory_bytes
         )
         for gpu in machine.gpus
     }
-    return sorted(found, key=lambda place: -(place.memory_bytes or 0))
+    return sorted(found, key=lambda kind: -(kind.memory_bytes or 0))
 
 
 def precision(recipe: Recipe, has_bf16: bool) -> str:
-    """As trainer/precision.py settles "auto"."""
+    """Resolves "auto" as trainer/precision.py does."""
     return recipe.precision if recipe.precision != "auto" else "bf16" if has_bf16 else "fp32"

@@ -1,152 +1,162 @@
-"""A recipe's plan, from all that is known before it trains."""
+"""A recipe's plan, from everything that is known before it trains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from contract.machine import Machine, usable
+from contract.machine import Machine, usable_devices
 from contract.model.loaded_names import Shapes, loaded_shapes
 from contract.recipe import Recipe
-from estimate.activations import Row
-from estimate.adapter import Trained, trained
-from estimate.architecture import Architecture, Unknown, count, read_architecture, read_config
-from estimate.changes import Patch, changes_that_fit
-from estimate.disk import Disk, disk
-from estimate.memory import Memory, Model, Place, fits, memory, places
-from estimate.work import Lengths, Work, largest_row, usable_lengths, work
+from estimate.adapter import TrainedParameters, trained_parameters
+from estimate.architecture import Architecture, NotEstimated, count_parameters, read_architecture, read_config
+from estimate.disk import DiskEstimate, estimate_disk
+from estimate.inputs import DeviceKind, PackedRow, SizedModel
+from estimate.memory import MemoryEstimate, device_kinds, estimate_memory, fits
+from estimate.suggestions import Patch, suggestions_that_fit
+from estimate.work import LengthCounts, TrainingWork, largest_row, training_work, usable_lengths
 
 
 @dataclass(frozen=True)
-class Base:
+class LocalModel:
     """A base model that is on the server."""
 
     shapes: Shapes
     config: dict[str, Any]
-    trained: Trained
+    trained: TrainedParameters
     architecture: Architecture | None
-    why_not: str | None
-    """Where there is no architecture."""
+    unknown_because: str | None
+    """Why the architecture is unknown, if it is."""
 
     @property
     def parameters(self) -> int:
-        """With what is trained beside it."""
-        return count(self.shapes) + self.trained.added
+        """Number of parameters, including those added for training."""
+        return count_parameters(self.shapes) + self.trained.added
 
 
 @dataclass(frozen=True)
-class OnDevice:
-    """On one kind of device of the workers' machines."""
+class DeviceEstimate:
+    """An estimate for one kind of device of the workers' machines."""
 
     device: str
     """The GPU's name, or "CPU"."""
-    place: Place
+    kind: DeviceKind
     ranks: int
-    memory: Memory
+    memory: MemoryEstimate
     fits: bool | None
-    """None where the estimate is too near to the memory to say, or that is not known."""
+    """None if the estimate is too close to the memory to decide, or if the memory is unknown."""
     suggestions: list[Patch] = field(default_factory=list)
-    """Parts of a recipe, after each of which it fits; none where it fits as it is."""
+    """Changes to the recipe, each of which makes it fit; empty if it already fits."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    work: Work
-    disk: Disk | None
-    devices: list[OnDevice]
+class RunPlan:
+    work: TrainingWork
+    disk: DiskEstimate | None
+    devices: list[DeviceEstimate]
     unknown: dict[str, str]
-    """Why a part is not told."""
+    """Why parts of the plan are missing, by their names."""
 
 
-def read_base(folder: Path, shapes: Shapes, recipe: Recipe, earlier: Path | None) -> Base:
-    """`shapes` are those of the folder's files. Raises Unknown."""
+def read_local_model(folder: Path, shapes: Shapes, recipe: Recipe, earlier: Path | None) -> LocalModel:
+    """`shapes` are those of the folder's files. Raises NotEstimated."""
     config = read_config(folder)
     own = loaded_shapes(shapes, config)
     try:
-        adapter = trained(recipe.adapter, own, config, earlier)
+        adapter = trained_parameters(recipe.adapter, own, config, earlier)
     except (OSError, ValueError) as error:
-        raise Unknown("the earlier adapter cannot be read") from error
+        raise NotEstimated("the earlier adapter cannot be read") from error
     try:
-        return Base(own, config, adapter, read_architecture(config, own), None)
-    except Unknown as error:
-        return Base(own, config, adapter, None, str(error))
+        return LocalModel(own, config, adapter, read_architecture(config, own), None)
+    except NotEstimated as error:
+        return LocalModel(own, config, adapter, None, str(error))
 
 
-def make_plan(
+def plan_run(
     recipe: Recipe,
     examples: int,
     machines: Sequence[Machine],
-    base: Base | str,
-    lengths: Lengths | str,
-) -> Plan:
-    """`base` and `lengths` are why they are not known, where they are not. Raises InputError where the split leaves no
-    example to train on."""
+    base: LocalModel | str,
+    lengths: LengthCounts | str,
+) -> RunPlan:
+    """`base` and `lengths` are a reason if they are unknown. Raises InputError if the split leaves no example to train
+    on."""
     unknown: dict[str, str] = {}
-    cut = None
+    usable = None
     if isinstance(lengths, str):
         unknown["tokens"] = lengths
-    elif not (cut := usable_lengths(lengths, recipe.batch.max_length)):
+    elif not (usable := usable_lengths(lengths, recipe.batch.max_length)):
         unknown["tokens"] = "no example has an answer within batch.max_length"
-    wanted = recipe.resources
-    done = work(recipe, examples, cut, _ranks(recipe, machines[0]) if machines else wanted.gpus * wanted.nodes)
+    resources = recipe.resources
+    work = training_work(
+        recipe, examples, usable, _ranks(recipe, machines[0]) if machines else resources.gpus * resources.nodes
+    )
     if isinstance(base, str):
         unknown |= {"parameters": base, "memory": base, "disk": base}
-        return Plan(done, None, [], unknown)
-    room = disk(recipe, base.trained, done.steps, wanted.gpus * wanted.nodes, count(base.shapes))
+        return RunPlan(work, None, [], unknown)
+    disk = estimate_disk(
+        recipe, base.trained, work.steps, resources.gpus * resources.nodes, count_parameters(base.shapes)
+    )
     if base.architecture is None:
-        return Plan(done, room, [], {**unknown, "memory": base.why_not or ""})
+        return RunPlan(work, disk, [], {**unknown, "memory": base.unknown_because or ""})
     if not machines:
-        return Plan(done, room, [], {**unknown, "memory": "no worker has told what its machine has"})
-    if not cut:
-        # What no dataset exceeds.
-        unknown["memory"] = "the lengths of the examples are not known: each is taken to have batch.max_length tokens"
-    model = Model(base.shapes, base.config, base.architecture, base.trained)
-    return Plan(done, room, on_devices(recipe, machines, model, None if isinstance(lengths, str) else lengths), unknown)
+        return RunPlan(work, disk, [], {**unknown, "memory": "no worker has reported its machine"})
+    if not usable:
+        # No dataset exceeds this.
+        unknown["memory"] = "the lengths of the examples are not known: each is assumed to have batch.max_length tokens"
+    model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
+    return RunPlan(
+        work, disk, plan_devices(recipe, machines, model, None if isinstance(lengths, str) else lengths), unknown
+    )
 
 
-def on_devices(recipe: Recipe, machines: Sequence[Machine], model: Model, lengths: Lengths | None) -> list[OnDevice]:
-    """One for each kind of device that can train the recipe at all, the largest first."""
-    found: dict[tuple[str, Place, int], OnDevice] = {}
+def plan_devices(
+    recipe: Recipe, machines: Sequence[Machine], model: SizedModel, lengths: LengthCounts | None
+) -> list[DeviceEstimate]:
+    """One estimate per kind of device that can train the recipe at all, the largest first."""
+    found: dict[tuple[str, DeviceKind, int], DeviceEstimate] = {}
     for machine in machines:
         names = {gpu.memory_bytes or machine.memory_bytes: gpu.name for gpu in machine.gpus}
-        for place in places(recipe, machine) if usable(recipe, machine) else []:
-            name = names[place.memory_bytes] if place.on_gpu else "CPU"
-            ranks = _ranks(recipe, machine)
-            if (name, place, ranks) not in found:
-                found[name, place, ranks] = _on_device(recipe, model, lengths, machine, name, place, ranks)
-    return sorted(found.values(), key=lambda on: -(on.place.memory_bytes or 0))
+        for kind in device_kinds(recipe, machine) if usable_devices(recipe, machine) else []:
+            name = names[kind.memory_bytes] if kind.on_gpu else "CPU"
+            key = (name, kind, _ranks(recipe, machine))
+            if key not in found:
+                estimate = _estimate_device(recipe, model, lengths, machine, kind)
+                found[key] = replace(estimate, device=name)
+    return sorted(found.values(), key=lambda estimate: -(estimate.kind.memory_bytes or 0))
 
 
-def _on_device(
-    recipe: Recipe, model: Model, lengths: Lengths | None, machine: Machine, name: str, place: Place, ranks: int
-) -> OnDevice:
-    taken = memory(recipe, model, _row(recipe, lengths, ranks), place, ranks)
-    on = OnDevice(name, place, ranks, taken, fits(taken, place))
-    if on.fits is not False:
-        return on
+def _estimate_device(
+    recipe: Recipe, model: SizedModel, lengths: LengthCounts | None, machine: Machine, kind: DeviceKind
+) -> DeviceEstimate:
+    ranks = _ranks(recipe, machine)
+    memory = estimate_memory(recipe, model, _row(recipe, lengths, ranks), kind, ranks)
+    estimate = DeviceEstimate("", kind, ranks, memory, fits(memory, kind))
+    if estimate.fits is not False:
+        return estimate
 
     def fits_changed(changed: Recipe) -> bool:
         others = _ranks(changed, machine)
-        there = replace(place, memory_bytes=_share(place, machine, changed))
-        return fits(memory(changed, model, _row(changed, lengths, others), there, others), there) is not False
+        shared = replace(kind, memory_bytes=_share(kind, machine, changed))
+        needed = estimate_memory(changed, model, _row(changed, lengths, others), shared, others)
+        return fits(needed, shared) is not False
 
-    devices = len(machine.gpus)
-    return replace(on, suggestions=changes_that_fit(recipe, ranks, devices, fits_changed))
+    return replace(estimate, suggestions=suggestions_that_fit(recipe, ranks, len(machine.gpus), fits_changed))
 
 
-def _share(place: Place, machine: Machine, recipe: Recipe) -> int | None:
-    if place.on_gpu or machine.memory_bytes is None:
-        return place.memory_bytes
-    return machine.memory_bytes // machine.needs(recipe)
+def _share(kind: DeviceKind, machine: Machine, recipe: Recipe) -> int | None:
+    if kind.on_gpu or machine.memory_bytes is None:
+        return kind.memory_bytes
+    return machine.memory_bytes // machine.devices_needed(recipe)
 
 
 def _ranks(recipe: Recipe, machine: Machine) -> int:
-    return machine.needs(recipe) * recipe.resources.nodes
+    return machine.devices_needed(recipe) * recipe.resources.nodes
 
 
-def _row(recipe: Recipe, lengths: Lengths | None, ranks: int) -> Row:
-    cut = usable_lengths(lengths, recipe.batch.max_length) if lengths is not None else []
-    if lengths is not None and cut:
-        return largest_row(recipe, cut, lengths.supervised_fraction, ranks)
+def _row(recipe: Recipe, lengths: LengthCounts | None, ranks: int) -> PackedRow:
+    usable = usable_lengths(lengths, recipe.batch.max_length) if lengths is not None else []
+    if lengths is not None and usable:
+        return largest_row(recipe, usable, lengths.supervised_fraction, ranks)
     documents = 1 if recipe.batch.micro_batch_size == "auto" else recipe.batch.micro_batch_size
-    return Row(documents * recipe.batch.max_length, documents, documents * recipe.batch.max_length)
+    return PackedRow(documents * recipe.batch.max_length, documents, documents * recipe.batch.max_length)

@@ -4,24 +4,28 @@ import math
 
 from contract.model.loaded_names import Shapes
 from contract.recipe import Recipe
-from estimate.architecture import head_of, is_embedding
+from estimate.architecture import is_embedding, output_head
 
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-"""Of a number, by the precision that was settled."""
+BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Bytes per parameter, by the resolved precision."""
 
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes of a number in 4 bits: itself, a scale in 8 bits for 64 of them, and one in fp32 for 256 of these (QLoRA's
-double quantisation, arXiv:2305.14314, section 3)."""
+"""Bytes per parameter in 4 bits: the value, an 8-bit scale per 64 values, and an fp32 scale per 256 of these scales
+(QLoRA's double quantisation, arXiv:2305.14314, section 3)."""
 
 
 def base_bytes(recipe: Recipe, precision: str, shapes: Shapes) -> float:
-    """All of the base. base_bits leaves embeddings, head, norms and biases in `precision`."""
-    wide = BYTES[precision]
-    # fp16 without DeepSpeed is autocast: the weights are in fp16, see trainer/engines/ddp.py.
+    """Bytes of the whole base. base_bits leaves embeddings, head, norms and biases in `precision`."""
+    element_bytes = BYTES_PER_PARAMETER[precision]
+    # fp16 without DeepSpeed is autocast, with weights in fp16; see trainer/engines/ddp.py.
     total = 0.0
     for name, shape in shapes.items():
-        numbers = math.prod(shape)
-        total += _quantised(recipe.base_bits, shape) if _is_quantised(recipe, name, shape, shapes) else wide * numbers
+        parameters = math.prod(shape)
+        total += (
+            _quantised(recipe.base_bits, shape)
+            if _is_quantised(recipe, name, shape, shapes)
+            else element_bytes * parameters
+        )
     return total
 
 
@@ -32,19 +36,19 @@ def _is_quantised(recipe: Recipe, name: str, shape: list[int], shapes: Shapes) -
         and name.endswith(".weight")
         and len(shape) == 2
         and not is_embedding(module)
-        and module != head_of(shapes)
+        and module != output_head(shapes)
         and any(part.isdigit() for part in module.split("."))
     )
 
 
 def _quantised(bits: int | None, shape: list[int]) -> float:
-    numbers = math.prod(shape)
+    parameters = math.prod(shape)
     # In 8 bits each row has a scale in fp32 (LLM.int8(), arXiv:2208.07339).
-    return numbers * _NF4 if bits == 4 else numbers + 4 * shape[0]
+    return parameters * _NF4 if bits == 4 else parameters + 4 * shape[0]
 
 
-def largest_layer(shapes: Shapes) -> int:
-    """Numbers in the largest of the numbered layers: what is gathered at a time of divided weights."""
+def largest_layer_parameters(shapes: Shapes) -> int:
+    """Parameters in the largest numbered layer, which sharded weights gather at a time."""
     layers: dict[str, int] = {}
     for name, shape in shapes.items():
         parts = name.split(".")
@@ -55,8 +59,8 @@ def largest_layer(shapes: Shapes) -> int:
     return max(layers.values(), default=0)
 
 
-def outside_layers(shapes: Shapes) -> int:
-    """Numbers in embeddings, head and last norm."""
+def parameters_outside_layers(shapes: Shapes) -> int:
+    """Parameters in embeddings, head and last norm."""
     return sum(
         math.prod(shape) for name, shape in shapes.items() if not any(part.isdigit() for part in name.split("."))
     )

@@ -1,76 +1,84 @@
-"""How much a run does: its steps, its tokens, and the largest micro-batch that a device gets."""
+"""How much work a run is: its steps, its tokens, and the largest micro-batch that a device gets."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.order import examples_per_step, examples_taken, held_out, perm, rank_share, step_rows, total_steps
+from contract.order import (
+    examples_per_step,
+    examples_processed,
+    held_out_count,
+    permutation,
+    rank_micro_batches,
+    rows_of_step,
+    total_steps,
+)
 from contract.recipe import Recipe
-from estimate.activations import Row
+from estimate.inputs import PackedRow
 
-_MOST_ROWS = 200_000
-"""Examples that are dealt out to look for the largest micro-batch."""
-_NEVER = 2**31
+_MAX_ROWS = 200_000
+"""Maximum number of examples dealt out to find the largest micro-batch."""
+_NOT_SUPERVISED = 2**31
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Of a dataset's examples, as the model's tokens."""
+class LengthCounts:
+    """Token counts of a dataset's examples under the model's tokenizer."""
 
     longest: Counter[int]
-    """How many examples have so many tokens."""
+    """Number of examples by their tokens."""
     first: Counter[int]
-    """How many examples have so many before the first that is learned."""
+    """Number of examples by their tokens before the first learned one."""
     supervised_fraction: float
-    """Of all tokens: those that are learned."""
+    """Fraction of all tokens that is learned."""
     examples: int
-    """Of the whole file, of which these may be the first."""
+    """Number of examples in the whole file, of which the measured ones may be only the first."""
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingWork:
     steps: int
-    window: int
+    effective_batch_size: int
     """Examples of one step, on all devices."""
     train_examples: int
     tokens: int | None
-    """That go through the model in training, each as often as it comes; None where nobody has counted them."""
+    """Tokens that the model processes in training, counting repeats; None if they were not measured."""
 
 
-def usable_lengths(lengths: Lengths, max_length: int) -> list[int]:
-    """Tokens of each example, cut; without those that have nothing to learn left."""
+def usable_lengths(lengths: LengthCounts, max_length: int) -> list[int]:
+    """Tokens of each example after the cut, without examples that have nothing to learn left."""
     dropped = sum(count for first, count in lengths.first.items() if first >= max_length)
-    cut = sorted(min(length, max_length) for length in lengths.longest.elements())
-    # What begins after max_length is among the longest.
-    never = lengths.first[_NEVER]
-    return cut[never : len(cut) - (dropped - never)]
+    usable = sorted(min(length, max_length) for length in lengths.longest.elements())
+    # Examples that begin after max_length are among the longest.
+    unsupervised = lengths.first[_NOT_SUPERVISED]
+    return usable[unsupervised : len(usable) - (dropped - unsupervised)]
 
 
-def work(recipe: Recipe, examples: int, cut: Sequence[int] | None, ranks: int) -> Work:
-    """`examples` are those of the file, `cut` the usable lengths of those that were measured. Raises InputError where
-    the split leaves none to train on."""
-    measured = None if cut is None else len(cut)
-    train = examples - held_out(examples, recipe.evaluation.fraction)
+def training_work(recipe: Recipe, examples: int, usable: Sequence[int] | None, ranks: int) -> TrainingWork:
+    """`examples` is the number in the file, and `usable` are the usable lengths of the measured ones. Raises InputError
+    if the split leaves none to train on."""
+    measured = None if usable is None else len(usable)
+    train = examples - held_out_count(examples, recipe.evaluation.fraction)
     size = examples_per_step(recipe, ranks)
     steps = total_steps(recipe, train, size)
-    tokens = None if not measured else round(examples_taken(train, size, steps) * sum(cut or ()) / measured)
-    return Work(steps, size, train, tokens)
+    tokens = None if not measured else round(examples_processed(train, size, steps) * sum(usable or ()) / measured)
+    return TrainingWork(steps, size, train, tokens)
 
 
-def largest_row(recipe: Recipe, cut: Sequence[int], share: float, ranks: int) -> Row:
-    """As the seed deals the lengths out to the steps and the ranks: not the very examples, whose places in the file are
-    not kept, but as many draws of the same lengths. "auto" is taken at its least, one."""
-    count = len(cut)
+def largest_row(recipe: Recipe, usable: Sequence[int], share: float, ranks: int) -> PackedRow:
+    """Deals lengths out to steps and ranks as the seed does. These are not the run's own examples, whose positions in
+    the file are not kept, but as many draws of the same lengths. "auto" counts as its minimum, one."""
+    count = len(usable)
     size = examples_per_step(recipe, ranks)
     micro_batch = 1 if recipe.batch.micro_batch_size == "auto" else recipe.batch.micro_batch_size
-    steps = min(total_steps(recipe, count, size), max(1, _MOST_ROWS // size))
-    order = perm(recipe.seed, -2, count)
+    steps = min(total_steps(recipe, count, size), max(1, _MAX_ROWS // size))
+    order = permutation(recipe.seed, -2, count)
     best: list[int] = []
     for step in range(1, steps + 1):
-        lengths = [cut[order[row]] for row in step_rows(recipe.seed, step, count, size)]
+        lengths = [usable[order[row]] for row in rows_of_step(recipe.seed, step, count, size)]
         for rank in range(min(ranks, len(lengths))):
-            for part in rank_share(lengths, rank, ranks, micro_batch):
+            for part in rank_micro_batches(lengths, rank, ranks, micro_batch):
                 best = max(best, list(part), key=sum)
     tokens = sum(best)
-    return Row(tokens=tokens, documents=len(best), supervised=math.ceil(share * tokens))
+    return PackedRow(tokens=tokens, documents=len(best), supervised=math.ceil(share * tokens))

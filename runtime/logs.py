@@ -13,7 +13,7 @@ import structlog
 from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from contract.quote import printable
+from contract.formatting import escape_unprintable
 from runtime.settings import StoreSettings
 
 _INDENT = "    "
@@ -99,8 +99,8 @@ def _as_text(_: WrappedLogger, __: str, entry: EventDict) -> str:
     trace = entry.pop("exception", None)
     entry.pop("logger", None)
     head = [entry.pop("time"), f"{entry.pop('level'):7}", str(entry.pop("event")).strip()]
-    line = printable(" ".join([*head, *(f"{name}={_value(value)}" for name, value in entry.items())]))
-    return "\n".join([line, *(f"{_INDENT}{printable(each)}" for each in (trace or "").split("\n") if trace)])
+    line = escape_unprintable(" ".join([*head, *(f"{name}={_value(value)}" for name, value in entry.items())]))
+    return "\n".join([line, *(f"{_INDENT}{escape_unprintable(each)}" for each in (trace or "").split("\n") if trace)])
 
 
 def _value(value: object) -> str:

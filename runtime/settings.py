@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from contract.locate import Folders, why_not_allowed
+from contract.locate import Folders, refusal_reason
 
 PREFIX = "FINETUNED_"
 
@@ -42,7 +42,7 @@ class StoreSettings(BaseSettings):
     def _leave_private_files_alone(cls, value: list[Path], info: ValidationInfo) -> list[Path]:
         if "home" in info.data:  # otherwise the error about home is reported
             for folder in value:
-                if (why := why_not_allowed(folder, info.data["home"])) is not None:
+                if (why := refusal_reason(folder, info.data["home"])) is not None:
                     raise ValueError(f"got {folder}; {why}")
         return value
 

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from contract.events import Checkpoint
+from contract.events import CheckpointEvent
 from contract.status import JobStatus
 from storage.archive import Archive
 from store.errors import ArtifactNotFound
@@ -50,7 +50,7 @@ def run_path(job_id: str, attempt: int) -> Path:
     return Path(job_id, f"attempt-{attempt}")
 
 
-def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoint) -> None:
+def add_checkpoint(session: Session, job_id: str, attempt: int, event: CheckpointEvent) -> None:
     name = ADAPTER if event.final else f"checkpoint-{event.step}.tar"
     kind = "adapter" if event.final else "checkpoint"
     path = str(run_path(job_id, attempt) / event.path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contract import ids
 from contract.failure import FailureCode, InputError
-from contract.quote import quote
+from contract.formatting import format_value
 from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.errors import ArtifactNotFound, JobNotFound
@@ -69,5 +69,5 @@ def folder_of(
 
 
 def _refusal(start_from: str, problem: str) -> InputError:
-    message = f"{_PARAM}: got {quote(start_from)}; {problem}"
+    message = f"{_PARAM}: got {format_value(start_from)}; {problem}"
     return InputError(FailureCode.RECIPE_INVALID, message, _PARAM)

@@ -18,7 +18,7 @@ StoreError
 +-- WorkerSuperseded    another worker has started with this one's name
 """
 
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 from contract.status import JobStatus
 
 
@@ -38,7 +38,7 @@ class KeyNotFound(StoreError):
 
 class ModelNotFound(StoreError):
     def __init__(self, name: str) -> None:
-        super().__init__(f"no model {cut(name, 200)}")
+        super().__init__(f"no model {truncate(name, 200)}")
 
 
 class DatasetNotFound(StoreError):
@@ -58,7 +58,7 @@ class QuotaExceeded(StoreError):
 class RequestReused(StoreError):
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"Idempotency-Key: got {quote(key)}, which came with another body before; give each request its own"
+            f"Idempotency-Key: got {format_value(key)}, which came with another body before; give each request its own"
         )
 
 

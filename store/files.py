@@ -9,7 +9,7 @@ from sqlalchemy import Select, literal, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from contract import ids
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.status import JobStatus
 from store.artifacts import REPORT
 from store.errors import DatasetNotFound
@@ -53,7 +53,7 @@ def list_files(
     if after is not None:
         last = session.execute(select(*place).where(file.id == after, *mine)).one_or_none()
         if last is None:
-            raise DatasetNotFound(cut(after))
+            raise DatasetNotFound(truncate(after))
         query = query.where(tuple_(*place) > tuple(last) if oldest_first else tuple_(*place) < tuple(last))
     return _by_ids(session, session.scalars(query.where(*mine)).all())
 

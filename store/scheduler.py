@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, case, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from contract.machine import Machine, usable
+from contract.machine import Machine, usable_devices
 from contract.recipe import Recipe
 from contract.status import JobStatus, RequestedAction
 from store.access import quotas
@@ -260,8 +260,8 @@ def _read(recipe: dict[str, Any]) -> Recipe | None:
 def _require(recipe: Recipe, machines: Mapping[str, Machine]) -> _Requirements:
     return _Requirements(
         nodes=recipe.resources.nodes,
-        needs={name: machine.needs(recipe) for name, machine in machines.items()},
-        usable={name: numbers for name, machine in machines.items() if (numbers := usable(recipe, machine))},
+        needs={name: machine.devices_needed(recipe) for name, machine in machines.items()},
+        usable={name: numbers for name, machine in machines.items() if (numbers := usable_devices(recipe, machine))},
         share=recipe.resources.allow_sharing,
     )
 

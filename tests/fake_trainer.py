@@ -23,7 +23,7 @@ from contract import events
 from contract.failure import Failure, FailureCode
 from contract.fault import Fault
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, saved_states, seal
+from contract.run_dir import RunDir, list_states, write_checksums
 
 stop = False
 
@@ -88,20 +88,22 @@ def main() -> None:
             leave_if_superseded(run_dir, words)
             save(run_dir, step, weight)
         if stop:
-            tell(run_dir, events.Done(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None))
+            tell(
+                run_dir, events.DoneEvent(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None)
+            )
             sys.exit(1)  # as torchrun does when it is told to stop
     if "fail" in words:
         message = "as the recipe's name asks"
         if "leak" in words:
             message = f"{message}, with {os.environ['HF_TOKEN']}"
             sys.stdout.write(f"Authorization: Bearer {os.environ['HF_TOKEN']}\n")
-            tell(run_dir, events.Log(time=time.time(), level="warning", message=message))
+            tell(run_dir, events.LogEvent(time=time.time(), level="warning", message=message))
         fault = Fault(exception="builtins.KeyError", location="fake_trainer.py:1 main", step=total)
         failure = Failure(code=FailureCode(words["fail"]), message=message, fault=fault if "bug" in words else None)
         run_dir.error.write_text(failure.model_dump_json())
         sys.exit(1)
     if "torn" in words:
-        (newest, *_) = saved_states([run_dir])
+        (newest, *_) = list_states([run_dir])
         (newest / "step").write_text("")
     if "kill" in words:
         os.kill(os.getpid(), int(words["kill"]))
@@ -109,7 +111,7 @@ def main() -> None:
         sys.exit(int(words["exit"]))
     leave_if_superseded(run_dir, words)
     save(run_dir, total)
-    tell(run_dir, events.Done(time=time.time(), step=total, completed=True, train_loss=1.0, eval_loss=None))
+    tell(run_dir, events.DoneEvent(time=time.time(), step=total, completed=True, train_loss=1.0, eval_loss=None))
 
 
 def leave_if_superseded(run_dir: RunDir, words: dict[str, str]) -> None:
@@ -161,8 +163,8 @@ def _stop(*_: object) -> None:
     stop = True
 
 
-def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) -> events.Started:
-    return events.Started(
+def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) -> events.StartedEvent:
+    return events.StartedEvent(
         time=time.time(),
         resumed_step=resumed,
         total_steps=total,
@@ -182,10 +184,10 @@ def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) 
     )
 
 
-def metric(step: int, total: int, weight: int, attempt: int, fp16: bool) -> events.Metric:
+def metric(step: int, total: int, weight: int, attempt: int, fp16: bool) -> events.MetricEvent:
     """Its `tokens` are the attempt's number, by which it is known who has told it."""
     overflow = fp16 and step == 1
-    return events.Metric(
+    return events.MetricEvent(
         time=time.time(),
         step=step,
         epoch=step / total,
@@ -213,9 +215,9 @@ def save(run_dir: RunDir, step: int, weight: int | None = None) -> None:
     if not final:
         run_dir.state(step).mkdir(parents=True)
         (run_dir.state(step) / "step").write_text(json.dumps([step, weight]))
-        seal(run_dir.state(step))
+        write_checksums(run_dir.state(step))
     path = str(folder.relative_to(run_dir.path))
-    tell(run_dir, events.Checkpoint(time=time.time(), step=step, path=path, bytes=2, final=final))
+    tell(run_dir, events.CheckpointEvent(time=time.time(), step=step, path=path, bytes=2, final=final))
 
 
 def tell(run_dir: RunDir, event: events.Event) -> None:

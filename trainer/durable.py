@@ -1,4 +1,4 @@
-"""Files that are whole or absent, also after a power cut: written beside, flushed to disk, renamed."""
+"""Files that are complete or absent, even after a power cut: written beside their place, flushed to disk, renamed."""
 
 import contextlib
 import os
@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from contract.run_dir import partial
+from contract.run_dir import partial_path
 
 
 @contextlib.contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
-    """A new folder to write to, which becomes `final` in the end. A failure leaves nothing behind: what is half written
-    might hold the last of the disk."""
-    beside = partial(final)
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write to, which becomes `final` at the end. A failure removes it, since half-written files might
+    hold the last free space of the disk."""
+    beside = partial_path(final)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
@@ -25,7 +25,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 
 def commit_folder(beside: Path, final: Path) -> None:
-    """Moves the folder `beside` to `final`, on the same file system, once every byte of it is on disk."""
+    """Renames the folder `beside` to `final`, on the same file system, once all its bytes are on disk."""
     for path in sorted(beside.rglob("*")):
         sync(path)
     sync(beside)
@@ -34,7 +34,7 @@ def commit_folder(beside: Path, final: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on disk."""
+    """Waits until a file's content, or a folder's entries, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

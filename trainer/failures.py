@@ -1,4 +1,4 @@
-"""Turns what went wrong into error.json, in words for the job's owner."""
+"""Turns an exception into error.json, for the job's owner."""
 
 import contextlib
 import os
@@ -7,13 +7,13 @@ import traceback
 from pathlib import Path
 
 from contract.failure import Failure, FailureCode, InputError
-from contract.fault import Fault, fault_of
+from contract.fault import Fault, describe_fault
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 
 
-def failure_of(error: Exception, step: int | None = None, resumed: bool = False) -> Failure:
-    """`step` is the last that this process has taken, None before its first; `resumed` where the run goes on from an
-    earlier attempt's state."""
+def failure_from(error: Exception, step: int | None = None, resumed: bool = False) -> Failure:
+    """`step` is the last step that this process has taken, None before its first. `resumed` means that the run
+    continues from an earlier attempt's state."""
     if isinstance(error, InputError):
         return error.failure
     if is_out_of_memory(error):
@@ -28,24 +28,24 @@ def failure_of(error: Exception, step: int | None = None, resumed: bool = False)
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         message = f"torch_compile: the layers cannot be compiled; leave it out. It said: {_first_line(error)}"
         return Failure(code=FailureCode.RECIPE_INVALID, message=message, param="torch_compile")
-    said = f"{type(error).__name__}: {_first_line(error)}"
+    error_text = f"{type(error).__name__}: {_first_line(error)}"
     if is_infrastructure(error):
-        return Failure(code=FailureCode.TRAINER_CRASHED, message=f"the trainer failed: {said}")
-    fault = fault_of(error, step)
+        return Failure(code=FailureCode.TRAINER_CRASHED, message=f"the trainer failed: {error_text}")
+    fault = describe_fault(error, step)
     if resumed or step is not None:
-        # It has trained before: two attempts that fail alike will show whether it can go on.
+        # It has trained before. If two attempts fail alike, another one will not help.
         where = "" if step is None else f" after step {step}"
-        message = f"the trainer failed{where}: {said}"
+        message = f"the trainer failed{where}: {error_text}"
         return Failure(code=FailureCode.TRAINER_CRASHED, message=message, fault=fault)
-    return _final(error, said, fault)
+    return _final(error, error_text, fault)
 
 
-def _final(error: Exception, said: str, fault: Fault) -> Failure:
-    """Before the first step nothing differs between two attempts, and another one would fail alike."""
+def _final(error: Exception, error_text: str, fault: Fault) -> Failure:
+    """Nothing differs between two attempts before the first step, so another attempt would fail alike."""
     if _came_from("transformers", error):
-        message = f"model: it cannot be trained here: {said}; use another model, or another version of this one"
+        message = f"model: it cannot be trained here: {error_text}; use another model, or another version of this one"
         return Failure(code=FailureCode.MODEL_UNSUPPORTED, message=message, param="model", fault=fault)
-    message = f"the program failed, and would fail again: {said}; its log says where"
+    message = f"the program failed, and would fail again: {error_text}; its log says where"
     return Failure(code=FailureCode.INTERNAL_ERROR, message=message, fault=fault)
 
 
@@ -57,9 +57,10 @@ def _came_from(package: str, error: Exception) -> bool:
 
 
 def write_failure(failure: Failure, path: Path) -> None:
-    """The first rank to fail knows the cause; what the others then run into is its consequence and is not written.
+    """Writes error.json unless another rank already has. The first rank to fail knows the cause; the others' errors
+    follow from it.
 
-    Never raises: a failure that cannot be written is told to the log.
+    Never raises: a failure that cannot be written goes to the log.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -75,7 +76,7 @@ def write_failure(failure: Failure, path: Path) -> None:
 
 
 def print_error(error: Exception) -> None:
-    """To the log. An InputError is for the job's owner, who has no use for a traceback."""
+    """Writes the error to the log. An InputError is for the job's owner, who has no use for a traceback."""
     with contextlib.suppress(OSError):
         if isinstance(error, InputError):
             sys.stderr.write(f"{error}\n")

@@ -1,4 +1,4 @@
-"""Tells the faults of machines and networks, which another attempt may not meet, from those of models and programs."""
+"""Tells faults of machines and networks, which another attempt may avoid, from faults of models and programs."""
 
 import errno
 import re
@@ -7,16 +7,17 @@ import traceback
 _NETWORKS = ("httpcore", "httpx", "requests", "urllib3")
 _COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
 _BY_NAME = ("DistError", "AcceleratorError")
-"""torch's, of exchanges between ranks and of GPUs; by name, for torch takes a second to import."""
-_SAID = re.compile(
-    r"\(os error \d+\)"  # Rust's libraries have no errno
+"""torch's exceptions for communication between ranks and for GPUs. Compared by name, since importing torch takes a
+second."""
+_MESSAGES = re.compile(
+    r"\(os error \d+\)"  # Rust libraries set no errno
     r"|[Gg]loo|NCCL|nccl|TCPStore|[Ss]ocket|Connection (closed|reset|refused)|Broken pipe|[Tt]imed? ?out"
     r"|CUDA (error|driver|GPUs?|runtime)|cudaError|unhandled cuda|CU(DNN|BLAS|SOLVER|SPARSE)_STATUS|cuDNN error"
     r"|NVIDIA driver|NVML|can't start new thread"
 )
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_MESSAGES = (
-    "out of memory",  # CUDA error: ..., NCCL
+    "out of memory",  # CUDA errors and NCCL
     "CUBLAS_STATUS_ALLOC_FAILED",
     "cudaErrorMemoryAllocation",
     "DefaultCPUAllocator",
@@ -25,18 +26,18 @@ _MEMORY_MESSAGES = (
 
 
 def is_infrastructure(error: Exception) -> bool:
-    """The disk, the network, a GPU, or another rank."""
+    """True for faults of the disk, the network, a GPU or another rank."""
     if isinstance(error, OSError):
-        # What libraries raise by themselves has no number: transformers does so for a model that it cannot read.
+        # Libraries raise OSError without a number themselves: transformers does for a model that it cannot read.
         return error.errno is not None or isinstance(error, (ConnectionError, TimeoutError))
-    said = str(error)
-    if "device-side assert" in said:
-        return False  # of a kernel that was given wrong numbers
+    message = str(error)
+    if "device-side assert" in message:
+        return False  # a kernel got invalid values
     names = {cls.__name__ for cls in type(error).__mro__}
     return (
         type(error).__module__.partition(".")[0] in _NETWORKS
         or not names.isdisjoint(_BY_NAME)
-        or _SAID.search(said) is not None
+        or _MESSAGES.search(message) is not None
         or _was_raised_in(error, _COLLECTIVES)
     )
 

@@ -1,4 +1,4 @@
-"""How many examples fit into one forward and backward pass: batch.micro_batch_size = "auto"."""
+"""Finds how many examples fit into one forward and backward pass: batch.micro_batch_size = "auto"."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,8 @@ from dataset.document import Document
 from trainer.device import peak_memory
 
 _USABLE = 0.8
-"""Of the free memory. The rest is for what no probe sees: the optimizer's state, fragments, other programs."""
+"""Share of the free memory. The rest is for what no probe sees: the optimizer's state, fragmentation, other
+programs."""
 
 
 def largest_micro_batch(
@@ -19,19 +20,19 @@ def largest_micro_batch(
     device: torch.device,
     free: int,
 ) -> int:
-    """The largest of 1, 2, 4, ..., len(documents) that fits into `free` bytes of the device, by forecast: each is tried
-    only if it is to fit, so that none runs out of memory. 1 is not forecast: there is nothing smaller to take.
+    """The largest of 1, 2, 4, ..., len(documents) that fits into `free` bytes of the device.
 
-    `documents` are those of worst_case. `probe` runs a forward and a backward pass over some, and drops the gradients;
-    it may use random numbers. `agree` gives the largest value that any rank has: all ranks call this together, make the
-    same probes, and get the same answer.
+    Each size is tried only if the forecast says that it fits, so that no probe runs out of memory. Size 1 is not
+    forecast, since nothing smaller exists. `documents` come from worst_case. `probe` runs a forward and a backward pass
+    over some of them and drops the gradients; it may use random numbers. `agree` returns the largest value of any rank:
+    all ranks call this together, make the same probes and get the same answer.
     """
-    forget_peak(device)
+    reset_peak_memory(device)
     base = peak_memory(device)
     growths = {0: 0}
     micro_batch = 1
     while True:
-        forget_peak(device)
+        reset_peak_memory(device)
         probe(documents[:micro_batch])
         growths[micro_batch] = max(0, peak_memory(device) - base)
         larger = min(2 * micro_batch, len(documents))
@@ -41,16 +42,16 @@ def largest_micro_batch(
 
 
 def forecast(growths: dict[int, int], size: int) -> float:
-    """Bytes that `size` examples will take, on the line through what the last two sizes took, in rising order. At least
-    what the last one took: memory that an earlier probe has left is used again."""
+    """Bytes that `size` examples will take, extrapolated linearly from the last two sizes (in rising order). At least
+    what the last size took, since memory from earlier probes is reused."""
     (before, earlier), (last, latest) = list(growths.items())[-2:]
     per_example = (latest - earlier) / (last - before)
     return latest + max(0.0, per_example) * (size - last)
 
 
-def worst_case(documents: Sequence[Document], count: int) -> list[Document]:
-    """`count` documents, or as many as there are, that take no less memory than any so many of the given ones: the
-    longest, the longest first, with the largest numbers of supervised tokens that any have."""
+def worst_case_documents(documents: Sequence[Document], count: int) -> list[Document]:
+    """`count` documents, or all if there are fewer, that need at least as much memory as any `count` of the given ones:
+    the longest, in falling order, with the largest numbers of supervised tokens of any."""
     sizes = [(document.length, document.targets) for document in documents]
     longest = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)[:count]
     most_targets = sorted((targets for _, targets in sizes), reverse=True)[:count]
@@ -61,8 +62,8 @@ def worst_case(documents: Sequence[Document], count: int) -> list[Document]:
     return worst
 
 
-def forget_peak(device: torch.device) -> None:
-    """From now on peak_memory is the most since now."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Makes peak_memory the maximum from now on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -70,7 +71,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device, local_ranks: int) -> int:
-    """Bytes that this rank may still take: of its GPU, or its part of the machine's memory among its ranks there."""
+    """Bytes that this rank may still use: of its GPU, or its share of the machine's memory."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
@@ -80,8 +81,8 @@ def free_memory(device: torch.device, local_ranks: int) -> int:
 
 
 def _free_in_cgroup(root: Path, own: str) -> list[int]:
-    """Bytes below the limit of each control group (version 2) that the process is in. Pages of files, which the kernel
-    gives up when it needs room, count as free."""
+    """Bytes below the limit of each control group (version 2) of the process. File pages, which the kernel drops when
+    it needs room, count as free."""
     group = root / own
     free = []
     for folder in (group, *group.parents):

@@ -1,4 +1,4 @@
-"""Which number format the frozen base weights take. The adapter and the optimizer are in fp32 always."""
+"""The number format of the frozen base weights. The adapter and the optimizer are always in fp32."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,15 +13,15 @@ from trainer.device import describe
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _FSDP_IN_BF16 = "2.9"
-"""The torch since which it keeps an adapter in fp32 beside such a base."""
+"""The first torch that keeps an adapter in fp32 beside such a base."""
 
 
 def resolve_precision(recipe: Recipe, device: torch.device) -> str:
-    """ "bf16", "fp16" or "fp32": what the recipe asks for. Raises InputError where the device cannot do it."""
+    """The recipe's precision as "bf16", "fp16" or "fp32". Raises InputError if the device does not support it."""
     native = has_native_bf16(device)
     if recipe.parallel.engine == "fsdp" and torch.__version__ < _FSDP_IN_BF16:
         if recipe.precision == "bf16":
-            raise _unavailable("bf16", f'with "fsdp" it wants torch {_FSDP_IN_BF16}; use "fp32", or another engine')
+            raise _unavailable("bf16", f'with "fsdp" it needs torch {_FSDP_IN_BF16}; use "fp32", or another engine')
         native = False
     if recipe.precision == "auto":
         return "bf16" if native else "fp32"
@@ -37,8 +37,8 @@ def _unavailable(given: str, why: str) -> InputError:
 
 
 def check_precision(model: torch.nn.Module, precision: str) -> None:
-    """Raises RuntimeError where the frozen weights are not in what was resolved, but for the few that an architecture
-    keeps in fp32 and for those in 4 or 8 bits. An engine may load them in a format of its own, without a word."""
+    """Raises RuntimeError if the frozen weights are not in the resolved precision, apart from the few that an
+    architecture keeps in fp32 and those in 4 or 8 bits. An engine might silently load them in another format."""
     formats = Counter(parameter.dtype for parameter in model.parameters() if not parameter.requires_grad)
     held, _ = Counter({dtype: formats[dtype] for dtype in DTYPES.values()}).most_common(1)[0]
     if held is not DTYPES[precision]:
@@ -46,7 +46,7 @@ def check_precision(model: torch.nn.Module, precision: str) -> None:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """False also where bfloat16 is only emulated: it would be slower than fp32."""
+    """False also if bfloat16 is only emulated, which would be slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return has_bf16(Path("/proc/cpuinfo").read_text())

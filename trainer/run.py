@@ -1,55 +1,56 @@
-"""What the loop works with."""
+"""What the training loop works with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelerate import Accelerator
 
-from contract.order import rank_share, steps_per_epoch, total_steps
+from contract.order import rank_micro_batches, steps_per_epoch, total_steps
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from dataset.document import Document
-from trainer.data.examples import Data
+from trainer.data.examples import TrainingData
 from trainer.engines.engine import Engine
-from trainer.ranks import asked_to_stop
-from trainer.report import Report
+from trainer.ranks import stop_requested
+from trainer.report import EventWriter
 from trainer.stop import Stop
 
 
 @dataclass(frozen=True)
-class Run:
-    """Nothing of it changes but the weights."""
+class TrainingRun:
+    """Constant throughout the run, apart from the weights."""
 
     recipe: Recipe
     folder: RunDir
     accelerator: Accelerator
-    report: Report
+    report: EventWriter
     stop: Stop
-    data: Data
+    data: TrainingData
     engine: Engine
-    window: int
+    effective_batch_size: int
     """Examples of one optimizer step, on all ranks."""
     micro_batch: int
-    """Examples in one pass through the model, on one rank, at most."""
+    """Maximum examples in one pass through the model, on one rank."""
 
     @property
     def total_steps(self) -> int:
-        return total_steps(self.recipe, len(self.data.train), self.window)
+        return total_steps(self.recipe, len(self.data.train), self.effective_batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
-        return steps_per_epoch(len(self.data.train), self.window)
+        return steps_per_epoch(len(self.data.train), self.effective_batch_size)
 
     def micro_batches(self, documents: Sequence[Document]) -> list[Sequence[Document]]:
-        """This rank's share of what all ranks work on together. A model that takes its documents one by one has each
-        in a micro-batch of its own: so the ranks go through their models equally often."""
+        """This rank's micro-batches of documents that all ranks share. A model that takes documents one by one gets
+        each in its own micro-batch, so that every rank runs its model equally often."""
         size = self.micro_batch if self.engine.module.packed else 1
-        return rank_share(documents, self.accelerator.process_index, self.accelerator.num_processes, size)
+        return rank_micro_batches(documents, self.accelerator.process_index, self.accelerator.num_processes, size)
 
-    def gives_up(self, together: bool) -> bool:
-        """Whether to leave what this rank is at: by the word of all ranks where they do it `together`."""
-        return self.asked_to_stop() if together else self.stop.asked
+    def should_abandon(self, together: bool) -> bool:
+        """Whether to abandon the current work: if any rank must where the ranks do so `together`, else if this one
+        must."""
+        return self.stop_requested() if together else self.stop.requested
 
-    def asked_to_stop(self) -> bool:
-        """All ranks together."""
-        return asked_to_stop(self.accelerator, self.stop)
+    def stop_requested(self) -> bool:
+        """Whether any rank has a stop request. All ranks call it together."""
+        return stop_requested(self.accelerator, self.stop)

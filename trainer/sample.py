@@ -1,4 +1,4 @@
-"""What the model answers to prompts that are held out of training, for people to read."""
+"""The model's answers to held-out prompts, for people to read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from dataset.document import Document
 from dataset.rendering.folder_tokenizer import FolderTokenizer
 
 _LONGEST_TEXT = 4_000
-"""Characters of each, that people are shown."""
+"""Maximum characters shown of each text."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The beginning of a held-out document, and how it goes on there; both as tokens, neither empty."""
+    """The beginning of a held-out document and its continuation there. Both are tokens and neither is empty."""
 
     input_ids: list[int]
     expected: list[int]
@@ -20,7 +20,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """As text, without special tokens; of a long prompt the end, of the others the beginning."""
+    """Texts without special tokens, shortened: the end of a long prompt, the beginning of the others."""
 
     prompt: str
     expected: str
@@ -28,7 +28,7 @@ class Answer:
 
 
 def sample_prompts(documents: Sequence[Document], count: int) -> list[Prompt]:
-    """Of the first `count` documents; they ask for the last answer. Plain text goes on from its middle."""
+    """Prompts from the first `count` documents, each for the last answer. Plain text is continued from its middle."""
     return [_prompt(document) for document in documents[:count]]
 
 
@@ -44,10 +44,10 @@ def _prompt(document: Document) -> Prompt:
 def answer_prompts(
     generate: Callable[[list[int]], list[int]], tokenizer: FolderTokenizer, prompts: Sequence[Prompt]
 ) -> list[Answer]:
-    """`generate` gives the tokens that follow a prompt's."""
+    """`generate` returns the tokens that follow a prompt."""
     answers = []
     for prompt in prompts:
         parts = (prompt.input_ids, prompt.expected, generate(prompt.input_ids))
-        asked, expected, said = (tokenizer.decode(part, skip_special_tokens=True) for part in parts)
-        answers.append(Answer(asked[-_LONGEST_TEXT:], expected[:_LONGEST_TEXT], said[:_LONGEST_TEXT]))
+        prompt_text, expected, said = (tokenizer.decode(part, skip_special_tokens=True) for part in parts)
+        answers.append(Answer(prompt_text[-_LONGEST_TEXT:], expected[:_LONGEST_TEXT], said[:_LONGEST_TEXT]))
     return answers

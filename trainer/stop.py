@@ -1,4 +1,4 @@
-"""SIGTERM, or Ctrl-C, asks the trainer to end early: it gives up the step it is in, saves, and leaves."""
+"""SIGTERM or Ctrl-C makes the trainer end early: it abandons the current step, saves and exits."""
 
 import ctypes
 import os
@@ -9,28 +9,28 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Stop:
-    """Whether this process has been asked to stop. The ranks must agree before any of them acts on it."""
+    """Whether this process has a stop request. The ranks must agree before any of them acts on it."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def listen(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)  # a second Ctrl-C ends it at once
 
     def when_launcher_dies(self) -> None:
-        """Has the kernel send SIGTERM when torchrun dies, which gives each rank a session of its own: a SIGKILL of
-        torchrun would leave the ranks running. Linux alone.
+        """Makes the kernel send SIGTERM when torchrun dies. torchrun gives each rank its own session, so a SIGKILL of
+        torchrun would leave the ranks running. Linux only.
 
-        Not covered: a torchrun that dies before Python has started here; then its store is gone, and no rank gets
-        further than the rendezvous.
+        Not covered: a torchrun that dies before Python has started here. Its store is gone then, so no rank gets past
+        the rendezvous.
         """
         launcher = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != launcher:
-            self.asked = True
+            self.requested = True

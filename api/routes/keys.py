@@ -12,7 +12,7 @@ from api.owner import Owner
 from api.schemas.keys import KeyCreated, KeyOut, KeyPage, NewKey
 from api.services import keys as service
 from api.who import Admin
-from contract.quote import cut
+from contract.formatting import truncate
 from store.errors import KeyNotFound
 
 router = APIRouter(tags=["keys"])
@@ -21,7 +21,7 @@ router = APIRouter(tags=["keys"])
 def _key_id(value: str) -> str:
     """Raises KeyNotFound for what can be no key's id."""
     if not re.fullmatch(r"key_[0-9a-f]{24}", value):
-        raise KeyNotFound(cut(value))
+        raise KeyNotFound(truncate(value))
     return value
 
 

@@ -20,7 +20,7 @@ from api.schemas.webhooks import (
 )
 from api.services import webhooks as service
 from api.who import Who
-from contract.quote import cut
+from contract.formatting import truncate
 from store.errors import DeliveryNotFound, WebhookNotFound
 
 router = APIRouter(tags=["webhooks"])
@@ -29,14 +29,14 @@ router = APIRouter(tags=["webhooks"])
 def _webhook_id(value: str) -> str:
     """Raises WebhookNotFound for what can be no webhook's id."""
     if not re.fullmatch(r"wh_[0-9a-f]{24}", value):
-        raise WebhookNotFound(cut(value))
+        raise WebhookNotFound(truncate(value))
     return value
 
 
 def _delivery_id(value: str) -> str:
     """Raises DeliveryNotFound for what can be no delivery's id."""
     if not re.fullmatch(r"msg_[0-9a-f]{24}", value):
-        raise DeliveryNotFound(cut(value))
+        raise DeliveryNotFound(truncate(value))
     return value
 
 

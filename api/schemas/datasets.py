@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from contract import patterns
 from contract.recipe import DatasetField, DatasetFormat, Text
-from dataset.report import Report
+from dataset.report import DatasetReport
 from store.models import Dataset
 
 Columns = Annotated[dict[DatasetField, Text], Field(min_length=1)]
@@ -71,7 +71,7 @@ class DatasetOut(BaseModel):
 
 
 class DatasetDetail(DatasetOut):
-    report: Report | None
+    report: DatasetReport | None
     """What the check has found; null before it is done."""
 
 

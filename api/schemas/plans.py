@@ -4,9 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contract.quote import sentence
-from estimate.adapter import by_kind, left_out
-from estimate.plan import Base, OnDevice, Plan
+from contract.formatting import sentence
+from estimate.adapter import parameters_by_kind, skipped_modules
+from estimate.plan import DeviceEstimate, LocalModel, RunPlan
 from store.jobs.throughput import Throughput
 
 
@@ -115,8 +115,8 @@ class PlanOut(BaseModel):
 
 
 def plan_out(
-    plan: Plan,
-    base: Base | None,
+    plan: RunPlan,
+    base: LocalModel | None,
     speeds: list[Throughput | None],
     expected_seconds: float | None,
     warnings: list[str],
@@ -129,7 +129,10 @@ def plan_out(
     return PlanOut(
         parameters=_parameters(base) if base else None,
         work=WorkOut(
-            train_examples=work.train_examples, effective_batch_size=work.window, steps=work.steps, tokens=work.tokens
+            train_examples=work.train_examples,
+            effective_batch_size=work.effective_batch_size,
+            steps=work.steps,
+            tokens=work.tokens,
         ),
         devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
         disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
@@ -139,29 +142,29 @@ def plan_out(
     )
 
 
-def _parameters(base: Base) -> ParametersOut:
+def _parameters(base: LocalModel) -> ParametersOut:
     return ParametersOut(
         total=base.parameters,
         trainable=base.trained.parameters,
         by_module=[
             TrainedModules(name=name, modules=modules, parameters=numbers)
-            for name, (modules, numbers) in by_kind(base.trained).items()
+            for name, (modules, numbers) in parameters_by_kind(base.trained).items()
         ],
         left_out=[
             LeftOut(reason=sentence(why), names=sorted(names), parameters=numbers)
-            for why, (names, numbers) in left_out(base.trained, base.shapes).items()
+            for why, (names, numbers) in skipped_modules(base.trained, base.shapes).items()
         ],
     )
 
 
-def _device(on: OnDevice, tokens: int | None, speed: Throughput | None) -> DevicePlan:
+def _device(on: DeviceEstimate, tokens: int | None, speed: Throughput | None) -> DevicePlan:
     parts = {name: size for name, size in vars(on.memory).items() if name in MemoryOut.model_fields}
     return DevicePlan(
         device=on.device,
         devices=on.ranks,
-        precision=on.place.precision,
+        precision=on.kind.precision,
         memory=MemoryOut(**parts, total=on.memory.total),
-        available=on.place.memory_bytes,
+        available=on.kind.memory_bytes,
         fits=on.fits,
         suggestions=on.suggestions,
         tokens_per_second=speed.tokens_per_second if speed else None,

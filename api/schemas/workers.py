@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from contract.formatting import sentence
 from contract.machine import ExternalProcess, Machine
-from contract.quote import sentence
 from store.models import Device, Lease, Worker
 
 _MOST_NAMED = 3  # the others are counted

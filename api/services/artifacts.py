@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from api.errors import ArtifactGone
 from api.ranges import Content
 from api.schemas.artifacts import ArtifactList, artifact_out
-from contract.quote import cut
+from contract.formatting import truncate
 from storage.backends import Storage
 from store import artifacts
 from store.access.principal import Principal
@@ -57,14 +57,14 @@ def download_file(sessions: Sessions, storage: Storage, who: Principal, job_id: 
     for file in artifacts.files(artifact) if artifacts.is_archive(artifact) else []:
         if file.name == path:
             return _file(storage, artifact, file, artifacts.key(artifact, path))
-    raise ArtifactNotFound(job_id, f"{name} with a file {cut(path)}")
+    raise ArtifactNotFound(job_id, f"{name} with a file {truncate(path)}")
 
 
 def _get(sessions: Sessions, who: Principal, job_id: str, name: str) -> Artifact:
     with sessions.begin() as session:
         jobs.get(session, job_id, who.scope)
         if not _ARTIFACT_NAME.fullmatch(name):  # PostgreSQL does not take every text as a parameter
-            raise ArtifactNotFound(job_id, cut(name))
+            raise ArtifactNotFound(job_id, truncate(name))
         return artifacts.get(session, job_id, name)
 
 

@@ -20,7 +20,7 @@ from api.checks import FILE_VERSION, Checks, file_version
 from api.errors import InvalidBody, InvalidParameter, StorageFull, TooLarge
 from api.idempotency import Settle, once, with_body
 from api.incoming import Incoming, incoming, pump
-from api.looks import look
+from api.looks import dataset_file, look
 from api.multipart import FormReader
 from api.ranges import Content
 from api.schemas.datasets import (
@@ -35,11 +35,12 @@ from api.schemas.datasets import (
 from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
 from contract.failure import FailureCode, InputError
+from contract.formatting import format_value, truncate
 from contract.locate import locate_dataset, locate_model
-from contract.quote import cut, quote
-from dataset.child import Children
-from dataset.lengths import Lengths, TokenReport, token_report
+from dataset.lengths import TokenLengths, TokenReport, token_report
 from dataset.preview import Preview
+from dataset.sandbox.child import DatasetSandbox
+from dataset.sandbox.tasks import MeasureLengths, PreviewExamples, TokenizerRef
 from storage.backends import Storage
 from store import datasets
 from store.access import audit, quotas
@@ -66,7 +67,7 @@ class Place:
     settings: ApiSettings
     storage: Storage
     checks: Checks
-    children: Children
+    children: DatasetSandbox
 
 
 async def upload(
@@ -204,7 +205,7 @@ def refer(place: Place, who: Principal, asked: IdempotentRequest, body: bytes) -
     source = Source(path.stat().st_size, path=reference.path)
 
     def make(settle: Settle) -> DatasetDetail:
-        return _create(place, who, cut(path.name, 255), source, reference, settle)
+        return _create(place, who, truncate(path.name, 255), source, reference, settle)
 
     return _checked(place, who, once(place.sessions, asked, make, partial(get, place, who)))
 
@@ -301,9 +302,11 @@ def tokens(
     dataset, given = _reading(place, who, dataset_id, model, chat_template)
     kept = _kept(place.settings.lengths, dataset, given)
     try:
-        found = Lengths.model_validate_json(kept.read_bytes())
+        found = TokenLengths.model_validate_json(kept.read_bytes())
     except (FileNotFoundError, ValidationError):
-        found = Lengths.model_validate(_ask(place, "measure", dataset, given, most_seconds=_MEASURE_WITHIN))
+        with datasets.local_file(place.storage, place.settings, dataset) as path:
+            task = MeasureLengths(file=dataset_file(dataset, path), tokenizer=given, max_seconds=_MEASURE_WITHIN)
+            found = look(place.children, task, _LONGEST_LOOK)
         if dataset.sha256 is not None:
             _write(kept, found.model_dump_json())
     return token_report(found, max_length)
@@ -321,39 +324,38 @@ def preview(
 ) -> Preview:
     """Raises DatasetNotFound, InputError, TooManyRequests."""
     dataset, given = _reading(place, who, dataset_id, model, chat_template)
-    asked = {"max_length": max_length, "offset": offset, "limit": limit}
-    return Preview.model_validate(_ask(place, "preview", dataset, given, **asked))
+    with datasets.local_file(place.storage, place.settings, dataset) as path:
+        file = dataset_file(dataset, path)
+        task = PreviewExamples(file=file, tokenizer=given, max_length=max_length, offset=offset, limit=limit)
+        return look(place.children, task, _LONGEST_LOOK)
 
 
 def _reading(
     place: Place, who: Principal, dataset_id: str, model: str, chat_template: str | None
-) -> tuple[Dataset, dict[str, Any]]:
+) -> tuple[Dataset, TokenizerRef]:
     with place.sessions.begin() as session:
         dataset = datasets.get(session, dataset_id, who.scope)
     folder = locate_model(model, place.settings.folders)
     if folder is None:
-        message = f"model: got {quote(model)}; its tokenizer is not on the server: name a folder of the server's models"
+        message = (
+            f"model: got {format_value(model)}; its tokenizer is not on the server: name a folder of the server's "
+            "models"
+        )
         raise InputError(FailureCode.MODEL_NOT_FOUND, message, "model")
-    return dataset, {
+    return dataset, TokenizerRef(folder=folder, chat_template=chat_template)
+
+
+def _kept(folder: Path, dataset: Dataset, given: TokenizerRef) -> Path:
+    """The file of what was measured: named by all that it comes of."""
+    digest = hashlib.sha256()
+    told = {
         "name": dataset.filename,
         "format": dataset.format or "auto",
         "columns": dataset.columns,
-        "model": str(folder),
-        "chat_template": chat_template,
+        "chat_template": given.chat_template,
     }
-
-
-def _ask(place: Place, task: str, dataset: Dataset, given: dict[str, Any], **asked: Any) -> Any:
-    with datasets.local_file(place.storage, place.settings, dataset) as path:
-        return look(place.children, task, _LONGEST_LOOK, path=str(path), **given, **asked)
-
-
-def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:
-    """The file of what was measured: named by all that it comes of."""
-    digest = hashlib.sha256()
-    told = {name: value for name, value in given.items() if name != "model"}
     digest.update(json.dumps([_MEASURING, dataset.sha256, told], sort_keys=True).encode())
-    digest.update(tokenizer_version(Path(given["model"])).encode())
+    digest.update(tokenizer_version(given.folder).encode())
     return folder / f"{digest.hexdigest()}.json"
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from api.looks import look
 from api.settings import ApiSettings
 from contract.failure import FailureCode, InputError
+from contract.formatting import truncate
 from contract.locate import locate_dataset
-from contract.quote import cut
-from contract.recipe import Dataset as DatasetOfRecipe
-from dataset.child import Children
-from dataset.read import Counted, count_examples
+from contract.recipe import DatasetSource as DatasetOfRecipe
+from dataset.file import DatasetFile
+from dataset.read import count_examples
 from dataset.reading.files import is_light
+from dataset.sandbox.child import DatasetSandbox
+from dataset.sandbox.tasks import CountExamples
 from storage.backends import Storage
 from store import datasets
 from store.access.principal import Principal
@@ -35,7 +37,7 @@ def examples_of(
     sessions: Sessions,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     given: DatasetOfRecipe,
 ) -> Examples:
@@ -59,21 +61,21 @@ def examples_of(
 
 
 def _read(
-    path: Path, settings: ApiSettings, children: Children, given: DatasetOfRecipe, dataset: Dataset | None
+    path: Path, settings: ApiSettings, children: DatasetSandbox, given: DatasetOfRecipe, dataset: Dataset | None
 ) -> Examples:
     name = given.filename or path.name
     largest = settings.largest_dataset
+    file = DatasetFile(path=path, name=name, format=given.format, columns=given.columns)
     if is_light(path):
-        counted = count_examples(path, name, given.format, given.columns, largest)
+        counted = count_examples(file, largest)
     else:
         # Not here: one array of JSON takes gigabytes, and what Arrow takes to decode Parquet nobody bounds.
-        asked = {"name": name, "format": given.format, "columns": given.columns, "largest": largest}
-        counted = Counted.model_validate(look(children, "count", _LONGEST, path=str(path), **asked))
+        counted = look(children, CountExamples(file=file, max_bytes=largest), _LONGEST)
     return _digested(given, counted.sha256, counted.examples, dataset.id if dataset else None)
 
 
 def _digested(given: DatasetOfRecipe, sha256: str, count: int, file_id: str | None) -> Examples:
     if given.sha256 not in (None, sha256):
-        message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
+        message = f"dataset.sha256: got {given.sha256}; the file {truncate(given.path, 200)} has {sha256}"
         raise InputError(FailureCode.DATASET_CHANGED, message, "dataset.sha256")
     return Examples(given.model_copy(update={"sha256": sha256}), count, file_id)

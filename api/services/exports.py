@@ -5,7 +5,7 @@ from functools import partial
 
 from api.idempotency import Settle, once, with_body
 from api.schemas.exports import ExportIn, ExportOut, ExportPage, export_out
-from contract.quote import cut
+from contract.formatting import truncate
 from store import exports
 from store.access import audit
 from store.access.idempotent_requests import IdempotentRequest
@@ -37,7 +37,7 @@ def get(sessions: Sessions, who: Principal, job_id: str, export_id: str) -> Expo
     with sessions.begin() as session:
         jobs.get(session, job_id, who.scope)
         if not re.fullmatch(r"exp_[0-9a-f]{24}", export_id):  # PostgreSQL does not take every text as a parameter
-            raise ExportNotFound(job_id, cut(export_id))
+            raise ExportNotFound(job_id, truncate(export_id))
         return export_out(exports.get(session, job_id, export_id))
 
 
@@ -46,6 +46,6 @@ def newest(sessions: Sessions, who: Principal, job_id: str, limit: int, after: s
     with sessions.begin() as session:
         jobs.get(session, job_id, who.scope)
         if after is not None and not re.fullmatch(r"exp_[0-9a-f]{24}", after):
-            raise ExportNotFound(job_id, cut(after))
+            raise ExportNotFound(job_id, truncate(after))
         found = exports.list_exports(session, job_id, limit + 1, after)
         return ExportPage(data=[export_out(export) for export in found[:limit]], has_more=len(found) > limit)

@@ -11,12 +11,13 @@ from contract.failure import FailureCode, InputError
 from contract.locate import locate_model
 from contract.machine import Machine
 from contract.model.folder import weight_shapes
-from contract.recipe import Dataset, Recipe
-from dataset.child import Busy, Children, TooMuch
-from dataset.lengths import Lengths as Measured
-from estimate.architecture import Unknown
-from estimate.plan import Base, OnDevice, make_plan, read_base
-from estimate.work import Lengths
+from contract.recipe import DatasetSource, Recipe
+from dataset.file import DatasetFile
+from dataset.sandbox.child import DatasetSandbox, SandboxBusy, SandboxLimitExceeded
+from dataset.sandbox.tasks import MeasureLengths, TokenizerRef
+from estimate.architecture import NotEstimated
+from estimate.plan import DeviceEstimate, LocalModel, plan_run, read_local_model
+from estimate.work import LengthCounts
 from store import datasets
 from store.access.principal import Principal
 from store.session import Sessions
@@ -29,7 +30,7 @@ _MOST_CHANGES = 3  # told in a refusal
 def refuse_what_cannot_fit(
     sessions: Sessions,
     settings: ApiSettings,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     recipe: Recipe,
     rows: int,
@@ -50,26 +51,26 @@ def refuse_what_cannot_fit(
 
 
 def _misfits(
-    recipe: Recipe, rows: int, machines: Sequence[Machine], base: Base, lengths: Lengths | str
-) -> list[OnDevice] | None:
+    recipe: Recipe, rows: int, machines: Sequence[Machine], base: LocalModel, lengths: LengthCounts | str
+) -> list[DeviceEstimate] | None:
     """The devices, the largest first, where it fits on none of them."""
-    devices = make_plan(recipe, rows, machines, base, lengths).devices
+    devices = plan_run(recipe, rows, machines, base, lengths).devices
     return devices if devices and all(on.fits is False for on in devices) else None
 
 
-def _refusal(on: OnDevice) -> InputError:
+def _refusal(on: DeviceEstimate) -> InputError:
     param, largest = _largest(on)
     changes = " or ".join(json.dumps(change) for change in on.suggestions[:_MOST_CHANGES])
     message = (
         f"it would take about {_gib(on.memory.total)} on each device, {_gib(largest)} of it for {param[1]}, and the "
-        f"largest, {on.device}, has {_gib(on.place.memory_bytes or 0)}; "
+        f"largest, {on.device}, has {_gib(on.kind.memory_bytes or 0)}; "
         + (f"it would fit with {changes}" if changes else "no change of batch, base_bits or devices makes it fit")
         + "; force=true takes it as it is"
     )
     return InputError(FailureCode.DOES_NOT_FIT, f"{param[0]}: {message}", param[0])
 
 
-def _largest(on: OnDevice) -> tuple[tuple[str, str], int]:
+def _largest(on: DeviceEstimate) -> tuple[tuple[str, str], int]:
     """The part that takes most: the field of the recipe that it comes of and its name, and its bytes."""
     memory = on.memory
     parts = {
@@ -85,7 +86,7 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: Recipe) -> Base | str:
+def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: Recipe) -> LocalModel | str:
     """Why it is not known, where it is not."""
     folder = locate_model(recipe.model, settings.folders)
     if folder is None:
@@ -93,14 +94,14 @@ def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: R
     given = recipe.adapter.start_from
     try:
         with nullcontext() if given is None else earlier_of(sessions, settings, who, given) as earlier:
-            return read_base(folder, weight_shapes(folder), recipe, earlier)
-    except Unknown as error:
+            return read_local_model(folder, weight_shapes(folder), recipe, earlier)
+    except NotEstimated as error:
         return str(error)
 
 
 def lengths_of(
-    sessions: Sessions, settings: ApiSettings, children: Children, recipe: Recipe, rows: int
-) -> Lengths | str:
+    sessions: Sessions, settings: ApiSettings, children: DatasetSandbox, recipe: Recipe, rows: int
+) -> LengthCounts | str:
     """By the model's own tokenizer and template. Why they are not known, where they are not. Raises InputError for an
     example that these refuse."""
     model = locate_model(recipe.model, settings.folders)
@@ -113,24 +114,16 @@ def lengths_of(
         return _measured(children, path, given, model, rows)
 
 
-def _measured(children: Children, path: Path, given: Dataset, model: Path, rows: int) -> Lengths | str:
+def _measured(children: DatasetSandbox, path: Path, given: DatasetSource, model: Path, rows: int) -> LengthCounts | str:
     try:
-        answer = children.ask(
-            "measure",
-            _LONGEST_LOOK,
-            path=str(path),
-            name=given.filename or path.name,
-            format=given.format,
-            columns=given.columns,
-            model=str(model),
-            chat_template=given.chat_template,
-            most_seconds=_MEASURE_WITHIN,
-        )
-    except TooMuch as error:
+        file = DatasetFile(path=path, name=given.filename or path.name, format=given.format, columns=given.columns)
+        tokenizer = TokenizerRef(folder=model, chat_template=given.chat_template)
+        task = MeasureLengths(file=file, tokenizer=tokenizer, max_seconds=_MEASURE_WITHIN)
+        found = children.run(task, _LONGEST_LOOK)
+    except SandboxLimitExceeded as error:
         return error.failure.message
-    except Busy:
+    except SandboxBusy:
         return "as many datasets are being read as the service reads at once"
-    found = Measured.model_validate(answer)
     if found.problems:
         raise InputError(FailureCode.DATASET_INVALID, found.problems[0].message, "dataset")
-    return Lengths(found.longest, found.first, found.supervised / max(1, found.tokens), rows)
+    return LengthCounts(found.longest, found.first, found.supervised / max(1, found.tokens), rows)

@@ -22,17 +22,17 @@ from api.services.trial import try_dataset
 from api.settings import ApiSettings
 from api.turns import Turns
 from api.work import examples_to_train
-from contract.failure import FailureCode, InputError, told_of
+from contract.failure import FailureCode, InputError, dataset_errors_as
 from contract.locate import locate_model
-from contract.machine import check_machines, unwise
+from contract.machine import check_machines, machine_warnings
 from contract.model.earlier_adapter import check_earlier_adapter
 from contract.model.folder import LoadedBase, loaded_base
-from contract.model.target_modules import Targets, check_adapter, left_out_words
-from contract.recipe import Adapter, Dataset, Recipe
-from contract.recipe_errors import read_recipe
+from contract.model.target_modules import Targets, check_adapter, describe_skipped
+from contract.recipe import Adapter, DatasetSource, Recipe
+from contract.recipe_errors import parse_recipe
 from contract.shortfalls import shortfalls
 from contract.status import JobStatus
-from dataset.child import Children
+from dataset.sandbox.child import DatasetSandbox
 from runtime import broker
 from storage.backends import Storage
 from store import datasets, scheduler
@@ -58,7 +58,7 @@ def submit(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     asked: IdempotentRequest,
     body: bytes,
@@ -66,7 +66,7 @@ def submit(
 ) -> JobOut:
     """The job of a recipe; with `force` also of one that cannot fit into memory. Raises InputError, QuotaExceeded,
     RequestReused, RequestInProgress."""
-    recipe = read_recipe(body)
+    recipe = parse_recipe(body)
 
     def make(settle: Settle) -> JobOut:
         return create(sessions, publisher, settings, storage, children, who, recipe, settle, force=force)
@@ -79,7 +79,7 @@ def create(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     recipe: Recipe,
     settle: Settle,
@@ -99,7 +99,7 @@ def create(
     if not force:
         refuse_what_cannot_fit(sessions, settings, children, who, recipe, checked.rows, machines)
     examples = examples_to_train(recipe, checked.rows)
-    warnings = [*unwise(recipe, machines), *shortfalls(recipe, checked.rows), *checked.warnings]
+    warnings = [*machine_warnings(recipe, machines), *shortfalls(recipe, checked.rows), *checked.warnings]
     with sessions.begin() as session:
         quotas.check_queue(session, who.owner)
         _hold(session, who, files)
@@ -144,7 +144,12 @@ class Checked:
 
 
 def check(
-    sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children, who: Principal, recipe: Recipe
+    sessions: Sessions,
+    settings: ApiSettings,
+    storage: Storage,
+    children: DatasetSandbox,
+    who: Principal,
+    recipe: Recipe,
 ) -> Checked:
     """Raises InputError: no such file or folder, a bad row, unmatched modules, a row that the model cannot read."""
     model = locate_model(recipe.model, settings.folders)
@@ -155,9 +160,9 @@ def check(
             if base is not None:
                 check_earlier_adapter(earlier, base.shapes, recipe.model)
     elif base is not None:
-        warnings = left_out_words(_check_adapter(who, recipe.adapter, base))
+        warnings = describe_skipped(_check_adapter(who, recipe.adapter, base))
 
-    def examples(given: Dataset) -> Examples:
+    def examples(given: DatasetSource) -> Examples:
         found = examples_of(sessions, settings, storage, children, who, given)
         if model is not None and base is not None:
             try_dataset(sessions, settings, children, model, base.shapes, found.dataset)
@@ -167,7 +172,7 @@ def check(
     evaluation = recipe.evaluation
     validation = None
     if evaluation.dataset is not None:
-        with told_of("evaluation.dataset"):
+        with dataset_errors_as("evaluation.dataset"):
             validation = examples(evaluation.dataset)
         evaluation = evaluation.model_copy(update={"dataset": validation.dataset})
     return Checked(

@@ -6,11 +6,11 @@ from api.services.fit import base_of, lengths_of
 from api.services.jobs import check
 from api.settings import ApiSettings
 from api.work import examples_to_train
-from contract.machine import check_machines, unwise
-from contract.recipe_errors import read_recipe
+from contract.machine import check_machines, machine_warnings
+from contract.recipe_errors import parse_recipe
 from contract.shortfalls import shortfalls
-from dataset.child import Children
-from estimate.plan import make_plan
+from dataset.sandbox.child import DatasetSandbox
+from estimate.plan import plan_run
 from storage.backends import Storage
 from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
@@ -24,14 +24,14 @@ def plan(
     sessions: Sessions,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     asked: IdempotentRequest,
     body: bytes,
 ) -> PlanOut:
     """As things are now, also where it is sent again. Raises InputError, for what POST /jobs would refuse but for what
     does not fit; RequestReused, RequestInProgress."""
-    recipe = read_recipe(body)
+    recipe = parse_recipe(body)
 
     def make(settle: Settle) -> PlanOut:
         with sessions.begin() as session:
@@ -40,12 +40,12 @@ def plan(
         checked = check(sessions, settings, storage, children, who, recipe)
         planned, rows = checked.recipe, checked.rows
         base = base_of(sessions, settings, who, planned)
-        made = make_plan(planned, rows, machines, base, lengths_of(sessions, settings, children, planned, rows))
+        made = plan_run(planned, rows, machines, base, lengths_of(sessions, settings, children, planned, rows))
         with sessions.begin() as session:
             expected = jobs.expected_seconds(session, planned, examples_to_train(planned, rows))
-            speeds = [throughput(session, planned, on.device, on.place.precision) for on in made.devices]
+            speeds = [throughput(session, planned, on.device, on.kind.precision) for on in made.devices]
             settle(session, "plan")
-        warnings = [*unwise(planned, machines), *shortfalls(planned, rows)]
+        warnings = [*machine_warnings(planned, machines), *shortfalls(planned, rows)]
         return plan_out(made, None if isinstance(base, str) else base, speeds, expected, warnings)
 
     return once_by_key(sessions, with_body(asked, body), make, lambda _: make(unsettled))

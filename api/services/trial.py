@@ -6,8 +6,10 @@ from pathlib import Path
 from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
 from contract.model.loaded_names import Shapes
-from contract.recipe import Dataset
-from dataset.child import Busy, Children
+from contract.recipe import DatasetSource
+from dataset.file import DatasetFile
+from dataset.sandbox.child import DatasetSandbox, SandboxBusy
+from dataset.sandbox.tasks import TokenizerRef, TryExamples
 from estimate.architecture import embedding_rows
 from storage.errors import StorageUnavailable
 from store import datasets
@@ -21,26 +23,34 @@ _passed: OrderedDict[str, None] = OrderedDict()
 
 
 def try_dataset(
-    sessions: Sessions, settings: ApiSettings, children: Children, model: Path, shapes: Shapes, given: Dataset
+    sessions: Sessions,
+    settings: ApiSettings,
+    children: DatasetSandbox,
+    model: Path,
+    shapes: Shapes,
+    given: DatasetSource,
 ) -> None:
     """`given` has its digest. Raises InputError. Where nobody can try it now, the trainer finds the problem."""
     if not (model / "tokenizer.json").is_file():
         return
-    options = {
-        "name": given.filename or Path(given.path).name,
-        "format": given.format,
-        "columns": given.columns,
-        "model": str(model),
-        "chat_template": given.chat_template,
-        "embeddings": embedding_rows(shapes),
-    }
-    key = f"{given.sha256} {given.path} {options}\n{tokenizer_version(model)}"
+    task = TryExamples(
+        file=DatasetFile(
+            path=Path(given.path),
+            name=given.filename or Path(given.path).name,
+            format=given.format,
+            columns=given.columns,
+        ),
+        tokenizer=TokenizerRef(folder=model, chat_template=given.chat_template),
+        embeddings=embedding_rows(shapes),
+    )
+    key = f"{given.sha256} {task.model_dump_json()}\n{tokenizer_version(model)}"
     if key in _passed:
         return
     try:
         with datasets.find_file(sessions, settings, given.path) as path:
-            children.ask("try", _LONGEST, _PATIENCE, path=str(path), **options)
-    except (Busy, StorageUnavailable):
+            file = task.file.model_copy(update={"path": path})
+            children.run(task.model_copy(update={"file": file}), _LONGEST, _PATIENCE)
+    except (SandboxBusy, StorageUnavailable):
         return
     _passed[key] = None
     if len(_passed) > _MOST_KEPT:

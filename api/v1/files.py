@@ -10,7 +10,7 @@ from api.services import datasets as service
 from api.services.datasets import Place
 from api.v1.answers import Deleted, FileList, FileObject, file_object, results_object
 from contract import ids
-from contract.quote import cut
+from contract.formatting import truncate
 from store import artifacts, datasets, files
 from store.access import audit
 from store.access.idempotent_requests import IdempotentRequest
@@ -89,7 +89,7 @@ def delete(place: Place, who: Principal, file_id: str) -> Deleted:
 
 def _checked(file_id: str) -> str:
     if not datasets.is_id(file_id):
-        raise DatasetNotFound(cut(file_id))
+        raise DatasetNotFound(truncate(file_id))
     return file_id
 
 

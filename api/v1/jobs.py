@@ -24,8 +24,8 @@ from api.v1.answers import (
 )
 from api.v1.asked import JobAsked, recipe_of
 from api.v1.model_names import FineTuned, read_name
-from contract.recipe_errors import read_recipe
-from dataset.child import Children
+from contract.recipe_errors import parse_recipe
+from dataset.sandbox.child import DatasetSandbox
 from storage.backends import Storage
 from store import artifacts, files
 from store.access.idempotent_requests import IdempotentRequest
@@ -45,7 +45,7 @@ def create(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    children: DatasetSandbox,
     who: Principal,
     once_asked: IdempotentRequest,
     asked: JobAsked,
@@ -55,7 +55,7 @@ def create(
     QuotaExceeded, RequestReused, RequestInProgress."""
     fine_tuned = read_name(asked.model)
     start_from = None if fine_tuned is None else (_base(sessions, who, asked.model, fine_tuned), fine_tuned.start_from)
-    recipe = read_recipe(json.dumps(recipe_of(asked, start_from)))
+    recipe = parse_recipe(json.dumps(recipe_of(asked, start_from)))
     told = {"model": asked.model, "suffix": asked.suffix}
 
     def make(settle: Settle) -> FineTuningJob:

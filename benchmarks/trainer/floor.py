@@ -38,7 +38,7 @@ def main(work: Path, run_dir: Path) -> None:
     told = json.loads((work / "work.json").read_text())
     device = this_device()
     base = AutoModelForCausalLM.from_pretrained(
-        told["model"], dtype=DTYPES[told["precision"]], attn_implementation=attention.NAME
+        told["model"], dtype=DTYPES[told["precision"]], attn_implementation=attention.register()
     ).to(device)
     if device.type == "cuda":
         use_kernels(base)

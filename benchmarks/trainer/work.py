@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from contract.order import perm
+from contract.order import permutation
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.data.examples import load_data
@@ -119,7 +119,7 @@ def prepare(name: str, folder: Path, model: Path, rows: Sequence[dict[str, Any]]
     documents = _tokenised(model, train, shape, folder / "cache")
     if len(documents) != count:
         raise SystemExit(f"{name}: {count} rows to train on became {len(documents)} documents; give other examples")
-    ordered = [documents[row] for row in perm(SEED, 0, count)]
+    ordered = [documents[row] for row in permutation(SEED, 0, count)]
     _write_lines(folder / "documents.jsonl", map(_labelled, ordered))
     evaluation = _tokenised(model, held_out, shape, folder / "cache")
     _write_lines(folder / "held-out.jsonl", map(_labelled, evaluation))

@@ -1,1 +1,1 @@
-"""What a base model's folder reveals without loading it."""
+"""What a base model's folder says about the model, without loading it."""

@@ -1,39 +1,39 @@
-"""Reads a model's config.json and refuses what it says that no adapter can be trained on."""
+"""Reads a model's config.json, and refuses models that no adapter can be trained on."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from contract.failure import FailureCode, InputError
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 
-_LARGEST = 100_000_000  # bytes; the index of a model of many shards is among the largest
+_LARGEST = 100_000_000  # bytes; the index of a model with many shards is among the largest
 
 _DTYPES = ("auto", "bfloat16", "double", "float", "float16", "float32", "float64", "half")
-"""torch's names of the formats that an adapter can be trained on."""
+"""torch's names of the formats in which an adapter can be trained."""
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """Raises InputError for a model that is quantised already, and for files that transformers cannot read."""
+    """Raises InputError for a model that is already quantised, and for files that transformers cannot read."""
     config = read_object(folder / "config.json")
     if (folder / "generation_config.json").exists():
         read_object(folder / "generation_config.json")
     kind = config.get("model_type")
     if kind is not None and not isinstance(kind, str):
-        raise unsupported(f'model_type of config.json is {quote(kind)}; it is a word such as "llama"')
+        raise unsupported(f'model_type of config.json is {format_value(kind)}; it is a word such as "llama"')
     check_not_quantised(config)
     for name in ("dtype", "torch_dtype"):
         if isinstance(given := config.get(name), str) and given.removeprefix("torch.") not in _DTYPES:
-            raise unsupported(f"{name} of config.json is {quote(given)}; use float32, float16 or bfloat16")
+            raise unsupported(f"{name} of config.json is {format_value(given)}; use float32, float16 or bfloat16")
     return config
 
 
 def check_not_quantised(config: dict[str, Any]) -> None:
-    """`config` is that of a model, or of several parts. Raises InputError."""
+    """`config` is a model's, or contains those of several parts. Raises InputError."""
     for name, given in config.items():
         if name in ("quantization_config", "compression_config") and given:
             method = given.get("quant_method") if isinstance(given, dict) else None
-            raise already_quantised(f"config.json has a {name}" + (f" ({cut(str(method))})" if method else ""))
+            raise already_quantised(f"config.json has a {name}" + (f" ({truncate(str(method))})" if method else ""))
         if name.endswith("_config") and isinstance(given, dict):
             check_not_quantised(given)
 
@@ -46,15 +46,15 @@ def already_quantised(sign: str) -> InputError:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder. Raises InputError for anything else; OSError where the disk does."""
+    """A JSON object from a model's folder. Raises InputError for anything else, and OSError for a fault of the disk."""
     try:
         with path.open("rb") as file:
             read = json.loads(file.read(_LARGEST))
     # RecursionError: nothing but brackets.
     except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise unsupported(f"{path.name} cannot be read as JSON: {cut(str(error), 200)}") from error
+        raise unsupported(f"{path.name} cannot be read as JSON: {truncate(str(error), 200)}") from error
     if not isinstance(read, dict):
-        raise unsupported(f"{path.name} holds {quote(read)}, which is no JSON object")
+        raise unsupported(f"{path.name} holds {format_value(read)}, which is not a JSON object")
     return read
 
 

@@ -1,7 +1,7 @@
-"""Names and shapes that a base model's weights have once transformers 5 has loaded them; files have other ones.
+"""Names and shapes of a base model's weights after transformers 5 has loaded them; files have different names.
 
 PEFT names modules as they are loaded, and so do adapters and recipes. The renamings are those of
-transformers.conversion_mapping for causal language models, as far as linear modules go.
+transformers.conversion_mapping for causal language models, as far as linear modules are concerned.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 Shapes = dict[str, list[int]]
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
-# Tables that files keep among the weights, and that are no parameters; layers that only predict further tokens.
+# Tables that files keep among the weights but that are not parameters, and layers that only predict further tokens.
 _NOT_LOADED = re.compile(
     r".*(\battn\.(masked_)?bias|\battention\.(masked_)?bias|rotary_emb\.inv_freq"
     r"|(?<!moe_statics)\.e_score_correction_bias|\.(expert_bias|balancing_biases|layer_scalar|tid2eid)"
@@ -21,7 +21,7 @@ _NOT_LOADED = re.compile(
 _LAYER = re.compile(r"model\.(?:language_model\.)?layers\.(\d+)\.")
 
 _BACKBONE = {"h": "transformer.", "layers": "model.", "decoder": "model."}
-"""The backbone's name, by what names begin with in files that leave it out."""
+"""The backbone's name, by the first part of names in files that omit it."""
 _COMPOSITE = [
     (r"^language_model\.lm_head\.", "lm_head."),
     (r"^(model\.)?language_model\.(model\.)?", "model.language_model."),
@@ -31,7 +31,7 @@ _TEXT_OF_COMPOSITE = [
     (r"^language_model\.lm_head\.", "lm_head."),
     (r"^(model\.)?language_model\.(model\.)?", "model."),
 ]
-"""For architectures of which the text part alone is loaded."""
+"""For architectures of which only the text part is loaded."""
 _MIXTRAL = [(r"\.block_sparse_moe\.", ".mlp.")]
 _GRANITE = [
     (r"block_sparse_moe\.input_linear\.weight$", "block_sparse_moe.experts.gate_up_proj"),
@@ -112,14 +112,14 @@ _RENAMED: dict[str, list[tuple[str, str]]] = {
     "qwen4_exp_text": _TEXT_OF_COMPOSITE,
 }
 _OTHER_PARTS = ("vision_model.", "multi_modal_projector.", "model.visual.", "visual.", "vision_tower.", "vqmodel.")
-"""Of composite architectures' files."""
+"""Prefixes in files of composite architectures."""
 _SPLIT: dict[str, dict[str, list[str]]] = {
     "hrm_text": {
         "mlp.gate_up_proj": ["mlp.gate_proj", "mlp.up_proj"],
         "self_attn.gqkv_proj": [f"self_attn.{name}_proj" for name in ("gate", "q", "k", "v")],
     },
 }
-"""Matrices that are loaded as several, of as many rows each."""
+"""Matrices that are loaded as several, with equal numbers of rows."""
 
 
 def model_type(config: dict[str, Any]) -> str:
@@ -128,9 +128,10 @@ def model_type(config: dict[str, Any]) -> str:
 
 
 def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
-    """Of the parameters that transformers makes of a folder's weights; a head that is also the embeddings counts once.
+    """Shapes of the parameters that transformers makes from a folder's weights. A head that is tied to the embeddings
+    counts once.
 
-    Matrices of routed experts keep the names that they have in the files: nothing matches them.
+    Matrices of routed experts keep their names from the files, since nothing matches them.
     """
     kind = model_type(config)
     renamed = {_rename(name, kind): shape for name, shape in _with_backbone(shapes).items()}
@@ -169,7 +170,7 @@ def _text(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _layers(config: dict[str, Any]) -> int | None:
-    """Files of some models have more of them, which predict further tokens."""
+    """Number of layers that are loaded. Some models' files have more, which predict further tokens."""
     found = (each.get("num_hidden_layers") for each in (_text(config), config))
     return next((number for number in found if isinstance(number, int)), None)
 

@@ -1,4 +1,4 @@
-"""Reads the header of a safetensors file: no torch, no weights."""
+"""Reads the header of a safetensors file, without torch and without reading weights."""
 
 import json
 import os
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.quote import cut
+from contract.formatting import truncate
 
 _LONGEST = 100_000_000  # the format's own limit, in bytes
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorHeader:
     dtype: str
-    """Such as "BF16"."""
+    """Format of the numbers, such as "BF16"."""
     shape: list[int]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """By name. Raises ValueError, RecursionError for a file that is torn, or is none of safetensors; OSError.
+def read_header(path: Path) -> dict[str, TensorHeader]:
+    """Headers by name. Raises ValueError or RecursionError for a damaged file or another format, and OSError.
 
     Format: 8 bytes of little-endian header length, a JSON object, and the tensors' bytes to the end of the file
     (github.com/huggingface/safetensors).
@@ -31,7 +31,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"a header of {length} bytes")
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     tensors = {name: _tensor(name, entry) for name, entry in entries.items()}
     whole = 8 + length + max((_end(name, entry) for name, entry in entries.items()), default=0)
@@ -40,17 +40,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensor(name: str, entry: Any) -> Tensor:
+def _tensor(name: str, entry: Any) -> TensorHeader:
     shape, dtype = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
     if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
-        raise ValueError(f"{cut(name)} has no shape")
+        raise ValueError(f"{truncate(name)} has no shape")
     if not isinstance(dtype, str):
-        raise ValueError(f"{cut(name)} has no dtype")
-    return Tensor(dtype, shape)
+        raise ValueError(f"{truncate(name)} has no dtype")
+    return TensorHeader(dtype, shape)
 
 
 def _end(name: str, entry: Any) -> int:
     match entry.get("data_offsets"):
         case [int(), int(end)]:
             return end
-    raise ValueError(f"{cut(name)} has no data_offsets")
+    raise ValueError(f"{truncate(name)} has no data_offsets")

@@ -3,30 +3,32 @@
 from pathlib import Path
 from typing import Any
 
+from contract.formatting import format_value, truncate
 from contract.model.config import read_object, unsupported
-from contract.quote import cut, quote
 
-ONE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _EXPLICIT = "transformers_weights"
-"""The name in config.json of another file to load."""
+"""Key in config.json that names another file to load."""
 _SHOWN = 3
 
 
 def weight_files(folder: Path, config: dict[str, Any]) -> dict[Path, list[str] | None]:
     """The files, each with the names of the weights that the index expects in it; None without an index.
 
-    The order is transformers': a file that the config names, one whole file, the shards of an index. Everything else,
-    such as the consolidated.safetensors of Mistral's repositories, is not loaded. Raises InputError for no such file,
-    a missing shard and an index that cannot be read.
+    The order is transformers': a file that the config names, a single file, the shards of an index. All other files,
+    such as consolidated.safetensors in Mistral's repositories, are not loaded. Raises InputError if there is no such
+    file, a shard is missing or the index cannot be read.
     """
     explicit = config.get(_EXPLICIT)
     if explicit is not None:
         if not _is_plain_name(explicit) or not (folder / explicit).is_file():
-            raise unsupported(f"{_EXPLICIT} of config.json is {quote(explicit)}, and the folder has no such file")
+            raise unsupported(
+                f"{_EXPLICIT} of config.json is {format_value(explicit)}, and the folder has no such file"
+            )
         return _shards(folder, explicit) if explicit.endswith(".index.json") else {folder / explicit: None}
-    if (folder / ONE).is_file():
-        return {folder / ONE: None}
+    if (folder / SINGLE_FILE).is_file():
+        return {folder / SINGLE_FILE: None}
     if (folder / INDEX).is_file():
         return _shards(folder, INDEX)
     raise unsupported(_without_weights(folder))
@@ -35,9 +37,10 @@ def weight_files(folder: Path, config: dict[str, Any]) -> dict[Path, list[str] |
 def _without_weights(folder: Path) -> str:
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     if not others:
-        return f"the folder has no {ONE} and no {INDEX}; weights in other formats are not loaded"
+        return f"the folder has no {SINGLE_FILE} and no {INDEX}; weights in other formats are not loaded"
     return (
-        f"the folder has {_some(others)}, which transformers does not load: it wants {ONE}, or {INDEX} with the shards "
+        f"the folder has {_first_few(others)}, which transformers does not load: it needs {SINGLE_FILE}, or {INDEX} "
+        "with the shards "
         "that it names; copy these from where the model comes"
     )
 
@@ -49,8 +52,8 @@ def _shards(folder: Path, index: str) -> dict[Path, list[str] | None]:
     missing = sorted(file for file in by_file if not (folder / file).is_file())
     if missing:
         raise unsupported(
-            f"{len(missing)} of the {len(by_file)} files that {index} names are missing: {_some(missing)}; copy or "
-            "download them again"
+            f"{len(missing)} of the {len(by_file)} files that {index} names are missing: {_first_few(missing)}; copy "
+            "or download them again"
         )
     return {folder / file: weights for file, weights in sorted(by_file.items())}
 
@@ -64,10 +67,10 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def _is_plain_name(name: Any) -> bool:
-    """Of a file in the folder itself."""
+    """True for the name of a file in the folder itself."""
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(cut(name) for name in names[:_SHOWN])
+def _first_few(names: list[str]) -> str:
+    shown = ", ".join(truncate(name) for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

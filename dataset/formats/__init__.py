@@ -1,1 +1,1 @@
-"""One file for each family of formats: from the fields of a row to its examples. A bad row is a BadRow."""
+"""One file per family of formats, from the fields of a row to its examples. A bad row raises BadRow."""

@@ -1,4 +1,4 @@
-"""Names that public data sets have for the question and the answer of a row, in place of Alpaca's.
+"""Names that public datasets use for the question and the answer of a row, instead of Alpaca's.
 
 Among others: Dolly (instruction, context, response), GSM8K, Orca-Math and WebInstruct (question, answer), OpenOrca
 (system_prompt, question, response), MetaMathQA (query, response), OpenO1 (prompt, response), NuminaMath (problem,
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.fields import Row
 from dataset.formats.detect import FORMATS
@@ -25,10 +25,10 @@ _PAIRS: tuple[tuple[Collection[str], Collection[str]], ...] = (
     (("source",), ("target",)),
 )
 _LAST: tuple[Collection[str], Collection[str]] = (("input",), ("output", "response", "answer"))
-"""Where there is no other question: else `input` is what is given with it."""
+"""Used if the row has no other question. Otherwise `input` is additional input for the question."""
 _ANSWERS = ("output", "response", "answer", "completion")
-"""Beside a text they make a question of it."""
-_BESIDE: Mapping[str, DatasetField] = {
+"""Beside one of these, a column named text is a question."""
+_OTHER_COLUMNS: Mapping[str, DatasetField] = {
     "input": "input",
     "context": "input",
     "system": "system",
@@ -37,30 +37,30 @@ _BESIDE: Mapping[str, DatasetField] = {
     "history": "history",
 }
 _SYSTEM: Mapping[DatasetField, str] = {"system": "system_prompt"}
-"""As OpenHermes has it beside conversations."""
-_LATER: Mapping[DatasetField, str] = {"input": "context", "system": "system_prompt"}
-_MEANINGFUL = {"choices", "options", "a", "b", "c", "d", "chosen", "rejected"}
-_MEANINGFUL |= {"passage", "passages", "paragraph", "article", "document", "story", "evidence", "knowledge"}
-_MEANINGFUL |= {"cot", "complex_cot", "chain_of_thought", "rationale", "reasoning"}
-_MEANINGFUL |= {"thinking_trajectories", "gemini_thinking_trajectory", "deepseek_thinking_trajectory"}
-"""Parts of a question or an answer that no format has a field for."""
+"""OpenHermes has this column beside its conversations."""
+_OPTIONAL: Mapping[DatasetField, str] = {"input": "context", "system": "system_prompt"}
+_PART_OF_ANSWER = {"choices", "options", "a", "b", "c", "d", "chosen", "rejected"}
+_PART_OF_ANSWER |= {"passage", "passages", "paragraph", "article", "document", "story", "evidence", "knowledge"}
+_PART_OF_ANSWER |= {"cot", "complex_cot", "chain_of_thought", "rationale", "reasoning"}
+_PART_OF_ANSWER |= {"thinking_trajectories", "gemini_thinking_trajectory", "deepseek_thinking_trajectory"}
+"""Columns that are part of a question or an answer, and that no format has a field for."""
 _AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruct", "belle", "chinese_vicuna")
 
 
 @dataclass(frozen=True)
 class Aliases:
     columns: Mapping[DatasetField, str]
-    """The names that the first row has for fields of alpaca, or for messages; those of a format need none."""
+    """The first row's names for fields of alpaca or messages, where they differ from the field."""
     optional: Mapping[DatasetField, str]
     """Names that later rows may have."""
 
 
 def find_aliases(row: Row) -> Aliases | None:
-    """None where the row has the fields of a format, or none of these names. Raises BadFile where a name could be
-    either of two fields, or another column would be left out of the question or the answer."""
+    """None if the row has the fields of a format or none of these names. Raises BadFile if a name could be either of
+    two fields, or if another part of the question or the answer would be left out."""
     # Parquet writes null for a column that only other rows have.
-    held = {name: value for name, value in row.items() if value is not None}
-    if any(FORMATS[format].shape(held) for format in _AS_THEY_ARE):
+    filled = {name: value for name, value in row.items() if value is not None}
+    if any(FORMATS[format].shape(filled) for format in _AS_THEY_ARE):
         return Aliases({}, _SYSTEM)
     if _is_messages(row.get("conversation")):
         return Aliases({"messages": "conversation"}, _SYSTEM)
@@ -69,35 +69,37 @@ def find_aliases(row: Row) -> Aliases | None:
     if question is None or answer is None:
         _check_text_is_all(row, names)
         return None
-    if FORMATS["text"].shape(held) and not _known_pair(row):
+    if FORMATS["text"].shape(filled) and not _known_pair(row):
         raise _unclear(
-            f"has text, and {cut(question, 40)} and {cut(answer, 40)} beside it; say which is to be learned, as "
+            f"has text, and {truncate(question, 40)} and {truncate(answer, 40)} beside it; say which is to be "
+            "learned, as "
             f'dataset.format "text" or {_advice(question, answer)}'
         )
-    beside = _beside(names, question)
+    beside = _other_columns(names, question)
     if "prompt" in row and "completion" in row and not (beside and isinstance(row["prompt"], str)):
         return Aliases({}, _SYSTEM)
     if (question, answer) != ("instruction", "output"):
-        left_out = [names[name][0] for name in sorted(_MEANINGFUL & names.keys()) if row[names[name][0]]]
+        left_out = [names[name][0] for name in sorted(_PART_OF_ANSWER & names.keys()) if row[names[name][0]]]
         if left_out:
             raise _unclear(
-                f"has {cut(question, 40)} and {cut(answer, 40)}, and {cut(', '.join(left_out), 80)} beside them, which "
+                f"has {truncate(question, 40)} and {truncate(answer, 40)}, and {truncate(', '.join(left_out), 80)} "
+                "beside them, which "
                 "would be left out; put all of it into these two, or say in dataset.columns that they are to be read "
                 f"alone: {_advice(question, answer)}"
             )
     columns: dict[DatasetField, str] = {"instruction": question, "output": answer, **beside}
     renamed = {field: name for field, name in columns.items() if field != name}
-    return Aliases(renamed, {field: name for field, name in _LATER.items() if field not in columns})
+    return Aliases(renamed, {field: name for field, name in _OPTIONAL.items() if field not in columns})
 
 
 def _check_text_is_all(row: Row, names: Mapping[str, list[str]]) -> None:
     answer = next((names[name][0] for name in _ANSWERS if name in names), None)
     if answer is not None and row.get("text") and "instruction" not in row:
         raise _unclear(
-            f'has text, and {cut(answer, 40)} beside it; say what is to be learned, as dataset.format "text" or '
+            f'has text, and {truncate(answer, 40)} beside it; say what is to be learned, as dataset.format "text" or '
             f"{_advice('text', answer)}"
         )
-    # As OASST's: each row is one message, and its text alone is no document.
+    # As in OASST: each row is one message, and its text alone is not a document.
     if {"text", "role", "parent_id"} <= row.keys():
         raise _unclear(
             "has one message of a tree in each row (text, role and parent_id); write each way through the tree as "
@@ -106,7 +108,7 @@ def _check_text_is_all(row: Row, names: Mapping[str, list[str]]) -> None:
 
 
 def _is_messages(value: Any) -> bool:
-    """As LMSYS-Chat and WildChat have them."""
+    """LMSYS-Chat and WildChat have lists of messages under other names."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
@@ -118,45 +120,50 @@ def _by_lower_case(row: Row) -> dict[str, list[str]]:
 
 
 def _known_pair(row: Row) -> tuple[str, str] | None:
-    """Of alpaca and prompt_completion: other names beside these are no question."""
+    """The pair of alpaca or prompt_completion. Beside it, other names are not questions."""
     known = (("instruction", "output"), ("prompt", "completion"))
     return next((pair for pair in known if row.keys() >= set(pair)), None)
 
 
 def _pair(names: Mapping[str, list[str]]) -> tuple[str, str] | tuple[None, None]:
-    found = [_of(names, pair) for pair in _PAIRS]
-    found = [each for each in found if all(each)] or [each for each in [_of(names, _LAST)] if all(each)]
+    found = [_matching(names, pair) for pair in _PAIRS]
+    found = [each for each in found if all(each)] or [each for each in [_matching(names, _LAST)] if all(each)]
     if not found:
         return None, None
     questions, answers = [name for each in found for name in each[0]], [name for each in found for name in each[1]]
     if len(questions) > 1 or len(answers) > 1:
-        could_be = f"{cut(', '.join(questions), 80)} could be the question and {cut(', '.join(answers), 80)} the answer"
+        could_be = (
+            f"{truncate(', '.join(questions), 80)} could be the question and {truncate(', '.join(answers), 80)} the "
+            "answer"
+        )
         raise _unclear(f"{could_be}; say which is which, as {_advice(questions[0], answers[0])}")
     return questions[0], answers[0]
 
 
-def _of(names: Mapping[str, list[str]], pair: tuple[Collection[str], Collection[str]]) -> tuple[list[str], list[str]]:
+def _matching(
+    names: Mapping[str, list[str]], pair: tuple[Collection[str], Collection[str]]
+) -> tuple[list[str], list[str]]:
     questions, answers = ([column for name in of for column in names.get(name, ())] for of in pair)
     return questions, answers
 
 
-def _beside(names: Mapping[str, list[str]], question: str) -> dict[DatasetField, str]:
+def _other_columns(names: Mapping[str, list[str]], question: str) -> dict[DatasetField, str]:
     beside: dict[DatasetField, str] = {}
-    for name, field in _BESIDE.items():
+    for name, field in _OTHER_COLUMNS.items():
         for column in names.get(name, ()):
             if column == question:
                 continue
             if field in beside:
                 raise _unclear(
-                    f"{cut(beside[field], 40)} and {cut(column, 40)} could both be the {field}; say which is, as "
-                    f"dataset.columns {json.dumps({field: cut(column, 40)}, ensure_ascii=False)} does"
+                    f"{truncate(beside[field], 40)} and {truncate(column, 40)} could both be the {field}; say which "
+                    f"is, as dataset.columns {json.dumps({field: truncate(column, 40)}, ensure_ascii=False)} does"
                 )
             beside[field] = column
     return beside
 
 
 def _advice(question: str, answer: str) -> str:
-    columns = {"instruction": cut(question, 40), "output": cut(answer, 40)}
+    columns = {"instruction": truncate(question, 40), "output": truncate(answer, 40)}
     return f"dataset.columns {json.dumps(columns, ensure_ascii=False)}"
 
 

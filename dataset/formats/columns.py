@@ -1,13 +1,13 @@
-"""The recipe's dataset.columns: a file's own names for what a format reads."""
+"""The recipe's dataset.columns: the file's own names for the fields of a format."""
 
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.fields import Row, names_of
+from dataset.fields import Row, list_names
 from dataset.formats.detect import FORMATS
 from dataset.refusal import BadFile, BadRow
 
@@ -18,29 +18,30 @@ def check_columns(format: DatasetFormat, columns: Mapping[DatasetField, str]) ->
     for name in columns:
         if name not in known:
             raise BadFile(
-                f'is read as {format}, which has no field "{cut(name)}" for dataset.columns to fill; '
+                f'is read as {format}, which has no field "{truncate(name)}" for dataset.columns to fill; '
                 f"it has {', '.join(sorted(known))}",
                 "dataset.columns",
             )
 
 
-class Renaming:
-    """Gives the columns of a file our names, and knows which of them no row has had so far."""
+class ColumnRenaming:
+    """Renames a file's columns to our fields, and tracks columns that no row has had so far."""
 
     def __init__(
         self, columns: Mapping[DatasetField, str], optional: Mapping[DatasetField, str] = MappingProxyType({})
     ) -> None:
-        """`optional` are those that rows may have instead of the field itself."""
+        """`optional` are columns that rows may have instead of the field itself."""
         self.columns = dict(columns)
-        """What the columns of the rows so far have become."""
+        """The column read as each field so far."""
         self._optional = optional
         self._unseen = set(columns.values())
         self._first: Row = {}
 
     def apply(self, row: Any) -> Row:
-        """A column that has a field's name, and is given for no other, stays. Raises BadRow for what is no object."""
+        """The row under our field names. A column that already has a field's name stays, unless it is mapped to another
+        field. Raises BadRow for a value that is not an object."""
         if not isinstance(row, dict):
-            raise BadRow(f"must be a JSON object, not {quote(row)}")
+            raise BadRow(f"must be a JSON object, not {format_value(row)}")
         for name, column in self._optional.items():
             if row.get(column):
                 if row.get(name):
@@ -54,21 +55,21 @@ class Renaming:
         kept = {name: value for name, value in row.items() if name not in taken}
         return kept | {name: row[column] for name, column in self.columns.items() if column in row}
 
-    def explained(self, error: BadRow) -> BadRow:
-        """With the columns of the fields that it names."""
+    def explain(self, error: BadRow) -> BadRow:
+        """The error with the columns of the fields that it names."""
         names = (
-            f"; {field} is the column {cut(column, 40)}"
+            f"; {field} is the column {truncate(column, 40)}"
             for field, column in self.columns.items()
             if field != column and re.match(rf"(has no answer: )?{field}\b", str(error))
         )
         return type(error)(f"{error}{''.join(names)}")
 
     def check_seen(self, rows: int) -> None:
-        """Raises BadFile when none of the first `rows` rows had one of the columns."""
+        """Raises BadFile if none of the first `rows` rows had one of the columns."""
         for name, column in self.columns.items():
             if column in self._unseen:
                 raise BadFile(
-                    f'has no column "{cut(column, 40)}" in rows 1 to {rows}, which dataset.columns gives for '
-                    f"{cut(name, 40)}; the first row has {names_of(self._first)}",
+                    f'has no column "{truncate(column, 40)}" in rows 1 to {rows}, which dataset.columns gives for '
+                    f"{truncate(name, 40)}; the first row has {list_names(self._first)}",
                     "dataset.columns",
                 )

@@ -1,4 +1,4 @@
-"""A prompt and its completion, and text that is neither."""
+"""A prompt with its completion, and plain text."""
 
 from typing import Any
 

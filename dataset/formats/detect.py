@@ -1,13 +1,13 @@
-"""The formats, and which of them a row is in."""
+"""The formats, and how a row's format is detected."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.recipe import DatasetFormat
 from dataset.example import Example
-from dataset.fields import Row, names_of
+from dataset.fields import Row, list_names
 from dataset.formats.alpaca import from_alpaca, from_belle, from_chinese_vicuna, from_self_instruct
 from dataset.formats.completion import from_prompt_completion, from_text
 from dataset.formats.messages import from_messages
@@ -19,9 +19,9 @@ from dataset.refusal import BadRow
 class Format:
     read: Callable[[Row], Example | Sequence[Example]]
     shape: Callable[[Row], bool]
-    """Whether a row looks like it."""
+    """Whether a row looks like this format."""
     fields: frozenset[str]
-    """All that it reads."""
+    """All fields that the format reads."""
 
 
 def _has(*names: str) -> Callable[[Row], bool]:
@@ -52,14 +52,14 @@ FORMATS: Mapping[DatasetFormat, Format] = {
     "chinese_vicuna": Format(from_chinese_vicuna, _has_lists, frozenset({"input", "output", "system", "tools"})),
     "text": Format(from_text, _has("text"), frozenset({"text"})),
 }
-"""In the order in which a row is tried on them."""
+"""In the order in which they are tried."""
 
 
 def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
-    """The first format that the row has the shape of, best one that reads all the `named` fields. Raises BadRow."""
+    """The first format whose shape the row has, preferably one that reads all `named` fields. Raises BadRow."""
     # Parquet writes null for a column that only other rows have.
-    held = {name: value for name, value in row.items() if value is not None}
-    shaped = [name for name, format in FORMATS.items() if format.shape(held)]
+    filled = {name: value for name, value in row.items() if value is not None}
+    shaped = [name for name, format in FORMATS.items() if format.shape(filled)]
     shaped = shaped or [name for name, format in FORMATS.items() if format.shape(row)]
     if not shaped:
         raise BadRow(_no_format(row))
@@ -69,10 +69,10 @@ def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
 def _no_format(row: Row) -> str:
     inside = next((name for name, value in row.items() if isinstance(value, list) and value), None)
     if inside is not None and isinstance(row[inside][0], dict):
-        return _no_format_but_a_list(cut(inside, 40), row[inside][0])
+        return _no_format_but_a_list(truncate(inside, 40), row[inside][0])
     columns = json.dumps({"instruction": "COLUMN", "output": "COLUMN"})
     return (
-        f"has the fields {names_of(row)}, of no known format; give messages (a list), or instruction and output, "
+        f"has the fields {list_names(row)}, of no known format; give messages (a list), or instruction and output, "
         f"or say which column is which, as dataset.columns {columns}"
     )
 

@@ -1,19 +1,19 @@
-"""The fields of a row that known formats give a meaning to, beside those that its own format reads.
+"""Fields that known formats give a meaning to, besides those that the row's own format reads.
 
-Each is honoured or its row is refused by name: one that is ignored would change what is learned. A field that is in no
-table here nor in formats/turns.py is unused, and the report lists it. docs/data.md has the tables for users.
+Each is honoured, or its row is refused by name, since ignoring it would change what is learned. A field that is neither
+here nor in formats/turns.py is unused, and the report lists it. docs/data.md has the tables for users.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from contract.quote import cut, quote
+from contract.formatting import format_value, truncate
 from contract.recipe import DatasetFormat
 from dataset.example import Example, PlainText
-from dataset.fields import Row, parse_text, says_nothing
+from dataset.fields import Row, is_blank, parse_text
 from dataset.formats.template_arguments import read_arguments
-from dataset.formats.turns import MEDIA, NO_MEDIA, TURN_FIELDS, WEIGHTS, reasoning_of
+from dataset.formats.turns import MEDIA, NO_MEDIA, TURN_FIELDS, WEIGHTS, read_reasoning
 from dataset.refusal import BadRow
 
 PREFERENCES = (
@@ -33,7 +33,7 @@ IN_ANY_ROW: Mapping[str, str] = {
     **dict.fromkeys(("input_ids", "completion_mask", "assistant_masks"), _NO_TOKENS),
     "chat_template": "a row cannot bring its own template; name one in the recipe's dataset.chat_template",
 }
-"""Refused, with what to do instead."""
+"""Fields that are refused in any row, with what to do instead."""
 
 BESIDE_MESSAGES: Mapping[str, str] = {
     "functions": "OpenAI has replaced them; give them as tools",
@@ -43,10 +43,11 @@ BESIDE_MESSAGES: Mapping[str, str] = {
     "reasoning_content": "put it into the message that it belongs to",
     "thinking": "put it into the message that it belongs to",
 }
-"""Refused beside messages, conversations, or prompt and completion. In other rows they are columns like any other."""
+"""Fields that are refused beside messages, conversations, or prompt and completion. In other rows they are ordinary
+columns."""
 
 ROW_THOUGHTS = ("reasoning_content", "thinking")
-"""What the answer thinks, beside a question and its answer."""
+"""Fields with the answer's reasoning, beside a question and its answer."""
 
 _SAMPLE_WEIGHTS = ("weight", "loss_weight", "loss_scale")
 _LEARNED = ("1", "1.0", "true")
@@ -57,20 +58,20 @@ _OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *_SAMPLE_WEIGHTS, "label", "kto_
 
 
 def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
-    """Raises BadRow for what no format honours. `mapped` are the columns that the recipe maps to fields: with chosen
-    among them, the user has decided what becomes of a pair."""
+    """Raises BadRow for fields that no format supports. `mapped` are the columns that the recipe maps to fields: if
+    chosen is among them, the user has decided how to use the pair."""
     if row.keys().isdisjoint(_REFUSED_OR_WEIGHTS):
         return
     for name, advice in IN_ANY_ROW.items():
         if not (name in PREFERENCES and "chosen" in mapped):
             _refuse(row, name, advice)
     for name in WEIGHTS:
-        if _word(row.get(name)) in _NOT_LEARNED:
-            raise BadRow(f"{name} is {quote(row[name])}, and every row is learned; leave the row out")
+        if _normalized(row.get(name)) in _NOT_LEARNED:
+            raise BadRow(f"{name} is {format_value(row[name])}, and every row is learned; leave the row out")
 
 
 def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
-    """Raises BadRow for what a row of this format cannot have. `read` are the fields that the format reads."""
+    """Raises BadRow for fields that a row of this format cannot have. `read` are the fields that the format reads."""
     if row.keys().isdisjoint(_OF_SOME_FORMATS):
         return
     if _is_beside_messages(format, row):
@@ -78,8 +79,10 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
             if not (name in ROW_THOUGHTS and _has_one_answer(format, row)):
                 _refuse(row, name, advice)
         for name in _SAMPLE_WEIGHTS:
-            if not says_nothing(row.get(name)) and _word(row[name]) not in _LEARNED:
-                raise BadRow(f"{name} is {quote(row[name])}, and every row weighs 1; leave it out, or the whole row")
+            if not is_blank(row.get(name)) and _normalized(row[name]) not in _LEARNED:
+                raise BadRow(
+                    f"{name} is {format_value(row[name])}, and every row weighs 1; leave it out, or the whole row"
+                )
     if format != "text":
         _check_rating(row, "label")
     _check_rating(row, "kto_tag")
@@ -87,8 +90,8 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
         _refuse(row, "history", "rows of this format have none; give the whole conversation as messages")
 
 
-def complete(format: DatasetFormat, row: Row, example: Example) -> Example:
-    """The example with what fields beside its format's own say of it. Raises BadRow."""
+def apply_extra_fields(format: DatasetFormat, row: Row, example: Example) -> Example:
+    """The example with what further fields say about it. Raises BadRow."""
     if not row.keys().isdisjoint(MEDIA):
         _check_no_placeholder(example)
     arguments = read_arguments(row.get("chat_template_kwargs"))
@@ -100,13 +103,13 @@ def complete(format: DatasetFormat, row: Row, example: Example) -> Example:
         raise BadRow("parallel_tool_calls is false, and a message has several calls; give each a message of its own")
     if arguments:
         example = replace(example, template_arguments=arguments)
-    if _has_one_answer(format, row) and (thought := reasoning_of("", row, ROW_THOUGHTS)):
+    if _has_one_answer(format, row) and (thought := read_reasoning("", row, ROW_THOUGHTS)):
         example.messages[-1]["reasoning_content"] = thought
     return example
 
 
 def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Iterator[str]:
-    """The fields of a row and of its messages that hold something and that nothing reads."""
+    """The non-empty fields of a row and of its messages that nothing reads."""
     known = {*read, "kto_tag", "chat_template_kwargs"}
     if _is_beside_messages(format, row):
         known |= {"parallel_tool_calls", *_SAMPLE_WEIGHTS}
@@ -114,18 +117,18 @@ def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Ite
         known.add("label")
     if _has_one_answer(format, row):
         known |= set(ROW_THOUGHTS)
-    yield from _holding(row, known)
+    yield from _filled_fields(row, known)
     for name in ("messages", "conversations", "prompt", "completion"):
         turns = row.get(name)
         if isinstance(turns, str) and name in ("messages", "conversations"):
             turns = parse_text(name, turns)
         if name in read and isinstance(turns, list):
-            said = {key for turn in turns if isinstance(turn, dict) for key in _holding(turn, TURN_FIELDS)}
+            said = {key for turn in turns if isinstance(turn, dict) for key in _filled_fields(turn, TURN_FIELDS)}
             yield from (f"{name}[].{key}" for key in sorted(said))
 
 
-def _holding(fields: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
-    return (cut(str(name), 40) for name, value in fields.items() if name not in known and not says_nothing(value))
+def _filled_fields(fields: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+    return (truncate(str(name), 40) for name, value in fields.items() if name not in known and not is_blank(value))
 
 
 def _is_beside_messages(format: DatasetFormat, row: Row) -> bool:
@@ -133,15 +136,15 @@ def _is_beside_messages(format: DatasetFormat, row: Row) -> bool:
 
 
 def _has_one_answer(format: DatasetFormat, row: Row) -> bool:
-    """It is a text in a column of its own, and no message that could have fields."""
+    """True if the answer is a text in its own column, and not a message with fields of its own."""
     if format == "prompt_completion":
         return isinstance(row.get("completion"), str)
     return format == "alpaca" or (format == "belle" and "conversations" not in row)
 
 
 def _refuse(row: Row, name: str, advice: str) -> None:
-    if not says_nothing(row.get(name)):
-        raise BadRow(f"{name} is {quote(row[name])}; {advice}")
+    if not is_blank(row.get(name)):
+        raise BadRow(f"{name} is {format_value(row[name])}; {advice}")
 
 
 def _check_rating(row: Row, name: str) -> None:
@@ -149,13 +152,13 @@ def _check_rating(row: Row, name: str) -> None:
         raise BadRow(f"{name} is false: the answer is rated as a bad one, and would be learned; leave such rows out")
 
 
-def _word(weight: Any) -> str:
-    """CSV can only hold the word for a number or a truth value."""
+def _normalized(weight: Any) -> str:
+    """The value as a lower-case word, since CSV has only words for numbers and truth values."""
     return str(weight).strip().lower()
 
 
 def _truth(rating: Any) -> bool | None:
-    """KTO's. CSV can only hold its name."""
+    """A KTO rating as a truth value. CSV can only hold its name."""
     if isinstance(rating, str):
         return {"true": True, "false": False}.get(rating.strip().lower())
     return rating if isinstance(rating, bool) else None

@@ -1,10 +1,10 @@
-"""A content of typed parts: OpenAI's {"type": "text", "text": ...}, Anthropic's {"type": "thinking", "thinking": ...},
+"""Content of typed parts: OpenAI's {"type": "text", "text": ...}, Anthropic's {"type": "thinking", "thinking": ...},
 and LLaMA-Factory v1's {"type": "text" | "reasoning" | "tool_call" | "tool_result", "value": ...}."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from contract.quote import quote
+from contract.formatting import format_value
 from dataset.example import ToolCall
 from dataset.fields import as_text
 from dataset.formats.tool_use import parse_calls, read_calls
@@ -15,19 +15,19 @@ _THOUGHT = ("reasoning", "thinking")
 _CALL = ("tool_call", "tool_calls")
 
 
-class Content(NamedTuple):
+class MessageContent(NamedTuple):
     text: Any
-    """As it was given, where it was no list of parts; None where no part is text."""
+    """The text; unchanged if the content was not a list of parts, and None if no part is text."""
     thought: dict[str, Any]
-    """As the fields of a message."""
+    """The reasoning, as fields of a message."""
     calls: list[ToolCall]
     parts: list[Mapping[str, Any]]
 
 
-def read_content(where: str, content: Any) -> Content:
-    """Raises BadRow for parts that are neither text, nor a thought, nor a call."""
+def read_content(where: str, content: Any) -> MessageContent:
+    """Raises BadRow for parts that are not text, reasoning or calls."""
     if not isinstance(content, list) or not content:
-        return Content(content, {}, [], [])
+        return MessageContent(content, {}, [], [])
     texts, thoughts, calls = [], [], []
     for index, part in enumerate(content):
         place = f"{where}[{index}]"
@@ -41,12 +41,12 @@ def read_content(where: str, content: Any) -> Content:
         else:
             raise BadRow(
                 f'{place} must be {{"type": "text", "text": "..."}}, or one of LLaMA-Factory\'s parts text, reasoning, '
-                f"tool_call and tool_result, not {quote(part)}"
+                f"tool_call and tool_result, not {format_value(part)}"
             )
     # OpenAI's parts are paragraphs; LLaMA-Factory's are pieces of one text.
     between = "" if any("value" in part for part in content) else "\n"
     thought = {"reasoning_content": "".join(thoughts)} if thoughts else {}
-    return Content(between.join(texts) if texts else None, thought, calls, content)
+    return MessageContent(between.join(texts) if texts else None, thought, calls, content)
 
 
 def _text(where: str, part: Mapping[str, Any], kind: str) -> str:

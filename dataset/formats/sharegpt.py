@@ -1,12 +1,13 @@
-"""ShareGPT's: {"conversations": [{"from": "human", "value": "..."}, ...]} and, where wanted, "system" and "tools"."""
+"""ShareGPT's format: {"conversations": [{"from": "human", "value": "..."}, ...]}, optionally with "system" and
+"tools"."""
 
 from typing import Any
 
-from contract.quote import quote
-from dataset.example import Conversation, Message
-from dataset.fields import Row, as_list, as_text, optional_text, says_nothing
+from contract.formatting import format_value
+from dataset.example import ChatMessage, Conversation
+from dataset.fields import Row, as_list, as_text, is_blank, optional_text
 from dataset.formats.tool_use import parse_calls, read_tools
-from dataset.formats.turns import Turn, as_conversation, check_turn, is_learned, reasoning_of
+from dataset.formats.turns import Turn, as_conversation, check_turn, is_learned, read_reasoning
 from dataset.refusal import BadRow, NoAnswer
 
 SPEAKERS = {
@@ -33,7 +34,7 @@ def from_sharegpt(row: Row) -> Conversation:
 
 def _turn(where: str, turn: Any) -> Turn:
     if not isinstance(turn, dict):
-        raise BadRow(f"{where} must be an object with from and value, not {quote(turn)}")
+        raise BadRow(f"{where} must be an object with from and value, not {format_value(turn)}")
     if "role" in turn and "from" not in turn:
         raise BadRow(
             f"{where} has a role, as OpenAI's messages have; say so: dataset.format "
@@ -41,23 +42,23 @@ def _turn(where: str, turn: Any) -> Turn:
         )
     speaker = turn.get("from")
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
-        raise BadRow(f"{where}.from is {quote(speaker)}; use one of {', '.join(SPEAKERS)}")
+        raise BadRow(f"{where}.from is {format_value(speaker)}; use one of {', '.join(SPEAKERS)}")
     check_turn(where, turn)
-    if not says_nothing(turn.get("tool_calls")):
+    if not is_blank(turn.get("tool_calls")):
         raise BadRow(f"{where}.tool_calls: give calls as a turn from function_call")
     message = _message(where, speaker, turn)
     return message, is_learned(where, message["role"], turn)
 
 
-def _message(where: str, speaker: str, turn: dict[str, Any]) -> Message:
+def _message(where: str, speaker: str, turn: dict[str, Any]) -> ChatMessage:
     value = as_text(f"{where}.value", turn.get("value"))
-    message: Message = {"role": SPEAKERS[speaker], "content": value}
+    message: ChatMessage = {"role": SPEAKERS[speaker], "content": value}
     if speaker == "function_call":
         message |= {"content": "", "tool_calls": parse_calls(f"{where}.value", value)}
-    if thought := reasoning_of(f"{where}.", turn):
+    if thought := read_reasoning(f"{where}.", turn):
         if message["role"] != "assistant":
             raise BadRow(f"{where}.reasoning_content belongs to an assistant, not to {speaker}")
         message["reasoning_content"] = thought
-    if not says_nothing(turn.get("name")):
+    if not is_blank(turn.get("name")):
         message["name"] = as_text(f"{where}.name", turn["name"])
     return message

@@ -1,8 +1,8 @@
-"""What an assistant may call, and its calls, as OpenAI and ShareGPT write them."""
+"""Tools and calls, as OpenAI and ShareGPT write them."""
 
 from typing import Any
 
-from contract.quote import quote
+from contract.formatting import format_value
 from dataset.example import ToolCall
 from dataset.fields import as_list, as_text, check_json, optional_list, parse_text
 from dataset.refusal import BadRow
@@ -10,11 +10,11 @@ from dataset.refusal import BadRow
 Tools = list[dict[str, Any]]
 
 _FUNCTION = (None, "function")
-"""The types of tool that there are."""
+"""The types of tools that exist."""
 
 
 def read_tools(value: Any) -> Tools | None:
-    """Takes {"type": "function", "function": {...}} and the bare {"name": ...}, in a list or in its JSON text."""
+    """The tools in a list or in its JSON text, each {"type": "function", "function": {...}} or only {"name": ...}."""
     return [_tool(f"tools[{index}]", tool) for index, tool in enumerate(optional_list("tools", value, "tool"))] or None
 
 
@@ -23,19 +23,20 @@ def _tool(where: str, tool: Any) -> dict[str, Any]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRow(
             f'{where} must be {{"type": "function", "function": {{"name": "...", "parameters": {{...}}}}}}, '
-            f"not {quote(tool)}"
+            f"not {format_value(tool)}"
         )
     check_json(where, function)
     return {"type": "function", "function": {name: value for name, value in function.items() if name != "type"}}
 
 
 def read_calls(where: str, value: Any) -> list[ToolCall]:
-    """An OpenAI message's tool_calls."""
+    """The tool_calls of an OpenAI message."""
     return [_call(f"{where}[{index}]", call) for index, call in enumerate(optional_list(where, value, "call"))]
 
 
 def parse_calls(where: str, value: str) -> list[ToolCall]:
-    """A function_call of ShareGPT: the JSON text of {"name": ..., "arguments": {...}}, or of a list of them."""
+    """The calls in a function_call of ShareGPT: the JSON text of {"name": ..., "arguments": {...}}, or of a list of
+    them."""
     calls = parse_text(where, value)
     return [_call(where, call) for call in as_list(where, calls if isinstance(calls, list) else [calls], "call")]
 
@@ -43,7 +44,9 @@ def parse_calls(where: str, value: str) -> list[ToolCall]:
 def _call(where: str, call: Any) -> ToolCall:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not function.get("name"):
-        raise BadRow(f'{where} must be a call such as {{"name": "...", "arguments": {{...}}}}, not {quote(call)}')
+        raise BadRow(
+            f'{where} must be a call such as {{"name": "...", "arguments": {{...}}}}, not {format_value(call)}'
+        )
     read: ToolCall = {
         "type": "function",
         "function": {
@@ -61,6 +64,6 @@ def _arguments(where: str, value: Any) -> dict[str, Any]:
     if given is None or given == "":
         return {}
     if not isinstance(given, dict):
-        raise BadRow(f"{where} must be a JSON object, or its text, not {quote(given)}")
+        raise BadRow(f"{where} must be a JSON object, or its text, not {format_value(given)}")
     check_json(where, given)
     return given

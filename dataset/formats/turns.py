@@ -1,4 +1,4 @@
-"""The fields that a message of OpenAI's and a turn of ShareGPT's have alike: whether it is learned, and its thought.
+"""Fields that OpenAI's messages and ShareGPT's turns share: whether a turn is learned, and its reasoning.
 
 docs/data.md has them as a table for users.
 """
@@ -6,20 +6,20 @@ docs/data.md has them as a table for users.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from contract.quote import quote
-from dataset.example import Conversation, Message, conversation
-from dataset.fields import as_text, says_nothing
+from contract.formatting import format_value
+from dataset.example import ChatMessage, Conversation, conversation
+from dataset.fields import as_text, is_blank
 from dataset.formats.tool_use import Tools
 from dataset.refusal import BadRow
 
-Turn = tuple[Message, bool]
-"""A message, and whether it is learned if it is an assistant's."""
+Turn = tuple[ChatMessage, bool]
+"""A message, and whether it is learned if the assistant wrote it."""
 
 WEIGHTS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
-"""Whether a message is learned, in OpenAI's rows, Axolotl's (train, training), ms-swift's (loss, loss_scale) and
-LLaMA-Factory v1's (loss_weight)."""
+"""Fields that say whether a message is learned: OpenAI's, Axolotl's (train, training), ms-swift's (loss, loss_scale)
+and LLaMA-Factory v1's (loss_weight)."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""What an answer thinks, in DeepSeek's rows and most others, in gpt-oss's, and in OpenRouter's and vLLM's."""
+"""Fields with an answer's reasoning: DeepSeek's and most others', gpt-oss's, and OpenRouter's and vLLM's."""
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 NO_MEDIA = "only text is learned here; leave such rows out"
@@ -35,32 +35,33 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("reasoning_details", "thinking_blocks", "tool_plan"), "give what it thinks as reasoning_content"),
     **dict.fromkeys(MEDIA, NO_MEDIA),
 }
-"""With what to do instead."""
+"""Fields that are refused, with what to do instead."""
 
 _CHECKED = frozenset({*REFUSED, "channel"})
 _READ = ("role", "content", "name", "tool_calls", "tool_call_id", "from", "value", "channel")
 TURN_FIELDS = frozenset({*_READ, *WEIGHTS, *REASONING, *REFUSED})
-"""All that are read or refused."""
+"""All fields that are read or refused."""
 
 
 def check_turn(where: str, turn: Mapping[str, Any]) -> None:
-    """Raises BadRow for what cannot be honoured."""
+    """Raises BadRow for fields that are not supported."""
     if turn.keys().isdisjoint(_CHECKED):
         return
     for name, advice in REFUSED.items():
         value = turn.get(name)
-        if not (says_nothing(value) or (name in ("prefix", "partial") and value is False)):
-            raise BadRow(f"{where}.{name} is {quote(value)}; {advice}")
-    # gpt-oss speaks in channels, and its template takes the analysis as a field of the answer.
+        if not (is_blank(value) or (name in ("prefix", "partial") and value is False)):
+            raise BadRow(f"{where}.{name} is {format_value(value)}; {advice}")
+    # gpt-oss writes in channels; its template takes the analysis as a field of the answer.
     if turn.get("channel") not in (None, "", "final"):
         raise BadRow(
-            f"{where}.channel is {quote(turn['channel'])}; give an analysis as reasoning_content of the answer after it"
+            f"{where}.channel is {format_value(turn['channel'])}; give an analysis as reasoning_content of the answer "
+            "after it"
         )
 
 
 def is_learned(where: str, role: str, turn: Mapping[str, Any], parts: Sequence[Mapping[str, Any]] = ()) -> bool:
-    """Reads all weights of a turn and of the parts of its content. Raises BadRow where they disagree, for any other
-    value than 0 and 1, and for a 1 where no assistant speaks."""
+    """Whether a turn is learned, from all weights of the turn and of its content's parts. Raises BadRow if they
+    disagree, if one is neither 0 nor 1, and for a 1 on a turn that is not the assistant's."""
     if turn.keys().isdisjoint(WEIGHTS) and not parts:
         return True
     weights = {f"{where}.{name}": turn[name] for name in WEIGHTS if turn.get(name) is not None}
@@ -71,9 +72,11 @@ def is_learned(where: str, role: str, turn: Mapping[str, Any], parts: Sequence[M
             weights[f"{where}.content[{index}]"] = of_turn if weight is None else weight
     for name, weight in weights.items():
         if weight not in (0, 1):
-            raise BadRow(f"{name} is {quote(weight)}; 1 or true learns an answer, 0 or false does not")
+            raise BadRow(f"{name} is {format_value(weight)}; 1 or true learns an answer, 0 or false does not")
         if weight and role != "assistant":
-            raise BadRow(f"{name} is {quote(weight)}, and a message of role {role} is never learned; leave it out")
+            raise BadRow(
+                f"{name} is {format_value(weight)}, and a message of role {role} is never learned; leave it out"
+            )
     if len({bool(weight) for weight in weights.values()}) > 1:
         raise BadRow(f"{where} is to be learned by {_names(weights, 1)} and not by {_names(weights, 0)}; {_NO_PART}")
     return all(weights.values())
@@ -83,19 +86,19 @@ def _names(weights: Mapping[str, Any], value: int) -> str:
     return ", ".join(name for name, weight in weights.items() if weight == value)
 
 
-def reasoning_of(where: str, turn: Mapping[str, Any], names: Collection[str] = REASONING) -> str:
-    """Empty where it has none."""
+def read_reasoning(where: str, turn: Mapping[str, Any], names: Collection[str] = REASONING) -> str:
+    """The turn's reasoning; empty if it has none."""
     if turn.keys().isdisjoint(names):
         return ""
     found = {name: as_text(f"{where}{name}", turn[name]) for name in names if turn.get(name) is not None}
-    said = {name: thought for name, thought in found.items() if thought.strip()}
-    if len(set(said.values())) > 1:
-        raise BadRow(f"{where}{' and '.join(said)} differ; keep the one to learn")
-    return next(iter(said.values()), "")
+    written = {name: thought for name, thought in found.items() if thought.strip()}
+    if len(set(written.values())) > 1:
+        raise BadRow(f"{where}{' and '.join(written)} differ; keep the one to learn")
+    return next(iter(written.values()), "")
 
 
 def as_conversation(turns: list[Turn], system: str, tools: Tools | None) -> Conversation:
-    """With the system message of the row before the others, unless they begin with the same. Raises BadRow."""
+    """A conversation with the row's system message first, unless the turns begin with the same one. Raises BadRow."""
     if system:
         first = turns[0][0] if turns else None
         if first is None or first["role"] != "system":

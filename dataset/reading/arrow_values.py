@@ -1,4 +1,4 @@
-"""The values of an Arrow array as JSON has them."""
+"""Converts an Arrow array to JSON values."""
 
 import itertools
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from dataset.refusal import BadFile
 
 @dataclass(frozen=True)
 class NotJson:
-    """Stands for a value of a type that JSON has not, such as a time or bytes: it does no harm beside what is read."""
+    """Stands for a value whose type JSON does not have, such as a time or bytes. It does no harm in a column that
+    nothing reads."""
 
     type: str
 
@@ -21,14 +22,14 @@ class NotJson:
         return self.type
 
 
-def values_of(array: Any) -> list[Any]:
-    """One value for each of the array. A null in a struct counts as missing: Arrow writes one for each field that other
-    rows have. Raises BadFile."""
+def to_values(array: Any) -> list[Any]:
+    """One JSON value per element. A null in a struct counts as missing, since Arrow writes one for each field that only
+    other rows have. Raises BadFile."""
     kind = array.type
     if isinstance(kind, pyarrow.BaseExtensionType):
-        return values_of(array.storage)
+        return to_values(array.storage)
     if types.is_dictionary(kind):
-        values = values_of(array.dictionary)
+        values = to_values(array.dictionary)
         return [None if index is None else values[index] for index in array.indices.to_pylist()]
     if types.is_struct(kind):
         return _structs(array)
@@ -44,21 +45,21 @@ def values_of(array: Any) -> list[Any]:
     return [other if valid else None for valid in array.is_valid().to_pylist()]
 
 
-def size_of(array: Any) -> int:
-    """Bytes that the values take, each value of a dictionary as often as it comes."""
+def value_bytes(array: Any) -> int:
+    """Bytes of the values, counting each value of a dictionary as often as it occurs."""
     kind = array.type
     if isinstance(kind, pyarrow.BaseExtensionType):
-        return size_of(array.storage)
+        return value_bytes(array.storage)
     if types.is_dictionary(kind):
         if not (_is_text(kind.value_type) or types.is_binary(kind.value_type)):
             return int(array.indices.nbytes)
         lengths = pyarrow.compute.binary_length(array.dictionary)
         return pyarrow.compute.sum(lengths.take(array.indices)).as_py() or 0
     if types.is_struct(kind):
-        return sum(map(size_of, array.flatten()))
+        return sum(map(value_bytes, array.flatten()))
     if types.is_map(kind):
-        return size_of(_of_maps(array, array.keys)) + size_of(_of_maps(array, array.items))
-    return size_of(array.flatten()) if _is_list(kind) else int(array.nbytes)
+        return value_bytes(_of_maps(array, array.keys)) + value_bytes(_of_maps(array, array.items))
+    return value_bytes(array.flatten()) if _is_list(kind) else int(array.nbytes)
 
 
 def _is_text(kind: Any) -> bool:
@@ -76,20 +77,20 @@ def _structs(array: Any) -> list[Any]:
         raise BadFile(f"has a struct with two fields of one name, among {', '.join(names)}")
     rows: list[dict[str, Any] | None] = [{} if valid else None for valid in array.is_valid().to_pylist()]
     for name, field in zip(names, array.flatten(), strict=True):
-        for row, value in zip(rows, values_of(field), strict=True):
+        for row, value in zip(rows, to_values(field), strict=True):
             if row is not None and value is not None:
                 row[name] = value
     return rows
 
 
 def _lists(array: Any) -> list[Any]:
-    elements = iter(values_of(array.flatten()))
+    elements = iter(to_values(array.flatten()))
     lengths = pyarrow.compute.list_value_length(array).to_pylist()
     return [None if length is None else [next(elements) for _ in range(length)] for length in lengths]
 
 
 def _maps(array: Any) -> list[Any]:
-    keys, items = (iter(values_of(_of_maps(array, each))) for each in (array.keys, array.items))
+    keys, items = (iter(to_values(_of_maps(array, each))) for each in (array.keys, array.items))
     offsets = array.offsets.to_pylist()
     maps = [
         dict(zip(itertools.islice(keys, end - begin), itertools.islice(items, end - begin), strict=True))
@@ -99,6 +100,6 @@ def _maps(array: Any) -> list[Any]:
 
 
 def _of_maps(array: Any, child: Any) -> Any:
-    """Those of the keys or items that the maps have: a slice of maps has all of them."""
+    """The keys or items of these maps only: a slice of maps still has all of them."""
     begin, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
     return child.slice(begin, end - begin)

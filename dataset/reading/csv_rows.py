@@ -4,20 +4,18 @@ import csv
 from collections import Counter
 from collections.abc import Iterator
 
-from contract.quote import cut, quote
-from dataset.limits import LONGEST_ROW
+from contract.formatting import format_value, truncate
+from dataset.limits import MAX_ROW_BYTES
 from dataset.reading.json_rows import decode
 from dataset.refusal import BadFile, BadRow
 
-# Of the whole process, where 128 KiB is the default: what is too long is refused by _Text, with its row.
-csv.field_size_limit(2 * LONGEST_ROW)
-
 
 def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
-    """A record may go over many lines, and an empty line is none. One with too few cells or too many is a BadRow in its
-    place, and the next one is read. Raises BadRow of the record that is next, after which nobody knows where one
-    begins; BadFile."""
-    text = _Text(lines)
+    """Yields the records. A record may span lines, and empty lines are skipped. A record with too few or too many cells
+    is yielded as a BadRow. Raises BadRow for a record after which no other can be found, and BadFile."""
+    # For the whole process, where the default is 128 KiB. _Text refuses a record that is too long.
+    csv.field_size_limit(2 * MAX_ROW_BYTES)
+    text = _RecordLines(lines)
     records = csv.reader(text, strict=True)
     header: list[str] | None = None
     while True:
@@ -42,8 +40,8 @@ def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
             yield dict(zip(header, record, strict=True))
 
 
-class _Text:
-    """The lines as text, as long as one record takes no more of them than a row may."""
+class _RecordLines:
+    """The lines as text. Refuses a record that exceeds the maximum size of a row."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines = lines
@@ -52,9 +50,9 @@ class _Text:
     def __iter__(self) -> Iterator[str]:
         for line in self._lines:
             self.bytes_of_record += len(line)
-            if self.bytes_of_record > LONGEST_ROW:
-                raise BadRow(f"is longer than {LONGEST_ROW >> 20} MiB; is a quote left open?")
-            # A byte order mark further on is a cell's.
+            if self.bytes_of_record > MAX_ROW_BYTES:
+                raise BadRow(f"is longer than {MAX_ROW_BYTES >> 20} MiB; is a quote left open?")
+            # A byte order mark further on belongs to a cell.
             yield decode(line, "utf-8")
 
 
@@ -67,13 +65,15 @@ def _advice(problem: str) -> str:
 def _header(given: list[str]) -> list[str]:
     names = [name.strip() for name in given]
     if names[0].startswith("sep="):
-        raise BadFile(f"begins with {quote(names[0])}, a line for Excel; remove it, and separate cells with commas")
+        raise BadFile(
+            f"begins with {format_value(names[0])}, a line for Excel; remove it, and separate cells with commas"
+        )
     other = next((each for each in (";", "\t", "|") if len(names) == 1 and each in names[0]), None)
     if other is not None:
-        raise BadFile(f"has cells that are separated by {quote(other)}; write it with commas")
+        raise BadFile(f"has cells that are separated by {format_value(other)}; write it with commas")
     if names.count("") > 1:
         raise BadFile("has more than one column without a name; name them, or remove the commas that end each line")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise BadFile(f"has more than one column {quote(cut(twice[0], 40))}")
+        raise BadFile(f"has more than one column {format_value(truncate(twice[0], 40))}")
     return names

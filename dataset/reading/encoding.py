@@ -1,4 +1,4 @@
-"""The encodings of a text file: UTF-8, and UTF-16 and UTF-32, which are read as UTF-8."""
+"""Text encodings: UTF-8, and UTF-16 and UTF-32, which are converted to UTF-8."""
 
 import codecs
 import io
@@ -13,18 +13,18 @@ _MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.
 
 
 def as_utf8(file: io.BufferedReader, start: bytes) -> io.BufferedReader:
-    """The file, whose first bytes are `start`, in UTF-8 without a byte order mark. Reading raises BadFile, as decoded
+    """The file in UTF-8 without a byte order mark; its first bytes are `start`. Reading raises BadFile, as decode_file
     does."""
     encoding = json.detect_encoding(start[:4])
     if start.startswith(codecs.BOM_UTF8):
         file.read(len(codecs.BOM_UTF8))
     if encoding.startswith("utf-8") or not (start.startswith(_MARKS) or _begins_with_text(start, encoding)):
         return file
-    return io.BufferedReader(_Recoded(decoded(file, encoding)), _PIECE)
+    return io.BufferedReader(_Recoded(decode_file(file, encoding)), _PIECE)
 
 
-def decoded(file: io.BufferedReader, encoding: str) -> Iterator[str]:
-    """The text of a file, in pieces. Raises BadFile for bytes that are not of the encoding."""
+def decode_file(file: io.BufferedReader, encoding: str) -> Iterator[str]:
+    """The text of a file, in pieces. Raises BadFile for bytes that are not valid in the encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     size, piece = 0, b"?"
     while piece:
@@ -33,13 +33,14 @@ def decoded(file: io.BufferedReader, encoding: str) -> Iterator[str]:
         try:
             text = decoder.decode(piece, final=not piece)
         except UnicodeDecodeError as error:
-            raise BadFile(wrong_byte(error, size - len(error.object))) from error
+            raise BadFile(describe_decode_error(error, size - len(error.object))) from error
         if text:
             yield text
 
 
-def wrong_byte(error: UnicodeDecodeError, offset: int = 0) -> str:
-    """The problem, in words that go on after "the file " or "row 3: "; `offset` is where the decoded bytes begin."""
+def describe_decode_error(error: UnicodeDecodeError, offset: int = 0) -> str:
+    """The problem as it continues "the file " or "row 3: ". `offset` is the position of the decoded bytes in the
+    file."""
     return (
         f"is not {error.encoding.upper()}: byte 0x{error.object[error.start]:02x} at position {offset + error.start}, "
         f"{error.reason}; convert it to UTF-8, as iconv -f WINDOWS-1252 -t UTF-8 FILE does for a file in Windows-1252"
@@ -47,7 +48,7 @@ def wrong_byte(error: UnicodeDecodeError, offset: int = 0) -> str:
 
 
 def _begins_with_text(start: bytes, encoding: str) -> bool:
-    """Without a byte order mark the zeros among the first bytes tell the encoding; a binary file has zeros too."""
+    """Without a byte order mark, the zeros among the first bytes show the encoding. A binary file has zeros too."""
     first = start[:4].decode(encoding, errors="replace")[:1]
     return first.isascii() and (first.isprintable() or first.isspace())
 

@@ -1,28 +1,29 @@
-"""JSON that is not laid out a row on a line: told once, by the first line that has something on it."""
+"""Recognises JSON that does not have one row per line, by its first non-blank line."""
 
 import json
 import re
 
-from contract.quote import quote
+from contract.formatting import format_value
 
 _COMPACT = "write each row on one line, as jq -c . FILE does"
 _PYTHON = re.compile(r"\{\s*'")
 
 
-def problem_of_layout(first: str, following: bytes, error: json.JSONDecodeError) -> str | None:
-    """Words that go on after "the file ", where the lines after the first must have its fault too; `error` is the
-    fault, and `following` how the next line begins that is not blank."""
+def layout_problem(first: str, following: bytes, error: json.JSONDecodeError) -> str | None:
+    """The problem as it continues "the file ", if the lines after the first must have the same fault. `error` is the
+    fault, and `following` the beginning of the next non-blank line."""
     line = first.strip()
     if _PYTHON.match(line):
         return "has rows as Python prints a dict, with single quotes; write them with json.dumps"
     if not line.startswith("{") and "\t" in line:
         return (
-            f"begins with {quote(line, 40)}, which is no JSON; if tabs separate its cells, write it with commas as .csv"
+            f"begins with {format_value(line, 40)}, which is not JSON; if tabs separate its cells, write it with "
+            "commas as .csv"
         )
     if not line.startswith("{"):
         return (
-            f"begins with {quote(line, 40)}, which is no JSON; give a row of JSON on each line, or name the file .csv "
-            "or, where it is plain text, .txt"
+            f"begins with {format_value(line, 40)}, which is not JSON; give a row of JSON on each line, or name the "
+            "file .csv or, where it is plain text, .txt"
         )
     more = line[error.pos :].lstrip() if error.msg == "Extra data" else ""
     if more.startswith(","):

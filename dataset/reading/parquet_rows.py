@@ -4,44 +4,45 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from contract.quote import cut
-from dataset.limits import LARGEST_BATCH, PARQUET_BATCH
+from contract.formatting import truncate
+from dataset.limits import MAX_BATCH_BYTES, PARQUET_BATCH_ROWS
 from dataset.refusal import BadFile
 
 
-def parquet_rows(file: io.FileIO, largest: int | None) -> Iterator[dict[str, Any]]:
-    """dataset/reading/arrow_values.py has their values. Raises BadFile: no whole Parquet file, or too much of it."""
-    # Takes a tenth of a second, and no other kind of file needs it.
+def parquet_rows(file: io.FileIO, max_bytes: int | None) -> Iterator[dict[str, Any]]:
+    """dataset/reading/arrow_values.py converts the values. Raises BadFile for a damaged file, and for one that is too
+    large."""
+    # Imported here: it takes a tenth of a second, and no other kind of file needs it.
     import pyarrow
     import pyarrow.parquet
 
-    from dataset.reading.arrow_values import size_of, values_of
+    from dataset.reading.arrow_values import to_values, value_bytes
 
     size = 0
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
-        # By its own word, before anything is unpacked; what it keeps quiet is counted below.
+        # The size that the file itself states, before anything is unpacked; the true size is counted below.
         groups = (parquet.metadata.row_group(index) for index in range(parquet.num_row_groups))
-        if largest is not None and sum(group.total_byte_size for group in groups) > largest:
-            raise _too_much(largest)
-        for batch in parquet.iter_batches(PARQUET_BATCH, use_threads=False):
-            bytes_of_batch = sum(map(size_of, batch.columns))
+        if max_bytes is not None and sum(group.total_byte_size for group in groups) > max_bytes:
+            raise _too_much(max_bytes)
+        for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, use_threads=False):
+            bytes_of_batch = sum(map(value_bytes, batch.columns))
             size += bytes_of_batch
-            if bytes_of_batch > LARGEST_BATCH:
+            if bytes_of_batch > MAX_BATCH_BYTES:
                 raise BadFile(
-                    f"has rows too large: {batch.num_rows} of them are more than {LARGEST_BATCH >> 20} MiB; "
+                    f"has rows too large: {batch.num_rows} of them are more than {MAX_BATCH_BYTES >> 20} MiB; "
                     "split or shorten them"
                 )
-            if largest is not None and size > largest:
-                raise _too_much(largest)
-            columns = [values_of(column) for column in batch.columns]
+            if max_bytes is not None and size > max_bytes:
+                raise _too_much(max_bytes)
+            columns = [to_values(column) for column in batch.columns]
             yield from (dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True))
     except MemoryError:  # Arrow's own is an ArrowException too
         raise
-    # Arrow tells of bytes that make no sense by OSError, or by what Python raises at the value that comes of them.
+    # For invalid bytes Arrow raises OSError, or whatever Python raises at the resulting value.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise BadFile(f"is no Parquet file that can be read: {cut(str(error), 200)}") from error
+        raise BadFile(f"is not a readable Parquet file: {truncate(str(error), 200)}") from error
 
 
-def _too_much(largest: int) -> BadFile:
-    return BadFile(f"unpacks to more than {largest} bytes, the most that the service takes; split it")
+def _too_much(max_bytes: int) -> BadFile:
+    return BadFile(f"unpacks to more than {max_bytes} bytes, the most that the service takes; split it")

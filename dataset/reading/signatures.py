@@ -1,13 +1,13 @@
-"""Files that are no data set, or one in a form that is not read: each is known by its first bytes."""
+"""Recognises, by their first bytes, files that are not datasets or not in a supported form."""
 
 import re
 from collections.abc import Mapping
 
-from contract.quote import quote
+from contract.formatting import format_value
 from dataset.refusal import BadFile
 
-LONGEST = 512
-"""First bytes of a file that tell what it is."""
+SIGNATURE_BYTES = 512
+"""Number of first bytes that identify a file."""
 
 _ARCHIVE = "unpack it, and upload the file of rows that is in it"
 _ROWS = "write its rows as JSON Lines, CSV or Parquet"
@@ -53,7 +53,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 def check_readable(start: bytes) -> None:
-    """Raises BadFile, which says what the file is and what to do, for one whose first bytes tell that it is no text."""
+    """Raises BadFile, which says what the file is and what to do, if its first bytes are not text."""
     start = start.removeprefix(b"\xef\xbb\xbf")
     if start.startswith(b"PK\x03\x04") and re.search(rb"\[Content_Types\]\.xml|_rels/|docProps|xl/", start):
         raise BadFile("is a document of Office, such as .xlsx; save a sheet of it as CSV (UTF-8)")
@@ -67,4 +67,6 @@ def check_readable(start: bytes) -> None:
     if _XML.match(start):
         raise BadFile(f"is XML; {_ROWS}")
     if _CONTROL.match(start[:4].lstrip(b"\t\r\n ")):
-        raise BadFile(f"is binary, and of no kind that is read: it begins with {quote(start[:8].hex(' '))}; {_ROWS}")
+        raise BadFile(
+            f"is binary, and of no kind that is read: it begins with {format_value(start[:8].hex(' '))}; {_ROWS}"
+        )

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from dataset.example import PlainText
 from dataset.fields import as_text
-from dataset.limits import TEXT_PIECE
-from dataset.reading.encoding import decoded
+from dataset.limits import TEXT_PIECE_BYTES
+from dataset.reading.encoding import decode_file
 from dataset.refusal import BadRow
 
 _ENDS = [re.compile(each) for each in (r"\n\s*\n", r"\n", r"[.!?]\s|[。！？]", r"\s")]
-"""Where a text is best parted: after a paragraph, a line, a sentence, a word."""
+"""The best places to split a text: after a paragraph, a line, a sentence, a word."""
 
 
 def text_rows(file: io.BufferedReader) -> Iterator[PlainText | BadRow]:
-    """Its pieces; one after another they are the file, with line breaks as "\\n" and without blank pieces. One that is
-    no text is a BadRow in its place. Raises BadFile."""
+    """Yields the pieces. Joined, they are the file with line breaks as "\\n" and without blank pieces. A piece that is
+    not valid text is yielded as a BadRow. Raises BadFile."""
     last = ""
     for piece in filter(str.strip, _pieces(file)):
         if last:
@@ -29,10 +29,10 @@ def text_rows(file: io.BufferedReader) -> Iterator[PlainText | BadRow]:
 def _pieces(file: io.BufferedReader) -> Iterator[str]:
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     rest = ""
-    for text in decoded(file, "utf-8"):
+    for text in decode_file(file, "utf-8"):
         rest += newlines.decode(text)
         begin = 0
-        while len(rest) - begin > TEXT_PIECE:
+        while len(rest) - begin > TEXT_PIECE_BYTES:
             end = _end_of_piece(rest, begin)
             yield rest[begin:end]
             begin = end
@@ -45,8 +45,9 @@ def _pieces(file: io.BufferedReader) -> Iterator[str]:
 
 
 def _end_of_piece(text: str, begin: int) -> int:
-    """At most TEXT_PIECE bytes of UTF-8 after `begin`, and half of them at least where more of the text follows."""
-    most = begin + len(text[begin : begin + TEXT_PIECE].encode()[:TEXT_PIECE].decode(errors="ignore"))
+    """The end of a piece of at most TEXT_PIECE_BYTES bytes of UTF-8 after `begin`, and at least half of that unless the
+    text ends."""
+    most = begin + len(text[begin : begin + TEXT_PIECE_BYTES].encode()[:TEXT_PIECE_BYTES].decode(errors="ignore"))
     if most == len(text):
         return most
     least = begin + (most - begin) // 2

@@ -1,4 +1,4 @@
-"""Unpacks a file as it is read: gzip, bzip2, xz and Zstandard, with bounded memory and up to a limit of bytes."""
+"""Unpacks a file while it is read: gzip, bzip2, xz and Zstandard, in bounded memory and up to a maximum size."""
 
 import bz2
 import gzip
@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from contract.quote import cut
-from dataset.limits import XZ_MEMORY
+from contract.formatting import truncate
+from dataset.limits import MAX_XZ_MEMORY
 from dataset.refusal import BadFile
 
 _PIECE = 64 << 10
@@ -37,8 +37,8 @@ def _bzip2(file: io.BufferedReader) -> _Read:
 
 
 def _xz(file: io.BufferedReader) -> _Read:
-    # The file says how much memory it takes to unpack: lzma.LZMAFile has no limit on that.
-    return _Streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)).read
+    # The file itself states how much memory unpacking needs, and lzma.LZMAFile has no limit on that.
+    return _Streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY)).read
 
 
 def _zstandard(file: io.BufferedReader) -> _Read:
@@ -49,7 +49,7 @@ def _zstandard(file: io.BufferedReader) -> _Read:
     return read
 
 
-_KINDS: dict[bytes, tuple[str, Callable[[io.BufferedReader], _Read]]] = {
+_FORMATS: dict[bytes, tuple[str, Callable[[io.BufferedReader], _Read]]] = {
     b"\x1f\x8b": ("gzip", _gzip),
     b"BZh": ("bzip2", _bzip2),
     b"\xfd7zXZ\0": ("xz", _xz),
@@ -59,27 +59,27 @@ _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 
 
 def is_packed(start: bytes) -> bool:
-    return start.startswith(tuple(_KINDS))
+    return start.startswith(tuple(_FORMATS))
 
 
 def unpacked_name(name: str) -> str:
-    """The name of the file that is packed in `name`, in lower case."""
+    """The lower-case name of the file that is packed in `name`."""
     lower = name.lower()
     return next((lower.removesuffix(suffix) for suffix in _SUFFIXES if lower.endswith(suffix)), lower)
 
 
-def unpacked(file: io.BufferedReader, start: bytes, largest: int | None) -> io.BufferedReader:
-    """The unpacked bytes of a file with the first bytes `start`. Reading raises BadFile after `largest` bytes, and
-    where the file is torn."""
-    kind, opened = next(found for magic, found in _KINDS.items() if start.startswith(magic))
-    return io.BufferedReader(_Unpacked(kind, opened(file), largest), _PIECE)
+def unpacked(file: io.BufferedReader, start: bytes, max_bytes: int | None) -> io.BufferedReader:
+    """The unpacked bytes of a file that begins with `start`. Reading raises BadFile after `max_bytes` bytes, and if the
+    file is damaged."""
+    kind, opened = next(found for magic, found in _FORMATS.items() if start.startswith(magic))
+    return io.BufferedReader(_Unpacked(kind, opened(file), max_bytes), _PIECE)
 
 
 class _Unpacked(io.RawIOBase):
-    def __init__(self, kind: str, read: _Read, largest: int | None) -> None:
+    def __init__(self, kind: str, read: _Read, max_bytes: int | None) -> None:
         self._kind = kind
         self._read = read
-        self._largest = largest
+        self._largest = max_bytes
         self._size = 0
 
     def readable(self) -> bool:
@@ -89,10 +89,10 @@ class _Unpacked(io.RawIOBase):
         try:
             piece = self._read(len(buffer))
         except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-            # One with a number is the disk's.
+            # An error with a number is the disk's.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise BadFile(f"is no whole {self._kind} file: {cut(str(error), 200)}") from error
+            raise BadFile(f"is not a complete {self._kind} file: {truncate(str(error), 200)}") from error
         self._size += len(piece)
         if self._largest is not None and self._size > self._largest:
             raise BadFile(f"unpacks to more than {self._largest} bytes, the most that the service takes; split it")
@@ -101,7 +101,7 @@ class _Unpacked(io.RawIOBase):
 
 
 class _Streams:
-    """The content of one compressed stream after another, as pbzip2, pixz and `cat` write them."""
+    """The content of consecutive compressed streams, as pbzip2, pixz and `cat` write them."""
 
     def __init__(self, file: io.BufferedReader, make: Callable[[], _Decompressor]) -> None:
         self._file = file
@@ -112,7 +112,7 @@ class _Streams:
         while True:
             data = b""
             if self._stream.eof:
-                # Between streams xz writes zeros.
+                # xz pads with zeros between streams.
                 data = self._stream.unused_data.lstrip(b"\0")
                 while not data and (piece := self._file.read(_PIECE)):
                     data = piece.lstrip(b"\0")

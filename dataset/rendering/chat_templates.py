@@ -1,7 +1,7 @@
-"""Chat templates for models that have none, as the recipe's dataset.chat_template names them.
+"""Chat templates for models that have none, by their name in the recipe's dataset.chat_template.
 
-A template ends each answer with the token at which generation stops, and writes a conversation's beginning in the same
-way whatever follows: dataset/rendering/render.py finds the answers by that.
+A template ends each answer with the token at which generation stops, and writes the beginning of a conversation in the
+same way whatever follows; dataset/rendering/render.py relies on this to find the answers.
 """
 
 CHATML = """\
@@ -32,7 +32,7 @@ CHATML = """\
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-"""Qwen2.5's and Hermes's, calls and all, without a system message where none is given."""
+"""Qwen2.5's and Hermes's template, including calls, without a system message if none is given."""
 
 ALPACA = """\
 {%- set system = messages[0]['content'] if messages and messages[0]['role'] == 'system' else
@@ -48,15 +48,15 @@ ALPACA = """\
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"""
-"""Stanford Alpaca's words. A system message takes the place of the first paragraph."""
+"""Stanford Alpaca's wording. A system message replaces the first paragraph."""
 
 PLAIN = """\
 {{- bos }}
 {%- for message in messages %}
     {{- message['content'] + (eos_token if message['role'] == 'assistant' else '') }}
 {%- endfor %}"""
-"""Message after message with nothing between: what separates them is in the rows."""
+"""Messages joined without separators; the rows contain their own."""
 
 CHAT_TEMPLATES = {"chatml": CHATML, "alpaca": ALPACA, "plain": PLAIN}
 END_OF_TURN = {"chatml": "<|im_end|>"}
-"""What ends a turn where the end of text does not."""
+"""Tokens that end a turn, where it is not the end of text."""

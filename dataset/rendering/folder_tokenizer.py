@@ -1,8 +1,8 @@
-"""The tokenizer of a model's folder, without transformers: tokenizer.json by the tokenizers library, and the chat
-template as transformers writes it.
+"""The tokenizer of a model's folder without transformers: tokenizer.json through the tokenizers library, and the chat
+template as transformers renders it.
 
-The template is a program of whoever made the model. The sandbox keeps it from all but its input, and bounds neither its
-time nor its memory: only a process with limits may run it (dataset/child.py).
+The template is a program by the model's author. Jinja's sandbox limits what it can reach, but neither its time nor its
+memory: only a process with limits may run it (dataset/sandbox/child.py).
 """
 
 import json
@@ -14,24 +14,24 @@ import tokenizers
 from jinja2 import Template
 
 from contract.failure import FailureCode, InputError
-from contract.quote import cut
+from contract.formatting import truncate
 from dataset.rendering.template_environment import template_environment
 
-LARGEST_VOCABULARY = 256 << 20
+MAX_VOCABULARY_BYTES = 256 << 20
 """Bytes of a tokenizer.json; Gemma's, among the largest, has 33 MB."""
-LARGEST_TEMPLATE = 1 << 20
+MAX_TEMPLATE_BYTES = 1 << 20
 
 GENERIC_CLASS = "PreTrainedTokenizerFast"
-"""The class of transformers that takes tokenizer.json as it is. Many others make parts of it anew."""
+"""The transformers class that takes tokenizer.json unchanged. Many others replace parts of it."""
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_tokenizer(folder: Path) -> "FolderTokenizer":
-    """Raises InputError for a folder without a whole tokenizer.json."""
+    """Raises InputError for a folder without a complete tokenizer.json."""
     try:
-        raw = _read(folder / "tokenizer.json", LARGEST_VOCABULARY)
+        raw = _read(folder / "tokenizer.json", MAX_VOCABULARY_BYTES)
         if raw is None:
             raise _unsupported(
                 "has no tokenizer.json, which is needed to find the answers' tokens; write one: "
@@ -42,24 +42,24 @@ def read_tokenizer(folder: Path) -> "FolderTokenizer":
         return FolderTokenizer(backend, config, _chat_template(folder, config), _ends(folder))
     except InputError:
         raise
-    # A configuration of any shape.
+    # A configuration may have any shape.
     except Exception as error:
-        raise _unsupported(f"cannot be read: {cut(str(error), 200)}") from error
+        raise _unsupported(f"cannot be read: {truncate(str(error), 200)}") from error
 
 
 def _backend(raw: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(raw)
-    # The library raises Exception itself for a file that makes no sense to it.
+    # The library raises plain Exception for a file that it cannot parse.
     except Exception as error:
         raise _unsupported(
-            f"cannot be read from tokenizer.json: {cut(str(error), 200)}; the file is damaged, or of a newer version "
-            f"of the tokenizers library than the {tokenizers.__version__} here"
+            f"cannot be read from tokenizer.json: {truncate(str(error), 200)}; the file is damaged, or of a newer "
+            f"version of the tokenizers library than the {tokenizers.__version__} here"
         ) from error
 
 
 def _config(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
-    """tokenizer_config.json, with what older folders have in other files."""
+    """tokenizer_config.json, merged with the other files of older folders."""
     config = _read_json(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:
         config |= _read_json(folder / "special_tokens_map.json")
@@ -70,7 +70,7 @@ def _config(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
             }
     is_generic = config.get("tokenizer_class") in (GENERIC_CLASS, "TokenizersBackend")
     if not is_generic and "eos_token" not in config:
-        # GPT-2's own folder, for one, leaves the names to its class in transformers.
+        # GPT-2's own folder, for one, leaves these names to its class in transformers.
         model = _read_json(folder / "config.json")
         for name in ("bos_token", "eos_token"):
             if isinstance(index := model.get(f"{name}_id"), int):
@@ -79,13 +79,14 @@ def _config(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
 
 
 def _ends(folder: Path) -> set[int]:
-    """The tokens at which the model's own configuration has generation stop."""
+    """The tokens at which the model's own configuration stops generation."""
     given = [_read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
     return {index for each in given for index in (each if isinstance(each, list) else [each]) if index is not None}
 
 
 class FolderTokenizer:
-    """A dataset.rendering.tokenizer.Tokenizer: tokenizer.json as it is, with the tokens that the configuration adds."""
+    """A dataset.rendering.tokenizer.Tokenizer: tokenizer.json unchanged, with the tokens that the configuration
+    adds."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class FolderTokenizer:
         self.config = config
         self.chat_template = chat_template
         self._backend = backend
-        # What the file says of lengths is for who pads.
+        # The file's length settings are for padded batches.
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = bool(config.get("split_special_tokens"))
@@ -107,16 +108,17 @@ class FolderTokenizer:
             named |= extra
             extra = ()
         self.named = {name: token for name, given in named.items() if (token := _content(given)) is not None}
-        """As templates know them."""
+        """Special tokens by the names that templates use."""
         backend.add_tokens(_added(backend, config.get("added_tokens_decoder") or {}, [*named.values(), *extra]))
         special = {*self.named.values(), *(_content(token) for token in extra)}
         self.all_special_ids = sorted(
             index
             for index, token in backend.get_added_tokens_decoder().items()
-            # White space is never what ends a turn.
+            # White space never ends a turn.
             if (token.special or token.content in special or index in ends) and token.content.strip()
         )
-        """What tokenizer.json marks as special, what the configuration names, and added tokens that end generation."""
+        """Ids of tokens that tokenizer.json marks as special or the configuration names, and of added tokens that end
+        generation."""
         self._templates: dict[str, Template] = {}
 
     @property
@@ -133,7 +135,7 @@ class FolderTokenizer:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """All that its texts and tokens come from, but for the programs."""
+        """Everything that determines texts and tokens, apart from the programs."""
         return {
             "tokenizer": self._backend.to_str(),
             "splits_special": self._backend.encode_special_tokens,
@@ -181,7 +183,7 @@ class FolderTokenizer:
             return self.chat_template
         name = "tool_use" if tools is not None and "tool_use" in self.chat_template else "default"
         if name not in self.chat_template:
-            raise ValueError(f"it has the templates {cut(', '.join(sorted(self.chat_template)))}, and no default")
+            raise ValueError(f"it has the templates {truncate(', '.join(sorted(self.chat_template)))}, and no default")
         return str(self.chat_template[name])
 
     def _compiled(self, text: str) -> Template:
@@ -193,8 +195,8 @@ class FolderTokenizer:
 def _added(
     backend: tokenizers.Tokenizer, decoder: Mapping[str, Mapping[str, Any]], special: Iterable[Any]
 ) -> list[tokenizers.AddedToken]:
-    """As transformers adds them: the configuration's flags go before those of tokenizer.json, and a special token that
-    neither has is new. All at once, for each call takes time for all that there are."""
+    """Added tokens as transformers adds them: the configuration's flags override those of tokenizer.json, and a special
+    token that neither has is new. All at once, since the cost of each call grows with the number of tokens."""
     added = [_token(decoder[index], {}) for index in sorted(decoder, key=int)]
     known = {token.content for token in (*backend.get_added_tokens_decoder().values(), *added)}
     for given in special:
@@ -210,7 +212,7 @@ def _token(given: Mapping[str, Any], changes: Mapping[str, bool]) -> tokenizers.
 
 
 def _names(config: Mapping[str, Any]) -> list[str]:
-    """Those that every tokenizer may have, and what the model adds."""
+    """Names that every tokenizer may have, and those that the model adds."""
     own = [name for name in config if name.endswith("_token") and not name.startswith("add_")]
     return list(dict.fromkeys([*_NAMED, *own]))
 
@@ -221,7 +223,7 @@ def _content(given: Any) -> str | None:
 
 
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:
-    """The files go before the configuration."""
+    """The chat template or templates; files override the configuration."""
     found = {path.stem: _template(path) for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (default := _template(folder / "chat_template.jinja")) is not None:
         found["default"] = default
@@ -232,32 +234,32 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Empty where it is not there."""
-    text = _read(path, LARGEST_VOCABULARY)
+    """Empty if the file does not exist."""
+    text = _read(path, MAX_VOCABULARY_BYTES)
     if text is None:
         return {}
     try:
         read = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no JSON: {error}") from error
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(read, dict):
-        raise ValueError(f"{path.name} is no JSON object")
+        raise ValueError(f"{path.name} is not a JSON object")
     return read
 
 
 def _template(path: Path) -> str | None:
-    return _read(path, LARGEST_TEMPLATE)
+    return _read(path, MAX_TEMPLATE_BYTES)
 
 
-def _read(path: Path, largest: int) -> str | None:
-    """None where it is not there. Raises InputError for one that is too large."""
+def _read(path: Path, max_bytes: int) -> str | None:
+    """None if the file does not exist. Raises InputError if it is too large."""
     try:
         with path.open("rb") as file:
-            read = file.read(largest + 1)
+            read = file.read(max_bytes + 1)
     except FileNotFoundError:
         return None
-    if len(read) > largest:
-        raise _unsupported(f"has a {path.name} of more than {largest >> 20} MiB")
+    if len(read) > max_bytes:
+        raise _unsupported(f"has a {path.name} of more than {max_bytes >> 20} MiB")
     return read.decode()
 
 

@@ -1,4 +1,4 @@
-"""From an example to the text that the model reads, and where in it is what it learns."""
+"""From an example to the text that the model reads, and the spans of it that are learned."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from jinja2 import TemplateError
 
 from contract.failure import FailureCode, InputError
-from dataset.example import Conversation, Example, Message, PlainText
+from dataset.example import ChatMessage, Conversation, Example, PlainText
 from dataset.rendering.template_variables import unread_arguments
 from dataset.rendering.tokenizer import Tokenizer, begin_of_text, end_of_text
 
@@ -24,9 +24,9 @@ _WITH_TOOLS = 'set dataset.chat_template to "chatml", use a model that calls too
 def render(tokenizer: Tokenizer, example: Example) -> list[tuple[str, list[Span]]]:
     """The texts of an example, each with the spans of its answers. Raises InputError that names the row.
 
-    A conversation is one text, as the model's chat template writes it, unless the template writes a turn in another way
-    once others follow: many leave out what the assistant thought in earlier turns. Then it is a text for each answer,
-    up to that answer, as the model sees it when it gives it.
+    A conversation is one text, as the model's chat template writes it, unless the template writes a turn differently
+    once others follow: many omit the reasoning of earlier turns. Then there is one text per answer, up to that answer,
+    as the model sees it when it answers.
     """
     if isinstance(example, PlainText):
         begin, end = begin_of_text(tokenizer), end_of_text(tokenizer, "a text") if example.ends else ""
@@ -35,16 +35,16 @@ def render(tokenizer: Tokenizer, example: Example) -> list[tuple[str, list[Span]
     _check_arguments_are_read(tokenizer, example)
     _check_system_is_written(tokenizer, example, whole)
     _check_tools_are_written(tokenizer, example, whole)
-    answers = [_until_answer(tokenizer, example, index) for index, learned in enumerate(example.supervised) if learned]
+    answers = [_render_answer(tokenizer, example, index) for index, learned in enumerate(example.supervised) if learned]
     if all(whole.startswith(text) for text, _ in answers):
         return [(whole, [span for _, span in answers])]
     return [(text, [span]) for text, span in answers]
 
 
-def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, Span]:
-    """The conversation up to the answer messages[index], and where in it the answer is.
+def _render_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, Span]:
+    """The conversation up to the answer messages[index], and the span of that answer.
 
-    Few templates mark the answers, so it is found by rendering the messages before it as well.
+    Few templates mark answers, so the span is found by rendering the messages before it as well.
     """
     if index == 0:
         raise InputError(
@@ -62,17 +62,17 @@ def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tu
 
 
 def _as_generated(tokenizer: Tokenizer, example: Conversation, index: int, before: str, text: str) -> str:
-    """What the model has to say after `before` where the template begins an answer otherwise than it is written later.
+    """The text to generate after `before`, if the template begins an answer differently from how it writes it later.
 
-    DeepSeek-R1's, for one, opens a thought, `<think>`, when an answer is due, and leaves out what earlier ones thought.
-    Then what the answer thinks is learned as it would be generated; one that thinks nothing closes the thought.
+    DeepSeek-R1's, for one, opens `<think>` when an answer is due, and omits the reasoning of earlier answers. The
+    reasoning is then learned as it would be generated; an answer without reasoning closes the tag.
     """
     message = example.messages[index]
     header, end = _around_answer(tokenizer, example, index)
     if not (before.startswith(header) and text.startswith(header)):
-        return _after_history(tokenizer, example, index, before, text, header)
+        return _after_history(example, index, text, _shortened_prompt(tokenizer, example, index, before, header))
     opened, written = before[len(header) :], text[len(header) :]
-    # The template may have left out what was thought: the row has it.
+    # The template may have omitted the reasoning, but the row has it.
     for said in (message["content"].lstrip() + end, written.lstrip()):
         if opened.strip() and said.startswith(opened.strip()):
             return said[len(opened.strip()) :].lstrip("\n")
@@ -83,8 +83,8 @@ def _as_generated(tokenizer: Tokenizer, example: Conversation, index: int, befor
 
 
 def _around_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tuple[str, str]:
-    """What the template writes before an answer in the place of messages[index], all of the conversation, and after it:
-    what is the same for two answers of one letter. The first alone where that is not what they differ in."""
+    """What the template writes before and after an answer in the place of messages[index]: the common parts of two
+    renderings whose answers differ in one letter. Only the first part if they differ elsewhere too."""
     one, other = (
         _apply_template(tokenizer, example, [*example.messages[:index], {"role": "assistant", "content": content}])
         for content in "ab"
@@ -93,16 +93,21 @@ def _around_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> t
     return (begin, end) if f"{begin}b{end}" == other else (one, "")
 
 
-def _after_history(tokenizer: Tokenizer, example: Conversation, index: int, before: str, text: str, header: str) -> str:
-    """The answer messages[index] where the template shortens what comes before it once it is there.
+def _shortened_prompt(tokenizer: Tokenizer, example: Conversation, index: int, before: str, header: str) -> str:
+    """The prompt for the answer as the template writes it once the answer is there; empty if it cannot be found."""
+    question = before.removeprefix(_apply_template(tokenizer, example, example.messages[:index]))
+    history, found, _ = header.rpartition(question) if question else ("", "", "")
+    return history + found if found else ""
 
-    gpt-oss's leaves out what the assistant thought before its calls. The model still sees it when the answer is due, so
-    the answer is learned after `before`: it is what `text` has after the words that ask for it.
+
+def _after_history(example: Conversation, index: int, text: str, prompt: str) -> str:
+    """The answer messages[index], if the template shortens earlier messages once the answer is there.
+
+    gpt-oss's omits the assistant's reasoning before its calls. The model still sees it when the answer is due, so the
+    answer is the part of `text` after the shortened prompt.
     """
-    asks = before.removeprefix(_apply_template(tokenizer, example, example.messages[:index]))
-    history, found, _ = header.rpartition(asks) if asks else ("", "", "")
-    if any(map(_thought_of, example.messages[:index])) and found and text.startswith(history + found):
-        return text[len(history + found) :]
+    if prompt and any(map(_thought_of, example.messages[:index])) and text.startswith(prompt):
+        return text[len(prompt) :]
     if _thought_of(example.messages[index]):
         _refuse_model(
             example,
@@ -112,24 +117,24 @@ def _after_history(tokenizer: Tokenizer, example: Conversation, index: int, befo
     _refuse_model(
         example,
         f"writes the conversation before messages[{index}] in another way once the answer is there, so its "
-        "tokens cannot be told apart; name another template in dataset.chat_template, or use another model",
+        "tokens cannot be identified; name another template in dataset.chat_template, or use another model",
     )
 
 
-def _thought_of(message: Message) -> str:
+def _thought_of(message: ChatMessage) -> str:
     return message.get("reasoning_content", "").strip()
 
 
-def _has_thought(message: Message, learned: str) -> bool:
-    """It comes before the content, which may have the same words."""
+def _has_thought(message: ChatMessage, learned: str) -> bool:
+    """Looks only before the content, which may contain the same words."""
     content = message["content"].strip()
     before, said, _ = learned.rpartition(content) if content else (learned, "", "")
     return _thought_of(message) in (before if said else learned)
 
 
 def _check_thought_is_written(example: Conversation, index: int, learned: str) -> None:
-    """An earlier turn's thought may be left out of what follows it, as many templates do on purpose; of the text in
-    which its own answer is learned it may not."""
+    """Many templates deliberately omit an earlier turn's reasoning from later texts. They must not omit it from the
+    text in which its own answer is learned."""
     if not _has_thought(example.messages[index], learned):
         _refuse_model(example, f"leaves out reasoning_content of messages[{index}]; {_WITH_THOUGHTS}")
     content = example.messages[index]["content"].lstrip()
@@ -154,7 +159,7 @@ def _check_system_is_written(tokenizer: Tokenizer, example: Conversation, whole:
         # A default system message may have the same words.
         if message["role"] != "system" or message["content"].strip() in whole:
             continue
-        if whole == _without(tokenizer, example, [*example.messages[:index], *example.messages[index + 1 :]]):
+        if whole == _render_without(tokenizer, example, [*example.messages[:index], *example.messages[index + 1 :]]):
             _refuse_model(
                 example,
                 f"leaves out the system message messages[{index}]; write it into the first question, or name another "
@@ -163,15 +168,15 @@ def _check_system_is_written(tokenizer: Tokenizer, example: Conversation, whole:
 
 
 def _check_tools_are_written(tokenizer: Tokenizer, example: Conversation, whole: str) -> None:
-    """Many templates leave out what they do not know, and the model would learn to say nothing."""
-    if example.tools and whole == _without(tokenizer, example, example.messages, with_tools=False):
+    """Many templates omit what they do not know, and the model would learn to say nothing."""
+    if example.tools and whole == _render_without(tokenizer, example, example.messages, with_tools=False):
         _refuse_model(example, f"leaves out the tools; {_WITH_TOOLS}")
     for index, message in enumerate(example.messages):
         earlier, until = example.messages[:index], example.messages[: index + 1]
         if message.get("tool_calls"):
             _check_calls_are_written(tokenizer, example, index)
         elif message["role"] == "tool" and (
-            _apply_template(tokenizer, example, until) == _without(tokenizer, example, earlier)
+            _apply_template(tokenizer, example, until) == _render_without(tokenizer, example, earlier)
         ):
             _refuse_model(example, f"leaves out what the tool says in messages[{index}]; {_WITH_TOOLS}")
 
@@ -181,17 +186,17 @@ def _check_calls_are_written(tokenizer: Tokenizer, example: Conversation, index:
     written = _apply_template(tokenizer, example, [*earlier, message])
     bare = message.copy()
     del bare["tool_calls"]
-    if written == _without(tokenizer, example, [*earlier, bare]):
+    if written == _render_without(tokenizer, example, [*earlier, bare]):
         _refuse_model(example, f"leaves out the calls of messages[{index}]; {_WITH_TOOLS}")
-    first: Message = {**message, "tool_calls": message["tool_calls"][:1]}
-    if first != message and written == _without(tokenizer, example, [*earlier, first]):
+    first: ChatMessage = {**message, "tool_calls": message["tool_calls"][:1]}
+    if first != message and written == _render_without(tokenizer, example, [*earlier, first]):
         _refuse_model(
             example,
             f"leaves out calls of messages[{index}] after the first; give each a message of its own, with what the "
             "tool gives back after it",
         )
-    silent: Message = {**message, "content": ""}
-    if message["content"].strip() and written == _without(tokenizer, example, [*earlier, silent]):
+    silent: ChatMessage = {**message, "content": ""}
+    if message["content"].strip() and written == _render_without(tokenizer, example, [*earlier, silent]):
         _refuse_model(
             example,
             f"leaves out the content of messages[{index}], beside its calls; leave it out of the row, or set "
@@ -199,10 +204,10 @@ def _check_calls_are_written(tokenizer: Tokenizer, example: Conversation, index:
         )
 
 
-def _without(
-    tokenizer: Tokenizer, example: Conversation, messages: list[Message], with_tools: bool = True
+def _render_without(
+    tokenizer: Tokenizer, example: Conversation, messages: list[ChatMessage], with_tools: bool = True
 ) -> str | None:
-    """None where the template does not take it so: then it knows of what is left out."""
+    """None if the template refuses the example without the part: then it reads that part."""
     try:
         return _apply_template(tokenizer, example, messages, with_tools=with_tools)
     except InputError:
@@ -212,7 +217,7 @@ def _without(
 def _apply_template(
     tokenizer: Tokenizer,
     example: Conversation,
-    messages: list[Message],
+    messages: list[ChatMessage],
     *,
     answer_next: bool = False,
     with_tools: bool = True,
@@ -232,7 +237,7 @@ def _apply_template(
             add_generation_prompt=answer_next,
             **example.template_arguments,
         )
-    # What jinja lets through of the template's own mistakes.
+    # Errors of the template that jinja lets through.
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise InputError(
             FailureCode.DATASET_INVALID,
@@ -242,9 +247,9 @@ def _apply_template(
     return written
 
 
-def _as_templates_read(message: Message) -> Mapping[str, Any]:
-    """With all names of a thought: Qwen3's, DeepSeek's and GLM's templates read reasoning_content, gpt-oss's thinking,
-    Gemma's reasoning. transformers adds thinking by itself, and in the first place."""
+def _as_templates_read(message: ChatMessage) -> Mapping[str, Any]:
+    """The message with its reasoning under every name that templates use: reasoning_content (Qwen3, DeepSeek, GLM),
+    thinking (gpt-oss) and reasoning (Gemma). transformers adds thinking itself, in the first place."""
     thought = message.get("reasoning_content")
     return message if thought is None else {"thinking": thought, **message, "reasoning": thought}
 

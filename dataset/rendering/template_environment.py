@@ -1,4 +1,4 @@
-"""What chat templates run in, as transformers' render_jinja_template makes it."""
+"""The environment of chat templates, like that of transformers' render_jinja_template."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from contract.quote import cut
+from contract.formatting import truncate
 from dataset.rendering.tokenizer import TODAY
 
 
@@ -30,7 +30,7 @@ def template_environment() -> ImmutableSandboxedEnvironment:
 
 
 class _Generation(Extension):
-    """{% generation %} ... {% endgeneration %}: marks of some templates, which change nothing of what is written."""
+    """{% generation %} ... {% endgeneration %}: marks in some templates, which do not change the text."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -68,7 +68,7 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """Holds no name by which Python's own could be reached."""
+    """A namespace that refuses names through which Python's internals could be reached."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, rest = args[0], args[1:]
@@ -84,4 +84,4 @@ class _Namespace(Namespace):
 
 def _check_name(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace takes no name that begins with _, and got {cut(name)}")
+        raise SecurityError(f"a namespace takes no name that begins with _, and got {truncate(name)}")

@@ -1,4 +1,4 @@
-"""What a chat template reads beside messages and tools."""
+"""The variables that a chat template reads besides messages and tools."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -6,15 +6,15 @@ from typing import Any
 
 from jinja2 import TemplateError, meta
 
-from dataset.fields import says_nothing
+from dataset.fields import is_blank
 from dataset.rendering.template_environment import template_environment
 
 
 def unread_arguments(chat_template: Any, arguments: Mapping[str, Any]) -> list[str]:
-    """Those that say something and that the template ignores. `chat_template` is its text, or several by name."""
+    """The non-empty arguments that the template ignores. `chat_template` is its text, or several by name."""
     templates = [chat_template] if isinstance(chat_template, str) else list(chat_template.values())
     read = frozenset[str]().union(*map(_variables, templates))
-    return [name for name, argument in arguments.items() if name not in read and not says_nothing(argument)]
+    return [name for name, argument in arguments.items() if name not in read and not is_blank(argument)]
 
 
 @lru_cache
@@ -22,5 +22,5 @@ def _variables(template: str) -> frozenset[str]:
     environment = template_environment()
     try:
         return frozenset(meta.find_undeclared_variables(environment.parse(template)))
-    except TemplateError:  # Rendering says what is wrong with it.
+    except TemplateError:  # Rendering reports the fault.
         return frozenset()

@@ -11,7 +11,7 @@ from dataset.rendering.tokenizer import Tokenizer
 
 
 def encode(tokenizer: Tokenizer, examples: Iterable[Example]) -> list[list[Document]]:
-    """The documents of each example, uncut; see render for their number. Raises InputError that names the row."""
+    """The documents of each example, uncut; `render` describes how many. Raises InputError that names the row."""
     rendered = [render(tokenizer, example) for example in examples]
     texts = list(itertools.chain.from_iterable(rendered))
     encoded = tokenizer([text for text, _ in texts], add_special_tokens=False, return_offsets_mapping=True)
@@ -26,9 +26,9 @@ def encode(tokenizer: Tokenizer, examples: Iterable[Example]) -> list[list[Docum
 def _supervised(
     ids: list[int], offsets: list[Span], text: str, spans: list[Span], special: frozenset[int]
 ) -> list[bool]:
-    """Marks the tokens that begin and end inside one of the spans. A token that begins before an answer is not marked:
-    at generation the prompt ends there. White space after the end-of-turn token is not marked either: generation
-    ends there."""
+    """One flag per token: true if it begins and ends inside one of the spans. A token that begins before an answer is
+    not marked, since the prompt ends there at generation. White space after the end-of-turn token is not marked, since
+    generation ends there."""
     flags = [False] * len(ids)
     begins = [begin for begin, _ in spans]
     inside: list[list[int]] = [[] for _ in spans]

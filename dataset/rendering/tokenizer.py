@@ -1,4 +1,4 @@
-"""What writes a conversation as text, and text as tokens."""
+"""The interface of a tokenizer with a chat template, and what it writes at the ends of texts."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -8,8 +8,8 @@ from contract.failure import FailureCode, InputError
 from dataset.rendering.chat_templates import CHAT_TEMPLATES, END_OF_TURN
 
 TODAY = date(2024, 7, 26)
-"""For chat templates that write the date: the day that Llama's has where it knows none. By the clock a run that goes on
-the next day would train on other tokens, and so would one that reads them from the cache."""
+"""The date for templates that write one: Llama's own default. With the real date, a run that is resumed the next day,
+or reads its tokens from the cache, would train on different tokens."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -19,17 +19,17 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
 )
-"""What is a tokenizer's own."""
+"""Files that belong to the tokenizer."""
 MODEL_FILES = ("config.json", "generation_config.json")
-"""What it is read from besides: they have the ids of tokens that begin and end texts."""
+"""Other files that a tokenizer is read from: they have the ids of the tokens that begin and end texts."""
 
 
 class Tokenizer(Protocol):
-    """What rendering needs of a FolderTokenizer (folder_tokenizer.py), by which previews, plans and training all make
-    their tokens. A transformers.PreTrainedTokenizerFast has it too."""
+    """What rendering needs from a FolderTokenizer (folder_tokenizer.py), with which previews, plans and training all
+    make their tokens. transformers.PreTrainedTokenizerFast has it too."""
 
     chat_template: Any
-    """Its text, or several by name; None where there is none."""
+    """The template's text, or several by name; None if there is none."""
 
     @property
     def bos_token(self) -> str | None: ...
@@ -49,13 +49,13 @@ class Tokenizer(Protocol):
 
 
 def begin_of_text(tokenizer: Tokenizer) -> str:
-    """What the tokenizer writes before every text by itself: BOS for some, nothing for most."""
+    """What the tokenizer itself writes before every text: BOS for some, nothing for most."""
     begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
     return (tokenizer.bos_token or "") if begins else ""
 
 
 def end_of_text(tokenizer: Tokenizer, what: str) -> str:
-    """Raises InputError when the tokenizer has no such token."""
+    """Raises InputError if the tokenizer has no such token."""
     if tokenizer.eos_token is None:
         raise InputError(
             FailureCode.MODEL_UNSUPPORTED,
@@ -66,12 +66,14 @@ def end_of_text(tokenizer: Tokenizer, what: str) -> str:
 
 
 def end_of_answer(tokenizer: Tokenizer, name: str) -> str:
-    """With which one of CHAT_TEMPLATES ends an answer. Raises InputError when the tokenizer has no such token."""
+    """The token with which one of CHAT_TEMPLATES ends an answer. Raises InputError if the tokenizer does not have
+    it."""
     return END_OF_TURN.get(name) or end_of_text(tokenizer, "each answer")
 
 
 def set_chat_template(tokenizer: Tokenizer, name: str) -> None:
-    """One of CHAT_TEMPLATES in place of the model's own. Raises InputError where the tokenizer cannot write it."""
+    """Replaces the model's own template with one of CHAT_TEMPLATES. Raises InputError if the tokenizer cannot write
+    it."""
     end = end_of_answer(tokenizer, name)
     if end not in tokenizer.get_vocab():
         raise InputError(

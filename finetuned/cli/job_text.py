@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from contract.quote import cut
+from contract.formatting import truncate
 from contract.status import TERMINAL, JobStatus
 from finetuned.client import JobEvent
 
@@ -246,8 +246,8 @@ def _sample_lines(sample: dict[str, Any]) -> list[str]:
         prompt = f"...{prompt[3 - _LONGEST_PROMPT :]}"
     return [
         f"  prompt     {prompt}",
-        f"  expected   {cut(expected, _LONGEST_SAMPLE)}",
-        f"  generated  {cut(generated, _LONGEST_SAMPLE)}",
+        f"  expected   {truncate(expected, _LONGEST_SAMPLE)}",
+        f"  generated  {truncate(generated, _LONGEST_SAMPLE)}",
     ]
 
 

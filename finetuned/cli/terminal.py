@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
-from contract.quote import printable
+from contract.formatting import escape_unprintable
 
 
 class PrintableConsole(Console):
@@ -22,7 +22,7 @@ class PrintableConsole(Console):
             if segment.control or segment.text.isprintable() or segment.text == "\n":
                 yield segment
             else:
-                yield Segment(printable(segment.text, kept="\n\t"), segment.style)
+                yield Segment(escape_unprintable(segment.text, kept="\n\t"), segment.style)
 
 
 out = PrintableConsole()
@@ -46,7 +46,7 @@ def print_plain(text: str) -> None:
     """To stdout, for scripts: never folded to the width of a terminal."""
     # \r would draw a line over another.
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    typer.echo(printable(lines, kept="\n\t"), nl=lines[-1:] not in ("", "\n"))
+    typer.echo(escape_unprintable(lines, kept="\n\t"), nl=lines[-1:] not in ("", "\n"))
 
 
 def print_list(

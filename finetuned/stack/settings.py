@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.locate import why_not_allowed
+from contract.locate import refusal_reason
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -65,13 +65,13 @@ class StackSettings:
     @property
     def nothing_allowed_because(self) -> str | None:
         """Why the folder where we were started is not taken for the allowed one, where none is named."""
-        return None if ALLOWED_PATHS in self.environment else why_not_allowed(Path.cwd(), self.home)
+        return None if ALLOWED_PATHS in self.environment else refusal_reason(Path.cwd(), self.home)
 
     @property
     def unsafe_folder(self) -> str | None:
         """What is wrong with a folder that the operator has named."""
         for folder in filter(None, self.environment.get(ALLOWED_PATHS, "").split(":")):
-            if (why := why_not_allowed(Path(folder), self.home)) is not None:
+            if (why := refusal_reason(Path(folder), self.home)) is not None:
                 return f"{ALLOWED_PATHS}: got {folder}; {why}"
         return None
 

@@ -52,13 +52,13 @@ def record(
 
     An existing step is kept. Raises StaleAttempt and writes nothing where the attempt is over.
     """
-    others = [event for event in batch if not isinstance(event, events.Metric)]
+    others = [event for event in batch if not isinstance(event, events.MetricEvent)]
     columns: dict[str, Any] = {
         "event_count": Job.event_count + len(others),
         "lease_expires_at": func.now() + lease,
     }
     for event in others:
-        if isinstance(event, events.Started):
+        if isinstance(event, events.StartedEvent):
             columns["total_steps"] = event.total_steps
     mine = session.execute(
         update(Job)
@@ -103,14 +103,14 @@ def catch_up(
 def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Event]) -> None:
     """Stores metrics and artifacts; each is stored once, however often it comes."""
     for event in batch:
-        if isinstance(event, events.Started):
+        if isinstance(event, events.StartedEvent):
             # An earlier attempt may have come further than this one starts; those steps are not in this adapter.
             session.execute(delete(StepMetric).where(StepMetric.job_id == job_id, StepMetric.step > event.resumed_step))
-    rows = [{"job_id": job_id, **e.model_dump(exclude={"type"})} for e in batch if isinstance(e, events.Metric)]
+    rows = [{"job_id": job_id, **e.model_dump(exclude={"type"})} for e in batch if isinstance(e, events.MetricEvent)]
     if rows:
         session.execute(upsert(StepMetric).on_conflict_do_nothing(), rows)
     for event in batch:
-        if isinstance(event, events.Checkpoint):
+        if isinstance(event, events.CheckpointEvent):
             artifacts.add_checkpoint(session, job_id, attempt, event)
 
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from contract.recipe import Recipe
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from finetuned.stack.models import add_model
 from tests import service
@@ -91,7 +92,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from contract.order import split
+    from contract.order import split_rows
 
     archive = live.client.get(f"/jobs/{trained['id']}/artifacts/adapter.tar").content
     with tarfile.open(fileobj=BytesIO(archive)) as files:
@@ -102,8 +103,8 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "adapter"
     )
     recipe = Recipe.model_validate(trained["recipe"])
-    examples = list(read_examples(live.home / "datasets" / "rows.jsonl"))
-    _, held_out = split(recipe.seed, len(examples), recipe.evaluation.fraction)
+    examples = list(read_examples(DatasetFile(path=live.home / "datasets" / "rows.jsonl")))
+    _, held_out = split_rows(recipe.seed, len(examples), recipe.evaluation.fraction)
     loss_sum, tokens = 0.0, 0
     for row in held_out:
         *question, answer = examples[row].messages  # type: ignore[union-attr]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
+from contract.events import CheckpointEvent
+from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
@@ -24,7 +24,7 @@ def digest(content: bytes) -> str:
 @pytest.fixture
 def job_id(sessions: Sessions) -> str:
     with sessions.begin() as session:
-        return jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        return jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
 
 
 @pytest.fixture
@@ -35,7 +35,9 @@ def run(home: Path, job_id: str, sessions: Sessions) -> Path:
     (folder / "adapter" / "adapter_config.json").write_text("{}")
     (folder / "trainer.log").write_text("line\n")
     with sessions.begin() as session:
-        artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True))
+        artifacts.add_checkpoint(
+            session, job_id, 1, CheckpointEvent(time=1, step=5, path="adapter", bytes=2, final=True)
+        )
         artifacts.add_end(session, job_id, 1, Path("trainer.log"), 5, report=False)
     publish(sessions, home)
     return folder
@@ -58,8 +60,8 @@ def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
         (run / folder).mkdir()
         (run / folder / "adapter_config.json").write_text("{}")
     with sessions.begin() as session:
-        early = Checkpoint(time=1, step=2, path="early", bytes=2, eval_loss=1.5)
-        late = Checkpoint(time=1, step=5, path="late", bytes=2, final=True, eval_loss=1.75)
+        early = CheckpointEvent(time=1, step=2, path="early", bytes=2, eval_loss=1.5)
+        late = CheckpointEvent(time=1, step=5, path="late", bytes=2, final=True, eval_loss=1.75)
         for event in (early, late):
             artifacts.add_checkpoint(session, job_id, 1, event)
     publish(sessions, home)
@@ -82,7 +84,7 @@ def test_an_archive_is_sent_without_a_file_that_it_is_written_to(
     (run / "large").mkdir()
     (run / "large" / "weights").write_bytes(os.urandom(4 << 20))
     with sessions.begin() as session:
-        artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=7, path="large", bytes=2))
+        artifacts.add_checkpoint(session, job_id, 1, CheckpointEvent(time=1, step=7, path="large", bytes=2))
     publish(sessions, home)
     most, hardest = resource.getrlimit(resource.RLIMIT_FSIZE)
     # No file of this process can have more bytes, neither on a disk nor in memory.
@@ -109,7 +111,9 @@ def test_what_is_not_published_is_not_listed_and_says_so(
     client: TestClient, run: Path, job_id: str, sessions: Sessions
 ) -> None:
     with sessions.begin() as session:
-        artifacts.add_checkpoint(session, job_id, 2, Checkpoint(time=1, step=6, path="adapter", bytes=2, final=True))
+        artifacts.add_checkpoint(
+            session, job_id, 2, CheckpointEvent(time=1, step=6, path="adapter", bytes=2, final=True)
+        )
     listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert [each["name"] for each in listed] == ["trainer.log"]
     answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar")

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import ProgrammingError
 
-from contract.events import Checkpoint
+from contract.events import CheckpointEvent
 from store import artifacts
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make
@@ -80,7 +80,7 @@ def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to
     anna, boss = make(locked, owner="anna"), make(locked, owner="boss", admin=True)
     do(anna, OF_AN_OWNER)
     with sessions.begin() as session:
-        event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True)
+        event = CheckpointEvent(time=1, step=5, path="adapter", bytes=2, final=True)
         artifacts.add_checkpoint(session, things["job_id"], 1, event)
         artifacts.add(session, results(things["job_id"]))
     publish_rows(sessions)

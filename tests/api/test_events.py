@@ -5,8 +5,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.live import Pace
-from contract.events import Log, Metric
-from contract.recipe import Dataset, Recipe
+from contract.events import LogEvent, MetricEvent
+from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
@@ -16,14 +16,14 @@ from tests.placing import LEASE, RETRIES, claim
 pytestmark = pytest.mark.timeout(20)  # a stream that should end, and does not
 
 
-def metric(step: int, time: float) -> Metric:
+def metric(step: int, time: float) -> MetricEvent:
     zeros = dict.fromkeys(progress.METRIC_COLUMNS, 0)
-    return Metric.model_validate({**zeros, "step": step, "time": time})
+    return MetricEvent.model_validate({**zeros, "step": step, "time": time})
 
 
-def ended_job(sessions: Sessions, *told: Log | Metric) -> str:
+def ended_job(sessions: Sessions, *told: LogEvent | MetricEvent) -> str:
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
+        jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")))
         job = claim(session)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)
@@ -54,7 +54,7 @@ def test_a_stream_taken_up_after_its_last_event_ends(client: TestClient, session
 
 @pytest.mark.parametrize("events", [Pace.page - 4, Pace.page - 3, Pace.page - 2])
 def test_a_stream_of_about_a_page_is_told_whole_and_ends(client: TestClient, sessions: Sessions, events: int) -> None:
-    lines = [Log(time=1, level="info", message="line")] * events
+    lines = [LogEvent(time=1, level="info", message="line")] * events
     assert len(stream(client, ended_job(sessions, *lines))) == events + 3
 
 
@@ -83,7 +83,7 @@ def page(client: TestClient, job_id: str, **query: str | int) -> dict[str, Any]:
 
 def test_pages_tell_what_the_stream_tells_with_the_same_ids(client: TestClient, sessions: Sessions) -> None:
     job_id = ended_job(
-        sessions, *(metric(step, time=step) for step in range(1, 6)), Log(time=3, level="info", message="")
+        sessions, *(metric(step, time=step) for step in range(1, 6)), LogEvent(time=3, level="info", message="")
     )
     streamed = [(each["id"], each["event"], each["data"]) for each in stream(client, job_id)]
     paged: list[dict[str, Any]] = []

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
+from contract.events import CheckpointEvent
+from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
@@ -14,9 +14,9 @@ from tests.publishing import publish_rows
 @pytest.fixture
 def job_id(home: Path, sessions: Sessions) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        job_id = jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
         for step, final, loss in ((2, False, 1.5), (5, True, None)):
-            event = Checkpoint(time=1, step=step, path=f"step-{step}", bytes=2, final=final, eval_loss=loss)
+            event = CheckpointEvent(time=1, step=step, path=f"step-{step}", bytes=2, final=final, eval_loss=loss)
             artifacts.add_checkpoint(session, job_id, 1, event)
     publish_rows(sessions)
     return job_id

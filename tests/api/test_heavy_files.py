@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.read import digest
+from dataset.read import file_sha256
 from store.session import Sessions
 from tests.dataset.writing import write_parquet
 from tests.files import ROW
@@ -30,7 +30,7 @@ def test_arrow_is_not_loaded_by_the_api_for_a_jobs_parquet_file(live: Service) -
     pair = {"prompt": "a", "completion": "b"}
     path = write_parquet(live.home / "datasets", [pair] * 5)
     job = live.submit(dataset=path.name)
-    assert job["recipe"]["dataset"]["sha256"] == digest(path)
+    assert job["recipe"]["dataset"]["sha256"] == file_sha256(path)
     assert live.client.post("/plans", json={"model": "tiny", "dataset": path.name}).status_code == 200
     write_parquet(live.home / "datasets", [pair, {"prompt": "a", "completion": None}])
     validation = {"dataset": {"path": path.name}}
@@ -51,7 +51,7 @@ def test_an_array_of_json_that_a_job_names_does_not_make_the_api_larger(
     (live.home / "datasets" / name).write_bytes(pack(ARRAY))
     before = largest(live.api.pid)
     job = live.submit(dataset=name)
-    assert job["recipe"]["dataset"]["sha256"] == digest(live.home / "datasets" / name)
+    assert job["recipe"]["dataset"]["sha256"] == file_sha256(live.home / "datasets" / name)
     assert largest(live.api.pid) - before < len(ARRAY) / 2
 
 

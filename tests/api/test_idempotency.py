@@ -17,8 +17,8 @@ from pydantic import SecretStr
 from api import idempotency
 from api.app import create_app
 from api.settings import ApiSettings
-from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
+from contract.events import CheckpointEvent
+from contract.recipe import DatasetSource, Recipe
 from store import artifacts, webhooks
 from store.access import idempotent_requests
 from store.access.idempotent_requests import IdempotentRequest, New, Replay
@@ -133,8 +133,10 @@ BEFORE = {"resume": "pause", "retry": "cancel"}
 def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
     """Of what the paths name: a job with an adapter, a webhook that is told nothing, a message of it."""
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="tiny", dataset=Dataset(path="rows.jsonl")), "default").id
-        artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=5, path="step-5", bytes=2, final=True))
+        job_id = jobs.create(session, Recipe(model="tiny", dataset=DatasetSource(path="rows.jsonl")), "default").id
+        artifacts.add_checkpoint(
+            session, job_id, 1, CheckpointEvent(time=1, step=5, path="step-5", bytes=2, final=True)
+        )
         webhook = webhooks.create(session, "default", "https://example.com/hook", [])
         webhook.enabled = False
         delivery_id = webhooks.ping(session, webhook).id

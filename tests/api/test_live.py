@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from anyio import create_task_group
 
 from api.live import Live, Pace
-from contract.events import Event, Log, Started
+from contract.events import Event, LogEvent, StartedEvent
 from contract.failure import Failure, FailureCode
-from contract.recipe import Dataset, Recipe
+from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
@@ -42,7 +42,7 @@ OFTEN = Pace(poll_seconds=0.01)
 
 def running_job(sessions: Sessions) -> Job:
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
+        jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")))
         job = claim(session)
     assert job is not None
     return job
@@ -59,12 +59,12 @@ def end(sessions: Sessions, job: Job, failure: Failure | None = None) -> None:
         finish(session, job.id, job.attempt, AttemptEnd(status, failure), RETRIES)
 
 
-def started(resumed: int = 0) -> Started:
+def started(resumed: int = 0) -> StartedEvent:
     return fake_trainer.started(1000, resumed)
 
 
-def line(number: int = 0) -> Log:
-    return Log(time=number, level="info", message=f"line {number}")
+def line(number: int = 0) -> LogEvent:
+    return LogEvent(time=number, level="info", message=f"line {number}")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

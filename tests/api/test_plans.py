@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 
 from api.turns import Turns
 from contract import events
+from contract.formatting import sentence
 from contract.machine import Gpu, Machine
-from contract.model.target_modules import EXPERT, ROUTER
-from contract.quote import sentence
+from contract.model.target_modules import EXPERT_SKIPPED, ROUTER_SKIPPED
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress, transitions
@@ -107,20 +107,20 @@ def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
     parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
     assert parameters["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4)}]
     assert parameters["left_out"] == [
-        {"reason": sentence(EXPERT), "names": ["up_proj"], "parameters": 48},
-        {"reason": sentence(ROUTER), "names": ["gate"], "parameters": 8},
+        {"reason": sentence(EXPERT_SKIPPED), "names": ["up_proj"], "parameters": 48},
+        {"reason": sentence(ROUTER_SKIPPED), "names": ["gate"], "parameters": 8},
     ]
     job = submit(client, model=mixture).json()["id"]
     client.post(f"/jobs/{job}/cancel")
     said = client.get(f"/jobs/{job}/events").text
-    assert f"adapter.target_modules: {EXPERT}: up_proj" in said
-    assert f"adapter.target_modules: {ROUTER}: gate" in said
+    assert f"adapter.target_modules: {EXPERT_SKIPPED}: up_proj" in said
+    assert f"adapter.target_modules: {ROUTER_SKIPPED}: gate" in said
 
 
 def test_a_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
     answer = submit(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "adapter.target_modules")
-    assert EXPERT in answer.json()["error"]["message"]
+    assert EXPERT_SKIPPED in answer.json()["error"]["message"]
 
 
 def test_after_each_change_that_is_told_it_fits(client: TestClient, sessions: Sessions, home: Path) -> None:
@@ -173,13 +173,13 @@ def test_short_examples_fit_where_as_many_of_max_length_would_not(
 
 def test_where_nobody_has_told_of_a_machine_nothing_is_refused_and_no_memory_is_told(client: TestClient) -> None:
     told = plan(client)
-    assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has told what its machine has")
+    assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has reported its machine")
     assert submit(client).status_code == 201
 
 
 @pytest.mark.parametrize(
     ("model", "why"),
-    [("org/name", "is not on the server"), ("tiny", "has not been counted"), ("bare", "no tokenizer.json")],
+    [("org/name", "is not on the server"), ("tiny", "is unknown"), ("bare", "no tokenizer.json")],
 )
 def test_what_is_not_known_is_null_and_the_reason_is_told(
     client: TestClient, sessions: Sessions, home: Path, model: str, why: str
@@ -246,8 +246,8 @@ def have_trained(sessions: Sessions, speed: float, device: str) -> None:
         transitions.move(session, job.id, JobStatus.SUCCEEDED)
 
 
-def started(device: str) -> events.Started:
-    return events.Started(
+def started(device: str) -> events.StartedEvent:
+    return events.StartedEvent(
         time=0,
         total_steps=3,
         train_examples=3,
@@ -264,8 +264,8 @@ def started(device: str) -> events.Started:
     )
 
 
-def metric(step: int, speed: float) -> events.Metric:
-    return events.Metric(
+def metric(step: int, speed: float) -> events.MetricEvent:
+    return events.MetricEvent(
         time=step,
         step=step,
         epoch=0,

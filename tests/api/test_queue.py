@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from api.live import Pace
 from api.services.moment import one_moment
 from api.settings import ApiSettings
-from contract.recipe import Dataset, Recipe
+from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from finetuned.sse import parse_events
 from store import scheduler
@@ -22,7 +22,7 @@ from tests.api.conftest import serve
 from tests.api.test_jobs import post
 from tests.placing import RETRIES, begin, claim, register
 
-RECIPE = Recipe(model="m", dataset=Dataset(path="d"))
+RECIPE = Recipe(model="m", dataset=DatasetSource(path="d"))
 
 NOWHERE = "Waits for a machine that can train it; none is there."
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
+from contract.events import CheckpointEvent
+from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
@@ -20,8 +20,10 @@ from tests.publishing import publish
 def url(request: pytest.FixtureRequest, home: Path, sessions: Sessions) -> str:
     """The same promises for an archive, a file, and a file of an archive."""
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
-        artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True))
+        job_id = jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
+        artifacts.add_checkpoint(
+            session, job_id, 1, CheckpointEvent(time=1, step=5, path="adapter", bytes=2, final=True)
+        )
         artifacts.add_end(session, job_id, 1, Path("trainer.log"), 5, report=False)
     run = home / "runs" / artifacts.run_path(job_id, 1)
     (run / "adapter").mkdir(parents=True)

@@ -12,9 +12,9 @@ from api.schemas.workers import worker_out
 from api.settings import ApiSettings
 from contract.machine import ExternalProcess, Gpu, Machine
 from contract.model import target_modules
-from estimate.adapter import Trained
-from estimate.plan import Base, Plan
-from estimate.work import Work
+from estimate.adapter import TrainedParameters
+from estimate.plan import LocalModel, RunPlan
+from estimate.work import TrainingWork
 from store.models import Device, Worker
 from tests.sentences import is_sentence
 
@@ -53,8 +53,8 @@ def test_reason_of_a_busy_device_is_a_sentence(uses: list[tuple[str, int | None,
 
 @pytest.mark.parametrize("why", NOT_ADAPTED)
 def test_reason_of_a_module_without_adapter_is_a_sentence(why: str) -> None:
-    base = Base({"m.weight": [2, 2]}, {}, Trained(left_out={"m": why}), None, "")
-    plan = Plan(Work(1, 1, 1, None), None, [], {})
+    base = LocalModel({"m.weight": [2, 2]}, {}, TrainedParameters(left_out={"m": why}), None, "")
+    plan = RunPlan(TrainingWork(1, 1, 1, None), None, [], {})
     parameters = plan_out(plan, base, [], None, []).parameters
     assert parameters is not None
     assert [is_sentence(each.reason) for each in parameters.left_out] == [True]

@@ -16,8 +16,8 @@ from api.schemas.keys import NewKey
 from api.schemas.quotas import LimitsIn
 from api.schemas.webhooks import NewWebhook, WebhookChange
 from api.v1.asked import JobAsked
-from contract.field_errors import problems
-from contract.patterns import WORDS
+from contract.field_errors import describe_errors
+from contract.patterns import DESCRIPTIONS
 from contract.recipe import Recipe
 
 BODIES = [Recipe, JobAsked, AboutDataset, DatasetReference, NewKey, LimitsIn, NewWebhook, WebhookChange, ExportIn]
@@ -57,7 +57,7 @@ def test_each_field_of_a_body_is_refused_in_words(model: type[BaseModel]) -> Non
             try:
                 model.model_validate_json(json.dumps(body))
             except ValidationError as error:
-                found = problems(model, error.errors(include_url=False))
+                found = describe_errors(model, error.errors(include_url=False))
             else:
                 continue
             for param, message in found.items():
@@ -79,7 +79,7 @@ def patterns(schema: Any) -> Iterator[str]:
 def test_every_pattern_of_the_api_has_its_words(client: TestClient) -> None:
     found = set(patterns(client.get("/openapi.json").json()))
     assert len(found) > 8
-    assert found <= set(WORDS)
+    assert found <= set(DESCRIPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from contract.recipe import Dataset, Recipe
+from contract.recipe import DatasetSource, Recipe
 from store.jobs import jobs
 from store.models import Job
 from store.session import Sessions
@@ -79,7 +79,7 @@ def test_open_event_stream_ends_with_its_key(
 
 def job_of_anna(sessions: Sessions) -> Job:
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")), "anna")
+        jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")), "anna")
         job = claim(session)
     assert job is not None
     return job

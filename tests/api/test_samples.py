@@ -3,8 +3,8 @@ from datetime import timedelta
 import pytest
 from fastapi.testclient import TestClient
 
-from contract.events import Sample
-from contract.recipe import Dataset, Recipe
+from contract.events import SampleEvent
+from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
@@ -19,7 +19,7 @@ def job_id(sessions: Sessions) -> str:
     """An ended job with two samples at step 0, and one at step 4 that is no plain text."""
     told = [sample(0, 0, "no"), sample(0, 1, "never"), sample(4, 0, "\0 and \ud800 and \x1b[31m")]
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
+        jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")))
         job = claim(session, LEASE)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)
@@ -27,8 +27,8 @@ def job_id(sessions: Sessions) -> str:
         return job.id
 
 
-def sample(step: int, index: int, generated: str) -> Sample:
-    return Sample(time=step, step=step, index=index, prompt="?", expected="yes", generated=generated)
+def sample(step: int, index: int, generated: str) -> SampleEvent:
+    return SampleEvent(time=step, step=step, index=index, prompt="?", expected="yes", generated=generated)
 
 
 def test_the_samples_of_an_evaluation_are_a_list(client: TestClient, job_id: str) -> None:

@@ -183,8 +183,8 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
 def begun(sessions: Sessions, home: Path) -> str:
     """A job whose trainer has told one event of each kind."""
     told = [
-        events.Phase(time=1.5, name="imports", seconds=2.5),
-        events.Started(
+        events.PhaseEvent(time=1.5, name="imports", seconds=2.5),
+        events.StartedEvent(
             time=2.5,
             total_steps=2,
             train_examples=3,
@@ -199,7 +199,7 @@ def begun(sessions: Sessions, home: Path) -> str:
             precision="fp32",
             versions={"torch": "2"},
         ),
-        events.Metric(
+        events.MetricEvent(
             time=3.5,
             step=1,
             epoch=0.5,
@@ -213,12 +213,12 @@ def begun(sessions: Sessions, home: Path) -> str:
             progress=0.5,
             eta_seconds=1.5,
         ),
-        events.Evaluation(time=4.5, step=1, eval_loss=1.25, supervised_tokens=3, best=True),
-        events.Sample(time=5.5, step=1, index=0, prompt="Who?", expected="I.", generated="We."),
-        events.Checkpoint(time=6.5, step=1, path="step-1", bytes=2, eval_loss=1.25),
-        events.Log(time=7.5, level="warning", message="slow"),
-        events.Checkpoint(time=8.5, step=2, path="adapter", bytes=2, final=True),
-        events.Done(time=9.5, step=2, completed=True, best_step=1, train_loss=1.5, eval_loss=1.25),
+        events.EvaluationEvent(time=4.5, step=1, eval_loss=1.25, supervised_tokens=3, best=True),
+        events.SampleEvent(time=5.5, step=1, index=0, prompt="Who?", expected="I.", generated="We."),
+        events.CheckpointEvent(time=6.5, step=1, path="step-1", bytes=2, eval_loss=1.25),
+        events.LogEvent(time=7.5, level="warning", message="slow"),
+        events.CheckpointEvent(time=8.5, step=2, path="adapter", bytes=2, final=True),
+        events.DoneEvent(time=9.5, step=2, completed=True, best_step=1, train_loss=1.5, eval_loss=1.25),
     ]
     with sessions.begin() as session:
         jobs.create(session, Recipe.model_validate(RECIPE), "admin")

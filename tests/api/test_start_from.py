@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
+from contract.events import CheckpointEvent
+from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
@@ -19,9 +19,9 @@ from tests.publishing import publish_rows
 def earlier(home: Path, sessions: Sessions) -> str:
     """A job with an adapter that fits the model "tiny", and a checkpoint whose files have gone."""
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        job_id = jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
         for step, path, final in ((5, "checkpoints/step-000005", False), (9, "adapter", True)):
-            event = Checkpoint(time=1, step=step, path=path, bytes=2, final=final)
+            event = CheckpointEvent(time=1, step=step, path=path, bytes=2, final=final)
             artifacts.add_checkpoint(session, job_id, 1, event)
     publish_rows(sessions)
     write_adapter(adapter_folder(home, job_id), size=2)

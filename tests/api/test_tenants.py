@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.services import events
-from contract.events import Checkpoint
+from contract.events import CheckpointEvent
 from store import artifacts
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make
@@ -75,7 +75,7 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
     (run / "adapter" / "adapter_config.json").write_text("{}")
     with sessions.begin() as session:
         for final in (True, False):
-            event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=final)
+            event = CheckpointEvent(time=1, step=5, path="adapter", bytes=2, final=final)
             artifacts.add_checkpoint(session, job_id, 1, event)
         artifacts.add(session, results(job_id))
     (run / "report").mkdir()

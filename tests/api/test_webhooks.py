@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from api import public_address, webhook_sender
 from api.settings import ApiSettings
 from contract.failure import Failure, FailureCode
-from contract.recipe import Dataset, Recipe
+from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from store import webhooks
 from store.access import keys
@@ -76,7 +76,7 @@ def sent(client: TestClient, webhook: dict[str, Any], **told: Any) -> dict[str, 
 
 def new_job(sessions: Sessions, owner: str = "default") -> str:
     with sessions.begin() as session:
-        return jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")), owner).id
+        return jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")), owner).id
 
 
 def test_a_job_that_ends_is_told_of_in_a_signed_message(
@@ -335,7 +335,7 @@ def test_each_owner_has_webhooks_of_its_own_and_is_told_of_its_own_jobs(
 
 
 def new_job_in(session: Any, owner: str) -> str:
-    return jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")), owner).id
+    return jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")), owner).id
 
 
 def test_the_secret_is_told_once(client: TestClient) -> None:

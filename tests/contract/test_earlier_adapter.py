@@ -83,7 +83,7 @@ def test_weights_that_do_not_fit_are_told_with_both_models(
 @pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])
 def test_a_folder_without_one_of_the_files_is_told_which(missing: str, tmp_path: Path) -> None:
     (write(tmp_path) / missing).unlink()
-    assert f"has no {missing}; start_from wants" in refusal(tmp_path)
+    assert f"has no {missing}; start_from needs" in refusal(tmp_path)
 
 
 def test_a_pickle_is_told_not_to_be_loaded(tmp_path: Path) -> None:

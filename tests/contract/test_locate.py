@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.failure import FailureCode, InputError
-from contract.locate import PRIVATE, Folders, locate_dataset, locate_model, why_not_allowed
+from contract.locate import PRIVATE, Folders, locate_dataset, locate_model, refusal_reason
 
 DIGEST = "ab" * 32
 
@@ -325,9 +325,9 @@ def test_folders_that_would_open_too_much_may_not_be_allowed(tmp_path: Path) -> 
     (tmp_path / "root").symlink_to("/")
     system = [Path("/"), Path("/proc"), Path("/sys/class"), Path("/etc/ssl"), Path("/dev")]
     for folder in (*system, tmp_path / "root", home, home / "blobs", home / "other", disk / "runs", disk / "runs/job"):
-        assert why_not_allowed(folder, home), folder
+        assert refusal_reason(folder, home), folder
     for folder in (tmp_path, disk, tmp_path / "missing", home / "datasets", home / "datasets/mine", home / "models"):
-        assert why_not_allowed(folder, home) is None, folder
+        assert refusal_reason(folder, home) is None, folder
 
 
 FILES = ("home/blobs/a", "home/runs/a", "home/a", "home/datasets/a", "home/models/a", "data/a", "data/.ssh/a", "out/a")

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from contract.failure import Failure, FailureCode, InputError
-from contract.machine import Gpu, Machine, check_machines, unwise, usable
+from contract.machine import Gpu, Machine, check_machines, machine_warnings, usable_devices
 from contract.recipe import Recipe
 
 
@@ -84,28 +84,28 @@ def test_more_machines_than_can_train_a_recipe_are_refused() -> None:
 
 def test_a_job_may_use_the_gpus_that_can_train_it() -> None:
     mixed = Machine(gpus=[*T4.gpus, *TWO_A100.gpus], cores=8, cpu_bf16=True)
-    assert usable(recipe(precision="bf16"), mixed) == {1, 2}
-    assert usable(recipe(precision="fp32"), mixed) == {0, 1, 2}
-    assert usable(recipe(resources={"gpus": 4}), mixed) == frozenset()
+    assert usable_devices(recipe(precision="bf16"), mixed) == {1, 2}
+    assert usable_devices(recipe(precision="fp32"), mixed) == {0, 1, 2}
+    assert usable_devices(recipe(resources={"gpus": 4}), mixed) == frozenset()
 
 
 def test_cpu_slots_stand_in_for_gpus() -> None:
     machine = OLD_CPU.model_copy(update={"slots": 2})
-    assert (machine.devices, usable(recipe(), machine)) == (2, {0, 1})
-    assert [machine.needs(recipe(resources={"gpus": gpus})) for gpus in (1, 2, 8)] == [1, 2, 2]
-    assert TWO_A100.needs(recipe(resources={"gpus": 2})) == 2
+    assert (machine.devices, usable_devices(recipe(), machine)) == (2, {0, 1})
+    assert [machine.devices_needed(recipe(resources={"gpus": gpus})) for gpus in (1, 2, 8)] == [1, 2, 2]
+    assert TWO_A100.devices_needed(recipe(resources={"gpus": 2})) == 2
 
 
 def test_fp16_where_all_are_cpus_is_unwise() -> None:
-    assert "20 to 30 times slower" in unwise(recipe(precision="fp16"), [OLD_CPU, NEW_CPU])[0]
-    assert unwise(recipe(precision="fp16"), [OLD_CPU, T4]) == []
-    assert unwise(recipe(precision="fp16"), []) == []
-    assert unwise(recipe(precision="bf16"), [NEW_CPU]) == []
+    assert "20 to 30 times slower" in machine_warnings(recipe(precision="fp16"), [OLD_CPU, NEW_CPU])[0]
+    assert machine_warnings(recipe(precision="fp16"), [OLD_CPU, T4]) == []
+    assert machine_warnings(recipe(precision="fp16"), []) == []
+    assert machine_warnings(recipe(precision="bf16"), [NEW_CPU]) == []
 
 
 def test_a_job_has_one_instance_of_a_divided_gpu_or_gpus_that_are_whole() -> None:
     divided = [gpu.model_copy(update={"uuid": f"MIG-{n}"}) for n, gpu in enumerate(TWO_A100.gpus)]
     machine = Machine(gpus=[*divided, *TWO_A100.gpus], cores=8, cpu_bf16=True)
-    assert usable(recipe(), machine) == {0, 1, 2, 3}
-    assert usable(recipe(resources={"gpus": 2}), machine) == {2, 3}
+    assert usable_devices(recipe(), machine) == {0, 1, 2, 3}
+    assert usable_devices(recipe(resources={"gpus": 2}), machine) == {2, 3}
     assert refusal(recipe(resources={"gpus": 3}), machine).param == "resources.gpus"

@@ -3,7 +3,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.order import examples_taken, perm, rank_share, split, step_rows, steps_per_epoch, total_steps
+from contract.order import (
+    examples_processed,
+    permutation,
+    rank_micro_batches,
+    rows_of_step,
+    split_rows,
+    steps_per_epoch,
+    total_steps,
+)
 from contract.recipe import Recipe
 
 counts = st.integers(1, 60)
@@ -13,25 +21,25 @@ seeds = st.integers(0, 2**32 - 1)
 
 @given(seeds, st.integers(0, 5), counts)
 def test_an_epochs_order_is_a_permutation_that_depends_on_seed_and_epoch_alone(seed: int, epoch: int, n: int) -> None:
-    assert sorted(perm(seed, epoch, n)) == list(range(n))
-    assert perm(seed, epoch, n) == perm.__wrapped__(seed, epoch, n)
+    assert sorted(permutation(seed, epoch, n)) == list(range(n))
+    assert permutation(seed, epoch, n) == permutation.__wrapped__(seed, epoch, n)
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    assert len({perm(seed, epoch, 50) for seed in range(3) for epoch in range(3)}) == 9
+    assert len({permutation(seed, epoch, 50) for seed in range(3) for epoch in range(3)}) == 9
 
 
 @given(seeds, counts, windows)
 def test_the_steps_of_an_epoch_take_every_example_once(seed: int, n: int, window: int) -> None:
     steps = range(1, steps_per_epoch(n, window) + 1)
-    assert sorted(row for step in steps for row in step_rows(seed, step, n, window)) == list(range(n))
+    assert sorted(row for step in steps for row in rows_of_step(seed, step, n, window)) == list(range(n))
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 5), st.integers(1, 7))
 def test_ranks_share_a_step_without_overlap_and_in_as_many_micro_batches(
     rows: list[int], ranks: int, size: int
 ) -> None:
-    shares = [rank_share(rows, rank, ranks, size) for rank in range(ranks)]
+    shares = [rank_micro_batches(rows, rank, ranks, size) for rank in range(ranks)]
     assert len({len(share) for share in shares}) == 1
     assert all(len(micro_batch) <= size for share in shares for micro_batch in share)
     assert sorted(row for share in shares for micro_batch in share for row in micro_batch) == sorted(rows)
@@ -39,7 +47,7 @@ def test_ranks_share_a_step_without_overlap_and_in_as_many_micro_batches(
 
 @given(seeds, st.integers(2, 200), st.floats(0.001, 0.9))
 def test_a_split_holds_out_a_row_at_least_and_leaves_one_at_least(seed: int, n: int, share: float) -> None:
-    train, held_out = split(seed, n, share)
+    train, held_out = split_rows(seed, n, share)
     assert train
     assert held_out
     assert sorted(train + held_out) == list(range(n))
@@ -47,7 +55,9 @@ def test_a_split_holds_out_a_row_at_least_and_leaves_one_at_least(seed: int, n: 
 
 def test_a_share_of_an_epoch_is_whole_steps_and_max_steps_ends_earlier() -> None:
     def steps(**schedule: float) -> int:
-        return total_steps(Recipe(model="m", dataset={"path": "d"}, schedule=schedule), count=10, window=4)
+        return total_steps(
+            Recipe(model="m", dataset={"path": "d"}, schedule=schedule), count=10, effective_batch_size=4
+        )
 
     assert steps(epochs=1) == 3
     assert steps(epochs=0.5) == 2
@@ -61,7 +71,7 @@ def test_max_steps_alone_decide_the_steps_and_nothing_is_three_epochs() -> None:
         recipe = Recipe(model="m", dataset={"path": "d"}, schedule=schedule)
         stored = Recipe.model_validate_json(recipe.model_dump_json())
         assert stored == recipe
-        return total_steps(stored, count=10, window=4)
+        return total_steps(stored, count=10, effective_batch_size=4)
 
     assert steps({}) == steps({"epochs": None, "max_steps": None}) == 9
     assert steps({"max_steps": 100}) == steps({"max_steps": 100, "epochs": None}) == 100
@@ -72,4 +82,6 @@ def test_max_steps_alone_decide_the_steps_and_nothing_is_three_epochs() -> None:
 
 @given(seeds, counts, windows, st.integers(1, 200))
 def test_examples_taken_are_those_of_the_steps(seed: int, n: int, window: int, steps: int) -> None:
-    assert examples_taken(n, window, steps) == sum(len(step_rows(seed, s, n, window)) for s in range(1, steps + 1))
+    assert examples_processed(n, window, steps) == sum(
+        len(rows_of_step(seed, s, n, window)) for s in range(1, steps + 1)
+    )

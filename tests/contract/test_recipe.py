@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Adapter, Recipe
-from contract.recipe_errors import read_recipe
+from contract.recipe_errors import parse_recipe
 
 
 def refusal(body: object) -> InputError:
     text = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(InputError) as caught:
-        read_recipe(text)
+        parse_recipe(text)
     assert caught.value.failure.code == FailureCode.RECIPE_INVALID
     return caught.value
 
@@ -25,21 +25,21 @@ def minimal(**more: Any) -> dict[str, Any]:
 
 
 def test_a_model_and_a_dataset_are_enough() -> None:
-    recipe = read_recipe(json.dumps(minimal()))
+    recipe = parse_recipe(json.dumps(minimal()))
     assert recipe.dataset.path == "d.jsonl"
     assert recipe.adapter.r == 16
 
 
 def test_a_dataset_is_named_alike_for_training_and_for_evaluation() -> None:
-    recipe = read_recipe(json.dumps(minimal(evaluation={"dataset": "e.jsonl", "patience": 2, "samples": 3})))
+    recipe = parse_recipe(json.dumps(minimal(evaluation={"dataset": "e.jsonl", "patience": 2, "samples": 3})))
     assert recipe.evaluation.dataset is not None
     assert recipe.evaluation.dataset == recipe.dataset.model_copy(update={"path": "e.jsonl"})
     assert recipe.evaluation.holds_out
-    assert not read_recipe(json.dumps(minimal())).evaluation.holds_out
+    assert not parse_recipe(json.dumps(minimal())).evaluation.holds_out
 
 
 def test_a_recipe_survives_being_stored() -> None:
-    recipe = read_recipe(json.dumps(minimal(adapter={"target_modules": ["q_proj"]}, schedule={"epochs": 0.5})))
+    recipe = parse_recipe(json.dumps(minimal(adapter={"target_modules": ["q_proj"]}, schedule={"epochs": 0.5})))
     assert Recipe.model_validate(json.loads(recipe.model_dump_json())) == recipe
 
 
@@ -72,8 +72,8 @@ def test_a_recipe_survives_being_stored() -> None:
         ),
         (minimal(batch={"micro_batch_size": "auto"}), "batch", ['"auto" needs effective_batch_size']),
         (minimal(batch={"micro_batch_size": "all"}), "batch.micro_batch_size", ['got "all"', "whole number", '"auto"']),
-        (minimal(evaluation={"patience": 2}), "evaluation", ["patience wants held-out examples", "fraction"]),
-        (minimal(evaluation={"samples": 2}), "evaluation", ["samples wants held-out examples", "fraction"]),
+        (minimal(evaluation={"patience": 2}), "evaluation", ["patience needs held-out examples", "fraction"]),
+        (minimal(evaluation={"samples": 2}), "evaluation", ["samples needs held-out examples", "fraction"]),
         (minimal(evaluation={"fraction": 0.1, "dataset": "e.jsonl"}), "evaluation", ["fraction or dataset, not both"]),
         (
             minimal(evaluation={"dataset": {"path": "e.jsonl", "chat_template": "plain"}}),
@@ -86,9 +86,9 @@ def test_a_recipe_survives_being_stored() -> None:
         (
             minimal(parallel={"engine": "deepspeed", "zero_stage": 0, "offload_optimizer": True}),
             "parallel",
-            ["wants zero_stage 1, 2 or 3"],
+            ["needs zero_stage 1, 2 or 3"],
         ),
-        (minimal(parallel={"engine": "deepspeed", "offload_parameters": True}), "parallel", ["wants zero_stage 3"]),
+        (minimal(parallel={"engine": "deepspeed", "offload_parameters": True}), "parallel", ["needs zero_stage 3"]),
         (minimal(parallel={"engine": "fsdp"}, precision="fp16"), "precision", ['got "fp16"', "bf16"]),
         (minimal(parallel={"engine": "fsdp"}, base_bits=4), "base_bits", ["got 4", "cannot be divided"]),
         (minimal(parallel={"engine": "fsdp"}, optimizer={"type": "adamw_8bit"}), "optimizer.type", ["adamw_8bit"]),
@@ -105,7 +105,7 @@ def test_a_recipe_survives_being_stored() -> None:
         (
             minimal(parallel={"engine": "deepspeed", "zero_stage": 3}, adapter={"bias": "all"}),
             "adapter.bias",
-            ["divides the biases"],
+            ["shards the biases"],
         ),
         (minimal(adapter={"init": "loftq"}), "adapter.init", ["set base_bits to 4"]),
         (minimal(torch_compile=True, parallel={"engine": "fsdp"}), "torch_compile", ["fsdp", "ddp"]),
@@ -177,7 +177,7 @@ _FIELDS = st.sampled_from([*Recipe.model_fields, *Adapter.model_fields, "path", 
 @example('{"seed": ' + "9" * 5_000 + "}")
 def test_whatever_is_given_is_a_recipe_or_an_input_error_that_can_be_sent(body: str | bytes) -> None:
     try:
-        read_recipe(body)
+        parse_recipe(body)
     except InputError as error:
         error.failure.model_dump_json()
 

@@ -5,7 +5,7 @@ import pytest
 
 from contract.failure import InputError
 from contract.recipe import Recipe
-from contract.recipe_errors import read_recipe
+from contract.recipe_errors import parse_recipe
 from contract.renamed import RENAMED
 
 MIGRATION = importlib.import_module("migrations.versions.20261129_vocabulary")
@@ -16,7 +16,7 @@ def test_old_field_name_is_refused_with_the_new_one(old: str, new: str) -> None:
     section, name = old.split(".")
     body = {"model": "m", "dataset": "d", section: {name: 1}}
     with pytest.raises(InputError) as caught:
-        read_recipe(json.dumps(body))
+        parse_recipe(json.dumps(body))
     failure = caught.value.failure
     assert (failure.message, failure.param) == (f"{old}: unknown field; it is now {new}", old)
 

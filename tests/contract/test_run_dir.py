@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from contract.run_dir import RunDir, forget_states, is_whole, newest_state, partial, seal
+from contract.run_dir import RunDir, is_complete, latest_state, partial_path, prune_states, write_checksums
 
 
 def save(state: Path) -> Path:
     state.mkdir(parents=True)
     (state / "weights").write_bytes(b"weights " * 1000)
     (state / "position").write_text("1")
-    seal(state)
+    write_checksums(state)
     return state
 
 
@@ -24,21 +24,21 @@ def test_the_state_to_go_on_from_is_the_furthest_of_all_attempts(tmp_path: Path)
     first, second = RunDir(tmp_path / "attempt-1"), RunDir(tmp_path / "attempt-2")
     for state in (first.state(100), first.state(200), second.state(150)):
         save(state)
-    assert newest_state([first, second]) == (first.state(200), [])
+    assert latest_state([first, second]) == (first.state(200), [])
 
 
 def test_steps_are_compared_as_numbers(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     for step in (999_999, 1_000_000):
         save(run.state(step))
-    assert newest_state([run]) == (run.state(1_000_000), [])
+    assert latest_state([run]) == (run.state(1_000_000), [])
 
 
 def test_of_two_states_after_the_same_step_the_later_attempts_is_taken(tmp_path: Path) -> None:
     runs = [RunDir(tmp_path / f"attempt-{n}") for n in (1, 2, 3)]
     for run in runs[:2]:
         save(run.state(100))
-    assert newest_state(runs) == (runs[1].state(100), [])
+    assert latest_state(runs) == (runs[1].state(100), [])
 
 
 def cut(state: Path) -> None:
@@ -73,26 +73,26 @@ def test_a_state_that_is_not_as_it_was_written_is_passed_over_and_told(
 ) -> None:
     first, second = RunDir(tmp_path / "attempt-1"), RunDir(tmp_path / "attempt-2")
     for state in (first.state(50), first.state(100), second.state(150)):
-        assert is_whole(save(state))
+        assert is_complete(save(state))
     tear(second.state(150))
-    assert not is_whole(second.state(150))
-    assert newest_state([first, second]) == (first.state(100), [second.state(150)])
+    assert not is_complete(second.state(150))
+    assert latest_state([first, second]) == (first.state(100), [second.state(150)])
 
 
 def test_where_all_states_are_damaged_the_run_is_begun_anew(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     damaged = [damage(save(run.state(step))) for step in (200, 100)]
-    assert newest_state([run]) == (None, damaged)
+    assert latest_state([run]) == (None, damaged)
 
 
 def test_a_state_that_is_still_being_written_is_not_one(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    save(partial(run.state(100)))
-    assert newest_state([run]) == (None, [])
+    save(partial_path(run.state(100)))
+    assert latest_state([run]) == (None, [])
 
 
 def test_runs_without_a_state_are_begun_anew(tmp_path: Path) -> None:
-    assert newest_state([RunDir(tmp_path)]) == (None, [])
+    assert latest_state([RunDir(tmp_path)]) == (None, [])
 
 
 def test_the_furthest_whole_states_are_kept_and_what_a_kill_has_left_is_removed(tmp_path: Path) -> None:
@@ -101,12 +101,12 @@ def test_the_furthest_whole_states_are_kept_and_what_a_kill_has_left_is_removed(
         save(state)
     damage(second.state(300))
     for left in (first.adapter, first.checkpoint(100), second.state(350)):
-        partial(left).mkdir(parents=True)
+        partial_path(left).mkdir(parents=True)
     (first.states / ".step-000020.gone").mkdir()
     saved = [first.checkpoint(50), first.adapter]
     for folder in saved:
         folder.mkdir(exist_ok=True)
-    forget_states([first, second], keep=2)
+    prune_states([first, second], keep=2)
     assert sorted(tmp_path.glob("attempt-*/states/*")) == [first.state(150), second.state(200)]
     assert sorted(tmp_path.glob("attempt-*/checkpoints/*")) == [first.checkpoint(50)]
     assert not list(tmp_path.rglob(".*"))
@@ -122,12 +122,12 @@ def test_what_another_removes_meanwhile_is_passed_over(tmp_path: Path) -> None:
     def remove_the_furthest() -> None:
         shutil.rmtree(run.state(300), ignore_errors=True)
 
-    assert newest_state([run], remove_the_furthest) == (run.state(200), [run.state(300)])
+    assert latest_state([run], remove_the_furthest) == (run.state(200), [run.state(300)])
 
     def remove_the_next() -> None:
         shutil.rmtree(run.state(100), ignore_errors=True)
 
-    forget_states([run], 1, remove_the_next)
+    prune_states([run], 1, remove_the_next)
     assert list(run.states.iterdir()) == [run.state(200)]
 
 
@@ -135,5 +135,5 @@ def test_all_states_are_forgotten_where_none_is_to_be_kept(tmp_path: Path) -> No
     run = RunDir(tmp_path)
     save(run.state(100))
     damage(save(run.state(200)))
-    forget_states([run, RunDir(tmp_path / "never-begun")], keep=0)
+    prune_states([run, RunDir(tmp_path / "never-begun")], keep=0)
     assert list(run.states.iterdir()) == []

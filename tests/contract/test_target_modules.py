@@ -6,13 +6,13 @@ import pytest
 
 from contract.failure import FailureCode, InputError
 from contract.model.target_modules import (
-    CANNOT,
-    EXPERT,
-    ROUTER,
-    TAKEN,
-    UNREACHED,
+    EXPERT_SKIPPED,
+    MEDIA_SKIPPED,
+    NAME_TAKEN,
+    PEFT_UNSUPPORTED,
+    ROUTER_SKIPPED,
     check_adapter,
-    left_out_words,
+    describe_skipped,
     target_modules,
 )
 from contract.recipe import Adapter
@@ -116,11 +116,11 @@ MAMBA_LAYER = {"model.layers.0.mixer.in_proj.weight": [2, 2], "model.layers.0.mi
 @pytest.mark.parametrize(
     ("shapes", "kind", "expected", "reasons"),
     [
-        (MIXTURE, "qwen2_moe", {Q, f"{MLP}.shared_expert.up_proj"}, {EXPERT, ROUTER}),
-        (MIXTURE, "qwen3_next", {Q}, {EXPERT, ROUTER, TAKEN}),
-        (STACKED, "gpt_oss", {Q}, {EXPERT}),
-        (VISION, "gemma3", {Q}, {UNREACHED}),
-        (MAMBA_LAYER, "falcon_mamba", {"model.layers.0.mixer.in_proj"}, {CANNOT}),
+        (MIXTURE, "qwen2_moe", {Q, f"{MLP}.shared_expert.up_proj"}, {EXPERT_SKIPPED, ROUTER_SKIPPED}),
+        (MIXTURE, "qwen3_next", {Q}, {EXPERT_SKIPPED, ROUTER_SKIPPED, NAME_TAKEN}),
+        (STACKED, "gpt_oss", {Q}, {EXPERT_SKIPPED}),
+        (VISION, "gemma3", {Q}, {MEDIA_SKIPPED}),
+        (MAMBA_LAYER, "falcon_mamba", {"model.layers.0.mixer.in_proj"}, {PEFT_UNSUPPORTED}),
         (MAMBA_LAYER, "jamba", {"model.layers.0.mixer.in_proj", "model.layers.0.mixer.out_proj"}, set()),
         ({"model.per_layer_model_projection.weight": [2, 2]}, "gemma4", {"model.per_layer_model_projection"}, set()),
     ],
@@ -130,23 +130,23 @@ def test_all_linear_leaves_out_what_cannot_be_adapted_and_says_why(
 ) -> None:
     targets = target_modules(Adapter(), shapes, kind)
     assert targets.adapted == expected
-    assert set(targets.left_out.values()) == reasons
-    assert len(left_out_words(targets)) == len(reasons)
-    assert targets.adapted | targets.left_out.keys() == {name.removesuffix(".weight") for name in shapes}
+    assert set(targets.skipped.values()) == reasons
+    assert len(describe_skipped(targets)) == len(reasons)
+    assert targets.adapted | targets.skipped.keys() == {name.removesuffix(".weight") for name in shapes}
 
 
 @pytest.mark.parametrize(
     ("target", "shapes", "kind", "reason"),
     [
-        ("w1", MIXTURE, "mixtral", EXPERT),
-        (r".*\.w1", MIXTURE, "mixtral", EXPERT),
-        ("gate_up_proj", STACKED, "gpt_oss", EXPERT),
-        ("input_linear", STACKED, "granitemoe", EXPERT),
-        ("gate", MIXTURE, "qwen2_moe", ROUTER),
-        ("up_proj", MIXTURE, "qwen3_next", TAKEN),
-        ("fc1", VISION, "gemma3", UNREACHED),
-        ("out_proj", MAMBA_LAYER, "mamba2", CANNOT),
-        ("all-linear", {f"{MLP}.experts.0.w1.weight": [2, 2]}, "mixtral", EXPERT),
+        ("w1", MIXTURE, "mixtral", EXPERT_SKIPPED),
+        (r".*\.w1", MIXTURE, "mixtral", EXPERT_SKIPPED),
+        ("gate_up_proj", STACKED, "gpt_oss", EXPERT_SKIPPED),
+        ("input_linear", STACKED, "granitemoe", EXPERT_SKIPPED),
+        ("gate", MIXTURE, "qwen2_moe", ROUTER_SKIPPED),
+        ("up_proj", MIXTURE, "qwen3_next", NAME_TAKEN),
+        ("fc1", VISION, "gemma3", MEDIA_SKIPPED),
+        ("out_proj", MAMBA_LAYER, "mamba2", PEFT_UNSUPPORTED),
+        ("all-linear", {f"{MLP}.experts.0.w1.weight": [2, 2]}, "mixtral", EXPERT_SKIPPED),
     ],
 )
 def test_a_name_of_nothing_but_what_is_left_out_is_refused(

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from dataset.example import Conversation
+from dataset.file import DatasetFile
 from dataset.read import read_examples
-from dataset.report import report
+from dataset.report import check_file
 from tests.dataset.writing import failure, read_conversation, refusal, write_csv, write_lines
 
 Row = dict[str, Any]
@@ -80,22 +81,24 @@ def test_a_public_shape_is_read(tmp_path: Path, row: Row, messages: list[dict[st
 @pytest.mark.parametrize("row", [row for row, _ in KNOWN.values()], ids=list(KNOWN))
 def test_what_the_report_says_reads_the_same(tmp_path: Path, row: Row) -> None:
     path = write_lines(tmp_path, [row])
-    found = report(path, path.name)
+    found = check_file(DatasetFile(path=path))
     assert found.format is not None
-    assert list(read_examples(path, found.format, found.columns)) == list(read_examples(path))
+    assert list(read_examples(DatasetFile(path=path, format=found.format, columns=found.columns))) == list(
+        read_examples(DatasetFile(path=path))
+    )
 
 
 def test_the_report_says_which_column_became_what(tmp_path: Path) -> None:
     path = write_csv(tmp_path, ["system_prompt", "question", "response"], ["s", "q", "a"])
-    assert report(path, path.name).columns == {
+    assert check_file(DatasetFile(path=path)).columns == {
         "instruction": "question",
         "output": "response",
         "system": "system_prompt",
     }
     path = write_csv(tmp_path, ["instruction", "output"], ["q", "a"])
-    assert report(path, path.name).columns == {}
+    assert check_file(DatasetFile(path=path)).columns == {}
     path = write_csv(tmp_path, ["q", "a"], ["q", "a"])
-    assert report(path, path.name, columns={"instruction": "q", "output": "a"}).columns == {
+    assert check_file(DatasetFile(path=path, columns={"instruction": "q", "output": "a"})).columns == {
         "instruction": "q",
         "output": "a",
     }
@@ -104,18 +107,18 @@ def test_the_report_says_which_column_became_what(tmp_path: Path) -> None:
 def test_a_context_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
     rows = [{"question": "q", "answer": "a"}, {"question": "q", "context": "c", "answer": "a"}]
     path = write_lines(tmp_path, rows)
-    first, second = read_examples(path)
+    first, second = read_examples(DatasetFile(path=path))
     assert isinstance(first, Conversation)
     assert isinstance(second, Conversation)
     assert (first.messages, second.messages) == (talk("q", "a"), talk("q\n\nc", "a"))
-    assert report(path, path.name).columns["input"] == "context"
+    assert check_file(DatasetFile(path=path)).columns["input"] == "context"
     rows = [{"question": "q", "answer": "a"}, {"question": "q", "context": "c", "input": "i", "answer": "a"}]
     assert refusal(write_lines(tmp_path, rows)).startswith("row 2: has both input and context")
 
 
 def test_system_prompt_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
     rows = [{"messages": talk("q", "a")}, {"messages": talk("q", "a"), "system_prompt": "s"}]
-    first, second = read_examples(write_lines(tmp_path, rows))
+    first, second = read_examples(DatasetFile(path=write_lines(tmp_path, rows)))
     assert isinstance(first, Conversation)
     assert isinstance(second, Conversation)
     assert (first.messages, second.messages) == (talk("q", "a"), talk("q", "a", "s"))
@@ -126,7 +129,7 @@ def test_system_prompt_that_only_later_rows_have_is_read(tmp_path: Path) -> None
 def test_message_of_a_tree_is_no_document(tmp_path: Path) -> None:
     rows = [{"message_id": "1", "parent_id": None, "text": "Can you?", "role": "prompter"}]
     assert "one message of a tree" in refusal(write_lines(tmp_path, rows))
-    assert len(list(read_examples(write_lines(tmp_path, rows), "text"))) == 1
+    assert len(list(read_examples(DatasetFile(path=write_lines(tmp_path, rows), format="text")))) == 1
 
 
 UNCLEAR: list[tuple[Row, str]] = [

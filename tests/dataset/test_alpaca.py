@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from dataset.example import Conversation
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from tests.dataset.writing import read_conversation, refusal, refusal_of_row, write_lines
 
@@ -32,7 +33,7 @@ def test_there_may_be_no_history(tmp_path: Path, history: Any) -> None:
 
 def test_each_instance_of_self_instruct_is_an_example(tmp_path: Path) -> None:
     row = {"instruction": "Double", "instances": [{"input": "1", "output": "2"}, {"input": "", "output": "4"}]}
-    first, second = read_examples(write_lines(tmp_path, [row]))
+    first, second = read_examples(DatasetFile(path=write_lines(tmp_path, [row])))
     assert isinstance(first, Conversation)
     assert contents(first) == [("user", "Double\n\n1"), ("assistant", "2")]
     assert (first.where, second.where) == ("row 1, instance 1", "row 1, instance 2")

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset.example import Conversation, PlainText
+from dataset.file import DatasetFile
 from dataset.read import read_examples
-from dataset.reading.arrow_values import NotJson, size_of, values_of
+from dataset.reading.arrow_values import NotJson, to_values, value_bytes
 from tests.dataset.writing import HELLO, refusal, write_parquet
 
 
@@ -100,15 +101,15 @@ def test_each_type_is_read_at_any_place(tmp_path: Path, array: pa.Array, value: 
         file = io.BytesIO()
         pq.write_table(pa.table({"text": ["a", "b"], "beside": column}), file)
         (tmp_path / "rows.parquet").write_bytes(file.getvalue())
-        assert list(read_examples(tmp_path / "rows.parquet")) == [PlainText("a"), PlainText("b")]
+        assert list(read_examples(DatasetFile(path=tmp_path / "rows.parquet"))) == [PlainText("a"), PlainText("b")]
         (batch,) = pq.ParquetFile(file).iter_batches()
-        assert values_of(batch["beside"]) == expected, column.type
+        assert to_values(batch["beside"]) == expected, column.type
 
 
 def test_a_map_without_text_for_keys_does_no_harm(tmp_path: Path) -> None:
     counts = pa.array([[(1, "a")], None], pa.map_(pa.int64(), pa.string()))
     pq.write_table(pa.table({"text": ["a", "b"], "counts": counts}), tmp_path / "rows.parquet")
-    assert list(read_examples(tmp_path / "rows.parquet")) == [PlainText("a"), PlainText("b")]
+    assert list(read_examples(DatasetFile(path=tmp_path / "rows.parquet"))) == [PlainText("a"), PlainText("b")]
 
 
 def test_a_map_is_the_arguments_of_a_call(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_map_is_the_arguments_of_a_call(tmp_path: Path) -> None:
     messages = [HELLO[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
     table = pa.table({"messages": pa.array([messages] * 3, pa.list_(message))})
     pq.write_table(table.slice(1), tmp_path / "rows.parquet")
-    for example in read_examples(tmp_path / "rows.parquet"):
+    for example in read_examples(DatasetFile(path=tmp_path / "rows.parquet")):
         assert isinstance(example, Conversation)
         assert example.messages[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Ulm"}}
 
@@ -130,8 +131,8 @@ def test_slices_of_nested_arrays_have_their_own_values() -> None:
     rows = [{"a": [{"b": n}], "c": [("k", n)]} for n in range(6)]
     kind = pa.struct({"a": pa.list_(pa.struct({"b": pa.int64()})), "c": pa.map_(pa.string(), pa.int64())})
     array = pa.array([*rows, None], kind).slice(2, 5)
-    assert values_of(array) == [*({"a": [{"b": n}], "c": {"k": n}} for n in range(2, 6)), None]
-    assert size_of(array.slice(0, 1)) < size_of(array)
+    assert to_values(array) == [*({"a": [{"b": n}], "c": {"k": n}} for n in range(2, 6)), None]
+    assert value_bytes(array.slice(0, 1)) < value_bytes(array)
 
 
 def test_nulls_of_a_struct_that_other_rows_have_are_missing(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_nulls_of_a_struct_that_other_rows_have_are_missing(tmp_path: Path) -> N
         call = {"function": {"name": tool["function"]["name"], "arguments": arguments}}
         messages = [HELLO[0], {"role": "assistant", "content": "", "tool_calls": [call]}]
         rows.append({"messages": messages, "tools": [tool]})
-    examples = list(read_examples(write_parquet(tmp_path, rows)))
+    examples = list(read_examples(DatasetFile(path=write_parquet(tmp_path, rows))))
     for example, row in zip(examples, rows, strict=True):
         assert isinstance(example, Conversation)
         call = example.messages[1]["tool_calls"][0]["function"]
@@ -171,5 +172,5 @@ def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_dictionary_counts_as_often_as_its_values_come(tmp_path: Path) -> None:
     text = pa.array(["a" * 50_000] * 200).dictionary_encode()
     pq.write_table(pa.table({"text": text}), tmp_path / "rows.parquet")
-    assert "unpacks to more than 5000000 bytes" in refusal(tmp_path / "rows.parquet", largest=5_000_000)
-    assert len(list(read_examples(tmp_path / "rows.parquet", largest=20_000_000))) == 200
+    assert "unpacks to more than 5000000 bytes" in refusal(tmp_path / "rows.parquet", max_bytes=5_000_000)
+    assert len(list(read_examples(DatasetFile(path=tmp_path / "rows.parquet"), max_bytes=20_000_000))) == 200

@@ -3,18 +3,28 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from contract.failure import FailureCode, InputError
-from dataset.child import Children, Stopped
+from dataset.file import DatasetFile
+from dataset.preview import Preview
+from dataset.report import DatasetReport, Problem
+from dataset.sandbox.child import DatasetSandbox, SandboxStopped
+from dataset.sandbox.tasks import CheckFile, PreviewExamples, TokenizerRef
 from tests.files import write_dataset, write_tokenizer
 
-READ: dict[str, Any] = {"name": "rows.jsonl", "format": "auto", "columns": None}
-SEE: dict[str, Any] = {**READ, "chat_template": None, "max_length": 2048, "offset": 0, "limit": 5}
+
+def check(path: Path | str, seconds: float = 120) -> DatasetReport:
+    return DatasetSandbox().run(CheckFile(file=DatasetFile(path=Path(path)), max_bytes=None), seconds)
+
+
+def preview(path: str, model: Path, seconds: float = 60) -> Preview:
+    tokenizer = TokenizerRef(folder=model, chat_template=None)
+    task = PreviewExamples(file=DatasetFile(path=Path(path)), tokenizer=tokenizer, max_length=2048, offset=0, limit=5)
+    return DatasetSandbox().run(task, seconds)
 
 
 @pytest.fixture
@@ -23,18 +33,18 @@ def rows(tmp_path: Path) -> str:
     return str(tmp_path / "rows.jsonl")
 
 
-def see(tmp_path: Path, rows: str, template: str, seconds: float = 60) -> Any:
+def see(tmp_path: Path, rows: str, template: str, seconds: float = 60) -> Preview:
     write_tokenizer(tmp_path / "model", template)
-    return Children().ask("preview", seconds, path=rows, model=str(tmp_path / "model"), **SEE)
+    return preview(rows, tmp_path / "model", seconds)
 
 
-def test_a_task_is_answered_as_json(rows: str) -> None:
-    assert Children().ask("check", 60, path=rows, largest=None, **READ)["rows"] == 3
+def test_task_returns_its_own_type(rows: str) -> None:
+    assert check(rows).rows == 3
 
 
 def test_a_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
     with pytest.raises(InputError, match=r"no tokenizer\.json") as refusal:
-        Children().ask("preview", 60, path=rows, model=str(tmp_path), **SEE)
+        preview(rows, tmp_path)
     assert refusal.value.failure.code is FailureCode.MODEL_UNSUPPORTED
 
 
@@ -63,20 +73,20 @@ def test_a_template_that_would_take_everything_is_ended(tmp_path: Path, rows: st
 )
 def test_a_template_reaches_nothing_but_its_input(tmp_path: Path, rows: str, template: str) -> None:
     found = see(tmp_path, rows, template)
-    assert all("chat template" in example["problem"] for example in found["data"])
+    assert all("chat template" in (example.problem or "") for example in found.data)
 
 
 def test_a_file_of_a_hundred_thousand_brackets_is_told_and_no_more(tmp_path: Path) -> None:
     path = tmp_path / "deep.jsonl"
     path.write_text('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    found = Children().ask("check", 60, path=str(path), largest=None, **READ)
-    assert found["errors"] == [{"row": 1, "message": "is nested too deep"}]
+    found = check(path)
+    assert found.errors == [Problem(row=1, message="is nested too deep")]
 
 
 def test_the_service_s_secrets_are_not_handed_on(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNED_DATABASE_URL", "postgresql://secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    children, seen = Children(), []
+    children, seen = DatasetSandbox(), []
     os.mkfifo(tmp_path / "pipe")
     asking = threading.Thread(target=lambda: seen.append(stopped(children, tmp_path / "pipe")))
     asking.start()
@@ -90,11 +100,11 @@ def test_the_service_s_secrets_are_not_handed_on(rows: str, tmp_path: Path, monk
     assert seen == [True]
 
 
-def stopped(children: Children, path: Path) -> bool:
+def stopped(children: DatasetSandbox, path: Path) -> bool:
     """Reads what nobody writes, until it is ended."""
     try:
-        children.ask("check", 60, path=str(path), largest=None, **READ)
-    except Stopped:
+        children.run(CheckFile(file=DatasetFile(path=path), max_bytes=None), 60)
+    except SandboxStopped:
         return True
     return False
 
@@ -125,19 +135,18 @@ def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path) -> Non
         file.truncate(1 << 30)
         file.seek(0, os.SEEK_END)
         file.write(b'"}\n' + json.dumps({"text": "short"}).encode() + b"\n")
-    found = Children().ask("check", 120, path=str(path), largest=None, **READ)
-    assert found["errors"] == [{"row": 1, "message": "is longer than 64 MiB; split or shorten it"}]
-    assert (found["rows"], found["examples"]) == (2, 1)
+    found = check(path)
+    assert found.errors == [Problem(row=1, message="is longer than 64 MiB; split or shorten it")]
+    assert (found.rows, found.examples) == (2, 1)
 
 
 def test_a_parquet_file_that_is_packed_to_burst_is_told(tmp_path: Path) -> None:
     path = tmp_path / "bomb.parquet"
     table = pa.table({"text": pa.array(["a" * (96 << 20)]).dictionary_encode().take([0] * 640)})
-    given = {**READ, "path": str(path), "name": path.name, "largest": None}
     pq.write_table(table, path)
     assert path.stat().st_size < 8 << 20
-    (error,) = Children().ask("check", 120, **given)["errors"]
-    assert "rows too large" in error["message"]
+    (error,) = check(path).errors
+    assert "rows too large" in error.message
 
 
 def test_parquet_that_exceeds_memory_is_refused(tmp_path: Path) -> None:
@@ -146,4 +155,4 @@ def test_parquet_that_exceeds_memory_is_refused(tmp_path: Path) -> None:
     table = pa.table({"text": pa.array(["a" * (96 << 20)]).dictionary_encode().take([0] * 640)})
     pq.write_table(table, path, store_schema=False)
     with pytest.raises(InputError, match="takes more memory to read than it may"):
-        Children().ask("check", 120, **{**READ, "path": str(path), "name": path.name, "largest": None})
+        check(path)

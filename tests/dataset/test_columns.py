@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from dataset.example import Conversation
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from tests.dataset.writing import HELLO, failure, read_conversation, write_csv, write_lines
 
@@ -39,7 +40,7 @@ def test_the_format_is_one_that_has_the_named_fields(tmp_path: Path) -> None:
 def test_a_row_may_lack_a_column_that_another_has(tmp_path: Path) -> None:
     row = {"instruction": "hi", "output": "hello"}
     path = write_lines(tmp_path, [row, {**row, "context": "now"}])
-    first, second = read_examples(path, "auto", {"input": "context"})
+    first, second = read_examples(DatasetFile(path=path, columns={"input": "context"}))
     assert first == HELLO_HELLO
     assert isinstance(second, Conversation)
     assert second.messages[0]["content"] == "hi\n\nnow"

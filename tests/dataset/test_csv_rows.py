@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from dataset.example import Conversation, PlainText
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from dataset.reading import csv_rows
 from tests.dataset.writing import HELLO, WEATHER, refusal, write_csv
@@ -16,11 +17,13 @@ def write_bytes(folder: Path, content: bytes) -> Path:
 
 
 def texts(path: Path) -> list[str]:
-    return [example.text for example in read_examples(path) if isinstance(example, PlainText)]
+    return [example.text for example in read_examples(DatasetFile(path=path)) if isinstance(example, PlainText)]
 
 
 def test_a_record_is_a_row_by_the_names_in_the_header(tmp_path: Path) -> None:
-    (example,) = read_examples(write_csv(tmp_path, ["id", "output", "instruction"], ["7", "hello", "Say hello."]))
+    (example,) = read_examples(
+        DatasetFile(path=write_csv(tmp_path, ["id", "output", "instruction"], ["7", "hello", "Say hello."]))
+    )
     assert isinstance(example, Conversation)
     assert [message["content"] for message in example.messages] == ["Say hello.", "hello"]
 
@@ -48,7 +51,7 @@ def test_cells_that_hold_json_are_parsed_where_a_list_is_due(tmp_path: Path) -> 
     path = write_csv(
         tmp_path, ["messages", "tools"], [json.dumps(HELLO), json.dumps([WEATHER])], [json.dumps(HELLO), ""]
     )
-    assert list(read_examples(path)) == [
+    assert list(read_examples(DatasetFile(path=path))) == [
         Conversation(HELLO, [False, True], [WEATHER]),
         Conversation(HELLO, [False, True]),
     ]
@@ -79,7 +82,7 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
 
 
 def test_the_length_of_a_record_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_rows, "LONGEST_ROW", 20)
+    monkeypatch.setattr(csv_rows, "MAX_ROW_BYTES", 20)
     assert texts(write_bytes(tmp_path, b"text\n" + b"123456789012345\n" * 5)) == ["123456789012345"] * 5
     assert refusal(write_bytes(tmp_path, b'text\na\n"1234567890\n1234567890"\n')).startswith("row 2: is longer than")
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dataset.example import Conversation, Example
+from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
 from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS
 from dataset.formats.turns import TURN_FIELDS, WEIGHTS
@@ -35,8 +36,8 @@ def test_a_row_of_the_table_is_of_its_format_and_learned_as_it_says(
     tmp_path: Path, format: Any, row: str, words: str
 ) -> None:
     (tmp_path / "row").write_text(row)
-    examples = list(read_examples(tmp_path / "row", format))
-    assert examples == list(read_examples(tmp_path / "row"))
+    examples = list(read_examples(DatasetFile(path=tmp_path / "row", format=format)))
+    assert examples == list(read_examples(DatasetFile(path=tmp_path / "row")))
     assert [text for example in examples for text in learned(example)] == re.findall("`(.*?)`", words)
 
 
@@ -55,10 +56,12 @@ def test_tables_name_every_known_field_and_no_other() -> None:
 def test_the_two_ways_to_write_thoughts_and_calls_are_one(tmp_path: Path, first: str, second: str) -> None:
     (tmp_path / "first").write_text(first)
     (tmp_path / "second").write_text(second)
-    assert list(read_examples(tmp_path / "first")) == list(read_examples(tmp_path / "second"))
+    assert list(read_examples(DatasetFile(path=tmp_path / "first"))) == list(
+        read_examples(DatasetFile(path=tmp_path / "second"))
+    )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples/data").iterdir()), ids=lambda path: path.name)
 def test_the_files_among_the_examples_are_read(path: Path) -> None:
     columns: Any = {"instruction": "question", "output": "answer"} if path.suffix == ".csv" else None
-    assert list(read_examples(path, "auto", columns))
+    assert list(read_examples(DatasetFile(path=path, columns=columns)))

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from dataset.example import PlainText
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from tests.dataset.writing import refusal
 
@@ -31,7 +32,7 @@ def test_each_encoding_is_read_with_and_without_its_mark(tmp_path: Path, name: s
     # Without a mark the first character, which is in ASCII but for a text's, tells.
     for start in (MARKS[encoding], b""):
         path.write_bytes(start + content)
-        assert list(read_examples(path)) == [PlainText(WORDS)]
+        assert list(read_examples(DatasetFile(path=path))) == [PlainText(WORDS)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -39,7 +40,7 @@ def test_a_character_is_whole_wherever_the_file_is_parted(tmp_path: Path, encodi
     path = tmp_path / "rows.jsonl"
     text = "x" + "\N{GRINNING FACE}" * 100_000
     path.write_bytes(f'{{"text": "{text}"}}'.encode(encoding))
-    assert list(read_examples(path)) == [PlainText(text)]
+    assert list(read_examples(DatasetFile(path=path))) == [PlainText(text)]
 
 
 @pytest.mark.parametrize(

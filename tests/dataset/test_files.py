@@ -11,7 +11,8 @@ import pytest
 
 from contract.failure import InputError
 from dataset.example import Conversation
-from dataset.read import digest, read_examples
+from dataset.file import DatasetFile
+from dataset.read import file_sha256, read_examples
 from tests.dataset.writing import HELLO, refusal, write_csv, write_lines, write_parquet
 
 ROW = json.dumps({"messages": HELLO}) + "\n"
@@ -29,15 +30,15 @@ def test_the_digest_is_of_what_was_read(tmp_path: Path) -> None:
         files[-1].write_bytes(content)
     for path in files:
         sha256 = hashlib.sha256()
-        list(read_examples(path, sha256=sha256))
-        assert sha256.hexdigest() == digest(path), path.name
+        list(read_examples(DatasetFile(path=path), sha256=sha256))
+        assert sha256.hexdigest() == file_sha256(path), path.name
 
 
 def test_a_file_larger_than_the_service_takes_is_refused(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"messages": HELLO}] * 10)
     size = path.stat().st_size
-    assert len(list(read_examples(path, largest=size))) == 10
-    assert f"larger than {size - 1} bytes" in refusal(path, largest=size - 1)
+    assert len(list(read_examples(DatasetFile(path=path), max_bytes=size))) == 10
+    assert f"larger than {size - 1} bytes" in refusal(path, max_bytes=size - 1)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.CSV.GZ", "rows"])
@@ -45,7 +46,7 @@ def test_a_packed_file_is_read_as_if_it_were_not(tmp_path: Path, name: str) -> N
     path = tmp_path / name
     text = "instruction,output\nSay hello.,hello\n" if "CSV" in name else json.dumps(PAIR)
     path.write_bytes(gzip.compress(text.encode()))
-    (example,) = read_examples(path)
+    (example,) = read_examples(DatasetFile(path=path))
     assert isinstance(example, Conversation)
     assert example.messages[1]["content"] == "hello"
 
@@ -56,24 +57,24 @@ def test_a_packed_file_is_read_as_if_it_were_not(tmp_path: Path, name: str) -> N
 def test_a_packed_file_that_is_not_whole_is_refused(tmp_path: Path, spoil: object) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(spoil(gzip.compress(ROW.encode() * 5)))  # type: ignore[operator]
-    assert "no whole gzip file" in refusal(path)
+    assert "not a complete gzip file" in refusal(path)
 
 
 def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(ROW.encode() * 10_000))
-    assert "unpacks to more than 100000 bytes" in refusal(path, largest=100_000)
+    assert "unpacks to more than 100000 bytes" in refusal(path, max_bytes=100_000)
 
 
 def test_a_small_parquet_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, [{"text": "word " * 1000}] * 1000)
     assert path.stat().st_size < 100_000
-    assert "unpacks to more than 1000000 bytes" in refusal(path, largest=1_000_000)
+    assert "unpacks to more than 1000000 bytes" in refusal(path, max_bytes=1_000_000)
 
 
 def test_a_parquet_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, [{"text": "a"}] * 200)
-    examples = read_examples(path)
+    examples = read_examples(DatasetFile(path=path))
     next(examples)
     os.utime(path, ns=(1, 1))
     with pytest.raises(InputError, match=r"rows\.parquet changed while it was read"):

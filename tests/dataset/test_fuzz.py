@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from contract.failure import InputError
 from dataset.example import ROLES, Conversation
+from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
 from dataset.formats.sharegpt import SPEAKERS
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
@@ -81,7 +82,7 @@ def read(path: Path, content: bytes, format: Any = "auto", columns: Any = None) 
     path.write_bytes(content)
     message = ""
     try:
-        for found in read_examples(path, format, columns):
+        for found in read_examples(DatasetFile(path=path, format=format, columns=columns)):
             json.dumps(vars(found), ensure_ascii=False, allow_nan=False).encode()
             if isinstance(found, Conversation):
                 assert any(found.supervised)

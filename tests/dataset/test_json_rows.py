@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from tests.dataset.writing import HELLO, refusal, write_lines
 
@@ -12,7 +13,7 @@ ROW = json.dumps({"messages": HELLO}) + "\n"
 def test_a_json_array_is_read_like_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"instruction": "a", "output": "b"}] * 3, indent=1))
-    assert len(list(read_examples(path))) == 3
+    assert len(list(read_examples(DatasetFile(path=path)))) == 3
 
 
 def test_row_57_without_an_answer_is_named(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_row_57_without_an_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_each_example_knows_its_row(tmp_path: Path) -> None:
-    examples = read_examples(write_lines(tmp_path, [{"text": "a"}, {"text": "b"}]))
+    examples = read_examples(DatasetFile(path=write_lines(tmp_path, [{"text": "a"}, {"text": "b"}])))
     assert [example.where for example in examples] == ["row 1", "row 2"]
 
 
@@ -78,4 +79,4 @@ def test_a_missing_comma_is_told_by_the_row_before_it(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps([{"text": "a"}]).encode())
-    assert len(list(read_examples(path))) == 1
+    assert len(list(read_examples(DatasetFile(path=path)))) == 1

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from dataset.file import DatasetFile
 from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_THOUGHTS
 from dataset.formats.template_arguments import RESERVED
 from dataset.read import read_examples
-from dataset.report import Report, report
+from dataset.report import DatasetReport, check_file
 from tests.dataset.writing import (
     HELLO,
     WEATHER,
@@ -35,9 +36,9 @@ WITH_MESSAGES = ("messages", "sharegpt", "prompt_completion", "prompt_completion
 EMPTY: tuple[Any, ...] = (None, "", " ", [], {})
 
 
-def of(folder: Path, *rows: Any) -> Report:
+def of(folder: Path, *rows: Any) -> DatasetReport:
     path = write_lines(folder, list(rows))
-    return report(path, path.name)
+    return check_file(DatasetFile(path=path))
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
@@ -58,7 +59,7 @@ def test_row_of_preferences_alone_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_better_answer_is_learned_where_the_recipe_maps_it(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"prompt": "hi", "chosen": "hello", "rejected": "go away"}])
-    (example,) = read_examples(path, "auto", {"completion": "chosen"})
+    (example,) = read_examples(DatasetFile(path=path, columns={"completion": "chosen"}))
     assert example == read_row(tmp_path, ROWS["prompt_completion"])
 
 
@@ -86,7 +87,7 @@ def test_answer_that_is_rated_as_a_bad_one_is_refused(tmp_path: Path, row: str) 
 
 def test_rating_may_be_a_word_in_csv(tmp_path: Path) -> None:
     path = write_csv(tmp_path, ["prompt", "completion", "label"], ["a", "b", "True"], ["c", "d", "False"])
-    assert [problem.row for problem in report(path, path.name).errors] == [2]
+    assert [problem.row for problem in check_file(DatasetFile(path=path)).errors] == [2]
 
 
 def test_answer_under_another_name_is_rated_too(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_template_arguments_come_with_the_row(tmp_path: Path, row: str) -> None:
 def test_nulls_that_parquet_adds_are_no_arguments(tmp_path: Path) -> None:
     arguments = [{"enable_thinking": False}, {"effort": "low"}, None]
     path = write_parquet(tmp_path, [ROWS["messages"] | {"chat_template_kwargs": each} for each in arguments])
-    found = [example.template_arguments for example in read_examples(path)]  # type: ignore[union-attr]
+    found = [example.template_arguments for example in read_examples(DatasetFile(path=path))]  # type: ignore[union-attr]
     assert found == [{"enable_thinking": False}, {"effort": "low"}, {}]
 
 
@@ -165,8 +166,8 @@ def test_nulls_that_parquet_adds_are_no_arguments(tmp_path: Path) -> None:
     [
         *(({name: 1}, f"chat_template_kwargs has {name}, which is set for all rows") for name in sorted(RESERVED)),
         ({"eos_token": "</s>"}, "chat_template_kwargs has eos_token"),
-        ({"_x": 1}, "which is no name of an argument"),
-        ({"a b": 1}, "which is no name of an argument"),
+        ({"_x": 1}, "which is not a valid argument name"),
+        ({"a b": 1}, "which is not a valid argument name"),
         ([1], "chat_template_kwargs must be an object"),
         ("{", "chat_template_kwargs is not JSON"),
         ({"a": float("nan")}, "chat_template_kwargs has nan"),
@@ -224,5 +225,5 @@ def test_no_more_than_fifty_unused_fields_are_named(tmp_path: Path) -> None:
 
 def test_pair_that_the_recipe_has_decided_is_unused(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"prompt": "hi", "chosen": "hello", "rejected": "go away"}])
-    assert report(path, path.name, "auto", {"completion": "chosen"}).unused_fields == {"rejected": 1}
+    assert check_file(DatasetFile(path=path, columns={"completion": "chosen"})).unused_fields == {"rejected": 1}
     assert {"chosen", "rejected"} < set(PREFERENCES)

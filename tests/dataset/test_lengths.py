@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from contract.failure import FailureCode, InputError
-from dataset.lengths import Lengths, TokenReport, measure, token_report
+from dataset.file import DatasetFile
+from dataset.lengths import TokenLengths, TokenReport, measure_lengths, token_report
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.files import write_tokenizer
 
@@ -24,10 +25,10 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def lengths(model: Path, *rows: Any, seconds: float = 60) -> Lengths:
+def lengths(model: Path, *rows: Any, seconds: float = 60) -> TokenLengths:
     path = model.parent / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return measure(read_tokenizer(model), path, path.name, seconds=seconds)
+    return measure_lengths(read_tokenizer(model), DatasetFile(path=path), max_seconds=seconds)
 
 
 def at(model: Path, max_length: int, *rows: Any) -> TokenReport:

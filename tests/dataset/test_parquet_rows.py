@@ -10,6 +10,7 @@ import pytest
 
 from contract.failure import InputError
 from dataset.example import Conversation, PlainText
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from dataset.reading import parquet_rows
 from tests.dataset.writing import HELLO, WEATHER, refusal, write_parquet
@@ -19,7 +20,7 @@ CALL = [{"type": "function", "function": {"name": "weather", "arguments": '{"cit
 
 def test_nested_columns_are_read_and_nulls_count_as_missing(tmp_path: Path) -> None:
     rows = [{"messages": HELLO}, {"messages": [HELLO[0], {"role": "assistant", "content": None, "tool_calls": CALL}]}]
-    first, second = read_examples(write_parquet(tmp_path, rows))
+    first, second = read_examples(DatasetFile(path=write_parquet(tmp_path, rows)))
     assert first == Conversation(HELLO, [False, True])
     assert isinstance(second, Conversation)
     assert second.messages[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Ulm"}}
@@ -27,7 +28,9 @@ def test_nested_columns_are_read_and_nulls_count_as_missing(tmp_path: Path) -> N
 
 def test_a_list_may_be_given_as_its_json_text(tmp_path: Path) -> None:
     row = {"messages": json.dumps(HELLO), "tools": json.dumps([WEATHER])}
-    assert list(read_examples(write_parquet(tmp_path, [row]))) == [Conversation(HELLO, [False, True], [WEATHER])]
+    assert list(read_examples(DatasetFile(path=write_parquet(tmp_path, [row])))) == [
+        Conversation(HELLO, [False, True], [WEATHER])
+    ]
 
 
 def test_rows_keep_their_numbers_over_batches_and_row_groups(tmp_path: Path) -> None:
@@ -40,7 +43,7 @@ def test_columns_of_times_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     nanoseconds = pyarrow.array([1], pyarrow.timestamp("ns", tz="Nowhere/None"))
     pyarrow.parquet.write_table(pyarrow.table({"at": nanoseconds, "text": ["a"]}), path)
-    assert list(read_examples(path)) == [PlainText("a")]
+    assert list(read_examples(DatasetFile(path=path))) == [PlainText("a")]
 
 
 def test_bytes_where_text_is_due_are_refused(tmp_path: Path) -> None:
@@ -57,18 +60,18 @@ def test_a_date_in_a_tool_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(content)
-    assert "no Parquet file that can be read" in refusal(path)
+    assert "not a readable Parquet file" in refusal(path)
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     text = pyarrow.array([b"\xff"]).cast(pyarrow.string(), safe=False)
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": text}), path)
-    assert "no Parquet file that can be read" in refusal(path)
+    assert "not a readable Parquet file" in refusal(path)
 
 
 def test_rows_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_rows, "LARGEST_BATCH", 1 << 20)
+    monkeypatch.setattr(parquet_rows, "MAX_BATCH_BYTES", 1 << 20)
     assert "64 of them are more than 1 MiB" in refusal(write_parquet(tmp_path, [{"text": "a" * 50_000}] * 70))
 
 
@@ -76,19 +79,20 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, [{"text": f"{n}{'a' * 50_000}"} for n in range(200)])
     assert path.stat().st_size < 1_000_000
     with pytest.raises(InputError, match="unpacks to more than 1000000 bytes"):
-        list(read_examples(path, largest=1_000_000))
+        list(read_examples(DatasetFile(path=path), max_bytes=1_000_000))
     # Each text once in the file, and often in its rows: the file's own word for its size is small.
     path = write_parquet(tmp_path, [{"text": "a" * 50_000}] * 200)
-    read = read_examples(path, largest=5_000_000)
+    read = read_examples(DatasetFile(path=path), max_bytes=5_000_000)
     with pytest.raises(InputError, match="unpacks to more than 5000000 bytes"):
         list(read)
-    assert len(list(read_examples(path, largest=20_000_000))) == 200
+    assert len(list(read_examples(DatasetFile(path=path), max_bytes=20_000_000))) == 200
 
 
 def test_pyarrow_is_loaded_for_parquet_alone(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}')
     code = "import sys; from pathlib import Path; from dataset.read import read_examples\n"
-    code += "list(read_examples(Path(sys.argv[1]))); print('pyarrow' in sys.modules)"
+    code += "from dataset.file import DatasetFile\n"
+    code += "list(read_examples(DatasetFile(path=Path(sys.argv[1])))); print('pyarrow' in sys.modules)"
     command = [sys.executable, "-c", code, str(tmp_path / "rows.jsonl")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "False"

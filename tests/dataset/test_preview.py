@@ -6,6 +6,7 @@ import pytest
 
 from contract.failure import InputError
 from dataset import preview as shown
+from dataset.file import DatasetFile
 from dataset.preview import Preview, RenderedText, preview
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.files import write_tokenizer
@@ -25,7 +26,7 @@ def see(tmp_path: Path, *rows: Any, max_length: int = 2048, offset: int = 0, lim
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer = read_tokenizer(tmp_path / "model")
-    return preview(tokenizer, path, path.name, "auto", None, max_length, offset, limit)
+    return preview(tokenizer, DatasetFile(path=path), max_length, offset, limit)
 
 
 def marked(text: RenderedText) -> str:
@@ -70,7 +71,7 @@ def test_rows_are_seen_a_page_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_long_text_is_shown_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shown, "MOST_TOKENS", 20)
+    monkeypatch.setattr(shown, "MAX_TOKENS", 20)
     (example,) = see(tmp_path, TALK).data
     (text,) = example.texts
     assert len(text.tokens) == 20 < text.length

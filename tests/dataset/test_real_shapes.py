@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataset.example import Conversation
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 
 SHAPES = Path(__file__).parent / "real_shapes"
@@ -31,7 +32,9 @@ LEARNED = {
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_file_of_a_published_shape_is_read_as_it_lies(name: str) -> None:
-    examples = [example for example in read_examples(SHAPES / name) if isinstance(example, Conversation)]
+    examples = [
+        example for example in read_examples(DatasetFile(path=SHAPES / name)) if isinstance(example, Conversation)
+    ]
     assert [learned(example) for example in examples] == LEARNED[name]
     assert all(example.messages[0]["role"] == "user" for example in examples)
 
@@ -41,7 +44,7 @@ def test_each_shape_is_told_of() -> None:
 
 
 def test_tools_come_with_the_row_that_has_them() -> None:
-    calling, plain = read_examples(SHAPES / "tool_calls_sharegpt.json")
+    calling, plain = read_examples(DatasetFile(path=SHAPES / "tool_calls_sharegpt.json"))
     assert isinstance(calling, Conversation)
     assert isinstance(plain, Conversation)
     assert [tool["function"]["name"] for tool in calling.tools or []] == ["find_train"]

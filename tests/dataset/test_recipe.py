@@ -4,20 +4,20 @@ from typing import Any
 import pytest
 
 from contract.failure import Failure, InputError
-from contract.recipe import Dataset
-from contract.recipe_errors import read_recipe
+from contract.recipe import DatasetSource
+from contract.recipe_errors import parse_recipe
 
 
 def refusal(**dataset: Any) -> Failure:
     with pytest.raises(InputError) as caught:
-        read_recipe(json.dumps({"model": "m", "dataset": {"path": "d", **dataset}}))
+        parse_recipe(json.dumps({"model": "m", "dataset": {"path": "d", **dataset}}))
     return caught.value.failure
 
 
 def test_a_recipe_names_the_format_and_the_columns() -> None:
     dataset = {"path": "faq.csv", "format": "alpaca", "columns": {"instruction": "question"}}
-    recipe = read_recipe(json.dumps({"model": "m", "dataset": dataset}))
-    assert recipe.dataset == Dataset(path="faq.csv", format="alpaca", columns={"instruction": "question"})
+    recipe = parse_recipe(json.dumps({"model": "m", "dataset": dataset}))
+    assert recipe.dataset == DatasetSource(path="faq.csv", format="alpaca", columns={"instruction": "question"})
 
 
 def test_an_unknown_format_is_told_the_known_ones() -> None:

@@ -6,18 +6,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.report import Report, report
+from dataset.file import DatasetFile
+from dataset.report import DatasetReport, check_file
 
 
 def talk(question: str, answer: str, *more: dict[str, str]) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}, *more]}
 
 
-def of(path: Path, *lines: Any) -> Report:
+def of(path: Path, *lines: Any) -> DatasetReport:
     path.write_bytes(
         b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
     )
-    return report(path, path.name)
+    return check_file(DatasetFile(path=path))
 
 
 def test_a_good_file_is_counted(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_the_first_hundred_errors_are_told_and_all_are_counted(tmp_path: Path) -
 def test_records_of_csv_with_other_cells_are_told_and_what_breaks_its_quotes_ends_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('prompt,completion\na,b\nc\nd,e\nf,"g"h\ni,j\n')
-    found = report(path, path.name)
+    found = check_file(DatasetFile(path=path))
     assert (found.rows, found.examples) == (4, 2)
     assert [problem.row for problem in found.errors] == [2, 4]
 
@@ -62,13 +63,13 @@ def test_records_of_csv_with_other_cells_are_told_and_what_breaks_its_quotes_end
 def test_an_array_and_a_torn_archive_end_where_they_break(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(f"[{json.dumps(talk('a', 'b'))}, {json.dumps(talk('c', 'd'))}, {{]")
-    assert [problem.row for problem in report(path, path.name).errors] == [3]
+    assert [problem.row for problem in check_file(DatasetFile(path=path)).errors] == [3]
     packed = gzip.compress(b"".join(json.dumps(talk(str(n), "b")).encode() + b"\n" for n in range(10_000)))
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(packed[: len(packed) // 2])
-    found = report(path, path.name)
+    found = check_file(DatasetFile(path=path))
     assert found.examples > 100
-    assert [(each.row, each.message[:31]) for each in found.errors] == [(None, "the file is no whole gzip file:")]
+    assert [(each.row, each.message[:37]) for each in found.errors] == [(None, "the file is not a complete gzip file:")]
 
 
 def test_what_unpacks_to_more_than_is_taken_is_not_unpacked_further(tmp_path: Path) -> None:
@@ -76,14 +77,14 @@ def test_what_unpacks_to_more_than_is_taken_is_not_unpacked_further(tmp_path: Pa
     with gzip.open(path, "wb", 1) as file:
         for _ in range(64):
             file.write(b" " * (1 << 20))
-    found = report(path, path.name, largest=1 << 20)
+    found = check_file(DatasetFile(path=path), max_bytes=1 << 20)
     assert found.errors[0].message.startswith("the file unpacks to more than 1048576 bytes")
 
 
 def test_parquet_is_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"prompt": ["a", "", "c"], "completion": ["b", "d", "e"]}), path)
-    found = report(path, path.name)
+    found = check_file(DatasetFile(path=path))
     assert (found.format, found.rows, [problem.row for problem in found.errors]) == ("prompt_completion", 3, [2])
 
 
@@ -102,14 +103,16 @@ def test_rows_and_answers_that_say_nothing_are_counted_apart(tmp_path: Path) -> 
 
 def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
     assert [(each.row, each.message) for each in of(tmp_path / "rows.jsonl").errors] == [
-        (None, "the file has no rows; give one at least")
+        (None, "the file has no rows; give at least one")
     ]
 
 
 def test_csv_is_known_without_its_name_by_how_it_begins(tmp_path: Path) -> None:
     path = tmp_path / ("0" * 64)
     path.write_text("prompt,completion\na,b\n")
-    assert report(path, path.name).examples == report(path, "faq.csv").examples == 1
+    assert (
+        check_file(DatasetFile(path=path)).examples == check_file(DatasetFile(path=path, name="faq.csv")).examples == 1
+    )
     path.write_text(json.dumps(talk("a", "b")))
-    assert report(path, path.name).examples == 1
-    assert "begins as JSON does" in report(path, "faq.csv").errors[0].message
+    assert check_file(DatasetFile(path=path)).examples == 1
+    assert "begins as JSON does" in check_file(DatasetFile(path=path, name="faq.csv")).errors[0].message

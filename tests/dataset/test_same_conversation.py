@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from dataset.example import Conversation, Message, ToolCall
+from dataset.example import ChatMessage, Conversation, ToolCall
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 from tests.dataset.writing import WEATHER, read_conversation, write_csv, write_lines, write_parquet
 
-SHORT: list[Message] = [{"role": "user", "content": "Is 7 prime?"}, {"role": "assistant", "content": "Yes, 你好."}]
-LONG: list[Message] = [*SHORT, {"role": "user", "content": "And 8?"}, {"role": "assistant", "content": "No."}]
+SHORT: list[ChatMessage] = [{"role": "user", "content": "Is 7 prime?"}, {"role": "assistant", "content": "Yes, 你好."}]
+LONG: list[ChatMessage] = [*SHORT, {"role": "user", "content": "And 8?"}, {"role": "assistant", "content": "No."}]
 CALL: ToolCall = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}
-CALLING: list[Message] = [
+CALLING: list[ChatMessage] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "How is Ulm?"},
     {"role": "assistant", "content": "", "tool_calls": [CALL]},
@@ -38,16 +39,18 @@ CALLING: list[Message] = [
 )
 def test_a_question_and_its_answer(tmp_path: Path, row: Any) -> None:
     expected = [Conversation(SHORT, [False, True])]
-    assert list(read_examples(write_lines(tmp_path, [row]))) == expected
-    assert list(read_examples(write_parquet(tmp_path, [row]))) == expected
+    assert list(read_examples(DatasetFile(path=write_lines(tmp_path, [row])))) == expected
+    assert list(read_examples(DatasetFile(path=write_parquet(tmp_path, [row])))) == expected
     (tmp_path / "rows.json").write_text(json.dumps([row], indent=2))
-    assert list(read_examples(tmp_path / "rows.json")) == expected
+    assert list(read_examples(DatasetFile(path=tmp_path / "rows.json"))) == expected
 
 
 @pytest.mark.parametrize("row", [{"messages": SHORT}, {"instruction": "Is 7 prime?", "output": "Yes, 你好."}])
 def test_in_csv_too(tmp_path: Path, row: dict[str, Any]) -> None:
     cells = [value if isinstance(value, str) else json.dumps(value) for value in row.values()]
-    assert list(read_examples(write_csv(tmp_path, list(row), cells))) == [Conversation(SHORT, [False, True])]
+    assert list(read_examples(DatasetFile(path=write_csv(tmp_path, list(row), cells)))) == [
+        Conversation(SHORT, [False, True])
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.feather
 import pytest
 
-from dataset.report import report
+from dataset.file import DatasetFile
+from dataset.report import check_file
 
 TABLE = pa.table({"text": ["a"] * 3})
 
@@ -75,7 +76,7 @@ KINDS = {
     "single quotes": b"{'text': 'a'}\n{'text': 'b'}\n",
     "jq -c .": b'{\n  "text": "a"\n}\n{\n  "text": "b"\n}\n',
     "row of JSON on many lines": b'{"messages": [\n  {"role": "user"}\n]}\n',
-    "which is no JSON": b"text\tlabel\na\tb\n",
+    "which is not JSON": b"text\tlabel\na\tb\n",
 }
 
 
@@ -85,7 +86,7 @@ def test_what_is_no_data_set_is_refused_once_with_what_to_do(
     tmp_path: Path, words: str, content: bytes, name: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    found = report(tmp_path / name, name)
+    found = check_file(DatasetFile(path=tmp_path / name, name=name))
     assert [(each.row, words in each.message) for each in found.errors] == [(None, True)], found.errors
     assert found.error_count == 1
 
@@ -94,12 +95,12 @@ def test_what_is_no_data_set_is_refused_once_with_what_to_do(
 def test_a_row_on_many_lines_is_refused_however_it_is_indented(tmp_path: Path, indent: int | str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "hi"}]}, indent=indent))
-    assert "jq -c ." in report(path, path.name).errors[0].message
+    assert "jq -c ." in check_file(DatasetFile(path=path)).errors[0].message
     path.write_text(json.dumps([{"text": "hi"}], indent=indent))
-    assert report(path, path.name).examples == 1
+    assert check_file(DatasetFile(path=path)).examples == 1
 
 
 def test_a_first_row_that_is_torn_is_a_row_s_fault(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": \n{"text": "b"}\n')
-    assert [problem.row for problem in report(path, path.name).errors] == [1]
+    assert [problem.row for problem in check_file(DatasetFile(path=path)).errors] == [1]

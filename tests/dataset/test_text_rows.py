@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset.example import PlainText
-from dataset.limits import TEXT_PIECE
+from dataset.file import DatasetFile
+from dataset.limits import TEXT_PIECE_BYTES
 from dataset.read import read_examples
-from dataset.report import report
+from dataset.report import check_file
 from tests.dataset.writing import failure, refusal
 
 SPACE = ["\n", "\n\n", " \n \n", "\r\n", "\r", "\t"]
@@ -18,7 +19,7 @@ WORD = st.sampled_from(["seven ", "prime.", "七是质数。", "x" * 999, "😀"
 
 def read(path: Path, content: str) -> list[PlainText]:
     path.write_bytes(content.encode())
-    return [example for example in read_examples(path) if isinstance(example, PlainText)]
+    return [example for example in read_examples(DatasetFile(path=path)) if isinstance(example, PlainText)]
 
 
 @given(st.lists(WORD, min_size=1, max_size=60).map(lambda words: "a" + "".join(words)))
@@ -27,7 +28,7 @@ def test_the_pieces_are_the_text(tmp_path: Path, text: str) -> None:
     pieces = read(tmp_path / "book.txt", text)
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     assert "".join(piece.text for piece in pieces).rstrip() == lines.rstrip()
-    assert all(len(piece.text.encode()) <= TEXT_PIECE for piece in pieces)
+    assert all(len(piece.text.encode()) <= TEXT_PIECE_BYTES for piece in pieces)
     assert [piece.ends for piece in pieces] == [False] * (len(pieces) - 1) + [True]
 
 
@@ -57,11 +58,13 @@ def test_rows_of_json_are_read_whatever_the_name(tmp_path: Path, content: str) -
 
 def test_a_nul_is_named_by_its_piece(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("a" * 3_000 + "\0")
-    assert [problem.row for problem in report(tmp_path / "book.txt", "book.txt").errors] == [2]
+    assert [problem.row for problem in check_file(DatasetFile(path=tmp_path / "book.txt", name="book.txt")).errors] == [
+        2
+    ]
 
 
 def test_a_text_has_no_other_format_and_no_columns(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("Once.")
-    assert report(tmp_path / "book.txt", "book.txt", "text").format == "text"
-    assert "no file of alpaca" in refusal(tmp_path / "book.txt", "alpaca")
+    assert check_file(DatasetFile(path=tmp_path / "book.txt", name="book.txt", format="text")).format == "text"
+    assert "not alpaca" in refusal(tmp_path / "book.txt", "alpaca")
     assert failure(tmp_path / "book.txt", "auto", {"text": "a"}).param == "dataset.columns"

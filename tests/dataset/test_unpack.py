@@ -13,7 +13,8 @@ import pyarrow
 import pytest
 
 from dataset.example import PlainText
-from dataset.read import digest, read_examples
+from dataset.file import DatasetFile
+from dataset.read import file_sha256, read_examples
 from dataset.reading.files import is_light
 from tests.dataset.writing import refusal
 
@@ -48,8 +49,8 @@ def write(folder: Path, content: bytes, name: str) -> Path:
 def test_each_kind_of_file_is_read_from_each_packer(tmp_path: Path, suffix: str, name: str, content: bytes) -> None:
     path = write(tmp_path, PACKERS[suffix](content), f"{name}.{suffix}".upper() if "." in name else name)
     sha256 = hashlib.sha256()
-    assert list(read_examples(path, sha256=sha256)) == [PlainText("a")]
-    assert sha256.hexdigest() == digest(path)
+    assert list(read_examples(DatasetFile(path=path), sha256=sha256)) == [PlainText("a")]
+    assert sha256.hexdigest() == file_sha256(path)
     assert not is_light(path)
 
 
@@ -58,12 +59,12 @@ def test_streams_one_after_another_are_all_read(tmp_path: Path, suffix: str) -> 
     pack = PACKERS[suffix]
     content = pack(b'{"text": "a"}\n') + pack(b"") + pack(b'{"text": "b"}\n')
     path = write(tmp_path, content, f"rows.jsonl.{suffix}")
-    assert list(read_examples(path)) == [PlainText("a"), PlainText("b")]
+    assert list(read_examples(DatasetFile(path=path))) == [PlainText("a"), PlainText("b")]
 
 
 def test_zeros_between_xz_streams_are_passed_over(tmp_path: Path) -> None:
     content = lzma.compress(b'{"text": "a"}\n') + bytes(8) + lzma.compress(b'{"text": "b"}\n') + bytes(4)
-    assert len(list(read_examples(write(tmp_path, content, "rows.jsonl.xz")))) == 2
+    assert len(list(read_examples(DatasetFile(path=write(tmp_path, content, "rows.jsonl.xz"))))) == 2
 
 
 @each_kind
@@ -73,14 +74,14 @@ def test_zeros_between_xz_streams_are_passed_over(tmp_path: Path) -> None:
 def test_a_torn_file_is_refused(tmp_path: Path, suffix: str, spoil: Callable[[bytes], bytes]) -> None:
     rows = b"".join(b'{"text": "%d"}\n' % n for n in range(50))
     path = write(tmp_path, spoil(PACKERS[suffix](rows)), f"rows.jsonl.{suffix}")
-    assert "is no whole" in refusal(path)
+    assert "is not a complete" in refusal(path)
 
 
 @each_kind
 def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path, PACKERS[suffix](b'{"text": "a"}\n' * 100_000), f"rows.jsonl.{suffix}")
     assert path.stat().st_size < 20_000
-    assert "unpacks to more than 100000 bytes" in refusal(path, largest=100_000)
+    assert "unpacks to more than 100000 bytes" in refusal(path, max_bytes=100_000)
 
 
 @pytest.mark.exhaustive
@@ -89,8 +90,9 @@ def test_a_line_that_unpacks_to_too_much_is_not_held(tmp_path: Path, suffix: str
     part = PACKERS[suffix](b"a" * (32 << 20))
     path = write(tmp_path, PACKERS[suffix](b'{"text": "') + part * 20, f"rows.jsonl.{suffix}")
     code = (
-        "import re, sys; from pathlib import Path; from dataset.report import report\n"
-        "found = report(Path(sys.argv[1]), 'rows.jsonl')\n"
+        "import re, sys; from pathlib import Path; from dataset.report import check_file\n"
+        "from dataset.file import DatasetFile\n"
+        "found = check_file(DatasetFile(path=Path(sys.argv[1]), name='rows.jsonl'))\n"
         # getrusage would have what the process was that started this one.
         "peak = re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())\n"
         "print(found.errors[0].message, int(peak[1]) >> 10)"
@@ -106,7 +108,7 @@ def test_an_xz_file_that_takes_too_much_memory_is_refused(tmp_path: Path) -> Non
     content = lzma.compress(b'{"text": "a"}\n', filters=filters)
     assert "Memory usage limit" in refusal(write(tmp_path, content, "rows.jsonl.xz"))
     content = lzma.compress(b'{"text": "a"}\n', preset=9)
-    assert list(read_examples(write(tmp_path, content, "rows.jsonl.xz"))) == [PlainText("a")]
+    assert list(read_examples(DatasetFile(path=write(tmp_path, content, "rows.jsonl.xz")))) == [PlainText("a")]
 
 
 def test_a_file_that_is_packed_twice_or_is_parquet_inside_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from contract.failure import Failure, FailureCode, InputError
 from dataset.example import Conversation, Example
+from dataset.file import DatasetFile
 from dataset.read import read_examples
 
 HELLO: list[Any] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -36,9 +37,9 @@ def write_parquet(folder: Path, rows: list[Any], **options: Any) -> Path:
     return path
 
 
-def failure(path: Path, *settings: Any, **more: Any) -> Failure:
+def failure(path: Path, format: Any = "auto", columns: Any = None, **more: Any) -> Failure:
     with pytest.raises(InputError) as caught:
-        list(read_examples(path, *settings, **more))
+        list(read_examples(DatasetFile(path=path, format=format, columns=columns), **more))
     assert caught.value.failure.code == FailureCode.DATASET_INVALID
     return caught.value.failure
 
@@ -47,8 +48,9 @@ def refusal(path: Path, *settings: Any, **more: Any) -> str:
     return failure(path, *settings, **more).message
 
 
-def read_row(folder: Path, row: Any, *settings: Any) -> Example:
-    (example,) = read_examples(write_lines(folder, [row]), *settings)
+def read_row(folder: Path, row: Any, format: Any = "auto", columns: Any = None) -> Example:
+    path = write_lines(folder, [row])
+    (example,) = read_examples(DatasetFile(path=path, format=format, columns=columns))
     return example
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from contract.model.loaded_names import loaded_shapes
 from contract.recipe import Recipe
-from estimate.adapter import trained
+from estimate.adapter import trained_parameters
 from estimate.architecture import read_architecture
-from estimate.memory import Model
+from estimate.inputs import SizedModel
 from tests.files import write_weights
 
 CONFIG: dict[str, Any] = {
@@ -53,9 +53,9 @@ def recipe(**fields: Any) -> Recipe:
     return Recipe.model_validate({"model": "llama", "dataset": "rows.jsonl", **fields})
 
 
-def model(given: Recipe, config: dict[str, Any] = CONFIG) -> Model:
+def model(given: Recipe, config: dict[str, Any] = CONFIG) -> SizedModel:
     own = loaded_shapes(shapes(config), config)
-    return Model(own, config, read_architecture(config, own), trained(given.adapter, own, config, None))
+    return SizedModel(own, config, read_architecture(config, own), trained_parameters(given.adapter, own, config, None))
 
 
 def write_llama(folder: Path, config: dict[str, Any] = CONFIG) -> None:

@@ -1,12 +1,12 @@
 from typing import Any
 
 from contract.recipe import Recipe
-from estimate.changes import changes_that_fit
+from estimate.suggestions import suggestions_that_fit
 from tests.estimate.llamas import recipe
 
 
 def suggested(given: Recipe, fits: Any, devices: int = 1) -> list[dict[str, Any]]:
-    return changes_that_fit(given, 1, devices, fits)
+    return suggestions_that_fit(given, 1, devices, fits)
 
 
 def test_the_gentlest_of_each_change_that_fits_is_told_in_the_order_of_what_it_costs() -> None:

@@ -5,23 +5,23 @@ from typing import Any
 import pytest
 
 from contract.machine import Gpu, Machine
-from estimate.activations import Row
-from estimate.architecture import Unknown, count, read_architecture
-from estimate.memory import Memory, Place, fits, memory, places
+from estimate.architecture import NotEstimated, count_parameters, read_architecture
+from estimate.inputs import DeviceKind, PackedRow
+from estimate.memory import MemoryEstimate, device_kinds, estimate_memory, fits
 from tests.estimate.llamas import CONFIG, PARAMETERS, model, recipe, shapes
 
 GIB = 2**30
-ROW = Row(tokens=2048, documents=1, supervised=512)
-A100 = Place(True, "bf16", 40 * GIB)
+ROW = PackedRow(tokens=2048, documents=1, supervised=512)
+A100 = DeviceKind(True, "bf16", 40 * GIB)
 
 
-def told(ranks: int = 1, place: Place = A100, row: Row = ROW, **fields: Any) -> Memory:
+def told(ranks: int = 1, place: DeviceKind = A100, row: PackedRow = ROW, **fields: Any) -> MemoryEstimate:
     given = recipe(batch={"micro_batch_size": 1}, **fields)
-    return memory(given, model(given), row, place, ranks)
+    return estimate_memory(given, model(given), row, place, ranks)
 
 
 def test_a_llama_of_7_billion_has_the_numbers_that_everybody_counts() -> None:
-    assert count(shapes()) == PARAMETERS
+    assert count_parameters(shapes()) == PARAMETERS
 
 
 def test_lora_of_all_linear_modules_has_as_many_numbers_as_papers_say() -> None:
@@ -82,30 +82,34 @@ def test_what_is_within_a_quarter_of_the_memory_is_not_said_to_fit_or_not_to(
     share: float, verdict: bool | None
 ) -> None:
     taken = told()
-    assert fits(taken, Place(True, "bf16", int(taken.total / share))) is verdict
-    assert fits(taken, Place(True, "bf16", None)) is None
+    assert fits(taken, DeviceKind(True, "bf16", int(taken.total / share))) is verdict
+    assert fits(taken, DeviceKind(True, "bf16", None)) is None
 
 
 def test_places_are_a_machines_gpus_by_kind_or_the_ranks_parts_of_its_memory() -> None:
-    def gpu(name: str, memory: int | None, capability: tuple[int, int]) -> Gpu:
-        return Gpu(uuid=name, name=name, memory_bytes=memory, compute_capability=capability)
+    def gpu(name: str, estimate_memory: int | None, capability: tuple[int, int]) -> Gpu:
+        return Gpu(uuid=name, name=name, memory_bytes=estimate_memory, compute_capability=capability)
 
     cards = [gpu("T4", 16, (7, 5)), gpu("A", 80, (8, 0)), gpu("B", 80, (8, 0)), gpu("shared", None, (9, 0))]
     machine = Machine(gpus=cards, cores=8, cpu_bf16=True, slots=4, memory_bytes=100)
-    assert places(recipe(), machine) == [Place(True, "bf16", 100), Place(True, "bf16", 80), Place(True, "fp32", 16)]
+    assert device_kinds(recipe(), machine) == [
+        DeviceKind(True, "bf16", 100),
+        DeviceKind(True, "bf16", 80),
+        DeviceKind(True, "fp32", 16),
+    ]
     without = machine.model_copy(update={"gpus": []})
-    assert places(recipe(resources={"gpus": 2}), without) == [Place(False, "bf16", 50)]
+    assert device_kinds(recipe(resources={"gpus": 2}), without) == [DeviceKind(False, "bf16", 50)]
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"model_type": "mamba"}, '"mamba" keeps'),
-        ({"model_type": ["llama"]}, "has not been counted"),
+        ({"model_type": ["llama"]}, "is unknown"),
         ({"sliding_window": 4096}, "sliding window"),
         ({"num_hidden_layers": "many"}, "no num_hidden_layers"),
     ],
 )
 def test_what_has_not_been_counted_is_not_told_and_the_reason_is(change: dict[str, Any], why: str) -> None:
-    with pytest.raises(Unknown, match=why):
+    with pytest.raises(NotEstimated, match=why):
         read_architecture(CONFIG | change, shapes())

@@ -2,13 +2,13 @@ from collections import Counter
 
 import pytest
 
-from estimate.disk import disk
-from estimate.work import Lengths, largest_row, usable_lengths, work
+from estimate.disk import estimate_disk
+from estimate.work import LengthCounts, largest_row, training_work, usable_lengths
 from tests.estimate.llamas import model, recipe
 
 
 def test_what_is_dropped_at_a_length_is_no_example() -> None:
-    lengths = Lengths(
+    lengths = LengthCounts(
         longest=Counter({10: 2, 50: 3, 90: 1, 5: 1}),
         first=Counter({4: 4, 40: 1, 80: 1, 2**31: 1}),
         supervised_fraction=0.5,
@@ -24,14 +24,14 @@ def test_steps_are_the_trainers_and_tokens_those_that_they_go_through(
     schedule: dict[str, int], steps: int, tokens: int
 ) -> None:
     given = recipe(schedule=schedule)
-    done = work(given, 100, [30] * 100, ranks=1)
-    assert (done.steps, done.window, done.train_examples) == (steps, 8, 100)
+    done = training_work(given, 100, [30] * 100, ranks=1)
+    assert (done.steps, done.effective_batch_size, done.train_examples) == (steps, 8, 100)
     assert done.tokens == tokens
 
 
 def test_without_lengths_there_are_steps_and_no_tokens() -> None:
-    assert work(recipe(), 100, None, ranks=2).tokens is None
-    assert work(recipe(), 100, None, ranks=2).window == 16
+    assert training_work(recipe(), 100, None, ranks=2).tokens is None
+    assert training_work(recipe(), 100, None, ranks=2).effective_batch_size == 16
 
 
 def test_the_largest_row_is_the_largest_that_any_rank_is_dealt() -> None:
@@ -50,9 +50,9 @@ def test_the_largest_row_is_the_largest_that_any_rank_is_dealt() -> None:
 def test_disk_is_the_adapters_of_all_checkpoints_and_the_states_that_are_kept() -> None:
     given = recipe(checkpointing={"every_steps": 10, "keep_training_checkpoints": 1})
     trained = model(given).trained
-    found = disk(given, trained, steps=41, ranks=1, base_numbers=100)
+    found = estimate_disk(given, trained, steps=41, ranks=1, base_numbers=100)
     assert found.adapter == pytest.approx(4 * trained.parameters, rel=1e-3)
     assert found.adapters == 5 * found.adapter
     assert found.training_checkpoints == pytest.approx(2 * 12 * trained.parameters, rel=1e-3)
-    twice = disk(recipe(adapter={"init": "pissa"}), trained, steps=41, ranks=1, base_numbers=100)
+    twice = estimate_disk(recipe(adapter={"init": "pissa"}), trained, steps=41, ranks=1, base_numbers=100)
     assert twice.adapters == pytest.approx(2 * found.adapter, rel=1e-3)

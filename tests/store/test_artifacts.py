@@ -1,6 +1,6 @@
 import pytest
 
-from contract.events import Checkpoint
+from contract.events import CheckpointEvent
 from contract.recipe import Recipe
 from store import artifacts
 from store.errors import ArtifactNotFound
@@ -16,7 +16,7 @@ def job_id(sessions: Sessions) -> str:
 
 
 def save(sessions: Sessions, job_id: str, step: int, loss: float | None, final: bool = False) -> None:
-    event = Checkpoint(time=1, step=step, path=f"step-{step}", bytes=1, final=final, eval_loss=loss)
+    event = CheckpointEvent(time=1, step=step, path=f"step-{step}", bytes=1, final=final, eval_loss=loss)
     with sessions.begin() as session:
         artifacts.add_checkpoint(session, job_id, 1, event)
     publish_rows(sessions)

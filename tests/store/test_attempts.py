@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from contract.events import Metric
+from contract.events import MetricEvent
 from contract.failure import Failure, FailureCode
 from contract.fault import Fault
 from contract.recipe import Batch, Recipe
@@ -54,7 +54,7 @@ def again(sessions: Sessions) -> None:
 
 
 def take_step(sessions: Sessions, job_id: str, attempt: int, step: int) -> None:
-    metric = Metric.model_validate({**dict.fromkeys(METRIC_COLUMNS, 0), "step": step, "time": 1})
+    metric = MetricEvent.model_validate({**dict.fromkeys(METRIC_COLUMNS, 0), "step": step, "time": 1})
     with sessions.begin() as session:
         progress.record(session, job_id, attempt, [metric], LEASE)
 

@@ -23,8 +23,8 @@ NOW = time.time() + 3600  # after the status events, which have the real time
 START = Cursor()
 
 
-def metric(step: int, loss: float = 1.0) -> events.Metric:
-    return events.Metric(
+def metric(step: int, loss: float = 1.0) -> events.MetricEvent:
+    return events.MetricEvent(
         time=NOW + step,
         step=step,
         epoch=step / 10,
@@ -40,8 +40,8 @@ def metric(step: int, loss: float = 1.0) -> events.Metric:
     )
 
 
-def evaluation(step: int, loss: float) -> events.Evaluation:
-    return events.Evaluation(time=NOW + step, step=step, eval_loss=loss, supervised_tokens=40)
+def evaluation(step: int, loss: float) -> events.EvaluationEvent:
+    return events.EvaluationEvent(time=NOW + step, step=step, eval_loss=loss, supervised_tokens=40)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_an_attempt_that_starts_earlier_takes_the_place_of_what_another_told(ses
 
 
 def test_what_a_lost_worker_had_not_told_is_told_by_the_next(sessions: Sessions, job_id: str) -> None:
-    checkpoint = events.Checkpoint(time=NOW, step=2, path="checkpoints/step-000002", bytes=1)
+    checkpoint = events.CheckpointEvent(time=NOW, step=2, path="checkpoints/step-000002", bytes=1)
     record(sessions, job_id, metric(1, 2.0))
     with sessions.begin() as session:
         progress.catch_up(session, job_id, 1, 0, [metric(1, 9.0), metric(2, 1.0), checkpoint], LEASE * 2)
@@ -130,7 +130,7 @@ def test_downsampling_keeps_the_last_step_and_not_more_than_asked(sessions: Sess
 def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str, thin: int | None) -> None:
     with sessions.begin() as session:
         columns = json.loads(progress.curves(session, job_id, None, 0, 10, thin) or "")["columns"]
-    assert set(columns) == {*events.Metric.model_fields} - {"type"}
+    assert set(columns) == {*events.MetricEvent.model_fields} - {"type"}
     assert all(column == [] for column in columns.values())
 
 
@@ -145,8 +145,8 @@ def test_evaluations_are_columns_of_their_own(sessions: Sessions, job_id: str) -
 
 
 def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions: Sessions, job_id: str) -> None:
-    mid = events.Checkpoint(time=1, step=5, path="checkpoints/step-000005", bytes=10)
-    end = events.Checkpoint(time=2, step=9, path="adapter", bytes=10, final=True)
+    mid = events.CheckpointEvent(time=1, step=5, path="checkpoints/step-000005", bytes=10)
+    end = events.CheckpointEvent(time=2, step=9, path="adapter", bytes=10, final=True)
     record(sessions, job_id, mid, end)
     with sessions.begin() as session:
         found = {artifact.name: artifact.path for artifact in session.scalars(sa.select(Artifact))}
@@ -171,8 +171,8 @@ def test_what_fp16_tells_is_kept_and_told(sessions: Sessions, job_id: str) -> No
     assert {name: told[name] for name in overflow} == overflow
 
 
-def sample(step: int, index: int, generated: str = "yes") -> events.Sample:
-    return events.Sample(time=NOW + step, step=step, index=index, prompt="?", expected="yes", generated=generated)
+def sample(step: int, index: int, generated: str = "yes") -> events.SampleEvent:
+    return events.SampleEvent(time=NOW + step, step=step, index=index, prompt="?", expected="yes", generated=generated)
 
 
 def test_the_samples_of_an_evaluation_are_each_there_once_as_last_told(sessions: Sessions, job_id: str) -> None:
@@ -192,7 +192,9 @@ def test_a_sample_of_any_characters_at_all_is_kept_and_read(sessions: Sessions, 
 
 
 def test_how_a_run_ended_is_told_with_its_last_step(sessions: Sessions, job_id: str) -> None:
-    done = events.Done(time=NOW, step=9, completed=True, stopped_early=True, best_step=4, train_loss=1.0, eval_loss=1.0)
+    done = events.DoneEvent(
+        time=NOW, step=9, completed=True, stopped_early=True, best_step=4, train_loss=1.0, eval_loss=1.0
+    )
     record(sessions, job_id, metric(9))
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].done == {}
@@ -203,7 +205,9 @@ def test_how_a_run_ended_is_told_with_its_last_step(sessions: Sessions, job_id: 
 
 
 def test_the_stream_tells_of_metrics_and_events_in_the_order_of_their_times(sessions: Sessions, job_id: str) -> None:
-    record(sessions, job_id, events.Log(time=NOW + 0.5, level="info", message="hello"), metric(1), evaluation(2, 1.0))
+    record(
+        sessions, job_id, events.LogEvent(time=NOW + 0.5, level="info", message="hello"), metric(1), evaluation(2, 1.0)
+    )
     kinds = [happening.type for happening in stream(sessions, job_id) if happening.type != "status"]
     assert kinds == ["log", "metric", "evaluation"]
 

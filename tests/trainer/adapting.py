@@ -10,7 +10,7 @@ from contract.recipe import Recipe
 from trainer.data.examples import load_data
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed, pack
+from trainer.model.packing import PackedBatch, pack
 from trainer.model.plain_lora import make_plain
 
 CPU = torch.device("cpu")
@@ -32,11 +32,11 @@ def load(
     return load_model(Recipe.model_validate(changed), dtype, device)
 
 
-def some_rows(recipe: dict[str, Any]) -> Packed:
+def some_rows(recipe: dict[str, Any]) -> PackedBatch:
     return pack(load_data(Recipe.model_validate(recipe), Path(recipe["dataset"]).parent / "tokens").train[4:12])
 
 
-def loss(module: SupervisedLoss, batch: Packed) -> torch.Tensor:
+def loss(module: SupervisedLoss, batch: PackedBatch) -> torch.Tensor:
     """Mean over the supervised tokens."""
     return module(batch) / len(batch.targets)
 

@@ -34,6 +34,9 @@ from transformers import (
 
 from contract.events import Event, parse_event
 from contract.failure import Failure
+from trainer.environment import prepare_process
+
+prepare_process()
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"

@@ -17,14 +17,15 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from contract.order import rank_share
+from contract.order import rank_micro_batches
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.engines.engine import Engine
+from trainer.loading import load_for_engine
 from trainer.model.packing import pack
 from trainer.precision import DTYPES, check_precision
 from trainer.ranks import start_ranks, sum_over_ranks
-from trainer.train import load_for_engine, make_engine
+from trainer.train import make_engine
 
 LEARNING_RATE = 3e-3
 MAX_GRAD_NORM = 0.1
@@ -149,11 +150,11 @@ def accumulate(engine: Engine, accelerator: Accelerator, step: int, planted: flo
     """Five documents in micro-batches of two: the second rank's last one is empty. Returns their mean loss."""
     documents = [document(step * 5 + index) for index in range(5)]
     supervised = sum(document.targets for document in documents)
-    micro_batches = rank_share(documents, accelerator.process_index, accelerator.num_processes, 2)
+    micro_batches = rank_micro_batches(documents, accelerator.process_index, accelerator.num_processes, 2)
     loss_sum = 0.0
     for index, micro_batch in enumerate(micro_batches, start=1):
         scale = planted * accelerator.num_processes / supervised
-        loss_sum += engine.accumulate(pack(micro_batch), scale, exchange=index == len(micro_batches)).item()
+        loss_sum += engine.accumulate(pack(micro_batch), scale, sync_gradients=index == len(micro_batches)).item()
     return sum_over_ranks(accelerator, loss_sum)[0] / supervised
 
 

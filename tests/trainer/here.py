@@ -9,8 +9,9 @@ from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from tests.trainer.conftest import Outcome
 from trainer.engines.ddp import Ddp
-from trainer.model.packing import Packed
-from trainer.report import Report
+from trainer.model.packing import PackedBatch
+from trainer.report import EventWriter
+from trainer.setup import RunSetup
 from trainer.stop import Stop
 from trainer.train import train
 
@@ -28,15 +29,16 @@ def train_here(
     Raises what ends the run."""
     stop, passes, accumulate = Stop(), 0, Ddp.accumulate
 
-    def watched(engine: Ddp, batch: Packed, scale: float, exchange: bool) -> float:
+    def watched(engine: Ddp, batch: PackedBatch, scale: float, sync_gradients: bool) -> float:
         nonlocal passes
         passes += 1
-        stop.asked = stop.asked or passes == stop_in
-        return accumulate(engine, batch, scale * (1e30 if passes == overflow_in else 1), exchange)
+        stop.requested = stop.requested or passes == stop_in
+        return accumulate(engine, batch, scale * (1e30 if passes == overflow_in else 1), sync_gradients)
 
     folder.mkdir()
     run = RunDir(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ddp, "accumulate", watched)
-        train(Recipe.model_validate(recipe), run, resume, cache, Report(run.events, rank=0), stop)
+        report = EventWriter(run.events, rank=0)
+        train(RunSetup(Recipe.model_validate(recipe), run, report, stop, cache, resume))
     return Outcome(folder, 0, "")

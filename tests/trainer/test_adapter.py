@@ -154,8 +154,8 @@ def test_an_earlier_adapter_takes_the_recipes_dropout_and_is_in_fp32(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"r": 8}, "has 4 x 96, .* wants 8 x 96"),
-        ({"target_modules": ["q_proj"]}, "wants nothing"),
+        ({"r": 8}, "has 4 x 96, .* needs 8 x 96"),
+        ({"target_modules": ["q_proj"]}, "needs nothing"),
         ({"use_dora": True}, "has nothing"),
         ({"target_modules": ["w_proj"]}, "w_proj"),
         ({"bias": "all"}, "has nothing"),

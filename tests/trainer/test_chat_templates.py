@@ -6,16 +6,16 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureCode, InputError
-from contract.recipe import Dataset, Recipe
-from dataset.example import Message, conversation
+from contract.recipe import DatasetSource, Recipe
+from dataset.example import ChatMessage, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
 from dataset.rendering.folder_tokenizer import FolderTokenizer
 from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
 from trainer.data.tokenizer import load_tokenizer
 
-SYSTEM: Message = {"role": "system", "content": "Be brief."}
-TALK: list[Message] = [
+SYSTEM: ChatMessage = {"role": "system", "content": "Be brief."}
+TALK: list[ChatMessage] = [
     {"role": "user", "content": "Is 7 prime?"},
     {"role": "assistant", "content": "Yes."},
     {"role": "user", "content": "And 8?"},
@@ -36,7 +36,7 @@ def load(base: Path, template: Any) -> FolderTokenizer:
 
 
 def test_the_recipe_names_each_template_that_there_is() -> None:
-    (names, _) = typing.get_args(Dataset.model_fields["chat_template"].annotation)
+    (names, _) = typing.get_args(DatasetSource.model_fields["chat_template"].annotation)
     assert set(typing.get_args(names)) == set(CHAT_TEMPLATES)
 
 

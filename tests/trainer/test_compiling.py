@@ -7,16 +7,16 @@ import torch
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 
-from contract.events import Evaluation, Metric
+from contract.events import EvaluationEvent, MetricEvent
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import load, loss, some_rows
 from tests.trainer.conftest import Outcome, at_once
 from trainer.data.examples import load_data
-from trainer.failures import failure_of
+from trainer.failures import failure_from
 from trainer.model.compiling import compile_layers
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed, pack
+from trainer.model.packing import PackedBatch, pack
 from trainer.stop import Stop
 
 # torch's own, as it imports its compiler; and what it hides from everyone whose warnings are no errors.
@@ -47,7 +47,7 @@ def with_adapter(recipe: dict[str, Any], folder: Path, adapter: dict[str, Any]) 
     return module
 
 
-def loss_and_gradients(module: SupervisedLoss, batch: Packed) -> tuple[float, dict[str, torch.Tensor]]:
+def loss_and_gradients(module: SupervisedLoss, batch: PackedBatch) -> tuple[float, dict[str, torch.Tensor]]:
     module.zero_grad()
     mean = loss(module, batch)
     mean.backward()
@@ -111,7 +111,7 @@ def test_a_run_of_compiled_layers_has_the_losses_of_one_that_is_not(
         lambda: run_trainer(recipe | {"torch_compile": True}, ranks=ranks, name="compiled", timeout=600),
     )
     assert (plain.exit_code, compiled.exit_code) == (0, 0), compiled.output
-    for kind, field in ((Metric, "loss"), (Evaluation, "eval_loss")):
+    for kind, field in ((MetricEvent, "loss"), (EvaluationEvent, "eval_loss")):
         losses = [[getattr(e, field) for e in each.events if isinstance(e, kind)] for each in (plain, compiled)]
         assert losses[0]
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
@@ -132,5 +132,5 @@ def test_what_cannot_be_compiled_is_refused(
 
 def test_a_compiler_that_fails_is_told_by_the_field_that_asked_for_it() -> None:
     error = BackendCompilerFailed("inductor", RuntimeError("g++: no room"), None)
-    failure = failure_of(error)
+    failure = failure_from(error)
     assert (failure.code, failure.param) == (FailureCode.RECIPE_INVALID, "torch_compile")

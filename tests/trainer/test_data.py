@@ -10,16 +10,16 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from dataset.example import Message, conversation
-from dataset.read import digest
+from dataset.example import ChatMessage, conversation
+from dataset.read import file_sha256
 from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
 from trainer.data.examples import load_data
-from trainer.micro_batch import worst_case
+from trainer.micro_batch import worst_case_documents
 from trainer.model.base_model import load_model
 from trainer.model.packing import pack
 
-TALK: list[Message] = [
+TALK: list[ChatMessage] = [
     {"role": "user", "content": "Say hello, please."},
     {"role": "assistant", "content": "Hello there!"},
     {"role": "user", "content": "And now goodbye."},
@@ -27,7 +27,7 @@ TALK: list[Message] = [
 ]
 
 
-THOUGHTFUL_TALK: list[Message] = [
+THOUGHTFUL_TALK: list[ChatMessage] = [
     TALK[0],
     {"role": "assistant", "content": "<think>A greeting.</think>Hello there!"},
     TALK[2],
@@ -108,7 +108,7 @@ def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
     assert (data.max_length, data.truncated, data.dropped) == (64, 1, 1)
     assert [len(document.input_ids) for document in data.train] == [64, 17]
     module = load_model(small, torch.float32, torch.device("cpu"))
-    assert module(pack(worst_case(data.train, 2))).isfinite()
+    assert module(pack(worst_case_documents(data.train, 2))).isfinite()
 
     # Any length does where the positions are turned, whatever the configuration says.
     assert load_data(Recipe.model_validate(recipe), cache).max_length == 2048
@@ -124,7 +124,7 @@ def test_a_dataset_without_an_answer_within_max_length_is_refused(recipe: dict[s
 
 
 def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
-    recipe["dataset"] = {"path": str(dataset), "sha256": digest(dataset)}
+    recipe["dataset"] = {"path": str(dataset), "sha256": file_sha256(dataset)}
     assert load_data(Recipe.model_validate(recipe), cache).train
     dataset.write_text(dataset.read_text() + "\n")
     with pytest.raises(InputError) as refusal:
@@ -215,7 +215,7 @@ def test_an_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTo
 def test_a_file_that_has_changed_to_one_that_cannot_be_read_has_changed(
     recipe: dict[str, Any], dataset: Path, cache: Path
 ) -> None:
-    recipe["dataset"] = {"path": str(dataset), "sha256": digest(dataset)}
+    recipe["dataset"] = {"path": str(dataset), "sha256": file_sha256(dataset)}
     dataset.write_text("{")
     with pytest.raises(InputError, match="changed since the job was taken"):
         load_data(Recipe.model_validate(recipe), cache)
@@ -295,7 +295,7 @@ def test_what_would_make_other_tokens_makes_them(
         recipe["model"] = str(tmp_path / "changed")
     if other == "name":
         # What was read as CSV is no JSON: it is not taken from the cache.
-        with pytest.raises(InputError, match="no JSON"):
+        with pytest.raises(InputError, match="not JSON"):
             load_data(Recipe.model_validate(recipe), cache)
     else:
         load_data(Recipe.model_validate(recipe), cache)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from contract.events import Metric
+from contract.events import MetricEvent
 from contract.failure import FailureCode
-from contract.run_dir import RunDir, newest_state
+from contract.run_dir import RunDir, latest_state
 from tests.trainer.conftest import Outcome, command
 
 RunTrainer = Callable[..., Outcome]
@@ -78,7 +78,7 @@ def test_a_disk_that_fills_up_while_a_state_is_saved_leaves_the_one_before_to_go
     assert losses(full) == losses(whole)[:4]
 
     run = RunDir(full.folder)
-    state, damaged = newest_state([run])
+    state, damaged = latest_state([run])
     assert (state, damaged) == (run.state(2), [])
     assert list(run.states.iterdir()) == [state]
     rest = run_trainer(recipe, name="rest", resume=state)
@@ -87,4 +87,4 @@ def test_a_disk_that_fills_up_while_a_state_is_saved_leaves_the_one_before_to_go
 
 
 def losses(outcome: Outcome) -> list[tuple[int, float]]:
-    return [(event.step, event.loss) for event in outcome.events if isinstance(event, Metric)]
+    return [(event.step, event.loss) for event in outcome.events if isinstance(event, MetricEvent)]

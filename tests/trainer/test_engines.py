@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contract.events import Evaluation, Metric, Sample, Started
+from contract.events import EvaluationEvent, MetricEvent, SampleEvent, StartedEvent
 from contract.recipe import Recipe
 from tests.trainer.conftest import Outcome, at_once
 from tests.trainer.engine_process import TAKES_STATES
@@ -192,14 +192,14 @@ def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
             assert (tensor - expected[key]).abs().max() < 1e-4, (name, key)
 
 
-def start_of(outcome: Outcome) -> Started:
-    return next(event for event in outcome.events if isinstance(event, Started))
+def start_of(outcome: Outcome) -> StartedEvent:
+    return next(event for event in outcome.events if isinstance(event, StartedEvent))
 
 
 def said(outcome: Outcome) -> list[tuple[int, str]]:
-    return [(event.step, event.generated) for event in outcome.events if isinstance(event, Sample)]
+    return [(event.step, event.generated) for event in outcome.events if isinstance(event, SampleEvent)]
 
 
 def numbers(outcome: Outcome) -> list[float]:
-    metrics = [event.loss for event in outcome.events if isinstance(event, Metric)]
-    return metrics + [event.eval_loss for event in outcome.events if isinstance(event, Evaluation)]
+    metrics = [event.loss for event in outcome.events if isinstance(event, MetricEvent)]
+    return metrics + [event.eval_loss for event in outcome.events if isinstance(event, EvaluationEvent)]

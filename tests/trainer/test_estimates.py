@@ -9,17 +9,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-from contract.events import Metric
+from contract.events import MetricEvent
 from contract.machine import Machine
 from contract.model.folder import loaded_base, weight_shapes
 from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
-from dataset.lengths import measure
+from dataset.file import DatasetFile
+from dataset.lengths import measure_lengths
 from dataset.rendering.folder_tokenizer import read_tokenizer
-from estimate.activations import Row
-from estimate.memory import TOLERANCE, Model, Place, memory
-from estimate.plan import Base, make_plan, read_base
-from estimate.work import Lengths
+from estimate.inputs import DeviceKind, PackedRow, SizedModel
+from estimate.memory import TOLERANCE, estimate_memory
+from estimate.plan import LocalModel, plan_run, read_local_model
+from estimate.work import LengthCounts
 from tests.files import write_tokenizer
 from tests.trainer.conftest import Outcome
 from tests.trainer.live_memory import documents, peak_of_two_steps
@@ -30,11 +31,11 @@ CPU = torch.device("cpu")
 SIZES = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6}
 
 
-def base_of(recipe: Recipe, folder: Path, earlier: Path | None = None) -> Base:
+def base_of(recipe: Recipe, folder: Path, earlier: Path | None = None) -> LocalModel:
     if earlier is None:
         loaded = loaded_base(folder)
         check_adapter(recipe.adapter, loaded.shapes, loaded.kind)
-    return read_base(folder, weight_shapes(folder), recipe, earlier)
+    return read_local_model(folder, weight_shapes(folder), recipe, earlier)
 
 
 def counted(recipe: Recipe) -> tuple[int, int]:
@@ -126,8 +127,10 @@ def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
     base = base_of(recipe, folder)
     assert base.architecture is not None
     row = documents(lengths, 20)
-    model = Model(base.shapes, base.config, base.architecture, base.trained)
-    told = memory(recipe, model, Row(sum(lengths), len(row), 20 * len(row)), Place(False, precision, None), 1)
+    model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
+    told = estimate_memory(
+        recipe, model, PackedRow(sum(lengths), len(row), 20 * len(row)), DeviceKind(False, precision, None), 1
+    )
 
     module = load_model(recipe, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision], CPU)
     own = sum(parameter.nbytes for parameter in module.parameters())
@@ -152,12 +155,12 @@ def test_the_memory_that_a_plan_tells_is_within_a_quarter_of_what_a_trainer_take
     asked = {"batch": {"micro_batch_size": 3}, "schedule": {"max_steps": 2}, "precision": "fp32"}
     asked |= {"model": str(folder), "dataset": str(rows), "resources": {"gpus": ranks}}
     recipe = Recipe.model_validate(asked)
-    found = measure(read_tokenizer(folder), rows, rows.name)
-    lengths = Lengths(found.longest, found.first, found.supervised / found.tokens, 16)
+    found = measure_lengths(read_tokenizer(folder), DatasetFile(path=rows))
+    lengths = LengthCounts(found.longest, found.first, found.supervised / found.tokens, 16)
     machine = Machine(gpus=[], cores=2, cpu_bf16=False, slots=ranks, memory_bytes=64 << 30)
-    (told,) = make_plan(recipe, 16, [machine], base_of(recipe, folder), lengths).devices
+    (told,) = plan_run(recipe, 16, [machine], base_of(recipe, folder), lengths).devices
 
     outcome = run_trainer(asked, ranks)
     assert outcome.exit_code == 0, outcome.output
-    measured = max(event.memory_bytes for event in outcome.events if isinstance(event, Metric))
+    measured = max(event.memory_bytes for event in outcome.events if isinstance(event, MetricEvent))
     assert measured / TOLERANCE < told.memory.total < measured * TOLERANCE

@@ -11,9 +11,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from contract.events import Checkpoint, Done, Metric, Started
+from contract.events import CheckpointEvent, DoneEvent, MetricEvent, StartedEvent
 from contract.recipe import Recipe
-from contract.recipe_errors import read_recipe
+from contract.recipe_errors import parse_recipe
 from tests.service import free_port
 from tests.trainer.conftest import SIZES, Outcome
 from trainer.device import this_device
@@ -89,7 +89,7 @@ def run(recipe: Recipe, folder: Path) -> list[Outcome]:
 def test_a_recipe_among_the_examples_trains_as_it_says(path: Path, tiny: dict[str, Path], tmp_path: Path) -> None:
     given = json.loads(path.read_text())
     base = tiny[given["model"]]
-    recipe = read_recipe(
+    recipe = parse_recipe(
         json.dumps(given | {"model": str(base), "schedule": {"max_steps": STEPS, "warmup_steps": 0}}).encode()
     )
     outcomes = run(recipe, tmp_path)
@@ -99,17 +99,17 @@ def test_a_recipe_among_the_examples_trains_as_it_says(path: Path, tiny: dict[st
     (outcome,) = (outcome for outcome in outcomes if (outcome.folder / "events.jsonl").exists())
     assert sum((other.folder / "adapter").exists() for other in outcomes) == 1
 
-    (started,) = (event for event in outcome.events if isinstance(event, Started))
+    (started,) = (event for event in outcome.events if isinstance(event, StartedEvent))
     parallel, resources = recipe.parallel, recipe.resources
     zero = f"deepspeed zero-{parallel.zero_stage}"
     assert started.engine == (zero if parallel.engine == "deepspeed" else parallel.engine)
     assert started.world_size == resources.gpus * resources.nodes
     assert started.precision == resolve_precision(recipe, this_device())
-    assert len([event for event in outcome.events if isinstance(event, Metric)]) == STEPS
-    assert isinstance(outcome.events[-2], Checkpoint)
+    assert len([event for event in outcome.events if isinstance(event, MetricEvent)]) == STEPS
+    assert isinstance(outcome.events[-2], CheckpointEvent)
     assert outcome.events[-2].final
     done = outcome.events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert done.completed
 
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), outcome.folder / "adapter")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from contract.events import Sample
+from contract.events import SampleEvent
 from tests.trainer.conftest import CHATML, Outcome
 from tests.trainer.test_merge import merge
 from trainer.tools import answer
@@ -50,7 +50,7 @@ def test_an_export_answers_as_the_samples_did_and_stops(
     }
     trained = run_trainer(asked)
     assert trained.exit_code == 0, trained.output
-    sample = [event for event in trained.events if isinstance(event, Sample)][-1]
+    sample = [event for event in trained.events if isinstance(event, SampleEvent)][-1]
     assert sample.generated == "Hello there!"
     adapter = trained.folder / "adapter"
     assert merge(tmp_path / "export", asked, adapter).returncode == 0

@@ -7,7 +7,7 @@ import torch
 from transformers.activations import ACT2FN
 
 from contract.failure import Failure, FailureCode, InputError
-from trainer.failures import failure_of, write_failure
+from trainer.failures import failure_from, write_failure
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from trainer.failures import failure_of, write_failure
 def test_an_error_has_the_reason_that_its_owner_can_act_on(
     error: Exception, reason: FailureCode, step: int | None
 ) -> None:
-    assert failure_of(error, step).code == reason
+    assert failure_from(error, step).code == reason
 
 
 class ConnectTimeout(Exception):
@@ -66,13 +66,13 @@ INFRASTRUCTURE = [
 @pytest.mark.parametrize("step", [None, 7])
 @pytest.mark.parametrize("error", INFRASTRUCTURE, ids=repr)
 def test_infrastructure_fault_is_a_retriable_crash(error: Exception, step: int | None) -> None:
-    failure = failure_of(error, step)
+    failure = failure_from(error, step)
     assert (failure.code, failure.fault) == (FailureCode.TRAINER_CRASHED, None)
     assert failure.code.retryable
 
 
 def test_failing_collective_is_infrastructure() -> None:
-    failure = failure_of(raised(lambda: torch.distributed.new_group([0])))
+    failure = failure_from(raised(lambda: torch.distributed.new_group([0])))
     assert (failure.code, failure.fault) == (FailureCode.TRAINER_CRASHED, None)
 
 
@@ -88,14 +88,14 @@ OWN = [
 
 @pytest.mark.parametrize("error", OWN, ids=repr)
 def test_program_error_before_first_step_is_final(error: Exception) -> None:
-    failure = failure_of(error)
+    failure = failure_from(error)
     assert failure.code is FailureCode.INTERNAL_ERROR
     assert not failure.code.retryable
     assert f"{type(error).__name__}: " in failure.message
 
 
 def test_program_error_of_a_resumed_run_is_tried_again() -> None:
-    failure = failure_of(ZeroDivisionError("division by zero"), resumed=True)
+    failure = failure_from(ZeroDivisionError("division by zero"), resumed=True)
     assert failure.code is FailureCode.TRAINER_CRASHED
     assert failure.fault is not None
     assert failure.fault.step is None
@@ -106,17 +106,17 @@ def test_program_error_in_a_step_has_a_fault(error: Exception) -> None:
     def fail() -> None:
         raise error
 
-    one, same = (failure_of(raised(fail), 7) for _ in range(2))
+    one, same = (failure_from(raised(fail), 7) for _ in range(2))
     assert one.reason is FailureCode.TRAINER_CRASHED
     assert one.fault is not None
     assert one.fault == same.fault
     assert one.fault.location.startswith("trainer/test_failures.py:")
     assert one.fault.step == 7
-    assert failure_of(error, 8).fault != one.fault
+    assert failure_from(error, 8).fault != one.fault
 
 
 def test_error_from_model_code_blames_the_model() -> None:
-    failure = failure_of(raised(lambda: ACT2FN["no such function"]))
+    failure = failure_from(raised(lambda: ACT2FN["no such function"]))
     assert (failure.code, failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     assert "no such function" in failure.message
 

@@ -3,7 +3,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from contract.events import Checkpoint, Done, Metric
+from contract.events import CheckpointEvent, DoneEvent, MetricEvent
 from contract.run_dir import RunDir
 from tests.trainer.conftest import Outcome, command
 
@@ -17,6 +17,6 @@ def test_a_run_from_which_a_later_attempt_goes_on_saves_nothing_more(recipe: dic
     outcome = Outcome(run.path, ended.returncode, ended.stdout + ended.stderr)
     assert outcome.exit_code == 1, outcome.output
     assert "a later attempt goes on" in outcome.failure.message.lower()
-    assert any(isinstance(event, Metric) for event in outcome.events)
-    assert not any(isinstance(event, Checkpoint | Done) for event in outcome.events)
+    assert any(isinstance(event, MetricEvent) for event in outcome.events)
+    assert not any(isinstance(event, CheckpointEvent | DoneEvent) for event in outcome.events)
     assert not any(folder.exists() for folder in (run.adapter, run.checkpoints, run.states))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from contract.events import Metric, Started
+from contract.events import MetricEvent, StartedEvent
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
@@ -33,7 +33,7 @@ def started(recipe: dict[str, Any], cache: Path) -> tuple[Ddp, list[Any]]:
 
 
 def step(engine: Ddp, documents: list[Any], scale: float) -> Update:
-    engine.accumulate(pack(documents), scale, exchange=True)
+    engine.accumulate(pack(documents), scale, sync_gradients=True)
     return engine.update(LEARNING_RATE, max_grad_norm=1.0)
 
 
@@ -98,11 +98,11 @@ def test_a_skipped_step_holds_the_learning_rate_and_counts_for_a_run_that_goes_o
     assert [numbers(metric) for metric in rest] == [numbers(metric) for metric in metrics[4:]]
 
 
-def told(outcome: Outcome) -> list[Metric]:
-    return [event for event in outcome.events if isinstance(event, Metric)]
+def told(outcome: Outcome) -> list[MetricEvent]:
+    return [event for event in outcome.events if isinstance(event, MetricEvent)]
 
 
-def numbers(metric: Metric) -> tuple[Any, ...]:
+def numbers(metric: MetricEvent) -> tuple[Any, ...]:
     return metric.step, metric.loss, metric.learning_rate, metric.loss_scale, metric.skipped_steps
 
 
@@ -111,7 +111,7 @@ def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
 ) -> None:
     exact = told(train_here(recipe, tmp_path / "fp32", cache))
     rounded = train_here(recipe | {"precision": "fp16"}, tmp_path / "fp16", cache)
-    (start,) = (event for event in rounded.events if isinstance(event, Started))
+    (start,) = (event for event in rounded.events if isinstance(event, StartedEvent))
     assert start.precision == "fp16"
     metrics = told(rounded)
     assert [metric.step for metric in metrics] == [1, 2, 3, 4, 5, 6]

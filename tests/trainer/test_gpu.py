@@ -11,15 +11,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from contract.events import Done, Evaluation, Metric, Started
+from contract.events import DoneEvent, EvaluationEvent, MetricEvent, StartedEvent
 from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
-from estimate.activations import Row
-from estimate.memory import TOLERANCE, Model, Place, memory
-from estimate.plan import read_base
+from estimate.inputs import DeviceKind, PackedRow, SizedModel
+from estimate.memory import TOLERANCE, estimate_memory
+from estimate.plan import read_local_model
 from tests.trainer.adapting import loss, some_rows
 from tests.trainer.conftest import Outcome
-from trainer.model.attention import Documents, attend_documents
+from trainer.model.attention import DocumentBounds, attend_documents
 from trainer.model.base_model import load_model
 from trainer.model.kernels import ARCHITECTURES, is_installed, use_kernels
 
@@ -69,14 +69,14 @@ def test_a_gpu_trains_as_in_fp32(change: dict[str, Any], recipe: dict[str, Any],
     assert exact.exit_code == 0, exact.output
     outcome = run_trainer(recipe | change, name="changed")
     assert outcome.exit_code == 0, outcome.output
-    (started,) = (event for event in outcome.events if isinstance(event, Started))
+    (started,) = (event for event in outcome.events if isinstance(event, StartedEvent))
     assert (started.device, started.precision) == (torch.cuda.get_device_name(), change["precision"])
-    losses, expected = ([e.loss for e in run.events if isinstance(e, Metric)] for run in (outcome, exact))
+    losses, expected = ([e.loss for e in run.events if isinstance(e, MetricEvent)] for run in (outcome, exact))
     assert losses == pytest.approx(expected, rel=0.05)
-    evaluations = [event.eval_loss for event in outcome.events if isinstance(event, Evaluation)]
+    evaluations = [event.eval_loss for event in outcome.events if isinstance(event, EvaluationEvent)]
     assert evaluations[-1] < evaluations[0]
     done = outcome.events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert done.completed
 
 
@@ -87,7 +87,7 @@ def test_devices_of_one_machine_train_as_one_does(recipe: dict[str, Any], run_tr
     for name, parallel in (("ddp", {}), ("zero-2", {"engine": "deepspeed"}), ("fsdp", {"engine": "fsdp"})):
         all_of_them = run_trainer(recipe | {"parallel": parallel}, ranks=torch.cuda.device_count(), name=name)
         assert all_of_them.exit_code == 0, all_of_them.output
-        losses, expected = ([e.loss for e in run.events if isinstance(e, Metric)] for run in (all_of_them, one))
+        losses, expected = ([e.loss for e in run.events if isinstance(e, MetricEvent)] for run in (all_of_them, one))
         assert losses == pytest.approx(expected, rel=1e-3), name
 
 
@@ -113,15 +113,15 @@ def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
     given = {"model": str(folder), "dataset": str(rows), "batch": {"micro_batch_size": 4}, "schedule": {"max_steps": 3}}
     outcome = run_trainer(given | change)
     assert outcome.exit_code == 0, outcome.output
-    metrics = [event for event in outcome.events if isinstance(event, Metric)]
+    metrics = [event for event in outcome.events if isinstance(event, MetricEvent)]
     measured = max(metric.memory_bytes for metric in metrics)
 
     recipe = Recipe.model_validate(given | change)
-    base = read_base(folder, weight_shapes(folder), recipe, None)
+    base = read_local_model(folder, weight_shapes(folder), recipe, None)
     assert base.architecture is not None
-    model = Model(base.shapes, base.config, base.architecture, base.trained)
-    row = Row(metrics[0].tokens, 4, metrics[0].supervised_tokens)
-    told = memory(recipe, model, row, Place(True, change["precision"], None), 1)
+    model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
+    row = PackedRow(metrics[0].tokens, 4, metrics[0].supervised_tokens)
+    told = estimate_memory(recipe, model, row, DeviceKind(True, change["precision"], None), 1)
     # The context is no allocation of torch's.
     estimate = told.total - told.overhead
     assert measured / TOLERANCE < estimate < measured * TOLERANCE
@@ -134,7 +134,9 @@ def test_attention_in_16_bits_over_packed_documents_is_nearly_that_of_fp32(lengt
     halves = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
     offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device="cuda")
     outputs = [
-        attend_documents(torch.nn.Identity(), *tensors, None, documents=Documents(lengths, offsets), scaling=0.1)[0]
+        attend_documents(torch.nn.Identity(), *tensors, None, documents=DocumentBounds(lengths, offsets), scaling=0.1)[
+            0
+        ]
         for tensors in (exact, halves)
     ]
     torch.testing.assert_close(outputs[1].float(), outputs[0], rtol=0.02, atol=0.02)

@@ -6,14 +6,14 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureCode, InputError
-from dataset.example import Conversation, Message, conversation
+from dataset.example import ChatMessage, Conversation, conversation
 from dataset.rendering.render import render
 from tests.trainer.rendering import copy_with_template
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 CALL: Any = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}
 OTHER: Any = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bonn"}}}
-TALK: list[Message] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+TALK: list[ChatMessage] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 NEXT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
 
@@ -38,14 +38,14 @@ EMPTY_THOUGHT = template("{% if m.role == 'assistant' %}{{ '<think>\n\n</think>\
 
 
 def calling(content: str, *calls: Any) -> Conversation:
-    messages: list[Message] = [
+    messages: list[ChatMessage] = [
         {"role": "user", "content": "How is Ulm?"},
         {"role": "assistant", "content": content, "tool_calls": list(calls)},
     ]
     return on_row_3(messages, [WEATHER])
 
 
-def on_row_3(messages: list[Message], tools: Any = None) -> Conversation:
+def on_row_3(messages: list[ChatMessage], tools: Any = None) -> Conversation:
     found = conversation(messages, tools)
     return Conversation(found.messages, found.supervised, tools, "row 3")
 

@@ -36,7 +36,7 @@ def test_a_stop_ends_the_wait_with_nothing() -> None:
     stop, released = Stop(), threading.Event()
 
     def load() -> None:
-        stop.asked = True
+        stop.requested = True
         released.wait(timeout=10)
 
     assert load_together(stop, load, load) is None

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.data.examples import load_data
-from trainer.model.attention import Documents, attend_documents
+from trainer.model.attention import DocumentBounds, attend_documents
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss, head_loss
 from trainer.model.packing import pack
@@ -172,7 +172,7 @@ def test_fp16_has_nearly_the_gradients_of_fp32_with_a_loss_scale_too_large_for_f
 def test_autocast_does_not_round_the_attention_that_a_cpu_makes_in_fp32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, 12, 8).to(dtype) for _ in range(3))
-    two = Documents([5, 7], torch.tensor([0, 5, 12], dtype=torch.int32))
+    two = DocumentBounds([5, 7], torch.tensor([0, 5, 12], dtype=torch.int32))
     with torch.autocast("cpu", dtype=dtype):
         inside, _ = attend_documents(torch.nn.Identity(), query, key, value, None, documents=two)
     exact, _ = attend_documents(torch.nn.Identity(), query.float(), key.float(), value.float(), None, documents=two)

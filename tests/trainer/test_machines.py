@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from contract.events import Done, Event, Metric, Started, parse_event
+from contract.events import DoneEvent, Event, MetricEvent, StartedEvent, parse_event
 from tests.network import NetworkMachine, two_machines
 from tests.trainer.conftest import Outcome
 from worker.attempt.command import Rendezvous, launcher
@@ -68,9 +68,9 @@ def test_two_machines_train_as_one_does(
     assert [process.wait(120) for process in launchers] == [0, 0], logs(run_dir)
     assert (run_dir / "adapter" / "adapter_model.safetensors").is_file()
     events = events_in(run_dir)
-    (started,) = (event for event in events if isinstance(event, Started))
+    (started,) = (event for event in events if isinstance(event, StartedEvent))
     assert started.world_size == 2
-    losses = [[e.loss for e in run if isinstance(e, Metric)] for run in (events, alone.events)]
+    losses = [[e.loss for e in run if isinstance(e, MetricEvent)] for run in (events, alone.events)]
     assert len(losses[1]) == 6
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -93,7 +93,7 @@ def test_the_end_of_the_heads_launcher_ends_the_run_on_both_with_a_state(
     for process in (other, head):
         process.wait(30)  # with any code: the other's may find its ranks done first, or the head gone
     done = events_in(run_dir)[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert not done.completed
     assert [path.name for path in (run_dir / "states").iterdir()] == [f"step-{done.step:06}"]
     while first.processes() or second.processes():

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.device import peak_memory
-from trainer.micro_batch import _free_in_cgroup, forecast, forget_peak, free_memory, largest_micro_batch, worst_case
+from trainer.micro_batch import (
+    _free_in_cgroup,
+    forecast,
+    free_memory,
+    largest_micro_batch,
+    reset_peak_memory,
+    worst_case_documents,
+)
 from trainer.model.base_model import load_model
 from trainer.model.packing import pack
 
@@ -48,7 +55,7 @@ def test_no_documents_take_more_than_the_worst_case(
     shapes: list[tuple[int, int]], count: int, data: st.DataObject
 ) -> None:
     documents = [document(*shape) for shape in shapes]
-    worst = worst_case(documents, count)
+    worst = worst_case_documents(documents, count)
     assert len(worst) == min(count, len(documents))
     assert not any(part.supervised[0] for part in worst)
     chosen = data.draw(st.permutations(documents))
@@ -95,11 +102,11 @@ def test_a_rank_with_less_memory_decides_for_all() -> None:
 
 
 def test_the_peak_of_a_cpu_is_forgotten() -> None:
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     before = peak_memory(CPU)
     touch(64 * MEGABYTES)
     assert peak_memory(CPU) > before + 56 * MEGABYTES
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     assert peak_memory(CPU) < before + 8 * MEGABYTES
 
 
@@ -125,7 +132,7 @@ def print_micro_batches(model: str) -> None:
     """One line each: the free megabytes, the micro-batch, and the megabytes that it then takes."""
     recipe = Recipe.model_validate({"model": model, "dataset": "none"})
     module = load_model(recipe, torch.float32, CPU).train()
-    documents = worst_case([document(400 - n, 40) for n in range(100)], 24)
+    documents = worst_case_documents([document(400 - n, 40) for n in range(100)], 24)
 
     def probe(some: Sequence[Document]) -> None:
         module(pack(some)).backward()
@@ -133,7 +140,7 @@ def print_micro_batches(model: str) -> None:
 
     for free in (12, 40, 80, 10_000):
         micro_batch = largest_micro_batch(documents, probe, lambda own: own, CPU, free * MEGABYTES)
-        forget_peak(CPU)
+        reset_peak_memory(CPU)
         before = peak_memory(CPU)
         probe(documents[:micro_batch])
         print(free, micro_batch, (peak_memory(CPU) - before) // MEGABYTES)  # noqa: T201

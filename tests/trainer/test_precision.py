@@ -58,7 +58,7 @@ def test_fsdp_of_an_older_torch_has_no_bf16(monkeypatch: pytest.MonkeyPatch, bf1
     assert resolve_precision(wants("auto", **fsdp), CPU) == ("bf16" if bf16 else "fp32")
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.0+cpu"))
     assert resolve_precision(wants("auto", **fsdp), CPU) == "fp32"
-    refused(wants("bf16", **fsdp), "wants torch 2.9")
+    refused(wants("bf16", **fsdp), "needs torch 2.9")
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])

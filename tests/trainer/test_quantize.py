@@ -106,7 +106,10 @@ def test_what_rounding_bitsandbytes_does_is_not_told_at_every_layer(
 @pytest.mark.exhaustive
 def test_no_compiled_code_is_asked_of_the_hub() -> None:
     """By bitsandbytes, on a CPU with bf16: PEFT imports it."""
-    program = "import trainer.model.adapter, importlib.util as util; assert util.find_spec('kernels') is None"
+    program = (
+        "from trainer.environment import prepare_process; prepare_process()\n"
+        "import trainer.model.adapter, importlib.util as util; assert util.find_spec('kernels') is None"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "kernels" not in result.stdout + result.stderr
 

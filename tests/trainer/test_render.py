@@ -7,15 +7,15 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureCode, InputError
-from dataset.example import Conversation, Message, PlainText, conversation
+from dataset.example import ChatMessage, Conversation, PlainText, conversation
 from dataset.rendering.chat_templates import CHATML
 from dataset.rendering.render import render
 from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import as_read, copy_with_template, learned
 
-TALK: list[Message] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
+TALK: list[ChatMessage] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-CALLING: list[Message] = [
+CALLING: list[ChatMessage] = [
     {"role": "user", "content": "How is Ulm?"},
     {
         "role": "assistant",
@@ -35,7 +35,7 @@ def refusal(tokenizer: PreTrainedTokenizerFast, template: str | None, example: C
     return caught.value
 
 
-def on_row_3(messages: list[Message], tools: Any = None) -> Conversation:
+def on_row_3(messages: list[ChatMessage], tools: Any = None) -> Conversation:
     found = conversation(messages, tools)
     return Conversation(found.messages, found.supervised, tools, "row 3")
 
@@ -127,7 +127,10 @@ GEMMA = (
     "{{ '<start>' + role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start>model\n' }}{% endif %}"
 )
-THINKING: list[Message] = [TALK[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHello there!"}]
+THINKING: list[ChatMessage] = [
+    TALK[0],
+    {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHello there!"},
+]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ THINKING: list[Message] = [TALK[0], {"role": "assistant", "content": "<think>\nA
     ids=["R1", "R1 thinks", "R1 thinks in turns", "Qwen3", "Qwen3 thinks", "Llama 3", "Gemma"],
 )
 def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, messages: list[Message], answers: list[str]
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, messages: list[ChatMessage], answers: list[str]
 ) -> None:
     copy = copy_with_template(tokenizer, template)
     copy.bos_token = "<|endoftext|>"
@@ -217,13 +220,13 @@ CLOSED = (
     "{% elif add_generation_prompt %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
 )
 DEAF = "{% for m in messages %}" + TURN + "{% endfor %}" + NEXT
-THOUGHTFUL: list[Message] = [
+THOUGHTFUL: list[ChatMessage] = [
     TALK[0],
     {"role": "assistant", "content": "Hello!", "reasoning_content": "\nA greeting.\n"},
     {"role": "user", "content": "Bye."},
     {"role": "assistant", "content": "Goodbye.", "reasoning_content": "They leave."},
 ]
-THOUGHTFUL_CALL: list[Message] = [
+THOUGHTFUL_CALL: list[ChatMessage] = [
     CALLING[0],
     {**CALLING[1], "reasoning_content": "Ask the tool."},
     CALLING[2],
@@ -283,7 +286,7 @@ def test_answer_after_a_thoughtful_call_is_learned_as_it_is_generated(tokenizer:
 def test_thought_that_the_template_ignores_is_refused(
     tokenizer: PreTrainedTokenizerFast, template: str, thought: str
 ) -> None:
-    messages: list[Message] = [TALK[0], {**TALK[1], "reasoning_content": thought}]
+    messages: list[ChatMessage] = [TALK[0], {**TALK[1], "reasoning_content": thought}]
     error = refusal(tokenizer, template, on_row_3(messages))
     assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert error.failure.message.startswith("row 3: ")

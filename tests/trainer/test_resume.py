@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from contract.events import Checkpoint, Done, Evaluation, Metric, Started, parse_event
+from contract.events import CheckpointEvent, DoneEvent, EvaluationEvent, MetricEvent, StartedEvent, parse_event
 from contract.failure import InputError
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch
-from contract.run_dir import RunDir, newest_state, seal
+from contract.run_dir import RunDir, latest_state, write_checksums
 from tests.trainer.conftest import Outcome, at_once, command
 from tests.trainer.here import train_here
 
@@ -35,11 +35,11 @@ def dropping(recipe: dict[str, Any]) -> dict[str, Any]:
 def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
     told: list[tuple[Any, ...]] = []
     for event in outcome.events:
-        if isinstance(event, Metric) and event.step > after:
+        if isinstance(event, MetricEvent) and event.step > after:
             told.append((event.step, event.loss, event.grad_norm, event.learning_rate, event.epoch, event.progress))
-        elif isinstance(event, Evaluation) and event.step > after:
+        elif isinstance(event, EvaluationEvent) and event.step > after:
             told.append((event.step, event.eval_loss))
-        elif isinstance(event, Done):
+        elif isinstance(event, DoneEvent):
             told.append((event.step, event.completed, event.train_loss, event.eval_loss))
     return told
 
@@ -62,7 +62,7 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the
     whole = train_here(dropping, tmp_path / "whole", cache)
     first = train_here(dropping, tmp_path / "first", cache, stop_in=15)
     done = first.events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert (done.step, done.completed) == (4, False)
     rest = train_here(dropping, tmp_path / "rest", cache, resume=left_by(first))
     assert len(numbers(rest, after=4)) == 8 + 3 + 1
@@ -94,7 +94,7 @@ def test_two_ranks_that_go_on_give_the_numbers_and_the_adapter_of_an_uninterrupt
     assert whole.exit_code == 0, whole.output
     rest = run_trainer(dropping, ranks=2, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
-    (started,) = (event for event in rest.events if isinstance(event, Started))
+    (started,) = (event for event in rest.events if isinstance(event, StartedEvent))
     assert_same(rest, whole, after=started.resumed_step)
 
 
@@ -107,7 +107,7 @@ def assert_same(ours: Outcome, whole: Outcome, after: int) -> None:
 
 def left_by(outcome: Outcome) -> Path:
     """The state to go on from."""
-    state, damaged = newest_state([RunDir(outcome.folder)])
+    state, damaged = latest_state([RunDir(outcome.folder)])
     assert state is not None
     assert damaged == []
     return state
@@ -128,7 +128,7 @@ def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_
     )
     assert more.exit_code == 0, more.output
     for rest in (train_here(dropping, tmp_path / "fewer", cache, resume=together), more):
-        (started,) = (event for event in rest.events if isinstance(event, Started))
+        (started,) = (event for event in rest.events if isinstance(event, StartedEvent))
         after = started.resumed_step
         assert after >= 4
         for ours, expected in zip(numbers(rest, after), numbers(whole, after), strict=True):
@@ -150,12 +150,12 @@ def test_a_run_goes_on_with_half_the_micro_batch_after_it_ran_out_of_memory(
         lambda: run_trainer(dropping, ranks, name="whole"),
         lambda: interrupt_after(tmp_path / "first", dropping, 4, ranks),
     )
-    (before,) = (event for event in whole.events if isinstance(event, Started))
+    (before,) = (event for event in whole.events if isinstance(event, StartedEvent))
     smaller = smaller_batch(Batch.model_validate(batch), before)
     assert smaller is not None
     rest = run_trainer(dropping | {"batch": smaller.model_dump()}, ranks, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
-    (started,) = (event for event in rest.events if isinstance(event, Started))
+    (started,) = (event for event in rest.events if isinstance(event, StartedEvent))
     assert (before.micro_batch_size, started.micro_batch_size) == (4 // ranks, 2 // ranks)
     assert (started.effective_batch_size, started.total_steps) == (before.effective_batch_size, before.total_steps)
     after = started.resumed_step
@@ -165,7 +165,7 @@ def test_a_run_goes_on_with_half_the_micro_batch_after_it_ran_out_of_memory(
 
 
 def tokens(outcome: Outcome, after: int) -> list[tuple[int, int, int]]:
-    metrics = [event for event in outcome.events if isinstance(event, Metric) and event.step > after]
+    metrics = [event for event in outcome.events if isinstance(event, MetricEvent) and event.step > after]
     return [(event.step, event.tokens, event.supervised_tokens) for event in metrics]
 
 
@@ -180,9 +180,9 @@ def interrupt_after(folder: Path, recipe: dict[str, Any], step: int, ranks: int)
             if f" metric step={step} " in line:
                 process.send_signal(signal.SIGTERM)
     done = parse_event(run.events.read_bytes().splitlines()[-1])
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert not done.completed
-    state, damaged = newest_state([run])
+    state, damaged = latest_state([run])
     assert state == run.state(done.step)
     assert damaged == []
     return state
@@ -192,7 +192,7 @@ def change_position(state: Path, change: Callable[[dict[str, Any]], dict[str, An
     """Returns it as it stood."""
     position = json.loads((state / "position.json").read_text())
     (state / "position.json").write_text(json.dumps(position | change(position)))
-    seal(state)
+    write_checksums(state)
     return dict(position)
 
 
@@ -203,9 +203,9 @@ def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     position = change_position(state, lambda stood: {"eval_step": stood["step"] - 1, "best_loss": 1e9})
     rest = train_here(dropping, tmp_path / "rest", cache, resume=state)
-    evaluation = next(event for event in rest.events if isinstance(event, Evaluation))
+    evaluation = next(event for event in rest.events if isinstance(event, EvaluationEvent))
     assert (evaluation.step, evaluation.best) == (position["step"], True)
-    saved = next(event for event in rest.events if isinstance(event, Checkpoint))
+    saved = next(event for event in rest.events if isinstance(event, CheckpointEvent))
     assert (saved.step, saved.eval_loss) == (position["step"], evaluation.eval_loss)
 
 
@@ -215,10 +215,10 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_and_ends(
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     change_position(state, lambda _: {"step": 12, "eval_step": 9})
     rest = train_here(dropping, tmp_path / "rest", cache, resume=state)
-    (evaluation,) = (event for event in rest.events if isinstance(event, Evaluation))
-    (saved,) = (event for event in rest.events if isinstance(event, Checkpoint))
+    (evaluation,) = (event for event in rest.events if isinstance(event, EvaluationEvent))
+    (saved,) = (event for event in rest.events if isinstance(event, CheckpointEvent))
     done = rest.events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert (evaluation.step, saved.step, saved.final, done.step, done.completed) == (12, 12, True, 12, True)
     assert saved.eval_loss == done.eval_loss == evaluation.eval_loss
 
@@ -228,7 +228,7 @@ def test_a_run_that_is_done_keeps_its_adapters_and_no_state(
 ) -> None:
     outcome = train_here(dropping, tmp_path / "run", cache)
     run = RunDir(outcome.folder)
-    best = {event.step for event in outcome.events if isinstance(event, Evaluation) and event.best and event.step}
+    best = {event.step for event in outcome.events if isinstance(event, EvaluationEvent) and event.best and event.step}
     saved = sorted({4, 8} | (best - {12}))
     assert [path.name for path in sorted(run.checkpoints.iterdir())] == [f"step-{step:06d}" for step in saved]
     assert list(run.states.iterdir()) == []

@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started
+from contract.events import CheckpointEvent, DoneEvent, EvaluationEvent, MetricEvent, PhaseEvent, StartedEvent
 from contract.failure import FailureCode
 from contract.recipe import Recipe
 from tests.trainer.conftest import ROWS, Outcome, at_once
@@ -39,24 +39,24 @@ def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported
 ) -> None:
     outcome = run_trainer(evaluated)
     assert outcome.exit_code == 0, outcome.output
-    assert {event.name for event in events_of(outcome, Phase)} == {"imports", "data", "model", "first_step"}
-    (started,) = events_of(outcome, Started)
+    assert {event.name for event in events_of(outcome, PhaseEvent)} == {"imports", "data", "model", "first_step"}
+    (started,) = events_of(outcome, StartedEvent)
     assert (started.train_examples, started.eval_examples, started.total_steps) == (9, 3, 6)
     assert (started.precision, started.world_size) == ("fp32", 1)
-    assert [event.step for event in events_of(outcome, Evaluation)] == [0, 3, 6]
-    saved = [(event.step, event.path, event.final) for event in events_of(outcome, Checkpoint)]
+    assert [event.step for event in events_of(outcome, EvaluationEvent)] == [0, 3, 6]
+    saved = [(event.step, event.path, event.final) for event in events_of(outcome, CheckpointEvent)]
     assert saved == [
         (2, "checkpoints/step-000002", False),
         (3, "checkpoints/step-000003", False),
         (4, "checkpoints/step-000004", False),
         (6, "adapter", True),
     ]
-    metrics = events_of(outcome, Metric)
+    metrics = events_of(outcome, MetricEvent)
     assert [metric.step for metric in metrics] == [1, 2, 3, 4, 5, 6]
     assert metrics[-1].loss < metrics[0].loss
     assert (metrics[-1].progress, metrics[-1].epoch, metrics[-1].eta_seconds) == (1.0, 2.0, 0.0)
     done = outcome.events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert done.completed
     assert done.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / "adapter"), rel=1e-5)
 
@@ -88,8 +88,8 @@ def test_an_earlier_adapter_that_was_trained_further_reloads_with_the_loss_that_
     evaluated["adapter"] = {"start_from": str(earlier.folder / "adapter")}
     evaluated["optimizer"] = {"learning_rate": 1e-3}
     further = train_here(evaluated, tmp_path / "further", cache)
-    evaluations = events_of(further, Evaluation)
-    assert evaluations[0].eval_loss == pytest.approx(events_of(earlier, Evaluation)[-1].eval_loss, rel=1e-5)
+    evaluations = events_of(further, EvaluationEvent)
+    assert evaluations[0].eval_loss == pytest.approx(events_of(earlier, EvaluationEvent)[-1].eval_loss, rel=1e-5)
     assert evaluations[-1].eval_loss != pytest.approx(evaluations[0].eval_loss, rel=1e-3)
     reloads_as_reported(evaluated, further)
 
@@ -109,13 +109,13 @@ def test_another_seed_starts_from_another_a_and_drops_out_other_units(
         assert torch.equal(tensor, starts[1][name])
         assert "lora_A" not in name or not torch.allclose(tensor, starts[2][name], atol=1e-3)
     dropped = [train_here(recipe | {"seed": 1, "adapter": {"r": 4}}, tmp_path / "whole", cache), one, same]
-    norms = [events_of(run, Metric)[0].grad_norm for run in dropped]
+    norms = [events_of(run, MetricEvent)[0].grad_norm for run in dropped]
     assert norms[1] == norms[2] != norms[0]
 
 
 def reloads_as_reported(recipe: dict[str, Any], outcome: Outcome) -> None:
     done = outcome.events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert done.eval_loss == pytest.approx(plain_eval_loss(recipe, outcome.folder / "adapter"), rel=1e-4)
 
 
@@ -155,14 +155,14 @@ def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, A
     for outcome in runs.values():
         assert outcome.exit_code == 0, outcome.output
     curves = {
-        name: [(m.loss, m.grad_norm, m.tokens, m.supervised_tokens) for m in events_of(outcome, Metric)]
+        name: [(m.loss, m.grad_norm, m.tokens, m.supervised_tokens) for m in events_of(outcome, MetricEvent)]
         for name, outcome in runs.items()
     }
     assert len(curves["whole"]) == 4
     for name in ("accumulated", "two ranks"):
         for ours, expected in zip(curves[name], curves["whole"], strict=True):
             assert ours == pytest.approx(expected, rel=2e-4), name
-    assert events_of(runs["two ranks"], Started)[0].world_size == 2
+    assert events_of(runs["two ranks"], StartedEvent)[0].world_size == 2
 
 
 @pytest.mark.exhaustive
@@ -177,7 +177,7 @@ def test_two_ranks_evaluate_as_one_does(evaluated: dict[str, Any], run_trainer: 
     )
     for outcome in (one, two):
         assert outcome.exit_code == 0, outcome.output
-    losses = [[event.eval_loss for event in events_of(outcome, Evaluation)] for outcome in (one, two)]
+    losses = [[event.eval_loss for event in events_of(outcome, EvaluationEvent)] for outcome in (one, two)]
     assert len(losses[0]) == 3
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
@@ -196,8 +196,10 @@ def test_the_adapters_dropout_is_on_in_training_and_off_in_evaluation(
         plain_eval_loss(evaluated, dropping.folder / "adapter"), rel=1e-5
     )
     # B is zero in the first step: what is dropped before it shows in the norm of its gradient.
-    assert events_of(dropping, Metric)[0].loss == pytest.approx(events_of(whole, Metric)[0].loss, rel=1e-5)
-    assert events_of(dropping, Metric)[0].grad_norm != pytest.approx(events_of(whole, Metric)[0].grad_norm, rel=1e-2)
+    assert events_of(dropping, MetricEvent)[0].loss == pytest.approx(events_of(whole, MetricEvent)[0].loss, rel=1e-5)
+    assert events_of(dropping, MetricEvent)[0].grad_norm != pytest.approx(
+        events_of(whole, MetricEvent)[0].grad_norm, rel=1e-2
+    )
 
 
 def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter_is_kept(
@@ -208,15 +210,15 @@ def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter
     evaluated["evaluation"] = {"fraction": 0.25, "every_steps": 1, "patience": 3}
     outcome = run_trainer(evaluated)
     assert outcome.exit_code == 0, outcome.output
-    evaluations = events_of(outcome, Evaluation)
+    evaluations = events_of(outcome, EvaluationEvent)
     losses = [event.eval_loss for event in evaluations]
     best = losses.index(min(losses))
     assert [event.step for event in evaluations if event.best][-1] == best
     done = outcome.events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert (done.completed, done.stopped_early, done.best_step) == (True, True, best)
     assert done.step == best + 3 == len(losses) - 1
-    (kept,) = (event for event in events_of(outcome, Checkpoint) if event.step == best)
+    (kept,) = (event for event in events_of(outcome, CheckpointEvent) if event.step == best)
     assert kept.eval_loss == min(losses)
     assert kept.eval_loss == pytest.approx(plain_eval_loss(evaluated, outcome.folder / kept.path), rel=1e-5)
 
@@ -236,9 +238,9 @@ def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_
     losses = []
     for (ranks, _, fits, _), outcome in zip(ways, outcomes, strict=True):
         assert outcome.exit_code == 0, outcome.output
-        (started,) = events_of(outcome, Started)
+        (started,) = events_of(outcome, StartedEvent)
         assert (started.effective_batch_size, started.micro_batch_size, started.world_size) == (5, fits, ranks)
-        losses.append([event.loss for event in events_of(outcome, Metric)])
+        losses.append([event.loss for event in events_of(outcome, MetricEvent)])
     assert len(losses[0]) == 6  # 12 examples in steps of 5, 5 and 2
     for others in losses[1:]:
         assert others == pytest.approx(losses[0], rel=1e-5)
@@ -248,7 +250,7 @@ def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_
 def test_adapters_are_saved_by_the_clock(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     recipe["checkpointing"] = {"every_minutes": 1e-9}
     outcome = run_trainer(recipe)
-    assert [event.step for event in events_of(outcome, Checkpoint)] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events_of(outcome, CheckpointEvent)] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.exhaustive
@@ -264,9 +266,9 @@ def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_eva
     )
     for outcome in runs:
         assert outcome.exit_code == 0, outcome.output
-    curves = [[metric.loss for metric in events_of(outcome, Metric)] for outcome in runs]
+    curves = [[metric.loss for metric in events_of(outcome, MetricEvent)] for outcome in runs]
     assert curves[0] == curves[1]
-    (before, _after) = events_of(runs[1], Evaluation)
+    (before, _after) = events_of(runs[1], EvaluationEvent)
     assert curves[0][0] != pytest.approx(before.eval_loss, rel=1e-3)
     assert runs[1].events[-1].eval_loss == pytest.approx(
         plain_eval_loss(recipe | {"evaluation": {"fraction": 0.25}}, runs[1].folder / "adapter"), rel=1e-5

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.failure import InputError
-from dataset.document import Document, cut, fit
-from dataset.example import Example, Message, PlainText, conversation
+from dataset.document import Document, truncate_document, truncation
+from dataset.example import ChatMessage, Example, PlainText, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from dataset.rendering.render import render
@@ -36,10 +36,10 @@ from tests.trainer.test_render import (
     TURN,
     WEATHER,
 )
-from trainer.data.tokens import cut as cut_all
 from trainer.data.tokens import flatten
+from trainer.data.tokens import truncate_document as cut_all
 
-TALK: list[Message] = [
+TALK: list[ChatMessage] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "  Is 7 prime? \n"},
     {"role": "assistant", "content": "Yes.\n\n"},
@@ -184,11 +184,11 @@ def test_the_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path
 def test_one_document_is_cut_as_all_of_a_dataset_are(flags: list[list[list[bool]]], max_length: int) -> None:
     examples = [[Document(list(range(len(each))), each) for each in example] for example in flags]
     lengths, targets = cut_all(flatten(examples), max_length)
-    documents = [cut(document, max_length) for example in examples for document in example]
+    documents = [truncate_document(document, max_length) for example in examples for document in example]
     assert [len(document.input_ids) for document in documents] == lengths.tolist()
     assert [document.targets for document in documents] == targets.tolist()
-    fits = [fit(example, max_length) for example in examples]
+    fits = [truncation(example, max_length) for example in examples]
     assert [each.dropped for each in fits] == [
-        not any(cut(document, max_length).targets for document in example) for example in examples
+        not any(truncate_document(document, max_length).targets for document in example) for example in examples
     ]
     assert not any(each.dropped and each.truncated for each in fits)

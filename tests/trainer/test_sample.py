@@ -90,7 +90,7 @@ def test_an_answer_ends_with_an_end_token_or_where_it_may_get_no_longer(
 def test_a_stop_ends_a_generation(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
     module = load(recipe, make_model("llama"))
     stop = Stop()
-    stop.asked = True
+    stop.requested = True
     assert len(module.generate(PROMPT, 400, [], stop)) == 1
 
 
@@ -115,8 +115,8 @@ def generate_in_parts(rank: int, model: str, store: str) -> None:
     register_fsdp_forward_method(module, "generate")
     assert module.generate(PROMPT, 12, [], Stop(), sharded=True) == expected
     stop = Stop()
-    stop.asked = rank == 0
-    assert len(module.generate(PROMPT, 12, [], stop, sharded=True)) == (1 if stop.asked else 12)
+    stop.requested = rank == 0
+    assert len(module.generate(PROMPT, 12, [], stop, sharded=True)) == (1 if stop.requested else 12)
     torch.distributed.destroy_process_group()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from contract.run_dir import newest_state
+from contract.run_dir import latest_state
 from tests import service
 from tests.conftest import empty
 from tests.service import Service, busy, until
@@ -56,7 +56,7 @@ def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_
     fill(filler)
     until(lambda: live.job(job_id)["attempt"] == 2, seconds=60)
     run = live.run_dir(job_id)
-    state, damaged = newest_state([run])
+    state, damaged = latest_state([run])
     assert state is not None
     assert damaged == []
     assert [path for path in run.path.rglob("*") if path.name.endswith((".partial", ".tmp"))] == []

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contract.events import Metric
-from contract.run_dir import RunDir, newest_state, partial
+from contract.events import MetricEvent
+from contract.run_dir import RunDir, latest_state, partial_path
 from tests.service import until
 from tests.trainer.conftest import Outcome, command
 
@@ -33,8 +33,8 @@ def test_a_trainer_that_is_killed_while_it_saves_a_state_leaves_the_one_before_t
         finally:
             trainer.kill()
 
-    assert partial(run.state(step)).is_dir()
-    state, damaged = newest_state([run])
+    assert partial_path(run.state(step)).is_dir()
+    state, damaged = latest_state([run])
     assert (state, damaged) == (run.state(step - 1), [])
     assert losses(Outcome(run.path, trainer.returncode, "")) == losses(whole)[:step]
     rest = run_trainer(recipe, name="rest", resume=state)
@@ -66,4 +66,4 @@ def half_written(run: RunDir) -> int | None:
 
 
 def losses(outcome: Outcome) -> list[tuple[int, float]]:
-    return [(event.step, event.loss) for event in outcome.events if isinstance(event, Metric)]
+    return [(event.step, event.loss) for event in outcome.events if isinstance(event, MetricEvent)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from contract.events import Checkpoint, Done, Event, parse_event
+from contract.events import CheckpointEvent, DoneEvent, Event, parse_event
 from tests.trainer.conftest import command
 
 
@@ -65,8 +65,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
         exit_code = process.wait(timeout=25)
     assert ranks > 1 or exit_code == 0  # torchrun says that it was told to stop
     saved, done = events_in(tmp_path)[-2:]
-    assert isinstance(saved, Checkpoint)
-    assert isinstance(done, Done)
+    assert isinstance(saved, CheckpointEvent)
+    assert isinstance(done, DoneEvent)
     assert not saved.final
     assert not done.completed
     assert saved.step == done.step > 0
@@ -133,7 +133,7 @@ def test_sigterm_in_a_long_window_of_micro_batches_gives_the_window_up(
 
 def assert_stopped_before_the_first_step(run_dir: Path) -> None:
     done = events_in(run_dir)[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert (done.step, done.completed, done.train_loss) == (0, False, None)
     assert not (run_dir / "checkpoints").exists()
     assert not (run_dir / "error.json").exists()
@@ -152,5 +152,5 @@ def test_ranks_whose_launcher_is_killed_save_and_end_by_themselves(endless: dict
             os.close(handle)
     assert ended == [True, True]
     done = events_in(tmp_path)[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, DoneEvent)
     assert not done.completed

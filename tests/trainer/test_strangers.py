@@ -14,7 +14,7 @@ from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import CPU, load, save
 from trainer.data.tokenizer import load_tokenizer
-from trainer.model.base_model import load_model, most_positions
+from trainer.model.base_model import load_model, max_positions
 from trainer.tools import answer
 from trainer.tools.merge import merge
 
@@ -78,7 +78,7 @@ def recipe_of(recipe: dict[str, Any], folder: Path, **fields: Any) -> Recipe:
 
 LOADERS: dict[str, Callable[[Recipe], Any]] = {
     "the model": lambda recipe: load_model(recipe, torch.float32, CPU),
-    "its positions": lambda recipe: most_positions(recipe.model),
+    "its positions": lambda recipe: max_positions(recipe.model),
     "a merge": lambda recipe: merge(recipe, Path(recipe.model).with_name("merged")),
 }
 

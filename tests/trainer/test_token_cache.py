@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dataset.document import Document
-from trainer.data.token_cache import cached
+from trainer.data.token_cache import cached_tokens
 from trainer.data.tokens import Tokens, flatten
 
 KEY, OTHER, THIRD = "aa" * 32, "bb" * 32, "cc" * 32
@@ -70,23 +70,23 @@ def wait_until_waiting(process: "subprocess.Popen[str]") -> None:
 
 
 def test_tokens_are_made_once_and_read_after_that(tmp_path: Path) -> None:
-    assert is_equal(cached(tmp_path / "new" / "folder", KEY, lambda: TOKENS), TOKENS)
-    assert is_equal(cached(tmp_path / "new" / "folder", KEY, never), TOKENS)
+    assert is_equal(cached_tokens(tmp_path / "new" / "folder", KEY, lambda: TOKENS), TOKENS)
+    assert is_equal(cached_tokens(tmp_path / "new" / "folder", KEY, never), TOKENS)
 
 
 def test_tokens_without_a_document_or_a_target_are_kept_as_well(tmp_path: Path) -> None:
     for key, examples in {KEY: [], OTHER: [[]], THIRD: [[Document([], [])], [Document([1], [False])]]}.items():
-        made = cached(tmp_path, key, lambda examples=examples: flatten(examples))  # type: ignore[misc]
-        assert is_equal(cached(tmp_path, key, never), made)
+        made = cached_tokens(tmp_path, key, lambda examples=examples: flatten(examples))  # type: ignore[misc]
+        assert is_equal(cached_tokens(tmp_path, key, never), made)
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "one bit", "a hole", "another key", "no metadata", "other names"])
 def test_a_file_that_is_not_what_was_written_is_made_anew(tmp_path: Path, damage: str) -> None:
-    cached(tmp_path, KEY, lambda: TOKENS)
+    cached_tokens(tmp_path, KEY, lambda: TOKENS)
     path = tmp_path / f"{KEY}.safetensors"
     whole = path.read_bytes()
     if damage == "another key":
-        cached(tmp_path, OTHER, of_bytes(8))
+        cached_tokens(tmp_path, OTHER, of_bytes(8))
         (tmp_path / f"{OTHER}.safetensors").rename(path)
     elif damage == "no metadata":
         save_file(load_file(path), path)
@@ -101,8 +101,8 @@ def test_a_file_that_is_not_what_was_written_is_made_anew(tmp_path: Path, damage
                 "a hole": whole[:-16] + bytes(16),
             }[damage]
         )
-    assert is_equal(cached(tmp_path, KEY, lambda: TOKENS), TOKENS)
-    assert is_equal(cached(tmp_path, KEY, never), TOKENS)
+    assert is_equal(cached_tokens(tmp_path, KEY, lambda: TOKENS), TOKENS)
+    assert is_equal(cached_tokens(tmp_path, KEY, never), TOKENS)
 
 
 def test_of_two_processes_one_makes_the_tokens_and_the_other_waits_for_them(tmp_path: Path) -> None:
@@ -124,24 +124,24 @@ def test_when_the_process_that_makes_them_is_killed_the_one_that_waits_makes_the
             wait_until_waiting(second)
             first.send_signal(signal.SIGKILL)
             assert second.communicate()[0] == "making\nmade\n"
-    assert is_equal(cached(tmp_path, KEY, never), TOKENS)
+    assert is_equal(cached_tokens(tmp_path, KEY, never), TOKENS)
 
 
 def test_what_cannot_be_made_leaves_nothing_behind_and_the_next_one_makes_it(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="made anew"):
-        cached(tmp_path, KEY, never)
+        cached_tokens(tmp_path, KEY, never)
     assert list(tmp_path.glob("*.*")) == []
-    assert is_equal(cached(tmp_path, KEY, lambda: TOKENS), TOKENS)
+    assert is_equal(cached_tokens(tmp_path, KEY, lambda: TOKENS), TOKENS)
 
 
 def test_above_the_bound_the_least_recently_used_are_dropped_and_never_the_new_one(tmp_path: Path) -> None:
     for age, key in enumerate((KEY, OTHER)):
-        cached(tmp_path, key, of_bytes(4000))
+        cached_tokens(tmp_path, key, of_bytes(4000))
         os.utime(tmp_path / f"{key}.safetensors", (1000 + age, 1000 + age))
-    used = cached(tmp_path, KEY, never)
-    cached(tmp_path, THIRD, of_bytes(4000), most_bytes=10_000)
+    used = cached_tokens(tmp_path, KEY, never)
+    cached_tokens(tmp_path, THIRD, of_bytes(4000), most_bytes=10_000)
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {KEY, THIRD}
-    cached(tmp_path, OTHER, of_bytes(40_000), most_bytes=10_000)
+    cached_tokens(tmp_path, OTHER, of_bytes(40_000), most_bytes=10_000)
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {OTHER}
     assert used.ids.tolist() == [0] * 1000, "tokens in use can be read after their file is gone"
 
@@ -150,5 +150,5 @@ def test_what_a_killed_process_left_half_written_goes_after_a_day(tmp_path: Path
     for name, age in {"left.partial": 90_000, "being-written.partial": 10}.items():
         (tmp_path / name).write_bytes(b"half")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    cached(tmp_path, KEY, lambda: TOKENS)
+    cached_tokens(tmp_path, KEY, lambda: TOKENS)
     assert [path.name for path in tmp_path.glob("*.partial")] == ["being-written.partial"]

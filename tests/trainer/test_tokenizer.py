@@ -5,13 +5,13 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
-from dataset.example import Message, conversation
+from dataset.example import ChatMessage, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
 from dataset.rendering.render import render
 from tests.trainer.rendering import copy_with_template
 from trainer.data.tokenizer import load_tokenizer, save_tokenizer
 
-TALK: list[Message] = [
+TALK: list[ChatMessage] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "  Is 7 prime? \n"},
     {"role": "assistant", "content": "Yes.\n\n"},

@@ -1,13 +1,13 @@
 import pytest
 
-from contract.events import Done
+from contract.events import DoneEvent
 from contract.failure import Failure, FailureCode
 from contract.fault import Fault
 from contract.status import JobStatus, RequestedAction
 from worker.attempt.outcome import Outcome, decide
 
-COMPLETED = Done(time=0, step=9, completed=True, train_loss=1.0, eval_loss=None)
-STOPPED = Done(time=0, step=4, completed=False, train_loss=1.0, eval_loss=None)
+COMPLETED = DoneEvent(time=0, step=9, completed=True, train_loss=1.0, eval_loss=None)
+STOPPED = DoneEvent(time=0, step=4, completed=False, train_loss=1.0, eval_loss=None)
 ERROR = Failure(code=FailureCode.OUT_OF_MEMORY, message="too big")
 CRASH = Failure(code=FailureCode.TRAINER_CRASHED, message="Connection closed by peer")
 TORCHRUN_REPORT = """

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from matplotlib import colors, image
 from pydantic import SecretStr
 
-from contract.events import Checkpoint, Done, Evaluation
+from contract.events import CheckpointEvent, DoneEvent, EvaluationEvent
 from contract.recipe import Recipe
 from storage.backends import BucketStorage, FolderStorage
 from storage.errors import StorageUnavailable
@@ -47,9 +47,9 @@ def run_job(sessions: Sessions, settings: WorkerSettings, name: str = "ours", st
             *(metric(step, 3, weight=step, attempt=1, fp16=False) for step in range(1, steps + 1)),
         ]
         held_out = ((2, 1.25), (3, 1.5)) if steps else ()
-        told += [Evaluation(time=1, step=step, eval_loss=each, supervised_tokens=1) for step, each in held_out]
-        told += [Checkpoint(time=1, step=3, path="adapter", bytes=2, final=True)]
-        told += [Done(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)]
+        told += [EvaluationEvent(time=1, step=step, eval_loss=each, supervised_tokens=1) for step, each in held_out]
+        told += [CheckpointEvent(time=1, step=3, path="adapter", bytes=2, final=True)]
+        told += [DoneEvent(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)]
         progress.record(session, job_id, 1, told, LEASE)
     run = settings.runs / artifacts.run_path(job_id, 1)
     (run / "adapter").mkdir(parents=True)

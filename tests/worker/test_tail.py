@@ -3,16 +3,16 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract.events import Log
+from contract.events import LogEvent
 from worker.attempt.tail import Tail
 
 
 def line(number: int) -> str:
-    return Log(time=0, level="info", message=f"Zeile {number} \N{SNOWMAN}").model_dump_json() + "\n"
+    return LogEvent(time=0, level="info", message=f"Zeile {number} \N{SNOWMAN}").model_dump_json() + "\n"
 
 
 def numbers(tail: Tail) -> list[int]:
-    return [int(event.message.split()[1]) for event in tail.read() if isinstance(event, Log)]
+    return [int(event.message.split()[1]) for event in tail.read() if isinstance(event, LogEvent)]
 
 
 def test_a_file_that_is_not_there_yet_has_no_events(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_half_written_line_waits_for_its_other_half(tmp_path: Path) -> None:
 
 def test_a_line_of_many_megabytes_does_not_stop_the_tail(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    long = Log(time=0, level="info", message="Zeile 1 " + "x" * 5_000_000).model_dump_json() + "\n"
+    long = LogEvent(time=0, level="info", message="Zeile 1 " + "x" * 5_000_000).model_dump_json() + "\n"
     path.write_text(long + line(2))
     tail = Tail(path)
     assert numbers(tail) + numbers(tail) == [1, 2]

@@ -1,5 +1,5 @@
-"""The tokens at which generation stops: the model's own, and those that ended the answers that were learned. A base
-model often knows no end of turn, or another one than the chat template writes."""
+"""The tokens at which generation stops: the model's own, and those that ended the learned answers. A base model often
+has no end-of-turn token, or not the one of the chat template."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -9,29 +9,30 @@ from typing import Any
 _FILE = "generation_config.json"
 
 
-def own_ends(config: Any) -> list[int]:
-    """Of a configuration of transformers, whose eos_token_id is a number, several, or None."""
+def end_token_ids(config: Any) -> list[int]:
+    """The ids in a transformers configuration, whose eos_token_id is a number, a list or None."""
     given = getattr(config, "eos_token_id", None)
     return [given] if isinstance(given, int) else list(given or [])
 
 
-def add_ends(config: Any, ends: Iterable[int]) -> None:
-    own = own_ends(config)
+def add_end_tokens(config: Any, ends: Iterable[int]) -> None:
+    own = end_token_ids(config)
     new = sorted(set(ends) - set(own))
     if new:
         config.eos_token_id = [*own, *new] if own or len(new) > 1 else new[0]
 
 
-def save_ends(config: Any, ends: Collection[int], adapter: Path) -> None:
-    """Puts the base's generation_config.json with these ends beside an adapter, where the base has not all of them."""
-    if set(ends) - set(own_ends(config)):
+def save_end_tokens(config: Any, ends: Collection[int], adapter: Path) -> None:
+    """Saves the base's generation_config.json with these ids beside an adapter, unless the base already has all of
+    them."""
+    if set(ends) - set(end_token_ids(config)):
         changed = type(config).from_dict(config.to_dict())
-        add_ends(changed, ends)
+        add_end_tokens(changed, ends)
         (adapter / _FILE).write_text(changed.to_json_string())
 
 
-def read_ends(adapter: Path) -> list[int]:
-    """What save_ends has put there."""
+def read_end_tokens(adapter: Path) -> list[int]:
+    """The ids that save_end_tokens has saved there."""
     try:
         given = json.loads((adapter / _FILE).read_bytes()).get("eos_token_id")
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""A folder of tokenised datasets, each in a file named by what it was made of, so that it is made once.
+"""A folder of tokenised datasets, one file per source, so that each is tokenised once.
 
-Safe for any number of processes, on one machine or with the folder shared: a file is whole or absent.
+Safe for any number of processes, also if several machines share the folder: a file is complete or absent.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from safetensors.torch import save_file
 from trainer.data.tokens import Tokens
 from trainer.durable import sync
 
-MOST_BYTES = 10 << 30
-"""Of all files together, but for the one that has just been made, which may be larger by itself."""
+MAX_BYTES = 10 << 30
+"""Maximum size of all files together. The newest file is kept even if it alone is larger."""
 _DAY = 24 * 60 * 60
 _NAMES = {field.name for field in dataclasses.fields(Tokens)}
 
 
-def cached(folder: Path, key: str, make: Callable[[], Tokens], most_bytes: int = MOST_BYTES) -> Tokens:
-    """What `make` returned when it was first called for this key, 64 hex digits. Of several processes that need it one
-    makes it, and the others wait; when it dies or fails, another does."""
+def cached_tokens(folder: Path, key: str, make: Callable[[], Tokens], most_bytes: int = MAX_BYTES) -> Tokens:
+    """The result of the first call of `make` for this key, which is 64 hex digits. Of several processes, one calls it
+    and the others wait; if it dies or fails, another one does."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.safetensors"
     tokens = _read(path, key)
@@ -44,16 +44,16 @@ def cached(folder: Path, key: str, make: Callable[[], Tokens], most_bytes: int =
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """The lock goes with the process that holds it. Its file stays, to be locked again: there are 256 at most, and
-    datasets that share one wait for each other in vain, which is all."""
+    """The lock ends with the process that holds it. Its file stays for the next lock. There are at most 256, and
+    datasets that share one only wait for each other."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _read(path: Path, key: str) -> Tokens | None:
-    """None where there is no such file, and for one that is not to the last bit what was written for this key. Marks it
-    as used now. The tensors are mapped: the processes of a machine share their memory, also after the file is gone."""
+    """The file's tokens, or None if it does not exist or differs from what was written for this key. Marks it as used
+    now. The tensors are mapped, so the processes of a machine share their memory, even after the file is deleted."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -62,7 +62,7 @@ def _read(path: Path, key: str) -> Tokens | None:
         return None
     if tensors.keys() != _NAMES or (metadata.get("key"), metadata.get("sha256")) != (key, _digest(tensors)):
         return None
-    # Another process may just have dropped it.
+    # Another process may just have deleted it.
     with contextlib.suppress(FileNotFoundError):
         os.utime(path)
     return Tokens(**tensors)
@@ -90,10 +90,10 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _drop_least_recently_used(folder: Path, most_bytes: int, keep: Path) -> None:
-    """And what processes have left that were killed while they wrote."""
+    """Deletes the oldest files beyond the limit, and files that killed processes left half-written."""
     files = []
     for path in [*folder.glob("*.safetensors"), *folder.glob("*.partial")]:
-        # Others do the same at the same time.
+        # Other processes may do the same at the same time.
         with contextlib.suppress(FileNotFoundError):
             files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0

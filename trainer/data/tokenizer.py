@@ -1,5 +1,4 @@
-"""The model's tokenizer: the one that the service previews with, with the chat template that the conversations are
-written by."""
+"""The model's tokenizer, as the service's previews use it, with the chat template of the recipe."""
 
 import json
 import shutil
@@ -15,11 +14,11 @@ from dataset.rendering.tokenizer import MODEL_FILES, TOKENIZER_FILES, end_of_ans
 from trainer.model.base_model import loading_errors
 
 _FOR_CONVERTERS = ("tokenizer.model", "vocab.json", "merges.txt")
-"""Not read here; those who make other formats of a model want them."""
+"""Not read here, but needed to convert a model to other formats."""
 
 
 def load_tokenizer(recipe: Recipe) -> FolderTokenizer:
-    """Raises InputError for a model without tokenizer.json, and one that cannot write the named chat template."""
+    """Raises InputError for a model without tokenizer.json, and for one that cannot write the named chat template."""
     tokenizer = read_tokenizer(tokenizer_folder(recipe.model))
     if recipe.dataset.chat_template is not None:
         set_chat_template(tokenizer, recipe.dataset.chat_template)
@@ -27,7 +26,7 @@ def load_tokenizer(recipe: Recipe) -> FolderTokenizer:
 
 
 def tokenizer_folder(model: str) -> Path:
-    """The model's own folder, or the hub's snapshot with the files of its tokenizer."""
+    """The model's own folder, or the hub's snapshot with its tokenizer files."""
     if Path(model).is_dir():
         return Path(model)
     with loading_errors(model):
@@ -35,8 +34,8 @@ def tokenizer_folder(model: str) -> Path:
 
 
 def copy_tokenizer(recipe: Recipe, folder: Path) -> None:
-    """Puts the model's own tokenizer beside its weights and config.json, byte for byte. Only where AutoTokenizer would
-    read other tokens out of it than it has, the class that its configuration names is another."""
+    """Copies the model's own tokenizer, byte for byte, beside its weights and config.json. Only if AutoTokenizer would
+    read different tokens from it does its configuration name another class."""
     source = tokenizer_folder(recipe.model)
     for path in (found for pattern in (*TOKENIZER_FILES, *_FOR_CONVERTERS) for found in source.glob(pattern)):
         copy = folder / path.relative_to(source)
@@ -47,10 +46,10 @@ def copy_tokenizer(recipe: Recipe, folder: Path) -> None:
 
 
 def save_tokenizer(recipe: Recipe, folder: Path) -> None:
-    """Puts the tokenizer with the named chat template of the recipe into a folder: there AutoTokenizer.from_pretrained
-    writes conversations as training did, which the model's own does not.
+    """Saves the tokenizer with the recipe's named chat template, so that AutoTokenizer.from_pretrained formats
+    conversations as training did.
 
-    Its end-of-text token is what ended an answer in training, as that is where generation stops by it.
+    Its end-of-text token is the one that ended answers in training, since generation stops there.
     """
     assert recipe.dataset.chat_template is not None
     tokenizer = load_tokenizer(recipe)
@@ -60,25 +59,25 @@ def save_tokenizer(recipe: Recipe, folder: Path) -> None:
 
 
 def _is_read_as_it_is(folder: Path) -> bool:
-    """Whether AutoTokenizer makes of it what is in tokenizer.json. Many of transformers' classes take the vocabulary
-    out of that file, and make normalizer and pre-tokenizer anew."""
+    """Whether AutoTokenizer reads tokenizer.json unchanged. Many of transformers' classes take only its vocabulary and
+    make their own normalizer and pre-tokenizer."""
     own = PreTrainedTokenizerFast.from_pretrained(folder)
     try:
         read = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    # Of a class that cannot read it at all.
+    # A class that cannot read it at all may raise anything.
     except Exception:
         return False
     return read.is_fast and read.backend_tokenizer.to_str() == own.backend_tokenizer.to_str()
 
 
 def _write_config(tokenizer: FolderTokenizer, folder: Path, **changes: Any) -> None:
-    """tokenizer_config.json by which transformers takes tokenizer.json as it is."""
+    """Writes a tokenizer_config.json that makes transformers take tokenizer.json unchanged."""
     config = {**tokenizer.config, **changes, "tokenizer_class": GENERIC_CLASS}
-    # Its code is not there.
+    # The code that it names is not copied.
     config.pop("auto_map", None)
     if (folder / "chat_template.jinja").exists():
         config.pop("chat_template", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    # tokenizer.config has what is in them.
+    # tokenizer.config includes their content.
     for older in ("special_tokens_map.json", "added_tokens.json"):
         (folder / older).unlink(missing_ok=True)

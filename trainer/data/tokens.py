@@ -1,4 +1,4 @@
-"""A tokenised dataset as a few flat tensors: what the cache keeps, and what a job's documents are read from."""
+"""A tokenised dataset as a few flat tensors. The cache keeps them, and a job reads its documents from them."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,13 +17,13 @@ class Tokens:
     ids: torch.Tensor
     """[T] int32"""
     documents: torch.Tensor
-    """[D + 1] int64: where in ids each document begins, and T."""
+    """[D + 1] int64: the start of each document in `ids`, and T."""
     examples: torch.Tensor
-    """[E + 1] int64: where in documents each example's begin, and D."""
+    """[E + 1] int64: the start of each example in `documents`, and D."""
     runs: torch.Tensor
-    """[R, 2] int32: begin and end, within its document, of each run of supervised tokens."""
+    """[R, 2] int32: begin and end of each run of supervised tokens, within its document."""
     document_runs: torch.Tensor
-    """[D + 1] int64: where in runs each document's begin, and R."""
+    """[D + 1] int64: the start of each document's runs in `runs`, and R."""
 
 
 def flatten(examples: Iterable[Iterable[Document]]) -> Tokens:
@@ -56,13 +56,13 @@ def _runs(supervised: list[bool]) -> Iterator[tuple[int, int]]:
 
 
 def _tensor(numbers: "array[int]", dtype: torch.dtype) -> torch.Tensor:
-    # Torch takes no empty buffer.
+    # torch does not accept an empty buffer.
     return torch.frombuffer(numbers, dtype=dtype) if numbers else torch.empty(0, dtype=dtype)
 
 
-def cut(tokens: Tokens, max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is left of each document once it is cut at its end to max_length tokens, and after its last supervised one:
-    nothing there can reach the loss. [D] tokens, and how many of them are supervised, [D], both int64."""
+def truncate_documents(tokens: Tokens, max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Length [D] of each document, and how many of its tokens are supervised [D], both int64. Documents are cut to
+    max_length tokens and after the last supervised one, since nothing behind it affects the loss."""
     count = len(tokens.documents) - 1
     document = torch.repeat_interleave(torch.arange(count), tokens.document_runs.diff())
     begins, ends = tokens.runs.long().clamp(max=max_length).unbind(1)
@@ -71,18 +71,18 @@ def cut(tokens: Tokens, max_length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(count, dtype=torch.int64).scatter_reduce_(0, document, ends, "amax"), targets
 
 
-def last_learned(tokens: Tokens) -> set[int]:
-    """The ids with which runs of supervised tokens end."""
+def final_supervised_ids(tokens: Tokens) -> set[int]:
+    """The ids that end runs of supervised tokens."""
     document = torch.repeat_interleave(torch.arange(len(tokens.documents) - 1), tokens.document_runs.diff())
     ends = tokens.documents[document] + tokens.runs[:, 1]
     return set(tokens.ids[ends - 1].unique().tolist())
 
 
-class Documents(Sequence[Document]):
-    """N of the documents, each cut to its length, and made when it is asked for. A slice is a Documents as well."""
+class TokenDocuments(Sequence[Document]):
+    """N of the documents, each cut to its length and built on access. A slice is a TokenDocuments too."""
 
     def __init__(self, tokens: Tokens, rows: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor) -> None:
-        """[N] each: which documents, to how many tokens they are cut, and how many of these are supervised."""
+        """[N] each: the document's number, its length after the cut, and its supervised tokens."""
         self._tokens = tokens
         self._rows = rows
         self._lengths = lengths
@@ -90,11 +90,11 @@ class Documents(Sequence[Document]):
 
     @property
     def targets(self) -> int:
-        """Number of supervised tokens in all of them."""
+        """Number of supervised tokens in all documents."""
         return int(self._targets.sum())
 
     def first_beyond(self, limit: int) -> tuple[int, int] | None:
-        """The first example, by its number in the file from 1, that has an id of `limit` or more, and the id."""
+        """The first example, by its number in the file from 1, with an id of at least `limit`, and that id."""
         if not len(self._tokens.ids) or int(self._tokens.ids.max()) < limit:
             return None
         for row in self._rows.argsort().tolist():
@@ -109,11 +109,11 @@ class Documents(Sequence[Document]):
     @overload
     def __getitem__(self, index: int) -> Document: ...
     @overload
-    def __getitem__(self, index: slice) -> "Documents": ...
-    def __getitem__(self, index: int | slice) -> "Document | Documents":
+    def __getitem__(self, index: slice) -> "TokenDocuments": ...
+    def __getitem__(self, index: int | slice) -> "Document | TokenDocuments":
         if isinstance(index, slice):
             chosen = torch.arange(*index.indices(len(self)))
-            return Documents(self._tokens, self._rows[chosen], self._lengths[chosen], self._targets[chosen])
+            return TokenDocuments(self._tokens, self._rows[chosen], self._lengths[chosen], self._targets[chosen])
         row, length = int(self._rows[index]), int(self._lengths[index])
         begin = int(self._tokens.documents[row])
         first_run, last_run = self._tokens.document_runs[row : row + 2].tolist()

@@ -1,16 +1,16 @@
-"""Compares a dataset's tokens with the model's embeddings: on a GPU an id beyond them ends a run without a word."""
+"""Compares a dataset's tokens with the model's embeddings: on a GPU an id beyond them kills a run without a message."""
 
 from typing import Any
 
 from contract.recipe import Recipe
-from dataset.trial import without_embedding
-from trainer.data.examples import Data
+from dataset.trial import missing_embedding
+from trainer.data.examples import TrainingData
 from trainer.data.tokenizer import load_tokenizer
 
 
-def check_vocabulary(recipe: Recipe, base: Any, data: Data) -> None:
+def check_vocabulary(recipe: Recipe, base: Any, data: TrainingData) -> None:
     """Raises InputError that names the first example with a token that has no embedding."""
-    # The module's own number: DeepSpeed may have divided the weights.
+    # The module's own number, since DeepSpeed may have sharded the weights.
     embeddings = getattr(base.get_input_embeddings(), "num_embeddings", None)
     if embeddings is None:
         return
@@ -19,4 +19,4 @@ def check_vocabulary(recipe: Recipe, base: Any, data: Data) -> None:
         if found is not None:
             example, number = found
             token = load_tokenizer(recipe).decode([number])
-            raise without_embedding(f"example {example} of {param}", token, number, embeddings)
+            raise missing_embedding(f"example {example} of {param}", token, number, embeddings)

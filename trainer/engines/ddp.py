@@ -1,5 +1,5 @@
-"""Each rank holds the whole model, and they exchange the gradients of what is trained: DistributedDataParallel through
-Accelerate. Also the engine of a single rank."""
+"""Each rank holds the whole model, and the ranks exchange the gradients of what is trained: DistributedDataParallel
+through Accelerate. Also the engine of a single rank."""
 
 import contextlib
 import math
@@ -11,34 +11,34 @@ from accelerate import Accelerator
 
 from contract.recipe import Optimizer
 from trainer.engines.engine import Update
-from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
+from trainer.engines.optim import clip_gradients, make_optimizer, restore_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed
+from trainer.model.packing import PackedBatch
 
 
 class Ddp:
     name = "ddp"
-    divides_weights = False
-    divides_gradients = False
+    shards_parameters = False
+    shards_gradients = False
 
     def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator, fp16: bool) -> None:
         self.module = module
         self._accelerator = accelerator
-        # DDP broadcasts what it is not told to ignore. The frozen base is the same on every rank: each has loaded it.
+        # DDP broadcasts everything that it is not told to ignore. Each rank has loaded the same frozen base.
         module._ddp_params_and_buffers_to_ignore = _frozen(module)
-        # Both are on the device. Accelerate calls a CPU "cpu:0", which to PyTorch is elsewhere: it would copy every
-        # weight.
+        # Both are on the device already. Accelerate calls a CPU "cpu:0", which PyTorch takes for another device: it
+        # would copy every weight.
         self._model, self._optimizer = accelerator.prepare(
             module, make_optimizer(module.named_parameters(), recipe), device_placement=[False, False]
         )
         self._trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        # Not Accelerate's mixed precision: on a CPU that leaves fp16 out without a word.
+        # Not Accelerate's mixed precision, which silently omits fp16 on a CPU.
         device = accelerator.device.type
         self._autocast = torch.autocast(device, dtype=torch.float16, enabled=fp16)
         self._scaler = torch.amp.GradScaler(device, enabled=fp16)
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
-        with contextlib.nullcontext() if exchange else self._accelerator.no_sync(self._model):
+    def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
+        with contextlib.nullcontext() if sync_gradients else self._accelerator.no_sync(self._model):
             with self._autocast:
                 loss = self._model(batch)
             self._scaler.scale(loss * scale).backward()
@@ -50,7 +50,7 @@ class Ddp:
         loss_scale = self._scaler.get_scale() if self._scaler.is_enabled() else None
         self._scaler.unscale_(optimizer)
         norm = clip_gradients(self._trained, max_grad_norm)
-        # Without gradients that are finite it takes no step.
+        # Takes no step unless all gradients are finite.
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad()
@@ -58,8 +58,8 @@ class Ddp:
         return Update(None if overflow else norm, loss_scale)
 
     @torch.no_grad()
-    def loss_sum(self, batch: Packed) -> float:
-        # Compiled are the layers for training alone: without gradients they would be compiled once more.
+    def loss_sum(self, batch: PackedBatch) -> float:
+        # Only the training pass is compiled. Without gradients the layers would be compiled again.
         with self._autocast, torch.compiler.set_stance("force_eager"):
             return self.module(batch).item()
 
@@ -75,7 +75,7 @@ class Ddp:
         for index, name in enumerate(_names(self.module.model, own)):
             prefix = f"{name}/"
             values[index] = {key.removeprefix(prefix): optimizer[key] for key in optimizer if key.startswith(prefix)}
-        own.load_state_dict({"state": values, "param_groups": own.state_dict()["param_groups"]})
+        restore_optimizer(own, values)
 
     def scaler_state(self) -> dict[str, float]:
         own = self._scaler.state_dict()
@@ -96,11 +96,11 @@ def _optimizer_tensors(model: Any, optimizer: torch.optim.Optimizer) -> Iterator
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, parameter in zip(_names(model, optimizer), parameters, strict=True):
         for key, value in optimizer.state[parameter].items():
-            # Copies: the 8-bit optimizer's parameters share a table, and safetensors takes none twice.
+            # Copies: the 8-bit optimizer's parameters share a table, which safetensors refuses to save twice.
             yield f"{name}/{key}", torch.as_tensor(value).clone()
 
 
 def _names(model: Any, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Of the optimizer's parameters, in its order: an order of its own might change with its groups."""
+    """Names of the optimizer's parameters, in its order. An independent order might change with its groups."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,4 +1,4 @@
-"""How the ranks share a step's work. The loop knows this much of an engine, and every engine gives the same losses."""
+"""The interface between the training loop and the engines. Every engine gives the same losses."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,61 +6,62 @@ from typing import Protocol
 import torch
 
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed
+from trainer.model.packing import PackedBatch
 
 
 @dataclass(frozen=True)
 class Update:
-    """What became of one optimizer step."""
+    """The result of one optimizer step."""
 
     grad_norm: float | None
-    """L2, of the mean loss and before clipping; None where the gradients overflowed."""
+    """L2 norm of the mean loss's gradient before clipping; None if the gradients overflowed."""
     loss_scale: float | None = None
-    """What the loss was multiplied with, in fp16."""
+    """Factor of the loss, in fp16."""
 
     @property
     def overflow(self) -> bool:
-        """The gradients were too large for fp16: no weight has changed, and the loss scale is lower from now on."""
+        """True if the gradients were too large for fp16: no weight has changed, and the loss scale is lower from now
+        on."""
         return self.grad_norm is None
 
 
 class Engine(Protocol):
-    """Every method is called by all ranks together: each may exchange something with the others."""
+    """All ranks call every method together, since each may communicate."""
 
     name: str
-    """For people: "ddp", "deepspeed zero-2", "fsdp"."""
+    """Name for people: "ddp", "deepspeed zero-2", "fsdp"."""
     module: SupervisedLoss
-    """Not wrapped. Its weights may be in parts, and elsewhere: `adapter` has them whole."""
-    divides_weights: bool
-    """Ranks wait for each other in every pass through the model, also without gradients."""
-    divides_gradients: bool
-    """Ranks wait for each other in every micro-batch, and not in a step's last one alone."""
+    """The unwrapped module. Its weights may be sharded, or elsewhere; `adapter` returns them whole."""
+    shards_parameters: bool
+    """True if ranks wait for each other in every pass through the model, even without gradients."""
+    shards_gradients: bool
+    """True if ranks wait for each other in every micro-batch, and not only in a step's last one."""
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
-        """Adds the gradients of `scale` times the batch's sum of token losses to those of the step. Returns the sum, a
-        scalar on the device: to read it is to wait for a GPU.
+    def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
+        """Adds the gradients of `scale` times the batch's sum of token losses to those of the step. Returns the sum, as
+        a scalar on the device: reading it waits for a GPU.
 
-        `exchange` at the step's last micro-batch: the gradients are then the mean over the ranks.
+        `sync_gradients` is set at the step's last micro-batch, which makes the gradients the mean over the ranks.
         """
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
-        """Clips the gradients, takes the optimizer step, and forgets the gradients."""
+        """Clips the gradients, takes the optimizer step and clears the gradients."""
 
-    def loss_sum(self, batch: Packed) -> float:
-        """The batch's sum of token losses alone, for evaluation."""
+    def loss_sum(self, batch: PackedBatch) -> float:
+        """The batch's sum of token losses, for evaluation."""
 
     def adapter(self) -> dict[str, torch.Tensor]:
-        """What is trained, whole and in fp32, by the PEFT model's own names; complete on rank 0."""
+        """The trained tensors, whole and in fp32, by the PEFT model's own names; complete on rank 0."""
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
-        """Whole tensors named PARAMETER/exp_avg, PARAMETER/exp_avg_sq, PARAMETER/step; complete on rank 0. It fits any
-        engine and number of ranks."""
+        """Whole tensors named PARAMETER/exp_avg, PARAMETER/exp_avg_sq and PARAMETER/step; complete on rank 0. They fit
+        any engine and any number of ranks."""
 
     def load(self, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
-        """Takes what `adapter` and `optimizer_state` gave, before the first step. The module already had the adapter
-        when the engine took it; only an engine that has finer numbers beside it takes these."""
+        """Restores the results of `adapter` and `optimizer_state`, before the first step. The module already has the
+        adapter; only an engine that keeps a more exact copy takes it from here."""
 
     def scaler_state(self) -> dict[str, float]:
-        """In fp16 the loss `scale`, and `clean_steps` since it last changed; else empty. It fits any engine."""
+        """In fp16 the loss `scale`, and `clean_steps` since it last changed; otherwise empty. It fits any engine."""
 
     def load_scaler_state(self, state: dict[str, float]) -> None: ...

@@ -1,5 +1,5 @@
-"""Each rank holds a part of every weight, and gathers a layer when it needs it: torch's fully_shard (FSDP2) itself, for
-Accelerate does without it on a CPU and does not say so."""
+"""Each rank holds a shard of every weight and gathers a layer when it needs it. This is torch's fully_shard (FSDP2)
+itself: Accelerate silently omits it on a CPU."""
 
 from typing import Any
 
@@ -13,28 +13,28 @@ from contract.recipe import Optimizer
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import Packed
+from trainer.model.packing import PackedBatch
 
 
 class Fsdp:
     name = "fsdp"
-    divides_weights = True
-    divides_gradients = True
+    shards_parameters = True
+    shards_gradients = True
 
     def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator) -> None:
         self.module = module
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         for layer in _layers(module):
             fully_shard(layer, mesh=mesh)
-        # What stands outside the layers is whole during the loss's own forward pass, which takes the head's weight
+        # Parameters outside the layers are gathered during the loss's own forward pass, which uses the head's weight
         # without calling the head.
         fully_shard(module, mesh=mesh)
         register_fsdp_forward_method(module, "generate")
         self._optimizer = make_optimizer(module.named_parameters(), recipe)
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
 
-    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
-        self.module.set_requires_gradient_sync(exchange)
+    def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
+        self.module.set_requires_gradient_sync(sync_gradients)
         loss = self.module(batch)
         (loss * scale).backward()
         return loss.detach()
@@ -47,12 +47,12 @@ class Fsdp:
         return Update(norm)
 
     @torch.no_grad()
-    def loss_sum(self, batch: Packed) -> float:
+    def loss_sum(self, batch: PackedBatch) -> float:
         return self.module(batch).item()
 
     def adapter(self) -> dict[str, torch.Tensor]:
-        # An evaluation leaves the root's weights whole. PEFT's saving would divide them on rank 0 alone, and the next
-        # pass gather them there alone.
+        # An evaluation leaves the root's weights gathered. PEFT's saving would shard them on rank 0 alone, and the next
+        # pass would gather them there alone.
         self.module.reshard()
         return {name: _whole(parameter.detach()) for name, parameter in self._trained.items()}
 
@@ -74,7 +74,7 @@ class Fsdp:
 
 
 def _layers(module: SupervisedLoss) -> torch.nn.ModuleList:
-    """The backbone's layers: of its lists the one that lies in no other, and the longest of these."""
+    """The backbone's layers: the longest of the module lists that are in no other list."""
     backbone: Any = module.model.get_base_model().base_model
     lists = {name: part for name, part in backbone.named_modules() if isinstance(part, torch.nn.ModuleList)}
     return lists[min(lists, key=lambda name: (name.count("."), -len(lists[name])))]
@@ -85,7 +85,7 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _like(value: torch.Tensor, parameter: Any) -> torch.Tensor:
-    """This rank's part, as of the parameter; a number of steps has no parts."""
+    """This rank's shard, laid out as the parameter's; a step count has no shards."""
     if value.dim() == 0:
         return value.to(parameter.device)
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

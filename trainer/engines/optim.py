@@ -10,17 +10,17 @@ from contract.recipe import Optimizer, Schedule
 
 _DEFAULT_WARMUP_RATIO = 0.03
 _RATIO = "lr_ratio"
-"""In an optimizer's group: how many times the learning rate its parameters have."""
+"""Key in an optimizer's group: its learning rate as a multiple of the recipe's."""
 
 
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter | tuple[str, torch.nn.Parameter]], recipe: Optimizer
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), all parameters of a group updated in one kernel; or with its
-    moments in 8 bits, by blocks of 256 (Dettmers et al. 2022, arXiv:2110.02861), on a CPU too.
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), with all parameters of a group updated in one kernel; or with
+    moments in 8 bits, in blocks of 256 (Dettmers et al. 2022, arXiv:2110.02861), on a CPU too.
 
-    As in torch, the parameters may come with their names. LoRA+ (Hayou et al. 2024, arXiv:2402.12354) needs them: B
-    has a group of its own, whose learning rate is `lora_plus_ratio` times the others'. Else there is one group.
+    As in torch, parameters may come with their names. LoRA+ (Hayou et al. 2024, arXiv:2402.12354) needs them: B gets
+    its own group, whose learning rate is `lora_plus_ratio` times the others'. Otherwise there is one group.
     """
     named = [parameter if isinstance(parameter, tuple) else ("", parameter) for parameter in parameters]
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
@@ -43,10 +43,19 @@ def make_optimizer(
 
 def _kind(recipe: Optimizer) -> Callable[..., torch.optim.Optimizer]:
     if recipe.type == "adamw_8bit":
-        from trainer.engines.adamw_8bit import AdamW8bit  # takes more than a second to import
+        from bitsandbytes.optim import AdamW8bit  # takes more than a second to import
 
         return AdamW8bit
     return functools.partial(torch.optim.AdamW, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, values: dict[int, dict[str, torch.Tensor]]) -> None:
+    """`values` are the saved tensors of each parameter, by its number."""
+    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+    if not isinstance(optimizer, torch.optim.AdamW):
+        # The kernels of bitsandbytes need the step count as a plain number.
+        for state in optimizer.state.values():
+            state["step"] = int(state["step"])
 
 
 def _is_b(name: str) -> bool:
@@ -54,7 +63,7 @@ def _is_b(name: str) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Each group's, by its ratio."""
+    """Sets the rate of each group, by its ratio."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group[_RATIO]
 
@@ -76,10 +85,10 @@ def warmup_steps(schedule: Schedule, total_steps: int) -> int:
 
 
 def learning_rate_factor(schedule: Schedule, step: int, total_steps: int) -> float:
-    """Share of the peak learning rate at optimizer step `step`, of 1 to `total_steps`; above 0 and at most 1.
+    """Fraction of the peak learning rate at optimizer step `step`, from 1 to `total_steps`; above 0 and at most 1.
 
-    Rises in a line over the warm-up, then falls to zero at the step after the last one: a half cosine (Loshchilov &
-    Hutter 2017, arXiv:1608.03983) or a line. No step is wasted on a rate of zero.
+    It rises linearly during the warm-up. Then it falls as a half cosine (Loshchilov & Hutter 2017, arXiv:1608.03983) or
+    linearly, reaching zero one step after the last, so no step is wasted on a rate of zero.
     """
     warmup = warmup_steps(schedule, total_steps)
     if step <= warmup:

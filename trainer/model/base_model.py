@@ -1,4 +1,4 @@
-"""Loads the base model and makes it ready to train an adapter on it."""
+"""Loads the base model and prepares it for training an adapter."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -13,8 +13,8 @@ from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
 from contract.failure import FailureCode, InputError
+from contract.formatting import truncate
 from contract.model.config import check_not_quantised, unsupported
-from contract.quote import cut
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 from trainer.model import attention
@@ -22,22 +22,22 @@ from trainer.model.adapter import add_adapter, continue_adapter
 from trainer.model.loss import SupervisedLoss
 
 PACKED_MODEL_TYPES = frozenset({"gemma", "glm", "gpt2", "gpt_neox", "llama", "mistral", "phi", "qwen2", "qwen3"})
-"""Architectures that are tested to give a packed row what they give its documents alone, and whose logits are plainly
-the head of the last hidden states."""
+"""Architectures that are tested to treat documents in a packed row as they treat them alone, and whose logits are
+simply the head of the last hidden states."""
 
 _SHOWN = 3
 _LONGEST_REASON = 600
 
 
 def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> SupervisedLoss:
-    """The base model in `dtype` or in `base_bits`, frozen, with an adapter in fp32: one that changes nothing yet, or an
-    earlier one.
+    """The base model in `dtype` or in `base_bits`, frozen, with an adapter in fp32: a new one that changes nothing yet,
+    or an earlier one.
 
     Raises InputError for a model that cannot be loaded and for an adapter that does not fit it.
     """
     disable_progress_bar()
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # each thread has its own, and this need not be the main one
+        torch.cuda.set_device(device)  # set per thread, and this may not be the main thread
     base, packed = _load_base(recipe, dtype, device)
     adapter = recipe.adapter
     if adapter.start_from is not None:
@@ -55,14 +55,14 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
 
 
 def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tuple[Any, bool]:
-    """And whether it takes packed rows."""
+    """The base model, and whether it takes packed rows."""
     bits = recipe.base_bits
     if bits is not None:
         from trainer.model.quantize import keep_trainable, quantization  # as above
     with loading_errors(recipe.model):
         # It would be loaded too, from wherever it names as its base.
         if find_adapter_config_file(recipe.model) is not None:
-            raise ValueError("it has an adapter in it; give its base, and what a job has saved as adapter.start_from")
+            raise ValueError("it has an adapter in it; give its base, and give a job's adapter as adapter.start_from")
         config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
         check_not_quantised(config.to_dict())
         packed = can_pack(config)
@@ -72,7 +72,7 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
             dtype=dtype,
             quantization_config=None if bits is None else quantization(bits, dtype),
             device_map={"": device} if device.type == "cuda" or bits is not None else None,
-            attn_implementation=attention.NAME if packed else None,
+            attn_implementation=attention.register() if packed else None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -84,9 +84,9 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
     return base, packed
 
 
-def most_positions(model: str) -> int | None:
-    """Tokens of the longest document of a model that looks its positions up in a table, and fails beyond its end. None
-    where it turns or leans instead (RoPE, ALiBi), and where it has no attention: there any length works.
+def max_positions(model: str) -> int | None:
+    """Maximum tokens of a document, for a model with a table of positions, which fails beyond its end. None with RoPE
+    or ALiBi, and without attention: any length works there.
 
     Raises InputError for a model whose configuration cannot be read.
     """
@@ -98,7 +98,8 @@ def most_positions(model: str) -> int | None:
 
 
 def can_pack(config: Any) -> bool:
-    """Some positions are scaled by the longest document in the row: these would feel their neighbours."""
+    """Whether the model treats documents in a row independently. Some scale positions by the longest document in the
+    row."""
     rope = getattr(config, "rope_parameters", None) or {}
     return (
         config.model_type in PACKED_MODEL_TYPES
@@ -108,29 +109,28 @@ def can_pack(config: Any) -> bool:
 
 
 def _check_complete(loaded: dict[str, Any]) -> None:
-    """transformers fills what does not come from the files with random numbers."""
+    """transformers fills weights that are not in the files with random numbers."""
     missing = sorted(loaded["missing_keys"])
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise unsupported(
-            f"its files have no {', '.join(missing[:_SHOWN])}{more}, which its config.json wants; give the files that "
+            f"its files have no {', '.join(missing[:_SHOWN])}{more}, which its config.json needs; give the files that "
             "belong together, of a model for text generation"
         )
     for name, given, wanted in sorted(loaded["mismatched_keys"]):
         raise unsupported(
-            f"{name} is {_words(given)} in its files and {_words(wanted)} by its config.json; give the files that "
-            "belong together"
+            f"{name} is {_format_shape(given)} in its files and {_format_shape(wanted)} by its config.json; give the "
+            "files that belong together"
         )
 
 
-def _words(shape: Iterable[int]) -> str:
+def _format_shape(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
 @contextmanager
 def loading_errors(model: str) -> Iterator[None]:
-    """Raises InputError in the place of whatever transformers raises for a model; faults of the machine stay as they
-    are."""
+    """Turns whatever transformers raises for a model into InputError. Faults of the machine pass unchanged."""
     try:
         yield
     except InputError:
@@ -143,12 +143,12 @@ def loading_errors(model: str) -> Iterator[None]:
 
 
 def _cannot_load(model: str, error: Exception) -> InputError:
-    """A hub id that fails to load is most often one that does not exist; a folder is there and holds something else."""
+    """A hub id that fails to load most often does not exist. A folder exists, so its content is at fault."""
     reason = FailureCode.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureCode.MODEL_NOT_FOUND
     # Left out: a list of all architectures, and paragraphs of advice on installing transformers.
     said = " ".join(str(error).strip().replace(model, public_name(model)).partition("\n\n")[0].split())
-    said = cut(said.partition(" Model type should be one of")[0], _LONGEST_REASON)
-    if "trust_remote_code" in str(error):  # transformers' advice
+    said = truncate(said.partition(" Model type should be one of")[0], _LONGEST_REASON)
+    if "trust_remote_code" in str(error):  # the option that transformers recommends
         reason = FailureCode.MODEL_UNSUPPORTED
         said = "it has custom code, which is never run here; use a model of an architecture that transformers has"
     elif not isinstance(error, (OSError, ValueError)):
@@ -160,23 +160,23 @@ def _cannot_load(model: str, error: Exception) -> InputError:
 
 
 def checkpoint_activations(base: Any) -> None:
-    """In training each layer keeps its input alone, and computes the rest once more in the backward pass.
+    """In training each layer keeps only its input and recomputes the rest in the backward pass.
 
-    Raises InputError for an architecture that cannot.
+    Raises InputError for an architecture that does not support it.
     """
     try:
         with warnings.catch_warnings():
-            # The name since transformers 5.0, to be another one from 6 on.
+            # The name since transformers 5.0; it will change in 6.
             warnings.filterwarnings("ignore", message="`gradient_checkpointing_enable` is deprecated")
             base.gradient_checkpointing_enable({"use_reentrant": False})
     except ValueError as error:
         param = "gradient_checkpointing"
-        message = f"{param}: a {base.config.model_type} cannot make its activations anew; leave it out"
+        message = f"{param}: a {base.config.model_type} cannot recompute its activations; leave it out"
         raise InputError(FailureCode.MODEL_UNSUPPORTED, message, param) from error
-    # Without re-entry the embeddings need no gradient, nor what comes before the first adapted layer.
+    # Without re-entry neither the embeddings nor anything before the first adapted layer needs a gradient.
     base.disable_input_require_grads()
 
 
 def public_name(model: str) -> str:
-    """What the adapter's config calls its base model: a hub id, or a folder's name without the server's path to it."""
+    """The base model's name in the adapter's config: a hub id, or a folder's name without the server's path."""
     return Path(model).name if Path(model).is_dir() else model

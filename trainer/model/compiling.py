@@ -1,7 +1,7 @@
-"""torch.compile, a layer at a time: the layers are alike, and what is compiled for one is for all.
+"""torch.compile, one layer at a time: the layers are alike, so they share the compiled code.
 
-Rows of any number of tokens share it. Attention is left as it is: what it does depends on the documents of a row.
-Evaluations and answers run what is not compiled, as they would want code of their own.
+Rows of any number of tokens share it too. Attention is not compiled, since it depends on the documents of a row.
+Evaluations and sample answers run uncompiled, since they would need their own code.
 """
 
 import os
@@ -15,10 +15,10 @@ from contract.failure import FailureCode, InputError
 
 
 def compile_layers(base: Any, packed: bool, cache: Path) -> None:
-    """All but the first: nobody asks for the gradient of its input, and it would be compiled for itself. What the
-    compiler has made is kept in `cache`.
+    """Compiles all layers but the first, which would need its own code: nobody needs the gradient of its input. The
+    compiled code is kept in `cache`.
 
-    Raises InputError for an architecture that is not `packed`, and where there is no compiler.
+    Raises InputError for an architecture that is not `packed`, and if there is no compiler.
     """
     param = "torch_compile"
     if not packed:
@@ -34,8 +34,8 @@ def compile_layers(base: Any, packed: bool, cache: Path) -> None:
 
 
 def _keep_in(cache: Path) -> None:
-    """Sources and what a compiler has made of them. The graphs that torch would keep, to be found again before anything
-    is compiled, are pickles: none is written or read."""
+    """Keeps sources and compiled code in the cache. The graphs that torch would also keep there are pickles, so none
+    are written or read."""
     import torch._dynamo.config
     import torch._functorch.config
     import torch._inductor.config
@@ -44,5 +44,5 @@ def _keep_in(cache: Path) -> None:
     torch._inductor.config.fx_graph_cache = False
     torch._functorch.config.enable_autograd_cache = False
     torch._dynamo.config.automatic_dynamic_local_pgo = False
-    # In this process: those that would help it would have to be ended with it.
+    # In this process: helper processes would have to be ended with it.
     torch._inductor.config.compile_threads = 1

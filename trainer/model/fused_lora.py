@@ -1,9 +1,9 @@
-"""LoRA's part of a linear module and the base's own, differentiated as one.
+"""A linear module and its LoRA, differentiated as one function.
 
-PEFT's forward pass makes three tensors as large as the module's output (B A x, its multiple, the sum), and on a base in
-bf16 each of them, and x, once more in fp32; autograd keeps x and A x. Here the product is added in place, and autograd
-keeps the same two. Modules that read the same x, such as q, k and v, have one product with all of their A, and their
-gradients of x are added up in place. On a base in bf16 the products are in bf16, as under autocast; A, B and their
+PEFT's forward pass makes three tensors as large as the module's output (B A x, its multiple, the sum). On a base in
+bf16 it makes each of them, and x, in fp32 as well. Autograd keeps x and A x. Here the product is added in place, and
+autograd keeps the same two. Modules that read the same x, such as q, k and v, share one product with all their A, and
+their gradients of x are summed in place. On a base in bf16 the products are in bf16, as under autocast; A, B and their
 gradients are in fp32.
 """
 
@@ -20,7 +20,7 @@ _READ_THE_SAME = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def fuse(model: torch.nn.Module) -> None:
-    """Where nothing is trained but A and B, and nothing else done: no dropout, no DoRA, no biases."""
+    """Fuses modules in which only A and B are trained, without dropout, DoRA or biases."""
     plain = {module for module in model.modules() if isinstance(module, Linear) and _is_plain(module)}
     for parent in model.modules():
         children = dict(parent.named_children())
@@ -43,20 +43,20 @@ def _is_plain(module: Linear) -> bool:
 
 
 def _fuse(modules: Sequence[Linear]) -> None:
-    together = _Together(modules)
+    together = _FusedGroup(modules)
     for module in modules:
         module.__class__ = FusedLinear
         module.together = together
 
 
 class FusedLinear(Linear):
-    """A class of its own, and no method put on each module: that would be compiled for each anew."""
+    """A subclass, and not a method set on each module, which would be compiled for each again."""
 
-    together: "_Together"
+    together: "_FusedGroup"
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        # DeepSpeed's stage 3 brings weights together when their module is called, and under autocast each product has
-        # its own format. A module that is merged, or whose adapter is off, has no use for A and B.
+        # DeepSpeed's stage 3 gathers weights when their module is called, and under autocast each product has its own
+        # format. A merged module, or one whose adapter is off, does not use A and B.
         (name,) = self.lora_A
         divided = hasattr(self.lora_A[name].weight, "ds_id")
         if divided or torch.is_autocast_enabled(x.device.type) or self.disable_adapters or self.merged:
@@ -66,15 +66,15 @@ class FusedLinear(Linear):
         return self.together.output(self, x, name)
 
     def _written_out(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """The same for a compiler, which finds the gradients itself, and what to compute in one go."""
+        """The same for a compiler, which finds the gradients and fuses operations itself."""
         weight, bias = _weight_and_bias(self.base_layer)
         a = (self.scaling[name] * self.lora_A[name].weight).to(x.dtype)
         b = self.lora_B[name].weight.to(x.dtype)
         return F.linear(x, weight, bias) + F.linear(F.linear(x, a), b)
 
 
-class _Together:
-    """The first of the modules to be called computes the outputs of all; the others find theirs waiting."""
+class _FusedGroup:
+    """The first module that is called computes the outputs of all; the others fetch theirs."""
 
     def __init__(self, modules: Sequence[Linear]) -> None:
         self._modules = modules
@@ -119,7 +119,7 @@ class _Copies:
 
 
 def _weight_and_bias(base: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Of W x + bias. GPT-2 has its W transposed."""
+    """W and bias of W x + bias. GPT-2 has its W transposed."""
     return base.weight.T if isinstance(base, Conv1D) else base.weight, base.bias
 
 
@@ -139,7 +139,7 @@ class _Products(torch.autograd.Function):
         outputs = []
         for (weight, bias), each, b in zip(bases, inner.split(copies.ranks, dim=1), copies.b, strict=True):
             y = F.linear(rows, weight, bias).addmm_(each, b.T)
-            # No view, which autograd would not let the model change in place, as Llama 4 does.
+            # Not a view: autograd does not let the model change a view in place, as Llama 4 does.
             outputs.append(y.resize_(*x.shape[:-1], y.shape[-1]))
         ctx.save_for_backward(rows, inner, *(weight for weight, _ in bases))
         ctx.copies = copies

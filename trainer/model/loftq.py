@@ -1,4 +1,4 @@
-"""Starts LoRA from what a base in 4 bits has lost (LoftQ: Li et al. 2023, arXiv:2310.08659)."""
+"""Starts LoRA from the error of quantising a base to 4 bits (LoftQ: Li et al. 2023, arXiv:2310.08659)."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from transformers.pytorch_utils import Conv1D
 
 @torch.no_grad()
 def start_near_base(model: Any, base_model: str) -> None:
-    """Sets A and B of every 4-bit layer so that s B A is, by the Frobenius norm, the best approximation of W - Q by
-    their rank: W as it is in `base_model`, Q its 4 bits. The base stays Q: this is LoftQ's first iteration, as
-    peft.replace_lora_weights_loftq makes it, which leaves out the scale s and wants CUDA.
+    """Sets A and B of every 4-bit layer so that s B A is the best approximation, in the Frobenius norm, of W - Q by
+    their rank: W are the weights in `base_model`, Q the same in 4 bits. The base stays Q. This is LoftQ's first
+    iteration, as in peft.replace_lora_weights_loftq, which omits the scale s and needs CUDA.
 
     Holds all of `base_model` in the CPU's memory meanwhile.
     """
@@ -26,7 +26,7 @@ def start_near_base(model: Any, base_model: str) -> None:
 
 
 def _weight(module: torch.nn.Module) -> torch.Tensor:
-    """[out, in]"""
+    """The weight as [out, in]."""
     return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
@@ -40,7 +40,7 @@ def _start(module: Linear4bit, weight: torch.Tensor) -> None:
     a.weight.copy_(root[:, None] * right[:rank])
     b.weight.copy_(left[:, :rank] * root)
     if "default" in module.lora_magnitude_vector:
-        # DoRA starts from the weight's own magnitudes, now those of Q + s B A.
+        # DoRA starts from the weight's magnitudes, which are now those of Q + s B A.
         module.lora_magnitude_vector["default"].update_layer(
             base_layer=module.get_base_layer(), lora_A=a.weight, lora_B=b.weight, scaling=scale
         )

@@ -1,4 +1,5 @@
-"""The sum of token losses of a packed micro-batch. Logits are made for supervised positions only, a chunk at a time."""
+"""The sum of token losses of a packed micro-batch. Logits are computed only for supervised positions, one chunk at a
+time."""
 
 import contextlib
 import inspect
@@ -11,23 +12,23 @@ from transformers import StoppingCriteriaList
 
 from dataset.document import Document
 from trainer.model import attention
-from trainer.model.neftune import noisy
-from trainer.model.packing import Packed, pack
+from trainer.model.neftune import noisy_embeddings
+from trainer.model.packing import PackedBatch, pack
 from trainer.stop import Stop
 
 _CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
-"""Of fp32 logits held at once. A GPU reads the whole head from its memory twice for each chunk: with few rows that
-takes as long as the products."""
+"""Bytes of fp32 logits held at once. A GPU reads the whole head from memory twice per chunk; with few rows that takes
+as long as the products."""
 
-_NOTHING = Document(input_ids=[0, 0], supervised=[False, True])
+_EMPTY_DOCUMENT = Document(input_ids=[0, 0], supervised=[False, True])
 
 
 class SupervisedLoss(torch.nn.Module):
-    """Wraps a causal language model so that its forward pass gives the loss; DDP needs the loss inside the module.
+    """Wraps a causal language model so that its forward pass returns the loss; DDP needs the loss inside the module.
 
-    `packed` says whether the model's attention keeps documents apart by their lengths. Where it does not, each document
-    goes through the model by itself, which is slower and right for any causal model. `neftune_alpha` puts noise on the
-    embeddings in training mode; see trainer.model.neftune.
+    `packed` says whether the model's attention separates documents by their lengths. If not, each document goes through
+    the model alone, which is slower and correct for any causal model. `neftune_alpha` adds noise to the embeddings in
+    training mode; see trainer.model.neftune.
     """
 
     def __init__(self, model: Any, packed: bool, neftune_alpha: float | None = None) -> None:
@@ -37,35 +38,35 @@ class SupervisedLoss(torch.nn.Module):
         self.neftune_alpha = neftune_alpha
         self.keeps_logits = "logits_to_keep" in inspect.signature(type(model.get_base_model()).forward).parameters
 
-    def forward(self, batch: Packed) -> torch.Tensor:
-        """Sum over the supervised tokens, in nats; a scalar in fp32. An empty batch is a zero that has gone through the
-        whole model, as the batches of the other ranks have: these may wait for its part of every exchange."""
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """Sum over the supervised tokens, in nats; a scalar in fp32. An empty batch gives a zero that went through the
+        whole model, since other ranks may wait for this rank's part of every communication."""
         if not batch.lengths:
-            return self._loss(pack([_NOTHING]).to(batch.targets.device)) * 0
+            return self._loss(pack([_EMPTY_DOCUMENT]).to(batch.targets.device)) * 0
         return self._loss(batch)
 
     @property
     def head(self) -> torch.nn.Module:
-        """The output head. Where it is frozen its weight is used without calling it."""
+        """The output head. If it is frozen, its weight is used without calling it."""
         return self.model.get_base_model().get_output_embeddings()
 
-    def _loss(self, batch: Packed) -> torch.Tensor:
+    def _loss(self, batch: PackedBatch) -> torch.Tensor:
         return self._packed(batch) if self.packed else self._one_by_one(batch)
 
-    def _packed(self, batch: Packed) -> torch.Tensor:
+    def _packed(self, batch: PackedBatch) -> torch.Tensor:
         backbone = self.model.get_base_model().base_model
         with self._noise(batch.lengths):
             hidden = backbone(
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
                 use_cache=False,
-                documents=attention.Documents(batch.lengths, batch.offsets),
+                documents=attention.DocumentBounds(batch.lengths, batch.offsets),
             ).last_hidden_state
         return head_loss(hidden[0, batch.rows], self.head, batch.targets)
 
-    def _one_by_one(self, batch: Packed) -> torch.Tensor:
-        """The model makes its own logits: it may scale or cap them. Few models cannot make them for some positions
-        alone; then those are taken from all."""
+    def _one_by_one(self, batch: PackedBatch) -> torch.Tensor:
+        """Uses the model's own logits, which it may scale or cap. Few models cannot compute logits for some positions
+        only; for those, positions are selected afterwards."""
         losses = []
         start = 0
         for length in batch.lengths:
@@ -84,16 +85,16 @@ class SupervisedLoss(torch.nn.Module):
     def _noise(self, lengths: list[int]) -> contextlib.AbstractContextManager[None]:
         if self.neftune_alpha is None or not self.training:
             return contextlib.nullcontext()
-        return noisy(self.model.get_base_model().get_input_embeddings(), self.neftune_alpha, lengths)
+        return noisy_embeddings(self.model.get_base_model().get_input_embeddings(), self.neftune_alpha, lengths)
 
     @torch.no_grad()
     def generate(
         self, prompt: list[int], max_new_tokens: int, end_tokens: list[int], stop: Stop, *, sharded: bool = False
     ) -> list[int]:
-        """The tokens that follow `prompt`, each the most likely one, up to the first of `end_tokens` and with it.
+        """The most likely tokens after `prompt`, one by one, up to and including the first of `end_tokens`.
 
-        Cut short when asked to stop, and at the last position that the model has. No random numbers are used. Where the
-        weights are `sharded`, all ranks must call this together: none ends before the others, they need its part.
+        Ends early on a stop request, and at the model's last position. No random numbers are used. If the weights are
+        `sharded`, all ranks must call this together, and none ends before the others.
         """
         causal_lm = self.model.get_base_model()
         positions = getattr(causal_lm.config.get_text_config(), "max_position_embeddings", None)
@@ -110,15 +111,17 @@ class SupervisedLoss(torch.nn.Module):
                 do_sample=False,
                 use_cache=True,
                 eos_token_id=end_tokens or None,
-                pad_token_id=0,  # one prompt needs no padding; the library warns where it has no token for it
-                stopping_criteria=StoppingCriteriaList([lambda ids, _: torch.tensor([stop.asked], device=ids.device)]),
+                pad_token_id=0,  # one prompt needs no padding, but the library warns if it has no token for it
+                stopping_criteria=StoppingCriteriaList(
+                    [lambda ids, _: torch.tensor([stop.requested], device=ids.device)]
+                ),
                 synced_gpus=sharded,
             )
         return output[0, len(prompt) :].tolist()
 
     @contextlib.contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Without dropout, not compiled, and with attention that has a cache: ours has none."""
+        """Turns off dropout and compilation, and uses attention with a cache, which ours does not have."""
         causal_lm = self.model.get_base_model()
         was_training = self.training
         self.eval()
@@ -143,9 +146,9 @@ def head_loss(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor
 class _FrozenHead(torch.autograd.Function):
     """Cross entropy under a frozen output matrix W [V, H].
 
-    The gradient with respect to hidden, (softmax(h W^T) - onehot(target)) W, is made in the forward pass while the
-    logits of a chunk are at hand: they are neither kept for the backward pass nor made twice. Under autocast the
-    products are in its format, as a linear module's are.
+    The gradient with respect to hidden, (softmax(h W^T) - onehot(target)) W, is computed in the forward pass while a
+    chunk's logits exist, so they are neither kept for the backward pass nor computed twice. Under autocast the products
+    are in its format, as in a linear module.
     """
 
     @staticmethod
@@ -168,5 +171,5 @@ class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        # In fp32: fp16's loss scale may be too large for fp16 where the product is not.
+        # In fp32: fp16's loss scale may exceed fp16's range even if the product does not.
         return (gradient.float() * upstream[0]).to(gradient.dtype), None, None

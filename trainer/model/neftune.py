@@ -9,9 +9,10 @@ import torch
 
 
 @contextmanager
-def noisy(embeddings: torch.nn.Module, alpha: float, lengths: list[int]) -> Iterator[None]:
-    """Meanwhile `embeddings` gives [1, T, d] with noise, uniform in +- alpha / sqrt(L d), where L is the length of each
-    document in the row. The hook is gone afterwards: nothing of it is ever saved or seen by an evaluation."""
+def noisy_embeddings(embeddings: torch.nn.Module, alpha: float, lengths: list[int]) -> Iterator[None]:
+    """Within the block, `embeddings` returns [1, T, d] with noise, uniform in +- alpha / sqrt(L d), where L is the
+    length of each document in the row. The hook is removed afterwards, so it is never saved or seen by an
+    evaluation."""
 
     def add_noise(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
         bounds = torch.tensor([alpha / math.sqrt(length * output.shape[-1]) for length in lengths])

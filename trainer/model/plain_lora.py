@@ -1,4 +1,4 @@
-"""Makes plain LoRA of an adapter whose initialisation has changed the base, so that it fits the base as it was."""
+"""Converts an adapter whose initialisation has changed the base to plain LoRA, which fits the original base."""
 
 import json
 import math
@@ -17,10 +17,10 @@ def lora_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def make_plain(folder: Path, initial: dict[str, torch.Tensor]) -> None:
-    """Rewrites the adapter that save_pretrained has put in `folder`; `initial` is what lora_tensors gave at its start.
+    """Rewrites the adapter that save_pretrained has put in `folder`; `initial` are the lora_tensors at its start.
 
-    Such an initialisation splits W = W' + s B0 A0 and trains W' + s B A. As a change of W that is s (B A - B0 A0), or
-    s [B, -B0] [A; A0]: LoRA of twice the rank at the same scale s (as PEFT's subtract_mutated_init).
+    Such an initialisation splits W = W' + s B0 A0 and trains W' + s B A. As a change of W that is s (B A - B0 A0), or s
+    [B, -B0] [A; A0]: LoRA of twice the rank at the same scale s (as PEFT's subtract_mutated_init).
     """
     weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
@@ -32,7 +32,7 @@ def make_plain(folder: Path, initial: dict[str, torch.Tensor]) -> None:
 
 
 def _rank_dimension(name: str) -> int | None:
-    """Of A, [r, in], and of B, [out, r]. None for a tensor that is neither."""
+    """Dimension of the rank: of A [r, in], and of B [out, r]. None for any other tensor."""
     if "lora_A" in name or "lora_embedding_A" in name:
         return 0
     return 1 if "lora_B" in name or "lora_embedding_B" in name else None

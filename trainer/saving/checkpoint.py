@@ -1,4 +1,4 @@
-"""Saves the adapter so that it is whole or absent, and reads back what it saved."""
+"""Saves the adapter, complete or not at all, and checks it by reading it back."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from contract.recipe import Recipe
-from trainer.data.end_tokens import save_ends
+from trainer.data.end_tokens import save_end_tokens
 from trainer.data.tokenizer import save_tokenizer
-from trainer.durable import whole_folder
+from trainer.durable import atomic_folder
 from trainer.model.plain_lora import make_plain
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -19,15 +19,15 @@ _WEIGHTS = "adapter_model.safetensors"
 def save_adapter(
     recipe: Recipe, model: Any, adapter: dict[str, torch.Tensor], ends: Collection[int], folder: Path
 ) -> int:
-    """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads, to a new folder; the tokenizer too
-    where its chat template is the recipe's, and generation_config.json where the base's does not stop at all `ends`.
+    """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads, to a new folder. Adds the tokenizer
+    if the recipe names a chat template, and generation_config.json if the base's does not stop at all `ends`.
 
-    `model` is the PEFT model, unwrapped; `adapter` its trained tensors by its own names, whole; `ends` the tokens that
-    ended the answers it has learned. Returns the bytes written. Raises RuntimeError when what is on disk is not an
-    adapter of use. A failure leaves nothing behind.
+    `model` is the unwrapped PEFT model; `adapter` are its trained tensors, whole, by its own names; `ends` are the
+    tokens that ended the learned answers. Returns the bytes written. Raises RuntimeError if the files do not hold a
+    usable adapter. A failure leaves nothing behind.
     """
-    with whole_folder(folder) as beside:
-        # False: LoRA leaves the embeddings alone, and PEFT's "auto" would ask the hub about them.
+    with atomic_folder(folder) as beside:
+        # False, because LoRA does not change the embeddings and PEFT's "auto" would ask the hub about them.
         model.save_pretrained(beside, state_dict=_by_every_name(model, adapter), save_embedding_layers=False)
         if hasattr(model, "initial_lora"):
             make_plain(beside, model.initial_lora)
@@ -35,13 +35,13 @@ def save_adapter(
         (beside / "README.md").unlink(missing_ok=True)
         if recipe.dataset.chat_template is not None:
             save_tokenizer(recipe, beside)
-        save_ends(model.get_base_model().generation_config, ends, beside)
+        save_end_tokens(model.get_base_model().generation_config, ends, beside)
         _check(beside / _WEIGHTS)
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def _by_every_name(model: Any, adapter: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Embeddings that are also the head have two names, and PEFT asks for both."""
+    """Embeddings that are tied to the head have two names, and PEFT looks up both."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         name: adapter[names[id(parameter)]]

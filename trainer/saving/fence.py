@@ -1,20 +1,20 @@
-"""An attempt that the service has given up may still train, where nobody sees it. Once a later one goes on from what it
-has saved, it saves and removes nothing more in its run folder.
+"""Stops an attempt that the service has given up but that still trains somewhere. Once a later attempt continues from
+its state, it neither saves nor removes anything in its run folder.
 
-A network's file system may show the sign late, after as long as it keeps what it knows of a folder.
+A network file system may show the marker late, by as long as it caches a folder.
 """
 
 from contract.run_dir import RunDir
 
 
-class Superseded(RuntimeError):
-    """A later attempt goes on from what this one has saved; this one ends."""
+class RunSuperseded(RuntimeError):
+    """A later attempt continues from this one's state; this one ends."""
 
     def __str__(self) -> str:
         return str(self.__doc__)
 
 
 def check_not_superseded(run: RunDir) -> None:
-    """Before anything is saved or removed. Raises Superseded."""
+    """Called before anything is saved or removed."""
     if run.superseded.exists():
-        raise Superseded
+        raise RunSuperseded

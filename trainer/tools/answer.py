@@ -2,7 +2,7 @@
 
 `python -m trainer.tools.answer BASE [--adapter DIR] QUESTION...`
 
-Prints one JSON object for each question: {"question": ..., "base": ..., "adapter": ...}, the last only with --adapter.
+Prints one JSON object per question: {"question": ..., "base": ..., "adapter": ...}, the last only with --adapter.
 """
 
 import argparse
@@ -11,16 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
 from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
-from trainer.data.end_tokens import add_ends, read_ends
-from trainer.data.tokenizer import tokenizer_folder
-from trainer.model.adapter import check_saved
+from trainer.environment import prepare_process
 
-_MOST_NEW_TOKENS = 80
+_MAX_NEW_TOKENS = 80
 
 
 def main() -> None:
@@ -29,16 +23,8 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("questions", nargs="+", metavar="QUESTION")
     arguments = parser.parse_args()
-
-    # An adapter that was trained through a template of its own has it beside it.
-    own = arguments.adapter and (arguments.adapter / "tokenizer_config.json").is_file()
-    model = AutoModelForCausalLM.from_pretrained(arguments.base, use_safetensors=True, trust_remote_code=False)
-    tokenizer = read_tokenizer(arguments.adapter if own else tokenizer_folder(arguments.base))
-    if arguments.adapter:
-        check_saved(arguments.adapter, model)
-        add_ends(model.generation_config, read_ends(arguments.adapter))
-        model = PeftModel.from_pretrained(model, arguments.adapter)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    prepare_process()
+    model, tokenizer = _load(arguments.base, arguments.adapter)
     for question in arguments.questions:
         answers = {"question": question}
         with model.disable_adapter() if arguments.adapter else contextlib.nullcontext():
@@ -48,20 +34,42 @@ def main() -> None:
         print(json.dumps(answers, ensure_ascii=False), flush=True)
 
 
-@torch.inference_mode()
+def _load(base: str, adapter: Path | None) -> tuple[Any, FolderTokenizer]:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from trainer.data.end_tokens import add_end_tokens, read_end_tokens
+    from trainer.data.tokenizer import tokenizer_folder
+    from trainer.model.adapter import check_saved_adapter
+
+    # An adapter that was trained with its own chat template has a tokenizer beside it.
+    has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True, trust_remote_code=False)
+    tokenizer = read_tokenizer(adapter if adapter and has_tokenizer else tokenizer_folder(base))
+    if adapter:
+        check_saved_adapter(adapter, model)
+        add_end_tokens(model.generation_config, read_end_tokens(adapter))
+        model = PeftModel.from_pretrained(model, adapter)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
 def answer(model: Any, tokenizer: FolderTokenizer, question: str) -> str:
     """The most likely answer, token by token; at most 80 tokens."""
+    import torch
+
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
     )
     prompt = torch.tensor(tokenizer([text], add_special_tokens=False)["input_ids"], device=model.device)
-    output = model.generate(
-        input_ids=prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=_MOST_NEW_TOKENS,
-        do_sample=False,
-        pad_token_id=0,  # one prompt needs no padding
-    )
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=_MAX_NEW_TOKENS,
+            do_sample=False,
+            pad_token_id=0,  # one prompt needs no padding
+        )
     return tokenizer.decode(output[0, prompt.shape[1] :].tolist(), skip_special_tokens=True).strip()
 
 

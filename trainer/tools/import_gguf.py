@@ -1,7 +1,6 @@
-"""Makes a folder that the trainer loads out of one GGUF file: `python -m trainer.tools.import_gguf FILE.gguf OUT_DIR`.
+"""Converts a GGUF file to a folder that the trainer loads: `python -m trainer.tools.import_gguf FILE.gguf OUT_DIR`.
 
-The weights are dequantised to bfloat16. The folder is written beside and renamed, so it is whole or absent; one that
-is there already is left as it is.
+The weights are dequantised to bfloat16. The folder is complete or absent; an existing one is left unchanged.
 """
 
 import argparse
@@ -10,27 +9,28 @@ import shutil
 import sys
 from pathlib import Path
 
-import gguf
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.quantization_config import GgufConfig
-
 from trainer.durable import commit_folder
+from trainer.environment import prepare_process
 
 
 def main() -> None:
+    prepare_process()
     parser = argparse.ArgumentParser(description="Convert a GGUF file to a folder of safetensors in bfloat16.")
     parser.add_argument("gguf", type=Path)
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.out.exists():
-        sys.stderr.write(f"{arguments.out} is there already\n")
+        sys.stderr.write(f"{arguments.out} already exists\n")
     else:
         import_gguf(arguments.gguf, arguments.out)
 
 
 def import_gguf(file: Path, out: Path) -> None:
     """Writes config, generation config, tokenizer, chat template and model.safetensors to the folder `out`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
     _read_the_file_once()
     model = AutoModelForCausalLM.from_pretrained(
         file.parent,
@@ -41,7 +41,7 @@ def import_gguf(file: Path, out: Path) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     tokenizer.model_max_length = model.config.max_position_embeddings
-    # The file's own name for the model says nothing about where it is, which is what this field is for.
+    # The name is a path, and the one in the file is not.
     model.config._name_or_path = ""
 
     beside = out.with_name(f".{out.name}.partial")
@@ -53,8 +53,10 @@ def import_gguf(file: Path, out: Path) -> None:
 
 
 def _read_the_file_once() -> None:
-    """Transformers parses the header for config, tokenizer and weights anew, and makes the same map of tensor names for
-    every module of the model; that is most of the time of a small model's import."""
+    """transformers parses the header three times (config, tokenizer, weights) and builds the same map of tensor names
+    for every module, which takes most of a small model's import."""
+    import gguf
+
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
 

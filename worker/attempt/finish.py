@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from contract.run_dir import forget_states
+from contract.run_dir import prune_states
 from contract.status import TERMINAL, JobStatus, RequestedAction
 from store import artifacts
 from store.jobs import attempts, jobs
@@ -23,7 +23,7 @@ def finish(attempt: Attempt, end: AttemptEnd) -> None:
     _publish(attempt, end)
     status = attempt.transact(lambda session: attempts.finish(session, part.job_id, part.attempt, end, retries))
     if status is JobStatus.SUCCEEDED:
-        forget_states([*attempt.earlier_runs, attempt.run_dir], keep=0)
+        prune_states([*attempt.earlier_runs, attempt.run_dir], keep=0)
 
 
 def _wait_for_peers(attempt: Attempt, end: AttemptEnd) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from contract.failure import FailureCode, InputError, told_of
+from contract.failure import FailureCode, InputError, dataset_errors_as
 from contract.locate import locate_model
 from contract.machine import check_machine
 from contract.recipe import Adapter, Batch, Evaluation, Recipe
@@ -72,7 +72,7 @@ class _Inputs:
         given = evaluation.dataset
         if given is None:
             return evaluation
-        with told_of("evaluation.dataset"):
+        with dataset_errors_as("evaluation.dataset"):
             path = self.dataset(given.path)
         return evaluation.model_copy(update={"dataset": given.model_copy(update={"path": path})})
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy.exc import DataError
 
-from contract.events import Started
+from contract.events import StartedEvent
 from contract.failure import Failure, FailureCode, InputError
-from contract.fault import fault_of
+from contract.fault import describe_fault
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
 from contract.status import JobStatus
@@ -67,7 +67,7 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return Failure(code=FailureCode.DISK_FULL, message=f"the server's disk is full: {error}")
     message = f"the worker failed, and its log says more: {type(error).__name__}: {error}"
-    fault = fault_of(error) if isinstance(error, _BUGS) else None
+    fault = describe_fault(error) if isinstance(error, _BUGS) else None
     return Failure(code=FailureCode.WORKER_FAILED, message=message, fault=fault)
 
 
@@ -101,7 +101,7 @@ def _end(
     return AttemptEnd(status, failure, smaller=smaller, log_tail=log_tail, exit_report=exit_report)
 
 
-def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -> Batch | None:
+def _smaller(recipe: Recipe, failure: Failure | None, started: StartedEvent | None) -> Batch | None:
     if failure is None or failure.code is not FailureCode.OUT_OF_MEMORY or started is None:
         return None
     return smaller_batch(recipe.batch, started)

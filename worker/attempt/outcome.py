@@ -4,7 +4,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from contract.events import Done
+from contract.events import DoneEvent
 from contract.failure import Failure, FailureCode
 from contract.status import JobStatus, RequestedAction
 
@@ -22,7 +22,7 @@ class Outcome:
 
 def decide(
     exit_code: int,
-    done: Done | None,
+    done: DoneEvent | None,
     error: Failure | None,
     requested_action: RequestedAction | None,
     draining: bool,

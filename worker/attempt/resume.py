@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from contract.events import Done, Event
-from contract.run_dir import RunDir, forget_states, newest_state
+from contract.events import DoneEvent, Event
+from contract.run_dir import RunDir, latest_state, prune_states
 from store.jobs import jobs, progress
 from worker.attempt.context import Attempt
 from worker.attempt.tail import Tail
@@ -21,10 +21,10 @@ def find_state(attempt: Attempt) -> Path | None:
     for run in attempt.earlier_runs:
         if run.path.is_dir():
             run.superseded.touch()
-    state, damaged = newest_state(attempt.earlier_runs, heartbeat)
+    state, damaged = latest_state(attempt.earlier_runs, heartbeat)
     for path in damaged:
         _warn_of_damage(attempt, path)
-    forget_states(attempt.earlier_runs, KEPT_STATES, heartbeat)
+    prune_states(attempt.earlier_runs, KEPT_STATES, heartbeat)
     return state
 
 
@@ -56,7 +56,7 @@ def _record_again(attempt: Attempt, number: int, run: RunDir) -> bool:
     completed = False
     while batch := tail.read():
         _record_batch(attempt, number, batch)
-        completed = any(isinstance(event, Done) and event.completed for event in batch)
+        completed = any(isinstance(event, DoneEvent) and event.completed for event in batch)
     return completed
 
 

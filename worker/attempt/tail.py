@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contract.events import Event, Log, parse_event
+from contract.events import Event, LogEvent, parse_event
 from runtime.logs import redact
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,6 @@ class Tail:
         except ValidationError as error:
             log.warning("%s contains a line that is not an event: %s", self._path, error)
             return None
-        if isinstance(event, Log):
+        if isinstance(event, LogEvent):
             return event.model_copy(update={"message": redact(event.message)})
         return event

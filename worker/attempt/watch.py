@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.events import Done, Event, Started
+from contract.events import DoneEvent, Event, StartedEvent
 from contract.status import RequestedAction
 from worker.attempt.timing import NORMAL, Timing
 
@@ -26,8 +26,8 @@ class Watch:
     """
 
     def __init__(self, now: float, cut_off: float, timing: Timing = NORMAL) -> None:
-        self.started: Started | None = None
-        self.done: Done | None = None
+        self.started: StartedEvent | None = None
+        self.done: DoneEvent | None = None
         self.requested: RequestedAction | None = None
         """What the owner has requested, as of the last record."""
         self.excused = False
@@ -55,9 +55,9 @@ class Watch:
         self._now, self._exited, self._is_quiet = now, exited, not events
         self.unrecorded += events
         for event in events:
-            if isinstance(event, Started):
+            if isinstance(event, StartedEvent):
                 self.started = event
-            elif isinstance(event, Done):
+            elif isinstance(event, DoneEvent):
                 self.done = event
         if self.done is not None:
             self._done_at = min(self._done_at, now)

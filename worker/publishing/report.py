@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from contract.quote import cut
+from contract.formatting import truncate
 from store.artifacts import REPORT
 from store.jobs.report import JobReport
 
@@ -50,7 +50,7 @@ def _draw(report: JobReport, path: Path) -> None:
     name = _line(report.job.name or report.job.id)
     # The characters that matplotlib's own font has.
     known = name.isprintable() and all(ord(character) < 0x250 for character in name)
-    axes.set_title(cut(name, 60) if known else report.job.id, parse_math=False)
+    axes.set_title(truncate(name, 60) if known else report.job.id, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, format="png", metadata={"Software": None})
@@ -76,7 +76,7 @@ def card(report: JobReport, base: str) -> str:
     end = "" if report.done.get("completed") else f" It was not trained to its end: {_steps(report)}."
     sections = [
         f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\ntags:\n- lora\n- finetuned\n---",
-        f"# {cut(_line(report.job.name or report.job.id), 100)}",
+        f"# {truncate(_line(report.job.name or report.job.id), 100)}",
         f"A LoRA adapter for `{_line(base)}`, trained by finetuned as job `{report.job.id}`.{end}",
         "## Use\n\n```python\nfrom peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast\n\n"

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from contract.machine import Machine
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, saved_states
+from contract.run_dir import RunDir, list_states
 from store import artifacts
 from store.jobs import jobs, progress
 from store.jobs.progress import Cursor
-from store.jobs.transitions import Part
+from store.jobs.transitions import AttemptPart
 from store.models import Job
 from store.scheduling import workers
 from store.session import Sessions, make_sessions
@@ -32,7 +32,7 @@ def create(sessions: Sessions, **fields: Any) -> str:
         return jobs.create(session, Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl", **fields})).id
 
 
-def place(sessions: Sessions, machine: Machine = CPU) -> Part:
+def place(sessions: Sessions, machine: Machine = CPU) -> AttemptPart:
     """The job that waits, begun on the machine."""
     with sessions.begin() as session:
         workers.register(session, "worker", "first", "localhost", machine)
@@ -67,13 +67,15 @@ def run_dir(settings: WorkerSettings, job: Job, number: int = 1) -> RunDir:
 
 
 def states(run: RunDir) -> list[str]:
-    return [path.name for path in saved_states([run])]
+    return [path.name for path in list_states([run])]
 
 
 class Background:
     """An attempt that is under way."""
 
-    def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part, timing: Timing = NORMAL) -> None:
+    def __init__(
+        self, sessions: Sessions, settings: WorkerSettings, part: AttemptPart, timing: Timing = NORMAL
+    ) -> None:
         self.draining = threading.Event()
         self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set, timing)
         self._thread = threading.Thread(target=lifecycle.run, args=(self.attempt,))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from store.jobs.transitions import Part
+from store.jobs.transitions import AttemptPart
 from store.session import Sessions
 from tests.files import write_dataset, write_model
 from tests.publishing import publishing_on
@@ -48,7 +48,7 @@ def begin_beside(sessions: Sessions, settings: WorkerSettings, way: Way) -> Iter
     def begin_beside(
         its_sessions: Sessions = sessions,
         its_settings: WorkerSettings = settings,
-        part: Part | None = None,
+        part: AttemptPart | None = None,
         timing: Timing = NORMAL,
     ) -> Background:
         begun.append(Background(its_sessions, its_settings, part or place(sessions), timing))

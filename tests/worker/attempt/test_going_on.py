@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 import contract.run_dir
-from contract.run_dir import RunDir, saved_states, seal
+from contract.run_dir import RunDir, list_states, write_checksums
 from contract.status import JobStatus
 from store import artifacts
 from store.jobs import attempts, jobs, progress
@@ -99,9 +99,9 @@ def slow_reading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(run: RunDir, size: int) -> None:
-    for state in saved_states([run]):
+    for state in list_states([run]):
         (state / "weights").write_bytes(bytes(size))
-        seal(state)
+        write_checksums(state)
 
 
 def expire(sessions: Sessions, job_id: str) -> None:

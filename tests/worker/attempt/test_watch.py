@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.events import Done, Event
+from contract.events import DoneEvent, Event
 from contract.status import RequestedAction
 from tests.fake_trainer import started
 from worker.attempt.timing import Timing
@@ -13,7 +13,7 @@ from worker.attempt.watch import Peers, Watch
 TIMING = Timing(heartbeat=1.0, alone=15.0, exit_after_done=10.0)
 CUT_OFF = 120.0
 STARTED = started(3, 0)
-DONE = Done(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)
+DONE = DoneEvent(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)
 ALL, LOST, DRAINING = Peers(), Peers(complete=False), Peers(complete=False, draining=True)
 
 

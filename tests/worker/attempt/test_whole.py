@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.events import Checkpoint
+from contract.events import CheckpointEvent
 from contract.machine import Gpu, Machine
 from contract.run_dir import RunDir
 from contract.status import JobStatus
@@ -73,7 +73,9 @@ def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
     earlier = create(sessions)
     place(sessions)
     with sessions.begin() as session:
-        artifacts.add_checkpoint(session, earlier, 1, Checkpoint(time=1, step=1, path="adapter", bytes=1, final=True))
+        artifacts.add_checkpoint(
+            session, earlier, 1, CheckpointEvent(time=1, step=1, path="adapter", bytes=1, final=True)
+        )
         leases.free(session, earlier, 1, "worker")
     publish_rows(sessions)
     failure = run(sessions, settings, adapter={"start_from": earlier}).failure

@@ -1,4 +1,4 @@
-"""What would make a recipe fit that does not: parts of a recipe to put in, each tried by estimating anew."""
+"""Changes that make a recipe fit: parts of a recipe to merge into it, each tried by estimating again."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,26 +13,27 @@ Patch = dict[str, Any]
 _SHORTEST = 128
 
 
-def changes_that_fit(recipe: Recipe, ranks: int, devices: int, fits: Callable[[Recipe], bool]) -> list[Patch]:
-    """Of each of the changes below the gentlest after which it fits, in their order: what changes no loss comes first.
-    `devices` is how many a machine has. Where none is enough by itself, as many of them together as it takes."""
-    changes = list(_changes(recipe, ranks, devices))
-    alone = [next((patch for patch in forms if _fits(recipe, patch, fits)), None) for forms in changes]
+def suggestions_that_fit(recipe: Recipe, ranks: int, devices: int, fits: Callable[[Recipe], bool]) -> list[Patch]:
+    """For each candidate below, the mildest variant after which the recipe fits; changes that do not affect the loss
+    come first. `devices` is the number on a machine. If no single one is enough, one combination of as many as
+    necessary."""
+    candidates = list(_candidates(recipe, ranks, devices))
+    alone = [next((patch for patch in variants if _fits(recipe, patch, fits)), None) for variants in candidates]
     if any(alone):
         return [patch for patch in alone if patch is not None]
     together: Patch = {}
-    for forms in changes:
-        for patch in forms:
+    for variants in candidates:
+        for patch in variants:
             if _fits(recipe, _merge(together, patch), fits):
                 return [_merge(together, patch)]
-        if forms and _apply(recipe, _merge(together, forms[-1])) is not None:
-            together = _merge(together, forms[-1])
+        if variants and _apply(recipe, _merge(together, variants[-1])) is not None:
+            together = _merge(together, variants[-1])
     return []
 
 
-def _changes(recipe: Recipe, ranks: int, devices: int) -> Iterator[list[Patch]]:
-    """Ordered by what they cost: time, then exactness, then devices, then what is learned. Of each its forms, the
-    gentlest first."""
+def _candidates(recipe: Recipe, ranks: int, devices: int) -> Iterator[list[Patch]]:
+    """Candidates in order of cost: time, then exactness, then devices, then what is learned. Each has its variants,
+    mildest first."""
     batch = {"gradient_accumulation_steps": None, "effective_batch_size": examples_per_step(recipe, ranks)}
     if recipe.batch.micro_batch_size != "auto":
         yield [{"batch": {"micro_batch_size": size, **batch}} for size in _halves(recipe.batch.micro_batch_size, 1)]
@@ -61,7 +62,7 @@ def _fits(recipe: Recipe, patch: Patch, fits: Callable[[Recipe], bool]) -> bool:
 
 
 def _apply(recipe: Recipe, patch: Patch) -> Recipe | None:
-    """None where the two do not go together."""
+    """None if the two contradict each other."""
     try:
         return Recipe.model_validate(_merge(recipe.model_dump(mode="json"), patch))
     except ValidationError:

@@ -1,0 +1,23 @@
+"""What the entry point hands to the training run. Needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.recipe import Recipe
+from contract.run_dir import RunDir
+from trainer.report import EventWriter
+from trainer.stop import Stop
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """What a run starts from."""
+
+    recipe: Recipe
+    folder: RunDir
+    report: EventWriter
+    stop: Stop
+    cache: Path
+    """Folder of tokenised datasets and compiled layers."""
+    resume: Path | None = None
+    """State of an earlier run to continue from."""
