@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from finetuned.address import DEFAULT_URL
 from finetuned.cli.dataset_text import dataset_table, example_text, told_of
 from finetuned.cli.job_text import format_bytes
 from finetuned.cli.next_command import on_service
 from finetuned.cli.options import AsJson, Key, Owner, Url, owner_or_user
-from finetuned.cli.terminal import err, fail, out, print_json, print_list, print_plain, tell
-from finetuned.client import DEFAULT_URL, Client
+from finetuned.cli.terminal import err, fail, note, out, print_json, print_list, print_plain
+from finetuned.client import Client
 
 app = typer.Typer(help="Files of examples.", invoke_without_command=True)
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id.")]
@@ -22,7 +23,7 @@ def list_datasets(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAUL
     if ctx.invoked_subcommand is not None:
         return
     with Client(url, key=key) as client:
-        found = list(client.datasets())
+        found = list(client.list_datasets())
     upload = on_service("datasets add FILE", url, key)
     print_list(found, as_json, dataset_table, f"no datasets yet; upload one with: {upload}")
 
@@ -42,12 +43,12 @@ def add(
     columns = _columns(column or [])
     with Client(url, owner_or_user(owner, key), key) as client:
         with err.status(f"uploading {file.name}, {format_bytes(file.stat().st_size)}"):
-            dataset = client.add_dataset(file, format, columns)
+            dataset = client.upload_dataset(file, format, columns)
         with err.status("its rows are being checked"):
             dataset = client.wait_for_dataset(dataset["id"])
     print_plain(dataset["id"])
     for line in told_of(dataset, on_service(f"datasets show {dataset['id']}", url, key)):
-        tell(line)
+        note(line)
     if dataset["status"] == "error":
         raise typer.Exit(1)
 
@@ -73,7 +74,7 @@ def _parted(given: str) -> tuple[str, str]:
 def show(dataset: DatasetId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print a dataset as JSON, with what the check of its rows has found."""
     with Client(url, key=key) as client:
-        print_json(client.dataset(dataset))
+        print_json(client.get_dataset(dataset))
 
 
 @app.command()
@@ -91,7 +92,7 @@ def preview(
     """Show rows as the model will see them; what is learned is marked."""
     options = {"chat_template": chat_template} if chat_template else {}
     with Client(url, key=key) as client:
-        found = client.preview(dataset, model, limit=limit, offset=offset, max_length=max_length, **options)
+        found = client.preview_dataset(dataset, model, limit=limit, offset=offset, max_length=max_length, **options)
     if as_json:
         print_json(found)
         return
@@ -104,4 +105,4 @@ def delete(dataset: DatasetId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Delete a dataset, unless a job that has not ended needs it."""
     with Client(url, key=key) as client:
         client.delete_dataset(dataset)
-    tell(f"{dataset} is deleted")
+    note(f"{dataset} is deleted")

@@ -10,9 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from contract.quote import cut
-from contract.status import TERMINAL, JobStatus
-from finetuned.client import JobEvent
+from finetuned.events import JobEvent
+from finetuned.status import TERMINAL, JobStatus
 
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {
@@ -247,9 +246,13 @@ def _sample_lines(sample: dict[str, Any]) -> list[str]:
         prompt = f"...{prompt[3 - _LONGEST_PROMPT :]}"
     return [
         f"  prompt     {prompt}",
-        f"  expected   {cut(expected, _LONGEST_SAMPLE)}",
-        f"  generated  {cut(generated, _LONGEST_SAMPLE)}",
+        f"  expected   {_truncate(expected, _LONGEST_SAMPLE)}",
+        f"  generated  {_truncate(generated, _LONGEST_SAMPLE)}",
     ]
+
+
+def _truncate(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _phase_name(name: str) -> str:

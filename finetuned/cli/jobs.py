@@ -10,14 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from contract.status import JobStatus
+from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Newest, Owner, Url, owner_or_user
+from finetuned.cli.options import AsJson, Key, Limit, Owner, Url, owner_or_user
 from finetuned.cli.plan_text import show_plan
-from finetuned.cli.terminal import age, err, fail, list_table, out, print_json, print_list, print_plain, tell
+from finetuned.cli.terminal import age, err, fail, list_table, note, out, print_json, print_list, print_plain
 from finetuned.cli.watch import watch as watch_job
-from finetuned.client import DEFAULT_URL, Client, Job
+from finetuned.client import Client, Job
+from finetuned.status import JobStatus
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")]
@@ -40,7 +41,7 @@ def submit(
             _watch(client, job["id"], err)
         else:
             again = on_service(f"watch {job['id']}", url, key)
-            tell(f"{job['status']}; watch it with: {again}")
+            note(f"{job['status']}; watch it with: {again}")
 
 
 def plan(
@@ -72,17 +73,17 @@ def watch(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
         _watch(client, job, out)
 
 
-def list_jobs(limit: Newest = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def list_jobs(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List jobs, newest first."""
     with Client(url, key=key) as client:
-        jobs = list(islice(client.jobs(), limit))
+        jobs = list(islice(client.list_jobs(), limit))
     print_list(jobs, as_json, _job_table, "no jobs yet")
 
 
 def show(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print a job as JSON."""
     with Client(url, key=key) as client:
-        print_json(client.job(job))
+        print_json(client.get_job(job))
 
 
 def cancel(
@@ -94,7 +95,7 @@ def cancel(
     """Cancel a job."""
     with Client(url, key=key) as client:
         status = client.cancel(job, force)["status"]
-    tell(status if status == JobStatus.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
+    note(status if status == JobStatus.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
 
 
 def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
@@ -102,19 +103,19 @@ def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     with Client(url, key=key) as client:
         status = client.pause(job)["status"]
     state = status if status == JobStatus.PAUSED else f"{status}; paused as soon as it has saved"
-    tell(f"{state}; go on with: {on_service(f'resume {job}', url, key)}")
+    note(f"{state}; go on with: {on_service(f'resume {job}', url, key)}")
 
 
 def resume(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Let a paused job go on from where it saved."""
     with Client(url, key=key) as client:
-        tell(f"{client.resume(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
+        note(f"{client.resume(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Let a job that has failed or was cancelled go on from where it last saved."""
     with Client(url, key=key) as client:
-        tell(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
+        note(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def download(
@@ -141,10 +142,10 @@ def export(
 ) -> None:
     """Merge what a job has saved into its base model; waits, and prints the artifact's name."""
     with Client(url, key=key) as client:
-        made = client.export(job, source)
+        made = client.create_export(job, source)
         while made["status"] in ("queued", "running"):
             time.sleep(1)
-            made = client.export_of(job, made["id"])
+            made = client.get_export(job, made["id"])
     if made["failure"] is not None:
         fail(made["failure"]["message"])
     print_plain(made["artifact"])
@@ -153,7 +154,7 @@ def export(
 def logs(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print the log of a job's trainer."""
     with Client(url, key=key) as client:
-        print_plain(client.artifact_text(job, "trainer.log"))
+        print_plain(client.read_artifact(job, "trainer.log"))
 
 
 def _watch(client: Client, job_id: str, console: Console) -> None:
@@ -161,7 +162,7 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
         view = watch_job(client, job_id, console)
     except KeyboardInterrupt:
         again = on_service(f"watch {job_id}", client.url, client.key)
-        tell(f"the job goes on; see it again with: {again}")
+        note(f"the job goes on; see it again with: {again}")
         raise typer.Exit(130) from None
     if view.status != JobStatus.SUCCEEDED:
         raise typer.Exit(1)

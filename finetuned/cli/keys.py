@@ -5,11 +5,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
 from finetuned.cli.options import AsJson, Key, Url
-from finetuned.cli.terminal import age, list_table, print_list, print_plain, tell
-from finetuned.client import DEFAULT_URL, Client
+from finetuned.cli.terminal import age, list_table, note, print_list, print_plain
+from finetuned.client import Client
 
 app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
 
@@ -20,7 +21,7 @@ def list_keys(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_UR
     if ctx.invoked_subcommand is not None:
         return
     with Client(url, key=key) as client:
-        found = list(client.keys())
+        found = list(client.list_keys())
     create = on_service("keys create --owner NAME", url, key)
     print_list(found, as_json, _table, f"no keys yet; make one with: {create}")
 
@@ -37,7 +38,7 @@ def create(
     with Client(url, key=key) as client:
         made = client.create_key(owner, name, admin)
     print_plain(made["secret"])
-    tell(f"{made['id']} of {owner}; it is kept nowhere. Use it as FINETUNED_API_KEY, or: Authorization: Bearer KEY")
+    note(f"{made['id']} of {owner}; it is kept nowhere. Use it as FINETUNED_API_KEY, or: Authorization: Bearer KEY")
 
 
 @app.command()
@@ -49,7 +50,7 @@ def revoke(
     """Revoke a key: it opens nothing any more."""
     with Client(url, key=key) as client:
         revoked = client.revoke_key(key_id)
-    tell(f"{revoked['id']} of {revoked['owner']} is revoked")
+    note(f"{revoked['id']} of {revoked['owner']} is revoked")
 
 
 def _table(keys: list[dict[str, Any]]) -> Table:

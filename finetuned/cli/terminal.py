@@ -10,8 +10,6 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
-from contract.quote import printable
-
 
 class PrintableConsole(Console):
     """Lets nothing through that could steer the terminal: names, messages and samples come from other people."""
@@ -29,12 +27,12 @@ out = PrintableConsole()
 err = PrintableConsole(stderr=True)
 
 
-def tell(line: str, style: str | None = None) -> None:
+def note(line: str, style: str | None = None) -> None:
     err.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
-    tell(message)
+    note(message)
     raise typer.Exit(1)
 
 
@@ -57,7 +55,14 @@ def print_list(
     elif found:
         out.print(table(found), markup=False, highlight=False)
     else:
-        tell(if_none)
+        note(if_none)
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Escapes, as JSON does, every character that could steer a terminal or hide other text; leaves those in `kept`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in kept else json.dumps(char)[1:-1] for char in text)
 
 
 def plain_table() -> Table:

@@ -16,11 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetuned.errors import FinetunedError
+
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.01
 
 
-class StackError(Exception):
+class StackError(FinetunedError):
     """A part of the stack could not do its work.
 
     ChildError      a child process died, or was not ready in time

@@ -1,15 +1,13 @@
 """What `finetuned up` needs to know: options and FINETUNED_* variables, read once."""
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.locate import why_not_allowed
+from finetuned.address import is_loopback
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
 ALLOWED_PATHS = "FINETUNED_ALLOWED_PATHS"
 
 _SECRETS: Mapping[str, tuple[str, ...]] = {
@@ -100,13 +98,6 @@ def with_secrets_of(part: str, environment: Mapping[str, str]) -> dict[str, str]
         return all(part in parts for begins, parts in _SECRETS.items() if name.startswith(begins))
 
     return {name: value for name, value in environment.items() if needs(name)}
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def default_home() -> Path:

@@ -15,14 +15,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from contract.status import JobStatus
 from finetuned.cli.watch import watch
-from finetuned.client import Client, JobEvent
+from finetuned.client import Client
+from finetuned.events import JobEvent
 from finetuned.stack import services
 from finetuned.stack.descendants import descendants
 from finetuned.stack.models import await_import, launch_import
 from finetuned.stack.process import Command, StackError, start, stop, wait_until_done
 from finetuned.stack.settings import StackSettings, with_secrets_of
+from finetuned.status import JobStatus
 
 MODEL = "smollm2-135m-instruct"
 RECIPE = Path("examples/recipes/quickstart.json")
@@ -43,23 +44,23 @@ def run(home: Path, host: str, port: int, console: Console, exit_after: bool) ->
         services.check_port(host, port)
         importing = launch_import(MODEL, settings.models, settings.logs / "import.log")
         if importing is not None:
-            clock.tell(f"converting the base model {MODEL} from its wheel")
+            clock.note(f"converting the base model {MODEL} from its wheel")
             parts.callback(stop, importing, 5)
-        running = parts.enter_context(services.running(settings, clock.tell))
-        clock.tell(f"[bold]the service answers[/] at {settings.address}")
+        running = parts.enter_context(services.running(settings, clock.note))
+        clock.note(f"[bold]the service answers[/] at {settings.address}")
         if importing is not None:
             await_import(importing)
-            clock.tell("the base model is there")
+            clock.note("the base model is there")
         _train_and_compare(settings, root, clock)
         if not exit_after:
-            clock.tell(f"the service stays at {settings.address}; stop it with Ctrl-C")
+            clock.note(f"the service stays at {settings.address}; stop it with Ctrl-C")
             while True:
                 running.check()
                 time.sleep(0.2)
     left = descendants()
     if left:
         raise StackError(f"still running: {left}")
-    clock.tell("stopped; no process of it is left")
+    clock.note("stopped; no process of it is left")
 
 
 class _Clock:
@@ -71,7 +72,7 @@ class _Clock:
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def tell(self, line: str) -> None:
+    def note(self, line: str) -> None:
         self.console.print(f"[dim]{self.seconds:6.1f} s[/]  {line}", highlight=False, soft_wrap=True)
 
 
@@ -79,7 +80,7 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
     with Client(settings.address) as client:
         job = client.submit((root / RECIPE).read_bytes())
         submitted = clock.seconds
-        clock.tell(f"submitted {RECIPE} as job {job['id']}")
+        clock.note(f"submitted {RECIPE} as job {job['id']}")
         first_metric: list[float] = []
 
         def note_first_metric(event: JobEvent) -> None:
@@ -95,10 +96,10 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
         if view.status != JobStatus.SUCCEEDED:
             raise StackError(f"the job {view.status}; its log: {settings.home / 'runs' / job['id']}")
         adapter = client.download(job["id"], OUTPUT)
-    clock.tell(f"downloaded the adapter to {adapter}; asking the base model and the adapted one")
+    clock.note(f"downloaded the adapter to {adapter}; asking the base model and the adapted one")
     for answer in ask(settings.models / job["recipe"]["model"], adapter, settings.logs / "answer.log"):
         clock.console.print(_side_by_side(answer))
-    clock.tell(
+    clock.note(
         f"first metric {first_metric[0]:.1f} s after the job was submitted, adapter after {trained:.1f} s; "
         f"{clock.seconds:.1f} s in all"
     )
