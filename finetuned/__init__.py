@@ -5,7 +5,7 @@ from importlib.metadata import version
 from finetuned.client import Client, Job
 from finetuned.errors import Damaged, FinetunedError, Refused, ServiceError, Unreachable
 from finetuned.events import JobEvent
-from finetuned.status import JobStatus
+from finetuned.status import Status
 
 __version__ = version("finetuned")
 
@@ -15,9 +15,9 @@ __all__ = [
     "FinetunedError",
     "Job",
     "JobEvent",
-    "JobStatus",
     "Refused",
     "ServiceError",
+    "Status",
     "Unreachable",
     "__version__",
 ]

@@ -29,7 +29,7 @@ def list_datasets(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAUL
 
 
 @app.command()
-def add(
+def add(  # parameters: each is an option of the command
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, CSV, Parquet or text, packed or not.")],
     format: Annotated[str | None, typer.Option(help="How a row is written; default: as the first row tells.")] = None,
     column: Annotated[
@@ -78,7 +78,7 @@ def show(dataset: DatasetId, url: Url = DEFAULT_URL, key: Key = None) -> None:
 
 
 @app.command()
-def preview(
+def preview(  # parameters: each is an option of the command
     dataset: DatasetId,
     model: Annotated[str, typer.Option(help="Whose chat template and tokens: a model of the server.")],
     limit: Annotated[int, typer.Option(min=1, max=50, help="So many rows.")] = 5,

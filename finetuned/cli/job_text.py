@@ -11,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from finetuned.events import JobEvent
-from finetuned.status import TERMINAL, JobStatus
+from finetuned.status import TERMINAL, Status
 
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {
-    JobStatus.QUEUED: "yellow",
-    JobStatus.RUNNING: "cyan",
-    JobStatus.PAUSED: "yellow",
-    JobStatus.SUCCEEDED: "green",
-    JobStatus.FAILED: "red",
-    JobStatus.CANCELLED: "magenta",
+    Status.QUEUED: "yellow",
+    Status.RUNNING: "cyan",
+    Status.PAUSED: "yellow",
+    Status.SUCCEEDED: "green",
+    Status.FAILED: "red",
+    Status.CANCELLED: "magenta",
 }
 _NOTES_SHOWN = 6
 _SAMPLES_SHOWN = 2
@@ -32,7 +32,7 @@ _LONGEST_PROMPT = 50
 class JobView:
     job_id: str
     name: str | None
-    status: JobStatus
+    status: Status
     attempt: int = 0
     phases: list[tuple[str, float]] = field(default_factory=list)
     """Of the start-up, with the seconds that each took."""
@@ -93,16 +93,16 @@ class JobView:
                 return None
 
     def _apply_status(self, data: dict[str, Any]) -> str:
-        before, self.status, self.attempt = self.status, JobStatus(data["status"]), data.get("attempt", self.attempt)
+        before, self.status, self.attempt = self.status, Status(data["status"]), data.get("attempt", self.attempt)
         self.failure = data.get("failure")
         self.waits = ""
-        if self.status == JobStatus.RUNNING:
+        if self.status == Status.RUNNING:
             self.phases.clear()  # a new attempt starts up anew
-        if self.status == JobStatus.RUNNING and self.attempt > 1:
+        if self.status == Status.RUNNING and self.attempt > 1:
             return self._note(f"attempt {self.attempt} starts")
-        if self.status == JobStatus.QUEUED and before != JobStatus.QUEUED:
+        if self.status == Status.QUEUED and before != Status.QUEUED:
             return self._note("queued again")
-        if self.status == JobStatus.PAUSED:
+        if self.status == Status.PAUSED:
             self.waits = f"paused; go on with: {self.command(f'resume {self.job_id}')}"
             return self.waits
         return f"{self.status}"
@@ -129,9 +129,9 @@ class JobView:
 
     def last_line(self) -> str:
         """How the job has ended."""
-        if self.status == JobStatus.SUCCEEDED:
+        if self.status == Status.SUCCEEDED:
             return f"succeeded: {self._loss_change()}; {self.command(f'download {self.job_id}')}"
-        if self.status == JobStatus.FAILED:
+        if self.status == Status.FAILED:
             return f"failed: {(self.failure or {}).get('message', 'for an unknown reason')}"
         return str(self.status)
 

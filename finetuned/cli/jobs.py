@@ -18,13 +18,13 @@ from finetuned.cli.plan_text import show_plan
 from finetuned.cli.terminal import age, err, fail, list_table, note, out, print_json, print_list, print_plain
 from finetuned.cli.watch import watch as watch_job
 from finetuned.client import Client, Job
-from finetuned.status import JobStatus
+from finetuned.status import Status
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")]
 
 
-def submit(
+def submit(  # parameters: each is an option of the command
     recipe: RecipeFile,
     owner: Owner = None,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job to its end.")] = False,
@@ -95,14 +95,14 @@ def cancel(
     """Cancel a job."""
     with Client(url, key=key) as client:
         status = client.cancel(job, force)["status"]
-    note(status if status == JobStatus.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
+    note(status if status == Status.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
 
 
 def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Have a job save and set it aside."""
     with Client(url, key=key) as client:
         status = client.pause(job)["status"]
-    state = status if status == JobStatus.PAUSED else f"{status}; paused as soon as it has saved"
+    state = status if status == Status.PAUSED else f"{status}; paused as soon as it has saved"
     note(f"{state}; go on with: {on_service(f'resume {job}', url, key)}")
 
 
@@ -164,7 +164,7 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
         again = on_service(f"watch {job_id}", client.url, client.key)
         note(f"the job goes on; see it again with: {again}")
         raise typer.Exit(130) from None
-    if view.status != JobStatus.SUCCEEDED:
+    if view.status != Status.SUCCEEDED:
         raise typer.Exit(1)
 
 

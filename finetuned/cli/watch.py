@@ -11,7 +11,7 @@ from finetuned.cli.job_text import JobView, draw
 from finetuned.cli.next_command import on_service
 from finetuned.client import Client
 from finetuned.events import JobEvent
-from finetuned.status import JobStatus
+from finetuned.status import Status
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -22,7 +22,7 @@ def watch(client: Client, job_id: str, console: Console, on_event: OnEvent = lam
     """Shows the job on `console` until it has ended; gives what was seen. Raises ServiceError."""
     job = client.get_job(job_id)
     command = partial(on_service, url=client.url, key=client.key)
-    view = JobView(job["id"], job["name"], JobStatus.QUEUED, command=command)
+    view = JobView(job["id"], job["name"], Status.QUEUED, command=command)
     show = _show_live if console.is_terminal else _show_lines
     show(client, view, console, on_event)
     return view

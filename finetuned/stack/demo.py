@@ -23,7 +23,7 @@ from finetuned.stack.descendants import descendants
 from finetuned.stack.models import await_import, launch_import
 from finetuned.stack.process import Command, StackError, start, stop, wait_until_done
 from finetuned.stack.settings import StackSettings, with_secrets_of
-from finetuned.status import JobStatus
+from finetuned.status import Status
 
 MODEL = "smollm2-135m-instruct"
 RECIPE = Path("examples/recipes/quickstart.json")
@@ -93,7 +93,7 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
             client.cancel(job["id"])  # else it would go on at the next start
             raise
         trained = clock.seconds - submitted
-        if view.status != JobStatus.SUCCEEDED:
+        if view.status != Status.SUCCEEDED:
             raise StackError(f"the job {view.status}; its log: {settings.home / 'runs' / job['id']}")
         adapter = client.download(job["id"], OUTPUT)
     clock.note(f"downloaded the adapter to {adapter}; asking the base model and the adapted one")

