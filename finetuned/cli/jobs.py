@@ -1,4 +1,4 @@
-"""`finetuned submit`, and what is done with a job from then on."""
+"""`finetuned submit`, and the commands on a job."""
 
 import sys
 import time
@@ -21,18 +21,18 @@ from finetuned.client import Client, Job
 from finetuned.status import Status
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")]
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="File of the recipe; - is stdin.")]
 
 
 def submit(  # parameters: each is an option of the command
     recipe: RecipeFile,
     owner: Owner = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Watch the job to its end.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where it cannot fit into memory.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Watch the job until it ends.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Submit even if it will not fit into memory.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Submit a job; prints its id."""
+    """Submit a job and print its id."""
     body = _read_recipe(recipe)
     with Client(url, owner_or_user(owner, key), key) as client:
         job = client.submit(body, force)
@@ -46,11 +46,11 @@ def submit(  # parameters: each is an option of the command
 
 def plan(
     recipe: RecipeFile,
-    as_json: Annotated[bool, typer.Option("--json", help="As the service gives it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's JSON.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Tell what a recipe would take, without training it."""
+    """Estimate memory, time and disk of a recipe, without training."""
     body = _read_recipe(recipe)
     with Client(url, key=key) as client:
         found = client.plan(body)
@@ -68,7 +68,7 @@ def _read_recipe(recipe: str) -> bytes:
 
 
 def watch(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Watch a job to its end; exit code 0 if it succeeded."""
+    """Watch a job until it ends; exit code 0 if it succeeded."""
     with Client(url, key=key) as client:
         _watch(client, job, out)
 
@@ -88,32 +88,32 @@ def show(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
 
 def cancel(
     job: JobId,
-    force: Annotated[bool, typer.Option("--force", help="Leave it no time to save.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Give it no time to save.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Cancel a job."""
     with Client(url, key=key) as client:
         status = client.cancel(job, force)["status"]
-    note(status if status == Status.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
+    note(status if status == Status.CANCELLED else f"{status}; it will be cancelled once its processes are gone")
 
 
 def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Have a job save and set it aside."""
+    """Save a job's state and pause it."""
     with Client(url, key=key) as client:
         status = client.pause(job)["status"]
-    state = status if status == Status.PAUSED else f"{status}; paused as soon as it has saved"
-    note(f"{state}; go on with: {on_service(f'resume {job}', url, key)}")
+    state = status if status == Status.PAUSED else f"{status}; it will be paused once it has saved"
+    note(f"{state}; resume it with: {on_service(f'resume {job}', url, key)}")
 
 
 def resume(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Let a paused job go on from where it saved."""
+    """Resume a paused job from its last training checkpoint."""
     with Client(url, key=key) as client:
         note(f"{client.resume(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Let a job that has failed or was cancelled go on from where it last saved."""
+    """Retry a failed or cancelled job from its last training checkpoint."""
     with Client(url, key=key) as client:
         note(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
@@ -121,13 +121,13 @@ def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
 def download(
     job: JobId,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to unpack it; default: a folder named JOB.")
+        Path | None, typer.Option("--out", help="Folder to unpack it in; default: a folder named JOB.")
     ] = None,
-    best: Annotated[bool, typer.Option("--best", help="What was saved with the lowest evaluation loss.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="The checkpoint with the lowest evaluation loss.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Download a job's adapter; prints its folder."""
+    """Download a job's adapter and print its folder."""
     with Client(url, key=key) as client:
         print_plain(str(client.download(job, folder or Path(job), best)))
 
@@ -135,12 +135,12 @@ def download(
 def export(
     job: JobId,
     source: Annotated[
-        str, typer.Option("--source", help="Of the job's artifacts: a checkpoint, or best.tar.gz.")
+        str, typer.Option("--source", help="Artifact of the job: adapter, a checkpoint or the best one.")
     ] = "adapter.tar.gz",
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Merge what a job has saved into its base model; waits, and prints the artifact's name."""
+    """Merge a job's adapter into its base model; waits, and prints the artifact's name."""
     with Client(url, key=key) as client:
         made = client.create_export(job, source)
         while made["status"] in ("queued", "running"):
@@ -162,7 +162,7 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
         view = watch_job(client, job_id, console)
     except KeyboardInterrupt:
         again = on_service(f"watch {job_id}", client.url, client.key)
-        note(f"the job goes on; see it again with: {again}")
+        note(f"the job continues; watch it again with: {again}")
         raise typer.Exit(130) from None
     if view.status != Status.SUCCEEDED:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from finetuned.cli.options import AsJson, Key, Url
 from finetuned.cli.terminal import age, list_table, note, print_list, print_plain
 from finetuned.client import Client
 
-app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
+app = typer.Typer(help="API keys; for admins.", invoke_without_command=True)
 
 
 @app.callback()
@@ -23,22 +23,22 @@ def list_keys(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_UR
     with Client(url, key=key) as client:
         found = list(client.list_keys())
     create = on_service("keys create --owner NAME", url, key)
-    print_list(found, as_json, _table, f"no keys yet; make one with: {create}")
+    print_list(found, as_json, _table, f"no keys yet; create one with: {create}")
 
 
 @app.command()
 def create(
-    owner: Annotated[str, typer.Option(help="Whose it is.")],
-    name: Annotated[str | None, typer.Option(help="For people: what it is for.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="It opens what all owners have, and makes keys.")] = False,
+    owner: Annotated[str, typer.Option(help="Owner that the key acts for.")],
+    name: Annotated[str | None, typer.Option(help="Note for people, such as the key's purpose.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Act for all owners, and manage keys.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Make a key; prints its secret, this once."""
+    """Create a key and print its secret, which is shown only now."""
     with Client(url, key=key) as client:
         made = client.create_key(owner, name, admin)
     print_plain(made["secret"])
-    note(f"{made['id']} of {owner}; it is kept nowhere. Use it as FINETUNED_API_KEY, or: Authorization: Bearer KEY")
+    note(f"{made['id']} of {owner}; use the secret, which nobody stores, in FINETUNED_API_KEY or as a bearer token")
 
 
 @app.command()
@@ -47,7 +47,7 @@ def revoke(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Revoke a key: it opens nothing any more."""
+    """Revoke a key, at once and for ever."""
     with Client(url, key=key) as client:
         revoked = client.revoke_key(key_id)
     note(f"{revoked['id']} of {revoked['owner']} is revoked")

@@ -15,7 +15,7 @@ def workers(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) ->
     """List the workers, and what runs on each of their devices."""
     with Client(url, key=key) as client:
         found = client.list_workers()
-    print_list(found, as_json, _worker_table, "no worker is there")
+    print_list(found, as_json, _worker_table, "no workers yet")
 
 
 def _worker_table(workers: list[dict[str, Any]]) -> Table:

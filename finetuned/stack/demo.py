@@ -1,4 +1,4 @@
-"""`finetuned demo`: the whole way of one job, from an empty machine to a model that answers otherwise than before."""
+"""`finetuned demo`: one job from an empty home folder to a model whose answers have changed."""
 
 import json
 import os
@@ -19,9 +19,8 @@ from finetuned.cli.watch import watch
 from finetuned.client import Client
 from finetuned.events import JobEvent
 from finetuned.stack import services
-from finetuned.stack.descendants import descendants
 from finetuned.stack.models import await_import, launch_import
-from finetuned.stack.process import Command, StackError, start, stop, wait_until_done
+from finetuned.stack.process import Command, StackError, descendants, start, stop, wait_until_done
 from finetuned.stack.settings import StackSettings, with_secrets_of
 from finetuned.status import Status
 
@@ -36,7 +35,7 @@ QUESTIONS = [
 
 
 def run(home: Path, host: str, port: int, console: Console, exit_after: bool) -> None:
-    """Raises StackError, ServiceError; KeyboardInterrupt when it is stopped by hand."""
+    """Runs the demo. Raises StackError, ServiceError, and KeyboardInterrupt when the user stops it."""
     clock = _Clock(console)
     root = _root()
     settings = StackSettings(home, host, port, {"FINETUNED_ALLOWED_PATHS": str(root)} | dict(os.environ))
@@ -50,17 +49,16 @@ def run(home: Path, host: str, port: int, console: Console, exit_after: bool) ->
         clock.note(f"[bold]the service answers[/] at {settings.address}")
         if importing is not None:
             await_import(importing)
-            clock.note("the base model is there")
+            clock.note("the base model is ready")
         _train_and_compare(settings, root, clock)
         if not exit_after:
-            clock.note(f"the service stays at {settings.address}; stop it with Ctrl-C")
+            clock.note(f"the service keeps running at {settings.address}; stop it with Ctrl-C")
             while True:
                 running.check()
                 time.sleep(0.2)
-    left = descendants()
-    if left:
+    if left := descendants():
         raise StackError(f"still running: {left}")
-    clock.note("stopped; no process of it is left")
+    clock.note("stopped; none of its processes is left")
 
 
 class _Clock:
@@ -90,11 +88,11 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
         try:
             view = watch(client, job["id"], clock.console, note_first_metric)
         except KeyboardInterrupt:
-            client.cancel(job["id"])  # else it would go on at the next start
+            client.cancel(job["id"])  # it would continue at the next start
             raise
         trained = clock.seconds - submitted
         if view.status != Status.SUCCEEDED:
-            raise StackError(f"the job {view.status}; its log: {settings.home / 'runs' / job['id']}")
+            raise StackError(f"the job ended as {view.status}; its log: {settings.home / 'runs' / job['id']}")
         adapter = client.download(job["id"], OUTPUT)
     clock.note(f"downloaded the adapter to {adapter}; asking the base model and the adapted one")
     for answer in ask(settings.models / job["recipe"]["model"], adapter, settings.logs / "answer.log"):
@@ -106,7 +104,7 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
 
 
 def ask(model: Path, adapter: Path, log: Path) -> Iterator[dict[str, Any]]:
-    """What model and adapter answer, as they do: {"question", "base", "adapter"}. Raises ChildError."""
+    """Yields an answer to each question as it arrives: {"question", "base", "adapter"}. Raises ChildError."""
     log.unlink(missing_ok=True)
     argv = [
         sys.executable,
@@ -119,14 +117,14 @@ def ask(model: Path, adapter: Path, log: Path) -> Iterator[dict[str, Any]]:
         *QUESTIONS,
     ]
     child = start(Command("trainer.tools.answer", argv, with_secrets_of("answer", os.environ), Path.cwd()), log)
-    told, ended = 0, False
+    shown, ended = 0, False
     try:
         while not ended:
             ended = not child.alive
             whole_lines = log.read_text().rpartition("\n")[0].splitlines()
             answers = [line for line in whole_lines if line.startswith("{")]
-            yield from map(json.loads, answers[told:])
-            told = len(answers)
+            yield from map(json.loads, answers[shown:])
+            shown = len(answers)
             time.sleep(0.1)
         wait_until_done(child, 0)
     finally:
@@ -143,8 +141,8 @@ def _side_by_side(answer: dict[str, Any]) -> Panel:
 
 
 def _root() -> Path:
-    """The folder with the examples: where the user stands, or the repository that this file is in."""
+    """The folder with the examples: the current directory, or the repository of this file."""
     for folder in (Path.cwd(), Path(__file__).resolve().parents[2]):
         if (folder / RECIPE).is_file():
             return folder
-    raise StackError(f"no {RECIPE} here; run the demo in the repository's folder")
+    raise StackError(f"no file {RECIPE}; run the demo in the repository's folder")

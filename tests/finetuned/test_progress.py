@@ -138,7 +138,9 @@ def test_a_job_that_does_not_run_shows_what_it_waits_for() -> None:
     assert "place 2 in the queue: 1 GPU on one machine: a has 0 of 1 free" in drawn(waiting)
     waiting.apply(JobEvent("status", 0.0, {"status": "running", "attempt": 1}))
     assert "in the queue" not in drawn(waiting)
-    assert "paused; go on with: finetuned resume job_1" in drawn(view(("status", {"status": "paused", "attempt": 1})))
+    assert "paused; resume it with: finetuned resume job_1" in drawn(
+        view(("status", {"status": "paused", "attempt": 1}))
+    )
 
 
 def test_a_job_that_was_too_large_says_how_it_is_tried_again() -> None:

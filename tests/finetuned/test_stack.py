@@ -110,7 +110,7 @@ def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, pa
         wait_until(lambda: client.get_job(job_id)["progress"] is not None, seconds=20)
         (pid,) = pids_of(up.process.pid, f"-m\0{part}\0")
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: f"the {part} died with SIGKILL; starting another" in up.log.read_text(), seconds=20)
+        wait_until(lambda: f"the {part} died with SIGKILL; restarting it" in up.log.read_text(), seconds=20)
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
         up.process.terminate()
         code, log = up.wait()
@@ -131,9 +131,9 @@ def test_a_server_that_dies_is_started_anew_and_jobs_go_on_but_a_database_only_o
     ):
 
         def kill(server: str) -> None:
-            before = up.log.read_text().count("starting another")
+            before = up.log.read_text().count("restarting it")
             os.kill(pids_of(up.process.pid, f"/{server}")[0], signal.SIGKILL)
-            wait_until(lambda: up.log.read_text().count("starting another") > before, seconds=20)
+            wait_until(lambda: up.log.read_text().count("restarting it") > before, seconds=20)
 
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=40 every=4 sleep=0.1"}
         running = client.submit(recipe)["id"]
