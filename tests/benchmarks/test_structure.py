@@ -1,7 +1,11 @@
+import re
 from pathlib import Path
 
 from benchmarks.structure import MOST_PARAMETERS, figures, read_structure
 
+ROOT = Path(__file__).parents[2]
+RUN_ELSEWHERE = {"demo", "trainer"}
+"""tests/acceptance/test_demo.py runs the demo; the trainer's rivals need environments of their own."""
 CODE = """
 class Twice:
     def many(self, a, b, c, d, e, *, f):
@@ -56,3 +60,13 @@ def test_class_in_two_files_is_reported(tmp_path: Path) -> None:
     found = read_structure(checkout(tmp_path))
     assert found.repeated_classes == {"Twice": ["finetuned/client.py", "store/jobs.py"]}
     assert (found.tests, found.readme_lines) == (1, 3)
+
+
+def test_ci_runs_every_benchmark() -> None:
+    modules = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "benchmarks").glob("*/__main__.py")]
+    programs = {each.stem for each in modules if 'if __name__ == "__main__"' in each.read_text()}
+    programs |= {each.parent.name for each in modules if each.stem == "__main__"}
+    ci = (ROOT / ".ci" / "run").read_text()
+    (loop,) = re.findall(r"for benchmark in (.*); do", ci)
+    run = {*loop.split(), *re.findall(r"-m benchmarks\.(\w+)", ci)}
+    assert run == programs - {"__main__"} - RUN_ELSEWHERE
