@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Any
 
 from anyio import create_task_group
@@ -34,6 +35,7 @@ from api.routes import (
     workers,
 )
 from api.settings import ApiSettings
+from api.tags import TAGS
 from api.telemetry import Telemetry
 from api.unread import CloseUnread
 from api.v1.routes import files, fine_tuning
@@ -76,6 +78,9 @@ def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: 
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        openapi_tags=TAGS,
+        # Else the names of a generated client's methods would repeat each path.
+        generate_unique_id_function=attrgetter("name"),
         responses=errors.DESCRIBED,
     )
     app.state.settings = settings

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.body import read_body
-from api.errors import InvalidParameter, StillAtWork
+from api.errors import InvalidParameter, RequestInProgress
 from api.who import Who
 from contract import patterns
 from store.access import idempotent_requests
@@ -75,7 +75,7 @@ def with_body(asked: Asked, *parts: bytes) -> Asked:
 
 def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
     """What `make` makes, or `again` of the id of what the first such request has made. Raises RequestReused,
-    StillAtWork, RequestOvertaken."""
+    RequestInProgress, RequestOvertaken."""
     state = _begin(sessions, asked)
     if not isinstance(state, First) and state.resource is None:
         with _waiting(asked.owner):
@@ -102,22 +102,22 @@ def _begin(sessions: Sessions, asked: Asked) -> First | Repeated:
 
 
 def _wait(sessions: Sessions, asked: Asked) -> First | Repeated:
-    """Until the first request is done, or was given up. Raises RequestReused, StillAtWork."""
+    """Until the first request is done, or was given up. Raises RequestReused, RequestInProgress."""
     deadline = time.monotonic() + _WAIT
     while time.monotonic() <= deadline:
         time.sleep(_LOOK)
         state = _begin(sessions, asked)
         if isinstance(state, First) or state.resource is not None:
             return state
-    raise StillAtWork(_STILL)
+    raise RequestInProgress(_STILL)
 
 
 @contextmanager
 def _waiting(owner: str) -> Iterator[None]:
-    """Raises StillAtWork where as many of the owner wait already as may."""
+    """Raises RequestInProgress where as many of the owner wait already as may."""
     with _lock:
         if _waiters[owner] >= _MOST_WAITING:
-            raise StillAtWork(_STILL)
+            raise RequestInProgress(_STILL)
         _waiters[owner] += 1
     try:
         yield

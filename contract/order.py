@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 
 T = TypeVar("T")
@@ -32,9 +32,9 @@ def held_out(count: int, share: float) -> int:
     held = max(1, int(count * share)) if share > 0 else 0
     if held >= count:
         raise InputError(
-            FailureReason.DATASET_INVALID,
-            f"evaluation.share: the dataset has {count} usable row; one to evaluate leaves none to train on",
-            "evaluation.share",
+            FailureCode.DATASET_INVALID,
+            f"evaluation.fraction: the dataset has {count} usable row; one to evaluate leaves none to train on",
+            "evaluation.fraction",
         )
     return held
 
@@ -47,10 +47,10 @@ def steps_per_epoch(count: int, window: int) -> int:
 def examples_per_step(recipe: Recipe, ranks: int) -> int:
     """Examples of one optimizer step, on all ranks together."""
     batch = recipe.batch
-    if batch.effective is not None:
-        return batch.effective
-    assert batch.micro_batch != "auto", "the contract wants batch.effective with it"
-    return batch.micro_batch * (batch.accumulation or 1) * ranks
+    if batch.effective_batch_size is not None:
+        return batch.effective_batch_size
+    assert batch.micro_batch_size != "auto", "the contract wants batch.effective_batch_size with it"
+    return batch.micro_batch_size * (batch.gradient_accumulation_steps or 1) * ranks
 
 
 def total_steps(recipe: Recipe, count: int, window: int) -> int:

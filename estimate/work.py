@@ -22,7 +22,7 @@ class Lengths:
     """How many examples have so many tokens."""
     first: Counter[int]
     """How many examples have so many before the first that is learned."""
-    supervised_share: float
+    supervised_fraction: float
     """Of all tokens: those that are learned."""
     examples: int
     """Of the whole file, of which these may be the first."""
@@ -51,7 +51,7 @@ def work(recipe: Recipe, examples: int, cut: Sequence[int] | None, ranks: int) -
     """`examples` are those of the file, `cut` the usable lengths of those that were measured. Raises InputError where
     the split leaves none to train on."""
     measured = None if cut is None else len(cut)
-    train = examples - held_out(examples, recipe.evaluation.share)
+    train = examples - held_out(examples, recipe.evaluation.fraction)
     size = examples_per_step(recipe, ranks)
     steps = total_steps(recipe, train, size)
     tokens = None if not measured else round(examples_taken(train, size, steps) * sum(cut or ()) / measured)
@@ -63,7 +63,7 @@ def largest_row(recipe: Recipe, cut: Sequence[int], share: float, ranks: int) ->
     not kept, but as many draws of the same lengths. "auto" is taken at its least, one."""
     count = len(cut)
     size = examples_per_step(recipe, ranks)
-    micro_batch = 1 if recipe.batch.micro_batch == "auto" else recipe.batch.micro_batch
+    micro_batch = 1 if recipe.batch.micro_batch_size == "auto" else recipe.batch.micro_batch_size
     steps = min(total_steps(recipe, count, size), max(1, _MOST_ROWS // size))
     order = perm(recipe.seed, -2, count)
     best: list[int] = []

@@ -12,7 +12,7 @@ router = APIRouter(tags=["audit"])
 
 
 @router.get("/audit")
-def newest(
+def list_audit_entries(
     db: Db,
     who: Admin,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,

@@ -49,7 +49,7 @@ MaxLength = Annotated[int, Query(ge=8, le=1_048_576)]
 
 
 @router.post("/datasets", status_code=HTTPStatus.CREATED, openapi_extra=_BODY)
-async def create(request: Request, where: Where, who: Who, asked: Once) -> DatasetDetail:
+async def create_dataset(request: Request, where: Where, who: Who, asked: Once) -> DatasetDetail:
     """Takes a file of examples: as a form with the file `file` and, where wanted, `format` and `columns`; or, as JSON,
     one that is on the server, or that the server fetches from a hub. Its rows are checked, for a large file after this
     answer: then its status is `uploaded` until that is done."""
@@ -61,7 +61,7 @@ async def create(request: Request, where: Where, who: Who, asked: Once) -> Datas
 
 
 @router.get("/datasets")
-def newest(
+def list_datasets(
     where: Where,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -73,25 +73,25 @@ def newest(
 
 
 @router.get("/datasets/{dataset_id}")
-def get(where: Where, who: Who, dataset_id: DatasetId) -> DatasetDetail:
+def get_dataset(where: Where, who: Who, dataset_id: DatasetId) -> DatasetDetail:
     return service.get(where, who, dataset_id)
 
 
 @router.delete("/datasets/{dataset_id}")
-def delete(where: Where, who: Who, dataset_id: DatasetId) -> DatasetDeleted:
+def delete_dataset(where: Where, who: Who, dataset_id: DatasetId) -> DatasetDeleted:
     """409 while a job that has not ended needs it."""
     return service.delete(where, who, dataset_id)
 
 
 @router.head("/datasets/{dataset_id}/content", include_in_schema=False)
 @router.get("/datasets/{dataset_id}/content", response_class=Response)
-def content(request: Request, where: Where, who: Who, dataset_id: DatasetId) -> Response:
+def download_dataset(request: Request, where: Where, who: Who, dataset_id: DatasetId) -> Response:
     """Its bytes as they were uploaded, or with Range a part of them. The ETag is their SHA-256."""
     return hand_out(request, service.content(where, who, dataset_id))
 
 
 @router.get("/datasets/{dataset_id}/report")
-def report(
+def get_dataset_report(
     where: Where,
     who: Who,
     dataset_id: DatasetId,
@@ -104,7 +104,7 @@ def report(
 
 
 @router.get("/datasets/{dataset_id}/preview")
-def preview(
+def preview_dataset(
     where: Where,
     who: Who,
     dataset_id: DatasetId,

@@ -64,7 +64,7 @@ def _existing_job(db: Db, who: Who, job_id: JobId) -> str:
 
 
 @router.get("/jobs/{job_id}/events", response_class=Response, responses=_STREAM)
-async def events(
+async def list_events(
     db: Db,
     who: Who,
     live: Annotated[Live, Depends(_live)],

@@ -12,25 +12,25 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health")
-def health(db: Db) -> Health:
+def get_health(db: Db) -> Health:
     """Whether the service can take jobs: its database answers."""
     return service.health(db)
 
 
 @router.get("/health/live")
-async def live() -> Health:
+async def get_liveness() -> Health:
     """Whether this process answers. One that does not is to be started anew."""
     return Health(status="ok")
 
 
 @router.get("/health/ready")
-def ready(db: Db, broker: Broker) -> Health:
+def get_readiness(db: Db, broker: Broker) -> Health:
     """Whether jobs would run: database, broker and a worker are there. 503 names what is missing."""
     return service.ready(db, broker)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(request: Request, who: Admin) -> Response:
+def get_service_metrics(request: Request, who: Admin) -> Response:
     """The service's numbers, for Prometheus. Where keys are wanted, an admin's."""
     telemetry: Telemetry = request.app.state.telemetry
     return Response(telemetry.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -18,7 +18,7 @@ _RECIPE_SCHEMA = Recipe.model_json_schema()
 
 
 @router.post("/jobs", status_code=HTTPStatus.CREATED, openapi_extra=described(Recipe))
-def submit(
+def create_job(
     db: Db,
     broker: Broker,
     settings: Settings,
@@ -36,7 +36,7 @@ def submit(
 
 
 @router.get("/jobs")
-def newest(
+def list_jobs(
     db: Db,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -48,38 +48,38 @@ def newest(
 
 
 @router.get("/jobs/{job_id}")
-def get(db: Db, who: Who, job_id: JobId) -> JobOut:
+def get_job(db: Db, who: Who, job_id: JobId) -> JobOut:
     return service.get(db, who, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(db: Db, who: Who, asked: Keyed, job_id: JobId, force: bool = False) -> JobOut:
+def cancel_job(db: Db, who: Who, asked: Keyed, job_id: JobId, force: bool = False) -> JobOut:
     """Ends a job. One that runs saves first, or with `force` does not; it is `cancelled` when every process of it is
     gone. 409 where it has succeeded or failed."""
     return service.cancel(db, who, asked, job_id, force)
 
 
 @router.post("/jobs/{job_id}/pause")
-def pause(db: Db, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
+def pause_job(db: Db, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
     """Sets a job aside. One that runs saves first; it is `paused` when its devices are free. 409 where it has ended or
     is to be cancelled."""
     return service.pause(db, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
+def resume_job(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
     """Puts a paused job back in the queue, to go on from where it saved. 409 where it has ended or is to be
     cancelled."""
     return service.resume(db, broker, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/retry")
-def retry(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
+def retry_job(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
     """Puts a job that has failed or was cancelled back in the queue, to go on from where it last saved. 409 where it
     has succeeded, is paused or is to be cancelled."""
     return service.retry(db, broker, who, asked, job_id)
 
 
 @router.get("/recipe-schema")
-def recipe_schema() -> dict[str, Any]:
+def get_recipe_schema() -> dict[str, Any]:
     return _RECIPE_SCHEMA

@@ -29,13 +29,13 @@ KeyId = Annotated[str, AfterValidator(_key_id)]
 
 
 @router.post("/keys", status_code=HTTPStatus.CREATED, openapi_extra=described(NewKey))
-def create(db: Db, who: Admin, asked: Once, new: Annotated[NewKey, Depends(json_body(NewKey))]) -> KeyCreated:
+def create_key(db: Db, who: Admin, asked: Once, new: Annotated[NewKey, Depends(json_body(NewKey))]) -> KeyCreated:
     """Makes a key of an owner, whom it makes known. Its secret is told this once. For admins."""
     return service.create(db, who, with_body(asked, new.model_dump_json().encode()), new)
 
 
 @router.get("/keys")
-def newest(
+def list_keys(
     db: Db,
     who: Admin,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -47,6 +47,6 @@ def newest(
 
 
 @router.delete("/keys/{key_id}")
-def revoke(request: Request, db: Db, who: Admin, key_id: KeyId) -> KeyOut:
+def revoke_key(request: Request, db: Db, who: Admin, key_id: KeyId) -> KeyOut:
     """Revokes a key: it opens nothing from then on, with other processes of the API within a second. For admins."""
     return service.revoke(db, request.app.state.keyring, who, key_id)

@@ -12,7 +12,7 @@ router = APIRouter(tags=["metrics"])
 
 
 @router.get("/jobs/{job_id}/metrics", response_class=Response, responses={200: {"model": Metrics}})
-def metrics(
+def get_metrics(
     db: Db,
     who: Who,
     job_id: JobId,

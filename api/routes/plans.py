@@ -14,7 +14,7 @@ router = APIRouter(tags=["plans"])
 
 
 @router.post("/plans", openapi_extra=described(Recipe))
-def plan(
+def create_plan(
     db: Db,
     settings: Settings,
     storage: Bytes,

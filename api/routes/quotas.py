@@ -15,18 +15,18 @@ _Owner = Annotated[str, Path(pattern=patterns.OWNER_OR_ALL, max_length=patterns.
 
 
 @router.get("/quota")
-def own(db: Db, who: Who) -> QuotaOut:
+def get_own_quota(db: Db, who: Who) -> QuotaOut:
     """What the asking owner may have, and has."""
     return service.of(db, who.owner)
 
 
 @router.get("/quotas/{owner}")
-def of(db: Db, who: Admin, owner: _Owner) -> QuotaOut:
+def get_quota(db: Db, who: Admin, owner: _Owner) -> QuotaOut:
     """For admins."""
     return service.of(db, owner)
 
 
 @router.put("/quotas/{owner}", openapi_extra=described(LimitsIn))
-def put(db: Db, who: Admin, owner: _Owner, limits: Annotated[LimitsIn, Depends(json_body(LimitsIn))]) -> QuotaOut:
+def set_quota(db: Db, who: Admin, owner: _Owner, limits: Annotated[LimitsIn, Depends(json_body(LimitsIn))]) -> QuotaOut:
     """Gives an owner limits of its own; "*" is everybody who has none. For admins."""
     return service.put(db, who, owner, limits)

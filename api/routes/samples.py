@@ -11,7 +11,7 @@ router = APIRouter(tags=["samples"])
 
 
 @router.get("/jobs/{job_id}/samples")
-def samples(
+def list_samples(
     db: Db, who: Who, job_id: JobId, step: Annotated[int | None, Query(ge=0, le=LARGEST_INTEGER)] = None
 ) -> SampleList:
     """What the model answered at the evaluation at `step`; without it, at the latest one."""

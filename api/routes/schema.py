@@ -8,6 +8,6 @@ router = APIRouter()
 
 
 @router.get("/openapi.json", include_in_schema=False)
-async def openapi(request: Request, who: Who) -> dict[str, Any]:
+async def get_openapi(request: Request, who: Who) -> dict[str, Any]:
     """The API's description of itself."""
     return request.app.openapi()  # type: ignore[no-any-return]

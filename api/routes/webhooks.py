@@ -46,7 +46,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @router.post("/webhooks", status_code=HTTPStatus.CREATED, openapi_extra=described(NewWebhook))
-def create(
+def create_webhook(
     db: Db, settings: Settings, who: Who, asked: Once, new: Annotated[NewWebhook, Depends(json_body(NewWebhook))]
 ) -> WebhookCreated:
     """Has an address told when a job of the owner's ends. The answer's secret, by which a receiver checks the
@@ -55,17 +55,17 @@ def create(
 
 
 @router.get("/webhooks")
-def newest(db: Db, who: Who, limit: Limit = 20, after: WebhookId | None = None) -> WebhookPage:
+def list_webhooks(db: Db, who: Who, limit: Limit = 20, after: WebhookId | None = None) -> WebhookPage:
     return service.newest(db, who, limit, after)
 
 
 @router.get("/webhooks/{webhook_id}")
-def get(db: Db, who: Who, webhook_id: WebhookId) -> WebhookOut:
+def get_webhook(db: Db, who: Who, webhook_id: WebhookId) -> WebhookOut:
     return service.get(db, who, webhook_id)
 
 
 @router.patch("/webhooks/{webhook_id}", openapi_extra=described(WebhookChange))
-def change(
+def update_webhook(
     db: Db,
     settings: Settings,
     who: Who,
@@ -77,19 +77,19 @@ def change(
 
 
 @router.delete("/webhooks/{webhook_id}")
-def delete(db: Db, who: Who, webhook_id: WebhookId) -> WebhookDeleted:
+def delete_webhook(db: Db, who: Who, webhook_id: WebhookId) -> WebhookDeleted:
     """With its deliveries."""
     return service.delete(db, who, webhook_id)
 
 
 @router.post("/webhooks/{webhook_id}/test", status_code=HTTPStatus.ACCEPTED)
-def ping(db: Db, who: Who, asked: Keyed, webhook_id: WebhookId) -> DeliveryOut:
+def ping_webhook(db: Db, who: Who, asked: Keyed, webhook_id: WebhookId) -> DeliveryOut:
     """Sends a `ping`; its delivery tells how that went."""
     return service.ping(db, who, asked, webhook_id)
 
 
 @router.get("/webhooks/{webhook_id}/deliveries")
-def deliveries(
+def list_deliveries(
     db: Db, who: Who, webhook_id: WebhookId, limit: Limit = 20, after: DeliveryId | None = None
 ) -> DeliveryPage:
     """What was sent in the last 30 days and what is to be sent, newest first."""
@@ -97,6 +97,6 @@ def deliveries(
 
 
 @router.post("/webhooks/deliveries/{delivery_id}/retry", status_code=HTTPStatus.ACCEPTED)
-def retry(db: Db, who: Who, asked: Keyed, delivery_id: DeliveryId) -> DeliveryOut:
+def retry_delivery(db: Db, who: Who, asked: Keyed, delivery_id: DeliveryId) -> DeliveryOut:
     """Sends a message again, now, with all its tries."""
     return service.retry(db, who, asked, delivery_id)

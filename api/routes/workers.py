@@ -9,6 +9,6 @@ router = APIRouter(tags=["workers"])
 
 
 @router.get("/workers")
-def workers(db: Db, who: Who) -> WorkerList:
+def list_workers(db: Db, who: Who) -> WorkerList:
     """The workers, and what runs on each device of their machines or why nothing may."""
     return service.all_workers(db, who)

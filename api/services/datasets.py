@@ -34,7 +34,7 @@ from api.schemas.datasets import (
 )
 from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.quote import cut, quote
 from dataset.child import Children
@@ -73,7 +73,7 @@ async def upload(
     place: Place, who: Principal, asked: Asked, content_type: str, length: str | None, stream: AsyncIterator[bytes]
 ) -> DatasetDetail:
     """The dataset of a form with a file. Raises TooLarge, also before anything is read; InvalidParameter, StorageFull,
-    QuotaExceeded, RequestReused, StillAtWork."""
+    QuotaExceeded, RequestReused, RequestInProgress."""
     await run_in_threadpool(_check_room, place, who, length)
     try:
         with incoming(place.settings.incoming, place.settings.largest_dataset) as file:
@@ -185,7 +185,7 @@ def _checked(place: Place, who: Principal, made: DatasetDetail) -> DatasetDetail
 
 def refer(place: Place, who: Principal, asked: Asked, body: bytes) -> DatasetDetail:
     """The dataset of a file on the server, or of a hub. Raises InvalidParameter, InputError, TooLarge, StorageFull,
-    QuotaExceeded, RequestReused, StillAtWork."""
+    QuotaExceeded, RequestReused, RequestInProgress."""
     try:
         reference = DatasetReference.model_validate_json(body)
     except ValidationError as error:
@@ -263,17 +263,17 @@ def _refuse_what_is_no_data(dataset: Dataset, version: str) -> None:
     """A file of the server may be anything until it was read. Raises InputError."""
     if dataset.status == "uploaded":
         message = f"dataset: {dataset.id} is still being checked; ask again"
-        raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+        raise InputError(FailureCode.DATASET_INVALID, message, "dataset")
     if dataset.status != "processed" or dataset.report is None:
         message = f"dataset: {dataset.id} is a file of the server that cannot be read as data: {dataset.status_details}"
-        raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+        raise InputError(FailureCode.DATASET_INVALID, message, "dataset")
     if dataset.report.get(FILE_VERSION) != version:
         raise _changed(dataset.id)
 
 
 def _changed(dataset_id: str) -> InputError:
     message = f"dataset: the file of {dataset_id} was written since it was checked; register it again"
-    return InputError(FailureReason.DATASET_CHANGED, message, "dataset")
+    return InputError(FailureCode.DATASET_CHANGED, message, "dataset")
 
 
 def _pieces(dataset_id: str, path: Path, checked: os.stat_result, start: int, end: int) -> Iterator[bytes]:
@@ -326,7 +326,7 @@ def _reading(
     folder = locate_model(model, place.settings.folders)
     if folder is None:
         message = f"model: got {quote(model)}; its tokenizer is not on the server: name a folder of the server's models"
-        raise InputError(FailureReason.MODEL_NOT_FOUND, message, "model")
+        raise InputError(FailureCode.MODEL_NOT_FOUND, message, "model")
     return dataset, {
         "name": dataset.filename,
         "format": dataset.format or "auto",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from api.looks import look
 from api.settings import ApiSettings
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.locate import locate_dataset
 from contract.quote import cut
 from contract.recipe import Dataset as DatasetOfRecipe
@@ -50,7 +50,7 @@ def examples_of(
         given = given.model_copy(update={"format": dataset.format or "auto", "columns": dataset.columns})
         if dataset.status == "error":
             message = f"dataset: {dataset.id} cannot be trained on: {dataset.status_details}"
-            raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+            raise InputError(FailureCode.DATASET_INVALID, message, "dataset")
     if own and dataset.report is not None and dataset.sha256 is not None:
         # It was read when it came, and what lies under a digest does not change.
         return _digested(given, dataset.sha256, dataset.report["examples"], dataset.id)
@@ -75,5 +75,5 @@ def _read(
 def _digested(given: DatasetOfRecipe, sha256: str, count: int, file_id: str | None) -> Examples:
     if given.sha256 not in (None, sha256):
         message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
-        raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
+        raise InputError(FailureCode.DATASET_CHANGED, message, "dataset.sha256")
     return Examples(given.model_copy(update={"sha256": sha256}), count, file_id)

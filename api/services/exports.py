@@ -17,7 +17,7 @@ from store.session import Sessions
 
 def create(sessions: Sessions, who: Principal, asked: Asked, job_id: str, wanted: ExportIn) -> ExportOut:
     """The one that there is of the same, unless it has failed, or a new one. Raises JobNotFound, ArtifactNotFound,
-    RequestReused, StillAtWork."""
+    RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> ExportOut:
         with sessions.begin() as session:

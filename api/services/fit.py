@@ -7,7 +7,7 @@ from pathlib import Path
 
 from api.services.earlier import earlier_of
 from api.settings import ApiSettings
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.locate import locate_model
 from contract.machine import Machine
 from contract.model.folder import weight_shapes
@@ -59,14 +59,14 @@ def _misfits(
 
 def _refusal(on: OnDevice) -> InputError:
     param, largest = _largest(on)
-    changes = " or ".join(json.dumps(change) for change in on.changes[:_MOST_CHANGES])
+    changes = " or ".join(json.dumps(change) for change in on.suggestions[:_MOST_CHANGES])
     message = (
         f"it would take about {_gib(on.memory.total)} on each device, {_gib(largest)} of it for {param[1]}, and the "
         f"largest, {on.device}, has {_gib(on.place.memory_bytes or 0)}; "
         + (f"it would fit with {changes}" if changes else "no change of batch, base_bits or devices makes it fit")
         + "; force=true takes it as it is"
     )
-    return InputError(FailureReason.DOES_NOT_FIT, f"{param[0]}: {message}", param[0])
+    return InputError(FailureCode.DOES_NOT_FIT, f"{param[0]}: {message}", param[0])
 
 
 def _largest(on: OnDevice) -> tuple[tuple[str, str], int]:
@@ -76,7 +76,7 @@ def _largest(on: OnDevice) -> tuple[tuple[str, str], int]:
         ("model", "the base's weights"): memory.weights,
         ("adapter", "what is trained"): memory.adapter + memory.gradients + memory.optimizer,
         ("batch", "activations and logits"): memory.activations + memory.logits,
-        ("parallel", "the exchange between devices"): memory.exchange,
+        ("parallel", "communication buffers"): memory.communication_buffers,
     }
     return max(parts.items(), key=lambda part: part[1])
 
@@ -132,5 +132,5 @@ def _measured(children: Children, path: Path, given: Dataset, model: Path, rows:
         return "as many datasets are being read as the service reads at once"
     found = Measured.model_validate(answer)
     if found.problems:
-        raise InputError(FailureReason.DATASET_INVALID, found.problems[0].message, "dataset")
+        raise InputError(FailureCode.DATASET_INVALID, found.problems[0].message, "dataset")
     return Lengths(found.longest, found.first, found.supervised / max(1, found.tokens), rows)

@@ -1,4 +1,4 @@
-"""Takes jobs, tells of them, and passes on what their owners wish."""
+"""Takes jobs, tells of them, and passes on what their owners request."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ from api.services.trial import try_dataset
 from api.settings import ApiSettings
 from api.turns import Turns
 from api.work import examples_to_train
-from contract.failure import FailureReason, InputError, told_of
+from contract.failure import FailureCode, InputError, told_of
 from contract.locate import locate_model
 from contract.machine import check_machines, unwise
 from contract.model.earlier_adapter import check_earlier_adapter
@@ -65,7 +65,7 @@ def submit(
     force: bool,
 ) -> JobOut:
     """The job of a recipe; with `force` also of one that cannot fit into memory. Raises InputError, QuotaExceeded,
-    RequestReused, StillAtWork."""
+    RequestReused, RequestInProgress."""
     recipe = read_recipe(body)
 
     def make(settle: Settle) -> JobOut:
@@ -118,7 +118,7 @@ def _hold(session: Session, who: Principal, files: Iterable[str | None]) -> None
         try:
             datasets.hold(session, dataset_id, who.scope)
         except DatasetNotFound as error:
-            raise InputError(FailureReason.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
+            raise InputError(FailureCode.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
 
 
 def _look(publisher: Celery) -> None:
@@ -214,48 +214,50 @@ def _outlook(session: Session, who: Principal, queued: Sequence[Job]) -> dict[st
 
 def without_others(session: Session, waits: Mapping[str, Wait], owner: str) -> dict[str, Wait]:
     """Without the names of jobs that are not `owner`'s."""
-    named = {job_id for wait in waits.values() for job_id in _JOB_ID.findall(wait.why)}
+    named = {job_id for wait in waits.values() for job_id in _JOB_ID.findall(wait.reason)}
     own = jobs.owned(session, named, owner)
     return {
-        job_id: replace(wait, why=_JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", wait.why))
+        job_id: replace(
+            wait, reason=_JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", wait.reason)
+        )
         for job_id, wait in waits.items()
     }
 
 
 def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str, force: bool) -> JobOut:
-    """Raises JobNotFound, IllegalMove, RequestReused, StillAtWork; so do those below."""
-    return _wish(sessions, who, asked, job_id, "cancel", partial(actions.cancel, force=force))
+    """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
+    return _act(sessions, who, asked, job_id, "cancel", partial(actions.cancel, force=force))
 
 
 def pause(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> JobOut:
-    return _wish(sessions, who, asked, job_id, "pause", actions.pause)
+    return _act(sessions, who, asked, job_id, "pause", actions.pause)
 
 
 def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
-    job = _wish(sessions, who, asked, job_id, "resume", actions.resume)
+    job = _act(sessions, who, asked, job_id, "resume", actions.resume)
     _look(publisher)
     return job
 
 
 def retry(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
-    job = _wish(sessions, who, asked, job_id, "retry", actions.retry)
+    job = _act(sessions, who, asked, job_id, "retry", actions.retry)
     _look(publisher)
     return job
 
 
-def _wish(
+def _act(
     sessions: Sessions,
     who: Principal,
     asked: Asked,
     job_id: str,
     name: str,
-    wish: Callable[[Session, str, str | None], Job],
+    action: Callable[[Session, str, str | None], Job],
 ) -> JobOut:
     """The job as it is then; sent again with its key it asks nothing, and others may have asked for more since."""
 
     def make(settle: Settle) -> JobOut:
         with sessions.begin() as session:
-            job = wish(session, job_id, who.scope)
+            job = action(session, job_id, who.scope)
             audit.record(session, who, f"job.{name}", job_id)
             settle(session, job_id)
             return _tell(session, who, [job])[0]

@@ -10,7 +10,7 @@ from store.session import Sessions
 
 
 def create(sessions: Sessions, who: Principal, asked: Asked, new: NewKey) -> KeyCreated:
-    """Raises RequestReused, StillAtWork."""
+    """Raises RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> KeyCreated:
         with sessions.begin() as session:

@@ -30,7 +30,7 @@ def plan(
     body: bytes,
 ) -> PlanOut:
     """As things are now, also where it is sent again. Raises InputError, for what POST /jobs would refuse but for what
-    does not fit; RequestReused, StillAtWork."""
+    does not fit; RequestReused, RequestInProgress."""
     recipe = read_recipe(body)
 
     def make(settle: Settle) -> PlanOut:

@@ -28,7 +28,7 @@ from store.session import Sessions
 
 
 def create(sessions: Sessions, settings: ApiSettings, who: Principal, asked: Asked, new: NewWebhook) -> WebhookCreated:
-    """Raises InvalidParameter, QuotaExceeded, RequestReused, StillAtWork."""
+    """Raises InvalidParameter, QuotaExceeded, RequestReused, RequestInProgress."""
     _check_url(settings, new.url)
 
     def make(settle: Settle) -> WebhookCreated:
@@ -88,7 +88,7 @@ def delete(sessions: Sessions, who: Principal, webhook_id: str) -> WebhookDelete
 
 
 def ping(sessions: Sessions, who: Principal, asked: Asked, webhook_id: str) -> DeliveryOut:
-    """Has a ping sent. Raises WebhookNotFound, RequestReused, StillAtWork."""
+    """Has a ping sent. Raises WebhookNotFound, RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> DeliveryOut:
         with sessions.begin() as session:
@@ -113,7 +113,7 @@ def deliveries(sessions: Sessions, who: Principal, webhook_id: str, limit: int, 
 
 
 def retry(sessions: Sessions, who: Principal, asked: Asked, delivery_id: str) -> DeliveryOut:
-    """Raises DeliveryNotFound, RequestReused, StillAtWork."""
+    """Raises DeliveryNotFound, RequestReused, RequestInProgress."""
 
     def make(settle: Settle) -> DeliveryOut:
         with sessions.begin() as session:

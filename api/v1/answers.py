@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store.files import RESULTS, has_results, results_id
 from store.jobs.progress import Happening, Latest
 from store.models import Artifact, Dataset, Job, Metric
@@ -156,7 +156,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
         model=(job.asked or {}).get("model") or job.recipe["model"],
         fine_tuned_model=name_of(job) if succeeded and job.model_deleted_at is None else None,
         organization_id=job.owner,
-        status="pausing" if job.wish is Wish.PAUSE else job.status.value,
+        status="pausing" if job.requested_action is RequestedAction.PAUSE else job.status.value,
         hyperparameters=hyperparameters,
         method=MethodOut(supervised=SupervisedOut(hyperparameters=hyperparameters)),
         training_file=job.training_file or job.recipe["dataset"]["path"],
@@ -179,10 +179,15 @@ def seconds(time: datetime) -> int:
 def _hyperparameters(recipe: dict[str, Any]) -> Hyperparameters:
     batch, resources = recipe["batch"], recipe["resources"]
     size: int | Literal["auto"] = "auto"
-    if batch["effective"] is not None:
-        size = batch["effective"]
-    elif batch["micro_batch"] != "auto":
-        size = batch["micro_batch"] * (batch["accumulation"] or 1) * resources["gpus"] * resources["nodes"]
+    if batch["effective_batch_size"] is not None:
+        size = batch["effective_batch_size"]
+    elif batch["micro_batch_size"] != "auto":
+        size = (
+            batch["micro_batch_size"]
+            * (batch["gradient_accumulation_steps"] or 1)
+            * resources["gpus"]
+            * resources["nodes"]
+        )
     epochs = recipe["schedule"]["epochs"]
     return Hyperparameters(
         n_epochs="auto" if epochs is None else int(epochs) if epochs == int(epochs) else epochs,
@@ -200,7 +205,7 @@ def _finish(job: Job, latest: Latest | None) -> int | None:
 def _error(job: Job) -> JobError | None:
     if job.failure is None:
         return None
-    return JobError(code=job.failure["reason"], message=job.failure["message"], param=job.failure["param"])
+    return JobError(code=job.failure["code"], message=job.failure["message"], param=job.failure["param"])
 
 
 def checkpoint_object(job: Job, artifact: Artifact, metric: Metric | None) -> JobCheckpoint:

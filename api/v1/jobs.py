@@ -52,7 +52,7 @@ def create(
     force: bool,
 ) -> FineTuningJob:
     """With `force` also one that cannot fit into memory. Raises InvalidParameter, InputError, ModelNotFound,
-    QuotaExceeded, RequestReused, StillAtWork."""
+    QuotaExceeded, RequestReused, RequestInProgress."""
     fine_tuned = read_name(asked.model)
     start_from = None if fine_tuned is None else (_base(sessions, who, asked.model, fine_tuned), fine_tuned.start_from)
     recipe = read_recipe(json.dumps(recipe_of(asked, start_from)))
@@ -139,7 +139,7 @@ def checkpoints(sessions: Sessions, who: Principal, job_id: str, limit: int, aft
 
 
 def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
-    """Raises JobNotFound, IllegalMove, RequestReused, StillAtWork; so do those below."""
+    """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
     service.cancel(sessions, who, asked, job_id, force=False)
     return get(sessions, who, job_id)
 

@@ -230,7 +230,7 @@ def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
 ) -> None:
     with at_work(client, engine, **first) as answer:
         refused = post(client, **again)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_at_work")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "request_in_progress")
         assert int(refused.headers["retry-after"]) > 0
     assert post(client, **again).json()["id"] == answer.result().json()["id"]
     assert count(client) == 1
@@ -262,7 +262,7 @@ def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
     with at_work(client, engine, idempotency_key="one") as answer, engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM requests"))
     refused = answer.result()
-    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_at_work")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "request_in_progress")
     assert count(client) == 0
     assert post(client, idempotency_key="one").status_code == 201
 

@@ -18,7 +18,7 @@ def test_many_of_one_owner_that_wait_delay_no_other(sessions: Sessions) -> None:
     def repeat(_: int) -> str:
         try:
             return idempotency.once(sessions, asked, lambda _: "made", lambda resource: resource)
-        except idempotency.StillAtWork:
+        except idempotency.RequestInProgress:
             return "still at work"
 
     with ThreadPoolExecutor(40) as pool:

@@ -27,7 +27,7 @@ _BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"
 
 
 @router.post("/files", openapi_extra=_BODY)
-async def create(request: Request, where: Where, who: Who, once: Once) -> FileObject:
+async def create_openai_file(request: Request, where: Where, who: Who, once: Once) -> FileObject:
     """Takes a file of examples, in any format that a dataset has."""
     headers = request.headers
     return await files.create(
@@ -36,7 +36,7 @@ async def create(request: Request, where: Where, who: Who, once: Once) -> FileOb
 
 
 @router.get("/files")
-def newest(
+def list_openai_files(
     where: Where,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
@@ -48,16 +48,16 @@ def newest(
 
 
 @router.get("/files/{file_id}")
-def retrieve(where: Where, who: Who, file_id: str) -> FileObject:
+def get_openai_file(where: Where, who: Who, file_id: str) -> FileObject:
     return files.get(where, who, file_id)
 
 
 @router.delete("/files/{file_id}")
-def delete(where: Where, who: Who, file_id: str) -> Deleted:
+def delete_openai_file(where: Where, who: Who, file_id: str) -> Deleted:
     """409 while a job that has not ended needs it."""
     return files.delete(where, who, file_id)
 
 
 @router.get("/files/{file_id}/content", response_class=Response)
-def content(request: Request, where: Where, who: Who, file_id: str) -> Response:
+def download_openai_file(request: Request, where: Where, who: Who, file_id: str) -> Response:
     return hand_out(request, files.content(where, who, file_id))

@@ -33,7 +33,7 @@ def _metadata(request: Request) -> dict[str, str] | None:
 
 
 @router.post("/jobs", openapi_extra=described(JobAsked))
-def create(
+def create_fine_tuning_job(
     db: Db,
     broker: Broker,
     settings: Settings,
@@ -50,7 +50,7 @@ def create(
 
 
 @router.get("/jobs")
-def newest(
+def list_fine_tuning_jobs(
     db: Db,
     who: Who,
     metadata: Annotated[dict[str, str] | None, Depends(_metadata)],
@@ -61,30 +61,32 @@ def newest(
 
 
 @router.get("/jobs/{job_id}")
-def retrieve(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
+def get_fine_tuning_job(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
     return jobs.get(db, who, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+def cancel_fine_tuning_job(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
     return jobs.cancel(db, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/pause")
-def pause(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+def pause_fine_tuning_job(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
     return jobs.pause(db, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+def resume_fine_tuning_job(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
     return jobs.resume(db, broker, who, asked, job_id)
 
 
 @router.get("/jobs/{job_id}/events")
-def events(db: Db, who: Who, job_id: JobId, limit: _Limit = 20, after: _After = None) -> EventList:
+def list_fine_tuning_events(db: Db, who: Who, job_id: JobId, limit: _Limit = 20, after: _After = None) -> EventList:
     return jobs.events(db, who, job_id, limit, after)
 
 
 @router.get("/jobs/{job_id}/checkpoints")
-def checkpoints(db: Db, who: Who, job_id: JobId, limit: _Limit = 10, after: _After = None) -> CheckpointList:
+def list_fine_tuning_checkpoints(
+    db: Db, who: Who, job_id: JobId, limit: _Limit = 10, after: _After = None
+) -> CheckpointList:
     return jobs.checkpoints(db, who, job_id, limit, after)

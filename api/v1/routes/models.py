@@ -11,7 +11,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.get("/models")
-def newest(
+def list_openai_models(
     db: Db,
     settings: Settings,
     who: Who,
@@ -25,11 +25,11 @@ def newest(
 
 # A path: the names of a hub's models have a slash in them.
 @router.get("/models/{model:path}")
-def retrieve(db: Db, settings: Settings, who: Who, model: str) -> Model:
+def get_openai_model(db: Db, settings: Settings, who: Who, model: str) -> Model:
     return models.get(db, settings, who, model)
 
 
 @router.delete("/models/{model:path}")
-def delete(db: Db, storage: Bytes, who: Who, model: str) -> Deleted:
+def delete_openai_model(db: Db, storage: Bytes, who: Who, model: str) -> Deleted:
     """Deletes what a job has made: no later job starts from it."""
     return models.delete(db, storage, who, model)
