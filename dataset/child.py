@@ -53,7 +53,7 @@ class Children:
         # Each thread of the tokenizers library takes address space.
         environment |= {"RAYON_NUM_THREADS": "4", "MALLOC_ARENA_MAX": "2"}
         child = subprocess.Popen(
-            [sys.executable, "-m", "dataset"],
+            [sys.executable, "-P", "-m", "dataset"],  # -P: the current directory may have a "dataset" too
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

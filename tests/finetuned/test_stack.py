@@ -33,7 +33,7 @@ class Up:
 def launched(home: Path, log: Path, **environment: str) -> Iterator[Up]:
     port = free_port()
     command = [sys.executable, "-W", "error", "-m", "finetuned", "up", "--home", str(home), "--port", str(port)]
-    trainer = {"FINETUNED_TRAINER": shlex.join([sys.executable, str(FAKE_TRAINER)])}
+    trainer = {"FINETUNED_TRAINER": shlex.join([sys.executable, "-P", str(FAKE_TRAINER)])}
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, text=True, env={**os.environ, **trainer, **environment}

@@ -95,7 +95,7 @@ class Clerk:
         """Starts it, again and again where it dies. From a thread that lives as long as the worker: it ends with
         that."""
         while not self._ends.is_set():
-            command = [sys.executable, "-m", "worker.publishing.daemon", str(os.getpid())]
+            command = [sys.executable, "-P", "-m", "worker.publishing.daemon", str(os.getpid())]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
             self._process.wait()
             self._ends.wait(SECONDS_BETWEEN_STARTS)
