@@ -31,12 +31,17 @@ class Up:
 
 @contextmanager
 def launched(home: Path, log: Path, **environment: str) -> Iterator[Up]:
+    """Runs `finetuned up` in a folder that has packages of the service's names, as a user's may."""
     port = free_port()
-    command = [sys.executable, "-W", "error", "-m", "finetuned", "up", "--home", str(home), "--port", str(port)]
+    current = home.with_name("current")
+    for package in ("api", "contract", "dataset", "migrations", "trainer", "worker"):
+        (current / package).mkdir(parents=True, exist_ok=True)
+        (current / package / "__init__.py").write_text("raise ImportError('this is not the service')\n")
+    command = [sys.executable, "-P", "-W", "error", "-m", "finetuned", "up", "--home", str(home), "--port", str(port)]
     trainer = {"FINETUNED_TRAINER": shlex.join([sys.executable, "-P", str(FAKE_TRAINER)])}
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, text=True, env={**os.environ, **trainer, **environment}
+            command, cwd=current, stdout=output, stderr=output, text=True, env={**os.environ, **trainer, **environment}
         )
     try:
         yield Up(process, f"http://127.0.0.1:{port}", log)
