@@ -49,22 +49,22 @@ RECIPE = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping", description="Time pauses, drains and kills.")
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="its folder; a small random one if absent")
-    parser.add_argument("--short", action="store_true", help="once, and exit with 0 whatever the times")
+    parser.add_argument("--short", action="store_true", help="pause and kill once; exit with 0 whatever the times")
     options = parser.parse_args()
     with running_servers() as servers:
         base = servers.home / "models" / "base"
         shutil.copytree(options.model, base) if options.model else random_llama(base, 2, 128, 344)
         settings = {"FINETUNED_ALLOWED_PATHS": str(ROOT)}
         with service.running(servers.home, servers.database_url, servers.broker_url, ["a", "b"], **settings) as live:
-            kept = measure(live, 1 if options.short else ROUNDS)
+            kept = measure(live, ["pause", "kill"], 1) if options.short else measure(live, [*ACTS], ROUNDS)
     sys.exit(0 if kept or options.short else 1)
 
 
-def measure(live: Service, rounds: int) -> bool:
+def measure(live: Service, names: list[str], rounds: int) -> bool:
     """Whether all is kept that is promised."""
     broken = 0
-    for title, act in (("pause", pause), ("drain", drain), ("kill", kill)):
-        taken = [figures(live, act) for _ in range(rounds)]
+    for title in names:
+        taken = [figures(live, ACTS[title]) for _ in range(rounds)]
         print(title)
         for name in taken[0]:
             values = [each[name] for each in taken]
@@ -132,6 +132,9 @@ def against_step_and_checkpoint(live: Service, job_id: str, freed: float) -> dic
         "a checkpoint": checkpoint,
         "beyond a step and a checkpoint": freed - step - checkpoint,
     }
+
+
+ACTS = {"pause": pause, "drain": drain, "kill": kill}
 
 
 if __name__ == "__main__":
