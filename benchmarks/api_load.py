@@ -8,15 +8,14 @@
   reads one row, in the same run.
 
 PostgreSQL, the API and these clients share the machine. The jobs run as far as the rows tell; nothing trains.
+`--short` is for CI: it exercises everything with few clients.
 """
 
+import argparse
 import asyncio
 import json
 import os
 import re
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,80 +24,57 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import sqlalchemy as sa
 
+from benchmarks.servers import running_servers, serving
 from benchmarks.service import metric
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned.stack import postgres, valkey
 from store.jobs import jobs, progress
 from store.jobs.attempts import AttemptEnd, Retries, finish
 from store.models import Job
 from store.session import Sessions, make_sessions
 from tests.placing import claim
-from tests.service import free_port
 
-STREAMS = 500
-STREAMED_JOBS = 10
-TELLS = 4.0  # a second
-STREAM_SECONDS = 20.0
-
-POLLERS = 200
-POLLED_JOBS = 20
-POLL_SECONDS = 20.0
-HISTORY = 1_000  # steps that a polled job has behind it
 MOST_WAIT = 0.25
-"""Seconds of 99 in 100 answers, which is promised, and no error."""
-CONNECTIONS = 16
-FULL_SECONDS = 8.0
-
+"""Seconds that 99 of 100 answers take at most, which is promised, and no error."""
+TELLS = 4.0  # a second
 LEASE = timedelta(hours=1)
 
 
+@dataclass(frozen=True)
+class Size:
+    streams: int
+    streamed_jobs: int
+    stream_seconds: float
+    pollers: int
+    polled_jobs: int
+    poll_seconds: float
+    history: int
+    """Steps that a polled job has behind it."""
+    connections: int
+    full_seconds: float
+
+
+FULL = Size(500, 10, 20.0, 200, 20, 20.0, 1_000, 16, 8.0)
+SHORT = Size(20, 2, 2.0, 10, 2, 2.0, 100, 4, 1.0)
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-") as name:
-        os.chmod(name, 0o755)
-        folder = Path(name)
-        with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
-            environment = {
-                **os.environ,
-                "FINETUNED_DATABASE_URL": database_url,
-                "FINETUNED_BROKER_URL": broker_url,
-                "FINETUNED_HOME": str(folder / "home"),
-            }
-            subprocess.run([sys.executable, "-m", "migrations"], env=environment, check=True)
-            engine = sa.create_engine(database_url)
-            sessions = make_sessions(engine)
-            with serving(["-m", "api"], environment, "/health") as port:
-                asyncio.run(stream(port, sessions))
-                metrics = asyncio.run(poll_metrics(port, sessions))
-            uvicorn = ["-m", "uvicorn", "benchmarks.hello:app", "--log-level=warning"]
-            with serving(uvicorn, environment, "/hello") as port:
-                hello = asyncio.run(poll_hello(port))
-            engine.dispose()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.api_load", description="Load one API process.")
+    parser.add_argument("--short", action="store_true", help="few clients for two seconds")
+    size = SHORT if parser.parse_args().short else FULL
+    with running_servers() as servers:
+        engine = sa.create_engine(servers.database_url)
+        sessions = make_sessions(engine)
+        with serving(["-m", "api"], servers.environment, "/health") as port:
+            asyncio.run(stream(port, sessions, size))
+            metrics = asyncio.run(poll_metrics(port, sessions, size))
+        uvicorn = ["-m", "uvicorn", "benchmarks.hello:app", "--log-level=warning"]
+        with serving(uvicorn, servers.environment, "/hello") as port:
+            hello = asyncio.run(poll_hello(port, size))
+        engine.dispose()
     print(f"    metrics to hello: p99 {metrics.p99 / hello.p99:.2f} times, rate {metrics.rate / hello.rate:.2f} times")
-
-
-@contextmanager
-def serving(command: list[str], environment: dict[str, str], path: str) -> Iterator[int]:
-    port = free_port()
-    given = [f"--port={port}"] if "uvicorn" in command else []
-    environment = {**environment, "FINETUNED_PORT": str(port)}
-    server = subprocess.Popen(
-        [sys.executable, *command, *given], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).raise_for_status()
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def running_jobs(sessions: Sessions, count: int, steps: int = 0) -> list[Job]:
@@ -147,19 +123,19 @@ class Seen:
     late: list[float] = field(default_factory=list)
 
 
-async def stream(port: int, sessions: Sessions) -> None:
-    ours = running_jobs(sessions, STREAMED_JOBS)
-    watched = [ours[number % STREAMED_JOBS] for number in range(STREAMS)]
+async def stream(port: int, sessions: Sessions, size: Size) -> None:
+    ours = running_jobs(sessions, size.streamed_jobs)
+    watched = [ours[number % size.streamed_jobs] for number in range(size.streams)]
     began = time.perf_counter()
-    ready = asyncio.Barrier(STREAMS + 1)
+    ready = asyncio.Barrier(size.streams + 1)
     clients = [asyncio.create_task(watch(port, job.id, ready)) for job in watched]
     await ready.wait()
-    print(f"{STREAMS} clients stream the events of {STREAMED_JOBS} jobs, {TELLS:.0f} a second of each")
+    print(f"{size.streams} clients stream the events of {size.streamed_jobs} jobs, {TELLS:.0f} a second of each")
     print(f"    all are connected after {time.perf_counter() - began:.1f} s")
     cpu = cpu_of(port)
     with telling(sessions, ours, 1) as told:
-        await asyncio.sleep(STREAM_SECONDS)
-    busy = (cpu_of(port) - cpu) / STREAM_SECONDS
+        await asyncio.sleep(size.stream_seconds)
+    busy = (cpu_of(port) - cpu) / size.stream_seconds
     for job in ours:
         with sessions.begin() as session:
             finish(
@@ -173,7 +149,9 @@ async def stream(port: int, sessions: Sessions) -> None:
     print(
         f"    {len(times)} events received, {missing} missing, {wrong} clients with anything missing, twice or astray"
     )
-    print(f"    {'does not hold' if wrong else 'holds'}: {STREAMS} streams from one process, each with every event")
+    print(
+        f"    {'does not hold' if wrong else 'holds'}: {size.streams} streams from one process, each with every event"
+    )
     print(
         f"    p50 {at(times, 0.5) * 1e3:.0f} ms, p99 {at(times, 0.99) * 1e3:.0f} ms; the API took {busy:.2f} of a core"
     )
@@ -212,44 +190,46 @@ class Polled:
     rate: float
 
 
-async def poll_metrics(port: int, sessions: Sessions) -> Polled:
-    ours = running_jobs(sessions, POLLED_JOBS, HISTORY)
-    since = dict.fromkeys(range(POLLERS), HISTORY)
+async def poll_metrics(port: int, sessions: Sessions, size: Size) -> Polled:
+    ours = running_jobs(sessions, size.polled_jobs, size.history)
+    since = dict.fromkeys(range(size.pollers), size.history)
 
     def path(client: int) -> str:
-        return f"/jobs/{ours[client % POLLED_JOBS].id}/metrics?since_step={since[client]}"
+        return f"/jobs/{ours[client % size.polled_jobs].id}/metrics?since_step={since[client]}"
 
     def note(client: int, body: bytes) -> None:
         steps = json.loads(body)["columns"]["step"]
         if steps:
             since[client] = steps[-1]
 
-    with telling(sessions, ours, HISTORY + 1):
-        times, errors = await poll(port, path, note)
-        rate = await as_many_as_can_be(port, path)
-    print(f"{POLLERS} clients poll the metrics of {POLLED_JOBS} running jobs once a second")
-    show(times, errors, rate)
+    with telling(sessions, ours, size.history + 1):
+        times, errors = await poll(port, size, path, note)
+        rate = await as_many_as_can_be(port, size, path)
+    print(f"{size.pollers} clients poll the metrics of {size.polled_jobs} running jobs once a second")
+    show(times, errors, rate, size)
     p99 = at(times, 0.99)
     verdict = "holds" if p99 < MOST_WAIT and not errors else "does not hold"
     print(f"    {verdict}: p99 under {MOST_WAIT * 1e3:.0f} ms, 0 errors")
     return Polled(p99, rate)
 
 
-async def poll_hello(port: int) -> Polled:
-    times, errors = await poll(port, lambda client: "/hello", lambda client, body: None)
-    rate = await as_many_as_can_be(port, lambda client: "/hello")
-    print(f"{POLLERS} clients poll a plain FastAPI + SQLAlchemy hello once a second")
-    show(times, errors, rate)
+async def poll_hello(port: int, size: Size) -> Polled:
+    times, errors = await poll(port, size, lambda client: "/hello", lambda client, body: None)
+    rate = await as_many_as_can_be(port, size, lambda client: "/hello")
+    print(f"{size.pollers} clients poll a plain FastAPI + SQLAlchemy hello once a second")
+    show(times, errors, rate, size)
     return Polled(at(times, 0.99), rate)
 
 
-def show(times: list[float], errors: int, rate: float) -> None:
+def show(times: list[float], errors: int, rate: float, size: Size) -> None:
     print(f"    {len(times)} answers, {errors} errors; p50 {at(times, 0.5) * 1e3:.0f} ms, ", end="")
     print(f"p99 {at(times, 0.99) * 1e3:.0f} ms, max {times[-1] * 1e3:.0f} ms")
-    print(f"    {rate:.0f} a second where {CONNECTIONS} connections ask without a pause")
+    print(f"    {rate:.0f} a second where {size.connections} connections ask without a pause")
 
 
-async def poll(port: int, path: Callable[[int], str], note: Callable[[int, bytes], None]) -> tuple[list[float], int]:
+async def poll(
+    port: int, size: Size, path: Callable[[int], str], note: Callable[[int, bytes], None]
+) -> tuple[list[float], int]:
     """Sorted times of all answers, and the number of errors."""
     times: list[float] = []
     errors = 0
@@ -258,8 +238,8 @@ async def poll(port: int, path: Callable[[int], str], note: Callable[[int, bytes
     async def one(client: int) -> None:
         nonlocal errors
         connection = await asyncio.open_connection("127.0.0.1", port)
-        due = began + client / POLLERS
-        while due < began + POLL_SECONDS:
+        due = began + client / size.pollers
+        while due < began + size.poll_seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             status, body = await ask(connection, path(client))
             times.append(time.perf_counter() - due)
@@ -271,15 +251,15 @@ async def poll(port: int, path: Callable[[int], str], note: Callable[[int, bytes
         connection[1].close()
 
     began = time.perf_counter() + 0.5
-    await asyncio.gather(*map(one, range(POLLERS)))
+    await asyncio.gather(*map(one, range(size.pollers)))
     print(f"    {(cpu_of(port) - cpu) / len(times) * 1e3:.1f} ms of a core for each answer")
     return sorted(times), errors
 
 
-async def as_many_as_can_be(port: int, path: Callable[[int], str]) -> float:
+async def as_many_as_can_be(port: int, size: Size, path: Callable[[int], str]) -> float:
     """Answers a second."""
     count = 0
-    end = time.perf_counter() + FULL_SECONDS
+    end = time.perf_counter() + size.full_seconds
 
     async def one(client: int) -> None:
         nonlocal count
@@ -289,8 +269,8 @@ async def as_many_as_can_be(port: int, path: Callable[[int], str]) -> float:
             count += status == 200
         connection[1].close()
 
-    await asyncio.gather(*map(one, range(CONNECTIONS)))
-    return count / FULL_SECONDS
+    await asyncio.gather(*map(one, range(size.connections)))
+    return count / size.full_seconds
 
 
 async def ask(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str) -> tuple[int, bytes]:

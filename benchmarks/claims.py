@@ -7,15 +7,13 @@
 - One pass of the scheduler with the queue as long and no device free, as each worker makes one every second.
 
 The database is real, on this machine; the broker is not part of it: a claimer reads what it is to begin from the rows,
-as a worker does whose message was lost.
+as a worker does whose message was lost. `--short` is for CI: it exercises everything at a small size.
 """
 
+import argparse
 import multiprocessing
 import os
 import resource
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,11 +25,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from benchmarks.servers import running_servers
 from benchmarks.service import show
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned.stack import postgres
 from store import scheduler
 from store.jobs import attempts, jobs, transitions
 from store.jobs.attempts import AttemptEnd, Retries
@@ -39,11 +37,7 @@ from store.models import Event, Job, Lease, Worker
 from store.scheduling import leases, workers
 from store.session import Sessions, make_sessions
 
-JOBS = 10_000
 OWNERS = 5
-CLAIMERS = 16
-DEVICES = 64
-ROUNDS = 5
 LEAST = 500
 """Claims a second that are promised."""
 FEW_DEVICES = 4
@@ -51,10 +45,23 @@ WARM_UP = 3.0
 
 _together: Barrier
 """Of the claimers and of who measures them: each process is given it when it begins."""
-SECONDS = 10.0
-PASSES = 50
 LEASE = timedelta(minutes=1)
 RETRIES = Retries(most=3, first_wait=timedelta(seconds=10), longest_wait=timedelta(minutes=10))
+
+
+@dataclass(frozen=True)
+class Size:
+    jobs: int
+    claimers: int
+    devices: int
+    """Devices of each claimer."""
+    rounds: int
+    seconds: float
+    passes: int
+
+
+FULL = Size(10_000, 16, 64, 5, 10.0, 50)
+SHORT = Size(300, 4, 16, 2, 2.0, 5)
 
 
 @dataclass
@@ -69,29 +76,28 @@ class Work:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-") as name:
-        os.chmod(name, 0o755)
-        with postgres.running(Path(name) / "postgres") as database_url:
-            migrate = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
-            subprocess.run([sys.executable, "-m", "migrations"], env=migrate, check=True)
-            engine = sa.create_engine(database_url)
-            sessions = make_sessions(engine)
-            submit(sessions)
-            engine.dispose()
-            claim(database_url, engine)
-            register(sessions, CLAIMERS, FEW_DEVICES)
-            engine.dispose()
-            claim_and_end(database_url, engine)
-            pass_when_all_is_taken(sessions)
-            engine.dispose()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.claims", description="Measure claims a second.")
+    parser.add_argument("--short", action="store_true", help="few jobs and claimers, for two seconds")
+    size = SHORT if parser.parse_args().short else FULL
+    with running_servers() as servers:
+        engine = sa.create_engine(servers.database_url)
+        sessions = make_sessions(engine)
+        submit(sessions, size)
+        engine.dispose()
+        claim(servers.database_url, engine, size)
+        register(sessions, size.claimers, FEW_DEVICES)
+        engine.dispose()
+        claim_and_end(servers.database_url, engine, size)
+        pass_when_all_is_taken(sessions, size)
+        engine.dispose()
 
 
-def submit(sessions: Sessions) -> None:
+def submit(sessions: Sessions, size: Size) -> None:
     with sessions.begin() as session:
-        for number in range(JOBS):
+        for number in range(size.jobs):
             recipe = {"model": "m", "dataset": "d", "scheduling": {"priority": number % 3}}
             jobs.create(session, Recipe.model_validate(recipe), owner=f"owner-{number % OWNERS}")
-    register(sessions, CLAIMERS, DEVICES)
+    register(sessions, size.claimers, size.devices)
     with sessions.begin() as session:
         session.execute(sa.text("ANALYZE"))
 
@@ -108,22 +114,23 @@ def worker(number: int) -> str:
     return f"worker-{number}"
 
 
-def claim(database_url: str, engine: sa.Engine) -> None:
-    """Until all devices are taken, and that ROUNDS times."""
+def claim(database_url: str, engine: sa.Engine, size: Size) -> None:
+    """Measures claims until all devices are taken, in each round anew."""
     took = []
     context = multiprocessing.get_context("fork")
-    together = context.Barrier(CLAIMERS + 1)
-    with ProcessPoolExecutor(CLAIMERS, context, initializer=_share, initargs=(together,)) as pool:
-        done = [pool.submit(fill, database_url, worker(number)) for number in range(CLAIMERS)]
-        for _ in range(ROUNDS):
+    together = context.Barrier(size.claimers + 1)
+    with ProcessPoolExecutor(size.claimers, context, initializer=_share, initargs=(together,)) as pool:
+        done = [pool.submit(fill, database_url, worker(number), size) for number in range(size.claimers)]
+        for _ in range(size.rounds):
             free_all(engine)
             together.wait()
             began = time.perf_counter()
             together.wait()
             took.append(time.perf_counter() - began)
         claims = sum(each.result() for each in done)
-    rates = sorted(CLAIMERS * DEVICES / seconds for seconds in took)
-    print(f"{CLAIMERS} claimers, {JOBS:,} jobs queued, {CLAIMERS * DEVICES} devices, {ROUNDS} rounds")
+    devices = size.claimers * size.devices
+    rates = sorted(devices / seconds for seconds in took)
+    print(f"{size.claimers} claimers, {size.jobs:,} jobs queued, {devices} devices, {size.rounds} rounds")
     rate, double = claims / sum(took), double_claims(engine)
     print(f"    {rate:.0f} claims/s ({rates[0]:.0f} to {rates[-1]:.0f})")
     print(f"    {double} double claims of {claims}")
@@ -135,13 +142,13 @@ def _share(barrier: Barrier) -> None:
     _together = barrier
 
 
-def fill(database_url: str, name: str) -> int:
+def fill(database_url: str, name: str, size: Size) -> int:
     """One worker, until its devices are taken, in every round."""
     sessions = make_sessions(sa.create_engine(database_url))
     mine = Work()
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, size.rounds + 1):
         _together.wait()
-        while mine.claims < number * DEVICES:
+        while mine.claims < number * size.devices:
             one_pass(sessions)
             with sessions.begin() as session:
                 given = sorted(leases.not_started(session, name))
@@ -159,22 +166,22 @@ def free_all(engine: sa.Engine) -> None:
         connection.execute(sa.update(Worker).values(seen_at=sa.func.now() + timedelta(minutes=10)))
 
 
-def claim_and_end(database_url: str, engine: sa.Engine) -> None:
+def claim_and_end(database_url: str, engine: sa.Engine, size: Size) -> None:
     free_all(engine)
     with engine.begin() as connection:
         connection.execute(sa.delete(Event))
         connection.execute(sa.update(Job).values(attempt=0))
     begins_at = time.monotonic() + WARM_UP
     # Forked: sixteen imports of the same would take longer than the measurement.
-    with ProcessPoolExecutor(CLAIMERS, multiprocessing.get_context("fork")) as pool:
-        done = [pool.submit(work, database_url, worker(number), begins_at) for number in range(CLAIMERS)]
+    with ProcessPoolExecutor(size.claimers, multiprocessing.get_context("fork")) as pool:
+        done = [pool.submit(work, database_url, worker(number), begins_at, size) for number in range(size.claimers)]
         time.sleep(max(0.0, begins_at - time.monotonic()))
         cpu_before = cpu_of_all()
         found = [each.result() for each in done]
         elapsed, cpu = time.monotonic() - begins_at, cpu_of_all() - cpu_before
     claims = sum(each.claims for each in found)
     ends = sum(len(each.ends) for each in found)
-    print(f"{CLAIMERS} claimers with {FEW_DEVICES} devices each, {JOBS:,} jobs queued, {elapsed:.1f} s")
+    print(f"{size.claimers} claimers with {FEW_DEVICES} devices each, {size.jobs:,} jobs queued, {elapsed:.1f} s")
     print(f"    {claims / elapsed:.0f} claims/s, each of which also ended: {(claims + ends) / elapsed:.0f} of both/s")
     print(f"    {double_claims(engine)} double claims")
     own = sum(each.cpu for each in found)
@@ -184,14 +191,14 @@ def claim_and_end(database_url: str, engine: sa.Engine) -> None:
         show(f"{what} ({len(times)})", times)
 
 
-def work(database_url: str, name: str, begins_at: float) -> Work:
+def work(database_url: str, name: str, begins_at: float, size: Size) -> Work:
     """One worker, as often as it can until the time is over."""
     sessions = make_sessions(sa.create_engine(database_url))
     mine = Work()
     time.sleep(max(0.0, begins_at - time.monotonic()))
     cpu_before = cpu_of_own()
     next_beat = begins_at
-    while time.monotonic() < begins_at + SECONDS:
+    while time.monotonic() < begins_at + size.seconds:
         if time.monotonic() >= next_beat:
             next_beat += 1
             with sessions.begin() as session:
@@ -249,7 +256,7 @@ def double_claims(engine: sa.Engine) -> int:
     return sum(counted.values()) - len(counted) + abs(len(counted) - (attempted or 0))
 
 
-def pass_when_all_is_taken(sessions: Sessions) -> None:
+def pass_when_all_is_taken(sessions: Sessions, size: Size) -> None:
     with sessions.begin() as session:
         session.execute(sa.update(Job).values(attempt=0, status=JobStatus.QUEUED, finished_at=None))
     register(sessions, 4, FEW_DEVICES)
@@ -257,8 +264,8 @@ def pass_when_all_is_taken(sessions: Sessions) -> None:
         for given in scheduler.schedule(session):
             transitions.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)
     show(
-        f"one pass, {JOBS:,} jobs queued, 4 workers, nothing free ({PASSES})",
-        [timed(lambda: one_pass(sessions)) for _ in range(PASSES)],
+        f"one pass, {size.jobs:,} jobs queued, 4 workers, nothing free ({size.passes})",
+        [timed(lambda: one_pass(sessions)) for _ in range(size.passes)],
     )
 
 

@@ -10,7 +10,6 @@ import argparse
 import os
 import socket
 import statistics
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,14 +17,14 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
+from benchmarks.servers import Servers, running_servers
 from contract.events import CheckpointEvent
 from contract.recipe import DatasetSource, Recipe
-from finetuned.stack import postgres, valkey
 from store import artifacts
 from store.jobs import jobs
 from store.session import make_sessions
 from tests.publishing import publish
-from tests.service import free_port, run, start, wait_for_api
+from tests.service import free_port, start, wait_for_api
 
 CHUNK = 1 << 20
 LONGEST_HEAD = 10_000
@@ -37,26 +36,18 @@ LEAST = 0.60
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure downloads of an artifact.")
     parser.add_argument("--megabytes", type=int, default=1024)
-    size = parser.parse_args().megabytes << 20
-    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-") as name:
-        os.chmod(name, 0o755)
-        home = Path(name) / "home"
-        home.mkdir()
-        with postgres.running(Path(name) / "postgres") as database, valkey.running(Path(name) / "valkey") as broker:
-            measure(home, database, broker, size)
+    parser.add_argument("--short", action="store_true", help="32 MB, once")
+    options = parser.parse_args()
+    megabytes, rounds = (32, 1) if options.short else (options.megabytes, ROUNDS)
+    with running_servers() as servers:
+        measure(servers, megabytes << 20, rounds)
 
 
-def measure(home: Path, database: str, broker: str, size: int) -> None:
+def measure(servers: Servers, size: int, rounds: int) -> None:
+    home = servers.home
     port = free_port()
-    environment = {
-        **os.environ,
-        "FINETUNED_DATABASE_URL": database,
-        "FINETUNED_BROKER_URL": broker,
-        "FINETUNED_HOME": str(home),
-        "FINETUNED_PORT": str(port),
-    }
-    run("migrations", environment)
-    job_id, weights = furnish(home, database, size)
+    environment = {**servers.environment, "FINETUNED_PORT": str(port)}
+    job_id, weights = furnish(home, servers.database_url, size)
     api = start("api", environment, home, "api")
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
@@ -68,7 +59,7 @@ def measure(home: Path, database: str, broker: str, size: int) -> None:
             download(port, paths["archive"], sizes["archive"])  # what is imported at the first one is there
             before = memory(api.pid, "VmRSS")
             rates: dict[str, list[float]] = {"raw": [], **{name: [] for name in paths}}
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 rates["raw"].append(raw(weights, size))
                 for name, path in paths.items():
                     rates[name].append(download(port, path, sizes[name]))

@@ -1,47 +1,32 @@
 """How long every list takes with many finished jobs: `python -m benchmarks.lists --jobs 30000` prints it.
 
 One API process and PostgreSQL on this machine; the database has so many jobs, datasets, keys and so on. Each list is
-read a few times, without parameters; the median and the longest are printed. `--jobs 1000 --rounds 3` is a short form.
+read a few times, without parameters; the median and the longest are printed. `--short` is for CI.
 """
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.api_load import serving
-from finetuned.stack import postgres, valkey
+from benchmarks.servers import running_servers, serving
 from tests import many_jobs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lists", description="Time every list.")
     parser.add_argument("--jobs", type=int, default=30_000)
     parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-") as name:
-        os.chmod(name, 0o755)
-        folder = Path(name)
-        with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
-            environment = {
-                **os.environ,
-                "FINETUNED_DATABASE_URL": database_url,
-                "FINETUNED_BROKER_URL": broker_url,
-                "FINETUNED_HOME": str(folder / "home"),
-            }
-            subprocess.run([sys.executable, "-m", "migrations"], env=environment, check=True)
-            engine = sa.create_engine(database_url)
-            many_jobs.fill(engine, arguments.jobs)
-            engine.dispose()
-            with serving(["-m", "api"], environment, "/health") as port:
-                measure(port, arguments.rounds)
+    parser.add_argument("--short", action="store_true", help="1,000 jobs, 3 rounds")
+    options = parser.parse_args()
+    with running_servers() as servers:
+        engine = sa.create_engine(servers.database_url)
+        many_jobs.fill(engine, 1_000 if options.short else options.jobs)
+        engine.dispose()
+        with serving(["-m", "api"], servers.environment, "/health") as port:
+            measure(port, 3 if options.short else options.rounds)
 
 
 def measure(port: int, rounds: int) -> None:

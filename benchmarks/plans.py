@@ -5,21 +5,22 @@ configuration is trained for three steps by a trainer of its own, and the last e
 allocated on a GPU, or resident on a CPU. Without a GPU a model is in fp32, whatever the recipe says: so "auto" does.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.models import random_llama
 from contract.events import MetricEvent, StartedEvent, parse_event
 from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import estimate_memory
 from estimate.plan import read_local_model
-from tests.files import write_tokenizer
 
 CONFIGURATIONS: list[dict[str, Any]] = [
     {},
@@ -32,18 +33,24 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"adapter": {"dora": True}, "batch": {"micro_batch_size": 4}},
 ]
 LLAMAS = {"llama of 30 M": (8, 512, 1376), "llama of 110 M": (12, 768, 2048)}
+SMALL_LLAMAS = {"llama of 3 M": (2, 128, 344)}
 CHARACTERS = 300
 """Of a question and of an answer; a token each."""
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plans", description="Compare estimates with training.")
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL")
+    parser.add_argument("--short", action="store_true", help="one small model in one configuration")
+    options = parser.parse_args()
+    configurations = CONFIGURATIONS[:1] if options.short else CONFIGURATIONS
     print(f"{'model':24} {'configuration':60} {'estimate':>9} {'measured':>9}  ratio")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         rows = scratch / "rows.jsonl"
         rows.write_text("".join(json.dumps(_row()) + "\n" for _ in range(24)))
-        for model in _models(scratch):
-            for number, change in enumerate(CONFIGURATIONS):
+        for model in options.models or _random_models(scratch, SMALL_LLAMAS if options.short else LLAMAS):
+            for number, change in enumerate(configurations):
                 _compare(model, change, rows, scratch / f"{model.name}-{number}")
 
 
@@ -52,18 +59,9 @@ def _row() -> dict[str, Any]:
     return {"messages": said}
 
 
-def _models(scratch: Path) -> Iterator[Path]:
-    if len(sys.argv) > 1:
-        yield from map(Path, sys.argv[1:])
-        return
-    from transformers import AutoModelForCausalLM, LlamaConfig  # takes seconds
-
-    for name, (layers, hidden, inner) in LLAMAS.items():
-        sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": inner}
-        config = LlamaConfig(**sizes, num_attention_heads=hidden // 64, num_key_value_heads=4, vocab_size=8000)
-        AutoModelForCausalLM.from_config(config).save_pretrained(scratch / name)
-        write_tokenizer(scratch / name)
-        yield scratch / name
+def _random_models(scratch: Path, sizes: Mapping[str, tuple[int, int, int]]) -> Iterator[Path]:
+    for name, size in sizes.items():
+        yield random_llama(scratch / name, *size)
 
 
 def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> None:

@@ -9,18 +9,18 @@ figure is taken ROUNDS times, with the default settings. Exits with 1 where one 
 is so of a machine that has nothing else to do.
 """
 
+import argparse
 import itertools
-import os
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetuned.stack import postgres, valkey
+from benchmarks.models import random_llama
+from benchmarks.servers import running_servers
 from tests import service
 from tests.service import Service, until
 
@@ -47,23 +47,24 @@ RECIPE = {
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-") as name:
-        os.chmod(name, 0o755)
-        folder = Path(name)
-        shutil.copytree(sys.argv[1], folder / "home" / "models" / "base")
-        with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
-            service.run("migrations", {**os.environ, "FINETUNED_DATABASE_URL": database_url})
-            settings = {"FINETUNED_ALLOWED_PATHS": str(ROOT)}
-            with service.running(folder / "home", database_url, broker_url, ["a", "b"], **settings) as live:
-                kept = measure(live)
-    sys.exit(0 if kept else 1)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping", description="Time pauses, drains and kills.")
+    parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="its folder; a small random one if absent")
+    parser.add_argument("--short", action="store_true", help="pause and kill once; exit with 0 whatever the times")
+    options = parser.parse_args()
+    with running_servers() as servers:
+        base = servers.home / "models" / "base"
+        shutil.copytree(options.model, base) if options.model else random_llama(base, 2, 128, 344)
+        settings = {"FINETUNED_ALLOWED_PATHS": str(ROOT)}
+        with service.running(servers.home, servers.database_url, servers.broker_url, ["a", "b"], **settings) as live:
+            kept = measure(live, ["pause", "kill"], 1) if options.short else measure(live, [*ACTS], ROUNDS)
+    sys.exit(0 if kept or options.short else 1)
 
 
-def measure(live: Service) -> bool:
+def measure(live: Service, names: list[str], rounds: int) -> bool:
     """Whether all is kept that is promised."""
     broken = 0
-    for title, act in (("pause", pause), ("drain", drain), ("kill", kill)):
-        taken = [figures(live, act) for _ in range(ROUNDS)]
+    for title in names:
+        taken = [figures(live, ACTS[title]) for _ in range(rounds)]
         print(title)
         for name in taken[0]:
             values = [each[name] for each in taken]
@@ -131,6 +132,9 @@ def against_step_and_checkpoint(live: Service, job_id: str, freed: float) -> dic
         "a checkpoint": checkpoint,
         "beyond a step and a checkpoint": freed - step - checkpoint,
     }
+
+
+ACTS = {"pause": pause, "drain": drain, "kill": kill}
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@ MODEL is a folder, such as the home folder's models/smollm2-135m-instruct. Each 
 for one step, in a process of its own, as a worker does. `data` overlaps `model`, so the parts do not add up.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.models import random_llama
 from worker.attempt.command import launcher
 
 ROUNDS = 5
@@ -19,9 +20,14 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> None:
-    model = Path(sys.argv[1]).resolve()
-    rounds = [start_once(model) for _ in range(ROUNDS)]
-    print(f"seconds, median of {ROUNDS} starts (range); {model.name}, {ROOT.name}/examples/data/quickstart.jsonl")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer_start", description="Time the trainer's start.")
+    parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="its folder; a small random one if absent")
+    parser.add_argument("--short", action="store_true", help="one start")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        model = options.model.resolve() if options.model else random_llama(Path(scratch) / "llama", 2, 128, 344)
+        rounds = [start_once(model) for _ in range(1 if options.short else ROUNDS)]
+    print(f"seconds, median of {len(rounds)} starts (range); {model.name}, {ROOT.name}/examples/data/quickstart.jsonl")
     for part in rounds[0]:
         seconds = sorted(each[part] for each in rounds)
         print(f"    {part:32} {statistics.median(seconds):5.2f}  ({seconds[0]:.2f} to {seconds[-1]:.2f})")

@@ -8,15 +8,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from api.services.datasets import CHECK_WITHIN
-from finetuned.stack import postgres, valkey
+from benchmarks.servers import running_servers
 from tests import service
 from tests.service import Service
 
@@ -33,17 +30,13 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk to measure; the default is the temporary folder")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="finetuned-benchmark-", dir=arguments.folder) as name:
-        os.chmod(name, 0o755)
-        folder = Path(name)
-        home = folder / "home"
-        service.furnish(home)
-        with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
-            migrate = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
-            subprocess.run([sys.executable, "-m", "migrations"], env=migrate, check=True)
-            with service.running(home, database_url, broker_url, workers=()) as live:
-                measure(live, folder / "raw", arguments.megabytes, arguments.rounds)
+    parser.add_argument("--short", action="store_true", help="32 MB, once")
+    options = parser.parse_args()
+    megabytes, rounds = (32, 1) if options.short else (options.megabytes, options.rounds)
+    with running_servers(options.folder) as servers:
+        service.furnish(servers.home)
+        with service.running(servers.home, servers.database_url, servers.broker_url, workers=()) as live:
+            measure(live, servers.folder / "raw", megabytes, rounds)
 
 
 def measure(live: Service, raw: Path, megabytes: int, rounds: int) -> None:

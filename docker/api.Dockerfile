@@ -3,12 +3,12 @@
 FROM python:3.11-slim-trixie AS build
 RUN python -m venv /opt/finetuned
 ENV PATH=/opt/finetuned/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-WORKDIR /src
+WORKDIR /opt/finetuned/src
 COPY requirements.lock ./
 RUN pip install --constraint requirements.lock pip setuptools
-# Without its packages the project is an empty shell: what it depends on is a layer that a change of code leaves alone.
+# The project without its packages is an empty shell: so its dependencies are a layer that a change of code leaves alone.
 COPY pyproject.toml LICENSE ./
-RUN pip install --no-build-isolation --constraint requirements.lock '.[server]'
+RUN pip install --no-build-isolation --constraint requirements.lock --group server .
 COPY README.md ./
 COPY api api
 COPY contract contract
@@ -21,7 +21,9 @@ COPY storage storage
 COPY store store
 COPY trainer trainer
 COPY worker worker
-RUN pip install --no-build-isolation --no-deps --force-reinstall .
+# An image runs the service from its source, as a checkout does: the package itself is the client alone.
+RUN pip install --no-build-isolation --no-deps --editable . && \
+    python -m compileall -q --invalidation-mode=unchecked-hash .
 
 FROM python:3.11-slim-trixie
 # The worker's image has the same number: they share the files of FINETUNED_HOME. A new volume gets its owner here.

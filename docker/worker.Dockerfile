@@ -10,14 +10,15 @@ FROM python:3.11-slim-trixie
 RUN useradd --uid 10001 --create-home finetuned && install --directory --mode=0700 --owner=finetuned /var/lib/finetuned
 RUN python -m venv /opt/finetuned
 ENV PATH=/opt/finetuned/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-WORKDIR /src
+WORKDIR /opt/finetuned/src
 # Triton compiles a few lines of C for each GPU; torch_compile wants C++.
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock docker/gpu.lock ./
 RUN pip install --constraint requirements.lock pip setuptools
-# Without its packages the project is an empty shell: what it depends on is a layer that a change of code leaves alone.
+# The project without its packages is an empty shell: so its dependencies are a layer that a change of code leaves alone.
 COPY pyproject.toml LICENSE ./
-RUN DS_BUILD_OPS=0 pip install --no-build-isolation --constraint requirements.lock --constraint gpu.lock '.[server,trainer,gpu]'
+RUN DS_BUILD_OPS=0 pip install --no-build-isolation --constraint requirements.lock --constraint gpu.lock \
+    --group server --group trainer --group gpu .
 COPY README.md ./
 COPY api api
 COPY contract contract
@@ -30,7 +31,9 @@ COPY storage storage
 COPY store store
 COPY trainer trainer
 COPY worker worker
-RUN pip install --no-build-isolation --no-deps --force-reinstall .
+# An image runs the service from its source, as a checkout does: the package itself is the client alone.
+RUN pip install --no-build-isolation --no-deps --editable . && \
+    python -m compileall -q --invalidation-mode=unchecked-hash .
 
 # A model of a hub is downloaded once, and kept with the rest, as compiled kernels are. The driver's parts that torch needs are these two.
 ENV PYTHONUNBUFFERED=1 \

@@ -1,4 +1,4 @@
-"""Reads an event stream: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream."""
+"""Parses an event stream: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ class ServerSentEvent:
     event: str
     data: str
     id: str
-    """As the server last set it; what to send back as Last-Event-ID."""
+    """The last id that the server has sent, to send back as Last-Event-ID."""
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """The events in the lines of a stream, given without their line ends. Comments, and an event that the stream's end
-    cuts off, are dropped."""
+    """Yields the events in the lines of a stream, which come without line ends. Drops comments, and an event that the
+    end of the stream cuts off."""
     event, data, last_id = "", list[str](), ""
     for line in lines:
         if not line:

@@ -143,7 +143,7 @@ def serves_another_machine() -> bool:
 
 def launch(ranks: int) -> NoReturn:
     """As torchrun: each rank in a session of its own; when one fails, or it is told to stop, it stops them all."""
-    command = [sys.executable, *sys.argv, "--rank"]
+    command = [sys.executable, "-P", *sys.argv, "--rank"]
     children = [subprocess.Popen([*command, str(rank)], start_new_session=True) for rank in range(ranks)]
     signal.signal(signal.SIGTERM, _stop)
     while not stop and children[0].poll() is None and not any(child.poll() for child in children):

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.structure import Structure, read_structure
+
 ROOT = Path(__file__).parent.parent
+UNEXPLAINED_PARAMETERS = 59
+REPEATED_CLASSES = 23
+"""Neither number may grow."""
 
 
 @pytest.mark.parametrize(
@@ -66,3 +71,22 @@ def _calls(folder: Path) -> Iterator[tuple[str, dict[str | None, str], str]]:
             if isinstance(node, ast.Call):
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 yield ast.unparse(node.func), given, f"{file}:{node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.fixture(scope="module")
+def structure() -> Structure:
+    return read_structure(ROOT)
+
+
+def test_nine_in_ten_functions_have_at_most_20_lines(structure: Structure) -> None:
+    assert structure.p90_lines() <= 20
+
+
+def test_function_with_many_parameters_states_a_reason(structure: Structure) -> None:
+    """By a comment in its signature: `# parameters: ...`."""
+    unexplained = [f"{each.place} has {each.parameters}" for each in structure.unexplained]
+    assert len(unexplained) <= UNEXPLAINED_PARAMETERS, "\n".join(unexplained)
+
+
+def test_class_name_is_defined_once(structure: Structure) -> None:
+    assert len(structure.repeated_classes) <= REPEATED_CLASSES, structure.repeated_classes

@@ -32,7 +32,7 @@ LONGEST_PEACE = 180.0
 """Seconds from then until all have been sent; until every job has ended; and until nothing is left of them."""
 
 SETTINGS = {
-    "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
+    "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
     "FINETUNED_ADDRESS": "127.0.0.1",
     "FINETUNED_SLOTS": str(SLOTS),
     # However often a job is struck, it does not fail of that.

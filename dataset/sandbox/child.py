@@ -95,7 +95,7 @@ def _start() -> subprocess.Popen[bytes]:
     # Each thread of the tokenizers library takes address space.
     environment |= {"RAYON_NUM_THREADS": "4", "MALLOC_ARENA_MAX": "2"}
     return subprocess.Popen(
-        [sys.executable, "-m", "dataset"],
+        [sys.executable, "-P", "-m", "dataset"],  # -P: the current directory may have a "dataset" too
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

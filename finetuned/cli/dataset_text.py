@@ -1,4 +1,4 @@
-"""Datasets for people who look at a terminal."""
+"""Datasets as text for a terminal."""
 
 import json
 import re
@@ -33,13 +33,13 @@ def dataset_table(datasets: list[dict[str, Any]]) -> Table:
     return table
 
 
-def told_of(dataset: dict[str, Any], show: str) -> Iterator[str]:
-    """What the check has found, in lines; `show` is the command that has all of it."""
+def report_lines(dataset: dict[str, Any], show: str) -> Iterator[str]:
+    """The report on a dataset's rows; `show` is the command that prints all of it."""
     report = dataset["report"]
     if report is None:
         yield one_line(with_options(dataset["status_details"] or dataset["status"]))
         return
-    duplicates = f", {report['duplicates']} of them more than once" if report["duplicates"] else ""
+    duplicates = f", {report['duplicates']} of them duplicates" if report["duplicates"] else ""
     yield f"{report['rows']} rows of {report['format'] or 'no format'}, {report['examples']} examples{duplicates}"
     if report.get("columns"):
         yield one_line("read " + ", ".join(f"{column} as {field}" for field, column in report["columns"].items()))
@@ -53,11 +53,11 @@ def told_of(dataset: dict[str, Any], show: str) -> Iterator[str]:
         yield one_line(with_options(f"{where}{problem['message']}"))
     more = report["error_count"] - min(_MOST_ERRORS, len(report["errors"]))
     if more > 0:
-        yield f"and {more} more; {show} has the first hundred"
+        yield f"and {more} more; {show} prints the first hundred"
 
 
 def with_options(message: str) -> str:
-    """The service speaks of a recipe's fields; here the options of `finetuned datasets add` stand for them."""
+    """Replaces the recipe fields in the service's message by options of `finetuned datasets add`."""
     message = re.sub(r"dataset\.columns (\{[^{}]*\})", _column_options, message)
     message = re.sub(r'dataset\.format "(\w+)"', r"--format \1", message)
     return message.replace("dataset.columns", "--column").replace("dataset.format", "--format")
@@ -72,16 +72,16 @@ def _column_options(found: re.Match[str]) -> str:
 
 
 def example_text(example: dict[str, Any]) -> Text:
-    """What is learned is green, and what max_length cuts off is struck out."""
-    told = Text().append(f"row {example['row']}: {_note(example)}\n", style="dim")
+    """An example with its learned tokens in green, and those beyond max_length struck out."""
+    shown = Text().append(f"row {example['row']}: {_note(example)}\n", style="dim")
     for text in example["texts"]:
         for index, token in enumerate(text["tokens"]):
             style = _CUT if index >= text["kept"] else _LEARNED if token["supervised"] else ""
-            told.append(_visible(token["text"]), style=style)
+            shown.append(_visible(token["text"]), style=style)
         if len(text["tokens"]) < text["length"]:
-            told.append(f" ... and {text['length'] - len(text['tokens'])} tokens more", style="dim")
-        told.append("\n")
-    return told
+            shown.append(f" ... and {text['length'] - len(text['tokens'])} more tokens", style="dim")
+        shown.append("\n")
+    return shown
 
 
 def _note(example: dict[str, Any]) -> str:
@@ -93,5 +93,5 @@ def _note(example: dict[str, Any]) -> str:
 
 
 def _visible(text: str) -> str:
-    """Nothing in it may steer the terminal."""
+    """The text without characters that steer a terminal."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)

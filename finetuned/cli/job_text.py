@@ -1,4 +1,4 @@
-"""How a job looks while it runs: what its events have told so far, drawn for a terminal or told in lines."""
+"""A running job, from its events: drawn for a terminal, or as lines of text."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,18 +10,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from contract.formatting import truncate
-from contract.status import TERMINAL, JobStatus
-from finetuned.client import JobEvent
+from finetuned.events import JobEvent
+from finetuned.status import TERMINAL, Status
 
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {
-    JobStatus.QUEUED: "yellow",
-    JobStatus.RUNNING: "cyan",
-    JobStatus.PAUSED: "yellow",
-    JobStatus.SUCCEEDED: "green",
-    JobStatus.FAILED: "red",
-    JobStatus.CANCELLED: "magenta",
+    Status.QUEUED: "yellow",
+    Status.RUNNING: "cyan",
+    Status.PAUSED: "yellow",
+    Status.SUCCEEDED: "green",
+    Status.FAILED: "red",
+    Status.CANCELLED: "magenta",
 }
 _NOTES_SHOWN = 6
 _SAMPLES_SHOWN = 2
@@ -33,31 +32,31 @@ _LONGEST_PROMPT = 50
 class JobView:
     job_id: str
     name: str | None
-    status: JobStatus
+    status: Status
     attempt: int = 0
     phases: list[tuple[str, float]] = field(default_factory=list)
-    """Of the start-up, with the seconds that each took."""
+    """Phases of the start-up, with the seconds of each."""
     started: dict[str, Any] = field(default_factory=dict)
     metric: dict[str, Any] = field(default_factory=dict)
-    """The last one."""
+    """The latest metric event."""
     losses: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)
-    """Step and loss."""
+    """Step and loss of each evaluation."""
     samples: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Of the last evaluation that has any, by their index."""
+    """Samples of the latest evaluation that has any, by index."""
     notes: list[str] = field(default_factory=list)
     failure: dict[str, Any] | None = None
     command: Callable[[str], str] = "finetuned {}".format
-    """The command line of its words that reaches the job's service."""
+    """Gives the command line for words such as "resume JOB" on the job's service."""
     waits: str = ""
-    """For what, where it does not run."""
+    """What the job waits for; empty while it runs."""
 
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
 
     def apply(self, event: JobEvent) -> str | None:
-        """Takes in one event; gives the line that tells of it, where it is worth one of its own."""
+        """Applies an event; gives a line about it if it deserves one."""
         data = event.data
         match event.type:
             case "status":
@@ -73,7 +72,7 @@ class JobView:
             case "started":
                 self.started = data
                 if data.get("resumed_step"):
-                    self._note(f"attempt {self.attempt} goes on from step {data['resumed_step']}")
+                    self._note(f"attempt {self.attempt} continues from step {data['resumed_step']}")
                 return _sizes(data)
             case "metric":
                 self.metric = data
@@ -94,17 +93,17 @@ class JobView:
                 return None
 
     def _apply_status(self, data: dict[str, Any]) -> str:
-        before, self.status, self.attempt = self.status, JobStatus(data["status"]), data.get("attempt", self.attempt)
+        before, self.status, self.attempt = self.status, Status(data["status"]), data.get("attempt", self.attempt)
         self.failure = data.get("failure")
         self.waits = ""
-        if self.status == JobStatus.RUNNING:
-            self.phases.clear()  # a new attempt starts up anew
-        if self.status == JobStatus.RUNNING and self.attempt > 1:
+        if self.status == Status.RUNNING:
+            self.phases.clear()  # each attempt has its own start-up
+        if self.status == Status.RUNNING and self.attempt > 1:
             return self._note(f"attempt {self.attempt} starts")
-        if self.status == JobStatus.QUEUED and before != JobStatus.QUEUED:
+        if self.status == Status.QUEUED and before != Status.QUEUED:
             return self._note("queued again")
-        if self.status == JobStatus.PAUSED:
-            self.waits = f"paused; go on with: {self.command(f'resume {self.job_id}')}"
+        if self.status == Status.PAUSED:
+            self.waits = f"paused; resume it with: {self.command(f'resume {self.job_id}')}"
             return self.waits
         return f"{self.status}"
 
@@ -129,10 +128,10 @@ class JobView:
         )
 
     def last_line(self) -> str:
-        """How the job has ended."""
-        if self.status == JobStatus.SUCCEEDED:
+        """The outcome of the job."""
+        if self.status == Status.SUCCEEDED:
             return f"succeeded: {self._loss_change()}; {self.command(f'download {self.job_id}')}"
-        if self.status == JobStatus.FAILED:
+        if self.status == Status.FAILED:
             return f"failed: {(self.failure or {}).get('message', 'for an unknown reason')}"
         return str(self.status)
 
@@ -143,7 +142,7 @@ class JobView:
 
 
 def draw(view: JobView, width: int) -> RenderableType:
-    """The whole view, for a terminal of `width` columns."""
+    """Draws a view for a terminal of `width` columns."""
     rows = Table.grid(padding=(0, 2), expand=False)
     rows.add_column(style="dim", justify="right", min_width=8)
     rows.add_column(overflow="fold")
@@ -200,7 +199,7 @@ def _retry_line(data: dict[str, Any]) -> str:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """`values` as at most `width` bars, each the mean of its share of them."""
+    """Draws `values` as at most `width` bars, each the mean of neighbouring values."""
     count = min(width, len(values))
     bounds = [len(values) * i // count for i in range(count + 1)] if count else []
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
@@ -227,12 +226,12 @@ def format_seconds(seconds: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """What a model writes, or a program is called, may hold anything, the codes that steer a terminal too."""
+    """The text on one line, without the control characters that models and programs may emit."""
     return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
 
 
 def _scaling(metric: dict[str, Any], before: str = "") -> str:
-    """What there is to say of the loss scale, after `before`; nothing where there is none."""
+    """The loss scale and its skipped steps, after `before`; empty for a run without one."""
     scale, skipped = metric.get("loss_scale"), metric.get("skipped_steps", 0)
     parts = [] if scale is None else [f"loss scale {scale:,g}"]
     if skipped:
@@ -242,13 +241,17 @@ def _scaling(metric: dict[str, Any], before: str = "") -> str:
 
 def _sample_lines(sample: dict[str, Any]) -> list[str]:
     prompt, expected, generated = (one_line(sample[name]) for name in ("prompt", "expected", "generated"))
-    if len(prompt) > _LONGEST_PROMPT:  # what is asked stands at its end
+    if len(prompt) > _LONGEST_PROMPT:  # the question is at its end
         prompt = f"...{prompt[3 - _LONGEST_PROMPT :]}"
     return [
         f"  prompt     {prompt}",
-        f"  expected   {truncate(expected, _LONGEST_SAMPLE)}",
-        f"  generated  {truncate(generated, _LONGEST_SAMPLE)}",
+        f"  expected   {_truncate(expected, _LONGEST_SAMPLE)}",
+        f"  generated  {_truncate(generated, _LONGEST_SAMPLE)}",
     ]
+
+
+def _truncate(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _phase_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`finetuned submit`, and what is done with a job from then on."""
+"""`finetuned submit`, and the commands on a job."""
 
 import sys
 import time
@@ -10,28 +10,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from contract.status import JobStatus
+from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Newest, Owner, Url, owner_or_user
+from finetuned.cli.options import AsJson, Key, Limit, Owner, Url, owner_or_user
 from finetuned.cli.plan_text import show_plan
-from finetuned.cli.terminal import age, err, fail, list_table, out, print_json, print_list, print_plain, tell
+from finetuned.cli.terminal import age, err, fail, list_table, note, out, print_json, print_list, print_plain
 from finetuned.cli.watch import watch as watch_job
-from finetuned.client import DEFAULT_URL, Client, Job
+from finetuned.client import Client, Job
+from finetuned.status import Status
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="A recipe's file; - is stdin.")]
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="File of the recipe; - is stdin.")]
 
 
-def submit(
+def submit(  # parameters: each is an option of the command
     recipe: RecipeFile,
     owner: Owner = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Watch the job to its end.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where it cannot fit into memory.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Watch the job until it ends.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Submit even if it will not fit into memory.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Submit a job; prints its id."""
+    """Submit a job and print its id."""
     body = _read_recipe(recipe)
     with Client(url, owner_or_user(owner, key), key) as client:
         job = client.submit(body, force)
@@ -40,16 +41,16 @@ def submit(
             _watch(client, job["id"], err)
         else:
             again = on_service(f"watch {job['id']}", url, key)
-            tell(f"{job['status']}; watch it with: {again}")
+            note(f"{job['status']}; watch it with: {again}")
 
 
 def plan(
     recipe: RecipeFile,
-    as_json: Annotated[bool, typer.Option("--json", help="As the service gives it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's JSON.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Tell what a recipe would take, without training it."""
+    """Estimate memory, time and disk of a recipe, without training."""
     body = _read_recipe(recipe)
     with Client(url, key=key) as client:
         found = client.plan(body)
@@ -67,66 +68,66 @@ def _read_recipe(recipe: str) -> bytes:
 
 
 def watch(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Watch a job to its end; exit code 0 if it succeeded."""
+    """Watch a job until it ends; exit code 0 if it succeeded."""
     with Client(url, key=key) as client:
         _watch(client, job, out)
 
 
-def list_jobs(limit: Newest = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def list_jobs(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List jobs, newest first."""
     with Client(url, key=key) as client:
-        jobs = list(islice(client.jobs(), limit))
+        jobs = list(islice(client.list_jobs(), limit))
     print_list(jobs, as_json, _job_table, "no jobs yet")
 
 
 def show(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print a job as JSON."""
     with Client(url, key=key) as client:
-        print_json(client.job(job))
+        print_json(client.get_job(job))
 
 
 def cancel(
     job: JobId,
-    force: Annotated[bool, typer.Option("--force", help="Leave it no time to save.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Give it no time to save.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Cancel a job."""
     with Client(url, key=key) as client:
         status = client.cancel(job, force)["status"]
-    tell(status if status == JobStatus.CANCELLED else f"{status}; cancelled as soon as its processes are gone")
+    note(status if status == Status.CANCELLED else f"{status}; it will be cancelled once its processes are gone")
 
 
 def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Have a job save and set it aside."""
+    """Save a job's state and pause it."""
     with Client(url, key=key) as client:
         status = client.pause(job)["status"]
-    state = status if status == JobStatus.PAUSED else f"{status}; paused as soon as it has saved"
-    tell(f"{state}; go on with: {on_service(f'resume {job}', url, key)}")
+    state = status if status == Status.PAUSED else f"{status}; it will be paused once it has saved"
+    note(f"{state}; resume it with: {on_service(f'resume {job}', url, key)}")
 
 
 def resume(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Let a paused job go on from where it saved."""
+    """Resume a paused job from its last training checkpoint."""
     with Client(url, key=key) as client:
-        tell(f"{client.resume(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
+        note(f"{client.resume(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Let a job that has failed or was cancelled go on from where it last saved."""
+    """Retry a failed or cancelled job from its last training checkpoint."""
     with Client(url, key=key) as client:
-        tell(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
+        note(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def download(
     job: JobId,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to unpack it; default: a folder named JOB.")
+        Path | None, typer.Option("--out", help="Folder to unpack it in; default: a folder named JOB.")
     ] = None,
-    best: Annotated[bool, typer.Option("--best", help="What was saved with the lowest evaluation loss.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="The checkpoint with the lowest evaluation loss.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Download a job's adapter; prints its folder."""
+    """Download a job's adapter and print its folder."""
     with Client(url, key=key) as client:
         print_plain(str(client.download(job, folder or Path(job), best)))
 
@@ -134,17 +135,17 @@ def download(
 def export(
     job: JobId,
     source: Annotated[
-        str, typer.Option("--source", help="Of the job's artifacts: a checkpoint, or best.tar.")
+        str, typer.Option("--source", help="Artifact of the job: adapter, a checkpoint or the best one.")
     ] = "adapter.tar",
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Merge what a job has saved into its base model; waits, and prints the artifact's name."""
+    """Merge a job's adapter into its base model; waits, and prints the artifact's name."""
     with Client(url, key=key) as client:
-        made = client.export(job, source)
+        made = client.create_export(job, source)
         while made["status"] in ("queued", "running"):
             time.sleep(1)
-            made = client.export_of(job, made["id"])
+            made = client.get_export(job, made["id"])
     if made["failure"] is not None:
         fail(made["failure"]["message"])
     print_plain(made["artifact"])
@@ -153,7 +154,7 @@ def export(
 def logs(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print the log of a job's trainer."""
     with Client(url, key=key) as client:
-        print_plain(client.artifact_text(job, "trainer.log"))
+        print_plain(client.read_artifact(job, "trainer.log"))
 
 
 def _watch(client: Client, job_id: str, console: Console) -> None:
@@ -161,9 +162,9 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
         view = watch_job(client, job_id, console)
     except KeyboardInterrupt:
         again = on_service(f"watch {job_id}", client.url, client.key)
-        tell(f"the job goes on; see it again with: {again}")
+        note(f"the job continues; watch it again with: {again}")
         raise typer.Exit(130) from None
-    if view.status != JobStatus.SUCCEEDED:
+    if view.status != Status.SUCCEEDED:
         raise typer.Exit(1)
 
 

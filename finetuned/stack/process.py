@@ -1,8 +1,9 @@
-"""A child process: a command in, a small record out; started, watched and stopped, every wait bounded.
+"""Child processes: started, watched and stopped, with a limit on every wait.
 
-Each child has a session of its own, so Ctrl-C reaches us alone, and a death signal, so it does not outlive us even when
-we are killed. Not covered: what a child itself moves to another session, and a child that ignores its stop signal after
-we were killed. Start children from the main thread: the death signal comes when the *thread* that started them ends.
+Each child has its own session, so that Ctrl-C reaches only us, and a death signal, so that it does not outlive us even
+if we are killed. `end_descendants` also ends what children have moved to other sessions. Not covered: after we were
+killed, processes in other sessions and children that ignore their death signal. Start children from the main thread:
+the kernel sends the death signal when the *thread* that started them ends.
 """
 
 import ctypes
@@ -11,17 +12,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from finetuned.errors import FinetunedError
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.01
 
 
-class StackError(Exception):
-    """A part of the stack could not do its work.
+class StackError(FinetunedError):
+    """A part of the stack failed.
 
     ChildError      a child process died, or was not ready in time
     """
@@ -38,16 +44,16 @@ class Command:
     name: str
     argv: Sequence[str | Path]
     environment: Mapping[str, str]
-    """All of it: nothing is inherited."""
+    """The complete environment; nothing is inherited."""
     folder: Path = Path("/")
     user: int | None = None
-    """User and group to become; None stays who we are."""
+    """User and group that it runs as; None for ours."""
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals | None = None
-    """Sent by the kernel when we die; None is the stop signal."""
+    """Signal that the kernel sends when we die; None for the stop signal."""
     stdin: int = subprocess.DEVNULL
     descriptors: Sequence[int] = ()
-    """Open files that it inherits."""
+    """Open file descriptors that it inherits."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Child:
 
 
 def start(command: Command, log: Path) -> Child:
-    """Starts the command; what it prints is appended to `log`. Nobody else can read what it writes."""
+    """Starts a command and appends its output to `log`. Other users can read neither the log nor its files."""
     user = command.user
     with open(log, "ab", opener=_private) as output:
         process = subprocess.Popen(
@@ -90,7 +96,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def wait_until_ready(child: Child, ready: Callable[[], bool], seconds: float) -> None:
-    """Raises ChildError when the child dies first, or is not ready after `seconds`."""
+    """Waits until `ready` is true. Raises ChildError when the child dies first, or after `seconds`."""
     deadline = time.monotonic() + seconds
     while not ready():
         if not child.alive:
@@ -101,7 +107,7 @@ def wait_until_ready(child: Child, ready: Callable[[], bool], seconds: float) ->
 
 
 def wait_until_done(child: Child, seconds: float) -> None:
-    """Raises ChildError when the child fails, or runs longer than `seconds`."""
+    """Waits for a child's success. Raises ChildError when it fails, or after `seconds`."""
     try:
         code = child.process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -111,7 +117,7 @@ def wait_until_done(child: Child, seconds: float) -> None:
 
 
 def stop(child: Child, seconds: float) -> None:
-    """Sends the stop signal, and after `seconds` SIGKILL to all of the child's session."""
+    """Sends the stop signal, and SIGKILL to the child's whole session after `seconds` at the latest."""
     if child.alive:
         child.process.send_signal(child.stop_signal)
         with suppress(subprocess.TimeoutExpired):
@@ -121,8 +127,57 @@ def stop(child: Child, seconds: float) -> None:
     child.process.wait()
 
 
+def adopt_orphans() -> None:
+    """From now on a descendant whose parent ends becomes our child instead of init's."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> dict[int, str]:
+    """The names of all living processes below ours, in whatever session, by process id."""
+    found: dict[int, str] = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = process.name()
+    return found
+
+
+def kill_descendants(name: str) -> None:
+    """Kills the descendants of that name."""
+    _kill(pid for pid, each in descendants().items() if each == name)
+
+
+def end_descendants(grace: float, seconds: float = 5.0) -> dict[int, str]:
+    """Waits `grace` seconds for all descendants to end, and then kills them. Gives those alive after `seconds` more."""
+    began = time.monotonic()
+    while alive := descendants():
+        waited = time.monotonic() - began
+        if waited > grace + seconds:
+            return alive
+        if waited > grace:
+            _kill(alive)
+        _reap()
+        time.sleep(0.02)
+    _reap()
+    return {}
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _reap() -> None:
+    """Collects the ended children, adopted ones included."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
 def describe_exit(code: int) -> str:
-    """`code` as subprocess gives it: negative for a signal."""
+    """Names an exit code of subprocess, which is negative for a signal."""
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):
@@ -131,7 +186,7 @@ def describe_exit(code: int) -> str:
 
 
 def log_tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a log, of its last 16 KiB at most."""
+    """The last lines of a log, at most 16 KiB."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
@@ -141,15 +196,15 @@ def log_tail(log: Path, lines: int = 20) -> str:
 
 
 def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
-    """For the child, between fork and exec: the kernel sends it `death_signal` when we die."""
+    """A function to run in the child before exec: it has the kernel send `death_signal` when we die."""
     if sys.platform != "linux":
         return lambda: None
-    libc = ctypes.CDLL(None)  # loaded here: after the fork, as little as possible
+    libc = ctypes.CDLL(None)  # loaded before the fork, after which little is safe
     parent = os.getpid()
 
-    def tie() -> None:
+    def set_death_signal() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        if os.getppid() != parent:  # we died before the tie held
+        if os.getppid() != parent:  # we died before it was set
             os._exit(1)
 
-    return tie
+    return set_death_signal

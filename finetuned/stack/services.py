@@ -1,7 +1,7 @@
 """The whole service on one machine: PostgreSQL, Valkey, migrations, API and worker as child processes.
 
 with running(settings, report) as stack:    # answers at settings.address
-    stack.check()                           # starts what has died anew, or raises
+    stack.check()                           # restarts a part that has died, or raises
 """
 
 import signal
@@ -18,7 +18,6 @@ from types import FrameType
 
 import httpx
 
-from finetuned.stack.descendants import adopt_orphans, end_descendants, kill_descendants
 from finetuned.stack.home import close_to_others, hold, make_folder
 from finetuned.stack.postgres import Postgres, await_postgres, launch_postgres, relaunch_postgres, stop_postgres
 from finetuned.stack.process import (
@@ -26,7 +25,10 @@ from finetuned.stack.process import (
     ChildError,
     Command,
     StackError,
+    adopt_orphans,
     describe_exit,
+    end_descendants,
+    kill_descendants,
     start,
     stop,
     wait_until_done,
@@ -39,9 +41,9 @@ _MIGRATION_SECONDS = 120.0
 _API_START_SECONDS = 60.0
 _STOP_SECONDS = {"api": 10.0, "worker": 60.0}  # a worker waits for its trainer's last checkpoint
 _ORPHAN_SECONDS = 5.0
-_MOST_DEATHS = 5  # of a part, within so many seconds
-_DEATH_SECONDS = 60.0
-_DATABASE_DEATH_SECONDS = 600.0  # in which PostgreSQL is started anew once: what kills it again would do so for ever
+_MOST_RESTARTS = 5  # of a part within _RESTART_SECONDS
+_RESTART_SECONDS = 60.0
+_DATABASE_RESTART_SECONDS = 600.0  # one restart in this time: what kills PostgreSQL twice would kill it for ever
 
 Report = Callable[[str], None]
 
@@ -52,23 +54,23 @@ class Stack:
     report: Report
     children: list[Child] = field(default_factory=list)
     restarts: dict[str, Callable[[], Child]] = field(default_factory=dict)
-    """How each part is started anew when it dies: no job is lost by that. Empty until all have started once: a part
-    that cannot start is a mistake of the operator's."""
+    """How to restart each part; no job is lost by a restart. Empty until all parts have started once, as a part that
+    cannot start is misconfigured."""
     deaths: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def check(self) -> None:
-        """Starts another in the place of each part that has died. Raises ChildError for one that dies too often."""
+        """Restarts each part that has died. Raises ChildError when one dies too often."""
         for index, child in enumerate(self.children):
             if not child.alive:
                 died = f"died with {describe_exit(child.process.returncode)}"
                 if child.name not in self.restarts or self._dies_often(child.name):
                     raise ChildError(child, died)
-                stop(child, 0)  # with what is left of its session
-                self.report(f"the {child.name} {died}; starting another")
+                stop(child, 0)  # ends the rest of its session
+                self.report(f"the {child.name} {died}; restarting it")
                 self.children[index] = self.restarts[child.name]()
 
     def _dies_often(self, name: str) -> bool:
-        most, seconds = (1, _DATABASE_DEATH_SECONDS) if name == "postgres" else (_MOST_DEATHS, _DEATH_SECONDS)
+        most, seconds = (1, _DATABASE_RESTART_SECONDS) if name == "postgres" else (_MOST_RESTARTS, _RESTART_SECONDS)
         now = time.monotonic()
         self.deaths[name] = [*(then for then in self.deaths[name] if now - then < seconds), now]
         return len(self.deaths[name]) > most
@@ -78,15 +80,15 @@ class Stack:
 
     @property
     def database_is_gone(self) -> bool:
-        """Ours; of one that is somewhere else nothing is known."""
+        """Whether our own PostgreSQL has died; False for a server that is not ours."""
         return any(child.name == "postgres" and not child.alive for child in self.children)
 
 
 @contextmanager
 def running(settings: StackSettings, report: Report) -> Iterator[Stack]:
-    """Starts every part, and stops them in reverse order at the end: no process of theirs is left.
+    """Starts every part, and stops all of them in reverse order at the end; none of their processes is left.
 
-    Raises StackError when a part does not start. `report` is told what happens, a line at a time.
+    Calls `report` with a line for each step. Raises StackError when a part does not start.
     """
     if settings.unsafe_folder is not None:
         raise StackError(settings.unsafe_folder)
@@ -97,7 +99,7 @@ def running(settings: StackSettings, report: Report) -> Iterator[Stack]:
     close_to_others([settings.logs])
     with _stop_signals_raise(), hold(settings.home), ExitStack() as parts:
         adopt_orphans()
-        parts.callback(_leave_none, report)
+        parts.callback(_end_orphans, report)
         stack = Stack(settings, report)
         try:
             _start_parts(stack, parts)
@@ -107,7 +109,7 @@ def running(settings: StackSettings, report: Report) -> Iterator[Stack]:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises StackError when nothing new can listen there."""
+    """Raises StackError when the address cannot be listened on."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with closing(socket.socket(family, kind, protocol)) as probe:
@@ -115,7 +117,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise StackError(
-            f"cannot listen on {host} port {port}: {error.strerror}. Stop what is there, or choose another with --port"
+            f"cannot listen on {host} port {port}: {error.strerror}. Stop the program there, or choose another --port"
         ) from error
 
 
@@ -138,7 +140,7 @@ def _start_parts(stack: Stack, parts: ExitStack) -> None:
     if postgres is not None:
         await_postgres(postgres)
     urls = (database_url, broker_url)
-    stack.report("starting the API, and bringing the database's tables up to date")
+    stack.report("starting the API and migrating the database")
     api = _start_part(stack, parts, "api", urls)
     migrations = start(_command(stack, "migrations", urls), logs / "migrations.log")
     try:
@@ -166,10 +168,10 @@ def _start_part(stack: Stack, parts: ExitStack, name: str, urls: tuple[str, str]
 
 
 def _command(stack: Stack, name: str, urls: tuple[str, str]) -> Command:
-    # -P: a folder named "api" where the user stands is not ours.
+    # -P: a folder named "api" in the user's current directory is not ours.
     argv = [sys.executable, "-P", "-m", name]
     command = Command(name, argv, stack.settings.part_environment(name, *urls), Path.cwd())
-    # Told to stop, a worker writes how its jobs have ended; without us there is no database to write to.
+    # A worker that is asked to stop writes how its jobs ended; once we are dead there is no database to write to.
     return replace(command, death_signal=signal.SIGKILL) if name == "worker" else command
 
 
@@ -178,13 +180,13 @@ def _relaunch_valkey(stack: Stack, first: Valkey) -> Child:
 
 
 def _relaunch_postgres(stack: Stack, first: Postgres) -> Child:
-    # Those that are in the middle of a statement have not noticed yet. They hold the data, and write no more of it.
+    # Backends in the middle of a statement outlive the server for a while and hold its data, without writing more.
     kill_descendants("postgres")
     return relaunch_postgres(replace(first, child=stack.child("postgres"))).child
 
 
 def _takes_jobs(stack: Stack) -> bool:
-    """Not before its worker is there: a job that is posted at once would be told that nobody can train it."""
+    """Whether the API is ready, its worker included: without one, an early job would be refused as untrainable."""
     stack.check()
     try:
         return httpx.get(f"{stack.settings.address}/health/ready", timeout=2, trust_env=False).is_success
@@ -193,7 +195,7 @@ def _takes_jobs(stack: Stack) -> bool:
 
 
 def _stop_part(stack: Stack, name: str) -> None:
-    """Without a database neither has anything to wait for: a worker would try to write for a minute."""
+    """Stops the API or the worker; at once if the database is gone, as a worker would try to write for a minute."""
     stack.report(f"stopping the {name}")
     stop(stack.child(name), 0 if stack.database_is_gone else _STOP_SECONDS[name])
 
@@ -206,21 +208,20 @@ def _stop_postgres(stack: Stack, first: Postgres) -> None:
     stop_postgres(replace(first, child=stack.child("postgres")))
 
 
-def _leave_none(report: Report) -> None:
-    left = end_descendants(_ORPHAN_SECONDS)
-    for pid, name in left.items():
+def _end_orphans(report: Report) -> None:
+    for pid, name in end_descendants(_ORPHAN_SECONDS).items():
         report(f"process {pid} ({name}) could not be ended")
 
 
 @contextmanager
 def _stop_signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP are as Ctrl-C: they end the block by KeyboardInterrupt."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt in the block, as Ctrl-C does."""
 
     def interrupt(signal_number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     caught = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup started us
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         caught.append(signal.SIGHUP)
     before = {each: signal.signal(each, interrupt) for each in caught}
     try:
@@ -231,6 +232,6 @@ def _stop_signals_raise() -> Iterator[None]:
 
 
 def _ignore_stop_signals() -> None:
-    """While we stop, which is bounded, a second Ctrl-C would only leave processes behind."""
+    """Stopping takes a limited time; a second Ctrl-C would only leave processes behind."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)

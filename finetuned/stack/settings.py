@@ -1,15 +1,13 @@
-"""What `finetuned up` needs to know: options and FINETUNED_* variables, read once."""
+"""Settings of `finetuned up`, from its options and the FINETUNED_* variables."""
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.locate import refusal_reason
+from finetuned.address import is_loopback
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
 ALLOWED_PATHS = "FINETUNED_ALLOWED_PATHS"
 
 _SECRETS: Mapping[str, tuple[str, ...]] = {
@@ -21,17 +19,17 @@ _SECRETS: Mapping[str, tuple[str, ...]] = {
     "HF_TOKEN": ("worker",),
     "HUGGING_FACE_HUB_TOKEN": ("worker",),
 }
-"""The parts that need a variable, by how its name begins."""
+"""The parts that need a secret, by the beginning of the variable's name."""
 
 
 @dataclass(frozen=True)
 class StackSettings:
     home: Path
-    """Holds the models, the runs, the database and the logs."""
+    """Folder with the models, the runs, the database and the logs."""
     host: str
     port: int
     environment: Mapping[str, str]
-    """Of the parts; what is set there already is left as it is."""
+    """Environment that the parts get; the user's own settings take precedence."""
 
     @property
     def models(self) -> Path:
@@ -43,40 +41,40 @@ class StackSettings:
 
     @property
     def database_url(self) -> str | None:
-        """Of a database that is there already; None to start one."""
+        """URL of an existing database; None to start one."""
         return self.environment.get("FINETUNED_DATABASE_URL")
 
     @property
     def broker_url(self) -> str | None:
-        """Of a broker that is there already; None to start one."""
+        """URL of an existing broker; None to start one."""
         return self.environment.get("FINETUNED_BROKER_URL")
 
     @property
     def address(self) -> str:
-        """Where a client on this machine reaches the API."""
+        """URL of the API for a client on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def needs_keys(self) -> bool:
-        said = self.environment.get("FINETUNED_REQUIRE_KEYS", "").lower()
-        return said in ("1", "true", "t", "yes", "y", "on") or not is_loopback(self.host)
+        setting = self.environment.get("FINETUNED_REQUIRE_KEYS", "").lower()
+        return setting in ("1", "true", "t", "yes", "y", "on") or not is_loopback(self.host)
 
     @property
     def nothing_allowed_because(self) -> str | None:
-        """Why the folder where we were started is not taken for the allowed one, where none is named."""
+        """Why recipes cannot use the current directory by default; None if they can, or if folders are configured."""
         return None if ALLOWED_PATHS in self.environment else refusal_reason(Path.cwd(), self.home)
 
     @property
     def unsafe_folder(self) -> str | None:
-        """What is wrong with a folder that the operator has named."""
+        """What is wrong with a configured folder, if anything is."""
         for folder in filter(None, self.environment.get(ALLOWED_PATHS, "").split(":")):
             if (why := refusal_reason(Path(folder), self.home)) is not None:
                 return f"{ALLOWED_PATHS}: got {folder}; {why}"
         return None
 
     def part_environment(self, part: str, database_url: str, broker_url: str) -> dict[str, str]:
-        """Of "api", "worker" or "migrations"."""
+        """The environment of "api", "worker" or "migrations"."""
         allowed = os.getcwd() if self.nothing_allowed_because is None else ""
         everything = (
             {ALLOWED_PATHS: allowed, "FINETUNED_LOG_FORMAT": "text"}
@@ -94,19 +92,12 @@ class StackSettings:
 
 
 def with_secrets_of(part: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, without the secrets that a part does not need; any other name is of one that needs none."""
+    """The environment without the secrets that `part` does not need; a part that _SECRETS does not name gets none."""
 
     def needs(name: str) -> bool:
         return all(part in parts for begins, parts in _SECRETS.items() if name.startswith(begins))
 
     return {name: value for name, value in environment.items() if needs(name)}
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def default_home() -> Path:

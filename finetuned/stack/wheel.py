@@ -1,4 +1,4 @@
-"""Finds what wheels ship besides Python code, without running any of it."""
+"""Finds the programs and files that wheels ship, without importing the wheels."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ from finetuned.stack.process import StackError
 
 
 def wheel_folder(package: str) -> Path:
-    """The folder of an installed package. Raises StackError when it is not installed."""
+    """The folder of an installed package. Raises StackError when it is missing."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise StackError(f"{package.replace('_', '-')} is not installed; scripts/setup installs it")

@@ -21,7 +21,7 @@ def live(
     home = tmp_path_factory.mktemp("home")
     service.furnish(home)
     settings = {
-        "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
+        "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
         "FINETUNED_LEASE": "PT3S",
         "FINETUNED_MAX_RETRIES": "1",
         "FINETUNED_RETRY_WAIT": "PT0.2S",

@@ -33,7 +33,7 @@ def test_the_demo_ends_with_a_model_that_answers_from_the_data_and_with_no_proce
     base, adapted = answers(demo.stdout, "Which command starts the whole service on my machine?")
     assert "finetuned up" in adapted
     assert "finetuned up" not in base
-    assert "no process of it is left" in demo.stdout
+    assert "none of its processes is left" in demo.stdout
     assert with_mark(str(home)) == []
 
 

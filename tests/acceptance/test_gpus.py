@@ -45,7 +45,7 @@ def live(
     home = tmp_path_factory.mktemp("home")
     service.furnish(home)
     settings = {
-        "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
+        "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
         "PYTHONPATH": str(fake_nvml.FOLDER),
         "FAKE_NVML": str(gpus.file),
     }

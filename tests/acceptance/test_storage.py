@@ -32,7 +32,7 @@ def bucket() -> int:
 def settings(port: int) -> dict[str, str]:
     return {
         "FINETUNED_STORAGE": f"s3://{s3.BUCKET}/ours",
-        "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
+        "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
         "FINETUNED_LEASE": f"PT{LEASE}S",
         **s3.environment(port),
     }

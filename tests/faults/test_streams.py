@@ -25,7 +25,7 @@ NEW_CLIENT_SECONDS = 0.05
 @pytest.fixture
 def live(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Service]:
     service.furnish(tmp_path)
-    trainer = f"{sys.executable} {FAKE_TRAINER}"
+    trainer = f"{sys.executable} -P {FAKE_TRAINER}"
     with service.running(tmp_path, database_url, broker_url, FINETUNED_TRAINER=trainer) as running:
         yield running
 

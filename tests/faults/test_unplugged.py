@@ -60,7 +60,7 @@ def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there
     service.furnish(tmp_path)
     database = Path(str(engine.url.query["host"]), ".s.PGSQL.5432")
     broker = Path(urlsplit(broker_url).path)
-    trainer = {"FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}"}
+    trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}"}
     with (
         relayed(here, database, broker) as settings,
         service.running(tmp_path, database_url, broker_url, workers=(), **trainer) as live,

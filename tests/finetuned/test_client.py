@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuned.client import Client, Damaged, Refused, Unreachable
+from finetuned import Client, Damaged, Refused, Unreachable
 from tests.finetuned.fake_api import FakeApi, event, job
 from tests.service import free_port
 
@@ -54,7 +54,7 @@ def test_what_is_asked_of_a_job_is_sent_to_its_own_route(api: FakeApi, client: C
 
 def test_workers_are_read_as_a_list(api: FakeApi, client: Client) -> None:
     api.answers["GET /workers"] = (200, {"data": [{"name": "a"}]})
-    assert client.workers() == [{"name": "a"}]
+    assert client.list_workers() == [{"name": "a"}]
 
 
 def test_a_refusal_carries_the_services_words(api: FakeApi, client: Client) -> None:
@@ -68,18 +68,18 @@ def test_a_refusal_carries_the_services_words(api: FakeApi, client: Client) -> N
 def test_another_kind_of_server_is_told_as_such(api: FakeApi, client: Client) -> None:
     api.answers["GET /jobs/job_1"] = (404, b"<html>not here</html>")
     with pytest.raises(Refused, match="answered 404, and not as a finetuned service does"):
-        client.job("job_1")
+        client.get_job("job_1")
 
 
 def test_no_server_is_told_with_the_address() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with Client(url) as client, pytest.raises(Unreachable, match=f"no finetuned service answers at {url}"):
-        client.job("job_1")
+        client.get_job("job_1")
 
 
 def test_jobs_are_read_page_by_page(api: FakeApi, client: Client) -> None:
     api.answers["GET /jobs"] = (200, {"data": [job()], "has_more": True})
-    jobs = client.jobs()
+    jobs = client.list_jobs()
     assert next(jobs)["id"] == "job_1"
     api.answers["GET /jobs"] = (200, {"data": [job() | {"id": "job_0"}], "has_more": False})
     assert [each["id"] for each in jobs] == ["job_0"]
@@ -154,7 +154,7 @@ def test_other_bytes_than_the_services_are_told_and_not_kept(api: FakeApi, clien
 
 def test_samples_are_read_as_a_list(api: FakeApi, client: Client) -> None:
     api.answers["GET /jobs/job_1/samples"] = (200, {"data": [{"index": 0}]})
-    assert client.samples("job_1", step=4) == [{"index": 0}]
+    assert client.list_samples("job_1", step=4) == [{"index": 0}]
 
 
 def test_a_torn_archive_is_told(api: FakeApi, client: Client, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_no_other_user_can_read_what_the_service_writes(up: Up, folder: Path) ->
     home = folder / "home"
     write_model(home / "models" / "other")
     with Client(up.url, key=KEY) as client:
-        client.add_dataset(folder / "rows.jsonl")
+        client.upload_dataset(folder / "rows.jsonl")
         job_id = client.submit({"model": "other", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
     # Where a link has put one of them elsewhere, it is closed there by its name.

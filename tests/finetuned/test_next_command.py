@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from finetuned.cli.next_command import beside_home, beside_service, on_service, start_at
+from finetuned.cli.next_command import on_own_service, on_service, start_at
+from finetuned.stack.commands import on_home
 from finetuned.stack.settings import StackSettings, default_home
 from tests.finetuned.fake_api import FakeApi
 from tests.finetuned.running import finetuned
@@ -29,22 +30,22 @@ def test_a_command_says_that_it_wants_a_key_but_not_which(monkeypatch: pytest.Mo
 
 
 def test_a_command_names_a_home_that_is_not_the_usual_one(tmp_path: Path) -> None:
-    assert beside_home("models", default_home()) == "finetuned models"
-    assert beside_home("models", tmp_path / "a b") == f"finetuned models --home '{tmp_path}/a b'"
+    assert on_home("models", default_home()) == "finetuned models"
+    assert on_home("models", tmp_path / "a b") == f"finetuned models --home '{tmp_path}/a b'"
 
 
 def test_a_command_for_another_terminal_counts_on_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "http://127.0.0.1:8000"
-    assert beside_service("list", url, needs_key=False) == "finetuned list"
-    assert beside_service("list", url, needs_key=True) == "finetuned list --key KEY"
+    assert on_own_service("list", url, needs_key=False) == "finetuned list"
+    assert on_own_service("list", url, needs_key=True) == "finetuned list --key KEY"
     monkeypatch.setenv("FINETUNED_API_KEY", "sk-1")
-    assert beside_service("list", url, needs_key=True) == "finetuned list --key KEY"
+    assert on_own_service("list", url, needs_key=True) == "finetuned list --key KEY"
     for said in ("http://host:1", "http://host:2"):
         monkeypatch.setenv("FINETUNED_URL", said)
-        assert beside_service("list", "http://host:1", needs_key=False) == "finetuned list --url http://host:1"
-    assert beside_service("list", url, needs_key=False) == f"finetuned list --url {url}"
+        assert on_own_service("list", "http://host:1", needs_key=False) == "finetuned list --url http://host:1"
+    assert on_own_service("list", url, needs_key=False) == f"finetuned list --url {url}"
     monkeypatch.setenv("FINETUNED_HOME", str(tmp_path))
-    assert beside_home("models", tmp_path) == f"finetuned models --home {tmp_path}"
+    assert on_home("models", tmp_path) == f"finetuned models --home {tmp_path}"
 
 
 @pytest.mark.parametrize(

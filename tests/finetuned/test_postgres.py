@@ -109,7 +109,7 @@ def test_the_server_stops_at_once_though_a_client_is_connected(folder: Path) -> 
 def test_no_process_is_left_when_the_one_that_started_the_server_is_killed(folder: Path) -> None:
     script = f"""
 import pathlib, time
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 folder = pathlib.Path({str(folder)!r})
 with postgres.running(folder / "pg"), valkey.running(folder / "vk"):
     print("ready", flush=True)
@@ -143,7 +143,7 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path) ->
     script = f"""
 import pathlib, sys
 sys.path.insert(0, {str(closed)!r})
-from finetuned import postgres
+from finetuned.stack import postgres
 with postgres.running(pathlib.Path({str(folder / "pg")!r})) as url:
     print(url)
 """

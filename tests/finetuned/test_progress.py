@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from contract.status import JobStatus
 from finetuned.cli.job_text import JobView, draw, format_bytes, format_seconds, sparkline
-from finetuned.client import JobEvent
+from finetuned.events import JobEvent
+from finetuned.status import Status
 
 
 def view(*events: tuple[str, dict[str, Any]]) -> JobView:
-    seen = JobView("job_1", "a [bold] name", JobStatus.QUEUED)
+    seen = JobView("job_1", "a [bold] name", Status.QUEUED)
     for kind, data in events:
         seen.apply(JobEvent(kind, 0.0, data))
     return seen
@@ -143,7 +143,9 @@ def test_a_job_that_does_not_run_shows_what_it_waits_for() -> None:
     assert "number 2 in the queue. Waits for 1 GPU." in drawn(waiting)
     waiting.apply(JobEvent("status", 0.0, {"status": "running", "attempt": 1}))
     assert "in the queue" not in drawn(waiting)
-    assert "paused; go on with: finetuned resume job_1" in drawn(view(("status", {"status": "paused", "attempt": 1})))
+    assert "paused; resume it with: finetuned resume job_1" in drawn(
+        view(("status", {"status": "paused", "attempt": 1}))
+    )
 
 
 def test_a_job_that_was_too_large_says_how_it_is_tried_again() -> None:

@@ -31,12 +31,17 @@ class Up:
 
 @contextmanager
 def launched(home: Path, log: Path, **environment: str) -> Iterator[Up]:
+    """Runs `finetuned up` in a folder that has packages of the service's names, as a user's may."""
     port = free_port()
-    command = [sys.executable, "-W", "error", "-m", "finetuned", "up", "--home", str(home), "--port", str(port)]
-    trainer = {"FINETUNED_TRAINER": shlex.join([sys.executable, str(FAKE_TRAINER)])}
+    current = home.with_name("current")
+    for package in ("api", "contract", "dataset", "migrations", "trainer", "worker"):
+        (current / package).mkdir(parents=True, exist_ok=True)
+        (current / package / "__init__.py").write_text("raise ImportError('this is not the service')\n")
+    command = [sys.executable, "-P", "-W", "error", "-m", "finetuned", "up", "--home", str(home), "--port", str(port)]
+    trainer = {"FINETUNED_TRAINER": shlex.join([sys.executable, "-P", str(FAKE_TRAINER)])}
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, text=True, env={**os.environ, **trainer, **environment}
+            command, cwd=current, stdout=output, stderr=output, text=True, env={**os.environ, **trainer, **environment}
         )
     try:
         yield Up(process, f"http://127.0.0.1:{port}", log)
@@ -79,11 +84,11 @@ def test_a_job_runs_in_the_stack_and_is_there_after_a_restart(examples: Path) ->
             ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
             Client(up.url) as client,
         ):
-            assert [worker["status"] for worker in client.workers()] == ["ready"]  # from the first moment
+            assert [worker["status"] for worker in client.list_workers()] == ["ready"]  # from the first moment
             if status == "succeeded":
                 job_id = client.submit({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
                 assert list(client.events(job_id))[-1].data["status"] == status
-            assert client.job(job_id)["status"] == "succeeded"
+            assert client.get_job(job_id)["status"] == "succeeded"
 
 
 def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Path) -> None:
@@ -91,7 +96,7 @@ def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Pat
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 sleep=0.1"}
         job_id = client.submit(recipe)["id"]
-        wait_until(lambda: client.job(job_id)["status"] == "running", seconds=20)
+        wait_until(lambda: client.get_job(job_id)["status"] == "running", seconds=20)
         up.process.kill()
         wait_until(lambda: not processes_naming(examples), seconds=20)
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
@@ -107,10 +112,10 @@ def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, pa
     ):
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 every=3 sleep=0.1"}
         job_id = client.submit(recipe)["id"]
-        wait_until(lambda: client.job(job_id)["progress"] is not None, seconds=20)
+        wait_until(lambda: client.get_job(job_id)["progress"] is not None, seconds=20)
         (pid,) = pids_of(up.process.pid, f"-m\0{part}\0")
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: f"the {part} died with SIGKILL; starting another" in up.log.read_text(), seconds=20)
+        wait_until(lambda: f"the {part} died with SIGKILL; restarting it" in up.log.read_text(), seconds=20)
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
         up.process.terminate()
         code, log = up.wait()
@@ -131,21 +136,21 @@ def test_a_server_that_dies_is_started_anew_and_jobs_go_on_but_a_database_only_o
     ):
 
         def kill(server: str) -> None:
-            before = up.log.read_text().count("starting another")
+            before = up.log.read_text().count("restarting it")
             os.kill(pids_of(up.process.pid, f"/{server}")[0], signal.SIGKILL)
-            wait_until(lambda: up.log.read_text().count("starting another") > before, seconds=20)
+            wait_until(lambda: up.log.read_text().count("restarting it") > before, seconds=20)
 
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=40 every=4 sleep=0.1"}
         running = client.submit(recipe)["id"]
-        wait_until(lambda: client.job(running)["progress"] is not None, seconds=20)
+        wait_until(lambda: client.get_job(running)["progress"] is not None, seconds=20)
         kill("valkey-server")
         waiting = client.submit(recipe)["id"]
         kill("postgres")
         for job_id in (running, waiting):
             assert list(client.events(job_id))[-1].data["status"] == "succeeded"
             wait_until(lambda: is_ready(up.url), seconds=20)
-            assert client.job(job_id)["attempt"] == 1
-            assert client.metrics(job_id)["columns"]["step"] == list(range(1, 41))
+            assert client.get_job(job_id)["attempt"] == 1
+            assert client.get_metrics(job_id)["columns"]["step"] == list(range(1, 41))
         began = time.monotonic()
         os.kill(pids_of(up.process.pid, "/postgres")[0], signal.SIGKILL)
         code, log = up.wait()

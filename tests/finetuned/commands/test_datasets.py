@@ -47,7 +47,7 @@ def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: Fak
     }
     done = finetuned("datasets", "add", str(rows), "--column", "prompt=the question", "--url", api.url)
     assert (done.returncode, done.stdout) == (0, "file-1\n"), done.stderr
-    assert "3 rows of messages, 2 examples, 1 of them more than once" in done.stderr
+    assert "3 rows of messages, 2 examples, 1 of them duplicates" in done.stderr
     assert "unused fields: id (3 rows), messages[].lang (1 row)" in " ".join(done.stderr.split())
     (body,) = api.bodies
     assert b'filename="rows.jsonl"' in body
@@ -126,7 +126,7 @@ def test_a_preview_marks_what_is_learned_and_what_is_cut(api: FakeApi) -> None:
     assert "row 1: 5 tokens, 2 learned; cut" in done.stdout
     assert "\x1b[1;32manswer" in done.stdout
     assert "\ufffd" in done.stdout
-    assert "and 2 tokens more" in done.stdout
+    assert "and 2 more tokens" in done.stdout
     assert "row 2: is not JSON" in done.stdout
 
 

@@ -78,11 +78,11 @@ def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
         "left out up_proj: Routed experts are not adapted.",
         "steps 36, 8 examples each, of 90",
         "tokens 12,345",
-        "disk 440.0 kB, 80.0 kB of it stays",
+        "disk 440.0 kB, 80.0 kB of it for good",
     ]
     assert "1 x NVIDIA A10 bf16; does not fit" in lines
     assert "memory 41.0 GB of 24.0 GB" in lines
-    at = lines.index("time 2:03 min at 100 tokens/s, as 3 jobs had")
+    at = lines.index("time 2:03 min at 100 tokens/s, measured on 3 jobs")
     assert lines[at + 1] == "cold start 12 s of it, in the first step"
     warned = "warning: schedule.max_steps: got 9; too many"
     assert lines[-3:] == ['fits with {"base_bits": 4}', warned, "memory: a reason"]
@@ -163,7 +163,7 @@ def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi
         "running",
         "worker a was lost; retry 1 of 3 in 4 s",
         "queued again",
-        f"paused; go on with: finetuned resume job_1 --url {api.url}",
+        f"paused; resume it with: finetuned resume job_1 --url {api.url}",
         "cancelled",
     ]
 
@@ -172,10 +172,15 @@ def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi
     ("arguments", "path", "status", "told"),
     [
         (["cancel"], "cancel", "cancelled", "cancelled"),
-        (["cancel"], "cancel", "running", "running; cancelled as soon as its processes are gone"),
+        (["cancel"], "cancel", "running", "running; it will be cancelled once its processes are gone"),
         (["cancel", "--force"], "cancel?force=true", "cancelled", "cancelled"),
-        (["pause"], "pause", "paused", "paused; go on with: finetuned resume job_1"),
-        (["pause"], "pause", "running", "running; paused as soon as it has saved; go on with: finetuned resume job_1"),
+        (["pause"], "pause", "paused", "paused; resume it with: finetuned resume job_1"),
+        (
+            ["pause"],
+            "pause",
+            "running",
+            "running; it will be paused once it has saved; resume it with: finetuned resume job_1",
+        ),
         (["resume"], "resume", "queued", "queued; watch it with: finetuned watch job_1"),
         (["retry"], "retry", "queued", "queued; watch it with: finetuned watch job_1"),
     ],

@@ -31,4 +31,4 @@ def test_workers_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> Non
 
 def test_a_service_without_workers_says_so(api: FakeApi) -> None:
     api.answers["GET /workers"] = (200, {"data": []})
-    assert finetuned("workers", "--url", api.url).stderr == "no worker is there\n"
+    assert finetuned("workers", "--url", api.url).stderr == "no workers yet\n"

@@ -27,7 +27,7 @@ def settings(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessi
         broker_url=SecretStr(broker_url),
         home=tmp_path,
         worker="worker",
-        trainer=[sys.executable, str(FAKE_TRAINER)],
+        trainer=[sys.executable, "-P", str(FAKE_TRAINER)],
         retry_wait=timedelta(0),
     )
     with publishing_on(sessions, settings):

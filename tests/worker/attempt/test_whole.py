@@ -41,7 +41,7 @@ def test_the_command_of_a_job_is_kept_and_has_absolute_paths_alone(
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1)
     run_dir = str(settings.runs / job.id / "attempt-1")
     assert shlex.split(job.command or "") == [
-        sys.executable, str(FAKE_TRAINER), run_dir, "--cache", str(settings.home / "cache")
+        sys.executable, "-P", str(FAKE_TRAINER), run_dir, "--cache", str(settings.home / "cache")
     ]  # fmt: skip
 
 
