@@ -36,8 +36,8 @@ from store import jobs, progress
 from store.attempts import End, Retries, finish
 from store.models import Job
 from store.session import Sessions, make_sessions
-from tests.placing import claim
-from tests.service import free_port
+from tests.support.jobs import claim
+from tests.support.service import free_port
 
 STREAMS = 500
 STREAMED_JOBS = 10

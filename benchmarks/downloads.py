@@ -23,8 +23,8 @@ from contract.recipe import Dataset, Recipe
 from finetuned import postgres, valkey
 from store import artifacts, jobs
 from store.session import make_sessions
-from tests.publishing import publish
-from tests.service import free_port, run, start, wait_for_api
+from tests.support.artifacts import publish
+from tests.support.service import free_port, run, start, wait_for_api
 
 CHUNK = 1 << 20
 LONGEST_HEAD = 10_000

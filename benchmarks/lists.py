@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from benchmarks.api_load import serving
 from finetuned import postgres, valkey
-from tests import many_jobs
+from tests.support import many_jobs
 
 
 def main() -> None:

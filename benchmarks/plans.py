@@ -19,7 +19,7 @@ from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import Model, Place, memory
 from estimate.plan import read_base
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 
 CONFIGURATIONS: list[dict[str, Any]] = [
     {},

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from finetuned import postgres, valkey
-from tests import service
-from tests.service import Service, until
+from tests.support import service
+from tests.support.service import Service, until
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 2

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from api.services.datasets import CHECK_WITHIN
 from finetuned import postgres, valkey
-from tests import service
-from tests.service import Service
+from tests.support import service
+from tests.support.service import Service
 
 MIB = 1 << 20
 LEAST = 0.60

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from finetuned import postgres, valkey
 from store.models import Base
 from store.session import Sessions, make_sessions
-from tests.service import Service
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.workers import SILENCE
-from tests.servers import Servers
-from tests.service import Service, start, told_of
+from tests.support.servers import Servers
+from tests.support.service import Service, start, told_of
 from worker.strays import marks_of, parent
 
 SECONDS_BETWEEN_STRIKES = (0.3, 1.7)

@@ -18,9 +18,9 @@ from benchmarks.soak.orders import orders
 from benchmarks.soak.owners import Owners
 from contract.status import TERMINAL
 from store.models import Job
-from tests import service
-from tests.servers import Servers, running_servers
-from tests.service import FAKE_TRAINER, Service, busy
+from tests.support import service
+from tests.support.servers import Servers, running_servers
+from tests.support.service import FAKE_TRAINER, Service, busy
 
 SLOTS = 3
 """Of each worker."""

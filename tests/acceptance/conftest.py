@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from tests import service
 from tests.conftest import empty
-from tests.service import FAKE_TRAINER, Service
+from tests.support import service
+from tests.support.service import FAKE_TRAINER, Service
 
 SECRET = "open sesame"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests import fake_nvml, service
 from tests.conftest import empty
-from tests.service import FAKE_TRAINER, Service, until
+from tests.support import fake_nvml, service
+from tests.support.service import FAKE_TRAINER, Service, until
 
 GIB = 2**30
 LONG = "environment steps=1000 sleep=0.05"

@@ -4,8 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from tests import service
-from tests.service import Service
+from tests.support import service
+from tests.support.service import Service
 
 PLANTED = "sk-ft-planted0123456789"
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
-from tests.service import Service, until
+from tests.support.service import Service, until
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 from tests.acceptance.conftest import SECRET
-from tests.fake_trainer import losses
-from tests.files import write_model
-from tests.service import FAKE_TRAINER, Service
+from tests.support.fake_trainer import losses
+from tests.support.files import write_model
+from tests.support.service import FAKE_TRAINER, Service
 
 
 def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:

@@ -16,9 +16,9 @@ import pytest
 
 from contract.recipe import Recipe
 from store.session import Sessions
-from tests import s3
-from tests.files import ROW, write_tokenizer
-from tests.service import FAKE_TRAINER, Service, free_port, furnish, running, until
+from tests.support import s3
+from tests.support.files import ROW, write_tokenizer
+from tests.support.service import FAKE_TRAINER, Service, free_port, furnish, running, until
 
 LEASE = 3
 

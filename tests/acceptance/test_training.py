@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from contract.recipe import Recipe
 from dataset.read import read_examples
 from finetuned.models import add_model
-from tests import service
 from tests.conftest import empty
-from tests.service import Service
+from tests.support import service
+from tests.support.service import Service
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from api.app import create_app
 from api.live import Pace
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.files import write_dataset, write_model
+from tests.support.files import write_dataset, write_model
 
 ADMIN = "an-admin-key-of-some-length"
 

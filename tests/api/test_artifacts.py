@@ -13,7 +13,7 @@ from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
-from tests.publishing import publish
+from tests.support.artifacts import publish
 
 
 def digest(content: bytes) -> str:

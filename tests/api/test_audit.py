@@ -14,8 +14,8 @@ from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make
 from tests.api.test_quotas import RECIPE, submit
 from tests.api.test_tenants import routes
-from tests.files import ROW
-from tests.publishing import publish_rows
+from tests.support.artifacts import publish_rows
+from tests.support.files import ROW
 
 FILE = ("rows.jsonl", json.dumps(ROW).encode())
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from store.session import Sessions
-from tests import service
-from tests.api.raw import HEAD, MIB, Server, answer, received, refused, serving
-from tests.service import until
+from tests.api.raw_server import HEAD, MIB, Server, answer, received, refused, serving
+from tests.support import service
+from tests.support.service import until
 
 
 @pytest.fixture(scope="module")

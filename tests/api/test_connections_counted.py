@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from api.bounds import Bounds, OpenConnections, sharing
-from tests.api.raw import HEAD, Server, answer, refused, serving
-from tests.service import until
+from tests.api.raw_server import HEAD, Server, answer, refused, serving
+from tests.support.service import until
 
 
 def hold(server: Server, count: int) -> list[socket.socket]:

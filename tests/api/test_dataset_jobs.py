@@ -9,7 +9,7 @@ from store.attempts import End, finish
 from store.models import Job
 from store.session import Sessions
 from tests.api.test_datasets import GOOD, refused, upload
-from tests.placing import RETRIES, claim
+from tests.support.jobs import RETRIES, claim
 
 
 @pytest.mark.parametrize("wire", ["/datasets", "/v1/files"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from tests.api.test_datasets import GOOD, refused, upload
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 
 
 def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, home: Path) -> None:

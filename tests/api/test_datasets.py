@@ -24,8 +24,8 @@ from store.errors import QuotaExceeded
 from store.models import Blob, Dataset
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make, serve
-from tests.files import ROW
-from tests.service import until
+from tests.support.files import ROW
+from tests.support.service import until
 
 GOOD = json.dumps(ROW).encode() + b"\n"
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from store.session import Sessions
-from tests import service
-from tests.files import write_model, write_tokenizer
+from tests.support import service
+from tests.support.files import write_model, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/datasets.md").read_text()

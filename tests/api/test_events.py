@@ -11,7 +11,7 @@ from contract.status import JobStatus
 from store import jobs, progress
 from store.attempts import End, finish
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, claim
+from tests.support.jobs import LEASE, RETRIES, claim
 
 pytestmark = pytest.mark.timeout(20)  # a stream that should end, and does not
 

@@ -7,7 +7,7 @@ from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
-from tests.publishing import publish_rows
+from tests.support.artifacts import publish_rows
 
 
 @pytest.fixture

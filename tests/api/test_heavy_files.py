@@ -10,9 +10,9 @@ import pytest
 
 from dataset.read import digest
 from store.session import Sessions
-from tests.dataset.writing import write_parquet
-from tests.files import ROW
-from tests.service import Service, furnish, running
+from tests.dataset.example_files import write_parquet
+from tests.support.files import ROW
+from tests.support.service import Service, furnish, running
 
 ARRAY = json.dumps([ROW] * 300_000).encode()
 """24 MB, which are 200 and more as Python has them."""

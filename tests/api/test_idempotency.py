@@ -23,9 +23,9 @@ from store import artifacts, jobs, requests, webhooks
 from store.errors import RequestReused
 from store.requests import Asked, First, Repeated
 from store.session import Sessions
-from tests.files import ROW
-from tests.publishing import publish_rows
-from tests.service import until
+from tests.support.artifacts import publish_rows
+from tests.support.files import ROW
+from tests.support.service import until
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 

@@ -21,8 +21,8 @@ from store.broker import LOOK, QUEUE, make_celery
 from store.models import Job
 from store.session import Sessions
 from tests.api.conftest import serve
-from tests.files import ROW, write_dataset
-from tests.placing import claim
+from tests.support.files import ROW, write_dataset
+from tests.support.jobs import claim
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 

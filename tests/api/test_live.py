@@ -25,10 +25,10 @@ from store.attempts import End, finish
 from store.models import Job
 from store.progress import Cursor
 from store.session import Sessions, make_sessions
-from tests import fake_trainer
 from tests.api.test_events import metric
-from tests.placing import LEASE, RETRIES, claim
-from tests.servers import running_servers
+from tests.support import fake_trainer
+from tests.support.jobs import LEASE, RETRIES, claim
+from tests.support.servers import running_servers
 
 pytestmark = pytest.mark.timeout(120)
 

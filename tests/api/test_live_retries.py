@@ -25,7 +25,7 @@ from store.progress import Cursor, catch_up, events_since
 from store.session import Sessions, make_sessions
 from tests.api.test_events import metric
 from tests.api.test_live import Told, end, line, parse, read_at_once, record, running_job, started, until
-from tests.placing import LEASE, claim
+from tests.support.jobs import LEASE, claim
 
 pytestmark = pytest.mark.timeout(120)
 

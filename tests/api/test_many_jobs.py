@@ -10,8 +10,8 @@ from openai import OpenAI
 
 from api.app import create_app
 from api.settings import ApiSettings
-from tests import many_jobs
 from tests.conftest import empty
+from tests.support import many_jobs
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -19,9 +19,9 @@ from contract.target_modules import EXPERT, ROUTER
 from store import jobs, progress, workers
 from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
-from tests.files import write_tokenizer, write_weights
-from tests.placing import LEASE
-from tests.service import until
+from tests.support.files import write_tokenizer, write_weights
+from tests.support.jobs import LEASE
+from tests.support.service import until
 
 GIB = 2**30
 RECIPE: dict[str, Any] = {"model": "llama", "dataset": "rows.jsonl"}

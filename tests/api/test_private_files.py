@@ -21,7 +21,7 @@ from store.session import Sessions
 from store.storage import make_storage
 from tests.api.conftest import ADMIN, bearer, make, serve
 from tests.api.test_datasets import GOOD, refused, wait
-from tests.files import write_model, write_tokenizer
+from tests.support.files import write_model, write_tokenizer
 from worker.settings import WorkerSettings
 
 Headers = dict[str, str]

@@ -19,7 +19,7 @@ from store.attempts import End
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.api.test_jobs import post
-from tests.placing import RETRIES, begin, claim, register
+from tests.support.jobs import RETRIES, begin, claim, register
 
 RECIPE = Recipe(model="m", dataset=Dataset(path="d"))
 

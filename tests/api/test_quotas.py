@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from api.settings import ApiSettings
 from store.session import Sessions
 from tests.api.conftest import serve
-from tests.placing import begin, register
+from tests.support.jobs import begin, register
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 

@@ -12,7 +12,7 @@ from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
-from tests.publishing import publish
+from tests.support.artifacts import publish
 
 
 @pytest.fixture(params=["adapter.tar.gz", "trainer.log", "adapter.tar.gz/files/weights"])

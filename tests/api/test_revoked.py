@@ -13,12 +13,12 @@ from contract.recipe import Dataset, Recipe
 from store import jobs
 from store.models import Job
 from store.session import Sessions
-from tests import service
 from tests.api.conftest import ADMIN, bearer
 from tests.api.test_events import metric
 from tests.api.test_live import record
-from tests.placing import claim
-from tests.service import Service
+from tests.support import service
+from tests.support.jobs import claim
+from tests.support.service import Service
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,7 +9,7 @@ from contract.status import JobStatus
 from store import jobs, progress
 from store.attempts import End, finish
 from store.session import Sessions
-from tests.placing import RETRIES, claim
+from tests.support.jobs import RETRIES, claim
 
 LEASE = timedelta(minutes=1)
 

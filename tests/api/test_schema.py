@@ -55,9 +55,9 @@ from store.models import Worker
 from store.session import Sessions, make_sessions
 from tests.api.conftest import ADMIN
 from tests.conftest import empty
-from tests.files import write_dataset, write_model, write_tokenizer
-from tests.placing import LEASE, RETRIES, claim
-from tests.publishing import publish
+from tests.support.artifacts import publish
+from tests.support.files import write_dataset, write_model, write_tokenizer
+from tests.support.jobs import LEASE, RETRIES, claim
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -9,7 +9,7 @@ from store import webhooks, workers
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.api.test_webhooks import new_job
-from tests.placing import claim, cpu, register
+from tests.support.jobs import claim, cpu, register
 
 
 def numbers(client: TestClient) -> dict[str, float]:

@@ -17,9 +17,9 @@ from contract.events import Checkpoint
 from store import artifacts
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make
-from tests.files import ROW, write_tokenizer
-from tests.placing import begin, register
-from tests.publishing import publish
+from tests.support.artifacts import publish
+from tests.support.files import ROW, write_tokenizer
+from tests.support.jobs import begin, register
 
 RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas/{owner}", "/audit"}

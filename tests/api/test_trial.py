@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from dataset.child import Busy, Children
 from dataset.folder_tokenizer import read_tokenizer
-from tests.files import CHATML, write_dataset, write_tokenizer, write_weights
+from tests.support.files import CHATML, write_dataset, write_tokenizer, write_weights
 
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + CHATML
 SYSTEM = {"messages": [{"role": role, "content": "a"} for role in ("system", "user", "assistant")]}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from store.session import Sessions
-from tests import service
-from tests.files import ROW
-from tests.service import Service, until
+from tests.support import service
+from tests.support.files import ROW
+from tests.support.service import Service, until
 
 GOOD = json.dumps(ROW).encode() + b"\n"
 MIB = 1 << 20

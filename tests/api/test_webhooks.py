@@ -24,8 +24,8 @@ from store.models import AuditEntry, Delivery
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.api.receiver import Receiver, receiving
-from tests.certificates import Authority
-from tests.placing import RETRIES, claim
+from tests.support.certificates import Authority
+from tests.support.jobs import RETRIES, claim
 
 pytestmark = pytest.mark.timeout(60)
 

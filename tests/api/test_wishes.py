@@ -15,7 +15,7 @@ from store.attempts import End
 from store.broker import LOOK, QUEUE, make_celery
 from store.session import Sessions
 from tests.api.test_jobs import post
-from tests.placing import RETRIES, claim
+from tests.support.jobs import RETRIES, claim
 
 FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
 

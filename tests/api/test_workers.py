@@ -11,7 +11,7 @@ from contract.machine import Gpu, Holder, Machine
 from contract.recipe import Recipe
 from store import jobs, workers
 from store.session import Sessions
-from tests.placing import begin, register
+from tests.support.jobs import begin, register
 
 A100 = Gpu(uuid="GPU-1", name="NVIDIA A100", memory_bytes=80 * 2**30, compute_capability=(8, 0))
 GPUS = Machine(gpus=[A100, A100.model_copy(update={"uuid": "GPU-2"})], cores=8, cpu_bf16=True)

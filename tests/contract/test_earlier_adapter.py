@@ -6,7 +6,7 @@ import pytest
 
 from contract.earlier_adapter import CONFIG, WEIGHTS, check_earlier_adapter
 from contract.failure import FailureReason, InputError
-from tests.files import write_weights
+from tests.support.files import write_weights
 
 SHAPES = {
     "model.embed_tokens.weight": [8, 2],

@@ -4,7 +4,7 @@ import pytest
 
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch
-from tests.fake_trainer import started
+from tests.support.fake_trainer import started
 
 
 def tried_next(batch: dict[str, Any], **told: int) -> Batch | None:

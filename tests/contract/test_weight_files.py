@@ -8,7 +8,7 @@ import pytest
 
 from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
-from tests.files import write_weights
+from tests.support.files import write_weights
 
 A, B = "model.layers.0.q_proj.weight", "model.layers.1.q_proj.weight"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -8,7 +8,7 @@ import pytest
 from dataset.example import Conversation
 from dataset.read import read_examples
 from dataset.report import report
-from tests.dataset.writing import failure, read_conversation, refusal, write_csv, write_lines
+from tests.dataset.example_files import failure, read_conversation, refusal, write_csv, write_lines
 
 Row = dict[str, Any]
 

@@ -5,7 +5,7 @@ import pytest
 
 from dataset.example import Conversation
 from dataset.read import read_examples
-from tests.dataset.writing import read_conversation, refusal, refusal_of_row, write_lines
+from tests.dataset.example_files import read_conversation, refusal, refusal_of_row, write_lines
 
 
 def contents(found: Conversation) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import pytest
 from dataset.arrow_values import NotJson, size_of, values_of
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
-from tests.dataset.writing import HELLO, refusal, write_parquet
+from tests.dataset.example_files import HELLO, refusal, write_parquet
 
 
 class AnyNotJson:

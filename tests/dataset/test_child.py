@@ -11,7 +11,7 @@ import pytest
 
 from contract.failure import FailureReason, InputError
 from dataset.child import Children, Stopped
-from tests.files import write_dataset, write_tokenizer
+from tests.support.files import write_dataset, write_tokenizer
 
 READ: dict[str, Any] = {"name": "rows.jsonl", "format": "auto", "columns": None}
 SEE: dict[str, Any] = {**READ, "chat_template": None, "max_length": 2048, "offset": 0, "limit": 5}

@@ -5,7 +5,7 @@ import pytest
 
 from dataset.example import Conversation
 from dataset.read import read_examples
-from tests.dataset.writing import HELLO, failure, read_conversation, write_csv, write_lines
+from tests.dataset.example_files import HELLO, failure, read_conversation, write_csv, write_lines
 
 HELLO_HELLO = Conversation(HELLO, [False, True])
 

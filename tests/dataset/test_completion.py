@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from dataset.example import Conversation, PlainText
-from tests.dataset.writing import HELLO, WEATHER, read_conversation, read_row, refusal_of_row
+from tests.dataset.example_files import HELLO, WEATHER, read_conversation, read_row, refusal_of_row
 
 
 def test_a_completion_is_the_answer_to_its_prompt(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from dataset import csv_rows
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
-from tests.dataset.writing import HELLO, WEATHER, refusal, write_csv
+from tests.dataset.example_files import HELLO, WEATHER, refusal, write_csv
 
 
 def write_bytes(folder: Path, content: bytes) -> Path:

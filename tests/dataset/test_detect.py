@@ -6,7 +6,7 @@ import pytest
 
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.detect import FORMATS, detect
-from tests.dataset.writing import refusal, refusal_of_row, write_lines
+from tests.dataset.example_files import refusal, refusal_of_row, write_lines
 
 
 def test_the_recipe_names_each_format_and_each_field_that_there_is() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from dataset.example import PlainText
 from dataset.read import read_examples
-from tests.dataset.writing import refusal
+from tests.dataset.example_files import refusal
 
 MARKS = {
     "utf-8": codecs.BOM_UTF8,

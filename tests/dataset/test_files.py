@@ -12,7 +12,7 @@ import pytest
 from contract.failure import InputError
 from dataset.example import Conversation
 from dataset.read import digest, read_examples
-from tests.dataset.writing import HELLO, refusal, write_csv, write_lines, write_parquet
+from tests.dataset.example_files import HELLO, refusal, write_csv, write_lines, write_parquet
 
 ROW = json.dumps({"messages": HELLO}) + "\n"
 PAIR = {"instruction": "Say hello.", "output": "hello"}

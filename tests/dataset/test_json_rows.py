@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dataset.read import read_examples
-from tests.dataset.writing import HELLO, refusal, write_lines
+from tests.dataset.example_files import HELLO, refusal, write_lines
 
 ROW = json.dumps({"messages": HELLO}) + "\n"
 

@@ -9,7 +9,7 @@ from dataset.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_T
 from dataset.read import read_examples
 from dataset.report import Report, report
 from dataset.template_arguments import RESERVED
-from tests.dataset.writing import (
+from tests.dataset.example_files import (
     HELLO,
     WEATHER,
     read_conversation,

@@ -7,7 +7,7 @@ import pytest
 from contract.failure import FailureReason, InputError
 from dataset.folder_tokenizer import read_tokenizer
 from dataset.lengths import Lengths, TokenReport, measure, token_report
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 
 # <|im_start|> user \n Q <|im_end|> \n <|im_start|> assistant \n A <|im_end|> \n
 BEFORE_ANSWER = 1 + len("user\n") + 1 + 1 + 1 + 1 + len("assistant\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.dataset.writing import WEATHER, read_conversation, refusal_of_row
+from tests.dataset.example_files import WEATHER, read_conversation, refusal_of_row
 
 CALL = {"name": "weather", "arguments": {"city": "Ulm"}}
 

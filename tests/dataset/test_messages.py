@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from dataset.example import Conversation
-from tests.dataset.writing import HELLO, WEATHER, read_conversation, refusal_of_row
+from tests.dataset.example_files import HELLO, WEATHER, read_conversation, refusal_of_row
 
 CALLING = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "function": {"name": "weather"}}]}
 

@@ -12,7 +12,7 @@ from contract.failure import InputError
 from dataset import parquet_rows
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
-from tests.dataset.writing import HELLO, WEATHER, refusal, write_parquet
+from tests.dataset.example_files import HELLO, WEATHER, refusal, write_parquet
 
 CALL = [{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}]
 

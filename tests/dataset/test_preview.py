@@ -8,7 +8,7 @@ from contract.failure import InputError
 from dataset import preview as shown
 from dataset.folder_tokenizer import read_tokenizer
 from dataset.preview import Preview, RenderedText, preview
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 
 TALK = {
     "messages": [

@@ -8,7 +8,7 @@ import pytest
 
 from dataset.example import Conversation, Message, ToolCall
 from dataset.read import read_examples
-from tests.dataset.writing import WEATHER, read_conversation, write_csv, write_lines, write_parquet
+from tests.dataset.example_files import WEATHER, read_conversation, write_csv, write_lines, write_parquet
 
 SHORT: list[Message] = [{"role": "user", "content": "Is 7 prime?"}, {"role": "assistant", "content": "Yes, 你好."}]
 LONG: list[Message] = [*SHORT, {"role": "user", "content": "And 8?"}, {"role": "assistant", "content": "No."}]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.dataset.writing import WEATHER, read_conversation, refusal_of_row
+from tests.dataset.example_files import WEATHER, read_conversation, refusal_of_row
 
 TALK = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
 

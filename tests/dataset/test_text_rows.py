@@ -10,7 +10,7 @@ from dataset.example import PlainText
 from dataset.limits import TEXT_PIECE
 from dataset.read import read_examples
 from dataset.report import report
-from tests.dataset.writing import failure, refusal
+from tests.dataset.example_files import failure, refusal
 
 SPACE = ["\n", "\n\n", " \n \n", "\r\n", "\r", "\t"]
 WORD = st.sampled_from(["seven ", "prime.", "七是质数。", "x" * 999, "😀" * 300, *SPACE])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
-from tests.dataset.writing import HELLO, read_conversation, refusal_of_row
+from tests.dataset.example_files import HELLO, read_conversation, refusal_of_row
 
 LEARN, LEAVE_OUT = (True, 1, 1.0, None), (False, 0, 0.0)
 

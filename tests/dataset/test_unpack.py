@@ -15,7 +15,7 @@ import pytest
 from dataset.example import PlainText
 from dataset.files import is_light
 from dataset.read import digest, read_examples
-from tests.dataset.writing import refusal
+from tests.dataset.example_files import refusal
 
 
 def zstd(data: bytes) -> bytes:

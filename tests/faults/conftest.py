@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import service
-from tests.servers import Servers, running_servers
-from tests.service import FAKE_TRAINER, Service
+from tests.support import service
+from tests.support.servers import Servers, running_servers
+from tests.support.service import FAKE_TRAINER, Service
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from store.session import Sessions
-from tests.service import FAKE_TRAINER, Service, furnish, running, until
+from tests.support import fake_merger
+from tests.support.service import FAKE_TRAINER, Service, furnish, running, until
 
-FAKE_MERGER = Path(__file__).parents[1] / "fake_merger.py"
+FAKE_MERGER = Path(fake_merger.__file__)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fake_trainer import losses
-from tests.servers import Servers
-from tests.service import Service, busy, parse_events, told_of, until
+from tests.support.fake_trainer import losses
+from tests.support.servers import Servers
+from tests.support.service import Service, busy, parse_events, told_of, until
 
 STEPS = 30
 WORK = f"steps={STEPS} every=3 sleep=0.1 ranks=2"

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import service
-from tests.fake_trainer import losses
 from tests.faults.test_faults import ranks
-from tests.service import FAKE_TRAINER, Service, parse_events, until
+from tests.support import service
+from tests.support.fake_trainer import losses
+from tests.support.service import FAKE_TRAINER, Service, parse_events, until
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(300)]
 

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 
-from tests import service
 from tests.conftest import empty
-from tests.fake_trainer import losses
-from tests.network import NetworkMachine, two_machines
-from tests.service import FAKE_TRAINER, Service, busy, until
+from tests.support import service
+from tests.support.fake_trainer import losses
+from tests.support.network import NetworkMachine, two_machines
+from tests.support.service import FAKE_TRAINER, Service, busy, until
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ import pytest
 
 from contract.locate import PRIVATE
 from finetuned.client import Client
-from tests.files import write_dataset, write_model
 from tests.finetuned.processes import wait_until
 from tests.finetuned.test_stack import Up, launched, pids_of, ready
-from tests.service import told_of
+from tests.support.files import write_dataset, write_model
+from tests.support.service import told_of
 
 KEY = "an-admin-key-of-some-length"
 

@@ -4,8 +4,8 @@ import pytest
 
 from finetuned.next_command import beside_home, beside_service, on_service, start_at
 from finetuned.settings import StackSettings, default_home
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 
 @pytest.fixture(autouse=True)

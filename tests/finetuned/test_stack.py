@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from finetuned.client import Client
-from tests.files import write_model
 from tests.finetuned.processes import processes_naming, wait_until
-from tests.service import FAKE_TRAINER, free_port, told_of
+from tests.support.files import write_model
+from tests.support.service import FAKE_TRAINER, free_port, told_of
 
 
 @dataclass

@@ -5,7 +5,7 @@ from contract.recipe import Recipe
 from store import artifacts, jobs
 from store.errors import ArtifactNotFound
 from store.session import Sessions
-from tests.publishing import publish_rows
+from tests.support.artifacts import publish_rows
 
 
 @pytest.fixture

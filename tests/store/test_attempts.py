@@ -16,8 +16,8 @@ from store.errors import StaleAttempt
 from store.models import Job
 from store.progress import METRIC_COLUMNS, Cursor
 from store.session import Sessions
-from tests import fake_trainer
-from tests.placing import LEASE, RETRIES, claim, register
+from tests.support import fake_trainer
+from tests.support.jobs import LEASE, RETRIES, claim, register
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 KILLED = Failure(reason=FailureReason.TRAINER_KILLED, message="it was killed")

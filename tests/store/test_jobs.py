@@ -17,8 +17,8 @@ from store.jobs import Part
 from store.models import Base, Job
 from store.progress import Cursor
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, claim, register
-from tests.service import until
+from tests.support.jobs import LEASE, RETRIES, claim, register
+from tests.support.service import until
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 

@@ -15,8 +15,8 @@ from store.errors import StaleAttempt
 from store.models import Artifact, Job
 from store.progress import Cursor
 from store.session import Sessions
-from tests.fake_trainer import started
-from tests.placing import claim
+from tests.support.fake_trainer import started
+from tests.support.jobs import claim
 
 LEASE = timedelta(seconds=30)
 NOW = time.time() + 3600  # after the status events, which have the real time

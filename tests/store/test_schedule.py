@@ -14,7 +14,7 @@ from store.attempts import End
 from store.models import Job
 from store.progress import Cursor
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, begin, claim, register
+from tests.support.jobs import LEASE, RETRIES, begin, claim, register
 
 
 def create(sessions: Sessions, owner: str = "default", **recipe: Any) -> str:

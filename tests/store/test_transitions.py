@@ -26,8 +26,8 @@ from store.errors import IllegalMove, StaleAttempt
 from store.models import Base, Event, Job, Lease, Worker
 from store.session import make_sessions
 from tests.conftest import empty
-from tests.placing import LEASE, cpu
 from tests.store.test_progress import metric
+from tests.support.jobs import LEASE, cpu
 
 RETRIES = Retries(most=2, first_wait=timedelta(seconds=20), longest_wait=timedelta(seconds=60))
 GRACE = timedelta(seconds=30)

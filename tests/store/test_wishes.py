@@ -10,7 +10,7 @@ from store.attempts import End, finish
 from store.errors import IllegalMove
 from store.models import Job
 from store.session import Sessions
-from tests.placing import RETRIES, claim
+from tests.support.jobs import RETRIES, claim
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))

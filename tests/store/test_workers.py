@@ -5,7 +5,7 @@ from contract.machine import Gpu, Holder, Machine
 from store import workers
 from store.errors import Superseded
 from store.session import Sessions
-from tests.placing import cpu
+from tests.support.jobs import cpu
 
 CPU = cpu(slots=2)
 T4 = Machine(

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from contract.failure import FailureReason, InputError
-from tests.trainer.adapting import load, logits, loss, ours, plain_base, save, some_rows, train
+from tests.trainer.adapters import load, logits, loss, ours, plain_base, save, some_rows, train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "an expression": {"target_modules": r".*\.(q|v)_proj"},

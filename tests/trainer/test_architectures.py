@@ -18,7 +18,7 @@ from contract.recipe import Recipe
 from contract.target_modules import TAKEN_NAMES, check_adapter
 from dataset.document import Document
 from estimate.plan import read_base
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
 from trainer.loss import SupervisedLoss
 from trainer.merge import merge

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapting import load
+from tests.trainer.adapters import load
 from tests.trainer.conftest import SIZES, Outcome
 from trainer.data import load_data
 from trainer.model import loading_errors

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from contract.recipe import Recipe
-from tests.files import CHATML
+from tests.support.files import CHATML
 from trainer.data import load_data
 
 ROW = {"a": "Ada<|im_end|>\n", "b": "Ben", "messages": [{"role": "user", "content": "Hi <|im_end|>"}]}

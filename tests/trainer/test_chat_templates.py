@@ -11,7 +11,7 @@ from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
 from dataset.folder_tokenizer import FolderTokenizer
 from dataset.tokenise import encode
-from tests.trainer.rendering import copy_with_template, learned
+from tests.trainer.templates import copy_with_template, learned
 from trainer.tokenizer import load_tokenizer
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from contract.events import Evaluation, Metric
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapting import load, loss, some_rows
+from tests.trainer.adapters import load, loss, some_rows
 from tests.trainer.conftest import Outcome, at_once
 from trainer.compiling import compile_layers
 from trainer.data import load_data

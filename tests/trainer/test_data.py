@@ -13,7 +13,7 @@ from contract.recipe import Recipe
 from dataset.example import Message, conversation
 from dataset.read import digest
 from dataset.tokenise import encode
-from tests.trainer.rendering import copy_with_template, learned
+from tests.trainer.templates import copy_with_template, learned
 from trainer.data import load_data
 from trainer.micro_batch import worst_case
 from trainer.model import load_model

@@ -20,7 +20,7 @@ from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import Base, make_plan, read_base
 from estimate.work import Lengths
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 from tests.trainer.conftest import Outcome
 from tests.trainer.live_memory import documents, peak_of_two_steps
 from tests.trainer.test_families import FAMILIES, make_family, targets_of  # noqa: F401

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 from contract.events import Checkpoint, Done, Metric, Started
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
-from tests.service import free_port
+from tests.support.service import free_port
 from tests.trainer.conftest import SIZES, Outcome
 from trainer.device import this_device
 from trainer.precision import resolve_precision

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft.tuners.lora import Linear
 
-from tests.trainer.adapting import load, loss, some_rows
+from tests.trainer.adapters import load, loss, some_rows
 from trainer.fused_lora import FusedLinear
 from trainer.loss import SupervisedLoss
 

@@ -17,7 +17,7 @@ from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import read_base
-from tests.trainer.adapting import loss, some_rows
+from tests.trainer.adapters import loss, some_rows
 from tests.trainer.conftest import Outcome
 from trainer.attention import Documents, attend_documents
 from trainer.kernels import ARCHITECTURES, is_installed, use_kernels

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.trainer.adapting import IDS, load, logits, ours, plain_base, save, train
+from tests.trainer.adapters import IDS, load, logits, ours, plain_base, save, train
 from trainer.quantize import keep_trainable, quantization
 
 

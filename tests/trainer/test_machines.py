@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from contract.events import Done, Event, Metric, Started, parse_event
-from tests.network import NetworkMachine, two_machines
+from tests.support.network import NetworkMachine, two_machines
 from tests.trainer.conftest import Outcome
 from worker.command import Rendezvous, launcher
 

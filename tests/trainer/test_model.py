@@ -9,7 +9,7 @@ import torch
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from contract.failure import FailureReason, InputError
-from tests.trainer.adapting import load, loss, some_rows
+from tests.trainer.adapters import load, loss, some_rows
 from trainer.loss import SupervisedLoss
 
 

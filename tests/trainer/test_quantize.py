@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from contract.failure import FailureReason, InputError
-from tests.trainer.adapting import IDS, load, loss, save, some_rows, train
+from tests.trainer.adapters import IDS, load, loss, save, some_rows, train
 from trainer.quantize import keep_trainable, quantization
 
 BITS = pytest.mark.parametrize("bits", [4, 8])

@@ -11,7 +11,7 @@ from dataset.chat_templates import CHATML
 from dataset.example import Conversation, Message, PlainText, conversation
 from dataset.render import render
 from dataset.tokenise import encode
-from tests.trainer.rendering import as_read, copy_with_template, learned
+from tests.trainer.templates import as_read, copy_with_template, learned
 
 TALK: list[Message] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}

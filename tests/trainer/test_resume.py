@@ -15,7 +15,7 @@ from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch
 from contract.run_dir import RunDir, newest_state, seal
 from tests.trainer.conftest import Outcome, at_once, command
-from tests.trainer.here import train_here
+from tests.trainer.in_process_trainer import train_here
 
 RunTrainer = Callable[..., Outcome]
 

@@ -16,7 +16,7 @@ from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started
 from contract.failure import FailureReason
 from contract.recipe import Recipe
 from tests.trainer.conftest import ROWS, Outcome, at_once
-from tests.trainer.here import train_here
+from tests.trainer.in_process_trainer import train_here
 from trainer.data import load_data
 from trainer.quantize import keep_trainable, quantization
 

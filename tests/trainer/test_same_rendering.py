@@ -20,7 +20,7 @@ from dataset.tokenise import encode
 from dataset.tokenizer import set_chat_template
 from finetuned.models import SHIPPED
 from finetuned.wheel import wheel_folder
-from tests.trainer.rendering import with_fixed_date
+from tests.trainer.templates import with_fixed_date
 from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
 from tests.trainer.test_render import (
     ALL_TURNS,

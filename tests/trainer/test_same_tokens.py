@@ -19,7 +19,7 @@ from contract.recipe import Recipe
 from dataset.example import PlainText, conversation
 from dataset.folder_tokenizer import read_tokenizer
 from dataset.tokenise import encode
-from tests.files import CHATML
+from tests.support.files import CHATML
 from trainer.tokenizer import copy_tokenizer, load_tokenizer
 
 TEXTS = [

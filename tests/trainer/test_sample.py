@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
 from dataset.document import Document
-from tests.trainer.rendering import as_read
+from tests.trainer.templates import as_read
 from tests.trainer.test_loss import load
 from trainer import attention
 from trainer.loss import SupervisedLoss

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests import service
 from tests.conftest import empty
-from tests.network import NetworkMachine, two_machines
-from tests.service import Service, told_of, until
+from tests.support import service
+from tests.support.network import NetworkMachine, two_machines
+from tests.support.service import Service, told_of, until
 from tests.trainer.conftest import furnish
 
 pytestmark = pytest.mark.slow

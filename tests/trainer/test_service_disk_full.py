@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from contract.run_dir import newest_state
-from tests import service
 from tests.conftest import empty
-from tests.service import Service, busy, until
+from tests.support import service
+from tests.support.service import Service, busy, until
 from tests.trainer.conftest import furnish
 
 pytestmark = pytest.mark.slow

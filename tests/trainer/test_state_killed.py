@@ -12,7 +12,7 @@ from typing import Any
 
 from contract.events import Metric
 from contract.run_dir import RunDir, newest_state, partial
-from tests.service import until
+from tests.support.service import until
 from tests.trainer.conftest import Outcome, command
 
 RunTrainer = Callable[..., Outcome]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapting import CPU, load, save
+from tests.trainer.adapters import CPU, load, save
 from trainer import answer
 from trainer.merge import merge
 from trainer.model import load_model, most_positions

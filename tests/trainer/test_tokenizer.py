@@ -8,7 +8,7 @@ from contract.recipe import Recipe
 from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
 from dataset.render import render
-from tests.trainer.rendering import copy_with_template
+from tests.trainer.templates import copy_with_template
 from trainer.tokenizer import load_tokenizer, save_tokenizer
 
 TALK: list[Message] = [

@@ -18,7 +18,7 @@ from store import attempts, jobs, leases, schedule, wishes
 from store.attempts import End
 from store.jobs import Part
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, cpu, register
+from tests.support.jobs import LEASE, RETRIES, cpu, register
 from tests.worker.test_guard import until
 from worker import agent
 from worker.attempt import Attempt

@@ -10,8 +10,8 @@ import pynvml
 import pytest
 
 from contract.machine import Holder, Machine
-from tests.fake_nvml import FOLDER, Have, stand_in
-from tests.fake_nvml import pynvml as fake_pynvml
+from tests.support.fake_nvml import FOLDER, Have, stand_in
+from tests.support.fake_nvml import pynvml as fake_pynvml
 from worker.devices import environment, holders, memory_used
 from worker.machine import detect
 

@@ -26,7 +26,7 @@ from store.leases import Placed
 from store.models import Worker
 from store.plan import Device
 from store.session import Sessions, make_sessions
-from tests.placing import cpu
+from tests.support.jobs import cpu
 from tests.worker.test_guard import gone, until
 from worker.keeper import Keeper, forget_earlier
 from worker.process import marks

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contract.machine import Gpu
-from tests.fake_nvml import Have, stand_in
+from tests.support.fake_nvml import Have, stand_in
 from worker.machine import detect, has_bf16, memory_limit, visible
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.network import NetworkMachine, two_machines
+from tests.support.network import NetworkMachine, two_machines
 
 PROGRAM = """
 import json, sys

@@ -16,11 +16,11 @@ from store.errors import StorageAway
 from store.models import Artifact, Lease
 from store.session import Sessions
 from store.storage import Bucket, Folder
-from tests import s3
-from tests.fake_trainer import loss, metric, started
-from tests.files import write_model
-from tests.placing import LEASE, begin, cpu
-from tests.service import free_port
+from tests.support import s3
+from tests.support.fake_trainer import loss, metric, started
+from tests.support.files import write_model
+from tests.support.jobs import LEASE, begin, cpu
+from tests.support.service import free_port
 from worker.publisher import publish_all
 from worker.settings import WorkerSettings
 

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from tests.files import ROW
+from tests.support.files import ROW
 
 ROWS = (json.dumps(ROW) + "\n").encode() * 3
 

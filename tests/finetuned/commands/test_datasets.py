@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 REPORT: dict[str, Any] = {
     "format": "messages",

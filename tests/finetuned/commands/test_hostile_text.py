@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi, event, job
-from tests.finetuned.running import finetuned
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\r\x9b\x7f\u2028\u202eb"
 

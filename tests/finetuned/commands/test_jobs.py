@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi, event, job
-from tests.finetuned.running import finetuned
 
 PLAN: dict[str, Any] = {
     "parameters": {

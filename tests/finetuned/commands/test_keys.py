@@ -1,7 +1,7 @@
 import json
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 KEY = {
     "id": "key_1",

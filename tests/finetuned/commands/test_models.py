@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tests.finetuned.running import finetuned
+from tests.finetuned.command_line import finetuned
 
 
 def test_models_are_listed_by_name(tmp_path: Path) -> None:

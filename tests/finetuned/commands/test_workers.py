@@ -1,7 +1,7 @@
 import json
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 
 def test_workers_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from store.plan import Device, Host, Occupant, Wait, plan
-from tests.store.plan.making import NOW, A, B, full, job, machine, on, running, waits
+from tests.store.plan.factories import NOW, A, B, full, job, machine, on, running, waits
 
 
 def test_a_small_job_passes_a_large_one_only_if_it_ends_before_the_large_one_can_start() -> None:

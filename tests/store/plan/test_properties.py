@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.plan import Device, Host, Occupant, Waiting, plan
-from tests.store.plan.making import NOW, A, job, machine
+from tests.store.plan.factories import NOW, A, job, machine
 
 HOSTS = st.lists(
     st.builds(

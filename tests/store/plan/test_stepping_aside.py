@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from store.plan import Wait, plan
-from tests.store.plan.making import NOW, A, B, full, job, machine, running, waits
+from tests.store.plan.factories import NOW, A, B, full, job, machine, running, waits
 
 
 def test_a_running_job_of_a_lower_priority_is_asked_to_step_aside_if_it_allows_it() -> None:

@@ -11,9 +11,9 @@ from store import attempts, datasets
 from store.datasets import Source, blob_key
 from store.session import Sessions
 from store.storage import Storage, make_storage
-from tests import s3
-from tests.service import free_port
-from tests.worker.attempt.beginning import CPU, create, get, place, run, run_dir, run_next, told
+from tests.support import s3
+from tests.support.service import free_port
+from tests.worker.attempt.attempts import CPU, create, get, place, run, run_dir, run_next, told
 from worker import attempt
 from worker.attempt import Attempt
 from worker.settings import WorkerSettings

@@ -13,8 +13,8 @@ from store import attempts, jobs, leases, progress, wishes, workers
 from store.jobs import Part
 from store.models import Worker
 from store.session import Sessions
-from tests.placing import begin
-from tests.worker.attempt.beginning import CPU, Background, Begin, Way, create, get, states, told
+from tests.support.jobs import begin
+from tests.worker.attempt.attempts import CPU, Background, Begin, Way, create, get, states, told
 from tests.worker.test_guard import until
 from worker import attempt
 from worker.settings import WorkerSettings

@@ -12,18 +12,7 @@ from contract.run_dir import RunDir, saved_states, seal
 from contract.status import JobStatus
 from store import artifacts, attempts, jobs, leases, progress
 from store.session import Sessions
-from tests.worker.attempt.beginning import (
-    CPU,
-    Begin,
-    create,
-    get,
-    place,
-    run,
-    run_dir,
-    run_next,
-    states,
-    told,
-)
+from tests.worker.attempt.attempts import CPU, Begin, create, get, place, run, run_dir, run_next, states, told
 from tests.worker.test_guard import until
 from worker import attempt
 from worker.attempt import Attempt

@@ -15,19 +15,10 @@ from contract.status import JobStatus
 from store import artifacts, datasets, leases
 from store.models import Job
 from store.session import Sessions
-from tests import fake_nvml
-from tests.publishing import publish_rows
-from tests.service import FAKE_TRAINER
-from tests.worker.attempt.beginning import (
-    CPU,
-    create,
-    get,
-    place,
-    run,
-    run_dir,
-    run_next,
-    told,
-)
+from tests.support import fake_nvml
+from tests.support.artifacts import publish_rows
+from tests.support.service import FAKE_TRAINER
+from tests.worker.attempt.attempts import CPU, create, get, place, run, run_dir, run_next, told
 from worker import attempt
 from worker.attempt import Attempt
 from worker.settings import WorkerSettings

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from contract.run_dir import RunDir
-from tests.files import write_dataset, write_model
-from tests.servers import Servers
+from tests.support.files import write_dataset, write_model
+from tests.support.servers import Servers
 from worker import strays
 from worker.process import RUN_MARK
 

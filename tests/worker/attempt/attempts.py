@@ -15,7 +15,7 @@ from store.jobs import Part
 from store.models import Job
 from store.progress import Cursor
 from store.session import Sessions, make_sessions
-from tests.placing import begin, cpu
+from tests.support.jobs import begin, cpu
 from tests.worker.test_guard import until
 from worker import attempt
 from worker.attempt import Attempt
