@@ -29,15 +29,14 @@ import httpx
 import sqlalchemy as sa
 
 from benchmarks.service import metric
-from contract.recipe import Recipe
 from contract.status import JobStatus
 from finetuned import postgres, valkey
 from store import jobs, progress
 from store.attempts import End, Retries, finish
 from store.models import Job
 from store.session import Sessions, make_sessions
-from tests.support.jobs import claim
-from tests.support.service import free_port
+from tests.support.jobs import claim, make_recipe
+from tests.support.servers import free_port
 
 STREAMS = 500
 STREAMED_JOBS = 10
@@ -105,7 +104,7 @@ def running_jobs(sessions: Sessions, count: int, steps: int = 0) -> list[Job]:
     found = []
     for _ in range(count):
         with sessions.begin() as session:
-            jobs.create(session, Recipe.model_validate({"model": "m", "dataset": "d"}))
+            jobs.create(session, make_recipe())
             job = claim(session, LEASE)
             assert job is not None
             if steps:

@@ -19,12 +19,13 @@ import httpx
 import sqlalchemy as sa
 
 from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
 from finetuned import postgres, valkey
 from store import artifacts, jobs
 from store.session import make_sessions
 from tests.support.artifacts import publish
-from tests.support.service import free_port, run, start, wait_for_api
+from tests.support.jobs import make_recipe
+from tests.support.servers import free_port
+from tests.support.service import run, start, wait_for_api
 
 CHUNK = 1 << 20
 LONGEST_HEAD = 10_000
@@ -89,7 +90,7 @@ def furnish(home: Path, database: str, size: int) -> tuple[str, Path]:
     """A job with an adapter of so many bytes, published."""
     sessions = make_sessions(sa.create_engine(database))
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        job_id = jobs.create(session, make_recipe()).id
         saved = Checkpoint(time=1, step=1, path="adapter", bytes=size, final=True)
         artifacts.add_checkpoint(session, job_id, 1, saved)
     weights = home / "runs" / artifacts.run_path(job_id, 1) / "adapter" / "adapter_model.safetensors"

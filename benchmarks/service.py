@@ -21,16 +21,15 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from contract import events
-from contract.recipe import Recipe
 from contract.status import JobStatus
 from finetuned import postgres, valkey
 from store import jobs, progress, wishes
 from store.models import Job
 from store.session import Sessions, make_sessions
 from tests.support import service
+from tests.support.events import metric
 from tests.support.files import write_model
-from tests.support.jobs import claim
+from tests.support.jobs import claim, make_recipe
 from tests.support.service import Service
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +93,7 @@ def timed(request: Callable[[], object]) -> float:
 
 
 def long_job(sessions: Sessions) -> str:
-    recipe = Recipe.model_validate({"model": "m", "dataset": "d"})
+    recipe = make_recipe()
     lease = timedelta(hours=1)
     with sessions.begin() as session:
         for waiting in session.scalars(sa.select(Job).where(Job.status == JobStatus.QUEUED)):
@@ -102,25 +101,14 @@ def long_job(sessions: Sessions) -> str:
         jobs.create(session, recipe)
         job = claim(session, lease)
         assert job is not None
-        progress.record(session, job.id, job.attempt, [metric(step) for step in range(1, STEPS + 1)], lease)
+        progress.record(
+            session,
+            job.id,
+            job.attempt,
+            [metric(step, time.time(), loss=2.7 / step**0.1) for step in range(1, STEPS + 1)],
+            lease,
+        )
     return job.id
-
-
-def metric(step: int) -> events.Metric:
-    return events.Metric(
-        time=time.time(),
-        step=step,
-        epoch=step / 1234,
-        loss=2.718281828 / step**0.1,
-        learning_rate=2e-4 * (1 - step / STEPS),
-        grad_norm=0.7 + 1 / step,
-        tokens=8192,
-        supervised_tokens=4321,
-        tokens_per_second=12345.678,
-        memory_bytes=42 * 2**30,
-        progress=step / STEPS,
-        eta_seconds=(STEPS - step) * 0.66,
-    )
 
 
 def show(title: str, seconds: list[float]) -> None:

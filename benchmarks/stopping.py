@@ -22,7 +22,8 @@ from typing import Any
 
 from finetuned import postgres, valkey
 from tests.support import service
-from tests.support.service import Service, until
+from tests.support.service import Service
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 2

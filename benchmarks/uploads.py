@@ -18,6 +18,7 @@ from pathlib import Path
 from api.services.datasets import CHECK_WITHIN
 from finetuned import postgres, valkey
 from tests.support import service
+from tests.support.files import add_model_and_dataset
 from tests.support.service import Service
 
 MIB = 1 << 20
@@ -38,7 +39,7 @@ def main() -> None:
         os.chmod(name, 0o755)
         folder = Path(name)
         home = folder / "home"
-        service.furnish(home)
+        add_model_and_dataset(home)
         with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
             migrate = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
             subprocess.run([sys.executable, "-m", "migrations"], env=migrate, check=True)

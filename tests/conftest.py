@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from finetuned import postgres, valkey
-from store.models import Base
 from store.session import Sessions, make_sessions
+from tests.support.database import empty_database
 from tests.support.service import Service
 
 
@@ -42,16 +42,8 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 @pytest.fixture
 def sessions(engine: sa.Engine) -> Sessions:
     """The database, empty."""
-    empty(engine)
+    empty_database(engine)
     return make_sessions(engine)
-
-
-def empty(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
-        # The audit refuses to be emptied, of everybody. A superuser, which the tests are, may put triggers aside.
-        connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-        connection.execute(sa.text(f"TRUNCATE {tables}"))
 
 
 @pytest.fixture(scope="session")

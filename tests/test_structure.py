@@ -66,3 +66,28 @@ def _calls(folder: Path) -> Iterator[tuple[str, dict[str | None, str], str]]:
             if isinstance(node, ast.Call):
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 yield ast.unparse(node.func), given, f"{file}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_tests_and_benchmarks_import_no_test_module() -> None:
+    """What two of them need is in tests/support, or in a helper module beside them."""
+    for file in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        for module in _imported(file):
+            parts = module.split(".")
+            assert not any(part.startswith("test_") or part == "conftest" for part in parts), f"{file}: {module}"
+            if "benchmarks" in file.relative_to(ROOT).parts[:1] and parts[0] == "tests":
+                assert parts[:2] == ["tests", "support"], f"{file}: {module}"
+
+
+def test_support_imports_no_tests() -> None:
+    for file in (ROOT / "tests" / "support").rglob("*.py"):
+        for module in _imported(file):
+            assert not module.startswith("tests.") or module.startswith("tests.support"), f"{file}: {module}"
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """Every module that a file imports, with the names that it takes from it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.workers import SILENCE
+from tests.support.processes import read_proc
 from tests.support.servers import Servers
-from tests.support.service import Service, start, told_of
+from tests.support.service import Service, start
 from worker.strays import marks_of, parent
 
 SECONDS_BETWEEN_STRIKES = (0.3, 1.7)
@@ -48,7 +49,7 @@ def trainers(runs: Path) -> list[Process]:
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         marked = marks_of(pid)
         if marked and marked[1].is_relative_to(runs) and parent(pid) is not None:
-            command = told_of(pid, "cmdline")
+            command = read_proc(pid, "cmdline")
             part = "guard" if b"guard.py" in command else "rank" if b"--rank" in command else "launcher"
             found.append(Process(pid, marked[0], marked[1].parent.name, part))
     return found

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import empty
 from tests.support import fake_nvml, service
-from tests.support.service import FAKE_TRAINER, Service, until
+from tests.support.database import empty_database
+from tests.support.files import add_model_and_dataset
+from tests.support.service import FAKE_TRAINER, Service
+from tests.support.waiting import until
 
 GIB = 2**30
 LONG = "environment steps=1000 sleep=0.05"
@@ -41,9 +43,9 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> Gpus:
 def live(
     tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str, gpus: Gpus
 ) -> Iterator[Service]:
-    empty(engine)
+    empty_database(engine)
     home = tmp_path_factory.mktemp("home")
-    service.furnish(home)
+    add_model_and_dataset(home)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
         "PYTHONPATH": str(fake_nvml.FOLDER),

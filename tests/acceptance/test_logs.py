@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.support import service
+from tests.support.files import add_model_and_dataset
 from tests.support.service import Service
 
 PLANTED = "sk-ft-planted0123456789"
@@ -15,7 +16,7 @@ def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
 ) -> None:
     with_password = database_url.replace("//finetuned@", "//finetuned:planted-password@")
     assert with_password != database_url
-    service.furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     wants = {"FINETUNED_LOG_FORMAT": "json", "FINETUNED_ADMIN_KEY": "planted-admin-key-of-some-length"}
     trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {service.FAKE_TRAINER}", "HF_TOKEN": "hf_planted0123456789"}
     with service.running(tmp_path, with_password, broker_url, **wants, **trainer) as live:

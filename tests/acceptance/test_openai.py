@@ -10,7 +10,8 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
-from tests.support.service import Service, until
+from tests.support.service import Service
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tests.acceptance.conftest import SECRET
 from tests.support.fake_trainer import losses
 from tests.support.files import write_model
-from tests.support.service import FAKE_TRAINER, Service
+from tests.support.service import FAKE_TRAINER, SECRET_TOKEN, Service
 
 
 def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
@@ -287,7 +286,7 @@ def test_the_trainer_does_not_see_the_secrets_of_the_service(live: Service) -> N
         "FINETUNED_RUN",
         "FINETUNED_CORES",
     }
-    assert SECRET not in environment.values()
+    assert SECRET_TOKEN not in environment.values()
 
 
 def test_what_fp16_tells_reaches_metrics_and_stream(live: Service) -> None:

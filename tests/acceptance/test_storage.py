@@ -17,8 +17,10 @@ import pytest
 from contract.recipe import Recipe
 from store.session import Sessions
 from tests.support import s3
-from tests.support.files import ROW, write_tokenizer
-from tests.support.service import FAKE_TRAINER, Service, free_port, furnish, running, until
+from tests.support.files import ROW, add_model_and_dataset, write_tokenizer
+from tests.support.servers import free_port
+from tests.support.service import FAKE_TRAINER, Service, running
+from tests.support.waiting import until
 
 LEASE = 3
 
@@ -41,7 +43,7 @@ def settings(port: int) -> dict[str, str]:
 def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with s3.running_s3(bucket), running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         job = live.submit(name="steps=4 every=2 environment")
         assert live.wait(job["id"])["status"] == "succeeded"
@@ -73,7 +75,7 @@ def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
 def test_a_job_succeeds_when_the_bucket_is_there_again(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         job = live.submit()
         until(lambda: live.run_dir(job["id"]).adapter.is_dir())
@@ -91,7 +93,7 @@ def test_a_job_succeeds_when_the_bucket_is_there_again(
 def test_what_a_killed_worker_had_not_published_is_published_by_the_next(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         job = live.submit(name="steps=4 every=2")
         until(lambda: live.run_dir(job["id"]).adapter.is_dir())
@@ -140,7 +142,7 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
 def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_deleted_there(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     write_tokenizer(tmp_path / "models" / "tiny")
     cache = tmp_path / "cache" / "datasets"
     with s3.running_s3(bucket) as url, running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
@@ -174,7 +176,7 @@ def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_del
 def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     cache = tmp_path / "cache" / "datasets"
     with s3.running_s3(bucket), running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         dataset = upload(live)
@@ -191,7 +193,7 @@ def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
 def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         with s3.running_s3(bucket):
             dataset = upload(live)
@@ -209,7 +211,7 @@ def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
 def test_while_the_bucket_is_away_no_dataset_is_lost_or_left_by_half(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     away = (503, "storage_unavailable")
     with running(tmp_path, database_url, broker_url, workers=(), **settings(bucket)) as live:
         assert refused(live.client.post("/datasets", files={"file": ("rows.jsonl", ROWS)})) == away

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from contract.recipe import Recipe
 from dataset.read import read_examples
 from finetuned.models import add_model
-from tests.conftest import empty
 from tests.support import service
+from tests.support.database import empty_database
 from tests.support.service import Service
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ RECIPE = {
 def live(
     tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str
 ) -> Iterator[Service]:
-    empty(engine)
+    empty_database(engine)
     home = tmp_path_factory.mktemp("home")
     (home / "datasets").mkdir()
     rows = QUICKSTART.read_text().splitlines(keepends=True)[:40]

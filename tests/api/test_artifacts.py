@@ -10,10 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
 from tests.support.artifacts import publish
+from tests.support.jobs import make_recipe
 
 
 def digest(content: bytes) -> str:
@@ -23,7 +23,7 @@ def digest(content: bytes) -> str:
 @pytest.fixture
 def job_id(sessions: Sessions) -> str:
     with sessions.begin() as session:
-        return jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        return jobs.create(session, make_recipe()).id
 
 
 @pytest.fixture

@@ -11,11 +11,10 @@ from sqlalchemy.exc import ProgrammingError
 from contract.events import Checkpoint
 from store import artifacts
 from store.session import Sessions
-from tests.api.conftest import ADMIN, bearer, make
-from tests.api.test_quotas import RECIPE, submit
-from tests.api.test_tenants import routes
+from tests.support.api import ADMIN_KEY, bearer, make_key, routes, submit
 from tests.support.artifacts import publish_rows
 from tests.support.files import ROW
+from tests.support.jobs import RECIPE
 
 FILE = ("rows.jsonl", json.dumps(ROW).encode())
 
@@ -73,11 +72,11 @@ def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to
                 things["delivery_id"] = answer.json()["id"]
             elif action.endswith(".create"):
                 things[target] = answer.json()["id"]
-            entry = locked.get("/audit?limit=1", headers=bearer(ADMIN)).json()["data"][0]
+            entry = locked.get("/audit?limit=1", headers=bearer(ADMIN_KEY)).json()["data"][0]
             told = (entry["owner"], entry["key_id"], entry["action"], entry["target"], entry["request_id"])
             assert told == (key["owner"], key["id"], action, things[target], answer.headers["x-request-id"])
 
-    anna, boss = make(locked, owner="anna"), make(locked, owner="boss", admin=True)
+    anna, boss = make_key(locked, owner="anna"), make_key(locked, owner="boss", admin=True)
     do(anna, OF_AN_OWNER)
     with sessions.begin() as session:
         event = Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True)
@@ -98,7 +97,7 @@ def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to
 
 
 def test_the_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
-    job_id = submit(client, "anna").json()["id"]
+    job_id = submit(client, {"x-owner": "anna"}).json()["id"]
     client.post(f"/jobs/{job_id}/cancel", headers={"x-owner": "bob", "x-request-id": "of-bob"})
     page = client.get("/audit?limit=1").json()
     (entry,) = page["data"]

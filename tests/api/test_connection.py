@@ -11,7 +11,7 @@ import pytest
 from store.session import Sessions
 from tests.api.raw_server import HEAD, MIB, Server, answer, received, refused, serving
 from tests.support import service
-from tests.support.service import until
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from api.bounds import Bounds, OpenConnections, sharing
 from tests.api.raw_server import HEAD, Server, answer, refused, serving
-from tests.support.service import until
+from tests.support.waiting import until
 
 
 def hold(server: Server, count: int) -> list[socket.socket]:

@@ -6,24 +6,19 @@ from fastapi.testclient import TestClient
 
 from api.live import Pace
 from contract.events import Log, Metric
-from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store import jobs, progress
 from store.attempts import End, finish
 from store.session import Sessions
-from tests.support.jobs import LEASE, RETRIES, claim
+from tests.support.events import metric
+from tests.support.jobs import LEASE, RETRIES, claim, make_recipe
 
 pytestmark = pytest.mark.timeout(20)  # a stream that should end, and does not
 
 
-def metric(step: int, time: float) -> Metric:
-    zeros = dict.fromkeys(progress.METRIC_COLUMNS, 0)
-    return Metric.model_validate({**zeros, "step": step, "time": time})
-
-
 def ended_job(sessions: Sessions, *told: Log | Metric) -> str:
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
+        jobs.create(session, make_recipe())
         job = claim(session)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)

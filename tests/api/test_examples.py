@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.api.conftest import serve
+from tests.support.api import serve
 from tests.support.files import write_model
 
 ROOT = Path(__file__).parents[2]

@@ -4,16 +4,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
 from tests.support.artifacts import publish_rows
+from tests.support.jobs import make_recipe
 
 
 @pytest.fixture
 def job_id(home: Path, sessions: Sessions) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        job_id = jobs.create(session, make_recipe()).id
         for step, final, loss in ((2, False, 1.5), (5, True, None)):
             event = Checkpoint(time=1, step=step, path=f"step-{step}", bytes=2, final=final, eval_loss=loss)
             artifacts.add_checkpoint(session, job_id, 1, event)

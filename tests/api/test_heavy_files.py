@@ -11,8 +11,8 @@ import pytest
 from dataset.read import digest
 from store.session import Sessions
 from tests.dataset.example_files import write_parquet
-from tests.support.files import ROW
-from tests.support.service import Service, furnish, running
+from tests.support.files import ROW, add_model_and_dataset
+from tests.support.service import Service, running
 
 ARRAY = json.dumps([ROW] * 300_000).encode()
 """24 MB, which are 200 and more as Python has them."""
@@ -20,7 +20,7 @@ ARRAY = json.dumps([ROW] * 300_000).encode()
 
 @pytest.fixture
 def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[Service]:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, workers=()) as live:
         live.submit()  # what a first job loads is loaded
         yield live

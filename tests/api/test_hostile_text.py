@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.api.conftest import bearer
+from tests.support.api import bearer
 
 HOSTILE = "x\x1b[2J\r\n2026-11-29T00:00:00Z info forged\t\0\x7f\x85\x9b\u2028\u2029\u202e\u2066\U000e0041"
 

@@ -20,17 +20,9 @@ from store import jobs, progress
 from store.broker import LOOK, QUEUE, make_celery
 from store.models import Job
 from store.session import Sessions
-from tests.api.conftest import serve
+from tests.support.api import post_job, serve
 from tests.support.files import ROW, write_dataset
-from tests.support.jobs import claim
-
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
-
-
-def post(client: TestClient, **recipe: Any) -> dict[str, Any]:
-    answer = client.post("/jobs", json={**RECIPE, **recipe})
-    assert answer.status_code == 201, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+from tests.support.jobs import RECIPE, claim
 
 
 def refused(client: TestClient, status: int, code: str, **recipe: Any) -> dict[str, Any]:
@@ -44,7 +36,7 @@ def refused(client: TestClient, status: int, code: str, **recipe: Any) -> dict[s
 
 
 def test_a_taken_job_is_queued_with_its_defaults_and_the_digest_of_its_data(client: TestClient) -> None:
-    job = post(client)
+    job = post_job(client)
     assert (job["status"], job["attempt"], job["retries"], job["wish"]) == ("queued", 0, 0, None)
     assert (job["owner"], job["priority"], job["devices"]) == ("default", 0, [])
     assert (job["not_before"], job["batch"], job["receipt"]) == (None, None, None)
@@ -54,7 +46,7 @@ def test_a_taken_job_is_queued_with_its_defaults_and_the_digest_of_its_data(clie
 
 
 def test_a_job_tells_its_command_and_how_its_run_has_ended(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     zeros = {**dict.fromkeys(progress.METRIC_COLUMNS, 0), "type": "metric", "step": 6}
     done = {"type": "done", "time": 1, "step": 6, "completed": True, "stopped_early": True, "best_step": 4}
     told = [parse_event(json.dumps(event)) for event in (zeros, {**done, "train_loss": 1, "eval_loss": 1})]
@@ -87,7 +79,7 @@ def test_a_job_knows_how_many_examples_it_trains_and_how_long_that_takes(
     client: TestClient, sessions: Sessions, engine: sa.Engine
 ) -> None:
     def post_two_epochs() -> Job:
-        job_id = post(client, schedule={"epochs": 2})["id"]
+        job_id = post_job(client, schedule={"epochs": 2})["id"]
         with sessions.begin() as session:
             return jobs.get(session, job_id)
 
@@ -102,7 +94,7 @@ def test_a_job_knows_how_many_examples_it_trains_and_how_long_that_takes(
 def test_a_job_that_was_taken_wakes_the_workers(client: TestClient, settings: ApiSettings) -> None:
     with make_celery(settings).connection_for_read() as connection, connection.SimpleQueue(QUEUE) as messages:
         messages.clear()
-        post(client)
+        post_job(client)
         assert messages.get(timeout=5).headers["task"] == LOOK
 
 
@@ -139,7 +131,7 @@ def test_the_columns_of_a_csv_file_are_named_and_checked(client: TestClient, hom
     assert error["param"] == "dataset.columns"
     assert "question, answer" in error["message"]
     right = {"path": "faq.csv", "columns": {"instruction": "question", "output": "answer"}}
-    assert post(client, dataset=right)["recipe"]["dataset"]["columns"] == right["columns"]
+    assert post_job(client, dataset=right)["recipe"]["dataset"]["columns"] == right["columns"]
 
 
 def test_a_model_folder_that_is_not_there_is_told_which_are(client: TestClient) -> None:
@@ -176,7 +168,7 @@ def test_a_broker_that_never_answers_keeps_nobody_waiting(settings: ApiSettings,
 def assert_taken_soon(settings: ApiSettings) -> None:
     with serve(settings) as client:
         began = time.monotonic()
-        job = post(client)
+        job = post_job(client)
         assert time.monotonic() - began < 2
         assert client.get(f"/jobs/{job['id']}").json()["status"] == "queued"
 
@@ -231,7 +223,7 @@ def test_a_parameter_out_of_range_is_named(client: TestClient) -> None:
     "query", ["since_step=99999999999", "since_step=-1", "limit=0", "downsample=x", "limit=" + "9" * 5000]
 )
 def test_a_parameter_of_the_metrics_out_of_range_is_named(client: TestClient, query: str) -> None:
-    answer = client.get(f"/jobs/{post(client)['id']}/metrics?{query}")
+    answer = client.get(f"/jobs/{post_job(client)['id']}/metrics?{query}")
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_parameter", query.split("=")[0])
     assert len(answer.text) < 500
@@ -257,7 +249,7 @@ def test_a_data_file_larger_than_is_allowed_is_refused(settings: ApiSettings, se
 
 def test_pages_follow_one_another(client: TestClient, home: Path) -> None:
     write_dataset(home / "datasets" / "rows.jsonl")
-    ids = [post(client)["id"] for _ in range(3)][::-1]
+    ids = [post_job(client)["id"] for _ in range(3)][::-1]
     first = client.get("/jobs?limit=2").json()
     second = client.get(f"/jobs?limit=2&after={ids[1]}").json()
     assert [job["id"] for job in first["data"] + second["data"]] == ids

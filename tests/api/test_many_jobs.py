@@ -10,8 +10,8 @@ from openai import OpenAI
 
 from api.app import create_app
 from api.settings import ApiSettings
-from tests.conftest import empty
 from tests.support import many_jobs
+from tests.support.database import empty_database
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -22,10 +22,10 @@ MOST_BYTES = 500_000
 
 @pytest.fixture(scope="module")
 def full(engine: sa.Engine) -> Iterator[None]:
-    empty(engine)
+    empty_database(engine)
     many_jobs.fill(engine, 10_000)
     yield
-    empty(engine)
+    empty_database(engine)
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ from pydantic import SecretStr
 
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.api.conftest import ADMIN, bearer, serve
-
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
+from tests.support.api import ADMIN_KEY, bearer, serve
+from tests.support.jobs import RECIPE
 
 
 def posted(client: TestClient, **headers: str) -> int:
@@ -64,5 +63,5 @@ def test_on_loopback_no_other_name_is_served_since_a_page_may_have_pointed_it_he
 
 
 def test_elsewhere_every_name_is_served(settings: ApiSettings, sessions: Sessions) -> None:
-    with serve(settings.model_copy(update={"host": "0.0.0.0", "admin_key": SecretStr(ADMIN)})) as client:
-        assert posted(client, **bearer(ADMIN), host="tunes.example", origin="http://tunes.example") == 201
+    with serve(settings.model_copy(update={"host": "0.0.0.0", "admin_key": SecretStr(ADMIN_KEY)})) as client:
+        assert posted(client, **bearer(ADMIN_KEY), host="tunes.example", origin="http://tunes.example") == 201

@@ -19,9 +19,10 @@ from contract.target_modules import EXPERT, ROUTER
 from store import jobs, progress, workers
 from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
+from tests.support.events import metric
 from tests.support.files import write_tokenizer, write_weights
 from tests.support.jobs import LEASE
-from tests.support.service import until
+from tests.support.waiting import until
 
 GIB = 2**30
 RECIPE: dict[str, Any] = {"model": "llama", "dataset": "rows.jsonl"}
@@ -57,7 +58,7 @@ def plan(client: TestClient, **fields: Any) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
-def submit(client: TestClient, query: str = "", **fields: Any) -> Any:
+def submit_llama(client: TestClient, query: str = "", **fields: Any) -> Any:
     return client.post(f"/jobs{query}", json={**RECIPE, **fields})
 
 
@@ -108,7 +109,7 @@ def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
         {"why": EXPERT, "names": ["up_proj"], "parameters": 48},
         {"why": ROUTER, "names": ["gate"], "parameters": 8},
     ]
-    job = submit(client, model=mixture).json()["id"]
+    job = submit_llama(client, model=mixture).json()["id"]
     client.post(f"/jobs/{job}/cancel")
     said = client.get(f"/jobs/{job}/events").text
     assert f"adapter.target_modules: {EXPERT}: up_proj" in said
@@ -116,7 +117,7 @@ def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
 
 
 def test_a_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
-    answer = submit(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
+    answer = submit_llama(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "adapter.target_modules")
     assert EXPERT in answer.json()["error"]["message"]
 
@@ -134,14 +135,14 @@ def test_after_each_change_that_is_told_it_fits(client: TestClient, sessions: Se
 
 def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_forced(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8))
-    answer = submit(client)
+    answer = submit_llama(client)
     assert answer.status_code == 422, answer.text
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("does_not_fit", "model")
     assert "12.6 GiB of it for the base's weights" in error["message"]
     assert 'would fit with {"base_bits": 4}' in error["message"]
-    assert submit(client, base_bits=4).status_code == 201
-    assert submit(client, "?force=true").status_code == 201
+    assert submit_llama(client, base_bits=4).status_code == 201
+    assert submit_llama(client, "?force=true").status_code == 201
 
 
 def test_what_cannot_fit_is_forced_by_openais_sdk_too(client: TestClient, sessions: Sessions) -> None:
@@ -156,23 +157,23 @@ def test_what_cannot_fit_is_forced_by_openais_sdk_too(client: TestClient, sessio
 
 def test_what_fits_into_one_machine_of_several_is_taken(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8), machine(80, "NVIDIA A100"))
-    assert submit(client).status_code == 201
+    assert submit_llama(client).status_code == 201
 
 
 def test_short_examples_fit_where_as_many_of_max_length_would_not(
     client: TestClient, sessions: Sessions, home: Path
 ) -> None:
     register(sessions, machine(24))
-    assert submit(client).status_code == 201
+    assert submit_llama(client).status_code == 201
     (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(LONG) + "\n" for _ in range(40)))
-    refused = submit(client).json()["error"]
+    refused = submit_llama(client).json()["error"]
     assert (refused["code"], refused["param"]) == ("does_not_fit", "batch")
 
 
 def test_where_nobody_has_told_of_a_machine_nothing_is_refused_and_no_memory_is_told(client: TestClient) -> None:
     told = plan(client)
     assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has told what its machine has")
-    assert submit(client).status_code == 201
+    assert submit_llama(client).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_what_is_not_known_is_null_and_the_reason_is_told(
     assert (told["parameters"] is None) == (model == "org/name")
     assert told["work"]["tokens"] is None
     assert len(told["devices"]) == (model == "bare")
-    assert submit(client, model=model).status_code == 201
+    assert submit_llama(client, model=model).status_code == 201
 
 
 def test_recipe_that_does_less_than_it_asks_for_is_warned_of(client: TestClient) -> None:
@@ -197,7 +198,7 @@ def test_recipe_that_does_less_than_it_asks_for_is_warned_of(client: TestClient)
     end = "the run ends after 2 steps, which are 2 epochs; leave schedule.epochs out for more"
     warning = f"schedule.max_steps: got 100; {end}"
     assert plan(client, schedule=schedule)["warnings"] == [warning]
-    job_id = submit(client, schedule=schedule).json()["id"]
+    job_id = submit_llama(client, schedule=schedule).json()["id"]
     page = client.get(f"/jobs/{job_id}/events", headers={"accept": "application/json"}).json()["data"]
     assert [each["data"]["message"] for each in page if each["type"] == "log"] == [warning]
 
@@ -224,7 +225,7 @@ def test_the_time_is_told_by_the_speed_of_jobs_like_it_on_such_a_device(client: 
     assert (device["tokens_per_second"], device["measured_jobs"]) == (pytest.approx(200), 3)
     # The first step's tokens took a second each, at 1 a second.
     cold_start = device["cold_start_seconds"]
-    assert cold_start == pytest.approx(metric(1, 1.0).tokens * (1 - 1 / 200))
+    assert cold_start == pytest.approx(600 * (1 - 1 / 200))
     assert device["eta_seconds"] == pytest.approx(told["work"]["tokens"] / 200 + cold_start)
     for unlike in ("gradient_checkpointing", "torch_compile"):
         told = plan(client, **{unlike: True})
@@ -239,7 +240,7 @@ def have_trained(sessions: Sessions, speed: float, device: str) -> None:
         values = {"attempt": 1, "lease_expires_at": "2100-01-01T00:00:00Z"}
         jobs.move(session, job.id, JobStatus.RUNNING, values=values)
         told: list[events.Event] = [started(device)]
-        told += [metric(step, 1.0 if step == 1 else speed) for step in (1, 2, 3)]
+        told += [metric(step, step, tokens=600, speed=1.0 if step == 1 else speed) for step in (1, 2, 3)]
         progress.record(session, job.id, 1, told, LEASE)
         jobs.move(session, job.id, JobStatus.SUCCEEDED)
 
@@ -259,23 +260,6 @@ def started(device: str) -> events.Started:
         device=device,
         precision="bf16",
         versions={},
-    )
-
-
-def metric(step: int, speed: float) -> events.Metric:
-    return events.Metric(
-        time=step,
-        step=step,
-        epoch=0,
-        loss=1,
-        learning_rate=1,
-        grad_norm=1,
-        tokens=600,
-        supervised_tokens=3,
-        tokens_per_second=speed,
-        memory_bytes=1,
-        progress=0,
-        eta_seconds=0,
     )
 
 

@@ -19,8 +19,7 @@ from contract.failure import InputError
 from store.principal import Principal
 from store.session import Sessions
 from store.storage import make_storage
-from tests.api.conftest import ADMIN, bearer, make, serve
-from tests.api.test_datasets import GOOD, refused, wait
+from tests.support.api import ADMIN_KEY, ROWS_FILE, bearer, error_of, make_key, serve, wait_until_checked
 from tests.support.files import write_model, write_tokenizer
 from worker.settings import WorkerSettings
 
@@ -31,21 +30,21 @@ NOT_THERE = {"dataset_not_found", "model_not_found"}
 @pytest.fixture
 def shared(settings: ApiSettings, sessions: Sessions, home: Path) -> Iterator[TestClient]:
     """The API that `finetuned up` starts in a folder with its home in it, for owners with keys."""
-    keyed = {"require_keys": True, "admin_key": SecretStr(ADMIN), "allowed_paths": [home.parent]}
+    keyed = {"require_keys": True, "admin_key": SecretStr(ADMIN_KEY), "allowed_paths": [home.parent]}
     with serve(settings.model_copy(update=keyed)) as client:
         yield client
 
 
 @pytest.fixture
 def bob(shared: TestClient) -> Headers:
-    return bearer(make(shared, owner="bob")["secret"])
+    return bearer(make_key(shared, owner="bob")["secret"])
 
 
 @pytest.fixture
 def private(shared: TestClient, home: Path) -> list[Path]:
     """Files of another owner and of the service, of which some would do as data and one folder as a model."""
-    anna = bearer(make(shared, owner="anna")["secret"])
-    shared.post("/datasets", files={"file": ("rows.jsonl", GOOD)}, headers=anna).raise_for_status()
+    anna = bearer(make_key(shared, owner="anna")["secret"])
+    shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=anna).raise_for_status()
     attempt = home / "runs" / "job_1" / "attempt-1"
     write_model(attempt / "adapter")
     write_model(home / "hub" / "models--a--b" / "snapshots" / "main")
@@ -58,7 +57,7 @@ def private(shared: TestClient, home: Path) -> list[Path]:
         *(home / name for name in ("incoming/1.partial", "cache/datasets/rows", "hub/rows.jsonl", "rows.jsonl")),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(GOOD)
+        path.write_bytes(ROWS_FILE)
     own = (home / "models", home / "datasets")
     return [path for path in home.rglob("*") if path.is_file() and not any(map(path.is_relative_to, own))]
 
@@ -91,12 +90,12 @@ def test_no_path_leads_to_what_the_home_has_of_owners(
 def test_no_other_route_takes_a_path_of_the_home(
     shared: TestClient, bob: Headers, private: list[Path], home: Path
 ) -> None:
-    made = shared.post("/datasets", files={"file": ("rows.jsonl", GOOD)}, headers=bob).json()
+    made = shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=bob).json()
     folder = home / "runs" / "job_1" / "attempt-1" / "adapter"
     for way in ways_to(folder, home):
         for what in ("preview", "report"):
             answer = shared.get(f"/datasets/{made['id']}/{what}", params={"model": way}, headers=bob)
-            refused(answer, 422, "model_not_found")
+            error_of(answer, 422, "model_not_found")
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "adapter": {"start_from": way}}
         assert shared.post("/jobs", json=recipe, headers=bob).status_code == 422
         for name in ("model", "training_file", "validation_file"):
@@ -127,7 +126,7 @@ def content_of(client: TestClient, path: str, headers: Headers) -> tuple[httpx.R
 def test_a_file_that_is_no_data_is_not_handed_out(shared: TestClient, bob: Headers, home: Path, content: bytes) -> None:
     (home.parent / "thing").write_bytes(content)
     answer, dataset_id = content_of(shared, "thing", bob)
-    refused(answer, 422, "dataset_invalid")
+    error_of(answer, 422, "dataset_invalid")
     assert shared.get(f"/v1/files/{dataset_id}/content", headers=bob).status_code >= 400
     assert shared.head(f"/datasets/{dataset_id}/content", headers=bob).status_code == 422
 
@@ -152,18 +151,18 @@ def test_a_file_that_was_written_since_its_check_is_not_handed_out(client: TestC
     answer, dataset_id = content_of(client, "rows.jsonl", {})
     assert answer.content == path.read_bytes()
     path.write_text("SECRET=1\n")
-    refused(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_changed")
+    error_of(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_changed")
     secret = home / "secret.jsonl"
     secret.write_text("SECRET=1\n")
     path.unlink()
     path.symlink_to(secret)
-    refused(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_not_found")
+    error_of(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_not_found")
 
 
 def test_no_file_of_a_model_leads_out_by_any_route(shared: TestClient, bob: Headers, home: Path) -> None:
     secret = home.parent.parent / f"secret-{home.parent.name}"
     secret.write_text("a secret")
-    made = shared.post("/datasets", files={"file": ("rows.jsonl", GOOD)}, headers=bob).json()
+    made = shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=bob).json()
     for target in (secret, home / "blobs", Path("/etc/passwd"), Path("/proc/self/environ")):
         model = home.parent / "theirs"
         if not model.exists():
@@ -174,20 +173,20 @@ def test_no_file_of_a_model_leads_out_by_any_route(shared: TestClient, bob: Head
         link.symlink_to(target)
         for what in ("preview", "report"):
             answer = shared.get(f"/datasets/{made['id']}/{what}", params={"model": "theirs"}, headers=bob)
-            refused(answer, 422, "model_unsupported")
+            error_of(answer, 422, "model_unsupported")
         for route in ("/jobs", "/plans"):
             answer = shared.post(route, json={"model": "theirs", "dataset": "rows.jsonl"}, headers=bob)
-            refused(answer, 422, "model_unsupported")
+            error_of(answer, 422, "model_unsupported")
             assert "a secret" not in answer.text
 
 
 def test_a_pipe_in_a_model_keeps_nobody_waiting(client: TestClient, home: Path) -> None:
     write_tokenizer(home / "models" / "tiny", template=None)
     os.mkfifo(home / "models" / "tiny" / "chat_template.jinja")
-    made = client.post("/datasets", files={"file": ("rows.jsonl", GOOD)}).json()
-    wait(client, made["id"])
+    made = client.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}).json()
+    wait_until_checked(client, made["id"])
     answer = client.get(f"/datasets/{made['id']}/preview", params={"model": "tiny"})
-    refused(answer, 422, "model_unsupported")
+    error_of(answer, 422, "model_unsupported")
 
 
 def test_a_linked_model_is_listed_and_taken(
@@ -200,7 +199,7 @@ def test_a_linked_model_is_listed_and_taken(
     job = client.post("/jobs", json={"model": "linked", "dataset": "rows.jsonl"})
     assert job.status_code == 201, job.text
     assert job.json()["recipe"]["model"] == "linked"
-    refused(client.post("/jobs", json={"model": str(elsewhere), "dataset": "rows.jsonl"}), 422, "model_not_found")
+    error_of(client.post("/jobs", json={"model": str(elsewhere), "dataset": "rows.jsonl"}), 422, "model_not_found")
 
 
 @pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings])

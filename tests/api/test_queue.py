@@ -11,17 +11,15 @@ from fastapi.testclient import TestClient
 from api.live import Pace
 from api.services.moment import one_moment
 from api.settings import ApiSettings
-from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from finetuned.sse import parse_events
 from store import attempts, jobs, schedule, wishes
 from store.attempts import End
 from store.session import Sessions
-from tests.api.conftest import serve
-from tests.api.test_jobs import post
-from tests.support.jobs import RETRIES, begin, claim, register
+from tests.support.api import post_job, serve
+from tests.support.jobs import RETRIES, begin, claim, make_recipe, register
 
-RECIPE = Recipe(model="m", dataset=Dataset(path="d"))
+RECIPE = make_recipe()
 
 
 def queue(client: TestClient, job_id: str) -> Any:
@@ -32,7 +30,7 @@ def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessi
     with sessions.begin() as session:
         jobs.create(session, RECIPE)
         claim(session)
-    second, third = post(client), post(client)
+    second, third = post_job(client), post_job(client)
     why = "1 CPU slot on one machine: worker has 0 of 1 free"
     assert third["queue"] == {"place": 2, "why": why, "starts_at": None}
     assert [job["queue"]["place"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
@@ -44,12 +42,12 @@ def test_a_job_that_waits_tells_when_it_is_expected_to_start(client: TestClient,
     with sessions.begin() as session:
         jobs.create(session, RECIPE, expected_seconds=600)
         claim(session)
-    starts_at = datetime.fromisoformat(post(client)["queue"]["starts_at"])
+    starts_at = datetime.fromisoformat(post_job(client)["queue"]["starts_at"])
     assert abs(starts_at - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
 
 
 def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     with sessions.begin() as session:
         register(session, "gpu-a")
         schedule.schedule(session)
@@ -59,7 +57,7 @@ def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: 
 
 
 def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     with sessions.begin() as session:
         claim(session)
     assert queue(client, job_id) is None
@@ -78,7 +76,7 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
 def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSettings, sessions: Sessions) -> None:
     told = []
     with serve(settings, Pace(poll_seconds=0.01, queue_seconds=0.0)) as client:
-        job_id = post(client)["id"]
+        job_id = post_job(client)["id"]
         with client.stream("GET", f"/jobs/{job_id}/events") as response:
             for event in parse_events(response.iter_lines()):
                 told.append((event.event, event.id))
@@ -86,14 +84,14 @@ def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSett
                     place, why = (json.loads(event.data)[name] for name in ("place", "why"))
                     assert (place, why) == (told.count(told[-1]), "no machine that can train it is there")
                     if place == 1:
-                        post(client, scheduling={"priority": 1})
+                        post_job(client, scheduling={"priority": 1})
                     else:
                         client.post(f"/jobs/{job_id}/cancel")
     assert told == [("status", "1.0"), ("queue", "1.0"), ("queue", "1.0"), ("status", "2.0")]
 
 
 def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id)
         client.post(f"/jobs/{job_id}/cancel")

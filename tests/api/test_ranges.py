@@ -9,17 +9,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import Checkpoint
-from contract.recipe import Dataset, Recipe
 from store import artifacts, jobs
 from store.session import Sessions
 from tests.support.artifacts import publish
+from tests.support.jobs import make_recipe
 
 
 @pytest.fixture(params=["adapter.tar.gz", "trainer.log", "adapter.tar.gz/files/weights"])
 def url(request: pytest.FixtureRequest, home: Path, sessions: Sessions) -> str:
     """The same promises for an archive, a file, and a file of an archive."""
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=Dataset(path="d"))).id
+        job_id = jobs.create(session, make_recipe()).id
         artifacts.add_checkpoint(session, job_id, 1, Checkpoint(time=1, step=5, path="adapter", bytes=2, final=True))
         artifacts.add_end(session, job_id, 1, Path("trainer.log"), 5, report=False)
     run = home / "runs" / artifacts.run_path(job_id, 1)

@@ -4,12 +4,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import Sample
-from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store import jobs, progress
 from store.attempts import End, finish
 from store.session import Sessions
-from tests.support.jobs import RETRIES, claim
+from tests.support.jobs import RETRIES, claim, make_recipe
 
 LEASE = timedelta(minutes=1)
 
@@ -19,7 +18,7 @@ def job_id(sessions: Sessions) -> str:
     """An ended job with two samples at step 0, and one at step 4 that is no plain text."""
     told = [sample(0, 0, "no"), sample(0, 1, "never"), sample(4, 0, "\0 and \ud800 and \x1b[31m")]
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")))
+        jobs.create(session, make_recipe())
         job = claim(session, LEASE)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)

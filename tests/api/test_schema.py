@@ -47,17 +47,16 @@ from api.rates import Rates
 from api.settings import ApiSettings
 from contract import events
 from contract.failure import Failure, FailureReason
-from contract.recipe import Recipe
 from contract.status import JobStatus
 from store import jobs, progress, wishes
 from store.attempts import End, finish
 from store.models import Worker
 from store.session import Sessions, make_sessions
-from tests.api.conftest import ADMIN
-from tests.conftest import empty
+from tests.support.api import ADMIN_KEY
 from tests.support.artifacts import publish
+from tests.support.database import empty_database
 from tests.support.files import write_dataset, write_model, write_tokenizer
-from tests.support.jobs import LEASE, RETRIES, claim
+from tests.support.jobs import LEASE, RECIPE, RETRIES, claim, make_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -67,8 +66,7 @@ paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
 ROUTES = [(method.upper(), path) for path, methods in paths.items() for method in methods]
 ROUTES.sort(key=lambda route: route[0] != "GET")  # These change nothing: one seed does for all of them.
 
-HEADERS = {"host": "127.0.0.1", "Authorization": f"Bearer {ADMIN}"}
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
+HEADERS = {"host": "127.0.0.1", "Authorization": f"Bearer {ADMIN_KEY}"}
 FILE = {"file": b'{"prompt": "Who?", "completion": "I."}\n'}
 FORM = "multipart/form-data"
 RIGHT: dict[str, dict[str, Any]] = {
@@ -116,7 +114,7 @@ def schema(home: Path, database_url: str, broker_url: str) -> Iterator[BaseSchem
         broker_url=SecretStr(broker_url),
         home=home,
         require_keys=True,
-        admin_key=SecretStr(ADMIN),
+        admin_key=SecretStr(ADMIN_KEY),
     )
     # The key is ours to send: a request without it is ignored_auth's.
     config = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
@@ -136,7 +134,7 @@ def things(schema: BaseSchema, home: Path, engine: sa.Engine, kept: dict[str, st
     # Each route counts wrong keys by itself.
     schema.app.state.rates = Rates("1000000/second")
     if method != "GET" or not kept:
-        empty(engine)
+        empty_database(engine)
         kept |= one_of_everything(schema, home, make_sessions(engine))
     return kept
 
@@ -150,14 +148,14 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         return answer.json()
 
     with sessions.begin() as session:
-        paused = jobs.create(session, Recipe.model_validate(RECIPE), "admin").id
+        paused = jobs.create(session, make_recipe(), "admin").id
         wishes.pause(session, paused)
     succeeded, failed, running = (begun(sessions, home) for _ in range(3))
     failure = Failure(reason=FailureReason.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
     with sessions.begin() as session:
         finish(session, succeeded, 1, End(JobStatus.SUCCEEDED, log_tail="said"), RETRIES)
         finish(session, failed, 1, End(JobStatus.FAILED, failure), RETRIES)
-        jobs.create(session, Recipe.model_validate(RECIPE), "admin")
+        jobs.create(session, make_recipe(), "admin")
         session.execute(sa.update(Worker).values(seen_at=sa.func.now() + timedelta(minutes=10)))  # It stays alive.
     publish(sessions, home)
     dataset_id = post("/datasets", body=FILE, media_type=FORM)["id"]
@@ -221,7 +219,7 @@ def begun(sessions: Sessions, home: Path) -> str:
         events.Done(time=9.5, step=2, completed=True, best_step=1, train_loss=1.5, eval_loss=1.25),
     ]
     with sessions.begin() as session:
-        jobs.create(session, Recipe.model_validate(RECIPE), "admin")
+        jobs.create(session, make_recipe(), "admin")
         job = claim(session)
         assert job is not None
         progress.record(session, job.id, 1, told, LEASE)

@@ -10,7 +10,8 @@ import pytest
 from api.__main__ import main
 from store import keys
 from store.session import Sessions
-from tests.support.service import free_port, until
+from tests.support.servers import free_port
+from tests.support.waiting import until
 
 
 def variables(database_url: str, broker_url: str, home: Path) -> dict[str, str]:

@@ -7,9 +7,8 @@ from pydantic import SecretStr
 from api.settings import ApiSettings
 from store import webhooks, workers
 from store.session import Sessions
-from tests.api.conftest import serve
-from tests.api.test_webhooks import new_job
-from tests.support.jobs import claim, cpu, register
+from tests.support.api import serve
+from tests.support.jobs import claim, cpu, create_job, register
 
 
 def numbers(client: TestClient) -> dict[str, float]:
@@ -21,7 +20,7 @@ def numbers(client: TestClient) -> dict[str, float]:
 
 def test_jobs_devices_and_workers_are_counted_by_state(client: TestClient, sessions: Sessions) -> None:
     for _ in range(3):
-        new_job(sessions)
+        create_job(sessions)
     with sessions.begin() as session:
         assert claim(session) is not None
         register(session, "other", slots=2)
@@ -49,7 +48,7 @@ def test_messages_to_webhooks_are_counted(client: TestClient, sessions: Sessions
 
 
 def test_requests_are_counted_by_route_and_not_by_path(client: TestClient, sessions: Sessions) -> None:
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     for path in (f"/jobs/{job_id}", "/jobs/job_" + "0" * 24, "/nothing/" + job_id):
         client.get(path)
     client.request("BREW", "/jobs")

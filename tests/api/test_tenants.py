@@ -16,23 +16,14 @@ from api.services import events
 from contract.events import Checkpoint
 from store import artifacts
 from store.session import Sessions
-from tests.api.conftest import ADMIN, bearer, make
+from tests.support.api import ADMIN_KEY, bearer, make_key, routes
 from tests.support.artifacts import publish
 from tests.support.files import ROW, write_tokenizer
-from tests.support.jobs import begin, register
+from tests.support.jobs import RECIPE, begin, register
 
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas/{owner}", "/audit"}
 
 Headers = dict[str, str]
-
-
-def routes(client: TestClient) -> list[tuple[str, str]]:
-    """Method and path of every route."""
-    app = client.app
-    assert isinstance(app, FastAPI)
-    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
 
 
 def cursors(client: TestClient) -> set[str]:
@@ -48,12 +39,12 @@ def cursors(client: TestClient) -> set[str]:
 
 @pytest.fixture
 def anna(locked: TestClient) -> Headers:
-    return bearer(make(locked, owner="anna")["secret"])
+    return bearer(make_key(locked, owner="anna")["secret"])
 
 
 @pytest.fixture
 def bob(locked: TestClient) -> Headers:
-    return bearer(make(locked, owner="bob")["secret"])
+    return bearer(make_key(locked, owner="bob")["secret"])
 
 
 @pytest.fixture
@@ -215,8 +206,8 @@ def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient, anna: Hea
 
     assert (listed(anna), listed(bob)) == ([annas], [bobs])
     assert listed(anna, owner="bob") == [annas]
-    assert listed(bearer(ADMIN)) == [bobs, annas]
-    assert listed(bearer(ADMIN), owner="anna") == [annas]
+    assert listed(bearer(ADMIN_KEY)) == [bobs, annas]
+    assert listed(bearer(ADMIN_KEY), owner="anna") == [annas]
 
 
 def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
@@ -238,12 +229,12 @@ def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
         (worker,) = locked.get("/workers", headers=who).json()["data"]
         return {(tuple(device["jobs"]), device["others"]) for device in worker["devices"]}
 
-    assert devices(anna) == devices(bearer(ADMIN)) == {((running,), 0), ((), 0)}
+    assert devices(anna) == devices(bearer(ADMIN_KEY)) == {((running,), 0), ((), 0)}
     assert devices(bob) == {((), 1), ((), 0)}
     for recipe, named in (({}, large), ({"resources": {"gpus": 2}, "scheduling": {"priority": 2}}, running)):
         job_id = post(bob, **recipe)
         for_admin, for_bob = (
-            locked.get(f"/jobs/{job_id}", headers=who).json()["queue"]["why"] for who in (bearer(ADMIN), bob)
+            locked.get(f"/jobs/{job_id}", headers=who).json()["queue"]["why"] for who in (bearer(ADMIN_KEY), bob)
         )
         assert named in for_admin
         assert for_bob == for_admin.replace(named, "another's job")

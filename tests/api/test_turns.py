@@ -4,7 +4,7 @@ import pytest
 
 from api.errors import TooManyRequests
 from api.turns import Turns
-from tests.support.service import until
+from tests.support.waiting import until
 
 
 def test_one_owner_takes_turns_and_others_do_not_wait() -> None:

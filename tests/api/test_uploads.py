@@ -14,8 +14,9 @@ import pytest
 
 from store.session import Sessions
 from tests.support import service
-from tests.support.files import ROW
-from tests.support.service import Service, until
+from tests.support.files import ROW, add_model_and_dataset
+from tests.support.service import Service
+from tests.support.waiting import until
 
 GOOD = json.dumps(ROW).encode() + b"\n"
 MIB = 1 << 20
@@ -23,7 +24,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    service.furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     return tmp_path
 
 

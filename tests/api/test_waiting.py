@@ -6,7 +6,7 @@ from api import idempotency
 from store import requests
 from store.requests import Asked, First
 from store.session import Sessions
-from tests.support.service import until
+from tests.support.waiting import until
 
 
 def test_many_of_one_owner_that_wait_delay_no_other(sessions: Sessions) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from api import public_address, webhook_sender
 from api.settings import ApiSettings
 from contract.failure import Failure, FailureReason
-from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store import jobs, keys, webhooks, wishes
 from store.attempts import End, finish
 from store.models import AuditEntry, Delivery
 from store.session import Sessions
-from tests.api.conftest import serve
 from tests.api.receiver import Receiver, receiving
+from tests.support.api import serve
 from tests.support.certificates import Authority
-from tests.support.jobs import RETRIES, claim
+from tests.support.jobs import RETRIES, claim, create_job, make_recipe
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -53,14 +53,6 @@ def log(client: TestClient, webhook: dict[str, Any]) -> list[dict[str, Any]]:
     return client.get(f"/webhooks/{webhook['id']}/deliveries").json()["data"]  # type: ignore[no-any-return]
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 20
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
-
-
 def ping(client: TestClient, webhook: dict[str, Any]) -> dict[str, Any]:
     answer = client.post(f"/webhooks/{webhook['id']}/test")
     assert answer.status_code == 202, answer.text
@@ -72,16 +64,11 @@ def sent(client: TestClient, webhook: dict[str, Any], **told: Any) -> dict[str, 
     return until(lambda: [each for each in log(client, webhook)[:1] if told.items() <= each.items()])[0]  # type: ignore[no-any-return]
 
 
-def new_job(sessions: Sessions, owner: str = "default") -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")), owner).id
-
-
 def test_a_job_that_ends_is_told_of_in_a_signed_message(
     client: TestClient, sessions: Sessions, receiver: Receiver
 ) -> None:
     webhook = add(client, receiver.url, events=["job.succeeded", "fine_tuning.job.succeeded"])
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         job = claim(session)
         assert job is not None
@@ -109,7 +96,7 @@ def test_the_openai_sdk_takes_a_message(
 ) -> None:
     kind = f"fine_tuning.job.{status}"
     webhook = add(client, receiver.url, events=[kind])
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     failure = Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is NaN")
     with sessions.begin() as session:
         assert claim(session) is not None
@@ -333,7 +320,7 @@ def test_each_owner_has_webhooks_of_its_own_and_is_told_of_its_own_jobs(
 
 
 def new_job_in(session: Any, owner: str) -> str:
-    return jobs.create(session, Recipe(model="m", dataset=Dataset(path="d")), owner).id
+    return jobs.create(session, make_recipe(), owner).id
 
 
 def test_the_secret_is_told_once(client: TestClient) -> None:
@@ -389,7 +376,7 @@ def test_a_failure_that_is_tried_again_is_no_end_and_the_last_one_is(sessions: S
     with sessions.begin() as session:
         every = [each for each in webhooks.EventType if each != "ping"]
         webhook_id = webhooks.create(session, "default", "https://example.com", every).id
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
     for _ in range(RETRIES.most + 1):
         with sessions.begin() as session:
@@ -404,7 +391,7 @@ def test_a_failure_that_is_tried_again_is_no_end_and_the_last_one_is(sessions: S
 def test_what_did_not_happen_is_not_told(sessions: Sessions) -> None:
     with sessions.begin() as session:
         webhook_id = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType)).id
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     with sessions() as session:
         wishes.cancel(session, job_id)
         session.rollback()

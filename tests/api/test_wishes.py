@@ -14,7 +14,7 @@ from store import attempts, leases
 from store.attempts import End
 from store.broker import LOOK, QUEUE, make_celery
 from store.session import Sessions
-from tests.api.test_jobs import post
+from tests.support.api import post_job
 from tests.support.jobs import RETRIES, claim
 
 FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
@@ -50,7 +50,7 @@ def run(sessions: Sessions, *ends: End) -> None:
 def test_what_is_asked_is_done_and_asking_again_changes_nothing(
     client: TestClient, sessions: Sessions, end: End | None, what: str, status: str
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     if end is not None:
         run(sessions, end)
     first, again = ask(client, job_id, what), ask(client, job_id, what)
@@ -67,7 +67,7 @@ def test_what_is_asked_is_done_and_asking_again_changes_nothing(
 def test_a_running_job_tells_what_is_asked_of_it(
     client: TestClient, sessions: Sessions, what: str, wish: str | None
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     run(sessions)
     job = ask(client, job_id, what)
     assert (job["status"], job["wish"]) == ("running", wish)
@@ -79,7 +79,7 @@ def test_a_running_job_tells_what_is_asked_of_it(
 def test_what_cannot_be_is_refused_with_both_ends_named(
     client: TestClient, sessions: Sessions, what: str, target: str
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     run(sessions, End(JobStatus.SUCCEEDED))
     answer = client.post(f"/jobs/{job_id}/{what}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "illegal_state")
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_refused_with_both_ends_named(
 
 
 def test_force_that_is_neither_true_nor_false_is_named(client: TestClient) -> None:
-    error = client.post(f"/jobs/{post(client)['id']}/cancel?force=perhaps").json()["error"]
+    error = client.post(f"/jobs/{post_job(client)['id']}/cancel?force=perhaps").json()["error"]
     assert (error["code"], error["param"]) == ("invalid_parameter", "force")
 
 
@@ -96,7 +96,7 @@ def test_force_that_is_neither_true_nor_false_is_named(client: TestClient) -> No
 def test_a_job_that_goes_on_wakes_the_workers(
     client: TestClient, sessions: Sessions, settings: ApiSettings, end: End, what: str
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     run(sessions, end)
     with make_celery(settings).connection_for_read() as connection, connection.SimpleQueue(QUEUE) as messages:
         messages.clear()
@@ -105,7 +105,7 @@ def test_a_job_that_goes_on_wakes_the_workers(
 
 
 def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     run(sessions)
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["worker"], job["devices"]) == ("worker", [{"worker": "worker", "number": 0}])
@@ -115,7 +115,7 @@ def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sess
 
 
 def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     lost = Failure(reason=FailureReason.WORKER_LOST, message="worker a was lost")
     run(sessions, End(JobStatus.FAILED, lost, receipt=RECEIPT.model_dump(mode="json")))
     job = client.get(f"/jobs/{job_id}").json()
@@ -124,7 +124,7 @@ def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClie
 
 
 def test_a_job_that_was_too_large_tells_its_smaller_batch(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     failure = Failure(reason=FailureReason.OUT_OF_MEMORY, message="out of memory")
     run(sessions, End(JobStatus.FAILED, failure, smaller=Batch(micro_batch=4, effective=8)))
     batch = client.get(f"/jobs/{job_id}").json()["batch"]
@@ -132,4 +132,4 @@ def test_a_job_that_was_too_large_tells_its_smaller_batch(client: TestClient, se
 
 
 def test_a_priority_is_told(client: TestClient) -> None:
-    assert post(client, scheduling={"priority": 7})["priority"] == 7
+    assert post_job(client, scheduling={"priority": 7})["priority"] == 7

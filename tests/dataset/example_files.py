@@ -1,7 +1,11 @@
 """Writes small files of examples, and reads what comes of them."""
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +66,18 @@ def refusal_of_row(folder: Path, row: Any, *settings: Any) -> str:
     message = refusal(write_lines(folder, [row]), *settings)
     assert message.startswith("row 1: ")
     return message
+
+
+def zstd(data: bytes) -> bytes:
+    with pyarrow.BufferOutputStream() as sink:
+        with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(data)
+        return bytes(sink.getvalue().to_pybytes())
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstd,
+}

@@ -19,7 +19,7 @@ from dataset.example import ROLES, Conversation
 from dataset.formats.sharegpt import SPEAKERS
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
 from dataset.read import read_examples
-from tests.dataset.test_unpack import PACKERS
+from tests.dataset.example_files import PACKERS
 
 FIELDS = sorted({field for format in FORMATS.values() for field in format.fields})
 

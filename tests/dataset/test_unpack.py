@@ -1,6 +1,5 @@
 """Packed files are read as if they were not, up to a limit of bytes and of memory."""
 
-import bz2
 import gzip
 import hashlib
 import lzma
@@ -9,28 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow
 import pytest
 
 from dataset.example import PlainText
 from dataset.files import is_light
 from dataset.read import digest, read_examples
-from tests.dataset.example_files import refusal
+from tests.dataset.example_files import PACKERS, refusal, zstd
 
-
-def zstd(data: bytes) -> bytes:
-    with pyarrow.BufferOutputStream() as sink:
-        with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
-            stream.write(data)
-        return bytes(sink.getvalue().to_pybytes())
-
-
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-    "zst": zstd,
-}
 each_kind = pytest.mark.parametrize("suffix", PACKERS)
 
 

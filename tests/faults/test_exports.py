@@ -10,14 +10,16 @@ import pytest
 
 from store.session import Sessions
 from tests.support import fake_merger
-from tests.support.service import FAKE_TRAINER, Service, furnish, running, until
+from tests.support.files import add_model_and_dataset
+from tests.support.service import FAKE_TRAINER, Service, running
+from tests.support.waiting import until
 
 FAKE_MERGER = Path(fake_merger.__file__)
 
 
 @pytest.fixture
 def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[Service]:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} {FAKE_TRAINER}",
         "FINETUNED_MERGER": f"{sys.executable} {FAKE_MERGER}",

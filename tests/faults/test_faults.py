@@ -12,9 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.victims import command_has, guard, launcher, pool_process, ranks
 from tests.support.fake_trainer import losses
+from tests.support.processes import parent_of
 from tests.support.servers import Servers
-from tests.support.service import Service, busy, parse_events, told_of, until
+from tests.support.service import Service, busy_devices, parse_events
+from tests.support.waiting import until
 
 STEPS = 30
 WORK = f"steps={STEPS} every=3 sleep=0.1 ranks=2"
@@ -28,7 +31,7 @@ def both_workers(live: Service) -> Iterator[None]:
         live.start_worker(name)
     until(lambda: [worker["status"] for worker in workers(live)] == ["ready", "ready"])
     yield
-    until(lambda: not busy(live), seconds=60)
+    until(lambda: not busy_devices(live), seconds=60)
     assert live.ended() <= live.stopped
     assert live.api.poll() is None
     until(lambda: not live.strangers())
@@ -52,7 +55,7 @@ def check_whole(live: Service, job_id: str, seconds: float = 60) -> None:
     assert columns["step"] == list(range(1, STEPS + 1))
     assert columns["loss"] == losses(STEPS)
     until(lambda: not live.processes(job_id))
-    until(lambda: not busy(live))
+    until(lambda: not busy_devices(live))
     statuses = [data["status"] for data in live.told(job_id, "status")]
     assert statuses.count("succeeded") == 1
     assert statuses[-1] == "succeeded"
@@ -68,32 +71,6 @@ def check_went_on(live: Service, job_id: str, step: int = 3) -> None:
     assert first == 0
     assert later
     assert min(later) >= step
-
-
-def command_has(live: Service, job_id: str, word: bytes) -> list[int]:
-    return [pid for pid in live.processes(job_id) if word in told_of(pid, "cmdline")]
-
-
-def ranks(live: Service, job_id: str) -> list[int]:
-    return command_has(live, job_id, b"--rank")
-
-
-def guard(live: Service, job_id: str) -> int:
-    (pid,) = command_has(live, job_id, b"guard.py")
-    return pid
-
-
-def launcher(live: Service, job_id: str) -> int:
-    (pid,) = set(command_has(live, job_id, b"fake_trainer.py")) - set(ranks(live, job_id)) - {guard(live, job_id)}
-    return pid
-
-
-def parent(pid: int) -> int:
-    return int(told_of(pid, "stat").rpartition(b")")[2].split()[1])
-
-
-def pool_process(live: Service, job_id: str) -> int:
-    return parent(guard(live, job_id))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +148,7 @@ def test_all_processes_of_a_worker_are_killed_at_once(live: Service) -> None:
 def is_below(pid: int, ancestor: int) -> bool:
     while pid > 1:
         try:
-            pid = parent(pid)
+            pid = parent_of(pid)
         except IndexError:
             return False
         if pid == ancestor:
@@ -200,7 +177,7 @@ def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Serv
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
     until(lambda: [device["worker"] for device in live.job(job_id)["devices"]] != [name])
-    until(lambda: len(busy(live)) == 1)
+    until(lambda: len(busy_devices(live)) == 1)
     live.wait_for_step(job_id, live.job(job_id)["progress"]["step"] + 1)
     job = live.job(job_id)
     assert (job["status"], job["attempt"]) == ("running", 2)
@@ -329,7 +306,7 @@ def test_a_job_on_two_machines_is_paused_and_resumed(live: Service) -> None:
     live.ask("pause", job_id)
     live.wait(job_id, "paused")
     assert not live.processes(job_id)
-    assert not busy(live)
+    assert not busy_devices(live)
     live.ask("resume", job_id)
     check_whole(live, job_id)
     check_went_on(live, job_id, step=5)

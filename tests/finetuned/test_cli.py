@@ -1,6 +1,6 @@
 from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.support.service import free_port
+from tests.support.servers import free_port
 
 
 def test_what_the_service_refuses_is_told_without_a_traceback(api: FakeApi) -> None:

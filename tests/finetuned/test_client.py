@@ -8,7 +8,7 @@ import pytest
 
 from finetuned.client import Client, Damaged, Refused, Unreachable
 from tests.finetuned.fake_api import FakeApi, event, job
-from tests.support.service import free_port
+from tests.support.servers import free_port
 
 ADAPTER = "GET /jobs/job_1/artifacts/adapter.tar.gz"
 

@@ -13,10 +13,10 @@ import pytest
 
 from contract.locate import PRIVATE
 from finetuned.client import Client
-from tests.finetuned.processes import wait_until
-from tests.finetuned.test_stack import Up, launched, pids_of, ready
+from tests.finetuned.stacks import Up, launched, pids_of, ready
 from tests.support.files import write_dataset, write_model
-from tests.support.service import told_of
+from tests.support.processes import read_proc
+from tests.support.waiting import until
 
 KEY = "an-admin-key-of-some-length"
 
@@ -69,7 +69,9 @@ def test_every_command_that_is_printed_works_as_it_is_printed(up: Up, folder: Pa
 
 
 def test_only_the_api_has_the_admin_key_and_only_the_worker_the_hubs(up: Up) -> None:
-    has = {part: told_of(pids_of(up.process.pid, f"-m\0{part}\0")[0], "environ").decode() for part in ("api", "worker")}
+    has = {
+        part: read_proc(pids_of(up.process.pid, f"-m\0{part}\0")[0], "environ").decode() for part in ("api", "worker")
+    }
     assert {part for part, environment in has.items() if KEY in environment} == {"api"}
     assert {part for part, environment in has.items() if "hf-token" in environment} == {"worker"}
 
@@ -101,7 +103,7 @@ def test_a_home_that_an_earlier_release_left_open_is_closed(up: Up, folder: Path
         (folder / "home" / name).chmod(0o755)
     (worker,) = pids_of(up.process.pid, "-m\0worker\0")
     os.kill(worker, 9)
-    wait_until(lambda: all((folder / "home" / name).stat().st_mode & 0o077 == 0 for name in ("runs", "blobs")), 20)
+    until(lambda: all((folder / "home" / name).stat().st_mode & 0o077 == 0 for name in ("runs", "blobs")), 20)
 
 
 @pytest.mark.parametrize("allowed", ["/", "{home}", "{home}/runs", "/etc"])

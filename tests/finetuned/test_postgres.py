@@ -12,7 +12,8 @@ import pytest
 from finetuned import postgres
 from finetuned.process import StackError
 from finetuned.wheel import wheel_folder
-from tests.finetuned.processes import processes_naming, wait_until
+from tests.support.processes import commands_naming
+from tests.support.waiting import until
 
 ROOT = os.geteuid() == 0
 
@@ -23,10 +24,6 @@ def connect(url: str) -> psycopg.Connection:
 
 def server_pid(folder: Path) -> int:
     return int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-
-
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
 
 
 def test_a_server_keeps_its_data_from_one_start_to_the_next(folder: Path) -> None:
@@ -100,7 +97,7 @@ def test_the_server_stops_at_once_though_a_client_is_connected(folder: Path) -> 
     with postgres.running(folder / "pg") as url:
         connection = connect(url)
         pid = server_pid(folder / "pg")
-    assert gone(pid)
+    assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
     connection.close()
@@ -119,7 +116,7 @@ with postgres.running(folder / "pg"), valkey.running(folder / "vk"):
         assert starter.stdout is not None
         assert starter.stdout.readline() == b"ready\n"
         starter.kill()
-    wait_until(lambda: not processes_naming(folder), seconds=10)
+    until(lambda: not commands_naming(folder), seconds=10)
     with postgres.running(folder / "pg") as url, connect(url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 

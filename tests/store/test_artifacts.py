@@ -1,17 +1,17 @@
 import pytest
 
 from contract.events import Checkpoint
-from contract.recipe import Recipe
 from store import artifacts, jobs
 from store.errors import ArtifactNotFound
 from store.session import Sessions
 from tests.support.artifacts import publish_rows
+from tests.support.jobs import make_recipe
 
 
 @pytest.fixture
 def job_id(sessions: Sessions) -> str:
     with sessions.begin() as session:
-        return jobs.create(session, Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})).id
+        return jobs.create(session, make_recipe()).id
 
 
 def save(sessions: Sessions, job_id: str, step: int, loss: float | None, final: bool = False) -> None:

@@ -14,12 +14,11 @@ from store import attempts, jobs, progress, schedule, wishes, workers
 from store.attempts import End, Retries
 from store.errors import StaleAttempt
 from store.models import Job
-from store.progress import METRIC_COLUMNS, Cursor
+from store.progress import METRIC_COLUMNS
 from store.session import Sessions
 from tests.support import fake_trainer
-from tests.support.jobs import LEASE, RETRIES, claim, register
+from tests.support.jobs import LEASE, RETRIES, claim, events_of_type, get_job, make_recipe, register
 
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 KILLED = Failure(reason=FailureReason.TRAINER_KILLED, message="it was killed")
 CRASHED = Failure(reason=FailureReason.TRAINER_CRASHED, message="Connection closed by peer")
 AWAY = Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message="the storage is away")
@@ -30,7 +29,7 @@ GRACE = timedelta(seconds=45)
 
 def running(sessions: Sessions) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, RECIPE).id
+        job_id = jobs.create(session, make_recipe()).id
         claim(session)
     return job_id
 
@@ -38,12 +37,7 @@ def running(sessions: Sessions) -> str:
 def end(sessions: Sessions, job_id: str, attempt: int, how: End, retries: Retries = RETRIES) -> Job:
     with sessions.begin() as session:
         attempts.finish(session, job_id, attempt, how, retries)
-    return get(sessions, job_id)
-
-
-def get(sessions: Sessions, job_id: str) -> Job:
-    with sessions.begin() as session:
-        return jobs.get(session, job_id)
+    return get_job(sessions, job_id)
 
 
 def again(sessions: Sessions) -> None:
@@ -60,12 +54,6 @@ def take_step(sessions: Sessions, job_id: str, attempt: int, step: int) -> None:
 def go_on_from(sessions: Sessions, job_id: str, attempt: int, step: int) -> None:
     with sessions.begin() as session:
         progress.record(session, job_id, attempt, [fake_trainer.started(total=100, resumed=step)], LEASE)
-
-
-def told(sessions: Sessions, job_id: str, kind: str) -> list[dict[str, object]]:
-    with sessions.begin() as session:
-        happened = progress.events_since(session, job_id, Cursor(), 100)
-    return [each.data for each in happened if each.type == kind]
 
 
 def silence(engine: sa.Engine, seconds: float) -> None:
@@ -92,7 +80,7 @@ def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
     again(sessions)
     with pytest.raises(StaleAttempt):
         end(sessions, job_id, 1, End(JobStatus.SUCCEEDED))
-    job = get(sessions, job_id)
+    job = get_job(sessions, job_id)
     assert (job.status, job.attempt) == (JobStatus.RUNNING, 2)
 
 
@@ -103,7 +91,7 @@ def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions
     assert (job.status, job.retries, job.failure) == (JobStatus.QUEUED, 1, None)
     with sessions.begin() as session:
         assert claim(session) is None
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert {name: retry[name] for name in ("reason", "retries", "most", "wait_seconds")} == {
         "reason": "trainer_killed",
         "retries": 1,
@@ -120,7 +108,7 @@ def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions)
         with sessions.begin() as session:
             session.execute(sa.update(Job).values(not_before=None))
         again(sessions)
-    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0.001, 0.002, 0.003]
+    assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [0.001, 0.002, 0.003]
 
 
 def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_counted(sessions: Sessions) -> None:
@@ -134,10 +122,10 @@ def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_cou
         with sessions.begin() as session:
             session.execute(sa.update(Job).values(not_before=None))
         again(sessions)
-    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [
+    assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [
         0.001, 0.002, 0.004, 0.004, 0.001, 0.001
     ]  # fmt: skip
-    assert get(sessions, job_id).retries == 1
+    assert get_job(sessions, job_id).retries == 1
 
 
 def test_what_waits_for_the_storage_is_cancelled_as_its_owner_asks(sessions: Sessions) -> None:
@@ -183,7 +171,7 @@ def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessio
 def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
     job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, NOT_FINITE))
     assert job.status is JobStatus.FAILED
-    assert told(sessions, job.id, "retry") == []
+    assert events_of_type(sessions, job.id, "retry") == []
 
 
 def crash(place: str = "models/x.py:7 forward", step: int | None = 3, exception: str = "builtins.KeyError") -> Failure:
@@ -206,7 +194,7 @@ def test_repeated_fault_ends_the_job(sessions: Sessions, between: list[Failure])
             "param": None,
         },
     )
-    assert told(sessions, job_id, "retry")[0]["fault"] == {
+    assert events_of_type(sessions, job_id, "retry")[0]["fault"] == {
         "exception": "builtins.KeyError",
         "place": "models/x.py:7 forward",
         "step": 3,
@@ -238,7 +226,7 @@ def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
     failure = crash(step=None).model_copy(update={"reason": FailureReason.INTERNAL_ERROR})
     job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, failure))
     assert job.status is JobStatus.FAILED
-    assert told(sessions, job.id, "retry") == []
+    assert events_of_type(sessions, job.id, "retry") == []
 
 
 def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(sessions: Sessions) -> None:
@@ -246,7 +234,7 @@ def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(ses
     smaller = Batch(micro_batch=4, effective=16)
     job = end(sessions, job_id, 1, End(JobStatus.FAILED, TOO_LARGE, smaller=smaller))
     assert (job.status, job.batch, job.retries) == (JobStatus.QUEUED, smaller.model_dump(mode="json"), 0)
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert (retry["reason"], retry["micro_batch"], retry["effective"]) == ("out_of_memory", 4, 16)
     with sessions.begin() as session:
         (part,) = [jobs.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in schedule.schedule(session)]
@@ -281,7 +269,7 @@ def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
             wishes.cancel(session, job_id, force=wish is Wish.KILL)
     job = end(sessions, job_id, 1, how)
     assert (job.status, job.wish, job.failure) == (status, None, None)
-    assert told(sessions, job_id, "retry") == []
+    assert events_of_type(sessions, job_id, "retry") == []
 
 
 @pytest.mark.parametrize(
@@ -303,7 +291,7 @@ def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions)
     with sessions.begin() as session:
         assert attempts.lost(session, job_id, 1, RETRIES) is JobStatus.QUEUED
         assert attempts.lost(session, job_id, 1, RETRIES) is None
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert retry["reason"] == "worker_lost"
 
 
@@ -316,7 +304,7 @@ def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(session
     again(sessions)
     with sessions.begin() as session:
         attempts.lost(session, job_id, 2, policy)
-    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0, 7200]
+    assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [0, 7200]
 
 
 def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_devices_to_nobody(
@@ -345,7 +333,7 @@ def test_a_job_is_taken_only_when_its_lease_has_passed_and_its_worker_is_silent(
         connection.execute(sa.text(f"UPDATE {passed}"))
     with sessions.begin() as session:
         assert attempts.lost_with_machine(session, GRACE, RETRIES) == []
-    assert get(sessions, job_id).status is JobStatus.RUNNING
+    assert get_job(sessions, job_id).status is JobStatus.RUNNING
 
 
 def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_have_ended(
@@ -358,7 +346,7 @@ def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_hav
         silence(engine, seconds)
         with sessions.begin() as session:
             attempts.lost_with_machine(session, GRACE, RETRIES)
-        assert get(sessions, job_id).status is status
+        assert get_job(sessions, job_id).status is status
 
 
 def test_a_job_whose_worker_came_back_without_its_device_is_tried_again(sessions: Sessions, engine: sa.Engine) -> None:

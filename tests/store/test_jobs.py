@@ -17,25 +17,15 @@ from store.jobs import Part
 from store.models import Base, Job
 from store.progress import Cursor
 from store.session import Sessions
-from tests.support.jobs import LEASE, RETRIES, claim, register
-from tests.support.service import until
+from tests.support.jobs import LEASE, RETRIES, claim, create_job, get_job, make_recipe, register
+from tests.support.waiting import until
 
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
-
-
-def create(sessions: Sessions) -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, RECIPE).id
+RECIPE = make_recipe()
 
 
 def claimed(sessions: Sessions, lease: timedelta = LEASE) -> Job | None:
     with sessions.begin() as session:
         return claim(session, lease)
-
-
-def get(sessions: Sessions, job_id: str) -> Job:
-    with sessions.begin() as session:
-        return jobs.get(session, job_id)
 
 
 def test_the_migrations_build_what_the_models_say(engine: sa.Engine) -> None:
@@ -59,7 +49,7 @@ def test_the_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
 
 
 def test_the_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None:
-    first, second = create(sessions), create(sessions)
+    first, second = create_job(sessions), create_job(sessions)
     taken = [claimed(sessions), claimed(sessions)]
     assert [job.id for job in taken if job] == [first, second]
     assert all(job.status is JobStatus.RUNNING and job.attempt == 1 for job in taken if job)
@@ -67,22 +57,22 @@ def test_the_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None
 
 
 def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: Sessions) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         (given,) = schedule.schedule(session)
         assert (given.job_id, given.attempt, given.workers) == (job_id, 1, ["worker"])
-    assert get(sessions, job_id).status is JobStatus.QUEUED
+    assert get_job(sessions, job_id).status is JobStatus.QUEUED
     with sessions.begin() as session:
         part = jobs.begin(session, job_id, 1, "worker", 1, LEASE)
         assert part is not None
         assert (part.devices, part.rank) == ([0], 0)
-    job = get(sessions, job_id)
+    job = get_job(sessions, job_id)
     assert (job.status, job.attempt, job.worker) == (JobStatus.RUNNING, 1, "worker")
 
 
 def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         schedule.schedule(session)
@@ -95,7 +85,7 @@ def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
 
 
 def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions: Sessions) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         schedule.schedule(session)
@@ -118,7 +108,7 @@ def tell_something(session: Session, job_id: str) -> None:
 def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what_is_written(
     sessions: Sessions, engine: sa.Engine, write: Callable[[Session, str], object], begins: bool
 ) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         schedule.schedule(session)
@@ -133,7 +123,7 @@ def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what
             begun = pool.submit(begin)
             until(lambda: waiting_for_a_lock(engine) == 1)
         assert (begun.result() is not None) == begins
-    job = get(sessions, job_id)
+    job = get_job(sessions, job_id)
     assert (job.status is JobStatus.RUNNING, job.attempt) == (begins, int(begins))
     with sessions.begin() as session:
         told = [each.data.get("status") for each in progress.events_since(session, job_id, Cursor(), 100)]
@@ -161,7 +151,7 @@ def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> N
 
 
 def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     for attempt in (1, 2):
         claimed(sessions)
         with sessions.begin() as session:
@@ -171,11 +161,11 @@ def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
                 finish(session, job_id, 1, End(JobStatus.QUEUED), RETRIES)
     with pytest.raises(StaleAttempt), sessions.begin() as session:
         jobs.launch(session, job_id, 1, "torchrun 1", LEASE)
-    assert get(sessions, job_id).command == "torchrun 2"
+    assert get_job(sessions, job_id).command == "torchrun 2"
 
 
 def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
         assert jobs.overdue(session, "worker", timedelta(0)) == {job_id}
@@ -185,7 +175,7 @@ def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
 
 
 def test_the_first_of_several_machines_keeps_its_lease_while_the_others_end(sessions: Sessions) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
         jobs.part_with_the_others(session, job_id, 1, LEASE)
@@ -216,7 +206,7 @@ def test_an_unknown_job_is_not_found(sessions: Sessions) -> None:
 
 
 def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> None:
-    created = [create(sessions) for _ in range(5)]
+    created = [create_job(sessions) for _ in range(5)]
     with sessions.begin() as session:
         first = [job.id for job in jobs.newest(session, 3, None)]
         second = [job.id for job in jobs.newest(session, 3, first[-1])]
@@ -224,7 +214,7 @@ def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> N
 
 
 def test_what_no_worker_begins_in_time_is_given_anew(sessions: Sessions, engine: sa.Engine) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     for _ in range(2):
         with sessions.begin() as session:
             register(session)

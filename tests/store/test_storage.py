@@ -9,7 +9,7 @@ from store.errors import StorageAway
 from store.settings import StoreSettings
 from store.storage import LARGEST_CHUNK, Storage, make_storage
 from tests.support import s3
-from tests.support.service import free_port
+from tests.support.servers import free_port
 
 
 @pytest.fixture(scope="module")

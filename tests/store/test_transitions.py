@@ -1,6 +1,7 @@
 """Whatever happens to jobs and workers, in any order and several things at once: none is lost, none runs twice."""
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +26,8 @@ from store.attempts import End, Retries
 from store.errors import IllegalMove, StaleAttempt
 from store.models import Base, Event, Job, Lease, Worker
 from store.session import make_sessions
-from tests.conftest import empty
-from tests.store.test_progress import metric
+from tests.support.database import empty_database
+from tests.support.events import metric
 from tests.support.jobs import LEASE, cpu
 
 RETRIES = Retries(most=2, first_wait=timedelta(seconds=20), longest_wait=timedelta(seconds=60))
@@ -111,7 +112,7 @@ class Service(RuleBasedStateMachine):
 
     def __init__(self, engine: sa.Engine) -> None:
         super().__init__()
-        empty(engine)
+        empty_database(engine)
         self.engine = engine
         self.sessions = make_sessions(engine)
         self.pool = ThreadPoolExecutor(8)
@@ -215,8 +216,8 @@ class Service(RuleBasedStateMachine):
         attempt += job.status is JobStatus.RUNNING and job.attempt == attempt
         before = self.tables()
         for write in (
-            lambda session: progress.record(session, job_id, attempt, [metric(900)], LEASE),
-            lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900)], LEASE),
+            lambda session: progress.record(session, job_id, attempt, [metric(900, time.time())], LEASE),
+            lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900, time.time())], LEASE),
             lambda session: jobs.renew(session, job_id, attempt, LEASE),
             lambda session: jobs.launch(session, job_id, attempt, "torchrun", LEASE),
             lambda session: jobs.part_with_the_others(session, job_id, attempt, LEASE),
@@ -260,7 +261,7 @@ class Service(RuleBasedStateMachine):
         """Renews the lease. Every second attempt comes further than the one before."""
         with self.fenced(process), self.sessions.begin() as session:
             step = process.attempt // 2 + 1
-            progress.record(session, process.job_id, process.attempt, [metric(step)], LEASE)
+            progress.record(session, process.job_id, process.attempt, [metric(step, time.time())], LEASE)
 
     def finish(self, which: int, how: str) -> None:
         for process in self.one_of(self.heads(), which):

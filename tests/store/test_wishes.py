@@ -3,16 +3,14 @@
 import pytest
 
 from contract.failure import Failure, FailureReason
-from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
 from store import jobs, wishes
 from store.attempts import End, finish
 from store.errors import IllegalMove
 from store.models import Job
 from store.session import Sessions
-from tests.support.jobs import RETRIES, claim
+from tests.support.jobs import RETRIES, claim, make_recipe
 
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
 ASKED = {"cancel": wishes.cancel, "pause": wishes.pause, "resume": wishes.resume, "retry": wishes.retry}
 
@@ -32,7 +30,7 @@ REFUSED = {
 
 def in_state(sessions: Sessions, status: JobStatus) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, RECIPE).id
+        job_id = jobs.create(session, make_recipe()).id
         if status is JobStatus.PAUSED:
             wishes.pause(session, job_id)
         elif status is JobStatus.CANCELLED:

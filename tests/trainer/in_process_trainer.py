@@ -7,7 +7,7 @@ import pytest
 
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from tests.trainer.conftest import Outcome
+from tests.trainer.trainer_process import Outcome
 from trainer.ddp import Ddp
 from trainer.packing import Packed
 from trainer.report import Report

@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapters import load
-from tests.trainer.conftest import SIZES, Outcome
+from tests.trainer.tiny_models import SIZES
+from tests.trainer.trainer_process import Outcome
 from trainer.data import load_data
 from trainer.model import loading_errors
 from trainer.tokenizer import load_tokenizer

@@ -11,7 +11,7 @@ from contract.events import Evaluation, Metric
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapters import load, loss, some_rows
-from tests.trainer.conftest import Outcome, at_once
+from tests.trainer.trainer_process import Outcome, at_once
 from trainer.compiling import compile_layers
 from trainer.data import load_data
 from trainer.failures import failure_of

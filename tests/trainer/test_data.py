@@ -10,37 +10,14 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from dataset.example import Message, conversation
+from dataset.example import conversation
 from dataset.read import digest
 from dataset.tokenise import encode
-from tests.trainer.templates import copy_with_template, learned
+from tests.trainer.templates import FORGETFUL, LONG_TALK, THOUGHTFUL_TALK, copy_with_template, learned
 from trainer.data import load_data
 from trainer.micro_batch import worst_case
 from trainer.model import load_model
 from trainer.packing import pack
-
-TALK: list[Message] = [
-    {"role": "user", "content": "Say hello, please."},
-    {"role": "assistant", "content": "Hello there!"},
-    {"role": "user", "content": "And now goodbye."},
-    {"role": "assistant", "content": "Goodbye, and see you soon."},
-]
-
-
-THOUGHTFUL_TALK: list[Message] = [
-    TALK[0],
-    {"role": "assistant", "content": "<think>A greeting.</think>Hello there!"},
-    TALK[2],
-    {"role": "assistant", "content": "<think>They leave.</think>Goodbye, and see you soon."},
-]
-# As Qwen3's: what the assistant thought is shown in its last turn only.
-FORGETFUL = (
-    "{% for message in messages %}{% set content = message['content'] %}"
-    "{% if message['role'] == 'assistant' and not loop.last %}"
-    "{% set content = content.split('</think>')[-1] %}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + content + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 @pytest.fixture
@@ -49,19 +26,19 @@ def cache(tmp_path: Path) -> Path:
 
 
 def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [conversation(TALK[:2])])
+    ((document,),) = encode(tokenizer, [conversation(LONG_TALK[:2])])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>"
     assert tokenizer.decode(document.input_ids).startswith("<|im_start|>user\nSay hello, please.<|im_end|>\n")
 
 
 def test_every_answer_of_a_conversation_is_learned(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [conversation(TALK)])
+    ((document,),) = encode(tokenizer, [conversation(LONG_TALK)])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>Goodbye, and see you soon.<|im_end|>"
 
 
 @pytest.mark.parametrize("answer", ["  spaces first", "日本語 and émojis 🙂", "<|im_end|> inside", "\n\nlines\n"])
 def test_odd_answers_are_learned_to_the_letter(tokenizer: PreTrainedTokenizerFast, answer: str) -> None:
-    ((document,),) = encode(tokenizer, [conversation([TALK[0], {"role": "assistant", "content": answer}])])
+    ((document,),) = encode(tokenizer, [conversation([LONG_TALK[0], {"role": "assistant", "content": answer}])])
     assert learned(tokenizer, document).strip() == f"{answer}<|im_end|>".strip()
 
 
@@ -69,7 +46,9 @@ def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_b
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     documents = [
-        document for row in encode(tokenizer, [conversation(TALK[:2]), conversation(TALK)]) for document in row
+        document
+        for row in encode(tokenizer, [conversation(LONG_TALK[:2]), conversation(LONG_TALK)])
+        for document in row
     ]
     packed = pack(documents)
     assert packed.input_ids.shape == packed.position_ids.shape == (1, sum(packed.lengths))
@@ -100,9 +79,9 @@ def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(
 def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
     recipe: dict[str, Any], dataset: Path, cache: Path, make_model: Callable[[str], Path]
 ) -> None:
-    long = [TALK[0], {"role": "assistant", "content": "Hello there! " * 20}]
-    late = [{"role": "user", "content": "Say hello, please. " * 20}, TALK[1]]
-    dataset.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in (long, TALK[:2], late)))
+    long = [LONG_TALK[0], {"role": "assistant", "content": "Hello there! " * 20}]
+    late = [{"role": "user", "content": "Say hello, please. " * 20}, LONG_TALK[1]]
+    dataset.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in (long, LONG_TALK[:2], late)))
     small = Recipe.model_validate(recipe | {"model": str(make_model("gpt2 of 64 positions"))})
     data = load_data(small, cache)
     assert (data.max_length, data.truncated, data.dropped) == (64, 1, 1)
@@ -133,7 +112,7 @@ def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], datase
 
 
 def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
-    dataset.write_text(json.dumps({"messages": TALK}))
+    dataset.write_text(json.dumps({"messages": LONG_TALK}))
     with pytest.raises(InputError, match=r"evaluation\.share"):
         load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.5}}), cache)
 
@@ -186,8 +165,8 @@ def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answe
 def test_the_same_template_makes_one_document_where_there_is_nothing_to_forget(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    assert encode(copy_with_template(tokenizer, FORGETFUL), [conversation(TALK)]) == encode(
-        tokenizer, [conversation(TALK)]
+    assert encode(copy_with_template(tokenizer, FORGETFUL), [conversation(LONG_TALK)]) == encode(
+        tokenizer, [conversation(LONG_TALK)]
     )
 
 
@@ -207,7 +186,7 @@ def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
 
 
 def test_an_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [conversation(TALK, left_out=frozenset({1}))])
+    ((document,),) = encode(tokenizer, [conversation(LONG_TALK, left_out=frozenset({1}))])
     assert learned(tokenizer, document) == "Goodbye, and see you soon.<|im_end|>"
     assert "Hello there!" in tokenizer.decode(document.input_ids)
 

@@ -11,7 +11,7 @@ import pytest
 from contract.events import Metric
 from contract.failure import FailureReason
 from contract.run_dir import RunDir, newest_state
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.trainer_process import Outcome, command
 
 RunTrainer = Callable[..., Outcome]
 

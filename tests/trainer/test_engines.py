@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from contract.events import Evaluation, Metric, Sample, Started
 from contract.recipe import Recipe
-from tests.trainer.conftest import Outcome, at_once
 from tests.trainer.engine_process import TAKES_STATES
+from tests.trainer.trainer_process import Outcome, at_once
 from trainer.model import load_model
 
 RunTrainer = Callable[..., Outcome]

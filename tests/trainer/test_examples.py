@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 from contract.events import Checkpoint, Done, Metric, Started
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
-from tests.support.service import free_port
-from tests.trainer.conftest import SIZES, Outcome
+from tests.support.servers import free_port
+from tests.trainer.tiny_models import SIZES
+from tests.trainer.trainer_process import Outcome
 from trainer.device import this_device
 from trainer.precision import resolve_precision
 from worker.command import Rendezvous, launcher

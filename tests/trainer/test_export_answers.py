@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.events import Sample
-from tests.trainer.conftest import CHATML, Outcome
-from tests.trainer.test_merge import merge
+from tests.trainer.tiny_models import CHATML
+from tests.trainer.trainer_process import Outcome, merge
 from trainer import answer
 
 QUESTION = {"role": "user", "content": "Say hello."}

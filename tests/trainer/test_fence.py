@@ -5,7 +5,7 @@ from typing import Any
 
 from contract.events import Checkpoint, Done, Metric
 from contract.run_dir import RunDir
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.trainer_process import Outcome, command
 
 
 def test_a_run_from_which_a_later_attempt_goes_on_saves_nothing_more(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from contract.events import Metric, Started
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from tests.trainer.conftest import Outcome
 from tests.trainer.in_process_trainer import train_here
+from tests.trainer.trainer_process import Outcome
 from trainer.data import load_data
 from trainer.ddp import Ddp
 from trainer.engine import Update

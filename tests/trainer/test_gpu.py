@@ -18,7 +18,7 @@ from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import read_base
 from tests.trainer.adapters import loss, some_rows
-from tests.trainer.conftest import Outcome
+from tests.trainer.trainer_process import Outcome
 from trainer.attention import Documents, attend_documents
 from trainer.kernels import ARCHITECTURES, is_installed, use_kernels
 from trainer.model import load_model

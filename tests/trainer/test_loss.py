@@ -8,29 +8,13 @@ import torch.nn.functional as F
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from tests.trainer.adapters import load_with_random_adapter
 from trainer.attention import Documents, attend_documents
 from trainer.data import load_data
-from trainer.loss import SupervisedLoss, head_loss
-from trainer.model import load_model
+from trainer.loss import head_loss
 from trainer.packing import pack
 
 KINDS = ["llama", "mistral", "qwen2", "qwen3", "sliding"]
-
-
-def load(
-    recipe: dict[str, Any],
-    folder: Path,
-    targets: str | list[str] = "all-linear",
-    dtype: torch.dtype = torch.float32,
-) -> SupervisedLoss:
-    """With an adapter that is not zero, so that its gradients are not either."""
-    torch.manual_seed(1)
-    changed = recipe | {"model": str(folder), "adapter": {"r": 4, "target_modules": targets}}
-    module = load_model(Recipe.model_validate(changed), dtype, torch.device("cpu"))
-    for name, parameter in module.named_parameters():
-        if "lora_" in name:
-            parameter.data.normal_(std=0.05)
-    return module
 
 
 def documents(recipe: dict[str, Any]) -> list[Document]:
@@ -57,13 +41,13 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
     kind: str, targets: str | list[str], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module, parts = load(recipe, make_model(kind), targets), documents(recipe)
+    module, parts = load_with_random_adapter(recipe, make_model(kind), targets), documents(recipe)
     loss = module(pack(parts))
     loss.backward()
     ours = gradients(module)
 
     module.zero_grad()
-    reference = load(recipe, make_model(kind), targets).model
+    reference = load_with_random_adapter(recipe, make_model(kind), targets).model
     reference.get_base_model().set_attn_implementation("sdpa")
     expected = torch.stack([reference_loss(reference, part) for part in parts]).sum()
     expected.backward()
@@ -79,14 +63,14 @@ def test_a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
 def test_the_packed_and_the_one_by_one_way_are_both_in_use(
     make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    assert load(recipe, make_model("llama")).packed
-    assert not load(recipe, make_model("sliding")).packed
+    assert load_with_random_adapter(recipe, make_model("llama")).packed
+    assert not load_with_random_adapter(recipe, make_model("sliding")).packed
 
 
 def test_a_model_that_always_makes_all_logits_has_the_loss_of_those_that_count(
     make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module, parts = load(recipe, make_model("xlstm")).train(), documents(recipe)
+    module, parts = load_with_random_adapter(recipe, make_model("xlstm")).train(), documents(recipe)
     assert module(pack(parts)).item() == pytest.approx(
         sum(reference_loss(module.model, part).item() for part in parts), rel=1e-5
     )
@@ -96,8 +80,8 @@ def test_a_model_that_always_makes_all_logits_has_the_loss_of_those_that_count(
 def test_a_base_in_bf16_has_nearly_the_loss_and_gradients_of_one_in_fp32_and_an_adapter_in_fp32(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    exact = load(recipe, make_model(kind))
-    rounded = load(recipe, make_model(kind), dtype=torch.bfloat16)
+    exact = load_with_random_adapter(recipe, make_model(kind))
+    rounded = load_with_random_adapter(recipe, make_model(kind), dtype=torch.bfloat16)
     losses = [module(pack(documents(recipe))) for module in (exact, rounded)]
     for loss in losses:
         loss.backward()
@@ -133,7 +117,7 @@ def test_logits_are_made_for_the_learned_positions_alone(
         return head_loss(hidden, head, targets)
 
     monkeypatch.setattr("trainer.loss.head_loss", told)
-    module, parts = load(recipe, model), documents(recipe)
+    module, parts = load_with_random_adapter(recipe, model), documents(recipe)
     module(pack(parts))
     assert rows == [sum(part.targets for part in parts)]
     assert rows[0] < sum(part.length for part in parts) / 2
@@ -144,7 +128,7 @@ def test_logits_are_made_for_the_learned_positions_alone(
 def test_a_batch_with_nothing_to_learn_is_a_zero_that_reaches_every_trainable_parameter(
     kind: str, batch: list[Document], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model(kind))
+    module = load_with_random_adapter(recipe, make_model(kind))
     loss = module(pack(batch))
     loss.backward()
     assert loss.item() == 0

@@ -13,7 +13,7 @@ import pytest
 
 from contract.events import Done, Event, Metric, Started, parse_event
 from tests.support.network import NetworkMachine, two_machines
-from tests.trainer.conftest import Outcome
+from tests.trainer.trainer_process import Outcome
 from worker.command import Rendezvous, launcher
 
 Machines = tuple[NetworkMachine, NetworkMachine]

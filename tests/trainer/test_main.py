@@ -11,7 +11,7 @@ import pytest
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.trainer_process import Outcome, command
 from trainer.__main__ import resolve
 
 

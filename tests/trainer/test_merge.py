@@ -1,8 +1,6 @@
 """A merged model, as plain transformers reads it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contract.failure import Failure
-from tests.trainer.conftest import Outcome
+from tests.trainer.trainer_process import Outcome, merge
 
 IDS = torch.tensor([[1, 40, 41, 42, 43, 44, 45, 2, 50, 51]])
-
-
-def merge(folder: Path, recipe: dict[str, Any], adapter: Path) -> subprocess.CompletedProcess[str]:
-    folder.mkdir()
-    asked = recipe | {"adapter": {"start_from": str(adapter)}}
-    (folder / "recipe.json").write_text(json.dumps(asked))
-    command = [sys.executable, "-m", "trainer.merge", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @torch.inference_mode()

@@ -11,22 +11,26 @@ from dataset.chat_templates import CHATML
 from dataset.example import Conversation, Message, PlainText, conversation
 from dataset.render import render
 from dataset.tokenise import encode
-from tests.trainer.templates import as_read, copy_with_template, learned
-
-TALK: list[Message] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-CALLING: list[Message] = [
-    {"role": "user", "content": "How is Ulm?"},
-    {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}],
-    },
-    {"role": "tool", "content": "sunny"},
-    {"role": "assistant", "content": "Sunny."},
-]
-TURN = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
-NEXT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+from tests.trainer.templates import (
+    ALL_TURNS,
+    CALLING,
+    CHANNELS,
+    CLOSED,
+    GEMMA,
+    LAST_ONLY,
+    LLAMA3,
+    NEXT,
+    QWEN3,
+    R1,
+    TALK,
+    THOUGHTFUL,
+    THOUGHTFUL_CALL,
+    TURN,
+    WEATHER,
+    as_read,
+    copy_with_template,
+    learned,
+)
 
 
 def refusal(tokenizer: PreTrainedTokenizerFast, template: str | None, example: Conversation) -> InputError:
@@ -104,29 +108,6 @@ def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_ro
     assert error.failure.message.startswith("row 3: the model's chat template")
 
 
-# In the style of those that many models have.
-R1 = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<User>' + m.content }}"
-    "{% else %}{{ '<Assistant>' + m.content.split('</think>')[-1].strip() + eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<Assistant><think>\n' }}{% endif %}"
-)
-QWEN3 = (
-    "{% for m in messages %}{% set answer = m.content.split('</think>')[-1].lstrip('\n') %}"
-    "{% set thought = m.content.removesuffix(answer).strip('\n') %}"
-    "{% set thought = thought.removeprefix('<think>').removesuffix('</think>').strip('\n') %}"
-    "{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and loop.last %}"
-    "{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}{{ answer + '<|im_end|>\n' }}{% endfor %}" + NEXT
-)
-LLAMA3 = (
-    "{{ bos_token + '<h>system</h>\n\nToday Date: ' + strftime_now('%d %b %Y') + '\n\n<|im_end|>' }}"
-    "{% for m in messages %}{{ '<h>' + m.role + '</h>\n\n' + m.content | trim + '<|im_end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<h>assistant</h>\n\n' }}{% endif %}"
-)
-GEMMA = (
-    "{{ bos_token }}{% for m in messages %}{% set role = 'model' if m.role == 'assistant' else m.role %}"
-    "{{ '<start>' + role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start>model\n' }}{% endif %}"
-)
 THINKING: list[Message] = [TALK[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHello there!"}]
 
 
@@ -191,44 +172,7 @@ def test_a_model_without_a_chat_template_is_told_of_those_that_there_are(tokeniz
     assert "dataset.chat_template" in error.failure.message
 
 
-# As those of Qwen3, gpt-oss and Gemma, in what they read of a thought and when they leave it out.
-LAST_ONLY = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and loop.last %}"
-    "{{ '<think>\n' + (m.reasoning_content or '').strip() + '\n</think>\n\n' }}{% endif %}{{ m.content }}"
-    "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}" + NEXT
-)
-CHANNELS = (
-    "{% set ns = namespace(final=-1) %}{% for m in messages %}{% if m.role == 'assistant' and not m.tool_calls %}"
-    "{% set ns.final = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}{% if m.role != 'assistant' %}"
-    "{{ '<' + m.role + '>' + m.content }}{% else %}"
-    "{% if m.thinking and (loop.index0 > ns.final or loop.last and not add_generation_prompt) %}"
-    "{{ '<assistant><analysis>' + m.thinking }}{% endif %}{% if m.tool_calls %}"
-    "{{ '<assistant><to>' + m.tool_calls[0].function.name }}{% else %}{{ '<assistant><final>' + m.content }}{% endif %}"
-    "{% endif %}{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-)
-ALL_TURNS = (
-    "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.reasoning %}{{ '<thought>' + m.reasoning | trim }}"
-    "{% endif %}{{ m.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-)
-CLOSED = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
-    "{{ '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' }}{% endif %}{{ m.content + '<|im_end|>\n' }}"
-    "{% endfor %}" + NEXT + "{% if add_generation_prompt and enable_thinking %}{{ '<think>\n' }}"
-    "{% elif add_generation_prompt %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-)
 DEAF = "{% for m in messages %}" + TURN + "{% endfor %}" + NEXT
-THOUGHTFUL: list[Message] = [
-    TALK[0],
-    {"role": "assistant", "content": "Hello!", "reasoning_content": "\nA greeting.\n"},
-    {"role": "user", "content": "Bye."},
-    {"role": "assistant", "content": "Goodbye.", "reasoning_content": "They leave."},
-]
-THOUGHTFUL_CALL: list[Message] = [
-    CALLING[0],
-    {**CALLING[1], "reasoning_content": "Ask the tool."},
-    CALLING[2],
-    {**CALLING[3], "reasoning_content": "It shines."},
-]
 
 
 def learned_of(tokenizer: PreTrainedTokenizerFast, template: str, example: Conversation) -> list[list[str]]:

@@ -14,8 +14,8 @@ from contract.failure import InputError
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch
 from contract.run_dir import RunDir, newest_state, seal
-from tests.trainer.conftest import Outcome, at_once, command
 from tests.trainer.in_process_trainer import train_here
+from tests.trainer.trainer_process import Outcome, at_once, command
 
 RunTrainer = Callable[..., Outcome]
 

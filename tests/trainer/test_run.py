@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started
 from contract.failure import FailureReason
 from contract.recipe import Recipe
-from tests.trainer.conftest import ROWS, Outcome, at_once
 from tests.trainer.in_process_trainer import train_here
+from tests.trainer.tiny_models import ROWS
+from tests.trainer.trainer_process import Outcome, at_once
 from trainer.data import load_data
 from trainer.quantize import keep_trainable, quantization
 

@@ -20,21 +20,22 @@ from dataset.tokenise import encode
 from dataset.tokenizer import set_chat_template
 from finetuned.models import SHIPPED
 from finetuned.wheel import wheel_folder
-from tests.trainer.templates import with_fixed_date
-from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
-from tests.trainer.test_render import (
+from tests.trainer.templates import (
     ALL_TURNS,
     CALLING,
     CHANNELS,
     CLOSED,
+    FORGETFUL,
     LAST_ONLY,
     LLAMA3,
     NEXT,
     R1,
     THOUGHTFUL,
     THOUGHTFUL_CALL,
+    THOUGHTFUL_TALK,
     TURN,
     WEATHER,
+    with_fixed_date,
 )
 from trainer.tokens import cut as cut_all
 from trainer.tokens import flatten

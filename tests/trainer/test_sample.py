@@ -11,8 +11,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from tests.trainer.adapters import load_with_random_adapter
 from tests.trainer.templates import as_read
-from tests.trainer.test_loss import load
 from trainer import attention
 from trainer.loss import SupervisedLoss
 from trainer.model import checkpoint_activations, load_model
@@ -45,8 +45,8 @@ def test_the_first_documents_are_asked() -> None:
 def test_what_is_generated_is_what_plain_transformers_and_peft_generate(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model(kind)).train()
-    reference = load(recipe, make_model(kind)).model.eval()
+    module = load_with_random_adapter(recipe, make_model(kind)).train()
+    reference = load_with_random_adapter(recipe, make_model(kind)).model.eval()
     if module.packed:
         reference.set_attn_implementation("sdpa")
     ids = torch.tensor([PROMPT])
@@ -63,7 +63,7 @@ def test_what_is_generated_is_what_plain_transformers_and_peft_generate(
 def test_training_goes_on_after_a_generation_as_if_there_had_been_none(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model(kind)).train()
+    module = load_with_random_adapter(recipe, make_model(kind)).train()
     checkpoint_activations(module.model.get_base_model())
     batch = pack([Document(PROMPT, [False] * 10 + [True] * 10)] * 2)
     modes = {name: part.training for name, part in module.named_modules()}
@@ -77,7 +77,7 @@ def test_training_goes_on_after_a_generation_as_if_there_had_been_none(
 def test_an_answer_ends_with_an_end_token_or_where_it_may_get_no_longer(
     make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model("llama"))
+    module = load_with_random_adapter(recipe, make_model("llama"))
     free = module.generate(PROMPT, 12, [], Stop())
     assert len(free) == 12
     end = free[4]
@@ -88,7 +88,7 @@ def test_an_answer_ends_with_an_end_token_or_where_it_may_get_no_longer(
 
 
 def test_a_stop_ends_a_generation(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
-    module = load(recipe, make_model("llama"))
+    module = load_with_random_adapter(recipe, make_model("llama"))
     stop = Stop()
     stop.asked = True
     assert len(module.generate(PROMPT, 400, [], stop)) == 1
@@ -105,8 +105,8 @@ def test_ranks_that_hold_parts_of_the_weights_generate_together_though_one_is_as
 
 def generate_in_parts(rank: int, model: str, store: str) -> None:
     recipe = {"model": model, "dataset": "none"}
-    expected = load(recipe, Path(model)).generate(PROMPT, 12, [], Stop())
-    module = load(recipe, Path(model))
+    expected = load_with_random_adapter(recipe, Path(model)).generate(PROMPT, 12, [], Stop())
+    module = load_with_random_adapter(recipe, Path(model))
     torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     mesh = init_device_mesh("cpu", (2,))
     for layer in module.model.get_base_model().base_model.layers:
@@ -123,7 +123,7 @@ def generate_in_parts(rank: int, model: str, store: str) -> None:
 def test_a_models_own_settings_for_sampling_change_nothing(
     make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model("llama"))
+    module = load_with_random_adapter(recipe, make_model("llama"))
     expected = module.generate(PROMPT, 12, [2], Stop())
     module.model.get_base_model().generation_config = GenerationConfig(
         do_sample=True, temperature=0.6, top_p=0.9, max_length=30, eos_token_id=[1, 2]

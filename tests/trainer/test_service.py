@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import empty
 from tests.support import service
+from tests.support.database import empty_database
 from tests.support.network import NetworkMachine, two_machines
-from tests.support.service import Service, told_of, until
-from tests.trainer.conftest import furnish
+from tests.support.processes import read_proc
+from tests.support.service import Service
+from tests.support.waiting import until
+from tests.trainer.tiny_models import add_model_and_rows
 
 pytestmark = pytest.mark.slow
 
@@ -50,9 +52,9 @@ def live(
     database_url: str,
     broker_url: str,
 ) -> Iterator[Service]:
-    empty(engine)
+    empty_database(engine)
     home = tmp_path_factory.mktemp("home")
-    furnish(home, make_model("llama"))
+    add_model_and_rows(home, make_model("llama"))
     settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1"}
     with service.running(home, database_url, broker_url, workers=(), **settings) as running:
         for name, machine in zip("ab", machines, strict=True):
@@ -96,7 +98,7 @@ def check_went_on(live: Service, job_id: str) -> None:
 
 
 def find(live: Service, job_id: str, attempt: int, *words: str) -> list[int]:
-    commands = {pid: told_of(pid, "cmdline") for pid in live.processes_of(job_id, attempt)}
+    commands = {pid: read_proc(pid, "cmdline") for pid in live.processes_of(job_id, attempt)}
     return [
         pid
         for pid, command in commands.items()
@@ -113,7 +115,7 @@ def ranks(live: Service, job_id: str) -> list[int]:
 
 
 def guards(live: Service, job_id: str) -> list[int]:
-    return [pid for pid in live.processes(job_id) if b"guard.py" in told_of(pid, "cmdline")]
+    return [pid for pid in live.processes(job_id) if b"guard.py" in read_proc(pid, "cmdline")]
 
 
 @pytest.mark.exhaustive

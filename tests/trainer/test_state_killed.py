@@ -12,8 +12,8 @@ from typing import Any
 
 from contract.events import Metric
 from contract.run_dir import RunDir, newest_state, partial
-from tests.support.service import until
-from tests.trainer.conftest import Outcome, command
+from tests.support.waiting import until
+from tests.trainer.trainer_process import Outcome, command
 
 RunTrainer = Callable[..., Outcome]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from contract.events import Checkpoint, Done, Event, parse_event
-from tests.trainer.conftest import command
+from tests.trainer.trainer_process import command
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from store.attempts import End
 from store.jobs import Part
 from store.session import Sessions
 from tests.support.jobs import LEASE, RETRIES, cpu, register
-from tests.worker.test_guard import until
+from tests.support.waiting import until
 from worker import agent
 from worker.attempt import Attempt
 from worker.settings import WorkerSettings

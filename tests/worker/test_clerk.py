@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.service import until
+from tests.support.waiting import until
 
 
 def test_a_clerk_whose_worker_is_gone_before_it_has_begun_ends(tmp_path: Path, database_url: str) -> None:

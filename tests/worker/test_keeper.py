@@ -17,7 +17,6 @@ from celery import Celery
 from kombu.simple import SimpleQueue
 from pydantic import SecretStr
 
-from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from contract.status import JobStatus
 from store import artifacts, jobs, leases, workers
@@ -26,14 +25,14 @@ from store.leases import Placed
 from store.models import Worker
 from store.plan import Device
 from store.session import Sessions, make_sessions
-from tests.support.jobs import cpu
-from tests.worker.test_guard import gone, until
+from tests.support.jobs import cpu, create_job, make_recipe
+from tests.support.processes import is_gone
+from tests.support.waiting import until
 from worker.keeper import Keeper, forget_earlier
 from worker.process import marks
 from worker.settings import WorkerSettings
 
 MACHINE = cpu(2)
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
 NEVER = timedelta(hours=1)
 
 
@@ -102,14 +101,9 @@ def keeper(
     return Keeper(sessions, app, settings, MACHINE, draining)
 
 
-def create(sessions: Sessions) -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, RECIPE).id
-
-
 def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, RECIPE).id
+        job_id = jobs.create(session, make_recipe()).id
         workers.register(session, worker, "another", "localhost", MACHINE)
         leases.place(session, [Placed(job_id, 1, [Device(worker, 0)], shared=False)])
         assert jobs.begin(session, job_id, 1, worker, pid, lease) is not None
@@ -165,7 +159,7 @@ def test_the_first_round_tells_what_the_machine_has_and_each_that_the_worker_is_
 def test_a_worker_that_is_about_to_stop_says_so_and_gets_no_job(
     sessions: Sessions, broker: Celery, settings: WorkerSettings
 ) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     keeper(sessions, broker, settings, draining=lambda: True).round()
     with sessions.begin() as session:
         assert workers.draining(session) == {"keeper"}
@@ -212,7 +206,7 @@ def test_no_round_follows_when_a_worker_has_left(sessions: Sessions, broker: Cel
 def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     keeps = keeper(sessions, broker, settings)
     keeps.round()
     assert set(received(broker)) == {(job_id, 1)}
@@ -232,7 +226,7 @@ def test_an_attempt_whose_process_lives_is_left_alone(
     for _ in range(2):
         keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.RUNNING
-    assert not gone(trainer.pid)
+    assert not is_gone(trainer.pid)
 
 
 def test_an_attempt_that_has_lost_its_process_is_freed_and_its_job_tried_again(
@@ -241,7 +235,7 @@ def test_an_attempt_that_has_lost_its_process_is_freed_and_its_job_tried_again(
     pool = start()
     job_id = run_here(sessions, pool.pid)
     pool.kill()
-    until(lambda: gone(pool.pid))  # and nobody has taken note of it
+    until(lambda: is_gone(pool.pid))  # and nobody has taken note of it
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
     assert not leased(sessions, job_id)
@@ -289,7 +283,7 @@ def test_what_an_earlier_worker_has_begun_is_followed_by_no_process_that_has_got
         forget_earlier(session, "keeper")
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
-    assert not gone(pool.pid)
+    assert not is_gone(pool.pid)
 
 
 def test_its_devices_stay_leased_while_its_trainer_ends(
@@ -320,7 +314,7 @@ def test_a_process_that_hangs_is_killed_and_its_job_tried_again(
     job_id = run_here(sessions, pool.pid, lease=timedelta(seconds=-1))
     for has_more in ({"grace": NEVER}, {"lease": NEVER}):  # time to come back
         keeper(sessions, broker, settings.model_copy(update=has_more)).round()
-        assert not gone(pool.pid)
+        assert not is_gone(pool.pid)
     keeps = keeper(sessions, broker, settings)
     keeps.round()
     assert pool.wait(20) == -signal.SIGKILL
@@ -340,7 +334,7 @@ def test_a_broker_that_is_away_stops_no_other_duty(
     sessions: Sessions, no_broker: Celery, settings: WorkerSettings
 ) -> None:
     """However often its messages fail, those who are not heard of in the time of a lease are lost."""
-    lost, waiting = run_on_a_silent_worker(sessions), create(sessions)
+    lost, waiting = run_on_a_silent_worker(sessions), create_job(sessions)
     keeps = keeper(sessions, no_broker, settings.model_copy(update={"lease": timedelta(seconds=0.3)}))
     keeps.round()
     assert status(sessions, lost) is JobStatus.RUNNING

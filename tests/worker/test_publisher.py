@@ -20,7 +20,7 @@ from tests.support import s3
 from tests.support.fake_trainer import loss, metric, started
 from tests.support.files import write_model
 from tests.support.jobs import LEASE, begin, cpu
-from tests.support.service import free_port
+from tests.support.servers import free_port
 from worker.publisher import publish_all
 from worker.settings import WorkerSettings
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.test_guard import gone, parent, until
+from tests.support.processes import is_gone, parent_of
+from tests.support.waiting import until
 from worker import strays
 from worker.process import GUARD, marks
 from worker.strays import Strays, find, marks_of
@@ -47,8 +48,8 @@ class Family:
         self.pool = subprocess.Popen([sys.executable, "-c", POOL, "env", *environment, *guard])
         until(lambda: told.exists() and told.read_text() != "")
         self.rank = int(told.read_text())
-        self.launcher = parent(self.rank)
-        self.guard = parent(self.launcher)
+        self.launcher = parent_of(self.rank)
+        self.guard = parent_of(self.launcher)
 
     @property
     def pids(self) -> set[int]:
@@ -56,7 +57,7 @@ class Family:
 
     def end(self) -> None:
         for pid in self.pids:
-            if not gone(pid):
+            if not is_gone(pid):
                 os.kill(pid, signal.SIGKILL)
         self.pool.wait()
 
@@ -114,7 +115,7 @@ def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
     zombie = subprocess.Popen(["sleep", "1000"], env={**os.environ, **marks(WORKER, run)})
     until(lambda: find(WORKER, runs) == {run: {zombie.pid}})
     zombie.send_signal(signal.SIGKILL)
-    until(lambda: gone(zombie.pid))
+    until(lambda: is_gone(zombie.pid))
     assert Path(f"/proc/{zombie.pid}").exists()
     assert strays.parent(zombie.pid) is None
     assert find(WORKER, runs) == {}
@@ -124,7 +125,7 @@ def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
 def test_a_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
     family = start()
     assert clearing(runs, grace=0).clear(0, lambda: {run}) == set()
-    assert not any(map(gone, family.pids))
+    assert not any(map(is_gone, family.pids))
 
 
 def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) -> None:
@@ -135,17 +136,17 @@ def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) ->
         return set()
 
     assert clearing(runs).clear(0, followed) == set()
-    assert not any(map(gone, begun[0].pids))
+    assert not any(map(is_gone, begun[0].pids))
 
 
 def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path) -> None:
     family = start()
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.launcher))
-    assert not gone(family.rank)
+    until(lambda: is_gone(family.launcher))
+    assert not is_gone(family.rank)
     clear = clearing(runs).clear
     assert clear(0, set) == {run}
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
     assert clear(1, set) == set()
 
 
@@ -155,22 +156,22 @@ def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start,
     os.kill(family.guard, signal.SIGSTOP)
     os.kill(family.launcher, signal.SIGKILL)
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.guard) and gone(family.launcher))
-    assert not gone(family.rank)
+    until(lambda: is_gone(family.guard) and is_gone(family.launcher))
+    assert not is_gone(family.rank)
     assert clearing(runs).clear(0, set) == {run}
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
 
 
 def test_one_that_does_not_heed_is_killed_after_the_grace_and_not_before(start: Start, runs: Path, run: Path) -> None:
     family = start(DEAF)
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.launcher))
+    until(lambda: is_gone(family.launcher))
     clear = clearing(runs).clear
     assert clear(100, set) == {run}
     assert clear(129, set) == {run}
-    assert not gone(family.rank)
+    assert not is_gone(family.rank)
     assert clear(130, set) == {run}
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
     assert clear(131, set) == set()
 
 
@@ -178,13 +179,13 @@ def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     family = start(f"signal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, 'a').write('once '))")
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.launcher))
+    until(lambda: is_gone(family.launcher))
     clear = clearing(runs).clear
     for now in range(3):
         clear(now, set)
         until(lambda: asked.exists() and asked.read_text() != "")
     clear(40, set)
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
     assert asked.read_text() == "once "
 
 
@@ -195,7 +196,7 @@ def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_receipt(start: Sta
     clear = clearing(runs).clear
     until(lambda: clear(0, set) == set())
     # A process that is ending gives up its environment a moment before it has ended.
-    until(lambda: all(map(gone, family.pids)))
+    until(lambda: all(map(is_gone, family.pids)))
     assert (run / "receipt.json").exists()
 
 

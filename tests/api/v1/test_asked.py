@@ -7,6 +7,7 @@ import pytest
 from api.errors import InvalidParameter
 from api.v1.asked import JobAsked, recipe_of
 from contract.recipe import Recipe
+from tests.support.jobs import make_recipe
 
 
 def recipe(start_from: tuple[str, str] | None = None, **fields: Any) -> Recipe:
@@ -20,7 +21,7 @@ def method(**hyperparameters: Any) -> dict[str, Any]:
 
 def test_auto_is_what_a_recipe_has_by_itself() -> None:
     auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
-    plain = Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl"})
+    plain = make_recipe()
     assert recipe() == recipe(method=method(**auto)) == recipe(hyperparameters=auto) == plain
 
 

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.api.conftest import ADMIN, serve
+from tests.support.api import ADMIN_KEY, serve
 
 
 def sdk(client: TestClient, key: str) -> openai.OpenAI:
@@ -18,7 +18,7 @@ def sdk(client: TestClient, key: str) -> openai.OpenAI:
 def test_who_asks_too_often_meets_a_rate_limit_error_that_says_when_to_ask_again(
     settings: ApiSettings, sessions: Sessions
 ) -> None:
-    limited = settings.model_copy(update={"rate_limit": "1/minute", "admin_key": SecretStr(ADMIN)})
+    limited = settings.model_copy(update={"rate_limit": "1/minute", "admin_key": SecretStr(ADMIN_KEY)})
     with serve(limited) as client:
         # A key of ours is counted on loopback too.
         key = client.post("/keys", json={"owner": "anna"}).json()["secret"]

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.trainer.measure import watch
-from tests.support.service import until
+from tests.support.waiting import until
 
 MIB = 2**20
 HOLDS = "import time; held = b'1' * ({size} << 20); time.sleep(3)"

@@ -8,25 +8,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from contract.machine import Machine
-from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states
-from store import artifacts, jobs, progress, workers
+from store import artifacts, jobs, workers
 from store.jobs import Part
 from store.models import Job
-from store.progress import Cursor
 from store.session import Sessions, make_sessions
-from tests.support.jobs import begin, cpu
-from tests.worker.test_guard import until
+from tests.support.jobs import begin, cpu, create_job
+from tests.support.waiting import until
 from worker import attempt
 from worker.attempt import Attempt
 from worker.settings import WorkerSettings
 
 CPU = cpu(1)
-
-
-def create(sessions: Sessions, **fields: Any) -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl", **fields})).id
 
 
 def place(sessions: Sessions, machine: Machine = CPU) -> Part:
@@ -39,24 +32,18 @@ def place(sessions: Sessions, machine: Machine = CPU) -> Part:
 
 def run(sessions: Sessions, settings: WorkerSettings, machine: Machine = CPU, **fields: Any) -> Job:
     """A new job, after its first attempt."""
-    return run_next(sessions, settings, create(sessions, **fields), machine)
+    return run_next(sessions, settings, create_job(sessions, **fields), machine)
 
 
 def run_next(sessions: Sessions, settings: WorkerSettings, job_id: str, machine: Machine = CPU) -> Job:
     attempt.run(Attempt(sessions, settings, machine, place(sessions, machine), lambda: False))
-    return get(sessions, job_id)
+    return get_ended(sessions, job_id)
 
 
-def get(sessions: Sessions, job_id: str) -> Job:
+def get_ended(sessions: Sessions, job_id: str) -> Job:
     with sessions.begin() as session:
         assert workers.leases(session) == []
         return jobs.get(session, job_id)
-
-
-def told(sessions: Sessions, job_id: str, kind: str) -> list[dict[str, Any]]:
-    with sessions.begin() as session:
-        happened = progress.events_since(session, job_id, Cursor(), limit=1000)
-    return [each.data for each in happened if each.type == kind]
 
 
 def run_dir(settings: WorkerSettings, job: Job, number: int = 1) -> RunDir:

@@ -12,8 +12,9 @@ from store.datasets import Source, blob_key
 from store.session import Sessions
 from store.storage import Storage, make_storage
 from tests.support import s3
-from tests.support.service import free_port
-from tests.worker.attempt.attempts import CPU, create, get, place, run, run_dir, run_next, told
+from tests.support.jobs import create_job, events_of_type
+from tests.support.servers import free_port
+from tests.worker.attempt.attempts import CPU, get_ended, place, run, run_dir, run_next
 from worker import attempt
 from worker.attempt import Attempt
 from worker.settings import WorkerSettings
@@ -51,12 +52,12 @@ def test_an_attempt_whose_bucket_is_away_is_made_again_as_often_as_it_takes_and_
     sessions: Sessions, in_bucket: WorkerSettings
 ) -> None:
     dataset, key, path = uploaded(sessions, in_bucket)
-    job_id = create(sessions, dataset=dataset)
+    job_id = create_job(sessions, dataset=dataset)
     tries = in_bucket.max_retries + 2
     for _ in range(tries):
         job = run_next(sessions, in_bucket, job_id)
         assert (job.status, job.retries, job.failed_step) == (JobStatus.QUEUED, 0, None)
-    retries = told(sessions, job_id, "retry")
+    retries = events_of_type(sessions, job_id, "retry")
     assert [retry["reason"] for retry in retries] == ["storage_unavailable"] * tries
     assert "storage" in retries[0]["message"]
     assert key not in retries[0]["message"]
@@ -71,14 +72,14 @@ def test_the_lease_is_looked_after_while_an_earlier_adapter_is_fetched(
     """It is renewed; where it is lost the rest is not fetched, and nothing is trained."""
     with s3.running_s3(PORT):
         start_from = saved(sessions, settings, make_storage(in_bucket))
-        job = run_next(sessions, in_bucket, create(sessions, adapter={"start_from": start_from}))
+        job = run_next(sessions, in_bucket, create_job(sessions, adapter={"start_from": start_from}))
         assert job.status is JobStatus.SUCCEEDED
         assert (run_dir(settings, job).path / "start_from" / "adapter_config.json").exists()
-        create(sessions, adapter={"start_from": start_from})
+        create_job(sessions, adapter={"start_from": start_from})
         part = place(sessions)
         with sessions.begin() as session:
             attempts.lost(session, part.job_id, part.attempt, settings.retries)
         attempt.run(Attempt(sessions, in_bucket, CPU, part, lambda: False))
-    lost = run_dir(settings, get(sessions, part.job_id))
+    lost = run_dir(settings, get_ended(sessions, part.job_id))
     assert list(lost.path.iterdir()) == [lost.path / "start_from"]
     assert list((lost.path / "start_from").iterdir()) == []

@@ -13,9 +13,9 @@ from store import attempts, jobs, leases, progress, wishes, workers
 from store.jobs import Part
 from store.models import Worker
 from store.session import Sessions
-from tests.support.jobs import begin
-from tests.worker.attempt.attempts import CPU, Background, Begin, Way, create, get, states, told
-from tests.worker.test_guard import until
+from tests.support.jobs import begin, create_job, events_of_type
+from tests.support.waiting import until
+from tests.worker.attempt.attempts import CPU, Background, Begin, Way, get_ended, states
 from worker import attempt
 from worker.settings import WorkerSettings
 
@@ -27,7 +27,7 @@ def cut_off_soon(settings: WorkerSettings) -> WorkerSettings:
 def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes_back_to_the_queue(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
 ) -> None:
-    job_id = create(sessions, name="steps=1000 sleep=0.05")
+    job_id = create_job(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside(way.sessions, cut_off_soon(settings))
     running.wait_for_events(4)
     way.shut()
@@ -36,9 +36,9 @@ def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes
         assert jobs.get(session, job_id).status is JobStatus.RUNNING
     way.open()
     running.end()
-    job = get(sessions, job_id)
+    job = get_ended(sessions, job_id)
     assert (job.status, job.retries) == (JobStatus.QUEUED, 0)
-    (done,) = told(sessions, job_id, "done")
+    (done,) = events_of_type(sessions, job_id, "done")
     assert states(running.run_dir) == [f"step-{done['step']:06d}"]
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].metric.step == done["step"]
@@ -49,15 +49,15 @@ def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
 ) -> None:
     """Also where it is away for longer than a machine of several may be alone."""
     monkeypatch.setattr(attempt, "ALONE", 0.1)
-    job_id = create(sessions, name="steps=40 sleep=0.05")
+    job_id = create_job(sessions, name="steps=40 sleep=0.05")
     running = begin_beside(way.sessions, settings)
     running.wait_for_events(4)
     way.shut()
     running.wait_for_events(24)
     way.open()
     running.end()
-    assert get(sessions, job_id).status is JobStatus.SUCCEEDED
-    assert len(told(sessions, job_id, "started")) == 1
+    assert get_ended(sessions, job_id).status is JobStatus.SUCCEEDED
+    assert len(events_of_type(sessions, job_id, "started")) == 1
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].metric.step == 40
 
@@ -74,13 +74,13 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
         way.open()
 
     for happens in (drain, lose_the_database):
-        job_id = create(sessions, name="late=100")
+        job_id = create_job(sessions, name="late=100")
         running = begin_beside(way.sessions, cut_off_soon(settings))
         running.wait_for_a_word()
         happens(running)
         running.end()
-        assert get(sessions, job_id).status is JobStatus.QUEUED
-        assert told(sessions, job_id, "retry") == []
+        assert get_ended(sessions, job_id).status is JobStatus.QUEUED
+        assert events_of_type(sessions, job_id, "retry") == []
         with sessions.begin() as session:
             wishes.cancel(session, job_id)
 
@@ -99,7 +99,7 @@ def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
 ) -> None:
     monkeypatch.setattr(attempt, "HEARTBEAT", 0.1)
     deaf = {"trainer": [sys.executable, "-c", DEAF], "grace": timedelta(seconds=2)}
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     running = begin_beside(its_settings=settings.model_copy(update=deaf))
     running.wait_for_a_word()
     with sessions.begin() as session:
@@ -108,13 +108,13 @@ def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
     with sessions.begin() as session:
         wishes.resume(session, job_id)
     running.end()
-    assert get(sessions, job_id).status is JobStatus.QUEUED
-    assert told(sessions, job_id, "retry") == []
+    assert get_ended(sessions, job_id).status is JobStatus.QUEUED
+    assert events_of_type(sessions, job_id, "retry") == []
 
 
 def place_on_two(sessions: Sessions, **fields: Any) -> Part:
     """A new job, begun on this machine, which is its head, and on another."""
-    create(sessions, resources={"nodes": 2}, **fields)
+    create_job(sessions, resources={"nodes": 2}, **fields)
     with sessions.begin() as session:
         for name in ("worker", "worker-2"):
             workers.register(session, name, "first", "localhost", CPU)
@@ -134,9 +134,9 @@ def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
     with sessions.begin() as session:
         leases.free(session, part.job_id, 1, "worker-2")
     running.end()
-    job = get(sessions, part.job_id)
+    job = get_ended(sessions, part.job_id)
     assert (job.status, job.retries) == (JobStatus.QUEUED, 1)
-    assert told(sessions, part.job_id, "retry")[0]["reason"] == "worker_lost"
+    assert events_of_type(sessions, part.job_id, "retry")[0]["reason"] == "worker_lost"
     assert len(states(running.run_dir)) == 1
 
 
@@ -172,7 +172,7 @@ def silent_for(sessions: Sessions, time: timedelta) -> None:
 def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_writes_nothing(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
 ) -> None:
-    job_id = create(sessions, name="steps=1000 sleep=0.05")
+    job_id = create_job(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside()
     running.wait_for_events(3)
     with sessions.begin() as session:
@@ -180,5 +180,5 @@ def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_wr
         before = jobs.get(session, job_id).event_count
     running.end()
     assert running.receipt.exists()
-    job = get(sessions, job_id)
+    job = get_ended(sessions, job_id)
     assert (job.status, job.receipt, job.event_count) == (JobStatus.FAILED, None, before)

@@ -17,8 +17,9 @@ from store.models import Job
 from store.session import Sessions
 from tests.support import fake_nvml
 from tests.support.artifacts import publish_rows
+from tests.support.jobs import create_job, events_of_type
 from tests.support.service import FAKE_TRAINER
-from tests.worker.attempt.attempts import CPU, create, get, place, run, run_dir, run_next, told
+from tests.worker.attempt.attempts import CPU, get_ended, place, run, run_dir, run_next
 from worker import attempt
 from worker.attempt import Attempt
 from worker.settings import WorkerSettings
@@ -38,10 +39,10 @@ def test_the_command_of_a_job_is_kept_and_has_absolute_paths_alone(
 def test_a_recipe_that_this_machine_cannot_run_fails_before_anything_is_started(
     sessions: Sessions, settings: WorkerSettings
 ) -> None:
-    create(sessions, precision="bf16")
+    create_job(sessions, precision="bf16")
     part = place(sessions, Machine(gpus=[], cores=1, cpu_bf16=True))
     attempt.run(Attempt(sessions, settings, CPU, part, lambda: False))
-    job = get(sessions, part.job_id)
+    job = get_ended(sessions, part.job_id)
     assert job.failure is not None
     assert (job.failure["reason"], job.failure["param"]) == ("precision_unavailable", "precision")
     assert job.command is None
@@ -60,7 +61,7 @@ def test_a_job_starts_from_the_adapter_that_another_has_saved(sessions: Sessions
 def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
     sessions: Sessions, settings: WorkerSettings
 ) -> None:
-    earlier = create(sessions)
+    earlier = create_job(sessions)
     place(sessions)
     with sessions.begin() as session:
         artifacts.add_checkpoint(session, earlier, 1, Checkpoint(time=1, step=1, path="adapter", bytes=1, final=True))
@@ -91,10 +92,10 @@ def test_a_job_keeps_the_receipt_of_its_processes(sessions: Sessions, settings: 
 
 
 def test_a_fault_of_the_worker_itself_lets_the_job_be_tried_again(sessions: Sessions, settings: WorkerSettings) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     (settings.runs / job_id / "attempt-1").mkdir(parents=True)
     assert run_next(sessions, settings, job_id).status is JobStatus.QUEUED
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert retry["reason"] == "worker_failed"
     assert "FileExistsError" in retry["message"]
     assert run_next(sessions, settings, job_id).status is JobStatus.SUCCEEDED
