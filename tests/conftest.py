@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from finetuned import postgres, valkey
 from store.session import Sessions, make_sessions
-from tests.support.database import empty_database
+from tests.support.database import empty_database, relax_durability
 from tests.support.service import Service
 
 
@@ -29,6 +29,7 @@ def database_url(servers_folder: Path) -> Iterator[str]:
     with postgres.running(servers_folder / "postgres") as url:
         environment = {**os.environ, "FINETUNED_DATABASE_URL": url}
         subprocess.run([sys.executable, "-m", "migrations"], env=environment, check=True)
+        relax_durability(url)
         yield url
 
 

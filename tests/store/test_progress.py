@@ -96,13 +96,13 @@ def test_telling_brings_back_what_the_owner_wishes(sessions: Sessions, job_id: s
 
 
 def test_metrics_are_read_from_a_step_on_and_up_to_a_limit(sessions: Sessions, job_id: str) -> None:
-    record_events(sessions, job_id, *map(metric, range(1, 21)))
+    record_events(sessions, job_id, *map(measured, range(1, 21)))
     assert columns(sessions, job_id, since=5, limit=3) == [6, 7, 8]
 
 
 @pytest.mark.parametrize("thin", [2, 7, 20, 100])
 def test_downsampling_keeps_the_last_step_and_not_more_than_asked(sessions: Sessions, job_id: str, thin: int) -> None:
-    record_events(sessions, job_id, *map(metric, range(1, 101)))
+    record_events(sessions, job_id, *map(measured, range(1, 101)))
     steps = columns(sessions, job_id, thin=thin)
     assert steps[-1] == 100
     assert thin / 2 <= len(steps) <= thin
@@ -197,7 +197,7 @@ def test_the_stream_tells_of_metrics_and_events_in_the_order_of_their_times(sess
 def test_a_reader_that_comes_back_with_its_cursor_misses_nothing_and_gets_nothing_twice(
     sessions: Sessions, job_id: str, limits: list[int]
 ) -> None:
-    record_events(sessions, job_id, *map(metric, range(1, 31)), *(evaluation(step, 1.0) for step in (40, 3, 5)))
+    record_events(sessions, job_id, *map(measured, range(1, 31)), *(evaluation(step, 1.0) for step in (40, 3, 5)))
     whole = stream(sessions, job_id)
     read: list[progress.Happening] = []
     cursor = Cursor()
