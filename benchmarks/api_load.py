@@ -28,13 +28,13 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.service import metric
 from contract.status import JobStatus
 from finetuned import postgres, valkey
 from store import jobs, progress
 from store.attempts import End, Retries, finish
 from store.models import Job
 from store.session import Sessions, make_sessions
+from tests.support.events import metric
 from tests.support.jobs import claim, make_recipe
 from tests.support.servers import free_port
 
@@ -108,7 +108,7 @@ def running_jobs(sessions: Sessions, count: int, steps: int = 0) -> list[Job]:
             job = claim(session, LEASE)
             assert job is not None
             if steps:
-                told = [metric(step) for step in range(1, steps + 1)]
+                told = [metric(step, time.time()) for step in range(1, steps + 1)]
                 progress.record(session, job.id, job.attempt, told, LEASE)
         found.append(job)
     return found
@@ -126,7 +126,7 @@ def telling(sessions: Sessions, ours: list[Job], first: int) -> Iterator[dict[st
             for job in ours:
                 step = told[job.id] + 1
                 with sessions.begin() as session:
-                    progress.record(session, job.id, job.attempt, [metric(step)], LEASE)
+                    progress.record(session, job.id, job.attempt, [metric(step, time.time())], LEASE)
                 told[job.id] = step
                 due += 1 / TELLS / len(ours)
                 over.wait(max(0.0, due - time.monotonic()))

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -198,9 +199,9 @@ def work(database_url: str, name: str, begins_at: float) -> Work:
         with sessions.begin() as session:
             given = sorted(leases.unbegun(session, name))
         for claimed in given:
-            mine.begins.append(timed(lambda claimed=claimed: begin(sessions, mine, name, *claimed)))
+            mine.begins.append(timed(partial(begin, sessions, mine, name, *claimed)))
         for claimed in given:
-            mine.ends.append(timed(lambda claimed=claimed: end(sessions, *claimed)))
+            mine.ends.append(timed(partial(end, sessions, *claimed)))
     mine.cpu = cpu_of_own() - cpu_before
     return mine
 

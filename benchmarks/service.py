@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -67,7 +68,7 @@ def measure(live: Service, sessions: Sessions) -> None:
     job_id = long_job(sessions)
     for query in ("", "?downsample=500", f"?since_step={STEPS - 10}"):
         path = f"/jobs/{job_id}/metrics{query}"
-        reads = [timed(lambda path=path: live.client.get(path).raise_for_status()) for _ in range(ROUNDS)]
+        reads = [timed(partial(read, live, path)) for _ in range(ROUNDS)]
         size = len(live.client.get(path).content)
         show(f"GET /jobs/{{id}}/metrics{query} of {STEPS} steps ({ROUNDS} requests, {size:,} bytes)", reads)
 
@@ -84,6 +85,10 @@ def trainer_start(live: Service, recipe: bytes) -> float:
     job_id = live.client.post("/jobs", content=recipe).raise_for_status().json()["id"]
     live.wait(job_id)
     return float((live.run_dir(job_id).path / "started").read_text()) - began
+
+
+def read(live: Service, path: str) -> None:
+    live.client.get(path).raise_for_status()
 
 
 def timed(request: Callable[[], object]) -> float:

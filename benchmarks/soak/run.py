@@ -22,6 +22,7 @@ from tests.support import service
 from tests.support.files import add_model_and_dataset
 from tests.support.servers import Servers, running_servers
 from tests.support.service import FAKE_TRAINER, Service, busy_devices
+from tests.support.waiting import until
 
 SLOTS = 3
 """Of each worker."""
@@ -84,7 +85,7 @@ def live_service(home: Path, ours: Servers, workers: int) -> Iterator[Service]:
     add_model_and_dataset(home)
     names = [f"w{number}" for number in range(1, workers + 1)]
     with service.running(home, ours.database.url, ours.broker.url, names, **SETTINGS) as live:
-        service.until(lambda: len(live.client.get("/workers").json()["data"]) == workers)
+        until(lambda: len(live.client.get("/workers").json()["data"]) == workers)
         yield live
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from tests.support import fake_nvml, service
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
+from tests.support.processes import read_proc
 from tests.support.service import FAKE_TRAINER, Service
 from tests.support.waiting import until
 
@@ -86,7 +87,7 @@ def start(live: Service, **recipe: Any) -> str:
 def given(live: Service, job_id: str) -> list[str]:
     """The GPUs that its trainer sees."""
     environment = json.loads((live.run_dir(job_id).path / "environment.json").read_text())
-    return environment["CUDA_VISIBLE_DEVICES"].split(",")  # type: ignore[no-any-return]
+    return environment["CUDA_VISIBLE_DEVICES"].split(",")
 
 
 def test_jobs_on_several_gpus_each_have_their_own(live: Service) -> None:
@@ -119,7 +120,7 @@ def test_a_job_that_uses_its_gpu_does_not_hold_it(
     live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]"
 ) -> None:
     job_id = start(live, name=f"{LONG} ranks=1")
-    (rank,) = (pid for pid in live.processes(job_id) if b"--rank" in service.told_of(pid, "cmdline"))
+    (rank,) = (pid for pid in live.processes(job_id) if b"--rank" in read_proc(pid, "cmdline"))
     gpus.hold({0: rank, 3: stranger.pid})
     until(lambda: devices(live)[3]["status"] == "held")
     assert (devices(live)[0]["status"], devices(live)[0]["why"]) == ("leased", None)

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, cast
 
 import httpx
 import openai
@@ -38,7 +39,7 @@ def ended(client: openai.OpenAI, job_id: str) -> FineTuningJob:
         job = client.fine_tuning.jobs.retrieve(job_id)
         return job if job.status in ("succeeded", "failed", "cancelled") else None
 
-    return until(look)  # type: ignore[no-any-return]
+    return until(look)
 
 
 def test_files_are_uploaded_read_listed_and_deleted(client: openai.OpenAI, rows: bytes) -> None:
@@ -144,9 +145,10 @@ def test_the_results_of_jobs_are_listed_among_the_files_and_deleted_as_they_are(
     assert client.files.delete(results[0]).deleted
     assert results[0] not in [file.id for file in client.files.list()]
     assert client.fine_tuning.jobs.retrieve(jobs[0].id).result_files == []
-    for ask in (client.files.retrieve, client.files.content, client.files.delete):
+    asks: tuple[Callable[[str], object], ...] = (client.files.retrieve, client.files.content, client.files.delete)
+    for request in asks:
         with pytest.raises(openai.NotFoundError):
-            ask(results[0])
+            request(results[0])
 
 
 def test_lists_are_paged_by_the_sdk_itself_and_filtered_by_metadata(client: openai.OpenAI) -> None:
@@ -208,7 +210,7 @@ def test_a_job_is_paused_resumed_and_cancelled(client: openai.OpenAI) -> None:
     job = create(client, "steps=1000 sleep=0.05")
     until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running")
     assert client.fine_tuning.jobs.pause(job.id).status in ("pausing", "paused")
-    until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
+    until(lambda: str(client.fine_tuning.jobs.retrieve(job.id).status) == "paused")
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
     until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running")
     client.fine_tuning.jobs.cancel(job.id)
@@ -249,7 +251,7 @@ def test_who_has_as_many_jobs_as_it_may_meets_a_rate_limit_error_after_one_reque
     key = live.client.post("/keys", json={"owner": "dora"}).json()["secret"]
     sent: list[httpx.Request] = []
     with (
-        httpx.Client(event_hooks={"request": [sent.append]}) as http,
+        closing(cast(Any, httpx.Client(event_hooks={"request": [sent.append]}))) as http,
         openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key=key, http_client=http) as client,
         pytest.raises(openai.RateLimitError) as refused,
     ):
@@ -279,9 +281,8 @@ def test_what_is_made_when_its_answer_is_lost_is_made_once(live: Service, rows: 
         def close(self) -> None:
             self.real.close()
 
-    with openai.OpenAI(
-        base_url=f"{live.client.base_url}/v1", api_key=key, http_client=httpx.Client(transport=Losing())
-    ) as client:
+    http = cast(Any, httpx.Client(transport=Losing()))
+    with openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key=key, http_client=http) as client:
         if what == "a file":
             made = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune").id
             assert [each.id for each in client.files.list()] == [made]

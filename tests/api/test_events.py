@@ -73,7 +73,7 @@ def test_a_last_event_id_that_is_none_is_named(client: TestClient, sessions: Ses
 def page(client: TestClient, job_id: str, **query: str | int) -> dict[str, Any]:
     answer = client.get(f"/jobs/{job_id}/events", params=query, headers={"accept": "application/json"})
     assert answer.status_code == 200, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def test_pages_tell_what_the_stream_tells_with_the_same_ids(client: TestClient, sessions: Sessions) -> None:

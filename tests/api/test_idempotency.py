@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,7 +29,7 @@ from tests.support.jobs import RECIPE, make_recipe
 from tests.support.waiting import until
 
 
-def post_with(client: TestClient, recipe: dict[str, Any] = RECIPE, **headers: str) -> Any:
+def post_with(client: TestClient, recipe: Mapping[str, Any] = RECIPE, /, **headers: str) -> Any:
     """`headers` by their names with underscores."""
     return submit(client, {name.replace("_", "-"): value for name, value in headers.items()}, **recipe)
 
@@ -191,7 +191,7 @@ def at_work(client: TestClient, engine: sa.Engine, **headers: str) -> Iterator[F
     with engine.connect() as connection, ThreadPoolExecutor(1) as pool:
         connection.execute(sa.text(f"SELECT pg_advisory_lock{lock}"))
         try:
-            first = pool.submit(post_with, client, **headers)
+            first = pool.submit(lambda: post_with(client, **headers))
             until(lambda: connection.execute(sa.text("SELECT count(*) FROM requests")).scalar_one())
             yield first
         finally:

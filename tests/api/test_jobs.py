@@ -32,7 +32,7 @@ def refused(client: TestClient, status: int, code: str, **recipe: Any) -> dict[s
     assert set(error) == {"code", "message", "param", "type"}
     assert re.fullmatch(r"req_\w+", answer.headers["x-request-id"])
     assert client.get("/jobs").json()["data"] == []
-    return error  # type: ignore[no-any-return]
+    return error
 
 
 def test_a_taken_job_is_queued_with_its_defaults_and_the_digest_of_its_data(client: TestClient) -> None:

@@ -197,7 +197,7 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
         async with streaming(sessions) as streams:
             stream = streams.stream(job.id, Cursor())
             told = list(parse(await anext(stream)))
-            waits = asyncio.create_task(anext(stream))
+            waits = asyncio.ensure_future(anext(stream))
             await wait_until(lambda: streams._watched)
             (share,) = streams._watched[job.id].subscriptions
             await asyncio.to_thread(record, sessions, job, log_line())

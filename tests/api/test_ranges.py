@@ -4,13 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import Checkpoint
 from store import artifacts, jobs
 from store.session import Sessions
+from tests.support.api import Response
 from tests.support.artifacts import publish
 from tests.support.jobs import make_recipe
 
@@ -30,7 +30,7 @@ def url(request: pytest.FixtureRequest, home: Path, sessions: Sessions) -> str:
     return f"/jobs/{job_id}/artifacts/{request.param}"
 
 
-def get(client: TestClient, url: str, **headers: str) -> httpx.Response:
+def get(client: TestClient, url: str, **headers: str) -> Response:
     return client.get(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 

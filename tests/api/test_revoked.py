@@ -38,7 +38,7 @@ def live(database_url: str, broker_url: str, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def key(live: Service, sessions: Sessions) -> dict[str, Any]:
     answer = live.client.post("/keys", json={"owner": "anna", "admin": True}, headers=bearer(ADMIN_KEY))
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def revoke(live: Service, _: sa.Engine, key: dict[str, Any]) -> None:

@@ -180,7 +180,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
 
 def begun(sessions: Sessions, home: Path) -> str:
     """A job whose trainer has told one event of each kind."""
-    told = [
+    told: list[events.Event] = [
         events.Phase(time=1.5, name="imports", seconds=2.5),
         events.Started(
             time=2.5,
@@ -250,7 +250,7 @@ def test_a_route_keeps_to_its_description_in_every_case(
     check_route(schema[path][method], things, every_case=True)
 
 
-def check_route(operation: APIOperation, things: dict[str, str], every_case: bool) -> None:
+def check_route(operation: APIOperation[Any, Any, Any, Any], things: dict[str, str], every_case: bool) -> None:
     job = things.get(JOBS.get(operation.path.rpartition("/")[2], ""), things["job_id"])
     named = {each.name: ({**things, "job_id": job})[each.name] for each in operation.path_parameters}
     right = operation.Case(path_parameters=named, **RIGHT.get(operation.label, {}))
@@ -262,7 +262,7 @@ def check_route(operation: APIOperation, things: dict[str, str], every_case: boo
     if operation.label in RIGHT or {"after", "idempotency-key"} & {each.name for each in operation.iter_parameters()}:
         excluded.append(positive_data_acceptance)
 
-    def check(case: Case) -> None:
+    def check(case: Case[Any]) -> None:
         case.call_and_validate(headers=HEADERS, excluded_checks=excluded)
 
     for case in coverage(operation, named, every_case):
@@ -273,7 +273,9 @@ def check_route(operation: APIOperation, things: dict[str, str], every_case: boo
             few(given(case=operation.as_strategy(mode, path_parameters=pinned))(check))()
 
 
-def coverage(operation: APIOperation, named: dict[str, str], every_case: bool) -> Iterator[Case]:
+def coverage(
+    operation: APIOperation[Any, Any, Any, Any], named: dict[str, str], every_case: bool
+) -> Iterator[Case[Any]]:
     """Of the things that are there, but where the path is what is wrong."""
     generator = CoverageGenerator(
         operation=operation,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
@@ -16,7 +15,7 @@ from api.services import events
 from contract.events import Checkpoint
 from store import artifacts
 from store.session import Sessions
-from tests.support.api import ADMIN_KEY, bearer, make_key, routes
+from tests.support.api import ADMIN_KEY, Response, bearer, make_key, routes
 from tests.support.artifacts import publish
 from tests.support.files import ROW, write_tokenizer
 from tests.support.jobs import RECIPE, begin, register
@@ -55,7 +54,7 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
     def post(path: str, status: int, **body: Any) -> dict[str, Any]:
         answer = locked.post(path, headers=anna, **body)
         assert answer.status_code == status, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     write_tokenizer(home / "models" / "tiny")
     file = ("rows.jsonl", json.dumps(ROW).encode())
@@ -97,15 +96,15 @@ def made_up(text: str) -> str:
     return ID.sub("0" * 24, text)
 
 
-def ask(client: TestClient, method: str, path: str, headers: Headers, things: Mapping[str, str]) -> httpx.Response:
+def ask(client: TestClient, method: str, path: str, headers: Headers, things: Mapping[str, str]) -> Response:
     """Raises KeyError for a route whose path names something that is not among the things."""
-    body = {} if method in ("POST", "PATCH", "PUT") else None
+    body: dict[str, str] | None = {} if method in ("POST", "PATCH", "PUT") else None
     # Of the routes that want them.
-    more = {"params": {"model": "tiny"}, "headers": {**headers, "accept": "application/json"}}
-    return client.request(method, path.format_map(things), json=body, **more)
+    headers = {**headers, "accept": "application/json"}
+    return client.request(method, path.format_map(things), json=body, params={"model": "tiny"}, headers=headers)
 
 
-def told(answer: httpx.Response) -> tuple[int, str]:
+def told(answer: Response) -> tuple[int, str]:
     """Without the ids by which two answers differ."""
     return answer.status_code, ID.sub("", answer.text)
 

@@ -15,6 +15,7 @@ import pytest
 from store.session import Sessions
 from tests.support import service
 from tests.support.files import ROW, add_model_and_dataset
+from tests.support.servers import free_port
 from tests.support.service import Service
 from tests.support.waiting import until
 
@@ -50,11 +51,11 @@ def send(live: Service, pieces: Iterator[bytes], name: str = "rows.jsonl") -> di
     headers = {"content-type": "multipart/form-data; boundary=x"}
     answer = live.client.post("/datasets", content=form(pieces, name), headers=headers, timeout=120)
     assert answer.status_code == 201, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def checked(live: Service, dataset_id: str, seconds: float = 120) -> dict[str, Any]:
-    return until(  # type: ignore[no-any-return]
+    return until(
         lambda: (found := live.client.get(f"/datasets/{dataset_id}").json())["status"] != "uploaded" and found, seconds
     )
 
@@ -213,7 +214,7 @@ def test_a_file_of_a_hub_is_fetched_kept_and_checked(
 
 
 def test_a_hub_that_is_away_is_told(home: Path, sessions: Sessions, database_url: str, broker_url: str) -> None:
-    away = f"http://127.0.0.1:{service.free_port()}"
+    away = f"http://127.0.0.1:{free_port()}"
     with api(home, database_url, broker_url, HF_ENDPOINT=away) as live:
         began = time.monotonic()
         answer = live.client.post("/datasets", json={"hub": "org/name", "file": "a.jsonl"})

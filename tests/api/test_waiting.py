@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from api import idempotency
+from api.errors import StillAtWork
 from store import requests
 from store.requests import Asked, First
 from store.session import Sessions
@@ -18,7 +19,7 @@ def test_many_of_one_owner_that_wait_delay_no_other(sessions: Sessions) -> None:
     def repeat(_: int) -> str:
         try:
             return idempotency.once(sessions, asked, lambda _: "made", lambda resource: resource)
-        except idempotency.StillAtWork:
+        except StillAtWork:
             return "still at work"
 
     with ThreadPoolExecutor(40) as pool:

@@ -3,6 +3,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +47,26 @@ def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
 def add(client: TestClient, url: str, **more: Any) -> dict[str, Any]:
     answer = client.post("/webhooks", json={"url": url, **more})
     assert answer.status_code == 201, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def log(client: TestClient, webhook: dict[str, Any]) -> list[dict[str, Any]]:
-    return client.get(f"/webhooks/{webhook['id']}/deliveries").json()["data"]  # type: ignore[no-any-return]
+    return client.get(f"/webhooks/{webhook['id']}/deliveries").json()["data"]
+
+
+def failed_as(client: TestClient, webhook: dict[str, Any], words: str) -> bool:
+    return words in (log(client, webhook)[0]["error"] or "")
 
 
 def ping(client: TestClient, webhook: dict[str, Any]) -> dict[str, Any]:
     answer = client.post(f"/webhooks/{webhook['id']}/test")
     assert answer.status_code == 202, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def sent(client: TestClient, webhook: dict[str, Any], **told: Any) -> dict[str, Any]:
     """The latest delivery, once it is as `told`."""
-    return until(lambda: [each for each in log(client, webhook)[:1] if told.items() <= each.items()])[0]  # type: ignore[no-any-return]
+    return until(lambda: [each for each in log(client, webhook)[:1] if told.items() <= each.items()])[0]
 
 
 def test_a_job_that_ends_is_told_of_in_a_signed_message(
@@ -105,7 +110,7 @@ def test_the_openai_sdk_takes_a_message(
     sdk = openai.OpenAI(api_key="none", webhook_secret=webhook["secret"])
     event = sdk.webhooks.unwrap(receiver.bodies[0], receiver.headers[0])
     assert (event.type, event.object) == (kind, "event")
-    assert event.data.id == job_id
+    assert event.model_dump()["data"]["id"] == job_id
 
 
 def test_what_a_receiver_does_not_take_is_sent_again_with_the_same_id(
@@ -206,7 +211,7 @@ def test_nothing_is_sent_to_what_only_this_machine_reaches(
             assert (changed.status_code, changed.json()["error"]["param"]) == (422, "url")
             assert client.get(path).json()["url"] == webhook["url"]
             ping(client, webhook)
-            until(lambda webhook=webhook: "not a public address" in (log(client, webhook)[0]["error"] or ""))
+            until(partial(failed_as, client, webhook, "not a public address"))
     assert receiver.bodies == []
 
 
@@ -249,8 +254,7 @@ def test_the_address_is_checked_and_the_certificate_is_the_names(
             with receiving(authority.certify(certified)) as anothers:
                 webhook = add(client, f"https://hooks.example:{anothers.port}/")
                 ping(client, webhook)
-                failed = until(lambda webhook=webhook: log(client, webhook)[0]["error"])
-            assert "CERTIFICATE_VERIFY_FAILED" in failed
+                until(partial(failed_as, client, webhook, "CERTIFICATE_VERIFY_FAILED"))
             assert anothers.bodies == []
 
 

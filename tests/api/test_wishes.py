@@ -25,7 +25,7 @@ RECEIPT = Receipt(asked=1, ended=3, seconds=2, processes=[Process(pid=7, name="p
 def ask(client: TestClient, job_id: str, what: str) -> dict[str, Any]:
     answer = client.post(f"/jobs/{job_id}/{what}")
     assert answer.status_code == 200, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def run(sessions: Sessions, *ends: End) -> None:

@@ -18,7 +18,7 @@ GPUS = Machine(gpus=[A100, A100.model_copy(update={"uuid": "GPU-2"})], cores=8, 
 
 
 def listed(client: TestClient) -> list[dict[str, Any]]:
-    return client.get("/workers").json()["data"]  # type: ignore[no-any-return]
+    return client.get("/workers").json()["data"]
 
 
 def test_a_service_without_workers_lists_none(client: TestClient) -> None:

@@ -91,7 +91,7 @@ def test_a_job_may_use_the_gpus_that_can_train_it() -> None:
 
 def test_cpu_slots_stand_in_for_gpus() -> None:
     machine = OLD_CPU.model_copy(update={"slots": 2})
-    assert (machine.devices, usable(recipe(), machine)) == (2, {0, 1})
+    assert (machine.devices, usable(recipe(), machine)) == (2, frozenset({0, 1}))
     assert [machine.needs(recipe(resources={"gpus": gpus})) for gpus in (1, 2, 8)] == [1, 2, 2]
     assert TWO_A100.needs(recipe(resources={"gpus": 2})) == 2
 

@@ -47,7 +47,9 @@ def test_a_split_holds_out_a_row_at_least_and_leaves_one_at_least(seed: int, n: 
 
 def test_a_share_of_an_epoch_is_whole_steps_and_max_steps_ends_earlier() -> None:
     def steps(**schedule: float) -> int:
-        return total_steps(Recipe(model="m", dataset={"path": "d"}, schedule=schedule), count=10, window=4)
+        return total_steps(
+            Recipe.model_validate({"model": "m", "dataset": "d", "schedule": schedule}), count=10, window=4
+        )
 
     assert steps(epochs=1) == 3
     assert steps(epochs=0.5) == 2
@@ -58,7 +60,7 @@ def test_a_share_of_an_epoch_is_whole_steps_and_max_steps_ends_earlier() -> None
 
 def test_max_steps_alone_decide_the_steps_and_nothing_is_three_epochs() -> None:
     def steps(schedule: dict[str, Any]) -> int:
-        recipe = Recipe(model="m", dataset={"path": "d"}, schedule=schedule)
+        recipe = Recipe.model_validate({"model": "m", "dataset": "d", "schedule": schedule})
         stored = Recipe.model_validate_json(recipe.model_dump_json())
         assert stored == recipe
         return total_steps(stored, count=10, window=4)

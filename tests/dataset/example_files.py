@@ -18,7 +18,10 @@ from dataset.example import Conversation, Example
 from dataset.read import read_examples
 
 HELLO: list[Any] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 def write_lines(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:

@@ -147,8 +147,8 @@ def test_nulls_of_a_struct_that_other_rows_have_are_missing(tmp_path: Path) -> N
     examples = list(read_examples(write_parquet(tmp_path, rows)))
     for example, row in zip(examples, rows, strict=True):
         assert isinstance(example, Conversation)
-        call = example.messages[1]["tool_calls"][0]["function"]
-        assert call == row["messages"][1]["tool_calls"][0]["function"]
+        found = example.messages[1]["tool_calls"][0]["function"]
+        assert found == row["messages"][1]["tool_calls"][0]["function"]
         assert example.tools == [{"type": "function", **row["tools"][0]}]
 
 

@@ -23,20 +23,22 @@ from tests.dataset.example_files import PACKERS
 
 FIELDS = sorted({field for format in FORMATS.values() for field in format.fields})
 
-_JSON = st.recursive(
+_JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
 _TEXT = st.text(st.characters()) | st.just("answer")
 _OR_ITS_TEXT = _JSON | _JSON.map(json.dumps)
-_CALL = st.fixed_dictionaries({}, optional={"id": _JSON, "name": _JSON, "arguments": _OR_ITS_TEXT})
+_CALL: st.SearchStrategy[Any] = st.fixed_dictionaries(
+    {}, optional={"id": _JSON, "name": _JSON, "arguments": _OR_ITS_TEXT}
+)
 _CALL = _CALL | st.fixed_dictionaries({"function": _CALL | _JSON}) | _JSON
 _PART = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "reasoning", "thinking", "tool_call", "tool_result", 3])},
     optional={"text": _TEXT, "value": _TEXT | _CALL, "train": st.sampled_from([True, 0, "0"])},
 )
-_SIMPLE = st.sampled_from([None, False, 0, 1.0, "0", "\ud800", [], {"a": None}])
+_SIMPLE: st.SearchStrategy[Any] = st.sampled_from([None, False, 0, 1.0, "0", "\ud800", [], {"a": None}])
 _OF_ITSELF = dict.fromkeys((*WEIGHTS[:2], *REASONING[:2], *list(REFUSED)[:2]), _SIMPLE)
 _MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(ROLES) | _JSON},

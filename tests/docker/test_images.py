@@ -76,7 +76,7 @@ def test_compose_sets_what_a_process_reads_and_nothing_else(service: str, monkey
 def test_the_api_and_the_worker_see_the_same_files() -> None:
     api, worker = (compose()["services"][name] for name in ("api", "worker"))
     homes = {image_environment(dockerfile)["FINETUNED_HOME"] for dockerfile in DOCKERFILES}
-    users = {re.search(r"useradd --uid (\d+)", dockerfile.read_text())[1] for dockerfile in DOCKERFILES}
+    users = {re.findall(r"useradd --uid (\d+)", dockerfile.read_text())[0] for dockerfile in DOCKERFILES}
     assert len(homes) == len(users) == 1
     assert api["volumes"] == worker["volumes"]
     assert f"home:{homes.pop()}" in api["volumes"]

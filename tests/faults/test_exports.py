@@ -37,12 +37,12 @@ def trained(live: Service, name: str) -> str:
 def export(live: Service, job_id: str, **asked: Any) -> dict[str, Any]:
     answer = live.client.post(f"/jobs/{job_id}/exports", json={"format": "merged", **asked})
     assert answer.status_code == 202, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def wait(live: Service, made: dict[str, Any], *statuses: str, seconds: float = 90) -> dict[str, Any]:
     url = f"/jobs/{made['job_id']}/exports/{made['id']}"
-    return until(lambda: (now := live.client.get(url).json())["status"] in statuses and now, seconds)  # type: ignore[no-any-return]
+    return until(lambda: (now := live.client.get(url).json())["status"] in statuses and now, seconds)
 
 
 def merging(live: Service, job_id: str) -> list[Path]:

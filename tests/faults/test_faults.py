@@ -39,7 +39,7 @@ def both_workers(live: Service) -> Iterator[None]:
 
 def workers(live: Service) -> list[dict[str, Any]]:
     answer = live.client.get("/workers").json()
-    return answer["data"]  # type: ignore[no-any-return]
+    return answer["data"]
 
 
 def started(live: Service, name: str = WORK, step: int = 5) -> str:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -64,7 +65,7 @@ def silence(engine: sa.Engine, seconds: float) -> None:
 
 def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Sessions) -> None:
     job_id = running(sessions)
-    receipt = {"processes": []}
+    receipt: dict[str, Any] = {"processes": []}
     job = end(sessions, job_id, 1, End(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", receipt=receipt))
     assert (job.status, job.lease_expires_at, job.log_tail) == (JobStatus.FAILED, None, "the log's end")
     told = {"reason": "loss_not_finite", "message": "the loss is nan", "param": None}

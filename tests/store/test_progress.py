@@ -43,7 +43,7 @@ def job_id(sessions: Sessions) -> str:
 
 def columns(sessions: Sessions, job_id: str, since: int = 0, limit: int = 1000, thin: int | None = None) -> list[int]:
     with sessions.begin() as session:
-        return json.loads(progress.curves(session, job_id, None, since, limit, thin) or "")["columns"]["step"]  # type: ignore[no-any-return]
+        return json.loads(progress.curves(session, job_id, None, since, limit, thin) or "")["columns"]["step"]
 
 
 def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int = 1000) -> list[progress.Happening]:

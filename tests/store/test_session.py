@@ -1,3 +1,4 @@
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_the_limit_stays_in_its_transaction_since_a_pooler_may_give_the_connecti
     with engine.begin():
         pass
     raw = engine.raw_connection()
-    with raw.cursor() as cursor:
+    with closing(raw.cursor()) as cursor:
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("0",)
     raw.close()

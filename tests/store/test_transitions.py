@@ -185,8 +185,7 @@ class Service(RuleBasedStateMachine):
         """In which some workers are not heard of."""
         with self.engine.begin() as connection:
             for column in (Lease.placed_at, Job.lease_expires_at, Job.not_before):
-                earlier = {column: column - timedelta(seconds=seconds)}
-                connection.execute(sa.update(column.class_).values(earlier))
+                connection.execute(sa.update(column.class_).values({column: column - timedelta(seconds=seconds)}))
             earlier = {Worker.seen_at: Worker.seen_at - timedelta(seconds=seconds)}
             connection.execute(sa.update(Worker).where(Worker.name.in_([*silent])).values(earlier))
         for name in sorted(self.slots.keys() - {*silent}):

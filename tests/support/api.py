@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-import httpx
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -14,6 +13,21 @@ from api.settings import ApiSettings
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE
 from tests.support.waiting import until
+
+
+class Response(Protocol):
+    """What a TestClient and httpx both return; they are of different libraries."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def json(self) -> Any: ...
+
 
 ADMIN_KEY = "an-admin-key-of-some-length"
 
@@ -33,7 +47,7 @@ def make_key(client: TestClient, **new: Any) -> dict[str, Any]:
     return key
 
 
-def submit(client: TestClient, headers: Mapping[str, str] | None = None, **recipe: Any) -> httpx.Response:
+def submit(client: TestClient, headers: Mapping[str, str] | None = None, **recipe: Any) -> Response:
     """POST /jobs of RECIPE with these fields."""
     return client.post("/jobs", json={**RECIPE, **recipe}, headers=headers)
 
@@ -65,7 +79,7 @@ def wait_until_checked(client: TestClient, dataset_id: str) -> dict[str, Any]:
     return until(checked, seconds=60)
 
 
-def error_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def error_of(answer: Response, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     error: dict[str, Any] = answer.json()["error"]
     assert error["code"] == code, error

@@ -45,18 +45,18 @@ class Service:
     def submit(self, **recipe: Any) -> dict[str, Any]:
         answer = self.client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **recipe})
         assert answer.status_code == 201, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     def ask(self, what: str, job_id: str) -> dict[str, Any]:
         """POST /jobs/JOB/cancel, pause, resume or retry."""
         answer = self.client.post(f"/jobs/{job_id}/{what}")
         assert answer.status_code == 200, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     def job(self, job_id: str) -> dict[str, Any]:
         answer = self.client.get(f"/jobs/{job_id}")
         assert answer.status_code == 200, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     def wait(self, job_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
         """The job, once it has one of the statuses, or any end."""
@@ -77,7 +77,7 @@ class Service:
             time.sleep(0.05)
 
     def metrics(self, job_id: str) -> dict[str, list[Any]]:
-        return self.client.get(f"/jobs/{job_id}/metrics").json()["columns"]  # type: ignore[no-any-return]
+        return self.client.get(f"/jobs/{job_id}/metrics").json()["columns"]
 
     def run_dir(self, job_id: str, attempt: int = 1) -> RunDir:
         return RunDir(self.home / "runs" / job_id / f"attempt-{attempt}")

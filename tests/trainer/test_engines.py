@@ -167,7 +167,7 @@ def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
         "gradient_checkpointing": True,
         "neftune_alpha": 1e-6,
     }
-    engines = {"ddp": {}} | {name: ENGINES[name] for name in ("zero-2", "zero-3", "fsdp")}
+    engines: dict[str, dict[str, Any]] = {"ddp": {}} | {name: ENGINES[name] for name in ("zero-2", "zero-3", "fsdp")}
     outcomes = at_once(
         *(
             functools.partial(run_trainer, recipe | {"parallel": parallel}, ranks=2, name=name)

@@ -46,9 +46,9 @@ def counted(recipe: Recipe) -> tuple[int, int]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_parameters_of_a_family_are_exactly_those_that_peft_counts(
     family: str,
-    FAMILIES: Callable[[str], Path],
+    make_family: Callable[[str], Path],
 ) -> None:
-    folder = FAMILIES(family)
+    folder = make_family(family)
     names = FAMILIES[family][1]
     adapters: list[dict[str, Any]] = [{"target_modules": targets} for targets in targets_of(family)]
     adapters += [{"rank_pattern": {names[0]: 3}, "bias": "all"}, {"dora": True, "bias": "lora_only"}]
@@ -61,10 +61,10 @@ def test_the_parameters_of_a_family_are_exactly_those_that_peft_counts(
 
 
 def test_the_parameters_of_an_earlier_adapter_are_those_in_its_file(
-    FAMILIES: Callable[[str], Path],
+    make_family: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
-    folder, earlier = FAMILIES("llama"), tmp_path / "earlier"
+    folder, earlier = make_family("llama"), tmp_path / "earlier"
     shape = {"r": 4, "dora": True, "rank_pattern": {"q_proj": 2}, "modules_to_save": ["embed_tokens"]}
     recipe = Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": shape})
     load_model(recipe, torch.float32, CPU).model.save_pretrained(earlier, save_embedding_layers=False)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "examples/recipes").iterdir())
 FIRST = ("quickstart", "zero2")
 """Those that no run of the tests leaves out."""
-MODELS = {
+MODELS: dict[str, Callable[..., Any]] = {
     "smollm2-135m-instruct": lambda **sizes: LlamaForCausalLM(LlamaConfig(**SIZES, **sizes, tie_word_embeddings=True)),
     "EleutherAI/pythia-70m": lambda **sizes: GPTNeoXForCausalLM(
         GPTNeoXConfig(**(SIZES | {"num_key_value_heads": 4}), **sizes)

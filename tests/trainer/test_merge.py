@@ -18,7 +18,7 @@ IDS = torch.tensor([[1, 40, 41, 42, 43, 44, 45, 2, 50, 51]])
 
 @torch.inference_mode()
 def logits(model: Any) -> torch.Tensor:
-    return model.eval()(input_ids=IDS).logits  # type: ignore[no-any-return]
+    return model.eval()(input_ids=IDS).logits
 
 
 @pytest.mark.parametrize(

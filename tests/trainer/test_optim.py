@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -9,18 +10,19 @@ from hypothesis import strategies as st
 from contract.recipe import Optimizer, Schedule
 from trainer.optim import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate, warmup_steps
 
-kinds = st.sampled_from(["cosine", "linear", "constant"])
+Kind = Literal["cosine", "linear", "constant"]
+kinds: st.SearchStrategy[Kind] = st.sampled_from(get_args(Kind))
 
 
 @given(kinds, st.integers(1, 300), st.floats(0, 1))
-def test_the_learning_rate_stays_above_zero_and_within_its_peak(kind: str, total: int, ratio: float) -> None:
+def test_the_learning_rate_stays_above_zero_and_within_its_peak(kind: Kind, total: int, ratio: float) -> None:
     schedule = Schedule(type=kind, warmup_ratio=ratio)
     factors = [learning_rate_factor(schedule, step, total) for step in range(1, total + 1)]
     assert all(0 < factor <= 1 for factor in factors)
 
 
 @given(kinds, st.integers(2, 300), st.floats(0, 0.9))
-def test_it_rises_over_the_warm_up_reaches_the_peak_and_never_rises_again(kind: str, total: int, ratio: float) -> None:
+def test_it_rises_over_the_warm_up_reaches_the_peak_and_never_rises_again(kind: Kind, total: int, ratio: float) -> None:
     schedule = Schedule(type=kind, warmup_ratio=ratio)
     warmup = warmup_steps(schedule, total)
     factors = [learning_rate_factor(schedule, step, total) for step in range(1, total + 1)]
@@ -39,7 +41,7 @@ def test_it_rises_over_the_warm_up_reaches_the_peak_and_never_rises_again(kind: 
         ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1, 1]),
     ],
 )
-def test_it_rises_in_a_line_and_falls_by_a_half_cosine_or_a_line_or_not(kind: str, factors: list[float]) -> None:
+def test_it_rises_in_a_line_and_falls_by_a_half_cosine_or_a_line_or_not(kind: Kind, factors: list[float]) -> None:
     schedule = Schedule(type=kind, warmup_ratio=0.2)
     assert [learning_rate_factor(schedule, step, 10) for step in range(1, 11)] == pytest.approx(factors, abs=1e-6)
 
@@ -151,7 +153,7 @@ def test_adamw_of_the_recipe_is_torchs_or_that_of_bitsandbytes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])
-def test_the_optimizer_is_told_what_the_recipe_says(kind: str) -> None:
+def test_the_optimizer_is_told_what_the_recipe_says(kind: Literal["adamw", "adamw_8bit"]) -> None:
     recipe = Optimizer(type=kind, learning_rate=3e-3, weight_decay=0.2, beta1=0.8, beta2=0.95)
     (group,) = make_optimizer(some_parameters().items(), recipe).param_groups
     assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (3e-3, 0.2, (0.8, 0.95))

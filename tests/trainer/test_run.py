@@ -221,7 +221,12 @@ def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_
     recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
     zero = {"engine": "deepspeed", "zero_stage": 3}
-    ways = ((1, 5, 5, {}), (1, "auto", 5, {}), (2, 1, 1, {}), (2, "auto", 3, zero))
+    ways: tuple[tuple[int, object, int, dict[str, Any]], ...] = (
+        (1, 5, 5, {}),
+        (1, "auto", 5, {}),
+        (2, 1, 1, {}),
+        (2, "auto", 3, zero),
+    )
 
     def start(ranks: int, micro_batch: object, _: int, parallel: dict[str, Any]) -> Outcome:
         changed = recipe | {"batch": {"effective": 5, "micro_batch": micro_batch}, "parallel": parallel}

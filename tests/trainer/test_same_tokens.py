@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
 from contract.recipe import Recipe
-from dataset.example import PlainText, conversation
+from dataset.example import Conversation, PlainText, conversation
 from dataset.folder_tokenizer import read_tokenizer
 from dataset.tokenise import encode
 from tests.support.files import CHATML
@@ -28,7 +28,7 @@ TEXTS = [
     "\u2581a\tB",
     "it's 2024's",
 ]
-EXAMPLES = [
+EXAMPLES: list[Conversation | PlainText] = [
     conversation(
         [{"role": "user", "content": "Is 17 PRIME?"}, {"role": "assistant", "content": "  Y\u00c9s, 17 is. "}]
     ),

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.machine import Gpu
+from contract.machine import Gpu, has_bf16
 from tests.support.fake_nvml import Have, stand_in
-from worker.machine import detect, has_bf16, memory_limit, visible
+from worker.machine import detect, memory_limit, visible
 
 
 def gpu(uuid: str) -> Gpu:

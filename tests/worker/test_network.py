@@ -17,7 +17,7 @@ def environment_on(machine: NetworkMachine, address: str, given: dict[str, str])
     command = machine.command([sys.executable, "-c", PROGRAM, address, json.dumps(given)])
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)  # type: ignore[no-any-return]
+    return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize(

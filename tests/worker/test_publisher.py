@@ -225,7 +225,7 @@ def test_a_log_that_cannot_be_cleared_of_a_secret_is_not_published(
     publish(sessions, settings)
     assert name not in published(sessions, job_id)
     with sessions.begin() as session:
-        assert session.get(Artifact, (job_id, name)).published_at is not None
+        assert session.get_one(Artifact, (job_id, name)).published_at is not None
 
 
 def test_another_worker_publishes_for_one_that_is_not_heard_of_alone(

@@ -177,8 +177,8 @@ def test_a_path_that_leads_elsewhere_since_the_job_was_posted_fails_the_job(
     private.parent.mkdir()
     (settings.home / "datasets" / "rows.jsonl").rename(private)
     (settings.home / "datasets" / "rows.jsonl").symlink_to(private)
-    for given in ({}, {"dataset": str(private)}, {"dataset": f"{settings.home.name}/blobs/rows.jsonl"}):
-        assert reason(run(sessions, settings, **given)) == "dataset_not_found"
+    for dataset in ("rows.jsonl", str(private), f"{settings.home.name}/blobs/rows.jsonl"):
+        assert reason(run(sessions, settings, dataset=dataset)) == "dataset_not_found"
     link = settings.home / "models" / "tiny" / "chat_template.jinja"
     link.symlink_to(private)
     assert reason(run(sessions, settings)) == "model_unsupported"
