@@ -109,7 +109,7 @@ EXHAUSTIVE = pytest.mark.exhaustive
             [120, 120],
             marks=pytest.mark.exhaustive,
         ),
-        (LLAMA, {"adapter": {"r": 8}}, "bf16", [60, 40]),
+        pytest.param(LLAMA, {"adapter": {"r": 8}}, "bf16", [60, 40], marks=EXHAUSTIVE),
         pytest.param(
             NEOX, {"adapter": {"target_modules": ["query_key_value"]}}, "fp32", [150, 50], marks=pytest.mark.exhaustive
         ),

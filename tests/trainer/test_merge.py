@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contract.failure import Failure
+from tests.trainer.in_process_trainer import train_here
 from tests.trainer.trainer_process import Outcome, merge
 
 IDS = torch.tensor([[1, 40, 41, 42, 43, 44, 45, 2, 50, 51]])
@@ -35,10 +36,10 @@ def logits(model: Any) -> torch.Tensor:
 )
 @pytest.mark.slow
 def test_a_merged_model_has_the_logits_of_base_and_adapter(
-    recipe: dict[str, Any], model: Path, run_trainer: Callable[..., Outcome], tmp_path: Path, changes: dict[str, Any]
+    recipe: dict[str, Any], model: Path, tmp_path: Path, cache: Path, changes: dict[str, Any]
 ) -> None:
     asked = recipe | changes
-    adapter = run_trainer(asked).folder / "adapter"
+    adapter = train_here(asked, tmp_path / "run", cache).folder / "adapter"
     done = merge(tmp_path / "export", asked, adapter)
     assert done.returncode == 0, done.stderr
     merged = tmp_path / "export" / "merged"

@@ -140,17 +140,20 @@ def plain_eval_loss(recipe: dict[str, Any], adapter: Path) -> float:
     return total / tokens
 
 
-def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
+@pytest.mark.slow
+def test_one_batch_two_accumulated_and_two_ranks_train_alike(
+    recipe: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path, cache: Path
+) -> None:
     """Twelve examples in windows of eight: an epoch's last window is partial. AdamW would hide a wrong scale of the
     gradients from the losses, but not from the norms."""
-    whole, accumulated, two_ranks = at_once(
-        lambda: run_trainer(recipe | {"batch": {"micro_batch": 8}}, name="whole"),
-        lambda: run_trainer(recipe | {"batch": {"micro_batch": 1, "accumulation": 8}}, name="accumulated"),
-        lambda: run_trainer(recipe | {"batch": {"micro_batch": 2, "accumulation": 2}}, ranks=2, name="ranks"),
-    )
-    runs = {"whole": whole, "accumulated": accumulated, "two ranks": two_ranks}
-    for outcome in runs.values():
-        assert outcome.exit_code == 0, outcome.output
+    runs = {
+        "whole": train_here(recipe | {"batch": {"micro_batch": 8}}, tmp_path / "whole", cache),
+        "accumulated": train_here(
+            recipe | {"batch": {"micro_batch": 1, "accumulation": 8}}, tmp_path / "accumulated", cache
+        ),
+        "two ranks": run_trainer(recipe | {"batch": {"micro_batch": 2, "accumulation": 2}}, ranks=2, name="ranks"),
+    }
+    assert runs["two ranks"].exit_code == 0, runs["two ranks"].output
     curves = {
         name: [(m.loss, m.grad_norm, m.tokens, m.supervised_tokens) for m in events_of(outcome, Metric)]
         for name, outcome in runs.items()

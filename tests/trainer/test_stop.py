@@ -16,6 +16,8 @@ import pytest
 from contract.events import Checkpoint, Done, Event, parse_event
 from tests.trainer.trainer_process import command
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def started(recipe: dict[str, Any], run_dir: Path, ranks: int = 1) -> Iterator[subprocess.Popen[bytes]]:
@@ -50,7 +52,7 @@ def endless(recipe: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("ranks", "number"),
     [
-        (1, signal.SIGTERM),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.exhaustive),
         pytest.param(1, signal.SIGINT, marks=pytest.mark.exhaustive),
         (2, signal.SIGTERM),
         pytest.param(2, signal.SIGINT, marks=pytest.mark.exhaustive),
