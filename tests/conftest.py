@@ -69,9 +69,9 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 
 @pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The fast ones first: most faults show in the first minute. Without a GPU, none that needs one; and those that
-    are exhaustive where -m asks for them. With --part, some of their files."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU, none that needs
+    one; the exhaustive ones only where -m names them. With --part, some of their files."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if "exhaustive" not in config.option.markexpr:
         more = [item for item in items if item.get_closest_marker("exhaustive") is not None]
         config.hook.pytest_deselected(items=more)

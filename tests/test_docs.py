@@ -31,7 +31,9 @@ DOCS = [
     )
 ]
 TEXT = "".join(path.read_text() for path in DOCS)
-TRAINING, ADAPTERS, _, PARALLEL, JOBS, DEPLOY, EVENTS, ARTIFACTS, *_others, DATASETS = (path.read_text() for path in DOCS)
+TRAINING, ADAPTERS, _, PARALLEL, JOBS, DEPLOY, EVENTS, ARTIFACTS, *_others, DATASETS = (
+    path.read_text() for path in DOCS
+)
 TABLES = TRAINING.partition("## Every part")[2] + ADAPTERS.partition("## Names by family")[0] + JOBS + ARTIFACTS
 TABLES += DATASETS.partition("## What holds")[2]
 ROWS = [row for rows in re.findall(r"^\| ---.*\n((?:\|.*\n)+)", TABLES, re.MULTILINE) for row in rows.splitlines()]

@@ -17,6 +17,8 @@ from tests.support.processes import read_proc
 from tests.support.service import FAKE_TRAINER, Service
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 LONG = "environment steps=1000 sleep=0.05"
 

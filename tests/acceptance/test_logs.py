@@ -5,9 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support import service
 from tests.support.files import add_model_and_dataset
 from tests.support.service import Service
+
+pytestmark = pytest.mark.slow
 
 PLANTED = "sk-ft-planted0123456789"
 

@@ -14,6 +14,8 @@ from openai.types.fine_tuning import FineTuningJob
 from tests.support.service import Service
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def client(live: Service) -> Iterator[openai.OpenAI]:

@@ -17,6 +17,8 @@ from tests.support.fake_trainer import losses
 from tests.support.files import write_model
 from tests.support.service import FAKE_TRAINER, SECRET_TOKEN, Service
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     job = live.submit(name="steps=3")

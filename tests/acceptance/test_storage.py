@@ -22,6 +22,8 @@ from tests.support.servers import free_port
 from tests.support.service import FAKE_TRAINER, Service, running
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 LEASE = 3
 
 

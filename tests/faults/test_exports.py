@@ -14,6 +14,8 @@ from tests.support.files import add_model_and_dataset
 from tests.support.service import FAKE_TRAINER, Service, running
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 FAKE_MERGER = Path(fake_merger.__file__)
 
 

@@ -19,6 +19,8 @@ from tests.support.servers import Servers
 from tests.support.service import Service, busy_devices, parse_events
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 STEPS = 30
 WORK = f"steps={STEPS} every=3 sleep=0.1 ranks=2"
 

@@ -18,6 +18,8 @@ from tests.support.files import write_dataset, write_model
 from tests.support.processes import read_proc
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 KEY = "an-admin-key-of-some-length"
 
 

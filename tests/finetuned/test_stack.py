@@ -15,6 +15,8 @@ from tests.support.files import write_model
 from tests.support.processes import commands_naming
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def examples(folder: Path) -> Path:
@@ -26,7 +28,7 @@ def examples(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
 def test_the_stack_starts_and_stops_and_leaves_no_process(folder: Path, signal_number: int) -> None:
     with ready(folder / "home", folder / "log") as up:
         up.process.send_signal(signal_number)

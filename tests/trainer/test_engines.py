@@ -20,7 +20,7 @@ from trainer.model import load_model
 
 RunTrainer = Callable[..., Outcome]
 # The first of them has all engines take their steps.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENGINES: dict[str, dict[str, Any]] = {
     "zero-0": {"engine": "deepspeed", "zero_stage": 0},
     "zero-1": {"engine": "deepspeed", "zero_stage": 1},

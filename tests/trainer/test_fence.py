@@ -3,9 +3,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from contract.events import Checkpoint, Done, Metric
 from contract.run_dir import RunDir
 from tests.trainer.trainer_process import Outcome, command
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_from_which_a_later_attempt_goes_on_saves_nothing_more(recipe: dict[str, Any], tmp_path: Path) -> None:

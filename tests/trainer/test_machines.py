@@ -16,6 +16,8 @@ from tests.support.network import NetworkMachine, two_machines
 from tests.trainer.trainer_process import Outcome
 from worker.command import Rendezvous, launcher
 
+pytestmark = pytest.mark.slow
+
 Machines = tuple[NetworkMachine, NetworkMachine]
 
 

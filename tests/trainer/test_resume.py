@@ -81,6 +81,7 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the
     ],
     ids=["ddp", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
 )
+@pytest.mark.slow
 def test_two_ranks_that_go_on_give_the_numbers_and_the_adapter_of_an_uninterrupted_run(
     dropping: dict[str, Any], parallel: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
 ) -> None:
