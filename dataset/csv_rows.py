@@ -13,11 +13,11 @@ from dataset.refusal import BadFile, BadRow
 csv.field_size_limit(2 * LONGEST_ROW)
 
 
-def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
+def csv_rows(lines: Iterator[bytes], longest: int = LONGEST_ROW) -> Iterator[dict[str, str] | BadRow]:
     """A record may go over many lines, and an empty line is none. One with too few cells or too many is a BadRow in its
     place, and the next one is read. Raises BadRow of the record that is next, after which nobody knows where one
     begins; BadFile."""
-    text = _Text(lines)
+    text = _Text(lines, longest)
     records = csv.reader(text, strict=True)
     header: list[str] | None = None
     while True:
@@ -45,15 +45,16 @@ def csv_rows(lines: Iterator[bytes]) -> Iterator[dict[str, str] | BadRow]:
 class _Text:
     """The lines as text, as long as one record takes no more of them than a row may."""
 
-    def __init__(self, lines: Iterator[bytes]) -> None:
+    def __init__(self, lines: Iterator[bytes], longest: int) -> None:
         self._lines = lines
+        self._longest = longest
         self.bytes_of_record = 0
 
     def __iter__(self) -> Iterator[str]:
         for line in self._lines:
             self.bytes_of_record += len(line)
-            if self.bytes_of_record > LONGEST_ROW:
-                raise BadRow(f"is longer than {LONGEST_ROW >> 20} MiB; is a quote left open?")
+            if self.bytes_of_record > self._longest:
+                raise BadRow(f"is longer than {self._longest >> 20} MiB; is a quote left open?")
             # A byte order mark further on is a cell's.
             yield decode(line, "utf-8")
 

@@ -9,7 +9,9 @@ from dataset.limits import LARGEST_BATCH, PARQUET_BATCH
 from dataset.refusal import BadFile
 
 
-def parquet_rows(file: io.FileIO, largest: int | None) -> Iterator[dict[str, Any]]:
+def parquet_rows(
+    file: io.FileIO, largest: int | None, largest_batch: int = LARGEST_BATCH
+) -> Iterator[dict[str, Any]]:
     """See dataset/arrow_values.py for their values. Raises BadFile: no whole Parquet file, or too much of it."""
     # Takes a tenth of a second, and no other kind of file needs it.
     import pyarrow
@@ -27,9 +29,9 @@ def parquet_rows(file: io.FileIO, largest: int | None) -> Iterator[dict[str, Any
         for batch in parquet.iter_batches(PARQUET_BATCH, use_threads=False):
             bytes_of_batch = sum(map(size_of, batch.columns))
             size += bytes_of_batch
-            if bytes_of_batch > LARGEST_BATCH:
+            if bytes_of_batch > largest_batch:
                 raise BadFile(
-                    f"has rows too large: {batch.num_rows} of them are more than {LARGEST_BATCH >> 20} MiB; "
+                    f"has rows too large: {batch.num_rows} of them are more than {largest_batch >> 20} MiB; "
                     "split or shorten them"
                 )
             if largest is not None and size > largest:

@@ -56,8 +56,8 @@ def test_an_expression_that_matches_no_whole_name_is_shown_one(expression: str) 
         adapted(expression, SHAPES)
 
 
-def test_an_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contract.expression._SECONDS", 0.3)
+@pytest.mark.exhaustive  # 5 s; test_expression.py has the kind
+def test_an_expression_that_would_take_for_ever_is_refused() -> None:
     with pytest.raises(InputError, match="takes too long"):
         adapted("(.+)+!", {f"model.layers.0.{'a' * 60}.weight": [2, 2]})
 

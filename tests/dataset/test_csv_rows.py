@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from dataset import csv_rows
+from dataset.csv_rows import csv_rows
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
+from dataset.refusal import BadRow
 from tests.dataset.example_files import HELLO, WEATHER, refusal, write_csv
 
 
@@ -78,10 +79,13 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
     assert refusal(write_bytes(tmp_path, b"\xff\na\n")).startswith("the file has a header that is not UTF-8")
 
 
-def test_the_length_of_a_record_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_rows, "LONGEST_ROW", 20)
-    assert texts(write_bytes(tmp_path, b"text\n" + b"123456789012345\n" * 5)) == ["123456789012345"] * 5
-    assert refusal(write_bytes(tmp_path, b'text\na\n"1234567890\n1234567890"\n')).startswith("row 2: is longer than")
+def test_the_length_of_a_record_is_its_own() -> None:
+    row = b"123456789012345\n"
+    assert list(csv_rows(iter([b"text\n", *[row] * 5]), longest=20)) == [{"text": "123456789012345"}] * 5
+    records = csv_rows(iter([b"text\n", b"a\n", b'"1234567890\n', b'1234567890"\n']), longest=20)
+    assert next(records) == {"text": "a"}
+    with pytest.raises(BadRow, match="is longer than"):
+        next(records)
 
 
 def test_space_around_a_name_in_the_header_is_no_part_of_it(tmp_path: Path) -> None:

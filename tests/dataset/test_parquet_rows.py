@@ -9,9 +9,10 @@ import pyarrow.parquet
 import pytest
 
 from contract.failure import InputError
-from dataset import parquet_rows
 from dataset.example import Conversation, PlainText
+from dataset.parquet_rows import parquet_rows
 from dataset.read import read_examples
+from dataset.refusal import BadFile
 from tests.dataset.example_files import HELLO, WEATHER, refusal, write_parquet
 
 CALL = [{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}]
@@ -67,9 +68,10 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert "no Parquet file that can be read" in refusal(path)
 
 
-def test_rows_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_rows, "LARGEST_BATCH", 1 << 20)
-    assert "64 of them are more than 1 MiB" in refusal(write_parquet(tmp_path, [{"text": "a" * 50_000}] * 70))
+def test_rows_too_large_to_hold_are_refused(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, [{"text": "a" * 50_000}] * 70)
+    with path.open("rb", buffering=0) as file, pytest.raises(BadFile, match="64 of them are more than 1 MiB"):
+        list(parquet_rows(file, None, largest_batch=1 << 20))
 
 
 def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from contract.failure import InputError
-from dataset import preview as shown
 from dataset.folder_tokenizer import read_tokenizer
-from dataset.preview import Preview, RenderedText, preview
+from dataset.preview import MOST_TOKENS, Preview, RenderedText, preview
 from tests.support.files import write_tokenizer
 
 TALK = {
@@ -69,11 +68,11 @@ def test_rows_are_seen_a_page_at_a_time(tmp_path: Path) -> None:
     assert see(tmp_path, *rows, offset=7).data == []
 
 
-def test_a_long_text_is_shown_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shown, "MOST_TOKENS", 20)
-    (example,) = see(tmp_path, TALK).data
+def test_a_long_text_is_shown_to_a_limit(tmp_path: Path) -> None:
+    long = {"role": "user", "content": "x" * MOST_TOKENS}
+    (example,) = see(tmp_path, {"messages": [long, *TALK["messages"][-1:]]}).data
     (text,) = example.texts
-    assert len(text.tokens) == 20 < text.length
+    assert len(text.tokens) == MOST_TOKENS < text.length
     assert text.text == "".join(token.text for token in text.tokens)
 
 
