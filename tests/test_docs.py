@@ -57,33 +57,33 @@ def test_each_row_of_the_tables_names_a_test() -> None:
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=[name for _, name in NAMED])
-def test_a_test_that_is_named_is_there(file: str, name: str) -> None:
+def test_named_test_is_there(file: str, name: str) -> None:
     assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("field", fields(Recipe))
-def test_a_field_of_the_recipe_is_told_of(field: str) -> None:
+def test_recipe_field_is_documented(field: str) -> None:
     section, _, name = field.rpartition(".")
     # With its section's name, or after another field of it on the same line.
     assert re.search(rf"`{field}\b|`{section}\.\w+`[^\n]*`{name}\b", TEXT)
 
 
 @pytest.mark.parametrize("field", sorted({*ApiSettings.model_fields, *WorkerSettings.model_fields}))
-def test_a_setting_is_told_of(field: str) -> None:
+def test_setting_is_documented(field: str) -> None:
     assert f"`FINETUNED_{field.upper()}`" in DEPLOY.partition("## Settings")[2]
 
 
-def test_each_fault_that_is_tested_is_told_of() -> None:
+def test_each_tested_fault_is_documented() -> None:
     faults = re.findall(r"^def (test_\w+)", (ROOT / "tests/faults/test_faults.py").read_text(), re.MULTILINE)
     assert [name for name in faults if f"faults/test_faults.py::{name}`" not in JOBS] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples/recipes").iterdir()), ids=lambda path: path.name)
-def test_an_example_is_told_of(path: Path) -> None:
+def test_example_recipe_is_documented(path: Path) -> None:
     assert f"(../examples/recipes/{path.name})" in TRAINING
 
 
-def test_the_example_of_an_engine_is_of_that_engine() -> None:
+def test_engine_example_uses_that_engine() -> None:
     rows = re.findall(r"^\| (.+?) \| .* \| `(\w+\.json)` \|$", PARALLEL, re.MULTILINE)
     assert len(rows) == 6
     for words, example in rows:
@@ -101,11 +101,11 @@ def test_the_example_of_an_engine_is_of_that_engine() -> None:
     [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"],
     ids=lambda path: path.name,
 )
-def test_a_link_leads_somewhere(path: Path) -> None:
+def test_link_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("kind", sorted({*KINDS, "queue", "status", "retry"}))
-def test_a_kind_of_event_is_told_of(kind: str) -> None:
+def test_event_type_is_documented(kind: str) -> None:
     assert f"`{kind}`" in EVENTS.partition("## What there is")[2]

@@ -33,7 +33,7 @@ def test_only_the_trainer_loads_torch(part: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_trainer_knows_no_service() -> None:
+def test_trainer_knows_no_service() -> None:
     unknown = ("sqlalchemy", "celery", "redis", "fastapi", "psycopg", "store")
     # Without bitsandbytes, as of every recipe that does not ask for it: that imports all that torch.compile can.
     code = (
@@ -44,7 +44,7 @@ def test_the_trainer_knows_no_service() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_trainer_runs_no_code_of_a_model_and_loads_no_pickle() -> None:
+def test_trainer_loads_no_remote_code_and_no_pickle() -> None:
     found = list(_calls(ROOT / "trainer"))
     assert not [call for name, _, call in found if name in ("torch.load", "pickle.load", "pickle.loads")]
     loading = [
@@ -91,3 +91,13 @@ def _imported(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_names_of_tests_have_three_to_eight_words() -> None:
+    """The subject first, so that a sorted list tells what is tested."""
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                words = node.name.split("_")[1:]
+                assert 3 <= len(words) <= 8, f"{file}: {node.name} has {len(words)} words"
+                assert words[0] not in ("a", "an", "the", "what"), f"{file}: {node.name} begins with {words[0]}"

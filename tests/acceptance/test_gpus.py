@@ -101,7 +101,7 @@ def test_jobs_on_several_gpus_each_have_their_own(live: Service) -> None:
     assert live.wait(waiting)["status"] == "succeeded"
 
 
-def test_a_gpu_that_another_process_holds_is_not_given_until_it_is_gone(
+def test_gpu_held_by_another_process_is_not_leased(
     live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]"
 ) -> None:
     gpus.hold({0: stranger.pid})
@@ -118,9 +118,7 @@ def test_a_gpu_that_another_process_holds_is_not_given_until_it_is_gone(
     assert given(live, waiting) == ["GPU-0", "GPU-2", "GPU-3"]
 
 
-def test_a_job_that_uses_its_gpu_does_not_hold_it(
-    live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]"
-) -> None:
+def test_job_does_not_hold_its_own_gpu(live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]") -> None:
     job_id = start(live, name=f"{LONG} ranks=1")
     (rank,) = (pid for pid in live.processes(job_id) if b"--rank" in read_proc(pid, "cmdline"))
     gpus.hold({0: rank, 3: stranger.pid})
@@ -128,7 +126,7 @@ def test_a_job_that_uses_its_gpu_does_not_hold_it(
     assert (devices(live)[0]["status"], devices(live)[0]["why"]) == ("leased", None)
 
 
-def test_jobs_that_may_share_a_gpu_run_on_it_at_once(live: Service) -> None:
+def test_sharing_jobs_run_on_one_gpu_together(live: Service) -> None:
     alone = start(live)
     first, second = (start(live, resources={"share": True}) for _ in range(2))
     assert given(live, alone) == ["GPU-0"]
@@ -137,14 +135,14 @@ def test_jobs_that_may_share_a_gpu_run_on_it_at_once(live: Service) -> None:
     assert live.job(first)["status"] == live.job(second)["status"] == "running"
 
 
-def test_the_receipt_of_a_cancelled_job_has_the_memory_of_its_gpus_before_and_after(live: Service) -> None:
+def test_receipt_of_cancelled_job_has_gpu_memory(live: Service) -> None:
     job_id = start(live, resources={"gpus": 2})
     live.ask("cancel", job_id)
     receipt = live.wait(job_id)["receipt"]
     assert receipt["memory_before"] == receipt["memory_after"] == {"0": GIB // 8, "1": GIB // 4}
 
 
-def test_a_job_that_wants_more_gpus_than_a_machine_has_is_refused_at_once(live: Service) -> None:
+def test_job_for_too_many_gpus_is_refused(live: Service) -> None:
     recipe = {"model": "tiny", "dataset": "rows.jsonl", "resources": {"gpus": 8}}
     answer = live.client.post("/jobs", json=recipe)
     assert answer.status_code == 422

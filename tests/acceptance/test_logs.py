@@ -16,9 +16,7 @@ pytestmark = pytest.mark.slow
 PLANTED = "sk-ft-planted0123456789"
 
 
-def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
-    tmp_path: Path, database_url: str, broker_url: str
-) -> None:
+def test_log_lines_are_json_without_secrets(tmp_path: Path, database_url: str, broker_url: str) -> None:
     with_password = database_url.replace("//finetuned@", "//finetuned:planted-password@")
     assert with_password != database_url
     add_model_and_dataset(tmp_path)

@@ -42,7 +42,7 @@ def settings(port: int) -> dict[str, str]:
     }
 
 
-def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
+def test_artifacts_are_stored_in_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)
@@ -74,7 +74,7 @@ def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
 
 
 @pytest.mark.exhaustive
-def test_a_job_succeeds_when_the_bucket_is_there_again(
+def test_job_succeeds_when_the_bucket_is_there_again(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)
@@ -92,7 +92,7 @@ def test_a_job_succeeds_when_the_bucket_is_there_again(
 
 
 @pytest.mark.exhaustive
-def test_what_a_killed_worker_had_not_published_is_published_by_the_next(
+def test_artifacts_of_killed_worker_are_published_later(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)
@@ -141,7 +141,7 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_deleted_there(
+def test_dataset_is_read_and_deleted_in_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)
@@ -175,7 +175,7 @@ def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_del
 
 
 @pytest.mark.exhaustive
-def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
+def test_job_survives_a_slow_fetch_of_its_dataset(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)
@@ -192,7 +192,7 @@ def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
 
 
 @pytest.mark.exhaustive
-def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
+def test_job_waits_for_an_unavailable_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)
@@ -210,7 +210,7 @@ def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
         assert {each["reason"] for each in live.told(job["id"], "retry")} == {"storage_unavailable"}
 
 
-def test_while_the_bucket_is_away_no_dataset_is_lost_or_left_by_half(
+def test_no_dataset_is_lost_without_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)

@@ -59,9 +59,7 @@ OF_AN_ADMIN: list[Step] = [
 ]
 
 
-def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to_what(
-    locked: TestClient, sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_changes_are_audited_with_owner_and_key(locked: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
     things = {"owner": "bob"}
 
     def do(key: dict[str, Any], steps: list[Step]) -> None:
@@ -96,7 +94,7 @@ def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to
     assert done == changing - {("POST", "/plans")}
 
 
-def test_the_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
+def test_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
     job_id = submit(client, {"x-owner": "anna"}).json()["id"]
     client.post(f"/jobs/{job_id}/cancel", headers={"x-owner": "bob", "x-request-id": "of-bob"})
     page = client.get("/audit?limit=1").json()
@@ -115,7 +113,7 @@ def test_nothing_is_taken_off_the_audit(client: TestClient, engine: sa.Engine, c
         connection.execute(sa.text(change))
 
 
-def test_what_was_refused_is_not_in_the_audit(client: TestClient) -> None:
+def test_refused_requests_are_not_audited(client: TestClient) -> None:
     client.post("/jobs", json={**RECIPE, "dataset": "none.jsonl"})
     client.post("/jobs/job_" + "0" * 24 + "/cancel")
     assert client.get("/audit").json()["data"] == []

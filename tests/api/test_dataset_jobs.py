@@ -14,9 +14,7 @@ from tests.support.jobs import RETRIES, claim
 
 @pytest.mark.parametrize("wire", ["/datasets", "/v1/files"])
 @pytest.mark.parametrize("state", ["queued", "running", "paused"])
-def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(
-    client: TestClient, sessions: Sessions, state: str, wire: str
-) -> None:
+def test_dataset_stays_until_its_job_has_ended(client: TestClient, sessions: Sessions, state: str, wire: str) -> None:
     dataset = upload(client)
     job = client.post("/jobs", json={"model": "tiny", "dataset": {"path": dataset["id"]}}).json()
     if state == "running":
@@ -37,14 +35,14 @@ def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(
     assert client.get(f"/jobs/{job['id']}").json()["recipe"]["dataset"]["path"] == dataset["id"]
 
 
-def test_a_dataset_with_a_fault_is_not_trained_on(client: TestClient) -> None:
+def test_dataset_with_a_fault_is_not_trained_on(client: TestClient) -> None:
     dataset = upload(client, ROWS_FILE + b"{}\n")
     error = error_of(client.post("/jobs", json={"model": "tiny", "dataset": dataset["id"]}), 422, "dataset_invalid")
     assert error["param"] == "dataset"
     assert "row 2: " in error["message"]
 
 
-def test_a_recipe_may_read_a_dataset_in_another_way_than_its_owner_said(client: TestClient) -> None:
+def test_recipe_may_override_the_format_of_a_dataset(client: TestClient) -> None:
     dataset = upload(client, b'{"text": "a", "prompt": "b", "completion": "c"}\n')
     assert dataset["format"] == "prompt_completion"
     job = client.post("/jobs", json={"model": "tiny", "dataset": {"path": dataset["id"], "format": "text"}}).json()
@@ -55,7 +53,7 @@ def test_a_recipe_may_read_a_dataset_in_another_way_than_its_owner_said(client: 
     error_of(answer, 422, "dataset_changed")
 
 
-def test_what_is_held_out_may_be_a_dataset_too(client: TestClient, sessions: Sessions) -> None:
+def test_held_out_rows_may_be_a_dataset(client: TestClient, sessions: Sessions) -> None:
     training, held_out = upload(client, ROWS_FILE * 2), upload(client, ROWS_FILE * 3)
     recipe = {"model": "tiny", "dataset": training["id"], "evaluation": {"dataset": held_out["id"]}}
     job = client.post("/jobs", json=recipe).json()

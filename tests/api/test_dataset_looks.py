@@ -9,7 +9,7 @@ from tests.support.api import ROWS_FILE, error_of, upload
 from tests.support.files import write_tokenizer
 
 
-def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, home: Path) -> None:
+def test_lengths_are_counted_by_tokenizer_and_length(client: TestClient, home: Path) -> None:
     write_tokenizer(home / "models" / "tiny")
     dataset = upload(client, ROWS_FILE * 2)
     report = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
@@ -45,7 +45,7 @@ def test_rows_are_shown_as_the_model_sees_them(client: TestClient, home: Path) -
     assert plain["data"][0]["texts"][0]["text"] == "hihello<|im_end|>"
 
 
-def test_a_model_that_cannot_show_them_is_told(client: TestClient) -> None:
+def test_model_that_cannot_show_them_is_told(client: TestClient) -> None:
     dataset = upload(client)
     for model, code in (("tiny", "model_unsupported"), ("none", "model_not_found"), ("org/name", "model_not_found")):
         for what in ("report", "preview"):

@@ -36,7 +36,7 @@ def blobs(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "blobs").rglob("*") if path.is_file())
 
 
-def test_an_upload_is_kept_by_its_digest_checked_and_told_of(client: TestClient, home: Path) -> None:
+def test_upload_is_stored_by_digest_and_checked(client: TestClient, home: Path) -> None:
     dataset = upload(client, ROWS_FILE * 3)
     sha256 = hashlib.sha256(ROWS_FILE * 3).hexdigest()
     assert (dataset["status"], dataset["status_details"], dataset["filename"]) == ("processed", None, "rows.jsonl")
@@ -75,9 +75,7 @@ def test_bad_rows_are_all_named(client: TestClient) -> None:
         ("book.txt", b"text\nand,more\n" * 200, {}),
     ],
 )
-def test_every_kind_of_file_is_taken_and_may_be_trained_on(
-    client: TestClient, name: str, content: bytes, fields: dict[str, str]
-) -> None:
+def test_every_kind_of_file_trains(client: TestClient, name: str, content: bytes, fields: dict[str, str]) -> None:
     dataset = upload(client, content, name, **fields)
     assert (dataset["status"], dataset["rows"]) == ("processed", 2), dataset
     job = client.post("/jobs", json={"model": "tiny", "dataset": dataset["id"]})
@@ -91,7 +89,7 @@ def test_every_kind_of_file_is_taken_and_may_be_trained_on(
     assert (recipe["format"], recipe["filename"]) == (dataset["format"], name)
 
 
-def test_the_names_of_a_public_data_set_are_told_and_given_to_the_job(client: TestClient) -> None:
+def test_public_dataset_columns_reach_the_job(client: TestClient) -> None:
     dataset = upload(client, b"instruction,context,response\na,,c\nd,b,e\n", "dolly.csv")
     assert dataset["format"] == "alpaca"
     assert dataset["columns"] == dataset["report"]["columns"] == {"output": "response", "input": "context"}
@@ -108,9 +106,7 @@ def test_the_names_of_a_public_data_set_are_told_and_given_to_the_job(client: Te
     ],
 )
 @pytest.mark.parametrize("wire", ["/datasets", "/v1/files"])
-def test_a_file_that_is_no_data_set_is_refused_once(
-    client: TestClient, wire: str, name: str, content: bytes, words: str
-) -> None:
+def test_invalid_file_is_refused_once(client: TestClient, wire: str, name: str, content: bytes, words: str) -> None:
     answer = client.post(wire, files={"file": (name, content)}, data={"purpose": "fine-tune"})
     dataset = wait_until_checked(client, answer.json()["id"])
     assert dataset["status"] == "error"
@@ -118,7 +114,7 @@ def test_a_file_that_is_no_data_set_is_refused_once(
     assert [problem["row"] for problem in dataset["report"]["errors"]] == [None]
 
 
-def test_the_same_bytes_are_stored_once_until_the_last_dataset_goes(client: TestClient, home: Path) -> None:
+def test_equal_bytes_are_stored_once_until_deleted(client: TestClient, home: Path) -> None:
     first, second = upload(client), upload(client, name="again.jsonl")
     assert first["id"] != second["id"]
     assert len(blobs(home)) == 1
@@ -131,9 +127,7 @@ def test_the_same_bytes_are_stored_once_until_the_last_dataset_goes(client: Test
     error_of(client.delete(f"/datasets/{second['id']}"), 404, "not_found")
 
 
-def test_uploads_and_deletions_of_the_same_bytes_at_once_leave_no_dataset_without_them(
-    client: TestClient, home: Path, sessions: Sessions
-) -> None:
+def test_racing_uploads_and_deletions_keep_the_bytes(client: TestClient, home: Path, sessions: Sessions) -> None:
     def come_and_go(number: int) -> None:
         for _ in range(6):
             answer = client.post("/datasets", files={"file": (f"{number}.jsonl", ROWS_FILE)})
@@ -150,7 +144,7 @@ def test_uploads_and_deletions_of_the_same_bytes_at_once_leave_no_dataset_withou
     assert blobs(home) == []
 
 
-def test_datasets_are_listed_newest_first_a_page_at_a_time(client: TestClient) -> None:
+def test_datasets_are_paged_newest_first(client: TestClient) -> None:
     ids = [upload(client, ROWS_FILE * n)["id"] for n in (1, 2, 3)]
     page = client.get("/datasets?limit=2").json()
     assert ([each["id"] for each in page["data"]], page["has_more"]) == ([ids[2], ids[1]], True)
@@ -174,7 +168,7 @@ def test_datasets_are_listed_newest_first_a_page_at_a_time(client: TestClient) -
         "é八",
     ],
 )
-def test_a_file_s_name_names_no_file_of_the_server(client: TestClient, home: Path, given: str) -> None:
+def test_file_name_reaches_no_file_of_the_server(client: TestClient, home: Path, given: str) -> None:
     dataset = upload(client, name=given)
     assert "/" not in dataset["filename"]
     assert len(dataset["filename"]) <= 255
@@ -207,9 +201,7 @@ FIELD = 'Content-Disposition: form-data; name="format"'
         (body(("X: " + "y" * 100_000, b""), (FILE, ROWS_FILE)), "body"),
     ],
 )
-def test_what_is_no_such_form_is_refused_and_leaves_nothing(
-    client: TestClient, home: Path, content: bytes, param: str
-) -> None:
+def test_invalid_form_is_refused_and_leaves_nothing(client: TestClient, home: Path, content: bytes, param: str) -> None:
     answer = client.post("/datasets", content=content, headers={"content-type": "multipart/form-data; boundary=x"})
     assert error_of(answer, 422, "invalid_parameter")["param"] == param
     assert not list((home / "incoming").iterdir())
@@ -229,20 +221,20 @@ def small(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
         yield client
 
 
-def test_a_file_that_is_too_large_is_refused_before_it_is_read(small: TestClient, home: Path) -> None:
+def test_oversized_file_is_refused_before_it_is_read(small: TestClient, home: Path) -> None:
     headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(10 << 30)}
     error_of(small.post("/datasets", content=b"", headers=headers), 413, "too_large")
     assert not (home / "incoming").exists()
 
 
-def test_a_file_that_is_packed_to_burst_is_not_unpacked(small: TestClient) -> None:
+def test_packed_bomb_is_not_unpacked(small: TestClient) -> None:
     dataset = upload(small, gzip.compress(b"\n" * (30 << 20)), "bomb.jsonl.gz")
     assert dataset["bytes"] < 100_000
     assert dataset["status"] == "error"
     assert "unpacks to more than 100000 bytes" in dataset["status_details"]
 
 
-def test_a_file_of_the_server_is_taken_where_it_is(client: TestClient, home: Path) -> None:
+def test_file_of_the_server_is_referenced_in_place(client: TestClient, home: Path) -> None:
     answer = client.post("/datasets", json={"path": "rows.jsonl"})
     assert answer.status_code == 201, answer.text
     dataset = wait_until_checked(client, answer.json()["id"])
@@ -257,7 +249,7 @@ def test_a_file_of_the_server_is_taken_where_it_is(client: TestClient, home: Pat
     assert job["recipe"]["dataset"]["sha256"] == hashlib.sha256(ROWS_FILE * 3).hexdigest()
 
 
-def test_no_link_and_no_path_leads_out_of_the_folders_that_are_allowed(client: TestClient, home: Path) -> None:
+def test_no_path_leaves_the_allowed_folders(client: TestClient, home: Path) -> None:
     (home / "secret.jsonl").write_bytes(ROWS_FILE)
     (home / "datasets" / "link.jsonl").symlink_to(home / "secret.jsonl")
     (home / "datasets" / "folder").symlink_to(home)
@@ -298,16 +290,16 @@ def test_no_link_and_no_path_leads_out_of_the_folders_that_are_allowed(client: T
         [],
     ],
 )
-def test_a_reference_that_makes_no_sense_is_refused(client: TestClient, reference: Any) -> None:
+def test_reference_that_makes_no_sense_is_refused(client: TestClient, reference: Any) -> None:
     error_of(client.post("/datasets", json=reference), 422, "invalid_parameter")
 
 
-def test_json_that_is_nested_a_hundred_thousand_deep_is_refused(client: TestClient) -> None:
+def test_deeply_nested_json_is_refused(client: TestClient) -> None:
     headers = {"content-type": "application/json"}
     error_of(client.post("/datasets", content=b"[" * 100_000, headers=headers), 422, "invalid_parameter")
 
 
-def test_a_dataset_of_another_is_not_there(locked: TestClient) -> None:
+def test_dataset_of_another_is_not_there(locked: TestClient) -> None:
     anna, bob = (bearer(make_key(locked, owner=name)["secret"]) for name in ("anna", "bob"))
     answer = locked.post("/datasets", files={"file": ("a.jsonl", ROWS_FILE)}, headers=anna)
     dataset_id = answer.json()["id"]
@@ -329,7 +321,7 @@ def test_a_dataset_of_another_is_not_there(locked: TestClient) -> None:
     assert [each["id"] for each in locked.get("/datasets", headers=bearer(ADMIN_KEY)).json()["data"]] == [dataset_id]
 
 
-def test_bytes_beyond_the_quota_are_refused_and_not_kept(client: TestClient, sessions: Sessions, home: Path) -> None:
+def test_bytes_over_quota_are_refused_and_dropped(client: TestClient, sessions: Sessions, home: Path) -> None:
     with sessions.begin() as session:
         quotas.put(session, "default", quotas.Limits(None, None, 3 * len(ROWS_FILE)))
     upload(client, ROWS_FILE * 2)
@@ -338,7 +330,7 @@ def test_bytes_beyond_the_quota_are_refused_and_not_kept(client: TestClient, ses
     assert blobs(home) == [hashlib.sha256(ROWS_FILE * 2).hexdigest()]
 
 
-def test_two_uploads_at_once_are_counted_one_after_the_other(sessions: Sessions, engine: sa.Engine) -> None:
+def test_concurrent_uploads_count_one_after_another(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         quotas.put(session, "anna", quotas.Limits(None, None, 10))
 
@@ -363,7 +355,7 @@ def test_two_uploads_at_once_are_counted_one_after_the_other(sessions: Sessions,
             second.result()
 
 
-def test_an_upload_that_is_sent_again_makes_one_dataset(client: TestClient) -> None:
+def test_upload_that_is_sent_again_makes_one_dataset(client: TestClient) -> None:
     headers = {"idempotency-key": "once"}
     first, second = (
         client.post("/datasets", files={"file": ("a.jsonl", ROWS_FILE)}, headers=headers).json()["id"] for _ in range(2)
@@ -373,7 +365,7 @@ def test_an_upload_that_is_sent_again_makes_one_dataset(client: TestClient) -> N
     error_of(answer, 422, "idempotency_key_reused")
 
 
-def test_what_was_left_unchecked_is_checked_by_the_next_process(
+def test_unchecked_dataset_is_checked_by_the_next_process(
     settings: ApiSettings, sessions: Sessions, home: Path
 ) -> None:
     (home / "blobs" / "ab").mkdir(parents=True)
@@ -385,7 +377,7 @@ def test_what_was_left_unchecked_is_checked_by_the_next_process(
         assert wait_until_checked(client, dataset_id)["status"] == "processed"
 
 
-def test_a_dataset_whose_bytes_are_gone_is_told(client: TestClient, home: Path) -> None:
+def test_dataset_whose_bytes_are_gone_is_told(client: TestClient, home: Path) -> None:
     dataset = upload(client)
     for path in (home / "blobs").rglob("*"):
         if path.is_file():
@@ -395,7 +387,7 @@ def test_a_dataset_whose_bytes_are_gone_is_told(client: TestClient, home: Path) 
     error_of(client.get(f"/datasets/{dataset['id']}/content"), 422, "dataset_not_found")
 
 
-def test_a_full_disk_is_told(client: TestClient, home: Path) -> None:
+def test_full_disk_is_told(client: TestClient, home: Path) -> None:
     """It mounts a small one, as root."""
     incoming = home / "incoming"
     incoming.mkdir()

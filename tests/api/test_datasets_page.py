@@ -17,7 +17,7 @@ RECIPES = re.findall(r"^    (\{.*\})$", PAGE, re.MULTILINE)
 _ID = re.compile(r"file-[0-9a-f]{24}")
 
 
-def test_the_commands_of_the_page_work_as_they_are_written(
+def test_documented_commands_work_as_written(
     tmp_path: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:
     add_model_and_dataset(tmp_path)

@@ -24,6 +24,6 @@ def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_among_the_examples_is_taken(path: Path, client: TestClient) -> None:
+def test_recipe_among_the_examples_is_taken(path: Path, client: TestClient) -> None:
     answer = client.post("/jobs", content=path.read_bytes())
     assert answer.status_code == 201, answer.text

@@ -21,7 +21,7 @@ def job_id(home: Path, sessions: Sessions) -> str:
     return job_id
 
 
-def test_an_export_waits_and_is_told_of(client: TestClient, job_id: str) -> None:
+def test_export_waits_and_is_told_of(client: TestClient, job_id: str) -> None:
     answer = client.post(f"/jobs/{job_id}/exports", json={"format": "merged"})
     assert answer.status_code == 202
     made = answer.json()
@@ -31,7 +31,7 @@ def test_an_export_waits_and_is_told_of(client: TestClient, job_id: str) -> None
     assert client.post(f"/jobs/{job_id}/exports", json={"format": "merged"}).json() == made
 
 
-def test_the_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
+def test_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
     best = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "best.tar.gz"}).json()
     assert best["source"] == "checkpoint-2.tar.gz"
     same = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "checkpoint-2.tar.gz"}).json()
@@ -49,7 +49,7 @@ def test_the_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None
         ({"format": "merged", "source": "merged.tar.gz"}, 404, None),
     ],
 )
-def test_what_cannot_be_made_is_refused(
+def test_impossible_export_is_refused(
     client: TestClient, job_id: str, asked: dict[str, str], status: int, told: str | None
 ) -> None:
     answer = client.post(f"/jobs/{job_id}/exports", json=asked)
@@ -57,6 +57,6 @@ def test_what_cannot_be_made_is_refused(
 
 
 @pytest.mark.parametrize("export", ["exp_" + "0" * 24, "no", "%00"])
-def test_an_unknown_export_is_404(client: TestClient, job_id: str, export: str) -> None:
+def test_unknown_export_is_404(client: TestClient, job_id: str, export: str) -> None:
     assert client.get(f"/jobs/{job_id}/exports/{export}").status_code == 404
     assert client.get(f"/jobs/{job_id}/exports?after={export}").status_code == 404

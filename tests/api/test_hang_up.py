@@ -37,9 +37,7 @@ def hang_up(client: TestClient, method: str, path: str, content_type: bytes) -> 
     return status
 
 
-def test_hanging_up_within_a_body_is_no_error_of_the_service(
-    client: TestClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_hangup_within_a_body_is_no_error(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     assert isinstance(client.app, FastAPI)
     tried = set()
     for path, methods in client.app.openapi()["paths"].items():

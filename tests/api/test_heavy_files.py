@@ -26,7 +26,7 @@ def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions)
         yield live
 
 
-def test_arrow_is_not_loaded_by_the_api_for_a_jobs_parquet_file(live: Service) -> None:
+def test_api_does_not_load_arrow_for_parquet(live: Service) -> None:
     pair = {"prompt": "a", "completion": "b"}
     path = write_parquet(live.home / "datasets", [pair] * 5)
     job = live.submit(dataset=path.name)
@@ -45,9 +45,7 @@ def test_arrow_is_not_loaded_by_the_api_for_a_jobs_parquet_file(live: Service) -
 @pytest.mark.parametrize(
     ("name", "pack"), [pytest.param("rows.json", bytes, marks=pytest.mark.exhaustive), ("rows.json.gz", gzip.compress)]
 )
-def test_an_array_of_json_that_a_job_names_does_not_make_the_api_larger(
-    name: str, pack: Callable[[bytes], bytes], live: Service
-) -> None:
+def test_large_json_array_does_not_grow_the_api(name: str, pack: Callable[[bytes], bytes], live: Service) -> None:
     (live.home / "datasets" / name).write_bytes(pack(ARRAY))
     before = largest(live.api.pid)
     job = live.submit(dataset=name)

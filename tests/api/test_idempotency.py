@@ -45,7 +45,7 @@ def test_one_idempotency_key_makes_one_job(client: TestClient) -> None:
     assert count(client) == 2
 
 
-def test_a_key_with_another_body_is_refused(client: TestClient) -> None:
+def test_key_with_another_body_is_refused(client: TestClient) -> None:
     post_with(client, idempotency_key="one")
     answer = post_with(client, {**RECIPE, "seed": 7}, idempotency_key="one")
     error = answer.json()["error"]
@@ -58,32 +58,32 @@ def test_one_key_of_two_owners_makes_two_jobs(client: TestClient) -> None:
     assert len(ids) == 2
 
 
-def test_a_retry_of_openais_sdk_gets_the_first_job(client: TestClient) -> None:
+def test_retry_of_openais_sdk_gets_the_first_job(client: TestClient) -> None:
     first = post_with(client, x_stainless_retry_count="0").json()
     assert post_with(client, x_stainless_retry_count="1").json()["id"] == first["id"]
     assert post_with(client, x_stainless_retry_count="0").json()["id"] != first["id"]
     assert count(client) == 2
 
 
-def test_a_retry_with_another_body_or_owner_is_a_request_of_its_own(client: TestClient) -> None:
+def test_retry_with_another_body_is_a_new_request(client: TestClient) -> None:
     first = post_with(client, x_stainless_retry_count="0").json()
     other = post_with(client, {**RECIPE, "seed": 7}, x_stainless_retry_count="1").json()
     others = post_with(client, x_stainless_retry_count="1", x_owner="bob").json()
     assert len({first["id"], other["id"], others["id"]}) == 3
 
 
-def test_a_refused_request_may_be_sent_again_with_its_key(client: TestClient) -> None:
+def test_refused_request_may_be_sent_again_by_key(client: TestClient) -> None:
     assert post_with(client, {**RECIPE, "dataset": "none.jsonl"}, idempotency_key="one").status_code == 422
     assert post_with(client, idempotency_key="one").status_code == 201
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256])
-def test_a_key_that_is_none_is_named(client: TestClient, key: str) -> None:
+def test_key_that_is_none_is_named(client: TestClient, key: str) -> None:
     answer = post_with(client, idempotency_key=key)
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "Idempotency-Key")
 
 
-def test_many_at_once_with_one_key_make_one_job(client: TestClient) -> None:
+def test_concurrent_requests_of_one_key_create_one_job(client: TestClient) -> None:
     together = threading.Barrier(6)
 
     def send(_: int) -> Any:
@@ -147,7 +147,7 @@ def done(engine: sa.Engine) -> int:
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_every_post_is_done_once_with_one_key_which_no_other_body_may_have(
+def test_every_post_runs_once_for_its_key(
     client: TestClient, ids: dict[str, str], engine: sa.Engine, path: str
 ) -> None:
     body, other = TWO_BODIES.get(path, ({}, {"content": b"{}"}))
@@ -171,7 +171,7 @@ def test_every_post_is_done_once_with_one_key_which_no_other_body_may_have(
 
 
 @pytest.mark.parametrize("wire", ["/jobs", "/v1/fine_tuning/jobs"])
-def test_a_pause_that_is_sent_again_with_its_key_takes_back_no_later_resume(client: TestClient, wire: str) -> None:
+def test_repeated_pause_does_not_undo_a_later_resume(client: TestClient, wire: str) -> None:
     job_id = post_with(client).json()["id"]
 
     def ask(what: str, **headers: str) -> Any:
@@ -223,7 +223,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @HOW
 @pytest.mark.usefixtures("impatient")
-def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
+def test_repeat_waits_for_the_first_request(
     client: TestClient, engine: sa.Engine, first: Headers, again: Headers
 ) -> None:
     with at_work(client, engine, **first) as answer:
@@ -235,7 +235,7 @@ def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
 
 
 @HOW
-def test_however_long_a_first_one_works_it_is_not_begun_a_second_time(
+def test_slow_first_request_is_not_begun_twice(
     client: TestClient, engine: sa.Engine, impatient: pytest.MonkeyPatch, first: Headers, again: Headers
 ) -> None:
     impatient.setattr(idempotency, "RENEW_SECONDS", 0.05)
@@ -254,9 +254,7 @@ def test_however_long_a_first_one_works_it_is_not_begun_a_second_time(
     assert count(client) == 1
 
 
-def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
-    client: TestClient, engine: sa.Engine
-) -> None:
+def test_superseded_request_creates_nothing(client: TestClient, engine: sa.Engine) -> None:
     with at_work(client, engine, idempotency_key="one") as answer, engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM requests"))
     refused = answer.result()
@@ -268,7 +266,7 @@ def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
 ASKED = Asked("anna", "POST /jobs", "one", "0" * 64, False)
 
 
-def test_a_request_whose_process_died_may_be_asked_again_after_a_while(sessions: Sessions, engine: sa.Engine) -> None:
+def test_request_of_a_dead_process_may_be_repeated(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         assert isinstance(requests.begin(session, ASKED), First)
     with sessions.begin() as session:
@@ -278,7 +276,7 @@ def test_a_request_whose_process_died_may_be_asked_again_after_a_while(sessions:
         assert isinstance(requests.begin(session, ASKED), First)
 
 
-def test_a_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -> None:
+def test_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         first = requests.begin(session, ASKED)
         assert isinstance(first, First)
@@ -292,7 +290,7 @@ def test_a_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -
         assert isinstance(requests.begin(session, ASKED), First)
 
 
-def test_without_a_key_a_request_is_a_repeated_one_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:
+def test_unkeyed_repeats_count_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:
     first, again = (Asked("anna", "POST /jobs", None, "0" * 64, repeated) for repeated in (False, True))
     with sessions.begin() as session:
         begun = requests.begin(session, first)

@@ -73,9 +73,7 @@ def assert_whole(told: list[Received], sessions: Sessions, job_id: str, begin: C
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_once(
-    sessions: Sessions, seed: int
-) -> None:
+def test_each_client_sees_every_event_once(sessions: Sessions, seed: int) -> None:
     """Two jobs tell in batches, and one of them goes on from an earlier step after a failure; clients come, break off,
     take up again with their last id, and some hardly read."""
     chance = random.Random(seed)
@@ -175,7 +173,7 @@ def test_one_query_serves_all_clients_of_all_jobs(sessions: Sessions, engine: sa
         sa.event.remove(engine, "before_cursor_execute", count)
 
 
-def test_an_id_that_a_client_has_made_up_takes_nothing_from_the_others(sessions: Sessions) -> None:
+def test_invented_id_harms_no_other_client(sessions: Sessions) -> None:
     async def all_of_it() -> None:
         job = running_job(sessions)
         async with streaming(sessions) as streams:
@@ -191,7 +189,7 @@ def test_an_id_that_a_client_has_made_up_takes_nothing_from_the_others(sessions:
     run(all_of_it())
 
 
-def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(sessions: Sessions) -> None:
+def test_slow_client_is_sent_everything_later(sessions: Sessions) -> None:
     async def all_of_it() -> list[Received]:
         job = running_job(sessions)
         async with streaming(sessions) as streams:
@@ -218,9 +216,7 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
 
 
 @pytest.mark.parametrize("pace", [OFTEN, Pace()], ids=["often", "as shipped"])
-def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_before_it(
-    sessions: Sessions, pace: Pace
-) -> None:
+def test_late_client_sees_the_retried_steps(sessions: Sessions, pace: Pace) -> None:
     lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
 
     async def all_of_it() -> list[Received]:
@@ -248,7 +244,7 @@ def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_bef
     assert len([kind for kind, _, _ in run(all_of_it()) if kind == "metric"]) == 110
 
 
-def test_a_stream_on_which_nothing_happens_says_that_it_is_there(
+def test_idle_stream_sends_keepalives(
     sessions: Sessions,
 ) -> None:
     async def all_of_it() -> bytes:
@@ -264,7 +260,7 @@ def test_a_stream_on_which_nothing_happens_says_that_it_is_there(
     assert run(all_of_it()) == b": ping\n\n"
 
 
-def test_a_database_that_is_away_ends_no_stream(
+def test_database_that_is_away_ends_no_stream(
     servers_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = servers_folder / "away"

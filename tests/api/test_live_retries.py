@@ -277,7 +277,7 @@ HOLE: list[Move] = [("write", 100), ("join", 0), ("look_now", 0), ("retry", 50),
     ],
     ids=["steps beyond", "one step beyond", "a look between", "two retries", "a lost worker", "a look under way"],
 )
-def test_client_that_joins_after_a_retry_lacks_no_step(
+def test_client_joining_after_a_retry_lacks_nothing(
     sessions: Sessions, held: tuple[Sessions, Held], moves: list[Move]
 ) -> None:
     play(sessions, held, moves)

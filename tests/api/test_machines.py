@@ -29,7 +29,7 @@ def register(sessions: Sessions, name: str, machine: Machine) -> None:
         ({"resources": {"nodes": 3}}, "devices_unavailable", "resources.nodes"),
     ],
 )
-def test_what_no_machine_has_is_refused_with_the_reason(
+def test_recipe_beyond_all_machines_is_refused(
     client: TestClient, sessions: Sessions, recipe: dict[str, Any], code: str, param: str
 ) -> None:
     register(sessions, "one", T4)
@@ -38,7 +38,7 @@ def test_what_no_machine_has_is_refused_with_the_reason(
     assert error_of(answer, 422, code)["param"] == param
 
 
-def test_a_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
+def test_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
     register(sessions, "one", OLD_CPU)
     assert submit(client, precision="bf16").status_code == 422
     with engine.begin() as connection:
@@ -46,7 +46,7 @@ def test_a_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: S
     assert submit(client, precision="bf16").status_code == 201
 
 
-def test_what_is_unwise_is_told_in_the_jobs_events(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
+def test_unwise_recipe_is_warned_in_events(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
     register(sessions, "one", OLD_CPU)
     job = submit(client, precision="fp16").json()
     client.post(f"/jobs/{job['id']}/cancel")

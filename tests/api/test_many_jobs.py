@@ -69,7 +69,7 @@ def test_no_list_reads_more_than_a_page(client: TestClient, reads: Reads) -> Non
         assert max(reads.bytes, len(answer.content)) <= MOST_BYTES, path
 
 
-def test_every_model_is_on_a_page_and_is_retrieved(client: TestClient) -> None:
+def test_every_model_is_paged_and_retrieved(client: TestClient) -> None:
     sdk = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none", http_client=client)
     names: list[str] = []
     page = sdk.models.list()

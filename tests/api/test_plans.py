@@ -62,7 +62,7 @@ def submit_llama(client: TestClient, query: str = "", **fields: Any) -> Any:
     return client.post(f"/jobs{query}", json={**RECIPE, **fields})
 
 
-def test_a_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, sessions: Sessions) -> None:
+def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(80, "NVIDIA A100"), machine(8))
     told = plan(client, adapter={"target_modules": ["q_proj", "v_proj"]}, evaluation={"share": 0.4})
     trainable = 32 * 2 * 16 * 8192
@@ -100,9 +100,7 @@ def mixture(llama: Path) -> str:
     return folder.name
 
 
-def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
-    client: TestClient, mixture: str
-) -> None:
+def test_skipped_experts_are_planned_and_warned_of(client: TestClient, mixture: str) -> None:
     parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
     assert parameters["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4)}]
     assert parameters["left_out"] == [
@@ -116,7 +114,7 @@ def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
     assert f"adapter.target_modules: {ROUTER}: gate" in said
 
 
-def test_a_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
+def test_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
     answer = submit_llama(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "adapter.target_modules")
     assert EXPERT in answer.json()["error"]["message"]
@@ -133,7 +131,7 @@ def test_after_each_change_that_is_told_it_fits(client: TestClient, sessions: Se
         assert changed["fits"] is not False, change
 
 
-def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_forced(client: TestClient, sessions: Sessions) -> None:
+def test_too_large_recipe_is_refused_unless_forced(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8))
     answer = submit_llama(client)
     assert answer.status_code == 422, answer.text
@@ -145,7 +143,7 @@ def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_forced(client: 
     assert submit_llama(client, "?force=true").status_code == 201
 
 
-def test_what_cannot_fit_is_forced_by_openais_sdk_too(client: TestClient, sessions: Sessions) -> None:
+def test_openai_sdk_can_force_a_recipe(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8))
     with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", http_client=client) as sdk:
         with pytest.raises(openai.BadRequestError, match="force=true") as refused:
@@ -155,14 +153,12 @@ def test_what_cannot_fit_is_forced_by_openais_sdk_too(client: TestClient, sessio
     assert job.status == "queued"
 
 
-def test_what_fits_into_one_machine_of_several_is_taken(client: TestClient, sessions: Sessions) -> None:
+def test_recipe_that_fits_one_machine_is_accepted(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8), machine(80, "NVIDIA A100"))
     assert submit_llama(client).status_code == 201
 
 
-def test_short_examples_fit_where_as_many_of_max_length_would_not(
-    client: TestClient, sessions: Sessions, home: Path
-) -> None:
+def test_short_examples_fit_where_long_ones_would_not(client: TestClient, sessions: Sessions, home: Path) -> None:
     register(sessions, machine(24))
     assert submit_llama(client).status_code == 201
     (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(LONG) + "\n" for _ in range(40)))
@@ -170,7 +166,7 @@ def test_short_examples_fit_where_as_many_of_max_length_would_not(
     assert (refused["code"], refused["param"]) == ("does_not_fit", "batch")
 
 
-def test_where_nobody_has_told_of_a_machine_nothing_is_refused_and_no_memory_is_told(client: TestClient) -> None:
+def test_unknown_machines_refuse_nothing(client: TestClient) -> None:
     told = plan(client)
     assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has told what its machine has")
     assert submit_llama(client).status_code == 201
@@ -180,7 +176,7 @@ def test_where_nobody_has_told_of_a_machine_nothing_is_refused_and_no_memory_is_
     ("model", "why"),
     [("org/name", "is not on the server"), ("tiny", "has not been counted"), ("bare", "no tokenizer.json")],
 )
-def test_what_is_not_known_is_null_and_the_reason_is_told(
+def test_unknown_figures_are_null_with_a_reason(
     client: TestClient, sessions: Sessions, home: Path, model: str, why: str
 ) -> None:
     write_llama(home / "models" / "bare", {**CONFIG, "num_hidden_layers": 2})
@@ -193,7 +189,7 @@ def test_what_is_not_known_is_null_and_the_reason_is_told(
     assert submit_llama(client, model=model).status_code == 201
 
 
-def test_recipe_that_does_less_than_it_asks_for_is_warned_of(client: TestClient) -> None:
+def test_recipe_that_does_less_is_warned_of(client: TestClient) -> None:
     schedule = {"max_steps": 100, "epochs": 2}
     end = "the run ends after 2 steps, which are 2 epochs; leave schedule.epochs out for more"
     warning = f"schedule.max_steps: got 100; {end}"
@@ -208,14 +204,14 @@ def test_max_steps_without_epochs_are_all_of_them(client: TestClient) -> None:
     assert (found["work"]["steps"], found["warnings"]) == (100, [])
 
 
-def test_a_plan_refuses_what_a_job_would_be_refused_for(client: TestClient) -> None:
+def test_plan_refuses_what_a_job_would(client: TestClient) -> None:
     answer = client.post("/plans", json={**RECIPE, "adapter": {"target_modules": ["query"]}})
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == "target_modules_unmatched"
     assert client.get("/jobs").json()["data"] == []
 
 
-def test_the_time_is_told_by_the_speed_of_jobs_like_it_on_such_a_device(client: TestClient, sessions: Sessions) -> None:
+def test_planned_time_follows_jobs_of_the_same_kind(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(80, "NVIDIA A100"))
     assert plan(client)["devices"][0]["eta_seconds"] is None
     for speed, device in ((100.0, "NVIDIA A100"), (300.0, "NVIDIA A100"), (200.0, "NVIDIA A100"), (1.0, "Tesla T4")):

@@ -65,7 +65,7 @@ def ways_to(path: Path, home: Path) -> list[str]:
     return [str(path), f"./{path.relative_to(home.parent)}", f"../{path.relative_to(home)}"]
 
 
-def test_no_path_leads_to_what_the_home_has_of_owners(
+def test_no_path_reaches_private_files_of_the_home(
     shared: TestClient, bob: Headers, private: list[Path], home: Path
 ) -> None:
     assert {path.relative_to(home).parts[0] for path in private} >= {"blobs", "runs", "logs", "postgres", "cache"}
@@ -86,9 +86,7 @@ def test_no_path_leads_to_what_the_home_has_of_owners(
     assert shared.get("/datasets", headers=bob).json()["data"] == []
 
 
-def test_no_other_route_takes_a_path_of_the_home(
-    shared: TestClient, bob: Headers, private: list[Path], home: Path
-) -> None:
+def test_no_other_route_accepts_a_home_path(shared: TestClient, bob: Headers, private: list[Path], home: Path) -> None:
     made = shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=bob).json()
     folder = home / "runs" / "job_1" / "attempt-1" / "adapter"
     for way in ways_to(folder, home):
@@ -103,7 +101,7 @@ def test_no_other_route_takes_a_path_of_the_home(
             assert 400 <= answer.status_code < 500, (name, answer.text)
 
 
-def test_models_and_data_of_the_operator_stay_in_reach(shared: TestClient, bob: Headers, home: Path) -> None:
+def test_operator_models_and_data_stay_usable(shared: TestClient, bob: Headers, home: Path) -> None:
     for dataset in ("rows.jsonl", f"{home.name}/datasets/rows.jsonl", str(home / "datasets" / "rows.jsonl")):
         for model in ("tiny", f"{home.name}/models/tiny", str(home / "models" / "tiny")):
             answer = shared.post("/jobs", json={"model": model, "dataset": dataset}, headers=bob)
@@ -122,7 +120,7 @@ def content_of(client: TestClient, path: str, headers: Headers) -> tuple[Respons
 @pytest.mark.parametrize(
     "content", [b"root:x:0:0\ndaemon:x:1:1\n", b"KEY\n", b"\x00\x01\x02", b'{"password": "p"}', b""]
 )
-def test_a_file_that_is_no_data_is_not_handed_out(shared: TestClient, bob: Headers, home: Path, content: bytes) -> None:
+def test_file_that_is_no_dataset_is_not_served(shared: TestClient, bob: Headers, home: Path, content: bytes) -> None:
     (home.parent / "thing").write_bytes(content)
     answer, dataset_id = content_of(shared, "thing", bob)
     error_of(answer, 422, "dataset_invalid")
@@ -130,9 +128,7 @@ def test_a_file_that_is_no_data_is_not_handed_out(shared: TestClient, bob: Heade
     assert shared.head(f"/datasets/{dataset_id}/content", headers=bob).status_code == 422
 
 
-def test_a_file_that_is_not_checked_yet_is_not_handed_out(
-    client: TestClient, settings: ApiSettings, engine: sa.Engine
-) -> None:
+def test_unchecked_file_is_not_served(client: TestClient, settings: ApiSettings, engine: sa.Engine) -> None:
     _, dataset_id = content_of(client, "rows.jsonl", {})
     with engine.connect() as connection:
         # Not committed: else the API would check it again.
@@ -145,7 +141,7 @@ def test_a_file_that_is_not_checked_yet_is_not_handed_out(
             content(place, Principal("anna", True, None, "request"), dataset_id)
 
 
-def test_a_file_that_was_written_since_its_check_is_not_handed_out(client: TestClient, home: Path) -> None:
+def test_file_written_after_its_check_is_not_served(client: TestClient, home: Path) -> None:
     path = home / "datasets" / "rows.jsonl"
     answer, dataset_id = content_of(client, "rows.jsonl", {})
     assert answer.content == path.read_bytes()
@@ -158,7 +154,7 @@ def test_a_file_that_was_written_since_its_check_is_not_handed_out(client: TestC
     error_of(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_not_found")
 
 
-def test_no_file_of_a_model_leads_out_by_any_route(shared: TestClient, bob: Headers, home: Path) -> None:
+def test_no_model_file_is_served_by_any_route(shared: TestClient, bob: Headers, home: Path) -> None:
     secret = home.parent.parent / f"secret-{home.parent.name}"
     secret.write_text("a secret")
     made = shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=bob).json()
@@ -179,7 +175,7 @@ def test_no_file_of_a_model_leads_out_by_any_route(shared: TestClient, bob: Head
             assert "a secret" not in answer.text
 
 
-def test_a_pipe_in_a_model_keeps_nobody_waiting(client: TestClient, home: Path) -> None:
+def test_pipe_in_a_model_keeps_nobody_waiting(client: TestClient, home: Path) -> None:
     write_tokenizer(home / "models" / "tiny", template=None)
     os.mkfifo(home / "models" / "tiny" / "chat_template.jinja")
     made = client.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}).json()
@@ -188,7 +184,7 @@ def test_a_pipe_in_a_model_keeps_nobody_waiting(client: TestClient, home: Path) 
     error_of(answer, 422, "model_unsupported")
 
 
-def test_a_linked_model_is_listed_and_taken(
+def test_linked_model_is_listed_and_taken(
     client: TestClient, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("disk") / "real-name"

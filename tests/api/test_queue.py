@@ -26,7 +26,7 @@ def queue(client: TestClient, job_id: str) -> Any:
     return client.get(f"/jobs/{job_id}").json()["queue"]
 
 
-def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessions: Sessions) -> None:
+def test_queued_job_shows_its_position_and_reason(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         jobs.create(session, RECIPE)
         claim(session)
@@ -38,7 +38,7 @@ def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessi
     assert queue(client, third["id"])["place"] == 1
 
 
-def test_a_job_that_waits_tells_when_it_is_expected_to_start(client: TestClient, sessions: Sessions) -> None:
+def test_queued_job_shows_its_expected_start(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         jobs.create(session, RECIPE, expected_seconds=600)
         claim(session)
@@ -46,7 +46,7 @@ def test_a_job_that_waits_tells_when_it_is_expected_to_start(client: TestClient,
     assert abs(starts_at - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
 
 
-def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: Sessions) -> None:
+def test_job_that_was_given_devices_tells_which(client: TestClient, sessions: Sessions) -> None:
     job_id = post_job(client)["id"]
     with sessions.begin() as session:
         register(session, "gpu-a")
@@ -56,7 +56,7 @@ def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: 
     assert job["devices"] == [{"worker": "gpu-a", "number": 0}]
 
 
-def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: TestClient, sessions: Sessions) -> None:
+def test_jobs_that_are_not_queued_wait_for_nothing(client: TestClient, sessions: Sessions) -> None:
     job_id = post_job(client)["id"]
     with sessions.begin() as session:
         claim(session)
@@ -73,7 +73,7 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
                 claim(session)
 
 
-def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSettings, sessions: Sessions) -> None:
+def test_stream_reports_changes_of_the_queue(settings: ApiSettings, sessions: Sessions) -> None:
     told = []
     with serve(settings, Pace(poll_seconds=0.01, queue_seconds=0.0)) as client:
         job_id = post_job(client)["id"]
@@ -90,7 +90,7 @@ def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSett
     assert told == [("status", "1.0"), ("queue", "1.0"), ("queue", "1.0"), ("status", "2.0")]
 
 
-def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, sessions: Sessions) -> None:
+def test_job_that_ends_while_read_stays_consistent(client: TestClient, sessions: Sessions) -> None:
     job_id = post_job(client)["id"]
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id)
@@ -99,7 +99,7 @@ def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, se
 
 
 @pytest.mark.parametrize("owners", [1, 10, 50])
-def test_a_page_of_a_queue_three_times_as_long_reads_hardly_more_rows(
+def test_long_queue_reads_hardly_more_rows(
     client: TestClient, sessions: Sessions, engine: sa.Engine, owners: int
 ) -> None:
     def fill(first: int, last: int) -> None:

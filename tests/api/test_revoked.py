@@ -85,7 +85,7 @@ def job_of_anna(sessions: Sessions) -> Job:
     return job
 
 
-def test_download_is_cut_off_when_its_key_is_revoked(live: Service, engine: sa.Engine, key: dict[str, Any]) -> None:
+def test_download_ends_when_its_key_is_revoked(live: Service, engine: sa.Engine, key: dict[str, Any]) -> None:
     row = json.dumps({"prompt": "x" * 2**20, "completion": "y"}) + "\n"
     files = {"file": ("rows.jsonl", row * (MANY_BYTES // len(row)))}
     made = live.client.post("/datasets", files=files, headers=bearer(key["secret"]), timeout=60).json()
@@ -104,9 +104,7 @@ def test_download_is_cut_off_when_its_key_is_revoked(live: Service, engine: sa.E
     assert 0 < sum(received) < made["bytes"] / 2
 
 
-def test_upload_is_refused_when_its_key_is_revoked_meanwhile(
-    live: Service, engine: sa.Engine, key: dict[str, Any]
-) -> None:
+def test_upload_is_refused_when_its_key_is_revoked(live: Service, engine: sa.Engine, key: dict[str, Any]) -> None:
     def form() -> Iterator[bytes]:
         yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'
         yield b'{"prompt": "x", "completion": "y"}\n'

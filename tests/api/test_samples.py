@@ -30,7 +30,7 @@ def sample(step: int, index: int, generated: str) -> Sample:
     return Sample(time=step, step=step, index=index, prompt="?", expected="yes", generated=generated)
 
 
-def test_the_samples_of_an_evaluation_are_a_list(client: TestClient, job_id: str) -> None:
+def test_samples_of_an_evaluation_are_a_list(client: TestClient, job_id: str) -> None:
     answer = client.get(f"/jobs/{job_id}/samples?step=0")
     assert answer.json()["data"] == [
         {"step": 0, "index": 0, "prompt": "?", "expected": "yes", "generated": "no"},
@@ -39,16 +39,16 @@ def test_the_samples_of_an_evaluation_are_a_list(client: TestClient, job_id: str
     assert client.get(f"/jobs/{job_id}/samples?step=3").json() == {"data": []}
 
 
-def test_without_a_step_they_are_the_latest_whatever_characters_they_have(client: TestClient, job_id: str) -> None:
+def test_latest_samples_are_returned_by_default(client: TestClient, job_id: str) -> None:
     found = client.get(f"/jobs/{job_id}/samples").json()["data"]
     assert [(each["step"], each["generated"]) for each in found] == [(4, "\ufffd and ? and \x1b[31m")]
 
 
-def test_the_stream_of_events_tells_of_every_sample(client: TestClient, job_id: str) -> None:
+def test_stream_of_events_tells_of_every_sample(client: TestClient, job_id: str) -> None:
     assert client.get(f"/jobs/{job_id}/events").text.count("event: sample") == 3
 
 
 @pytest.mark.parametrize("step", ["-1", "x", "99999999999"])
-def test_a_step_out_of_range_is_named(client: TestClient, job_id: str, step: str) -> None:
+def test_step_out_of_range_is_named(client: TestClient, job_id: str, step: str) -> None:
     answer = client.get(f"/jobs/{job_id}/samples?step={step}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "step")

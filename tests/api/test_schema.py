@@ -230,7 +230,7 @@ def begun(sessions: Sessions, home: Path) -> str:
     return job.id
 
 
-def test_no_pattern_has_a_class_of_letters_that_json_schema_reads_otherwise_than_pydantic() -> None:
+def test_schema_patterns_mean_the_same_in_json_schema() -> None:
     r"""For whom \w has every letter there is, and \d the digits of all scripts."""
     patterns = re.findall(r'"pattern": (".*?(?<!\\)")', json.dumps(app.openapi()))
     assert len(patterns) > 10
@@ -238,13 +238,13 @@ def test_no_pattern_has_a_class_of_letters_that_json_schema_reads_otherwise_than
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda word: word)
-def test_a_route_keeps_to_its_description(schema: BaseSchema, things: dict[str, str], method: str, path: str) -> None:
+def test_route_keeps_to_its_description(schema: BaseSchema, things: dict[str, str], method: str, path: str) -> None:
     check_route(schema[path][method], things, every_case=False)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda word: word)
-def test_a_route_keeps_to_its_description_in_every_case(
+def test_route_keeps_to_its_description_in_every_case(
     schema: BaseSchema, things: dict[str, str], method: str, path: str
 ) -> None:
     check_route(schema[path][method], things, every_case=True)

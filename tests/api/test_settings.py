@@ -25,7 +25,7 @@ def start(part: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_setting_that_is_missing_is_named_on_one_line(tmp_path: Path) -> None:
+def test_missing_setting_is_named_on_one_line(tmp_path: Path) -> None:
     ended = start("api", **SECRETS)
     assert ended.returncode == 1
     assert ended.stderr == "FINETUNED_HOME: Field required\n"
@@ -38,7 +38,7 @@ def test_each_setting_that_is_wrong_has_its_line() -> None:
 
 
 @pytest.mark.parametrize("part", ["api", "worker"])
-def test_what_a_setting_keeps_secret_is_not_told_when_another_is_missing(part: str) -> None:
+def test_settings_error_shows_no_secret(part: str) -> None:
     ended = start(part, **SECRETS)
     assert ended.returncode != 0
     assert "FINETUNED_HOME" in ended.stderr or "home" in ended.stderr
@@ -46,9 +46,7 @@ def test_what_a_setting_keeps_secret_is_not_told_when_another_is_missing(part: s
 
 
 @pytest.mark.parametrize("proxies", ["*", "proxy", "10.0.0.1/8", "0.0.0.0/0", "::/0", "10.0.0.1 10.0.0.2"])
-def test_proxies_that_are_no_addresses_or_are_everybody_are_refused(
-    proxies: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_trusted_proxies_are_refused(proxies: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**SECRETS, "FINETUNED_HOME": "/tmp", "FINETUNED_TRUSTED_PROXIES": proxies}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as ended:
@@ -76,7 +74,7 @@ def settings_bounds(**given: object) -> int:
     return bounds_of(settings(**given)).connections
 
 
-def test_a_bound_of_each_address_counts_on_loopback_where_it_is_given() -> None:
+def test_explicit_address_bound_counts_on_loopback() -> None:
     usual = bounds_of(settings(trusted_proxies=("10.0.0.2",)))
     assert usual.per_address == 200
     assert set(usual.exempt) == {"127.0.0.0/8", "::1", "10.0.0.2"}

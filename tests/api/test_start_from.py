@@ -45,7 +45,7 @@ def write_adapter(folder: Path, size: int) -> None:
     (folder / "adapter_model.safetensors").write_bytes(content)
 
 
-def test_an_adapter_that_fits_is_taken_as_it_was_named(client: TestClient, earlier: str) -> None:
+def test_fitting_adapter_is_accepted_by_name(client: TestClient, earlier: str) -> None:
     job = post_job(client, adapter={"start_from": earlier})
     assert job["recipe"]["adapter"]["start_from"] == earlier
 
@@ -62,7 +62,7 @@ def test_an_adapter_that_fits_is_taken_as_it_was_named(client: TestClient, earli
         ("{job}/checkpoint-5", "no longer on the server"),
     ],
 )
-def test_what_is_no_adapter_of_a_job_is_refused_with_the_field(
+def test_invalid_start_from_is_refused_by_field(
     client: TestClient, earlier: str, start_from: str, problem: str
 ) -> None:
     answer = submit(client, adapter={"start_from": start_from.format(job=earlier)})
@@ -71,7 +71,7 @@ def test_what_is_no_adapter_of_a_job_is_refused_with_the_field(
     assert problem in error["message"]
 
 
-def test_an_adapter_of_another_model_is_refused(client: TestClient, home: Path, earlier: str) -> None:
+def test_adapter_of_another_model_is_refused(client: TestClient, home: Path, earlier: str) -> None:
     write_adapter(adapter_folder(home, earlier), size=3)
     error = submit(client, adapter={"start_from": earlier}).json()["error"]
     assert error["param"] == "adapter.start_from"

@@ -135,9 +135,7 @@ def test_nothing_of_another_is_there_by_any_route(
     assert locked.get(f"/webhooks/{annas['webhook_id']}", headers=anna).json()["enabled"] is False
 
 
-def test_no_list_holds_or_goes_on_after_what_is_anothers(
-    locked: TestClient, bob: Headers, annas: dict[str, str]
-) -> None:
+def test_lists_show_nothing_of_other_owners(locked: TestClient, bob: Headers, annas: dict[str, str]) -> None:
     job = locked.post("/jobs", json=RECIPE, headers=bob).json()["id"]
     webhook = locked.post("/webhooks", json={"url": "https://example.com/"}, headers=bob).json()["id"]
     own = {"job_id": job, "webhook_id": webhook}
@@ -168,9 +166,7 @@ def test_no_list_holds_or_goes_on_after_what_is_anothers(
             assert not any(each in text for each in ids), path
 
 
-def test_no_job_and_no_plan_is_made_of_what_is_anothers(
-    locked: TestClient, bob: Headers, annas: dict[str, str]
-) -> None:
+def test_jobs_and_plans_reject_what_others_own(locked: TestClient, bob: Headers, annas: dict[str, str]) -> None:
     job_id, dataset, model = annas["job_id"], annas["dataset_id"], annas["model"]
     recipes: list[dict[str, Any]] = [
         {**RECIPE, "dataset": dataset},
@@ -196,7 +192,7 @@ def test_no_job_and_no_plan_is_made_of_what_is_anothers(
     assert locked.get("/jobs", headers=bob).json()["data"] == []
 
 
-def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient, anna: Headers, bob: Headers) -> None:
+def test_admins_see_everything_and_owners_their_own(locked: TestClient, anna: Headers, bob: Headers) -> None:
     annas, bobs = (locked.post("/jobs", json=RECIPE, headers=who).json()["id"] for who in (anna, bob))
 
     def listed(headers: Headers, **params: str) -> list[str]:
@@ -209,7 +205,7 @@ def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient, anna: Hea
     assert listed(bearer(ADMIN_KEY), owner="anna") == [annas]
 
 
-def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
+def test_workers_and_queue_name_no_other_job(
     locked: TestClient, anna: Headers, bob: Headers, sessions: Sessions
 ) -> None:
     def post(who: Headers, **recipe: Any) -> str:
@@ -241,7 +237,7 @@ def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
     assert not re.search(f"{large}|{running}", locked.get("/jobs", headers=bob).text)
 
 
-def test_every_route_but_those_of_health_wants_to_know_who_asks(locked: TestClient) -> None:
+def test_every_route_but_health_wants_a_key(locked: TestClient) -> None:
     open_to_all = {"/health", "/health/live", "/health/ready", "/metrics", "/recipe-schema"}
     asked = [(method, path) for method, path in routes(locked) if path not in open_to_all]
     assert len(asked) >= 15

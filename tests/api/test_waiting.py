@@ -10,7 +10,7 @@ from store.session import Sessions
 from tests.support.waiting import until
 
 
-def test_many_of_one_owner_that_wait_delay_no_other(sessions: Sessions) -> None:
+def test_waiting_requests_of_one_owner_delay_no_other(sessions: Sessions) -> None:
     asked = Asked("bob", "POST /jobs", "one", "0" * 64, False)
     with sessions.begin() as session:
         first = requests.begin(session, asked)

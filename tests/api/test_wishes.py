@@ -47,7 +47,7 @@ def run(sessions: Sessions, *ends: End) -> None:
         (End(JobStatus.CANCELLED), "retry", "queued"),
     ],
 )
-def test_what_is_asked_is_done_and_asking_again_changes_nothing(
+def test_job_actions_are_idempotent(
     client: TestClient, sessions: Sessions, end: End | None, what: str, status: str
 ) -> None:
     job_id = post_job(client)["id"]
@@ -64,7 +64,7 @@ def test_what_is_asked_is_done_and_asking_again_changes_nothing(
     ("what", "wish"),
     [("cancel", "cancel"), ("cancel?force=true", "kill"), ("pause", "pause"), ("resume", None), ("retry", None)],
 )
-def test_a_running_job_tells_what_is_asked_of_it(
+def test_running_job_tells_what_is_asked_of_it(
     client: TestClient, sessions: Sessions, what: str, wish: str | None
 ) -> None:
     job_id = post_job(client)["id"]
@@ -76,7 +76,7 @@ def test_a_running_job_tells_what_is_asked_of_it(
 @pytest.mark.parametrize(
     ("what", "target"), [("cancel", "cancelled"), ("pause", "paused"), ("resume", "queued"), ("retry", "queued")]
 )
-def test_what_cannot_be_is_refused_with_both_ends_named(
+def test_illegal_action_is_refused_with_both_statuses(
     client: TestClient, sessions: Sessions, what: str, target: str
 ) -> None:
     job_id = post_job(client)["id"]
@@ -87,13 +87,13 @@ def test_what_cannot_be_is_refused_with_both_ends_named(
     assert answer.headers["x-should-retry"] == "false"
 
 
-def test_force_that_is_neither_true_nor_false_is_named(client: TestClient) -> None:
+def test_invalid_force_is_named(client: TestClient) -> None:
     error = client.post(f"/jobs/{post_job(client)['id']}/cancel?force=perhaps").json()["error"]
     assert (error["code"], error["param"]) == ("invalid_parameter", "force")
 
 
 @pytest.mark.parametrize(("end", "what"), [(End(JobStatus.PAUSED), "resume"), (FAILED, "retry")])
-def test_a_job_that_goes_on_wakes_the_workers(
+def test_job_that_goes_on_wakes_the_workers(
     client: TestClient, sessions: Sessions, settings: ApiSettings, end: End, what: str
 ) -> None:
     job_id = post_job(client)["id"]
@@ -104,7 +104,7 @@ def test_a_job_that_goes_on_wakes_the_workers(
         assert messages.get(timeout=5).headers["task"] == LOOK
 
 
-def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sessions) -> None:
+def test_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sessions) -> None:
     job_id = post_job(client)["id"]
     run(sessions)
     job = client.get(f"/jobs/{job_id}").json()
@@ -114,7 +114,7 @@ def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sess
     assert client.get(f"/jobs/{job_id}").json()["devices"] == []
 
 
-def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClient, sessions: Sessions) -> None:
+def test_job_shows_retries_and_its_receipt(client: TestClient, sessions: Sessions) -> None:
     job_id = post_job(client)["id"]
     lost = Failure(reason=FailureReason.WORKER_LOST, message="worker a was lost")
     run(sessions, End(JobStatus.FAILED, lost, receipt=RECEIPT.model_dump(mode="json")))
@@ -123,7 +123,7 @@ def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClie
     assert job["not_before"] is not None
 
 
-def test_a_job_that_was_too_large_tells_its_smaller_batch(client: TestClient, sessions: Sessions) -> None:
+def test_oversized_job_shows_its_smaller_batch(client: TestClient, sessions: Sessions) -> None:
     job_id = post_job(client)["id"]
     failure = Failure(reason=FailureReason.OUT_OF_MEMORY, message="out of memory")
     run(sessions, End(JobStatus.FAILED, failure, smaller=Batch(micro_batch=4, effective=8)))
@@ -131,5 +131,5 @@ def test_a_job_that_was_too_large_tells_its_smaller_batch(client: TestClient, se
     assert (batch["micro_batch"], batch["effective"]) == (4, 8)
 
 
-def test_a_priority_is_told(client: TestClient) -> None:
+def test_priority_is_told(client: TestClient) -> None:
     assert post_job(client, scheduling={"priority": 7})["priority"] == 7

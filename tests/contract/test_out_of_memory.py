@@ -21,9 +21,7 @@ def tried_next(batch: dict[str, Any], **told: int) -> Batch | None:
         ({"micro_batch": "auto", "effective": 40}, {"micro_batch": 6, "effective_batch": 40}),
     ],
 )
-def test_the_next_try_takes_half_as_many_examples_at_once_and_as_many_in_each_step(
-    batch: dict[str, Any], told: dict[str, int]
-) -> None:
+def test_retry_halves_the_micro_batch_only(batch: dict[str, Any], told: dict[str, int]) -> None:
     after = tried_next(batch | {"max_length": 77}, **told)
     assert after == Batch(micro_batch=3, effective=told["effective_batch"], max_length=77)
     assert Batch.model_validate(after.model_dump()) == after
@@ -33,7 +31,7 @@ def test_the_next_try_takes_half_as_many_examples_at_once_and_as_many_in_each_st
     ("told", "micro_batch"),
     [({"effective_batch": 8, "world_size": 2}, 2), ({"effective_batch": 100, "train_examples": 7}, 3)],
 )
-def test_half_is_of_what_a_rank_has_to_take_at_once(told: dict[str, int], micro_batch: int) -> None:
+def test_half_is_of_the_rank_share(told: dict[str, int], micro_batch: int) -> None:
     after = tried_next({"micro_batch": 32, "effective": told["effective_batch"]}, micro_batch=32, **told)
     assert after is not None
     assert after.micro_batch == micro_batch

@@ -105,13 +105,13 @@ def test_each_type_is_read_at_any_place(tmp_path: Path, array: pa.Array, value: 
         assert values_of(batch["beside"]) == expected, column.type
 
 
-def test_a_map_without_text_for_keys_does_no_harm(tmp_path: Path) -> None:
+def test_map_without_text_for_keys_does_no_harm(tmp_path: Path) -> None:
     counts = pa.array([[(1, "a")], None], pa.map_(pa.int64(), pa.string()))
     pq.write_table(pa.table({"text": ["a", "b"], "counts": counts}), tmp_path / "rows.parquet")
     assert list(read_examples(tmp_path / "rows.parquet")) == [PlainText("a"), PlainText("b")]
 
 
-def test_a_map_is_the_arguments_of_a_call(tmp_path: Path) -> None:
+def test_map_is_the_arguments_of_a_call(tmp_path: Path) -> None:
     arguments = pa.map_(pa.string(), pa.string())
     function = pa.struct({"name": pa.string(), "arguments": arguments})
     message = pa.struct(
@@ -134,7 +134,7 @@ def test_slices_of_nested_arrays_have_their_own_values() -> None:
     assert size_of(array.slice(0, 1)) < size_of(array)
 
 
-def test_nulls_of_a_struct_that_other_rows_have_are_missing(tmp_path: Path) -> None:
+def test_struct_nulls_of_other_rows_are_missing(tmp_path: Path) -> None:
     tools = [
         {"function": {"name": name, "parameters": {"type": "object", "properties": {argument: {"type": "string"}}}}}
         for name, argument in (("weather", "city"), ("ship", "order"))
@@ -152,7 +152,7 @@ def test_nulls_of_a_struct_that_other_rows_have_are_missing(tmp_path: Path) -> N
         assert example.tools == [{"type": "function", **row["tools"][0]}]
 
 
-def test_a_time_or_bytes_in_a_tool_are_refused_by_their_type(tmp_path: Path) -> None:
+def test_unsupported_tool_values_are_refused_by_type(tmp_path: Path) -> None:
     for value, kind in ((pa.scalar(1, pa.timestamp("ns")), r"timestamp\[ns\]"), (b"a", "binary")):
         tools = [[{"name": "clock", "parameters": {"default": value}}]]
         table = pa.table({"messages": [HELLO], "tools": pa.array(tools)})
@@ -168,7 +168,7 @@ def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "two fields of one name" in refusal(tmp_path / "rows.parquet")
 
 
-def test_a_dictionary_counts_as_often_as_its_values_come(tmp_path: Path) -> None:
+def test_dictionary_counts_as_often_as_its_values_come(tmp_path: Path) -> None:
     text = pa.array(["a" * 50_000] * 200).dictionary_encode()
     pq.write_table(pa.table({"text": text}), tmp_path / "rows.parquet")
     assert "unpacks to more than 5000000 bytes" in refusal(tmp_path / "rows.parquet", largest=5_000_000)

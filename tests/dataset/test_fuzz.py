@@ -101,7 +101,7 @@ def read(path: Path, content: bytes, format: Any = "auto", columns: Any = None) 
 @example(b'{"tools": ' + b"[" * 900 + b"]" * 900 + b', "messages": [{"role": "assistant", "content": "a"}]}', "auto")
 @example(b'{"messages": "' + b"[" * 100_000 + b'"}', "auto")
 @example(b'{"instruction": "\\ud800", "output": "b"}', "auto")
-def test_json(tmp_path: Path, content: bytes, format: Any) -> None:
+def test_json_is_read_or_refused(tmp_path: Path, content: bytes, format: Any) -> None:
     read(tmp_path / "rows.json", content, format)
 
 
@@ -118,7 +118,7 @@ def test_json_with_columns(tmp_path: Path, rows: list[Any], format: Any, data: s
     st.sampled_from(["auto", *FORMATS]),
 )
 @_SETTINGS
-def test_csv(tmp_path: Path, content: bytes, format: Any) -> None:
+def test_csv_is_read_or_refused(tmp_path: Path, content: bytes, format: Any) -> None:
     read(tmp_path / "rows.csv", content, format)
 
 
@@ -134,14 +134,16 @@ def test_csv_with_the_fields_of_a_format(tmp_path: Path, header: list[str], data
 
 @given(_JSON_FILE, st.sampled_from(sorted(PACKERS)), st.integers(0, 200), st.binary(max_size=8))
 @settings(_SETTINGS, max_examples=30)
-def test_packed(tmp_path: Path, content: bytes, suffix: str, place: int, spoiled: bytes) -> None:
+def test_packed_bytes_are_read_or_refused(
+    tmp_path: Path, content: bytes, suffix: str, place: int, spoiled: bytes
+) -> None:
     packed = PACKERS[suffix](content)
     read(tmp_path / f"rows.json.{suffix}", packed[:place] + spoiled + packed[place + len(spoiled) :])
 
 
 @given(st.binary() | st.text().map(str.encode), st.sampled_from([b"", *_MARKS]))
 @_SETTINGS
-def test_text(tmp_path: Path, content: bytes, mark: bytes) -> None:
+def test_text_is_read_or_refused(tmp_path: Path, content: bytes, mark: bytes) -> None:
     read(tmp_path / "rows.txt", mark + content)
 
 
@@ -157,6 +159,6 @@ def parquet() -> bytes:
 
 @given(st.integers(4, 3_000), st.binary(max_size=8))
 @_SETTINGS
-def test_parquet(tmp_path: Path, parquet: bytes, place: int, spoiled: bytes) -> None:
+def test_parquet_is_read_or_refused(tmp_path: Path, parquet: bytes, place: int, spoiled: bytes) -> None:
     place %= len(parquet)
     read(tmp_path / "rows", parquet[:place] + spoiled + parquet[place + len(spoiled) :])

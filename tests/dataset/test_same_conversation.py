@@ -36,7 +36,7 @@ CALLING: list[Message] = [
     ],
     ids=lambda row: "-".join(row),
 )
-def test_a_question_and_its_answer(tmp_path: Path, row: Any) -> None:
+def test_question_and_its_answer(tmp_path: Path, row: Any) -> None:
     expected = [Conversation(SHORT, [False, True])]
     assert list(read_examples(write_lines(tmp_path, [row]))) == expected
     assert list(read_examples(write_parquet(tmp_path, [row]))) == expected
@@ -60,7 +60,7 @@ def test_in_csv_too(tmp_path: Path, row: dict[str, Any]) -> None:
     ],
     ids=lambda row: "-".join(row),
 )
-def test_many_turns(tmp_path: Path, row: Any) -> None:
+def test_many_turns_read_the_same_in_each_format(tmp_path: Path, row: Any) -> None:
     assert read_conversation(tmp_path, row) == Conversation(LONG, [False, True, False, True])
 
 
@@ -81,6 +81,6 @@ def test_many_turns(tmp_path: Path, row: Any) -> None:
     ],
     ids=lambda row: "-".join(row),
 )
-def test_calls(tmp_path: Path, row: Any) -> None:
+def test_calls_read_the_same_in_each_format(tmp_path: Path, row: Any) -> None:
     expected = Conversation(CALLING, [False, False, True, False, True], [WEATHER])
     assert read_conversation(tmp_path, row) == expected

@@ -50,7 +50,7 @@ def ready(live: Service) -> set[str]:
 
 
 @pytest.mark.exhaustive
-def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there(
+def test_job_of_unplugged_machine_continues_elsewhere_only(
     machines: tuple[NetworkMachine, NetworkMachine],
     tmp_path: Path,
     engine: sa.Engine,

@@ -29,7 +29,7 @@ CHECKSUM = ARCHIVE.checksum(READ)
 WHOLE = b"".join(ARCHIVE.read(0, ARCHIVE.size, CHECKSUM, READ))
 
 
-def test_the_archive_holds_the_files_below_its_root_and_is_as_long_as_it_says() -> None:
+def test_archive_holds_its_files_and_announced_length() -> None:
     assert len(WHOLE) == ARCHIVE.size
     with tarfile.open(fileobj=BytesIO(WHOLE), mode="r:gz") as archive:
         assert archive.getnames() == [f"root/{name}" for name in FILES]
@@ -47,7 +47,7 @@ def test_tar_and_gzip_themselves_take_it(tmp_path: Path) -> None:
     assert {name: (tmp_path / "root" / name).read_bytes() for name in FILES} == FILES
 
 
-def test_an_archive_of_nothing_is_one_too() -> None:
+def test_archive_of_nothing_is_one_too() -> None:
     empty = Archive("root", [])
     content = b"".join(empty.read(0, empty.size, empty.checksum(READ), READ))
     with tarfile.open(fileobj=BytesIO(content), mode="r:gz") as archive:
@@ -62,13 +62,13 @@ def test_any_part_is_that_part_of_the_whole(one: int, other: int) -> None:
 
 
 @pytest.mark.parametrize("edge", [0, 10, 15, 10 + 65_540, 15 + 65_540, ARCHIVE.size - 8])
-def test_parts_join_at_the_edges_of_header_blocks_and_trailer(edge: int) -> None:
+def test_parts_join_at_every_boundary(edge: int) -> None:
     for cut in range(max(0, edge - 2), edge + 3):
         parts = [*ARCHIVE.read(0, cut, CHECKSUM, READ), *ARCHIVE.read(cut, ARCHIVE.size, CHECKSUM, READ)]
         assert b"".join(parts) == WHOLE
 
 
-def test_of_what_lies_before_a_part_nothing_is_read() -> None:
+def test_bytes_before_a_part_are_not_read() -> None:
     asked: list[tuple[str, int]] = []
 
     def read(name: str, start: int, end: int) -> Iterator[bytes]:
@@ -79,7 +79,7 @@ def test_of_what_lies_before_a_part_nothing_is_read() -> None:
     assert sum(size for _, size in asked) <= 2 * 65_535
 
 
-def test_the_memory_that_it_takes_does_not_grow_with_the_files() -> None:
+def test_archive_memory_does_not_grow_with_files() -> None:
     def read(name: str, start: int, end: int) -> Iterator[bytes]:
         return (bytes(min(1 << 20, end - at)) for at in range(start, end, 1 << 20))
 

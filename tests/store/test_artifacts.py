@@ -26,7 +26,7 @@ def best(sessions: Sessions, job_id: str) -> str:
         return artifacts.get(session, job_id, artifacts.BEST).name
 
 
-def test_the_best_is_what_was_saved_with_the_lowest_evaluation_loss(sessions: Sessions, job_id: str) -> None:
+def test_best_has_the_lowest_evaluation_loss(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 2, 1.5)
     save(sessions, job_id, 4, 1.1)
     save(sessions, job_id, 6, None)
@@ -34,9 +34,7 @@ def test_the_best_is_what_was_saved_with_the_lowest_evaluation_loss(sessions: Se
     assert best(sessions, job_id) == "checkpoint-4.tar.gz"
 
 
-def test_of_equals_the_earliest_is_the_best_and_the_adapter_before_its_own_checkpoint(
-    sessions: Sessions, job_id: str
-) -> None:
+def test_earliest_of_equals_is_best(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 12, 1.0)
     save(sessions, job_id, 12, 1.0, final=True)
     assert best(sessions, job_id) == "adapter.tar.gz"
@@ -44,7 +42,7 @@ def test_of_equals_the_earliest_is_the_best_and_the_adapter_before_its_own_check
     assert best(sessions, job_id) == "checkpoint-4.tar.gz"
 
 
-def test_without_an_evaluation_there_is_no_best_and_it_says_why(sessions: Sessions, job_id: str) -> None:
+def test_unevaluated_job_has_no_best(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 2, None)
     with pytest.raises(ArtifactNotFound, match=r"no artifact best.tar.gz: .*evaluation.share"):
         best(sessions, job_id)

@@ -63,7 +63,7 @@ def silence(engine: sa.Engine, seconds: float) -> None:
         connection.execute(sa.text(f"UPDATE jobs SET lease_expires_at = now() - interval '{seconds - 10} s'"))
 
 
-def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Sessions) -> None:
+def test_attempt_ends_with_a_reason_and_frees_devices(sessions: Sessions) -> None:
     job_id = running(sessions)
     receipt: dict[str, Any] = {"processes": []}
     job = end(sessions, job_id, 1, End(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", receipt=receipt))
@@ -75,7 +75,7 @@ def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Session
         assert workers.leases(session) == []
 
 
-def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
+def test_stale_attempt_writes_nothing(sessions: Sessions) -> None:
     job_id = running(sessions)
     end(sessions, job_id, 1, End(JobStatus.QUEUED))
     again(sessions)
@@ -85,7 +85,7 @@ def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
     assert (job.status, job.attempt) == (JobStatus.RUNNING, 2)
 
 
-def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions) -> None:
+def test_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions) -> None:
     job_id = running(sessions)
     later = Retries(most=3, first_wait=timedelta(minutes=1), longest_wait=timedelta(hours=1))
     job = end(sessions, job_id, 1, End(JobStatus.FAILED, KILLED), later)
@@ -101,7 +101,7 @@ def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions
     }
 
 
-def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions) -> None:
+def test_retry_waits_double_up_to_a_limit(sessions: Sessions) -> None:
     job_id = running(sessions)
     policy = Retries(most=5, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=3))
     for attempt in (1, 2, 3):
@@ -112,7 +112,7 @@ def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions)
     assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [0.001, 0.002, 0.003]
 
 
-def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_counted(sessions: Sessions) -> None:
+def test_storage_waits_double_and_do_not_count(sessions: Sessions) -> None:
     job_id = running(sessions)
     policy = Retries(most=1, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=4))
     failures = [AWAY, AWAY, AWAY, AWAY, KILLED, AWAY]
@@ -129,14 +129,14 @@ def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_cou
     assert get_job(sessions, job_id).retries == 1
 
 
-def test_what_waits_for_the_storage_is_cancelled_as_its_owner_asks(sessions: Sessions) -> None:
+def test_job_waiting_for_storage_can_be_cancelled(sessions: Sessions) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
         wishes.cancel(session, job_id)
     assert end(sessions, job_id, 1, End(JobStatus.FAILED, AWAY)).status is JobStatus.CANCELLED
 
 
-def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessions) -> None:
+def test_job_without_progress_fails_after_its_retries(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in (1, 2):
         take_step(sessions, job_id, attempt, 7)
@@ -149,7 +149,7 @@ def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessio
     assert job.failure["message"].startswith("it was killed. It was tried 3 times")
 
 
-def test_a_job_that_comes_further_each_time_is_tried_without_end(sessions: Sessions) -> None:
+def test_job_with_progress_is_retried_without_end(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in range(1, 8):
         take_step(sessions, job_id, attempt, attempt)
@@ -157,7 +157,7 @@ def test_a_job_that_comes_further_each_time_is_tried_without_end(sessions: Sessi
         again(sessions)
 
 
-def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessions: Sessions) -> None:
+def test_regained_steps_are_no_progress(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt, step in enumerate((100, 50, 100), start=1):
         go_on_from(sessions, job_id, attempt, 0)
@@ -169,7 +169,7 @@ def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessio
     assert job.status is JobStatus.FAILED
 
 
-def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
+def test_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
     job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, NOT_FINITE))
     assert job.status is JobStatus.FAILED
     assert events_of_type(sessions, job.id, "retry") == []
@@ -230,7 +230,7 @@ def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
     assert events_of_type(sessions, job.id, "retry") == []
 
 
-def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(sessions: Sessions) -> None:
+def test_oversized_attempt_retries_a_smaller_batch(sessions: Sessions) -> None:
     job_id = running(sessions)
     smaller = Batch(micro_batch=4, effective=16)
     job = end(sessions, job_id, 1, End(JobStatus.FAILED, TOO_LARGE, smaller=smaller))
@@ -243,11 +243,11 @@ def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(ses
     assert part.batch == job.batch
 
 
-def test_what_does_not_fit_at_all_fails(sessions: Sessions) -> None:
+def test_unfittable_job_fails(sessions: Sessions) -> None:
     assert end(sessions, running(sessions), 1, End(JobStatus.FAILED, TOO_LARGE)).status is JobStatus.FAILED
 
 
-def test_a_job_given_back_by_its_worker_has_not_failed(sessions: Sessions) -> None:
+def test_returned_job_has_not_failed(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in range(1, 6):
         assert end(sessions, job_id, attempt, End(JobStatus.QUEUED)).retries == 0
@@ -259,9 +259,7 @@ def test_a_job_given_back_by_its_worker_has_not_failed(sessions: Sessions) -> No
     [(Wish.CANCEL, JobStatus.CANCELLED), (Wish.KILL, JobStatus.CANCELLED), (Wish.PAUSE, JobStatus.PAUSED)],
 )
 @pytest.mark.parametrize("how", [End(JobStatus.QUEUED), End(JobStatus.FAILED, KILLED)], ids=["given back", "killed"])
-def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
-    sessions: Sessions, wish: Wish, status: JobStatus, how: End
-) -> None:
+def test_action_during_an_ending_attempt_is_kept(sessions: Sessions, wish: Wish, status: JobStatus, how: End) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
         if wish is Wish.PAUSE:
@@ -277,7 +275,7 @@ def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
     ("ask", "status"),
     [(wishes.pause, JobStatus.PAUSED), (wishes.resume, JobStatus.QUEUED), (wishes.cancel, JobStatus.CANCELLED)],
 )
-def test_what_is_asked_last_while_a_job_saves_for_its_pause_is_what_becomes_of_it(
+def test_last_action_during_a_pause_decides(
     sessions: Sessions, ask: Callable[[Session, str], Job], status: JobStatus
 ) -> None:
     job_id = running(sessions)
@@ -287,7 +285,7 @@ def test_what_is_asked_last_while_a_job_saves_for_its_pause_is_what_becomes_of_i
     assert end(sessions, job_id, 1, End(JobStatus.PAUSED)).status is status
 
 
-def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions) -> None:
+def test_attempt_with_a_lost_process_is_retried(sessions: Sessions) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
         assert attempts.lost(session, job_id, 1, RETRIES) is JobStatus.QUEUED
@@ -296,7 +294,7 @@ def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions)
     assert retry["reason"] == "worker_lost"
 
 
-def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(sessions: Sessions) -> None:
+def test_second_lost_worker_delays_the_job(sessions: Sessions) -> None:
     """It has waited for the lease to pass, and another worker may have what this one lacked."""
     job_id = running(sessions)
     policy = Retries(most=3, first_wait=timedelta(hours=1), longest_wait=timedelta(hours=4))
@@ -308,9 +306,7 @@ def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(session
     assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [0, 7200]
 
 
-def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_devices_to_nobody(
-    sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_silent_worker_loses_jobs_and_devices(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = running(sessions)
     silence(engine, 11)
     with sessions.begin() as session:
@@ -326,9 +322,7 @@ def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_dev
     ["jobs SET lease_expires_at = now() - interval '1 s'", "workers SET seen_at = now() - interval '11 s'"],
     ids=["the lease alone", "the worker alone"],
 )
-def test_a_job_is_taken_only_when_its_lease_has_passed_and_its_worker_is_silent(
-    sessions: Sessions, engine: sa.Engine, passed: str
-) -> None:
+def test_job_moves_after_lease_and_silence_only(sessions: Sessions, engine: sa.Engine, passed: str) -> None:
     job_id = running(sessions)
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE {passed}"))
@@ -337,9 +331,7 @@ def test_a_job_is_taken_only_when_its_lease_has_passed_and_its_worker_is_silent(
     assert get_job(sessions, job_id).status is JobStatus.RUNNING
 
 
-def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_have_ended(
-    sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_cancel_waits_for_processes_of_lost_machine(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
         wishes.cancel(session, job_id)
@@ -350,7 +342,7 @@ def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_hav
         assert get_job(sessions, job_id).status is status
 
 
-def test_a_job_whose_worker_came_back_without_its_device_is_tried_again(sessions: Sessions, engine: sa.Engine) -> None:
+def test_job_without_its_former_device_is_retried(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = running(sessions)
     with engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM leases"))
@@ -360,7 +352,7 @@ def test_a_job_whose_worker_came_back_without_its_device_is_tried_again(sessions
     assert (job.id, status) == (job_id, JobStatus.QUEUED)
 
 
-def test_what_was_given_of_an_attempt_and_not_begun_goes_with_it(sessions: Sessions) -> None:
+def test_leases_of_an_unstarted_attempt_are_released(sessions: Sessions) -> None:
     with sessions.begin() as session:
         recipe = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"nodes": 2}})
         job_id = jobs.create(session, recipe).id

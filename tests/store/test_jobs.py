@@ -28,13 +28,13 @@ def claimed(sessions: Sessions, lease: timedelta = LEASE) -> Job | None:
         return claim(session, lease)
 
 
-def test_the_migrations_build_what_the_models_say(engine: sa.Engine) -> None:
+def test_migrations_build_what_the_models_say(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_the_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
+def test_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
     checks = sa.text(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
         "WHERE contype = 'c' AND connamespace = to_regnamespace(:schema) ORDER BY conname"
@@ -48,7 +48,7 @@ def test_the_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
         connection.rollback()
 
 
-def test_the_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None:
+def test_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None:
     first, second = create_job(sessions), create_job(sessions)
     taken = [claimed(sessions), claimed(sessions)]
     assert [job.id for job in taken if job] == [first, second]
@@ -56,7 +56,7 @@ def test_the_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None
     assert claimed(sessions) is None
 
 
-def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: Sessions) -> None:
+def test_leased_job_waits_for_its_worker(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
@@ -71,7 +71,7 @@ def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: 
     assert (job.status, job.attempt, job.worker) == (JobStatus.RUNNING, 1, "worker")
 
 
-def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
+def test_leased_job_is_begun_once(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
@@ -84,7 +84,7 @@ def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
     assert begun[1] is None
 
 
-def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions: Sessions) -> None:
+def test_cancelled_job_is_not_begun(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
@@ -105,7 +105,7 @@ def tell_something(session: Session, job_id: str) -> None:
     [(tell_something, True), (wishes.cancel, False), (leases.take_back, False)],
     ids=["an event", "a cancel", "its devices taken back"],
 )
-def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what_is_written(
+def test_begin_waits_for_a_concurrent_write(
     sessions: Sessions, engine: sa.Engine, write: Callable[[Session, str], object], begins: bool
 ) -> None:
     job_id = create_job(sessions)
@@ -137,7 +137,7 @@ def waiting_for_a_lock(engine: sa.Engine) -> int:
         return connection.scalar(waiting) or 0
 
 
-def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> None:
+def test_job_lists_its_recipe_warnings_first(sessions: Sessions) -> None:
     with sessions.begin() as session:
         job_id = jobs.create(session, RECIPE, warnings=["slow", "large"]).id
     claimed(sessions)
@@ -150,7 +150,7 @@ def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> N
     ]
 
 
-def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
+def test_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     for attempt in (1, 2):
         claimed(sessions)
@@ -164,7 +164,7 @@ def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
     assert get_job(sessions, job_id).command == "torchrun 2"
 
 
-def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
+def test_launch_renews_the_lease(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
@@ -174,7 +174,7 @@ def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
         assert jobs.overdue(session, "worker", timedelta(0)) == set()
 
 
-def test_the_first_of_several_machines_keeps_its_lease_while_the_others_end(sessions: Sessions) -> None:
+def test_head_keeps_its_lease_while_peers_end(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
@@ -184,7 +184,7 @@ def test_the_first_of_several_machines_keeps_its_lease_while_the_others_end(sess
         assert jobs.get(session, job_id).rendezvous == ""
 
 
-def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, engine: sa.Engine) -> None:
+def test_expected_time_follows_similar_jobs(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         for examples in (100, 200, 300):
             job = jobs.create(session, RECIPE, examples=examples)
@@ -200,12 +200,12 @@ def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, 
         assert jobs.expected_seconds(session, larger, 50) is None
 
 
-def test_an_unknown_job_is_not_found(sessions: Sessions) -> None:
+def test_unknown_job_is_not_found(sessions: Sessions) -> None:
     with pytest.raises(JobNotFound), sessions.begin() as session:
         wishes.cancel(session, "job_none")
 
 
-def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> None:
+def test_job_pages_go_from_newest_to_oldest(sessions: Sessions) -> None:
     created = [create_job(sessions) for _ in range(5)]
     with sessions.begin() as session:
         first = [job.id for job in jobs.newest(session, 3, None)]
@@ -213,7 +213,7 @@ def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> N
     assert first + second == created[::-1]
 
 
-def test_what_no_worker_begins_in_time_is_given_anew(sessions: Sessions, engine: sa.Engine) -> None:
+def test_late_begin_is_leased_again(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = create_job(sessions)
     for _ in range(2):
         with sessions.begin() as session:

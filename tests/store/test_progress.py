@@ -51,7 +51,7 @@ def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int =
         return progress.events_since(session, job_id, cursor, limit)
 
 
-def test_a_step_told_twice_is_kept_once_as_first_told(sessions: Sessions, job_id: str) -> None:
+def test_repeated_step_keeps_its_first_value(sessions: Sessions, job_id: str) -> None:
     record_events(sessions, job_id, measured(1, 2.0), measured(2, 1.5))
     record_events(sessions, job_id, measured(2, 9.0), measured(3, 1.2))
     with sessions.begin() as session:
@@ -60,7 +60,7 @@ def test_a_step_told_twice_is_kept_once_as_first_told(sessions: Sessions, job_id
     assert kept["loss"] == [2.0, 1.5, 1.2]
 
 
-def test_an_attempt_that_starts_earlier_takes_the_place_of_what_another_told(sessions: Sessions, job_id: str) -> None:
+def test_earlier_start_replaces_later_metrics(sessions: Sessions, job_id: str) -> None:
     record_events(sessions, job_id, *(measured(step, 9.0) for step in (1, 2, 3, 4)))
     record_events(sessions, job_id, started(total=9, resumed=2), measured(3, 1.0))
     with sessions.begin() as session:
@@ -69,7 +69,7 @@ def test_an_attempt_that_starts_earlier_takes_the_place_of_what_another_told(ses
     assert kept["loss"] == [9.0, 9.0, 1.0]
 
 
-def test_what_a_lost_worker_had_not_told_is_told_by_the_next(sessions: Sessions, job_id: str) -> None:
+def test_next_worker_records_what_was_missed(sessions: Sessions, job_id: str) -> None:
     checkpoint = events.Checkpoint(time=NOW, step=2, path="checkpoints/step-000002", bytes=1)
     record_events(sessions, job_id, measured(1, 2.0))
     with sessions.begin() as session:
@@ -82,7 +82,7 @@ def test_what_a_lost_worker_had_not_told_is_told_by_the_next(sessions: Sessions,
         progress.catch_up(session, job_id, 2, 1, [measured(3)], LEASE)
 
 
-def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:
+def test_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:
     with pytest.raises(StaleAttempt):
         record_events(sessions, job_id, measured(1), attempt=2)
     assert columns(sessions, job_id) == []
@@ -95,13 +95,13 @@ def test_telling_brings_back_what_the_owner_wishes(sessions: Sessions, job_id: s
     assert record_events(sessions, job_id) == Wish.CANCEL
 
 
-def test_metrics_are_read_from_a_step_on_and_up_to_a_limit(sessions: Sessions, job_id: str) -> None:
+def test_metrics_are_read_by_range(sessions: Sessions, job_id: str) -> None:
     record_events(sessions, job_id, *map(measured, range(1, 21)))
     assert columns(sessions, job_id, since=5, limit=3) == [6, 7, 8]
 
 
 @pytest.mark.parametrize("thin", [2, 7, 20, 100])
-def test_downsampling_keeps_the_last_step_and_not_more_than_asked(sessions: Sessions, job_id: str, thin: int) -> None:
+def test_downsampling_keeps_the_last_step(sessions: Sessions, job_id: str, thin: int) -> None:
     record_events(sessions, job_id, *map(measured, range(1, 101)))
     steps = columns(sessions, job_id, thin=thin)
     assert steps[-1] == 100
@@ -126,7 +126,7 @@ def test_evaluations_are_columns_of_their_own(sessions: Sessions, job_id: str) -
         assert progress.latest(session, [job_id])[job_id].eval_loss == 2.0
 
 
-def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions: Sessions, job_id: str) -> None:
+def test_checkpoints_become_artifacts(sessions: Sessions, job_id: str) -> None:
     mid = events.Checkpoint(time=1, step=5, path="checkpoints/step-000005", bytes=10)
     end = events.Checkpoint(time=2, step=9, path="adapter", bytes=10, final=True)
     record_events(sessions, job_id, mid, end)
@@ -138,7 +138,7 @@ def test_a_checkpoint_becomes_an_artifact_and_the_final_one_the_adapter(sessions
     }
 
 
-def test_what_fp16_tells_is_kept_and_told(sessions: Sessions, job_id: str) -> None:
+def test_fp16_values_are_stored(sessions: Sessions, job_id: str) -> None:
     overflow = {"grad_norm": None, "loss_scale": 32768.0, "overflow": True, "skipped_steps": 1}
     record_events(sessions, job_id, measured(1), measured(2).model_copy(update=overflow))
     with sessions.begin() as session:
@@ -157,7 +157,7 @@ def sample(step: int, index: int, generated: str = "yes") -> events.Sample:
     return events.Sample(time=NOW + step, step=step, index=index, prompt="?", expected="yes", generated=generated)
 
 
-def test_the_samples_of_an_evaluation_are_each_there_once_as_last_told(sessions: Sessions, job_id: str) -> None:
+def test_samples_are_stored_once_per_evaluation(sessions: Sessions, job_id: str) -> None:
     record_events(sessions, job_id, sample(0, 0, "no"), sample(2, 1, "old"), sample(2, 0), sample(2, 1, "new"))
     with sessions.begin() as session:
         newest = progress.samples(session, job_id, None)
@@ -166,14 +166,14 @@ def test_the_samples_of_an_evaluation_are_each_there_once_as_last_told(sessions:
         assert progress.samples(session, job_id, 1) == []
 
 
-def test_a_sample_of_any_characters_at_all_is_kept_and_read(sessions: Sessions, job_id: str) -> None:
+def test_samples_of_any_characters_are_stored(sessions: Sessions, job_id: str) -> None:
     record_events(sessions, job_id, sample(1, 0, "a\0b \ud800 \N{SNOWMAN}"))
     with sessions.begin() as session:
         assert [each["generated"] for each in progress.samples(session, job_id, 1)] == ["a\ufffdb ? \N{SNOWMAN}"]
     assert stream(sessions, job_id)[-1].data["generated"] == "a\ufffdb ? \N{SNOWMAN}"
 
 
-def test_how_a_run_ended_is_told_with_its_last_step(sessions: Sessions, job_id: str) -> None:
+def test_ended_run_has_its_last_step(sessions: Sessions, job_id: str) -> None:
     done = events.Done(time=NOW, step=9, completed=True, stopped_early=True, best_step=4, train_loss=1.0, eval_loss=1.0)
     record_events(sessions, job_id, measured(9))
     with sessions.begin() as session:
@@ -184,7 +184,7 @@ def test_how_a_run_ended_is_told_with_its_last_step(sessions: Sessions, job_id: 
     assert (told["stopped_early"], told["best_step"]) == (True, 4)
 
 
-def test_the_stream_tells_of_metrics_and_events_in_the_order_of_their_times(sessions: Sessions, job_id: str) -> None:
+def test_stream_orders_metrics_and_events_by_time(sessions: Sessions, job_id: str) -> None:
     record_events(
         sessions, job_id, events.Log(time=NOW + 0.5, level="info", message="hello"), measured(1), evaluation(2, 1.0)
     )
@@ -194,9 +194,7 @@ def test_the_stream_tells_of_metrics_and_events_in_the_order_of_their_times(sess
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limits=st.lists(st.integers(1, 9), min_size=1, max_size=40))
-def test_a_reader_that_comes_back_with_its_cursor_misses_nothing_and_gets_nothing_twice(
-    sessions: Sessions, job_id: str, limits: list[int]
-) -> None:
+def test_reader_with_a_cursor_misses_nothing(sessions: Sessions, job_id: str, limits: list[int]) -> None:
     record_events(sessions, job_id, *map(measured, range(1, 31)), *(evaluation(step, 1.0) for step in (40, 3, 5)))
     whole = stream(sessions, job_id)
     read: list[progress.Happening] = []

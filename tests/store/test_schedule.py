@@ -31,13 +31,13 @@ def why(sessions: Sessions, job_id: str) -> str:
         return schedule.outlook(session, [jobs.get(session, job_id)])[job_id].why
 
 
-def test_a_job_has_as_many_devices_as_it_asks_for_and_nobody_else_has_them(sessions: Sessions) -> None:
+def test_job_has_its_devices_alone(sessions: Sessions) -> None:
     first, second, _ = (create_job(sessions, resources={"gpus": gpus}) for gpus in (2, 1, 3))
     add_worker(sessions, "a", slots=4)
     assert run(sessions) == [(first, [0, 1], 0), (second, [2], 0)]
 
 
-def test_an_owner_has_as_many_jobs_running_as_its_quota_says(sessions: Sessions) -> None:
+def test_owner_runs_as_many_jobs_as_allowed(sessions: Sessions) -> None:
     with sessions.begin() as session:
         quotas.put(session, quotas.EVERYBODY, quotas.Limits(1, None, None))
         quotas.put(session, "anna", quotas.Limits(2, None, None))
@@ -52,7 +52,7 @@ def test_an_owner_has_as_many_jobs_running_as_its_quota_says(sessions: Sessions)
     assert [job for job, _, _ in run(sessions)] == [bobs[1]]
 
 
-def test_what_ends_makes_room_for_the_next(sessions: Sessions) -> None:
+def test_ended_job_makes_room(sessions: Sessions) -> None:
     first, second = create_job(sessions), create_job(sessions)
     add_worker(sessions, "a", slots=1)
     assert [job for job, _, _ in run(sessions)] == [first]
@@ -62,7 +62,7 @@ def test_what_ends_makes_room_for_the_next(sessions: Sessions) -> None:
     assert [job for job, _, _ in run(sessions)] == [second]
 
 
-def test_a_job_on_two_machines_begins_on_both(sessions: Sessions) -> None:
+def test_job_on_two_machines_begins_on_both(sessions: Sessions) -> None:
     job_id = create_job(sessions, resources={"nodes": 2, "gpus": 2})
     add_worker(sessions, "a", slots=2)
     assert run(sessions) == []
@@ -71,7 +71,7 @@ def test_a_job_on_two_machines_begins_on_both(sessions: Sessions) -> None:
     assert get_job(sessions, job_id).worker == "a"
 
 
-def test_only_those_that_both_allow_it_share_a_device(sessions: Sessions) -> None:
+def test_only_willing_jobs_share_a_device(sessions: Sessions) -> None:
     add_worker(sessions, "a", slots=1)
     sharing = [create_job(sessions, resources={"share": True}) for _ in range(3)]
     alone = create_job(sessions)
@@ -83,7 +83,7 @@ def test_only_those_that_both_allow_it_share_a_device(sessions: Sessions) -> Non
     assert alone not in [job for job, _, _ in run(sessions)]
 
 
-def test_a_device_that_another_program_holds_is_not_given(sessions: Sessions) -> None:
+def test_device_that_another_program_holds_is_not_given(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     add_worker(sessions, "a", slots=1)
     holders = [Holder(pid=7, name="blender", memory_bytes=2**33)]
@@ -93,7 +93,7 @@ def test_a_device_that_another_program_holds_is_not_given(sessions: Sessions) ->
         assert run(sessions) == given
 
 
-def test_a_worker_that_drains_or_is_silent_gets_nothing(sessions: Sessions, engine: sa.Engine) -> None:
+def test_worker_that_drains_or_is_silent_gets_nothing(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = create_job(sessions)
     add_worker(sessions, "a", slots=1)
     for change in ("draining = true", "draining = false, seen_at = now() - interval '11 s'"):
@@ -105,7 +105,7 @@ def test_a_worker_that_drains_or_is_silent_gets_nothing(sessions: Sessions, engi
     assert run(sessions) == [(job_id, [0], 0)]
 
 
-def test_a_job_of_a_higher_priority_has_one_that_allows_it_save_and_step_aside(sessions: Sessions) -> None:
+def test_higher_priority_preempts_a_willing_job(sessions: Sessions) -> None:
     add_worker(sessions, "a", slots=1)
     low = create_job(sessions, scheduling={"preemptible": True})
     run(sessions)
@@ -126,7 +126,7 @@ def test_a_job_of_a_higher_priority_has_one_that_allows_it_save_and_step_aside(s
     assert [job for job, _, _ in run(sessions)] == [low]
 
 
-def test_what_its_owner_asks_outweighs_stepping_aside(sessions: Sessions) -> None:
+def test_owner_action_outweighs_preemption(sessions: Sessions) -> None:
     add_worker(sessions, "a", slots=1)
     low = create_job(sessions, scheduling={"preemptible": True})
     run(sessions)
@@ -146,7 +146,7 @@ def test_owners_take_turns(sessions: Sessions) -> None:
     assert {job for job, _, _ in run(sessions)} == {*anna[:2], *bert}
 
 
-def test_what_is_left_of_an_attempt_keeps_its_devices(sessions: Sessions) -> None:
+def test_remaining_processes_keep_their_devices(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     add_worker(sessions, "a", slots=1)
     run(sessions)
@@ -157,7 +157,7 @@ def test_what_is_left_of_an_attempt_keeps_its_devices(sessions: Sessions) -> Non
     assert run(sessions) == [(job_id, [0], 0)]
 
 
-def test_a_job_of_an_older_schema_is_begun_to_say_so(sessions: Sessions, engine: sa.Engine) -> None:
+def test_job_of_an_older_schema_begins_and_fails(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = create_job(sessions)
     with engine.begin() as connection:
         connection.execute(sa.text("""UPDATE jobs SET recipe = '{"base_model": "m"}'"""))
@@ -181,7 +181,7 @@ def test_passes_at_once_give_no_device_twice(sessions: Sessions) -> None:
     assert sorted(given) == sorted(created)
 
 
-def test_a_waiting_job_says_what_it_waits_for(sessions: Sessions) -> None:
+def test_waiting_job_says_what_it_waits_for(sessions: Sessions) -> None:
     add_worker(sessions, "gpu-a", slots=1)
     with sessions.begin() as session:
         jobs.create(session, make_recipe())
@@ -193,7 +193,7 @@ def test_a_waiting_job_says_what_it_waits_for(sessions: Sessions) -> None:
     assert "gpu-a" in outlook.why
 
 
-def test_a_job_that_was_given_devices_says_where_it_is_about_to_start(sessions: Sessions) -> None:
+def test_leased_job_says_where_it_starts(sessions: Sessions) -> None:
     job_id = create_job(sessions)
     add_worker(sessions, "gpu-a", slots=1)
     with sessions.begin() as session:
@@ -201,7 +201,7 @@ def test_a_job_that_was_given_devices_says_where_it_is_about_to_start(sessions: 
     assert why(sessions, job_id) == "is about to start on gpu-a"
 
 
-def test_a_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
+def test_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
     for _ in range(101):
         last = create_job(sessions)
     create_job(sessions, resources={"gpus": 2})
@@ -212,7 +212,7 @@ def test_a_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
     assert (outlook.place, outlook.why) == (101, "100 jobs or more that come before it")
 
 
-def test_a_job_starts_however_many_of_its_owners_that_fit_nowhere_stand_before_it(sessions: Sessions) -> None:
+def test_unfittable_jobs_of_an_owner_block_nobody(sessions: Sessions) -> None:
     for _ in range(100):
         create_job(sessions, resources={"gpus": 2, "nodes": 2})
     small = create_job(sessions)
@@ -221,7 +221,7 @@ def test_a_job_starts_however_many_of_its_owners_that_fit_nowhere_stand_before_i
     assert [job for job, _, _ in run(sessions)] == [small]
 
 
-def test_a_job_starts_however_many_of_its_owners_are_kept_back_after_a_failure(sessions: Sessions) -> None:
+def test_jobs_in_backoff_block_nobody(sessions: Sessions) -> None:
     kept_back = [create_job(sessions) for _ in range(101)]
     with sessions.begin() as session:
         session.execute(sa.update(Job).values(not_before=sa.func.now() + sa.text("interval '1 hour'")))
@@ -231,7 +231,7 @@ def test_a_job_starts_however_many_of_its_owners_are_kept_back_after_a_failure(s
     assert [job for job, _, _ in run(sessions)] == [ready]
 
 
-def test_what_has_outlived_its_time_may_end_at_any_moment(sessions: Sessions) -> None:
+def test_overdue_job_may_end_at_once(sessions: Sessions) -> None:
     running = create_job(sessions)
     add_worker(sessions, "a", slots=1)
     run(sessions)
@@ -249,7 +249,7 @@ def test_claims_follow_the_order(sessions: Sessions) -> None:
     assert [job.id for job in taken if job] == [urgent, first]
 
 
-def test_a_sharing_job_may_come_back_to_a_device_that_it_has_not_quite_left(sessions: Sessions) -> None:
+def test_sharing_job_may_return_to_its_device(sessions: Sessions) -> None:
     job_id = create_job(sessions, resources={"share": True})
     add_worker(sessions, "a", slots=1)
     run(sessions)
@@ -260,7 +260,7 @@ def test_a_sharing_job_may_come_back_to_a_device_that_it_has_not_quite_left(sess
         assert sorted(lease.attempt for lease in workers.leases(session)) == [1, 2]
 
 
-def test_what_was_given_to_a_worker_before_it_started_anew_is_given_anew(sessions: Sessions) -> None:
+def test_leases_of_a_restarted_worker_are_renewed(sessions: Sessions) -> None:
     job_id = create_job(sessions, resources={"gpus": 2})
     add_worker(sessions, "a", slots=2)
     with sessions.begin() as session:
@@ -269,9 +269,7 @@ def test_what_was_given_to_a_worker_before_it_started_anew_is_given_anew(session
     assert run(sessions) == [(job_id, [0, 1], 0)]
 
 
-def test_a_machine_that_falls_silent_before_the_first_of_its_job_has_begun_holds_the_job_up_no_longer(
-    sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_silent_peer_before_the_begin_delays_nobody(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = create_job(sessions, resources={"nodes": 2})
     for name in "ab":
         add_worker(sessions, name, slots=1)
@@ -290,9 +288,7 @@ def test_a_machine_that_falls_silent_before_the_first_of_its_job_has_begun_holds
     assert get_job(sessions, job_id).worker == "c"
 
 
-def test_a_recipe_that_can_no_longer_be_read_gets_what_others_of_its_shape_get_or_any_device(
-    sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_unreadable_recipe_is_scheduled_by_its_shape(sessions: Sessions, engine: sa.Engine) -> None:
     unreadable, gang = create_job(sessions), create_job(sessions, resources={"gpus": 2})
     alike = create_job(sessions, resources={"gpus": 2})
     add_worker(sessions, "a", slots=5)

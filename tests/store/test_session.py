@@ -10,7 +10,7 @@ from store.session import make_engine, make_sessions, one_read
 from store.settings import StoreSettings
 
 
-def test_a_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
+def test_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )
@@ -23,7 +23,7 @@ def test_a_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
     engine.dispose()
 
 
-def test_the_limit_stays_in_its_transaction_since_a_pooler_may_give_the_connection_to_another(
+def test_statement_timeout_is_local_to_its_transaction(
     database_url: str,
 ) -> None:
     engine = make_engine(
@@ -39,7 +39,7 @@ def test_the_limit_stays_in_its_transaction_since_a_pooler_may_give_the_connecti
     engine.dispose()
 
 
-def test_connections_that_were_in_use_at_once_are_kept(database_url: str) -> None:
+def test_concurrent_connections_are_kept(database_url: str) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )
@@ -55,9 +55,7 @@ def test_connections_that_were_in_use_at_once_are_kept(database_url: str) -> Non
     engine.dispose()
 
 
-def test_a_connection_that_has_rested_is_asked_first_and_made_anew_where_it_is_gone(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_connection_is_checked_and_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )
@@ -82,7 +80,7 @@ def test_a_connection_that_has_rested_is_asked_first_and_made_anew_where_it_is_g
     engine.dispose()
 
 
-def test_one_read_begins_no_transaction_and_the_next_use_of_its_connection_does(database_url: str) -> None:
+def test_single_read_begins_no_transaction(database_url: str) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )

@@ -472,7 +472,7 @@ class Service(RuleBasedStateMachine):
         assert given == []
 
 
-def test_whatever_happens_no_job_is_lost_nor_runs_twice(engine: sa.Engine) -> None:
+def test_no_job_is_lost_or_run_twice(engine: sa.Engine) -> None:
     # A race that was lost once may be won in every rerun: it is told as it was found.
     gently = settings(
         max_examples=20,

@@ -25,7 +25,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "tokens"
 
 
-def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_only_answers_and_their_ends_are_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     ((document,),) = encode(tokenizer, [conversation(LONG_TALK[:2])])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>"
     assert tokenizer.decode(document.input_ids).startswith("<|im_start|>user\nSay hello, please.<|im_end|>\n")
@@ -42,7 +42,7 @@ def test_odd_answers_are_learned_to_the_letter(tokenizer: PreTrainedTokenizerFas
     assert learned(tokenizer, document).strip() == f"{answer}<|im_end|>".strip()
 
 
-def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_boundary(
+def test_packed_targets_never_cross_a_boundary(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     documents = [
@@ -60,9 +60,7 @@ def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_b
     assert packed.position_ids[0, packed.lengths[0]] == 0
 
 
-def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(
-    recipe: dict[str, Any], cache: Path
-) -> None:
+def test_overlong_example_is_cut_or_dropped(recipe: dict[str, Any], cache: Path) -> None:
     whole = load_data(Recipe.model_validate(recipe), cache)
     assert (whole.truncated, whole.dropped, len(whole.train)) == (0, 0, 12)
     longest = max(len(document.input_ids) for document in whole.train)
@@ -76,7 +74,7 @@ def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(
     assert all(document.targets > 0 and len(document.input_ids) <= 15 for document in short.train)
 
 
-def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
+def test_example_is_cut_at_the_position_table(
     recipe: dict[str, Any], dataset: Path, cache: Path, make_model: Callable[[str], Path]
 ) -> None:
     long = [LONG_TALK[0], {"role": "assistant", "content": "Hello there! " * 20}]
@@ -96,13 +94,13 @@ def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
         load_data(small, cache)
 
 
-def test_a_dataset_without_an_answer_within_max_length_is_refused(recipe: dict[str, Any], cache: Path) -> None:
+def test_dataset_without_a_fitting_answer_is_refused(recipe: dict[str, Any], cache: Path) -> None:
     with pytest.raises(InputError, match=r"batch\.max_length = 8") as refusal:
         load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 8}}), cache)
     assert refusal.value.failure.reason == FailureReason.DATASET_INVALID
 
 
-def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
+def test_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": digest(dataset)}
     assert load_data(Recipe.model_validate(recipe), cache).train
     dataset.write_text(dataset.read_text() + "\n")
@@ -111,15 +109,13 @@ def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], datase
     assert refusal.value.failure.reason == FailureReason.DATASET_CHANGED
 
 
-def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
+def test_single_row_cannot_train_and_evaluate(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     dataset.write_text(json.dumps({"messages": LONG_TALK}))
     with pytest.raises(InputError, match=r"evaluation\.share"):
         load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.5}}), cache)
 
 
-def test_a_file_of_its_own_is_held_out_and_all_of_the_dataset_trained_on(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_evaluation_file_leaves_the_dataset_whole(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "faq.csv"
     path.write_text("question,answer\nSay hello.,hello\nSay bye.,bye\n")
     held_out = {"path": str(path), "columns": {"prompt": "question", "completion": "answer"}}
@@ -133,9 +129,7 @@ def test_a_file_of_its_own_is_held_out_and_all_of_the_dataset_trained_on(
     assert cut.dropped == 2 * (12 - len(cut.train))
 
 
-def test_what_is_wrong_with_the_file_that_is_held_out_is_told_of_it(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_evaluation_file_errors_name_that_file(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "held_out.jsonl"
     recipe["evaluation"] = {"dataset": str(path)}
     for content, words in (
@@ -150,7 +144,7 @@ def test_what_is_wrong_with_the_file_that_is_held_out_is_told_of_it(
         assert refusal.value.failure.param == "evaluation.dataset"
 
 
-def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answer(
+def test_forgetful_template_makes_a_document_per_answer(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     forgetful = copy_with_template(tokenizer, FORGETFUL)
@@ -162,7 +156,7 @@ def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answe
     assert "A greeting." not in tokenizer.decode(second.input_ids)
 
 
-def test_the_same_template_makes_one_document_where_there_is_nothing_to_forget(
+def test_forgetful_template_without_thoughts_makes_one_document(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     assert encode(copy_with_template(tokenizer, FORGETFUL), [conversation(LONG_TALK)]) == encode(
@@ -170,7 +164,7 @@ def test_the_same_template_makes_one_document_where_there_is_nothing_to_forget(
     )
 
 
-def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
+def test_answers_of_one_conversation_stay_together(
     tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], model: Path, dataset: Path, tmp_path: Path, cache: Path
 ) -> None:
     dataset.write_text("".join(f"{json.dumps({'messages': THOUGHTFUL_TALK})}\n" for _ in range(4)))
@@ -185,15 +179,13 @@ def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
     assert (len(cut.train), len(cut.evaluation), cut.truncated, cut.dropped) == (3, 1, 4, 0)
 
 
-def test_an_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     ((document,),) = encode(tokenizer, [conversation(LONG_TALK, left_out=frozenset({1}))])
     assert learned(tokenizer, document) == "Goodbye, and see you soon.<|im_end|>"
     assert "Hello there!" in tokenizer.decode(document.input_ids)
 
 
-def test_a_file_that_has_changed_to_one_that_cannot_be_read_has_changed(
-    recipe: dict[str, Any], dataset: Path, cache: Path
-) -> None:
+def test_unreadable_changed_file_counts_as_changed(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": digest(dataset)}
     dataset.write_text("{")
     with pytest.raises(InputError, match="changed since the job was taken"):
@@ -207,7 +199,7 @@ def test_columns_and_format_are_the_recipe_s(recipe: dict[str, Any], tmp_path: P
     assert len(load_data(Recipe.model_validate(recipe), cache).train) == 1
 
 
-def test_a_plain_text_is_learned_whole_and_ends_once(
+def test_plain_text_is_learned_whole_and_ends_once(
     tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     text = "text\nseven, a prime.\n" * 400
@@ -228,7 +220,7 @@ def test_each_instance_of_a_row_is_an_example(recipe: dict[str, Any], dataset: P
     assert (len(data.train), len(data.evaluation)) == (3, 1)
 
 
-def test_jobs_that_cut_and_split_in_other_ways_read_the_same_tokens(recipe: dict[str, Any], cache: Path) -> None:
+def test_other_cuts_and_splits_share_cached_tokens(recipe: dict[str, Any], cache: Path) -> None:
     load_data(Recipe.model_validate(recipe), cache)
     (file,) = cache.glob("*.safetensors")
     made = file.stat().st_ino
@@ -237,7 +229,7 @@ def test_jobs_that_cut_and_split_in_other_ways_read_the_same_tokens(recipe: dict
 
 
 @pytest.mark.parametrize("other", ["content", "format", "columns", "name", "vocabulary", "special tokens", "template"])
-def test_what_would_make_other_tokens_makes_them(
+def test_changed_inputs_are_tokenised_anew(
     tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], cache: Path, tmp_path: Path, other: str
 ) -> None:
     row = {"text": "input,output\nyes,no"}
@@ -281,16 +273,14 @@ def test_what_would_make_other_tokens_makes_them(
         assert len(list(cache.glob("*.safetensors"))) == 2
 
 
-def test_a_file_that_is_gone_is_told_though_its_tokens_are_cached(
-    recipe: dict[str, Any], dataset: Path, cache: Path
-) -> None:
+def test_missing_file_is_reported_despite_cached_tokens(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     load_data(Recipe.model_validate(recipe), cache)
     dataset.unlink()
     with pytest.raises(InputError, match=r"rows\.jsonl cannot be read: No such file"):
         load_data(Recipe.model_validate(recipe), cache)
 
 
-def test_what_does_not_tokenise_is_not_cached(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
+def test_failed_tokenisation_is_not_cached(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     good = dataset.read_text()
     dataset.write_text(good + "{}\n")
     for _ in range(2):

@@ -53,7 +53,7 @@ def run_on_small_disk(tmp_path: Path) -> Callable[[dict[str, Any], int], Outcome
     return run
 
 
-def test_a_full_disk_is_told_and_what_was_half_written_is_gone(
+def test_full_disk_is_reported_and_cleaned_up(
     recipe: dict[str, Any], run_on_small_disk: Callable[[dict[str, Any], int], Outcome]
 ) -> None:
     outcome = run_on_small_disk(recipe | {"adapter": {"r": 64}, "schedule": {"max_steps": 1}}, 300_000)
@@ -63,7 +63,7 @@ def test_a_full_disk_is_told_and_what_was_half_written_is_gone(
     assert left == ["error.json", "events.jsonl", "recipe.json"]
 
 
-def test_a_disk_that_fills_up_while_a_state_is_saved_leaves_the_one_before_to_go_on_from(
+def test_state_is_kept_when_the_disk_fills(
     recipe: dict[str, Any],
     run_on_small_disk: Callable[[dict[str, Any], int], Outcome],
     tmp_path: Path,

@@ -44,7 +44,7 @@ def counted(recipe: Recipe) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_parameters_of_a_family_are_exactly_those_that_peft_counts(
+def test_parameter_counts_match_peft(
     family: str,
     make_family: Callable[[str], Path],
 ) -> None:
@@ -60,7 +60,7 @@ def test_the_parameters_of_a_family_are_exactly_those_that_peft_counts(
         assert (base.trained.parameters, base.parameters) == counted(recipe), adapter
 
 
-def test_the_parameters_of_an_earlier_adapter_are_those_in_its_file(
+def test_earlier_adapter_parameters_match_its_file(
     make_family: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
@@ -116,7 +116,7 @@ EXHAUSTIVE = pytest.mark.exhaustive
     ],
     ids=["plain", "checkpointed, DoRA", "head, dropout", "bf16", "another family"],
 )
-def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
+def test_estimated_memory_is_within_a_quarter(
     config: Any, change: dict[str, Any], precision: str, lengths: list[int], make_base: Callable[[Any], Path]
 ) -> None:
     folder = make_base(config)
@@ -139,7 +139,7 @@ def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=EXHAUSTIVE)])
-def test_the_memory_that_a_plan_tells_is_within_a_quarter_of_what_a_trainer_takes(
+def test_planned_memory_is_within_a_quarter(
     ranks: int, make_base: Callable[[Any], Path], run_trainer: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     """As POST /plans and the refusal of POST /jobs tell it: from the headers, the dataset's lengths and the machine."""

@@ -88,7 +88,7 @@ def run(recipe: Recipe, folder: Path) -> list[Outcome]:
     ],
     ids=lambda path: path.stem,
 )
-def test_a_recipe_among_the_examples_trains_as_it_says(path: Path, tiny: dict[str, Path], tmp_path: Path) -> None:
+def test_recipe_among_the_examples_trains_as_it_says(path: Path, tiny: dict[str, Path], tmp_path: Path) -> None:
     given = json.loads(path.read_text())
     base = tiny[given["model"]]
     recipe = read_recipe(

@@ -31,7 +31,7 @@ def unaware(tokenizer: PreTrainedTokenizerFast, model: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("template", [None, pytest.param("chatml", marks=pytest.mark.exhaustive)])
 @pytest.mark.slow
-def test_an_export_answers_as_the_samples_did_and_stops(
+def test_export_answers_as_the_samples_did_and_stops(
     recipe: dict[str, Any],
     unaware: Path,
     tmp_path: Path,

@@ -46,7 +46,7 @@ CASES = [(family, targets) for family in FAMILIES for targets in targets_of(fami
 
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
-def test_a_family_has_the_loss_and_the_gradients_that_transformers_gives_its_documents_alone(
+def test_family_has_the_loss_of_transformers(
     family: str, targets: str | list[str], make_family: Callable[[str], Path]
 ) -> None:
     module, reference, parts = load(make_family(family), targets), load(make_family(family), targets), documents()
@@ -67,7 +67,7 @@ def test_a_family_has_the_loss_and_the_gradients_that_transformers_gives_its_doc
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_a_family_learns(
+def test_family_learns_its_examples(
     family: str, targets: str | list[str], dtype: torch.dtype, make_family: Callable[[str], Path]
 ) -> None:
     module, batch = load(make_family(family), targets, dtype), pack(documents())
@@ -83,7 +83,7 @@ def test_a_family_learns(
 
 
 @pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
-def test_positions_that_depend_on_the_longest_document_are_not_packed(rope_type: str) -> None:
+def test_length_dependent_positions_are_not_packed(rope_type: str) -> None:
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 8}
     rope = {"rope_type": rope_type, "rope_theta": 10_000.0, "factor": 2.0}
     if rope_type == "longrope":

@@ -12,7 +12,7 @@ from tests.trainer.trainer_process import Outcome, command
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_from_which_a_later_attempt_goes_on_saves_nothing_more(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_superseded_run_saves_nothing_more(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
     run.recipe.write_text(json.dumps(recipe | {"checkpointing": {"every_steps": 1}}))

@@ -35,7 +35,7 @@ def logits(model: Any) -> torch.Tensor:
     ids=["lora", "dora and embeddings", "four bits"],
 )
 @pytest.mark.slow
-def test_a_merged_model_has_the_logits_of_base_and_adapter(
+def test_merged_model_has_the_adapted_logits(
     recipe: dict[str, Any], model: Path, tmp_path: Path, cache: Path, changes: dict[str, Any]
 ) -> None:
     asked = recipe | changes
@@ -55,7 +55,7 @@ def test_a_merged_model_has_the_logits_of_base_and_adapter(
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_the_chat_template_that_was_trained_with_is_the_merged_models(
+def test_trained_chat_template_is_the_merged_one(
     recipe: dict[str, Any], run_trainer: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     asked = recipe | {"dataset": {"path": recipe["dataset"], "chat_template": "chatml"}}
@@ -71,7 +71,7 @@ def test_the_chat_template_that_was_trained_with_is_the_merged_models(
 
 
 @pytest.mark.slow
-def test_what_cannot_be_merged_says_why_and_leaves_no_model(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_impossible_merge_leaves_no_model(recipe: dict[str, Any], tmp_path: Path) -> None:
     asked = recipe | {"model": str(tmp_path / "none")}
     (tmp_path / "none").mkdir()
     assert merge(tmp_path / "export", asked, tmp_path).returncode == 1

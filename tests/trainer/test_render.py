@@ -44,13 +44,13 @@ def on_row_3(messages: list[Message], tools: Any = None) -> Conversation:
     return Conversation(found.messages, found.supervised, tools, "row 3")
 
 
-def test_plain_text_is_learned_whole_with_the_end_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_text_is_learned_whole(tokenizer: PreTrainedTokenizerFast) -> None:
     ((document,),) = encode(tokenizer, [PlainText("Once upon a time")])
     assert tokenizer.decode(document.input_ids) == "Once upon a time<|im_end|>"
     assert document.supervised == [False] + [True] * (len(document.input_ids) - 1)
 
 
-def test_plain_text_begins_as_the_tokenizer_begins_a_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_text_begins_like_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     begins = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer, bos_token="<|endoftext|>", eos_token="<|im_end|>"
     )
@@ -61,7 +61,7 @@ def test_plain_text_begins_as_the_tokenizer_begins_a_text(tokenizer: PreTrainedT
     assert learned(tokenizer, document) == "Once<|im_end|>"
 
 
-def test_plain_text_needs_no_chat_template_but_an_end_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_text_needs_an_end_token_only(tokenizer: PreTrainedTokenizerFast) -> None:
     assert encode(copy_with_template(tokenizer, None), [PlainText("Once")])
     endless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     with pytest.raises(InputError, match="no end-of-text token"):
@@ -91,7 +91,7 @@ def test_tools_are_shown_and_calls_are_learned(tokenizer: PreTrainedTokenizerFas
         ),
     ],
 )
-def test_a_template_that_leaves_out_what_is_to_be_learned_is_refused(
+def test_template_that_drops_content_is_refused(
     tokenizer: PreTrainedTokenizerFast, template: str, tools: Any, words: str
 ) -> None:
     error = refusal(tokenizer, template, on_row_3(CALLING, tools))
@@ -100,7 +100,7 @@ def test_a_template_that_leaves_out_what_is_to_be_learned_is_refused(
     assert words in error.failure.message
 
 
-def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_row(
+def test_template_with_unlike_prompt_is_refused_by_row(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     error = refusal(tokenizer, "{{ messages | length }}: {{ messages[-1]['content'] }}", on_row_3(TALK))
@@ -124,7 +124,7 @@ THINKING: list[Message] = [TALK[0], {"role": "assistant", "content": "<think>\nA
     ],
     ids=["R1", "R1 thinks", "R1 thinks in turns", "Qwen3", "Qwen3 thinks", "Llama 3", "Gemma"],
 )
-def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
+def test_answer_is_learned_as_generated(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, messages: list[Message], answers: list[str]
 ) -> None:
     copy = copy_with_template(tokenizer, template)
@@ -147,9 +147,7 @@ def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
     assert "".join(learned(tokenizer, document) for document in texts) == "".join(f"{a}<|im_end|>" for a in answers)
 
 
-def test_a_template_that_writes_todays_date_writes_the_same_on_any_day(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_template_date_is_always_the_same(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     copy = copy_with_template(tokenizer, LLAMA3)
     copy.bos_token = "<|endoftext|>"
     styled = as_read(copy, tmp_path)
@@ -158,15 +156,13 @@ def test_a_template_that_writes_todays_date_writes_the_same_on_any_day(
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{{ 1 + 'a' }}", "{{ messages.x.y }}"])
-def test_a_conversation_that_the_template_refuses_is_told_by_its_row(
-    tokenizer: PreTrainedTokenizerFast, template: str
-) -> None:
+def test_refused_conversation_is_named_by_its_row(tokenizer: PreTrainedTokenizerFast, template: str) -> None:
     error = refusal(tokenizer, template, on_row_3(TALK))
     assert error.failure.reason == FailureReason.DATASET_INVALID
     assert error.failure.message.startswith("row 3: the model's chat template refuses it: ")
 
 
-def test_a_model_without_a_chat_template_is_told_of_those_that_there_are(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_missing_chat_template_is_refused_with_choices(tokenizer: PreTrainedTokenizerFast) -> None:
     error = refusal(tokenizer, None, on_row_3(TALK))
     assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
     assert "dataset.chat_template" in error.failure.message
@@ -205,7 +201,7 @@ def test_thought_is_learned_with_its_answer(
     assert found == [[f"{answer}<|im_end|>" for answer in text] for text in answers]
 
 
-def test_thought_of_an_earlier_turn_is_shown_as_the_template_shows_it(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_earlier_thoughts_follow_the_template(tokenizer: PreTrainedTokenizerFast) -> None:
     (first, _), (second, _) = render(copy_with_template(tokenizer, LAST_ONLY), conversation(THOUGHTFUL))
     assert "A greeting." in first
     assert "A greeting." not in second
@@ -214,7 +210,7 @@ def test_thought_of_an_earlier_turn_is_shown_as_the_template_shows_it(tokenizer:
     assert learned_of(tokenizer, LAST_ONLY, unlearned) == [["<think>\nThey leave.\n</think>\n\nGoodbye.<|im_end|>"]]
 
 
-def test_answer_after_a_thoughtful_call_is_learned_as_it_is_generated(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_answer_after_a_thoughtful_call_is_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     styled = copy_with_template(tokenizer, CHANNELS)
     (_, _), (text, ((begin, end),)) = render(styled, conversation(THOUGHTFUL_CALL))
     assert text[:begin] == styled.apply_chat_template(THOUGHTFUL_CALL[:3], tokenize=False, add_generation_prompt=True)
@@ -234,12 +230,12 @@ def test_thought_that_the_template_ignores_is_refused(
     assert "leaves out reasoning_content of messages[1]" in error.failure.message
 
 
-def test_ignored_calls_are_refused_for_a_thoughtful_answer_too(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_ignored_calls_are_refused_beside_thoughts(tokenizer: PreTrainedTokenizerFast) -> None:
     error = refusal(tokenizer, ALL_TURNS, on_row_3(THOUGHTFUL_CALL))
     assert "leaves out the calls of messages[1]" in error.failure.message
 
 
-def test_row_that_thinks_needs_a_prompt_that_lets_it_think(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_thinking_row_needs_a_thinking_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
     error = refusal(tokenizer, CLOSED, on_row_3(THOUGHTFUL))
     assert '"chat_template_kwargs": {"enable_thinking": true}' in error.failure.message
     thinks = replace(on_row_3(THOUGHTFUL[2:]), template_arguments={"enable_thinking": True})
@@ -259,7 +255,7 @@ def test_template_argument_that_the_template_ignores_is_refused(tokenizer: PreTr
         assert learned_of(tokenizer, template, empty) == learned_of(tokenizer, template, on_row_3(TALK))
 
 
-def test_template_that_sets_an_argument_by_default_reads_it(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_template_defaults_keep_its_arguments(tokenizer: PreTrainedTokenizerFast) -> None:
     default = "{% if effort is not defined %}{% set effort = 'high' %}{% endif %}{{ effort + '\n' }}" + DEAF
     ((text, _),) = render(copy_with_template(tokenizer, default), on_row_3(TALK))
     assert text.startswith("high\n")

@@ -124,7 +124,7 @@ def assert_same(folder: Path, name: str | None = None) -> list[Any]:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_template_writes_the_same_without_transformers(
+def test_template_writes_the_same_without_transformers(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str
 ) -> None:
     copy = PreTrainedTokenizerFast(
@@ -139,7 +139,7 @@ def test_a_template_writes_the_same_without_transformers(
 
 @pytest.mark.parametrize("begins", [None, False, True])
 @pytest.mark.parametrize("name", CHAT_TEMPLATES)
-def test_a_named_template_writes_the_same_whether_texts_begin_with_bos_or_not(
+def test_named_template_is_independent_of_bos(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, name: str, begins: bool | None
 ) -> None:
     copy = PreTrainedTokenizerFast(
@@ -153,9 +153,7 @@ def test_a_named_template_writes_the_same_whether_texts_begin_with_bos_or_not(
     assert talk[0][0][0].startswith("<|endoftext|>") == bool(begins)
 
 
-def test_a_template_for_tools_is_taken_where_there_are_tools(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_tool_template_is_used_for_tools(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     copy = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer,
         eos_token="<|im_end|>",
@@ -168,7 +166,7 @@ def test_a_template_for_tools_is_taken_where_there_are_tools(
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_the_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path) -> None:
+def test_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path) -> None:
     shipped = SHIPPED["smollm2-135m-instruct"]
     AutoTokenizer.from_pretrained(wheel_folder(shipped.package), gguf_file=shipped.file).save_pretrained(tmp_path)
     talk = assert_same(tmp_path)[0]
@@ -182,7 +180,7 @@ def test_the_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path
     st.lists(st.lists(st.lists(st.booleans(), max_size=12), max_size=3), max_size=4),
     st.integers(min_value=1, max_value=12),
 )
-def test_one_document_is_cut_as_all_of_a_dataset_are(flags: list[list[list[bool]]], max_length: int) -> None:
+def test_one_document_is_cut_like_the_dataset(flags: list[list[list[bool]]], max_length: int) -> None:
     examples = [[Document(list(range(len(each))), each) for each in example] for example in flags]
     lengths, targets = cut_all(flatten(examples), max_length)
     documents = [cut(document, max_length) for example in examples for document in example]

@@ -119,9 +119,7 @@ def guards(live: Service, job_id: str) -> list[int]:
 
 
 @pytest.mark.exhaustive
-def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
-    live: Service, undisturbed: list[float]
-) -> None:
+def test_job_on_two_machines_has_equal_losses(live: Service, undisturbed: list[float]) -> None:
     job_id = submit(live, resources=TWO_MACHINES)
     live.wait_for_step(job_id, 1, seconds=60)
     assert {device["worker"] for device in live.job(job_id)["devices"]} == {"a", "b"}
@@ -131,7 +129,7 @@ def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
 
 
 @pytest.mark.exhaustive
-def test_a_cancelled_job_frees_both_machines(live: Service) -> None:
+def test_cancelled_job_frees_both_machines(live: Service) -> None:
     job_id = submit(live, resources=TWO_MACHINES, schedule={"epochs": 1000})
     live.wait_for_step(job_id, 1, seconds=60)
     live.ask("cancel", job_id)
@@ -140,9 +138,7 @@ def test_a_cancelled_job_frees_both_machines(live: Service) -> None:
     assert live.job(job_id)["devices"] == []
 
 
-def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the_next_goes_on(
-    live: Service, undisturbed: list[float]
-) -> None:
+def test_lost_peer_ends_the_attempt_and_job_resumes(live: Service, undisturbed: list[float]) -> None:
     job_id = submit(live, resources=TWO_MACHINES)
     live.wait_for_step(job_id, 15, seconds=60)
     assert {device["worker"] for device in live.job(job_id)["devices"]} == {"a", "b"}
@@ -163,7 +159,7 @@ def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the
     ],
     ids=["a rank", "torchrun", "a lone rank", "a lone rank's guard"],
 )
-def test_a_process_of_a_job_is_killed(
+def test_process_of_a_job_is_killed(
     live: Service,
     undisturbed: list[float],
     resources: dict[str, int],
@@ -181,7 +177,7 @@ def test_a_process_of_a_job_is_killed(
     [LONE_RANK, pytest.param(TWO_RANKS, marks=pytest.mark.exhaustive)],
     ids=["a lone rank", "two ranks"],
 )
-def test_a_worker_is_killed(
+def test_worker_is_killed(
     live: Service,
     machines: tuple[NetworkMachine, NetworkMachine],
     undisturbed: list[float],

@@ -48,7 +48,7 @@ def live(
 
 
 @pytest.mark.exhaustive
-def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_room(live: Service) -> None:
+def test_job_on_a_full_disk_resumes_with_room(live: Service) -> None:
     undisturbed = live.submit(**RECIPE)["id"]
     assert live.wait(undisturbed, seconds=120)["status"] == "succeeded"
     job_id = live.submit(**RECIPE)["id"]

@@ -10,7 +10,7 @@ from trainer.state import Position, read_position
 POSITION = Position(examples=12, window=4, micro_batch=2, course="a", step=3, scaler={"scale": 2.0})
 
 
-def test_a_position_is_read_as_it_was_sealed(tmp_path: Path) -> None:
+def test_position_is_read_as_it_was_sealed(tmp_path: Path) -> None:
     (tmp_path / "position.json").write_text(json.dumps(dataclasses.asdict(POSITION)))
     seal(tmp_path)
     assert read_position(tmp_path) == POSITION

@@ -20,9 +20,7 @@ from tests.trainer.trainer_process import Outcome, command
 pytestmark = pytest.mark.slow
 
 
-def test_a_trainer_that_is_killed_while_it_saves_a_state_leaves_the_one_before_to_go_on_from(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_state_is_kept_when_its_writer_is_killed(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     recipe |= {"adapter": {"r": 64}, "schedule": {"epochs": 4}}
     whole = train_here(recipe, tmp_path / "whole", cache)
     run = RunDir(tmp_path / "killed")

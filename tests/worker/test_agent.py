@@ -132,7 +132,7 @@ def deaf(settings: WorkerSettings) -> WorkerSettings:
     return settings.model_copy(update={"trainer": [sys.executable, "-c", TRAINER.format(first=DEAF)]})
 
 
-def test_it_waits_for_the_head_and_trains_from_the_same_state(start: Start, settings: WorkerSettings) -> None:
+def test_follower_waits_for_the_head_and_resumes(start: Start, settings: WorkerSettings) -> None:
     running = start()
     running.launch_head("trainer --resume '/a state/step-000004'")
     (run_dir, *arguments), environment = running.told()
@@ -155,14 +155,14 @@ def test_it_ends_with_the_attempt(start: Start, end: Callable[[Running], None]) 
     assert [each.killed for each in receipt.processes] == [False]
 
 
-def test_it_starts_nothing_where_the_head_does_not_begin(start: Start) -> None:
+def test_follower_without_a_head_starts_nothing(start: Start) -> None:
     running = start()
     running.lose_head()
     running.wait()
     assert running.receipt() is None
 
 
-def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Start, sessions: Sessions) -> None:
+def test_follower_of_a_failed_head_starts_nothing(start: Start, sessions: Sessions) -> None:
     running = start()
     running.begin_head()
     running.part()
@@ -172,7 +172,7 @@ def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Sta
         assert attempts.finish(session, running.job_id, 1, End(JobStatus.CANCELLED), RETRIES) is JobStatus.CANCELLED
 
 
-def test_a_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings) -> None:
+def test_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings) -> None:
     running = start(deaf(settings))
     running.launch_head()
     running.told()
@@ -183,7 +183,7 @@ def test_a_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSetting
     assert [each.killed for each in receipt.processes] == [True]
 
 
-def test_what_does_not_heed_is_killed_when_its_grace_is_over(start: Start, settings: WorkerSettings) -> None:
+def test_stubborn_follower_is_killed_after_its_grace(start: Start, settings: WorkerSettings) -> None:
     running = start(deaf(settings).model_copy(update={"grace": timedelta(seconds=0.2)}))
     running.launch_head()
     running.told()

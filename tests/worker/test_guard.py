@@ -42,20 +42,20 @@ def guarded(tmp_path: Path, grace: float, launcher: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(("then", "code"), [("sys.exit(0)", 0), ("sys.exit(7)", 7), ("__import__('os').abort()", 134)])
-def test_it_exits_as_the_launcher_did_and_leaves_nothing(tmp_path: Path, then: str, code: int) -> None:
+def test_guard_exits_like_its_launcher(tmp_path: Path, then: str, code: int) -> None:
     process, _, grandchild = guard(tmp_path, f"time.sleep(0.3); {then}", grace=0.3)
     assert process.wait(20) == code
     assert is_gone(grandchild)
 
 
-def test_a_killed_launcher_leaves_nothing(tmp_path: Path) -> None:
+def test_killed_launcher_leaves_nothing(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "child.wait()", grace=0.3)
     os.kill(launcher, signal.SIGKILL)
     assert process.wait(20) == 128 + signal.SIGKILL
     assert is_gone(grandchild)
 
 
-def test_terminating_it_asks_the_launcher_and_waits_for_its_answer(tmp_path: Path) -> None:
+def test_terminated_guard_asks_its_launcher(tmp_path: Path) -> None:
     then = "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(42)); print(flush=True); time.sleep(1000)"
     process, launcher, grandchild = guard(tmp_path, then)
     until(lambda: catches_term(launcher))
@@ -69,7 +69,7 @@ def catches_term(pid: int) -> bool:
     return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_a_launcher_that_does_not_heed_is_killed_after_the_grace(tmp_path: Path) -> None:
+def test_stubborn_launcher_is_killed_after_the_grace(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, DEAF, grace=0.2)
     until(lambda: catches_term(launcher))
     process.terminate()
@@ -77,7 +77,7 @@ def test_a_launcher_that_does_not_heed_is_killed_after_the_grace(tmp_path: Path)
     assert is_gone(grandchild)
 
 
-def test_the_death_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
+def test_death_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     launcher = [sys.executable, "-c", LAUNCHER.format(then="child.wait()"), str(told)]
     command = guarded(tmp_path, 0.3, launcher)
@@ -90,7 +90,7 @@ def test_the_death_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
     until(lambda: all(map(is_gone, family)))
 
 
-def test_the_death_of_the_guard_itself_ends_the_launcher(tmp_path: Path) -> None:
+def test_death_of_the_guard_itself_ends_the_launcher(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "child.wait()")
     process.kill()
     process.wait()
@@ -98,13 +98,13 @@ def test_the_death_of_the_guard_itself_ends_the_launcher(tmp_path: Path) -> None
     os.kill(grandchild, signal.SIGKILL)
 
 
-def test_a_command_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_command_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = subprocess.run(guarded(tmp_path, 1, ["/no/such/program"]), capture_output=True, timeout=20)
     assert result.returncode == 127
     assert b"cannot run /no/such/program" in result.stderr
 
 
-def test_told_to_kill_now_it_does_so_at_once(tmp_path: Path) -> None:
+def test_kill_request_acts_at_once(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, DEAF)
     until(lambda: catches_term(launcher))
     process.send_signal(KILL_NOW)
@@ -112,7 +112,7 @@ def test_told_to_kill_now_it_does_so_at_once(tmp_path: Path) -> None:
     assert is_gone(grandchild)
 
 
-def test_told_to_kill_now_it_ends_the_grace_however_soon_it_was_told_to_stop(tmp_path: Path) -> None:
+def test_kill_request_ends_the_grace(tmp_path: Path) -> None:
     process, launcher, _ = guard(tmp_path, DEAF)
     until(lambda: catches_term(launcher))
     process.terminate()
@@ -120,7 +120,7 @@ def test_told_to_kill_now_it_ends_the_grace_however_soon_it_was_told_to_stop(tmp
     assert process.wait(20) == 128 + signal.SIGKILL
 
 
-def test_told_to_kill_now_it_ends_the_time_that_a_killed_launcher_leaves_to_its_ranks(tmp_path: Path) -> None:
+def test_kill_request_ends_the_wait_for_ranks(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "child.wait()")
     os.kill(launcher, signal.SIGKILL)
     until(lambda: parent_of(grandchild) == process.pid)
@@ -129,7 +129,7 @@ def test_told_to_kill_now_it_ends_the_time_that_a_killed_launcher_leaves_to_its_
     assert is_gone(grandchild)
 
 
-def test_told_to_stop_twice_it_waits_as_if_told_once(tmp_path: Path) -> None:
+def test_second_stop_request_changes_nothing(tmp_path: Path) -> None:
     then = "import signal; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(42))); time.sleep(1000)"
     process, launcher, _ = guard(tmp_path, then)
     until(lambda: catches_term(launcher))
@@ -144,7 +144,7 @@ def term_is_pending(pid: int) -> bool:
     return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_the_receipt_of_a_launcher_that_ended_by_itself_says_what_it_left(tmp_path: Path) -> None:
+def test_receipt_lists_what_a_launcher_left(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "time.sleep(0.3); sys.exit(0)")
     process.wait(20)
     receipt = read_receipt(tmp_path / "receipt.json")
@@ -154,7 +154,7 @@ def test_the_receipt_of_a_launcher_that_ended_by_itself_says_what_it_left(tmp_pa
     assert receipt.asked is None
 
 
-def test_the_receipt_of_a_stop_names_every_process_and_none_of_them_is_left(tmp_path: Path) -> None:
+def test_receipt_of_a_stop_names_every_process(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, DEAF, grace=0.3)
     until(lambda: catches_term(launcher))
     asked = time.time()
@@ -169,20 +169,20 @@ def test_the_receipt_of_a_stop_names_every_process_and_none_of_them_is_left(tmp_
     assert receipt.ended == pytest.approx((receipt.asked or 0) + receipt.seconds)
 
 
-def test_a_receipt_that_cannot_be_written_is_told_and_changes_no_exit_code(tmp_path: Path) -> None:
+def test_unwritable_receipt_changes_no_exit_code(tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-E", str(GUARD), "1", str(tmp_path / "no" / "folder"), "sh", "-c", "exit 7"]
     result = subprocess.run(command, capture_output=True, timeout=20)
     assert result.returncode == 7
     assert b"cannot write" in result.stderr
 
 
-def test_no_receipt_is_read_where_there_is_none_or_it_is_torn(tmp_path: Path) -> None:
+def test_missing_or_torn_receipt_is_none(tmp_path: Path) -> None:
     path = tmp_path / "receipt.json"
     assert read_receipt(path) is None
     path.write_text('{"asked": null, "end')
     assert read_receipt(path) is None
 
 
-def test_a_refused_prctl_is_an_error() -> None:
+def test_refused_prctl_is_an_error() -> None:
     with pytest.raises(OSError, match="prctl"):
         prctl(-1, 0)

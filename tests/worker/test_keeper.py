@@ -141,9 +141,7 @@ def rounds_until(keeps: Keeper, condition: Callable[[], bool]) -> None:
     until(after_one_more)
 
 
-def test_the_first_round_tells_what_the_machine_has_and_each_that_the_worker_is_there(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings
-) -> None:
+def test_first_round_reports_the_machine(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     keeps = keeper(sessions, broker, settings)
     keeps.round()
     with sessions.begin() as session:
@@ -156,9 +154,7 @@ def test_the_first_round_tells_what_the_machine_has_and_each_that_the_worker_is_
         assert workers.heard(session) == {"keeper"}
 
 
-def test_a_worker_that_is_about_to_stop_says_so_and_gets_no_job(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings
-) -> None:
+def test_draining_worker_gets_no_job(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     job_id = create_job(sessions)
     keeper(sessions, broker, settings, draining=lambda: True).round()
     with sessions.begin() as session:
@@ -166,7 +162,7 @@ def test_a_worker_that_is_about_to_stop_says_so_and_gets_no_job(
     assert not leased(sessions, job_id)
 
 
-def test_a_worker_that_leaves_is_listed_no_longer_unless_it_has_devices_to_clear(
+def test_leaving_worker_stays_listed_with_devices(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     keeps = keeper(sessions, broker, settings)
@@ -203,7 +199,7 @@ def test_no_round_follows_when_a_worker_has_left(sessions: Sessions, broker: Cel
     assert known() == []
 
 
-def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
+def test_waiting_job_is_placed_and_sent_again(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     job_id = create_job(sessions)
@@ -218,7 +214,7 @@ def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
     assert received(broker) == []
 
 
-def test_an_attempt_whose_process_lives_is_left_alone(
+def test_attempt_whose_process_lives_is_left_alone(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     job_id = run_here(sessions, start().pid)
@@ -229,7 +225,7 @@ def test_an_attempt_whose_process_lives_is_left_alone(
     assert not is_gone(trainer.pid)
 
 
-def test_an_attempt_that_has_lost_its_process_is_freed_and_its_job_tried_again(
+def test_attempt_without_a_process_is_retried(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -241,7 +237,7 @@ def test_an_attempt_that_has_lost_its_process_is_freed_and_its_job_tried_again(
     assert not leased(sessions, job_id)
 
 
-def test_the_job_keeps_what_the_attempt_has_left(
+def test_job_keeps_what_the_attempt_has_left(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -263,7 +259,7 @@ def test_the_job_keeps_what_the_attempt_has_left(
             assert job.receipt["processes"] == receipt["processes"]
 
 
-def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(
+def test_attempt_released_without_an_end_is_lost(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -274,7 +270,7 @@ def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
-def test_what_an_earlier_worker_has_begun_is_followed_by_no_process_that_has_got_the_same_pid(
+def test_reused_pid_follows_no_earlier_attempt(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -307,7 +303,7 @@ def test_its_devices_stay_leased_while_its_trainer_ends(
     assert not leased(sessions, job_id)
 
 
-def test_a_process_that_hangs_is_killed_and_its_job_tried_again(
+def test_hanging_process_is_killed_and_retried(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -322,15 +318,13 @@ def test_a_process_that_hangs_is_killed_and_its_job_tried_again(
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
-def test_a_job_of_a_worker_that_is_not_heard_of_is_taken_from_it(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings
-) -> None:
+def test_job_of_a_silent_worker_is_taken(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     job_id = run_on_a_silent_worker(sessions)
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
-def test_a_broker_that_is_away_stops_no_other_duty(
+def test_broker_that_is_away_stops_no_other_duty(
     sessions: Sessions, no_broker: Celery, settings: WorkerSettings
 ) -> None:
     """However often its messages fail, those who are not heard of in the time of a lease are lost."""
@@ -344,7 +338,7 @@ def test_a_broker_that_is_away_stops_no_other_duty(
         assert workers.heard(session) == {"keeper"}
 
 
-def test_after_the_database_was_away_every_worker_has_the_time_of_a_lease_to_come_back(
+def test_workers_return_after_a_database_outage(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, database_url: str
 ) -> None:
     url = sa.make_url(database_url)
@@ -365,7 +359,7 @@ def test_after_the_database_was_away_every_worker_has_the_time_of_a_lease_to_com
         assert time.monotonic() - back >= lease
 
 
-def test_a_keeper_whose_place_another_has_taken_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_replaced_keeper_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
     script = (
         "from tests.placing import cpu\n"
         "from store.broker import make_publisher\n"

@@ -28,13 +28,11 @@ def environment_on(machine: NetworkMachine, address: str, given: dict[str, str])
     ],
     ids=["", "but for what the operator has chosen"],
 )
-def test_ranks_are_told_the_interface_that_has_the_machines_address(
-    given: dict[str, str], told: dict[str, str]
-) -> None:
+def test_ranks_get_the_interface_of_the_address(given: dict[str, str], told: dict[str, str]) -> None:
     with two_machines() as (machine, _):
         assert environment_on(machine, machine.address, given) == told
 
 
-def test_ranks_are_told_no_interface_where_none_has_the_address() -> None:
+def test_unknown_address_gives_no_interface() -> None:
     with two_machines() as (machine, other):
         assert environment_on(machine, other.address, {}) == {}

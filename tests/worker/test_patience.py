@@ -13,9 +13,7 @@ def one(session: Session) -> object:
     return session.scalar(sa.text("SELECT 1"))
 
 
-def test_what_is_to_be_told_waits_for_the_database(
-    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_write_waits_for_the_database(tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     url = sa.make_url(database_url)
     way = tmp_path / "way"
     engine = sa.create_engine(url.update_query_dict({"host": str(way)}), poolclass=sa.NullPool)
@@ -26,7 +24,7 @@ def test_what_is_to_be_told_waits_for_the_database(
     assert "job 7 waits, the database is away" in caplog.text
 
 
-def test_what_the_database_refuses_is_not_asked_again(sessions: Sessions) -> None:
+def test_refused_write_is_not_repeated(sessions: Sessions) -> None:
     asked = []
 
     def refused(session: Session) -> None:

@@ -7,12 +7,12 @@ from worker.left import read_receipt
 from worker.process import RUN_MARK, WORKER_MARK, trainer_environment
 
 
-def test_a_trainer_gets_what_it_needs_to_run_and_to_reach_a_hub() -> None:
+def test_trainer_gets_its_environment() -> None:
     given = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "HF_TOKEN": "t", "https_proxy": "p", "OMP_NUM_THREADS": "2"}
     assert given.items() <= trainer_environment(given).items()
 
 
-def test_a_trainer_gets_nothing_else() -> None:
+def test_trainer_gets_nothing_else() -> None:
     given = {"FINETUNED_DATABASE_URL": "secret", "AWS_SECRET_ACCESS_KEY": "secret", "PYTHONPATH": "/elsewhere"}
     assert trainer_environment(given).keys() == {"PYTHONUNBUFFERED"}
 
@@ -23,14 +23,14 @@ def start(tmp_path: Path, *command: str) -> process.Trainer:
     return process.start(command, tmp_path, log, timedelta(seconds=30), environment, receipt)
 
 
-def test_the_marks_reach_a_grandchild_in_a_session_of_its_own(tmp_path: Path) -> None:
+def test_marks_reach_a_detached_grandchild(tmp_path: Path) -> None:
     launch = "import subprocess; subprocess.run(['env'], start_new_session=True)"
     assert start(tmp_path, sys.executable, "-c", launch).wait() == 0
     lines = (tmp_path / "log").read_text().splitlines()
     assert {f"{WORKER_MARK}=here", f"{RUN_MARK}={tmp_path}", "OMP_NUM_THREADS=3"} <= set(lines)
 
 
-def test_a_trainer_that_has_ended_leaves_a_receipt(tmp_path: Path) -> None:
+def test_trainer_that_has_ended_leaves_a_receipt(tmp_path: Path) -> None:
     assert start(tmp_path, "true").wait() == 0
     receipt = read_receipt(tmp_path / "receipt.json")
     assert receipt is not None

@@ -92,26 +92,26 @@ def clearing(runs: Path, grace: float = 30) -> Strays:
     return Strays(WORKER, runs, timedelta(seconds=grace))
 
 
-def test_the_processes_of_a_run_are_found_by_their_marks(start: Start, runs: Path, run: Path) -> None:
+def test_run_processes_are_found_by_marks(start: Start, runs: Path, run: Path) -> None:
     family = start()
     assert find(WORKER, runs) == {run: family.pids}
     assert marks_of(family.rank) == (WORKER, run)
 
 
-def test_those_of_another_worker_or_of_runs_elsewhere_are_not(start: Start, runs: Path, tmp_path: Path) -> None:
+def test_processes_of_other_runs_are_not_found(start: Start, runs: Path, tmp_path: Path) -> None:
     start()
     assert find("another", runs) == {}
     assert find(WORKER, tmp_path / "elsewhere") == {}
 
 
-def test_a_process_without_marks_and_one_that_has_gone_have_none() -> None:
+def test_unmarked_and_ended_processes_have_none() -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert marks_of(os.getpid()) is None
     assert marks_of(ended.pid) is None
 
 
-def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
+def test_zombie_does_not_count(runs: Path, run: Path) -> None:
     zombie = subprocess.Popen(["sleep", "1000"], env={**os.environ, **marks(WORKER, run)})
     until(lambda: find(WORKER, runs) == {run: {zombie.pid}})
     zombie.send_signal(signal.SIGKILL)
@@ -122,13 +122,13 @@ def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
     zombie.wait()
 
 
-def test_a_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
+def test_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
     family = start()
     assert clearing(runs, grace=0).clear(0, lambda: {run}) == set()
     assert not any(map(is_gone, family.pids))
 
 
-def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) -> None:
+def test_later_processes_are_left_alone(start: Start, runs: Path) -> None:
     begun: list[Family] = []
 
     def followed() -> set[Path]:
@@ -139,7 +139,7 @@ def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) ->
     assert not any(map(is_gone, begun[0].pids))
 
 
-def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path) -> None:
+def test_processes_of_a_killed_guard_are_ended(start: Start, runs: Path, run: Path) -> None:
     family = start()
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: is_gone(family.launcher))
@@ -150,7 +150,7 @@ def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path
     assert clear(1, set) == set()
 
 
-def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start, runs: Path, run: Path) -> None:
+def test_processes_of_killed_guard_and_launcher_end(start: Start, runs: Path, run: Path) -> None:
     family = start()
     # The rank's guard must not see the launcher's end.
     os.kill(family.guard, signal.SIGSTOP)
@@ -162,7 +162,7 @@ def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start,
     until(lambda: is_gone(family.rank))
 
 
-def test_one_that_does_not_heed_is_killed_after_the_grace_and_not_before(start: Start, runs: Path, run: Path) -> None:
+def test_stubborn_process_is_killed_after_the_grace(start: Start, runs: Path, run: Path) -> None:
     family = start(DEAF)
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: is_gone(family.launcher))
@@ -189,7 +189,7 @@ def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
     assert asked.read_text() == "once "
 
 
-def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_receipt(start: Start, runs: Path, run: Path) -> None:
+def test_guard_without_its_pool_leaves_a_receipt(start: Start, runs: Path, run: Path) -> None:
     family = start(grace=0.3)
     family.pool.kill()
     family.pool.wait()
@@ -200,7 +200,7 @@ def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_receipt(start: Sta
     assert (run / "receipt.json").exists()
 
 
-def test_a_look_is_cheap(start: Start, runs: Path) -> None:
+def test_look_is_cheap(start: Start, runs: Path) -> None:
     start()
     processes = sum(name.isdigit() for name in os.listdir("/proc"))
     begun = time.process_time()

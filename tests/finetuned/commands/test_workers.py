@@ -4,7 +4,7 @@ from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
 
 
-def test_workers_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
+def test_worker_list_is_a_table_or_json(api: FakeApi) -> None:
     held = "held by blender [3d] \x1b[31m (pid 7, 8.0 GiB), which is not a job's"
     devices = [
         {"number": 0, "name": "A100", "status": "leased", "jobs": ["job_1", "job_2"], "others": 1, "why": None},
@@ -22,6 +22,6 @@ def test_workers_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> Non
     assert json.loads(finetuned("workers", "--json", "--url", api.url).stdout) == workers
 
 
-def test_a_service_without_workers_says_so(api: FakeApi) -> None:
+def test_service_without_workers_says_so(api: FakeApi) -> None:
     api.answers["GET /workers"] = (200, {"data": []})
     assert finetuned("workers", "--url", api.url).stderr == "no worker is there\n"

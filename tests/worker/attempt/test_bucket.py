@@ -48,9 +48,7 @@ def saved(sessions: Sessions, settings: WorkerSettings, storage: Storage) -> str
     return job.id
 
 
-def test_an_attempt_whose_bucket_is_away_is_made_again_as_often_as_it_takes_and_counts_as_no_retry(
-    sessions: Sessions, in_bucket: WorkerSettings
-) -> None:
+def test_attempt_repeats_while_its_bucket_is_away(sessions: Sessions, in_bucket: WorkerSettings) -> None:
     dataset, key, path = uploaded(sessions, in_bucket)
     job_id = create_job(sessions, dataset=dataset)
     tries = in_bucket.max_retries + 2
@@ -66,7 +64,7 @@ def test_an_attempt_whose_bucket_is_away_is_made_again_as_often_as_it_takes_and_
         assert run_next(sessions, in_bucket, job_id).status is JobStatus.SUCCEEDED
 
 
-def test_the_lease_is_looked_after_while_an_earlier_adapter_is_fetched(
+def test_lease_is_renewed_during_a_slow_fetch(
     sessions: Sessions, settings: WorkerSettings, in_bucket: WorkerSettings
 ) -> None:
     """It is renewed; where it is lost the rest is not fetched, and nothing is trained."""

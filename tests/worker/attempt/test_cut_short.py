@@ -24,7 +24,7 @@ def cut_off_soon(settings: WorkerSettings) -> WorkerSettings:
     return settings.model_copy(update={"cut_off": timedelta(seconds=2)})
 
 
-def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes_back_to_the_queue(
+def test_trainer_without_a_database_saves_and_requeues(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
 ) -> None:
     job_id = create_job(sessions, name="steps=1000 sleep=0.05")
@@ -44,7 +44,7 @@ def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes
         assert progress.latest(session, [job_id])[job_id].metric.step == done["step"]
 
 
-def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
+def test_short_database_outage_leaves_the_trainer_alone(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it is away for longer than a machine of several may be alone."""
@@ -62,7 +62,7 @@ def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
         assert progress.latest(session, [job_id])[job_id].metric.step == 40
 
 
-def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
+def test_trainer_stopped_at_its_start_has_not_failed(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
 ) -> None:
     def drain(running: Background) -> None:
@@ -94,7 +94,7 @@ while True: time.sleep(1000)
 """
 
 
-def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
+def test_withdrawn_pause_is_no_failure(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt, "HEARTBEAT", 0.1)
@@ -123,7 +123,7 @@ def place_on_two(sessions: Sessions, **fields: Any) -> Part:
     return head
 
 
-def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
+def test_lost_peer_counts_though_others_saved(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may lose it each time."""
@@ -140,9 +140,7 @@ def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
     assert len(states(running.run_dir)) == 1
 
 
-def test_a_cancelled_job_is_not_told_so_while_a_silent_machine_may_train_it(
-    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
-) -> None:
+def test_cancel_waits_for_a_silent_machine(sessions: Sessions, settings: WorkerSettings, begin_beside: Begin) -> None:
     part = place_on_two(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside(part=part)
     running.wait_for_events(4)
@@ -169,7 +167,7 @@ def silent_for(sessions: Sessions, time: timedelta) -> None:
         session.execute(silent.values(seen_at=sa.func.now() - time))
 
 
-def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_writes_nothing(
+def test_revoked_attempt_ends_and_writes_nothing(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
 ) -> None:
     job_id = create_job(sessions, name="steps=1000 sleep=0.05")

@@ -20,7 +20,7 @@ from worker.attempt import Attempt
 from worker.settings import WorkerSettings
 
 
-def test_a_damaged_state_is_passed_over_and_told_of(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_damaged_state_is_passed_over_and_told_of(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="steps=6 every=2 torn kill=9 once")
     job = run_next(sessions, settings, job.id)
     assert job.status is JobStatus.SUCCEEDED
@@ -30,9 +30,7 @@ def test_a_damaged_state_is_passed_over_and_told_of(sessions: Sessions, settings
     assert "attempt-1/step-000006 is damaged" in warning["message"]
 
 
-def test_of_the_attempts_before_two_states_are_kept_and_none_of_a_job_that_is_done(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_two_states_of_earlier_attempts_are_kept(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="steps=8 every=2 kill=9 once")
     assert states(run_dir(settings, job)) == ["step-000008", "step-000006", "step-000004", "step-000002"]
     with sessions.begin() as session:
@@ -45,7 +43,7 @@ def test_of_the_attempts_before_two_states_are_kept_and_none_of_a_job_that_is_do
     assert [states(run_dir(settings, job, number)) for number in (1, 2, 3)] == [[], [], []]
 
 
-def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
+def test_lease_is_renewed_while_states_are_read(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_reading(monkeypatch)
@@ -66,7 +64,7 @@ def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
     assert get_ended(sessions, job_id).status is JobStatus.SUCCEEDED
 
 
-def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
+def test_revoked_attempt_removes_no_state(
     sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_reading(monkeypatch)
@@ -95,9 +93,7 @@ def expire(sessions: Sessions, job_id: str) -> None:
         jobs.get(session, job_id).lease_expires_at = sa.func.now() - timedelta(seconds=1)
 
 
-def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_again(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_finished_trainer_of_a_dead_worker_is_kept(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = create_job(sessions, name="steps=3")
     before = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
     before.run_dir.path.mkdir(parents=True)
@@ -115,9 +111,7 @@ def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_a
         assert artifacts.get(session, job_id, "adapter.tar.gz").path == f"{job_id}/attempt-1/adapter"
 
 
-def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_came_between(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_resumed_attempt_reports_its_saved_past(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = create_job(sessions, name="steps=3 every=2 kill=9 once")
     run_dir = Attempt(sessions, settings, CPU, place(sessions), lambda: False).run_dir
     run_dir.path.mkdir(parents=True)
@@ -140,9 +134,7 @@ def lose(sessions: Sessions, settings: WorkerSettings, job_id: str, number: int)
         leases.free(session, job_id, number, "worker")
 
 
-def test_an_attempt_that_goes_on_tells_those_before_to_save_no_more(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_resumed_attempt_fences_earlier_ones(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="steps=4 every=2 kill=9 once")
     assert not run_dir(settings, job).superseded.exists()
     job = run_next(sessions, settings, job.id)
