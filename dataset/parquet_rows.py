@@ -9,9 +9,7 @@ from dataset.limits import LARGEST_BATCH, PARQUET_BATCH
 from dataset.refusal import BadFile
 
 
-def parquet_rows(
-    file: io.FileIO, largest: int | None, largest_batch: int = LARGEST_BATCH
-) -> Iterator[dict[str, Any]]:
+def parquet_rows(file: io.FileIO, largest: int | None, largest_batch: int = LARGEST_BATCH) -> Iterator[dict[str, Any]]:
     """See dataset/arrow_values.py for their values. Raises BadFile: no whole Parquet file, or too much of it."""
     # Takes a tenth of a second, and no other kind of file needs it.
     import pyarrow
