@@ -9,6 +9,7 @@ from functools import lru_cache
 from contract.failure import FailureReason, InputError
 from contract.quote import quote
 
+_SECONDS = 5
 _AT_ONCE = threading.BoundedSemaphore(4)
 """Of this process."""
 _MATCH = """
@@ -21,7 +22,7 @@ json.dump([name for name in names if re.fullmatch(expression, name)], sys.stdout
 
 
 @lru_cache(maxsize=32)
-def full_matches(param: str, expression: str, names: frozenset[str], seconds: float = 5) -> frozenset[str]:
+def full_matches(param: str, expression: str, names: frozenset[str]) -> frozenset[str]:
     """Those of `names` that it matches as a whole; remembered, since one request asks several times. In a process of
     its own, which can be ended. Raises InputError about `param` where it takes too long."""
     with _AT_ONCE:
@@ -31,7 +32,7 @@ def full_matches(param: str, expression: str, names: frozenset[str], seconds: fl
                 input=json.dumps([expression, sorted(names)]),
                 capture_output=True,
                 text=True,
-                timeout=seconds,
+                timeout=_SECONDS,
                 check=True,
             )
         except subprocess.TimeoutExpired as error:

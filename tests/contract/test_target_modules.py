@@ -56,8 +56,8 @@ def test_unmatched_expression_is_answered_with_an_example(expression: str) -> No
         adapted(expression, SHAPES)
 
 
-@pytest.mark.exhaustive  # 5 s; test_expression.py has the kind
-def test_expression_that_would_take_for_ever_is_refused() -> None:
+def test_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contract.expression._SECONDS", 0.3)
     with pytest.raises(InputError, match="takes too long"):
         adapted("(.+)+!", {f"model.layers.0.{'a' * 60}.weight": [2, 2]})
 
