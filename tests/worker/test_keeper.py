@@ -361,7 +361,7 @@ def test_workers_return_after_a_database_outage(
 
 def test_replaced_keeper_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
     script = (
-        "from tests.placing import cpu\n"
+        "from tests.support.jobs import cpu\n"
         "from store.broker import make_publisher\n"
         "from store.session import make_engine, make_sessions\n"
         "from store.settings import read_settings\n"
