@@ -34,7 +34,7 @@ from store.jobs import jobs, progress
 from store.jobs.attempts import AttemptEnd, Retries, finish
 from store.models import Job
 from store.session import Sessions, make_sessions
-from tests.placing import claim
+from tests.support.jobs import claim
 
 MOST_WAIT = 0.25
 """Seconds that 99 of 100 answers take at most, which is promised, and no error."""

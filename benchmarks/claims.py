@@ -207,9 +207,9 @@ def work(database_url: str, name: str, begins_at: float, size: Size) -> Work:
         with sessions.begin() as session:
             given = sorted(leases.not_started(session, name))
         for claimed in given:
-            mine.begins.append(timed(lambda claimed=claimed: begin(sessions, mine, name, *claimed)))
+            mine.begins.append(timed(partial(begin, sessions, mine, name, *claimed)))
         for claimed in given:
-            mine.ends.append(timed(lambda claimed=claimed: end(sessions, *claimed)))
+            mine.ends.append(timed(partial(end, sessions, *claimed)))
     mine.cpu = cpu_of_own() - cpu_before
     return mine
 

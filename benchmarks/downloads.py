@@ -23,8 +23,9 @@ from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import make_sessions
-from tests.publishing import publish
-from tests.service import free_port, start, wait_for_api
+from tests.support.artifacts import publish
+from tests.support.servers import free_port
+from tests.support.service import start, wait_for_api
 
 CHUNK = 1 << 20
 LONGEST_HEAD = 10_000

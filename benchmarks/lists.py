@@ -12,7 +12,7 @@ import httpx
 import sqlalchemy as sa
 
 from benchmarks.servers import running_servers, serving
-from tests import many_jobs
+from tests.support import many_jobs
 
 
 def main() -> None:

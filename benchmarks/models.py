@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 
 
 def random_llama(folder: Path, layers: int, hidden: int, inner: int) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from finetuned.stack import postgres, valkey
-from tests.service import free_port
+from tests.support.servers import free_port
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from finetuned.stack import postgres, valkey
 from store.jobs import actions, jobs, progress
 from store.models import Job
 from store.session import Sessions, make_sessions
-from tests import service
-from tests.files import write_model
-from tests.placing import claim
-from tests.service import Service
+from tests.support import service
+from tests.support.files import write_model
+from tests.support.jobs import claim
+from tests.support.service import Service
 
 ROOT = Path(__file__).parent.parent
 STUB = 'import sys, time, pathlib; pathlib.Path(sys.argv[1], "started").write_text(str(time.time()))'

@@ -21,8 +21,9 @@ from typing import Any
 
 from benchmarks.models import random_llama
 from benchmarks.servers import running_servers
-from tests import service
-from tests.service import Service, until
+from tests.support import service
+from tests.support.service import Service
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 2

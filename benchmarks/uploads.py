@@ -14,8 +14,9 @@ from pathlib import Path
 
 from api.services.datasets import CHECK_WITHIN
 from benchmarks.servers import running_servers
-from tests import service
-from tests.service import Service
+from tests.support import service
+from tests.support.files import add_model_and_dataset
+from tests.support.service import Service
 
 MIB = 1 << 20
 LEAST = 0.60
@@ -34,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     megabytes, rounds = (32, 1) if options.short else (options.megabytes, options.rounds)
     with running_servers(options.folder) as servers:
-        service.furnish(servers.home)
+        add_model_and_dataset(servers.home)
         with service.running(servers.home, servers.database_url, servers.broker_url, workers=()) as live:
             measure(live, servers.folder / "raw", megabytes, rounds)
 

@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from finetuned.stack import postgres, valkey
-from store.models import Base
 from store.session import Sessions, make_sessions
-from tests.service import Service
+from tests.support.database import empty_database, relax_durability
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,7 @@ def database_url(servers_folder: Path) -> Iterator[str]:
     with postgres.running(servers_folder / "postgres") as url:
         environment = {**os.environ, "FINETUNED_DATABASE_URL": url}
         subprocess.run([sys.executable, "-m", "migrations"], env=environment, check=True)
+        relax_durability(url)
         yield url
 
 
@@ -42,16 +43,8 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 @pytest.fixture
 def sessions(engine: sa.Engine) -> Sessions:
     """The database, empty."""
-    empty(engine)
+    empty_database(engine)
     return make_sessions(engine)
-
-
-def empty(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
-        # The audit refuses to be emptied, of everybody. A superuser, which the tests are, may put triggers aside.
-        connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-        connection.execute(sa.text(f"TRUNCATE {tables}"))
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +69,9 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 
 @pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The fast ones first: most faults show in the first minute. Without a GPU, none that needs one; and those that
-    are exhaustive where -m asks for them. With --part, some of their files."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU, none that needs
+    one; the exhaustive ones only where -m names them. With --part, some of their files."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if "exhaustive" not in config.option.markexpr:
         more = [item for item in items if item.get_closest_marker("exhaustive") is not None]
         config.hook.pytest_deselected(items=more)

@@ -43,7 +43,7 @@ def fields(model: type[BaseModel]) -> list[str]:
 
 def code(text: str) -> list[str]:
     """The lines of all code blocks, without comments, whose language differs."""
-    lines = []
+    lines: list[str] = []
     for index, part in enumerate(re.split(r"^```", text, flags=re.MULTILINE)):
         _, *rest = part.splitlines() or [""]
         lines += rest if index % 2 else [line for line in rest if line.startswith("    ")]

@@ -38,7 +38,7 @@ def test_only_the_trainer_loads_torch(part: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_trainer_knows_no_service() -> None:
+def test_trainer_knows_no_service() -> None:
     unknown = ("sqlalchemy", "celery", "redis", "fastapi", "psycopg", "store")
     # Without bitsandbytes, as of every recipe that does not ask for it: that imports all that torch.compile can.
     code = (
@@ -49,7 +49,7 @@ def test_the_trainer_knows_no_service() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_trainer_runs_no_code_of_a_model_and_loads_no_pickle() -> None:
+def test_trainer_loads_no_remote_code_and_no_pickle() -> None:
     found = list(_calls(ROOT / "trainer"))
     assert not [call for name, _, call in found if name in ("torch.load", "pickle.load", "pickle.loads")]
     loading = [

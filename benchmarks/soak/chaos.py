@@ -15,8 +15,9 @@ from pathlib import Path
 
 from runtime.processes import parent_of
 from store.scheduling.workers import SILENCE
-from tests.servers import Servers
-from tests.service import Service, start, told_of
+from tests.support.processes import read_proc
+from tests.support.servers import Servers
+from tests.support.service import Service, start
 from worker.supervise.orphans import marks_of
 
 SECONDS_BETWEEN_STRIKES = (0.3, 1.7)
@@ -49,7 +50,7 @@ def trainers(runs: Path) -> list[Process]:
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         marked = marks_of(pid)
         if marked and marked[1].is_relative_to(runs) and parent_of(pid) is not None:
-            command = told_of(pid, "cmdline")
+            command = read_proc(pid, "cmdline")
             part = "guard" if b"guard.py" in command else "rank" if b"--rank" in command else "launcher"
             found.append(Process(pid, marked[0], marked[1].parent.name, part))
     return found

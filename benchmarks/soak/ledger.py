@@ -17,7 +17,7 @@ from contract.failure import FailureCode
 from contract.recipe import Batch
 from contract.status import JobStatus
 from store.models import Event, Job, StepMetric
-from tests.fake_trainer import losses
+from tests.support.fake_trainer import losses
 
 END_THE_GUARD = {"a guard", "all processes of a worker"}
 """After which there is nobody to write an exit report. What ends its reader alone leaves it to the next one."""

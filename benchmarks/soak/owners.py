@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from benchmarks.soak.orders import Order
 from contract.status import TERMINAL
 from store.models import Job
-from tests.service import Service
+from tests.support.service import Service
 
 SECONDS_BETWEEN_JOBS = 0.25
 """On average, while not too many are open."""

@@ -18,9 +18,11 @@ from benchmarks.soak.orders import orders
 from benchmarks.soak.owners import Owners
 from contract.status import TERMINAL
 from store.models import Job
-from tests import service
-from tests.servers import Servers, running_servers
-from tests.service import FAKE_TRAINER, Service, busy
+from tests.support import service
+from tests.support.files import add_model_and_dataset
+from tests.support.servers import Servers, running_servers
+from tests.support.service import FAKE_TRAINER, Service, busy_devices
+from tests.support.waiting import until
 
 SLOTS = 3
 """Of each worker."""
@@ -62,10 +64,10 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
         agenda.enter(2, 1, chaos.strike)
         wait(lambda: _all_is_done(agenda), chaos_ends + LONGEST_PEACE)
         wait(lambda: _all_have_ended(engine), time.monotonic() + LONGEST_PEACE)
-        wait(lambda: not busy(live) and not trainers(live.home / "runs"), time.monotonic() + LONGEST_PEACE)
+        wait(lambda: not busy_devices(live) and not trainers(live.home / "runs"), time.monotonic() + LONGEST_PEACE)
         chaos.mend()
         orphans = [f"{process}" for process in trainers(live.home / "runs")] + live.strangers()
-        orphans += [f"{device}" for device in busy(live)]
+        orphans += [f"{device}" for device in busy_devices(live)]
         with Session(engine) as session:
             ledger = read_ledger(session, sent, chaos.strikes, orphans)
         engine.dispose()
@@ -80,10 +82,10 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
 @contextmanager
 def live_service(home: Path, ours: Servers, workers: int) -> Iterator[Service]:
     service.run("migrations", {**os.environ, "FINETUNED_DATABASE_URL": ours.database.url})
-    service.furnish(home)
+    add_model_and_dataset(home)
     names = [f"w{number}" for number in range(1, workers + 1)]
     with service.running(home, ours.database.url, ours.broker.url, names, **SETTINGS) as live:
-        service.until(lambda: len(live.client.get("/workers").json()["data"]) == workers)
+        until(lambda: len(live.client.get("/workers").json()["data"]) == workers)
         yield live
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import free_port
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def home() -> Iterator[Path]:
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
-def test_the_demo_ends_with_a_model_that_answers_from_the_data_and_with_no_process_left(home: Path) -> None:
+def test_demo_model_answers_and_no_process_is_left(home: Path) -> None:
     command = [sys.executable, "-m", "finetuned", "demo", "--exit", "--home", str(home), "--port", str(free_port())]
     environment = {**os.environ, "COLUMNS": "200", "FINETUNED_MARK": str(home)}
     demo = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)

@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests import fake_nvml, service
-from tests.conftest import empty
-from tests.service import FAKE_TRAINER, Service, until
+from tests.support import fake_nvml, service
+from tests.support.database import empty_database
+from tests.support.files import add_model_and_dataset
+from tests.support.processes import read_proc
+from tests.support.service import FAKE_TRAINER, Service
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 GIB = 2**30
 LONG = "environment steps=1000 sleep=0.05"
@@ -41,9 +46,9 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> Gpus:
 def live(
     tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str, gpus: Gpus
 ) -> Iterator[Service]:
-    empty(engine)
+    empty_database(engine)
     home = tmp_path_factory.mktemp("home")
-    service.furnish(home)
+    add_model_and_dataset(home)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
         "PYTHONPATH": str(fake_nvml.FOLDER),
@@ -84,7 +89,7 @@ def start(live: Service, **recipe: Any) -> str:
 def given(live: Service, job_id: str) -> list[str]:
     """The GPUs that its trainer sees."""
     environment = json.loads((live.run_dir(job_id).path / "environment.json").read_text())
-    return environment["CUDA_VISIBLE_DEVICES"].split(",")  # type: ignore[no-any-return]
+    return environment["CUDA_VISIBLE_DEVICES"].split(",")
 
 
 def test_jobs_on_several_gpus_each_have_their_own(live: Service) -> None:
@@ -96,7 +101,7 @@ def test_jobs_on_several_gpus_each_have_their_own(live: Service) -> None:
     assert live.wait(waiting)["status"] == "succeeded"
 
 
-def test_a_gpu_that_another_process_holds_is_not_given_until_it_is_gone(
+def test_gpu_held_by_another_process_is_not_leased(
     live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]"
 ) -> None:
     gpus.hold({0: stranger.pid})
@@ -113,17 +118,15 @@ def test_a_gpu_that_another_process_holds_is_not_given_until_it_is_gone(
     assert given(live, waiting) == ["GPU-0", "GPU-2", "GPU-3"]
 
 
-def test_a_job_that_uses_its_gpu_does_not_hold_it(
-    live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]"
-) -> None:
+def test_job_does_not_hold_its_own_gpu(live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]") -> None:
     job_id = start(live, name=f"{LONG} ranks=1")
-    (rank,) = (pid for pid in live.processes(job_id) if b"--rank" in service.told_of(pid, "cmdline"))
+    (rank,) = (pid for pid in live.processes(job_id) if b"--rank" in read_proc(pid, "cmdline"))
     gpus.hold({0: rank, 3: stranger.pid})
     until(lambda: devices(live)[3]["status"] == "busy")
     assert (devices(live)[0]["status"], devices(live)[0]["reason"]) == ("leased", None)
 
 
-def test_jobs_that_may_share_a_gpu_run_on_it_at_once(live: Service) -> None:
+def test_sharing_jobs_run_on_one_gpu_together(live: Service) -> None:
     alone = start(live)
     first, second = (start(live, resources={"allow_sharing": True}) for _ in range(2))
     assert given(live, alone) == ["GPU-0"]
@@ -139,7 +142,7 @@ def test_the_exit_report_of_a_cancelled_job_has_the_memory_of_its_gpus_before_an
     assert exit_report["memory_before"] == exit_report["memory_after"] == {"0": GIB // 8, "1": GIB // 4}
 
 
-def test_a_job_that_wants_more_gpus_than_a_machine_has_is_refused_at_once(live: Service) -> None:
+def test_job_for_too_many_gpus_is_refused(live: Service) -> None:
     recipe = {"model": "tiny", "dataset": "rows.jsonl", "resources": {"gpus": 8}}
     answer = live.client.post("/jobs", json=recipe)
     assert answer.status_code == 422

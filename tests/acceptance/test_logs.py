@@ -3,19 +3,23 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from tests import service
-from tests.service import Service
+import pytest
+
+from tests.support import service
+from tests.support.files import add_model_and_dataset
+from tests.support.service import Service
+
+pytestmark = pytest.mark.slow
 
 PLANTED = "sk-ft-planted0123456789"
 
 
-def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
-    tmp_path: Path, database_url: str, broker_url: str
-) -> None:
+def test_log_lines_are_json_without_secrets(tmp_path: Path, database_url: str, broker_url: str) -> None:
     with_password = database_url.replace("//finetuned@", "//finetuned:planted-password@")
     assert with_password != database_url
-    service.furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     wants = {"FINETUNED_LOG_FORMAT": "json", "FINETUNED_ADMIN_KEY": "planted-admin-key-of-some-length"}
     trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {service.FAKE_TRAINER}", "HF_TOKEN": "hf_planted0123456789"}
     with service.running(tmp_path, with_password, broker_url, **wants, **trainer) as live:
@@ -40,7 +44,7 @@ def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
     for text in (api, worker):
         assert "planted" not in text
         assert secret not in text
-    lines = [json.loads(line) for line in api.splitlines()]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in api.splitlines()]
     assert all({"time", "level", "event", "logger"} <= set(line) for line in lines)
     (posted,) = [line for line in lines if line.get("request_id") == "req_of_a_test"]
     assert posted["method"] == "POST"
@@ -48,9 +52,9 @@ def test_every_line_is_json_that_tells_of_whom_and_of_what_and_holds_no_secret(
     assert [line["job_id"] for line in lines if line.get("route") == "/jobs/{job_id}/cancel"] == [job_id]
     # Celery tells a signal past all logs.
     words = {"", "worker: Warm shutdown (MainProcess)"}
-    told = [json.loads(line) for line in worker.splitlines() if line not in words]
-    assert any(line["logger"].startswith("celery") for line in told)
-    assert any((line.get("job_id"), line.get("attempt")) == (job_id, 1) for line in told)
+    records: list[dict[str, Any]] = [json.loads(line) for line in worker.splitlines() if line not in words]
+    assert any(line["logger"].startswith("celery") for line in records)
+    assert any((line.get("job_id"), line.get("attempt")) == (job_id, 1) for line in records)
 
 
 def told_of_a_failure_with_a_secret(live: Service) -> str:

@@ -2,15 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, cast
 
 import httpx
 import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
-from tests.service import Service, until
+from tests.support.service import Service
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def ended(client: openai.OpenAI, job_id: str) -> FineTuningJob:
         job = client.fine_tuning.jobs.retrieve(job_id)
         return job if job.status in ("succeeded", "failed", "cancelled") else None
 
-    return until(look)  # type: ignore[no-any-return]
+    return until(look)
 
 
 def test_files_are_uploaded_read_listed_and_deleted(client: openai.OpenAI, rows: bytes) -> None:
@@ -56,7 +60,7 @@ def test_files_are_uploaded_read_listed_and_deleted(client: openai.OpenAI, rows:
         client.files.retrieve(file.id)
 
 
-def test_a_file_that_cannot_be_trained_on_says_why(client: openai.OpenAI, rows: bytes) -> None:
+def test_file_that_cannot_be_trained_on_says_why(client: openai.OpenAI, rows: bytes) -> None:
     file = client.files.create(file=("bad.jsonl", rows + b'{"messages": 3}\n'), purpose="fine-tune")
     bad = client.files.wait_for_processing(file.id)
     assert bad.status == "error"
@@ -68,7 +72,7 @@ def test_a_file_that_cannot_be_trained_on_says_why(client: openai.OpenAI, rows: 
         client.files.create(file=("rows.jsonl", rows), purpose="vision")
 
 
-def test_a_file_expires_when_it_is_asked_to(client: openai.OpenAI, rows: bytes) -> None:
+def test_file_expires_when_it_is_asked_to(client: openai.OpenAI, rows: bytes) -> None:
     after = {"anchor": "created_at", "seconds": 3600}
     file = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune", expires_after=after)  # type: ignore[arg-type]
     assert file.expires_at == file.created_at + 3600
@@ -76,7 +80,7 @@ def test_a_file_expires_when_it_is_asked_to(client: openai.OpenAI, rows: bytes) 
         client.files.create(file=("a", rows), purpose="fine-tune", expires_after={**after, "seconds": 1})  # type: ignore[arg-type]
 
 
-def test_a_job_goes_its_whole_way(client: openai.OpenAI, live: Service, rows: bytes) -> None:
+def test_job_goes_its_whole_way(client: openai.OpenAI, live: Service, rows: bytes) -> None:
     file, held_out = (client.files.create(file=(name, rows), purpose="fine-tune") for name in ("a.jsonl", "b.jsonl"))
     job = create(
         client,
@@ -111,9 +115,7 @@ def test_a_job_goes_its_whole_way(client: openai.OpenAI, live: Service, rows: by
     ]
 
 
-def test_the_results_of_jobs_are_listed_among_the_files_and_deleted_as_they_are(
-    client: openai.OpenAI, live: Service, rows: bytes
-) -> None:
+def test_results_are_listed_and_deleted_as_files(client: openai.OpenAI, live: Service, rows: bytes) -> None:
     before = {file.id for file in client.files.list()}
     first = client.files.create(file=("first.jsonl", rows), purpose="fine-tune").id
     jobs = [ended(client, create(client, f"steps={steps} every=1").id) for steps in (3, 1)]
@@ -143,12 +145,13 @@ def test_the_results_of_jobs_are_listed_among_the_files_and_deleted_as_they_are(
     assert client.files.delete(results[0]).deleted
     assert results[0] not in [file.id for file in client.files.list()]
     assert client.fine_tuning.jobs.retrieve(jobs[0].id).result_files == []
-    for ask in (client.files.retrieve, client.files.content, client.files.delete):
+    asks: tuple[Callable[[str], object], ...] = (client.files.retrieve, client.files.content, client.files.delete)
+    for request in asks:
         with pytest.raises(openai.NotFoundError):
-            ask(results[0])
+            request(results[0])
 
 
-def test_lists_are_paged_by_the_sdk_itself_and_filtered_by_metadata(client: openai.OpenAI) -> None:
+def test_lists_are_paged_and_filtered_by_the_sdk(client: openai.OpenAI) -> None:
     made = [create(client, metadata={"run": "paged", "place": str(number)}).id for number in range(5)]
     create(client)
     paged = list(client.fine_tuning.jobs.list(limit=2, metadata={"run": "paged"}))
@@ -159,7 +162,7 @@ def test_lists_are_paged_by_the_sdk_itself_and_filtered_by_metadata(client: open
         ended(client, job_id)
 
 
-def test_events_are_told_newest_first_and_all_of_them_once(client: openai.OpenAI, live: Service) -> None:
+def test_events_are_listed_once_and_newest_first(client: openai.OpenAI, live: Service) -> None:
     job = create(client, "steps=6")
     ended(client, job.id)
     told = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
@@ -184,7 +187,7 @@ def test_checkpoints_are_listed_with_the_names_of_models(client: openai.OpenAI, 
     assert client.models.retrieve(name).id == name
 
 
-def test_models_are_bases_and_what_was_made_of_them(client: openai.OpenAI, live: Service) -> None:
+def test_models_are_bases_and_fine_tuned_ones(client: openai.OpenAI, live: Service) -> None:
     job = ended(client, create(client).id)
     assert job.fine_tuned_model
     names = [model.id for model in client.models.list()]
@@ -203,18 +206,18 @@ def test_models_are_bases_and_what_was_made_of_them(client: openai.OpenAI, live:
     assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model is None
 
 
-def test_a_job_is_paused_resumed_and_cancelled(client: openai.OpenAI) -> None:
+def test_job_is_paused_resumed_and_cancelled(client: openai.OpenAI) -> None:
     job = create(client, "steps=1000 sleep=0.05")
     until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running")
     assert client.fine_tuning.jobs.pause(job.id).status in ("pausing", "paused")
-    until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
+    until(lambda: str(client.fine_tuning.jobs.retrieve(job.id).status) == "paused")
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
     until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running")
     client.fine_tuning.jobs.cancel(job.id)
     assert ended(client, job.id).status == "cancelled"
 
 
-def test_a_failed_job_says_why(client: openai.OpenAI) -> None:
+def test_failed_job_says_why(client: openai.OpenAI) -> None:
     job = ended(client, create(client, "fail=loss_not_finite").id)
     assert job.status == "failed"
     assert job.error
@@ -243,12 +246,12 @@ def test_errors_are_the_sdks_own_classes(client: openai.OpenAI, live: Service) -
         client.fine_tuning.jobs.cancel(done.id)
 
 
-def test_who_has_as_many_jobs_as_it_may_meets_a_rate_limit_error_after_one_request(live: Service) -> None:
+def test_owner_over_quota_gets_a_rate_limit_error(live: Service) -> None:
     live.client.put("/quotas/dora", json={"queued_jobs": 0}).raise_for_status()
     key = live.client.post("/keys", json={"owner": "dora"}).json()["secret"]
     sent: list[httpx.Request] = []
     with (
-        httpx.Client(event_hooks={"request": [sent.append]}) as http,
+        closing(cast(Any, httpx.Client(event_hooks={"request": [sent.append]}))) as http,
         openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key=key, http_client=http) as client,
         pytest.raises(openai.RateLimitError) as refused,
     ):
@@ -257,7 +260,7 @@ def test_who_has_as_many_jobs_as_it_may_meets_a_rate_limit_error_after_one_reque
 
 
 @pytest.mark.parametrize("what", ["a job", "a file"])
-def test_what_is_made_when_its_answer_is_lost_is_made_once(live: Service, rows: bytes, what: str) -> None:
+def test_post_with_a_lost_answer_creates_once(live: Service, rows: bytes, what: str) -> None:
     """As a proxy that loses the first answer: the SDK sends the request again by itself."""
     key = live.client.post("/keys", json={"owner": f"bert-{what[2:]}"}).json()["secret"]
     sent: list[str] = []
@@ -278,9 +281,8 @@ def test_what_is_made_when_its_answer_is_lost_is_made_once(live: Service, rows: 
         def close(self) -> None:
             self.real.close()
 
-    with openai.OpenAI(
-        base_url=f"{live.client.base_url}/v1", api_key=key, http_client=httpx.Client(transport=Losing())
-    ) as client:
+    http = cast(Any, httpx.Client(transport=Losing()))
+    with openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key=key, http_client=http) as client:
         if what == "a file":
             made = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune").id
             assert [each.id for each in client.files.list()] == [made]
@@ -291,6 +293,6 @@ def test_what_is_made_when_its_answer_is_lost_is_made_once(live: Service, rows: 
         assert sent == [made, made]
 
 
-def test_on_a_machine_of_ones_own_any_word_is_key_enough(live: Service) -> None:
+def test_any_key_is_accepted_on_ones_own_machine(live: Service) -> None:
     with openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key="none") as client:
         assert "tiny" in {model.id for model in client.models.list()}

@@ -13,13 +13,14 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tests.acceptance.conftest import SECRET
-from tests.fake_trainer import losses
-from tests.files import write_model
-from tests.service import FAKE_TRAINER, Service
+from tests.support.fake_trainer import losses
+from tests.support.files import write_model
+from tests.support.service import FAKE_TRAINER, SECRET_TOKEN, Service
+
+pytestmark = pytest.mark.slow
 
 
-def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
+def test_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     job = live.submit(name="steps=3")
     assert job["status"] == "queued"
     done = live.wait(job["id"])
@@ -42,7 +43,7 @@ def test_a_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
 
 
 @pytest.mark.parametrize("name", ["adapter.tar", "loss.png"])
-def test_curl_goes_on_with_a_download_that_broke_off(live: Service, tmp_path: Path, name: str) -> None:
+def test_curl_resumes_a_broken_download(live: Service, tmp_path: Path, name: str) -> None:
     path = f"/jobs/{live.submit()['id']}"
     live.wait(path.rpartition("/")[2])
     (listed,) = (each for each in live.client.get(f"{path}/artifacts").json()["data"] if each["name"] == name)
@@ -64,7 +65,7 @@ def test_curl_goes_on_with_a_download_that_broke_off(live: Service, tmp_path: Pa
     assert (status, digest) == (416, sha256)
 
 
-def test_the_stream_tells_everything_once_and_goes_on_after_a_last_event_id(live: Service) -> None:
+def test_stream_has_each_event_once_and_resumes(live: Service) -> None:
     job = live.submit(name="steps=4 sleep=0.3")
     whole = [happening for happening in live.events(job["id"]) if happening[0] != "queue"]
     kinds = [kind for kind, _, _ in whole]
@@ -86,7 +87,7 @@ def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_trainer_that_does_not_heed_is_killed_when_its_grace_is_over(live: Service) -> None:
+def test_stubborn_trainer_is_killed_after_its_grace(live: Service) -> None:
     live.stop_worker()
     live.start_worker(FINETUNED_GRACE="PT1S")
     job_id = live.submit(name="steps=1000 sleep=0.1 stubborn")["id"]
@@ -96,7 +97,7 @@ def test_a_trainer_that_does_not_heed_is_killed_when_its_grace_is_over(live: Ser
     assert live.processes(job_id) == []
 
 
-def test_a_forced_cancel_leaves_a_trainer_no_time(live: Service) -> None:
+def test_forced_cancel_leaves_a_trainer_no_time(live: Service) -> None:
     job_id = live.submit(name="steps=1000 sleep=0.1 stubborn")["id"]
     live.wait_for_step(job_id, 2)
     live.ask("cancel?force=true", job_id)
@@ -118,7 +119,7 @@ def test_a_cancelled_job_keeps_the_exit_report_of_its_processes(live: Service) -
     assert exit_report["seconds"] >= 0
 
 
-def test_a_paused_job_frees_its_device_and_goes_on_where_it_stood(live: Service) -> None:
+def test_paused_job_frees_its_device_and_resumes(live: Service) -> None:
     job_id = live.submit(name="steps=40 sleep=0.1")["id"]
     live.wait_for_step(job_id, 3)
     live.ask("pause", job_id)
@@ -132,7 +133,7 @@ def test_a_paused_job_frees_its_device_and_goes_on_where_it_stood(live: Service)
     assert live.metrics(job_id)["step"] == list(range(1, 41))
 
 
-def test_a_failed_job_is_retried_from_its_last_state_when_its_owner_asks(live: Service) -> None:
+def test_failed_job_resumes_when_its_owner_retries(live: Service) -> None:
     job_id = live.submit(name="steps=6 every=2 fail=loss_not_finite once")["id"]
     assert live.wait(job_id)["status"] == "failed"
     live.ask("retry", job_id)
@@ -142,7 +143,7 @@ def test_a_failed_job_is_retried_from_its_last_state_when_its_owner_asks(live: S
     assert [started["resumed_step"] for started in live.told(job_id, "started")] == [0, 6]
 
 
-def test_a_job_of_a_higher_priority_gets_the_device_and_the_other_comes_back_by_itself(live: Service) -> None:
+def test_higher_priority_preempts_and_the_other_resumes(live: Service) -> None:
     low = live.submit(name="steps=40 sleep=0.1", scheduling={"preemptible": True})["id"]
     live.wait_for_step(low, 3)
     high = live.submit(name="steps=3", scheduling={"priority": 5})["id"]
@@ -154,35 +155,35 @@ def test_a_job_of_a_higher_priority_gets_the_device_and_the_other_comes_back_by_
     assert live.told(low, "retry") == []
 
 
-def test_a_trainer_that_is_killed_once_is_tried_again(live: Service) -> None:
+def test_trainer_that_is_killed_once_is_tried_again(live: Service) -> None:
     job_id = live.submit(name="steps=6 every=2 kill=9 once")["id"]
     job = live.wait(job_id)
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
     assert [retry["code"] for retry in live.told(job_id, "retry")] == ["trainer_killed"]
 
 
-def test_what_does_not_fit_is_tried_with_half_the_micro_batch_until_it_does(live: Service) -> None:
+def test_job_without_room_retries_smaller_micro_batches(live: Service) -> None:
     job_id = live.submit(name="steps=3 fits=3", batch={"micro_batch_size": 8, "gradient_accumulation_steps": 2})["id"]
     assert live.wait(job_id)["status"] == "succeeded"
     told = [(retry["micro_batch_size"], retry["effective_batch_size"]) for retry in live.told(job_id, "retry")]
     assert told == [(4, 16), (2, 16)]
 
 
-def test_a_trainer_that_says_why_it_failed_is_quoted(live: Service) -> None:
+def test_trainer_that_says_why_it_failed_is_quoted(live: Service) -> None:
     failure = live.wait(live.submit(name="fail=loss_not_finite")["id"])["failure"]
     assert failure["code"] == "loss_not_finite"
     assert failure["message"] == "as the recipe's name asks"
     assert "fake trainer speaks" in failure["log_tail"]
 
 
-def test_a_killed_trainer_is_a_failure_that_says_so(live: Service) -> None:
+def test_killed_trainer_is_a_failure_that_says_so(live: Service) -> None:
     failure = live.wait(live.submit(name="kill=9")["id"])["failure"]
     assert failure["code"] == "trainer_killed"
     assert "SIGKILL" in failure["message"]
     assert failure["retryable"] is True
 
 
-def test_a_trainer_that_ends_without_a_word_is_a_failure_too(live: Service) -> None:
+def test_silent_end_of_a_trainer_is_a_failure(live: Service) -> None:
     failure = live.wait(live.submit(name="exit=3")["id"])["failure"]
     assert failure["code"] == "trainer_crashed"
     assert "exit code 3" in failure["message"]
@@ -197,7 +198,7 @@ def test_repeated_bug_of_a_trainer_ends_its_job(live: Service) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_job_whose_model_went_away_fails_with_that_reason(live: Service) -> None:
+def test_job_whose_model_vanished_fails_by_name(live: Service) -> None:
     live.stop_worker()
     write_model(live.home / "models" / "fleeting")
     job_id = live.submit(model="fleeting")["id"]
@@ -207,7 +208,7 @@ def test_a_job_whose_model_went_away_fails_with_that_reason(live: Service) -> No
     assert (failure["code"], failure["param"]) == ("model_not_found", "model")
 
 
-def test_a_job_of_a_killed_worker_runs_again_and_its_metrics_stay_whole(live: Service) -> None:
+def test_job_of_killed_worker_reruns_with_whole_metrics(live: Service) -> None:
     job_id = live.submit(name="steps=30 sleep=0.1")["id"]
     live.wait_for_step(job_id, 3)
     live.worker.kill()
@@ -220,7 +221,7 @@ def test_a_job_of_a_killed_worker_runs_again_and_its_metrics_stay_whole(live: Se
 
 
 @pytest.mark.exhaustive
-def test_an_attempt_goes_on_from_the_last_checkpoint_of_those_before(live: Service) -> None:
+def test_attempt_resumes_from_the_last_checkpoint(live: Service) -> None:
     job_id = live.submit(name="steps=30 every=4 sleep=0.1")["id"]
     live.wait_for_step(job_id, 6)
     live.worker.kill()
@@ -235,7 +236,7 @@ def test_an_attempt_goes_on_from_the_last_checkpoint_of_those_before(live: Servi
     assert columns["time"] == sorted(columns["time"])
 
 
-def test_a_worker_told_to_stop_gives_its_job_back(live: Service) -> None:
+def test_worker_told_to_stop_gives_its_job_back(live: Service) -> None:
     job_id = live.submit(name="steps=20 sleep=0.1")["id"]
     live.wait_for_step(job_id, 2)
     live.stop_worker()
@@ -246,7 +247,7 @@ def test_a_worker_told_to_stop_gives_its_job_back(live: Service) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_worker_told_to_stop_while_a_trainer_starts_gives_its_job_back_too(live: Service) -> None:
+def test_worker_stopped_during_start_requeues_its_job(live: Service) -> None:
     job_id = live.submit(name="late=5 steps=1")["id"]
     live.wait(job_id, "running")
     live.stop_worker()
@@ -256,7 +257,7 @@ def test_a_worker_told_to_stop_while_a_trainer_starts_gives_its_job_back_too(liv
 
 
 @pytest.mark.exhaustive
-def test_a_job_that_cannot_be_understood_fails_and_stands_in_nobodys_way(live: Service, engine: sa.Engine) -> None:
+def test_unreadable_job_fails_and_blocks_nobody(live: Service, engine: sa.Engine) -> None:
     live.stop_worker()
     strange, sound = live.submit()["id"], live.submit()["id"]
     with engine.begin() as connection:
@@ -267,7 +268,7 @@ def test_a_job_that_cannot_be_understood_fails_and_stands_in_nobodys_way(live: S
     assert live.wait(sound)["status"] == "succeeded"
 
 
-def test_a_wake_up_that_was_lost_is_sent_again(live: Service) -> None:
+def test_wake_up_that_was_lost_is_sent_again(live: Service) -> None:
     from redis import Redis
 
     first = live.submit(name="steps=10 sleep=0.1")["id"]
@@ -277,7 +278,7 @@ def test_a_wake_up_that_was_lost_is_sent_again(live: Service) -> None:
     assert live.wait(first)["status"] == live.wait(second)["status"] == "succeeded"
 
 
-def test_the_trainer_does_not_see_the_secrets_of_the_service(live: Service) -> None:
+def test_trainer_sees_no_secret_of_the_service(live: Service) -> None:
     job_id = live.submit(name="environment")["id"]
     live.wait(job_id)
     environment = json.loads((live.run_dir(job_id).path / "environment.json").read_text())
@@ -287,10 +288,10 @@ def test_the_trainer_does_not_see_the_secrets_of_the_service(live: Service) -> N
         "FINETUNED_RUN",
         "FINETUNED_CORES",
     }
-    assert SECRET not in environment.values()
+    assert SECRET_TOKEN not in environment.values()
 
 
-def test_what_fp16_tells_reaches_metrics_and_stream(live: Service) -> None:
+def test_fp16_values_reach_metrics_and_stream(live: Service) -> None:
     job_id = live.submit(name="steps=3 fp16")["id"]
     live.wait(job_id)
     columns = live.client.get(f"/jobs/{job_id}/metrics").json()["columns"]
@@ -301,7 +302,7 @@ def test_what_fp16_tells_reaches_metrics_and_stream(live: Service) -> None:
     assert [data["skipped_steps"] for data in told] == columns["skipped_steps"] == [1, 1, 1]
 
 
-def test_the_command_of_a_job_runs_again_in_another_folder(live: Service, tmp_path: Path) -> None:
+def test_command_of_a_job_reruns_in_another_folder(live: Service, tmp_path: Path) -> None:
     job_id = live.submit(name="steps=2")["id"]
     live.wait(job_id)
     again = tmp_path / "again"
@@ -312,7 +313,7 @@ def test_the_command_of_a_job_runs_again_in_another_folder(live: Service, tmp_pa
     assert (again / "adapter" / "adapter_config.json").is_file()
 
 
-def test_the_recipe_in_the_run_folder_can_be_run_by_hand(live: Service) -> None:
+def test_recipe_in_the_run_folder_runs_by_hand(live: Service) -> None:
     job_id = live.submit()["id"]
     live.wait(job_id)
     recipe = httpx.Response(200, content=live.run_dir(job_id).recipe.read_bytes()).json()

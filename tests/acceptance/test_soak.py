@@ -11,7 +11,7 @@ JOBS = 25
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # as long as it gives itself
-def test_the_ledger_of_a_soak_is_whole(servers_folder: Path) -> None:
+def test_ledger_of_a_soak_is_whole(servers_folder: Path) -> None:
     folder = servers_folder / "soak"
     folder.mkdir()
     ledger = soak(folder, jobs=JOBS, workers=3, seed=1)

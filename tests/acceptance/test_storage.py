@@ -16,9 +16,13 @@ import pytest
 
 from contract.recipe import Recipe
 from store.session import Sessions
-from tests import s3
-from tests.files import ROW, write_tokenizer
-from tests.service import FAKE_TRAINER, Service, free_port, furnish, running, until
+from tests.support import s3
+from tests.support.files import ROW, add_model_and_dataset, write_tokenizer
+from tests.support.servers import free_port
+from tests.support.service import FAKE_TRAINER, Service, running
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 LEASE = 3
 
@@ -38,10 +42,10 @@ def settings(port: int) -> dict[str, str]:
     }
 
 
-def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
+def test_artifacts_are_stored_in_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with s3.running_s3(bucket), running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         job = live.submit(name="steps=4 every=2 environment")
         assert live.wait(job["id"])["status"] == "succeeded"
@@ -70,10 +74,10 @@ def test_what_a_job_leaves_is_in_the_bucket_and_downloaded_from_there(
 
 
 @pytest.mark.exhaustive
-def test_a_job_succeeds_when_the_bucket_is_there_again(
+def test_job_succeeds_when_the_bucket_is_there_again(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         job = live.submit()
         until(lambda: live.run_dir(job["id"]).adapter.is_dir())
@@ -88,10 +92,10 @@ def test_a_job_succeeds_when_the_bucket_is_there_again(
 
 
 @pytest.mark.exhaustive
-def test_what_a_killed_worker_had_not_published_is_published_by_the_next(
+def test_artifacts_of_killed_worker_are_published_later(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         job = live.submit(name="steps=4 every=2")
         until(lambda: live.run_dir(job["id"]).adapter.is_dir())
@@ -137,10 +141,10 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_deleted_there(
+def test_dataset_is_read_and_deleted_in_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     write_tokenizer(tmp_path / "models" / "tiny")
     cache = tmp_path / "cache" / "datasets"
     with s3.running_s3(bucket) as url, running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
@@ -171,10 +175,10 @@ def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_del
 
 
 @pytest.mark.exhaustive
-def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
+def test_job_survives_a_slow_fetch_of_its_dataset(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     cache = tmp_path / "cache" / "datasets"
     with s3.running_s3(bucket), running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         dataset = upload(live)
@@ -188,10 +192,10 @@ def test_a_job_is_not_lost_while_its_dataset_is_fetched_for_longer_than_a_lease(
 
 
 @pytest.mark.exhaustive
-def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
+def test_job_waits_for_an_unavailable_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         with s3.running_s3(bucket):
             dataset = upload(live)
@@ -206,10 +210,10 @@ def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
         assert {each["code"] for each in live.told(job["id"], "retry")} == {"storage_unavailable"}
 
 
-def test_while_the_bucket_is_away_no_dataset_is_lost_or_left_by_half(
+def test_no_dataset_is_lost_without_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     away = (503, "storage_unavailable")
     with running(tmp_path, database_url, broker_url, workers=(), **settings(bucket)) as live:
         assert refused(live.client.post("/datasets", files={"file": ("rows.jsonl", ROWS)})) == away

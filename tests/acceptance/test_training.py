@@ -13,9 +13,9 @@ from contract.recipe import Recipe
 from dataset.file import DatasetFile
 from dataset.read import read_examples
 from finetuned.stack.models import add_model
-from tests import service
-from tests.conftest import empty
-from tests.service import Service
+from tests.support import service
+from tests.support.database import empty_database
+from tests.support.service import Service
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ RECIPE = {
 def live(
     tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str
 ) -> Iterator[Service]:
-    empty(engine)
+    empty_database(engine)
     home = tmp_path_factory.mktemp("home")
     (home / "datasets").mkdir()
     rows = QUICKSTART.read_text().splitlines(keepends=True)[:40]
@@ -55,7 +55,7 @@ def trained(live: Service) -> dict[str, object]:
     return job
 
 
-def test_the_evaluation_loss_falls_and_every_step_is_there_once(live: Service, trained: dict[str, object]) -> None:
+def test_evaluation_loss_falls_and_steps_are_unique(live: Service, trained: dict[str, object]) -> None:
     metrics = live.client.get(f"/jobs/{trained['id']}/metrics").json()
     columns = metrics["columns"]
     assert columns["step"] == [1, 2, 3, 4, 5, 6]
@@ -68,12 +68,12 @@ def test_the_evaluation_loss_falls_and_every_step_is_there_once(live: Service, t
     assert evaluations["eval_loss"][1] < evaluations["eval_loss"][0]
 
 
-def test_the_parts_of_the_start_are_told_with_their_seconds(live: Service, trained: dict[str, object]) -> None:
+def test_startup_phases_are_reported_with_seconds(live: Service, trained: dict[str, object]) -> None:
     phases = [data["name"] for kind, _, data in live.events(str(trained["id"])) if kind == "phase"]
     assert sorted(phases) == ["data", "first_step", "imports", "model"]
 
 
-def test_the_checkpoint_and_the_adapter_can_be_downloaded(live: Service, trained: dict[str, object]) -> None:
+def test_checkpoint_and_the_adapter_can_be_downloaded(live: Service, trained: dict[str, object]) -> None:
     artifacts = live.client.get(f"/jobs/{trained['id']}/artifacts").json()["data"]
     assert [a["name"] for a in artifacts] == [
         "README.md",
@@ -85,9 +85,7 @@ def test_the_checkpoint_and_the_adapter_can_be_downloaded(live: Service, trained
     ]
 
 
-def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_reported(
-    live: Service, trained: dict[str, object], tmp_path: Path
-) -> None:
+def test_adapter_has_the_reported_loss_in_plain_peft(live: Service, trained: dict[str, object], tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -131,9 +129,7 @@ def test_two_processes_train_as_one_does(live: Service, trained: dict[str, objec
 
 
 @pytest.mark.exhaustive
-def test_a_worker_told_to_stop_gives_the_job_back_and_the_next_goes_on_where_it_stood(
-    live: Service, trained: dict[str, object]
-) -> None:
+def test_stopped_worker_requeues_and_the_job_resumes(live: Service, trained: dict[str, object]) -> None:
     job_id = live.submit(**RECIPE)["id"]
     live.wait_for_step(job_id, 1, seconds=120)
     live.stop_worker()
@@ -150,7 +146,7 @@ def test_a_worker_told_to_stop_gives_the_job_back_and_the_next_goes_on_where_it_
     assert losses[0] == losses[1]
 
 
-def test_target_modules_that_match_nothing_are_refused_with_what_would_do(live: Service) -> None:
+def test_unmatched_target_modules_are_refused_with_advice(live: Service) -> None:
     recipe = {**RECIPE, "adapter": {"target_modules": ["query_key_value"]}}
     answer = live.client.post("/jobs", content=json.dumps(recipe))
     assert answer.status_code == 422

@@ -55,13 +55,15 @@ async def _soon(receive: Receive) -> object:
 if __name__ == "__main__":
     _, port, bounds, proxies = sys.argv
     secret = SecretStr("redis://none")
-    settings = ApiSettings(
-        database_url=secret,
-        broker_url=secret,
-        home=Path("/"),
-        port=int(port),
-        log_format="json",
-        trusted_proxies=proxies,
+    settings = ApiSettings.model_validate(
+        {
+            "database_url": secret,
+            "broker_url": secret,
+            "home": Path("/"),
+            "port": int(port),
+            "log_format": "json",
+            "trusted_proxies": proxies,
+        }
     )
     logs.configure(settings)
     serve(app, settings, Bounds(**json.loads(bounds)))

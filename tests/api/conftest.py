@@ -1,18 +1,14 @@
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from api.app import create_app
-from api.live import Pace
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.files import write_dataset, write_model
-
-ADMIN = "an-admin-key-of-some-length"
+from tests.support.api import ADMIN_KEY, serve
+from tests.support.files import write_dataset, write_model
 
 
 @pytest.fixture
@@ -34,23 +30,9 @@ def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
         yield client
 
 
-def serve(settings: ApiSettings, pace: Pace = Pace()) -> TestClient:  # noqa: B008
-    return TestClient(create_app(settings, pace), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
-
-
 @pytest.fixture
 def locked(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
     """An API where every request wants a key."""
-    keyed = settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(ADMIN)})
+    keyed = settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(ADMIN_KEY)})
     with serve(keyed) as client:
         yield client
-
-
-def bearer(secret: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {secret}"}
-
-
-def make(client: TestClient, **new: Any) -> dict[str, Any]:
-    answer = client.post("/keys", json=new, headers=bearer(ADMIN))
-    assert answer.status_code == 201, answer.text
-    return answer.json()  # type: ignore[no-any-return]

@@ -15,8 +15,8 @@ from store.jobs import attempts
 from store.jobs.attempts import AttemptEnd
 from store.scheduling import leases
 from store.session import Sessions
-from tests.api.test_jobs import post
-from tests.placing import RETRIES, claim
+from tests.support.api import post_job
+from tests.support.jobs import RETRIES, claim
 
 FAILED = AttemptEnd(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
 
@@ -26,7 +26,7 @@ EXIT_REPORT = ExitReport(stop_requested=1, ended=3, seconds=2, processes=[Proces
 def ask(client: TestClient, job_id: str, what: str) -> dict[str, Any]:
     answer = client.post(f"/jobs/{job_id}/{what}")
     assert answer.status_code == 200, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def run(sessions: Sessions, *ends: AttemptEnd) -> None:
@@ -48,10 +48,10 @@ def run(sessions: Sessions, *ends: AttemptEnd) -> None:
         (AttemptEnd(JobStatus.CANCELLED), "retry", "queued"),
     ],
 )
-def test_what_is_asked_is_done_and_asking_again_changes_nothing(
+def test_job_actions_are_idempotent(
     client: TestClient, sessions: Sessions, end: AttemptEnd | None, what: str, status: str
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     if end is not None:
         run(sessions, end)
     first, again = ask(client, job_id, what), ask(client, job_id, what)
@@ -71,10 +71,10 @@ def test_what_is_asked_is_done_and_asking_again_changes_nothing(
         ("retry", None),
     ],
 )
-def test_a_running_job_tells_what_is_asked_of_it(
+def test_running_job_tells_what_is_asked_of_it(
     client: TestClient, sessions: Sessions, what: str, requested_action: str | None
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     run(sessions)
     job = ask(client, job_id, what)
     assert (job["status"], job["requested_action"]) == ("running", requested_action)
@@ -83,10 +83,10 @@ def test_a_running_job_tells_what_is_asked_of_it(
 @pytest.mark.parametrize(
     ("what", "target"), [("cancel", "cancelled"), ("pause", "paused"), ("resume", "queued"), ("retry", "queued")]
 )
-def test_what_cannot_be_is_refused_with_both_ends_named(
+def test_illegal_action_is_refused_with_both_statuses(
     client: TestClient, sessions: Sessions, what: str, target: str
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     run(sessions, AttemptEnd(JobStatus.SUCCEEDED))
     answer = client.post(f"/jobs/{job_id}/{what}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "illegal_state")
@@ -94,16 +94,16 @@ def test_what_cannot_be_is_refused_with_both_ends_named(
     assert answer.headers["x-should-retry"] == "false"
 
 
-def test_force_that_is_neither_true_nor_false_is_named(client: TestClient) -> None:
-    error = client.post(f"/jobs/{post(client)['id']}/cancel?force=perhaps").json()["error"]
+def test_invalid_force_is_named(client: TestClient) -> None:
+    error = client.post(f"/jobs/{post_job(client)['id']}/cancel?force=perhaps").json()["error"]
     assert (error["code"], error["param"]) == ("invalid_parameter", "force")
 
 
 @pytest.mark.parametrize(("end", "what"), [(AttemptEnd(JobStatus.PAUSED), "resume"), (FAILED, "retry")])
-def test_a_job_that_goes_on_wakes_the_workers(
+def test_job_that_goes_on_wakes_the_workers(
     client: TestClient, sessions: Sessions, settings: ApiSettings, end: AttemptEnd, what: str
 ) -> None:
-    job_id = post(client)["id"]
+    job_id = post_job(client)["id"]
     run(sessions, end)
     with make_celery(settings).connection_for_read() as connection, connection.SimpleQueue(QUEUE) as messages:
         messages.clear()
@@ -111,8 +111,8 @@ def test_a_job_that_goes_on_wakes_the_workers(
         assert messages.get(timeout=5).headers["task"] == SCHEDULE
 
 
-def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+def test_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sessions) -> None:
+    job_id = post_job(client)["id"]
     run(sessions)
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["worker"], job["devices"]) == ("worker", [{"worker": "worker", "number": 0}])
@@ -121,8 +121,8 @@ def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sess
     assert client.get(f"/jobs/{job_id}").json()["devices"] == []
 
 
-def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+def test_job_shows_retries_and_its_receipt(client: TestClient, sessions: Sessions) -> None:
+    job_id = post_job(client)["id"]
     lost = Failure(code=FailureCode.WORKER_LOST, message="worker a was lost")
     run(sessions, AttemptEnd(JobStatus.FAILED, lost, exit_report=EXIT_REPORT.model_dump(mode="json")))
     job = client.get(f"/jobs/{job_id}").json()
@@ -130,13 +130,13 @@ def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClie
     assert job["not_before"] is not None
 
 
-def test_a_job_that_was_too_large_tells_its_smaller_batch(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+def test_oversized_job_shows_its_smaller_batch(client: TestClient, sessions: Sessions) -> None:
+    job_id = post_job(client)["id"]
     failure = Failure(code=FailureCode.OUT_OF_MEMORY, message="out of memory")
     run(sessions, AttemptEnd(JobStatus.FAILED, failure, smaller=Batch(micro_batch_size=4, effective_batch_size=8)))
     batch = client.get(f"/jobs/{job_id}").json()["batch"]
     assert (batch["micro_batch_size"], batch["effective_batch_size"]) == (4, 8)
 
 
-def test_a_priority_is_told(client: TestClient) -> None:
-    assert post(client, scheduling={"priority": 7})["priority"] == 7
+def test_priority_is_told(client: TestClient) -> None:
+    assert post_job(client, scheduling={"priority": 7})["priority"] == 7

@@ -10,11 +10,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import CheckpointEvent
-from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
-from tests.publishing import publish
+from tests.support.artifacts import publish
+from tests.support.jobs import make_recipe
 
 
 def digest(content: bytes) -> str:
@@ -24,7 +24,7 @@ def digest(content: bytes) -> str:
 @pytest.fixture
 def job_id(sessions: Sessions) -> str:
     with sessions.begin() as session:
-        return jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
+        return jobs.create(session, make_recipe()).id
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def run(home: Path, job_id: str, sessions: Sessions) -> Path:
     return folder
 
 
-def test_what_a_job_has_left_is_listed_and_downloaded(client: TestClient, run: Path, job_id: str) -> None:
+def test_artifacts_are_listed_and_downloaded(client: TestClient, run: Path, job_id: str) -> None:
     listed = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert [(each["name"], each["kind"]) for each in listed] == [("adapter.tar", "adapter"), ("trainer.log", "log")]
     assert client.get(f"/jobs/{job_id}/artifacts/trainer.log").text == "line\n"
@@ -53,7 +53,7 @@ def test_what_a_job_has_left_is_listed_and_downloaded(client: TestClient, run: P
         assert opened.getnames() == ["adapter/adapter_config.json"]
 
 
-def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
+def test_best_adapter_is_listed_and_downloaded_by_name(
     client: TestClient, home: Path, run: Path, job_id: str, sessions: Sessions
 ) -> None:
     for folder in ("early", "late"):
@@ -78,7 +78,7 @@ def test_the_best_is_marked_in_the_list_and_downloaded_by_that_name(
         assert opened.getnames() == ["checkpoint-2/adapter_config.json"]
 
 
-def test_an_archive_is_sent_without_a_file_that_it_is_written_to(
+def test_archive_is_streamed_without_a_file(
     client: TestClient, home: Path, run: Path, job_id: str, sessions: Sessions
 ) -> None:
     (run / "large").mkdir()
@@ -107,9 +107,7 @@ def test_without_an_evaluation_nothing_is_the_best(client: TestClient, run: Path
     assert "evaluation.fraction" in answer.json()["error"]["message"]
 
 
-def test_what_is_not_published_is_not_listed_and_says_so(
-    client: TestClient, run: Path, job_id: str, sessions: Sessions
-) -> None:
+def test_unpublished_artifact_is_not_listed(client: TestClient, run: Path, job_id: str, sessions: Sessions) -> None:
     with sessions.begin() as session:
         artifacts.add_checkpoint(
             session, job_id, 2, CheckpointEvent(time=1, step=6, path="adapter", bytes=2, final=True)
@@ -121,7 +119,7 @@ def test_what_is_not_published_is_not_listed_and_says_so(
     assert "yet" in answer.json()["error"]["message"]
 
 
-def test_a_file_of_an_archive_is_downloaded_by_itself(client: TestClient, run: Path, job_id: str) -> None:
+def test_file_of_an_archive_is_downloaded_by_itself(client: TestClient, run: Path, job_id: str) -> None:
     (listed, _) = client.get(f"/jobs/{job_id}/artifacts").json()["data"]
     assert listed["files"] == [{"name": "adapter_config.json", "bytes": 2, "sha256": digest(b"{}")}]
     answer = client.get(f"/jobs/{job_id}/artifacts/adapter.tar/files/adapter_config.json")
@@ -149,30 +147,28 @@ def test_no_other_file_is_handed_out(client: TestClient, run: Path, job_id: str,
 
 
 @pytest.mark.parametrize("name", ["no", "%00", "a%00b", "x" * 5000])
-def test_an_unknown_artifact_is_404(client: TestClient, job_id: str, name: str) -> None:
+def test_unknown_artifact_is_404(client: TestClient, job_id: str, name: str) -> None:
     answer = client.get(f"/jobs/{job_id}/artifacts/{name}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert len(answer.text) < 500
 
 
 @pytest.mark.parametrize("name", ["adapter.tar", "trainer.log"])
-def test_an_artifact_whose_files_have_gone_says_so(client: TestClient, run: Path, job_id: str, name: str) -> None:
+def test_artifact_whose_files_have_gone_says_so(client: TestClient, run: Path, job_id: str, name: str) -> None:
     run.rename(run.with_name("gone"))
     answer = client.get(f"/jobs/{job_id}/artifacts/{name}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "artifact_gone")
     assert "no longer" in answer.json()["error"]["message"]
 
 
-def test_an_artifact_whose_files_were_shortened_breaks_off(client: TestClient, run: Path, job_id: str) -> None:
+def test_artifact_whose_files_were_shortened_breaks_off(client: TestClient, run: Path, job_id: str) -> None:
     (run / "trainer.log").write_text("")
     answer = client.get(f"/jobs/{job_id}/artifacts/trainer.log")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "artifact_gone")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "/etc", "trainer.log"])
-def test_an_artifact_that_leads_out_of_the_runs_is_not_handed_out(
-    client: TestClient, run: Path, job_id: str, target: str
-) -> None:
+def test_artifact_path_outside_the_runs_is_refused(client: TestClient, run: Path, job_id: str, target: str) -> None:
     (run / "trainer.log").unlink()
     (run / "trainer.log").symlink_to(target)
     answer = client.get(f"/jobs/{job_id}/artifacts/trainer.log")

@@ -11,11 +11,10 @@ from sqlalchemy.exc import ProgrammingError
 from contract.events import CheckpointEvent
 from store import artifacts
 from store.session import Sessions
-from tests.api.conftest import ADMIN, bearer, make
-from tests.api.test_quotas import RECIPE, submit
-from tests.api.test_tenants import routes
-from tests.files import ROW
-from tests.publishing import publish_rows, results
+from tests.support.api import ADMIN_KEY, bearer, make_key, routes, submit
+from tests.support.artifacts import publish_rows, results
+from tests.support.files import ROW
+from tests.support.jobs import RECIPE
 
 FILE = ("rows.jsonl", json.dumps(ROW).encode())
 
@@ -60,9 +59,7 @@ OF_AN_ADMIN: list[Step] = [
 ]
 
 
-def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to_what(
-    locked: TestClient, sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_changes_are_audited_with_owner_and_key(locked: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
     things = {"owner": "bob"}
 
     def do(key: dict[str, Any], steps: list[Step]) -> None:
@@ -73,11 +70,11 @@ def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to
                 things["delivery_id"] = answer.json()["id"]
             elif action.endswith(".create"):
                 things[target] = answer.json()["id"]
-            entry = locked.get("/audit?limit=1", headers=bearer(ADMIN)).json()["data"][0]
+            entry = locked.get("/audit?limit=1", headers=bearer(ADMIN_KEY)).json()["data"][0]
             told = (entry["owner"], entry["key_id"], entry["action"], entry["target"], entry["request_id"])
             assert told == (key["owner"], key["id"], action, things[target], answer.headers["x-request-id"])
 
-    anna, boss = make(locked, owner="anna"), make(locked, owner="boss", admin=True)
+    anna, boss = make_key(locked, owner="anna"), make_key(locked, owner="boss", admin=True)
     do(anna, OF_AN_OWNER)
     with sessions.begin() as session:
         event = CheckpointEvent(time=1, step=5, path="adapter", bytes=2, final=True)
@@ -98,8 +95,8 @@ def test_whatever_is_changed_is_written_down_with_who_did_it_by_which_key_and_to
     assert done == changing - {("POST", "/plans")}
 
 
-def test_the_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
-    job_id = submit(client, "anna").json()["id"]
+def test_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
+    job_id = submit(client, {"x-owner": "anna"}).json()["id"]
     client.post(f"/jobs/{job_id}/cancel", headers={"x-owner": "bob", "x-request-id": "of-bob"})
     page = client.get("/audit?limit=1").json()
     (entry,) = page["data"]
@@ -117,7 +114,7 @@ def test_nothing_is_taken_off_the_audit(client: TestClient, engine: sa.Engine, c
         connection.execute(sa.text(change))
 
 
-def test_what_was_refused_is_not_in_the_audit(client: TestClient) -> None:
+def test_refused_requests_are_not_audited(client: TestClient) -> None:
     client.post("/jobs", json={**RECIPE, "dataset": "none.jsonl"})
     client.post("/jobs/job_" + "0" * 24 + "/cancel")
     assert client.get("/audit").json()["data"] == []

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from store.session import Sessions
-from tests import service
-from tests.api.raw import HEAD, MIB, Server, answer, received, refused, serving
-from tests.service import until
+from tests.api.raw_server import HEAD, MIB, Server, answer, received, refused, serving
+from tests.support import service
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_half_a_request_is_answered_408_and_closed(server: Server, sent: bytes) 
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["silence", "empty line"])
-def test_connection_that_asks_nothing_is_closed_without_a_word(server: Server, sent: bytes) -> None:
+def test_silent_connection_is_closed_without_an_answer(server: Server, sent: bytes) -> None:
     assert answer(server, sent) == b""
 
 
@@ -149,7 +149,7 @@ def test_idle_connection_is_closed_and_pool_goes_on(server: Server) -> None:
         assert client.get("/").status_code == 200
 
 
-def test_client_that_reads_nothing_of_its_answer_is_dropped(server: Server) -> None:
+def test_client_that_reads_nothing_is_dropped(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
         until(server.clients)
@@ -198,13 +198,13 @@ def test_upgrade_is_passed_over_and_its_body_refused(server: Server) -> None:
     assert "Upgrade" in refused(text, 400)["message"]
 
 
-def test_what_is_no_http_is_refused_in_the_shape_of_every_error(server: Server) -> None:
+def test_other_protocols_get_an_error_of_our_shape(server: Server) -> None:
     for sent in (b"\x16\x03\x01\0\xa5\x01\0\0", b"GET \xff HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"{}\r\n\r\n"):
         assert refused(answer(server, sent), 400)["code"] == "bad_request"
 
 
 @pytest.mark.exhaustive
-def test_shipped_api_stays_fast_beside_endless_headers_and_half_requests(
+def test_api_stays_fast_under_hostile_connections(
     sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
     with service.running(tmp_path, database_url, broker_url, workers=()) as live:

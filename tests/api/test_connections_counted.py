@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from api.bounds import Bounds, OpenConnections, sharing
-from tests.api.raw import HEAD, Server, answer, refused, serving
-from tests.service import until
+from tests.api.raw_server import HEAD, Server, answer, refused, serving
+from tests.support.waiting import until
 
 
 def hold(server: Server, count: int) -> list[socket.socket]:
@@ -20,8 +20,8 @@ def hold(server: Server, count: int) -> list[socket.socket]:
 
 
 @pytest.mark.parametrize(("bound", "status"), [("per_address", 429), ("connections", 503)])
-def test_connections_beyond_the_bound_are_refused_until_others_close(tmp_path: Path, bound: str, status: int) -> None:
-    with serving(tmp_path, **{bound: 5, "exempt": []}) as server:
+def test_connections_over_the_limit_are_refused(tmp_path: Path, bound: str, status: int) -> None:
+    with serving(tmp_path, "", **{bound: 5, "exempt": []}) as server:
         held = hold(server, 5)
         for _ in range(3):
             error = refused(answer(server), status)

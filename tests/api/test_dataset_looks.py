@@ -5,13 +5,13 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from tests.api.test_datasets import GOOD, refused, upload
-from tests.files import write_tokenizer
+from tests.support.api import ROWS_FILE, error_of, upload
+from tests.support.files import write_tokenizer
 
 
-def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, home: Path) -> None:
+def test_lengths_are_counted_by_tokenizer_and_length(client: TestClient, home: Path) -> None:
     write_tokenizer(home / "models" / "tiny")
-    dataset = upload(client, GOOD * 2)
+    dataset = upload(client, ROWS_FILE * 2)
     report = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
     assert (report["examples"], report["truncated"], report["max_length"]) == (2, 0, 2048)
     assert 0 < report["supervised_fraction"] < 1
@@ -34,7 +34,7 @@ def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, ho
 
 def test_rows_are_shown_as_the_model_sees_them(client: TestClient, home: Path) -> None:
     write_tokenizer(home / "models" / "tiny")
-    dataset = upload(client, GOOD + b"{\n" + GOOD)
+    dataset = upload(client, ROWS_FILE + b"{\n" + ROWS_FILE)
     found = client.get(f"/datasets/{dataset['id']}/preview?model=tiny&limit=2").json()
     assert ([each["row"] for each in found["data"]], found["has_more"]) == ([1, 2], True)
     (text,) = found["data"][0]["texts"]
@@ -45,9 +45,9 @@ def test_rows_are_shown_as_the_model_sees_them(client: TestClient, home: Path) -
     assert plain["data"][0]["texts"][0]["text"] == "hihello<|im_end|>"
 
 
-def test_a_model_that_cannot_show_them_is_told(client: TestClient) -> None:
+def test_model_that_cannot_show_them_is_told(client: TestClient) -> None:
     dataset = upload(client)
     for model, code in (("tiny", "model_unsupported"), ("none", "model_not_found"), ("org/name", "model_not_found")):
         for what in ("report", "preview"):
             answer = client.get(f"/datasets/{dataset['id']}/{what}?model={model}")
-            assert refused(answer, 422, code)["param"] == "model"
+            assert error_of(answer, 422, code)["param"] == "model"

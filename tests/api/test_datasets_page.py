@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from store.session import Sessions
-from tests import service
-from tests.files import write_model, write_tokenizer
+from tests.support import service
+from tests.support.files import add_model_and_dataset, write_model, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/datasets.md").read_text()
@@ -17,10 +17,10 @@ RECIPES = re.findall(r"^    (\{.*\})$", PAGE, re.MULTILINE)
 _ID = re.compile(r"file-[0-9a-f]{24}")
 
 
-def test_the_commands_of_the_page_work_as_they_are_written(
+def test_documented_commands_work_as_written(
     tmp_path: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:
-    service.furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     write_model(tmp_path / "models" / "smollm2-135m-instruct")
     write_tokenizer(tmp_path / "models" / "smollm2-135m-instruct")
     settings = {"FINETUNED_ALLOWED_PATHS": str(ROOT)}

@@ -6,24 +6,19 @@ from fastapi.testclient import TestClient
 
 from api.live import Pace
 from contract.events import LogEvent, MetricEvent
-from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, claim
+from tests.support.events import metric
+from tests.support.jobs import LEASE, RETRIES, claim, make_recipe
 
 pytestmark = pytest.mark.timeout(20)  # a stream that should end, and does not
 
 
-def metric(step: int, time: float) -> MetricEvent:
-    zeros = dict.fromkeys(progress.METRIC_COLUMNS, 0)
-    return MetricEvent.model_validate({**zeros, "step": step, "time": time})
-
-
 def ended_job(sessions: Sessions, *told: LogEvent | MetricEvent) -> str:
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")))
+        jobs.create(session, make_recipe())
         job = claim(session)
         assert job is not None
         progress.record(session, job.id, job.attempt, told, LEASE)
@@ -38,14 +33,14 @@ def stream(client: TestClient, job_id: str, after: str | None = None) -> list[di
     return [{**block, "data": json.loads(block["data"])} for block in blocks]
 
 
-def test_a_stream_tells_what_is_stamped_later_than_the_end(client: TestClient, sessions: Sessions) -> None:
+def test_stream_includes_events_stamped_after_its_end(client: TestClient, sessions: Sessions) -> None:
     far = 4e9  # another machine's clock is ahead
     told = stream(client, ended_job(sessions, metric(1, time=1), metric(2, time=far)))
     assert [event["event"] for event in told] == ["metric", "status", "status", "status", "metric"]
     assert told[-1]["data"]["step"] == 2
 
 
-def test_a_stream_taken_up_after_its_last_event_ends(client: TestClient, sessions: Sessions) -> None:
+def test_stream_taken_up_after_its_last_event_ends(client: TestClient, sessions: Sessions) -> None:
     job_id = ended_job(sessions, metric(1, time=1))
     last = stream(client, job_id)[-1]["id"]
     assert stream(client, job_id, after=last) == []
@@ -53,12 +48,12 @@ def test_a_stream_taken_up_after_its_last_event_ends(client: TestClient, session
 
 
 @pytest.mark.parametrize("events", [Pace.page - 4, Pace.page - 3, Pace.page - 2])
-def test_a_stream_of_about_a_page_is_told_whole_and_ends(client: TestClient, sessions: Sessions, events: int) -> None:
+def test_stream_of_one_page_is_whole_and_ends(client: TestClient, sessions: Sessions, events: int) -> None:
     lines = [LogEvent(time=1, level="info", message="line")] * events
     assert len(stream(client, ended_job(sessions, *lines))) == events + 3
 
 
-def test_a_stream_is_taken_up_where_it_broke_off(client: TestClient, sessions: Sessions) -> None:
+def test_stream_is_taken_up_where_it_broke_off(client: TestClient, sessions: Sessions) -> None:
     job_id = ended_job(sessions, *(metric(step, time=step) for step in range(1, 6)))
     whole = stream(client, job_id)
     for place, event in enumerate(whole, start=1):
@@ -68,7 +63,7 @@ def test_a_stream_is_taken_up_where_it_broke_off(client: TestClient, sessions: S
 @pytest.mark.parametrize(
     "given", ["abc", "1", "1.2.3", "-1.0", "1.-1", "2147483648.0", "0.99999999999", "1_0.0", "1." + "9" * 5000]
 )
-def test_a_last_event_id_that_is_none_is_named(client: TestClient, sessions: Sessions, given: str) -> None:
+def test_last_event_id_that_is_none_is_named(client: TestClient, sessions: Sessions, given: str) -> None:
     answer = client.get(f"/jobs/{ended_job(sessions)}/events", headers={"last-event-id": given})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_parameter", "Last-Event-ID")
@@ -78,10 +73,10 @@ def test_a_last_event_id_that_is_none_is_named(client: TestClient, sessions: Ses
 def page(client: TestClient, job_id: str, **query: str | int) -> dict[str, Any]:
     answer = client.get(f"/jobs/{job_id}/events", params=query, headers={"accept": "application/json"})
     assert answer.status_code == 200, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
-def test_pages_tell_what_the_stream_tells_with_the_same_ids(client: TestClient, sessions: Sessions) -> None:
+def test_pages_and_stream_have_the_same_ids(client: TestClient, sessions: Sessions) -> None:
     job_id = ended_job(
         sessions, *(metric(step, time=step) for step in range(1, 6)), LogEvent(time=3, level="info", message="")
     )
@@ -108,7 +103,7 @@ def test_pages_tell_what_the_stream_tells_with_the_same_ids(client: TestClient, 
         ("application/json; q=0.9, */*; q=0.1", "application/json"),
     ],
 )
-def test_a_page_is_for_those_who_ask_for_json(
+def test_page_is_for_those_who_ask_for_json(
     client: TestClient, sessions: Sessions, accept: str | None, kind: str
 ) -> None:
     headers = {} if accept is None else {"accept": accept}
@@ -116,6 +111,6 @@ def test_a_page_is_for_those_who_ask_for_json(
     assert answer.headers["content-type"].partition(";")[0] == kind
 
 
-def test_an_after_that_is_no_id_is_named(client: TestClient, sessions: Sessions) -> None:
+def test_after_that_is_no_id_is_named(client: TestClient, sessions: Sessions) -> None:
     answer = client.get(f"/jobs/{ended_job(sessions)}/events", params={"after": "abc"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "after")

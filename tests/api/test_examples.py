@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.api.conftest import serve
-from tests.files import write_model
+from tests.support.api import serve
+from tests.support.files import write_model
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "examples/recipes").iterdir())
@@ -24,6 +24,6 @@ def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_among_the_examples_is_taken(path: Path, client: TestClient) -> None:
+def test_recipe_among_the_examples_is_taken(path: Path, client: TestClient) -> None:
     answer = client.post("/jobs", content=path.read_bytes())
     assert answer.status_code == 201, answer.text

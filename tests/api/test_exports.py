@@ -4,17 +4,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import CheckpointEvent
-from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
-from tests.publishing import publish_rows
+from tests.support.artifacts import publish_rows
+from tests.support.jobs import make_recipe
 
 
 @pytest.fixture
 def job_id(home: Path, sessions: Sessions) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
+        job_id = jobs.create(session, make_recipe()).id
         for step, final, loss in ((2, False, 1.5), (5, True, None)):
             event = CheckpointEvent(time=1, step=step, path=f"step-{step}", bytes=2, final=final, eval_loss=loss)
             artifacts.add_checkpoint(session, job_id, 1, event)
@@ -22,7 +22,7 @@ def job_id(home: Path, sessions: Sessions) -> str:
     return job_id
 
 
-def test_an_export_waits_and_is_told_of(client: TestClient, job_id: str) -> None:
+def test_export_waits_and_is_told_of(client: TestClient, job_id: str) -> None:
     answer = client.post(f"/jobs/{job_id}/exports", json={"format": "merged"})
     assert answer.status_code == 202
     made = answer.json()
@@ -32,7 +32,7 @@ def test_an_export_waits_and_is_told_of(client: TestClient, job_id: str) -> None
     assert client.post(f"/jobs/{job_id}/exports", json={"format": "merged"}).json() == made
 
 
-def test_the_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
+def test_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
     best = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "best.tar"}).json()
     assert best["source"] == "checkpoint-2.tar"
     same = client.post(f"/jobs/{job_id}/exports", json={"format": "merged", "source": "checkpoint-2.tar"}).json()
@@ -50,7 +50,7 @@ def test_the_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None
         ({"format": "merged", "source": "merged.tar"}, 404, None),
     ],
 )
-def test_what_cannot_be_made_is_refused(
+def test_impossible_export_is_refused(
     client: TestClient, job_id: str, asked: dict[str, str], status: int, told: str | None
 ) -> None:
     answer = client.post(f"/jobs/{job_id}/exports", json=asked)
@@ -58,6 +58,6 @@ def test_what_cannot_be_made_is_refused(
 
 
 @pytest.mark.parametrize("export", ["exp_" + "0" * 24, "no", "%00"])
-def test_an_unknown_export_is_404(client: TestClient, job_id: str, export: str) -> None:
+def test_unknown_export_is_404(client: TestClient, job_id: str, export: str) -> None:
     assert client.get(f"/jobs/{job_id}/exports/{export}").status_code == 404
     assert client.get(f"/jobs/{job_id}/exports?after={export}").status_code == 404

@@ -41,7 +41,9 @@ def spoken(answer: Any) -> None:
 @given(_ID, _PATH, _TEXT, _QUERY)
 @example("\0", "", "", {})
 @example("job_" + "0" * 24, "/artifacts/", "\0", {})
-def test_any_get(client: TestClient, job_id: str, path: str, rest: str, query: dict[str, str]) -> None:
+def test_any_get_is_answered_in_form(
+    client: TestClient, job_id: str, path: str, rest: str, query: dict[str, str]
+) -> None:
     spoken(client.get(f"/jobs/{quote(job_id, safe='')}{path}{quote(rest, safe='')}", params=query))
     spoken(client.get("/jobs", params=query))
 
@@ -62,19 +64,19 @@ def test_any_requested_action(client: TestClient, job_id: str, what: str, body: 
 @example(b'{"model": "tiny", "dataset": "\\u0000"}')
 @example(b'{"model": "/proc/self/mem/x", "dataset": "/dev/zero"}')
 @example(b'{"model": "tiny/config.json", "dataset": "rows.jsonl/x"}')
-def test_any_post(client: TestClient, body: bytes) -> None:
+def test_any_post_is_answered_in_form(client: TestClient, body: bytes) -> None:
     spoken(client.post("/jobs", content=body))
 
 
 @gently
 @given(st.dictionaries(st.sampled_from(["model", "dataset"]), _TEXT))
-def test_any_name_of_a_model_and_of_a_file(client: TestClient, names: dict[str, str]) -> None:
+def test_any_file_name_is_answered_in_form(client: TestClient, names: dict[str, str]) -> None:
     spoken(client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **names}))
 
 
 @gently
 @given(st.binary(max_size=50) | _TEXT.map(str.encode))
-def test_any_header(client: TestClient, value: bytes) -> None:
+def test_any_header_is_answered_in_form(client: TestClient, value: bytes) -> None:
     # What a server lets through: h11 refuses control characters itself.
     value = bytes(byte for byte in value if byte >= 32 and byte != 127).strip()
     names = (b"last-event-id", b"x-request-id", b"x-owner", b"origin", b"host", b"sec-fetch-site")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -27,7 +28,7 @@ def hang_up(client: TestClient, method: str, path: str, content_type: bytes) -> 
             statuses.append(message["status"])
 
     headers = [(b"host", b"127.0.0.1:8000"), (b"content-type", content_type), (b"content-length", b"100")]
-    scope = {"type": "http", "http_version": "1.1", "scheme": "http", "method": method, "path": path}
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "scheme": "http", "method": method, "path": path}
     scope |= {"raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers}
     scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000), "state": dict(client.app_state)}
     assert client.portal is not None
@@ -36,9 +37,7 @@ def hang_up(client: TestClient, method: str, path: str, content_type: bytes) -> 
     return status
 
 
-def test_hanging_up_within_a_body_is_no_error_of_the_service(
-    client: TestClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_hangup_within_a_body_is_no_error(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     assert isinstance(client.app, FastAPI)
     tried = set()
     for path, methods in client.app.openapi()["paths"].items():

@@ -10,9 +10,9 @@ import pytest
 
 from dataset.read import file_sha256
 from store.session import Sessions
-from tests.dataset.writing import write_parquet
-from tests.files import ROW
-from tests.service import Service, furnish, running
+from tests.dataset.example_files import write_parquet
+from tests.support.files import ROW, add_model_and_dataset
+from tests.support.service import Service, running
 
 ARRAY = json.dumps([ROW] * 300_000).encode()
 """24 MB, which are 200 and more as Python has them."""
@@ -20,13 +20,13 @@ ARRAY = json.dumps([ROW] * 300_000).encode()
 
 @pytest.fixture
 def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[Service]:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     with running(tmp_path, database_url, broker_url, workers=()) as live:
         live.submit()  # what a first job loads is loaded
         yield live
 
 
-def test_arrow_is_not_loaded_by_the_api_for_a_jobs_parquet_file(live: Service) -> None:
+def test_api_does_not_load_arrow_for_parquet(live: Service) -> None:
     pair = {"prompt": "a", "completion": "b"}
     path = write_parquet(live.home / "datasets", [pair] * 5)
     job = live.submit(dataset=path.name)
@@ -45,9 +45,7 @@ def test_arrow_is_not_loaded_by_the_api_for_a_jobs_parquet_file(live: Service) -
 @pytest.mark.parametrize(
     ("name", "pack"), [pytest.param("rows.json", bytes, marks=pytest.mark.exhaustive), ("rows.json.gz", gzip.compress)]
 )
-def test_an_array_of_json_that_a_job_names_does_not_make_the_api_larger(
-    name: str, pack: Callable[[bytes], bytes], live: Service
-) -> None:
+def test_large_json_array_does_not_grow_the_api(name: str, pack: Callable[[bytes], bytes], live: Service) -> None:
     (live.home / "datasets" / name).write_bytes(pack(ARRAY))
     before = largest(live.api.pid)
     job = live.submit(dataset=name)

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,22 +18,22 @@ from api import idempotency
 from api.app import create_app
 from api.settings import ApiSettings
 from contract.events import CheckpointEvent
-from contract.recipe import DatasetSource, Recipe
 from store import artifacts, webhooks
 from store.access import idempotent_requests
 from store.access.idempotent_requests import IdempotentRequest, New, Replay
 from store.errors import RequestReused
 from store.jobs import jobs
 from store.session import Sessions
-from tests.files import ROW
-from tests.publishing import publish_rows
-from tests.service import until
+from tests.support.api import submit
+from tests.support.artifacts import publish_rows
+from tests.support.files import ROW
+from tests.support.jobs import RECIPE, make_recipe
+from tests.support.waiting import until
 
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 
-
-def post(client: TestClient, recipe: dict[str, Any] = RECIPE, **headers: str) -> Any:
-    return client.post("/jobs", json=recipe, headers={name.replace("_", "-"): value for name, value in headers.items()})
+def post_with(client: TestClient, recipe: Mapping[str, Any] = RECIPE, /, **headers: str) -> Any:
+    """`headers` by their names with underscores."""
+    return submit(client, {name.replace("_", "-"): value for name, value in headers.items()}, **recipe)
 
 
 def count(client: TestClient) -> int:
@@ -41,56 +41,56 @@ def count(client: TestClient) -> int:
 
 
 def test_one_idempotency_key_makes_one_job(client: TestClient) -> None:
-    first, second = (post(client, idempotency_key="one").json() for _ in range(2))
+    first, second = (post_with(client, idempotency_key="one").json() for _ in range(2))
     assert second["id"] == first["id"]
-    assert post(client, idempotency_key="two").json()["id"] != first["id"]
+    assert post_with(client, idempotency_key="two").json()["id"] != first["id"]
     assert count(client) == 2
 
 
-def test_a_key_with_another_body_is_refused(client: TestClient) -> None:
-    post(client, idempotency_key="one")
-    answer = post(client, {**RECIPE, "seed": 7}, idempotency_key="one")
+def test_key_with_another_body_is_refused(client: TestClient) -> None:
+    post_with(client, idempotency_key="one")
+    answer = post_with(client, {**RECIPE, "seed": 7}, idempotency_key="one")
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (422, "idempotency_key_reused", "Idempotency-Key")
     assert count(client) == 1
 
 
 def test_one_key_of_two_owners_makes_two_jobs(client: TestClient) -> None:
-    ids = {post(client, idempotency_key="one", x_owner=owner).json()["id"] for owner in ("anna", "bob")}
+    ids = {post_with(client, idempotency_key="one", x_owner=owner).json()["id"] for owner in ("anna", "bob")}
     assert len(ids) == 2
 
 
-def test_a_retry_of_openais_sdk_gets_the_first_job(client: TestClient) -> None:
-    first = post(client, x_stainless_retry_count="0").json()
-    assert post(client, x_stainless_retry_count="1").json()["id"] == first["id"]
-    assert post(client, x_stainless_retry_count="0").json()["id"] != first["id"]
+def test_retry_of_openais_sdk_gets_the_first_job(client: TestClient) -> None:
+    first = post_with(client, x_stainless_retry_count="0").json()
+    assert post_with(client, x_stainless_retry_count="1").json()["id"] == first["id"]
+    assert post_with(client, x_stainless_retry_count="0").json()["id"] != first["id"]
     assert count(client) == 2
 
 
-def test_a_retry_with_another_body_or_owner_is_a_request_of_its_own(client: TestClient) -> None:
-    first = post(client, x_stainless_retry_count="0").json()
-    other = post(client, {**RECIPE, "seed": 7}, x_stainless_retry_count="1").json()
-    others = post(client, x_stainless_retry_count="1", x_owner="bob").json()
+def test_retry_with_another_body_is_a_new_request(client: TestClient) -> None:
+    first = post_with(client, x_stainless_retry_count="0").json()
+    other = post_with(client, {**RECIPE, "seed": 7}, x_stainless_retry_count="1").json()
+    others = post_with(client, x_stainless_retry_count="1", x_owner="bob").json()
     assert len({first["id"], other["id"], others["id"]}) == 3
 
 
-def test_a_refused_request_may_be_sent_again_with_its_key(client: TestClient) -> None:
-    assert post(client, {**RECIPE, "dataset": "none.jsonl"}, idempotency_key="one").status_code == 422
-    assert post(client, idempotency_key="one").status_code == 201
+def test_refused_request_may_be_sent_again_by_key(client: TestClient) -> None:
+    assert post_with(client, {**RECIPE, "dataset": "none.jsonl"}, idempotency_key="one").status_code == 422
+    assert post_with(client, idempotency_key="one").status_code == 201
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256])
-def test_a_key_that_is_none_is_named(client: TestClient, key: str) -> None:
-    answer = post(client, idempotency_key=key)
+def test_key_that_is_none_is_named(client: TestClient, key: str) -> None:
+    answer = post_with(client, idempotency_key=key)
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "Idempotency-Key")
 
 
-def test_many_at_once_with_one_key_make_one_job(client: TestClient) -> None:
+def test_concurrent_requests_of_one_key_create_one_job(client: TestClient) -> None:
     together = threading.Barrier(6)
 
     def send(_: int) -> Any:
         together.wait()
-        return post(client, idempotency_key="one")
+        return post_with(client, idempotency_key="one")
 
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(send, range(6)))
@@ -133,7 +133,7 @@ BEFORE = {"resume": "pause", "retry": "cancel"}
 def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
     """Of what the paths name: a job with an adapter, a webhook that is told nothing, a message of it."""
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="tiny", dataset=DatasetSource(path="rows.jsonl")), "default").id
+        job_id = jobs.create(session, make_recipe(), "default").id
         artifacts.add_checkpoint(
             session, job_id, 1, CheckpointEvent(time=1, step=5, path="step-5", bytes=2, final=True)
         )
@@ -151,7 +151,7 @@ def done(engine: sa.Engine) -> int:
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_every_post_is_done_once_with_one_key_which_no_other_body_may_have(
+def test_every_post_runs_once_for_its_key(
     client: TestClient, ids: dict[str, str], engine: sa.Engine, path: str
 ) -> None:
     body, other = TWO_BODIES.get(path, ({}, {"content": b"{}"}))
@@ -175,8 +175,8 @@ def test_every_post_is_done_once_with_one_key_which_no_other_body_may_have(
 
 
 @pytest.mark.parametrize("wire", ["/jobs", "/v1/fine_tuning/jobs"])
-def test_a_pause_that_is_sent_again_with_its_key_takes_back_no_later_resume(client: TestClient, wire: str) -> None:
-    job_id = post(client).json()["id"]
+def test_repeated_pause_does_not_undo_a_later_resume(client: TestClient, wire: str) -> None:
+    job_id = post_with(client).json()["id"]
 
     def ask(what: str, **headers: str) -> Any:
         return client.post(f"{wire}/{job_id}/{what}", headers=headers).json()["status"]
@@ -195,7 +195,7 @@ def at_work(client: TestClient, engine: sa.Engine, **headers: str) -> Iterator[F
     with engine.connect() as connection, ThreadPoolExecutor(1) as pool:
         connection.execute(sa.text(f"SELECT pg_advisory_lock{lock}"))
         try:
-            first = pool.submit(post, client, **headers)
+            first = pool.submit(lambda: post_with(client, **headers))
             until(lambda: connection.execute(sa.text("SELECT count(*) FROM requests")).scalar_one())
             yield first
         finally:
@@ -227,19 +227,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @HOW
 @pytest.mark.usefixtures("impatient")
-def test_what_is_sent_again_while_the_first_is_at_work_waits_for_it_a_while(
+def test_repeat_waits_for_the_first_request(
     client: TestClient, engine: sa.Engine, first: Headers, again: Headers
 ) -> None:
     with at_work(client, engine, **first) as answer:
-        refused = post(client, **again)
+        refused = post_with(client, **again)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "request_in_progress")
         assert int(refused.headers["retry-after"]) > 0
-    assert post(client, **again).json()["id"] == answer.result().json()["id"]
+    assert post_with(client, **again).json()["id"] == answer.result().json()["id"]
     assert count(client) == 1
 
 
 @HOW
-def test_however_long_a_first_one_works_it_is_not_begun_a_second_time(
+def test_slow_first_request_is_not_begun_twice(
     client: TestClient, engine: sa.Engine, impatient: pytest.MonkeyPatch, first: Headers, again: Headers
 ) -> None:
     impatient.setattr(idempotency, "RENEW_SECONDS", 0.05)
@@ -253,26 +253,24 @@ def test_however_long_a_first_one_works_it_is_not_begun_a_second_time(
     with at_work(client, engine, **first) as answer:
         age(engine, timedelta(hours=1))
         until(renewed)
-        assert post(client, **again).status_code == 409
-    assert post(client, **again).json()["id"] == answer.result().json()["id"]
+        assert post_with(client, **again).status_code == 409
+    assert post_with(client, **again).json()["id"] == answer.result().json()["id"]
     assert count(client) == 1
 
 
-def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
-    client: TestClient, engine: sa.Engine
-) -> None:
+def test_superseded_request_creates_nothing(client: TestClient, engine: sa.Engine) -> None:
     with at_work(client, engine, idempotency_key="one") as answer, engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM requests"))
     refused = answer.result()
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "request_in_progress")
     assert count(client) == 0
-    assert post(client, idempotency_key="one").status_code == 201
+    assert post_with(client, idempotency_key="one").status_code == 201
 
 
 ASKED = IdempotentRequest("anna", "POST /jobs", "one", "0" * 64, False)
 
 
-def test_a_request_whose_process_died_may_be_asked_again_after_a_while(sessions: Sessions, engine: sa.Engine) -> None:
+def test_request_of_a_dead_process_may_be_repeated(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         assert isinstance(idempotent_requests.begin(session, ASKED), New)
     with sessions.begin() as session:
@@ -282,7 +280,7 @@ def test_a_request_whose_process_died_may_be_asked_again_after_a_while(sessions:
         assert isinstance(idempotent_requests.begin(session, ASKED), New)
 
 
-def test_a_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -> None:
+def test_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         first = idempotent_requests.begin(session, ASKED)
         assert isinstance(first, New)
@@ -296,7 +294,7 @@ def test_a_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -
         assert isinstance(idempotent_requests.begin(session, ASKED), New)
 
 
-def test_without_a_key_a_request_is_a_repeated_one_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:
+def test_unkeyed_repeats_count_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:
     first, again = (IdempotentRequest("anna", "POST /jobs", None, "0" * 64, repeated) for repeated in (False, True))
     with sessions.begin() as session:
         begun = idempotent_requests.begin(session, first)

@@ -1,11 +1,10 @@
 """What many clients see of jobs while they run, against what the database has."""
 
 import asyncio
-import json
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,55 +15,22 @@ import sqlalchemy as sa
 from anyio import create_task_group
 
 from api.live import Live, Pace
-from contract.events import Event, LogEvent, StartedEvent
+from contract.events import Event
 from contract.failure import Failure, FailureCode
-from contract.recipe import DatasetSource, Recipe
-from contract.status import JobStatus
-from store.jobs import jobs, progress
-from store.jobs.attempts import AttemptEnd, finish
 from store.jobs.progress import Cursor
 from store.models import Job
 from store.session import Sessions, make_sessions
-from tests import fake_trainer
-from tests.api.test_events import metric
-from tests.placing import LEASE, RETRIES, claim
-from tests.servers import running_servers
+from tests.api.streams import Received, end, log_line, parse, read_all, record, running_job, started, wait_until
+from tests.support.events import metric
+from tests.support.jobs import claim
+from tests.support.servers import running_servers
 
 pytestmark = pytest.mark.timeout(120)
 
 T = TypeVar("T")
 
-Told = tuple[str, Cursor, dict[str, Any]]
-
 
 OFTEN = Pace(poll_seconds=0.01)
-
-
-def running_job(sessions: Sessions) -> Job:
-    with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")))
-        job = claim(session)
-    assert job is not None
-    return job
-
-
-def record(sessions: Sessions, job: Job, *told: Event) -> None:
-    with sessions.begin() as session:
-        progress.record(session, job.id, job.attempt, told, LEASE)
-
-
-def end(sessions: Sessions, job: Job, failure: Failure | None = None) -> None:
-    with sessions.begin() as session:
-        status = JobStatus.FAILED if failure else JobStatus.SUCCEEDED
-        finish(session, job.id, job.attempt, AttemptEnd(status, failure), RETRIES)
-
-
-def started(resumed: int = 0) -> StartedEvent:
-    return fake_trainer.started(1000, resumed)
-
-
-def line(number: int = 0) -> LogEvent:
-    return LogEvent(time=number, level="info", message=f"line {number}")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -81,36 +47,17 @@ async def streaming(sessions: Sessions, pace: Pace = OFTEN) -> AsyncIterator[Liv
     assert streams.clients == 0
 
 
-def parse(chunk: bytes) -> Iterator[Told]:
-    for block in chunk.decode().split("\n\n"):
-        if block and not block.startswith(":"):
-            told = dict(each.split(": ", 1) for each in block.splitlines())
-            yield told["event"], Cursor(*map(int, told["id"].split("."))), json.loads(told["data"])
-
-
-async def whole(streams: Live, job_id: str, cursor: Cursor = Cursor(), pause: float = 0) -> list[Told]:  # noqa: B008
-    told: list[Told] = []
+async def whole(streams: Live, job_id: str, cursor: Cursor = Cursor(), pause: float = 0) -> list[Received]:  # noqa: B008
+    told: list[Received] = []
     async for chunk in streams.stream(job_id, cursor):
         told += parse(chunk)
         await asyncio.sleep(pause)
     return told
 
 
-async def until(condition: Any) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
-
-
-def read_at_once(sessions: Sessions, job_id: str) -> list[Told]:
-    with sessions.begin() as session:
-        return [
-            (each.type, each.cursor, each.data) for each in progress.events_since(session, job_id, Cursor(), 100_000)
-        ]
-
-
-def assert_whole(told: list[Told], sessions: Sessions, job_id: str, begin: Cursor = Cursor()) -> None:  # noqa: B008
+def assert_whole(told: list[Received], sessions: Sessions, job_id: str, begin: Cursor = Cursor()) -> None:  # noqa: B008
     """Each event and each metric after `begin` once, in its order, and each id as far as what came before it."""
-    there = read_at_once(sessions, job_id)
+    there = read_all(sessions, job_id)
     seqs = [cursor.seq for kind, cursor, _ in told if kind not in ("metric", "queue")]
     steps = [cursor.step for kind, cursor, _ in told if kind == "metric"]
     assert seqs == [cursor.seq for kind, cursor, _ in there if kind != "metric" and cursor.seq > begin.seq]
@@ -126,9 +73,7 @@ def assert_whole(told: list[Told], sessions: Sessions, job_id: str, begin: Curso
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_once(
-    sessions: Sessions, seed: int
-) -> None:
+def test_each_client_sees_every_event_once(sessions: Sessions, seed: int) -> None:
     """Two jobs tell in batches, and one of them goes on from an earlier step after a failure; clients come, break off,
     take up again with their last id, and some hardly read."""
     chance = random.Random(seed)
@@ -143,7 +88,7 @@ def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_on
                 batch.append(metric(step, step + chance.uniform(-5, 5)))
                 step += 1
                 if chance.random() < 0.3:
-                    batch.append(line(step + chance.randint(-9, 9)))
+                    batch.append(log_line(step + chance.randint(-9, 9)))
             record(sessions, job, *batch)
 
     async def tell(job: Job, retried: bool) -> None:
@@ -162,9 +107,9 @@ def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_on
         assert job is not None
         return job
 
-    async def watch(streams: Live, job_id: str) -> list[Told]:
+    async def watch(streams: Live, job_id: str) -> list[Received]:
         await asyncio.sleep(chance.uniform(0, 0.3))
-        told: list[Told] = []
+        told: list[Received] = []
         cursor, over = Cursor(), False
         while not over:
             stay, slow = chance.randint(5, 400), chance.choice([0, 0, 0.05])
@@ -182,7 +127,7 @@ def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_on
             await stream.aclose()  # type: ignore[attr-defined]
         return told
 
-    async def all_of_it() -> list[tuple[str, list[Told]]]:
+    async def all_of_it() -> list[tuple[str, list[Received]]]:
         first, second = running_job(sessions), running_job(sessions)
         async with streaming(sessions, replace(OFTEN, page=20, most_waiting=40)) as streams:
             ids = [first.id, second.id] * 15
@@ -211,9 +156,9 @@ def test_one_query_serves_all_clients_of_all_jobs(sessions: Sessions, engine: sa
         ours = [running_job(sessions) for _ in range(3)]
         async with streaming(sessions) as streams:
             clients = [asyncio.create_task(whole(streams, job.id)) for job in ours for _ in range(20)]
-            await until(lambda: sum(len(each.subscriptions) for each in streams._watched.values()) == 60)
+            await wait_until(lambda: sum(len(each.subscriptions) for each in streams._watched.values()) == 60)
             asked.clear()
-            await until(lambda: len(asked) >= 5)
+            await wait_until(lambda: len(asked) >= 5)
             for job in ours:
                 await asyncio.to_thread(end, sessions, job)
             for told in await asyncio.gather(*clients):
@@ -228,15 +173,15 @@ def test_one_query_serves_all_clients_of_all_jobs(sessions: Sessions, engine: sa
         sa.event.remove(engine, "before_cursor_execute", count)
 
 
-def test_an_id_that_a_client_has_made_up_takes_nothing_from_the_others(sessions: Sessions) -> None:
+def test_invented_id_harms_no_other_client(sessions: Sessions) -> None:
     async def all_of_it() -> None:
         job = running_job(sessions)
         async with streaming(sessions) as streams:
             liar = asyncio.create_task(whole(streams, job.id, Cursor(2**31 - 1, 2**31 - 1)))
-            await until(lambda: streams._watched)
+            await wait_until(lambda: streams._watched)
             honest = asyncio.create_task(whole(streams, job.id))
-            await until(lambda: len(streams._watched[job.id].subscriptions) == 2)
-            await asyncio.to_thread(record, sessions, job, metric(1, 1), line())
+            await wait_until(lambda: len(streams._watched[job.id].subscriptions) == 2)
+            await asyncio.to_thread(record, sessions, job, metric(1, 1), log_line())
             await asyncio.to_thread(end, sessions, job)
             assert await liar == []
             assert_whole(await honest, sessions, job.id)
@@ -244,22 +189,22 @@ def test_an_id_that_a_client_has_made_up_takes_nothing_from_the_others(sessions:
     run(all_of_it())
 
 
-def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(sessions: Sessions) -> None:
-    async def all_of_it() -> list[Told]:
+def test_slow_client_is_sent_everything_later(sessions: Sessions) -> None:
+    async def all_of_it() -> list[Received]:
         job = running_job(sessions)
         async with streaming(sessions) as streams:
             stream = streams.stream(job.id, Cursor())
             told = list(parse(await anext(stream)))
-            waits = asyncio.create_task(anext(stream))
-            await until(lambda: streams._watched)
+            waits = asyncio.ensure_future(anext(stream))
+            await wait_until(lambda: streams._watched)
             (share,) = streams._watched[job.id].subscriptions
-            await asyncio.to_thread(record, sessions, job, line())
+            await asyncio.to_thread(record, sessions, job, log_line())
             told += parse(await waits)
             for _ in range(4):  # and now it does not ask for more
-                await asyncio.to_thread(record, sessions, job, *[line()] * Pace.page)
+                await asyncio.to_thread(record, sessions, job, *[log_line()] * Pace.page)
                 await asyncio.sleep(0.1)
                 assert share.waiting <= Pace.most_waiting
-            await until(lambda: share.dropped)
+            await wait_until(lambda: share.dropped)
             assert not share.waiting
             await asyncio.to_thread(end, sessions, job)
             async for chunk in stream:
@@ -271,17 +216,15 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
 
 
 @pytest.mark.parametrize("pace", [OFTEN, Pace()], ids=["often", "as shipped"])
-def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_before_it(
-    sessions: Sessions, pace: Pace
-) -> None:
+def test_late_client_sees_the_retried_steps(sessions: Sessions, pace: Pace) -> None:
     lost = Failure(code=FailureCode.TRAINER_KILLED, message="killed")
 
-    async def all_of_it() -> list[Told]:
+    async def all_of_it() -> list[Received]:
         job = running_job(sessions)
         record(sessions, job, started(), *(metric(step, step) for step in range(1, 101)))
         async with streaming(sessions, pace) as streams:
             old = asyncio.create_task(whole(streams, job.id))
-            await until(lambda: streams._watched)
+            await wait_until(lambda: streams._watched)
             assert streams._watched[job.id].cursor.step == 100
             await asyncio.to_thread(end, sessions, job, lost)
             with sessions.begin() as session:
@@ -289,7 +232,7 @@ def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_bef
             assert again is not None
             await asyncio.to_thread(record, sessions, again, started(50), metric(51, 51))
             new = asyncio.create_task(whole(streams, job.id))
-            await until(lambda: len(streams._watched[job.id].subscriptions) == 2)
+            await wait_until(lambda: len(streams._watched[job.id].subscriptions) == 2)
             await asyncio.to_thread(record, sessions, again, *(metric(step, step) for step in range(52, 111)))
             await asyncio.to_thread(end, sessions, again)
             steps = [cursor.step for kind, cursor, _ in await old if kind == "metric"]
@@ -301,7 +244,7 @@ def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_bef
     assert len([kind for kind, _, _ in run(all_of_it()) if kind == "metric"]) == 110
 
 
-def test_a_stream_on_which_nothing_happens_says_that_it_is_there(
+def test_idle_stream_sends_keepalives(
     sessions: Sessions,
 ) -> None:
     async def all_of_it() -> bytes:
@@ -317,7 +260,7 @@ def test_a_stream_on_which_nothing_happens_says_that_it_is_there(
     assert run(all_of_it()) == b": ping\n\n"
 
 
-def test_a_database_that_is_away_ends_no_stream(
+def test_database_that_is_away_ends_no_stream(
     servers_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = servers_folder / "away"
@@ -328,18 +271,18 @@ def test_a_database_that_is_away_ends_no_stream(
         engine = sa.create_engine(servers.database.url, pool_pre_ping=True)
         sessions = make_sessions(engine)
 
-        async def all_of_it() -> list[Told]:
+        async def all_of_it() -> list[Received]:
             job = running_job(sessions)
             async with streaming(sessions, replace(OFTEN, away_seconds=0.05)) as streams:
                 early = asyncio.create_task(whole(streams, job.id))
-                await until(lambda: streams._watched)
+                await wait_until(lambda: streams._watched)
                 await asyncio.to_thread(servers.stop_database)
                 late = asyncio.create_task(whole(streams, job.id))
                 await asyncio.sleep(0.5)
                 assert not early.done()
                 assert not late.done()
                 await asyncio.to_thread(servers.start_database)
-                await asyncio.to_thread(record, sessions, job, line())
+                await asyncio.to_thread(record, sessions, job, log_line())
                 await asyncio.to_thread(end, sessions, job)
                 told = await early
                 assert told == await late

@@ -23,9 +23,9 @@ from store.jobs.attempts import AttemptEnd, Retries, finish
 from store.jobs.progress import Cursor, catch_up, events_since
 from store.models import Job
 from store.session import Sessions, make_sessions
-from tests.api.test_events import metric
-from tests.api.test_live import Told, end, line, parse, read_at_once, record, running_job, started, until
-from tests.placing import LEASE, claim
+from tests.api.streams import Received, end, log_line, parse, read_all, record, running_job, started, wait_until
+from tests.support.events import metric
+from tests.support.jobs import LEASE, claim
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -45,7 +45,7 @@ class Reader:
     begin: Cursor
     after_retries: int
     slow: bool
-    received: list[Told] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
     chunks: int = 0
     may_read: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -97,7 +97,7 @@ class Scene:
         self.readers: list[Reader] = []
         self.left: list[Reader] = []
         self.look: asyncio.Task[bool] | None = None
-        self.polled: list[Told] = []
+        self.polled: list[Received] = []
         record(sessions, self.job, started())
 
     async def play(self, moves: Sequence[Move]) -> None:
@@ -139,7 +139,7 @@ class Scene:
             time = self.step + self.chance.uniform(-5, 5)
             batch.append(metric(self.step, time).model_copy(update={"tokens": self.job.attempt}))
             if self.chance.random() < 0.2:
-                batch.append(line(self.step))
+                batch.append(log_line(self.step))
         return batch
 
     async def write(self, count: int) -> None:
@@ -186,7 +186,7 @@ class Scene:
         if self.look is None and self.live._watched:
             self.held.arm()
             self.look = asyncio.create_task(self.live.look())
-            await until(self.held.holding.is_set)
+            await wait_until(self.held.holding.is_set)
 
     async def release(self, _: int) -> None:
         if self.look is not None:
@@ -203,7 +203,7 @@ class Scene:
         joined = Reader(begin, after, slow=kind % 2 == 1)
         joined.task = asyncio.create_task(joined.read(self.live, self.job.id))
         self.readers.append(joined)
-        await until(lambda: joined.chunks)
+        await wait_until(lambda: joined.chunks)
 
     async def leave(self, number: int) -> None:
         there = [reader for reader in self.readers if reader.task and not reader.task.cancelled()]
@@ -230,7 +230,7 @@ class Scene:
     def check(self) -> None:
         """Each reader has every event and every step after where it began, once and in order. One that came after the
         last retry has what the database has."""
-        there = read_at_once(self.sessions, self.job.id)
+        there = read_all(self.sessions, self.job.id)
         data = {(kind == "metric", cursor[kind == "metric"]): data for kind, cursor, data in there}
         last_seq = max(cursor.seq for _, cursor, _ in there)
         poller = Reader(Cursor(), -1, slow=False, received=self.polled)
@@ -277,7 +277,7 @@ HOLE: list[Move] = [("write", 100), ("join", 0), ("look_now", 0), ("retry", 50),
     ],
     ids=["steps beyond", "one step beyond", "a look between", "two retries", "a lost worker", "a look under way"],
 )
-def test_client_that_joins_after_a_retry_lacks_no_step(
+def test_client_joining_after_a_retry_lacks_nothing(
     sessions: Sessions, held: tuple[Sessions, Held], moves: list[Move]
 ) -> None:
     play(sessions, held, moves)

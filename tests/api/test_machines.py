@@ -9,16 +9,12 @@ from fastapi.testclient import TestClient
 from contract.machine import Gpu, Machine
 from store.scheduling import workers
 from store.session import Sessions
+from tests.support.api import error_of, submit
 
 OLD_CPU = Machine(gpus=[], cores=4, cpu_bf16=False)
 T4 = Machine(
     gpus=[Gpu(uuid="GPU-1", name="Tesla T4", memory_bytes=2**34, compute_capability=(7, 5))], cores=8, cpu_bf16=False
 )
-
-
-def post(client: TestClient, **recipe: Any) -> tuple[int, dict[str, Any]]:
-    answer = client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **recipe})
-    return answer.status_code, answer.json()
 
 
 def register(sessions: Sessions, name: str, machine: Machine) -> None:
@@ -33,26 +29,26 @@ def register(sessions: Sessions, name: str, machine: Machine) -> None:
         ({"resources": {"nodes": 3}}, "devices_unavailable", "resources.nodes"),
     ],
 )
-def test_what_no_machine_has_is_refused_with_the_reason(
+def test_recipe_beyond_all_machines_is_refused(
     client: TestClient, sessions: Sessions, recipe: dict[str, Any], code: str, param: str
 ) -> None:
     register(sessions, "one", T4)
     register(sessions, "two", OLD_CPU)
-    status, answer = post(client, **recipe)
-    assert (status, answer["error"]["code"], answer["error"]["param"]) == (422, code, param)
+    answer = submit(client, **recipe)
+    assert error_of(answer, 422, code)["param"] == param
 
 
-def test_a_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
+def test_machine_that_has_gone_refuses_nothing(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
     register(sessions, "one", OLD_CPU)
-    assert post(client, precision="bf16")[0] == 422
+    assert submit(client, precision="bf16").status_code == 422
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE workers SET seen_at = now() - interval '61 seconds'"))
-    assert post(client, precision="bf16")[0] == 201
+    assert submit(client, precision="bf16").status_code == 201
 
 
-def test_what_is_unwise_is_told_in_the_jobs_events(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
+def test_unwise_recipe_is_warned_in_events(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
     register(sessions, "one", OLD_CPU)
-    _, job = post(client, precision="fp16")
+    job = submit(client, precision="fp16").json()
     client.post(f"/jobs/{job['id']}/cancel")
     told = client.get(f"/jobs/{job['id']}/events").text
     assert "event: log" in told

@@ -10,8 +10,8 @@ from openai import OpenAI
 
 from api.app import create_app
 from api.settings import ApiSettings
-from tests import many_jobs
-from tests.conftest import empty
+from tests.support import many_jobs
+from tests.support.database import empty_database
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -22,10 +22,10 @@ MOST_BYTES = 500_000
 
 @pytest.fixture(scope="module")
 def full(engine: sa.Engine) -> Iterator[None]:
-    empty(engine)
+    empty_database(engine)
     many_jobs.fill(engine, 10_000)
     yield
-    empty(engine)
+    empty_database(engine)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_no_list_reads_more_than_a_page(client: TestClient, reads: Reads) -> Non
         assert max(reads.bytes, len(answer.content)) <= MOST_BYTES, path
 
 
-def test_every_model_is_on_a_page_and_is_retrieved(client: TestClient) -> None:
+def test_every_model_is_paged_and_retrieved(client: TestClient) -> None:
     sdk = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none", http_client=client)
     names: list[str] = []
     page = sdk.models.list()

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -20,7 +19,7 @@ def read(content_type: str, body: bytes, pieces: int) -> None:
     form.finish()
 
 
-def mutated(draw: Callable[..., bytes]) -> bytes:
+def mutated(draw: st.DrawFn) -> bytes:
     cut, inserted = draw(st.integers(0, len(FORM))), draw(st.binary(max_size=20))
     return FORM[:cut] + inserted + FORM[cut + draw(st.integers(0, 5)) :]
 
@@ -48,6 +47,6 @@ def test_any_form_is_read_or_refused_in_words(content_type: str, body: bytes, pi
 )
 def test_odd_boundary_is_refused_by_name(client: TestClient, path: str, boundary: str) -> None:
     kind = f"multipart/form-data; boundary={boundary}".encode("latin-1")
-    answer = client.post(path, content=FORM, headers={"content-type": kind})
+    answer = client.post(path, content=FORM, headers={b"content-type": kind})
     assert answer.status_code == (400 if path.startswith("/v1") else 422), answer.text
     assert answer.json()["error"]["param"] in ("Content-Type", "body")

@@ -21,9 +21,10 @@ from store.jobs import jobs, progress, transitions
 from store.scheduling import workers
 from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
-from tests.files import write_tokenizer, write_weights
-from tests.placing import LEASE
-from tests.service import until
+from tests.support.events import metric
+from tests.support.files import write_tokenizer, write_weights
+from tests.support.jobs import LEASE
+from tests.support.waiting import until
 
 GIB = 2**30
 RECIPE: dict[str, Any] = {"model": "llama", "dataset": "rows.jsonl"}
@@ -56,14 +57,14 @@ def register(sessions: Sessions, *machines: Machine) -> None:
 def plan(client: TestClient, **fields: Any) -> dict[str, Any]:
     answer = client.post("/plans", json={**RECIPE, **fields})
     assert answer.status_code == 200, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
-def submit(client: TestClient, query: str = "", **fields: Any) -> Any:
+def submit_llama(client: TestClient, query: str = "", **fields: Any) -> Any:
     return client.post(f"/jobs{query}", json={**RECIPE, **fields})
 
 
-def test_a_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, sessions: Sessions) -> None:
+def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(80, "NVIDIA A100"), machine(8))
     told = plan(client, adapter={"target_modules": ["q_proj", "v_proj"]}, evaluation={"fraction": 0.4})
     trainable = 32 * 2 * 16 * 8192
@@ -101,24 +102,22 @@ def mixture(llama: Path) -> str:
     return folder.name
 
 
-def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
-    client: TestClient, mixture: str
-) -> None:
+def test_skipped_experts_are_planned_and_warned_of(client: TestClient, mixture: str) -> None:
     parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
     assert parameters["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4)}]
     assert parameters["left_out"] == [
         {"reason": sentence(EXPERT_SKIPPED), "names": ["up_proj"], "parameters": 48},
         {"reason": sentence(ROUTER_SKIPPED), "names": ["gate"], "parameters": 8},
     ]
-    job = submit(client, model=mixture).json()["id"]
+    job = submit_llama(client, model=mixture).json()["id"]
     client.post(f"/jobs/{job}/cancel")
     said = client.get(f"/jobs/{job}/events").text
     assert f"adapter.target_modules: {EXPERT_SKIPPED}: up_proj" in said
     assert f"adapter.target_modules: {ROUTER_SKIPPED}: gate" in said
 
 
-def test_a_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
-    answer = submit(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
+def test_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
+    answer = submit_llama(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "adapter.target_modules")
     assert EXPERT_SKIPPED in answer.json()["error"]["message"]
 
@@ -134,19 +133,19 @@ def test_after_each_change_that_is_told_it_fits(client: TestClient, sessions: Se
         assert changed["fits"] is not False, change
 
 
-def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_forced(client: TestClient, sessions: Sessions) -> None:
+def test_too_large_recipe_is_refused_unless_forced(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8))
-    answer = submit(client)
+    answer = submit_llama(client)
     assert answer.status_code == 422, answer.text
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("does_not_fit", "model")
     assert "12.6 GiB of it for the base's weights" in error["message"]
     assert 'would fit with {"base_bits": 4}' in error["message"]
-    assert submit(client, base_bits=4).status_code == 201
-    assert submit(client, "?force=true").status_code == 201
+    assert submit_llama(client, base_bits=4).status_code == 201
+    assert submit_llama(client, "?force=true").status_code == 201
 
 
-def test_what_cannot_fit_is_forced_by_openais_sdk_too(client: TestClient, sessions: Sessions) -> None:
+def test_openai_sdk_can_force_a_recipe(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8))
     with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", http_client=client) as sdk:
         with pytest.raises(openai.BadRequestError, match="force=true") as refused:
@@ -156,32 +155,30 @@ def test_what_cannot_fit_is_forced_by_openais_sdk_too(client: TestClient, sessio
     assert job.status == "queued"
 
 
-def test_what_fits_into_one_machine_of_several_is_taken(client: TestClient, sessions: Sessions) -> None:
+def test_recipe_that_fits_one_machine_is_accepted(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8), machine(80, "NVIDIA A100"))
-    assert submit(client).status_code == 201
+    assert submit_llama(client).status_code == 201
 
 
-def test_short_examples_fit_where_as_many_of_max_length_would_not(
-    client: TestClient, sessions: Sessions, home: Path
-) -> None:
+def test_short_examples_fit_where_long_ones_would_not(client: TestClient, sessions: Sessions, home: Path) -> None:
     register(sessions, machine(24))
-    assert submit(client).status_code == 201
+    assert submit_llama(client).status_code == 201
     (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(LONG) + "\n" for _ in range(40)))
-    refused = submit(client).json()["error"]
+    refused = submit_llama(client).json()["error"]
     assert (refused["code"], refused["param"]) == ("does_not_fit", "batch")
 
 
-def test_where_nobody_has_told_of_a_machine_nothing_is_refused_and_no_memory_is_told(client: TestClient) -> None:
+def test_unknown_machines_refuse_nothing(client: TestClient) -> None:
     told = plan(client)
     assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has reported its machine")
-    assert submit(client).status_code == 201
+    assert submit_llama(client).status_code == 201
 
 
 @pytest.mark.parametrize(
     ("model", "why"),
     [("org/name", "is not on the server"), ("tiny", "is unknown"), ("bare", "no tokenizer.json")],
 )
-def test_what_is_not_known_is_null_and_the_reason_is_told(
+def test_unknown_figures_are_null_with_a_reason(
     client: TestClient, sessions: Sessions, home: Path, model: str, why: str
 ) -> None:
     write_llama(home / "models" / "bare", {**CONFIG, "num_hidden_layers": 2})
@@ -191,15 +188,15 @@ def test_what_is_not_known_is_null_and_the_reason_is_told(
     assert (told["parameters"] is None) == (model == "org/name")
     assert told["work"]["tokens"] is None
     assert len(told["devices"]) == (model == "bare")
-    assert submit(client, model=model).status_code == 201
+    assert submit_llama(client, model=model).status_code == 201
 
 
-def test_recipe_that_does_less_than_it_asks_for_is_warned_of(client: TestClient) -> None:
+def test_recipe_that_does_less_is_warned_of(client: TestClient) -> None:
     schedule = {"max_steps": 100, "epochs": 2}
     end = "the run ends after 2 steps, which are 2 epochs; leave schedule.epochs out for more"
     warning = f"schedule.max_steps: got 100; {end}"
     assert plan(client, schedule=schedule)["warnings"] == [warning]
-    job_id = submit(client, schedule=schedule).json()["id"]
+    job_id = submit_llama(client, schedule=schedule).json()["id"]
     page = client.get(f"/jobs/{job_id}/events", headers={"accept": "application/json"}).json()["data"]
     assert [each["data"]["message"] for each in page if each["type"] == "log"] == [warning]
 
@@ -209,14 +206,14 @@ def test_max_steps_without_epochs_are_all_of_them(client: TestClient) -> None:
     assert (found["work"]["steps"], found["warnings"]) == (100, [])
 
 
-def test_a_plan_refuses_what_a_job_would_be_refused_for(client: TestClient) -> None:
+def test_plan_refuses_what_a_job_would(client: TestClient) -> None:
     answer = client.post("/plans", json={**RECIPE, "adapter": {"target_modules": ["query"]}})
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == "target_modules_unmatched"
     assert client.get("/jobs").json()["data"] == []
 
 
-def test_the_time_is_told_by_the_speed_of_jobs_like_it_on_such_a_device(client: TestClient, sessions: Sessions) -> None:
+def test_planned_time_follows_jobs_of_the_same_kind(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(80, "NVIDIA A100"))
     assert plan(client)["devices"][0]["eta_seconds"] is None
     for speed, device in ((100.0, "NVIDIA A100"), (300.0, "NVIDIA A100"), (200.0, "NVIDIA A100"), (1.0, "Tesla T4")):
@@ -226,7 +223,7 @@ def test_the_time_is_told_by_the_speed_of_jobs_like_it_on_such_a_device(client: 
     assert (device["tokens_per_second"], device["measured_jobs"]) == (pytest.approx(200), 3)
     # The first step's tokens took a second each, at 1 a second.
     cold_start = device["cold_start_seconds"]
-    assert cold_start == pytest.approx(metric(1, 1.0).tokens * (1 - 1 / 200))
+    assert cold_start == pytest.approx(600 * (1 - 1 / 200))
     assert device["eta_seconds"] == pytest.approx(told["work"]["tokens"] / 200 + cold_start)
     for unlike in ("gradient_checkpointing", "torch_compile"):
         told = plan(client, **{unlike: True})
@@ -241,7 +238,7 @@ def have_trained(sessions: Sessions, speed: float, device: str) -> None:
         values = {"attempt": 1, "lease_expires_at": "2100-01-01T00:00:00Z"}
         transitions.move(session, job.id, JobStatus.RUNNING, values=values)
         told: list[events.Event] = [started(device)]
-        told += [metric(step, 1.0 if step == 1 else speed) for step in (1, 2, 3)]
+        told += [metric(step, step, tokens=600, speed=1.0 if step == 1 else speed) for step in (1, 2, 3)]
         progress.record(session, job.id, 1, told, LEASE)
         transitions.move(session, job.id, JobStatus.SUCCEEDED)
 
@@ -261,23 +258,6 @@ def started(device: str) -> events.StartedEvent:
         device=device,
         precision="bf16",
         versions={},
-    )
-
-
-def metric(step: int, speed: float) -> events.MetricEvent:
-    return events.MetricEvent(
-        time=step,
-        step=step,
-        epoch=0,
-        loss=1,
-        learning_rate=1,
-        grad_norm=1,
-        tokens=600,
-        supervised_tokens=3,
-        tokens_per_second=speed,
-        memory_bytes=1,
-        progress=0,
-        eta_seconds=0,
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -19,9 +18,8 @@ from contract.failure import InputError
 from storage.backends import make_storage
 from store.access.principal import Principal
 from store.session import Sessions
-from tests.api.conftest import ADMIN, bearer, make, serve
-from tests.api.test_datasets import GOOD, refused, wait
-from tests.files import write_model, write_tokenizer
+from tests.support.api import ADMIN_KEY, ROWS_FILE, Response, bearer, error_of, make_key, serve, wait_until_checked
+from tests.support.files import write_model, write_tokenizer
 from worker.settings import WorkerSettings
 
 Headers = dict[str, str]
@@ -31,21 +29,21 @@ NOT_THERE = {"dataset_not_found", "model_not_found"}
 @pytest.fixture
 def shared(settings: ApiSettings, sessions: Sessions, home: Path) -> Iterator[TestClient]:
     """The API that `finetuned up` starts in a folder with its home in it, for owners with keys."""
-    keyed = {"require_keys": True, "admin_key": SecretStr(ADMIN), "allowed_paths": [home.parent]}
+    keyed = {"require_keys": True, "admin_key": SecretStr(ADMIN_KEY), "allowed_paths": [home.parent]}
     with serve(settings.model_copy(update=keyed)) as client:
         yield client
 
 
 @pytest.fixture
 def bob(shared: TestClient) -> Headers:
-    return bearer(make(shared, owner="bob")["secret"])
+    return bearer(make_key(shared, owner="bob")["secret"])
 
 
 @pytest.fixture
 def private(shared: TestClient, home: Path) -> list[Path]:
     """Files of another owner and of the service, of which some would do as data and one folder as a model."""
-    anna = bearer(make(shared, owner="anna")["secret"])
-    shared.post("/datasets", files={"file": ("rows.jsonl", GOOD)}, headers=anna).raise_for_status()
+    anna = bearer(make_key(shared, owner="anna")["secret"])
+    shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=anna).raise_for_status()
     attempt = home / "runs" / "job_1" / "attempt-1"
     write_model(attempt / "adapter")
     write_model(home / "hub" / "models--a--b" / "snapshots" / "main")
@@ -58,7 +56,7 @@ def private(shared: TestClient, home: Path) -> list[Path]:
         *(home / name for name in ("incoming/1.partial", "cache/datasets/rows", "hub/rows.jsonl", "rows.jsonl")),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(GOOD)
+        path.write_bytes(ROWS_FILE)
     own = (home / "models", home / "datasets")
     return [path for path in home.rglob("*") if path.is_file() and not any(map(path.is_relative_to, own))]
 
@@ -67,7 +65,7 @@ def ways_to(path: Path, home: Path) -> list[str]:
     return [str(path), f"./{path.relative_to(home.parent)}", f"../{path.relative_to(home)}"]
 
 
-def test_no_path_leads_to_what_the_home_has_of_owners(
+def test_no_path_reaches_private_files_of_the_home(
     shared: TestClient, bob: Headers, private: list[Path], home: Path
 ) -> None:
     assert {path.relative_to(home).parts[0] for path in private} >= {"blobs", "runs", "logs", "postgres", "cache"}
@@ -88,15 +86,13 @@ def test_no_path_leads_to_what_the_home_has_of_owners(
     assert shared.get("/datasets", headers=bob).json()["data"] == []
 
 
-def test_no_other_route_takes_a_path_of_the_home(
-    shared: TestClient, bob: Headers, private: list[Path], home: Path
-) -> None:
-    made = shared.post("/datasets", files={"file": ("rows.jsonl", GOOD)}, headers=bob).json()
+def test_no_other_route_accepts_a_home_path(shared: TestClient, bob: Headers, private: list[Path], home: Path) -> None:
+    made = shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=bob).json()
     folder = home / "runs" / "job_1" / "attempt-1" / "adapter"
     for way in ways_to(folder, home):
         for what in ("preview", "report"):
             answer = shared.get(f"/datasets/{made['id']}/{what}", params={"model": way}, headers=bob)
-            refused(answer, 422, "model_not_found")
+            error_of(answer, 422, "model_not_found")
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "adapter": {"start_from": way}}
         assert shared.post("/jobs", json=recipe, headers=bob).status_code == 422
         for name in ("model", "training_file", "validation_file"):
@@ -105,14 +101,14 @@ def test_no_other_route_takes_a_path_of_the_home(
             assert 400 <= answer.status_code < 500, (name, answer.text)
 
 
-def test_models_and_data_of_the_operator_stay_in_reach(shared: TestClient, bob: Headers, home: Path) -> None:
+def test_operator_models_and_data_stay_usable(shared: TestClient, bob: Headers, home: Path) -> None:
     for dataset in ("rows.jsonl", f"{home.name}/datasets/rows.jsonl", str(home / "datasets" / "rows.jsonl")):
         for model in ("tiny", f"{home.name}/models/tiny", str(home / "models" / "tiny")):
             answer = shared.post("/jobs", json={"model": model, "dataset": dataset}, headers=bob)
             assert answer.status_code == 201, answer.text
 
 
-def content_of(client: TestClient, path: str, headers: Headers) -> tuple[httpx.Response, str]:
+def content_of(client: TestClient, path: str, headers: Headers) -> tuple[Response, str]:
     made = client.post("/datasets", json={"path": path}, headers=headers)
     assert made.status_code == 201, made.text
     dataset_id = made.json()["id"]
@@ -124,17 +120,15 @@ def content_of(client: TestClient, path: str, headers: Headers) -> tuple[httpx.R
 @pytest.mark.parametrize(
     "content", [b"root:x:0:0\ndaemon:x:1:1\n", b"KEY\n", b"\x00\x01\x02", b'{"password": "p"}', b""]
 )
-def test_a_file_that_is_no_data_is_not_handed_out(shared: TestClient, bob: Headers, home: Path, content: bytes) -> None:
+def test_file_that_is_no_dataset_is_not_served(shared: TestClient, bob: Headers, home: Path, content: bytes) -> None:
     (home.parent / "thing").write_bytes(content)
     answer, dataset_id = content_of(shared, "thing", bob)
-    refused(answer, 422, "dataset_invalid")
+    error_of(answer, 422, "dataset_invalid")
     assert shared.get(f"/v1/files/{dataset_id}/content", headers=bob).status_code >= 400
     assert shared.head(f"/datasets/{dataset_id}/content", headers=bob).status_code == 422
 
 
-def test_a_file_that_is_not_checked_yet_is_not_handed_out(
-    client: TestClient, settings: ApiSettings, engine: sa.Engine
-) -> None:
+def test_unchecked_file_is_not_served(client: TestClient, settings: ApiSettings, engine: sa.Engine) -> None:
     _, dataset_id = content_of(client, "rows.jsonl", {})
     with engine.connect() as connection:
         # Not committed: else the API would check it again.
@@ -147,23 +141,23 @@ def test_a_file_that_is_not_checked_yet_is_not_handed_out(
             content(place, Principal("anna", True, None, "request"), dataset_id)
 
 
-def test_a_file_that_was_written_since_its_check_is_not_handed_out(client: TestClient, home: Path) -> None:
+def test_file_written_after_its_check_is_not_served(client: TestClient, home: Path) -> None:
     path = home / "datasets" / "rows.jsonl"
     answer, dataset_id = content_of(client, "rows.jsonl", {})
     assert answer.content == path.read_bytes()
     path.write_text("SECRET=1\n")
-    refused(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_changed")
+    error_of(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_changed")
     secret = home / "secret.jsonl"
     secret.write_text("SECRET=1\n")
     path.unlink()
     path.symlink_to(secret)
-    refused(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_not_found")
+    error_of(client.get(f"/datasets/{dataset_id}/content"), 422, "dataset_not_found")
 
 
-def test_no_file_of_a_model_leads_out_by_any_route(shared: TestClient, bob: Headers, home: Path) -> None:
+def test_no_model_file_is_served_by_any_route(shared: TestClient, bob: Headers, home: Path) -> None:
     secret = home.parent.parent / f"secret-{home.parent.name}"
     secret.write_text("a secret")
-    made = shared.post("/datasets", files={"file": ("rows.jsonl", GOOD)}, headers=bob).json()
+    made = shared.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}, headers=bob).json()
     for target in (secret, home / "blobs", Path("/etc/passwd"), Path("/proc/self/environ")):
         model = home.parent / "theirs"
         if not model.exists():
@@ -174,23 +168,23 @@ def test_no_file_of_a_model_leads_out_by_any_route(shared: TestClient, bob: Head
         link.symlink_to(target)
         for what in ("preview", "report"):
             answer = shared.get(f"/datasets/{made['id']}/{what}", params={"model": "theirs"}, headers=bob)
-            refused(answer, 422, "model_unsupported")
+            error_of(answer, 422, "model_unsupported")
         for route in ("/jobs", "/plans"):
             answer = shared.post(route, json={"model": "theirs", "dataset": "rows.jsonl"}, headers=bob)
-            refused(answer, 422, "model_unsupported")
+            error_of(answer, 422, "model_unsupported")
             assert "a secret" not in answer.text
 
 
-def test_a_pipe_in_a_model_keeps_nobody_waiting(client: TestClient, home: Path) -> None:
+def test_pipe_in_a_model_keeps_nobody_waiting(client: TestClient, home: Path) -> None:
     write_tokenizer(home / "models" / "tiny", template=None)
     os.mkfifo(home / "models" / "tiny" / "chat_template.jinja")
-    made = client.post("/datasets", files={"file": ("rows.jsonl", GOOD)}).json()
-    wait(client, made["id"])
+    made = client.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}).json()
+    wait_until_checked(client, made["id"])
     answer = client.get(f"/datasets/{made['id']}/preview", params={"model": "tiny"})
-    refused(answer, 422, "model_unsupported")
+    error_of(answer, 422, "model_unsupported")
 
 
-def test_a_linked_model_is_listed_and_taken(
+def test_linked_model_is_listed_and_taken(
     client: TestClient, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("disk") / "real-name"
@@ -200,7 +194,7 @@ def test_a_linked_model_is_listed_and_taken(
     job = client.post("/jobs", json={"model": "linked", "dataset": "rows.jsonl"})
     assert job.status_code == 201, job.text
     assert job.json()["recipe"]["model"] == "linked"
-    refused(client.post("/jobs", json={"model": str(elsewhere), "dataset": "rows.jsonl"}), 422, "model_not_found")
+    error_of(client.post("/jobs", json={"model": str(elsewhere), "dataset": "rows.jsonl"}), 422, "model_not_found")
 
 
 @pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings])
@@ -210,6 +204,7 @@ def test_settings_that_allow_too_much_are_refused(
 ) -> None:
     given = settings.model_dump(include={"database_url", "broker_url", "home"})
     with pytest.raises(ValueError, match="allowed_paths") as refusal:
-        kind(**given, allowed_paths=f"{home.parent}:{folder.format(home=home)}")
+        kind.model_validate({**given, "allowed_paths": f"{home.parent}:{folder.format(home=home)}"})
     assert f"got {folder.format(home=home)}; it " in json.dumps(str(refusal.value))
-    assert kind(**given, allowed_paths=f"{home.parent}:{home}/datasets").allowed_paths[0] == home.parent
+    allowed = kind.model_validate({**given, "allowed_paths": f"{home.parent}:{home}/datasets"}).allowed_paths
+    assert allowed[0] == home.parent

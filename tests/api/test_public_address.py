@@ -36,14 +36,14 @@ from api.public_address import Forbidden, addresses_of, check_url
         "http://[::8.8.8.8]/",
     ],
 )
-def test_an_address_that_is_not_public_is_refused_unless_the_operator_allows_it(url: str) -> None:
+def test_private_address_is_refused_unless_allowed(url: str) -> None:
     with pytest.raises(Forbidden, match="FINETUNED_WEBHOOK_ALLOW_PRIVATE"):
         check_url(url, allow_private=False)
     check_url(url, allow_private=True)
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "017700000001", "127.1", "0177.0.0.1", "localhost"])
-def test_a_name_is_refused_by_the_address_that_it_has(host: str) -> None:
+def test_name_is_refused_by_its_address(host: str) -> None:
     check_url(f"http://{host}/", allow_private=False)  # no more can be known without asking
     with pytest.raises(Forbidden):
         asyncio.run(addresses_of(host, 80, allow_private=False))
@@ -53,7 +53,7 @@ def test_a_name_is_refused_by_the_address_that_it_has(host: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://93.184.216.34/", "https://[2606:2800:220:1::1]:8443/x?y", "https://example.com/"]
 )
-def test_a_public_one_is_taken(url: str) -> None:
+def test_public_one_is_taken(url: str) -> None:
     check_url(url, allow_private=False)
 
 
@@ -69,6 +69,6 @@ def test_a_public_one_is_taken(url: str) -> None:
         ("https://[::1", "IPv6"),
     ],
 )
-def test_what_is_no_address_is_named(url: str, words: str) -> None:
+def test_invalid_address_is_named(url: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_url(url, allow_private=True)

@@ -11,18 +11,16 @@ from fastapi.testclient import TestClient
 from api.live import Pace
 from api.services.moment import one_moment
 from api.settings import ApiSettings
-from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from finetuned.sse import parse_events
 from store import scheduler
 from store.jobs import actions, attempts, jobs
 from store.jobs.attempts import AttemptEnd
 from store.session import Sessions
-from tests.api.conftest import serve
-from tests.api.test_jobs import post
-from tests.placing import RETRIES, begin, claim, register
+from tests.support.api import post_job, serve
+from tests.support.jobs import RETRIES, begin, claim, make_recipe, register
 
-RECIPE = Recipe(model="m", dataset=DatasetSource(path="d"))
+RECIPE = make_recipe()
 
 NOWHERE = "Waits for a machine that can train it; none is there."
 
@@ -31,11 +29,11 @@ def queue(client: TestClient, job_id: str) -> Any:
     return client.get(f"/jobs/{job_id}").json()["queue"]
 
 
-def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessions: Sessions) -> None:
+def test_queued_job_shows_its_position_and_reason(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         jobs.create(session, RECIPE)
         claim(session)
-    second, third = post(client), post(client)
+    second, third = post_job(client), post_job(client)
     why = "Waits for 1 CPU slot on one machine: worker has 0 of 1 free."
     assert third["queue"] == {"position": 2, "reason": why, "estimated_start_at": None}
     assert [job["queue"]["position"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
@@ -43,16 +41,16 @@ def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessi
     assert queue(client, third["id"])["position"] == 1
 
 
-def test_a_job_that_waits_tells_when_it_is_expected_to_start(client: TestClient, sessions: Sessions) -> None:
+def test_queued_job_shows_its_expected_start(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         jobs.create(session, RECIPE, expected_seconds=600)
         claim(session)
-    estimated_start_at = datetime.fromisoformat(post(client)["queue"]["estimated_start_at"])
+    estimated_start_at = datetime.fromisoformat(post_job(client)["queue"]["estimated_start_at"])
     assert abs(estimated_start_at - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
 
 
-def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+def test_job_that_was_given_devices_tells_which(client: TestClient, sessions: Sessions) -> None:
+    job_id = post_job(client)["id"]
     with sessions.begin() as session:
         register(session, "gpu-a")
         scheduler.schedule(session)
@@ -61,8 +59,8 @@ def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: 
     assert job["devices"] == [{"worker": "gpu-a", "number": 0}]
 
 
-def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+def test_jobs_that_are_not_queued_wait_for_nothing(client: TestClient, sessions: Sessions) -> None:
+    job_id = post_job(client)["id"]
     with sessions.begin() as session:
         claim(session)
     assert queue(client, job_id) is None
@@ -78,10 +76,10 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
                 claim(session)
 
 
-def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSettings, sessions: Sessions) -> None:
+def test_stream_reports_changes_of_the_queue(settings: ApiSettings, sessions: Sessions) -> None:
     told = []
     with serve(settings, Pace(poll_seconds=0.01, queue_seconds=0.0)) as client:
-        job_id = post(client)["id"]
+        job_id = post_job(client)["id"]
         with client.stream("GET", f"/jobs/{job_id}/events") as response:
             for event in parse_events(response.iter_lines()):
                 told.append((event.event, event.id))
@@ -92,14 +90,14 @@ def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSett
                         NOWHERE,
                     )
                     if position == 1:
-                        post(client, scheduling={"priority": 1})
+                        post_job(client, scheduling={"priority": 1})
                     else:
                         client.post(f"/jobs/{job_id}/cancel")
     assert told == [("status", "1.0"), ("queue", "1.0"), ("queue", "1.0"), ("status", "2.0")]
 
 
-def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, sessions: Sessions) -> None:
-    job_id = post(client)["id"]
+def test_job_that_ends_while_read_stays_consistent(client: TestClient, sessions: Sessions) -> None:
+    job_id = post_job(client)["id"]
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id)
         client.post(f"/jobs/{job_id}/cancel")
@@ -107,7 +105,7 @@ def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, se
 
 
 @pytest.mark.parametrize("owners", [1, 10, 50])
-def test_a_page_of_a_queue_three_times_as_long_reads_hardly_more_rows(
+def test_long_queue_reads_hardly_more_rows(
     client: TestClient, sessions: Sessions, engine: sa.Engine, owners: int
 ) -> None:
     def fill(first: int, last: int) -> None:

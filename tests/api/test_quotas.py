@@ -7,38 +7,32 @@ from fastapi.testclient import TestClient
 
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.api.conftest import serve
-from tests.placing import begin, register
-
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
+from tests.support.api import serve, submit
+from tests.support.jobs import begin, register
 
 
-def submit(client: TestClient, owner: str = "default") -> Any:
-    return client.post("/jobs", json=RECIPE, headers={"x-owner": owner})
-
-
-def test_an_owner_with_as_many_waiting_jobs_as_it_may_have_is_refused_one_more(client: TestClient) -> None:
+def test_owner_over_its_queued_quota_is_refused(client: TestClient) -> None:
     client.put("/quotas/anna", json={"queued_jobs": 1}).raise_for_status()
-    job_id = submit(client, "anna").json()["id"]
-    answer = submit(client, "anna")
+    job_id = submit(client, {"x-owner": "anna"}).json()["id"]
+    answer = submit(client, {"x-owner": "anna"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "quota_exceeded")
     assert answer.headers["x-should-retry"] == "false"
     assert "may have 1" in answer.json()["error"]["message"]
-    assert submit(client, "bob").status_code == 201
+    assert submit(client, {"x-owner": "bob"}).status_code == 201
     client.post(f"/jobs/{job_id}/cancel").raise_for_status()
-    assert submit(client, "anna").status_code == 201
+    assert submit(client, {"x-owner": "anna"}).status_code == 201
 
 
-def test_everybodys_limits_hold_for_those_who_have_none_of_their_own(client: TestClient) -> None:
+def test_default_limits_hold_for_everybody_else(client: TestClient) -> None:
     client.put("/quotas/*", json={"queued_jobs": 1, "bytes": 7}).raise_for_status()
     assert [submit(client).status_code for _ in range(2)] == [201, 429]
     client.put("/quotas/anna", json={"queued_jobs": 2}).raise_for_status()
-    assert [submit(client, "anna").status_code for _ in range(3)] == [201, 201, 429]
+    assert [submit(client, {"x-owner": "anna"}).status_code for _ in range(3)] == [201, 201, 429]
     assert client.get("/quotas/anna").json()["limits"] == {"running_jobs": None, "queued_jobs": 2, "bytes": 7}
 
 
-def test_a_quota_tells_what_may_be_had_and_what_is_used(client: TestClient) -> None:
-    submit(client, "anna")
+def test_quota_shows_limits_and_usage(client: TestClient) -> None:
+    submit(client, {"x-owner": "anna"})
     client.put("/quotas/anna", json={"running_jobs": 2, "bytes": 10}).raise_for_status()
     quota = client.get("/quota", headers={"x-owner": "anna"}).json()
     assert quota == {
@@ -49,10 +43,10 @@ def test_a_quota_tells_what_may_be_had_and_what_is_used(client: TestClient) -> N
     assert client.get("/quotas/anna").json() == quota
 
 
-def test_as_many_jobs_of_an_owner_start_as_its_quota_says(client: TestClient, sessions: Sessions) -> None:
+def test_running_quota_bounds_started_jobs(client: TestClient, sessions: Sessions) -> None:
     client.put("/quotas/*", json={"running_jobs": 1}).raise_for_status()
     client.put("/quotas/bob", json={"running_jobs": 2}).raise_for_status()
-    first, second, *bobs = (submit(client, owner).json()["id"] for owner in ("anna", "anna", "bob", "bob"))
+    first, second, *bobs = (submit(client, {"x-owner": owner}).json()["id"] for owner in ("anna", "anna", "bob", "bob"))
 
     def start() -> set[str]:
         with sessions.begin() as session:
@@ -68,12 +62,12 @@ def test_as_many_jobs_of_an_owner_start_as_its_quota_says(client: TestClient, se
 
 
 @pytest.mark.parametrize("limit", [-1, 2**80, "many", 1.5])
-def test_a_limit_that_is_none_is_named(client: TestClient, limit: Any) -> None:
+def test_limit_that_is_none_is_named(client: TestClient, limit: Any) -> None:
     answer = client.put("/quotas/anna", json={"queued_jobs": limit})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "queued_jobs")
 
 
-def test_an_owner_that_asks_too_often_is_told_when_to_ask_again(settings: ApiSettings, sessions: Sessions) -> None:
+def test_frequent_requests_are_told_when_to_retry(settings: ApiSettings, sessions: Sessions) -> None:
     with serve(settings.model_copy(update={"rate_limit": "3/minute"})) as client:
         keys = [client.post("/keys", json={"owner": owner}).json()["secret"] for owner in ("anna", "bob")]
         anna, bob = ({"authorization": f"Bearer {key}"} for key in keys)

@@ -4,23 +4,23 @@ import hashlib
 import os
 from pathlib import Path
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import CheckpointEvent
-from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
-from tests.publishing import publish
+from tests.support.api import Response
+from tests.support.artifacts import publish
+from tests.support.jobs import make_recipe
 
 
 @pytest.fixture(params=["adapter.tar", "trainer.log", "adapter.tar/files/weights"])
 def url(request: pytest.FixtureRequest, home: Path, sessions: Sessions) -> str:
     """The same promises for an archive, a file, and a file of an archive."""
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
+        job_id = jobs.create(session, make_recipe()).id
         artifacts.add_checkpoint(
             session, job_id, 1, CheckpointEvent(time=1, step=5, path="adapter", bytes=2, final=True)
         )
@@ -33,11 +33,11 @@ def url(request: pytest.FixtureRequest, home: Path, sessions: Sessions) -> str:
     return f"/jobs/{job_id}/artifacts/{request.param}"
 
 
-def get(client: TestClient, url: str, **headers: str) -> httpx.Response:
+def get(client: TestClient, url: str, **headers: str) -> Response:
     return client.get(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def test_the_whole_has_its_length_and_its_digest(client: TestClient, url: str) -> None:
+def test_whole_has_its_length_and_its_digest(client: TestClient, url: str) -> None:
     whole = get(client, url)
     assert whole.status_code == 200
     assert whole.headers["content-length"] == str(len(whole.content))
@@ -61,9 +61,7 @@ def test_the_whole_has_its_length_and_its_digest(client: TestClient, url: str) -
         ("bytes = 7-8", 7, 9),
     ],
 )
-def test_a_part_is_that_part_of_the_whole(
-    client: TestClient, url: str, asked: str, start: int, end: int | None
-) -> None:
+def test_part_is_that_part_of_the_whole(client: TestClient, url: str, asked: str, start: int, end: int | None) -> None:
     whole = get(client, url).content
     answer = get(client, url, range=asked)
     assert (answer.status_code, answer.content) == (206, whole[start:end])
@@ -73,7 +71,7 @@ def test_a_part_is_that_part_of_the_whole(
 
 
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=99999999-99999999999", "bytes=-0"])
-def test_a_part_behind_the_end_is_refused_with_the_size(client: TestClient, url: str, asked: str) -> None:
+def test_range_behind_the_end_names_the_size(client: TestClient, url: str, asked: str) -> None:
     size = len(get(client, url).content)
     answer = get(client, url, range=asked)
     assert (answer.status_code, answer.json()["error"]["code"]) == (416, "range_not_satisfiable")
@@ -81,18 +79,18 @@ def test_a_part_behind_the_end_is_refused_with_the_size(client: TestClient, url:
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-9", "bytes=5-4", "bytes=-", "bytes=x-y", "lines=1-2", "bytes=1-2x", ""])
-def test_what_is_no_single_part_gets_the_whole(client: TestClient, url: str, asked: str) -> None:
+def test_unsupported_ranges_get_the_whole_file(client: TestClient, url: str, asked: str) -> None:
     assert get(client, url, range=asked).status_code == 200
 
 
-def test_a_part_of_other_bytes_than_those_that_are_there_gets_the_whole(client: TestClient, url: str) -> None:
+def test_range_of_changed_bytes_gets_the_whole_file(client: TestClient, url: str) -> None:
     etag = client.head(url).headers["etag"]
     assert get(client, url, range="bytes=5-", if_range=etag).status_code == 206
     for other in ('"other"', f"W/{etag}", "Wed, 21 Oct 2026 07:28:00 GMT"):
         assert get(client, url, range="bytes=5-", if_range=other).status_code == 200
 
 
-def test_what_the_caller_has_is_not_sent_again(client: TestClient, url: str) -> None:
+def test_unchanged_file_is_not_sent_again(client: TestClient, url: str) -> None:
     etag = client.head(url).headers["etag"]
     for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
         answer = get(client, url, if_none_match=known)

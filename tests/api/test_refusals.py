@@ -48,7 +48,7 @@ def fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 @pytest.mark.parametrize("model", BODIES)
-def test_each_field_of_a_body_is_refused_in_words(model: type[BaseModel]) -> None:
+def test_each_body_field_is_refused_in_words(model: type[BaseModel]) -> None:
     for path in fields(model):
         for value in WRONG:
             body: Any = value

@@ -9,16 +9,16 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from contract.recipe import DatasetSource, Recipe
 from store.jobs import jobs
 from store.models import Job
 from store.session import Sessions
-from tests import service
-from tests.api.conftest import ADMIN, bearer
-from tests.api.test_events import metric
-from tests.api.test_live import record
-from tests.placing import claim
-from tests.service import Service
+from tests.api.streams import record
+from tests.support import service
+from tests.support.api import ADMIN_KEY, bearer
+from tests.support.events import metric
+from tests.support.files import add_model_and_dataset
+from tests.support.jobs import claim, make_recipe
+from tests.support.service import Service
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,20 +29,20 @@ MANY_BYTES = 64 * 2**20
 @pytest.fixture(scope="module")
 def live(database_url: str, broker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("home")
-    service.furnish(home)
-    keyed = {"FINETUNED_REQUIRE_KEYS": "true", "FINETUNED_ADMIN_KEY": ADMIN}
+    add_model_and_dataset(home)
+    keyed = {"FINETUNED_REQUIRE_KEYS": "true", "FINETUNED_ADMIN_KEY": ADMIN_KEY}
     with service.running(home, database_url, broker_url, workers=(), **keyed) as running:
         yield running
 
 
 @pytest.fixture
 def key(live: Service, sessions: Sessions) -> dict[str, Any]:
-    answer = live.client.post("/keys", json={"owner": "anna", "admin": True}, headers=bearer(ADMIN))
-    return answer.json()  # type: ignore[no-any-return]
+    answer = live.client.post("/keys", json={"owner": "anna", "admin": True}, headers=bearer(ADMIN_KEY))
+    return answer.json()
 
 
 def revoke(live: Service, _: sa.Engine, key: dict[str, Any]) -> None:
-    live.client.delete(f"/keys/{key['id']}", headers=bearer(ADMIN)).raise_for_status()
+    live.client.delete(f"/keys/{key['id']}", headers=bearer(ADMIN_KEY)).raise_for_status()
 
 
 def take_rights(_: Service, engine: sa.Engine, key: dict[str, Any]) -> None:
@@ -79,13 +79,13 @@ def test_open_event_stream_ends_with_its_key(
 
 def job_of_anna(sessions: Sessions) -> Job:
     with sessions.begin() as session:
-        jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")), "anna")
+        jobs.create(session, make_recipe(), "anna")
         job = claim(session)
     assert job is not None
     return job
 
 
-def test_download_is_cut_off_when_its_key_is_revoked(live: Service, engine: sa.Engine, key: dict[str, Any]) -> None:
+def test_download_ends_when_its_key_is_revoked(live: Service, engine: sa.Engine, key: dict[str, Any]) -> None:
     row = json.dumps({"prompt": "x" * 2**20, "completion": "y"}) + "\n"
     files = {"file": ("rows.jsonl", row * (MANY_BYTES // len(row)))}
     made = live.client.post("/datasets", files=files, headers=bearer(key["secret"]), timeout=60).json()
@@ -104,9 +104,7 @@ def test_download_is_cut_off_when_its_key_is_revoked(live: Service, engine: sa.E
     assert 0 < sum(received) < made["bytes"] / 2
 
 
-def test_upload_is_refused_when_its_key_is_revoked_meanwhile(
-    live: Service, engine: sa.Engine, key: dict[str, Any]
-) -> None:
+def test_upload_is_refused_when_its_key_is_revoked(live: Service, engine: sa.Engine, key: dict[str, Any]) -> None:
     def form() -> Iterator[bytes]:
         yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'
         yield b'{"prompt": "x", "completion": "y"}\n'
@@ -117,4 +115,4 @@ def test_upload_is_refused_when_its_key_is_revoked_meanwhile(
     with httpx.Client(base_url=live.client.base_url) as sending:
         answer = sending.post("/datasets", content=form(), headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-    assert live.client.get("/datasets", headers=bearer(ADMIN)).json()["data"] == []
+    assert live.client.get("/datasets", headers=bearer(ADMIN_KEY)).json()["data"] == []

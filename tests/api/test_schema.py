@@ -47,17 +47,16 @@ from api.rates import Rates
 from api.settings import ApiSettings
 from contract import events
 from contract.failure import Failure, FailureCode
-from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.jobs import actions, jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
 from store.models import Worker
 from store.session import Sessions, make_sessions
-from tests.api.conftest import ADMIN
-from tests.conftest import empty
-from tests.files import write_dataset, write_model, write_tokenizer
-from tests.placing import LEASE, RETRIES, claim
-from tests.publishing import publish
+from tests.support.api import ADMIN_KEY
+from tests.support.artifacts import publish
+from tests.support.database import empty_database
+from tests.support.files import write_dataset, write_model, write_tokenizer
+from tests.support.jobs import LEASE, RECIPE, RETRIES, claim, make_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -67,8 +66,7 @@ paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
 ROUTES = [(method.upper(), path) for path, methods in paths.items() for method in methods]
 ROUTES.sort(key=lambda route: route[0] != "GET")  # These change nothing: one seed does for all of them.
 
-HEADERS = {"host": "127.0.0.1", "Authorization": f"Bearer {ADMIN}"}
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
+HEADERS = {"host": "127.0.0.1", "Authorization": f"Bearer {ADMIN_KEY}"}
 FILE = {"file": b'{"prompt": "Who?", "completion": "I."}\n'}
 FORM = "multipart/form-data"
 RIGHT: dict[str, dict[str, Any]] = {
@@ -116,7 +114,7 @@ def schema(home: Path, database_url: str, broker_url: str) -> Iterator[BaseSchem
         broker_url=SecretStr(broker_url),
         home=home,
         require_keys=True,
-        admin_key=SecretStr(ADMIN),
+        admin_key=SecretStr(ADMIN_KEY),
     )
     # The key is ours to send: a request without it is ignored_auth's.
     config = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
@@ -136,7 +134,7 @@ def things(schema: BaseSchema, home: Path, engine: sa.Engine, kept: dict[str, st
     # Each route counts wrong keys by itself.
     schema.app.state.rates = Rates("1000000/second")
     if method != "GET" or not kept:
-        empty(engine)
+        empty_database(engine)
         kept |= one_of_everything(schema, home, make_sessions(engine))
     return kept
 
@@ -150,14 +148,14 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         return answer.json()
 
     with sessions.begin() as session:
-        paused = jobs.create(session, Recipe.model_validate(RECIPE), "admin").id
+        paused = jobs.create(session, make_recipe(), "admin").id
         actions.pause(session, paused)
     succeeded, failed, running = (begun(sessions, home) for _ in range(3))
     failure = Failure(code=FailureCode.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
     with sessions.begin() as session:
         finish(session, succeeded, 1, AttemptEnd(JobStatus.SUCCEEDED, log_tail="said"), RETRIES)
         finish(session, failed, 1, AttemptEnd(JobStatus.FAILED, failure), RETRIES)
-        jobs.create(session, Recipe.model_validate(RECIPE), "admin")
+        jobs.create(session, make_recipe(), "admin")
         session.execute(sa.update(Worker).values(seen_at=sa.func.now() + timedelta(minutes=10)))  # It stays alive.
     publish(sessions, home)
     dataset_id = post("/datasets", body=FILE, media_type=FORM)["id"]
@@ -182,7 +180,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
 
 def begun(sessions: Sessions, home: Path) -> str:
     """A job whose trainer has told one event of each kind."""
-    told = [
+    told: list[events.Event] = [
         events.PhaseEvent(time=1.5, name="imports", seconds=2.5),
         events.StartedEvent(
             time=2.5,
@@ -221,7 +219,7 @@ def begun(sessions: Sessions, home: Path) -> str:
         events.DoneEvent(time=9.5, step=2, completed=True, best_step=1, train_loss=1.5, eval_loss=1.25),
     ]
     with sessions.begin() as session:
-        jobs.create(session, Recipe.model_validate(RECIPE), "admin")
+        jobs.create(session, make_recipe(), "admin")
         job = claim(session)
         assert job is not None
         progress.record(session, job.id, 1, told, LEASE)
@@ -232,7 +230,7 @@ def begun(sessions: Sessions, home: Path) -> str:
     return job.id
 
 
-def test_no_pattern_has_a_class_of_letters_that_json_schema_reads_otherwise_than_pydantic() -> None:
+def test_schema_patterns_mean_the_same_in_json_schema() -> None:
     r"""For whom \w has every letter there is, and \d the digits of all scripts."""
     patterns = re.findall(r'"pattern": (".*?(?<!\\)")', json.dumps(app.openapi()))
     assert len(patterns) > 10
@@ -240,19 +238,19 @@ def test_no_pattern_has_a_class_of_letters_that_json_schema_reads_otherwise_than
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda word: word)
-def test_a_route_keeps_to_its_description(schema: BaseSchema, things: dict[str, str], method: str, path: str) -> None:
+def test_route_keeps_to_its_description(schema: BaseSchema, things: dict[str, str], method: str, path: str) -> None:
     check_route(schema[path][method], things, every_case=False)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda word: word)
-def test_a_route_keeps_to_its_description_in_every_case(
+def test_route_keeps_to_its_description_in_every_case(
     schema: BaseSchema, things: dict[str, str], method: str, path: str
 ) -> None:
     check_route(schema[path][method], things, every_case=True)
 
 
-def check_route(operation: APIOperation, things: dict[str, str], every_case: bool) -> None:
+def check_route(operation: APIOperation[Any, Any, Any, Any], things: dict[str, str], every_case: bool) -> None:
     job = things.get(JOBS.get(operation.path.rpartition("/")[2], ""), things["job_id"])
     named = {each.name: ({**things, "job_id": job})[each.name] for each in operation.path_parameters}
     right = operation.Case(path_parameters=named, **RIGHT.get(operation.label, {}))
@@ -264,7 +262,7 @@ def check_route(operation: APIOperation, things: dict[str, str], every_case: boo
     if operation.label in RIGHT or {"after", "idempotency-key"} & {each.name for each in operation.iter_parameters()}:
         excluded.append(positive_data_acceptance)
 
-    def check(case: Case) -> None:
+    def check(case: Case[Any]) -> None:
         case.call_and_validate(headers=HEADERS, excluded_checks=excluded)
 
     for case in coverage(operation, named, every_case):
@@ -275,7 +273,9 @@ def check_route(operation: APIOperation, things: dict[str, str], every_case: boo
             few(given(case=operation.as_strategy(mode, path_parameters=pinned))(check))()
 
 
-def coverage(operation: APIOperation, named: dict[str, str], every_case: bool) -> Iterator[Case]:
+def coverage(
+    operation: APIOperation[Any, Any, Any, Any], named: dict[str, str], every_case: bool
+) -> Iterator[Case[Any]]:
     """Of the things that are there, but where the path is what is wrong."""
     generator = CoverageGenerator(
         operation=operation,

@@ -10,7 +10,8 @@ import pytest
 from api.__main__ import main
 from store.access import keys
 from store.session import Sessions
-from tests.service import free_port, until
+from tests.support.servers import free_port
+from tests.support.waiting import until
 
 
 def variables(database_url: str, broker_url: str, home: Path) -> dict[str, str]:
@@ -30,9 +31,7 @@ def start(database_url: str, broker_url: str, home: Path, **settings: str) -> su
     )
 
 
-def test_an_api_that_others_can_reach_refuses_to_start_without_keys(
-    sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path
-) -> None:
+def test_public_api_needs_keys_to_start(sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path) -> None:
     api = start(database_url, broker_url, tmp_path, FINETUNED_PORT="8001")
     output, _ = api.communicate(timeout=60)
     assert api.returncode == 1
@@ -45,7 +44,7 @@ def test_an_api_that_others_can_reach_refuses_to_start_without_keys(
 @pytest.mark.parametrize(
     ("host", "require"), [("::", None), ("192.168.7.9", None), ("0.0.0.0", "false"), ("192.168.7.9", "false")]
 )
-def test_no_address_of_others_and_no_setting_opens_it_to_those_without_a_key(
+def test_keyless_public_start_is_never_allowed(
     sessions: Sessions,
     database_url: str,
     broker_url: str,
@@ -86,9 +85,7 @@ def test_with_a_key_it_starts(
     assert "running on" in told + api.communicate(timeout=60)[0]
 
 
-def test_a_key_of_the_settings_that_is_easy_to_guess_is_refused(
-    sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path
-) -> None:
+def test_guessable_admin_key_is_refused(sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path) -> None:
     output, _ = start(database_url, broker_url, tmp_path, FINETUNED_ADMIN_KEY="secret").communicate(timeout=60)
     assert "FINETUNED_ADMIN_KEY" in output
     assert "secret" not in output.replace("FINETUNED_ADMIN_KEY", "")

@@ -2,24 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import CheckpointEvent
-from contract.recipe import DatasetSource, Recipe
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
-from tests.publishing import publish_rows
+from tests.support.api import error_of, post_job, submit
+from tests.support.artifacts import publish_rows
+from tests.support.jobs import make_recipe
 
 
 @pytest.fixture
 def earlier(home: Path, sessions: Sessions) -> str:
     """A job with an adapter that fits the model "tiny", and a checkpoint whose files have gone."""
     with sessions.begin() as session:
-        job_id = jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d"))).id
+        job_id = jobs.create(session, make_recipe()).id
         for step, path, final in ((5, "checkpoints/step-000005", False), (9, "adapter", True)):
             event = CheckpointEvent(time=1, step=step, path=path, bytes=2, final=final)
             artifacts.add_checkpoint(session, job_id, 1, event)
@@ -46,15 +46,8 @@ def write_adapter(folder: Path, size: int) -> None:
     (folder / "adapter_model.safetensors").write_bytes(content)
 
 
-def post(client: TestClient, start_from: str) -> tuple[int, dict[str, Any]]:
-    recipe = {"model": "tiny", "dataset": "rows.jsonl", "adapter": {"start_from": start_from}}
-    answer = client.post("/jobs", json=recipe)
-    return answer.status_code, answer.json()
-
-
-def test_an_adapter_that_fits_is_taken_as_it_was_named(client: TestClient, earlier: str) -> None:
-    status, job = post(client, earlier)
-    assert status == 201, job
+def test_fitting_adapter_is_accepted_by_name(client: TestClient, earlier: str) -> None:
+    job = post_job(client, adapter={"start_from": earlier})
     assert job["recipe"]["adapter"]["start_from"] == earlier
 
 
@@ -70,16 +63,17 @@ def test_an_adapter_that_fits_is_taken_as_it_was_named(client: TestClient, earli
         ("{job}/checkpoint-5", "no longer on the server"),
     ],
 )
-def test_what_is_no_adapter_of_a_job_is_refused_with_the_field(
+def test_invalid_start_from_is_refused_by_field(
     client: TestClient, earlier: str, start_from: str, problem: str
 ) -> None:
-    status, answer = post(client, start_from.format(job=earlier))
-    assert (status, answer["error"]["code"], answer["error"]["param"]) == (422, "recipe_invalid", "adapter.start_from")
-    assert problem in answer["error"]["message"]
+    answer = submit(client, adapter={"start_from": start_from.format(job=earlier)})
+    error = error_of(answer, 422, "recipe_invalid")
+    assert error["param"] == "adapter.start_from"
+    assert problem in error["message"]
 
 
-def test_an_adapter_of_another_model_is_refused(client: TestClient, home: Path, earlier: str) -> None:
+def test_adapter_of_another_model_is_refused(client: TestClient, home: Path, earlier: str) -> None:
     write_adapter(adapter_folder(home, earlier), size=3)
-    status, answer = post(client, earlier)
-    assert (status, answer["error"]["param"]) == (422, "adapter.start_from")
-    assert "does not fit tiny" in answer["error"]["message"]
+    error = submit(client, adapter={"start_from": earlier}).json()["error"]
+    assert error["param"] == "adapter.start_from"
+    assert "does not fit tiny" in error["message"]

@@ -8,9 +8,8 @@ from api.settings import ApiSettings
 from store import webhooks
 from store.scheduling import workers
 from store.session import Sessions
-from tests.api.conftest import serve
-from tests.api.test_webhooks import new_job
-from tests.placing import claim, cpu, register
+from tests.support.api import serve
+from tests.support.jobs import claim, cpu, create_job, register
 
 
 def numbers(client: TestClient) -> dict[str, float]:
@@ -22,7 +21,7 @@ def numbers(client: TestClient) -> dict[str, float]:
 
 def test_jobs_devices_and_workers_are_counted_by_state(client: TestClient, sessions: Sessions) -> None:
     for _ in range(3):
-        new_job(sessions)
+        create_job(sessions)
     with sessions.begin() as session:
         assert claim(session) is not None
         register(session, "other", slots=2)
@@ -49,8 +48,8 @@ def test_messages_to_webhooks_are_counted(client: TestClient, sessions: Sessions
     assert numbers(client)['finetuned_webhook_deliveries{status="pending"}'] == 1
 
 
-def test_requests_are_counted_by_route_and_not_by_path(client: TestClient, sessions: Sessions) -> None:
-    job_id = new_job(sessions)
+def test_requests_are_counted_by_route(client: TestClient, sessions: Sessions) -> None:
+    job_id = create_job(sessions)
     for path in (f"/jobs/{job_id}", "/jobs/job_" + "0" * 24, "/nothing/" + job_id):
         client.get(path)
     client.request("BREW", "/jobs")
@@ -66,7 +65,7 @@ def test_requests_are_counted_by_route_and_not_by_path(client: TestClient, sessi
     assert "default" not in re.sub(r"# HELP.*", "", text)
 
 
-def test_without_the_database_the_numbers_of_the_process_are_told(settings: ApiSettings) -> None:
+def test_process_metrics_need_no_database(settings: ApiSettings) -> None:
     away = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://u@127.0.0.1:1/none")})
     with serve(away) as client:
         now = numbers(client)
@@ -75,7 +74,7 @@ def test_without_the_database_the_numbers_of_the_process_are_told(settings: ApiS
     assert "finetuned_queue_age_seconds" not in now
 
 
-def test_where_keys_are_wanted_the_numbers_are_an_admins(settings: ApiSettings, sessions: Sessions) -> None:
+def test_metrics_need_an_admin_key(settings: ApiSettings, sessions: Sessions) -> None:
     admin_key = "an-admin-key-of-some-length"
     with serve(settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(admin_key)})) as client:
         assert client.get("/metrics").status_code == 401
@@ -90,7 +89,7 @@ def with_worker(client: TestClient, sessions: Sessions) -> TestClient:
     return client
 
 
-def test_it_is_ready_with_database_broker_and_a_worker(with_worker: TestClient) -> None:
+def test_ready_means_database_broker_and_worker(with_worker: TestClient) -> None:
     answer = with_worker.get("/health/ready")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
@@ -103,7 +102,7 @@ def test_it_is_ready_with_database_broker_and_a_worker(with_worker: TestClient) 
         ({"database_url": SecretStr("postgresql+psycopg://u@127.0.0.1:1/none")}, "database: it does not answer"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_part_is_named(
     settings: ApiSettings, sessions: Sessions, change: dict[str, SecretStr], missing: str
 ) -> None:
     if "broker_url" in change:
@@ -116,7 +115,7 @@ def test_what_is_missing_is_named(
         assert client.get("/health/live").json() == {"status": "ok"}
 
 
-def test_a_worker_that_is_about_to_stop_makes_nothing_ready(client: TestClient, sessions: Sessions) -> None:
+def test_draining_worker_is_not_ready(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         register(session)
         workers.heartbeat(session, "worker", "first", {}, draining=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
@@ -16,23 +15,14 @@ from api.services import events
 from contract.events import CheckpointEvent
 from store import artifacts
 from store.session import Sessions
-from tests.api.conftest import ADMIN, bearer, make
-from tests.files import ROW, write_tokenizer
-from tests.placing import begin, register
-from tests.publishing import publish, results
+from tests.support.api import ADMIN_KEY, Response, bearer, make_key, routes
+from tests.support.artifacts import publish, results
+from tests.support.files import ROW, write_tokenizer
+from tests.support.jobs import RECIPE, begin, register
 
-RECIPE = {"model": "tiny", "dataset": "rows.jsonl"}
 OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas/{owner}", "/audit"}
 
 Headers = dict[str, str]
-
-
-def routes(client: TestClient) -> list[tuple[str, str]]:
-    """Method and path of every route."""
-    app = client.app
-    assert isinstance(app, FastAPI)
-    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
 
 
 def cursors(client: TestClient) -> set[str]:
@@ -48,12 +38,12 @@ def cursors(client: TestClient) -> set[str]:
 
 @pytest.fixture
 def anna(locked: TestClient) -> Headers:
-    return bearer(make(locked, owner="anna")["secret"])
+    return bearer(make_key(locked, owner="anna")["secret"])
 
 
 @pytest.fixture
 def bob(locked: TestClient) -> Headers:
-    return bearer(make(locked, owner="bob")["secret"])
+    return bearer(make_key(locked, owner="bob")["secret"])
 
 
 @pytest.fixture
@@ -64,7 +54,7 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
     def post(path: str, status: int, **body: Any) -> dict[str, Any]:
         answer = locked.post(path, headers=anna, **body)
         assert answer.status_code == status, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     write_tokenizer(home / "models" / "tiny")
     file = ("rows.jsonl", json.dumps(ROW).encode())
@@ -109,15 +99,15 @@ def made_up(text: str) -> str:
     return ID.sub("0" * 24, text)
 
 
-def ask(client: TestClient, method: str, path: str, headers: Headers, things: Mapping[str, str]) -> httpx.Response:
+def ask(client: TestClient, method: str, path: str, headers: Headers, things: Mapping[str, str]) -> Response:
     """Raises KeyError for a route whose path names something that is not among the things."""
-    body = {} if method in ("POST", "PATCH", "PUT") else None
+    body: dict[str, str] | None = {} if method in ("POST", "PATCH", "PUT") else None
     # Of the routes that want them.
-    more = {"params": {"model": "tiny"}, "headers": {**headers, "accept": "application/json"}}
-    return client.request(method, path.format_map(things), json=body, **more)
+    headers = {**headers, "accept": "application/json"}
+    return client.request(method, path.format_map(things), json=body, params={"model": "tiny"}, headers=headers)
 
 
-def told(answer: httpx.Response) -> tuple[int, str]:
+def told(answer: Response) -> tuple[int, str]:
     """Without the ids by which two answers differ."""
     return answer.status_code, ID.sub("", answer.text)
 
@@ -148,9 +138,7 @@ def test_nothing_of_another_is_there_by_any_route(
     assert locked.get(f"/webhooks/{annas['webhook_id']}", headers=anna).json()["enabled"] is False
 
 
-def test_no_list_holds_or_goes_on_after_what_is_anothers(
-    locked: TestClient, bob: Headers, annas: dict[str, str]
-) -> None:
+def test_lists_show_nothing_of_other_owners(locked: TestClient, bob: Headers, annas: dict[str, str]) -> None:
     job = locked.post("/jobs", json=RECIPE, headers=bob).json()["id"]
     webhook = locked.post("/webhooks", json={"url": "https://example.com/"}, headers=bob).json()["id"]
     own = {"job_id": job, "webhook_id": webhook}
@@ -181,9 +169,7 @@ def test_no_list_holds_or_goes_on_after_what_is_anothers(
             assert not any(each in text for each in ids), path
 
 
-def test_no_job_and_no_plan_is_made_of_what_is_anothers(
-    locked: TestClient, bob: Headers, annas: dict[str, str]
-) -> None:
+def test_jobs_and_plans_reject_what_others_own(locked: TestClient, bob: Headers, annas: dict[str, str]) -> None:
     job_id, dataset, model = annas["job_id"], annas["dataset_id"], annas["model"]
     recipes: list[dict[str, Any]] = [
         {**RECIPE, "dataset": dataset},
@@ -209,7 +195,7 @@ def test_no_job_and_no_plan_is_made_of_what_is_anothers(
     assert locked.get("/jobs", headers=bob).json()["data"] == []
 
 
-def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient, anna: Headers, bob: Headers) -> None:
+def test_admins_see_everything_and_owners_their_own(locked: TestClient, anna: Headers, bob: Headers) -> None:
     annas, bobs = (locked.post("/jobs", json=RECIPE, headers=who).json()["id"] for who in (anna, bob))
 
     def listed(headers: Headers, **params: str) -> list[str]:
@@ -218,11 +204,11 @@ def test_lists_hold_ones_own_and_an_admin_sees_all(locked: TestClient, anna: Hea
 
     assert (listed(anna), listed(bob)) == ([annas], [bobs])
     assert listed(anna, owner="bob") == [annas]
-    assert listed(bearer(ADMIN)) == [bobs, annas]
-    assert listed(bearer(ADMIN), owner="anna") == [annas]
+    assert listed(bearer(ADMIN_KEY)) == [bobs, annas]
+    assert listed(bearer(ADMIN_KEY), owner="anna") == [annas]
 
 
-def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
+def test_workers_and_queue_name_no_other_job(
     locked: TestClient, anna: Headers, bob: Headers, sessions: Sessions
 ) -> None:
     def post(who: Headers, **recipe: Any) -> str:
@@ -241,12 +227,12 @@ def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
         (worker,) = locked.get("/workers", headers=who).json()["data"]
         return {(tuple(device["jobs"]), device["others"]) for device in worker["devices"]}
 
-    assert devices(anna) == devices(bearer(ADMIN)) == {((running,), 0), ((), 0)}
+    assert devices(anna) == devices(bearer(ADMIN_KEY)) == {((running,), 0), ((), 0)}
     assert devices(bob) == {((), 1), ((), 0)}
     for recipe, named in (({}, large), ({"resources": {"gpus": 2}, "scheduling": {"priority": 2}}, running)):
         job_id = post(bob, **recipe)
         for_admin, for_bob = (
-            locked.get(f"/jobs/{job_id}", headers=who).json()["queue"]["reason"] for who in (bearer(ADMIN), bob)
+            locked.get(f"/jobs/{job_id}", headers=who).json()["queue"]["reason"] for who in (bearer(ADMIN_KEY), bob)
         )
         assert named in for_admin
         assert for_bob == for_admin.replace(named, "another's job")
@@ -254,7 +240,7 @@ def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
     assert not re.search(f"{large}|{running}", locked.get("/jobs", headers=bob).text)
 
 
-def test_every_route_but_those_of_health_wants_to_know_who_asks(locked: TestClient) -> None:
+def test_every_route_but_health_wants_a_key(locked: TestClient) -> None:
     open_to_all = {"/health", "/health/live", "/health/ready", "/metrics", "/recipe-schema"}
     asked = [(method, path) for method, path in routes(locked) if path not in open_to_all]
     assert len(asked) >= 15

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from dataset.sandbox.child import DatasetSandbox, SandboxBusy
-from tests.files import CHATML, write_dataset, write_tokenizer, write_weights
+from tests.support.files import CHATML, write_dataset, write_tokenizer, write_weights
 
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + CHATML
 SYSTEM = {"messages": [{"role": role, "content": "a"} for role in ("system", "user", "assistant")]}
@@ -34,13 +34,13 @@ def write_rows(home: Path, *rows: Any, name: str = "rows.jsonl") -> None:
     (home / "datasets" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def post(client: TestClient, route: str = "/jobs", **fields: Any) -> Any:
+def post_bytes(client: TestClient, route: str = "/jobs", **fields: Any) -> Any:
     return client.post(route, json={"model": "bytes", "dataset": "rows.jsonl", **fields})
 
 
 def refusal(client: TestClient, **fields: Any) -> tuple[str, str, str]:
     """Of POST /jobs and of POST /plans: they agree."""
-    answers = [post(client, route, **fields) for route in ("/jobs", "/plans")]
+    answers = [post_bytes(client, route, **fields) for route in ("/jobs", "/plans")]
     assert [answer.status_code for answer in answers] == [422, 422], answers[0].text
     job, plan = (answer.json()["error"] for answer in answers)
     assert job["message"] == plan["message"]
@@ -53,7 +53,9 @@ def test_rows_that_the_template_rejects_are_refused(client: TestClient, home: Pa
     code, param, message = refusal(client, model="strict")
     assert (code, param) == ("dataset_invalid", "dataset")
     assert message == "row 2: the model's chat template refuses it: no system message"
-    assert post(client, model="strict", dataset={"path": "rows.jsonl", "chat_template": "chatml"}).status_code == 201
+    assert (
+        post_bytes(client, model="strict", dataset={"path": "rows.jsonl", "chat_template": "chatml"}).status_code == 201
+    )
 
 
 def test_evaluation_rows_are_tried_too(client: TestClient, home: Path) -> None:
@@ -91,7 +93,7 @@ def test_padded_embeddings_and_unused_tokens_are_accepted(client: TestClient, ho
     raw["added_tokens"].append({**raw["added_tokens"][0], "id": 500, "content": "[PAD]"})
     (folder / "tokenizer.json").write_text(json.dumps(raw))
     write_rows(home, PLAIN)
-    assert post(client, model="other").status_code == 201
+    assert post_bytes(client, model="other").status_code == 201
 
 
 @pytest.mark.parametrize("text", ['{"version": "1.0"}', "[" * 9999, '{"model": {"type": "NewKind"}}'])
@@ -122,12 +124,12 @@ def test_passed_trial_is_not_repeated(
 
     monkeypatch.setattr(DatasetSandbox, "run", watched)
     for _ in range(3):
-        assert post(client).status_code == 201
+        assert post_bytes(client).status_code == 201
     assert tasks == ["try"]
     write_dataset(home / "datasets" / "rows.jsonl", rows=4)
-    assert post(client).status_code == 201
+    assert post_bytes(client).status_code == 201
     (bytes_model / "chat_template.jinja").write_text(CHATML + " ")
-    assert post(client).status_code == 201
+    assert post_bytes(client).status_code == 201
     assert tasks == ["try"] * 3
 
 
@@ -136,4 +138,4 @@ def test_untried_job_is_taken_while_readers_are_busy(client: TestClient, monkeyp
         raise SandboxBusy
 
     monkeypatch.setattr(DatasetSandbox, "run", busy)
-    assert post(client).status_code == 201
+    assert post_bytes(client).status_code == 201

@@ -4,10 +4,10 @@ import pytest
 
 from api.errors import TooManyRequests
 from api.turns import Turns
-from tests.service import until
+from tests.support.waiting import until
 
 
-def test_one_owner_takes_turns_and_others_do_not_wait() -> None:
+def test_owners_take_turns_without_delaying_others() -> None:
     turns = Turns(most_waiting=1, patience=30)
     done: list[str] = []
 
@@ -27,7 +27,7 @@ def test_one_owner_takes_turns_and_others_do_not_wait() -> None:
     assert done == ["anna", "bob"]
 
 
-def test_who_waits_too_long_is_refused_and_nothing_is_kept() -> None:
+def test_impatient_turn_is_refused_and_released() -> None:
     turns = Turns(most_waiting=1, patience=0.01)
     with turns.of("bob"), pytest.raises(TooManyRequests), turns.of("bob"):
         pass

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from store.session import Sessions
-from tests import service
-from tests.files import ROW
-from tests.service import Service, until
+from tests.support import service
+from tests.support.files import ROW, add_model_and_dataset
+from tests.support.servers import free_port
+from tests.support.service import Service
+from tests.support.waiting import until
 
 GOOD = json.dumps(ROW).encode() + b"\n"
 MIB = 1 << 20
@@ -23,7 +25,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    service.furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     return tmp_path
 
 
@@ -49,17 +51,17 @@ def send(live: Service, pieces: Iterator[bytes], name: str = "rows.jsonl") -> di
     headers = {"content-type": "multipart/form-data; boundary=x"}
     answer = live.client.post("/datasets", content=form(pieces, name), headers=headers, timeout=120)
     assert answer.status_code == 201, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def checked(live: Service, dataset_id: str, seconds: float = 120) -> dict[str, Any]:
-    return until(  # type: ignore[no-any-return]
+    return until(
         lambda: (found := live.client.get(f"/datasets/{dataset_id}").json())["status"] != "uploaded" and found, seconds
     )
 
 
 @pytest.mark.slow
-def test_the_api_holds_nothing_of_a_large_file_nor_of_a_line_of_a_gigabyte(
+def test_api_memory_is_bounded_for_large_uploads(
     home: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:
     row = json.dumps({"prompt": "?", "completion": "a" * 10_000}).encode() + b"\n"
@@ -76,7 +78,7 @@ def test_the_api_holds_nothing_of_a_large_file_nor_of_a_line_of_a_gigabyte(
         assert resident(live, "VmHWM") - before < 50 * MIB
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(
+def test_upload_that_breaks_off_leaves_nothing(
     home: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:
     def breaks() -> Iterator[bytes]:
@@ -92,7 +94,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
         assert "Traceback" not in (home / "api.log").read_text()
 
 
-def test_a_file_that_is_too_large_is_refused_though_the_client_goes_on_sending(
+def test_oversized_upload_is_refused_while_sending(
     home: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:
     with api(home, database_url, broker_url, FINETUNED_LARGEST_DATASET="1000000") as live:
@@ -107,7 +109,7 @@ def test_a_file_that_is_too_large_is_refused_though_the_client_goes_on_sending(
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
 
 
-def test_what_is_refused_for_another_reason_ends_the_sending_too(
+def test_refusal_for_another_reason_ends_the_upload(
     home: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:
     with api(home, database_url, broker_url) as live:
@@ -119,7 +121,7 @@ def test_what_is_refused_for_another_reason_ends_the_sending_too(
 
 
 @pytest.mark.exhaustive
-def test_a_check_that_a_kill_cut_short_is_done_by_the_next_process(
+def test_interrupted_check_is_repeated_by_the_next_process(
     home: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:
     piece = GOOD * (MIB // len(GOOD))
@@ -183,7 +185,7 @@ def hub() -> Iterator[str]:
             thread.join()
 
 
-def test_a_file_of_a_hub_is_fetched_kept_and_checked(
+def test_hub_file_is_fetched_and_checked(
     home: Path, sessions: Sessions, database_url: str, broker_url: str, hub: str
 ) -> None:
     variables = {"HF_ENDPOINT": hub, "HF_TOKEN": "hf_the_operators", "FINETUNED_LARGEST_DATASET": "1000000"}
@@ -211,8 +213,8 @@ def test_a_file_of_a_hub_is_fetched_kept_and_checked(
         assert all("authorization" not in asked for asked in Hub.asked)
 
 
-def test_a_hub_that_is_away_is_told(home: Path, sessions: Sessions, database_url: str, broker_url: str) -> None:
-    away = f"http://127.0.0.1:{service.free_port()}"
+def test_hub_that_is_away_is_told(home: Path, sessions: Sessions, database_url: str, broker_url: str) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
     with api(home, database_url, broker_url, HF_ENDPOINT=away) as live:
         began = time.monotonic()
         answer = live.client.post("/datasets", json={"hub": "org/name", "file": "a.jsonl"})

@@ -3,13 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from api import idempotency
+from api.errors import RequestInProgress
 from store.access import idempotent_requests
 from store.access.idempotent_requests import IdempotentRequest, New
 from store.session import Sessions
-from tests.service import until
+from tests.support.waiting import until
 
 
-def test_many_of_one_owner_that_wait_delay_no_other(sessions: Sessions) -> None:
+def test_waiting_requests_of_one_owner_delay_no_other(sessions: Sessions) -> None:
     asked = IdempotentRequest("bob", "POST /jobs", "one", "0" * 64, False)
     with sessions.begin() as session:
         first = idempotent_requests.begin(session, asked)
@@ -18,7 +19,7 @@ def test_many_of_one_owner_that_wait_delay_no_other(sessions: Sessions) -> None:
     def repeat(_: int) -> str:
         try:
             return idempotency.once(sessions, asked, lambda _: "made", lambda resource: resource)
-        except idempotency.RequestInProgress:
+        except RequestInProgress:
             return "still at work"
 
     with ThreadPoolExecutor(40) as pool:

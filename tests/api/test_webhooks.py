@@ -1,8 +1,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from api import public_address, webhook_sender
 from api.settings import ApiSettings
 from contract.failure import Failure, FailureCode
-from contract.recipe import DatasetSource, Recipe
 from contract.status import JobStatus
 from store import webhooks
 from store.access import keys
@@ -24,10 +24,11 @@ from store.jobs import actions, jobs
 from store.jobs.attempts import AttemptEnd, finish
 from store.models import AuditEntry, Delivery
 from store.session import Sessions
-from tests.api.conftest import serve
 from tests.api.receiver import Receiver, receiving
-from tests.certificates import Authority
-from tests.placing import RETRIES, claim
+from tests.support.api import serve
+from tests.support.certificates import Authority
+from tests.support.jobs import RETRIES, claim, create_job, make_recipe
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -48,42 +49,31 @@ def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
 def add(client: TestClient, url: str, **more: Any) -> dict[str, Any]:
     answer = client.post("/webhooks", json={"url": url, **more})
     assert answer.status_code == 201, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def log(client: TestClient, webhook: dict[str, Any]) -> list[dict[str, Any]]:
-    return client.get(f"/webhooks/{webhook['id']}/deliveries").json()["data"]  # type: ignore[no-any-return]
+    return client.get(f"/webhooks/{webhook['id']}/deliveries").json()["data"]
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 20
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
+def failed_as(client: TestClient, webhook: dict[str, Any], words: str) -> bool:
+    return words in (log(client, webhook)[0]["error"] or "")
 
 
 def ping(client: TestClient, webhook: dict[str, Any]) -> dict[str, Any]:
     answer = client.post(f"/webhooks/{webhook['id']}/test")
     assert answer.status_code == 202, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def sent(client: TestClient, webhook: dict[str, Any], **told: Any) -> dict[str, Any]:
     """The latest delivery, once it is as `told`."""
-    return until(lambda: [each for each in log(client, webhook)[:1] if told.items() <= each.items()])[0]  # type: ignore[no-any-return]
+    return until(lambda: [each for each in log(client, webhook)[:1] if told.items() <= each.items()])[0]
 
 
-def new_job(sessions: Sessions, owner: str = "default") -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")), owner).id
-
-
-def test_a_job_that_ends_is_told_of_in_a_signed_message(
-    client: TestClient, sessions: Sessions, receiver: Receiver
-) -> None:
+def test_ended_job_sends_a_signed_message(client: TestClient, sessions: Sessions, receiver: Receiver) -> None:
     webhook = add(client, receiver.url, events=["job.succeeded", "fine_tuning.job.succeeded"])
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         job = claim(session)
         assert job is not None
@@ -106,12 +96,12 @@ def test_a_job_that_ends_is_told_of_in_a_signed_message(
 
 
 @pytest.mark.parametrize("status", [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED])
-def test_the_openai_sdk_takes_a_message(
+def test_openai_sdk_takes_a_message(
     client: TestClient, sessions: Sessions, receiver: Receiver, status: JobStatus
 ) -> None:
     kind = f"fine_tuning.job.{status}"
     webhook = add(client, receiver.url, events=[kind])
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     failure = Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is NaN")
     with sessions.begin() as session:
         assert claim(session) is not None
@@ -120,10 +110,10 @@ def test_the_openai_sdk_takes_a_message(
     sdk = openai.OpenAI(api_key="none", webhook_secret=webhook["secret"])
     event = sdk.webhooks.unwrap(receiver.bodies[0], receiver.headers[0])
     assert (event.type, event.object) == (kind, "event")
-    assert event.data.id == job_id
+    assert event.model_dump()["data"]["id"] == job_id
 
 
-def test_what_a_receiver_does_not_take_is_sent_again_with_the_same_id(
+def test_refused_delivery_is_retried_with_its_id(
     client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "WAITS", (timedelta(seconds=0.05),) * 3)
@@ -136,7 +126,7 @@ def test_what_a_receiver_does_not_take_is_sent_again_with_the_same_id(
         assert receiver.message(place, webhook["secret"])["type"] == "ping"
 
 
-def test_after_its_last_try_a_message_has_failed_until_somebody_has_it_sent_again(
+def test_failed_delivery_can_be_sent_again(
     client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "WAITS", (timedelta(seconds=0.05),))
@@ -150,7 +140,7 @@ def test_after_its_last_try_a_message_has_failed_until_somebody_has_it_sent_agai
     assert len({each["webhook-id"] for each in receiver.headers}) == 1
 
 
-def test_a_message_that_nobody_took_waits_longer_each_time(
+def test_message_that_nobody_took_waits_longer_each_time(
     client: TestClient, receiver: Receiver, sessions: Sessions
 ) -> None:
     receiver.statuses = [500]
@@ -166,7 +156,7 @@ def test_a_message_that_nobody_took_waits_longer_each_time(
     assert timedelta(days=3) < sum(webhooks.WAITS, timedelta(0)) < timedelta(days=4)
 
 
-def test_a_receiver_that_is_gone_for_good_is_told_nothing_more(client: TestClient, receiver: Receiver) -> None:
+def test_gone_receiver_is_disabled(client: TestClient, receiver: Receiver) -> None:
     receiver.statuses = [410]
     webhook = add(client, receiver.url)
     ping(client, webhook)
@@ -179,7 +169,7 @@ def test_a_receiver_that_is_gone_for_good_is_told_nothing_more(client: TestClien
     sent(client, webhook, status="delivered")
 
 
-def test_a_redirect_is_not_followed(client: TestClient, receiver: Receiver) -> None:
+def test_redirect_is_not_followed(client: TestClient, receiver: Receiver) -> None:
     with receiving() as other:
         receiver.statuses, receiver.redirect = [307], other.url
         webhook = add(client, receiver.url)
@@ -188,7 +178,7 @@ def test_a_redirect_is_not_followed(client: TestClient, receiver: Receiver) -> N
         assert other.bodies == []
 
 
-def test_an_address_that_does_not_answer_is_told_of(client: TestClient, receiver: Receiver) -> None:
+def test_address_that_does_not_answer_is_told_of(client: TestClient, receiver: Receiver) -> None:
     with receiving() as gone:
         pass
     webhook = add(client, gone.url)
@@ -196,7 +186,7 @@ def test_an_address_that_does_not_answer_is_told_of(client: TestClient, receiver
     until(lambda: "attempts failed" in (log(client, webhook)[0]["error"] or ""))
 
 
-def test_a_receiver_that_never_answers_is_left(
+def test_receiver_that_never_answers_is_left(
     client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhook_sender, "SEND_SECONDS", 0.3)
@@ -206,9 +196,7 @@ def test_a_receiver_that_never_answers_is_left(
     until(lambda: log(client, webhook)[0]["error"] == "no answer within 0 s")
 
 
-def test_nothing_is_sent_to_what_only_this_machine_reaches(
-    settings: ApiSettings, sessions: Sessions, receiver: Receiver
-) -> None:
+def test_message_to_a_private_address_is_refused(settings: ApiSettings, sessions: Sessions, receiver: Receiver) -> None:
     with serve(settings) as client:
         refused = client.post("/webhooks", json={"url": receiver.url})
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, "url")
@@ -221,11 +209,11 @@ def test_nothing_is_sent_to_what_only_this_machine_reaches(
             assert (changed.status_code, changed.json()["error"]["param"]) == (422, "url")
             assert client.get(path).json()["url"] == webhook["url"]
             ping(client, webhook)
-            until(lambda webhook=webhook: "not a public address" in (log(client, webhook)[0]["error"] or ""))
+            until(partial(failed_as, client, webhook, "not a public address"))
     assert receiver.bodies == []
 
 
-def test_a_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_that_is_called(
+def test_checked_address_is_the_one_that_is_called(
     client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name server that says another thing at each question (DNS rebinding)."""
@@ -243,7 +231,7 @@ def test_a_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_th
     assert receiver.headers[0]["host"] == f"rebinding.example:{receiver.port}"
 
 
-def test_the_address_is_checked_and_the_certificate_is_the_names(
+def test_certificate_is_checked_against_the_name(
     settings: ApiSettings, sessions: Sessions, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def resolve(self: asyncio.AbstractEventLoop, host: str, port: int, **_: Any) -> list[Any]:
@@ -264,12 +252,11 @@ def test_the_address_is_checked_and_the_certificate_is_the_names(
             with receiving(authority.certify(certified)) as anothers:
                 webhook = add(client, f"https://hooks.example:{anothers.port}/")
                 ping(client, webhook)
-                failed = until(lambda webhook=webhook: log(client, webhook)[0]["error"])
-            assert "CERTIFICATE_VERIFY_FAILED" in failed
+                until(partial(failed_as, client, webhook, "CERTIFICATE_VERIFY_FAILED"))
             assert anothers.bodies == []
 
 
-def test_of_several_addresses_of_a_name_one_that_is_private_is_enough_to_refuse(
+def test_one_private_address_of_several_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def resolve(self: asyncio.AbstractEventLoop, host: str, port: int, **_: Any) -> list[Any]:
@@ -280,7 +267,7 @@ def test_of_several_addresses_of_a_name_one_that_is_private_is_enough_to_refuse(
         asyncio.run(public_address.addresses_of("both.example", 80, allow_private=False))
 
 
-def test_a_message_is_sent_again_when_its_sender_died_before_it_could_note_the_answer(
+def test_delivery_of_a_dead_sender_is_repeated(
     settings: ApiSettings, sessions: Sessions, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "IN_HAND", timedelta(seconds=0.3))
@@ -298,9 +285,7 @@ def test_a_message_is_sent_again_when_its_sender_died_before_it_could_note_the_a
     assert len(receiver.bodies) == 2
 
 
-def test_each_owner_has_webhooks_of_its_own_and_is_told_of_its_own_jobs(
-    settings: ApiSettings, sessions: Sessions, receiver: Receiver
-) -> None:
+def test_owners_have_webhooks_of_their_own(settings: ApiSettings, sessions: Sessions, receiver: Receiver) -> None:
     allowing = settings.model_copy(update={"webhook_allow_private": True, "require_keys": True})
     with sessions.begin() as session:
         secrets = {name: keys.create(session, name, None, False)[1] for name in ("anna", "bert")}
@@ -335,19 +320,17 @@ def test_each_owner_has_webhooks_of_its_own_and_is_told_of_its_own_jobs(
 
 
 def new_job_in(session: Any, owner: str) -> str:
-    return jobs.create(session, Recipe(model="m", dataset=DatasetSource(path="d")), owner).id
+    return jobs.create(session, make_recipe(), owner).id
 
 
-def test_the_secret_is_told_once(client: TestClient) -> None:
+def test_secret_is_told_once(client: TestClient) -> None:
     webhook = add(client, "https://example.com/hook")
     assert webhook["secret"].startswith("whsec_")
     for path in ("/webhooks", f"/webhooks/{webhook['id']}"):
         assert webhook["secret"] not in client.get(path).text
 
 
-def test_webhooks_are_changed_listed_and_deleted_with_their_deliveries(
-    client: TestClient, receiver: Receiver, sessions: Sessions
-) -> None:
+def test_webhooks_are_changed_listed_and_deleted(client: TestClient, receiver: Receiver, sessions: Sessions) -> None:
     ids = [add(client, receiver.url)["id"] for _ in range(3)]
     page = client.get("/webhooks?limit=2").json()
     assert ([each["id"] for each in page["data"]], page["has_more"]) == ([ids[2], ids[1]], True)
@@ -375,23 +358,23 @@ def test_webhooks_are_changed_listed_and_deleted_with_their_deliveries(
         ({"url": "https://example.com", "secret": "mine"}, "secret"),
     ],
 )
-def test_what_is_wrong_with_a_webhook_is_named(client: TestClient, body: dict[str, Any], param: str) -> None:
+def test_invalid_webhook_is_refused_by_field(client: TestClient, body: dict[str, Any], param: str) -> None:
     answer = client.post("/webhooks", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
 
 
-def test_an_owner_has_so_many_and_no_more(client: TestClient) -> None:
+def test_owner_has_so_many_and_no_more(client: TestClient) -> None:
     for _ in range(webhooks.MOST):
         add(client, "https://example.com")
     answer = client.post("/webhooks", json={"url": "https://example.com"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "quota_exceeded")
 
 
-def test_a_failure_that_is_tried_again_is_no_end_and_the_last_one_is(sessions: Sessions) -> None:
+def test_only_the_last_failure_is_an_end(sessions: Sessions) -> None:
     with sessions.begin() as session:
         every = [each for each in webhooks.EventType if each != "ping"]
         webhook_id = webhooks.create(session, "default", "https://example.com", every).id
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     lost = Failure(code=FailureCode.TRAINER_KILLED, message="killed")
     for _ in range(RETRIES.most + 1):
         with sessions.begin() as session:
@@ -403,10 +386,10 @@ def test_a_failure_that_is_tried_again_is_no_end_and_the_last_one_is(sessions: S
     assert sorted(kinds) == ["fine_tuning.job.failed", "job.failed", *["job.started"] * (RETRIES.most + 1)]
 
 
-def test_what_did_not_happen_is_not_told(sessions: Sessions) -> None:
+def test_uncommitted_event_sends_no_message(sessions: Sessions) -> None:
     with sessions.begin() as session:
         webhook_id = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType)).id
-    job_id = new_job(sessions)
+    job_id = create_job(sessions)
     with sessions() as session:
         actions.cancel(session, job_id)
         session.rollback()
@@ -427,7 +410,7 @@ def test_two_senders_never_take_the_same_message(sessions: Sessions) -> None:
         assert webhooks.claim(session, 20) == []
 
 
-def test_old_messages_are_forgotten_and_those_that_wait_are_not(sessions: Sessions) -> None:
+def test_old_messages_are_pruned_unless_waiting(sessions: Sessions) -> None:
     with sessions.begin() as session:
         webhook = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType))
         kept = {status: webhooks.ping(session, webhook).id for status in ("pending", "delivered", "failed")}

@@ -21,5 +21,5 @@ from contract.recipe import Recipe
         ({"schedule": {"max_steps": 2}, "resources": {"gpus": 3, "nodes": 4}}, 100),
     ],
 )
-def test_each_example_of_each_epoch_counts_until_the_last_step(recipe: dict[str, Any], examples: int) -> None:
+def test_every_example_of_every_epoch_counts(recipe: dict[str, Any], examples: int) -> None:
     assert examples_to_train(Recipe.model_validate({"model": "m", "dataset": "d", **recipe}), rows=100) == examples

@@ -12,21 +12,21 @@ from contract.recipe import Recipe
 from store.jobs import jobs
 from store.scheduling import workers
 from store.session import Sessions
-from tests.placing import begin, register
+from tests.support.jobs import begin, register
 
 A100 = Gpu(uuid="GPU-1", name="NVIDIA A100", memory_bytes=80 * 2**30, compute_capability=(8, 0))
 GPUS = Machine(gpus=[A100, A100.model_copy(update={"uuid": "GPU-2"})], cores=8, cpu_bf16=True)
 
 
 def listed(client: TestClient) -> list[dict[str, Any]]:
-    return client.get("/workers").json()["data"]  # type: ignore[no-any-return]
+    return client.get("/workers").json()["data"]
 
 
-def test_a_service_without_workers_lists_none(client: TestClient) -> None:
+def test_service_without_workers_lists_none(client: TestClient) -> None:
     assert listed(client) == []
 
 
-def test_a_worker_is_listed_with_what_its_machine_has(client: TestClient, sessions: Sessions) -> None:
+def test_worker_is_listed_with_what_its_machine_has(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         workers.register(session, "gpu-a", "first", "10.0.0.1", GPUS)
     (worker,) = listed(client)
@@ -38,7 +38,7 @@ def test_a_worker_is_listed_with_what_its_machine_has(client: TestClient, sessio
     assert worker["devices"] == [{"number": 0, "uuid": "GPU-1", **same}, {"number": 1, "uuid": "GPU-2", **same}]
 
 
-def test_a_cpu_slot_is_a_device_too_and_tells_which_jobs_have_it(client: TestClient, sessions: Sessions) -> None:
+def test_cpu_slot_is_a_device_with_its_jobs(client: TestClient, sessions: Sessions) -> None:
     shared = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"allow_sharing": True}})
     with sessions.begin() as session:
         register(session, "a")
@@ -60,7 +60,7 @@ def test_a_cpu_slot_is_a_device_too_and_tells_which_jobs_have_it(client: TestCli
         ([("a", 7, None)] * 5, "It is used by a (pid 7), a (pid 7), a (pid 7) and 2 more, which are not a job's."),
     ],
 )
-def test_a_device_that_is_held_says_by_whom(
+def test_device_that_is_held_says_by_whom(
     client: TestClient, sessions: Sessions, external_processes: list[tuple[str, int | None, int | None]], why: str
 ) -> None:
     held = [ExternalProcess(name=name, pid=pid, memory_bytes=memory) for name, pid, memory in external_processes]
@@ -72,9 +72,7 @@ def test_a_device_that_is_held_says_by_whom(
     assert (taken["status"], taken["reason"]) == ("busy", why)
 
 
-def test_a_worker_that_drains_or_is_not_heard_of_says_so(
-    client: TestClient, sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_draining_or_silent_worker_is_shown_so(client: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         for name in "abc":
             register(session, name)

@@ -17,7 +17,7 @@ def write(folder: Path, header: object, length: int | None = None) -> None:
 OFFSETS = {"data_offsets": [0, 0]}
 
 
-def test_the_shapes_are_read_by_name(tmp_path: Path) -> None:
+def test_shapes_are_read_by_name(tmp_path: Path) -> None:
     write(tmp_path, {"__metadata__": {"format": "pt"}, "a.weight": {"dtype": "F32", "shape": [0, 3], **OFFSETS}})
     assert weight_shapes(tmp_path) == {"a.weight": [0, 3]}
 
@@ -42,14 +42,14 @@ def test_the_shapes_are_read_by_name(tmp_path: Path) -> None:
         b"",
     ],
 )
-def test_a_header_that_is_none_is_refused(tmp_path: Path, header: object) -> None:
+def test_header_that_is_none_is_refused(tmp_path: Path, header: object) -> None:
     write(tmp_path, header)
     with pytest.raises(InputError, match=r"model\.safetensors is not a whole safetensors file") as caught:
         weight_shapes(tmp_path)
     assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
-def test_a_header_longer_than_the_format_allows_is_not_read(tmp_path: Path) -> None:
+def test_overlong_header_is_not_read(tmp_path: Path) -> None:
     write(tmp_path, b"{}", length=2**63)
     with pytest.raises(InputError, match="a header of"):
         weight_shapes(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from contract.failure import FailureCode, InputError
 from contract.model.earlier_adapter import CONFIG, WEIGHTS, check_earlier_adapter
-from tests.files import write_weights
+from tests.support.files import write_weights
 
 SHAPES = {
     "model.embed_tokens.weight": [8, 2],
@@ -44,13 +44,11 @@ def refusal(folder: Path, shapes: dict[str, list[int]] = SHAPES) -> str:
         {"base_model.model.lm_head.weight": [8, 2]},  # Tied to the embeddings: it is in no file of the model.
     ],
 )
-def test_an_adapter_of_the_models_shapes_is_accepted_whatever_the_model_was_called(
-    more: dict[str, list[int]], tmp_path: Path
-) -> None:
+def test_adapter_with_fitting_shapes_is_accepted(more: dict[str, list[int]], tmp_path: Path) -> None:
     check_earlier_adapter(write(tmp_path, LORA | more), SHAPES, "org/new")
 
 
-def test_a_file_that_leaves_out_the_backbones_name_is_the_same_model(tmp_path: Path) -> None:
+def test_adapter_without_the_backbone_name_is_accepted(tmp_path: Path) -> None:
     check_earlier_adapter(write(tmp_path), {k.removeprefix("model."): v for k, v in SHAPES.items()}, "org/new")
 
 
@@ -71,7 +69,7 @@ def test_weights_that_are_stored_transposed_fit(tmp_path: Path) -> None:
         ({f"{K}.lora_A.weight": []}, "k_proj has lora_A.weight a single number"),
     ],
 )
-def test_weights_that_do_not_fit_are_told_with_both_models(
+def test_unfitting_weights_are_refused_with_both_models(
     tensors: dict[str, list[int]], said: str, tmp_path: Path
 ) -> None:
     message = refusal(write(tmp_path, tensors))
@@ -81,28 +79,28 @@ def test_weights_that_do_not_fit_are_told_with_both_models(
 
 
 @pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])
-def test_a_folder_without_one_of_the_files_is_told_which(missing: str, tmp_path: Path) -> None:
+def test_incomplete_adapter_folder_is_refused_by_file(missing: str, tmp_path: Path) -> None:
     (write(tmp_path) / missing).unlink()
     assert f"has no {missing}; start_from needs" in refusal(tmp_path)
 
 
-def test_a_pickle_is_told_not_to_be_loaded(tmp_path: Path) -> None:
+def test_pickle_is_told_not_to_be_loaded(tmp_path: Path) -> None:
     (write(tmp_path) / WEIGHTS).rename(tmp_path / "adapter_model.bin")
     assert "adapter_model.bin is a pickle, which is never loaded" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["IA3", "PREFIX_TUNING", None, ["LORA"]])
-def test_what_is_no_lora_is_refused(kind: Any, tmp_path: Path) -> None:
+def test_other_adapters_than_lora_are_refused(kind: Any, tmp_path: Path) -> None:
     assert "only a LORA" in refusal(write(tmp_path, peft_type=kind))
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora", "loftq", "corda", {}])
-def test_an_adapter_that_has_changed_its_base_is_refused(init: Any, tmp_path: Path) -> None:
+def test_adapter_that_has_changed_its_base_is_refused(init: Any, tmp_path: Path) -> None:
     assert "path_initial_model_for_weight_conversion" in refusal(write(tmp_path, init_lora_weights=init))
 
 
 @pytest.mark.parametrize("text", [b"", b"[", b"[]", b"3", b"\xff", b"[" * 100_000])
-def test_a_config_that_is_none_is_refused(text: bytes, tmp_path: Path) -> None:
+def test_config_that_is_none_is_refused(text: bytes, tmp_path: Path) -> None:
     (write(tmp_path) / CONFIG).write_bytes(text)
     refusal(tmp_path)
 

@@ -7,7 +7,7 @@ from contract.failure import InputError
 NAMES = frozenset({"model.layers.0.q_proj", "model.layers.1.q_proj", "lm_head"})
 
 
-def test_whole_names_are_matched_in_one_process_for_the_same_question() -> None:
+def test_equal_questions_start_one_process() -> None:
     full_matches.cache_clear()
     for _ in range(3):
         assert full_matches("p", r".*q_proj|lm", NAMES) == NAMES - {"lm_head"}

@@ -24,7 +24,7 @@ def test_kept_characters_stay(text: str) -> None:
 
 
 @given(HOSTILE)
-def test_what_was_given_is_shown_printable_and_short(text: str) -> None:
+def test_quoted_values_are_printable_and_short(text: str) -> None:
     for shown in (truncate(text), format_value(text), format_value({text: [text]})):
         assert shown.isprintable()
     assert truncate("größe 日本 🙂") == "größe 日本 🙂"

@@ -21,7 +21,7 @@ from contract.model.loaded_names import loaded_shapes
         ("lm_head.weight", {"tie_word_embeddings": False}, "lm_head.weight"),
     ],
 )
-def test_a_weight_has_the_name_that_transformers_gives_it(name: str, config: dict[str, Any], loaded: str) -> None:
+def test_weight_has_the_name_that_transformers_gives_it(name: str, config: dict[str, Any], loaded: str) -> None:
     assert loaded_shapes({name: [4, 2]}, config) == {loaded: [4, 2]}
 
 
@@ -37,10 +37,10 @@ def test_a_weight_has_the_name_that_transformers_gives_it(name: str, config: dic
         ("model.layers.0.mlp.gate.e_score_correction_bias", {"model_type": "deepseek_v3"}),
     ],
 )
-def test_what_is_no_parameter_of_the_loaded_model_is_left_out(name: str, config: dict[str, Any]) -> None:
+def test_parameters_that_are_not_loaded_are_skipped(name: str, config: dict[str, Any]) -> None:
     assert loaded_shapes({name: [4, 2]}, config) == {}
 
 
-def test_a_matrix_that_is_loaded_as_several_is_divided() -> None:
+def test_matrix_that_is_loaded_as_several_is_divided() -> None:
     found = loaded_shapes({"model.H_module.layers.0.mlp.gate_up_proj.weight": [8, 2]}, {"model_type": "hrm_text"})
     assert found == {f"model.H_module.layers.0.mlp.{name}_proj.weight": [4, 2] for name in ("gate", "up")}

@@ -42,15 +42,15 @@ def refused(path: str, folders: Folders) -> None:
     assert caught.value.failure.code == FailureCode.DATASET_NOT_FOUND
 
 
-def test_a_model_is_found_by_its_name(models: Path, folders: Folders) -> None:
+def test_model_is_found_by_its_name(models: Path, folders: Folders) -> None:
     assert locate_model("tiny", folders) == models / "tiny"
 
 
-def test_a_hub_id_is_left_to_the_trainer(folders: Folders) -> None:
+def test_hub_id_is_left_to_the_trainer(folders: Folders) -> None:
     assert locate_model("HuggingFaceTB/SmolLM2-135M-Instruct", folders) is None
 
 
-def test_a_missing_model_is_told_which_are_there(folders: Folders) -> None:
+def test_missing_model_is_told_which_are_there(folders: Folders) -> None:
     with pytest.raises(InputError, match="models there: tiny") as caught:
         locate_model("huge", folders)
     assert caught.value.failure.code == FailureCode.MODEL_NOT_FOUND
@@ -62,7 +62,7 @@ def test_weights_that_are_not_safetensors_are_not_loaded(models: Path, folders: 
         locate_model("tiny", folders)
 
 
-def test_a_model_with_an_adapter_in_it_is_refused(models: Path, folders: Folders) -> None:
+def test_model_with_an_adapter_in_it_is_refused(models: Path, folders: Folders) -> None:
     # Where one lies beside the weights, transformers loads it with them, also from a pickle.
     (models / "tiny" / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError, match="has an adapter in it") as caught:
@@ -70,7 +70,7 @@ def test_a_model_with_an_adapter_in_it_is_refused(models: Path, folders: Folders
     assert caught.value.failure.param == "model"
 
 
-def test_a_dataset_outside_the_allowed_folders_is_not_found(tmp_path: Path) -> None:
+def test_dataset_outside_the_allowed_folders_is_not_found(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     allowed.mkdir()
     (tmp_path / "secret.jsonl").write_text("{}")
@@ -79,14 +79,14 @@ def test_a_dataset_outside_the_allowed_folders_is_not_found(tmp_path: Path) -> N
         refused(path, service(tmp_path / "home", allowed))
 
 
-def test_a_dataset_is_found_relative_to_an_allowed_folder_or_by_its_whole_path(tmp_path: Path) -> None:
+def test_dataset_is_found_by_relative_or_absolute_path(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{}")
     folders = service(tmp_path / "home", tmp_path)
     assert locate_dataset("rows.jsonl", folders) == tmp_path / "rows.jsonl"
     assert locate_dataset(str(tmp_path / "rows.jsonl"), folders) == tmp_path / "rows.jsonl"
 
 
-def test_nothing_of_a_home_below_an_allowed_folder_is_data(tmp_path: Path) -> None:
+def test_home_below_allowed_folders_holds_no_data(tmp_path: Path) -> None:
     home = tmp_path / "home"
     folders = service(home, tmp_path)
     for name in (*PRIVATE, "hub", "anything"):
@@ -101,7 +101,7 @@ def test_nothing_of_a_home_below_an_allowed_folder_is_data(tmp_path: Path) -> No
     refused("link/below/rows.jsonl", folders)
 
 
-def test_models_and_datasets_of_a_home_are_open_below_an_allowed_folder(tmp_path: Path) -> None:
+def test_home_models_and_datasets_stay_open(tmp_path: Path) -> None:
     home = tmp_path / ".finetuned"
     folders = service(home, tmp_path)
     model = write_model(home / "models" / "tiny")
@@ -113,7 +113,7 @@ def test_models_and_datasets_of_a_home_are_open_below_an_allowed_folder(tmp_path
     refused(".finetuned/models/tiny/config.json", folders)
 
 
-def test_a_run_is_no_model(tmp_path: Path) -> None:
+def test_run_is_no_model(tmp_path: Path) -> None:
     home = tmp_path / "home"
     write_model(home / "runs" / "job" / "merged")
     (home / "models").mkdir()
@@ -123,7 +123,7 @@ def test_a_run_is_no_model(tmp_path: Path) -> None:
             locate_model(model, service(home, tmp_path))
 
 
-def test_a_private_folder_on_another_disk_is_closed_there_too(tmp_path: Path) -> None:
+def test_private_folder_on_another_disk_is_closed(tmp_path: Path) -> None:
     home, disk = tmp_path / "home", tmp_path / "disk"
     home.mkdir()
     (disk / "runs").mkdir(parents=True)
@@ -144,7 +144,7 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     assert locate_dataset("id", service(tmp_path / "home", tmp_path / ".ssh")) == tmp_path / ".ssh" / "id"
 
 
-def test_a_pipe_is_no_data(tmp_path: Path) -> None:
+def test_pipe_is_no_data(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "rows.jsonl")
     refused("rows.jsonl", service(tmp_path / "home", tmp_path))
 
@@ -152,13 +152,13 @@ def test_a_pipe_is_no_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "model", ["../up", "./tiny2", "a/..", "a/../..", "a..b/c", ".hidden/c", "-x/y", "a/b/c", "a/b\n", "é/b"]
 )
-def test_what_is_a_path_is_no_hub_id(folders: Folders, model: str) -> None:
+def test_path_is_no_hub_id(folders: Folders, model: str) -> None:
     with pytest.raises(InputError):
         locate_model(model, folders)
 
 
 @pytest.mark.parametrize("name", ["x" * 256, "x" * 5000, "a/" * 3000, "loop", "loop/x/y", "nul\0", "file/below/it"])
-def test_a_name_that_the_file_system_refuses_is_not_found(models: Path, name: str) -> None:
+def test_name_that_the_file_system_refuses_is_missing(models: Path, name: str) -> None:
     (models / "loop").symlink_to(models / "loop")
     (models / "file").touch()
     refused(name, Folders(models, [models]))
@@ -168,13 +168,13 @@ def test_a_name_that_the_file_system_refuses_is_not_found(models: Path, name: st
     assert len(caught.value.failure.message) < 1000
 
 
-def test_a_model_that_is_a_file_is_not_a_model(models: Path, folders: Folders) -> None:
+def test_model_file_is_not_a_model_folder(models: Path, folders: Folders) -> None:
     (models / "file").touch()
     with pytest.raises(InputError, match="has no config"):
         locate_model("file", folders)
 
 
-def test_a_folder_that_the_operator_links_into_models_is_a_model(models: Path, tmp_path: Path) -> None:
+def test_linked_folder_in_models_is_a_model(models: Path, tmp_path: Path) -> None:
     folders = service(tmp_path, tmp_path / "allowed")
     elsewhere = write_model(tmp_path.parent / f"{tmp_path.name}-disk" / "zoo" / "tiny")
     (models / "linked").symlink_to(elsewhere)
@@ -212,7 +212,7 @@ def test_no_link_of_a_model_leads_out(models: Path, tmp_path: Path, name: str, l
     assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
-def test_a_link_of_a_model_leads_to_no_file_of_an_owner(tmp_path: Path) -> None:
+def test_model_link_reaches_no_file_of_an_owner(tmp_path: Path) -> None:
     home = tmp_path / "home"
     write_model(tmp_path / "tiny")
     (home / "blobs").mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_a_link_of_a_model_leads_to_no_file_of_an_owner(tmp_path: Path) -> None:
         locate_model("tiny", service(home, tmp_path))
 
 
-def test_a_model_with_the_home_in_its_folder_has_no_file_of_it(tmp_path: Path) -> None:
+def test_model_folder_around_the_home_is_refused(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "tiny")
     home = folder / "home"
     (home / "blobs").mkdir(parents=True)
@@ -237,7 +237,7 @@ def test_a_model_with_the_home_in_its_folder_has_no_file_of_it(tmp_path: Path) -
         locate_model("tiny", service(home, tmp_path))
 
 
-def test_a_link_of_a_model_leads_to_no_hidden_file(tmp_path: Path) -> None:
+def test_model_link_reaches_no_hidden_file(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "tiny")
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id").write_text("{}")
@@ -250,7 +250,7 @@ def test_a_link_of_a_model_leads_to_no_hidden_file(tmp_path: Path) -> None:
         locate_model("tiny", service(tmp_path / "home", tmp_path))
 
 
-def test_links_of_a_model_within_the_allowed_folders_are_followed(tmp_path: Path) -> None:
+def test_links_within_allowed_folders_are_followed(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "allowed" / "tiny")
     (tmp_path / "allowed" / "template").write_text("{}")
     (folder / "chat_template.jinja").symlink_to("../template")
@@ -258,27 +258,27 @@ def test_links_of_a_model_within_the_allowed_folders_are_followed(tmp_path: Path
     assert locate_model("tiny", service(tmp_path / "home", tmp_path / "allowed")) == folder
 
 
-def test_a_link_of_a_model_to_a_folder_outside_is_refused(models: Path, tmp_path: Path) -> None:
+def test_model_link_to_an_outside_folder_is_refused(models: Path, tmp_path: Path) -> None:
     (tmp_path / "templates").mkdir()
     (models / "tiny" / "additional_chat_templates").symlink_to(tmp_path / "templates")
     with pytest.raises(InputError, match="additional_chat_templates that leads out"):
         locate_model("tiny", service(tmp_path))
 
 
-def test_a_pipe_among_a_models_files_is_refused(models: Path, folders: Folders) -> None:
+def test_pipe_among_a_models_files_is_refused(models: Path, folders: Folders) -> None:
     os.mkfifo(models / "tiny" / "chat_template.jinja")
     with pytest.raises(InputError, match=r"chat_template\.jinja in it, which is neither a file nor a folder"):
         locate_model("tiny", folders)
 
 
-def test_a_link_in_circles_among_a_models_files_is_refused(models: Path, folders: Folders) -> None:
+def test_circular_model_links_are_refused(models: Path, folders: Folders) -> None:
     (models / "tiny" / "tokenizer.json").symlink_to("tokenizer.json")
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         locate_model("tiny", folders)
 
 
 @pytest.mark.parametrize("shard", ["../../x.safetensors", "/etc/passwd", "part/../../x.safetensors", "part/x"])
-def test_a_shard_outside_of_the_model_is_refused(models: Path, tmp_path: Path, shard: str) -> None:
+def test_shard_outside_of_the_model_is_refused(models: Path, tmp_path: Path, shard: str) -> None:
     (tmp_path / "x").touch()
     (models / "tiny" / "part").mkdir()
     (models / "tiny" / "part" / "x").symlink_to(tmp_path / "x")
@@ -288,7 +288,7 @@ def test_a_shard_outside_of_the_model_is_refused(models: Path, tmp_path: Path, s
     assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
-def test_an_index_that_is_too_large_to_look_through_is_refused(models: Path, folders: Folders) -> None:
+def test_oversized_weight_index_is_refused(models: Path, folders: Folders) -> None:
     with (models / "tiny" / "model.safetensors.index.json").open("wb") as index:
         index.truncate(1 << 30)
     with pytest.raises(InputError, match="more than 64 MiB"):
@@ -296,7 +296,7 @@ def test_an_index_that_is_too_large_to_look_through_is_refused(models: Path, fol
 
 
 @pytest.mark.parametrize("allowed", ["hub", "hub/models--a--b/snapshots", "hub/models--a--b/snapshots/main"])
-def test_a_snapshot_of_the_hubs_cache_is_a_model(tmp_path: Path, allowed: str) -> None:
+def test_snapshot_of_the_hubs_cache_is_a_model(tmp_path: Path, allowed: str) -> None:
     cache = tmp_path / "hub" / "models--a--b"
     snapshot = cache / "snapshots" / "main"
     (cache / "blobs").mkdir(parents=True)
@@ -317,7 +317,7 @@ def test_a_snapshot_of_the_hubs_cache_is_a_model(tmp_path: Path, allowed: str) -
         locate_model("tiny", service(home))
 
 
-def test_folders_that_would_open_too_much_may_not_be_allowed(tmp_path: Path) -> None:
+def test_too_wide_allowed_folders_are_refused(tmp_path: Path) -> None:
     home, disk = tmp_path / "home", tmp_path / "disk"
     (home / "datasets" / "mine").mkdir(parents=True)
     (disk / "runs" / "job").mkdir(parents=True)

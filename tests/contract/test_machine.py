@@ -34,7 +34,7 @@ def test_where_no_worker_is_known_nothing_is_refused(precision: str) -> None:
 
 
 @pytest.mark.parametrize("machine", [OLD_CPU, T4])
-def test_bf16_is_refused_where_no_device_computes_in_it(machine: Machine) -> None:
+def test_bf16_without_a_bf16_device_is_refused(machine: Machine) -> None:
     failure = refusal(recipe(precision="bf16"), machine)
     assert (failure.code, failure.param) == (FailureCode.PRECISION_UNAVAILABLE, "precision")
     assert 'got "bf16"' in failure.message
@@ -48,7 +48,7 @@ def test_one_machine_that_can_is_enough(machine: Machine) -> None:
     check_machines(recipe(precision="bf16"), [OLD_CPU, T4, machine])
 
 
-def test_fp16_is_had_everywhere_but_with_deepspeed_on_a_cpu() -> None:
+def test_fp16_works_except_deepspeed_on_cpu() -> None:
     for machine in (OLD_CPU, NEW_CPU, T4, TWO_A100):
         check_machines(recipe(precision="fp16"), [machine])
     with_deepspeed = recipe(precision="fp16", parallel={"engine": "deepspeed"})
@@ -56,24 +56,24 @@ def test_fp16_is_had_everywhere_but_with_deepspeed_on_a_cpu() -> None:
     assert refusal(with_deepspeed, OLD_CPU, NEW_CPU).param == "precision"
 
 
-def test_more_ranks_than_any_machine_has_gpus_are_refused() -> None:
+def test_more_ranks_than_gpus_are_refused() -> None:
     failure = refusal(recipe(resources={"gpus": 3}), T4, TWO_A100)
     assert (failure.code, failure.param) == (FailureCode.DEVICES_UNAVAILABLE, "resources.gpus")
     assert "1 x Tesla T4; 2 x NVIDIA A100" in failure.message
     check_machines(recipe(resources={"gpus": 2}), [T4, TWO_A100])
 
 
-def test_a_machine_without_gpus_runs_as_many_ranks_as_one_likes() -> None:
+def test_cpu_machine_runs_any_number_of_ranks() -> None:
     check_machines(recipe(resources={"gpus": 8}), [OLD_CPU])
 
 
-def test_every_rank_wants_a_gpu_that_computes_in_bf16() -> None:
+def test_every_rank_needs_a_bf16_gpu() -> None:
     mixed = Machine(gpus=[*T4.gpus, *TWO_A100.gpus], cores=8, cpu_bf16=True)
     check_machines(recipe(precision="bf16", resources={"gpus": 2}), [mixed])
     assert refusal(recipe(precision="bf16", resources={"gpus": 3}), mixed).param == "precision"
 
 
-def test_more_machines_than_can_train_a_recipe_are_refused() -> None:
+def test_more_nodes_than_machines_are_refused() -> None:
     two_machines = recipe(resources={"nodes": 2, "gpus": 2})
     failure = refusal(two_machines, T4, TWO_A100)
     assert (failure.code, failure.param) == (FailureCode.DEVICES_UNAVAILABLE, "resources.nodes")
@@ -82,7 +82,7 @@ def test_more_machines_than_can_train_a_recipe_are_refused() -> None:
     check_machines(two_machines, [])
 
 
-def test_a_job_may_use_the_gpus_that_can_train_it() -> None:
+def test_job_uses_only_gpus_that_can_train_it() -> None:
     mixed = Machine(gpus=[*T4.gpus, *TWO_A100.gpus], cores=8, cpu_bf16=True)
     assert usable_devices(recipe(precision="bf16"), mixed) == {1, 2}
     assert usable_devices(recipe(precision="fp32"), mixed) == {0, 1, 2}
@@ -91,7 +91,7 @@ def test_a_job_may_use_the_gpus_that_can_train_it() -> None:
 
 def test_cpu_slots_stand_in_for_gpus() -> None:
     machine = OLD_CPU.model_copy(update={"slots": 2})
-    assert (machine.devices, usable_devices(recipe(), machine)) == (2, {0, 1})
+    assert (machine.devices, usable_devices(recipe(), machine)) == (2, frozenset({0, 1}))
     assert [machine.devices_needed(recipe(resources={"gpus": gpus})) for gpus in (1, 2, 8)] == [1, 2, 2]
     assert TWO_A100.devices_needed(recipe(resources={"gpus": 2})) == 2
 
@@ -103,7 +103,7 @@ def test_fp16_where_all_are_cpus_is_unwise() -> None:
     assert machine_warnings(recipe(precision="bf16"), [NEW_CPU]) == []
 
 
-def test_a_job_has_one_instance_of_a_divided_gpu_or_gpus_that_are_whole() -> None:
+def test_job_gets_one_instance_or_whole_gpus() -> None:
     divided = [gpu.model_copy(update={"uuid": f"MIG-{n}"}) for n, gpu in enumerate(TWO_A100.gpus)]
     machine = Machine(gpus=[*divided, *TWO_A100.gpus], cores=8, cpu_bf16=True)
     assert usable_devices(recipe(), machine) == {0, 1, 2, 3}

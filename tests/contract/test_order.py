@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.integers(0, 5), counts)
-def test_an_epochs_order_is_a_permutation_that_depends_on_seed_and_epoch_alone(seed: int, epoch: int, n: int) -> None:
+def test_epoch_order_depends_on_seed_and_epoch(seed: int, epoch: int, n: int) -> None:
     assert sorted(permutation(seed, epoch, n)) == list(range(n))
     assert permutation(seed, epoch, n) == permutation.__wrapped__(seed, epoch, n)
 
@@ -30,15 +30,13 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 @given(seeds, counts, windows)
-def test_the_steps_of_an_epoch_take_every_example_once(seed: int, n: int, window: int) -> None:
+def test_steps_of_an_epoch_take_every_example_once(seed: int, n: int, window: int) -> None:
     steps = range(1, steps_per_epoch(n, window) + 1)
     assert sorted(row for step in steps for row in rows_of_step(seed, step, n, window)) == list(range(n))
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 5), st.integers(1, 7))
-def test_ranks_share_a_step_without_overlap_and_in_as_many_micro_batches(
-    rows: list[int], ranks: int, size: int
-) -> None:
+def test_ranks_share_a_step_without_overlap(rows: list[int], ranks: int, size: int) -> None:
     shares = [rank_micro_batches(rows, rank, ranks, size) for rank in range(ranks)]
     assert len({len(share) for share in shares}) == 1
     assert all(len(micro_batch) <= size for share in shares for micro_batch in share)
@@ -46,17 +44,19 @@ def test_ranks_share_a_step_without_overlap_and_in_as_many_micro_batches(
 
 
 @given(seeds, st.integers(2, 200), st.floats(0.001, 0.9))
-def test_a_split_holds_out_a_row_at_least_and_leaves_one_at_least(seed: int, n: int, share: float) -> None:
+def test_split_leaves_rows_on_both_sides(seed: int, n: int, share: float) -> None:
     train, held_out = split_rows(seed, n, share)
     assert train
     assert held_out
     assert sorted(train + held_out) == list(range(n))
 
 
-def test_a_share_of_an_epoch_is_whole_steps_and_max_steps_ends_earlier() -> None:
+def test_fractional_epochs_are_whole_steps() -> None:
     def steps(**schedule: float) -> int:
         return total_steps(
-            Recipe(model="m", dataset={"path": "d"}, schedule=schedule), count=10, effective_batch_size=4
+            Recipe.model_validate({"model": "m", "dataset": "d", "schedule": schedule}),
+            count=10,
+            effective_batch_size=4,
         )
 
     assert steps(epochs=1) == 3
@@ -66,9 +66,9 @@ def test_a_share_of_an_epoch_is_whole_steps_and_max_steps_ends_earlier() -> None
     assert steps(epochs=2, max_steps=50) == 6
 
 
-def test_max_steps_alone_decide_the_steps_and_nothing_is_three_epochs() -> None:
+def test_max_steps_override_and_epochs_default() -> None:
     def steps(schedule: dict[str, Any]) -> int:
-        recipe = Recipe(model="m", dataset={"path": "d"}, schedule=schedule)
+        recipe = Recipe.model_validate({"model": "m", "dataset": "d", "schedule": schedule})
         stored = Recipe.model_validate_json(recipe.model_dump_json())
         assert stored == recipe
         return total_steps(stored, count=10, effective_batch_size=4)

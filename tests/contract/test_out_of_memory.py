@@ -4,7 +4,7 @@ import pytest
 
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch
-from tests.fake_trainer import started
+from tests.support.fake_trainer import started
 
 
 def tried_next(batch: dict[str, Any], **told: int) -> Batch | None:
@@ -27,9 +27,7 @@ def tried_next(batch: dict[str, Any], **told: int) -> Batch | None:
         ({"micro_batch_size": "auto", "effective_batch_size": 40}, {"micro_batch_size": 6, "effective_batch_size": 40}),
     ],
 )
-def test_the_next_try_takes_half_as_many_examples_at_once_and_as_many_in_each_step(
-    batch: dict[str, Any], told: dict[str, int]
-) -> None:
+def test_retry_halves_the_micro_batch_only(batch: dict[str, Any], told: dict[str, int]) -> None:
     after = tried_next(batch | {"max_length": 77}, **told)
     assert after == Batch(micro_batch_size=3, effective_batch_size=told["effective_batch_size"], max_length=77)
     assert Batch.model_validate(after.model_dump()) == after
@@ -39,7 +37,7 @@ def test_the_next_try_takes_half_as_many_examples_at_once_and_as_many_in_each_st
     ("told", "micro_batch"),
     [({"effective_batch_size": 8, "world_size": 2}, 2), ({"effective_batch_size": 100, "train_examples": 7}, 3)],
 )
-def test_half_is_of_what_a_rank_has_to_take_at_once(told: dict[str, int], micro_batch: int) -> None:
+def test_half_is_of_the_rank_share(told: dict[str, int], micro_batch: int) -> None:
     after = tried_next(
         {"micro_batch_size": 32, "effective_batch_size": told["effective_batch_size"]}, micro_batch_size=32, **told
     )

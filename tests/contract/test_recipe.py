@@ -24,13 +24,13 @@ def minimal(**more: Any) -> dict[str, Any]:
     return {"model": "m", "dataset": "d.jsonl", **more}
 
 
-def test_a_model_and_a_dataset_are_enough() -> None:
+def test_model_and_a_dataset_are_enough() -> None:
     recipe = parse_recipe(json.dumps(minimal()))
     assert recipe.dataset.path == "d.jsonl"
     assert recipe.adapter.r == 16
 
 
-def test_a_dataset_is_named_alike_for_training_and_for_evaluation() -> None:
+def test_both_datasets_are_written_alike() -> None:
     recipe = parse_recipe(json.dumps(minimal(evaluation={"dataset": "e.jsonl", "patience": 2, "samples": 3})))
     assert recipe.evaluation.dataset is not None
     assert recipe.evaluation.dataset == recipe.dataset.model_copy(update={"path": "e.jsonl"})
@@ -38,7 +38,7 @@ def test_a_dataset_is_named_alike_for_training_and_for_evaluation() -> None:
     assert not parse_recipe(json.dumps(minimal())).evaluation.holds_out
 
 
-def test_a_recipe_survives_being_stored() -> None:
+def test_recipe_survives_being_stored() -> None:
     recipe = parse_recipe(json.dumps(minimal(adapter={"target_modules": ["q_proj"]}, schedule={"epochs": 0.5})))
     assert Recipe.model_validate(json.loads(recipe.model_dump_json())) == recipe
 
@@ -123,9 +123,7 @@ def test_a_recipe_survives_being_stored() -> None:
         ([], None, ["must be a JSON object"]),
     ],
 )
-def test_a_bad_recipe_is_told_the_field_what_was_given_and_what_would_do(
-    body: object, param: str | None, words: list[str]
-) -> None:
+def test_invalid_recipe_names_field_value_and_remedy(body: object, param: str | None, words: list[str]) -> None:
     error = refusal(body)
     assert error.failure.param == param
     for word in words:
@@ -153,7 +151,7 @@ def test_ten_problems_are_told_and_the_rest_counted() -> None:
     ],
     ids=["fields", "items", "a name", "a value"],
 )
-def test_a_megabyte_of_nonsense_is_answered_shortly_and_soon(recipe: dict[str, Any]) -> None:
+def test_megabyte_of_nonsense_is_answered_shortly_and_soon(recipe: dict[str, Any]) -> None:
     began = time.process_time()
     failure = refusal(recipe).failure
     assert time.process_time() - began < 10  # what grows with the square takes minutes
@@ -175,14 +173,14 @@ _FIELDS = st.sampled_from([*Recipe.model_fields, *Adapter.model_fields, "path", 
 @example("[" * 100_000)
 @example('{"model": "\\ud800"}')
 @example('{"seed": ' + "9" * 5_000 + "}")
-def test_whatever_is_given_is_a_recipe_or_an_input_error_that_can_be_sent(body: str | bytes) -> None:
+def test_any_input_is_a_recipe_or_an_error(body: str | bytes) -> None:
     try:
         parse_recipe(body)
     except InputError as error:
         error.failure.model_dump_json()
 
 
-def test_a_learning_rate_that_is_not_a_number_is_refused() -> None:
+def test_learning_rate_that_is_nan_is_refused() -> None:
     error = refusal('{"model": "m", "dataset": "d", "optimizer": {"learning_rate": NaN}}')
     assert error.failure.param == "optimizer.learning_rate"
 
@@ -204,14 +202,14 @@ SCHEMA = Recipe.model_json_schema()
 NUMBERS = sorted({*numbers(SCHEMA, SCHEMA["$defs"])} - {"scheduling.priority"})
 
 
-def test_the_numbers_of_a_recipe_are_found() -> None:
+def test_numbers_of_a_recipe_are_found() -> None:
     assert {"seed", "adapter.r", "adapter.rank_pattern.q_proj", "batch.micro_batch_size", "resources.gpus"} <= {
         *NUMBERS
     }
 
 
 @pytest.mark.parametrize("field", NUMBERS)
-def test_a_number_below_zero_is_refused_by_its_field(field: str) -> None:
+def test_number_below_zero_is_refused_by_its_field(field: str) -> None:
     *sections, name = field.split(".")
     body: dict[str, Any] = {name: -1}
     for section in reversed(sections):
@@ -221,7 +219,7 @@ def test_a_number_below_zero_is_refused_by_its_field(field: str) -> None:
     assert "got -1" in error.failure.message
 
 
-def test_every_field_of_the_schema_is_described_by_name_or_by_text() -> None:
+def test_every_schema_field_is_described() -> None:
     schema = Recipe.model_json_schema()
     assert schema["required"] == ["model", "dataset"]
     assert schema["additionalProperties"] is False

@@ -20,7 +20,7 @@ def damage(state: Path) -> Path:
     return state
 
 
-def test_the_state_to_go_on_from_is_the_furthest_of_all_attempts(tmp_path: Path) -> None:
+def test_furthest_state_of_all_attempts_is_chosen(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path / "attempt-1"), RunDir(tmp_path / "attempt-2")
     for state in (first.state(100), first.state(200), second.state(150)):
         save(state)
@@ -34,7 +34,7 @@ def test_steps_are_compared_as_numbers(tmp_path: Path) -> None:
     assert latest_state([run]) == (run.state(1_000_000), [])
 
 
-def test_of_two_states_after_the_same_step_the_later_attempts_is_taken(tmp_path: Path) -> None:
+def test_later_attempt_wins_between_equal_steps(tmp_path: Path) -> None:
     runs = [RunDir(tmp_path / f"attempt-{n}") for n in (1, 2, 3)]
     for run in runs[:2]:
         save(run.state(100))
@@ -68,9 +68,7 @@ def empty(state: Path) -> None:
 
 
 @pytest.mark.parametrize("tear", [cut, flip, lose, unseal, tear_the_seal, empty])
-def test_a_state_that_is_not_as_it_was_written_is_passed_over_and_told(
-    tmp_path: Path, tear: Callable[[Path], None]
-) -> None:
+def test_damaged_state_is_skipped_and_reported(tmp_path: Path, tear: Callable[[Path], None]) -> None:
     first, second = RunDir(tmp_path / "attempt-1"), RunDir(tmp_path / "attempt-2")
     for state in (first.state(50), first.state(100), second.state(150)):
         assert is_complete(save(state))
@@ -79,13 +77,13 @@ def test_a_state_that_is_not_as_it_was_written_is_passed_over_and_told(
     assert latest_state([first, second]) == (first.state(100), [second.state(150)])
 
 
-def test_where_all_states_are_damaged_the_run_is_begun_anew(tmp_path: Path) -> None:
+def test_all_damaged_states_mean_a_fresh_start(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     damaged = [damage(save(run.state(step))) for step in (200, 100)]
     assert latest_state([run]) == (None, damaged)
 
 
-def test_a_state_that_is_still_being_written_is_not_one(tmp_path: Path) -> None:
+def test_partial_state_is_not_a_state(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     save(partial_path(run.state(100)))
     assert latest_state([run]) == (None, [])
@@ -95,7 +93,7 @@ def test_runs_without_a_state_are_begun_anew(tmp_path: Path) -> None:
     assert latest_state([RunDir(tmp_path)]) == (None, [])
 
 
-def test_the_furthest_whole_states_are_kept_and_what_a_kill_has_left_is_removed(tmp_path: Path) -> None:
+def test_furthest_states_are_kept_and_debris_removed(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path / "attempt-1"), RunDir(tmp_path / "attempt-2")
     for state in (first.state(50), first.state(100), first.state(150), second.state(200), second.state(300)):
         save(state)
@@ -113,7 +111,7 @@ def test_the_furthest_whole_states_are_kept_and_what_a_kill_has_left_is_removed(
     assert all(folder.is_dir() for folder in saved)
 
 
-def test_what_another_removes_meanwhile_is_passed_over(tmp_path: Path) -> None:
+def test_concurrent_removal_of_states_is_tolerated(tmp_path: Path) -> None:
     """As the trainer of an attempt that was given up may."""
     run = RunDir(tmp_path)
     for step in (100, 200, 300):
@@ -131,7 +129,7 @@ def test_what_another_removes_meanwhile_is_passed_over(tmp_path: Path) -> None:
     assert list(run.states.iterdir()) == [run.state(200)]
 
 
-def test_all_states_are_forgotten_where_none_is_to_be_kept(tmp_path: Path) -> None:
+def test_all_states_are_removed_on_request(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     save(run.state(100))
     damage(save(run.state(200)))

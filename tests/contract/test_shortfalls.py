@@ -23,7 +23,7 @@ def warnings(rows: int, **recipe: Any) -> list[str]:
         ({"batch": {"effective_batch_size": 64}}, "batch.effective_batch_size: got 64", "8 examples"),
     ],
 )
-def test_each_field_that_asks_for_more_than_comes_is_named(recipe: dict[str, Any], field: str, words: str) -> None:
+def test_each_unmet_request_is_named(recipe: dict[str, Any], field: str, words: str) -> None:
     (warning,) = warnings(8, **recipe)
     assert warning.startswith(field)
     assert words in warning
@@ -40,5 +40,5 @@ def test_each_field_that_asks_for_more_than_comes_is_named(recipe: dict[str, Any
         {"batch": {"effective_batch_size": 8}},
     ],
 )
-def test_recipe_that_gets_what_it_asks_for_has_no_warning(recipe: dict[str, Any]) -> None:
+def test_fully_met_recipe_has_no_warning(recipe: dict[str, Any]) -> None:
     assert warnings(8, **recipe) == []

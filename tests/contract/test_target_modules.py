@@ -29,34 +29,34 @@ def adapted(targets: str | list[str], shapes: dict[str, list[int]], kind: str = 
 
 
 @pytest.mark.parametrize("target", ["q_proj", "self_attn.q_proj", "model.layers.0.self_attn.q_proj", "embed_tokens"])
-def test_a_module_is_named_by_its_last_parts(target: str) -> None:
+def test_module_is_named_by_its_last_parts(target: str) -> None:
     adapted([target], SHAPES)
 
 
 @pytest.mark.parametrize("target", ["proj", "q_proj.weight", "norm", "layers"])
-def test_a_name_that_matches_nothing_is_told_what_would(target: str) -> None:
+def test_name_that_matches_nothing_is_told_what_would(target: str) -> None:
     with pytest.raises(InputError, match="it has q_proj"):
         adapted([target], SHAPES)
 
 
-def test_a_long_name_is_cut() -> None:
+def test_long_name_is_cut() -> None:
     with pytest.raises(InputError) as caught:
         adapted(["x" * 4096], SHAPES)
     assert len(caught.value.failure.message) < 300
 
 
 @pytest.mark.parametrize("expression", [r".*\.q_proj", r"model\.layers\.\d+\..*", r".*(q|k)_proj"])
-def test_a_string_is_a_regular_expression_for_whole_names(expression: str) -> None:
+def test_string_is_a_regular_expression_for_whole_names(expression: str) -> None:
     assert adapted(expression, SHAPES) == {"model.layers.0.self_attn.q_proj"}
 
 
 @pytest.mark.parametrize("expression", ["q_proj", ".*q", "All-Linear"])
-def test_an_expression_that_matches_no_whole_name_is_shown_one(expression: str) -> None:
+def test_unmatched_expression_is_answered_with_an_example(expression: str) -> None:
     with pytest.raises(InputError, match=r"such as model\.layers\.0\.self_attn\.q_proj, .*it has q_proj"):
         adapted(expression, SHAPES)
 
 
-def test_an_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contract.expression._SECONDS", 0.3)
     with pytest.raises(InputError, match="takes too long"):
         adapted("(.+)+!", {f"model.layers.0.{'a' * 60}.weight": [2, 2]})
@@ -74,7 +74,7 @@ def test_an_expression_that_would_take_for_ever_is_refused(monkeypatch: pytest.M
         ({"init": "olora", "r": 1, "rank_pattern": {"q_proj": 3}}, "adapter.rank_pattern"),
     ],
 )
-def test_what_the_model_has_not_is_told_by_its_field(fields: dict[str, Any], param: str) -> None:
+def test_unknown_module_is_refused_by_its_field(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InputError, match="q_proj") as caught:
         check_adapter(Adapter(**fields), SHAPES, "llama")
     assert caught.value.failure.param == param
@@ -90,7 +90,7 @@ def test_what_the_model_has_not_is_told_by_its_field(fields: dict[str, Any], par
         {"init": "pissa", "r": 3, "rank_pattern": {"q_proj": 2}},
     ],
 )
-def test_what_the_model_has_is_accepted(fields: dict[str, Any]) -> None:
+def test_known_module_is_accepted(fields: dict[str, Any]) -> None:
     check_adapter(Adapter(**fields), SHAPES, "llama")
 
 
@@ -125,7 +125,7 @@ MAMBA_LAYER = {"model.layers.0.mixer.in_proj.weight": [2, 2], "model.layers.0.mi
         ({"model.per_layer_model_projection.weight": [2, 2]}, "gemma4", {"model.per_layer_model_projection"}, set()),
     ],
 )
-def test_all_linear_leaves_out_what_cannot_be_adapted_and_says_why(
+def test_all_linear_skips_unsupported_modules_with_reasons(
     shapes: dict[str, list[int]], kind: str, expected: set[str], reasons: set[str]
 ) -> None:
     targets = target_modules(Adapter(), shapes, kind)
@@ -149,7 +149,7 @@ def test_all_linear_leaves_out_what_cannot_be_adapted_and_says_why(
         ("all-linear", {f"{MLP}.experts.0.w1.weight": [2, 2]}, "mixtral", EXPERT_SKIPPED),
     ],
 )
-def test_a_name_of_nothing_but_what_is_left_out_is_refused(
+def test_name_matching_only_skipped_modules_is_refused(
     target: str, shapes: dict[str, list[int]], kind: str, reason: str
 ) -> None:
     given: Any = target if target == "all-linear" or "*" in target else [target]
@@ -158,6 +158,6 @@ def test_a_name_of_nothing_but_what_is_left_out_is_refused(
     assert caught.value.failure.code == FailureCode.TARGET_MODULES_UNMATCHED
 
 
-def test_a_name_that_matches_in_experts_too_is_adapted_elsewhere_alone() -> None:
+def test_name_matching_experts_adapts_other_modules() -> None:
     assert adapted(["up_proj"], MIXTURE, "qwen2_moe") == {f"{MLP}.shared_expert.up_proj"}
     assert adapted(["q_proj"], VISION, "gemma3") == {Q}

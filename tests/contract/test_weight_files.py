@@ -8,7 +8,7 @@ import pytest
 
 from contract.failure import FailureCode, InputError
 from contract.model.folder import weight_shapes
-from tests.files import write_weights
+from tests.support.files import write_weights
 
 A, B = "model.layers.0.q_proj.weight", "model.layers.1.q_proj.weight"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -137,8 +137,8 @@ def test_malformed_configuration_is_refused_by_name(tmp_path: Path, name: str, t
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 def test_unknown_dtype_is_refused(tmp_path: Path, name: str) -> None:
     write_shards(tmp_path)
-    for given in ("x", "", "int8", "float8_e4m3fn"):
-        write_config(tmp_path, **{name: given})
+    for unknown in ("x", "", "int8", "float8_e4m3fn"):
+        write_config(tmp_path, **{name: unknown})
         assert f"{name} of config.json" in refusal(tmp_path)
     for given in ("float32", "torch.bfloat16", "half", "auto", None, {"": "float32"}):
         write_config(tmp_path, **{name: given})

@@ -9,7 +9,7 @@ from dataset.example import Conversation
 from dataset.file import DatasetFile
 from dataset.read import read_examples
 from dataset.report import check_file
-from tests.dataset.writing import failure, read_conversation, refusal, write_csv, write_lines
+from tests.dataset.example_files import failure, read_conversation, refusal, write_csv, write_lines
 
 Row = dict[str, Any]
 
@@ -74,12 +74,12 @@ KNOWN: dict[str, tuple[Row, list[dict[str, str]]]] = {
 
 
 @pytest.mark.parametrize(("row", "messages"), KNOWN.values(), ids=list(KNOWN))
-def test_a_public_shape_is_read(tmp_path: Path, row: Row, messages: list[dict[str, str]]) -> None:
+def test_public_shape_is_read(tmp_path: Path, row: Row, messages: list[dict[str, str]]) -> None:
     assert read_conversation(tmp_path, row).messages == messages
 
 
 @pytest.mark.parametrize("row", [row for row, _ in KNOWN.values()], ids=list(KNOWN))
-def test_what_the_report_says_reads_the_same(tmp_path: Path, row: Row) -> None:
+def test_reported_columns_read_the_same(tmp_path: Path, row: Row) -> None:
     path = write_lines(tmp_path, [row])
     found = check_file(DatasetFile(path=path))
     assert found.format is not None
@@ -88,7 +88,7 @@ def test_what_the_report_says_reads_the_same(tmp_path: Path, row: Row) -> None:
     )
 
 
-def test_the_report_says_which_column_became_what(tmp_path: Path) -> None:
+def test_report_says_which_column_became_what(tmp_path: Path) -> None:
     path = write_csv(tmp_path, ["system_prompt", "question", "response"], ["s", "q", "a"])
     assert check_file(DatasetFile(path=path)).columns == {
         "instruction": "question",
@@ -104,7 +104,7 @@ def test_the_report_says_which_column_became_what(tmp_path: Path) -> None:
     }
 
 
-def test_a_context_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
+def test_context_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
     rows = [{"question": "q", "answer": "a"}, {"question": "q", "context": "c", "answer": "a"}]
     path = write_lines(tmp_path, rows)
     first, second = read_examples(DatasetFile(path=path))
@@ -116,7 +116,7 @@ def test_a_context_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
     assert refusal(write_lines(tmp_path, rows)).startswith("row 2: has both input and context")
 
 
-def test_system_prompt_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
+def test_late_system_prompt_is_read(tmp_path: Path) -> None:
     rows = [{"messages": talk("q", "a")}, {"messages": talk("q", "a"), "system_prompt": "s"}]
     first, second = read_examples(DatasetFile(path=write_lines(tmp_path, rows)))
     assert isinstance(first, Conversation)
@@ -151,18 +151,18 @@ UNCLEAR: list[tuple[Row, str]] = [
 
 
 @pytest.mark.parametrize(("row", "words"), UNCLEAR, ids=lambda each: ", ".join(each) if isinstance(each, dict) else "")
-def test_what_could_be_read_in_two_ways_is_refused_once_with_advice(tmp_path: Path, row: Row, words: str) -> None:
+def test_ambiguous_columns_are_refused_once_with_advice(tmp_path: Path, row: Row, words: str) -> None:
     fault = failure(write_lines(tmp_path, [row] * 3))
     assert fault.param == "dataset.columns"
     assert words in fault.message
     assert 'dataset.columns {"' in fault.message
 
 
-def test_columns_that_the_user_names_are_all_that_is_read(tmp_path: Path) -> None:
+def test_named_columns_are_the_only_ones_read(tmp_path: Path) -> None:
     columns: Any = {"instruction": "question", "output": "answer"}
     for row in ({"question": "q", "choices": ["x"], "answer": "a"}, {"question": "q", "context": "c", "answer": "a"}):
         assert read_conversation(tmp_path, row, "auto", columns).messages == talk("q", "a")
 
 
-def test_a_format_that_the_user_names_has_its_own_fields_alone(tmp_path: Path) -> None:
+def test_named_format_has_only_its_own_fields(tmp_path: Path) -> None:
     assert "instruction is empty" in refusal(write_lines(tmp_path, [{"question": "q", "answer": "a"}]), "alpaca")

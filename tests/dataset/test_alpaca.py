@@ -6,7 +6,7 @@ import pytest
 from dataset.example import Conversation
 from dataset.file import DatasetFile
 from dataset.read import read_examples
-from tests.dataset.writing import read_conversation, refusal, refusal_of_row, write_lines
+from tests.dataset.example_files import read_conversation, refusal, refusal_of_row, write_lines
 
 
 def contents(found: Conversation) -> list[tuple[str, str]]:
@@ -20,7 +20,7 @@ def test_alpaca_becomes_a_conversation(tmp_path: Path) -> None:
     assert found.supervised == [False, False, True]
 
 
-def test_the_answers_of_the_history_are_learned_too(tmp_path: Path) -> None:
+def test_answers_of_the_history_are_learned_too(tmp_path: Path) -> None:
     found = read_conversation(tmp_path, {"instruction": "c", "output": "d", "history": [["a", "b"]]})
     assert contents(found) == [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     assert found.supervised == [False, True, False, True]
@@ -39,7 +39,7 @@ def test_each_instance_of_self_instruct_is_an_example(tmp_path: Path) -> None:
     assert (first.where, second.where) == ("row 1, instance 1", "row 1, instance 2")
 
 
-def test_a_bad_instance_is_named_with_its_row(tmp_path: Path) -> None:
+def test_bad_instance_is_named_with_its_row(tmp_path: Path) -> None:
     good = {"instruction": "Double", "instances": [{"input": "1", "output": "2"}]}
     bad = {"instruction": "Double", "instances": [*good["instances"], {"input": "2", "output": " "}]}
     assert refusal(write_lines(tmp_path, [good, bad])).startswith("row 2: instance 2: has no answer")
@@ -79,5 +79,5 @@ def test_chinese_vicuna_has_an_answer_for_each_question(tmp_path: Path) -> None:
         ({"input": [], "output": []}, "input must be a list of at least one text"),
     ],
 )
-def test_a_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
+def test_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
     assert words in refusal_of_row(tmp_path, row)

@@ -14,7 +14,7 @@ from dataset.example import Conversation, PlainText
 from dataset.file import DatasetFile
 from dataset.read import read_examples
 from dataset.reading.arrow_values import NotJson, to_values, value_bytes
-from tests.dataset.writing import HELLO, refusal, write_parquet
+from tests.dataset.example_files import HELLO, refusal, write_parquet
 
 
 class AnyNotJson:
@@ -106,13 +106,13 @@ def test_each_type_is_read_at_any_place(tmp_path: Path, array: pa.Array, value: 
         assert to_values(batch["beside"]) == expected, column.type
 
 
-def test_a_map_without_text_for_keys_does_no_harm(tmp_path: Path) -> None:
+def test_map_without_text_for_keys_does_no_harm(tmp_path: Path) -> None:
     counts = pa.array([[(1, "a")], None], pa.map_(pa.int64(), pa.string()))
     pq.write_table(pa.table({"text": ["a", "b"], "counts": counts}), tmp_path / "rows.parquet")
     assert list(read_examples(DatasetFile(path=tmp_path / "rows.parquet"))) == [PlainText("a"), PlainText("b")]
 
 
-def test_a_map_is_the_arguments_of_a_call(tmp_path: Path) -> None:
+def test_map_is_the_arguments_of_a_call(tmp_path: Path) -> None:
     arguments = pa.map_(pa.string(), pa.string())
     function = pa.struct({"name": pa.string(), "arguments": arguments})
     message = pa.struct(
@@ -135,7 +135,7 @@ def test_slices_of_nested_arrays_have_their_own_values() -> None:
     assert value_bytes(array.slice(0, 1)) < value_bytes(array)
 
 
-def test_nulls_of_a_struct_that_other_rows_have_are_missing(tmp_path: Path) -> None:
+def test_struct_nulls_of_other_rows_are_missing(tmp_path: Path) -> None:
     tools = [
         {"function": {"name": name, "parameters": {"type": "object", "properties": {argument: {"type": "string"}}}}}
         for name, argument in (("weather", "city"), ("ship", "order"))
@@ -148,12 +148,12 @@ def test_nulls_of_a_struct_that_other_rows_have_are_missing(tmp_path: Path) -> N
     examples = list(read_examples(DatasetFile(path=write_parquet(tmp_path, rows))))
     for example, row in zip(examples, rows, strict=True):
         assert isinstance(example, Conversation)
-        call = example.messages[1]["tool_calls"][0]["function"]
-        assert call == row["messages"][1]["tool_calls"][0]["function"]
+        found = example.messages[1]["tool_calls"][0]["function"]
+        assert found == row["messages"][1]["tool_calls"][0]["function"]
         assert example.tools == [{"type": "function", **row["tools"][0]}]
 
 
-def test_a_time_or_bytes_in_a_tool_are_refused_by_their_type(tmp_path: Path) -> None:
+def test_unsupported_tool_values_are_refused_by_type(tmp_path: Path) -> None:
     for value, kind in ((pa.scalar(1, pa.timestamp("ns")), r"timestamp\[ns\]"), (b"a", "binary")):
         tools = [[{"name": "clock", "parameters": {"default": value}}]]
         table = pa.table({"messages": [HELLO], "tools": pa.array(tools)})
@@ -169,7 +169,7 @@ def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "two fields of one name" in refusal(tmp_path / "rows.parquet")
 
 
-def test_a_dictionary_counts_as_often_as_its_values_come(tmp_path: Path) -> None:
+def test_dictionary_counts_as_often_as_its_values_come(tmp_path: Path) -> None:
     text = pa.array(["a" * 50_000] * 200).dictionary_encode()
     pq.write_table(pa.table({"text": text}), tmp_path / "rows.parquet")
     assert "unpacks to more than 5000000 bytes" in refusal(tmp_path / "rows.parquet", max_bytes=5_000_000)

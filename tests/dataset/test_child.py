@@ -14,7 +14,7 @@ from dataset.preview import Preview
 from dataset.report import DatasetReport, Problem
 from dataset.sandbox.child import DatasetSandbox, SandboxStopped
 from dataset.sandbox.tasks import CheckFile, PreviewExamples, TokenizerRef
-from tests.files import write_dataset, write_tokenizer
+from tests.support.files import write_dataset, write_tokenizer
 
 
 def check(path: Path | str, seconds: float = 120) -> DatasetReport:
@@ -42,7 +42,7 @@ def test_task_returns_its_own_type(rows: str) -> None:
     assert check(rows).rows == 3
 
 
-def test_a_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
+def test_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
     with pytest.raises(InputError, match=r"no tokenizer\.json") as refusal:
         preview(rows, tmp_path)
     assert refusal.value.failure.code is FailureCode.MODEL_UNSUPPORTED
@@ -57,7 +57,7 @@ def test_a_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
     ],
     ids=["runs for ever", "takes all memory", "grows"],
 )
-def test_a_template_that_would_take_everything_is_ended(tmp_path: Path, rows: str, template: str) -> None:
+def test_template_that_would_take_everything_is_ended(tmp_path: Path, rows: str, template: str) -> None:
     with pytest.raises(InputError, match=r"time or memory|longer than|more memory"):
         see(tmp_path, rows, template, seconds=10)
 
@@ -71,19 +71,19 @@ def test_a_template_that_would_take_everything_is_ended(tmp_path: Path, rows: st
         "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
     ],
 )
-def test_a_template_reaches_nothing_but_its_input(tmp_path: Path, rows: str, template: str) -> None:
+def test_template_reaches_nothing_but_its_input(tmp_path: Path, rows: str, template: str) -> None:
     found = see(tmp_path, rows, template)
     assert all("chat template" in (example.problem or "") for example in found.data)
 
 
-def test_a_file_of_a_hundred_thousand_brackets_is_told_and_no_more(tmp_path: Path) -> None:
+def test_deeply_nested_file_is_refused_briefly(tmp_path: Path) -> None:
     path = tmp_path / "deep.jsonl"
     path.write_text('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     found = check(path)
     assert found.errors == [Problem(row=1, message="is nested too deep")]
 
 
-def test_the_service_s_secrets_are_not_handed_on(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_s_secrets_are_not_handed_on(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNED_DATABASE_URL", "postgresql://secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     children, seen = DatasetSandbox(), []
@@ -122,13 +122,13 @@ def environments(of: bytes) -> list[bytes]:
     return [each for each in found if each]
 
 
-def test_nothing_is_left_of_a_task_that_took_too_long(rows: str, tmp_path: Path) -> None:
+def test_overlong_task_leaves_nothing(rows: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="longer than 1 s"):
         see(tmp_path, rows, "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", 1)
     assert environments(b"-m\0dataset") == []
 
 
-def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path) -> None:
+def test_gigabyte_line_is_refused_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     with path.open("wb") as file:
         file.write(b'{"text": "')
@@ -140,7 +140,7 @@ def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path) -> Non
     assert (found.rows, found.examples) == (2, 1)
 
 
-def test_a_parquet_file_that_is_packed_to_burst_is_told(tmp_path: Path) -> None:
+def test_packed_parquet_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.parquet"
     table = pa.table({"text": pa.array(["a" * (96 << 20)]).dictionary_encode().take([0] * 640)})
     pq.write_table(table, path)

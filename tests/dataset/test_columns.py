@@ -6,7 +6,7 @@ import pytest
 from dataset.example import Conversation
 from dataset.file import DatasetFile
 from dataset.read import read_examples
-from tests.dataset.writing import HELLO, failure, read_conversation, write_csv, write_lines
+from tests.dataset.example_files import HELLO, failure, read_conversation, write_csv, write_lines
 
 HELLO_HELLO = Conversation(HELLO, [False, True])
 
@@ -22,22 +22,22 @@ def test_they_may_swap_two_names(tmp_path: Path) -> None:
     assert read_conversation(tmp_path, {"prompt": "hello", "completion": "hi"}, "auto", columns) == HELLO_HELLO
 
 
-def test_a_column_that_is_given_for_a_field_hides_the_one_of_that_name(tmp_path: Path) -> None:
+def test_mapped_column_hides_its_namesake(tmp_path: Path) -> None:
     row = {"instruction": "x", "question": "hi", "output": "hello"}
     assert read_conversation(tmp_path, row, "auto", {"instruction": "question"}) == HELLO_HELLO
 
 
-def test_a_column_that_is_given_for_a_field_is_no_other_field(tmp_path: Path) -> None:
+def test_mapped_column_fills_no_other_field(tmp_path: Path) -> None:
     row = {"input": "hi", "output": "hello"}
     assert read_conversation(tmp_path, row, "auto", {"instruction": "input"}) == HELLO_HELLO
 
 
-def test_the_format_is_one_that_has_the_named_fields(tmp_path: Path) -> None:
+def test_format_is_one_that_has_the_named_fields(tmp_path: Path) -> None:
     row = {"messages": 3, "q": "hi", "a": "hello"}
     assert read_conversation(tmp_path, row, "auto", {"prompt": "q", "completion": "a"}) == HELLO_HELLO
 
 
-def test_a_row_may_lack_a_column_that_another_has(tmp_path: Path) -> None:
+def test_row_may_lack_a_column_that_another_has(tmp_path: Path) -> None:
     row = {"instruction": "hi", "output": "hello"}
     path = write_lines(tmp_path, [row, {**row, "context": "now"}])
     first, second = read_examples(DatasetFile(path=path, columns={"input": "context"}))
@@ -46,7 +46,7 @@ def test_a_row_may_lack_a_column_that_another_has(tmp_path: Path) -> None:
     assert second.messages[0]["content"] == "hi\n\nnow"
 
 
-def test_a_column_that_no_row_has_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
+def test_missing_column_is_refused_with_alternatives(tmp_path: Path) -> None:
     path = write_csv(tmp_path, ["instruction", "output", "context"], ["a", "b", "c"])
     fault = failure(path, "auto", {"input": "contxt"})
     assert fault.param == "dataset.columns"
@@ -54,21 +54,21 @@ def test_a_column_that_no_row_has_is_refused_with_those_that_are_there(tmp_path:
     assert "instruction, output, context" in fault.message
 
 
-def test_a_wrong_column_is_told_before_what_follows_from_it(tmp_path: Path) -> None:
+def test_wrong_column_is_reported_before_its_consequences(tmp_path: Path) -> None:
     fault = failure(write_lines(tmp_path, [{"q": "a", "a": "b"}]), "alpaca", {"instruction": "question", "output": "a"})
     assert fault.param == "dataset.columns"
     assert 'no column "question"' in fault.message
 
 
 @pytest.mark.parametrize("format", ["auto", "messages"])
-def test_a_field_that_the_format_does_not_read_is_refused(tmp_path: Path, format: Any) -> None:
+def test_field_outside_the_format_is_refused(tmp_path: Path, format: Any) -> None:
     fault = failure(write_lines(tmp_path, [{"messages": HELLO, "h": []}]), format, {"history": "h"})
     assert fault.param == "dataset.columns"
     assert 'read as messages, which has no field "history"' in fault.message
     assert "it has messages, system, tools" in fault.message
 
 
-def test_fault_of_a_column_names_it_beside_the_field(tmp_path: Path) -> None:
+def test_column_error_names_the_field_too(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"question": "hi", "answer": 4}])
     message = failure(path).message
     assert message == 'row 1: output must be text, not 4; write it as text, as "4"; output is the column answer'

@@ -6,10 +6,10 @@ import pytest
 
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.formats.detect import FORMATS, detect
-from tests.dataset.writing import refusal, refusal_of_row, write_lines
+from tests.dataset.example_files import refusal, refusal_of_row, write_lines
 
 
-def test_the_recipe_names_each_format_and_each_field_that_there_is() -> None:
+def test_recipe_schema_names_every_format_and_field() -> None:
     assert set(typing.get_args(DatasetFormat)) == set(FORMATS)
     assert set(typing.get_args(DatasetField)) == {field for format in FORMATS.values() for field in format.fields}
 
@@ -27,11 +27,11 @@ def test_the_recipe_names_each_format_and_each_field_that_there_is() -> None:
         ({"text": 1}, "text"),
     ],
 )
-def test_a_format_is_told_by_the_fields(row: dict[str, Any], format: str) -> None:
+def test_format_is_told_by_the_fields(row: dict[str, Any], format: str) -> None:
     assert detect(row) == format
 
 
-def test_the_first_row_speaks_for_all(tmp_path: Path) -> None:
+def test_first_row_speaks_for_all(tmp_path: Path) -> None:
     rows = [{"instruction": "a", "output": "b"}, {"text": "c"}]
     assert refusal(write_lines(tmp_path, rows)).startswith("row 2: instruction is empty")
 
@@ -41,7 +41,7 @@ def test_unknown_fields_are_told(tmp_path: Path, row: Any) -> None:
     assert "of no known format" in refusal_of_row(tmp_path, row)
 
 
-def test_rows_in_a_list_of_one_object_are_told_how_to_get_out(tmp_path: Path) -> None:
+def test_rows_within_one_object_are_refused_with_advice(tmp_path: Path) -> None:
     message = refusal_of_row(tmp_path, {"version": "1", "data": [{"instruction": "a", "output": "b"}]})
     assert "a list of objects, data" in message
     assert "jq -c '.\"data\"[]' FILE" in message
@@ -55,7 +55,7 @@ def test_turns_under_another_name_are_told_the_column(tmp_path: Path, turn: Any,
     assert f'dataset.columns {{"{field}": "chat"}}' in refusal_of_row(tmp_path, {"chat": [turn]})
 
 
-def test_turns_of_an_unknown_kind_are_told_what_to_give(tmp_path: Path) -> None:
+def test_unknown_turns_are_refused_with_advice(tmp_path: Path) -> None:
     assert "a role and a content" in refusal_of_row(tmp_path, {"contents": [{"role": "user", "parts": []}]})
 
 
@@ -64,5 +64,5 @@ def test_column_without_a_value_tells_no_format() -> None:
     assert detect({"messages": None}) == "messages"
 
 
-def test_a_row_that_is_no_object_is_refused(tmp_path: Path) -> None:
+def test_row_that_is_no_object_is_refused(tmp_path: Path) -> None:
     assert "must be a JSON object, not 3" in refusal_of_row(tmp_path, 3)

@@ -32,16 +32,14 @@ def learned(example: Example) -> list[str]:
 
 
 @pytest.mark.parametrize(("format", "row", "words"), TABLE)
-def test_a_row_of_the_table_is_of_its_format_and_learned_as_it_says(
-    tmp_path: Path, format: Any, row: str, words: str
-) -> None:
+def test_documented_row_has_its_format_and_labels(tmp_path: Path, format: Any, row: str, words: str) -> None:
     (tmp_path / "row").write_text(row)
     examples = list(read_examples(DatasetFile(path=tmp_path / "row", format=format)))
     assert examples == list(read_examples(DatasetFile(path=tmp_path / "row")))
     assert [text for example in examples for text in learned(example)] == re.findall("`(.*?)`", words)
 
 
-def test_the_table_has_each_format_in_the_order_in_which_they_are_tried() -> None:
+def test_documented_formats_are_in_detection_order() -> None:
     assert list(dict.fromkeys(format for format, _, _ in TABLE)) == list(FORMATS)
 
 
@@ -53,7 +51,7 @@ def test_tables_name_every_known_field_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [THOUGHTS, TOOLS])
-def test_the_two_ways_to_write_thoughts_and_calls_are_one(tmp_path: Path, first: str, second: str) -> None:
+def test_both_spellings_of_thoughts_are_equal(tmp_path: Path, first: str, second: str) -> None:
     (tmp_path / "first").write_text(first)
     (tmp_path / "second").write_text(second)
     assert list(read_examples(DatasetFile(path=tmp_path / "first"))) == list(
@@ -62,6 +60,6 @@ def test_the_two_ways_to_write_thoughts_and_calls_are_one(tmp_path: Path, first:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples/data").iterdir()), ids=lambda path: path.name)
-def test_the_files_among_the_examples_are_read(path: Path) -> None:
+def test_files_among_the_examples_are_read(path: Path) -> None:
     columns: Any = {"instruction": "question", "output": "answer"} if path.suffix == ".csv" else None
     assert list(read_examples(DatasetFile(path=path, columns=columns)))

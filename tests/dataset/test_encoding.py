@@ -6,7 +6,7 @@ import pytest
 from dataset.example import PlainText
 from dataset.file import DatasetFile
 from dataset.read import read_examples
-from tests.dataset.writing import refusal
+from tests.dataset.example_files import refusal
 
 MARKS = {
     "utf-8": codecs.BOM_UTF8,
@@ -26,7 +26,7 @@ WORDS = "größer 七 \N{GRINNING FACE}"
 
 @pytest.mark.parametrize("encoding", MARKS)
 @pytest.mark.parametrize("name", FILES)
-def test_each_encoding_is_read_with_and_without_its_mark(tmp_path: Path, name: str, encoding: str) -> None:
+def test_each_encoding_is_read_with_and_without_marks(tmp_path: Path, name: str, encoding: str) -> None:
     path = tmp_path / name
     content = (FILES[name] % WORDS).encode(encoding)
     # Without a mark the first character, which is in ASCII but for a text's, tells.
@@ -36,7 +36,7 @@ def test_each_encoding_is_read_with_and_without_its_mark(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_a_character_is_whole_wherever_the_file_is_parted(tmp_path: Path, encoding: str) -> None:
+def test_character_is_whole_wherever_the_file_is_parted(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "rows.jsonl"
     text = "x" + "\N{GRINNING FACE}" * 100_000
     path.write_bytes(f'{{"text": "{text}"}}'.encode(encoding))
@@ -46,7 +46,7 @@ def test_a_character_is_whole_wherever_the_file_is_parted(tmp_path: Path, encodi
 @pytest.mark.parametrize(
     ("encoding", "byte"), [("latin-1", "0xfc"), ("windows-1252", "0xfc"), ("shift-jis", "0x8e"), ("gbk", "0xc6")]
 )
-def test_another_encoding_is_named_by_its_first_byte_with_what_to_do(tmp_path: Path, encoding: str, byte: str) -> None:
+def test_other_encodings_are_named_by_first_byte(tmp_path: Path, encoding: str, byte: str) -> None:
     word = "ü" if byte == "0xfc" else "七"
     for name, content in (
         ("rows.jsonl", f'{{"text": "{word}"}}\n'),
@@ -61,7 +61,7 @@ def test_another_encoding_is_named_by_its_first_byte_with_what_to_do(tmp_path: P
         assert "iconv -f" in message
 
 
-def test_a_utf16_file_that_is_torn_is_named_by_its_byte(tmp_path: Path) -> None:
+def test_torn_utf16_is_named_by_its_byte(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     content = '{"text": "a"}\n'.encode("utf-16-le") * 5_000
     path.write_bytes(codecs.BOM_UTF16_LE + content + b"\x00\xdc" + content)

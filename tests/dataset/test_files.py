@@ -13,13 +13,13 @@ from contract.failure import InputError
 from dataset.example import Conversation
 from dataset.file import DatasetFile
 from dataset.read import file_sha256, read_examples
-from tests.dataset.writing import HELLO, refusal, write_csv, write_lines, write_parquet
+from tests.dataset.example_files import HELLO, refusal, write_csv, write_lines, write_parquet
 
 ROW = json.dumps({"messages": HELLO}) + "\n"
 PAIR = {"instruction": "Say hello.", "output": "hello"}
 
 
-def test_the_digest_is_of_what_was_read(tmp_path: Path) -> None:
+def test_digest_is_of_what_was_read(tmp_path: Path) -> None:
     files = [write_csv(tmp_path, ["text"], ["a"], ["b"]), write_parquet(tmp_path, [PAIR] * 3)]
     for name, content in {
         "a.json": json.dumps([{"messages": HELLO}]).encode() + b"\n\n",
@@ -34,7 +34,7 @@ def test_the_digest_is_of_what_was_read(tmp_path: Path) -> None:
         assert sha256.hexdigest() == file_sha256(path), path.name
 
 
-def test_a_file_larger_than_the_service_takes_is_refused(tmp_path: Path) -> None:
+def test_file_larger_than_the_service_takes_is_refused(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"messages": HELLO}] * 10)
     size = path.stat().st_size
     assert len(list(read_examples(DatasetFile(path=path), max_bytes=size))) == 10
@@ -42,7 +42,7 @@ def test_a_file_larger_than_the_service_takes_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.CSV.GZ", "rows"])
-def test_a_packed_file_is_read_as_if_it_were_not(tmp_path: Path, name: str) -> None:
+def test_packed_file_reads_like_the_plain_one(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     text = "instruction,output\nSay hello.,hello\n" if "CSV" in name else json.dumps(PAIR)
     path.write_bytes(gzip.compress(text.encode()))
@@ -54,25 +54,25 @@ def test_a_packed_file_is_read_as_if_it_were_not(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     "spoil", [lambda packed: packed[:-9], lambda packed: packed[:20] + b"\xff" * 9, lambda p: p + b"x"]
 )
-def test_a_packed_file_that_is_not_whole_is_refused(tmp_path: Path, spoil: object) -> None:
+def test_packed_file_that_is_not_whole_is_refused(tmp_path: Path, spoil: object) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(spoil(gzip.compress(ROW.encode() * 5)))  # type: ignore[operator]
     assert "not a complete gzip file" in refusal(path)
 
 
-def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path) -> None:
+def test_small_packed_file_with_huge_content_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(ROW.encode() * 10_000))
     assert "unpacks to more than 100000 bytes" in refusal(path, max_bytes=100_000)
 
 
-def test_a_small_parquet_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path) -> None:
+def test_small_parquet_with_huge_content_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, [{"text": "word " * 1000}] * 1000)
     assert path.stat().st_size < 100_000
     assert "unpacks to more than 1000000 bytes" in refusal(path, max_bytes=1_000_000)
 
 
-def test_a_parquet_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+def test_parquet_changed_while_read_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, [{"text": "a"}] * 200)
     examples = read_examples(DatasetFile(path=path))
     next(examples)
@@ -92,9 +92,7 @@ def sparse(path: Path, start: bytes, size: int) -> Path:
     ("name", "start"),
     [("rows.jsonl", ROW + '{"instruction": "'), ("rows.csv", 'text\nfirst\n"'), ("rows.csv", "text\na\n")],
 )
-def test_a_row_that_is_too_long_is_refused_by_number_and_never_held_whole(
-    tmp_path: Path, name: str, start: str
-) -> None:
+def test_overlong_row_is_refused_and_never_held(tmp_path: Path, name: str, start: str) -> None:
     path = sparse(tmp_path / name, start.encode(), 2 << 30)
     tracemalloc.start()
     try:
@@ -104,17 +102,17 @@ def test_a_row_that_is_too_long_is_refused_by_number_and_never_held_whole(
         tracemalloc.stop()
 
 
-def test_an_array_that_is_too_large_to_hold_is_refused(tmp_path: Path) -> None:
+def test_oversized_array_is_refused(tmp_path: Path) -> None:
     assert "JSON Lines" in refusal(sparse(tmp_path / "rows.json", b"[{}", 2 << 30))
 
 
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+def test_empty_file_is_refused(tmp_path: Path) -> None:
     assert "no rows" in refusal(write_lines(tmp_path, []))
     assert "no rows" in refusal(write_csv(tmp_path, ["text"]))
     assert "no rows" in refusal(write_parquet(tmp_path, []))
 
 
-def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+def test_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"messages": HELLO}])
     path.chmod(0)
     with not_root():

@@ -20,24 +20,26 @@ from dataset.formats.detect import FORMATS
 from dataset.formats.sharegpt import SPEAKERS
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
 from dataset.read import read_examples
-from tests.dataset.test_unpack import PACKERS
+from tests.dataset.example_files import PACKERS
 
 FIELDS = sorted({field for format in FORMATS.values() for field in format.fields})
 
-_JSON = st.recursive(
+_JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
 _TEXT = st.text(st.characters()) | st.just("answer")
 _OR_ITS_TEXT = _JSON | _JSON.map(json.dumps)
-_CALL = st.fixed_dictionaries({}, optional={"id": _JSON, "name": _JSON, "arguments": _OR_ITS_TEXT})
+_CALL: st.SearchStrategy[Any] = st.fixed_dictionaries(
+    {}, optional={"id": _JSON, "name": _JSON, "arguments": _OR_ITS_TEXT}
+)
 _CALL = _CALL | st.fixed_dictionaries({"function": _CALL | _JSON}) | _JSON
 _PART = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "reasoning", "thinking", "tool_call", "tool_result", 3])},
     optional={"text": _TEXT, "value": _TEXT | _CALL, "train": st.sampled_from([True, 0, "0"])},
 )
-_SIMPLE = st.sampled_from([None, False, 0, 1.0, "0", "\ud800", [], {"a": None}])
+_SIMPLE: st.SearchStrategy[Any] = st.sampled_from([None, False, 0, 1.0, "0", "\ud800", [], {"a": None}])
 _OF_ITSELF = dict.fromkeys((*WEIGHTS[:2], *REASONING[:2], *list(REFUSED)[:2]), _SIMPLE)
 _MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(ROLES) | _JSON},
@@ -100,7 +102,7 @@ def read(path: Path, content: bytes, format: Any = "auto", columns: Any = None) 
 @example(b'{"tools": ' + b"[" * 900 + b"]" * 900 + b', "messages": [{"role": "assistant", "content": "a"}]}', "auto")
 @example(b'{"messages": "' + b"[" * 100_000 + b'"}', "auto")
 @example(b'{"instruction": "\\ud800", "output": "b"}', "auto")
-def test_json(tmp_path: Path, content: bytes, format: Any) -> None:
+def test_json_is_read_or_refused(tmp_path: Path, content: bytes, format: Any) -> None:
     read(tmp_path / "rows.json", content, format)
 
 
@@ -117,7 +119,7 @@ def test_json_with_columns(tmp_path: Path, rows: list[Any], format: Any, data: s
     st.sampled_from(["auto", *FORMATS]),
 )
 @_SETTINGS
-def test_csv(tmp_path: Path, content: bytes, format: Any) -> None:
+def test_csv_is_read_or_refused(tmp_path: Path, content: bytes, format: Any) -> None:
     read(tmp_path / "rows.csv", content, format)
 
 
@@ -133,14 +135,16 @@ def test_csv_with_the_fields_of_a_format(tmp_path: Path, header: list[str], data
 
 @given(_JSON_FILE, st.sampled_from(sorted(PACKERS)), st.integers(0, 200), st.binary(max_size=8))
 @settings(_SETTINGS, max_examples=30)
-def test_packed(tmp_path: Path, content: bytes, suffix: str, place: int, spoiled: bytes) -> None:
+def test_packed_bytes_are_read_or_refused(
+    tmp_path: Path, content: bytes, suffix: str, place: int, spoiled: bytes
+) -> None:
     packed = PACKERS[suffix](content)
     read(tmp_path / f"rows.json.{suffix}", packed[:place] + spoiled + packed[place + len(spoiled) :])
 
 
 @given(st.binary() | st.text().map(str.encode), st.sampled_from([b"", *_MARKS]))
 @_SETTINGS
-def test_text(tmp_path: Path, content: bytes, mark: bytes) -> None:
+def test_text_is_read_or_refused(tmp_path: Path, content: bytes, mark: bytes) -> None:
     read(tmp_path / "rows.txt", mark + content)
 
 
@@ -156,6 +160,6 @@ def parquet() -> bytes:
 
 @given(st.integers(4, 3_000), st.binary(max_size=8))
 @_SETTINGS
-def test_parquet(tmp_path: Path, parquet: bytes, place: int, spoiled: bytes) -> None:
+def test_parquet_is_read_or_refused(tmp_path: Path, parquet: bytes, place: int, spoiled: bytes) -> None:
     place %= len(parquet)
     read(tmp_path / "rows", parquet[:place] + spoiled + parquet[place + len(spoiled) :])

@@ -5,12 +5,12 @@ import pytest
 
 from dataset.file import DatasetFile
 from dataset.read import read_examples
-from tests.dataset.writing import HELLO, refusal, write_lines
+from tests.dataset.example_files import HELLO, refusal, write_lines
 
 ROW = json.dumps({"messages": HELLO}) + "\n"
 
 
-def test_a_json_array_is_read_like_json_lines(tmp_path: Path) -> None:
+def test_json_array_is_read_like_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"instruction": "a", "output": "b"}] * 3, indent=1))
     assert len(list(read_examples(DatasetFile(path=path)))) == 3
@@ -27,56 +27,56 @@ def test_each_example_knows_its_row(tmp_path: Path) -> None:
     assert [example.where for example in examples] == ["row 1", "row 2"]
 
 
-def test_a_row_that_is_not_json_is_named(tmp_path: Path) -> None:
+def test_row_that_is_not_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(ROW + "{broken\n")
     assert refusal(path).startswith("row 2: is not JSON")
 
 
-def test_bytes_that_are_not_utf8_are_named_by_row(tmp_path: Path) -> None:
+def test_non_utf8_bytes_are_named_by_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"instruction": "\xff\xfe", "output": "b"}\n')
     assert refusal(path).startswith("row 1: is not UTF-8")
 
 
-def test_blank_lines_do_not_count_but_later_rows_keep_their_numbers(tmp_path: Path) -> None:
+def test_blank_lines_keep_later_row_numbers(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n\n" + ROW + "\n{}\n")
     assert refusal(path).startswith("row 2")
 
 
-def test_a_row_nested_too_deep_is_named(tmp_path: Path) -> None:
+def test_row_nested_too_deep_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("[" * 100_000 + "\n")
     assert "nested too deep" in refusal(path)
 
 
-def test_a_number_of_too_many_digits_is_named_by_row(tmp_path: Path) -> None:
+def test_overlong_number_is_named_by_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": ' + "1" * 5_000 + "}\n")
     assert "row 1: has a number of too many digits" in refusal(path)
 
 
 @pytest.mark.parametrize("text", ["[{}", "[{},]", '[{"instruction": "a", "output": "b"} 3]', "[] []", "[1]x", "["])
-def test_an_array_that_is_not_whole_is_refused(tmp_path: Path, text: str) -> None:
+def test_array_that_is_not_whole_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(text)
     refusal(path)
 
 
-def test_a_broken_row_of_an_array_is_named(tmp_path: Path) -> None:
+def test_broken_row_of_an_array_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"instruction": "a", "output": "b"}] * 2)[:-1] + ", {broken}]")
     assert refusal(path).startswith("row 3: is not JSON")
 
 
-def test_a_missing_comma_is_told_by_the_row_before_it(tmp_path: Path) -> None:
+def test_missing_comma_is_named_by_its_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('[{"text": "a"}, {"text": "b"} {"text": "c"}]')
     assert refusal(path).startswith("row 2: is followed by neither a comma")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_rows(tmp_path: Path) -> None:
+def test_byte_order_mark_is_no_row_content(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps([{"text": "a"}]).encode())
     assert len(list(read_examples(DatasetFile(path=path)))) == 1

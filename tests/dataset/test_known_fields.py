@@ -10,7 +10,7 @@ from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCE
 from dataset.formats.template_arguments import RESERVED
 from dataset.read import read_examples
 from dataset.report import DatasetReport, check_file
-from tests.dataset.writing import (
+from tests.dataset.example_files import (
     HELLO,
     WEATHER,
     read_conversation,
@@ -42,7 +42,7 @@ def of(folder: Path, *rows: Any) -> DatasetReport:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_field_that_no_format_honours_is_refused_by_name(tmp_path: Path, row: Any) -> None:
+def test_unsupported_field_is_refused_by_name(tmp_path: Path, row: Any) -> None:
     for name in IN_ANY_ROW:
         for value in ("text", ["a.jpg"], [1], {"bytes": "a"}):
             message = refusal_of_row(tmp_path, row | {name: value})
@@ -57,7 +57,7 @@ def test_row_of_preferences_alone_is_refused_by_name(tmp_path: Path) -> None:
     assert "preferred_output is " in refusal_of_row(tmp_path, {"input": {}, "preferred_output": HELLO[1:]})
 
 
-def test_better_answer_is_learned_where_the_recipe_maps_it(tmp_path: Path) -> None:
+def test_better_answer_is_learned_where_mapped(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"prompt": "hi", "chosen": "hello", "rejected": "go away"}])
     (example,) = read_examples(DatasetFile(path=path, columns={"completion": "chosen"}))
     assert example == read_row(tmp_path, ROWS["prompt_completion"])
@@ -65,7 +65,7 @@ def test_better_answer_is_learned_where_the_recipe_maps_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("name", BESIDE_MESSAGES)
-def test_field_that_means_something_beside_messages_alone_is_refused_there(tmp_path: Path, row: str, name: str) -> None:
+def test_field_needing_other_formats_is_refused(tmp_path: Path, row: str, name: str) -> None:
     given = ROWS[row] | {name: "text"}
     if name in ROW_THOUGHTS and row in ("prompt_completion", "alpaca", "belle"):
         assert read_conversation(tmp_path, given).messages[-1]["reasoning_content"] == "text"
@@ -77,7 +77,7 @@ def test_field_that_means_something_beside_messages_alone_is_refused_there(tmp_p
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_answer_that_is_rated_as_a_bad_one_is_refused(tmp_path: Path, row: str) -> None:
+def test_answer_rated_bad_is_refused(tmp_path: Path, row: str) -> None:
     names = ("label", "kto_tag") if row != "text" else ("kto_tag",)
     for name in names:
         assert f"{name} is false" in refusal_of_row(tmp_path, ROWS[row] | {name: False})
@@ -95,7 +95,7 @@ def test_answer_under_another_name_is_rated_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [0, 3, "spam", [0, 2]])
-def test_label_of_a_class_is_a_column_like_any_other(tmp_path: Path, label: Any) -> None:
+def test_class_label_is_an_ordinary_column(tmp_path: Path, label: Any) -> None:
     for row in ("alpaca", "prompt_completion"):
         found = of(tmp_path, ROWS[row] | {"label": label})
         assert (found.examples, found.bad_rows, found.unused_fields) == (1, 0, {"label": 1})
@@ -103,7 +103,7 @@ def test_label_of_a_class_is_a_column_like_any_other(tmp_path: Path, label: Any)
 
 @pytest.mark.parametrize("name", ["weight", "train", "training", "loss", "loss_weight", "loss_scale"])
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_row_that_is_not_to_be_learned_is_refused(tmp_path: Path, row: Any, name: str) -> None:
+def test_row_marked_as_unlearned_is_refused(tmp_path: Path, row: Any, name: str) -> None:
     for value, shown in ((False, "false"), (0, "0"), (0.0, "0.0"), ("0", '"0"'), ("False", '"False"')):
         assert f"{name} is {shown}, and every row is learned" in refusal_of_row(tmp_path, row | {name: value})
     for value in (True, 1, 1.0, "1", "True", ""):
@@ -111,7 +111,7 @@ def test_row_that_is_not_to_be_learned_is_refused(tmp_path: Path, row: Any, name
 
 
 @pytest.mark.parametrize("weight", [0, 0.0, 0.5, 2, "0"])
-def test_weight_of_a_whole_row_is_refused_beside_messages(tmp_path: Path, weight: Any) -> None:
+def test_row_weight_beside_messages_is_refused(tmp_path: Path, weight: Any) -> None:
     for row in WITH_MESSAGES:
         assert "weight is " in refusal_of_row(tmp_path, ROWS[row] | {"weight": weight})
     assert of(tmp_path, ROWS["alpaca"] | {"weight": 70.5}).unused_fields == {"weight": 1}
@@ -135,7 +135,7 @@ def test_system_is_given_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row not in ("alpaca", "prompt_completion", "text")])
-def test_history_that_a_format_does_not_read_is_refused(tmp_path: Path, row: str) -> None:
+def test_unsupported_history_is_refused(tmp_path: Path, row: str) -> None:
     assert "history is " in refusal_of_row(tmp_path, ROWS[row] | {"history": [["a", "b"]]})
     assert read_row(tmp_path, ROWS[row] | {"history": []}) == read_row(tmp_path, ROWS[row])
 
@@ -173,7 +173,7 @@ def test_nulls_that_parquet_adds_are_no_arguments(tmp_path: Path) -> None:
         ({"a": float("nan")}, "chat_template_kwargs has nan"),
     ],
 )
-def test_template_argument_that_no_row_can_give_is_refused(tmp_path: Path, arguments: Any, words: str) -> None:
+def test_constant_template_argument_is_refused_per_row(tmp_path: Path, arguments: Any, words: str) -> None:
     assert words in refusal_of_row(tmp_path, ROWS["messages"] | {"chat_template_kwargs": arguments})
 
 
@@ -182,7 +182,7 @@ def test_template_arguments_of_plain_text_are_refused(tmp_path: Path) -> None:
     assert "chat_template_kwargs are for a chat template" in message
 
 
-def test_calls_at_once_are_refused_where_the_row_says_none_are(tmp_path: Path) -> None:
+def test_parallel_calls_against_the_row_are_refused(tmp_path: Path) -> None:
     calls = [{"function": {"name": "a"}}, {"function": {"name": "b"}}]
     for count, forbidden in ((1, False), (2, None), (2, True)):
         messages = [HELLO[0], {"role": "assistant", "tool_calls": calls[:count]}]
@@ -205,7 +205,7 @@ def test_field_without_a_meaning_is_unused_and_counted(tmp_path: Path, row: Any)
     assert of(tmp_path, *rows).unused_fields == {"id": 2, "source": 1}
 
 
-def test_fields_of_messages_and_turns_are_unused_once_a_row(tmp_path: Path) -> None:
+def test_message_fields_are_unused_per_row(tmp_path: Path) -> None:
     asks, answers = ({**message, "id": 1, "markdown": None} for message in HELLO)
     assert of(tmp_path, {"messages": [asks, answers]}).unused_fields == {"messages[].id": 1}
     assert of(tmp_path, {"prompt": [asks], "completion": [answers]}).unused_fields == {

@@ -8,7 +8,7 @@ from contract.failure import FailureCode, InputError
 from dataset.file import DatasetFile
 from dataset.lengths import TokenLengths, TokenReport, measure_lengths, token_report
 from dataset.rendering.folder_tokenizer import read_tokenizer
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 
 # <|im_start|> user \n Q <|im_end|> \n <|im_start|> assistant \n A <|im_end|> \n
 BEFORE_ANSWER = 1 + len("user\n") + 1 + 1 + 1 + 1 + len("assistant\n")
@@ -35,7 +35,7 @@ def at(model: Path, max_length: int, *rows: Any) -> TokenReport:
     return token_report(lengths(model, *rows), max_length)
 
 
-def test_lengths_and_learned_tokens_are_those_of_the_tokenizer(model: Path) -> None:
+def test_lengths_are_those_of_the_tokenizer(model: Path) -> None:
     found = at(model, 2048, talk("!"), talk("!" * 11))
     assert (found.examples, found.tokens) == (2, 2 * WHOLE + 10)
     # The answer and its end of turn.
@@ -46,7 +46,7 @@ def test_lengths_and_learned_tokens_are_those_of_the_tokenizer(model: Path) -> N
     assert (found.truncated, found.dropped, found.complete) == (0, 0, True)
 
 
-def test_what_is_cut_and_what_is_left_out_is_told_for_a_length(model: Path) -> None:
+def test_truncated_and_dropped_rows_are_counted(model: Path) -> None:
     rows = [talk("!"), talk("!" * 100)]
     short = at(model, BEFORE_ANSWER + 50, *rows)
     assert (short.truncated, short.truncated_fraction, short.dropped) == (1, 0.5, 0)
@@ -56,7 +56,7 @@ def test_what_is_cut_and_what_is_left_out_is_told_for_a_length(model: Path) -> N
     assert (nothing.truncated, nothing.dropped) == (0, 2)
 
 
-def test_bad_rows_are_passed_over_and_those_that_the_template_refuses_are_counted(model: Path) -> None:
+def test_bad_rows_are_skipped_and_counted(model: Path) -> None:
     write_tokenizer(model, "{% if messages[0].content == 'no' %}{{ raise_exception('not no') }}{% endif %}" + TURNS)
     no = {"messages": [{"role": "user", "content": "no"}, {"role": "assistant", "content": "!"}]}
     found = at(model, 2048, {}, talk("!"), no, talk("!"))
@@ -70,14 +70,14 @@ TURNS = (
 )
 
 
-def test_a_model_without_a_template_is_refused(model: Path) -> None:
+def test_model_without_a_template_is_refused(model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template") as refusal:
         lengths(model, talk("!"))
     assert refusal.value.failure.code is FailureCode.MODEL_UNSUPPORTED
 
 
-def test_of_a_large_file_the_first_examples_are_measured(model: Path) -> None:
+def test_large_file_is_measured_by_its_first_rows(model: Path) -> None:
     found = lengths(model, *[talk("!")] * 600, seconds=0)
     assert (found.examples, found.complete) == (256, False)
     assert lengths(model, *[talk("!")] * 256, seconds=0).complete

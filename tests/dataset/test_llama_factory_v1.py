@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.dataset.writing import WEATHER, read_conversation, refusal_of_row
+from tests.dataset.example_files import WEATHER, read_conversation, refusal_of_row
 
 CALL = {"name": "weather", "arguments": {"city": "Ulm"}}
 
@@ -47,7 +47,7 @@ def test_row_is_the_same_as_openais(tmp_path: Path, call: Any, result: str) -> N
     assert found.supervised == [False, False, True, False, False]
 
 
-def test_parts_with_a_value_are_pieces_of_one_text(tmp_path: Path) -> None:
+def test_valued_parts_join_into_one_text(tmp_path: Path) -> None:
     parts = [{"type": "text", "value": "Yes"}, {"type": "text", "value": ", 7 is."}]
     found = read_conversation(
         tmp_path, {"messages": [text("user", "Prime?", 0), {"role": "assistant", "content": parts}]}

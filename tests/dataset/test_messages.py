@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from dataset.example import Conversation
-from tests.dataset.writing import HELLO, WEATHER, read_conversation, refusal_of_row
+from tests.dataset.example_files import HELLO, WEATHER, read_conversation, refusal_of_row
 
 CALLING = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "function": {"name": "weather"}}]}
 
@@ -13,12 +13,12 @@ def test_messages_are_read_as_they_are(tmp_path: Path) -> None:
     assert read_conversation(tmp_path, {"messages": HELLO}) == Conversation(HELLO, [False, True])
 
 
-def test_what_openai_writes_beside_the_text_and_changes_nothing_is_passed_over(tmp_path: Path) -> None:
+def test_harmless_openai_fields_are_ignored(tmp_path: Path) -> None:
     spoken = [{**HELLO[0], "weight": 0, "id": 6}, {**HELLO[1], "weight": 1, "tool_calls": None, "refusal": None}]
     assert read_conversation(tmp_path, {"messages": spoken, "tools": []}) == Conversation(HELLO, [False, True])
 
 
-def test_a_text_in_parts_is_one_text_and_a_developer_is_the_system(tmp_path: Path) -> None:
+def test_text_parts_join_and_developer_is_system(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "Is 7 prime?"}, {"type": "text", "text": "And 8?"}]
     given = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}, HELLO[1]]
     assert read_conversation(tmp_path, {"messages": given}).messages == [
@@ -28,17 +28,17 @@ def test_a_text_in_parts_is_one_text_and_a_developer_is_the_system(tmp_path: Pat
     ]
 
 
-def test_an_answer_of_weight_0_is_not_learned(tmp_path: Path) -> None:
+def test_answer_of_weight_0_is_not_learned(tmp_path: Path) -> None:
     messages = [HELLO[0], {**HELLO[1], "weight": 0}, *HELLO]
     assert read_conversation(tmp_path, {"messages": messages}).supervised == [False, False, False, True]
 
 
-def test_an_empty_answer_is_not_learned(tmp_path: Path) -> None:
+def test_empty_answer_is_not_learned(tmp_path: Path) -> None:
     messages = [HELLO[0], {"role": "assistant", "content": " "}, *HELLO]
     assert read_conversation(tmp_path, {"messages": messages}).supervised == [False, False, False, True]
 
 
-def test_a_call_is_learned_and_its_result_is_not(tmp_path: Path) -> None:
+def test_call_is_learned_and_its_result_is_not(tmp_path: Path) -> None:
     result = {"role": "tool", "content": "sunny", "tool_call_id": "c1", "name": "weather"}
     found = read_conversation(tmp_path, {"messages": [HELLO[0], CALLING, result, HELLO[1]], "tools": [WEATHER]})
     assert found.supervised == [False, True, False, True]
@@ -86,7 +86,7 @@ def test_a_call_is_learned_and_its_result_is_not(tmp_path: Path) -> None:
         ({"messages": HELLO, "tools": [{"name": "f", "\ud800": 1}]}, "tools[0] is not whole text"),
     ],
 )
-def test_a_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
+def test_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
     assert words in refusal_of_row(tmp_path, row)
 
 
@@ -97,7 +97,7 @@ def test_arguments_that_are_no_object_are_refused(tmp_path: Path, arguments: Any
     assert "messages[0].tool_calls[0].arguments" in message
 
 
-def test_a_tool_nested_too_deep_is_refused(tmp_path: Path) -> None:
+def test_tool_nested_too_deep_is_refused(tmp_path: Path) -> None:
     deep: Any = {}
     for _ in range(100):
         deep = {"properties": deep}

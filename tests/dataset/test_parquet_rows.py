@@ -13,12 +13,12 @@ from dataset.example import Conversation, PlainText
 from dataset.file import DatasetFile
 from dataset.read import read_examples
 from dataset.reading import parquet_rows
-from tests.dataset.writing import HELLO, WEATHER, refusal, write_parquet
+from tests.dataset.example_files import HELLO, WEATHER, refusal, write_parquet
 
 CALL = [{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}]
 
 
-def test_nested_columns_are_read_and_nulls_count_as_missing(tmp_path: Path) -> None:
+def test_nested_columns_are_read_with_nulls_missing(tmp_path: Path) -> None:
     rows = [{"messages": HELLO}, {"messages": [HELLO[0], {"role": "assistant", "content": None, "tool_calls": CALL}]}]
     first, second = read_examples(DatasetFile(path=write_parquet(tmp_path, rows)))
     assert first == Conversation(HELLO, [False, True])
@@ -26,14 +26,14 @@ def test_nested_columns_are_read_and_nulls_count_as_missing(tmp_path: Path) -> N
     assert second.messages[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Ulm"}}
 
 
-def test_a_list_may_be_given_as_its_json_text(tmp_path: Path) -> None:
+def test_list_may_be_given_as_its_json_text(tmp_path: Path) -> None:
     row = {"messages": json.dumps(HELLO), "tools": json.dumps([WEATHER])}
     assert list(read_examples(DatasetFile(path=write_parquet(tmp_path, [row])))) == [
         Conversation(HELLO, [False, True], [WEATHER])
     ]
 
 
-def test_rows_keep_their_numbers_over_batches_and_row_groups(tmp_path: Path) -> None:
+def test_rows_keep_numbers_across_batches(tmp_path: Path) -> None:
     rows = [{"text": "a"}] * 500
     rows[399] = {"text": " "}
     assert refusal(write_parquet(tmp_path, rows, row_group_size=100)).startswith("row 400: text is empty")
@@ -50,14 +50,14 @@ def test_bytes_where_text_is_due_are_refused(tmp_path: Path) -> None:
     assert refusal(write_parquet(tmp_path, [{"text": b"a"}])).startswith("row 1: text must be text")
 
 
-def test_a_date_in_a_tool_is_refused(tmp_path: Path) -> None:
+def test_date_in_a_tool_is_refused(tmp_path: Path) -> None:
     tools = [{"name": "clock", "parameters": {"default": datetime(2026, 1, 1, tzinfo=UTC)}}]
     message = refusal(write_parquet(tmp_path, [{"messages": HELLO, "tools": tools}]))
     assert message.startswith("row 1: tools[0] has")
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1 and no more", b"PAR1" + bytes(40) + b"PAR1"])
-def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_whole_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(content)
     assert "not a readable Parquet file" in refusal(path)
@@ -75,7 +75,7 @@ def test_rows_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.
     assert "64 of them are more than 1 MiB" in refusal(write_parquet(tmp_path, [{"text": "a" * 50_000}] * 70))
 
 
-def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+def test_oversized_unpacked_content_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, [{"text": f"{n}{'a' * 50_000}"} for n in range(200)])
     assert path.stat().st_size < 1_000_000
     with pytest.raises(InputError, match="unpacks to more than 1000000 bytes"):

@@ -9,7 +9,7 @@ from dataset import preview as shown
 from dataset.file import DatasetFile
 from dataset.preview import Preview, RenderedText, preview
 from dataset.rendering.folder_tokenizer import read_tokenizer
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 
 TALK = {
     "messages": [
@@ -33,7 +33,7 @@ def marked(text: RenderedText) -> str:
     return "".join(token.text for token in text.tokens if token.supervised)
 
 
-def test_a_row_is_seen_as_the_model_sees_it_with_what_is_learned_marked(tmp_path: Path) -> None:
+def test_preview_shows_the_row_with_learned_marks(tmp_path: Path) -> None:
     (example,) = see(tmp_path, TALK).data
     (text,) = example.texts
     assert text.text == "".join(
@@ -46,7 +46,7 @@ def test_a_row_is_seen_as_the_model_sees_it_with_what_is_learned_marked(tmp_path
     assert (example.row, example.truncated, example.dropped, example.problem) == (1, False, False, None)
 
 
-def test_what_is_cut_or_left_out_is_told(tmp_path: Path) -> None:
+def test_preview_reports_truncated_and_dropped_rows(tmp_path: Path) -> None:
     (cut,) = see(tmp_path, TALK, max_length=40).data
     assert (cut.truncated, cut.dropped, cut.texts[0].kept) == (True, False, 40)
     (dropped,) = see(tmp_path, TALK, max_length=8).data
@@ -70,7 +70,7 @@ def test_rows_are_seen_a_page_at_a_time(tmp_path: Path) -> None:
     assert see(tmp_path, *rows, offset=7).data == []
 
 
-def test_a_long_text_is_shown_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_text_is_shown_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shown, "MAX_TOKENS", 20)
     (example,) = see(tmp_path, TALK).data
     (text,) = example.texts
@@ -78,6 +78,6 @@ def test_a_long_text_is_shown_to_a_limit(tmp_path: Path, monkeypatch: pytest.Mon
     assert text.text == "".join(token.text for token in text.tokens)
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no rows"):
         see(tmp_path)

@@ -31,7 +31,7 @@ LEARNED = {
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_a_file_of_a_published_shape_is_read_as_it_lies(name: str) -> None:
+def test_published_file_shapes_are_read(name: str) -> None:
     examples = [
         example for example in read_examples(DatasetFile(path=SHAPES / name)) if isinstance(example, Conversation)
     ]

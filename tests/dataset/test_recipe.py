@@ -14,20 +14,20 @@ def refusal(**dataset: Any) -> Failure:
     return caught.value.failure
 
 
-def test_a_recipe_names_the_format_and_the_columns() -> None:
+def test_recipe_names_the_format_and_the_columns() -> None:
     dataset = {"path": "faq.csv", "format": "alpaca", "columns": {"instruction": "question"}}
     recipe = parse_recipe(json.dumps({"model": "m", "dataset": dataset}))
     assert recipe.dataset == DatasetSource(path="faq.csv", format="alpaca", columns={"instruction": "question"})
 
 
-def test_an_unknown_format_is_told_the_known_ones() -> None:
+def test_unknown_format_is_told_the_known_ones() -> None:
     failure = refusal(format="alpacca")
     assert failure.param == "dataset.format"
     assert '"alpaca"' in failure.message
     assert '"self_instruct"' in failure.message
 
 
-def test_an_unknown_field_is_told_the_known_ones() -> None:
+def test_unknown_field_is_told_the_known_ones() -> None:
     failure = refusal(columns={"instructoin": "question"})
     assert failure.param == "dataset.columns"
     assert '"instructoin"' in failure.message

@@ -21,14 +21,14 @@ def of(path: Path, *lines: Any) -> DatasetReport:
     return check_file(DatasetFile(path=path))
 
 
-def test_a_good_file_is_counted(tmp_path: Path) -> None:
+def test_good_file_is_counted(tmp_path: Path) -> None:
     found = of(tmp_path / "rows.jsonl", talk("hi", "hello"), talk("ho", "hey", {"role": "user", "content": "?"}))
     assert (found.format, found.rows, found.examples, found.messages) == ("messages", 2, 2, 5)
     assert (found.bad_rows, found.error_count, found.errors, found.duplicates) == (0, 0, [], 0)
     assert found.longest_characters == len("hihello")
 
 
-def test_the_check_goes_on_after_a_bad_row_and_names_each(tmp_path: Path) -> None:
+def test_check_names_each_bad_row_and_continues(tmp_path: Path) -> None:
     found = of(
         tmp_path / "rows.jsonl",
         b"{",
@@ -47,12 +47,12 @@ def test_the_check_goes_on_after_a_bad_row_and_names_each(tmp_path: Path) -> Non
     assert "nested too deep" in words[5]
 
 
-def test_the_first_hundred_errors_are_told_and_all_are_counted(tmp_path: Path) -> None:
+def test_first_hundred_errors_are_listed_and_all_counted(tmp_path: Path) -> None:
     found = of(tmp_path / "rows.jsonl", talk("hi", "hello"), *[{"messages": []}] * 250)
     assert (found.error_count, found.bad_rows, len(found.errors), found.errors[-1].row) == (250, 250, 100, 101)
 
 
-def test_records_of_csv_with_other_cells_are_told_and_what_breaks_its_quotes_ends_it(tmp_path: Path) -> None:
+def test_csv_records_with_other_cells_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('prompt,completion\na,b\nc\nd,e\nf,"g"h\ni,j\n')
     found = check_file(DatasetFile(path=path))
@@ -60,7 +60,7 @@ def test_records_of_csv_with_other_cells_are_told_and_what_breaks_its_quotes_end
     assert [problem.row for problem in found.errors] == [2, 4]
 
 
-def test_an_array_and_a_torn_archive_end_where_they_break(tmp_path: Path) -> None:
+def test_array_and_torn_archive_end_where_they_break(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(f"[{json.dumps(talk('a', 'b'))}, {json.dumps(talk('c', 'd'))}, {{]")
     assert [problem.row for problem in check_file(DatasetFile(path=path)).errors] == [3]
@@ -72,7 +72,7 @@ def test_an_array_and_a_torn_archive_end_where_they_break(tmp_path: Path) -> Non
     assert [(each.row, each.message[:37]) for each in found.errors] == [(None, "the file is not a complete gzip file:")]
 
 
-def test_what_unpacks_to_more_than_is_taken_is_not_unpacked_further(tmp_path: Path) -> None:
+def test_oversized_content_is_not_unpacked_further(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     with gzip.open(path, "wb", 1) as file:
         for _ in range(64):
@@ -88,26 +88,26 @@ def test_parquet_is_read_to_its_end(tmp_path: Path) -> None:
     assert (found.format, found.rows, [problem.row for problem in found.errors]) == ("prompt_completion", 3, [2])
 
 
-def test_examples_that_come_again_are_counted_whatever_their_white_space(tmp_path: Path) -> None:
+def test_repeated_examples_are_counted_despite_white_space(tmp_path: Path) -> None:
     found = of(
         tmp_path / "rows.jsonl", talk("hi", "hello"), talk(" hi ", "hello\n"), talk("hi", "Hello"), talk("hi", "hello")
     )
     assert (found.examples, found.duplicates, found.duplicate_rows) == (4, 2, [2, 4])
 
 
-def test_rows_and_answers_that_say_nothing_are_counted_apart(tmp_path: Path) -> None:
+def test_empty_rows_and_answers_are_counted_apart(tmp_path: Path) -> None:
     empty = {"role": "assistant", "content": " "}
     found = of(tmp_path / "rows.jsonl", talk("hi", "hello", empty), talk("hi", ""), {"messages": []})
     assert (found.examples, found.empty_answers, found.without_answer, found.bad_rows) == (1, 1, 1, 2)
 
 
-def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
+def test_file_without_rows_is_told(tmp_path: Path) -> None:
     assert [(each.row, each.message) for each in of(tmp_path / "rows.jsonl").errors] == [
         (None, "the file has no rows; give at least one")
     ]
 
 
-def test_csv_is_known_without_its_name_by_how_it_begins(tmp_path: Path) -> None:
+def test_csv_is_recognised_by_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / ("0" * 64)
     path.write_text("prompt,completion\na,b\n")
     assert (

@@ -9,7 +9,7 @@ import pytest
 from dataset.example import ChatMessage, Conversation, ToolCall
 from dataset.file import DatasetFile
 from dataset.read import read_examples
-from tests.dataset.writing import WEATHER, read_conversation, write_csv, write_lines, write_parquet
+from tests.dataset.example_files import WEATHER, read_conversation, write_csv, write_lines, write_parquet
 
 SHORT: list[ChatMessage] = [{"role": "user", "content": "Is 7 prime?"}, {"role": "assistant", "content": "Yes, 你好."}]
 LONG: list[ChatMessage] = [*SHORT, {"role": "user", "content": "And 8?"}, {"role": "assistant", "content": "No."}]
@@ -37,7 +37,7 @@ CALLING: list[ChatMessage] = [
     ],
     ids=lambda row: "-".join(row),
 )
-def test_a_question_and_its_answer(tmp_path: Path, row: Any) -> None:
+def test_question_and_its_answer(tmp_path: Path, row: Any) -> None:
     expected = [Conversation(SHORT, [False, True])]
     assert list(read_examples(DatasetFile(path=write_lines(tmp_path, [row])))) == expected
     assert list(read_examples(DatasetFile(path=write_parquet(tmp_path, [row])))) == expected
@@ -63,7 +63,7 @@ def test_in_csv_too(tmp_path: Path, row: dict[str, Any]) -> None:
     ],
     ids=lambda row: "-".join(row),
 )
-def test_many_turns(tmp_path: Path, row: Any) -> None:
+def test_many_turns_read_the_same_in_each_format(tmp_path: Path, row: Any) -> None:
     assert read_conversation(tmp_path, row) == Conversation(LONG, [False, True, False, True])
 
 
@@ -84,6 +84,6 @@ def test_many_turns(tmp_path: Path, row: Any) -> None:
     ],
     ids=lambda row: "-".join(row),
 )
-def test_calls(tmp_path: Path, row: Any) -> None:
+def test_calls_read_the_same_in_each_format(tmp_path: Path, row: Any) -> None:
     expected = Conversation(CALLING, [False, False, True, False, True], [WEATHER])
     assert read_conversation(tmp_path, row) == expected

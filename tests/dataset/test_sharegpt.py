@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.dataset.writing import WEATHER, read_conversation, refusal_of_row
+from tests.dataset.example_files import WEATHER, read_conversation, refusal_of_row
 
 TALK = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
 
@@ -21,12 +21,12 @@ def test_speakers_go_by_many_names(tmp_path: Path, human: str, gpt: str) -> None
     assert found.supervised == [False, False, True]
 
 
-def test_a_system_beside_the_conversation_comes_first(tmp_path: Path) -> None:
+def test_system_beside_the_conversation_comes_first(tmp_path: Path) -> None:
     found = read_conversation(tmp_path, {"conversations": TALK, "system": "Be brief."})
     assert found.messages[0] == {"role": "system", "content": "Be brief."}
 
 
-def test_a_function_call_is_an_answer_that_calls_and_an_observation_its_result(tmp_path: Path) -> None:
+def test_function_call_and_observation_become_calls(tmp_path: Path) -> None:
     row = call({"name": "weather", "arguments": {"city": "Ulm"}})
     row["conversations"] += [{"from": "observation", "value": "sunny"}, TALK[1]]
     found = read_conversation(tmp_path, row)
@@ -79,5 +79,5 @@ def test_there_may_be_no_tools(tmp_path: Path, tools: Any) -> None:
         (call({"name": "a", "arguments": 3}), "conversations[1].value.arguments must be a JSON object"),
     ],
 )
-def test_a_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
+def test_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
     assert words in refusal_of_row(tmp_path, row)

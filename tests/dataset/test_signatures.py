@@ -82,9 +82,7 @@ KINDS = {
 
 @pytest.mark.parametrize(("words", "content"), KINDS.items(), ids=list(KINDS))
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.dat"])
-def test_what_is_no_data_set_is_refused_once_with_what_to_do(
-    tmp_path: Path, words: str, content: bytes, name: str
-) -> None:
+def test_other_files_are_refused_once_with_advice(tmp_path: Path, words: str, content: bytes, name: str) -> None:
     (tmp_path / name).write_bytes(content)
     found = check_file(DatasetFile(path=tmp_path / name, name=name))
     assert [(each.row, words in each.message) for each in found.errors] == [(None, True)], found.errors
@@ -92,7 +90,7 @@ def test_what_is_no_data_set_is_refused_once_with_what_to_do(
 
 
 @pytest.mark.parametrize("indent", [0, 2, "\t"])
-def test_a_row_on_many_lines_is_refused_however_it_is_indented(tmp_path: Path, indent: int | str) -> None:
+def test_row_on_many_lines_is_refused(tmp_path: Path, indent: int | str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "hi"}]}, indent=indent))
     assert "jq -c ." in check_file(DatasetFile(path=path)).errors[0].message
@@ -100,7 +98,7 @@ def test_a_row_on_many_lines_is_refused_however_it_is_indented(tmp_path: Path, i
     assert check_file(DatasetFile(path=path)).examples == 1
 
 
-def test_a_first_row_that_is_torn_is_a_row_s_fault(tmp_path: Path) -> None:
+def test_torn_first_row_is_named_as_a_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": \n{"text": "b"}\n')
     assert [problem.row for problem in check_file(DatasetFile(path=path)).errors] == [1]

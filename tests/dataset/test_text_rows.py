@@ -11,7 +11,7 @@ from dataset.file import DatasetFile
 from dataset.limits import TEXT_PIECE_BYTES
 from dataset.read import read_examples
 from dataset.report import check_file
-from tests.dataset.writing import failure, refusal
+from tests.dataset.example_files import failure, refusal
 
 SPACE = ["\n", "\n\n", " \n \n", "\r\n", "\r", "\t"]
 WORD = st.sampled_from(["seven ", "prime.", "七是质数。", "x" * 999, "😀" * 300, *SPACE])
@@ -24,7 +24,7 @@ def read(path: Path, content: str) -> list[PlainText]:
 
 @given(st.lists(WORD, min_size=1, max_size=60).map(lambda words: "a" + "".join(words)))
 @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=50)
-def test_the_pieces_are_the_text(tmp_path: Path, text: str) -> None:
+def test_pieces_are_the_text(tmp_path: Path, text: str) -> None:
     pieces = read(tmp_path / "book.txt", text)
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     assert "".join(piece.text for piece in pieces).rstrip() == lines.rstrip()
@@ -32,7 +32,7 @@ def test_the_pieces_are_the_text(tmp_path: Path, text: str) -> None:
     assert [piece.ends for piece in pieces] == [False] * (len(pieces) - 1) + [True]
 
 
-def test_a_text_is_parted_at_paragraphs_lines_sentences_and_words(tmp_path: Path) -> None:
+def test_text_splits_at_paragraphs_lines_sentences_words(tmp_path: Path) -> None:
     for end in ("\n\n", "\n", ". ", " "):
         text = ("a" * 90 + end) * 100
         pieces = read(tmp_path / "book.md", text)
@@ -41,13 +41,13 @@ def test_a_text_is_parted_at_paragraphs_lines_sentences_and_words(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", " " * 9_000])
-def test_a_blank_file_has_no_rows(tmp_path: Path, content: str) -> None:
+def test_blank_file_has_no_rows(tmp_path: Path, content: str) -> None:
     (tmp_path / "book.txt").write_text(content)
     assert "has no rows" in refusal(tmp_path / "book.txt")
 
 
 @pytest.mark.parametrize("text", ["[A link](https://example.org) and more", "{curly}", "[1, 2] is a list", "text\na,b"])
-def test_a_text_may_begin_with_a_bracket_or_as_a_table_does(tmp_path: Path, text: str) -> None:
+def test_text_may_begin_with_a_bracket_or_table(tmp_path: Path, text: str) -> None:
     assert read(tmp_path / "book.md", text) == [PlainText(text)]
 
 
@@ -56,14 +56,14 @@ def test_rows_of_json_are_read_whatever_the_name(tmp_path: Path, content: str) -
     assert read(tmp_path / "rows.txt", content) == [PlainText("a")]
 
 
-def test_a_nul_is_named_by_its_piece(tmp_path: Path) -> None:
+def test_nul_is_named_by_its_piece(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("a" * 3_000 + "\0")
     assert [problem.row for problem in check_file(DatasetFile(path=tmp_path / "book.txt", name="book.txt")).errors] == [
         2
     ]
 
 
-def test_a_text_has_no_other_format_and_no_columns(tmp_path: Path) -> None:
+def test_text_has_no_other_format_and_no_columns(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("Once.")
     assert check_file(DatasetFile(path=tmp_path / "book.txt", name="book.txt", format="text")).format == "text"
     assert "not alpaca" in refusal(tmp_path / "book.txt", "alpaca")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
-from tests.dataset.writing import HELLO, read_conversation, refusal_of_row
+from tests.dataset.example_files import HELLO, read_conversation, refusal_of_row
 
 LEARN, LEAVE_OUT = (True, 1, 1.0, None), (False, 0, 0.0)
 
@@ -66,21 +66,21 @@ def test_question_that_is_to_be_learned_is_refused(tmp_path: Path, row: Any) -> 
 
 
 @pytest.mark.parametrize("weights", [[None, 0], [1, 0], [0, None]])
-def test_answer_that_is_to_be_learned_in_part_is_refused(tmp_path: Path, weights: list[Any]) -> None:
+def test_partly_learned_answer_is_refused(tmp_path: Path, weights: list[Any]) -> None:
     parts = [{"type": "text", "text": "hello", "train": weight} for weight in weights]
     message = refusal_of_row(tmp_path, openai(content=parts))
     assert "messages[1] is to be learned by messages[1].content[" in message
 
 
 @pytest.mark.parametrize("weights", [[0, False], [0, 0.0]])
-def test_answer_whose_parts_all_have_weight_0_is_not_learned(tmp_path: Path, weights: list[Any]) -> None:
+def test_answer_with_zero_weights_is_not_learned(tmp_path: Path, weights: list[Any]) -> None:
     parts = [{"type": "text", "text": "hello", "weight": weight} for weight in weights]
     assert read_conversation(tmp_path, openai(content=parts)).supervised == [False, False, False, True]
 
 
 @pytest.mark.parametrize("row", FORMATS)
 @pytest.mark.parametrize("name", REASONING)
-def test_thought_has_three_names_and_is_part_of_the_message(tmp_path: Path, row: Any, name: str) -> None:
+def test_thought_has_three_names(tmp_path: Path, row: Any, name: str) -> None:
     found = read_conversation(tmp_path, row(**{name: "Be polite."}))
     assert found.messages[1] == {"role": "assistant", "content": "hello", "reasoning_content": "Be polite."}
     assert found == read_conversation(tmp_path, row(**dict.fromkeys(REASONING, "Be polite.")))
@@ -121,7 +121,7 @@ def test_thought_may_be_a_part_of_the_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", FORMATS)
 @pytest.mark.parametrize("name", REFUSED)
-def test_field_that_cannot_be_honoured_is_refused_by_name(tmp_path: Path, row: Any, name: str) -> None:
+def test_unsupported_turn_field_is_refused_by_name(tmp_path: Path, row: Any, name: str) -> None:
     given: list[Any] = ["text", {"a": 1}, [1], True]
     for value in given:
         message = refusal_of_row(tmp_path, row(**{name: value}))
@@ -136,7 +136,7 @@ def test_prefix_that_is_none_is_taken(tmp_path: Path) -> None:
     assert read_conversation(tmp_path, openai(prefix=False)) == read_conversation(tmp_path, openai())
 
 
-def test_answer_in_another_channel_than_the_final_one_is_refused(tmp_path: Path) -> None:
+def test_answer_in_another_channel_is_refused(tmp_path: Path) -> None:
     assert read_conversation(tmp_path, openai(channel="final")) == read_conversation(tmp_path, openai())
     assert 'messages[1].channel is "analysis"' in refusal_of_row(tmp_path, openai(channel="analysis"))
 

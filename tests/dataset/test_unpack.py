@@ -1,6 +1,5 @@
 """Packed files are read as if they were not, up to a limit of bytes and of memory."""
 
-import bz2
 import gzip
 import hashlib
 import lzma
@@ -9,29 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow
 import pytest
 
 from dataset.example import PlainText
 from dataset.file import DatasetFile
 from dataset.read import file_sha256, read_examples
 from dataset.reading.files import is_light
-from tests.dataset.writing import refusal
+from tests.dataset.example_files import PACKERS, refusal, zstd
 
-
-def zstd(data: bytes) -> bytes:
-    with pyarrow.BufferOutputStream() as sink:
-        with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
-            stream.write(data)
-        return bytes(sink.getvalue().to_pybytes())
-
-
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-    "zst": zstd,
-}
 each_kind = pytest.mark.parametrize("suffix", PACKERS)
 
 
@@ -46,7 +30,7 @@ def write(folder: Path, content: bytes, name: str) -> Path:
     ("name", "content"),
     [("rows.jsonl", b'{"text": "a"}\n'), ("rows.csv", b"text\na\n"), ("rows.txt", b"a"), ("rows", b'[{"text": "a"}]')],
 )
-def test_each_kind_of_file_is_read_from_each_packer(tmp_path: Path, suffix: str, name: str, content: bytes) -> None:
+def test_each_file_kind_is_read_from_each_packer(tmp_path: Path, suffix: str, name: str, content: bytes) -> None:
     path = write(tmp_path, PACKERS[suffix](content), f"{name}.{suffix}".upper() if "." in name else name)
     sha256 = hashlib.sha256()
     assert list(read_examples(DatasetFile(path=path), sha256=sha256)) == [PlainText("a")]
@@ -71,14 +55,14 @@ def test_zeros_between_xz_streams_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil", [lambda packed: packed[:-9], lambda p: p[:12] + b"\xff" * 9 + p[21:], lambda p: p + b"x"]
 )
-def test_a_torn_file_is_refused(tmp_path: Path, suffix: str, spoil: Callable[[bytes], bytes]) -> None:
+def test_torn_file_is_refused(tmp_path: Path, suffix: str, spoil: Callable[[bytes], bytes]) -> None:
     rows = b"".join(b'{"text": "%d"}\n' % n for n in range(50))
     path = write(tmp_path, spoil(PACKERS[suffix](rows)), f"rows.jsonl.{suffix}")
     assert "is not a complete" in refusal(path)
 
 
 @each_kind
-def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_small_packed_file_with_huge_content_is_refused(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path, PACKERS[suffix](b'{"text": "a"}\n' * 100_000), f"rows.jsonl.{suffix}")
     assert path.stat().st_size < 20_000
     assert "unpacks to more than 100000 bytes" in refusal(path, max_bytes=100_000)
@@ -86,7 +70,7 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path, suff
 
 @pytest.mark.exhaustive
 @each_kind
-def test_a_line_that_unpacks_to_too_much_is_not_held(tmp_path: Path, suffix: str) -> None:
+def test_overlong_packed_line_is_not_held(tmp_path: Path, suffix: str) -> None:
     part = PACKERS[suffix](b"a" * (32 << 20))
     path = write(tmp_path, PACKERS[suffix](b'{"text": "') + part * 20, f"rows.jsonl.{suffix}")
     code = (
@@ -103,7 +87,7 @@ def test_a_line_that_unpacks_to_too_much_is_not_held(tmp_path: Path, suffix: str
     assert int(output.split()[-1]) < 450
 
 
-def test_an_xz_file_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
+def test_xz_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 256 << 20}]
     content = lzma.compress(b'{"text": "a"}\n', filters=filters)
     assert "Memory usage limit" in refusal(write(tmp_path, content, "rows.jsonl.xz"))
@@ -111,7 +95,7 @@ def test_an_xz_file_that_takes_too_much_memory_is_refused(tmp_path: Path) -> Non
     assert list(read_examples(DatasetFile(path=write(tmp_path, content, "rows.jsonl.xz")))) == [PlainText("a")]
 
 
-def test_a_file_that_is_packed_twice_or_is_parquet_inside_is_refused(tmp_path: Path) -> None:
+def test_doubly_packed_file_is_refused(tmp_path: Path) -> None:
     assert "packed twice" in refusal(write(tmp_path, zstd(gzip.compress(b"a")), "rows.jsonl.gz.zst"))
     assert "packed Parquet" in refusal(write(tmp_path, gzip.compress(b"PAR1 and more"), "rows.parquet.gz"))
     tar = b"rows.jsonl".ljust(257, b"\0") + b"ustar\x0000"

@@ -63,7 +63,7 @@ def installed_with(groups: set[str]) -> set[str]:
 
 
 @every_process
-def test_compose_sets_what_a_process_reads_and_nothing_else(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compose_sets_every_variable_and_no_other(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     definition = compose()["services"][service]
     # The migrations run in the API's image, whose own variables are not for them.
     environment = image_environment(ROOT / definition["build"]["dockerfile"]) if service != "migrate" else {}
@@ -76,10 +76,10 @@ def test_compose_sets_what_a_process_reads_and_nothing_else(service: str, monkey
     SETTINGS[service]()
 
 
-def test_the_api_and_the_worker_see_the_same_files() -> None:
+def test_api_and_the_worker_see_the_same_files() -> None:
     api, worker = (compose()["services"][name] for name in ("api", "worker"))
     homes = {image_environment(dockerfile)["FINETUNED_HOME"] for dockerfile in DOCKERFILES}
-    users = {re.search(r"useradd --uid (\d+)", dockerfile.read_text())[1] for dockerfile in DOCKERFILES}
+    users = {re.findall(r"useradd --uid (\d+)", dockerfile.read_text())[0] for dockerfile in DOCKERFILES}
     assert len(homes) == len(users) == 1
     assert api["volumes"] == worker["volumes"]
     assert f"home:{homes.pop()}" in api["volumes"]
@@ -88,17 +88,17 @@ def test_the_api_and_the_worker_see_the_same_files() -> None:
     assert "FINETUNED_ADMIN_KEY" not in worker["environment"]
 
 
-def test_the_api_starts_after_the_migrations() -> None:
+def test_api_starts_after_the_migrations() -> None:
     for name in ("api", "worker"):
         assert compose()["services"][name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 
 
-def test_a_worker_is_given_longer_to_stop_than_it_gives_its_trainers() -> None:
+def test_worker_stop_grace_exceeds_its_trainers() -> None:
     seconds = int(compose()["services"]["worker"]["stop_grace_period"].removesuffix("s"))
     assert timedelta(seconds=seconds) > WorkerSettings.model_fields["grace"].default + timedelta(seconds=10)
 
 
-def test_a_worker_keeps_its_name_when_its_container_is_made_anew() -> None:
+def test_worker_keeps_its_name_across_containers() -> None:
     assert compose()["services"]["worker"]["environment"]["FINETUNED_WORKER"] == "${WORKER_NAME:-gpu-box-1}"
 
 
@@ -107,12 +107,12 @@ def test_only_this_machine_reaches_the_service_by_default() -> None:
     assert published == {"api": ["${API_ADDRESS:-127.0.0.1:8000}:8000"]}
 
 
-def test_the_example_of_env_has_every_variable_that_compose_asks_for() -> None:
+def test_env_example_has_every_variable_of_compose() -> None:
     asked_for = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
     assert asked_for == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
 
 
-def test_what_is_commented_out_in_the_example_of_env_is_passed_on_as_it_is_where_it_is_set() -> None:
+def test_commented_env_values_are_passed_on() -> None:
     offered = set(re.findall(r"^#(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
     assert {"FINETUNED_STORAGE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= offered
     for name in ("api", "worker"):
@@ -120,14 +120,14 @@ def test_what_is_commented_out_in_the_example_of_env_is_passed_on_as_it_is_where
         assert {variable for variable, value in environment.items() if value is None} == offered
 
 
-def test_the_image_of_the_api_has_no_torch() -> None:
+def test_image_of_the_api_has_no_torch() -> None:
     assert groups(DOCKERFILES[0]) == {"server"}
     installed = installed_with(groups(DOCKERFILES[0]))
     assert {"fastapi", "psycopg-binary", "redis"} <= installed
     assert installed.isdisjoint({"torch", "transformers", "peft", "accelerate"})
 
 
-def test_the_image_of_the_worker_brings_no_database_server() -> None:
+def test_image_of_the_worker_brings_no_database_server() -> None:
     assert groups(DOCKERFILES[1]) == {"server", "trainer", "gpu"}
     # What that brings is not on a machine without one.
     installed = installed_with(groups(DOCKERFILES[1]) - {"gpu"})
@@ -166,7 +166,7 @@ def imported(packages: set[str]) -> set[str]:
 
 
 @both_images
-def test_an_image_is_built_from_files_that_are_there(dockerfile: Path) -> None:
+def test_image_is_built_from_files_that_are_there(dockerfile: Path) -> None:
     copies = [line.split()[1:-1] for line in instructions(dockerfile) if re.match("COPY (?!--from)", line)]
     sources = {source for each in copies for source in each}
     assert {"pyproject.toml", "requirements.lock", "contract", "migrations"} <= sources
@@ -175,18 +175,18 @@ def test_an_image_is_built_from_files_that_are_there(dockerfile: Path) -> None:
 
 
 @both_images
-def test_an_image_holds_every_package_of_the_project(dockerfile: Path) -> None:
+def test_image_holds_every_package_of_the_project(dockerfile: Path) -> None:
     packages = PROJECT["tool"]["importlinter"]["root_packages"]
     assert {f"COPY {name} {name}" for name in packages} <= set(instructions(dockerfile))
 
 
 @both_images
-def test_an_image_takes_the_locked_versions(dockerfile: Path) -> None:
+def test_image_takes_the_locked_versions(dockerfile: Path) -> None:
     installs = [line for line in instructions(dockerfile) if "pip install" in line]
     assert all("--constraint requirements.lock" in line or "--no-deps" in line for line in installs)
 
 
 @both_images
-def test_a_container_does_not_run_as_root(dockerfile: Path) -> None:
+def test_container_does_not_run_as_root(dockerfile: Path) -> None:
     last_stage = dockerfile.read_text().rpartition("\nFROM ")[2]
     assert re.search(r"^USER (?!root)\w+$", last_stage, flags=re.MULTILINE)

@@ -9,7 +9,7 @@ from contract.recipe import Recipe
 from estimate.adapter import trained_parameters
 from estimate.architecture import read_architecture
 from estimate.inputs import SizedModel
-from tests.files import write_weights
+from tests.support.files import write_weights
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",

@@ -9,7 +9,7 @@ def suggested(given: Recipe, fits: Any, devices: int = 1) -> list[dict[str, Any]
     return suggestions_that_fit(given, 1, devices, fits)
 
 
-def test_the_gentlest_of_each_change_that_fits_is_told_in_the_order_of_what_it_costs() -> None:
+def test_suggestions_come_in_order_of_their_cost() -> None:
     def fits(changed: Recipe) -> bool:
         batch = changed.batch
         small = batch.micro_batch_size != "auto" and batch.micro_batch_size * batch.max_length <= 2 * 2048
@@ -30,7 +30,7 @@ def test_the_gentlest_of_each_change_that_fits_is_told_in_the_order_of_what_it_c
     ]
 
 
-def test_where_none_is_enough_as_many_as_it_takes_are_told_together() -> None:
+def test_combined_suggestions_are_given_when_needed() -> None:
     def fits(changed: Recipe) -> bool:
         return changed.batch.micro_batch_size == 1 and changed.gradient_checkpointing
 
@@ -41,7 +41,7 @@ def test_where_none_is_enough_as_many_as_it_takes_are_told_together() -> None:
     assert suggested(recipe(), fits) == [expected]
 
 
-def test_what_does_not_go_with_the_recipe_is_not_suggested() -> None:
+def test_incompatible_changes_are_not_suggested() -> None:
     given = recipe(parallel={"engine": "fsdp"}, gradient_checkpointing=True, batch={"micro_batch_size": 1})
     assert suggested(given, lambda changed: changed.base_bits == 4) == []
 

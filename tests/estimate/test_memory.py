@@ -20,23 +20,23 @@ def told(ranks: int = 1, place: DeviceKind = A100, row: PackedRow = ROW, **field
     return estimate_memory(given, model(given), row, place, ranks)
 
 
-def test_a_llama_of_7_billion_has_the_numbers_that_everybody_counts() -> None:
+def test_llama_7b_has_the_published_parameter_count() -> None:
     assert count_parameters(shapes()) == PARAMETERS
 
 
-def test_lora_of_all_linear_modules_has_as_many_numbers_as_papers_say() -> None:
+def test_lora_has_the_published_parameter_counts() -> None:
     # 32 layers of r (in + out): four of 4096 + 4096, three of 4096 + 11008.
     assert model(recipe(adapter={"r": 16})).trained.parameters == 32 * 16 * (4 * 8192 + 3 * 15104) == 39_976_960
 
 
-def test_weights_take_two_bytes_in_bf16_and_half_a_byte_where_they_are_in_4_bits() -> None:
+def test_weights_take_two_bytes_or_half_of_one() -> None:
     linear = PARAMETERS - 2 * 32000 * 4096 - 65 * 4096
     assert told().weights == 2 * PARAMETERS
     assert told(base_bits=4).weights == pytest.approx(0.516 * linear + 2 * (PARAMETERS - linear), rel=1e-3)
     assert told(base_bits=8).weights == pytest.approx(linear + 2 * (PARAMETERS - linear), rel=1e-3)
 
 
-def test_what_is_trained_is_in_fp32_with_two_moments() -> None:
+def test_trained_parameters_take_fp32_and_two_moments() -> None:
     plain, small = told(), told(optimizer={"type": "adamw_8bit"})
     assert (plain.adapter, plain.gradients, plain.optimizer) == (4 * 39_976_960, 4 * 39_976_960, 8 * 39_976_960)
     assert small.optimizer == pytest.approx(plain.optimizer / 4, rel=0.02)
@@ -57,7 +57,7 @@ def test_checkpointed_activations_are_a_layers_and_its_inputs() -> None:
         ({"engine": "fsdp"}, {"weights", "adapter", "gradients", "optimizer"}),
     ],
 )
-def test_what_an_engine_divides_is_a_ranks_part(parallel: dict[str, Any], divided: set[str]) -> None:
+def test_sharded_memory_is_one_rank_share(parallel: dict[str, Any], divided: set[str]) -> None:
     one, four = told(), told(ranks=4, parallel=parallel)
     for part in ("weights", "adapter", "gradients", "optimizer"):
         if part in divided:
@@ -66,11 +66,11 @@ def test_what_an_engine_divides_is_a_ranks_part(parallel: dict[str, Any], divide
             assert getattr(four, part) == getattr(one, part)
 
 
-def test_what_deepspeed_divides_of_the_optimizer_has_a_copy_of_the_adapter_with_it() -> None:
+def test_deepspeed_keeps_a_copy_of_the_adapter() -> None:
     assert told(ranks=4, parallel={"engine": "deepspeed"}).optimizer == 12 * 39_976_960 / 4
 
 
-def test_gradients_come_as_activations_go_in_a_step_of_one_pass() -> None:
+def test_gradients_replace_activations_in_one_pass() -> None:
     one = told()
     assert one.total == sum(size for name, size in vars(one).items() if name != "in_turn") - one.gradients
     several = told(ranks=2)
@@ -78,15 +78,13 @@ def test_gradients_come_as_activations_go_in_a_step_of_one_pass() -> None:
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.7, True), (0.9, None), (1.1, None), (1.3, False)])
-def test_what_is_within_a_quarter_of_the_memory_is_not_said_to_fit_or_not_to(
-    share: float, verdict: bool | None
-) -> None:
+def test_fit_within_the_tolerance_is_unknown(share: float, verdict: bool | None) -> None:
     taken = told()
     assert fits(taken, DeviceKind(True, "bf16", int(taken.total / share))) is verdict
     assert fits(taken, DeviceKind(True, "bf16", None)) is None
 
 
-def test_places_are_a_machines_gpus_by_kind_or_the_ranks_parts_of_its_memory() -> None:
+def test_device_kinds_are_gpus_or_rank_memory() -> None:
     def gpu(name: str, estimate_memory: int | None, capability: tuple[int, int]) -> Gpu:
         return Gpu(uuid=name, name=name, memory_bytes=estimate_memory, compute_capability=capability)
 
@@ -110,6 +108,6 @@ def test_places_are_a_machines_gpus_by_kind_or_the_ranks_parts_of_its_memory() -
         ({"num_hidden_layers": "many"}, "no num_hidden_layers"),
     ],
 )
-def test_what_has_not_been_counted_is_not_told_and_the_reason_is(change: dict[str, Any], why: str) -> None:
+def test_uncounted_memory_is_null_with_a_reason(change: dict[str, Any], why: str) -> None:
     with pytest.raises(NotEstimated, match=why):
         read_architecture(CONFIG | change, shapes())

@@ -7,7 +7,7 @@ from estimate.work import LengthCounts, largest_row, training_work, usable_lengt
 from tests.estimate.llamas import model, recipe
 
 
-def test_what_is_dropped_at_a_length_is_no_example() -> None:
+def test_dropped_rows_are_no_examples() -> None:
     lengths = LengthCounts(
         longest=Counter({10: 2, 50: 3, 90: 1, 5: 1}),
         first=Counter({4: 4, 40: 1, 80: 1, 2**31: 1}),
@@ -20,9 +20,7 @@ def test_what_is_dropped_at_a_length_is_no_example() -> None:
 
 
 @pytest.mark.parametrize(("schedule", "steps", "tokens"), [({}, 39, 9000), ({"max_steps": 4}, 4, 960)])
-def test_steps_are_the_trainers_and_tokens_those_that_they_go_through(
-    schedule: dict[str, int], steps: int, tokens: int
-) -> None:
+def test_steps_and_tokens_match_the_trainer(schedule: dict[str, int], steps: int, tokens: int) -> None:
     given = recipe(schedule=schedule)
     done = training_work(given, 100, [30] * 100, ranks=1)
     assert (done.steps, done.effective_batch_size, done.train_examples) == (steps, 8, 100)
@@ -34,7 +32,7 @@ def test_without_lengths_there_are_steps_and_no_tokens() -> None:
     assert training_work(recipe(), 100, None, ranks=2).effective_batch_size == 16
 
 
-def test_the_largest_row_is_the_largest_that_any_rank_is_dealt() -> None:
+def test_largest_row_is_that_of_any_rank() -> None:
     given, cut = recipe(batch={"micro_batch_size": 2, "effective_batch_size": 8}), [1] * 60 + [100] * 4
     row = largest_row(given, cut, 0.25, ranks=2)
     assert row.documents == 2
@@ -47,7 +45,7 @@ def test_the_largest_row_is_the_largest_that_any_rank_is_dealt() -> None:
     assert [largest_row(each, [100] * 64, 1.0, 1).tokens for each in every] == [800, 100]
 
 
-def test_disk_is_the_adapters_of_all_checkpoints_and_the_states_that_are_kept() -> None:
+def test_disk_counts_adapters_and_kept_states() -> None:
     given = recipe(checkpointing={"every_steps": 10, "keep_training_checkpoints": 1})
     trained = model(given).trained
     found = estimate_disk(given, trained, steps=41, ranks=1, base_numbers=100)

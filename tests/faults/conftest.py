@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import service
-from tests.servers import Servers, running_servers
-from tests.service import FAKE_TRAINER, Service
+from tests.support import service
+from tests.support.files import add_model_and_dataset
+from tests.support.servers import Servers, running_servers
+from tests.support.service import FAKE_TRAINER, Service
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def live(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     environment = {**os.environ, "FINETUNED_DATABASE_URL": servers.database.url}
     service.run("migrations", environment)
     home = tmp_path_factory.mktemp("home")
-    service.furnish(home)
+    add_model_and_dataset(home)
     # All else as by default: what is promised of times is promised of that.
     trainer = f"{sys.executable} -P {FAKE_TRAINER}"
     settings = {"FINETUNED_TRAINER": trainer, "FINETUNED_ADDRESS": "127.0.0.1"}

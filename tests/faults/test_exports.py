@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 
 from store.session import Sessions
-from tests.service import FAKE_TRAINER, Service, furnish, running, until
+from tests.support import fake_merger
+from tests.support.files import add_model_and_dataset
+from tests.support.service import FAKE_TRAINER, Service, running
+from tests.support.waiting import until
 
-FAKE_MERGER = Path(__file__).parents[1] / "fake_merger.py"
+pytestmark = pytest.mark.slow
+
+FAKE_MERGER = Path(fake_merger.__file__)
 
 
 @pytest.fixture
 def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[Service]:
-    furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
         "FINETUNED_MERGER": f"{sys.executable} -P {FAKE_MERGER}",
@@ -34,12 +39,12 @@ def trained(live: Service, name: str) -> str:
 def export(live: Service, job_id: str, **asked: Any) -> dict[str, Any]:
     answer = live.client.post(f"/jobs/{job_id}/exports", json={"format": "merged", **asked})
     assert answer.status_code == 202, answer.text
-    return answer.json()  # type: ignore[no-any-return]
+    return answer.json()
 
 
 def wait(live: Service, made: dict[str, Any], *statuses: str, seconds: float = 90) -> dict[str, Any]:
     url = f"/jobs/{made['job_id']}/exports/{made['id']}"
-    return until(lambda: (now := live.client.get(url).json())["status"] in statuses and now, seconds)  # type: ignore[no-any-return]
+    return until(lambda: (now := live.client.get(url).json())["status"] in statuses and now, seconds)
 
 
 def merging(live: Service, job_id: str) -> list[Path]:
@@ -47,7 +52,7 @@ def merging(live: Service, job_id: str) -> list[Path]:
     return list((live.home / "runs" / job_id / "exports").glob("*/merger.pid"))
 
 
-def test_an_export_is_made_and_is_an_artifact_and_asked_for_again_it_is_the_same(live: Service) -> None:
+def test_export_is_made_once_and_listed(live: Service) -> None:
     job_id = trained(live, "steps=2 every=1")
     made = export(live, job_id)
     assert wait(live, made, "succeeded", "failed")["artifact"] == "merged.tar"
@@ -64,7 +69,7 @@ def test_an_export_is_made_and_is_an_artifact_and_asked_for_again_it_is_the_same
     assert ([each["id"] for each in page["data"]], page["has_more"]) == ([other["id"]], True)
 
 
-def test_an_export_that_fails_says_why_and_may_be_asked_for_anew(live: Service) -> None:
+def test_failed_export_says_why_and_may_be_repeated(live: Service) -> None:
     job_id = trained(live, "unmergeable")
     made = export(live, job_id)
     failed = wait(live, made, "succeeded", "failed")
@@ -72,7 +77,7 @@ def test_an_export_that_fails_says_why_and_may_be_asked_for_anew(live: Service) 
     assert export(live, job_id)["id"] != made["id"]
 
 
-def test_an_export_whose_worker_is_killed_is_made_by_another_within_fifteen_seconds(live: Service) -> None:
+def test_export_of_killed_worker_moves_within_fifteen_seconds(live: Service) -> None:
     job_id = trained(live, "slow")
     made = export(live, job_id)
     (pid_file,) = until(lambda: merging(live, job_id), 60)
@@ -89,7 +94,7 @@ def test_an_export_whose_worker_is_killed_is_made_by_another_within_fifteen_seco
 
 
 @pytest.mark.exhaustive
-def test_a_worker_that_is_told_to_stop_leaves_its_export_to_another_at_once(live: Service) -> None:
+def test_stopped_worker_hands_its_export_over(live: Service) -> None:
     job_id = trained(live, "slow")
     made = export(live, job_id)
     until(lambda: merging(live, job_id), 60)

@@ -12,9 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fake_trainer import losses
-from tests.servers import Servers
-from tests.service import Service, busy, parse_events, told_of, until
+from tests.faults.victims import command_has, guard, launcher, pool_process, ranks
+from tests.support.fake_trainer import losses
+from tests.support.processes import parent_of
+from tests.support.servers import Servers
+from tests.support.service import Service, busy_devices, parse_events
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 STEPS = 30
 WORK = f"steps={STEPS} every=3 sleep=0.1 ranks=2"
@@ -28,7 +33,7 @@ def both_workers(live: Service) -> Iterator[None]:
         live.start_worker(name)
     until(lambda: [worker["status"] for worker in workers(live)] == ["ready", "ready"])
     yield
-    until(lambda: not busy(live), seconds=60)
+    until(lambda: not busy_devices(live), seconds=60)
     assert live.ended() <= live.stopped
     assert live.api.poll() is None
     until(lambda: not live.strangers())
@@ -36,7 +41,7 @@ def both_workers(live: Service) -> Iterator[None]:
 
 def workers(live: Service) -> list[dict[str, Any]]:
     answer = live.client.get("/workers").json()
-    return answer["data"]  # type: ignore[no-any-return]
+    return answer["data"]
 
 
 def started(live: Service, name: str = WORK, step: int = 5) -> str:
@@ -52,7 +57,7 @@ def check_whole(live: Service, job_id: str, seconds: float = 60) -> None:
     assert columns["step"] == list(range(1, STEPS + 1))
     assert columns["loss"] == losses(STEPS)
     until(lambda: not live.processes(job_id))
-    until(lambda: not busy(live))
+    until(lambda: not busy_devices(live))
     statuses = [data["status"] for data in live.told(job_id, "status")]
     assert statuses.count("succeeded") == 1
     assert statuses[-1] == "succeeded"
@@ -70,32 +75,6 @@ def check_went_on(live: Service, job_id: str, step: int = 3) -> None:
     assert min(later) >= step
 
 
-def command_has(live: Service, job_id: str, word: bytes) -> list[int]:
-    return [pid for pid in live.processes(job_id) if word in told_of(pid, "cmdline")]
-
-
-def ranks(live: Service, job_id: str) -> list[int]:
-    return command_has(live, job_id, b"--rank")
-
-
-def guard(live: Service, job_id: str) -> int:
-    (pid,) = command_has(live, job_id, b"guard.py")
-    return pid
-
-
-def launcher(live: Service, job_id: str) -> int:
-    (pid,) = set(command_has(live, job_id, b"fake_trainer.py")) - set(ranks(live, job_id)) - {guard(live, job_id)}
-    return pid
-
-
-def parent(pid: int) -> int:
-    return int(told_of(pid, "stat").rpartition(b")")[2].split()[1])
-
-
-def pool_process(live: Service, job_id: str) -> int:
-    return parent(guard(live, job_id))
-
-
 @pytest.mark.parametrize(
     "victim",
     [
@@ -107,7 +86,7 @@ def pool_process(live: Service, job_id: str) -> int:
     ],
     ids=["rank 0", "rank 1", "the launcher", "the guard", "the pool process"],
 )
-def test_a_process_of_a_job_is_killed(live: Service, victim: Callable[[Service, str], int]) -> None:
+def test_process_of_a_job_is_killed(live: Service, victim: Callable[[Service, str], int]) -> None:
     job_id = started(live)
     os.kill(victim(live, job_id), signal.SIGKILL)
     check_whole(live, job_id)
@@ -123,7 +102,7 @@ def test_guard_and_launcher_are_killed_at_once(live: Service) -> None:
     check_went_on(live, job_id)
 
 
-def test_a_worker_is_killed_and_another_goes_on_within_fifteen_seconds(live: Service) -> None:
+def test_job_of_killed_worker_resumes_within_fifteen_seconds(live: Service) -> None:
     job_id = started(live)
     name = live.job(job_id)["worker"]
     live.kill_worker(name)
@@ -138,7 +117,7 @@ def test_a_worker_is_killed_and_another_goes_on_within_fifteen_seconds(live: Ser
 
 
 @pytest.mark.exhaustive
-def test_a_worker_is_killed_and_started_again(live: Service) -> None:
+def test_worker_is_killed_and_started_again(live: Service) -> None:
     job_id = started(live)
     name = live.job(job_id)["worker"]
     live.kill_worker(name)
@@ -147,7 +126,7 @@ def test_a_worker_is_killed_and_started_again(live: Service) -> None:
     check_went_on(live, job_id)
 
 
-def test_all_processes_of_a_worker_are_killed_at_once(live: Service) -> None:
+def test_all_processes_of_a_worker_are_killed(live: Service) -> None:
     """Its process group, and the guard, which has a session of its own."""
     job_id = started(live, f"{WORK} orphan")
     name = live.job(job_id)["worker"]
@@ -171,7 +150,7 @@ def test_all_processes_of_a_worker_are_killed_at_once(live: Service) -> None:
 def is_below(pid: int, ancestor: int) -> bool:
     while pid > 1:
         try:
-            pid = parent(pid)
+            pid = parent_of(pid)
         except IndexError:
             return False
         if pid == ancestor:
@@ -179,7 +158,7 @@ def is_below(pid: int, ancestor: int) -> bool:
     return False
 
 
-def test_a_worker_is_told_to_stop(live: Service) -> None:
+def test_worker_is_told_to_stop(live: Service) -> None:
     job_id = started(live)
     name = live.job(job_id)["worker"]
     live.stop_worker(name)
@@ -188,7 +167,7 @@ def test_a_worker_is_told_to_stop(live: Service) -> None:
     check_went_on(live, job_id, step=5)
 
 
-def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Service) -> None:
+def test_revived_worker_writes_nothing(live: Service) -> None:
     """Though its trainer, which nobody could stop, has come to the end meanwhile."""
     job_id = started(live, f"steps={STEPS} sleep=0.6 rogue")
     name = live.job(job_id)["worker"]
@@ -200,7 +179,7 @@ def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Serv
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
     until(lambda: [device["worker"] for device in live.job(job_id)["devices"]] != [name])
-    until(lambda: len(busy(live)) == 1)
+    until(lambda: len(busy_devices(live)) == 1)
     live.wait_for_step(job_id, live.job(job_id)["progress"]["step"] + 1)
     job = live.job(job_id)
     assert (job["status"], job["attempt"]) == ("running", 2)
@@ -214,7 +193,7 @@ def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Serv
 
 
 @pytest.mark.exhaustive
-def test_a_trainer_that_nobody_could_stop_saves_no_more_once_another_goes_on(live: Service) -> None:
+def test_unstoppable_trainer_is_fenced_from_saving(live: Service) -> None:
     job_id = started(live, "steps=1000 every=3 sleep=0.6 ranks=2")
     name = live.job(job_id)["worker"]
     stopped = [live.workers[name].pid, pool_process(live, job_id)]
@@ -229,7 +208,7 @@ def test_a_trainer_that_nobody_could_stop_saves_no_more_once_another_goes_on(liv
     assert live.wait(job_id)["status"] == "cancelled"
 
 
-def test_the_api_is_killed(live: Service) -> None:
+def test_api_is_killed(live: Service) -> None:
     """And whoever watches takes the stream up where it broke off."""
     job_id = started(live)
     told = ""
@@ -248,7 +227,7 @@ def test_the_api_is_killed(live: Service) -> None:
     assert [data["status"] for kind, _, data in seen if kind == "status"] == ["queued", "running", "succeeded"]
 
 
-def test_the_broker_is_emptied_and_restarted_with_jobs_queued_and_two_running(live: Service, servers: Servers) -> None:
+def test_emptied_and_restarted_broker_loses_no_job(live: Service, servers: Servers) -> None:
     running = [started(live), started(live)]
     queued = [live.submit(name=WORK)["id"]]
     with servers.client() as client:
@@ -271,7 +250,7 @@ def test_all_connections_to_the_broker_are_cut(live: Service, servers: Servers) 
         assert len(resumed(live, each)) == 1
 
 
-def test_the_database_is_restarted_and_then_away_for_thirty_seconds(live: Service, servers: Servers) -> None:
+def test_database_away_for_thirty_seconds_loses_nothing(live: Service, servers: Servers) -> None:
     work = WORK.replace("sleep=0.1", "sleep=0.4")
     job_id = started(live, work)
     servers.stop_database()
@@ -290,7 +269,7 @@ def test_the_database_is_restarted_and_then_away_for_thirty_seconds(live: Servic
         assert live.job(each)["attempt"] == 1
 
 
-def test_a_trainer_is_killed_in_the_middle_of_an_events_line(live: Service) -> None:
+def test_trainer_killed_within_an_event_line_resumes(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} half=17 once")["id"]
     check_whole(live, job_id)
     assert resumed(live, job_id) == [0, 15]
@@ -301,7 +280,7 @@ def test_a_trainer_is_killed_in_the_middle_of_an_events_line(live: Service) -> N
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.exhaustive)], ids=["the head", "the other"])
-def test_one_of_two_machines_of_a_job_is_told_to_stop(live: Service, place: int) -> None:
+def test_one_of_two_machines_is_stopped(live: Service, place: int) -> None:
     job_id = started_on_two(live)
     live.stop_worker(machines(live, job_id)[place])
     assert live.job(job_id)["status"] == "queued"
@@ -313,7 +292,7 @@ def test_one_of_two_machines_of_a_job_is_told_to_stop(live: Service, place: int)
 
 
 @pytest.mark.exhaustive
-def test_the_worker_of_the_head_of_two_machines_is_killed(live: Service) -> None:
+def test_head_worker_of_two_machines_is_killed(live: Service) -> None:
     job_id = started_on_two(live)
     live.kill_worker(machines(live, job_id)[0])
     both_are_there(live)
@@ -324,12 +303,12 @@ def test_the_worker_of_the_head_of_two_machines_is_killed(live: Service) -> None
 
 
 @pytest.mark.exhaustive
-def test_a_job_on_two_machines_is_paused_and_resumed(live: Service) -> None:
+def test_job_on_two_machines_is_paused_and_resumed(live: Service) -> None:
     job_id = started_on_two(live)
     live.ask("pause", job_id)
     live.wait(job_id, "paused")
     assert not live.processes(job_id)
-    assert not busy(live)
+    assert not busy_devices(live)
     live.ask("resume", job_id)
     check_whole(live, job_id)
     check_went_on(live, job_id, step=5)
@@ -352,7 +331,7 @@ def both_are_there(live: Service) -> None:
         live.start_worker(name)
 
 
-def test_a_state_that_was_torn_is_passed_over_for_the_one_before(live: Service) -> None:
+def test_torn_state_is_skipped_for_an_earlier_one(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} torn kill=9 once")["id"]
     check_whole(live, job_id)
     assert resumed(live, job_id) == [0, STEPS - 3]
@@ -361,7 +340,7 @@ def test_a_state_that_was_torn_is_passed_over_for_the_one_before(live: Service) 
 
 
 @pytest.mark.exhaustive
-def test_the_disk_is_full_once(live: Service) -> None:
+def test_disk_is_full_once(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} fail=disk_full once")["id"]
     check_whole(live, job_id)
     (retry,) = live.told(job_id, "retry")
@@ -369,7 +348,7 @@ def test_the_disk_is_full_once(live: Service) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_trainer_that_had_finished_when_its_worker_was_lost_is_not_run_again(live: Service) -> None:
+def test_finished_trainer_of_lost_worker_is_not_rerun(live: Service) -> None:
     job_id = started(live)
     name = live.job(job_id)["worker"]
     stopped = [live.workers[name].pid, pool_process(live, job_id)]

@@ -11,10 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import service
-from tests.fake_trainer import losses
-from tests.faults.test_faults import ranks
-from tests.service import FAKE_TRAINER, Service, parse_events, until
+from tests.faults.victims import ranks
+from tests.support import service
+from tests.support.fake_trainer import losses
+from tests.support.files import add_model_and_dataset
+from tests.support.service import FAKE_TRAINER, Service, parse_events
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(300)]
 
@@ -24,7 +26,7 @@ NEW_CLIENT_SECONDS = 0.05
 
 @pytest.fixture
 def live(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Service]:
-    service.furnish(tmp_path)
+    add_model_and_dataset(tmp_path)
     trainer = f"{sys.executable} -P {FAKE_TRAINER}"
     with service.running(tmp_path, database_url, broker_url, FINETUNED_TRAINER=trainer) as running:
         yield running

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 
-from tests import service
-from tests.conftest import empty
-from tests.fake_trainer import losses
-from tests.network import NetworkMachine, two_machines
-from tests.service import FAKE_TRAINER, Service, busy, until
+from tests.support import service
+from tests.support.database import empty_database
+from tests.support.fake_trainer import losses
+from tests.support.files import add_model_and_dataset
+from tests.support.network import NetworkMachine, two_machines
+from tests.support.service import FAKE_TRAINER, Service, busy_devices
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +50,7 @@ def ready(live: Service) -> set[str]:
 
 
 @pytest.mark.exhaustive
-def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there(
+def test_job_of_unplugged_machine_continues_elsewhere_only(
     machines: tuple[NetworkMachine, NetworkMachine],
     tmp_path: Path,
     engine: sa.Engine,
@@ -56,8 +58,8 @@ def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there
     broker_url: str,
 ) -> None:
     here, away = machines
-    empty(engine)
-    service.furnish(tmp_path)
+    empty_database(engine)
+    add_model_and_dataset(tmp_path)
     database = Path(str(engine.url.query["host"]), ".s.PGSQL.5432")
     broker = Path(urlsplit(broker_url).path)
     trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}"}
@@ -85,6 +87,6 @@ def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there
         (retry,) = live.told(job_id, "retry")
         assert retry["code"] == "worker_lost"
         until(lambda: not live.processes(job_id))
-        until(lambda: not busy(live))
+        until(lambda: not busy_devices(live))
         again = live.submit(name="steps=2")["id"]
         assert live.wait(again)["status"] == "succeeded"

@@ -8,7 +8,7 @@ import pytest
 
 from finetuned import Client, Damaged, Refused, Unreachable
 from tests.finetuned.fake_api import FakeApi, event, job
-from tests.service import free_port
+from tests.support.servers import free_port
 
 ADAPTER = "GET /jobs/job_1/artifacts/adapter.tar"
 
@@ -29,13 +29,13 @@ def archive(*names: str) -> bytes:
     return packed.getvalue()
 
 
-def test_a_recipe_is_sent_as_its_owner_wrote_it(api: FakeApi, client: Client) -> None:
+def test_recipe_is_sent_as_its_owner_wrote_it(api: FakeApi, client: Client) -> None:
     api.answers["POST /jobs"] = (201, job())
     assert client.submit(b'{"model":  1e-3}')["id"] == "job_1"
     assert api.bodies == [b'{"model":  1e-3}']
 
 
-def test_a_job_is_sent_with_its_owner_where_there_is_one(api: FakeApi, client: Client) -> None:
+def test_job_is_sent_with_its_owner(api: FakeApi, client: Client) -> None:
     api.answers["POST /jobs"] = (201, job())
     client.submit({})
     with Client(api.url, owner="anna") as annas:
@@ -43,7 +43,7 @@ def test_a_job_is_sent_with_its_owner_where_there_is_one(api: FakeApi, client: C
     assert api.owners == [None, "anna"]
 
 
-def test_what_is_asked_of_a_job_is_sent_to_its_own_route(api: FakeApi, client: Client) -> None:
+def test_job_actions_have_routes_of_their_own(api: FakeApi, client: Client) -> None:
     for what in ("cancel", "pause", "resume", "retry"):
         api.answers[f"POST /jobs/job_1/{what}"] = (200, {"asked": what})
     api.answers["POST /jobs/job_1/cancel?force=true"] = (200, {"asked": "kill"})
@@ -57,7 +57,7 @@ def test_workers_are_read_as_a_list(api: FakeApi, client: Client) -> None:
     assert client.list_workers() == [{"name": "a"}]
 
 
-def test_a_refusal_carries_the_services_words(api: FakeApi, client: Client) -> None:
+def test_refusal_carries_the_services_words(api: FakeApi, client: Client) -> None:
     error = {"code": "recipe_invalid", "message": "model: required", "param": "model", "type": "invalid_request_error"}
     api.answers["POST /jobs"] = (422, {"error": error})
     with pytest.raises(Refused, match="model: required") as refused:
@@ -85,7 +85,7 @@ def test_jobs_are_read_page_by_page(api: FakeApi, client: Client) -> None:
     assert [each["id"] for each in jobs] == ["job_0"]
 
 
-def test_a_broken_stream_is_taken_up_where_it_broke(api: FakeApi, client: Client) -> None:
+def test_broken_stream_is_taken_up_where_it_broke(api: FakeApi, client: Client) -> None:
     metrics = [event("metric", f"1.{step}", step=step) for step in (1, 2, 3)]
     api.streams = [
         metrics[0] + metrics[1] + "event: metric\nid: 1.3\n",
@@ -98,7 +98,7 @@ def test_a_broken_stream_is_taken_up_where_it_broke(api: FakeApi, client: Client
     assert len(notes) == 1
 
 
-def test_a_stream_that_breaks_after_a_retry_is_taken_up(api: FakeApi, client: Client) -> None:
+def test_broken_stream_is_resumed_after_a_retry(api: FakeApi, client: Client) -> None:
     api.streams = [
         event("status", "1.0", status="failed") + event("status", "2.0", status="queued"),
         event("status", "3.0", status="succeeded"),
@@ -106,26 +106,26 @@ def test_a_stream_that_breaks_after_a_retry_is_taken_up(api: FakeApi, client: Cl
     assert [each.data["status"] for each in client.events("job_1")] == ["failed", "queued", "succeeded"]
 
 
-def test_the_stream_of_an_unknown_job_is_an_error_at_once(api: FakeApi, client: Client) -> None:
+def test_stream_of_unknown_job_fails_at_once(api: FakeApi, client: Client) -> None:
     api.answers["GET /jobs/job_1/events"] = (404, {"error": {"code": "not_found", "message": "no job job_1"}})
     with pytest.raises(Refused, match="no job job_1"):
         list(client.events("job_1"))
 
 
-def test_an_adapter_is_unpacked(api: FakeApi, client: Client, tmp_path: Path) -> None:
+def test_adapter_is_unpacked(api: FakeApi, client: Client, tmp_path: Path) -> None:
     api.answers[ADAPTER] = (200, archive("adapter/adapter_config.json"))
     assert client.download("job_1", tmp_path / "out") == tmp_path / "out" / "adapter"
     assert (tmp_path / "out" / "adapter" / "adapter_config.json").read_text() == "hello"
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["adapter"]
 
 
-def test_the_best_has_a_folder_of_its_own(api: FakeApi, client: Client, tmp_path: Path) -> None:
+def test_best_has_a_folder_of_its_own(api: FakeApi, client: Client, tmp_path: Path) -> None:
     api.answers[ADAPTER.replace("adapter.tar", "best.tar")] = (200, archive("checkpoint-2/adapter_config.json"))
     assert client.download("job_1", tmp_path, best=True) == tmp_path / "best"
     assert (tmp_path / "best" / "adapter_config.json").read_text() == "hello"
 
 
-def test_a_download_that_breaks_off_is_gone_on_with(api: FakeApi, client: Client, tmp_path: Path) -> None:
+def test_download_that_breaks_off_is_gone_on_with(api: FakeApi, client: Client, tmp_path: Path) -> None:
     api.downloads["/jobs/job_1/artifacts/adapter.tar"] = archive("adapter/adapter_config.json")
     api.breaks = [50]
     client.download("job_1", tmp_path)
@@ -134,7 +134,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(api: FakeApi, client: Client
     assert [each.name for each in tmp_path.iterdir()] == ["adapter"]
 
 
-def test_what_an_earlier_call_had_is_not_asked_for_again(api: FakeApi, client: Client, tmp_path: Path) -> None:
+def test_download_resumes_with_missing_bytes_only(api: FakeApi, client: Client, tmp_path: Path) -> None:
     content = archive("adapter/adapter_config.json")
     api.downloads["/jobs/job_1/artifacts/adapter.tar"] = content
     (tmp_path / f".adapter.tar.{hashlib.sha256(content).hexdigest()[:16]}.partial").write_bytes(content[:40])
@@ -143,7 +143,7 @@ def test_what_an_earlier_call_had_is_not_asked_for_again(api: FakeApi, client: C
     assert api.ranges == [None, "bytes=40-"]
 
 
-def test_other_bytes_than_the_services_are_told_and_not_kept(api: FakeApi, client: Client, tmp_path: Path) -> None:
+def test_changed_download_is_reported_and_dropped(api: FakeApi, client: Client, tmp_path: Path) -> None:
     content = archive("adapter/adapter_config.json")
     api.downloads["/jobs/job_1/artifacts/adapter.tar"] = content
     (tmp_path / f".adapter.tar.{hashlib.sha256(content).hexdigest()[:16]}.partial").write_bytes(bytes(40))
@@ -157,13 +157,13 @@ def test_samples_are_read_as_a_list(api: FakeApi, client: Client) -> None:
     assert client.list_samples("job_1", step=4) == [{"index": 0}]
 
 
-def test_a_torn_archive_is_told(api: FakeApi, client: Client, tmp_path: Path) -> None:
+def test_torn_archive_is_told(api: FakeApi, client: Client, tmp_path: Path) -> None:
     api.answers[ADAPTER] = (200, archive("adapter/adapter_config.json")[:514])
     with pytest.raises(Damaged):
         client.download("job_1", tmp_path / "out")
 
 
-def test_an_archive_cannot_write_outside_the_folder(api: FakeApi, client: Client, tmp_path: Path) -> None:
+def test_archive_cannot_write_outside_the_folder(api: FakeApi, client: Client, tmp_path: Path) -> None:
     api.answers[ADAPTER] = (200, archive("../escaped"))
     with pytest.raises(Damaged, match="outside the destination"):
         client.download("job_1", tmp_path / "out")

@@ -13,10 +13,12 @@ import pytest
 
 from contract.locate import PRIVATE
 from finetuned.client import Client
-from tests.files import write_dataset, write_model
-from tests.finetuned.processes import wait_until
-from tests.finetuned.test_stack import Up, launched, pids_of, ready
-from tests.service import told_of
+from tests.finetuned.stacks import Up, launched, pids_of, ready
+from tests.support.files import write_dataset, write_model
+from tests.support.processes import read_proc
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 KEY = "an-admin-key-of-some-length"
 
@@ -45,7 +47,7 @@ def as_printed(command: str, folder: Path, **names: str) -> subprocess.Completed
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_every_command_that_is_printed_works_as_it_is_printed(up: Up, folder: Path) -> None:
+def test_every_printed_command_works_as_printed(up: Up, folder: Path) -> None:
     add, submit = commands(up.log.read_text())
     assert add == f"finetuned models add smollm2-135m-instruct --home {folder}/home"
     assert as_printed(add.replace("add smollm2-135m-instruct ", ""), folder).returncode == 0
@@ -68,13 +70,15 @@ def test_every_command_that_is_printed_works_as_it_is_printed(up: Up, folder: Pa
     assert {"download", "watch"} <= {each.partition(" ")[0] for each in words}
 
 
-def test_only_the_api_has_the_admin_key_and_only_the_worker_the_hubs(up: Up) -> None:
-    has = {part: told_of(pids_of(up.process.pid, f"-m\0{part}\0")[0], "environ").decode() for part in ("api", "worker")}
+def test_secrets_reach_only_the_processes_that_need_them(up: Up) -> None:
+    has = {
+        part: read_proc(pids_of(up.process.pid, f"-m\0{part}\0")[0], "environ").decode() for part in ("api", "worker")
+    }
     assert {part for part, environment in has.items() if KEY in environment} == {"api"}
     assert {part for part, environment in has.items() if "hf-token" in environment} == {"worker"}
 
 
-def test_no_other_user_can_read_what_the_service_writes(up: Up, folder: Path) -> None:
+def test_no_other_user_reads_what_is_written(up: Up, folder: Path) -> None:
     home = folder / "home"
     write_model(home / "models" / "other")
     with Client(up.url, key=KEY) as client:
@@ -96,16 +100,16 @@ def is_open(path: Path, home: Path) -> bool:
     return all(each.is_symlink() or each.stat().st_mode & 0o077 for each in way)
 
 
-def test_a_home_that_an_earlier_release_left_open_is_closed(up: Up, folder: Path) -> None:
+def test_open_home_of_an_earlier_release_is_closed(up: Up, folder: Path) -> None:
     for name in ("runs", "blobs", "logs"):
         (folder / "home" / name).chmod(0o755)
     (worker,) = pids_of(up.process.pid, "-m\0worker\0")
     os.kill(worker, 9)
-    wait_until(lambda: all((folder / "home" / name).stat().st_mode & 0o077 == 0 for name in ("runs", "blobs")), 20)
+    until(lambda: all((folder / "home" / name).stat().st_mode & 0o077 == 0 for name in ("runs", "blobs")), 20)
 
 
 @pytest.mark.parametrize("allowed", ["/", "{home}", "{home}/runs", "/etc"])
-def test_a_folder_that_would_open_too_much_is_named_before_anything_starts(folder: Path, allowed: str) -> None:
+def test_too_wide_folder_is_refused_before_the_start(folder: Path, allowed: str) -> None:
     home = folder / "untouched"
     given = allowed.format(home=home)
     with launched(home, folder / "log2", FINETUNED_ALLOWED_PATHS=f"{folder}:{given}") as refused:

@@ -5,8 +5,8 @@ import pytest
 from finetuned.cli.next_command import on_own_service, on_service, start_at
 from finetuned.stack.commands import on_home
 from finetuned.stack.settings import StackSettings, default_home
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"FINETUNED_{name}", raising=False)
 
 
-def test_a_command_names_the_service_that_it_would_not_reach_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_names_a_service_that_needs_naming(monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_service("watch job_1", "http://127.0.0.1:8000") == "finetuned watch job_1"
     assert on_service("watch job_1", "http://host:1/") == "finetuned watch job_1 --url http://host:1/"
     monkeypatch.setenv("FINETUNED_URL", "http://host:1")
@@ -23,18 +23,18 @@ def test_a_command_names_the_service_that_it_would_not_reach_by_itself(monkeypat
     assert on_service("watch job_1", "http://127.0.0.1:8000") == "finetuned watch job_1 --url http://127.0.0.1:8000"
 
 
-def test_a_command_says_that_it_wants_a_key_but_not_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_needs_a_key_without_naming_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_service("watch job_1", "http://127.0.0.1:8000", "sk-1") == "finetuned watch job_1 --key KEY"
     monkeypatch.setenv("FINETUNED_API_KEY", "sk-1")
     assert on_service("watch job_1", "http://127.0.0.1:8000", "sk-1") == "finetuned watch job_1"
 
 
-def test_a_command_names_a_home_that_is_not_the_usual_one(tmp_path: Path) -> None:
+def test_command_names_an_unusual_home(tmp_path: Path) -> None:
     assert on_home("models", default_home()) == "finetuned models"
     assert on_home("models", tmp_path / "a b") == f"finetuned models --home '{tmp_path}/a b'"
 
 
-def test_a_command_for_another_terminal_counts_on_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_for_another_terminal_counts_on_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "http://127.0.0.1:8000"
     assert on_own_service("list", url, needs_key=False) == "finetuned list"
     assert on_own_service("list", url, needs_key=True) == "finetuned list --key KEY"
@@ -58,11 +58,11 @@ def test_a_command_for_another_terminal_counts_on_no_variable(tmp_path: Path, mo
         ("https://127.0.0.1:8000", None),
     ],
 )
-def test_a_service_of_this_machine_is_started_where_it_was_looked_for(url: str, command: str | None) -> None:
+def test_local_service_is_started_where_expected(url: str, command: str | None) -> None:
     assert start_at(url) == command
 
 
-def test_what_is_printed_after_an_option_has_the_option(api: FakeApi) -> None:
+def test_printed_command_keeps_its_options(api: FakeApi) -> None:
     api.answers["GET /webhooks"] = (200, {"data": [], "has_more": False})
     api.answers["GET /datasets"] = (200, {"data": [], "has_more": False})
     api.answers["POST /jobs/job_1/retry"] = (200, {"id": "job_1", "status": "queued"})
@@ -75,13 +75,11 @@ def test_what_is_printed_after_an_option_has_the_option(api: FakeApi) -> None:
     ("host", "said", "needs"),
     [("127.0.0.1", "", False), ("localhost", "false", False), ("127.0.0.1", "true", True), ("0.0.0.0", "", True)],
 )
-def test_a_stack_knows_whether_its_api_wants_keys(tmp_path: Path, host: str, said: str, needs: bool) -> None:
+def test_stack_knows_whether_its_api_wants_keys(tmp_path: Path, host: str, said: str, needs: bool) -> None:
     assert StackSettings(tmp_path, host, 1, {"FINETUNED_REQUIRE_KEYS": said}).needs_keys is needs
 
 
-def test_no_folder_is_allowed_where_the_one_that_we_stand_in_would_open_too_much(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_wide_current_folder_is_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = StackSettings(tmp_path / "home", "127.0.0.1", 1, {})
     for folder, allowed in ((tmp_path, str(tmp_path)), (tmp_path / "home", ""), (Path("/"), "")):
         folder.mkdir(exist_ok=True)

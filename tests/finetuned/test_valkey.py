@@ -8,7 +8,7 @@ from redis import Redis
 from finetuned.stack import valkey
 
 
-def test_the_broker_answers_and_forgets(folder: Path) -> None:
+def test_broker_answers_and_forgets(folder: Path) -> None:
     for _ in range(2):
         with (
             valkey.running(folder) as url,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.processes import environment_of, environments, is_alive, name_of, parent_of, send
-from tests.worker.test_guard import gone, until
+from tests.support.processes import is_gone
+from tests.support.waiting import until
 
 NOBODY = 2**22 + 1
 """Greater than any pid of Linux."""
@@ -39,7 +40,7 @@ def test_process_is_described(sleeper: "subprocess.Popen[bytes]") -> None:
 
 def test_zombie_is_not_alive(sleeper: "subprocess.Popen[bytes]") -> None:
     sleeper.kill()
-    until(lambda: gone(sleeper.pid))
+    until(lambda: is_gone(sleeper.pid))
     assert parent_of(sleeper.pid) is None
     assert not is_alive(sleeper.pid)
 
@@ -59,7 +60,7 @@ def test_process_ends_with_its_parent() -> None:
         bound, pid = parent.stdout.readline().split()
         assert bound == b"True"
         parent.kill()
-        until(lambda: gone(int(pid)))
+        until(lambda: is_gone(int(pid)))
 
 
 def test_process_whose_parent_has_ended_is_told() -> None:

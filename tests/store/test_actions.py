@@ -3,16 +3,14 @@
 import pytest
 
 from contract.failure import Failure, FailureCode
-from contract.recipe import Recipe
 from contract.status import JobStatus, RequestedAction
 from store.errors import IllegalMove
 from store.jobs import actions, jobs
 from store.jobs.attempts import AttemptEnd, finish
 from store.models import Job
 from store.session import Sessions
-from tests.placing import RETRIES, claim
+from tests.support.jobs import RETRIES, claim, make_recipe
 
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 FAILED = AttemptEnd(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
 ASKED = {"cancel": actions.cancel, "pause": actions.pause, "resume": actions.resume, "retry": actions.retry}
 
@@ -32,7 +30,7 @@ REFUSED = {
 
 def in_state(sessions: Sessions, status: JobStatus) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, RECIPE).id
+        job_id = jobs.create(session, make_recipe()).id
         if status is JobStatus.PAUSED:
             actions.pause(session, job_id)
         elif status is JobStatus.CANCELLED:
@@ -53,9 +51,7 @@ def ask(sessions: Sessions, what: str, job_id: str) -> Job:
 
 @pytest.mark.parametrize("status", JobStatus)
 @pytest.mark.parametrize("what", ASKED)
-def test_what_is_asked_is_done_as_often_as_it_is_asked_or_refused_with_both_ends_named(
-    sessions: Sessions, what: str, status: JobStatus
-) -> None:
+def test_store_actions_are_idempotent_or_refused(sessions: Sessions, what: str, status: JobStatus) -> None:
     job_id = in_state(sessions, status)
     reached = REACHED[what].get(status)
     if reached is None:
@@ -77,11 +73,11 @@ def ask_nothing(sessions: Sessions, job_id: str) -> Job:
     ("what", "requested_action"),
     [("cancel", RequestedAction.CANCEL), ("pause", RequestedAction.PAUSE), ("resume", None)],
 )
-def test_a_running_job_is_only_asked(sessions: Sessions, what: str, requested_action: RequestedAction | None) -> None:
+def test_running_job_is_only_asked(sessions: Sessions, what: str, requested_action: RequestedAction | None) -> None:
     assert ask(sessions, what, in_state(sessions, JobStatus.RUNNING)).requested_action is requested_action
 
 
-def test_a_cancel_outweighs_a_pause_and_a_pause_no_cancel(sessions: Sessions) -> None:
+def test_cancel_outweighs_pause(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     ask(sessions, "pause", job_id)
     assert ask(sessions, "cancel", job_id).requested_action is RequestedAction.CANCEL
@@ -91,14 +87,14 @@ def test_a_cancel_outweighs_a_pause_and_a_pause_no_cancel(sessions: Sessions) ->
     assert ask_nothing(sessions, job_id).requested_action is RequestedAction.CANCEL
 
 
-def test_a_forced_cancel_stays_one(sessions: Sessions) -> None:
+def test_forced_cancel_stays_one(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     with sessions.begin() as session:
         actions.cancel(session, job_id, force=True)
     assert ask(sessions, "cancel", job_id).requested_action is RequestedAction.FORCE_CANCEL
 
 
-def test_a_pause_that_is_taken_back_before_the_job_has_saved_lets_it_go_on_by_itself(sessions: Sessions) -> None:
+def test_resumed_pause_continues_without_a_stop(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     ask(sessions, "pause", job_id)
     assert ask(sessions, "resume", job_id).requested_action is None
@@ -107,7 +103,7 @@ def test_a_pause_that_is_taken_back_before_the_job_has_saved_lets_it_go_on_by_it
     assert ask_nothing(sessions, job_id).status is JobStatus.QUEUED
 
 
-def test_a_retried_job_has_all_its_retries_again_and_no_failure(sessions: Sessions) -> None:
+def test_retried_job_has_fresh_retries(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.FAILED)
     job = ask(sessions, "retry", job_id)
     assert (job.failure, job.finished_at, job.retries, job.attempt) == (None, None, 0, 1)
@@ -117,14 +113,12 @@ def test_a_retried_job_has_all_its_retries_again_and_no_failure(sessions: Sessio
     ("what", "status", "instead"),
     [("retry", JobStatus.PAUSED, "resume does it"), ("resume", JobStatus.FAILED, "retry does it")],
 )
-def test_a_job_that_can_go_on_in_another_way_says_so(
-    sessions: Sessions, what: str, status: JobStatus, instead: str
-) -> None:
+def test_resumable_job_says_so(sessions: Sessions, what: str, status: JobStatus, instead: str) -> None:
     with pytest.raises(IllegalMove, match=f"is {status} and cannot become queued by this; {instead}"):
         ask(sessions, what, in_state(sessions, status))
 
 
-def test_a_paused_job_starts_only_when_it_is_resumed(sessions: Sessions) -> None:
+def test_paused_job_starts_only_when_it_is_resumed(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.PAUSED)
     with sessions.begin() as session:
         assert claim(session) is None

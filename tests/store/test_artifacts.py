@@ -1,18 +1,18 @@
 import pytest
 
 from contract.events import CheckpointEvent
-from contract.recipe import Recipe
 from store import artifacts
 from store.errors import ArtifactNotFound
 from store.jobs import jobs
 from store.session import Sessions
-from tests.publishing import publish_rows
+from tests.support.artifacts import publish_rows
+from tests.support.jobs import make_recipe
 
 
 @pytest.fixture
 def job_id(sessions: Sessions) -> str:
     with sessions.begin() as session:
-        return jobs.create(session, Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})).id
+        return jobs.create(session, make_recipe()).id
 
 
 def save(sessions: Sessions, job_id: str, step: int, loss: float | None, final: bool = False) -> None:
@@ -27,7 +27,7 @@ def best(sessions: Sessions, job_id: str) -> str:
         return artifacts.get(session, job_id, artifacts.BEST).name
 
 
-def test_the_best_is_what_was_saved_with_the_lowest_evaluation_loss(sessions: Sessions, job_id: str) -> None:
+def test_best_has_the_lowest_evaluation_loss(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 2, 1.5)
     save(sessions, job_id, 4, 1.1)
     save(sessions, job_id, 6, None)
@@ -35,9 +35,7 @@ def test_the_best_is_what_was_saved_with_the_lowest_evaluation_loss(sessions: Se
     assert best(sessions, job_id) == "checkpoint-4.tar"
 
 
-def test_of_equals_the_earliest_is_the_best_and_the_adapter_before_its_own_checkpoint(
-    sessions: Sessions, job_id: str
-) -> None:
+def test_earliest_of_equals_is_best(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 12, 1.0)
     save(sessions, job_id, 12, 1.0, final=True)
     assert best(sessions, job_id) == "adapter.tar"
@@ -45,7 +43,7 @@ def test_of_equals_the_earliest_is_the_best_and_the_adapter_before_its_own_check
     assert best(sessions, job_id) == "checkpoint-4.tar"
 
 
-def test_without_an_evaluation_there_is_no_best_and_it_says_why(sessions: Sessions, job_id: str) -> None:
+def test_unevaluated_job_has_no_best(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 2, None)
     with pytest.raises(ArtifactNotFound, match=r"no artifact best.tar: .*evaluation.fraction"):
         best(sessions, job_id)

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -14,14 +15,13 @@ from store import scheduler
 from store.errors import StaleAttempt
 from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import AttemptEnd, Retries
-from store.jobs.progress import METRIC_COLUMNS, Cursor
+from store.jobs.progress import METRIC_COLUMNS
 from store.models import Job
 from store.scheduling import workers
 from store.session import Sessions
-from tests import fake_trainer
-from tests.placing import LEASE, RETRIES, claim, register
+from tests.support import fake_trainer
+from tests.support.jobs import LEASE, RETRIES, claim, events_of_type, get_job, make_recipe, register
 
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 KILLED = Failure(code=FailureCode.TRAINER_KILLED, message="it was killed")
 CRASHED = Failure(code=FailureCode.TRAINER_CRASHED, message="Connection closed by peer")
 AWAY = Failure(code=FailureCode.STORAGE_UNAVAILABLE, message="the storage is away")
@@ -32,7 +32,7 @@ GRACE = timedelta(seconds=45)
 
 def running(sessions: Sessions) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, RECIPE).id
+        job_id = jobs.create(session, make_recipe()).id
         claim(session)
     return job_id
 
@@ -40,12 +40,7 @@ def running(sessions: Sessions) -> str:
 def end(sessions: Sessions, job_id: str, attempt: int, how: AttemptEnd, retries: Retries = RETRIES) -> Job:
     with sessions.begin() as session:
         attempts.finish(session, job_id, attempt, how, retries)
-    return get(sessions, job_id)
-
-
-def get(sessions: Sessions, job_id: str) -> Job:
-    with sessions.begin() as session:
-        return jobs.get(session, job_id)
+    return get_job(sessions, job_id)
 
 
 def again(sessions: Sessions) -> None:
@@ -64,21 +59,15 @@ def go_on_from(sessions: Sessions, job_id: str, attempt: int, step: int) -> None
         progress.record(session, job_id, attempt, [fake_trainer.started(total=100, resumed=step)], LEASE)
 
 
-def told(sessions: Sessions, job_id: str, kind: str) -> list[dict[str, object]]:
-    with sessions.begin() as session:
-        happened = progress.events_since(session, job_id, Cursor(), 100)
-    return [each.data for each in happened if each.type == kind]
-
-
 def silence(engine: sa.Engine, seconds: float) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE workers SET seen_at = now() - interval '{seconds} s'"))
         connection.execute(sa.text(f"UPDATE jobs SET lease_expires_at = now() - interval '{seconds - 10} s'"))
 
 
-def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Sessions) -> None:
+def test_attempt_ends_with_a_reason_and_frees_devices(sessions: Sessions) -> None:
     job_id = running(sessions)
-    exit_report = {"processes": []}
+    exit_report: dict[str, Any] = {"processes": []}
     job = end(
         sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", exit_report=exit_report)
     )
@@ -90,24 +79,24 @@ def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Session
         assert workers.list_leases(session) == []
 
 
-def test_a_stale_attempt_writes_nothing(sessions: Sessions) -> None:
+def test_stale_attempt_writes_nothing(sessions: Sessions) -> None:
     job_id = running(sessions)
     end(sessions, job_id, 1, AttemptEnd(JobStatus.QUEUED))
     again(sessions)
     with pytest.raises(StaleAttempt):
         end(sessions, job_id, 1, AttemptEnd(JobStatus.SUCCEEDED))
-    job = get(sessions, job_id)
+    job = get_job(sessions, job_id)
     assert (job.status, job.attempt) == (JobStatus.RUNNING, 2)
 
 
-def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions) -> None:
+def test_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions) -> None:
     job_id = running(sessions)
     later = Retries(most=3, first_wait=timedelta(minutes=1), longest_wait=timedelta(hours=1))
     job = end(sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, KILLED), later)
     assert (job.status, job.retries, job.failure) == (JobStatus.QUEUED, 1, None)
     with sessions.begin() as session:
         assert claim(session) is None
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert {name: retry[name] for name in ("code", "retries", "max_retries", "wait_seconds")} == {
         "code": "trainer_killed",
         "retries": 1,
@@ -116,7 +105,7 @@ def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions
     }
 
 
-def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions) -> None:
+def test_retry_waits_double_up_to_a_limit(sessions: Sessions) -> None:
     job_id = running(sessions)
     policy = Retries(most=5, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=3))
     for attempt in (1, 2, 3):
@@ -124,10 +113,10 @@ def test_each_wait_is_twice_the_one_before_up_to_the_longest(sessions: Sessions)
         with sessions.begin() as session:
             session.execute(sa.update(Job).values(not_before=None))
         again(sessions)
-    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0.001, 0.002, 0.003]
+    assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [0.001, 0.002, 0.003]
 
 
-def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_counted(sessions: Sessions) -> None:
+def test_storage_waits_double_and_do_not_count(sessions: Sessions) -> None:
     job_id = running(sessions)
     policy = Retries(most=1, first_wait=timedelta(milliseconds=1), longest_wait=timedelta(milliseconds=4))
     failures = [AWAY, AWAY, AWAY, AWAY, KILLED, AWAY]
@@ -138,20 +127,20 @@ def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_cou
         with sessions.begin() as session:
             session.execute(sa.update(Job).values(not_before=None))
         again(sessions)
-    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [
+    assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [
         0.001, 0.002, 0.004, 0.004, 0.001, 0.001
     ]  # fmt: skip
-    assert get(sessions, job_id).retries == 1
+    assert get_job(sessions, job_id).retries == 1
 
 
-def test_what_waits_for_the_storage_is_cancelled_as_its_owner_asks(sessions: Sessions) -> None:
+def test_job_waiting_for_storage_can_be_cancelled(sessions: Sessions) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
         actions.cancel(session, job_id)
     assert end(sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, AWAY)).status is JobStatus.CANCELLED
 
 
-def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessions) -> None:
+def test_job_without_progress_fails_after_its_retries(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in (1, 2):
         take_step(sessions, job_id, attempt, 7)
@@ -164,7 +153,7 @@ def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessio
     assert job.failure["message"].startswith("it was killed. It was tried 3 times")
 
 
-def test_a_job_that_comes_further_each_time_is_tried_without_end(sessions: Sessions) -> None:
+def test_job_with_progress_is_retried_without_end(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in range(1, 8):
         take_step(sessions, job_id, attempt, attempt)
@@ -172,7 +161,7 @@ def test_a_job_that_comes_further_each_time_is_tried_without_end(sessions: Sessi
         again(sessions)
 
 
-def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessions: Sessions) -> None:
+def test_regained_steps_are_no_progress(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt, step in enumerate((100, 50, 100), start=1):
         go_on_from(sessions, job_id, attempt, 0)
@@ -184,10 +173,10 @@ def test_a_job_that_falls_back_and_comes_as_far_again_has_come_no_further(sessio
     assert job.status is JobStatus.FAILED
 
 
-def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
+def test_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
     job = end(sessions, running(sessions), 1, AttemptEnd(JobStatus.FAILED, NOT_FINITE))
     assert job.status is JobStatus.FAILED
-    assert told(sessions, job.id, "retry") == []
+    assert events_of_type(sessions, job.id, "retry") == []
 
 
 def crash(
@@ -212,7 +201,7 @@ def test_repeated_fault_ends_the_job(sessions: Sessions, between: list[Failure])
             "param": None,
         },
     )
-    assert told(sessions, job_id, "retry")[0]["fault"] == {
+    assert events_of_type(sessions, job_id, "retry")[0]["fault"] == {
         "exception": "builtins.KeyError",
         "location": "models/x.py:7 forward",
         "step": 3,
@@ -244,15 +233,15 @@ def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
     failure = crash(step=None).model_copy(update={"code": FailureCode.INTERNAL_ERROR})
     job = end(sessions, running(sessions), 1, AttemptEnd(JobStatus.FAILED, failure))
     assert job.status is JobStatus.FAILED
-    assert told(sessions, job.id, "retry") == []
+    assert events_of_type(sessions, job.id, "retry") == []
 
 
-def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(sessions: Sessions) -> None:
+def test_oversized_attempt_retries_a_smaller_batch(sessions: Sessions) -> None:
     job_id = running(sessions)
     smaller = Batch(micro_batch_size=4, effective_batch_size=16)
     job = end(sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, TOO_LARGE, smaller=smaller))
     assert (job.status, job.batch, job.retries) == (JobStatus.QUEUED, smaller.model_dump(mode="json"), 0)
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert (retry["code"], retry["micro_batch_size"], retry["effective_batch_size"]) == ("out_of_memory", 4, 16)
     with sessions.begin() as session:
         (part,) = [
@@ -262,11 +251,11 @@ def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(ses
     assert part.batch == job.batch
 
 
-def test_what_does_not_fit_at_all_fails(sessions: Sessions) -> None:
+def test_unfittable_job_fails(sessions: Sessions) -> None:
     assert end(sessions, running(sessions), 1, AttemptEnd(JobStatus.FAILED, TOO_LARGE)).status is JobStatus.FAILED
 
 
-def test_a_job_given_back_by_its_worker_has_not_failed(sessions: Sessions) -> None:
+def test_returned_job_has_not_failed(sessions: Sessions) -> None:
     job_id = running(sessions)
     for attempt in range(1, 6):
         assert end(sessions, job_id, attempt, AttemptEnd(JobStatus.QUEUED)).retries == 0
@@ -295,14 +284,14 @@ def test_action_requested_while_an_attempt_ends_is_not_lost(
             actions.cancel(session, job_id, force=requested_action is RequestedAction.FORCE_CANCEL)
     job = end(sessions, job_id, 1, how)
     assert (job.status, job.requested_action, job.failure) == (status, None, None)
-    assert told(sessions, job_id, "retry") == []
+    assert events_of_type(sessions, job_id, "retry") == []
 
 
 @pytest.mark.parametrize(
     ("ask", "status"),
     [(actions.pause, JobStatus.PAUSED), (actions.resume, JobStatus.QUEUED), (actions.cancel, JobStatus.CANCELLED)],
 )
-def test_what_is_asked_last_while_a_job_saves_for_its_pause_is_what_becomes_of_it(
+def test_last_action_during_a_pause_decides(
     sessions: Sessions, ask: Callable[[Session, str], Job], status: JobStatus
 ) -> None:
     job_id = running(sessions)
@@ -312,16 +301,16 @@ def test_what_is_asked_last_while_a_job_saves_for_its_pause_is_what_becomes_of_i
     assert end(sessions, job_id, 1, AttemptEnd(JobStatus.PAUSED)).status is status
 
 
-def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions) -> None:
+def test_attempt_with_a_lost_process_is_retried(sessions: Sessions) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
         assert attempts.fail_lost(session, job_id, 1, RETRIES) is JobStatus.QUEUED
         assert attempts.fail_lost(session, job_id, 1, RETRIES) is None
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert retry["code"] == "worker_lost"
 
 
-def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(sessions: Sessions) -> None:
+def test_second_lost_worker_delays_the_job(sessions: Sessions) -> None:
     """It has waited for the lease to pass, and another worker may have what this one lacked."""
     job_id = running(sessions)
     policy = Retries(most=3, first_wait=timedelta(hours=1), longest_wait=timedelta(hours=4))
@@ -330,12 +319,10 @@ def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(session
     again(sessions)
     with sessions.begin() as session:
         attempts.fail_lost(session, job_id, 2, policy)
-    assert [retry["wait_seconds"] for retry in told(sessions, job_id, "retry")] == [0, 7200]
+    assert [retry["wait_seconds"] for retry in events_of_type(sessions, job_id, "retry")] == [0, 7200]
 
 
-def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_devices_to_nobody(
-    sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_silent_worker_loses_jobs_and_devices(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = running(sessions)
     silence(engine, 11)
     with sessions.begin() as session:
@@ -351,20 +338,16 @@ def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_dev
     ["jobs SET lease_expires_at = now() - interval '1 s'", "workers SET seen_at = now() - interval '11 s'"],
     ids=["the lease alone", "the worker alone"],
 )
-def test_a_job_is_taken_only_when_its_lease_has_passed_and_its_worker_is_silent(
-    sessions: Sessions, engine: sa.Engine, passed: str
-) -> None:
+def test_job_moves_after_lease_and_silence_only(sessions: Sessions, engine: sa.Engine, passed: str) -> None:
     job_id = running(sessions)
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE {passed}"))
     with sessions.begin() as session:
         assert attempts.fail_expired(session, GRACE, RETRIES) == []
-    assert get(sessions, job_id).status is JobStatus.RUNNING
+    assert get_job(sessions, job_id).status is JobStatus.RUNNING
 
 
-def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_have_ended(
-    sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_cancel_waits_for_processes_of_lost_machine(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
         actions.cancel(session, job_id)
@@ -372,10 +355,10 @@ def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_hav
         silence(engine, seconds)
         with sessions.begin() as session:
             attempts.fail_expired(session, GRACE, RETRIES)
-        assert get(sessions, job_id).status is status
+        assert get_job(sessions, job_id).status is status
 
 
-def test_a_job_whose_worker_came_back_without_its_device_is_tried_again(sessions: Sessions, engine: sa.Engine) -> None:
+def test_job_without_its_former_device_is_retried(sessions: Sessions, engine: sa.Engine) -> None:
     job_id = running(sessions)
     with engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM leases"))
@@ -385,7 +368,7 @@ def test_a_job_whose_worker_came_back_without_its_device_is_tried_again(sessions
     assert (job.id, status) == (job_id, JobStatus.QUEUED)
 
 
-def test_what_was_given_of_an_attempt_and_not_begun_goes_with_it(sessions: Sessions) -> None:
+def test_leases_of_an_unstarted_attempt_are_released(sessions: Sessions) -> None:
     with sessions.begin() as session:
         recipe = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"nodes": 2}})
         job_id = jobs.create(session, recipe).id

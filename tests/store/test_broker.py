@@ -9,9 +9,7 @@ from runtime import broker
 from runtime.settings import StoreSettings
 
 
-def test_a_wake_up_that_was_taken_is_nobody_elses_though_its_taker_loses_the_broker(
-    broker_url: str, tmp_path: Path
-) -> None:
+def test_taken_wake_up_survives_a_lost_broker(broker_url: str, tmp_path: Path) -> None:
     settings = StoreSettings(database_url=SecretStr(""), broker_url=SecretStr(broker_url), home=tmp_path)
     app = broker.make_celery(settings, "w")
     with app.connection_for_write() as publishing:
@@ -31,9 +29,7 @@ class Enough(Exception):
     pass
 
 
-def test_a_broker_that_is_away_is_tried_again_every_few_seconds_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unavailable_broker_is_retried_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functional, "sleep", lambda seconds: None)
     url = SecretStr(f"redis+socket://{tmp_path}/none.sock")
     app = broker.make_celery(StoreSettings(database_url=SecretStr(""), broker_url=url, home=tmp_path))

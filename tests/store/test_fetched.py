@@ -43,19 +43,19 @@ def used_ago(copy: Path, seconds: float) -> None:
     os.utime(copy, times=(time.time() - seconds,) * 2)
 
 
-def test_what_was_fetched_once_is_not_asked_for_again(storage: FolderStorage, cache: Path) -> None:
+def test_fetched_copy_is_not_fetched_again(storage: FolderStorage, cache: Path) -> None:
     assert read(storage, cache, "a") == b"a" * 100
     storage.delete("blobs/a")
     assert read(storage, cache, "a") == b"a" * 100
 
 
-def test_what_is_not_there_leaves_nothing(storage: FolderStorage, cache: Path) -> None:
+def test_failed_fetch_leaves_nothing(storage: FolderStorage, cache: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(storage, cache, "none")
     assert copies(cache) == set()
 
 
-def test_the_least_recently_used_go_when_the_copies_are_too_much(storage: FolderStorage, cache: Path) -> None:
+def test_least_recently_used_copies_are_evicted(storage: FolderStorage, cache: Path) -> None:
     for name in "ab":
         read(storage, cache, name)
         used_ago(cache / name, 60)
@@ -64,14 +64,14 @@ def test_the_least_recently_used_go_when_the_copies_are_too_much(storage: Folder
     assert copies(cache) == {"a", "c"}
 
 
-def test_one_that_is_too_much_by_itself_is_kept_until_another_comes(storage: FolderStorage, cache: Path) -> None:
+def test_oversized_copy_stays_until_the_next(storage: FolderStorage, cache: Path) -> None:
     assert read(storage, cache, "a", most_bytes=1) == b"a" * 100
     assert copies(cache) == {"a"}
     read(storage, cache, "b", most_bytes=1)
     assert copies(cache) == {"b"}
 
 
-def test_a_copy_that_somebody_reads_stays_and_goes_when_all_have_read_it(storage: FolderStorage, cache: Path) -> None:
+def test_copy_in_use_stays_until_released(storage: FolderStorage, cache: Path) -> None:
     with ExitStack() as another:
         another.enter_context(acquire(storage, "blobs/a", cache / "a"))
         with acquire(storage, "blobs/a", cache / "a") as path:
@@ -82,7 +82,7 @@ def test_a_copy_that_somebody_reads_stays_and_goes_when_all_have_read_it(storage
     assert copies(cache) == {"c"}
 
 
-def test_a_copy_that_a_killed_process_read_may_go(storage: FolderStorage, cache: Path) -> None:
+def test_copy_that_a_killed_process_read_may_go(storage: FolderStorage, cache: Path) -> None:
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
@@ -103,7 +103,7 @@ def test_a_copy_that_a_killed_process_read_may_go(storage: FolderStorage, cache:
     assert copies(cache) == {"c"}
 
 
-def test_of_two_that_need_it_at_once_one_fetches_and_both_go_on_living(storage: FolderStorage, cache: Path) -> None:
+def test_one_of_two_readers_fetches(storage: FolderStorage, cache: Path) -> None:
     """The second waits, and says so: it could not fetch what is deleted meanwhile."""
     waits = threading.Event()
     found: list[bytes] = []
@@ -124,7 +124,7 @@ def test_of_two_that_need_it_at_once_one_fetches_and_both_go_on_living(storage: 
     assert found == [b"a" * 100]
 
 
-def test_what_a_killed_process_has_left_half_fetched_goes_after_a_day(storage: FolderStorage, cache: Path) -> None:
+def test_abandoned_fetch_is_removed_after_a_day(storage: FolderStorage, cache: Path) -> None:
     cache.mkdir()
     for name, seconds in (("old", 2 * DAY), ("new", 0)):
         (cache / f".{name}.partial").touch()

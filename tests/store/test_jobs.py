@@ -19,15 +19,10 @@ from store.jobs.transitions import AttemptPart
 from store.models import Base, Job
 from store.scheduling import leases, workers
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, claim, register
-from tests.service import until
+from tests.support.jobs import LEASE, RETRIES, claim, create_job, get_job, make_recipe, register
+from tests.support.waiting import until
 
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
-
-
-def create(sessions: Sessions) -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, RECIPE).id
+RECIPE = make_recipe()
 
 
 def claimed(sessions: Sessions, lease: timedelta = LEASE) -> Job | None:
@@ -35,18 +30,13 @@ def claimed(sessions: Sessions, lease: timedelta = LEASE) -> Job | None:
         return claim(session, lease)
 
 
-def get(sessions: Sessions, job_id: str) -> Job:
-    with sessions.begin() as session:
-        return jobs.get(session, job_id)
-
-
-def test_the_migrations_build_what_the_models_say(engine: sa.Engine) -> None:
+def test_migrations_build_what_the_models_say(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_the_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
+def test_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
     checks = sa.text(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
         "WHERE contype = 'c' AND connamespace = to_regnamespace(:schema) ORDER BY conname"
@@ -60,31 +50,31 @@ def test_the_migrations_check_what_the_models_check(engine: sa.Engine) -> None:
         connection.rollback()
 
 
-def test_the_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None:
-    first, second = create(sessions), create(sessions)
+def test_job_that_has_waited_longest_comes_first(sessions: Sessions) -> None:
+    first, second = create_job(sessions), create_job(sessions)
     taken = [claimed(sessions), claimed(sessions)]
     assert [job.id for job in taken if job] == [first, second]
     assert all(job.status is JobStatus.RUNNING and job.attempt == 1 for job in taken if job)
     assert claimed(sessions) is None
 
 
-def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: Sessions) -> None:
-    job_id = create(sessions)
+def test_leased_job_waits_for_its_worker(sessions: Sessions) -> None:
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         (given,) = scheduler.schedule(session)
         assert (given.job_id, given.attempt, given.workers) == (job_id, 1, ["worker"])
-    assert get(sessions, job_id).status is JobStatus.QUEUED
+    assert get_job(sessions, job_id).status is JobStatus.QUEUED
     with sessions.begin() as session:
         part = transitions.begin(session, job_id, 1, "worker", 1, LEASE)
         assert part is not None
         assert (part.devices, part.rank) == ([0], 0)
-    job = get(sessions, job_id)
+    job = get_job(sessions, job_id)
     assert (job.status, job.attempt, job.worker) == (JobStatus.RUNNING, 1, "worker")
 
 
-def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
-    job_id = create(sessions)
+def test_leased_job_is_begun_once(sessions: Sessions) -> None:
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         scheduler.schedule(session)
@@ -96,8 +86,8 @@ def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
     assert begun[1] is None
 
 
-def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions: Sessions) -> None:
-    job_id = create(sessions)
+def test_cancelled_job_is_not_begun(sessions: Sessions) -> None:
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         scheduler.schedule(session)
@@ -117,10 +107,10 @@ def tell_something(session: Session, job_id: str) -> None:
     [(tell_something, True), (actions.cancel, False), (leases.revoke, False)],
     ids=["an event", "a cancel", "its devices taken back"],
 )
-def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what_is_written(
+def test_begin_waits_for_a_concurrent_write(
     sessions: Sessions, engine: sa.Engine, write: Callable[[Session, str], object], begins: bool
 ) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     with sessions.begin() as session:
         register(session)
         scheduler.schedule(session)
@@ -135,7 +125,7 @@ def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what
             begun = pool.submit(begin)
             until(lambda: waiting_for_a_lock(engine) == 1)
         assert (begun.result() is not None) == begins
-    job = get(sessions, job_id)
+    job = get_job(sessions, job_id)
     assert (job.status is JobStatus.RUNNING, job.attempt) == (begins, int(begins))
     with sessions.begin() as session:
         told = [each.data.get("status") for each in progress.events_since(session, job_id, Cursor(), 100)]
@@ -149,7 +139,7 @@ def waiting_for_a_lock(engine: sa.Engine) -> int:
         return connection.scalar(waiting) or 0
 
 
-def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> None:
+def test_job_lists_its_recipe_warnings_first(sessions: Sessions) -> None:
     with sessions.begin() as session:
         job_id = jobs.create(session, RECIPE, warnings=["slow", "large"]).id
     claimed(sessions)
@@ -162,8 +152,8 @@ def test_a_job_tells_first_what_is_unwise_in_its_recipe(sessions: Sessions) -> N
     ]
 
 
-def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
-    job_id = create(sessions)
+def test_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
+    job_id = create_job(sessions)
     for attempt in (1, 2):
         claimed(sessions)
         with sessions.begin() as session:
@@ -173,11 +163,11 @@ def test_the_command_of_the_latest_attempt_is_kept(sessions: Sessions) -> None:
                 finish(session, job_id, 1, AttemptEnd(JobStatus.QUEUED), RETRIES)
     with pytest.raises(StaleAttempt), sessions.begin() as session:
         jobs.launch(session, job_id, 1, "torchrun 1", LEASE)
-    assert get(sessions, job_id).command == "torchrun 2"
+    assert get_job(sessions, job_id).command == "torchrun 2"
 
 
-def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
-    job_id = create(sessions)
+def test_launch_renews_the_lease(sessions: Sessions) -> None:
+    job_id = create_job(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
         assert jobs.list_overdue(session, "worker", timedelta(0)) == {job_id}
@@ -186,8 +176,8 @@ def test_a_launch_renews_the_lease(sessions: Sessions) -> None:
         assert jobs.list_overdue(session, "worker", timedelta(0)) == set()
 
 
-def test_the_first_of_several_machines_keeps_its_lease_while_the_others_end(sessions: Sessions) -> None:
-    job_id = create(sessions)
+def test_head_keeps_its_lease_while_peers_end(sessions: Sessions) -> None:
+    job_id = create_job(sessions)
     claimed(sessions, lease=timedelta(0))
     with sessions.begin() as session:
         jobs.signal_peers_done(session, job_id, 1, LEASE)
@@ -196,7 +186,7 @@ def test_the_first_of_several_machines_keeps_its_lease_while_the_others_end(sess
         assert jobs.get(session, job_id).rendezvous == ""
 
 
-def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, engine: sa.Engine) -> None:
+def test_expected_time_follows_similar_jobs(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
         for examples in (100, 200, 300):
             job = jobs.create(session, RECIPE, examples=examples)
@@ -212,21 +202,21 @@ def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, 
         assert jobs.expected_seconds(session, larger, 50) is None
 
 
-def test_an_unknown_job_is_not_found(sessions: Sessions) -> None:
+def test_unknown_job_is_not_found(sessions: Sessions) -> None:
     with pytest.raises(JobNotFound), sessions.begin() as session:
         actions.cancel(session, "job_none")
 
 
-def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> None:
-    created = [create(sessions) for _ in range(5)]
+def test_job_pages_go_from_newest_to_oldest(sessions: Sessions) -> None:
+    created = [create_job(sessions) for _ in range(5)]
     with sessions.begin() as session:
         first = [job.id for job in jobs.list_jobs(session, 3, None)]
         second = [job.id for job in jobs.list_jobs(session, 3, first[-1])]
     assert first + second == created[::-1]
 
 
-def test_what_no_worker_begins_in_time_is_given_anew(sessions: Sessions, engine: sa.Engine) -> None:
-    job_id = create(sessions)
+def test_late_begin_is_leased_again(sessions: Sessions, engine: sa.Engine) -> None:
+    job_id = create_job(sessions)
     for _ in range(2):
         with sessions.begin() as session:
             register(session)

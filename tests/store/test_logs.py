@@ -38,7 +38,7 @@ def written(code: str, log_format: str = "json") -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stderr
 
 
-def test_a_line_is_json_with_what_was_bound_and_what_was_added() -> None:
+def test_log_line_is_json_with_bound_values() -> None:
     bind = "structlog.contextvars.bind_contextvars(job_id='job_1', attempt=2)"
     (line,) = written(bind + "; log.warning('%s went', 'it', extra={'x': 1})").splitlines()
     told = json.loads(line)
@@ -49,7 +49,7 @@ def test_a_line_is_json_with_what_was_bound_and_what_was_added() -> None:
     }  # fmt: skip
 
 
-def test_a_traceback_is_a_string_of_its_line() -> None:
+def test_traceback_is_a_string_of_its_line() -> None:
     (line,) = written("try: 1/0\nexcept Exception: log.exception('no')").splitlines()
     assert "ZeroDivisionError" in json.loads(line)["exception"]
 
@@ -73,7 +73,7 @@ BEGINNING = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z [a-z]+ ")
 
 @pytest.mark.parametrize("as_text", [True, False], ids=["text", "json"])
 @given(event=HOSTILE, argument=HOSTILE, extra=HOSTILE, bound=HOSTILE, error=HOSTILE | st.none())
-def test_event_begins_one_line_and_has_no_control_characters(
+def test_log_event_is_one_line_without_controls(
     as_text: bool, event: str, argument: str, extra: str, bound: str, error: str | None
 ) -> None:
     """Nor can a traceback be taken for another event."""
@@ -95,13 +95,13 @@ def test_event_begins_one_line_and_has_no_control_characters(
         assert (told["event"], told["extra"], told["owner"]) == (event + argument, extra, bound)
 
 
-def test_value_of_a_field_cannot_pass_for_another_field() -> None:
+def test_log_value_cannot_pass_for_a_field() -> None:
     text = written("log.info('request', extra={'job_id': 'x status=200 owner=admin'})", "text")
     assert text.endswith('request job_id="x status=200 owner=admin"\n')
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_what_nobody_caught_is_logged_like_all_else(log_format: str) -> None:
+def test_uncaught_error_is_logged_as_json(log_format: str) -> None:
     text = written(
         "import threading\n"
         "def fail(): raise ValueError('of a thread \\x1b[2J\\n2026-11-29T00:00:00Z info forged')\n"
@@ -137,6 +137,6 @@ except ValueError:
     assert text.count("***") >= 11
 
 
-def test_what_is_no_secret_stays() -> None:
+def test_other_values_stay_in_the_log() -> None:
     line = "job_0123456789abcdef failed: https://example.com/x?y=1 user@example.com sk- basic training; task-based"
     assert SecretFilter(SETTINGS)(None, "", line) == line

@@ -38,7 +38,7 @@ def migrate(engine: sa.Engine, *revision: str) -> None:
     subprocess.run([sys.executable, "-m", *arguments], env=environment, cwd=ROOT, check=True)
 
 
-def test_a_job_of_the_first_release_is_kept_whole(old: sa.Engine) -> None:
+def test_job_of_the_first_release_is_kept_whole(old: sa.Engine) -> None:
     with old.begin() as connection:
         connection.execute(
             sa.text(

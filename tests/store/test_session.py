@@ -1,3 +1,4 @@
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -7,7 +8,7 @@ from runtime.settings import StoreSettings
 from store.session import make_engine, make_sessions, one_read
 
 
-def test_a_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
+def test_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )
@@ -20,7 +21,7 @@ def test_a_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
     engine.dispose()
 
 
-def test_the_limit_stays_in_its_transaction_since_a_pooler_may_give_the_connection_to_another(
+def test_statement_timeout_is_local_to_its_transaction(
     database_url: str,
 ) -> None:
     engine = make_engine(
@@ -29,14 +30,14 @@ def test_the_limit_stays_in_its_transaction_since_a_pooler_may_give_the_connecti
     with engine.begin():
         pass
     raw = engine.raw_connection()
-    with raw.cursor() as cursor:
+    with closing(raw.cursor()) as cursor:
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("0",)
     raw.close()
     engine.dispose()
 
 
-def test_connections_that_were_in_use_at_once_are_kept(database_url: str) -> None:
+def test_concurrent_connections_are_kept(database_url: str) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )
@@ -71,7 +72,7 @@ def test_lost_pooled_connection_is_replaced(database_url: str) -> None:
     engine.dispose()
 
 
-def test_one_read_begins_no_transaction_and_the_next_use_of_its_connection_does(database_url: str) -> None:
+def test_single_read_begins_no_transaction(database_url: str) -> None:
     engine = make_engine(
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )

@@ -8,8 +8,8 @@ from pydantic import SecretStr, ValidationError
 from runtime.settings import StoreSettings
 from storage.backends import LARGEST_CHUNK, Storage, make_storage
 from storage.errors import StorageUnavailable
-from tests import s3
-from tests.service import free_port
+from tests.support import s3
+from tests.support.servers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ BIG = os.urandom(3 * LARGEST_CHUNK + 17)
 
 
 @pytest.mark.parametrize("content", [b"", b"few", BIG], ids=["empty", "small", "big"])
-def test_what_is_put_is_read_in_chunks_and_in_parts(storage: Storage, tmp_path: Path, content: bytes) -> None:
+def test_stored_object_is_read_in_chunks(storage: Storage, tmp_path: Path, content: bytes) -> None:
     storage.put_file("runs/job/weights", write(tmp_path / "file", content))
     assert storage.size("runs/job/weights") == len(content)
     chunks = list(storage.read("runs/job/weights"))
@@ -59,7 +59,7 @@ def test_what_is_put_is_read_in_chunks_and_in_parts(storage: Storage, tmp_path: 
 
 
 @pytest.mark.parametrize("size", [0, 7, 5 * LARGEST_CHUNK])
-def test_what_a_writer_has_written_is_there_when_it_is_closed(storage: Storage, size: int) -> None:
+def test_closed_writer_has_stored_its_bytes(storage: Storage, size: int) -> None:
     key = f"blobs/ab/written-{size}"
     with storage.open_writer(key) as writer:
         for _ in range(5):
@@ -69,7 +69,7 @@ def test_what_a_writer_has_written_is_there_when_it_is_closed(storage: Storage, 
 
 
 @pytest.mark.parametrize("size", [7, 5 * LARGEST_CHUNK])
-def test_a_writer_that_breaks_off_leaves_nothing(storage: Storage, size: int) -> None:
+def test_writer_that_breaks_off_leaves_nothing(storage: Storage, size: int) -> None:
     def break_off() -> None:
         with storage.open_writer("blobs/ab/half") as writer:
             writer.write(bytes(size))
@@ -80,7 +80,7 @@ def test_a_writer_that_breaks_off_leaves_nothing(storage: Storage, size: int) ->
     assert not storage.exists("blobs/ab/half")
 
 
-def test_what_is_deleted_is_gone_and_may_be_deleted_again(storage: Storage, tmp_path: Path) -> None:
+def test_deletion_is_idempotent(storage: Storage, tmp_path: Path) -> None:
     storage.put_file("blobs/ab/c", write(tmp_path / "file", b"x"))
     assert storage.exists("blobs/ab/c")
     storage.delete("blobs/ab/c")
@@ -89,7 +89,7 @@ def test_what_is_deleted_is_gone_and_may_be_deleted_again(storage: Storage, tmp_
     assert (tmp_path / "file").read_bytes() == b"x"
 
 
-def test_what_is_not_there_is_not_found(storage: Storage, tmp_path: Path) -> None:
+def test_missing_object_is_not_found(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(storage.read("runs/none"))
     with pytest.raises(FileNotFoundError):
@@ -99,32 +99,32 @@ def test_what_is_not_there_is_not_found(storage: Storage, tmp_path: Path) -> Non
     assert list((tmp_path / "copy").iterdir()) == []
 
 
-def test_a_copy_is_fetched_as_a_whole(storage: Storage, tmp_path: Path) -> None:
+def test_copy_is_fetched_as_a_whole(storage: Storage, tmp_path: Path) -> None:
     storage.put_file("runs/a/b", write(tmp_path / "file", BIG))
     storage.fetch("runs/a/b", tmp_path / "new" / "copy")
     assert (tmp_path / "new" / "copy").read_bytes() == BIG
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["copy"]
 
 
-def test_bytes_that_are_missing_at_the_end_are_noticed(storage: Storage, tmp_path: Path) -> None:
+def test_missing_trailing_bytes_are_noticed(storage: Storage, tmp_path: Path) -> None:
     storage.put_file("runs/short", write(tmp_path / "file", b"1234"))
     with pytest.raises(EOFError):
         list(storage.read("runs/short", 2, 9))
 
 
 @pytest.mark.parametrize("key", ["../out", "runs/../../out", "runs/a\0b"])
-def test_a_key_that_leads_out_is_refused(storage: Storage, tmp_path: Path, key: str) -> None:
+def test_key_that_leads_out_is_refused(storage: Storage, tmp_path: Path, key: str) -> None:
     write(tmp_path / "out", b"not yours")
     with pytest.raises(ValueError, match=r"pars|key"):
         list(storage.read(key))
 
 
-def test_a_file_that_has_gone_is_not_put(storage: Storage, tmp_path: Path) -> None:
+def test_file_that_has_gone_is_not_put(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         storage.put_file("runs/job/none", tmp_path / "none")
 
 
-def test_what_lies_in_the_home_folder_is_there_as_it_is(tmp_path: Path) -> None:
+def test_home_files_are_stored_in_place(tmp_path: Path) -> None:
     ours = make_storage(settings(tmp_path, None))
     path = write(tmp_path / "runs" / "job" / "log", b"line")
     ours.put_file("runs/job/log", path)
@@ -133,7 +133,7 @@ def test_what_lies_in_the_home_folder_is_there_as_it_is(tmp_path: Path) -> None:
     assert not ours.remote
 
 
-def test_a_link_leads_to_nothing_outside_but_a_whole_folder_may_be_on_another_disk(tmp_path: Path) -> None:
+def test_storage_link_leads_to_nothing_outside(tmp_path: Path) -> None:
     home, disk = tmp_path / "home", tmp_path / "disk"
     write(disk / "job" / "log", b"line")
     write(tmp_path / "secret", b"not yours")
@@ -148,7 +148,7 @@ def test_a_link_leads_to_nothing_outside_but_a_whole_folder_may_be_on_another_di
             ours.size(key)
 
 
-def test_a_bucket_that_does_not_answer_or_is_not_there_says_so_and_tells_no_secret(
+def test_unavailable_bucket_is_reported_without_secrets(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = bucket(tmp_path, free_port(), monkeypatch)
@@ -178,6 +178,6 @@ def test_a_bucket_that_does_not_answer_or_is_not_there_says_so_and_tells_no_secr
 @pytest.mark.parametrize(
     "given", ["/srv/files", "http://host/bucket", "s3://", "s3://bucket/a/../b", "s3://Bucket name"]
 )
-def test_what_names_no_bucket_is_refused_at_the_start(tmp_path: Path, given: str) -> None:
+def test_invalid_bucket_url_is_refused_at_start(tmp_path: Path, given: str) -> None:
     with pytest.raises(ValidationError, match="storage"):
         settings(tmp_path, given)

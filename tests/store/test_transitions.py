@@ -1,6 +1,7 @@
 """Whatever happens to jobs and workers, in any order and several things at once: none is lost, none runs twice."""
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,9 @@ from store.jobs.attempts import AttemptEnd, Retries
 from store.models import Base, Event, Job, Lease, Worker
 from store.scheduling import leases, workers
 from store.session import make_sessions
-from tests.conftest import empty
-from tests.placing import LEASE, cpu
-from tests.store.test_progress import metric
+from tests.support.database import empty_database
+from tests.support.events import metric
+from tests.support.jobs import LEASE, cpu
 
 RETRIES = Retries(most=2, first_wait=timedelta(seconds=20), longest_wait=timedelta(seconds=60))
 GRACE = timedelta(seconds=30)
@@ -113,7 +114,7 @@ class Service(RuleBasedStateMachine):
 
     def __init__(self, engine: sa.Engine) -> None:
         super().__init__()
-        empty(engine)
+        empty_database(engine)
         self.engine = engine
         self.sessions = make_sessions(engine)
         self.pool = ThreadPoolExecutor(8)
@@ -186,8 +187,7 @@ class Service(RuleBasedStateMachine):
         """In which some workers are not heard of."""
         with self.engine.begin() as connection:
             for column in (Lease.placed_at, Job.lease_expires_at, Job.not_before):
-                earlier = {column: column - timedelta(seconds=seconds)}
-                connection.execute(sa.update(column.class_).values(earlier))
+                connection.execute(sa.update(column.class_).values({column: column - timedelta(seconds=seconds)}))
             earlier = {Worker.seen_at: Worker.seen_at - timedelta(seconds=seconds)}
             connection.execute(sa.update(Worker).where(Worker.name.in_([*silent])).values(earlier))
         for name in sorted(self.slots.keys() - {*silent}):
@@ -217,8 +217,8 @@ class Service(RuleBasedStateMachine):
         attempt += job.status is JobStatus.RUNNING and job.attempt == attempt
         before = self.tables()
         for write in (
-            lambda session: progress.record(session, job_id, attempt, [metric(900)], LEASE),
-            lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900)], LEASE),
+            lambda session: progress.record(session, job_id, attempt, [metric(900, time.time())], LEASE),
+            lambda session: progress.catch_up(session, job_id, attempt, attempt, [metric(900, time.time())], LEASE),
             lambda session: jobs.renew(session, job_id, attempt, LEASE),
             lambda session: jobs.launch(session, job_id, attempt, "torchrun", LEASE),
             lambda session: jobs.signal_peers_done(session, job_id, attempt, LEASE),
@@ -262,7 +262,7 @@ class Service(RuleBasedStateMachine):
         """Renews the lease. Every second attempt comes further than the one before."""
         with self.fenced(process), self.sessions.begin() as session:
             step = process.attempt // 2 + 1
-            progress.record(session, process.job_id, process.attempt, [metric(step)], LEASE)
+            progress.record(session, process.job_id, process.attempt, [metric(step, time.time())], LEASE)
 
     def finish(self, which: int, how: str) -> None:
         for process in self.one_of(self.heads(), which):
@@ -474,7 +474,7 @@ class Service(RuleBasedStateMachine):
         assert given == []
 
 
-def test_whatever_happens_no_job_is_lost_nor_runs_twice(engine: sa.Engine) -> None:
+def test_no_job_is_lost_or_run_twice(engine: sa.Engine) -> None:
     # A race that was lost once may be won in every rerun: it is told as it was found.
     gently = settings(
         max_examples=20,

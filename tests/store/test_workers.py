@@ -5,7 +5,7 @@ from contract.machine import ExternalProcess, Gpu, Machine
 from store.errors import WorkerSuperseded
 from store.scheduling import workers
 from store.session import Sessions
-from tests.placing import cpu
+from tests.support.jobs import cpu
 
 CPU = cpu(slots=2)
 T4 = Machine(
@@ -39,7 +39,7 @@ def pass_time(engine: sa.Engine, seconds: int) -> None:
         connection.execute(sa.text(f"UPDATE workers SET seen_at = now() - interval '{seconds} seconds'"))
 
 
-def test_a_worker_has_the_machine_and_the_devices_that_it_last_told_of(sessions: Sessions) -> None:
+def test_worker_has_its_latest_machine_and_devices(sessions: Sessions) -> None:
     register(sessions, "a", CPU)
     register(sessions, "b", CPU)
     register(sessions, "a", T4)
@@ -47,7 +47,7 @@ def test_a_worker_has_the_machine_and_the_devices_that_it_last_told_of(sessions:
     assert devices(sessions) == [("a", 0), ("b", 0), ("b", 1)]
 
 
-def test_a_beat_tells_who_else_uses_the_devices(sessions: Sessions) -> None:
+def test_beat_tells_who_else_uses_the_devices(sessions: Sessions) -> None:
     register(sessions, "a", T4)
     assert beat(sessions, "a")
     with sessions.begin() as session:
@@ -55,9 +55,7 @@ def test_a_beat_tells_who_else_uses_the_devices(sessions: Sessions) -> None:
     assert device.external_processes == [FOREIGN.model_dump(mode="json")]
 
 
-def test_a_worker_falls_silent_is_no_machine_to_count_on_and_is_at_last_forgotten(
-    sessions: Sessions, engine: sa.Engine
-) -> None:
+def test_silent_worker_is_dropped_and_finally_forgotten(sessions: Sessions, engine: sa.Engine) -> None:
     register(sessions, "lost", T4)
     known = []
     for seconds in (11, 61, 3601):
@@ -75,7 +73,7 @@ def test_a_worker_falls_silent_is_no_machine_to_count_on_and_is_at_last_forgotte
     assert devices(sessions) == [("here", 0), ("here", 1)]
 
 
-def test_a_worker_that_comes_back_just_now_blocks_no_other(sessions: Sessions, engine: sa.Engine) -> None:
+def test_returning_worker_blocks_no_other(sessions: Sessions, engine: sa.Engine) -> None:
     register(sessions, "a", CPU)
     register(sessions, "b", T4)
     pass_time(engine, 3601)
@@ -87,7 +85,7 @@ def test_a_worker_that_comes_back_just_now_blocks_no_other(sessions: Sessions, e
     assert machines(sessions) == [CPU, T4]
 
 
-def test_a_worker_whose_name_another_has_taken_is_told_so(sessions: Sessions) -> None:
+def test_superseded_worker_is_told_so(sessions: Sessions) -> None:
     register(sessions, "a", CPU, "first")
     register(sessions, "a", CPU, "second")
     assert beat(sessions, "a", "second")
@@ -95,7 +93,7 @@ def test_a_worker_whose_name_another_has_taken_is_told_so(sessions: Sessions) ->
         beat(sessions, "a", "first")
 
 
-def test_a_worker_that_ends_as_it_should_is_no_longer_listed(sessions: Sessions) -> None:
+def test_ended_worker_is_not_listed(sessions: Sessions) -> None:
     register(sessions, "a", CPU, "second")
     for instance_id, left in (("first", [CPU]), ("second", [])):
         with sessions.begin() as session:

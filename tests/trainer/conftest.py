@@ -2,12 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,83 +11,16 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    GemmaConfig,
-    GemmaForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
+    AutoModelForCausalLM,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    xLSTMConfig,
-    xLSTMForCausalLM,
 )
 
-from contract.events import Event, parse_event
-from contract.failure import Failure
+from tests.trainer.families import FAMILIES
+from tests.trainer.tiny_models import CHATML, MODELS, ROWS, SIZES
+from tests.trainer.trainer_process import Outcome, command
 from trainer.environment import prepare_process
 
 prepare_process()
-
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-ROWS = [
-    {"messages": [{"role": "user", "content": f"What is {n} plus {n}?"}, {"role": "assistant", "content": f"{2 * n}."}]}
-    for n in range(8)
-] + [
-    {
-        "messages": [
-            {"role": "system", "content": f"Be brief, {name}."},
-            {"role": "user", "content": "Say hello, please."},
-            {"role": "assistant", "content": "Hello there!"},
-            {"role": "user", "content": "And now goodbye."},
-            {"role": "assistant", "content": "Goodbye, and see you soon."},
-        ]
-    }
-    for name in ("Ada", "Ben", "Cleo", "Dov")
-]
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 512,
-}
-MODELS: dict[str, Callable[..., Any]] = {
-    "gemma": lambda **sizes: GemmaForCausalLM(GemmaConfig(**sizes)),
-    "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
-    "llama of 4 layers": lambda **sizes: LlamaForCausalLM(LlamaConfig(**(sizes | {"num_hidden_layers": 4}))),
-    "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
-    "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),
-    "qwen3": lambda **sizes: Qwen3ForCausalLM(Qwen3Config(**sizes)),
-    "llama with dropout": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.5)),
-    "gpt2 with dropout": lambda vocab_size, **sizes: GPT2LMHeadModel(
-        GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=512, resid_pdrop=0.5)
-    ),
-    "gpt2 of 64 positions": lambda vocab_size, **sizes: GPT2LMHeadModel(
-        GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=64)
-    ),
-    "xlstm": lambda vocab_size, **sizes: xLSTMForCausalLM(
-        xLSTMConfig(vocab_size=vocab_size, hidden_size=64, num_hidden_layers=2, num_heads=4)
-    ),
-    "sliding": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)),
-}
-
-
-def furnish(home: Path, model: Path) -> None:
-    """With what a recipe of a service's test names: the model tiny, and the dataset rows.jsonl."""
-    (home / "datasets").mkdir()
-    (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    shutil.copytree(model, home / "models" / "tiny")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -192,34 +121,6 @@ def recipe(model: Path, dataset: Path) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    folder: Path
-    exit_code: int
-    output: str
-
-    @property
-    def events(self) -> list[Event]:
-        return [parse_event(line) for line in (self.folder / "events.jsonl").read_bytes().splitlines()]
-
-    @property
-    def failure(self) -> Failure:
-        return Failure.model_validate_json((self.folder / "error.json").read_bytes())
-
-
-def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """What they return. A trainer's start leaves cores idle, which another one's may use."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
-
-
-def command(run_dir: Path, ranks: int = 1, resume: Path | None = None) -> list[str]:
-    words = ["-m", "trainer", str(run_dir), *(["--resume", str(resume)] if resume else [])]
-    if ranks == 1:
-        return [sys.executable, *words]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *words]
-
-
 @pytest.fixture
 def run_trainer(tmp_path: Path) -> Callable[..., Outcome]:
     """Runs the real trainer, in processes of its own."""
@@ -240,3 +141,21 @@ def run_trainer(tmp_path: Path) -> Callable[..., Outcome]:
         return Outcome(folder, result.returncode, result.stdout + result.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a random model: its biases, norms and head too, so that nothing is right by being zero or one."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(FAMILIES[family][0]())
+            for parameter in model.parameters():
+                parameter.data += 0.05 * torch.randn_like(parameter)
+            made[family] = tmp_path_factory.mktemp(family)
+            model.save_pretrained(made[family])
+        return made[family]
+
+    return make

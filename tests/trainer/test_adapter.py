@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from contract.failure import FailureCode, InputError
-from tests.trainer.adapting import load, logits, loss, ours, plain_base, save, some_rows, train
+from tests.trainer.adapters import load, logits, loss, ours, plain_base, save, some_rows, train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "an expression": {"target_modules": r".*\.(q|v)_proj"},
@@ -41,7 +41,7 @@ CASES = [pytest.param("qwen2", adapter, id=name) for name, adapter in VARIANTS.i
 
 
 @pytest.mark.parametrize(("kind", "adapter"), CASES)
-def test_an_adapter_starts_as_the_base_learns_and_is_the_same_when_plain_peft_loads_it(
+def test_new_adapter_is_identical_in_plain_peft(
     kind: str, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = make_model(kind)
@@ -53,7 +53,7 @@ def test_an_adapter_starts_as_the_base_learns_and_is_the_same_when_plain_peft_lo
     torch.testing.assert_close(logits(reloaded), ours(module), rtol=1e-4, atol=1e-4)
 
 
-def test_patterns_set_the_rank_and_the_scale_of_what_they_name(make_model: Callable[[str], Path], recipe: Any) -> None:
+def test_patterns_set_rank_and_scale_by_name(make_model: Callable[[str], Path], recipe: Any) -> None:
     layer = load(recipe, make_model("qwen2"), VARIANTS["patterns"]).model.get_base_model().model.layers[0]
     ranks = [module.r["default"] for module in (layer.self_attn.q_proj, layer.mlp.up_proj, layer.mlp.down_proj)]
     scales = [module.scaling["default"] for module in (layer.self_attn.q_proj, layer.mlp.up_proj, layer.mlp.down_proj)]
@@ -62,7 +62,7 @@ def test_patterns_set_the_rank_and_the_scale_of_what_they_name(make_model: Calla
 
 
 @pytest.mark.parametrize("adapter", [{"bias": "all"}, {"modules_to_save": ["lm_head", "norm"]}, {"dora": True}])
-def test_what_is_trained_besides_a_and_b_is_saved(
+def test_trained_extras_are_saved(
     adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     module = load(recipe, make_model("qwen2"), adapter)
@@ -76,7 +76,7 @@ def test_what_is_trained_besides_a_and_b_is_saved(
 @pytest.mark.parametrize(
     ("kind", "whole"), [("qwen2", ["lm_head", "embed_tokens", "norm"]), ("llama", ["embed_tokens"])]
 )
-def test_modules_trained_whole_are_in_fp32_beside_a_base_in_bf16(
+def test_whole_modules_are_fp32_beside_bf16(
     kind: str, whole: list[str], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     adapter = {"modules_to_save": whole, "dora": True}
@@ -98,7 +98,7 @@ def test_modules_trained_whole_are_in_fp32_beside_a_base_in_bf16(
         ("qwen2", {"modules_to_save": ["x"]}, torch.float32, FailureCode.TARGET_MODULES_UNMATCHED, "modules_to_save"),
     ],
 )
-def test_what_cannot_be_done_to_a_model_is_refused_with_the_field(
+def test_impossible_adapter_is_refused_by_field(
     kind: str,
     adapter: dict[str, Any],
     dtype: torch.dtype,
@@ -125,7 +125,7 @@ EARLIER = [
 
 
 @pytest.mark.parametrize(("kind", "adapter"), EARLIER)
-def test_an_earlier_adapter_goes_on_from_where_it_ended(
+def test_earlier_adapter_goes_on_from_where_it_ended(
     kind: str, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     first = load(recipe, make_model(kind), adapter)
@@ -141,7 +141,7 @@ def test_an_earlier_adapter_goes_on_from_where_it_ended(
     torch.testing.assert_close(logits(reloaded), ours(second), rtol=1e-4, atol=1e-4)
 
 
-def test_an_earlier_adapter_takes_the_recipes_dropout_and_is_in_fp32(
+def test_earlier_adapter_takes_new_dropout_in_fp32(
     make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = save(load(recipe, make_model("qwen2"), {"modules_to_save": ["norm"]}), tmp_path)
@@ -161,7 +161,7 @@ def test_an_earlier_adapter_takes_the_recipes_dropout_and_is_in_fp32(
         ({"bias": "all"}, "has nothing"),
     ],
 )
-def test_an_earlier_adapter_whose_config_wants_other_weights_is_refused(
+def test_earlier_adapter_with_other_weights_is_refused(
     change: dict[str, Any], said: str, make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     config = save(load(recipe, make_model("qwen2"), {}), tmp_path) / "adapter_config.json"
@@ -179,7 +179,7 @@ def test_an_earlier_adapter_whose_config_wants_other_weights_is_refused(
         ({"dora": True}, torch.float32, 8),
     ],
 )
-def test_an_earlier_adapter_that_this_base_cannot_train_is_refused(
+def test_untrainable_earlier_adapter_is_refused(
     adapter: dict[str, Any],
     dtype: torch.dtype,
     bits: int | None,
@@ -193,7 +193,7 @@ def test_an_earlier_adapter_that_this_base_cannot_train_is_refused(
     assert caught.value.failure.code == FailureCode.PRECISION_UNAVAILABLE
 
 
-def test_an_earlier_adapter_of_another_model_is_refused_with_both_names(
+def test_earlier_adapter_of_another_model_is_refused(
     make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = save(load(recipe, make_model("qwen2"), {}), tmp_path)

@@ -18,7 +18,7 @@ from contract.model.target_modules import TAKEN_NAMES, check_adapter
 from contract.recipe import Recipe
 from dataset.document import Document
 from estimate.plan import read_local_model
-from tests.files import write_tokenizer
+from tests.support.files import write_tokenizer
 from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
@@ -78,7 +78,7 @@ def trained(given: Recipe) -> SupervisedLoss:
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    return model.eval()(input_ids=IDS, use_cache=False).logits  # type: ignore[no-any-return]
+    return model.eval()(input_ids=IDS, use_cache=False).logits
 
 
 def plain(folder: Path) -> Any:
@@ -88,7 +88,7 @@ def plain(folder: Path) -> Any:
 # PEFT says so of a model whose head is loaded apart from its embeddings.
 @pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")
 @pytest.mark.parametrize("kind", ALL)
-def test_an_architecture_has_one_adapter_everywhere(
+def test_architecture_has_one_adapter_everywhere(
     kind: str, architecture: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = architecture(kind)
@@ -118,9 +118,7 @@ def test_an_architecture_has_one_adapter_everywhere(
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_every_linear_module_but_the_head_is_adapted_or_left_out_for_a_reason(
-    kind: str, architecture: Callable[[str], Path]
-) -> None:
+def test_every_linear_module_is_adapted_or_excused(kind: str, architecture: Callable[[str], Path]) -> None:
     model = skeleton(folder := architecture(kind))
     head = model.get_output_embeddings()
     linear = {
@@ -130,10 +128,10 @@ def test_every_linear_module_but_the_head_is_adapted_or_left_out_for_a_reason(
     }
     base = loaded_base(folder)
     targets = check_adapter(recipe(folder).adapter, base.shapes, base.kind)
-    assert targets.adapted == linear - targets.left_out.keys()
+    assert targets.adapted == linear - targets.skipped.keys()
 
 
-def test_names_that_peft_takes_for_experts_are_those_of_peft() -> None:
+def test_expert_names_match_those_of_peft() -> None:
     patterns = transformers_weight_conversion._MODEL_TO_CONVERSION_PATTERN
     names = transformers_weight_conversion._MOE_TARGET_MODULE_MAPPING
     taken = {kind: names[patterns[kind]].keys() for kind in KINDS if patterns.get(kind) in names}
@@ -143,7 +141,7 @@ def test_names_that_peft_takes_for_experts_are_those_of_peft() -> None:
 # PEFT sets ranks and alphas for names that this kind lacks.
 @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning")
 @pytest.mark.parametrize("kind", ["mixtral", pytest.param("qwen3_moe", marks=pytest.mark.exhaustive)])
-def test_an_adapter_of_routed_experts_is_merged_and_continued(
+def test_adapter_of_routed_experts_is_merged_and_continued(
     kind: str, architecture: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder, adapter = architecture(kind), tmp_path / "adapter"
@@ -175,7 +173,7 @@ def test_an_adapter_of_routed_experts_is_merged_and_continued(
         ("qwen3_moe", r".*layers\.0\..*_proj", {f"model.layers.0.self_attn.{n}_proj" for n in "qkvo"}),
     ],
 )
-def test_the_adapters_config_has_the_recipes_names_where_peft_reads_them_alike(
+def test_adapter_config_keeps_recipe_names(
     kind: str, targets: Any, written: Any, architecture: Callable[[str], Path]
 ) -> None:
     folder = architecture(kind)

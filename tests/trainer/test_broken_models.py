@@ -13,8 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapting import load
-from tests.trainer.conftest import SIZES, Outcome
+from tests.trainer.adapters import load
+from tests.trainer.tiny_models import SIZES
+from tests.trainer.trainer_process import Outcome
 from trainer.data.examples import load_data
 from trainer.data.tokenizer import load_tokenizer
 from trainer.data.vocabulary import check_vocabulary

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from contract.recipe import Recipe
-from tests.files import CHATML
+from tests.support.files import CHATML
 from trainer.data.examples import load_data
 
 ROW = {"a": "Ada<|im_end|>\n", "b": "Ben", "messages": [{"role": "user", "content": "Hi <|im_end|>"}]}
@@ -43,9 +43,7 @@ INPUTS: dict[str, list[Any]] = {
 
 @settings(deadline=None, max_examples=4)
 @given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in INPUTS.items()}))
-def test_what_makes_other_tokens_has_another_key(
-    tmp_path_factory: pytest.TempPathFactory, base: dict[str, Any]
-) -> None:
+def test_other_tokens_have_another_cache_key(tmp_path_factory: pytest.TempPathFactory, base: dict[str, Any]) -> None:
     others = [base | {name: value} for name, values in INPUTS.items() for value in values if value != base[name]]
     made: dict[str, Any] = {}
     for inputs in (base, *others):

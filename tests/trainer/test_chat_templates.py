@@ -11,7 +11,7 @@ from dataset.example import ChatMessage, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
 from dataset.rendering.folder_tokenizer import FolderTokenizer
 from dataset.rendering.tokenise import encode
-from tests.trainer.rendering import copy_with_template, learned
+from tests.trainer.templates import copy_with_template, learned
 from trainer.data.tokenizer import load_tokenizer
 
 SYSTEM: ChatMessage = {"role": "system", "content": "Be brief."}
@@ -35,7 +35,7 @@ def load(base: Path, template: Any) -> FolderTokenizer:
     return load_tokenizer(Recipe.model_validate({"model": str(base), "dataset": dataset}))
 
 
-def test_the_recipe_names_each_template_that_there_is() -> None:
+def test_recipe_names_each_template_that_there_is() -> None:
     (names, _) = typing.get_args(DatasetSource.model_fields["chat_template"].annotation)
     assert set(typing.get_args(names)) == set(CHAT_TEMPLATES)
 
@@ -57,9 +57,7 @@ def test_the_recipe_names_each_template_that_there_is() -> None:
         ("plain", "Be brief.Is 7 prime?Yes.<|im_end|>And 8?No.<|im_end|>"),
     ],
 )
-def test_a_named_template_writes_the_conversation_and_its_answers_are_learned(
-    base: Path, template: str, written: str
-) -> None:
+def test_named_template_learns_its_answers(base: Path, template: str, written: str) -> None:
     tokenizer = load(base, template)
     ((document,),) = encode(tokenizer, [conversation([SYSTEM, *TALK])])
     assert tokenizer.decode(document.input_ids) == written
@@ -79,7 +77,7 @@ def test_alpaca_refuses_what_it_has_no_words_for(base: Path) -> None:
 
 
 @pytest.mark.parametrize("template", CHAT_TEMPLATES)
-def test_a_named_template_begins_as_the_tokenizer_begins_a_text(
+def test_named_template_begins_like_the_tokenizer(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str
 ) -> None:
     begins = PreTrainedTokenizerFast(
@@ -93,9 +91,7 @@ def test_a_named_template_begins_as_the_tokenizer_begins_a_text(
     assert tokenizer.decode(document.input_ids).count("<|endoftext|>") == 1
 
 
-def test_chatml_is_refused_where_its_end_of_turn_is_no_token(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_chatml_without_its_token_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     raw = tokenizer.backend_tokenizer.to_str().replace("<|im_end|>", "<|other|>")
     PreTrainedTokenizerFast(
         tokenizer_object=type(tokenizer.backend_tokenizer).from_str(raw), eos_token="<|endoftext|>"

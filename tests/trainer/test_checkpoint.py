@@ -26,7 +26,7 @@ def trained(model: Any) -> dict[str, torch.Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_a_saved_adapter_is_a_config_and_its_weights(adapted: Any, tmp_path: Path, model: Path) -> None:
+def test_saved_adapter_is_a_config_and_its_weights(adapted: Any, tmp_path: Path, model: Path) -> None:
     size = save_adapter(RECIPE, adapted, trained(adapted), [2], tmp_path / "checkpoints" / "step-000001")
     files = sorted((tmp_path / "checkpoints" / "step-000001").iterdir())
     assert [file.name for file in files] == ["adapter_config.json", "adapter_model.safetensors"]
@@ -34,9 +34,7 @@ def test_a_saved_adapter_is_a_config_and_its_weights(adapted: Any, tmp_path: Pat
     assert f'"base_model_name_or_path": "{model.name}"' in files[0].read_text()
 
 
-def test_a_tokenizer_that_asks_as_training_did_lies_beside_the_adapter_of_a_named_template(
-    adapted: Any, recipe: dict[str, Any], tmp_path: Path
-) -> None:
+def test_named_template_is_saved_beside_the_adapter(adapted: Any, recipe: dict[str, Any], tmp_path: Path) -> None:
     dataset = {"path": recipe["dataset"], "chat_template": "alpaca"}
     named = Recipe.model_validate(recipe | {"dataset": dataset})
     save_adapter(named, adapted, trained(adapted), [2], tmp_path / "adapter")
@@ -46,7 +44,7 @@ def test_a_tokenizer_that_asks_as_training_did_lies_beside_the_adapter_of_a_name
     assert asked.endswith("### Instruction:\nSay hello.\n\n### Response:\n")
 
 
-def test_a_save_that_is_cut_short_leaves_no_adapter(
+def test_save_that_is_cut_short_leaves_no_adapter(
     adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
@@ -63,7 +61,7 @@ def test_a_save_that_is_cut_short_leaves_no_adapter(
 
 
 @pytest.mark.parametrize(("value", "problem"), [(0.0, "B is zero"), (float("nan"), "not finite")])
-def test_an_adapter_of_no_use_is_not_put_in_place(adapted: Any, tmp_path: Path, value: float, problem: str) -> None:
+def test_unusable_adapter_is_not_put_in_place(adapted: Any, tmp_path: Path, value: float, problem: str) -> None:
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             parameter.data.fill_(value)

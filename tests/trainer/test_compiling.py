@@ -10,8 +10,8 @@ from torch._dynamo.utils import counters
 from contract.events import EvaluationEvent, MetricEvent
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapting import load, loss, some_rows
-from tests.trainer.conftest import Outcome, at_once
+from tests.trainer.adapters import load, loss, some_rows
+from tests.trainer.trainer_process import Outcome, at_once
 from trainer.data.examples import load_data
 from trainer.failures import failure_from
 from trainer.model.compiling import compile_layers
@@ -71,7 +71,7 @@ def check_alike(ours: tuple[float, dict[str, torch.Tensor]], expected: tuple[flo
         ("qwen3", {}),
     ],
 )
-def test_compiled_layers_have_the_loss_and_the_gradients_of_those_that_are_not(
+def test_compiled_layers_have_equal_loss_and_gradients(
     kind: str, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], kept: Path
 ) -> None:
     module, rows = with_adapter(recipe, make_model(kind), adapter).eval(), some_rows(recipe)
@@ -83,7 +83,7 @@ def test_compiled_layers_have_the_loss_and_the_gradients_of_those_that_are_not(
     assert not any(content.startswith(b"\x80") for content in files), "a pickle, of a protocol since 2"
 
 
-def test_all_layers_and_all_rows_share_one_compilation_and_what_is_not_training_has_none(
+def test_layers_and_rows_share_one_compilation(
     make_model: Callable[[str], Path], recipe: dict[str, Any], kept: Path
 ) -> None:
     """Traced and differentiated as always; then the graphs run as they are, for C++ takes a minute to compile."""
@@ -102,7 +102,7 @@ def test_all_layers_and_all_rows_share_one_compilation_and_what_is_not_training_
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_of_compiled_layers_has_the_losses_of_one_that_is_not(
+def test_compiled_run_has_equal_losses(
     ranks: int, recipe: dict[str, Any], make_model: Callable[[str], Path], run_trainer: Callable[..., Outcome]
 ) -> None:
     recipe |= {"model": str(make_model("llama of 4 layers")), "evaluation": {"fraction": 0.25, "samples": 1}}
@@ -117,7 +117,7 @@ def test_a_run_of_compiled_layers_has_the_losses_of_one_that_is_not(
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_what_cannot_be_compiled_is_refused(
+def test_uncompilable_model_is_refused(
     make_model: Callable[[str], Path], recipe: dict[str, Any], kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sliding = load(recipe, make_model("sliding"), {})
@@ -130,7 +130,7 @@ def test_what_cannot_be_compiled_is_refused(
     assert caught.value.failure.param == "torch_compile"
 
 
-def test_a_compiler_that_fails_is_told_by_the_field_that_asked_for_it() -> None:
+def test_failing_compiler_is_reported_by_its_field() -> None:
     error = BackendCompilerFailed("inductor", RuntimeError("g++: no room"), None)
     failure = failure_from(error)
     assert (failure.code, failure.param) == (FailureCode.RECIPE_INVALID, "torch_compile")

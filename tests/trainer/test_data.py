@@ -10,37 +10,14 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from dataset.example import ChatMessage, conversation
+from dataset.example import conversation
 from dataset.read import file_sha256
 from dataset.rendering.tokenise import encode
-from tests.trainer.rendering import copy_with_template, learned
+from tests.trainer.templates import FORGETFUL, LONG_TALK, THOUGHTFUL_TALK, copy_with_template, learned
 from trainer.data.examples import load_data
 from trainer.micro_batch import worst_case_documents
 from trainer.model.base_model import load_model
 from trainer.model.packing import pack
-
-TALK: list[ChatMessage] = [
-    {"role": "user", "content": "Say hello, please."},
-    {"role": "assistant", "content": "Hello there!"},
-    {"role": "user", "content": "And now goodbye."},
-    {"role": "assistant", "content": "Goodbye, and see you soon."},
-]
-
-
-THOUGHTFUL_TALK: list[ChatMessage] = [
-    TALK[0],
-    {"role": "assistant", "content": "<think>A greeting.</think>Hello there!"},
-    TALK[2],
-    {"role": "assistant", "content": "<think>They leave.</think>Goodbye, and see you soon."},
-]
-# As Qwen3's: what the assistant thought is shown in its last turn only.
-FORGETFUL = (
-    "{% for message in messages %}{% set content = message['content'] %}"
-    "{% if message['role'] == 'assistant' and not loop.last %}"
-    "{% set content = content.split('</think>')[-1] %}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + content + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 @pytest.fixture
@@ -48,28 +25,30 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "tokens"
 
 
-def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [conversation(TALK[:2])])
+def test_only_answers_and_their_ends_are_learned(tokenizer: PreTrainedTokenizerFast) -> None:
+    ((document,),) = encode(tokenizer, [conversation(LONG_TALK[:2])])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>"
     assert tokenizer.decode(document.input_ids).startswith("<|im_start|>user\nSay hello, please.<|im_end|>\n")
 
 
 def test_every_answer_of_a_conversation_is_learned(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [conversation(TALK)])
+    ((document,),) = encode(tokenizer, [conversation(LONG_TALK)])
     assert learned(tokenizer, document) == "Hello there!<|im_end|>Goodbye, and see you soon.<|im_end|>"
 
 
 @pytest.mark.parametrize("answer", ["  spaces first", "日本語 and émojis 🙂", "<|im_end|> inside", "\n\nlines\n"])
 def test_odd_answers_are_learned_to_the_letter(tokenizer: PreTrainedTokenizerFast, answer: str) -> None:
-    ((document,),) = encode(tokenizer, [conversation([TALK[0], {"role": "assistant", "content": answer}])])
+    ((document,),) = encode(tokenizer, [conversation([LONG_TALK[0], {"role": "assistant", "content": answer}])])
     assert learned(tokenizer, document).strip() == f"{answer}<|im_end|>".strip()
 
 
-def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_boundary(
+def test_packed_targets_never_cross_a_boundary(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     documents = [
-        document for row in encode(tokenizer, [conversation(TALK[:2]), conversation(TALK)]) for document in row
+        document
+        for row in encode(tokenizer, [conversation(LONG_TALK[:2]), conversation(LONG_TALK)])
+        for document in row
     ]
     packed = pack(documents)
     assert packed.input_ids.shape == packed.position_ids.shape == (1, sum(packed.lengths))
@@ -81,9 +60,7 @@ def test_the_targets_of_a_packed_row_are_the_learned_tokens_and_none_crosses_a_b
     assert packed.position_ids[0, packed.lengths[0]] == 0
 
 
-def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(
-    recipe: dict[str, Any], cache: Path
-) -> None:
+def test_overlong_example_is_cut_or_dropped(recipe: dict[str, Any], cache: Path) -> None:
     whole = load_data(Recipe.model_validate(recipe), cache)
     assert (whole.truncated, whole.dropped, len(whole.train)) == (0, 0, 12)
     longest = max(len(document.input_ids) for document in whole.train)
@@ -97,12 +74,12 @@ def test_an_example_is_cut_at_max_length_and_dropped_when_no_answer_is_left(
     assert all(document.targets > 0 and len(document.input_ids) <= 15 for document in short.train)
 
 
-def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
+def test_example_is_cut_at_the_position_table(
     recipe: dict[str, Any], dataset: Path, cache: Path, make_model: Callable[[str], Path]
 ) -> None:
-    long = [TALK[0], {"role": "assistant", "content": "Hello there! " * 20}]
-    late = [{"role": "user", "content": "Say hello, please. " * 20}, TALK[1]]
-    dataset.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in (long, TALK[:2], late)))
+    long = [LONG_TALK[0], {"role": "assistant", "content": "Hello there! " * 20}]
+    late = [{"role": "user", "content": "Say hello, please. " * 20}, LONG_TALK[1]]
+    dataset.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in (long, LONG_TALK[:2], late)))
     small = Recipe.model_validate(recipe | {"model": str(make_model("gpt2 of 64 positions"))})
     data = load_data(small, cache)
     assert (data.max_length, data.truncated, data.dropped) == (64, 1, 1)
@@ -117,13 +94,13 @@ def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
         load_data(small, cache)
 
 
-def test_a_dataset_without_an_answer_within_max_length_is_refused(recipe: dict[str, Any], cache: Path) -> None:
+def test_dataset_without_a_fitting_answer_is_refused(recipe: dict[str, Any], cache: Path) -> None:
     with pytest.raises(InputError, match=r"batch\.max_length = 8") as refusal:
         load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 8}}), cache)
     assert refusal.value.failure.code == FailureCode.DATASET_INVALID
 
 
-def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
+def test_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": file_sha256(dataset)}
     assert load_data(Recipe.model_validate(recipe), cache).train
     dataset.write_text(dataset.read_text() + "\n")
@@ -132,15 +109,13 @@ def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], datase
     assert refusal.value.failure.code == FailureCode.DATASET_CHANGED
 
 
-def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
-    dataset.write_text(json.dumps({"messages": TALK}))
+def test_single_row_cannot_train_and_evaluate(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
+    dataset.write_text(json.dumps({"messages": LONG_TALK}))
     with pytest.raises(InputError, match=r"evaluation\.fraction"):
         load_data(Recipe.model_validate(recipe | {"evaluation": {"fraction": 0.5}}), cache)
 
 
-def test_a_file_of_its_own_is_held_out_and_all_of_the_dataset_trained_on(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_evaluation_file_leaves_the_dataset_whole(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "faq.csv"
     path.write_text("question,answer\nSay hello.,hello\nSay bye.,bye\n")
     held_out = {"path": str(path), "columns": {"prompt": "question", "completion": "answer"}}
@@ -154,9 +129,7 @@ def test_a_file_of_its_own_is_held_out_and_all_of_the_dataset_trained_on(
     assert cut.dropped == 2 * (12 - len(cut.train))
 
 
-def test_what_is_wrong_with_the_file_that_is_held_out_is_told_of_it(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_evaluation_file_errors_name_that_file(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "held_out.jsonl"
     recipe["evaluation"] = {"dataset": str(path)}
     for content, words in (
@@ -171,7 +144,7 @@ def test_what_is_wrong_with_the_file_that_is_held_out_is_told_of_it(
         assert refusal.value.failure.param == "evaluation.dataset"
 
 
-def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answer(
+def test_forgetful_template_makes_a_document_per_answer(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     forgetful = copy_with_template(tokenizer, FORGETFUL)
@@ -183,15 +156,15 @@ def test_a_template_that_forgets_earlier_thoughts_makes_a_document_of_each_answe
     assert "A greeting." not in tokenizer.decode(second.input_ids)
 
 
-def test_the_same_template_makes_one_document_where_there_is_nothing_to_forget(
+def test_forgetful_template_without_thoughts_makes_one_document(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    assert encode(copy_with_template(tokenizer, FORGETFUL), [conversation(TALK)]) == encode(
-        tokenizer, [conversation(TALK)]
+    assert encode(copy_with_template(tokenizer, FORGETFUL), [conversation(LONG_TALK)]) == encode(
+        tokenizer, [conversation(LONG_TALK)]
     )
 
 
-def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
+def test_answers_of_one_conversation_stay_together(
     tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], model: Path, dataset: Path, tmp_path: Path, cache: Path
 ) -> None:
     dataset.write_text("".join(f"{json.dumps({'messages': THOUGHTFUL_TALK})}\n" for _ in range(4)))
@@ -206,15 +179,13 @@ def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
     assert (len(cut.train), len(cut.evaluation), cut.truncated, cut.dropped) == (3, 1, 4, 0)
 
 
-def test_an_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
-    ((document,),) = encode(tokenizer, [conversation(TALK, left_out=frozenset({1}))])
+def test_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
+    ((document,),) = encode(tokenizer, [conversation(LONG_TALK, left_out=frozenset({1}))])
     assert learned(tokenizer, document) == "Goodbye, and see you soon.<|im_end|>"
     assert "Hello there!" in tokenizer.decode(document.input_ids)
 
 
-def test_a_file_that_has_changed_to_one_that_cannot_be_read_has_changed(
-    recipe: dict[str, Any], dataset: Path, cache: Path
-) -> None:
+def test_unreadable_changed_file_counts_as_changed(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": file_sha256(dataset)}
     dataset.write_text("{")
     with pytest.raises(InputError, match="changed since the job was taken"):
@@ -228,7 +199,7 @@ def test_columns_and_format_are_the_recipe_s(recipe: dict[str, Any], tmp_path: P
     assert len(load_data(Recipe.model_validate(recipe), cache).train) == 1
 
 
-def test_a_plain_text_is_learned_whole_and_ends_once(
+def test_plain_text_is_learned_whole_and_ends_once(
     tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     text = "text\nseven, a prime.\n" * 400
@@ -249,7 +220,7 @@ def test_each_instance_of_a_row_is_an_example(recipe: dict[str, Any], dataset: P
     assert (len(data.train), len(data.evaluation)) == (3, 1)
 
 
-def test_jobs_that_cut_and_split_in_other_ways_read_the_same_tokens(recipe: dict[str, Any], cache: Path) -> None:
+def test_other_cuts_and_splits_share_cached_tokens(recipe: dict[str, Any], cache: Path) -> None:
     load_data(Recipe.model_validate(recipe), cache)
     (file,) = cache.glob("*.safetensors")
     made = file.stat().st_ino
@@ -258,7 +229,7 @@ def test_jobs_that_cut_and_split_in_other_ways_read_the_same_tokens(recipe: dict
 
 
 @pytest.mark.parametrize("other", ["content", "format", "columns", "name", "vocabulary", "special tokens", "template"])
-def test_what_would_make_other_tokens_makes_them(
+def test_changed_inputs_are_tokenised_anew(
     tokenizer: PreTrainedTokenizerFast, recipe: dict[str, Any], cache: Path, tmp_path: Path, other: str
 ) -> None:
     row = {"text": "input,output\nyes,no"}
@@ -302,16 +273,14 @@ def test_what_would_make_other_tokens_makes_them(
         assert len(list(cache.glob("*.safetensors"))) == 2
 
 
-def test_a_file_that_is_gone_is_told_though_its_tokens_are_cached(
-    recipe: dict[str, Any], dataset: Path, cache: Path
-) -> None:
+def test_missing_file_is_reported_despite_cached_tokens(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     load_data(Recipe.model_validate(recipe), cache)
     dataset.unlink()
     with pytest.raises(InputError, match=r"rows\.jsonl cannot be read: No such file"):
         load_data(Recipe.model_validate(recipe), cache)
 
 
-def test_what_does_not_tokenise_is_not_cached(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
+def test_failed_tokenisation_is_not_cached(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     good = dataset.read_text()
     dataset.write_text(good + "{}\n")
     for _ in range(2):

@@ -11,9 +11,10 @@ import pytest
 from contract.events import MetricEvent
 from contract.failure import FailureCode
 from contract.run_dir import RunDir, latest_state
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.in_process_trainer import train_here
+from tests.trainer.trainer_process import Outcome, command
 
-RunTrainer = Callable[..., Outcome]
+pytestmark = pytest.mark.slow
 
 PRIVATE_MOUNTS = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"])
 """Before a command that is to mount what it alone sees: as root, or as anyone where the kernel lets them."""
@@ -52,7 +53,7 @@ def run_on_small_disk(tmp_path: Path) -> Callable[[dict[str, Any], int], Outcome
     return run
 
 
-def test_a_full_disk_is_told_and_what_was_half_written_is_gone(
+def test_full_disk_is_reported_and_cleaned_up(
     recipe: dict[str, Any], run_on_small_disk: Callable[[dict[str, Any], int], Outcome]
 ) -> None:
     outcome = run_on_small_disk(recipe | {"adapter": {"r": 64}, "schedule": {"max_steps": 1}}, 300_000)
@@ -62,14 +63,14 @@ def test_a_full_disk_is_told_and_what_was_half_written_is_gone(
     assert left == ["error.json", "events.jsonl", "recipe.json"]
 
 
-def test_a_disk_that_fills_up_while_a_state_is_saved_leaves_the_one_before_to_go_on_from(
+def test_state_is_kept_when_the_disk_fills(
     recipe: dict[str, Any],
-    run_trainer: RunTrainer,
     run_on_small_disk: Callable[[dict[str, Any], int], Outcome],
+    tmp_path: Path,
+    cache: Path,
 ) -> None:
     recipe |= {"adapter": {"r": 64}, "checkpointing": {"every_steps": 2}}
-    whole = run_trainer(recipe, name="whole")
-    assert whole.exit_code == 0, whole.output
+    whole = train_here(recipe, tmp_path / "whole", cache)
     # A state is three times as large, for its moments: there is room for two adapters and a state, not for two states.
     adapter = sum(file.stat().st_size for file in RunDir(whole.folder).checkpoint(2).iterdir())
     full = run_on_small_disk(recipe, int(6.5 * adapter))
@@ -81,8 +82,7 @@ def test_a_disk_that_fills_up_while_a_state_is_saved_leaves_the_one_before_to_go
     state, damaged = latest_state([run])
     assert (state, damaged) == (run.state(2), [])
     assert list(run.states.iterdir()) == [state]
-    rest = run_trainer(recipe, name="rest", resume=state)
-    assert rest.exit_code == 0, rest.output
+    rest = train_here(recipe, tmp_path / "rest", cache, resume=state)
     assert losses(rest) == losses(whole)[2:]
 
 

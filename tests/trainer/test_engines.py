@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 from contract.events import EvaluationEvent, MetricEvent, SampleEvent, StartedEvent
 from contract.recipe import Recipe
-from tests.trainer.conftest import Outcome, at_once
 from tests.trainer.engine_process import TAKES_STATES
+from tests.trainer.trainer_process import Outcome, at_once
 from trainer.model.base_model import load_model
 
 RunTrainer = Callable[..., Outcome]
 # The first of them has all engines take their steps.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENGINES: dict[str, dict[str, Any]] = {
     "zero-0": {"engine": "deepspeed", "zero_stage": 0},
     "zero-1": {"engine": "deepspeed", "zero_stage": 1},
@@ -94,7 +94,7 @@ def steps_of(compared: Path, name: str) -> dict[str, list[float]]:
 
 
 @EACH
-def test_an_engine_has_the_raw_gradients_of_ddp(engine: str, compared: Path) -> None:
+def test_engine_has_the_raw_gradients_of_ddp(engine: str, compared: Path) -> None:
     """Of two steps of SGD, not clipped: AdamW would hide a wrong scale. In stage 3 PEFT's modules compute, which add up
     in another order: no less exact, but the second step's gradients are those of other weights by then."""
     ours, expected = (load_file(compared / f"{name}.gradients.safetensors") for name in (engine, "ddp"))
@@ -107,7 +107,7 @@ def test_an_engine_has_the_raw_gradients_of_ddp(engine: str, compared: Path) -> 
 
 
 @EACH
-def test_an_engine_clips_as_ddp_does(engine: str, compared: Path) -> None:
+def test_engine_clips_as_ddp_does(engine: str, compared: Path) -> None:
     """Steps of AdamW whose gradients are all clipped."""
     ours, expected = (steps_of(compared, name) for name in (engine, "ddp"))
     assert len(ours["losses"]) == 4
@@ -115,7 +115,7 @@ def test_an_engine_clips_as_ddp_does(engine: str, compared: Path) -> None:
     assert ours["grad_norms"] == pytest.approx(expected["grad_norms"], rel=2e-5)
 
 
-def test_adamw_hides_that_gradients_were_clipped_until_the_third_loss(compared: Path) -> None:
+def test_adamw_hides_clipping_until_the_third_loss(compared: Path) -> None:
     """The first step is as long whatever the scale, but for AdamW's epsilon; in the second the moments have gradients
     that were scaled differently."""
     clipped, free = (steps_of(compared, name)["losses"] for name in ("ddp", "not clipped"))
@@ -127,23 +127,21 @@ def test_adamw_hides_that_gradients_were_clipped_until_the_third_loss(compared: 
     ("variant", "engine"),
     [marked(engine, variant) for variant, given in VARIANTS.items() for engine in given["engines"]],
 )
-def test_an_engine_has_the_losses_of_ddp_in_another_format_and_with_other_adapters(
-    variant: str, engine: str, compared: Path
-) -> None:
+def test_engines_have_equal_losses_in_each_variant(variant: str, engine: str, compared: Path) -> None:
     ours, expected = (steps_of(compared, f"{variant}, {name}")["losses"] for name in (engine, "ddp"))
     assert ours == pytest.approx(expected, rel=TOLERANCE.get(variant, 1e-5))
     assert expected != pytest.approx(steps_of(compared, "ddp")["losses"], rel=1e-5)
 
 
 @EACH
-def test_a_state_goes_on_in_another_engine(engine: str, compared: Path) -> None:
+def test_state_goes_on_in_another_engine(engine: str, compared: Path) -> None:
     """The adapter and the moments of each engine after its steps, loaded into this one, are what it then tells."""
     told = json.loads((compared / f"{engine}.loaded.json").read_text())
     assert told == {"ddp": True, "zero-3": True, "fsdp": True}
 
 
 @pytest.mark.parametrize("engine", [marked("zero-1"), marked("zero-2"), marked("zero-3")])
-def test_deepspeeds_fp16_skips_a_step_that_overflows_and_goes_on_at_a_lower_scale(engine: str, compared: Path) -> None:
+def test_deepspeed_fp16_skips_an_overflowing_step(engine: str, compared: Path) -> None:
     told = json.loads((compared / f"{engine}.fp16.json").read_text())
     expected = json.loads((compared / "ddp.steps.json").read_text())
     assert told["losses"] == pytest.approx(expected["losses"][:2], rel=0.01)
@@ -157,9 +155,7 @@ def test_deepspeeds_fp16_skips_a_step_that_overflows_and_goes_on_at_a_lower_scal
 
 
 @pytest.mark.exhaustive
-def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
-    recipe: dict[str, Any], run_trainer: RunTrainer
-) -> None:
+def test_engines_have_equal_evaluations_samples_and_adapters(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     recipe |= {
         "batch": {"micro_batch_size": 2, "effective_batch_size": 4},
         "evaluation": {"fraction": 0.25, "samples": 2, "sample_tokens": 5},
@@ -167,7 +163,7 @@ def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
         "gradient_checkpointing": True,
         "neftune_alpha": 1e-6,
     }
-    engines = {"ddp": {}} | {name: ENGINES[name] for name in ("zero-2", "zero-3", "fsdp")}
+    engines: dict[str, dict[str, Any]] = {"ddp": {}} | {name: ENGINES[name] for name in ("zero-2", "zero-3", "fsdp")}
     outcomes = at_once(
         *(
             functools.partial(run_trainer, recipe | {"parallel": parallel}, ranks=2, name=name)

@@ -21,10 +21,10 @@ from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import TOLERANCE, estimate_memory
 from estimate.plan import LocalModel, plan_run, read_local_model
 from estimate.work import LengthCounts
-from tests.files import write_tokenizer
-from tests.trainer.conftest import Outcome
+from tests.support.files import write_tokenizer
+from tests.trainer.families import FAMILIES, targets_of
 from tests.trainer.live_memory import documents, peak_of_two_steps
-from tests.trainer.test_families import FAMILIES, make_family, targets_of  # noqa: F401
+from tests.trainer.trainer_process import Outcome
 from trainer.model.base_model import load_model
 
 CPU = torch.device("cpu")
@@ -45,9 +45,9 @@ def counted(recipe: Recipe) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_parameters_of_a_family_are_exactly_those_that_peft_counts(
+def test_parameter_counts_match_peft(
     family: str,
-    make_family: Callable[[str], Path],  # noqa: F811
+    make_family: Callable[[str], Path],
 ) -> None:
     folder = make_family(family)
     names = FAMILIES[family][1]
@@ -61,8 +61,8 @@ def test_the_parameters_of_a_family_are_exactly_those_that_peft_counts(
         assert (base.trained.parameters, base.parameters) == counted(recipe), adapter
 
 
-def test_the_parameters_of_an_earlier_adapter_are_those_in_its_file(
-    make_family: Callable[[str], Path],  # noqa: F811
+def test_earlier_adapter_parameters_match_its_file(
+    make_family: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
     folder, earlier = make_family("llama"), tmp_path / "earlier"
@@ -110,14 +110,14 @@ EXHAUSTIVE = pytest.mark.exhaustive
             [120, 120],
             marks=pytest.mark.exhaustive,
         ),
-        (LLAMA, {"adapter": {"r": 8}}, "bf16", [60, 40]),
+        pytest.param(LLAMA, {"adapter": {"r": 8}}, "bf16", [60, 40], marks=EXHAUSTIVE),
         pytest.param(
             NEOX, {"adapter": {"target_modules": ["query_key_value"]}}, "fp32", [150, 50], marks=pytest.mark.exhaustive
         ),
     ],
     ids=["plain", "checkpointed, DoRA", "head, dropout", "bf16", "another family"],
 )
-def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
+def test_estimated_memory_is_within_a_quarter(
     config: Any, change: dict[str, Any], precision: str, lengths: list[int], make_base: Callable[[Any], Path]
 ) -> None:
     folder = make_base(config)
@@ -144,7 +144,7 @@ def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=EXHAUSTIVE)])
-def test_the_memory_that_a_plan_tells_is_within_a_quarter_of_what_a_trainer_takes(
+def test_planned_memory_is_within_a_quarter(
     ranks: int, make_base: Callable[[Any], Path], run_trainer: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     """As POST /plans and the refusal of POST /jobs tell it: from the headers, the dataset's lengths and the machine."""

@@ -1,7 +1,6 @@
 """An export answers as the samples of its job did, and stops where the learned answers ended."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.events import SampleEvent
-from tests.trainer.conftest import CHATML, Outcome
-from tests.trainer.test_merge import merge
+from tests.trainer.in_process_trainer import train_here
+from tests.trainer.tiny_models import CHATML
+from tests.trainer.trainer_process import merge
 from trainer.tools import answer
 
 QUESTION = {"role": "user", "content": "Say hello."}
@@ -31,11 +31,11 @@ def unaware(tokenizer: PreTrainedTokenizerFast, model: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("template", [None, pytest.param("chatml", marks=pytest.mark.exhaustive)])
 @pytest.mark.slow
-def test_an_export_answers_as_the_samples_did_and_stops(
+def test_export_answers_as_the_samples_did_and_stops(
     recipe: dict[str, Any],
     unaware: Path,
-    run_trainer: Callable[..., Outcome],
     tmp_path: Path,
+    cache: Path,
     template: str | None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -48,8 +48,7 @@ def test_an_export_answers_as_the_samples_did_and_stops(
         "schedule": {"epochs": 40, "type": "constant", "warmup_steps": 0},
         "evaluation": {"dataset": recipe["dataset"], "every_steps": 100, "samples": 1, "sample_tokens": 20},
     }
-    trained = run_trainer(asked)
-    assert trained.exit_code == 0, trained.output
+    trained = train_here(asked, tmp_path / "run", cache)
     sample = [event for event in trained.events if isinstance(event, SampleEvent)][-1]
     assert sample.generated == "Hello there!"
     adapter = trained.folder / "adapter"
@@ -63,6 +62,7 @@ def test_an_export_answers_as_the_samples_did_and_stops(
 
     command = ["trainer.tools.answer", str(unaware), "--adapter", str(adapter), QUESTION["content"]]
     monkeypatch.setattr("sys.argv", command)
+    capsys.readouterr()  # what training has printed
     answer.main()
     assert json.loads(capsys.readouterr().out)["adapter"] == sample.generated
 

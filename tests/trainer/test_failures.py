@@ -30,9 +30,7 @@ from trainer.failures import failure_from, write_failure
     ],
 )
 @pytest.mark.parametrize("step", [None, 7])
-def test_an_error_has_the_reason_that_its_owner_can_act_on(
-    error: Exception, reason: FailureCode, step: int | None
-) -> None:
+def test_error_has_an_actionable_reason(error: Exception, reason: FailureCode, step: int | None) -> None:
     assert failure_from(error, step).code == reason
 
 
@@ -94,7 +92,7 @@ def test_program_error_before_first_step_is_final(error: Exception) -> None:
     assert f"{type(error).__name__}: " in failure.message
 
 
-def test_program_error_of_a_resumed_run_is_tried_again() -> None:
+def test_program_error_of_a_resumed_run_is_retried() -> None:
     failure = failure_from(ZeroDivisionError("division by zero"), resumed=True)
     assert failure.code is FailureCode.TRAINER_CRASHED
     assert failure.fault is not None
@@ -107,7 +105,7 @@ def test_program_error_in_a_step_has_a_fault(error: Exception) -> None:
         raise error
 
     one, same = (failure_from(raised(fail), 7) for _ in range(2))
-    assert one.reason is FailureCode.TRAINER_CRASHED
+    assert one.code is FailureCode.TRAINER_CRASHED
     assert one.fault is not None
     assert one.fault == same.fault
     assert one.fault.location.startswith("trainer/test_failures.py:")
@@ -127,7 +125,7 @@ def raised(call: Callable[[], object]) -> Exception:
     return caught.value
 
 
-def test_the_first_failure_is_kept(tmp_path: Path) -> None:
+def test_first_failure_is_kept(tmp_path: Path) -> None:
     cause = Failure(code=FailureCode.OUT_OF_MEMORY, message="the cause")
     write_failure(cause, tmp_path / "error.json")
     write_failure(Failure(code=FailureCode.TRAINER_CRASHED, message="connection closed"), tmp_path / "error.json")
@@ -135,8 +133,6 @@ def test_the_first_failure_is_kept(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["error.json"]
 
 
-def test_a_failure_that_cannot_be_written_is_no_failure_of_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_failure_raises_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_failure(Failure(code=FailureCode.DISK_FULL, message="the server's disk is full"), tmp_path / "gone" / "e")
     assert "the server's disk is full" in capsys.readouterr().err

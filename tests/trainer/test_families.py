@@ -7,81 +7,16 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    Gemma2Config,
-    GemmaConfig,
-    GlmConfig,
-    GPT2Config,
-    GPTNeoXConfig,
     LlamaConfig,
-    PhiConfig,
-    Qwen2Config,
-    Qwen3Config,
 )
 
 from contract.recipe import Optimizer, Recipe
 from dataset.document import Document
+from tests.trainer.families import FAMILIES, PACKED, SIZES, VOCABULARY, targets_of
 from trainer.engines.optim import make_optimizer
 from trainer.model.base_model import can_pack, load_model
 from trainer.model.loss import SupervisedLoss
 from trainer.model.packing import pack
-
-VOCABULARY = 96
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
-MULTI_HEAD = SIZES | {"num_key_value_heads": 4}
-OLD_SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "n_layer": 2,
-    "n_head": 4,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
-FAMILIES: dict[str, tuple[Callable[[], Any], list[str]]] = {
-    "llama": (lambda: LlamaConfig(**SIZES), ["q_proj", "v_proj"]),
-    "qwen2": (lambda: Qwen2Config(**SIZES), ["q_proj", "v_proj"]),
-    "qwen3": (lambda: Qwen3Config(**SIZES, head_dim=8), ["q_proj", "v_proj"]),
-    "gpt2": (lambda: GPT2Config(**OLD_SIZES, n_positions=64), ["c_attn"]),
-    "gpt_neox": (lambda: GPTNeoXConfig(**MULTI_HEAD), ["query_key_value"]),
-    "bloom": (lambda: BloomConfig(**OLD_SIZES), ["query_key_value"]),
-    "glm": (lambda: GlmConfig(**SIZES, head_dim=8), ["q_proj", "v_proj"]),
-    "gemma": (lambda: GemmaConfig(**SIZES, head_dim=8), ["q_proj", "v_proj"]),
-    "gemma2": (lambda: Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0), ["q_proj", "v_proj"]),
-    "phi": (lambda: PhiConfig(**MULTI_HEAD), ["q_proj", "v_proj", "fc1", "fc2"]),
-}
-"""The config, and PEFT's own choice of modules (peft.utils.constants)."""
-PACKED = {"llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "glm", "gemma", "phi"}
-
-
-@pytest.fixture(scope="session")
-def make_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a random model: its biases, norms and head too, so that nothing is right by being zero or one."""
-    made: dict[str, Path] = {}
-
-    def make(family: str) -> Path:
-        if family not in made:
-            torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(FAMILIES[family][0]())
-            for parameter in model.parameters():
-                parameter.data += 0.05 * torch.randn_like(parameter)
-            made[family] = tmp_path_factory.mktemp(family)
-            model.save_pretrained(made[family])
-        return made[family]
-
-    return make
 
 
 def load(folder: Path, targets: str | list[str], dtype: torch.dtype = torch.float32) -> SupervisedLoss:
@@ -107,15 +42,11 @@ def own_loss(model: Any, parts: list[Document]) -> torch.Tensor:
     return torch.stack(losses).sum()
 
 
-def targets_of(family: str) -> list[str | list[str]]:
-    return ["all-linear", FAMILIES[family][1]]
-
-
 CASES = [(family, targets) for family in FAMILIES for targets in targets_of(family)]
 
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
-def test_a_family_has_the_loss_and_the_gradients_that_transformers_gives_its_documents_alone(
+def test_family_has_the_loss_of_transformers(
     family: str, targets: str | list[str], make_family: Callable[[str], Path]
 ) -> None:
     module, reference, parts = load(make_family(family), targets), load(make_family(family), targets), documents()
@@ -136,7 +67,7 @@ def test_a_family_has_the_loss_and_the_gradients_that_transformers_gives_its_doc
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_a_family_learns(
+def test_family_learns_its_examples(
     family: str, targets: str | list[str], dtype: torch.dtype, make_family: Callable[[str], Path]
 ) -> None:
     module, batch = load(make_family(family), targets, dtype), pack(documents())
@@ -152,7 +83,7 @@ def test_a_family_learns(
 
 
 @pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
-def test_positions_that_depend_on_the_longest_document_are_not_packed(rope_type: str) -> None:
+def test_length_dependent_positions_are_not_packed(rope_type: str) -> None:
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 8}
     rope = {"rope_type": rope_type, "rope_theta": 10_000.0, "factor": 2.0}
     if rope_type == "longrope":

@@ -3,12 +3,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from contract.events import CheckpointEvent, DoneEvent, MetricEvent
 from contract.run_dir import RunDir
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.trainer_process import Outcome, command
+
+pytestmark = pytest.mark.slow
 
 
-def test_a_run_from_which_a_later_attempt_goes_on_saves_nothing_more(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_superseded_run_saves_nothing_more(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
     run.recipe.write_text(json.dumps(recipe | {"checkpointing": {"every_steps": 1}}))

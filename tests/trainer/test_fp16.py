@@ -11,8 +11,8 @@ from contract.events import MetricEvent, StartedEvent
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from tests.trainer.conftest import Outcome
-from tests.trainer.here import train_here
+from tests.trainer.in_process_trainer import train_here
+from tests.trainer.trainer_process import Outcome
 from trainer.data.examples import load_data
 from trainer.engines.ddp import Ddp
 from trainer.engines.engine import Update
@@ -37,9 +37,7 @@ def step(engine: Ddp, documents: list[Any], scale: float) -> Update:
     return engine.update(LEARNING_RATE, max_grad_norm=1.0)
 
 
-def test_a_step_whose_gradients_overflow_is_skipped_and_the_next_one_is_taken_at_a_lower_scale(
-    recipe: dict[str, Any], cache: Path
-) -> None:
+def test_overflowing_step_is_skipped_at_lower_scale(recipe: dict[str, Any], cache: Path) -> None:
     engine, documents = started(recipe, cache)
     mean = 1 / sum(document.targets for document in documents)
     assert not step(engine, documents, mean).overflow
@@ -59,7 +57,7 @@ def test_a_step_whose_gradients_overflow_is_skipped_and_the_next_one_is_taken_at
     assert any(not torch.equal(tensor, before[name]) for name, tensor in engine.adapter().items())
 
 
-def test_the_loss_scale_survives_being_saved(recipe: dict[str, Any], cache: Path) -> None:
+def test_loss_scale_survives_being_saved(recipe: dict[str, Any], cache: Path) -> None:
     engine, documents = started(recipe, cache)
     step(engine, documents, 1e30)
     other, _ = started(recipe, cache)
@@ -68,7 +66,7 @@ def test_the_loss_scale_survives_being_saved(recipe: dict[str, Any], cache: Path
     assert step(other, documents, 1e-3).loss_scale == 2**15
 
 
-def test_the_loss_scale_doubles_after_so_many_clean_steps(recipe: dict[str, Any], cache: Path) -> None:
+def test_loss_scale_doubles_after_so_many_clean_steps(recipe: dict[str, Any], cache: Path) -> None:
     """As in DeepSpeed: see tests/trainer/engine_process.py."""
     engine, documents = started(recipe, cache)
     engine.load_scaler_state({"scale": 2**10, "clean_steps": 1999})
@@ -76,9 +74,7 @@ def test_the_loss_scale_doubles_after_so_many_clean_steps(recipe: dict[str, Any]
     assert engine.scaler_state() == {"scale": 2**11, "clean_steps": 0}
 
 
-def test_a_skipped_step_holds_the_learning_rate_and_counts_for_a_run_that_goes_on(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_skipped_step_holds_the_learning_rate(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     """Every step takes all examples, so that the losses can be compared."""
     recipe |= {"precision": "fp16", "batch": {"micro_batch_size": 12}, "schedule": {"epochs": 6, "warmup_steps": 0}}
     whole = train_here(recipe, tmp_path / "whole", cache, overflow_in=3)
@@ -106,9 +102,7 @@ def numbers(metric: MetricEvent) -> tuple[Any, ...]:
     return metric.step, metric.loss, metric.learning_rate, metric.loss_scale, metric.skipped_steps
 
 
-def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_fp16_losses_are_near_those_of_fp32(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     exact = told(train_here(recipe, tmp_path / "fp32", cache))
     rounded = train_here(recipe | {"precision": "fp16"}, tmp_path / "fp16", cache)
     (start,) = (event for event in rounded.events if isinstance(event, StartedEvent))
@@ -120,9 +114,7 @@ def test_fp16_has_nearly_the_losses_of_fp32_and_tells_of_its_scale(
     assert all(metric.loss_scale is None for metric in exact)
 
 
-def test_a_run_that_has_learned_nothing_for_overflows_fails_in_words_for_its_owner(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_run_of_overflows_alone_fails_in_words(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     """B starts at zero, and stays there: so does the loss."""
     recipe |= {"precision": "fp16", "adapter": {"r": 4, "alpha": 1e30}, "schedule": {"max_steps": 3}}
     with pytest.raises(InputError, match="overflowed in every one of 3 steps") as failed:
@@ -135,7 +127,7 @@ def test_a_run_that_has_learned_nothing_for_overflows_fails_in_words_for_its_own
     assert [metric.loss_scale for metric in metrics] == [2**16, 2**15, 2**14]
 
 
-def test_gradients_that_overflow_at_the_least_scale_end_the_run() -> None:
+def test_overflow_at_the_least_scale_ends_the_run() -> None:
     check_finite(3, 2.0, Update(grad_norm=None, loss_scale=2.0**16))
     with pytest.raises(InputError, match="overflow at a loss scale of 2") as refused:
         check_finite(3, 2.0, Update(grad_norm=None, loss_scale=2.0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft.tuners.lora import Linear
 
-from tests.trainer.adapting import load, loss, some_rows
+from tests.trainer.adapters import load, loss, some_rows
 from trainer.model.fused_lora import FusedLinear
 from trainer.model.loss import SupervisedLoss
 
@@ -30,7 +30,7 @@ def as_peft_has_it(module: SupervisedLoss) -> int:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2 with dropout"])
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)], ids=["fp32", "bf16"])
-def test_it_has_the_loss_and_the_gradients_of_peft(
+def test_fused_lora_has_the_gradients_of_peft(
     kind: str, dtype: torch.dtype, near: float, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     module = load(recipe, make_model(kind), {"rslora": True}, dtype).eval()
@@ -48,20 +48,16 @@ def test_it_has_the_loss_and_the_gradients_of_peft(
 
 
 @pytest.mark.parametrize("adapter", [{"dropout": 0.1}, {"dora": True}], ids=["dropout", "DoRA"])
-def test_what_is_more_than_a_and_b_is_left_to_peft(
-    adapter: dict[str, Any], model: Path, recipe: dict[str, Any]
-) -> None:
+def test_other_adapters_are_left_to_peft(adapter: dict[str, Any], model: Path, recipe: dict[str, Any]) -> None:
     assert as_peft_has_it(load(recipe, model, adapter)) == 0
 
 
-def test_modules_whose_biases_are_trained_are_left_to_peft(
-    make_model: Callable[[str], Path], recipe: dict[str, Any]
-) -> None:
+def test_modules_with_trained_biases_are_unfused(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
     module = load(recipe, make_model("qwen2"), {"bias": "all"})
     assert as_peft_has_it(module) == 2 * len(("o_proj", "gate_proj", "up_proj", "down_proj"))
 
 
-def test_a_module_that_is_called_alone_or_twice_computes_for_itself(model: Path, recipe: dict[str, Any]) -> None:
+def test_module_called_alone_computes_for_itself(model: Path, recipe: dict[str, Any]) -> None:
     """As no layer does: outputs that another call has left waiting are not taken for those of this one."""
     layer = load(recipe, model, {}).model.get_base_model().model.layers[0].self_attn
     once, other = torch.randn(1, 5, 64), torch.randn(1, 5, 64)
@@ -71,7 +67,7 @@ def test_a_module_that_is_called_alone_or_twice_computes_for_itself(model: Path,
     torch.testing.assert_close(layer.v_proj(once), expected)
 
 
-def test_an_adapter_that_is_off_adds_nothing(model: Path, recipe: dict[str, Any]) -> None:
+def test_adapter_that_is_off_adds_nothing(model: Path, recipe: dict[str, Any]) -> None:
     module = load(recipe, model, {})
     before, _ = loss_and_gradients(module, recipe)
     for name, parameter in module.named_parameters():
@@ -81,7 +77,7 @@ def test_an_adapter_that_is_off_adds_nothing(model: Path, recipe: dict[str, Any]
         assert loss(module, some_rows(recipe)).item() == pytest.approx(before, rel=1e-6)
 
 
-def test_autograd_keeps_less_of_a_step_than_of_pefts(model: Path, recipe: dict[str, Any]) -> None:
+def test_fused_lora_keeps_less_for_autograd(model: Path, recipe: dict[str, Any]) -> None:
     module = load(recipe, model, {}, torch.bfloat16)
 
     def kept() -> int:

@@ -17,8 +17,8 @@ from contract.recipe import Recipe
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import TOLERANCE, estimate_memory
 from estimate.plan import read_local_model
-from tests.trainer.adapting import loss, some_rows
-from tests.trainer.conftest import Outcome
+from tests.trainer.adapters import loss, some_rows
+from tests.trainer.trainer_process import Outcome
 from trainer.model.attention import DocumentBounds, attend_documents
 from trainer.model.base_model import load_model
 from trainer.model.kernels import ARCHITECTURES, is_installed, use_kernels
@@ -63,7 +63,7 @@ def layers_as_they_come() -> Iterator[None]:
     ],
     ids=["bf16", "fp16", "4 bits", "8 bits", "auto", "accumulated zero-2 in fp16", "zero-3 offloaded", "fsdp"],
 )
-def test_a_gpu_trains_as_in_fp32(change: dict[str, Any], recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
+def test_gpu_trains_as_in_fp32(change: dict[str, Any], recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     recipe |= {"evaluation": {"fraction": 0.25, "samples": 1, "sample_tokens": 4}}
     exact = run_trainer(recipe, name="exact")
     assert exact.exit_code == 0, exact.output
@@ -101,7 +101,7 @@ def test_devices_of_one_machine_train_as_one_does(recipe: dict[str, Any], run_tr
     ],
     ids=["bf16", "checkpointed", "4 bits", "fp32"],
 )
-def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
+def test_allocated_memory_is_within_a_quarter(
     change: dict[str, Any], tmp_path: Path, tokenizer: PreTrainedTokenizerFast, run_trainer: RunTrainer
 ) -> None:
     folder, rows = tmp_path / "model", tmp_path / "rows.jsonl"
@@ -128,7 +128,7 @@ def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
 
 
 @pytest.mark.parametrize("lengths", [[5, 300, 64], [369]], ids=["many documents", "one"])
-def test_attention_in_16_bits_over_packed_documents_is_nearly_that_of_fp32(lengths: list[int]) -> None:
+def test_packed_attention_in_16_bits_is_accurate(lengths: list[int]) -> None:
     torch.manual_seed(0)
     exact = [torch.randn(1, heads, sum(lengths), 64, device="cuda", requires_grad=True) for heads in (8, 2, 2)]
     halves = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
@@ -150,9 +150,7 @@ def test_attention_in_16_bits_over_packed_documents_is_nearly_that_of_fp32(lengt
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2 with dropout"])
-def test_a_gpu_has_the_loss_and_the_gradients_of_a_cpu(
-    kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
-) -> None:
+def test_gpu_has_the_gradients_of_a_cpu(kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
     """With kernels of its own, where the architecture has some."""
     given = Recipe.model_validate(recipe | {"model": str(make_model(kind)), "adapter": {"r": 4, "alpha": 8}})
     gradients = []
@@ -174,6 +172,6 @@ def test_a_gpu_has_the_loss_and_the_gradients_of_a_cpu(
         assert (on_gpu[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
-def test_the_kernels_are_there() -> None:
+def test_kernels_are_there() -> None:
     """Without them a GPU trains as well, and slower: the test above would not show it."""
     assert is_installed()

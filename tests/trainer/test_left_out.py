@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from contract.failure import FailureCode, InputError
 from dataset.example import ChatMessage, Conversation, conversation
 from dataset.rendering.render import render
-from tests.trainer.rendering import copy_with_template
+from tests.trainer.templates import copy_with_template
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 CALL: Any = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}
@@ -95,7 +95,7 @@ def test_conversation_that_is_written_whole_is_learned(
     assert len(render(copy_with_template(tokenizer, given), example)) == 1
 
 
-def test_answer_to_nothing_is_refused_unless_it_has_no_weight(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_answer_to_nothing_needs_weight_zero(tokenizer: PreTrainedTokenizerFast) -> None:
     messages = [TALK[1], *TALK]
     with pytest.raises(InputError, match=r"row 3: begins with an answer, messages\[0\]"):
         render(copy_with_template(tokenizer, ALL), on_row_3(messages))

@@ -17,7 +17,7 @@ def test_both_are_loaded_at_the_same_time() -> None:
 
 
 @pytest.mark.parametrize("failing_first", [True, False])
-def test_the_first_error_is_raised_without_waiting_for_the_other(failing_first: bool) -> None:
+def test_first_error_is_raised_at_once(failing_first: bool) -> None:
     released = threading.Event()
 
     def fail() -> None:
@@ -32,7 +32,7 @@ def test_the_first_error_is_raised_without_waiting_for_the_other(failing_first: 
     released.set()
 
 
-def test_a_stop_ends_the_wait_with_nothing() -> None:
+def test_stop_ends_the_wait_with_nothing() -> None:
     stop, released = Stop(), threading.Event()
 
     def load() -> None:

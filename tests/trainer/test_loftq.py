@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.trainer.adapting import IDS, load, logits, ours, plain_base, save, train
+from tests.trainer.adapters import IDS, load, logits, ours, plain_base, save, train
 from trainer.model.quantize import keep_trainable, quantization
 
 
@@ -20,7 +20,7 @@ from trainer.model.quantize import keep_trainable, quantization
         ("gpt2 with dropout", {"target_modules": ["c_attn", "c_fc", "c_proj"]}),
     ],
 )
-def test_it_starts_nearer_to_the_base_that_was_not_quantised(
+def test_loftq_starts_nearer_to_the_base(
     kind: str, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     whole = logits(plain_base(make_model(kind)))
@@ -52,7 +52,7 @@ def test_it_reads_a_base_in_several_files(
     torch.testing.assert_close(one, several)
 
 
-def test_its_adapter_is_the_same_when_plain_peft_loads_it_on_4_bits(
+def test_loftq_adapter_is_identical_in_plain_peft(
     make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     module = load(recipe, make_model("qwen2"), {"init": "loftq", "dora": True}, base_bits=4)

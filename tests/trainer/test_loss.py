@@ -8,29 +8,13 @@ import torch.nn.functional as F
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from tests.trainer.adapters import load_with_random_adapter
 from trainer.data.examples import load_data
 from trainer.model.attention import DocumentBounds, attend_documents
-from trainer.model.base_model import load_model
-from trainer.model.loss import SupervisedLoss, head_loss
+from trainer.model.loss import head_loss
 from trainer.model.packing import pack
 
 KINDS = ["llama", "mistral", "qwen2", "qwen3", "sliding"]
-
-
-def load(
-    recipe: dict[str, Any],
-    folder: Path,
-    targets: str | list[str] = "all-linear",
-    dtype: torch.dtype = torch.float32,
-) -> SupervisedLoss:
-    """With an adapter that is not zero, so that its gradients are not either."""
-    torch.manual_seed(1)
-    changed = recipe | {"model": str(folder), "adapter": {"r": 4, "target_modules": targets}}
-    module = load_model(Recipe.model_validate(changed), dtype, torch.device("cpu"))
-    for name, parameter in module.named_parameters():
-        if "lora_" in name:
-            parameter.data.normal_(std=0.05)
-    return module
 
 
 def documents(recipe: dict[str, Any]) -> list[Document]:
@@ -54,16 +38,16 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     # llama's head here is tied to its embeddings, and has no weights of its own to adapt.
     [(kind, "all-linear") for kind in KINDS] + [(kind, ["q_proj", "lm_head"]) for kind in KINDS if kind != "llama"],
 )
-def test_a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
+def test_packed_row_has_the_loss_of_its_documents(
     kind: str, targets: str | list[str], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module, parts = load(recipe, make_model(kind), targets), documents(recipe)
+    module, parts = load_with_random_adapter(recipe, make_model(kind), targets), documents(recipe)
     loss = module(pack(parts))
     loss.backward()
     ours = gradients(module)
 
     module.zero_grad()
-    reference = load(recipe, make_model(kind), targets).model
+    reference = load_with_random_adapter(recipe, make_model(kind), targets).model
     reference.get_base_model().set_attn_implementation("sdpa")
     expected = torch.stack([reference_loss(reference, part) for part in parts]).sum()
     expected.backward()
@@ -76,28 +60,24 @@ def test_a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-5)
 
 
-def test_the_packed_and_the_one_by_one_way_are_both_in_use(
-    make_model: Callable[[str], Path], recipe: dict[str, Any]
-) -> None:
-    assert load(recipe, make_model("llama")).packed
-    assert not load(recipe, make_model("sliding")).packed
+def test_packed_and_unpacked_ways_are_both_used(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
+    assert load_with_random_adapter(recipe, make_model("llama")).packed
+    assert not load_with_random_adapter(recipe, make_model("sliding")).packed
 
 
-def test_a_model_that_always_makes_all_logits_has_the_loss_of_those_that_count(
-    make_model: Callable[[str], Path], recipe: dict[str, Any]
-) -> None:
-    module, parts = load(recipe, make_model("xlstm")).train(), documents(recipe)
+def test_model_with_all_logits_has_equal_loss(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
+    module, parts = load_with_random_adapter(recipe, make_model("xlstm")).train(), documents(recipe)
     assert module(pack(parts)).item() == pytest.approx(
         sum(reference_loss(module.model, part).item() for part in parts), rel=1e-5
     )
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding"])
-def test_a_base_in_bf16_has_nearly_the_loss_and_gradients_of_one_in_fp32_and_an_adapter_in_fp32(
+def test_bf16_base_has_nearly_equal_gradients(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    exact = load(recipe, make_model(kind))
-    rounded = load(recipe, make_model(kind), dtype=torch.bfloat16)
+    exact = load_with_random_adapter(recipe, make_model(kind))
+    rounded = load_with_random_adapter(recipe, make_model(kind), dtype=torch.bfloat16)
     losses = [module(pack(documents(recipe))) for module in (exact, rounded)]
     for loss in losses:
         loss.backward()
@@ -109,7 +89,7 @@ def test_a_base_in_bf16_has_nearly_the_loss_and_gradients_of_one_in_fp32_and_an_
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
-def test_the_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.model.loss._CHUNK_BYTES", {"cpu": 4 * 500 * 64})  # 64 rows at once
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 500, bias=False).requires_grad_(False)
@@ -133,7 +113,7 @@ def test_logits_are_made_for_the_learned_positions_alone(
         return head_loss(hidden, head, targets)
 
     monkeypatch.setattr("trainer.model.loss.head_loss", told)
-    module, parts = load(recipe, model), documents(recipe)
+    module, parts = load_with_random_adapter(recipe, model), documents(recipe)
     module(pack(parts))
     assert rows == [sum(part.targets for part in parts)]
     assert rows[0] < sum(part.length for part in parts) / 2
@@ -141,10 +121,10 @@ def test_logits_are_made_for_the_learned_positions_alone(
 
 @pytest.mark.parametrize("batch", [[], [Document([3, 4, 5], [False] * 3)]], ids=["no document", "no target"])
 @pytest.mark.parametrize("kind", ["llama", "sliding", "gpt2 with dropout"])
-def test_a_batch_with_nothing_to_learn_is_a_zero_that_reaches_every_trainable_parameter(
+def test_batch_without_targets_has_zero_gradients(
     kind: str, batch: list[Document], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model(kind))
+    module = load_with_random_adapter(recipe, make_model(kind))
     loss = module(pack(batch))
     loss.backward()
     assert loss.item() == 0
@@ -153,7 +133,7 @@ def test_a_batch_with_nothing_to_learn_is_a_zero_that_reaches_every_trainable_pa
 
 
 @pytest.mark.parametrize("scale", [1, 2.0**18])
-def test_fp16_has_nearly_the_gradients_of_fp32_with_a_loss_scale_too_large_for_fp16(scale: float) -> None:
+def test_fp16_survives_a_too_large_loss_scale(scale: float) -> None:
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 500, bias=False).requires_grad_(False)
     targets = torch.randint(500, (20,))
@@ -169,7 +149,7 @@ def test_fp16_has_nearly_the_gradients_of_fp32_with_a_loss_scale_too_large_for_f
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_does_not_round_the_attention_that_a_cpu_makes_in_fp32(dtype: torch.dtype) -> None:
+def test_autocast_leaves_cpu_attention_in_fp32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, 12, 8).to(dtype) for _ in range(3))
     two = DocumentBounds([5, 7], torch.tensor([0, 5, 12], dtype=torch.int32))

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from contract.events import DoneEvent, Event, MetricEvent, StartedEvent, parse_event
-from tests.network import NetworkMachine, two_machines
-from tests.trainer.conftest import Outcome
+from tests.support.network import NetworkMachine, two_machines
+from tests.trainer.trainer_process import Outcome
 from worker.attempt.command import Rendezvous, launcher
+
+pytestmark = pytest.mark.slow
 
 Machines = tuple[NetworkMachine, NetworkMachine]
 
@@ -76,7 +78,7 @@ def test_two_machines_train_as_one_does(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.exhaustive)])
-def test_the_end_of_the_heads_launcher_ends_the_run_on_both_with_a_state(
+def test_dead_head_launcher_ends_both_machines(
     number: int, machines: Machines, recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     """The head is the second here: rank 0 is on the machine with the first address, whichever is the head."""

@@ -11,7 +11,7 @@ import pytest
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from tests.trainer.conftest import Outcome, command
+from tests.trainer.trainer_process import Outcome, command
 from trainer.__main__ import resolve
 
 
@@ -33,7 +33,7 @@ def test_absolute_paths_are_taken_as_they_are(recipe: dict[str, Any], model: Pat
     assert (ready.model, ready.dataset.path) == (str(model), str(dataset))
 
 
-def test_relative_paths_are_looked_for_in_the_working_folder_and_models_also_in_its_models(
+def test_relative_paths_start_at_the_working_folder(
     recipe: dict[str, Any], model: Path, dataset: Path, working_folder: Path
 ) -> None:
     (working_folder / "models").mkdir()
@@ -49,7 +49,7 @@ def test_relative_paths_are_looked_for_in_the_working_folder_and_models_also_in_
     )
 
 
-def test_a_relative_path_is_not_looked_for_below_the_root(recipe: dict[str, Any], model: Path, dataset: Path) -> None:
+def test_relative_path_is_not_below_the_root(recipe: dict[str, Any], model: Path, dataset: Path) -> None:
     with pytest.raises(InputError) as refusal:
         resolved(recipe, model=str(model.relative_to("/")))
     assert refusal.value.failure.code == FailureCode.MODEL_NOT_FOUND
@@ -59,9 +59,7 @@ def test_a_relative_path_is_not_looked_for_below_the_root(recipe: dict[str, Any]
 
 
 @pytest.mark.parametrize("left", ["adapter", "checkpoints", "events.jsonl", "error.json"])
-def test_a_folder_with_an_earlier_run_in_it_is_refused_and_left_as_it_is(
-    left: str, recipe: dict[str, Any], tmp_path: Path
-) -> None:
+def test_used_run_folder_is_refused_untouched(left: str, recipe: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.json").write_text(json.dumps(recipe))
@@ -74,13 +72,13 @@ def test_a_folder_with_an_earlier_run_in_it_is_refused_and_left_as_it_is(
     assert sorted(file.name for file in folder.iterdir()) == sorted(["recipe.json", left])
 
 
-def test_a_folder_without_a_recipe_is_told_in_a_line(tmp_path: Path) -> None:
+def test_folder_without_a_recipe_is_refused(tmp_path: Path) -> None:
     result = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=20)
     assert result.returncode == 1
     assert result.stderr == f"trainer: no recipe.json in {tmp_path}\n"
 
 
-def test_a_model_that_cannot_be_loaded_is_told_at_once_also_while_a_long_dataset_is_read(
+def test_unloadable_model_is_reported_while_data_loads(
     recipe: dict[str, Any], model: Path, long_dataset: Path, tmp_path: Path, run_trainer: Callable[..., Outcome]
 ) -> None:
     broken = tmp_path / "broken"

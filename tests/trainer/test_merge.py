@@ -1,8 +1,6 @@
 """A merged model, as plain transformers reads it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,15 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contract.failure import Failure
-from tests.trainer.conftest import Outcome
+from tests.trainer.in_process_trainer import train_here
+from tests.trainer.trainer_process import Outcome, merge
 
 IDS = torch.tensor([[1, 40, 41, 42, 43, 44, 45, 2, 50, 51]])
 
 
-def merge(folder: Path, recipe: dict[str, Any], adapter: Path) -> subprocess.CompletedProcess[str]:
-    folder.mkdir()
-    asked = recipe | {"adapter": {"start_from": str(adapter)}}
-    (folder / "recipe.json").write_text(json.dumps(asked))
-    command = [sys.executable, "-m", "trainer.tools.merge", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 @torch.inference_mode()
 def logits(model: Any) -> torch.Tensor:
-    return model.eval()(input_ids=IDS).logits  # type: ignore[no-any-return]
+    return model.eval()(input_ids=IDS).logits
 
 
 @pytest.mark.parametrize(
@@ -44,11 +35,11 @@ def logits(model: Any) -> torch.Tensor:
     ids=["lora", "dora and embeddings", "four bits"],
 )
 @pytest.mark.slow
-def test_a_merged_model_has_the_logits_of_base_and_adapter(
-    recipe: dict[str, Any], model: Path, run_trainer: Callable[..., Outcome], tmp_path: Path, changes: dict[str, Any]
+def test_merged_model_has_the_adapted_logits(
+    recipe: dict[str, Any], model: Path, tmp_path: Path, cache: Path, changes: dict[str, Any]
 ) -> None:
     asked = recipe | changes
-    adapter = run_trainer(asked).folder / "adapter"
+    adapter = train_here(asked, tmp_path / "run", cache).folder / "adapter"
     done = merge(tmp_path / "export", asked, adapter)
     assert done.returncode == 0, done.stderr
     merged = tmp_path / "export" / "merged"
@@ -64,7 +55,7 @@ def test_a_merged_model_has_the_logits_of_base_and_adapter(
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_the_chat_template_that_was_trained_with_is_the_merged_models(
+def test_trained_chat_template_is_the_merged_one(
     recipe: dict[str, Any], run_trainer: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     asked = recipe | {"dataset": {"path": recipe["dataset"], "chat_template": "chatml"}}
@@ -80,7 +71,7 @@ def test_the_chat_template_that_was_trained_with_is_the_merged_models(
 
 
 @pytest.mark.slow
-def test_what_cannot_be_merged_says_why_and_leaves_no_model(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_impossible_merge_leaves_no_model(recipe: dict[str, Any], tmp_path: Path) -> None:
     asked = recipe | {"model": str(tmp_path / "none")}
     (tmp_path / "none").mkdir()
     assert merge(tmp_path / "export", asked, tmp_path).returncode == 1

@@ -37,16 +37,16 @@ def document(length: int, targets: int) -> Document:
 @given(
     fixed=st.integers(0, 10**9), per_example=st.integers(0, 10**9), last=st.integers(2, 64), size=st.integers(2, 128)
 )
-def test_what_grows_on_a_line_is_forecast_exactly(fixed: int, per_example: int, last: int, size: int) -> None:
+def test_linear_growth_is_forecast_exactly(fixed: int, per_example: int, last: int, size: int) -> None:
     growths = {n: fixed + n * per_example for n in (last // 2, last)}
     assert forecast(growths, max(size, last)) == pytest.approx(fixed + max(size, last) * per_example)
 
 
-def test_after_one_probe_twice_as_many_are_to_take_twice_as_much() -> None:
+def test_one_probe_predicts_twice_the_memory() -> None:
     assert forecast({0: 0, 1: 100}, 2) == 200
 
 
-def test_a_probe_that_used_what_an_earlier_one_had_left_is_no_promise_of_less() -> None:
+def test_reused_memory_promises_no_smaller_need() -> None:
     assert forecast({1: 500, 2: 300}, 4) == 300
 
 
@@ -86,14 +86,14 @@ def touch(size: int) -> None:
 @pytest.mark.parametrize(
     ("free", "found"), [(10, 1), (90, 1), (110, 2), (190, 2), (210, 4), (290, 4), (320, 6), (10_000, 6)]
 )
-def test_the_micro_batch_grows_with_the_memory_and_nothing_larger_is_tried(free: int, found: int) -> None:
+def test_micro_batch_grows_within_the_memory(free: int, found: int) -> None:
     probe = Allocating(40 * MEGABYTES)
     documents = [document(4, 1)] * 6
     assert largest_micro_batch(documents, probe, lambda own: own, CPU, free * MEGABYTES) == found
     assert probe.tried == [size for size in (1, 2, 4, 6) if size <= found]
 
 
-def test_a_rank_with_less_memory_decides_for_all() -> None:
+def test_rank_with_less_memory_decides_for_all() -> None:
     probe = Allocating(40 * MEGABYTES)
     documents = [document(4, 1)] * 6
     # The other rank would be full with more than two.
@@ -101,7 +101,7 @@ def test_a_rank_with_less_memory_decides_for_all() -> None:
     assert largest_micro_batch(documents, probe, lambda own: max(own, next(answers)), CPU, 10_000 * MEGABYTES) == 2
 
 
-def test_the_peak_of_a_cpu_is_forgotten() -> None:
+def test_peak_of_a_cpu_is_forgotten() -> None:
     reset_peak_memory(CPU)
     before = peak_memory(CPU)
     touch(64 * MEGABYTES)
@@ -112,7 +112,7 @@ def test_the_peak_of_a_cpu_is_forgotten() -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_a_real_models_micro_batch_grows_with_the_memory_and_keeps_within_it(model: Path) -> None:
+def test_real_micro_batch_stays_within_memory(model: Path) -> None:
     """In a process of its own, whose memory no other test has used, and that gives back what it frees."""
     result = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import print_micro_batches; print_micro_batches({str(model)!r})"],
@@ -146,11 +146,11 @@ def print_micro_batches(model: str) -> None:
         print(free, micro_batch, (peak_memory(CPU) - before) // MEGABYTES)  # noqa: T201
 
 
-def test_the_ranks_of_a_machine_share_its_memory() -> None:
+def test_ranks_of_a_machine_share_its_memory() -> None:
     assert 0 < free_memory(CPU, local_ranks=4) < free_memory(CPU, local_ranks=1)
 
 
-def test_every_control_group_above_a_process_sets_a_limit(tmp_path: Path) -> None:
+def test_every_parent_control_group_sets_a_limit(tmp_path: Path) -> None:
     for name, limit, used, files in (("a", "1000", 700, 50), ("a/b", "max", 0, 0), ("a/b/c", "900", 200, 10)):
         folder = tmp_path / name
         folder.mkdir()

@@ -9,7 +9,7 @@ import torch
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from contract.failure import FailureCode, InputError
-from tests.trainer.adapting import load, loss, some_rows
+from tests.trainer.adapters import load, loss, some_rows
 from trainer.model.loss import SupervisedLoss
 
 
@@ -32,7 +32,7 @@ def gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, di
         ("qwen2", {}, 8),
     ],
 )
-def test_gradients_are_the_same_when_activations_are_made_anew(
+def test_checkpointed_gradients_are_equal(
     kind: str, adapter: dict[str, Any], bits: int | None, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     kept, anew = (
@@ -44,7 +44,7 @@ def test_gradients_are_the_same_when_activations_are_made_anew(
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding", "gpt2 with dropout"])
-def test_each_layer_is_computed_once_more_in_the_backward_pass_of_training_alone(
+def test_layers_recompute_in_training_only(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     counts = []
@@ -62,7 +62,7 @@ def test_each_layer_is_computed_once_more_in_the_backward_pass_of_training_alone
     assert counts[1][1] == 2 * counts[0][1]
 
 
-def test_an_architecture_that_cannot_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_architecture_that_cannot_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     config = OpenAIGPTConfig(vocab_size=96, n_embd=32, n_layer=1, n_head=2, n_positions=32)
     OpenAIGPTLMHeadModel(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="leave it out") as caught:

@@ -41,7 +41,7 @@ def noise_of(module: SupervisedLoss) -> list[torch.Tensor]:
     return [given - table[document.input_ids[:-1]] for given, document in zip(noisy, DOCUMENTS, strict=True)]
 
 
-def test_the_noise_is_uniform_within_a_bound_for_each_documents_own_length(module: SupervisedLoss) -> None:
+def test_noise_is_bounded_by_each_document_length(module: SupervisedLoss) -> None:
     torch.manual_seed(0)
     for length, noise in zip(LENGTHS, noise_of(module), strict=True):
         bound = ALPHA / math.sqrt(length * 64)
@@ -51,7 +51,7 @@ def test_the_noise_is_uniform_within_a_bound_for_each_documents_own_length(modul
         assert abs(noise.mean().item()) < 0.1 * bound
 
 
-def test_the_same_seed_gives_the_same_noise_and_each_pass_another(module: SupervisedLoss) -> None:
+def test_noise_repeats_by_seed_and_differs_by_pass(module: SupervisedLoss) -> None:
     torch.manual_seed(0)
     first, second = noise_of(module)[2], noise_of(module)[2]
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_noise_and_each_pass_another(module: Superv
 
 
 @pytest.mark.parametrize("alpha", [None, ALPHA])
-def test_there_is_no_noise_in_evaluation_nor_without_alpha(module: SupervisedLoss, alpha: float | None) -> None:
+def test_evaluation_has_no_noise(module: SupervisedLoss, alpha: float | None) -> None:
     module.neftune_alpha = alpha
     module.train(alpha is None)
     random = torch.get_rng_state()
@@ -68,7 +68,7 @@ def test_there_is_no_noise_in_evaluation_nor_without_alpha(module: SupervisedLos
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_the_gradients_are_those_of_the_noisy_loss(module: SupervisedLoss) -> None:
+def test_gradients_are_those_of_the_noisy_loss(module: SupervisedLoss) -> None:
     weight = next(parameter for name, parameter in module.named_parameters() if "lora_B" in name)
 
     def loss() -> torch.Tensor:
@@ -85,12 +85,12 @@ def test_the_gradients_are_those_of_the_noisy_loss(module: SupervisedLoss) -> No
     assert (above - below).item() / 2e-2 == pytest.approx(gradient.norm().item(), rel=0.02)
 
 
-def test_a_pass_leaves_no_hook_behind(module: SupervisedLoss) -> None:
+def test_pass_leaves_no_hook_behind(module: SupervisedLoss) -> None:
     module(pack(DOCUMENTS)).backward()
     assert not module.model.get_base_model().get_input_embeddings()._forward_hooks
 
 
-def test_the_recipes_alpha_reaches_the_model(recipe: dict[str, Any]) -> None:
+def test_recipes_alpha_reaches_the_model(recipe: dict[str, Any]) -> None:
     noisy, quiet = (
         load_model(Recipe.model_validate(recipe | {"neftune_alpha": alpha}), torch.float32, torch.device("cpu"))
         for alpha in (ALPHA, None)

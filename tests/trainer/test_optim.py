@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -16,18 +17,19 @@ from trainer.engines.optim import (
     warmup_steps,
 )
 
-kinds = st.sampled_from(["cosine", "linear", "constant"])
+Kind = Literal["cosine", "linear", "constant"]
+kinds: st.SearchStrategy[Kind] = st.sampled_from(get_args(Kind))
 
 
 @given(kinds, st.integers(1, 300), st.floats(0, 1))
-def test_the_learning_rate_stays_above_zero_and_within_its_peak(kind: str, total: int, ratio: float) -> None:
+def test_learning_rate_stays_within_its_peak(kind: Kind, total: int, ratio: float) -> None:
     schedule = Schedule(type=kind, warmup_ratio=ratio)
     factors = [learning_rate_factor(schedule, step, total) for step in range(1, total + 1)]
     assert all(0 < factor <= 1 for factor in factors)
 
 
 @given(kinds, st.integers(2, 300), st.floats(0, 0.9))
-def test_it_rises_over_the_warm_up_reaches_the_peak_and_never_rises_again(kind: str, total: int, ratio: float) -> None:
+def test_learning_rate_rises_once_and_falls(kind: Kind, total: int, ratio: float) -> None:
     schedule = Schedule(type=kind, warmup_ratio=ratio)
     warmup = warmup_steps(schedule, total)
     factors = [learning_rate_factor(schedule, step, total) for step in range(1, total + 1)]
@@ -46,12 +48,12 @@ def test_it_rises_over_the_warm_up_reaches_the_peak_and_never_rises_again(kind: 
         ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1, 1]),
     ],
 )
-def test_it_rises_in_a_line_and_falls_by_a_half_cosine_or_a_line_or_not(kind: str, factors: list[float]) -> None:
+def test_learning_rate_follows_its_schedule(kind: Kind, factors: list[float]) -> None:
     schedule = Schedule(type=kind, warmup_ratio=0.2)
     assert [learning_rate_factor(schedule, step, 10) for step in range(1, 11)] == pytest.approx(factors, abs=1e-6)
 
 
-def test_warm_up_is_a_share_of_the_run_or_so_many_steps_and_three_hundredths_where_none_is_given() -> None:
+def test_warm_up_has_a_share_steps_or_default() -> None:
     assert warmup_steps(Schedule(), 1000) == 30
     assert warmup_steps(Schedule(warmup_ratio=0.1), 1000) == 100
     assert warmup_steps(Schedule(warmup_ratio=0), 1000) == 0
@@ -60,14 +62,14 @@ def test_warm_up_is_a_share_of_the_run_or_so_many_steps_and_three_hundredths_whe
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(1.0, 1.0), (10.0, 5.0), (None, 5.0)])
-def test_clipping_reports_the_norm_before_and_leaves_at_most_the_limit(limit: float | None, expected: float) -> None:
+def test_clipping_reports_the_norm_and_limits_it(limit: float | None, expected: float) -> None:
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0]), torch.tensor([-4.0])
     assert clip_gradients(parameters, limit) == pytest.approx(5.0)
     assert torch.tensor([parameters[0].grad, parameters[1].grad]).norm() == pytest.approx(expected)
 
 
-def test_lora_plus_gives_b_its_multiple_of_the_learning_rate_at_every_step() -> None:
+def test_lora_plus_multiplies_the_rate_of_b() -> None:
     names = ["q.lora_A.default.weight", "q.lora_B.default.weight", "e.lora_embedding_B.default", "q.bias", "frozen"]
     named = {name: torch.nn.Parameter(torch.zeros(2), requires_grad=name != "frozen") for name in names}
     optimizer = make_optimizer(named.items(), Optimizer(learning_rate=1e-3, lora_plus_ratio=16))
@@ -109,7 +111,7 @@ def descend(named: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimiz
         yield loss.item()
 
 
-def test_moments_in_8_bits_take_a_quarter_of_the_memory_and_nearly_the_same_way() -> None:
+def test_8_bit_moments_take_a_quarter() -> None:
     ways, sizes = {}, {}
     for kind in ("adamw", "adamw_8bit"):
         named = some_parameters()
@@ -123,7 +125,7 @@ def test_moments_in_8_bits_take_a_quarter_of_the_memory_and_nearly_the_same_way(
     assert sizes["adamw_8bit"] == sizes["adamw"] / 4
 
 
-def test_moments_in_8_bits_that_were_saved_as_tensors_go_on_exactly() -> None:
+def test_8_bit_moments_resume_exactly() -> None:
     recipe = Optimizer(type="adamw_8bit", learning_rate=1e-2)
     whole, parts = some_parameters(), some_parameters()
     expected = list(descend(whole, make_optimizer(whole.items(), recipe), range(6)))
@@ -143,7 +145,7 @@ def test_moments_in_8_bits_that_were_saved_as_tensors_go_on_exactly() -> None:
 
 
 @pytest.mark.gpu
-def test_moments_in_8_bits_go_nearly_the_same_way_on_a_gpu() -> None:
+def test_8_bit_moments_work_on_a_gpu() -> None:
     ways = []
     for kind in ("adamw", "adamw_8bit"):
         named = some_parameters("cuda")
@@ -151,14 +153,14 @@ def test_moments_in_8_bits_go_nearly_the_same_way_on_a_gpu() -> None:
     assert ways[1] == pytest.approx(ways[0], rel=1e-3)
 
 
-def test_adamw_of_the_recipe_is_torchs_or_that_of_bitsandbytes() -> None:
+def test_optimizer_class_follows_the_recipe() -> None:
     kinds = [type(make_optimizer(some_parameters().items(), Optimizer(type=kind))) for kind in ("adamw", "adamw_8bit")]
     assert kinds[0] is torch.optim.AdamW
     assert kinds[1] is AdamW8bit
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])
-def test_the_optimizer_is_told_what_the_recipe_says(kind: str) -> None:
+def test_optimizer_is_told_what_the_recipe_says(kind: Literal["adamw", "adamw_8bit"]) -> None:
     recipe = Optimizer(type=kind, learning_rate=3e-3, weight_decay=0.2, beta1=0.8, beta2=0.95)
     (group,) = make_optimizer(some_parameters().items(), recipe).param_groups
     assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (3e-3, 0.2, (0.8, 0.95))

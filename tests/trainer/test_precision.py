@@ -26,11 +26,11 @@ def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
     return bool(request.param)
 
 
-def test_auto_is_bf16_where_the_device_computes_in_it_and_else_fp32(bf16: bool) -> None:
+def test_auto_precision_is_bf16_where_supported(bf16: bool) -> None:
     assert resolve_precision(wants("auto"), CPU) == ("bf16" if bf16 else "fp32")
 
 
-def test_what_is_asked_for_is_what_runs_or_is_refused(bf16: bool) -> None:
+def test_requested_precision_runs_or_is_refused(bf16: bool) -> None:
     assert resolve_precision(wants("fp32"), CPU) == "fp32"
     assert resolve_precision(wants("fp16"), CPU) == "fp16"
     if bf16:
@@ -49,7 +49,7 @@ def refused(recipe: Recipe, words: str) -> None:
     )
 
 
-def test_the_trainer_and_the_worker_ask_the_cpu_alike() -> None:
+def test_trainer_and_the_worker_ask_the_cpu_alike() -> None:
     assert has_native_bf16(CPU) is has_bf16(Path("/proc/cpuinfo").read_text())
 
 
@@ -62,7 +62,7 @@ def test_fsdp_of_an_older_torch_has_no_bf16(monkeypatch: pytest.MonkeyPatch, bf1
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])
-def test_a_model_that_was_loaded_in_another_format_is_noticed(bits: int | None, recipe: dict[str, Any]) -> None:
+def test_model_loaded_in_another_format_is_noticed(bits: int | None, recipe: dict[str, Any]) -> None:
     for held, dtype in DTYPES.items():
         model = load_model(Recipe.model_validate(recipe | {"base_bits": bits}), dtype, CPU)
         check_precision(model, held)

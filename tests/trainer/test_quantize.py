@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from contract.failure import FailureCode, InputError
-from tests.trainer.adapting import IDS, load, loss, save, some_rows, train
+from tests.trainer.adapters import IDS, load, loss, save, some_rows, train
 from trainer.model.quantize import keep_trainable, quantization
 
 BITS = pytest.mark.parametrize("bits", [4, 8])
@@ -24,7 +24,7 @@ BITS = pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(
     "kind", ["llama", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("qwen2", "gpt2 with dropout"))]
 )
-def test_a_quantised_base_is_near_the_whole_one_learns_and_takes_less_memory(
+def test_quantised_base_is_near_and_small(
     bits: int, kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     whole, quantised = (load(recipe, make_model(kind), {}, base_bits=given) for given in (None, bits))
@@ -37,7 +37,7 @@ def test_a_quantised_base_is_near_the_whole_one_learns_and_takes_less_memory(
 
 
 @BITS
-def test_its_adapter_is_in_fp32_and_its_head_is_not_quantised(
+def test_quantised_base_has_an_fp32_adapter(
     bits: int, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     for kind in ("llama", "qwen2"):  # The head is the embeddings; the head is by itself.
@@ -52,7 +52,7 @@ def test_its_adapter_is_in_fp32_and_its_head_is_not_quantised(
     "adapter",
     [{}, pytest.param({"modules_to_save": ["lm_head", "norm"], "rslora": True}, marks=pytest.mark.exhaustive)],
 )
-def test_plain_peft_loads_its_adapter_on_the_same_bits(
+def test_quantised_adapter_loads_in_plain_peft(
     bits: int, adapter: dict[str, Any], make_model: Callable[[str], Path], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     module = load(recipe, make_model("qwen2"), adapter, base_bits=bits)
@@ -87,14 +87,14 @@ def test_it_has_the_same_gradients_after_an_evaluation(
     assert norms[1] == pytest.approx(norms[0], rel=1e-6)
 
 
-def test_dora_on_8_bits_is_refused_on_a_cpu(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
+def test_dora_on_8_bits_needs_a_gpu(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="use base_bits 4") as caught:
         load(recipe, make_model("qwen2"), {"dora": True}, base_bits=8)
     assert caught.value.failure.code == FailureCode.PRECISION_UNAVAILABLE
     assert caught.value.failure.param == "adapter.dora"
 
 
-def test_what_rounding_bitsandbytes_does_is_not_told_at_every_layer(
+def test_rounding_is_not_logged_per_layer(
     make_model: Callable[[str], Path], recipe: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     module = load(recipe, make_model("qwen2"), {}, base_bits=8).eval()
@@ -117,7 +117,7 @@ def test_no_compiled_code_is_asked_of_the_hub() -> None:
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:inner dimension .96. is not aligned for fast kernel")
 @BITS
-def test_a_quantised_base_learns_on_a_gpu_in_bf16(
+def test_quantised_base_learns_on_a_gpu_in_bf16(
     bits: int, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     gpu = torch.device("cuda", 0)

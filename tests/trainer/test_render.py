@@ -11,22 +11,26 @@ from dataset.example import ChatMessage, Conversation, PlainText, conversation
 from dataset.rendering.chat_templates import CHATML
 from dataset.rendering.render import render
 from dataset.rendering.tokenise import encode
-from tests.trainer.rendering import as_read, copy_with_template, learned
-
-TALK: list[ChatMessage] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-CALLING: list[ChatMessage] = [
-    {"role": "user", "content": "How is Ulm?"},
-    {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}],
-    },
-    {"role": "tool", "content": "sunny"},
-    {"role": "assistant", "content": "Sunny."},
-]
-TURN = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
-NEXT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+from tests.trainer.templates import (
+    ALL_TURNS,
+    CALLING,
+    CHANNELS,
+    CLOSED,
+    GEMMA,
+    LAST_ONLY,
+    LLAMA3,
+    NEXT,
+    QWEN3,
+    R1,
+    TALK,
+    THOUGHTFUL,
+    THOUGHTFUL_CALL,
+    TURN,
+    WEATHER,
+    as_read,
+    copy_with_template,
+    learned,
+)
 
 
 def refusal(tokenizer: PreTrainedTokenizerFast, template: str | None, example: Conversation) -> InputError:
@@ -40,13 +44,13 @@ def on_row_3(messages: list[ChatMessage], tools: Any = None) -> Conversation:
     return Conversation(found.messages, found.supervised, tools, "row 3")
 
 
-def test_plain_text_is_learned_whole_with_the_end_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_text_is_learned_whole(tokenizer: PreTrainedTokenizerFast) -> None:
     ((document,),) = encode(tokenizer, [PlainText("Once upon a time")])
     assert tokenizer.decode(document.input_ids) == "Once upon a time<|im_end|>"
     assert document.supervised == [False] + [True] * (len(document.input_ids) - 1)
 
 
-def test_plain_text_begins_as_the_tokenizer_begins_a_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_text_begins_like_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     begins = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer, bos_token="<|endoftext|>", eos_token="<|im_end|>"
     )
@@ -57,7 +61,7 @@ def test_plain_text_begins_as_the_tokenizer_begins_a_text(tokenizer: PreTrainedT
     assert learned(tokenizer, document) == "Once<|im_end|>"
 
 
-def test_plain_text_needs_no_chat_template_but_an_end_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_text_needs_an_end_token_only(tokenizer: PreTrainedTokenizerFast) -> None:
     assert encode(copy_with_template(tokenizer, None), [PlainText("Once")])
     endless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     with pytest.raises(InputError, match="no end-of-text token"):
@@ -87,7 +91,7 @@ def test_tools_are_shown_and_calls_are_learned(tokenizer: PreTrainedTokenizerFas
         ),
     ],
 )
-def test_a_template_that_leaves_out_what_is_to_be_learned_is_refused(
+def test_template_that_drops_content_is_refused(
     tokenizer: PreTrainedTokenizerFast, template: str, tools: Any, words: str
 ) -> None:
     error = refusal(tokenizer, template, on_row_3(CALLING, tools))
@@ -96,7 +100,7 @@ def test_a_template_that_leaves_out_what_is_to_be_learned_is_refused(
     assert words in error.failure.message
 
 
-def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_row(
+def test_template_with_unlike_prompt_is_refused_by_row(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     error = refusal(tokenizer, "{{ messages | length }}: {{ messages[-1]['content'] }}", on_row_3(TALK))
@@ -104,29 +108,6 @@ def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_ro
     assert error.failure.message.startswith("row 3: the model's chat template")
 
 
-# In the style of those that many models have.
-R1 = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<User>' + m.content }}"
-    "{% else %}{{ '<Assistant>' + m.content.split('</think>')[-1].strip() + eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<Assistant><think>\n' }}{% endif %}"
-)
-QWEN3 = (
-    "{% for m in messages %}{% set answer = m.content.split('</think>')[-1].lstrip('\n') %}"
-    "{% set thought = m.content.removesuffix(answer).strip('\n') %}"
-    "{% set thought = thought.removeprefix('<think>').removesuffix('</think>').strip('\n') %}"
-    "{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and loop.last %}"
-    "{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}{{ answer + '<|im_end|>\n' }}{% endfor %}" + NEXT
-)
-LLAMA3 = (
-    "{{ bos_token + '<h>system</h>\n\nToday Date: ' + strftime_now('%d %b %Y') + '\n\n<|im_end|>' }}"
-    "{% for m in messages %}{{ '<h>' + m.role + '</h>\n\n' + m.content | trim + '<|im_end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<h>assistant</h>\n\n' }}{% endif %}"
-)
-GEMMA = (
-    "{{ bos_token }}{% for m in messages %}{% set role = 'model' if m.role == 'assistant' else m.role %}"
-    "{{ '<start>' + role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start>model\n' }}{% endif %}"
-)
 THINKING: list[ChatMessage] = [
     TALK[0],
     {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHello there!"},
@@ -146,7 +127,7 @@ THINKING: list[ChatMessage] = [
     ],
     ids=["R1", "R1 thinks", "R1 thinks in turns", "Qwen3", "Qwen3 thinks", "Llama 3", "Gemma"],
 )
-def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
+def test_answer_is_learned_as_generated(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, messages: list[ChatMessage], answers: list[str]
 ) -> None:
     copy = copy_with_template(tokenizer, template)
@@ -169,9 +150,7 @@ def test_an_answer_is_learned_as_it_is_generated_after_the_prompt(
     assert "".join(learned(tokenizer, document) for document in texts) == "".join(f"{a}<|im_end|>" for a in answers)
 
 
-def test_a_template_that_writes_todays_date_writes_the_same_on_any_day(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_template_date_is_always_the_same(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     copy = copy_with_template(tokenizer, LLAMA3)
     copy.bos_token = "<|endoftext|>"
     styled = as_read(copy, tmp_path)
@@ -180,58 +159,19 @@ def test_a_template_that_writes_todays_date_writes_the_same_on_any_day(
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{{ 1 + 'a' }}", "{{ messages.x.y }}"])
-def test_a_conversation_that_the_template_refuses_is_told_by_its_row(
-    tokenizer: PreTrainedTokenizerFast, template: str
-) -> None:
+def test_refused_conversation_is_named_by_its_row(tokenizer: PreTrainedTokenizerFast, template: str) -> None:
     error = refusal(tokenizer, template, on_row_3(TALK))
     assert error.failure.code == FailureCode.DATASET_INVALID
     assert error.failure.message.startswith("row 3: the model's chat template refuses it: ")
 
 
-def test_a_model_without_a_chat_template_is_told_of_those_that_there_are(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_missing_chat_template_is_refused_with_choices(tokenizer: PreTrainedTokenizerFast) -> None:
     error = refusal(tokenizer, None, on_row_3(TALK))
     assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert "dataset.chat_template" in error.failure.message
 
 
-# As those of Qwen3, gpt-oss and Gemma, in what they read of a thought and when they leave it out.
-LAST_ONLY = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and loop.last %}"
-    "{{ '<think>\n' + (m.reasoning_content or '').strip() + '\n</think>\n\n' }}{% endif %}{{ m.content }}"
-    "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}" + NEXT
-)
-CHANNELS = (
-    "{% set ns = namespace(final=-1) %}{% for m in messages %}{% if m.role == 'assistant' and not m.tool_calls %}"
-    "{% set ns.final = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}{% if m.role != 'assistant' %}"
-    "{{ '<' + m.role + '>' + m.content }}{% else %}"
-    "{% if m.thinking and (loop.index0 > ns.final or loop.last and not add_generation_prompt) %}"
-    "{{ '<assistant><analysis>' + m.thinking }}{% endif %}{% if m.tool_calls %}"
-    "{{ '<assistant><to>' + m.tool_calls[0].function.name }}{% else %}{{ '<assistant><final>' + m.content }}{% endif %}"
-    "{% endif %}{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-)
-ALL_TURNS = (
-    "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.reasoning %}{{ '<thought>' + m.reasoning | trim }}"
-    "{% endif %}{{ m.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-)
-CLOSED = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
-    "{{ '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' }}{% endif %}{{ m.content + '<|im_end|>\n' }}"
-    "{% endfor %}" + NEXT + "{% if add_generation_prompt and enable_thinking %}{{ '<think>\n' }}"
-    "{% elif add_generation_prompt %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-)
 DEAF = "{% for m in messages %}" + TURN + "{% endfor %}" + NEXT
-THOUGHTFUL: list[ChatMessage] = [
-    TALK[0],
-    {"role": "assistant", "content": "Hello!", "reasoning_content": "\nA greeting.\n"},
-    {"role": "user", "content": "Bye."},
-    {"role": "assistant", "content": "Goodbye.", "reasoning_content": "They leave."},
-]
-THOUGHTFUL_CALL: list[ChatMessage] = [
-    CALLING[0],
-    {**CALLING[1], "reasoning_content": "Ask the tool."},
-    CALLING[2],
-    {**CALLING[3], "reasoning_content": "It shines."},
-]
 
 
 def learned_of(tokenizer: PreTrainedTokenizerFast, template: str, example: Conversation) -> list[list[str]]:
@@ -264,7 +204,7 @@ def test_thought_is_learned_with_its_answer(
     assert found == [[f"{answer}<|im_end|>" for answer in text] for text in answers]
 
 
-def test_thought_of_an_earlier_turn_is_shown_as_the_template_shows_it(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_earlier_thoughts_follow_the_template(tokenizer: PreTrainedTokenizerFast) -> None:
     (first, _), (second, _) = render(copy_with_template(tokenizer, LAST_ONLY), conversation(THOUGHTFUL))
     assert "A greeting." in first
     assert "A greeting." not in second
@@ -273,7 +213,7 @@ def test_thought_of_an_earlier_turn_is_shown_as_the_template_shows_it(tokenizer:
     assert learned_of(tokenizer, LAST_ONLY, unlearned) == [["<think>\nThey leave.\n</think>\n\nGoodbye.<|im_end|>"]]
 
 
-def test_answer_after_a_thoughtful_call_is_learned_as_it_is_generated(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_answer_after_a_thoughtful_call_is_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     styled = copy_with_template(tokenizer, CHANNELS)
     (_, _), (text, ((begin, end),)) = render(styled, conversation(THOUGHTFUL_CALL))
     assert text[:begin] == styled.apply_chat_template(THOUGHTFUL_CALL[:3], tokenize=False, add_generation_prompt=True)
@@ -293,12 +233,12 @@ def test_thought_that_the_template_ignores_is_refused(
     assert "leaves out reasoning_content of messages[1]" in error.failure.message
 
 
-def test_ignored_calls_are_refused_for_a_thoughtful_answer_too(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_ignored_calls_are_refused_beside_thoughts(tokenizer: PreTrainedTokenizerFast) -> None:
     error = refusal(tokenizer, ALL_TURNS, on_row_3(THOUGHTFUL_CALL))
     assert "leaves out the calls of messages[1]" in error.failure.message
 
 
-def test_row_that_thinks_needs_a_prompt_that_lets_it_think(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_thinking_row_needs_a_thinking_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
     error = refusal(tokenizer, CLOSED, on_row_3(THOUGHTFUL))
     assert '"chat_template_kwargs": {"enable_thinking": true}' in error.failure.message
     thinks = replace(on_row_3(THOUGHTFUL[2:]), template_arguments={"enable_thinking": True})
@@ -318,7 +258,7 @@ def test_template_argument_that_the_template_ignores_is_refused(tokenizer: PreTr
         assert learned_of(tokenizer, template, empty) == learned_of(tokenizer, template, on_row_3(TALK))
 
 
-def test_template_that_sets_an_argument_by_default_reads_it(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_template_defaults_keep_its_arguments(tokenizer: PreTrainedTokenizerFast) -> None:
     default = "{% if effort is not defined %}{% set effort = 'high' %}{% endif %}{{ effort + '\n' }}" + DEAF
     ((text, _),) = render(copy_with_template(tokenizer, default), on_row_3(TALK))
     assert text.startswith("high\n")

@@ -9,9 +9,7 @@ from contract.events import EvaluationEvent, LogEvent, parse_event
 from trainer.report import EventWriter
 
 
-def test_an_event_is_a_line_for_the_service_and_a_line_for_people(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_event_is_written_for_machines_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = EventWriter(tmp_path / "events.jsonl", rank=0)
     report(EvaluationEvent, step=3, eval_loss=1.23456789, supervised_tokens=7)
     (line,) = (tmp_path / "events.jsonl").read_text().splitlines()
@@ -25,7 +23,7 @@ def test_other_ranks_tell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == ""
 
 
-def test_an_event_that_fits_only_in_part_is_an_error(tmp_path: Path) -> None:
+def test_partial_event_is_an_error(tmp_path: Path) -> None:
     program = (
         "from contract.events import Log; from pathlib import Path; from trainer.report import Report;"
         "Report(Path('events.jsonl'), rank=0)(Log, level='info', message='hello')"

@@ -14,8 +14,8 @@ from contract.failure import InputError
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch
 from contract.run_dir import RunDir, latest_state, write_checksums
-from tests.trainer.conftest import Outcome, at_once, command
-from tests.trainer.here import train_here
+from tests.trainer.in_process_trainer import train_here
+from tests.trainer.trainer_process import Outcome, at_once, command
 
 RunTrainer = Callable[..., Outcome]
 
@@ -53,7 +53,7 @@ def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
     ],
     ids=["fp32", "fp16", "8-bit AdamW"],
 )
-def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the_uninterrupted_one(
+def test_interrupted_run_equals_the_uninterrupted_one(
     dropping: dict[str, Any], change: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     """The steps of an epoch have 4, 4 and 1 micro-batches: the 15th is the second of step 5. By then random numbers
@@ -81,7 +81,8 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_and_of_a_window_is_the
     ],
     ids=["ddp", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
 )
-def test_two_ranks_that_go_on_give_the_numbers_and_the_adapter_of_an_uninterrupted_run(
+@pytest.mark.slow
+def test_two_resumed_ranks_equal_uninterrupted_ones(
     dropping: dict[str, Any], parallel: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
 ) -> None:
     """A signal has stopped them, somewhere in an epoch, and most often in a window, which is given up."""
@@ -114,7 +115,7 @@ def left_by(outcome: Outcome) -> Path:
 
 
 @pytest.mark.exhaustive
-def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_in_another_engine(
+def test_run_resumes_on_other_ranks_and_engines(
     dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path, cache: Path
 ) -> None:
     """Fewer, and more: without dropout, whose random numbers are each rank's own."""
@@ -141,7 +142,7 @@ def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_
     [(1, {"micro_batch_size": "auto", "effective_batch_size": 4}), (2, {"micro_batch_size": 2})],
     ids=["automatic", "2 ranks"],
 )
-def test_a_run_goes_on_with_half_the_micro_batch_after_it_ran_out_of_memory(
+def test_run_resumes_with_half_the_micro_batch(
     dropping: dict[str, Any], run_trainer: RunTrainer, ranks: int, batch: dict[str, Any], tmp_path: Path
 ) -> None:
     """Without dropout, which falls elsewhere in other passes."""
@@ -196,9 +197,7 @@ def change_position(state: Path, change: Callable[[dict[str, Any]], dict[str, An
     return dict(position)
 
 
-def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter_saved(
-    dropping: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_interrupted_evaluation_is_repeated(dropping: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     dropping |= {"evaluation": {"fraction": 0.25, "every_steps": 1}, "checkpointing": {}}
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     position = change_position(state, lambda stood: {"eval_step": stood["step"] - 1, "best_loss": 1e9})
@@ -209,9 +208,7 @@ def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter
     assert (saved.step, saved.eval_loss) == (position["step"], evaluation.eval_loss)
 
 
-def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_and_ends(
-    dropping: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_run_stopped_in_its_last_evaluation_ends(dropping: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     change_position(state, lambda _: {"step": 12, "eval_step": 9})
     rest = train_here(dropping, tmp_path / "rest", cache, resume=state)
@@ -223,9 +220,7 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_makes_it_and_ends(
     assert saved.eval_loss == done.eval_loss == evaluation.eval_loss
 
 
-def test_a_run_that_is_done_keeps_its_adapters_and_no_state(
-    dropping: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_finished_run_keeps_adapters_and_no_state(dropping: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     outcome = train_here(dropping, tmp_path / "run", cache)
     run = RunDir(outcome.folder)
     best = {event.step for event in outcome.events if isinstance(event, EvaluationEvent) and event.best and event.step}
@@ -234,15 +229,13 @@ def test_a_run_that_is_done_keeps_its_adapters_and_no_state(
     assert list(run.states.iterdir()) == []
 
 
-def test_states_are_saved_by_the_clock_and_only_the_newest_are_kept(
-    dropping: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_states_are_saved_by_time_and_pruned(dropping: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     dropping["checkpointing"] = {"training_checkpoint_minutes": 1e-9, "keep_training_checkpoints": 3}
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=20))
     assert sorted(path.name for path in state.parent.iterdir()) == [f"step-{step:06d}" for step in (4, 5, 6)]
 
 
-def test_a_state_that_is_damaged_is_not_loaded(
+def test_state_that_is_damaged_is_not_loaded(
     dropping: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path, cache: Path
 ) -> None:
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
@@ -254,13 +247,11 @@ def test_a_state_that_is_damaged_is_not_loaded(
     assert f"{state.name}/optimizer.safetensors is damaged" in outcome.failure.message
 
 
-def test_a_state_of_other_steps_of_another_adapter_or_of_other_data_is_refused(
-    dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path
-) -> None:
+def test_state_of_another_run_is_refused(dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path) -> None:
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     other = tmp_path / "other.jsonl"
     other.write_text(dataset.read_text().replace("Hello there!", "Good day."))
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "steps of 4, and now there are 9 in steps of 1": {"batch": {"micro_batch_size": 1}},
         "an adapter of another shape": {"adapter": {"r": 8}},
         "other examples": {"dataset": str(other)},
@@ -273,12 +264,11 @@ def test_a_state_of_other_steps_of_another_adapter_or_of_other_data_is_refused(
 
 
 @pytest.mark.exhaustive
-def test_a_state_may_go_on_in_smaller_micro_batches_and_with_its_data_elsewhere(
-    dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path
-) -> None:
+def test_state_resumes_with_moved_data(dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path) -> None:
     dropping["batch"] = {"micro_batch_size": 2, "effective_batch_size": 4}
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=7))
     moved = dataset.rename(tmp_path / "moved.jsonl")
     change = {"batch": {"micro_batch_size": 1, "effective_batch_size": 4}, "dataset": str(moved)}
     rest = train_here(dropping | change, tmp_path / "rest", cache, resume=state)
-    assert rest.events[-1].step == 12
+    (done,) = (event for event in rest.events if isinstance(event, DoneEvent))
+    assert done.step == 12

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 from contract.events import CheckpointEvent, DoneEvent, EvaluationEvent, MetricEvent, PhaseEvent, StartedEvent
 from contract.failure import FailureCode
 from contract.recipe import Recipe
-from tests.trainer.conftest import ROWS, Outcome, at_once
-from tests.trainer.here import train_here
+from tests.trainer.in_process_trainer import train_here
+from tests.trainer.tiny_models import ROWS
+from tests.trainer.trainer_process import Outcome, at_once
 from trainer.data.examples import load_data
 from trainer.model.quantize import keep_trainable, quantization
 
@@ -34,9 +35,7 @@ def evaluated(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe | {"evaluation": {"fraction": 0.25}, "checkpointing": {"every_steps": 2}}
 
 
-def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported(
-    evaluated: dict[str, Any], model: Path, run_trainer: RunTrainer
-) -> None:
+def test_run_reports_its_story_and_reloads(evaluated: dict[str, Any], model: Path, run_trainer: RunTrainer) -> None:
     outcome = run_trainer(evaluated)
     assert outcome.exit_code == 0, outcome.output
     assert {event.name for event in events_of(outcome, PhaseEvent)} == {"imports", "data", "model", "first_step"}
@@ -72,7 +71,7 @@ def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported
     ],
     ids=["pissa", "olora", "loftq", "embeddings trained whole"],
 )
-def test_an_adapter_of_any_kind_reloads_on_the_unchanged_base_with_the_loss_that_was_reported(
+def test_adapter_of_any_kind_reloads_as_reported(
     evaluated: dict[str, Any], adapter: dict[str, Any], bits: int | None, tmp_path: Path, cache: Path
 ) -> None:
     evaluated |= {"adapter": {"r": 4, "alpha": 8} | adapter, "base_bits": bits}
@@ -81,9 +80,7 @@ def test_an_adapter_of_any_kind_reloads_on_the_unchanged_base_with_the_loss_that
 
 
 @pytest.mark.exhaustive
-def test_an_earlier_adapter_that_was_trained_further_reloads_with_the_loss_that_was_reported(
-    evaluated: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_adapter_trained_further_reloads_as_reported(evaluated: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     earlier = train_here(evaluated, tmp_path / "earlier", cache)
     evaluated["adapter"] = {"start_from": str(earlier.folder / "adapter")}
     evaluated["optimizer"] = {"learning_rate": 1e-3}
@@ -94,9 +91,7 @@ def test_an_earlier_adapter_that_was_trained_further_reloads_with_the_loss_that_
     reloads_as_reported(evaluated, further)
 
 
-def test_another_seed_starts_from_another_a_and_drops_out_other_units(
-    recipe: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_other_seed_changes_start_and_dropout(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     """All examples are in each step, so that their order is none of it; and a learning rate that moves nothing."""
     recipe |= {"batch": {"micro_batch_size": 12}, "schedule": {"max_steps": 1}, "optimizer": {"learning_rate": 1e-9}}
     recipe["adapter"] = {"r": 4, "dropout": 0.5}
@@ -139,21 +134,24 @@ def plain_eval_loss(recipe: dict[str, Any], adapter: Path) -> float:
     return total / tokens
 
 
-def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
+@pytest.mark.slow
+def test_batch_accumulation_and_ranks_train_alike(
+    recipe: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path, cache: Path
+) -> None:
     """Twelve examples in windows of eight: an epoch's last window is partial. AdamW would hide a wrong scale of the
     gradients from the losses, but not from the norms."""
-    whole, accumulated, two_ranks = at_once(
-        lambda: run_trainer(recipe | {"batch": {"micro_batch_size": 8}}, name="whole"),
-        lambda: run_trainer(
-            recipe | {"batch": {"micro_batch_size": 1, "gradient_accumulation_steps": 8}}, name="accumulated"
+    runs = {
+        "whole": train_here(recipe | {"batch": {"micro_batch_size": 8}}, tmp_path / "whole", cache),
+        "accumulated": train_here(
+            recipe | {"batch": {"micro_batch_size": 1, "gradient_accumulation_steps": 8}},
+            tmp_path / "accumulated",
+            cache,
         ),
-        lambda: run_trainer(
+        "two ranks": run_trainer(
             recipe | {"batch": {"micro_batch_size": 2, "gradient_accumulation_steps": 2}}, ranks=2, name="ranks"
         ),
-    )
-    runs = {"whole": whole, "accumulated": accumulated, "two ranks": two_ranks}
-    for outcome in runs.values():
-        assert outcome.exit_code == 0, outcome.output
+    }
+    assert runs["two ranks"].exit_code == 0, runs["two ranks"].output
     curves = {
         name: [(m.loss, m.grad_norm, m.tokens, m.supervised_tokens) for m in events_of(outcome, MetricEvent)]
         for name, outcome in runs.items()
@@ -183,9 +181,7 @@ def test_two_ranks_evaluate_as_one_does(evaluated: dict[str, Any], run_trainer: 
 
 
 @pytest.mark.exhaustive
-def test_the_adapters_dropout_is_on_in_training_and_off_in_evaluation(
-    evaluated: dict[str, Any], run_trainer: RunTrainer
-) -> None:
+def test_dropout_is_off_in_evaluation(evaluated: dict[str, Any], run_trainer: RunTrainer) -> None:
     evaluated["adapter"] = {"r": 4, "alpha": 8, "dropout": 0.5}
     dropping, whole = at_once(
         lambda: run_trainer(evaluated, name="dropping"),
@@ -202,9 +198,7 @@ def test_the_adapters_dropout_is_on_in_training_and_off_in_evaluation(
     )
 
 
-def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter_is_kept(
-    evaluated: dict[str, Any], run_trainer: RunTrainer
-) -> None:
+def test_stagnant_run_stops_early_with_its_best(evaluated: dict[str, Any], run_trainer: RunTrainer) -> None:
     evaluated["optimizer"] = {"learning_rate": 0.3}  # learns the training split by heart
     evaluated["schedule"]["epochs"] = 100
     evaluated["evaluation"] = {"fraction": 0.25, "every_steps": 1, "patience": 3}
@@ -224,11 +218,14 @@ def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter
 
 
 @pytest.mark.exhaustive
-def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_any_or_an_automatic_micro_batch(
-    recipe: dict[str, Any], run_trainer: RunTrainer
-) -> None:
+def test_effective_batch_is_equal_for_any_ranks(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     zero = {"engine": "deepspeed", "zero_stage": 3}
-    ways = ((1, 5, 5, {}), (1, "auto", 5, {}), (2, 1, 1, {}), (2, "auto", 3, zero))
+    ways: tuple[tuple[int, object, int, dict[str, Any]], ...] = (
+        (1, 5, 5, {}),
+        (1, "auto", 5, {}),
+        (2, 1, 1, {}),
+        (2, "auto", 3, zero),
+    )
 
     def start(ranks: int, micro_batch: object, _: int, parallel: dict[str, Any]) -> Outcome:
         changed = recipe | {"batch": {"effective_batch_size": 5, "micro_batch_size": micro_batch}, "parallel": parallel}
@@ -255,7 +252,7 @@ def test_adapters_are_saved_by_the_clock(recipe: dict[str, Any], run_trainer: Ru
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["llama with dropout", "gpt2 with dropout"])
-def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_evaluation(
+def test_base_dropout_is_on_in_training(
     kind: str, recipe: dict[str, Any], dataset: Path, make_model: Callable[[str], Path], run_trainer: RunTrainer
 ) -> None:
     dataset.write_text(f"{json.dumps(ROWS[0])}\n" * 12)  # alike, so that it does not matter which are held out
@@ -288,7 +285,7 @@ def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_eva
     ],
     ids=lambda value: value.value if isinstance(value, FailureCode) else "",
 )
-def test_a_recipe_that_cannot_work_fails_in_words_for_its_owner(
+def test_unworkable_recipe_fails_in_words(
     change: dict[str, Any], reason: FailureCode, said: str, recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
     outcome = run_trainer(recipe | change)

@@ -20,24 +20,25 @@ from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import set_chat_template
 from finetuned.stack.models import SHIPPED
 from finetuned.stack.wheel import wheel_folder
-from tests.trainer.rendering import with_fixed_date
-from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
-from tests.trainer.test_render import (
+from tests.trainer.templates import (
     ALL_TURNS,
     CALLING,
     CHANNELS,
     CLOSED,
+    FORGETFUL,
     LAST_ONLY,
     LLAMA3,
     NEXT,
     R1,
     THOUGHTFUL,
     THOUGHTFUL_CALL,
+    THOUGHTFUL_TALK,
     TURN,
     WEATHER,
+    with_fixed_date,
 )
 from trainer.data.tokens import flatten
-from trainer.data.tokens import truncate_document as cut_all
+from trainer.data.tokens import truncate_documents as cut_all
 
 TALK: list[ChatMessage] = [
     {"role": "system", "content": "Be brief."},
@@ -123,7 +124,7 @@ def assert_same(folder: Path, name: str | None = None) -> list[Any]:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_template_writes_the_same_without_transformers(
+def test_template_writes_the_same_without_transformers(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str
 ) -> None:
     copy = PreTrainedTokenizerFast(
@@ -138,7 +139,7 @@ def test_a_template_writes_the_same_without_transformers(
 
 @pytest.mark.parametrize("begins", [None, False, True])
 @pytest.mark.parametrize("name", CHAT_TEMPLATES)
-def test_a_named_template_writes_the_same_whether_texts_begin_with_bos_or_not(
+def test_named_template_is_independent_of_bos(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, name: str, begins: bool | None
 ) -> None:
     copy = PreTrainedTokenizerFast(
@@ -152,9 +153,7 @@ def test_a_named_template_writes_the_same_whether_texts_begin_with_bos_or_not(
     assert talk[0][0][0].startswith("<|endoftext|>") == bool(begins)
 
 
-def test_a_template_for_tools_is_taken_where_there_are_tools(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_tool_template_is_used_for_tools(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     copy = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer,
         eos_token="<|im_end|>",
@@ -167,7 +166,7 @@ def test_a_template_for_tools_is_taken_where_there_are_tools(
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_the_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path) -> None:
+def test_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path) -> None:
     shipped = SHIPPED["smollm2-135m-instruct"]
     AutoTokenizer.from_pretrained(wheel_folder(shipped.package), gguf_file=shipped.file).save_pretrained(tmp_path)
     talk = assert_same(tmp_path)[0]
@@ -181,7 +180,7 @@ def test_the_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path
     st.lists(st.lists(st.lists(st.booleans(), max_size=12), max_size=3), max_size=4),
     st.integers(min_value=1, max_value=12),
 )
-def test_one_document_is_cut_as_all_of_a_dataset_are(flags: list[list[list[bool]]], max_length: int) -> None:
+def test_one_document_is_cut_like_the_dataset(flags: list[list[list[bool]]], max_length: int) -> None:
     examples = [[Document(list(range(len(each))), each) for each in example] for example in flags]
     lengths, targets = cut_all(flatten(examples), max_length)
     documents = [truncate_document(document, max_length) for example in examples for document in example]

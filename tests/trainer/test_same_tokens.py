@@ -16,10 +16,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
 from contract.recipe import Recipe
-from dataset.example import PlainText, conversation
+from dataset.example import Conversation, PlainText, conversation
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from dataset.rendering.tokenise import encode
-from tests.files import CHATML
+from tests.support.files import CHATML
 from trainer.data.tokenizer import copy_tokenizer, load_tokenizer
 
 TEXTS = [
@@ -28,7 +28,7 @@ TEXTS = [
     "\u2581a\tB",
     "it's 2024's",
 ]
-EXAMPLES = [
+EXAMPLES: list[Conversation | PlainText] = [
     conversation(
         [{"role": "user", "content": "Is 17 PRIME?"}, {"role": "assistant", "content": "  Y\u00c9s, 17 is. "}]
     ),
@@ -138,7 +138,7 @@ def test_preview_training_and_export_share_their_tokens(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kept", ["PreTrainedTokenizerFast", "LlamaTokenizer"])
-def test_an_export_carries_the_bases_own_files(kept: str, tmp_path: Path) -> None:
+def test_export_carries_the_bases_own_files(kept: str, tmp_path: Path) -> None:
     backend = byte_level()
     if kept == "LlamaTokenizer":
         # What this class makes of a vocabulary anyway.
@@ -180,7 +180,7 @@ configs = st.fixed_dictionaries(
     st.none() | st.lists(st.sampled_from(["<legacy>", "<older>"]), unique=True),
     st.none() | st.fixed_dictionaries({}, optional={"eos_token": names, "pad_token": names}),
 )
-def test_a_configuration_adds_the_tokens_that_it_adds_in_transformers(
+def test_configured_tokens_match_transformers(
     tmp_path_factory: pytest.TempPathFactory,
     config: dict[str, Any],
     decoder: dict[str, Any] | None,
@@ -214,7 +214,7 @@ def test_a_configuration_adds_the_tokens_that_it_adds_in_transformers(
 
 
 @pytest.mark.parametrize("where", ["nowhere", "tokenizer.json", "added_tokens_decoder", "extra", "generation config"])
-def test_an_answer_ends_with_its_special_token_wherever_it_is_marked(tmp_path: Path, where: str) -> None:
+def test_answer_ends_with_its_special_token(tmp_path: Path, where: str) -> None:
     backend, special = byte_level(), where != "nowhere"
     write(tmp_path, backend, eos_token="</s>")
     backend.add_tokens([AddedToken("<|im_end|>", special=where == "tokenizer.json")])
@@ -235,7 +235,7 @@ def test_an_answer_ends_with_its_special_token_wherever_it_is_marked(tmp_path: P
     assert (index in tokenizer.all_special_ids) == special
 
 
-def test_names_that_gpt2_leaves_to_its_class_are_those_of_its_ids(tmp_path: Path) -> None:
+def test_gpt2_defaults_name_its_tokens(tmp_path: Path) -> None:
     write(tmp_path, byte_level())
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "bos_token_id": 2, "eos_token_id": 2}))
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
@@ -244,7 +244,7 @@ def test_names_that_gpt2_leaves_to_its_class_are_those_of_its_ids(tmp_path: Path
     assert read_tokenizer(tmp_path).eos_token is None
 
 
-def test_a_hubs_model_has_the_tokens_of_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hubs_model_has_the_tokens_of_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     repository = tmp_path / "hub" / "models--org--name"

@@ -11,8 +11,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
 from dataset.document import Document
-from tests.trainer.rendering import as_read
-from tests.trainer.test_loss import load
+from tests.trainer.adapters import load_with_random_adapter
+from tests.trainer.templates import as_read
 from trainer.model import attention
 from trainer.model.base_model import checkpoint_activations, load_model
 from trainer.model.loss import SupervisedLoss
@@ -23,7 +23,7 @@ from trainer.stop import Stop
 PROMPT = list(range(40, 60))
 
 
-def test_a_prompt_asks_for_the_last_answer() -> None:
+def test_prompt_asks_for_the_last_answer() -> None:
     conversation = Document(list(range(10)), [False] * 3 + [True] * 2 + [False] * 2 + [True] * 3)
     assert sample_prompts([conversation], 1) == [Prompt([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])]
 
@@ -35,18 +35,18 @@ def test_plain_text_goes_on_from_its_middle(length: int, begin: int) -> None:
     assert sample_prompts([text], 1) == [Prompt(ids[:begin], ids[begin:])]
 
 
-def test_the_first_documents_are_asked() -> None:
+def test_first_documents_are_asked() -> None:
     documents = [Document([n, 0, 1], [False, False, True]) for n in range(5)]
     assert [prompt.input_ids[0] for prompt in sample_prompts(documents, 3)] == [0, 1, 2]
     assert len(sample_prompts(documents, 64)) == 5
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "sliding", "gpt2 with dropout"])
-def test_what_is_generated_is_what_plain_transformers_and_peft_generate(
+def test_samples_match_plain_transformers_and_peft(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model(kind)).train()
-    reference = load(recipe, make_model(kind)).model.eval()
+    module = load_with_random_adapter(recipe, make_model(kind)).train()
+    reference = load_with_random_adapter(recipe, make_model(kind)).model.eval()
     if module.packed:
         reference.set_attn_implementation("sdpa")
     ids = torch.tensor([PROMPT])
@@ -60,10 +60,10 @@ def test_what_is_generated_is_what_plain_transformers_and_peft_generate(
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding"])
-def test_training_goes_on_after_a_generation_as_if_there_had_been_none(
+def test_sampling_leaves_the_training_unchanged(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model(kind)).train()
+    module = load_with_random_adapter(recipe, make_model(kind)).train()
     checkpoint_activations(module.model.get_base_model())
     batch = pack([Document(PROMPT, [False] * 10 + [True] * 10)] * 2)
     modes = {name: part.training for name, part in module.named_modules()}
@@ -74,10 +74,8 @@ def test_training_goes_on_after_a_generation_as_if_there_had_been_none(
     assert module.model.get_base_model().config._attn_implementation == (attention.NAME if module.packed else "sdpa")
 
 
-def test_an_answer_ends_with_an_end_token_or_where_it_may_get_no_longer(
-    make_model: Callable[[str], Path], recipe: dict[str, Any]
-) -> None:
-    module = load(recipe, make_model("llama"))
+def test_sample_ends_at_its_end_token(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
+    module = load_with_random_adapter(recipe, make_model("llama"))
     free = module.generate(PROMPT, 12, [], Stop())
     assert len(free) == 12
     end = free[4]
@@ -87,8 +85,8 @@ def test_an_answer_ends_with_an_end_token_or_where_it_may_get_no_longer(
     assert module.generate([5] * positions, 12, [], Stop()) == []
 
 
-def test_a_stop_ends_a_generation(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
-    module = load(recipe, make_model("llama"))
+def test_stop_ends_a_generation(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
+    module = load_with_random_adapter(recipe, make_model("llama"))
     stop = Stop()
     stop.requested = True
     assert len(module.generate(PROMPT, 400, [], stop)) == 1
@@ -96,17 +94,15 @@ def test_a_stop_ends_a_generation(make_model: Callable[[str], Path], recipe: dic
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_ranks_that_hold_parts_of_the_weights_generate_together_though_one_is_asked_to_stop(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sharded_ranks_sample_despite_a_stop(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     torch.multiprocessing.spawn(generate_in_parts, (str(model), f"file://{tmp_path / 'store'}"), nprocs=2)
 
 
 def generate_in_parts(rank: int, model: str, store: str) -> None:
     recipe = {"model": model, "dataset": "none"}
-    expected = load(recipe, Path(model)).generate(PROMPT, 12, [], Stop())
-    module = load(recipe, Path(model))
+    expected = load_with_random_adapter(recipe, Path(model)).generate(PROMPT, 12, [], Stop())
+    module = load_with_random_adapter(recipe, Path(model))
     torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     mesh = init_device_mesh("cpu", (2,))
     for layer in module.model.get_base_model().base_model.layers:
@@ -120,10 +116,10 @@ def generate_in_parts(rank: int, model: str, store: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_a_models_own_settings_for_sampling_change_nothing(
+def test_models_own_settings_for_sampling_change_nothing(
     make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
-    module = load(recipe, make_model("llama"))
+    module = load_with_random_adapter(recipe, make_model("llama"))
     expected = module.generate(PROMPT, 12, [2], Stop())
     module.model.get_base_model().generation_config = GenerationConfig(
         do_sample=True, temperature=0.6, top_p=0.9, max_length=30, eos_token_id=[1, 2]
@@ -132,7 +128,7 @@ def test_a_models_own_settings_for_sampling_change_nothing(
 
 
 @pytest.mark.exhaustive
-def test_a_model_that_has_learned_its_examples_answers_as_expected_in_readable_text(
+def test_trained_model_samples_readable_answers(
     recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     module = load_model(Recipe.model_validate(recipe), torch.float32, torch.device("cpu")).train()

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests import service
-from tests.conftest import empty
-from tests.network import NetworkMachine, two_machines
-from tests.service import Service, told_of, until
-from tests.trainer.conftest import furnish
+from tests.support import service
+from tests.support.database import empty_database
+from tests.support.network import NetworkMachine, two_machines
+from tests.support.processes import read_proc
+from tests.support.service import Service
+from tests.support.waiting import until
+from tests.trainer.tiny_models import add_model_and_rows
 
 pytestmark = pytest.mark.slow
 
@@ -50,9 +52,9 @@ def live(
     database_url: str,
     broker_url: str,
 ) -> Iterator[Service]:
-    empty(engine)
+    empty_database(engine)
     home = tmp_path_factory.mktemp("home")
-    furnish(home, make_model("llama"))
+    add_model_and_rows(home, make_model("llama"))
     settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1"}
     with service.running(home, database_url, broker_url, workers=(), **settings) as running:
         for name, machine in zip("ab", machines, strict=True):
@@ -96,7 +98,7 @@ def check_went_on(live: Service, job_id: str) -> None:
 
 
 def find(live: Service, job_id: str, attempt: int, *words: str) -> list[int]:
-    commands = {pid: told_of(pid, "cmdline") for pid in live.processes_of(job_id, attempt)}
+    commands = {pid: read_proc(pid, "cmdline") for pid in live.processes_of(job_id, attempt)}
     return [
         pid
         for pid, command in commands.items()
@@ -113,13 +115,11 @@ def ranks(live: Service, job_id: str) -> list[int]:
 
 
 def guards(live: Service, job_id: str) -> list[int]:
-    return [pid for pid in live.processes(job_id) if b"guard.py" in told_of(pid, "cmdline")]
+    return [pid for pid in live.processes(job_id) if b"guard.py" in read_proc(pid, "cmdline")]
 
 
 @pytest.mark.exhaustive
-def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
-    live: Service, undisturbed: list[float]
-) -> None:
+def test_job_on_two_machines_has_equal_losses(live: Service, undisturbed: list[float]) -> None:
     job_id = submit(live, resources=TWO_MACHINES)
     live.wait_for_step(job_id, 1, seconds=60)
     assert {device["worker"] for device in live.job(job_id)["devices"]} == {"a", "b"}
@@ -129,7 +129,7 @@ def test_a_job_on_two_machines_has_devices_of_both_and_the_losses_of_one(
 
 
 @pytest.mark.exhaustive
-def test_a_cancelled_job_frees_both_machines(live: Service) -> None:
+def test_cancelled_job_frees_both_machines(live: Service) -> None:
     job_id = submit(live, resources=TWO_MACHINES, schedule={"epochs": 1000})
     live.wait_for_step(job_id, 1, seconds=60)
     live.ask("cancel", job_id)
@@ -138,9 +138,7 @@ def test_a_cancelled_job_frees_both_machines(live: Service) -> None:
     assert live.job(job_id)["devices"] == []
 
 
-def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the_next_goes_on(
-    live: Service, undisturbed: list[float]
-) -> None:
+def test_lost_peer_ends_the_attempt_and_job_resumes(live: Service, undisturbed: list[float]) -> None:
     job_id = submit(live, resources=TWO_MACHINES)
     live.wait_for_step(job_id, 15, seconds=60)
     assert {device["worker"] for device in live.job(job_id)["devices"]} == {"a", "b"}
@@ -161,7 +159,7 @@ def test_a_machine_that_loses_its_part_of_a_job_ends_the_attempt_on_both_and_the
     ],
     ids=["a rank", "torchrun", "a lone rank", "a lone rank's guard"],
 )
-def test_a_process_of_a_job_is_killed(
+def test_process_of_a_job_is_killed(
     live: Service,
     undisturbed: list[float],
     resources: dict[str, int],
@@ -179,7 +177,7 @@ def test_a_process_of_a_job_is_killed(
     [LONE_RANK, pytest.param(TWO_RANKS, marks=pytest.mark.exhaustive)],
     ids=["a lone rank", "two ranks"],
 )
-def test_a_worker_is_killed(
+def test_worker_is_killed(
     live: Service,
     machines: tuple[NetworkMachine, NetworkMachine],
     undisturbed: list[float],

@@ -9,10 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from contract.run_dir import latest_state
-from tests import service
-from tests.conftest import empty
-from tests.service import Service, busy, until
-from tests.trainer.conftest import furnish
+from tests.support import service
+from tests.support.database import empty_database
+from tests.support.service import Service, busy_devices
+from tests.support.waiting import until
+from tests.trainer.tiny_models import add_model_and_rows
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +33,8 @@ RECIPE = {
 def live(
     make_model: Callable[[str], Path], tmp_path: Path, engine: sa.Engine, database_url: str, broker_url: str
 ) -> Iterator[Service]:
-    empty(engine)
-    furnish(tmp_path, make_model("llama"))
+    empty_database(engine)
+    add_model_and_rows(tmp_path, make_model("llama"))
     runs = tmp_path / "runs"
     runs.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", runs], capture_output=True, text=True)
@@ -47,7 +48,7 @@ def live(
 
 
 @pytest.mark.exhaustive
-def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_room(live: Service) -> None:
+def test_job_on_a_full_disk_resumes_with_room(live: Service) -> None:
     undisturbed = live.submit(**RECIPE)["id"]
     assert live.wait(undisturbed, seconds=120)["status"] == "succeeded"
     job_id = live.submit(**RECIPE)["id"]
@@ -71,7 +72,7 @@ def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_
     assert columns["step"] == list(range(1, STEPS + 1))
     assert columns["loss"] == live.metrics(undisturbed)["loss"]
     until(lambda: not live.processes(job_id))
-    until(lambda: not busy(live))
+    until(lambda: not busy_devices(live))
     until(lambda: not live.strangers())
 
 

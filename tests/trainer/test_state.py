@@ -12,7 +12,7 @@ POSITION = TrainerState(
 WRITTEN = {"examples": 12, "window": 4, "micro_batch": 2, "course": "a", "step": 3, "scaler": {"scale": 2.0}}
 
 
-def test_a_position_is_read_as_it_was_sealed(tmp_path: Path) -> None:
+def test_position_is_read_as_it_was_sealed(tmp_path: Path) -> None:
     (tmp_path / "position.json").write_text(json.dumps(WRITTEN))
     write_checksums(tmp_path)
     assert read_state(tmp_path) == POSITION

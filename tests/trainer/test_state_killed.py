@@ -6,24 +6,23 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from contract.events import MetricEvent
 from contract.run_dir import RunDir, latest_state, partial_path
-from tests.service import until
-from tests.trainer.conftest import Outcome, command
+from tests.support.waiting import until
+from tests.trainer.in_process_trainer import train_here
+from tests.trainer.trainer_process import Outcome, command
 
-RunTrainer = Callable[..., Outcome]
+pytestmark = pytest.mark.slow
 
 
-def test_a_trainer_that_is_killed_while_it_saves_a_state_leaves_the_one_before_to_go_on_from(
-    recipe: dict[str, Any], run_trainer: RunTrainer, tmp_path: Path
-) -> None:
+def test_state_is_kept_when_its_writer_is_killed(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     recipe |= {"adapter": {"r": 64}, "schedule": {"epochs": 4}}
-    whole = run_trainer(recipe, name="whole")
-    assert whole.exit_code == 0, whole.output
+    whole = train_here(recipe, tmp_path / "whole", cache)
     run = RunDir(tmp_path / "killed")
     run.path.mkdir()
     run.recipe.write_text(json.dumps(recipe | {"checkpointing": {"every_steps": 1}}))
@@ -37,8 +36,7 @@ def test_a_trainer_that_is_killed_while_it_saves_a_state_leaves_the_one_before_t
     state, damaged = latest_state([run])
     assert (state, damaged) == (run.state(step - 1), [])
     assert losses(Outcome(run.path, trainer.returncode, "")) == losses(whole)[:step]
-    rest = run_trainer(recipe, name="rest", resume=state)
-    assert rest.exit_code == 0, rest.output
+    rest = train_here(recipe, tmp_path / "rest", cache, resume=state)
     assert losses(rest) == losses(whole)[step - 1 :]
 
 

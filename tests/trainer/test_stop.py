@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from contract.events import CheckpointEvent, DoneEvent, Event, parse_event
-from tests.trainer.conftest import command
+from tests.trainer.trainer_process import command
+
+pytestmark = pytest.mark.slow
 
 
 @contextmanager
@@ -50,13 +52,13 @@ def endless(recipe: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("ranks", "number"),
     [
-        (1, signal.SIGTERM),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.exhaustive),
         pytest.param(1, signal.SIGINT, marks=pytest.mark.exhaustive),
         (2, signal.SIGTERM),
         pytest.param(2, signal.SIGINT, marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_signal_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
+def test_signal_ends_the_run_with_a_checkpoint(
     ranks: int, number: int, endless: dict[str, Any], tmp_path: Path
 ) -> None:
     with started(endless | {"evaluation": {"fraction": 0.25}}, tmp_path, ranks) as process:
@@ -80,7 +82,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
     [(1, {}), pytest.param(2, {"engine": "deepspeed", "zero_stage": 3}, marks=pytest.mark.exhaustive)],
     ids=["1 rank", "zero-3"],
 )
-def test_sigterm_before_the_first_step_leaves_nothing_but_the_word(
+def test_sigterm_before_the_first_step_leaves_done(
     ranks: int, parallel: dict[str, Any], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     with started(recipe | {"parallel": parallel}, tmp_path, ranks) as process:
@@ -93,7 +95,7 @@ def test_sigterm_before_the_first_step_leaves_nothing_but_the_word(
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
-def test_sigterm_while_a_long_dataset_is_read_ends_the_run_at_once(
+def test_sigterm_while_reading_ends_the_run(
     ranks: int, recipe: dict[str, Any], long_dataset: Path, tmp_path: Path
 ) -> None:
     with started(recipe | {"dataset": str(long_dataset)}, tmp_path, ranks) as process:
@@ -115,7 +117,7 @@ def test_sigterm_while_a_long_dataset_is_read_ends_the_run_at_once(
     ],
     ids=["1 rank", "2 ranks", "zero-2", "zero-3", "fsdp"],
 )
-def test_sigterm_in_a_long_window_of_micro_batches_gives_the_window_up(
+def test_sigterm_in_a_long_window_abandons_it(
     ranks: int, parallel: dict[str, Any], recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe["parallel"] = parallel
@@ -139,7 +141,7 @@ def assert_stopped_before_the_first_step(run_dir: Path) -> None:
     assert not (run_dir / "error.json").exists()
 
 
-def test_ranks_whose_launcher_is_killed_save_and_end_by_themselves(endless: dict[str, Any], tmp_path: Path) -> None:
+def test_orphaned_ranks_save_and_end(endless: dict[str, Any], tmp_path: Path) -> None:
     with started(endless, tmp_path, ranks=2) as torchrun:
         wait_for(tmp_path, '"type":"metric"')
         ranks = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapting import CPU, load, save
+from tests.trainer.adapters import CPU, load, save
 from trainer.data.tokenizer import load_tokenizer
 from trainer.model.base_model import load_model, max_positions
 from trainer.tools import answer
@@ -84,9 +84,7 @@ LOADERS: dict[str, Callable[[Recipe], Any]] = {
 
 
 @pytest.mark.parametrize("what", LOADERS)
-def test_a_model_that_comes_with_code_of_its_own_is_refused_and_the_code_not_run(
-    what: str, recipe: dict[str, Any], folder: Path, marker: Path
-) -> None:
+def test_model_with_code_is_refused_and_not_run(what: str, recipe: dict[str, Any], folder: Path, marker: Path) -> None:
     add_code(folder, marker)
     make_unknown(folder)
     with pytest.raises(InputError, match="custom code") as refusal:
@@ -95,9 +93,7 @@ def test_a_model_that_comes_with_code_of_its_own_is_refused_and_the_code_not_run
     assert not marker.exists()
 
 
-def test_a_model_with_an_adapter_in_it_is_refused_and_the_base_that_this_one_names_not_loaded(
-    recipe: dict[str, Any], folder: Path, tmp_path: Path
-) -> None:
+def test_model_with_an_adapter_is_refused_unloaded(recipe: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
     adapter = save(load(recipe, folder, {}), tmp_path / "adapter")
     change(adapter / "adapter_config.json", base_model_name_or_path=str(elsewhere))
@@ -106,9 +102,7 @@ def test_a_model_with_an_adapter_in_it_is_refused_and_the_base_that_this_one_nam
         load_model(recipe_of(recipe, folder), torch.float32, CPU)
 
 
-def test_code_beside_a_model_that_transformers_knows_is_not_run(
-    recipe: dict[str, Any], folder: Path, marker: Path
-) -> None:
+def test_code_beside_a_known_model_is_not_run(recipe: dict[str, Any], folder: Path, marker: Path) -> None:
     add_code(folder, marker)
     load_model(recipe_of(recipe, folder), torch.float32, CPU)
     make_unknown(folder)
@@ -116,9 +110,7 @@ def test_code_beside_a_model_that_transformers_knows_is_not_run(
     assert not marker.exists()
 
 
-def test_nobody_is_asked_whether_code_may_run_where_questions_are_answered(
-    folder: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answer_never_offers_to_run_code(folder: Path, marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_code(folder, marker)
     make_unknown(folder)
     monkeypatch.setattr("sys.argv", ["trainer.tools.answer", str(folder), "Who is there?"])
@@ -130,9 +122,7 @@ def test_nobody_is_asked_whether_code_may_run_where_questions_are_answered(
 
 
 @pytest.mark.parametrize("what", ["the model", "a merge"])
-def test_weights_that_are_a_pickle_are_refused_and_not_loaded(
-    what: str, recipe: dict[str, Any], folder: Path, marker: Path
-) -> None:
+def test_pickled_weights_are_refused(what: str, recipe: dict[str, Any], folder: Path, marker: Path) -> None:
     arm(folder / "model.safetensors", marker)
     with pytest.raises(InputError, match=r"no file named model\.safetensors") as refusal:
         LOADERS[what](recipe_of(recipe, folder))
@@ -141,7 +131,7 @@ def test_weights_that_are_a_pickle_are_refused_and_not_loaded(
 
 
 @pytest.mark.parametrize("what", ["the model", "a merge"])
-def test_an_adapter_that_is_a_pickle_is_refused_and_not_loaded(
+def test_pickled_adapter_is_refused(
     what: str, recipe: dict[str, Any], folder: Path, marker: Path, tmp_path: Path
 ) -> None:
     adapter = save(load(recipe, folder, {}), tmp_path / "adapter")

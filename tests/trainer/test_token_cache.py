@@ -74,14 +74,14 @@ def test_tokens_are_made_once_and_read_after_that(tmp_path: Path) -> None:
     assert is_equal(cached_tokens(tmp_path / "new" / "folder", KEY, never), TOKENS)
 
 
-def test_tokens_without_a_document_or_a_target_are_kept_as_well(tmp_path: Path) -> None:
+def test_tokens_without_documents_are_cached_too(tmp_path: Path) -> None:
     for key, examples in {KEY: [], OTHER: [[]], THIRD: [[Document([], [])], [Document([1], [False])]]}.items():
         made = cached_tokens(tmp_path, key, lambda examples=examples: flatten(examples))  # type: ignore[misc]
         assert is_equal(cached_tokens(tmp_path, key, never), made)
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "one bit", "a hole", "another key", "no metadata", "other names"])
-def test_a_file_that_is_not_what_was_written_is_made_anew(tmp_path: Path, damage: str) -> None:
+def test_damaged_cache_file_is_made_anew(tmp_path: Path, damage: str) -> None:
     cached_tokens(tmp_path, KEY, lambda: TOKENS)
     path = tmp_path / f"{KEY}.safetensors"
     whole = path.read_bytes()
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_what_was_written_is_made_anew(tmp_path: Path, damage
     assert is_equal(cached_tokens(tmp_path, KEY, never), TOKENS)
 
 
-def test_of_two_processes_one_makes_the_tokens_and_the_other_waits_for_them(tmp_path: Path) -> None:
+def test_one_of_two_processes_tokenises(tmp_path: Path) -> None:
     with start(tmp_path) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "making\n"
@@ -116,7 +116,7 @@ def test_of_two_processes_one_makes_the_tokens_and_the_other_waits_for_them(tmp_
     assert (tmp_path / "made").read_text() == "x"
 
 
-def test_when_the_process_that_makes_them_is_killed_the_one_that_waits_makes_them(tmp_path: Path) -> None:
+def test_waiting_process_tokenises_after_a_kill(tmp_path: Path) -> None:
     with start(tmp_path) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "making\n"
@@ -127,14 +127,14 @@ def test_when_the_process_that_makes_them_is_killed_the_one_that_waits_makes_the
     assert is_equal(cached_tokens(tmp_path, KEY, never), TOKENS)
 
 
-def test_what_cannot_be_made_leaves_nothing_behind_and_the_next_one_makes_it(tmp_path: Path) -> None:
+def test_failed_cache_write_is_repeated(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="made anew"):
         cached_tokens(tmp_path, KEY, never)
     assert list(tmp_path.glob("*.*")) == []
     assert is_equal(cached_tokens(tmp_path, KEY, lambda: TOKENS), TOKENS)
 
 
-def test_above_the_bound_the_least_recently_used_are_dropped_and_never_the_new_one(tmp_path: Path) -> None:
+def test_least_recently_used_tokens_are_dropped(tmp_path: Path) -> None:
     for age, key in enumerate((KEY, OTHER)):
         cached_tokens(tmp_path, key, of_bytes(4000))
         os.utime(tmp_path / f"{key}.safetensors", (1000 + age, 1000 + age))
@@ -146,7 +146,7 @@ def test_above_the_bound_the_least_recently_used_are_dropped_and_never_the_new_o
     assert used.ids.tolist() == [0] * 1000, "tokens in use can be read after their file is gone"
 
 
-def test_what_a_killed_process_left_half_written_goes_after_a_day(tmp_path: Path) -> None:
+def test_abandoned_cache_file_is_removed_after_a_day(tmp_path: Path) -> None:
     for name, age in {"left.partial": 90_000, "being-written.partial": 10}.items():
         (tmp_path / name).write_bytes(b"half")
         os.utime(tmp_path / name, (time.time() - age,) * 2)

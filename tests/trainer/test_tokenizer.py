@@ -8,7 +8,7 @@ from contract.recipe import Recipe
 from dataset.example import ChatMessage, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
 from dataset.rendering.render import render
-from tests.trainer.rendering import copy_with_template
+from tests.trainer.templates import copy_with_template
 from trainer.data.tokenizer import load_tokenizer, save_tokenizer
 
 TALK: list[ChatMessage] = [
@@ -27,7 +27,7 @@ def recipe_with(base: Path, template: Any) -> Recipe:
 
 @pytest.mark.parametrize("begins", [False, True])
 @pytest.mark.parametrize("template", CHAT_TEMPLATES)
-def test_a_saved_tokenizer_writes_what_training_wrote(
+def test_saved_tokenizer_writes_what_training_wrote(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, begins: bool
 ) -> None:
     base = copy_with_template(tokenizer, "{{ 'the own template' }}")
@@ -48,7 +48,7 @@ def test_a_saved_tokenizer_writes_what_training_wrote(
     assert text.startswith(asked + "No.")
 
 
-def test_a_saved_tokenizer_ends_where_an_answer_ended(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_saved_tokenizer_ends_where_an_answer_ended(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     base = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
     base.save_pretrained(tmp_path / "base")
     for template, end in {"chatml": "<|im_end|>", "alpaca": "<|endoftext|>"}.items():
@@ -57,7 +57,7 @@ def test_a_saved_tokenizer_ends_where_an_answer_ended(tokenizer: PreTrainedToken
         assert AutoTokenizer.from_pretrained(tmp_path / template).eos_token == end
 
 
-def test_a_saved_tokenizer_does_not_tell_where_the_model_is(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_saved_tokenizer_hides_the_model_path(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "adapter").mkdir()
     save_tokenizer(recipe_with(tmp_path / "base", "alpaca"), tmp_path / "adapter")

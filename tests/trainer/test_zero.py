@@ -12,7 +12,7 @@ def config(max_grad_norm: float | None = 1.0, fp16: bool = False, **parallel: An
     return deepspeed_config(Parallel.model_validate({"engine": "deepspeed", **parallel}), max_grad_norm, fp16)
 
 
-def test_it_is_told_the_stage_which_is_2_where_none_is_given() -> None:
+def test_zero_stage_defaults_to_2() -> None:
     assert [config(zero_stage=stage)["zero_optimization"]["stage"] for stage in (0, 1, 2, 3)] == [0, 1, 2, 3]
     assert config()["zero_optimization"] == {"stage": 2}
 
@@ -24,13 +24,13 @@ def test_it_is_told_what_to_offload() -> None:
 
 
 @pytest.mark.parametrize(("limit", "told"), [(0.5, 0.5), (None, 0.0)])
-def test_it_is_always_told_how_to_clip_for_else_it_clips_at_1(limit: float | None, told: float) -> None:
+def test_deepspeed_is_given_the_clipping(limit: float | None, told: float) -> None:
     assert config(limit)["gradient_clipping"] == told
     # It clips without telling the norm there: that is done for it.
     assert config(limit, zero_stage=0)["gradient_clipping"] == 0.0
 
 
-def test_it_does_not_divide_the_loss_nor_change_the_optimizer() -> None:
+def test_deepspeed_leaves_loss_and_optimizer_alone() -> None:
     told = config()
     assert (told["gradient_accumulation_steps"], told["zero_force_ds_cpu_optimizer"]) == (1, False)
     assert [config(fp16=wanted)["fp16"]["enabled"] for wanted in (True, False)] == [True, False]

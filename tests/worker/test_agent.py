@@ -20,8 +20,8 @@ from store.jobs.attempts import AttemptEnd
 from store.jobs.transitions import AttemptPart
 from store.scheduling import leases
 from store.session import Sessions
-from tests.placing import LEASE, RETRIES, cpu, register
-from tests.worker.test_guard import until
+from tests.support.jobs import LEASE, RETRIES, cpu, register
+from tests.support.waiting import until
 from worker.attempt import follower
 from worker.attempt.context import Attempt
 from worker.settings import WorkerSettings
@@ -134,7 +134,7 @@ def deaf(settings: WorkerSettings) -> WorkerSettings:
     return settings.model_copy(update={"trainer": [sys.executable, "-c", TRAINER.format(first=DEAF)]})
 
 
-def test_it_waits_for_the_head_and_trains_from_the_same_state(start: Start, settings: WorkerSettings) -> None:
+def test_follower_waits_for_the_head_and_resumes(start: Start, settings: WorkerSettings) -> None:
     running = start()
     running.launch_head("trainer --resume '/a state/step-000004'")
     (run_dir, *arguments), environment = running.told()
@@ -157,14 +157,14 @@ def test_it_ends_with_the_attempt(start: Start, end: Callable[[Running], None]) 
     assert [each.killed for each in exit_report.processes] == [False]
 
 
-def test_it_starts_nothing_where_the_head_does_not_begin(start: Start) -> None:
+def test_follower_without_a_head_starts_nothing(start: Start) -> None:
     running = start()
     running.lose_head()
     running.wait()
     assert running.exit_report() is None
 
 
-def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Start, sessions: Sessions) -> None:
+def test_follower_of_a_failed_head_starts_nothing(start: Start, sessions: Sessions) -> None:
     running = start()
     running.begin_head()
     running.part()
@@ -176,7 +176,7 @@ def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Sta
         )
 
 
-def test_a_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings) -> None:
+def test_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings) -> None:
     running = start(deaf(settings))
     running.launch_head()
     running.told()
@@ -187,7 +187,7 @@ def test_a_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSetting
     assert [each.killed for each in exit_report.processes] == [True]
 
 
-def test_what_does_not_heed_is_killed_when_its_grace_is_over(start: Start, settings: WorkerSettings) -> None:
+def test_stubborn_follower_is_killed_after_its_grace(start: Start, settings: WorkerSettings) -> None:
     running = start(deaf(settings).model_copy(update={"grace": timedelta(seconds=0.2)}))
     running.launch_head()
     running.told()

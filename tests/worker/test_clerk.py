@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import until
+from tests.support.waiting import until
 
 
-def test_a_clerk_whose_worker_is_gone_before_it_has_begun_ends(tmp_path: Path, database_url: str) -> None:
+def test_clerk_without_a_worker_ends(tmp_path: Path, database_url: str) -> None:
     environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url, "FINETUNED_BROKER_URL": "redis://x"}
     environment["FINETUNED_HOME"] = str(tmp_path)
     gone = subprocess.Popen(["true"])
@@ -18,7 +18,7 @@ def test_a_clerk_whose_worker_is_gone_before_it_has_begun_ends(tmp_path: Path, d
 
 
 @pytest.mark.parametrize("how", ["terminate", "kill"])
-def test_a_clerk_ends_with_its_worker(tmp_path: Path, database_url: str, how: str) -> None:
+def test_clerk_ends_with_its_worker(tmp_path: Path, database_url: str, how: str) -> None:
     environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url, "FINETUNED_BROKER_URL": "redis://x"}
     environment["FINETUNED_HOME"] = str(tmp_path)
     keep = (

@@ -20,28 +20,28 @@ def recipe(processes: int) -> Recipe:
     return Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"gpus": processes}})
 
 
-def test_torchrun_starts_the_ranks_that_the_recipe_asks_for(settings: WorkerSettings) -> None:
+def test_torchrun_starts_the_requested_ranks(settings: WorkerSettings) -> None:
     command = trainer_command(settings, recipe(4), RUN, None)
     assert "--nproc-per-node=4" in command
     assert "--standalone" in command
     assert command[-5:] == ["-m", "trainer", str(RUN), "--cache", "/home/cache"]
 
 
-def test_a_rank_that_is_alone_needs_no_torchrun(settings: WorkerSettings) -> None:
+def test_rank_that_is_alone_needs_no_torchrun(settings: WorkerSettings) -> None:
     assert trainer_command(settings, recipe(1), RUN, None)[1:3] == ["-m", "trainer"]
 
 
-def test_an_attempt_is_told_where_to_go_on(settings: WorkerSettings) -> None:
+def test_attempt_is_told_where_to_go_on(settings: WorkerSettings) -> None:
     assert trainer_command(settings, recipe(1), RUN, Path("/state"))[-2:] == ["--resume", "/state"]
 
 
-def test_an_operator_may_name_another_launcher(settings: WorkerSettings) -> None:
+def test_operator_may_name_another_launcher(settings: WorkerSettings) -> None:
     other = settings.model_copy(update={"trainer": ["numactl", "-N0", "trainer"]})
     given = ["numactl", "-N0", "trainer"]
     assert trainer_command(other, recipe(1), RUN, None) == [*given, str(RUN), "--cache", "/home/cache"]
 
 
-def test_the_launchers_of_several_machines_meet_at_the_head(settings: WorkerSettings) -> None:
+def test_launchers_of_several_machines_meet_at_the_head(settings: WorkerSettings) -> None:
     head = Rendezvous(nodes=2, endpoint="10.0.0.1:29500", id="job_1-1", address="10.0.0.1", head=True)
     command = trainer_command(settings, recipe(4), RUN, None, head)
     assert command[3:12] == [

@@ -10,8 +10,8 @@ import pynvml
 import pytest
 
 from contract.machine import ExternalProcess, Machine
-from tests.fake_nvml import FOLDER, Have, stand_in
-from tests.fake_nvml import pynvml as fake_pynvml
+from tests.support.fake_nvml import FOLDER, Have, stand_in
+from tests.support.fake_nvml import pynvml as fake_pynvml
 from worker.machine.devices import environment, external_processes, memory_used
 from worker.machine.inventory import detect
 
@@ -47,13 +47,13 @@ def held(leased: bool = False) -> list[ExternalProcess]:
     return external_processes(detect({}, slots=1), lambda pid: pid == os.getpid(), {0} if leased else set())[0]
 
 
-def test_what_computes_on_a_gpu_and_is_not_ours_holds_it(have: Have, stranger: int) -> None:
+def test_foreign_compute_process_holds_its_gpu(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "processes": [using(stranger, 0.5)]}, {"uuid": "GPU-b"})
     found = external_processes(detect({}, slots=1), lambda pid: False, set())
     assert found == {0: [ExternalProcess(pid=stranger, name="cat", memory_bytes=GIB // 2)], 1: []}
 
 
-def test_what_is_ours_holds_nothing(have: Have, stranger: int) -> None:
+def test_own_processes_hold_nothing(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "processes": [using(os.getpid(), 3), using(stranger, 3)]})
     assert [holder.pid for holder in held()] == [stranger]
 
@@ -67,14 +67,14 @@ def test_gpus_have_the_numbers_that_trainers_see(have: Have, stranger: int) -> N
     }
 
 
-def test_what_changes_is_seen_at_once(have: Have, stranger: int) -> None:
+def test_changed_use_is_seen_at_once(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a"})
     assert held() == []
     have({"uuid": "GPU-a", "processes": [using(stranger, 3)]})
     assert [holder.pid for holder in held()] == [stranger]
 
 
-def test_a_container_takes_a_process_that_it_cannot_see_on_a_leased_gpu_for_its_own(have: Have) -> None:
+def test_invisible_process_on_a_leased_gpu_is_ours(have: Have) -> None:
     have({"uuid": "GPU-a", "processes": [using(UNSEEN_PID, 3)]})
     assert held(leased=True) == []
     assert held() == [
@@ -82,47 +82,45 @@ def test_a_container_takes_a_process_that_it_cannot_see_on_a_leased_gpu_for_its_
     ]
 
 
-def test_a_leased_gpu_can_be_held_by_a_process_that_is_seen(have: Have, stranger: int) -> None:
+def test_visible_process_can_hold_a_leased_gpu(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "processes": [using(os.getpid(), 3), using(stranger, 3)]})
     assert [holder.pid for holder in held(leased=True)] == [stranger]
 
 
-def test_memory_that_nobody_is_told_to_use_holds_a_gpu_unless_it_is_leased(have: Have) -> None:
+def test_unexplained_memory_holds_an_unleased_gpu(have: Have) -> None:
     have({"uuid": "GPU-a", "memory_used": 2 * GIB})
     assert held() == [ExternalProcess(pid=None, name="a process that cannot be seen from here", memory_bytes=2 * GIB)]
     assert held(leased=True) == []
 
 
-def test_memory_that_the_driver_keeps_for_itself_holds_nothing(have: Have) -> None:
+def test_driver_memory_holds_nothing(have: Have) -> None:
     have({"uuid": "GPU-a", "memory_used": GIB // 2})
     assert held() == []
 
 
-def test_memory_of_what_is_ours_is_held_by_nobody(have: Have) -> None:
+def test_own_memory_holds_nothing(have: Have) -> None:
     have({"uuid": "GPU-a", "memory_used": 2 * GIB, "processes": [using(os.getpid(), 2)]})
     assert held() == []
 
 
 @pytest.mark.parametrize(("gib", "holds"), [(0.9, False), (None, False), (1, True)])
-def test_a_desktop_leaves_its_gpu_to_jobs_unless_it_uses_much_of_it(
-    have: Have, stranger: int, gib: float | None, holds: bool
-) -> None:
+def test_small_desktop_leaves_its_gpu_to_jobs(have: Have, stranger: int, gib: float | None, holds: bool) -> None:
     have({"uuid": "GPU-a", "memory_used": 2 * GIB, "processes": [using(stranger, gib, "graphics")]})
     assert bool(held()) is holds
 
 
-def test_what_draws_and_computes_holds_a_gpu_once(have: Have, stranger: int) -> None:
+def test_drawing_and_computing_holds_a_gpu_once(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "processes": [using(stranger, 1, "graphics"), using(stranger, 1)]})
     assert [holder.pid for holder in held()] == [stranger]
 
 
-def test_an_instance_of_a_divided_gpu_is_held_alone(have: Have, stranger: int) -> None:
+def test_instance_of_a_divided_gpu_is_held_alone(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "mig": [{"uuid": "MIG-x"}, {"uuid": "MIG-y", "processes": [using(stranger, 1)]}]})
     found = external_processes(detect({}, slots=1), lambda pid: False, set())
     assert [len(found[number]) for number in (0, 1)] == [0, 1]
 
 
-def test_a_gpu_that_does_not_answer_is_not_given_out(have: Have, caplog: pytest.LogCaptureFixture) -> None:
+def test_unresponsive_gpu_is_not_leased(have: Have, caplog: pytest.LogCaptureFixture) -> None:
     have({"uuid": "GPU-lost"}, {"uuid": "GPU-b"})
     machine = detect({}, slots=1)
     have({"uuid": "GPU-lost", "errors": {"*": "NVMLError_GpuIsLost"}}, {"uuid": "GPU-b"})
@@ -145,7 +143,7 @@ def test_without_its_driver_no_gpu_is_given_out(have: Have, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("error", ["FunctionNotFound", "NoPermission", "NotSupported", "Unknown"])
-def test_a_driver_that_cannot_tell_of_processes_holds_no_gpu(have: Have, error: str) -> None:
+def test_driver_without_processes_holds_no_gpu(have: Have, error: str) -> None:
     cannot = {
         f"nvmlDeviceGet{name}": f"NVMLError_{error}"
         for name in ("ComputeRunningProcesses_v3", "GraphicsRunningProcesses_v3")
@@ -156,7 +154,7 @@ def test_a_driver_that_cannot_tell_of_processes_holds_no_gpu(have: Have, error: 
     assert len(held()) == 1
 
 
-def test_a_driver_that_cannot_tell_of_memory_holds_no_gpu(have: Have, stranger: int) -> None:
+def test_driver_without_memory_holds_no_gpu(have: Have, stranger: int) -> None:
     cannot = {"nvmlDeviceGetMemoryInfo": "NVMLError_NotSupported"}
     have({"uuid": "GPU-a", "errors": cannot})
     assert held() == []
@@ -164,14 +162,14 @@ def test_a_driver_that_cannot_tell_of_memory_holds_no_gpu(have: Have, stranger: 
     assert len(held()) == 1
 
 
-def test_where_there_is_no_gpu_the_driver_is_not_asked(have: Have) -> None:
+def test_cpu_machine_asks_no_driver(have: Have) -> None:
     before = fake_pynvml.times_initialised
     assert external_processes(CPU, lambda pid: False, {0}) == {}
     assert memory_used(CPU, [0, 1]) == {}
     assert fake_pynvml.times_initialised == before
 
 
-def test_the_memory_in_use_is_told_of_the_gpus_that_answer(have: Have, caplog: pytest.LogCaptureFixture) -> None:
+def test_memory_is_reported_of_responsive_gpus(have: Have, caplog: pytest.LogCaptureFixture) -> None:
     def gpus(*errors: dict[str, str]) -> list[dict[str, object]]:
         return [
             {"uuid": f"GPU-{number}", "memory_used": number * GIB, "errors": error}
@@ -188,7 +186,7 @@ def test_the_memory_in_use_is_told_of_the_gpus_that_answer(have: Have, caplog: p
     assert "GPU-2 does not answer" in caplog.text
 
 
-def test_a_trainer_sees_the_gpus_it_was_given_in_their_order(have: Have) -> None:
+def test_trainer_sees_its_gpus_in_order(have: Have) -> None:
     have(*({"uuid": f"GPU-{number}"} for number in range(3)))
     machine = detect({}, slots=2)
     assert environment(machine, [2, 0]) == {"CUDA_VISIBLE_DEVICES": "GPU-2,GPU-0"}
@@ -218,9 +216,7 @@ def test_slots_divide_the_cores(
     assert environment(machine, numbers) == {"FINETUNED_CORES": given}
 
 
-def test_another_process_has_the_gpus_too_and_its_forks_open_the_driver_for_themselves(
-    have: Have, stranger: int
-) -> None:
+def test_forks_open_the_driver_for_themselves(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "processes": [using(stranger, 3)]})
     code = """
 import os, pynvml
@@ -248,7 +244,7 @@ print(pynvml.times_initialised, names(), pynvml.times_initialised)
     assert result.stdout.splitlines() == ["['cat'] ['cat'] 1", "0 ['cat'] 1", "0 ['cat'] 1"]
 
 
-def test_the_stand_in_has_nothing_that_the_driver_library_has_not() -> None:
+def test_fake_driver_has_only_real_names() -> None:
     own = {"RESERVED", "times_initialised", "Any", "Path", "SimpleNamespace", "json", "os"}
     for name, value in vars(fake_pynvml).items():
         if name.startswith("_") or name in own:

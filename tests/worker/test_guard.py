@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import is_gone, parent_of
+from tests.support.waiting import until
 from worker.run_output import read_exit_report
 from worker.supervise.guard import KILL_NOW, prctl
 from worker.supervise.process import GUARD
@@ -33,52 +34,34 @@ def guard(tmp_path: Path, then: str, grace: float = 30) -> tuple[subprocess.Pope
     process = subprocess.Popen(guarded(tmp_path, grace, launcher))
     until(lambda: told.exists() and told.read_text() != "")
     grandchild = int(told.read_text())
-    return process, parent(grandchild), grandchild
+    return process, parent_of(grandchild), grandchild
 
 
 def guarded(tmp_path: Path, grace: float, launcher: list[str]) -> list[str]:
     return [sys.executable, "-S", "-E", str(GUARD), str(grace), str(tmp_path / "exit_report.json"), *launcher]
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 @pytest.mark.parametrize(("then", "code"), [("sys.exit(0)", 0), ("sys.exit(7)", 7), ("__import__('os').abort()", 134)])
-def test_it_exits_as_the_launcher_did_and_leaves_nothing(tmp_path: Path, then: str, code: int) -> None:
+def test_guard_exits_like_its_launcher(tmp_path: Path, then: str, code: int) -> None:
     process, _, grandchild = guard(tmp_path, f"time.sleep(0.3); {then}", grace=0.3)
     assert process.wait(20) == code
-    assert gone(grandchild)
+    assert is_gone(grandchild)
 
 
-def test_a_killed_launcher_leaves_nothing(tmp_path: Path) -> None:
+def test_killed_launcher_leaves_nothing(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "child.wait()", grace=0.3)
     os.kill(launcher, signal.SIGKILL)
     assert process.wait(20) == 128 + signal.SIGKILL
-    assert gone(grandchild)
+    assert is_gone(grandchild)
 
 
-def test_terminating_it_asks_the_launcher_and_waits_for_its_answer(tmp_path: Path) -> None:
+def test_terminated_guard_asks_its_launcher(tmp_path: Path) -> None:
     then = "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(42)); print(flush=True); time.sleep(1000)"
     process, launcher, grandchild = guard(tmp_path, then)
     until(lambda: catches_term(launcher))
     process.terminate()
     assert process.wait(20) == 42
-    assert gone(grandchild)
+    assert is_gone(grandchild)
 
 
 def catches_term(pid: int) -> bool:
@@ -86,50 +69,50 @@ def catches_term(pid: int) -> bool:
     return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_a_launcher_that_does_not_heed_is_killed_after_the_grace(tmp_path: Path) -> None:
+def test_stubborn_launcher_is_killed_after_the_grace(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, DEAF, grace=0.2)
     until(lambda: catches_term(launcher))
     process.terminate()
     assert process.wait(20) == 128 + signal.SIGKILL
-    assert gone(grandchild)
+    assert is_gone(grandchild)
 
 
-def test_the_death_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
+def test_death_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     launcher = [sys.executable, "-c", LAUNCHER.format(then="child.wait()"), str(told)]
     command = guarded(tmp_path, 0.3, launcher)
     worker = subprocess.Popen([sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command])
     until(lambda: told.exists() and told.read_text() != "")
     grandchild = int(told.read_text())
-    family = [grandchild, parent(grandchild), parent(parent(grandchild))]
+    family = [grandchild, parent_of(grandchild), parent_of(parent_of(grandchild))]
     worker.kill()
     worker.wait()
-    until(lambda: all(map(gone, family)))
+    until(lambda: all(map(is_gone, family)))
 
 
-def test_the_death_of_the_guard_itself_ends_the_launcher(tmp_path: Path) -> None:
+def test_death_of_the_guard_itself_ends_the_launcher(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "child.wait()")
     process.kill()
     process.wait()
-    until(lambda: gone(launcher))
+    until(lambda: is_gone(launcher))
     os.kill(grandchild, signal.SIGKILL)
 
 
-def test_a_command_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_command_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = subprocess.run(guarded(tmp_path, 1, ["/no/such/program"]), capture_output=True, timeout=20)
     assert result.returncode == 127
     assert b"cannot run /no/such/program" in result.stderr
 
 
-def test_told_to_kill_now_it_does_so_at_once(tmp_path: Path) -> None:
+def test_kill_request_acts_at_once(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, DEAF)
     until(lambda: catches_term(launcher))
     process.send_signal(KILL_NOW)
     assert process.wait(20) == 128 + signal.SIGKILL
-    assert gone(grandchild)
+    assert is_gone(grandchild)
 
 
-def test_told_to_kill_now_it_ends_the_grace_however_soon_it_was_told_to_stop(tmp_path: Path) -> None:
+def test_kill_request_ends_the_grace(tmp_path: Path) -> None:
     process, launcher, _ = guard(tmp_path, DEAF)
     until(lambda: catches_term(launcher))
     process.terminate()
@@ -137,16 +120,16 @@ def test_told_to_kill_now_it_ends_the_grace_however_soon_it_was_told_to_stop(tmp
     assert process.wait(20) == 128 + signal.SIGKILL
 
 
-def test_told_to_kill_now_it_ends_the_time_that_a_killed_launcher_leaves_to_its_ranks(tmp_path: Path) -> None:
+def test_kill_request_ends_the_wait_for_ranks(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "child.wait()")
     os.kill(launcher, signal.SIGKILL)
-    until(lambda: parent(grandchild) == process.pid)
+    until(lambda: parent_of(grandchild) == process.pid)
     process.send_signal(KILL_NOW)
     assert process.wait(20) == 128 + signal.SIGKILL
-    assert gone(grandchild)
+    assert is_gone(grandchild)
 
 
-def test_told_to_stop_twice_it_waits_as_if_told_once(tmp_path: Path) -> None:
+def test_second_stop_request_changes_nothing(tmp_path: Path) -> None:
     then = "import signal; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(42))); time.sleep(1000)"
     process, launcher, _ = guard(tmp_path, then)
     until(lambda: catches_term(launcher))
@@ -200,6 +183,6 @@ def test_no_exit_report_is_read_where_there_is_none_or_it_is_torn(tmp_path: Path
     assert read_exit_report(path) is None
 
 
-def test_a_refused_prctl_is_an_error() -> None:
+def test_refused_prctl_is_an_error() -> None:
     with pytest.raises(OSError, match="prctl"):
         prctl(-1, 0)

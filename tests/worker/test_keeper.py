@@ -17,7 +17,6 @@ from celery import Celery
 from kombu.simple import SimpleQueue
 from pydantic import SecretStr
 
-from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from contract.status import JobStatus
 from runtime.broker import make_celery, make_publisher, worker_queue
@@ -28,14 +27,14 @@ from store.scheduling import leases, workers
 from store.scheduling.leases import Placement
 from store.scheduling.situation import DeviceRef
 from store.session import Sessions, make_sessions
-from tests.placing import cpu
-from tests.worker.test_guard import gone, until
+from tests.support.jobs import cpu, create_job, make_recipe
+from tests.support.processes import is_gone
+from tests.support.waiting import until
 from worker.settings import WorkerSettings
 from worker.supervise.process import marks
 from worker.supervise.reconciler import Reconciler, release_earlier
 
 MACHINE = cpu(2)
-RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
 NEVER = timedelta(hours=1)
 
 
@@ -104,14 +103,9 @@ def keeper(
     return Reconciler(sessions, app, settings, MACHINE, draining)
 
 
-def create(sessions: Sessions) -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, RECIPE).id
-
-
 def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, RECIPE).id
+        job_id = jobs.create(session, make_recipe()).id
         workers.register(session, worker, "another", "localhost", MACHINE)
         leases.place(session, [Placement(job_id, 1, [DeviceRef(worker, 0)], shared=False)])
         assert transitions.begin(session, job_id, 1, worker, pid, lease) is not None
@@ -149,9 +143,7 @@ def rounds_until(keeps: Reconciler, condition: Callable[[], bool]) -> None:
     until(after_one_more)
 
 
-def test_the_first_round_tells_what_the_machine_has_and_each_that_the_worker_is_there(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings
-) -> None:
+def test_first_round_reports_the_machine(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     keeps = keeper(sessions, broker, settings)
     keeps.round()
     with sessions.begin() as session:
@@ -164,17 +156,15 @@ def test_the_first_round_tells_what_the_machine_has_and_each_that_the_worker_is_
         assert workers.alive_names(session) == {"keeper"}
 
 
-def test_a_worker_that_is_about_to_stop_says_so_and_gets_no_job(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings
-) -> None:
-    job_id = create(sessions)
+def test_draining_worker_gets_no_job(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
+    job_id = create_job(sessions)
     keeper(sessions, broker, settings, draining=lambda: True).round()
     with sessions.begin() as session:
         assert workers.draining_names(session) == {"keeper"}
     assert not leased(sessions, job_id)
 
 
-def test_a_worker_that_leaves_is_listed_no_longer_unless_it_has_devices_to_clear(
+def test_leaving_worker_stays_listed_with_devices(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     keeps = keeper(sessions, broker, settings)
@@ -211,10 +201,10 @@ def test_no_round_follows_when_a_worker_has_left(sessions: Sessions, broker: Cel
     assert known() == []
 
 
-def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
+def test_waiting_job_is_placed_and_sent_again(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     keeps = keeper(sessions, broker, settings)
     keeps.round()
     assert set(received(broker)) == {(job_id, 1)}
@@ -226,7 +216,7 @@ def test_a_waiting_job_is_placed_and_its_message_repeated_until_it_has_begun(
     assert received(broker) == []
 
 
-def test_an_attempt_whose_process_lives_is_left_alone(
+def test_attempt_whose_process_lives_is_left_alone(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     job_id = run_here(sessions, start().pid)
@@ -234,22 +224,22 @@ def test_an_attempt_whose_process_lives_is_left_alone(
     for _ in range(2):
         keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.RUNNING
-    assert not gone(trainer.pid)
+    assert not is_gone(trainer.pid)
 
 
-def test_an_attempt_that_has_lost_its_process_is_freed_and_its_job_tried_again(
+def test_attempt_without_a_process_is_retried(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
     job_id = run_here(sessions, pool.pid)
     pool.kill()
-    until(lambda: gone(pool.pid))  # and nobody has taken note of it
+    until(lambda: is_gone(pool.pid))  # and nobody has taken note of it
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
     assert not leased(sessions, job_id)
 
 
-def test_the_job_keeps_what_the_attempt_has_left(
+def test_job_keeps_what_the_attempt_has_left(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -276,7 +266,7 @@ def test_the_job_keeps_what_the_attempt_has_left(
             assert job.exit_report["processes"] == exit_report["processes"]
 
 
-def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(
+def test_attempt_released_without_an_end_is_lost(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -287,7 +277,7 @@ def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
-def test_what_an_earlier_worker_has_begun_is_followed_by_no_process_that_has_got_the_same_pid(
+def test_reused_pid_follows_no_earlier_attempt(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
@@ -296,7 +286,7 @@ def test_what_an_earlier_worker_has_begun_is_followed_by_no_process_that_has_got
         release_earlier(session, "keeper")
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
-    assert not gone(pool.pid)
+    assert not is_gone(pool.pid)
 
 
 def test_its_devices_stay_leased_while_its_trainer_ends(
@@ -320,14 +310,14 @@ def test_its_devices_stay_leased_while_its_trainer_ends(
     assert not leased(sessions, job_id)
 
 
-def test_a_process_that_hangs_is_killed_and_its_job_tried_again(
+def test_hanging_process_is_killed_and_retried(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     pool = start()
     job_id = run_here(sessions, pool.pid, lease=timedelta(seconds=-1))
     for has_more in ({"grace": NEVER}, {"lease": NEVER}):  # time to come back
         keeper(sessions, broker, settings.model_copy(update=has_more)).round()
-        assert not gone(pool.pid)
+        assert not is_gone(pool.pid)
     keeps = keeper(sessions, broker, settings)
     keeps.round()
     assert pool.wait(20) == -signal.SIGKILL
@@ -335,19 +325,17 @@ def test_a_process_that_hangs_is_killed_and_its_job_tried_again(
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
-def test_a_job_of_a_worker_that_is_not_heard_of_is_taken_from_it(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings
-) -> None:
+def test_job_of_a_silent_worker_is_taken(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     job_id = run_on_a_silent_worker(sessions)
     keeper(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
-def test_a_broker_that_is_away_stops_no_other_duty(
+def test_broker_that_is_away_stops_no_other_duty(
     sessions: Sessions, no_broker: Celery, settings: WorkerSettings
 ) -> None:
     """However often its messages fail, those who are not heard of in the time of a lease are lost."""
-    lost, waiting = run_on_a_silent_worker(sessions), create(sessions)
+    lost, waiting = run_on_a_silent_worker(sessions), create_job(sessions)
     keeps = keeper(sessions, no_broker, settings.model_copy(update={"lease": timedelta(seconds=0.3)}))
     keeps.round()
     assert status(sessions, lost) is JobStatus.RUNNING
@@ -357,7 +345,7 @@ def test_a_broker_that_is_away_stops_no_other_duty(
         assert workers.alive_names(session) == {"keeper"}
 
 
-def test_after_the_database_was_away_every_worker_has_the_time_of_a_lease_to_come_back(
+def test_workers_return_after_a_database_outage(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, database_url: str
 ) -> None:
     url = sa.make_url(database_url)
@@ -378,9 +366,9 @@ def test_after_the_database_was_away_every_worker_has_the_time_of_a_lease_to_com
         assert time.monotonic() - back >= lease
 
 
-def test_a_keeper_whose_place_another_has_taken_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_replaced_keeper_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
     script = (
-        "from tests.placing import cpu\n"
+        "from tests.support.jobs import cpu\n"
         "from runtime.broker import make_publisher\n"
         "from store.session import make_engine, make_sessions\n"
         "from runtime.settings import read_settings\n"

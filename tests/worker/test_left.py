@@ -20,7 +20,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_a_trainer_that_had_no_room_to_say_why_met_a_full_disk(small_disk: Path) -> None:
+def test_speechless_trainer_met_a_full_disk(small_disk: Path) -> None:
     run = RunDir(small_disk)
     assert read_error(run) is None
     (small_disk / "filler").write_bytes(bytes(3 << 19))
@@ -29,14 +29,14 @@ def test_a_trainer_that_had_no_room_to_say_why_met_a_full_disk(small_disk: Path)
     assert failure.code is FailureCode.DISK_FULL
 
 
-def test_what_a_trainer_said_counts_more(small_disk: Path) -> None:
+def test_trainer_failure_outranks_its_log(small_disk: Path) -> None:
     said = Failure(code=FailureCode.OUT_OF_MEMORY, message="too big")
     (small_disk / "error.json").write_text(said.model_dump_json())
     (small_disk / "filler").write_bytes(bytes(3 << 19))
     assert read_error(RunDir(small_disk)) == said
 
 
-def test_of_a_run_whose_folder_has_gone_nothing_is_known(tmp_path: Path) -> None:
+def test_missing_run_folder_tells_nothing(tmp_path: Path) -> None:
     assert read_error(RunDir(tmp_path / "gone")) is None
 
 
@@ -45,14 +45,14 @@ SECRET = "hf_planted0123456789"
 
 @pytest.mark.parametrize("end", ["\n", "\r"])
 @pytest.mark.parametrize("shown", range(1, len(SECRET)))
-def test_of_a_log_that_is_cut_within_a_secret_not_even_its_end_is_shown(tmp_path: Path, shown: int, end: str) -> None:
+def test_secret_cut_by_the_tail_is_hidden(tmp_path: Path, shown: int, end: str) -> None:
     log = tmp_path / "trainer.log"
     rest = "x" * (LOG_TAIL - shown - len(end))
     log.write_text(f"the token {SECRET}{end}{rest}", newline="")
     assert read_log_tail(log) == rest
 
 
-def test_a_log_is_cleared_of_secrets_and_of_nothing_else(tmp_path: Path) -> None:
+def test_log_loses_only_its_secrets(tmp_path: Path) -> None:
     log = tmp_path / "trainer.log"
     written = b"10%|#\r20%|##\r\n\xff\0 caf\xc3\xa9 hf_planted0123456789\r\npassword=planted\n"
     log.write_bytes(written)
@@ -61,7 +61,7 @@ def test_a_log_is_cleared_of_secrets_and_of_nothing_else(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [log]
 
 
-def test_a_log_without_a_secret_is_not_written_anew(tmp_path: Path) -> None:
+def test_log_without_a_secret_is_not_written_anew(tmp_path: Path) -> None:
     log = tmp_path / "trainer.log"
     log.write_text("step 1: loss 2.5\n" * 1000)
     before = log.stat().st_ino

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.machine import Gpu
-from tests.fake_nvml import Have, stand_in
-from worker.machine.inventory import detect, has_bf16, memory_limit, visible
+from contract.machine import Gpu, has_bf16
+from tests.support.fake_nvml import Have, stand_in
+from worker.machine.inventory import detect, memory_limit, visible
 
 
 def gpu(uuid: str) -> Gpu:
@@ -36,7 +36,7 @@ def test_this_machine_can_be_described() -> None:
     assert machine.memory_bytes > 2**28
 
 
-def test_a_machines_memory_is_what_its_control_groups_leave_of_it(tmp_path: Path) -> None:
+def test_machine_memory_respects_control_groups(tmp_path: Path) -> None:
     meminfo, own = tmp_path / "meminfo", tmp_path / "cgroup"
     meminfo.write_text("MemTotal:       16 kB\nMemFree:  3 kB\n")
     own.write_text("0::/a/b\n")
@@ -59,7 +59,7 @@ def test_a_machines_memory_is_what_its_control_groups_leave_of_it(tmp_path: Path
         ("", False),
     ],
 )
-def test_a_cpu_tells_whether_it_computes_in_bf16(cpuinfo: str, expected: bool) -> None:
+def test_cpu_tells_whether_it_computes_in_bf16(cpuinfo: str, expected: bool) -> None:
     assert has_bf16(cpuinfo) is expected
 
 
@@ -81,11 +81,11 @@ def test_a_cpu_tells_whether_it_computes_in_bf16(cpuinfo: str, expected: bool) -
         ("none", []),
     ],
 )
-def test_a_machine_has_the_gpus_that_its_trainers_see(chosen: str | None, numbers: list[int]) -> None:
+def test_machine_has_the_gpus_that_its_trainers_see(chosen: str | None, numbers: list[int]) -> None:
     assert visible(CARDS, chosen) == [GPUS[number] for number in numbers]
 
 
-def test_a_machine_has_the_gpus_that_the_driver_tells_of(have: Have) -> None:
+def test_machine_has_the_gpus_of_the_driver(have: Have) -> None:
     have({"uuid": "GPU-a", "name": "Tesla T4", "memory_total": 2**34, "capability": [7, 5]}, {"uuid": "GPU-b"})
     first, second = detect({}, slots=1).gpus
     assert first == Gpu(uuid="GPU-a", name="Tesla T4", memory_bytes=2**34, compute_capability=(7, 5))
@@ -101,26 +101,24 @@ def test_of_a_divided_gpu_trainers_get_the_instances(have: Have) -> None:
     assert gpus[0] == Gpu(uuid="MIG-x", name="A100 MIG 3g.20gb", memory_bytes=20 * 2**30, compute_capability=(8, 0))
 
 
-def test_a_gpu_of_an_old_driver_is_not_divided(have: Have) -> None:
+def test_gpu_of_an_old_driver_is_not_divided(have: Have) -> None:
     have({"uuid": "GPU-a", "errors": {"nvmlDeviceGetMigMode": "NVMLError_FunctionNotFound"}})
     assert [gpu.uuid for gpu in detect({}, slots=1).gpus] == ["GPU-a"]
 
 
-def test_a_gpu_that_does_not_answer_is_left_out_and_keeps_its_number(
-    have: Have, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unresponsive_gpu_keeps_its_number(have: Have, caplog: pytest.LogCaptureFixture) -> None:
     have({"uuid": "GPU-a", "errors": {"*": "NVMLError_GpuIsLost"}}, {"uuid": "GPU-b"})
     with caplog.at_level(logging.WARNING):
         assert [gpu.uuid for gpu in detect({"CUDA_VISIBLE_DEVICES": "1"}, slots=1).gpus] == ["GPU-b"]
     assert "GPU 0 does not answer" in caplog.text
 
 
-def test_a_gpu_may_share_the_memory_of_its_machine(have: Have) -> None:
+def test_gpu_may_share_the_memory_of_its_machine(have: Have) -> None:
     have({"uuid": "GPU-a", "errors": {"nvmlDeviceGetMemoryInfo": "NVMLError_NotSupported"}})
     assert detect({}, slots=1).gpus[0].memory_bytes is None
 
 
-def test_without_a_driver_there_are_no_gpus_which_is_no_fault(
+def test_missing_driver_is_no_fault(
     have: Have, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("FAKE_NVML")

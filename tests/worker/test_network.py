@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.network import NetworkMachine, two_machines
+from tests.support.network import NetworkMachine, two_machines
 
 PROGRAM = """
 import json, sys
@@ -17,7 +17,7 @@ def environment_on(machine: NetworkMachine, address: str, given: dict[str, str])
     command = machine.command([sys.executable, "-c", PROGRAM, address, json.dumps(given)])
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)  # type: ignore[no-any-return]
+    return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,11 @@ def environment_on(machine: NetworkMachine, address: str, given: dict[str, str])
     ],
     ids=["", "but for what the operator has chosen"],
 )
-def test_ranks_are_told_the_interface_that_has_the_machines_address(
-    given: dict[str, str], told: dict[str, str]
-) -> None:
+def test_ranks_get_the_interface_of_the_address(given: dict[str, str], told: dict[str, str]) -> None:
     with two_machines() as (machine, _):
         assert environment_on(machine, machine.address, given) == told
 
 
-def test_ranks_are_told_no_interface_where_none_has_the_address() -> None:
+def test_unknown_address_gives_no_interface() -> None:
     with two_machines() as (machine, other):
         assert environment_on(machine, other.address, {}) == {}

@@ -23,7 +23,7 @@ def test_completed_run_succeeds_whatever_was_requested_late(requested_action: Re
 
 
 @pytest.mark.parametrize("requested_action", [RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL])
-def test_a_run_that_was_cancelled_is_cancelled_however_it_ended(requested_action: RequestedAction) -> None:
+def test_cancelled_run_is_cancelled_in_any_case(requested_action: RequestedAction) -> None:
     for exit_code, done, error in ((0, STOPPED, None), (0, None, None), (137, None, None), (1, None, ERROR)):
         assert decide(exit_code, done, error, requested_action, False, "").status is JobStatus.CANCELLED
 
@@ -32,9 +32,7 @@ def test_a_run_that_was_cancelled_is_cancelled_however_it_ended(requested_action
     ("requested_action", "status"),
     [(RequestedAction.PAUSE, JobStatus.PAUSED), (RequestedAction.PREEMPT, JobStatus.QUEUED), (None, JobStatus.QUEUED)],
 )
-def test_a_run_that_was_set_aside_waits_however_it_was_ended(
-    requested_action: RequestedAction | None, status: JobStatus
-) -> None:
+def test_set_aside_run_waits_in_any_case(requested_action: RequestedAction | None, status: JobStatus) -> None:
     for exit_code, done, error in ((0, STOPPED, None), (1, STOPPED, CRASH), (137, None, None), (1, None, CRASH)):
         assert decide(exit_code, done, error, requested_action, requested_action is None, TORCHRUN_REPORT) == Outcome(
             status
@@ -42,37 +40,37 @@ def test_a_run_that_was_set_aside_waits_however_it_was_ended(
 
 
 @pytest.mark.parametrize("requested_action", [RequestedAction.PAUSE, RequestedAction.PREEMPT])
-def test_a_failure_of_its_own_while_it_is_set_aside_is_still_a_failure(requested_action: RequestedAction) -> None:
+def test_own_failure_while_set_aside_counts(requested_action: RequestedAction) -> None:
     assert decide(1, None, ERROR, requested_action, False, "") == Outcome(JobStatus.FAILED, ERROR)
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])
-def test_a_run_that_was_stopped_but_not_by_its_owner_goes_back_to_the_queue(exit_code: int) -> None:
+def test_stopped_run_goes_back_to_the_queue(exit_code: int) -> None:
     assert decide(exit_code, STOPPED, None, None, False, "").status is JobStatus.QUEUED
 
 
 @pytest.mark.parametrize("exit_code", [0, 1, 137, 143])
-def test_a_run_that_its_worker_stopped_goes_back_to_the_queue_even_if_it_could_not_say_a_word(exit_code: int) -> None:
+def test_speechless_stopped_run_goes_back_too(exit_code: int) -> None:
     assert decide(exit_code, None, None, None, True, "").status is JobStatus.QUEUED
 
 
-def test_a_failure_of_its_own_while_its_worker_stops_is_still_a_failure() -> None:
+def test_own_failure_while_stopping_counts() -> None:
     assert decide(1, None, ERROR, None, True, "").status is JobStatus.FAILED
 
 
-def test_a_full_disk_that_kept_the_trainer_from_saying_so_is_read_from_the_log() -> None:
+def test_full_disk_is_read_from_the_log() -> None:
     failure = decide(1, None, None, None, False, "OSError: [Errno 28] No space left on device").failure
     assert failure is not None
     assert failure.code is FailureCode.DISK_FULL
 
 
-def test_the_trainers_own_reason_is_kept() -> None:
+def test_trainers_own_reason_is_kept() -> None:
     assert decide(1, None, ERROR, None, False, TORCHRUN_REPORT).failure == ERROR
     assert decide(1, None, CRASH, None, False, "exitcode  : 1 (pid: 4242)").failure == CRASH
 
 
 @pytest.mark.parametrize(("exit_code", "log_tail"), [(137, ""), (1, TORCHRUN_REPORT)])
-def test_a_crash_that_came_of_a_kill_is_told_as_the_kill(exit_code: int, log_tail: str) -> None:
+def test_crash_after_a_kill_is_a_kill(exit_code: int, log_tail: str) -> None:
     failure = decide(exit_code, None, CRASH, None, False, log_tail).failure
     assert failure is not None
     assert failure.code is FailureCode.TRAINER_KILLED
@@ -92,7 +90,7 @@ def test_internal_error_during_a_pause_is_a_failure() -> None:
     assert decide(1, None, error, RequestedAction.PAUSE, True, "") == Outcome(JobStatus.FAILED, error)
 
 
-def test_a_rank_that_torchrun_ended_after_anothers_crash_was_not_killed() -> None:
+def test_rank_ended_by_torchrun_was_not_killed() -> None:
     log = "Sending process 4242 closing signal SIGTERM\n" + TORCHRUN_REPORT
     assert decide(1, None, CRASH, None, False, log).failure == CRASH
     failure = decide(1, None, None, None, False, log).failure
@@ -100,12 +98,12 @@ def test_a_rank_that_torchrun_ended_after_anothers_crash_was_not_killed() -> Non
     assert failure.code is FailureCode.TRAINER_CRASHED
 
 
-def test_a_completed_run_has_succeeded_even_if_its_launcher_then_crashes() -> None:
+def test_completed_run_outlasts_a_launcher_crash() -> None:
     assert decide(1, COMPLETED, None, None, False, "").status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize(("exit_code", "log_tail"), [(137, ""), (1, TORCHRUN_REPORT)])
-def test_a_kill_of_the_launcher_or_of_a_rank_is_told_as_such(exit_code: int, log_tail: str) -> None:
+def test_kill_is_named_by_its_victim(exit_code: int, log_tail: str) -> None:
     failure = decide(exit_code, None, None, None, False, log_tail).failure
     assert failure is not None
     assert failure.code is FailureCode.TRAINER_KILLED
@@ -113,7 +111,7 @@ def test_a_kill_of_the_launcher_or_of_a_rank_is_told_as_such(exit_code: int, log
 
 
 @pytest.mark.parametrize("exit_code", [0, 1, 3])
-def test_an_end_without_a_word_is_a_crash(exit_code: int) -> None:
+def test_end_without_a_word_is_a_crash(exit_code: int) -> None:
     failure = decide(exit_code, None, None, None, False, "").failure
     assert failure is not None
     assert failure.code is FailureCode.TRAINER_CRASHED

@@ -7,12 +7,12 @@ from worker.supervise import process
 from worker.supervise.process import RUN_MARK, WORKER_MARK, Workspace, trainer_environment
 
 
-def test_a_trainer_gets_what_it_needs_to_run_and_to_reach_a_hub() -> None:
+def test_trainer_gets_its_environment() -> None:
     given = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "HF_TOKEN": "t", "https_proxy": "p", "OMP_NUM_THREADS": "2"}
     assert given.items() <= trainer_environment(given).items()
 
 
-def test_a_trainer_gets_nothing_else() -> None:
+def test_trainer_gets_nothing_else() -> None:
     given = {"FINETUNED_DATABASE_URL": "secret", "AWS_SECRET_ACCESS_KEY": "secret", "PYTHONPATH": "/elsewhere"}
     assert trainer_environment(given).keys() == {"PYTHONUNBUFFERED"}
 
@@ -23,7 +23,7 @@ def start(tmp_path: Path, *command: str) -> process.GuardedProcess:
     return process.start(command, workspace, timedelta(seconds=30), environment)
 
 
-def test_the_marks_reach_a_grandchild_in_a_session_of_its_own(tmp_path: Path) -> None:
+def test_marks_reach_a_detached_grandchild(tmp_path: Path) -> None:
     launch = "import subprocess; subprocess.run(['env'], start_new_session=True)"
     assert start(tmp_path, sys.executable, "-c", launch).wait() == 0
     lines = (tmp_path / "log").read_text().splitlines()

@@ -19,11 +19,11 @@ from store.jobs import jobs, progress
 from store.models import Artifact, Lease
 from store.scheduling import workers
 from store.session import Sessions
-from tests import s3
-from tests.fake_trainer import loss, metric, started
-from tests.files import write_model
-from tests.placing import LEASE, begin, cpu
-from tests.service import free_port
+from tests.support import s3
+from tests.support.fake_trainer import loss, metric, started
+from tests.support.files import write_model
+from tests.support.jobs import LEASE, begin, cpu
+from tests.support.servers import free_port
 from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
 
@@ -72,9 +72,7 @@ def publish(sessions: Sessions, settings: WorkerSettings) -> None:
     publish_all(sessions, settings, FolderStorage(settings.home))
 
 
-def test_a_jobs_end_has_its_log_its_metrics_its_curve_and_its_card(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_ended_job_has_log_metrics_curve_card(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     publish(sessions, settings)
@@ -111,9 +109,7 @@ def test_report_is_published_after_run_folder_is_gone(sessions: Sessions, settin
     assert set(published(sessions, job_id)) == {"README.md", "loss.png", "metrics.csv", "results.csv"}
 
 
-def test_the_picture_has_the_losses_of_the_steps_and_of_the_evaluations(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_picture_shows_both_loss_curves(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     publish(sessions, settings)
@@ -124,9 +120,7 @@ def test_the_picture_has_the_losses_of_the_steps_and_of_the_evaluations(
         assert columns.max() - columns.min() > share * picture.shape[1]
 
 
-def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_adapter(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_card_names_base_data_and_use(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     publish(sessions, settings)
@@ -144,7 +138,7 @@ def test_the_card_tells_base_data_numbers_and_how_to_load_it_and_lies_in_the_ada
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_a_card_names_no_folder_of_the_server(
+def test_card_names_no_folder_of_the_server(
     sessions: Sessions, settings: WorkerSettings, tmp_path: Path, is_there: bool
 ) -> None:
     settings.allowed_paths.append(tmp_path)
@@ -162,9 +156,7 @@ def test_a_card_names_no_folder_of_the_server(
     assert '"path": "e.jsonl"' in card
 
 
-def test_an_adapter_waits_for_its_card_as_long_as_its_job_is_not_done(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_adapter_waits_for_its_card(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     publish(sessions, settings)
     assert published(sessions, job_id) == {}
@@ -181,16 +173,14 @@ def test_any_name_makes_a_report(sessions: Sessions, settings: WorkerSettings, n
     assert {"loss.png", "README.md"} <= published(sessions, job_id).keys()
 
 
-def test_a_job_that_has_told_no_step_has_no_report(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_job_without_steps_has_no_report(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings, steps=0)
     end(sessions, job_id)
     with sessions.begin() as session:
         assert session.get(Artifact, (job_id, "README.md")) is None
 
 
-def test_what_is_told_again_stays_published_and_what_a_later_attempt_saves_is_published_anew(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_later_attempt_publishes_only_changes(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     publish(sessions, settings)
@@ -206,9 +196,7 @@ def test_what_is_told_again_stays_published_and_what_a_later_attempt_saves_is_pu
     assert published(sessions, job_id)["trainer.log"].sha256 == hashlib.sha256(b"another").hexdigest()
 
 
-def test_what_has_gone_before_is_not_listed_and_keeps_no_job_waiting(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_vanished_artifact_is_dropped(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     (settings.runs / artifacts.run_path(job_id, 1) / "trainer.log").unlink()
     end(sessions, job_id)
@@ -218,7 +206,7 @@ def test_what_has_gone_before_is_not_listed_and_keeps_no_job_waiting(
         assert artifacts.all_published(session, job_id)
 
 
-def test_a_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     run = settings.runs / artifacts.run_path(job_id, 1)
     (run / "trainer.log").unlink()
@@ -231,9 +219,7 @@ def test_a_link_out_of_the_runs_is_not_published(sessions: Sessions, settings: W
     assert "link" not in [file.name for file in artifacts.files(found["adapter.tar"])]
 
 
-def test_a_log_that_cannot_be_cleared_of_a_secret_is_not_published(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_log_with_a_stubborn_secret_stays_private(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     # No file beside it can have its name and more, as none could be written on a full disk.
     name = f"{'long' * 60}.log"
@@ -243,12 +229,10 @@ def test_a_log_that_cannot_be_cleared_of_a_secret_is_not_published(
     publish(sessions, settings)
     assert name not in published(sessions, job_id)
     with sessions.begin() as session:
-        assert session.get(Artifact, (job_id, name)).published_at is not None
+        assert session.get_one(Artifact, (job_id, name)).published_at is not None
 
 
-def test_another_worker_publishes_for_one_that_is_not_heard_of_alone(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_worker_publishes_for_a_silent_one(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     another = settings.model_copy(update={"worker": "another"})
@@ -262,7 +246,7 @@ def test_another_worker_publishes_for_one_that_is_not_heard_of_alone(
     assert "trainer.log" in published(sessions, job_id)
 
 
-def test_a_bucket_that_is_away_leaves_all_unpublished_until_it_is_there(
+def test_unavailable_bucket_delays_publishing(
     sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()

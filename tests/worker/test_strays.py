@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from runtime.processes import is_alive
-from tests.worker.test_guard import gone, parent, until
+from tests.support.processes import is_gone, parent_of
+from tests.support.waiting import until
 from worker.supervise.orphans import Orphans, find, marks_of
 from worker.supervise.process import GUARD, marks
 
@@ -47,8 +48,8 @@ class Family:
         self.pool = subprocess.Popen([sys.executable, "-c", POOL, "env", *environment, *guard])
         until(lambda: told.exists() and told.read_text() != "")
         self.rank = int(told.read_text())
-        self.launcher = parent(self.rank)
-        self.guard = parent(self.launcher)
+        self.launcher = parent_of(self.rank)
+        self.guard = parent_of(self.launcher)
 
     @property
     def pids(self) -> set[int]:
@@ -56,7 +57,7 @@ class Family:
 
     def end(self) -> None:
         for pid in self.pids:
-            if not gone(pid):
+            if not is_gone(pid):
                 os.kill(pid, signal.SIGKILL)
         self.pool.wait()
 
@@ -91,43 +92,43 @@ def clearing(runs: Path, grace: float = 30) -> Orphans:
     return Orphans(WORKER, runs, timedelta(seconds=grace))
 
 
-def test_the_processes_of_a_run_are_found_by_their_marks(start: Start, runs: Path, run: Path) -> None:
+def test_run_processes_are_found_by_marks(start: Start, runs: Path, run: Path) -> None:
     family = start()
     assert find(WORKER, runs) == {run: family.pids}
     assert marks_of(family.rank) == (WORKER, run)
 
 
-def test_those_of_another_worker_or_of_runs_elsewhere_are_not(start: Start, runs: Path, tmp_path: Path) -> None:
+def test_processes_of_other_runs_are_not_found(start: Start, runs: Path, tmp_path: Path) -> None:
     start()
     assert find("another", runs) == {}
     assert find(WORKER, tmp_path / "elsewhere") == {}
 
 
-def test_a_process_without_marks_and_one_that_has_gone_have_none() -> None:
+def test_unmarked_and_ended_processes_have_none() -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert marks_of(os.getpid()) is None
     assert marks_of(ended.pid) is None
 
 
-def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
+def test_zombie_does_not_count(runs: Path, run: Path) -> None:
     zombie = subprocess.Popen(["sleep", "1000"], env={**os.environ, **marks(WORKER, run)})
     until(lambda: find(WORKER, runs) == {run: {zombie.pid}})
     zombie.send_signal(signal.SIGKILL)
-    until(lambda: gone(zombie.pid))
+    until(lambda: is_gone(zombie.pid))
     assert Path(f"/proc/{zombie.pid}").exists()
     assert not is_alive(zombie.pid)
     assert find(WORKER, runs) == {}
     zombie.wait()
 
 
-def test_a_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
+def test_run_that_is_followed_is_left_alone(start: Start, runs: Path, run: Path) -> None:
     family = start()
     assert clearing(runs, grace=0).end(0, lambda: {run}) == set()
-    assert not any(map(gone, family.pids))
+    assert not any(map(is_gone, family.pids))
 
 
-def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) -> None:
+def test_later_processes_are_left_alone(start: Start, runs: Path) -> None:
     begun: list[Family] = []
 
     def followed() -> set[Path]:
@@ -135,42 +136,42 @@ def test_what_is_begun_after_the_look_is_left_alone(start: Start, runs: Path) ->
         return set()
 
     assert clearing(runs).end(0, followed) == set()
-    assert not any(map(gone, begun[0].pids))
+    assert not any(map(is_gone, begun[0].pids))
 
 
-def test_what_a_killed_guard_leaves_is_ended(start: Start, runs: Path, run: Path) -> None:
+def test_processes_of_a_killed_guard_are_ended(start: Start, runs: Path, run: Path) -> None:
     family = start()
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.launcher))
-    assert not gone(family.rank)
+    until(lambda: is_gone(family.launcher))
+    assert not is_gone(family.rank)
     clear = clearing(runs).end
     assert clear(0, set) == {run}
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
     assert clear(1, set) == set()
 
 
-def test_what_a_guard_and_a_launcher_killed_at_once_leave_is_ended(start: Start, runs: Path, run: Path) -> None:
+def test_processes_of_killed_guard_and_launcher_end(start: Start, runs: Path, run: Path) -> None:
     family = start()
     # The rank's guard must not see the launcher's end.
     os.kill(family.guard, signal.SIGSTOP)
     os.kill(family.launcher, signal.SIGKILL)
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.guard) and gone(family.launcher))
-    assert not gone(family.rank)
+    until(lambda: is_gone(family.guard) and is_gone(family.launcher))
+    assert not is_gone(family.rank)
     assert clearing(runs).end(0, set) == {run}
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
 
 
-def test_one_that_does_not_heed_is_killed_after_the_grace_and_not_before(start: Start, runs: Path, run: Path) -> None:
+def test_stubborn_process_is_killed_after_the_grace(start: Start, runs: Path, run: Path) -> None:
     family = start(DEAF)
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.launcher))
+    until(lambda: is_gone(family.launcher))
     clear = clearing(runs).end
     assert clear(100, set) == {run}
     assert clear(129, set) == {run}
-    assert not gone(family.rank)
+    assert not is_gone(family.rank)
     assert clear(130, set) == {run}
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
     assert clear(131, set) == set()
 
 
@@ -178,13 +179,13 @@ def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     family = start(f"signal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, 'a').write('once '))")
     os.kill(family.guard, signal.SIGKILL)
-    until(lambda: gone(family.launcher))
+    until(lambda: is_gone(family.launcher))
     clear = clearing(runs).end
     for now in range(3):
         clear(now, set)
         until(lambda: asked.exists() and asked.read_text() != "")
     clear(40, set)
-    until(lambda: gone(family.rank))
+    until(lambda: is_gone(family.rank))
     assert asked.read_text() == "once "
 
 
@@ -195,11 +196,11 @@ def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_exit_report(start:
     clear = clearing(runs).end
     until(lambda: clear(0, set) == set())
     # A process that is ending gives up its environment a moment before it has ended.
-    until(lambda: all(map(gone, family.pids)))
+    until(lambda: all(map(is_gone, family.pids)))
     assert (run / "exit_report.json").exists()
 
 
-def test_a_look_is_cheap(start: Start, runs: Path) -> None:
+def test_look_is_cheap(start: Start, runs: Path) -> None:
     start()
     processes = sum(name.isdigit() for name in os.listdir("/proc"))
     begun = time.process_time()

@@ -25,7 +25,7 @@ forked(lambda: print(forked(worker.bind_to_worker), flush=True))
 """
 
 
-def test_a_process_of_the_pool_that_has_lost_its_worker_already_ends_at_once(tmp_path: Path) -> None:
+def test_orphaned_pool_process_ends_at_once(tmp_path: Path) -> None:
     environment = {
         "FINETUNED_DATABASE_URL": "postgresql+psycopg:///none",
         "FINETUNED_BROKER_URL": "redis+socket:///none",

@@ -7,6 +7,7 @@ import pytest
 from api.errors import InvalidParameter
 from api.v1.asked import JobAsked, recipe_of
 from contract.recipe import Recipe
+from tests.support.jobs import make_recipe
 
 
 def recipe(start_from: tuple[str, str] | None = None, **fields: Any) -> Recipe:
@@ -20,11 +21,11 @@ def method(**hyperparameters: Any) -> dict[str, Any]:
 
 def test_auto_is_what_a_recipe_has_by_itself() -> None:
     auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
-    plain = Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl"})
+    plain = make_recipe()
     assert recipe() == recipe(method=method(**auto)) == recipe(hyperparameters=auto) == plain
 
 
-def test_numbers_are_epochs_examples_of_a_step_and_a_multiple_of_the_learning_rate() -> None:
+def test_hyperparameters_map_to_recipe_fields() -> None:
     for fields in (
         {"method": method(n_epochs=5, batch_size=16, learning_rate_multiplier=0.5)},
         {"hyperparameters": {"n_epochs": 5, "batch_size": 16, "learning_rate_multiplier": 0.5}},
@@ -35,17 +36,17 @@ def test_numbers_are_epochs_examples_of_a_step_and_a_multiple_of_the_learning_ra
         assert asked.optimizer.learning_rate == pytest.approx(1e-4)
 
 
-def test_a_batch_smaller_than_a_micro_batch_is_one() -> None:
+def test_batch_smaller_than_a_micro_batch_is_one() -> None:
     batch = recipe(method=method(batch_size=3)).batch
     assert (batch.effective_batch_size, batch.micro_batch_size) == (3, 3)
 
 
-def test_a_recipe_rides_along() -> None:
+def test_recipe_rides_along() -> None:
     asked = recipe(recipe={"adapter": {"r": 4}, "batch": {"max_length": 64}}, method=method(batch_size=2), seed=7)
     assert (asked.adapter.r, asked.batch.max_length, asked.batch.effective_batch_size, asked.seed) == (4, 64, 2, 7)
 
 
-def test_a_fine_tuned_model_is_trained_further() -> None:
+def test_fine_tuned_model_is_trained_further() -> None:
     job = "job_" + "0" * 24
     further = recipe(start_from=("tiny", job), model="ft:tiny:anna::" + "0" * 24)
     assert (further.model, further.adapter.start_from) == ("tiny", job)
@@ -74,7 +75,7 @@ def test_a_fine_tuned_model_is_trained_further() -> None:
         ({"recipe": {"schedule": 3}, "method": method(n_epochs=2)}, "recipe.schedule", "JSON object"),
     ],
 )
-def test_what_cannot_be_is_named(fields: dict[str, Any], param: str, words: str) -> None:
+def test_unsupported_hyperparameters_are_named(fields: dict[str, Any], param: str, words: str) -> None:
     with pytest.raises(InvalidParameter, match=words) as refused:
         recipe(**fields)
     assert refused.value.param == param

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from tests.files import ROW
+from tests.support.files import ROW
 
 ROWS = (json.dumps(ROW) + "\n").encode() * 3
 
@@ -18,12 +18,12 @@ def upload(client: TestClient, **fields: str) -> str:
 
 
 @pytest.mark.parametrize(("content", "param"), [(b"no form", "body"), (b"--x\r\n", "body"), (b"--x--\r\n", "file")])
-def test_what_is_no_form_with_a_file_is_a_bad_request(client: TestClient, content: bytes, param: str) -> None:
+def test_invalid_file_form_is_a_bad_request(client: TestClient, content: bytes, param: str) -> None:
     answer = client.post("/v1/files", content=content, headers={"content-type": "multipart/form-data; boundary=x"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_a_file_whose_time_is_over_is_deleted_once_no_job_needs_it(client: TestClient, engine: sa.Engine) -> None:
+def test_expired_file_is_deleted_once_unused(client: TestClient, engine: sa.Engine) -> None:
     expiring, kept = upload(client, expires_after_seconds="3600"), upload(client)
     asked = {"model": "tiny", "training_file": expiring}
     job_id = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
@@ -39,7 +39,7 @@ def test_a_file_whose_time_is_over_is_deleted_once_no_job_needs_it(client: TestC
     assert client.get(f"/v1/files/{kept}/content").content == ROWS
 
 
-def test_the_results_of_another_or_of_an_unfinished_job_are_not_there(client: TestClient) -> None:
+def test_results_of_other_owners_are_not_found(client: TestClient) -> None:
     asked = {"model": "tiny", "training_file": "rows.jsonl"}
     job_id = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
     for file_id in (f"file-{job_id}", "file-job_" + "0" * 24, "file-" + "0" * 24, "nonsense", "%00"):
@@ -49,7 +49,7 @@ def test_the_results_of_another_or_of_an_unfinished_job_are_not_there(client: Te
     assert client.get("/v1/files", params={"after": "nonsense"}).status_code == 404
 
 
-def test_a_part_of_a_file_is_read_and_what_is_known_is_not_sent_again(client: TestClient) -> None:
+def test_file_ranges_and_etags_work(client: TestClient) -> None:
     file_id = upload(client)
     for path in (f"/v1/files/{file_id}/content", f"/datasets/{file_id}/content"):
         part = client.get(path, headers={"range": "bytes=5-9"})

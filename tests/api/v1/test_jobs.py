@@ -13,9 +13,7 @@ def create(client: TestClient, owner: str = "anna", **fields: Any) -> Any:
     return client.post("/v1/fine_tuning/jobs", json={**ASKED, **fields}, headers={"x-owner": owner})
 
 
-def test_a_fine_tuned_model_of_another_is_not_there_nor_one_that_was_deleted(
-    client: TestClient, engine: sa.Engine
-) -> None:
+def test_foreign_or_deleted_models_are_not_found(client: TestClient, engine: sa.Engine) -> None:
     bobs = client.post("/keys", json={"owner": "bob"}).json()["secret"]
     bob = {"authorization": f"Bearer {bobs}"}
     job_id = create(client).json()["id"]
@@ -37,7 +35,7 @@ def test_a_fine_tuned_model_of_another_is_not_there_nor_one_that_was_deleted(
 @pytest.mark.parametrize(
     "after", ["nonsense", "ftevent-" + "0" * 24 + "-1-1-e", "ftevent-" + "0" * 24 + "-9999999999-0-e", "%00"]
 )
-def test_a_cursor_that_is_none_of_the_job_is_named(client: TestClient, after: str) -> None:
+def test_unknown_cursor_is_named(client: TestClient, after: str) -> None:
     job_id = create(client).json()["id"]
     answer = client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"after": after})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
@@ -59,13 +57,13 @@ def test_jobs_without_metadata_are_listed_by_null(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("query", ["metadata[a%00]=", "metadata[a]=%00", "metadata[%00]=b&metadata[a]="])
-def test_a_filter_that_no_metadata_can_have_is_named(client: TestClient, query: str) -> None:
+def test_filter_that_no_metadata_can_have_is_named(client: TestClient, query: str) -> None:
     create(client, metadata={"a": ""})
     answer = client.get(f"/v1/fine_tuning/jobs?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata")
 
 
-def test_what_does_not_fit_is_a_bad_request_with_its_field(client: TestClient) -> None:
+def test_invalid_field_is_a_bad_request(client: TestClient) -> None:
     for fields, param in (
         ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
         ({"suffix": "a b"}, "suffix"),
@@ -109,7 +107,7 @@ _MODEL, _FILE = b'"model": "tiny"', b'"training_file": "rows.jsonl"'
         "UTF-8",
     ],
 )
-def test_a_body_that_no_sdk_would_send_is_a_bad_request_too(client: TestClient, more: bytes, param: str) -> None:
+def test_body_no_sdk_sends_is_a_bad_request(client: TestClient, more: bytes, param: str) -> None:
     body = b"{" + b", ".join([_MODEL, _FILE, more]) + b"}"
     answer = client.post("/v1/fine_tuning/jobs", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
@@ -119,6 +117,6 @@ def test_a_body_that_no_sdk_would_send_is_a_bad_request_too(client: TestClient, 
 
 
 @pytest.mark.parametrize("name", ["model", "training_file"])
-def test_a_nul_in_a_name_is_a_bad_request(client: TestClient, name: str) -> None:
+def test_nul_in_a_name_is_a_bad_request(client: TestClient, name: str) -> None:
     answer = create(client, **{name: "a\0b"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)

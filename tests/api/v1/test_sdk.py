@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from api.settings import ApiSettings
 from store.session import Sessions
-from tests.api.conftest import ADMIN, serve
+from tests.support.api import ADMIN_KEY, serve
 
 
 def sdk(client: TestClient, key: str) -> openai.OpenAI:
@@ -15,10 +15,8 @@ def sdk(client: TestClient, key: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=key, http_client=client, max_retries=0)
 
 
-def test_who_asks_too_often_meets_a_rate_limit_error_that_says_when_to_ask_again(
-    settings: ApiSettings, sessions: Sessions
-) -> None:
-    limited = settings.model_copy(update={"rate_limit": "1/minute", "admin_key": SecretStr(ADMIN)})
+def test_frequent_sdk_requests_get_a_rate_limit_error(settings: ApiSettings, sessions: Sessions) -> None:
+    limited = settings.model_copy(update={"rate_limit": "1/minute", "admin_key": SecretStr(ADMIN_KEY)})
     with serve(limited) as client:
         # A key of ours is counted on loopback too.
         key = client.post("/keys", json={"owner": "anna"}).json()["secret"]
@@ -30,7 +28,7 @@ def test_who_asks_too_often_meets_a_rate_limit_error_that_says_when_to_ask_again
     assert 1 <= int(refused.value.response.headers["retry-after"]) <= 60
 
 
-def test_without_a_database_it_meets_an_error_of_the_server_that_may_be_tried_again(settings: ApiSettings) -> None:
+def test_sdk_retries_without_a_database(settings: ApiSettings) -> None:
     nowhere = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
     away = serve(settings.model_copy(update={"database_url": nowhere}))
     with away as client, pytest.raises(openai.InternalServerError) as failed:

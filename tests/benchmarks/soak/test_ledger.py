@@ -32,7 +32,7 @@ DAMAGED: Told = (
     ],
     ids=["from the last one", "from one that nobody told of", "the last one was torn", "the end has no state"],
 )
-def test_attempts_that_go_on_from_what_was_saved_are_not_set_back(told: list[Told]) -> None:
+def test_resumed_attempts_are_not_setbacks(told: list[Told]) -> None:
     assert list(set_back(told)) == []
 
 
@@ -45,5 +45,5 @@ def test_attempts_that_go_on_from_what_was_saved_are_not_set_back(told: list[Tol
     ],
     ids=["anew", "from the one before", "the third one anew"],
 )
-def test_an_attempt_that_begins_before_what_was_saved_is_told(told: list[Told]) -> None:
+def test_attempt_before_the_saved_step_is_reported(told: list[Told]) -> None:
     assert len(list(set_back(told))) == 1

@@ -9,13 +9,13 @@ SHAPES = {
 }
 
 
-def test_a_size_counts_the_matrices_and_the_adapter_on_each() -> None:
+def test_flops_count_matrices_and_their_adapters() -> None:
     assert size_of(SHAPES, layers=1, width=8, r=2) == Size(
         body=8 * 8 + 32 * 8, head=100 * 8, adapter=2 * (16 + 40), layers=1, width=8
     )
 
 
-def test_the_head_works_for_supervised_tokens_and_attention_inside_documents() -> None:
+def test_head_counts_supervised_tokens_only() -> None:
     size = Size(body=1000, head=800, adapter=10, layers=2, width=8)
     linear = 4 * 1000 * 30 + 4 * 800 * 12 + 6 * 10 * 30
     assert operations(size, real=30, supervised=12, squares=0) == linear
@@ -23,6 +23,6 @@ def test_the_head_works_for_supervised_tokens_and_attention_inside_documents() -
     assert operations(size, 30, 12, squares=500) - linear == 6 * 2 * 8 * 500
 
 
-def test_a_gpu_that_is_not_listed_has_no_peak() -> None:
+def test_gpu_that_is_not_listed_has_no_peak() -> None:
     assert peak_of("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_of("Some GPU") is None

@@ -3,13 +3,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.trainer.measure import watch
-from tests.service import until
+from tests.support.waiting import until
 
 MIB = 2**20
 HOLDS = "import time; held = b'1' * ({size} << 20); time.sleep(3)"
 
 
-def test_the_peak_is_of_all_processes_of_the_tree(tmp_path: Path) -> None:
+def test_peak_is_of_all_processes_of_the_tree(tmp_path: Path) -> None:
     child = HOLDS.format(size=100)
     code = f"import subprocess, sys; held = b'1' * (50 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
     watched = watch([sys.executable, "-c", code], tmp_path, tmp_path / "log", dict(os.environ), limit=100)
@@ -17,7 +17,7 @@ def test_the_peak_is_of_all_processes_of_the_tree(tmp_path: Path) -> None:
     assert 150 * MIB < watched.peak_bytes < 250 * MIB
 
 
-def test_what_runs_for_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+def test_overlong_run_is_killed_with_its_children(tmp_path: Path) -> None:
     log = tmp_path / "log"
     watched = watch(["sh", "-c", "sleep 61 & echo $!; wait"], tmp_path, log, dict(os.environ), limit=3)
     assert watched.returncode == -9

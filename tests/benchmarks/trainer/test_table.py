@@ -12,27 +12,27 @@ def runs(arm: str, *, rates: list[float | None], losses: list[float | None] | No
     ]
 
 
-def test_a_spread_is_median_least_and_most_of_what_was_measured() -> None:
+def test_spread_is_median_minimum_and_maximum() -> None:
     assert spread([3.0, None, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
     assert spread([1.0, 2.0]) == Spread(1.5, 1.0, 2.0)
     assert spread([None]) is None
 
 
-def test_a_ratio_is_taken_inside_each_round() -> None:
+def test_ratio_is_taken_inside_each_round() -> None:
     # The second round was twice as slow for both: the ratio of the medians would be another.
     ours = runs(OURS, rates=[100.0, 50.0, 90.0])
     theirs = runs("TRL default", rates=[50.0, 25.0, 30.0])
     assert ratios(ours, theirs, lambda run: run.real_rate) == Spread(2.0, 2.0, 3.0)
 
 
-def test_a_round_in_which_one_failed_has_no_ratio() -> None:
+def test_round_in_which_one_failed_has_no_ratio() -> None:
     ours = runs(OURS, rates=[100.0, 50.0])
     theirs = list(reversed(runs("TRL default", rates=[None, 25.0])))
     assert ratios(ours, theirs, lambda run: run.real_rate) == Spread(2.0, 2.0, 2.0)
     assert ratios(ours, theirs[1:], lambda run: run.real_rate) is None
 
 
-def test_an_arm_is_void_that_is_further_than_half_a_percent_from_us_in_any_round() -> None:
+def test_deviating_arm_is_void() -> None:
     ours = runs(OURS, rates=[1.0, 1.0], losses=[2.0, 2.0])
     near = runs("near", rates=[1.0, 1.0], losses=[2.009, 1.991])
     far = runs("far", rates=[1.0, 1.0], losses=[2.0, 1.989])
@@ -41,13 +41,13 @@ def test_an_arm_is_void_that_is_further_than_half_a_percent_from_us_in_any_round
     assert is_void(ours, far)
 
 
-def test_a_loss_that_is_not_a_number_is_void() -> None:
+def test_loss_that_is_not_a_number_is_void() -> None:
     ours = runs(OURS, rates=[1.0])
     assert is_void(ours, runs("broken", rates=[1.0], losses=[math.nan]))
     assert not is_void(ours, runs(FLOOR, rates=[1.0], losses=[None]))
 
 
-def test_a_row_says_who_failed_and_who_is_void() -> None:
+def test_row_says_who_failed_and_who_is_void() -> None:
     told = rows(
         [
             *runs(OURS, rates=[100.0, 100.0]),
@@ -59,5 +59,5 @@ def test_a_row_says_who_failed_and_who_is_void() -> None:
     assert [row[7] for row in told] == ["", "2.00 (2.00-2.00)", "0.25 (0.25-0.25)"]
 
 
-def test_the_table_is_aligned_markdown() -> None:
+def test_table_is_aligned_markdown() -> None:
     assert markdown(["arm", "x"], [["ours", "1"]]).splitlines() == ["| arm  | x |", "| ---- | - |", "| ours | 1 |"]

@@ -7,7 +7,7 @@ def shape(micro_batch: int) -> Shape:
     )
 
 
-def test_padding_is_up_to_the_longest_document_of_each_micro_batch() -> None:
+def test_padding_follows_the_longest_document() -> None:
     assert padding_share([10, 30, 40, 40], shape(4)) == 1 - 120 / 160
     assert padding_share([10, 30, 40, 40], shape(2)) == 1 - 120 / 140
     assert padding_share([10, 30, 40, 40], shape(1)) == 0
@@ -19,6 +19,6 @@ def test_our_own_examples_become_conversations_of_every_length() -> None:
     assert half_padded_rows(None) == half_padded_rows(None)
 
 
-def test_texts_are_as_many_and_as_long_as_asked_for() -> None:
+def test_texts_have_the_requested_number_and_length() -> None:
     texts = [row["text"] for row in full_length_rows(length=8192, count=40)]
     assert [len(text) for text in texts] == [8 * 8192] * 40

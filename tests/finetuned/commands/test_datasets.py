@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 REPORT: dict[str, Any] = {
     "format": "messages",
@@ -39,7 +39,7 @@ def rows(tmp_path: Path) -> Path:
     return tmp_path / "rows.jsonl"
 
 
-def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: FakeApi, rows: Path) -> None:
+def test_add_uploads_checks_and_prints_the_id(api: FakeApi, rows: Path) -> None:
     report = {**REPORT, "unused_fields": {"id": 3, "messages[].lang": 1}}
     api.answers = {
         "POST /datasets": (201, dataset("uploaded", report=None)),
@@ -55,7 +55,7 @@ def test_add_uploads_a_file_waits_for_its_check_and_prints_its_id_alone(api: Fak
     assert b'{"prompt": "the question"}' in body
 
 
-def test_add_says_which_column_became_what_and_advises_its_own_options(api: FakeApi, rows: Path) -> None:
+def test_add_reports_columns_and_advises_its_options(api: FakeApi, rows: Path) -> None:
     messages = [
         'say which is which, as dataset.columns {"instruction": "the question", "output": "answer"}',
         'say so: dataset.format "messages" and dataset.columns {"messages": "conversations"}',
@@ -76,7 +76,7 @@ def test_add_says_which_column_became_what_and_advises_its_own_options(api: Fake
     ]
 
 
-def test_add_of_a_file_with_faults_names_their_rows_and_exits_with_1(api: FakeApi, rows: Path) -> None:
+def test_add_of_a_faulty_file_names_its_rows(api: FakeApi, rows: Path) -> None:
     errors = [{"row": row, "message": "is not JSON\x1b[2J"} for row in range(1, 101)]
     report = {**REPORT, "errors": errors, "error_count": 250}
     api.answers = {
@@ -92,7 +92,7 @@ def test_add_of_a_file_with_faults_names_their_rows_and_exits_with_1(api: FakeAp
     assert "\x1b" not in done.stderr
 
 
-def test_a_column_without_a_name_and_a_file_that_is_not_there_are_told(api: FakeApi, rows: Path) -> None:
+def test_missing_column_or_file_is_reported(api: FakeApi, rows: Path) -> None:
     done = finetuned("datasets", "add", str(rows), "--column", "prompt", "--url", api.url)
     assert (done.returncode, done.stderr) == (1, "--column: got prompt; give FIELD=NAME, such as prompt=question\n")
     done = finetuned("datasets", "add", str(rows), "--column", "prompt=a", "--column", "prompt=b", "--url", api.url)
@@ -111,7 +111,7 @@ def test_datasets_are_listed(api: FakeApi) -> None:
     assert "finetuned datasets add FILE" in finetuned("datasets", "--url", api.url).stderr
 
 
-def test_a_preview_marks_what_is_learned_and_what_is_cut(api: FakeApi) -> None:
+def test_preview_marks_learned_and_cut_text(api: FakeApi) -> None:
     tokens = [
         {"id": 1, "text": "ask \x1b", "supervised": False},
         {"id": 2, "text": "answer", "supervised": True},
@@ -130,7 +130,7 @@ def test_a_preview_marks_what_is_learned_and_what_is_cut(api: FakeApi) -> None:
     assert "row 2: is not JSON" in done.stdout
 
 
-def test_a_dataset_is_deleted_or_it_is_told_why_not(api: FakeApi) -> None:
+def test_dataset_is_deleted_or_the_refusal_shown(api: FakeApi) -> None:
     api.answers["DELETE /datasets/file-1"] = (200, {"id": "file-1", "deleted": True})
     assert finetuned("datasets", "delete", "file-1", "--url", api.url).returncode == 0
     error = {"error": {"code": "dataset_in_use", "message": "job job_1 needs dataset file-1"}}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi, event, job
-from tests.finetuned.running import finetuned
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\r\x9b\x7f\u2028\u202eb"
 
@@ -39,7 +39,7 @@ def test_hostile_text_of_the_service_is_printed_escaped(hostile: FakeApi, argume
     assert "b" in printed_by(*arguments, "--url", hostile.url)
 
 
-def test_log_of_a_trainer_is_printed_escaped_line_by_line(hostile: FakeApi) -> None:
+def test_trainer_log_is_printed_escaped(hostile: FakeApi) -> None:
     printed = printed_by("logs", "job_1", "--url", hostile.url)
     assert printed.startswith("one\na\\u001b[2J")
     assert printed.endswith("\nthree\n")

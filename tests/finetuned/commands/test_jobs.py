@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi, event, job
-from tests.finetuned.running import finetuned
 
 PLAN: dict[str, Any] = {
     "parameters": {
@@ -67,7 +67,7 @@ def test_submit_may_force_what_cannot_fit(api: FakeApi) -> None:
     assert finetuned("submit", "-", "--force", "--url", api.url, stdin="{}").stdout == "job_1\n"
 
 
-def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
+def test_plan_is_shown_as_text_or_json(api: FakeApi) -> None:
     api.answers["POST /plans"] = (200, PLAN)
     done = finetuned("plan", "-", "--url", api.url, stdin='{"model": "m"}')
     assert (done.returncode, done.stderr) == (0, "")
@@ -98,19 +98,19 @@ def test_submit_says_whose_the_job_is(api: FakeApi) -> None:
     assert api.owners == [re.sub(r"[^\w.@-]", "_", getpass.getuser()), "bert"]
 
 
-def test_a_users_name_is_sent_as_the_service_takes_it(api: FakeApi) -> None:
+def test_user_name_is_sent_as_the_owner(api: FakeApi) -> None:
     api.answers["POST /jobs"] = (201, job())
     assert finetuned("submit", "-", "--url", api.url, stdin="{}", LOGNAME="corp\\jos\u00e9").returncode == 0
     assert api.owners == ["corp_jos_"]
 
 
-def test_a_recipe_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_recipe_that_is_not_there_is_told(tmp_path: Path) -> None:
     done = finetuned("submit", str(tmp_path / "none.json"))
     assert done.returncode == 1
     assert done.stderr == f"cannot read {tmp_path / 'none.json'}: No such file or directory\n"
 
 
-def test_watch_tells_in_lines_when_nobody_looks_at_a_terminal(api: FakeApi) -> None:
+def test_watch_prints_lines_without_a_terminal(api: FakeApi) -> None:
     api.answers["GET /jobs/job_1"] = (200, job())
     api.streams = [
         event("status", "1.0", status="running", attempt=1)
@@ -132,14 +132,14 @@ def test_watch_tells_in_lines_when_nobody_looks_at_a_terminal(api: FakeApi) -> N
     ]
 
 
-def test_watch_of_a_job_that_fails_says_why_and_exits_with_1(api: FakeApi) -> None:
+def test_watch_of_a_failing_job_exits_with_1(api: FakeApi) -> None:
     api.answers["GET /jobs/job_1"] = (200, job())
     api.streams = [event("status", "1.0", status="failed", attempt=1, failure={"message": "out of memory"})]
     done = finetuned("watch", "job_1", "--url", api.url)
     assert (done.returncode, done.stdout) == (1, "failed: out of memory\n")
 
 
-def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi) -> None:
+def test_watch_shows_queue_reasons_and_retries(api: FakeApi) -> None:
     api.answers["GET /jobs/job_1"] = (200, job())
     failed = {"code": "worker_lost", "message": "worker a was lost"}
     api.streams = [
@@ -185,7 +185,7 @@ def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi
         (["retry"], "retry", "queued", "queued; watch it with: finetuned watch job_1"),
     ],
 )
-def test_what_is_asked_of_a_job_is_told_as_it_stands(
+def test_job_actions_print_the_new_status(
     api: FakeApi, arguments: list[str], path: str, status: str, told: str
 ) -> None:
     api.answers[f"POST /jobs/job_1/{path}"] = (200, job(status))
@@ -193,7 +193,7 @@ def test_what_is_asked_of_a_job_is_told_as_it_stands(
     assert (done.returncode, done.stderr) == (0, f"{told}\n")
 
 
-def test_list_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
+def test_job_list_is_a_table_or_json(api: FakeApi) -> None:
     two_hours_ago = {"created_at": (datetime.now(UTC) - timedelta(hours=2.5)).isoformat()}
     jobs = [job("running"), job("queued"), job("queued") | {"name": "[red]x\x1b[31m"}]
     jobs = [each | two_hours_ago for each in jobs]
@@ -210,7 +210,7 @@ def test_list_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
     assert json.loads(finetuned("list", "--json", "--url", api.url).stdout) == jobs
 
 
-def test_in_a_terminal_of_eighty_columns_a_job_is_told_whole(api: FakeApi) -> None:
+def test_job_fits_a_terminal_of_eighty_columns(api: FakeApi) -> None:
     wide = {"id": "job_" + "0" * 24, "name": "a-long-name-of-a-job", "owner": "somebody@example.com"}
     api.answers["GET /jobs"] = (200, {"data": [job("queued") | wide], "has_more": False})
     lines = finetuned("list", "--url", api.url, COLUMNS="80").stdout.splitlines()
@@ -223,7 +223,7 @@ def test_in_a_terminal_of_eighty_columns_a_job_is_told_whole(api: FakeApi) -> No
     assert ["".join(line[column].strip() for line in lines[1:]) for column in columns] == [wide["name"], wide["owner"]]
 
 
-def test_download_asks_for_the_best_where_it_is_told_to(api: FakeApi, tmp_path: Path) -> None:
+def test_download_takes_the_best_on_request(api: FakeApi, tmp_path: Path) -> None:
     api.answers["GET /jobs/job_1/artifacts/best.tar"] = (404, {"error": {"code": "not_found", "message": "none"}})
     done = finetuned("download", "job_1", "--best", "--out", str(tmp_path), "--url", api.url)
     assert (done.returncode, done.stderr) == (1, "none\n")

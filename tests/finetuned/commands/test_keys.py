@@ -1,7 +1,7 @@
 import json
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 KEY = {
     "id": "key_1",
@@ -34,7 +34,7 @@ def test_keys_are_made_listed_and_revoked(api: FakeApi) -> None:
     assert "key_1 of anna is revoked" in finetuned("keys", "revoke", "key_1", *here).stderr
 
 
-def test_a_key_of_an_admin_is_asked_for_by_its_flag_and_one_without_an_owner_is_refused(api: FakeApi) -> None:
+def test_admin_key_needs_its_flag(api: FakeApi) -> None:
     api.answers["POST /keys"] = (201, {**KEY, "secret": "sk-ft-once"})
     finetuned("keys", "create", "--owner", "boss", "--admin", "--url", api.url)
     assert json.loads(api.bodies[-1]) == {"owner": "boss", "name": None, "admin": True}
@@ -44,7 +44,7 @@ def test_a_key_of_an_admin_is_asked_for_by_its_flag_and_one_without_an_owner_is_
     assert len(api.bodies) == 1
 
 
-def test_without_any_key_the_list_says_how_to_make_one(api: FakeApi) -> None:
+def test_empty_key_list_says_how_to_make_one(api: FakeApi) -> None:
     api.answers["GET /keys"] = (200, {"data": [], "has_more": False})
     listed = finetuned("keys", "--url", api.url)
     assert (listed.returncode, listed.stdout) == (0, "")

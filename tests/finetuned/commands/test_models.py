@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tests.finetuned.running import finetuned
+from tests.finetuned.command_line import finetuned
 
 
 def test_models_are_listed_by_name(tmp_path: Path) -> None:
@@ -9,7 +9,7 @@ def test_models_are_listed_by_name(tmp_path: Path) -> None:
     assert finetuned("models", "--home", str(tmp_path)).stdout == "tiny  2 B\n"
 
 
-def test_a_model_that_no_wheel_ships_is_refused_with_the_ones_that_are(tmp_path: Path) -> None:
+def test_unknown_packaged_model_is_refused_with_alternatives(tmp_path: Path) -> None:
     done = finetuned("models", "add", "gpt-5", "--home", str(tmp_path))
     assert done.returncode == 1
     assert "no model 'gpt-5' to add; known: smollm2-135m-instruct" in done.stderr

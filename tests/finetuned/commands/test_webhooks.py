@@ -1,7 +1,7 @@
 import json
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 
 def test_webhooks_are_added_listed_tested_and_deleted(api: FakeApi) -> None:

@@ -1,10 +1,10 @@
 import json
 
+from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
-from tests.finetuned.running import finetuned
 
 
-def test_workers_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> None:
+def test_worker_list_is_a_table_or_json(api: FakeApi) -> None:
     busy = "It is used by blender [3d] \x1b[31m (pid 7, 8.0 GiB), which is not a job's."
     devices = [
         {
@@ -29,6 +29,6 @@ def test_workers_is_a_table_for_people_and_json_for_scripts(api: FakeApi) -> Non
     assert json.loads(finetuned("workers", "--json", "--url", api.url).stdout) == workers
 
 
-def test_a_service_without_workers_says_so(api: FakeApi) -> None:
+def test_service_without_workers_says_so(api: FakeApi) -> None:
     api.answers["GET /workers"] = (200, {"data": []})
     assert finetuned("workers", "--url", api.url).stderr == "no workers yet\n"

@@ -4,10 +4,10 @@ import dataclasses
 
 from store.scheduling.planner import plan
 from store.scheduling.situation import DeviceRef, Host, Occupant, Wait
-from tests.store.plan.making import NOW, A, B, full, job, machine, on, running, waits
+from tests.store.plan.factories import NOW, A, B, full, job, machine, on, running, waits
 
 
-def test_a_small_job_passes_a_large_one_only_if_it_ends_before_the_large_one_can_start() -> None:
+def test_small_job_passes_only_without_delaying() -> None:
     large = job("large", A, gpus=4, priority=1)
     small = [job("short", A, seconds=100), job("long", A, seconds=101), job("unknown", A)]
     made = plan(NOW, [A], [large, *small], [running("r", "a0", ends=1100)])
@@ -17,14 +17,14 @@ def test_a_small_job_passes_a_large_one_only_if_it_ends_before_the_large_one_can
     assert "unknown" in made.waits
 
 
-def test_nothing_passes_on_what_is_kept_until_nobody_knows_when() -> None:
+def test_reserved_devices_are_not_passed_while_unknown() -> None:
     large = job("large", A, gpus=4, priority=1)
     made = plan(NOW, [A], [large, job("short", A, seconds=1)], [running("r", "a0")])
     assert made.starts == {}
     assert waits(made, "large").estimated_start is None
 
 
-def test_a_small_job_avoids_what_is_kept_where_it_can() -> None:
+def test_small_job_avoids_reserved_devices() -> None:
     large = job("large", A, gpus=4, priority=1)
     taken = [running("r", "a0", ends=1100), running("s", "b0")]
     made = plan(NOW, [A, B], [large, job("short", seconds=10), job("unknown")], taken)
@@ -33,26 +33,26 @@ def test_a_small_job_avoids_what_is_kept_where_it_can() -> None:
     assert made.starts == {"short": on("a1")}
 
 
-def test_a_later_job_is_told_a_time_behind_those_before_it() -> None:
+def test_later_job_is_estimated_behind_earlier_ones() -> None:
     waiting = [job("j", A, gpus=4, seconds=50, since=1), job("k", A, gpus=4, seconds=50, since=2), job("l", A, since=3)]
     made = plan(NOW, [A], waiting, [full(A, ends=1100)])
     assert [wait.estimated_start for wait in made.waits.values()] == [1100, 1150, 1200]
 
 
-def test_an_unknown_reservation_behind_a_known_one_forbids_nothing_before_it() -> None:
+def test_unknown_reservation_blocks_nothing_earlier() -> None:
     waiting = [job("large", A, gpus=4, priority=2), job("behind", A, gpus=4, priority=1), job("short", A, seconds=100)]
     made = plan(NOW, [A], [*waiting, job("unknown", A)], [running("r", "a0", ends=1100)])
     assert made.starts == {"short": on("a1")}
     assert waits(made, "unknown").reason == "Waits for devices that are kept for large, which comes first."
 
 
-def test_jobs_that_wait_for_nobody_knows_what_are_kept_devices_apart() -> None:
+def test_jobs_with_unknown_starts_reserve_separately() -> None:
     waiting = [job("j", gpus=4, priority=2), job("k", gpus=4, priority=1), job("small")]
     made = plan(NOW, [A, B], waiting, [running("r", "a0"), running("s", "b0")])
     assert made.starts == {}
 
 
-def test_where_nobody_knows_when_a_job_waits_for_the_machine_on_which_the_least_is_missing() -> None:
+def test_unknown_start_reserves_the_nearest_machine() -> None:
     made = plan(NOW, [A, B], [job("large", gpus=4, priority=1), job("small")], [full(A), running("r", "b0")])
     assert made.starts == {}
 
@@ -64,14 +64,14 @@ def test_why_names_the_one_that_cannot_be_passed() -> None:
     assert waits(made, "gang").reason == "Waits for devices that are kept for soon, which comes first."
 
 
-def test_one_that_runs_longer_than_expected_may_end_at_any_time() -> None:
+def test_overdue_job_may_end_at_any_time() -> None:
     made = plan(NOW, [A], [job("large", gpus=4), job("small", seconds=1)], [running("r", "a0", ends=900)])
     assert waits(made, "large").estimated_start == NOW
     assert made.starts == {}
     assert waits(plan(NOW, [A], [job("j")], [full(A, ends=900)]), "j").estimated_start == NOW
 
 
-def test_after_a_failure_a_job_holds_nobody_up_until_it_is_tried_again() -> None:
+def test_job_in_backoff_delays_nobody() -> None:
     failed = job("failed", gpus=4, priority=1, not_before=1011.5)
     made = plan(NOW, [A], [failed, job("j")], [running("r", "a0", ends=1500)])
     assert made.starts == {"j": on("a1")}
@@ -79,7 +79,7 @@ def test_after_a_failure_a_job_holds_nobody_up_until_it_is_tried_again() -> None
     assert plan(1011.5, [A], [failed], []).starts
 
 
-def test_a_job_that_fits_nowhere_holds_nobody_up() -> None:
+def test_job_that_fits_nowhere_holds_nobody_up() -> None:
     waiting = [job("nowhere", machine("c"), priority=1), job("held", gpus=4, priority=1), job("j")]
     made = plan(NOW, [machine("a", 4, busy=[3])], waiting, [])
     assert list(made.starts) == ["j"]
@@ -90,7 +90,7 @@ def test_a_job_that_fits_nowhere_holds_nobody_up() -> None:
     )
 
 
-def test_why_names_the_machines_with_the_most_that_is_free_and_counts_the_others() -> None:
+def test_reason_names_the_freest_machines() -> None:
     hosts = [machine(f"gpu-{n:02}") for n in range(99)] + [machine("held", 4, busy=[0])]
     taken = [
         Occupant(f"r{n}", "ann", 0, tuple(DeviceRef(host.name, k) for k in range(3))) for n, host in enumerate(hosts)

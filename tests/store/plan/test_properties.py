@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from store.scheduling.planner import plan
 from store.scheduling.situation import DeviceRef, Host, Occupant, Waiting
 from tests.sentences import is_sentence
-from tests.store.plan.making import NOW, A, job, machine
+from tests.store.plan.factories import NOW, A, job, machine
 
 HOSTS = st.lists(
     st.builds(
@@ -85,7 +85,7 @@ def without(occupants: Iterable[Occupant], gone: Iterable[str]) -> list[Occupant
 
 @settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
-def test_every_job_starts_or_waits_in_a_place_of_its_own(
+def test_every_job_starts_or_has_a_position(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]
 ) -> None:
     made = plan(NOW, hosts, waiting, occupants)
@@ -97,7 +97,7 @@ def test_every_job_starts_or_waits_in_a_place_of_its_own(
 
 @settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
-def test_a_job_gets_all_its_devices_on_machines_of_its_own_and_only_what_is_free_for_it(
+def test_job_gets_all_devices_on_distinct_machines(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]
 ) -> None:
     by_id, by_name = {each.id: each for each in waiting}, {host.name: host for host in hosts}
@@ -121,7 +121,7 @@ def test_a_job_gets_all_its_devices_on_machines_of_its_own_and_only_what_is_free
 
 @settings(max_examples=50)
 @given(HOSTS, WAITING, occupied(), st.randoms(use_true_random=False))
-def test_the_plan_depends_on_nothing_but_what_is_there(
+def test_plan_depends_on_nothing_but_what_is_there(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant], order: random.Random
 ) -> None:
     made = plan(NOW, hosts, waiting, occupants)
@@ -132,7 +132,7 @@ def test_the_plan_depends_on_nothing_but_what_is_there(
 
 
 @given(HOSTS, jobs(id="urgent", not_before=None), occupied())
-def test_just_those_step_aside_whose_devices_the_job_needs_and_only_if_it_then_fits(
+def test_only_needed_jobs_are_preempted_and_usefully(
     hosts: list[Host], urgent: Waiting, occupants: list[Occupant]
 ) -> None:
     made = plan(NOW, hosts, [urgent], occupants)
@@ -200,7 +200,7 @@ def started(service: Service, id: str) -> float:
 @given(
     HOSTS, jobs(id="large", priority=3, not_before=None), WAITING, occupied(), st.lists(ENDS, min_size=6, max_size=6)
 )
-def test_jobs_that_pass_a_large_one_do_not_delay_it(
+def test_backfilled_jobs_do_not_delay_large_ones(
     hosts: list[Host], large: Waiting, small: list[Waiting], occupants: list[Occupant], seconds: list[float | None]
 ) -> None:
     known = [
@@ -216,7 +216,7 @@ def test_jobs_that_pass_a_large_one_do_not_delay_it(
 
 @pytest.mark.parametrize("gpus", [(1, 1), (4, 1), (1, 4), (3, 4)])
 @pytest.mark.parametrize("known", [True, False])
-def test_of_two_owners_who_never_cease_to_submit_neither_starves(gpus: tuple[int, int], known: bool) -> None:
+def test_neither_of_two_busy_owners_starves(gpus: tuple[int, int], known: bool) -> None:
     service = Service([A])
     submitted: dict[str, float] = {}
     for turn in range(100):
@@ -238,7 +238,7 @@ def test_of_two_owners_who_never_cease_to_submit_neither_starves(gpus: tuple[int
         assert max(still, default=0) < 150
 
 
-def test_a_thousand_jobs_that_wait_for_a_hundred_devices_are_planned_in_a_moment() -> None:
+def test_thousand_jobs_on_hundred_devices_plan_fast() -> None:
     hosts = [machine(f"gpu-{n:02}", 8) for n in range(16)]
     taken = [Occupant(f"r{n}", "ann", 0, (DeviceRef(hosts[n // 8].name, n % 8),), ends=1100.0 + n) for n in range(128)]
     waiting = [job(f"j{n}", *hosts, gpus=1 + n % 4, owner=f"o{n % 7}", since=n, seconds=60) for n in range(1000)]

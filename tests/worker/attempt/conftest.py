@@ -9,10 +9,10 @@ from pydantic import SecretStr
 
 from store.jobs.transitions import AttemptPart
 from store.session import Sessions
-from tests.files import write_dataset, write_model
-from tests.publishing import publishing_on
-from tests.service import FAKE_TRAINER
-from tests.worker.attempt.beginning import Background, Begin, Way, place
+from tests.support.artifacts import publishing_on
+from tests.support.files import write_dataset, write_model
+from tests.support.service import FAKE_TRAINER
+from tests.worker.attempt.attempts import Background, Begin, Way, place
 from worker.attempt.timing import NORMAL, Timing
 from worker.settings import WorkerSettings
 

@@ -12,9 +12,10 @@ from store import datasets
 from store.datasets import Source, blob_key
 from store.jobs import attempts
 from store.session import Sessions
-from tests import s3
-from tests.service import free_port
-from tests.worker.attempt.beginning import CPU, create, get, place, run, run_dir, run_next, told
+from tests.support import s3
+from tests.support.jobs import create_job, events_of_type
+from tests.support.servers import free_port
+from tests.worker.attempt.attempts import CPU, get_ended, place, run, run_dir, run_next
 from worker.attempt import lifecycle
 from worker.attempt.context import Attempt
 from worker.settings import WorkerSettings
@@ -48,16 +49,14 @@ def saved(sessions: Sessions, settings: WorkerSettings, storage: Storage) -> str
     return job.id
 
 
-def test_an_attempt_whose_bucket_is_away_is_made_again_as_often_as_it_takes_and_counts_as_no_retry(
-    sessions: Sessions, in_bucket: WorkerSettings
-) -> None:
+def test_attempt_repeats_while_its_bucket_is_away(sessions: Sessions, in_bucket: WorkerSettings) -> None:
     dataset, key, path = uploaded(sessions, in_bucket)
-    job_id = create(sessions, dataset=dataset)
+    job_id = create_job(sessions, dataset=dataset)
     tries = in_bucket.max_retries + 2
     for _ in range(tries):
         job = run_next(sessions, in_bucket, job_id)
         assert (job.status, job.retries, job.failed_step) == (JobStatus.QUEUED, 0, None)
-    retries = told(sessions, job_id, "retry")
+    retries = events_of_type(sessions, job_id, "retry")
     assert [retry["code"] for retry in retries] == ["storage_unavailable"] * tries
     assert "storage" in retries[0]["message"]
     assert key not in retries[0]["message"]
@@ -66,20 +65,20 @@ def test_an_attempt_whose_bucket_is_away_is_made_again_as_often_as_it_takes_and_
         assert run_next(sessions, in_bucket, job_id).status is JobStatus.SUCCEEDED
 
 
-def test_the_lease_is_looked_after_while_an_earlier_adapter_is_fetched(
+def test_lease_is_renewed_during_a_slow_fetch(
     sessions: Sessions, settings: WorkerSettings, in_bucket: WorkerSettings
 ) -> None:
     """It is renewed; where it is lost the rest is not fetched, and nothing is trained."""
     with s3.running_s3(PORT):
         start_from = saved(sessions, settings, make_storage(in_bucket))
-        job = run_next(sessions, in_bucket, create(sessions, adapter={"start_from": start_from}))
+        job = run_next(sessions, in_bucket, create_job(sessions, adapter={"start_from": start_from}))
         assert job.status is JobStatus.SUCCEEDED
         assert (run_dir(settings, job).path / "start_from" / "adapter_config.json").exists()
-        create(sessions, adapter={"start_from": start_from})
+        create_job(sessions, adapter={"start_from": start_from})
         part = place(sessions)
         with sessions.begin() as session:
             attempts.fail_lost(session, part.job_id, part.attempt, settings.retries)
         lifecycle.run(Attempt(sessions, in_bucket, CPU, part, lambda: False))
-    lost = run_dir(settings, get(sessions, part.job_id))
+    lost = run_dir(settings, get_ended(sessions, part.job_id))
     assert list(lost.path.iterdir()) == [lost.path / "start_from"]
     assert list((lost.path / "start_from").iterdir()) == []

@@ -13,9 +13,9 @@ from store.jobs.transitions import AttemptPart
 from store.models import Worker
 from store.scheduling import leases, workers
 from store.session import Sessions
-from tests.placing import begin
-from tests.worker.attempt.beginning import CPU, Background, Begin, Way, create, get, states, told
-from tests.worker.test_guard import until
+from tests.support.jobs import begin, create_job, events_of_type
+from tests.support.waiting import until
+from tests.worker.attempt.attempts import CPU, Background, Begin, Way, get_ended, states
 from worker.attempt.timing import Timing
 from worker.settings import WorkerSettings
 
@@ -24,10 +24,10 @@ def cut_off_soon(settings: WorkerSettings) -> WorkerSettings:
     return settings.model_copy(update={"cut_off": timedelta(seconds=2)})
 
 
-def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes_back_to_the_queue(
+def test_trainer_without_a_database_saves_and_requeues(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
 ) -> None:
-    job_id = create(sessions, name="steps=1000 sleep=0.05")
+    job_id = create_job(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside(way.sessions, cut_off_soon(settings))
     running.wait_for_events(4)
     way.shut()
@@ -36,32 +36,32 @@ def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes
         assert jobs.get(session, job_id).status is JobStatus.RUNNING
     way.open()
     running.end()
-    job = get(sessions, job_id)
+    job = get_ended(sessions, job_id)
     assert (job.status, job.retries) == (JobStatus.QUEUED, 0)
-    (done,) = told(sessions, job_id, "done")
+    (done,) = events_of_type(sessions, job_id, "done")
     assert states(running.run_dir) == [f"step-{done['step']:06d}"]
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].metric.step == done["step"]
 
 
-def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
+def test_short_database_outage_leaves_the_trainer_alone(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
 ) -> None:
     """Also where it is away for longer than a machine of several may be alone."""
-    job_id = create(sessions, name="steps=40 sleep=0.05")
+    job_id = create_job(sessions, name="steps=40 sleep=0.05")
     running = begin_beside(way.sessions, settings, timing=Timing(alone=0.1))
     running.wait_for_events(4)
     way.shut()
     running.wait_for_events(24)
     way.open()
     running.end()
-    assert get(sessions, job_id).status is JobStatus.SUCCEEDED
-    assert len(told(sessions, job_id, "started")) == 1
+    assert get_ended(sessions, job_id).status is JobStatus.SUCCEEDED
+    assert len(events_of_type(sessions, job_id, "started")) == 1
     with sessions.begin() as session:
         assert progress.latest(session, [job_id])[job_id].metric.step == 40
 
 
-def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
+def test_trainer_stopped_at_its_start_has_not_failed(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way
 ) -> None:
     def drain(running: Background) -> None:
@@ -73,13 +73,13 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
         way.open()
 
     for happens in (drain, lose_the_database):
-        job_id = create(sessions, name="late=100")
+        job_id = create_job(sessions, name="late=100")
         running = begin_beside(way.sessions, cut_off_soon(settings))
         running.wait_for_a_word()
         happens(running)
         running.end()
-        assert get(sessions, job_id).status is JobStatus.QUEUED
-        assert told(sessions, job_id, "retry") == []
+        assert get_ended(sessions, job_id).status is JobStatus.QUEUED
+        assert events_of_type(sessions, job_id, "retry") == []
         with sessions.begin() as session:
             actions.cancel(session, job_id)
 
@@ -93,11 +93,9 @@ while True: time.sleep(1000)
 """
 
 
-def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
-    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
-) -> None:
+def test_withdrawn_pause_is_no_failure(sessions: Sessions, settings: WorkerSettings, begin_beside: Begin) -> None:
     deaf = {"trainer": [sys.executable, "-c", DEAF], "grace": timedelta(seconds=2)}
-    job_id = create(sessions)
+    job_id = create_job(sessions)
     running = begin_beside(its_settings=settings.model_copy(update=deaf), timing=Timing(heartbeat=0.1))
     running.wait_for_a_word()
     with sessions.begin() as session:
@@ -106,13 +104,13 @@ def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
     with sessions.begin() as session:
         actions.resume(session, job_id)
     running.end()
-    assert get(sessions, job_id).status is JobStatus.QUEUED
-    assert told(sessions, job_id, "retry") == []
+    assert get_ended(sessions, job_id).status is JobStatus.QUEUED
+    assert events_of_type(sessions, job_id, "retry") == []
 
 
 def place_on_two(sessions: Sessions, **fields: Any) -> AttemptPart:
     """A new job, begun on this machine, which is its head, and on another."""
-    create(sessions, resources={"nodes": 2}, **fields)
+    create_job(sessions, resources={"nodes": 2}, **fields)
     with sessions.begin() as session:
         for name in ("worker", "worker-2"):
             workers.register(session, name, "first", "localhost", CPU)
@@ -121,7 +119,7 @@ def place_on_two(sessions: Sessions, **fields: Any) -> AttemptPart:
     return head
 
 
-def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
+def test_lost_peer_counts_though_others_saved(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
 ) -> None:
     """It may lose it each time."""
@@ -131,15 +129,13 @@ def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
     with sessions.begin() as session:
         leases.free(session, part.job_id, 1, "worker-2")
     running.end()
-    job = get(sessions, part.job_id)
+    job = get_ended(sessions, part.job_id)
     assert (job.status, job.retries) == (JobStatus.QUEUED, 1)
-    assert told(sessions, part.job_id, "retry")[0]["code"] == "worker_lost"
+    assert events_of_type(sessions, part.job_id, "retry")[0]["code"] == "worker_lost"
     assert len(states(running.run_dir)) == 1
 
 
-def test_a_cancelled_job_is_not_told_so_while_a_silent_machine_may_train_it(
-    sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
-) -> None:
+def test_cancel_waits_for_a_silent_machine(sessions: Sessions, settings: WorkerSettings, begin_beside: Begin) -> None:
     part = place_on_two(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside(part=part)
     running.wait_for_events(4)
@@ -166,10 +162,10 @@ def silent_for(sessions: Sessions, time: timedelta) -> None:
         session.execute(silent.values(seen_at=sa.func.now() - time))
 
 
-def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_writes_nothing(
+def test_revoked_attempt_ends_and_writes_nothing(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin
 ) -> None:
-    job_id = create(sessions, name="steps=1000 sleep=0.05")
+    job_id = create_job(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside()
     running.wait_for_events(3)
     with sessions.begin() as session:
@@ -177,5 +173,5 @@ def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_wr
         before = jobs.get(session, job_id).event_count
     running.end()
     assert running.exit_report.exists()
-    job = get(sessions, job_id)
+    job = get_ended(sessions, job_id)
     assert (job.status, job.exit_report, job.event_count) == (JobStatus.FAILED, None, before)

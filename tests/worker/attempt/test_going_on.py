@@ -14,19 +14,9 @@ from store import artifacts
 from store.jobs import attempts, jobs, progress
 from store.scheduling import leases
 from store.session import Sessions
-from tests.worker.attempt.beginning import (
-    CPU,
-    Begin,
-    create,
-    get,
-    place,
-    run,
-    run_dir,
-    run_next,
-    states,
-    told,
-)
-from tests.worker.test_guard import until
+from tests.support.jobs import create_job, events_of_type
+from tests.support.waiting import until
+from tests.worker.attempt.attempts import CPU, Begin, get_ended, place, run, run_dir, run_next, states
 from worker.attempt import lifecycle
 from worker.attempt.context import Attempt
 from worker.attempt.timing import Timing
@@ -35,19 +25,17 @@ from worker.settings import WorkerSettings
 OFTEN = Timing(heartbeat=0.0)
 
 
-def test_a_damaged_state_is_passed_over_and_told_of(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_damaged_state_is_passed_over_and_told_of(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="steps=6 every=2 torn kill=9 once")
     job = run_next(sessions, settings, job.id)
     assert job.status is JobStatus.SUCCEEDED
-    assert [each["resumed_step"] for each in told(sessions, job.id, "started")] == [0, 4]
-    (warning,) = told(sessions, job.id, "log")
+    assert [each["resumed_step"] for each in events_of_type(sessions, job.id, "started")] == [0, 4]
+    (warning,) = events_of_type(sessions, job.id, "log")
     assert warning["level"] == "warning"
     assert "attempt-1/step-000006 is damaged" in warning["message"]
 
 
-def test_of_the_attempts_before_two_states_are_kept_and_none_of_a_job_that_is_done(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_two_states_of_earlier_attempts_are_kept(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="steps=8 every=2 kill=9 once")
     assert states(run_dir(settings, job)) == ["step-000008", "step-000006", "step-000004", "step-000002"]
     with sessions.begin() as session:
@@ -60,11 +48,11 @@ def test_of_the_attempts_before_two_states_are_kept_and_none_of_a_job_that_is_do
     assert [states(run_dir(settings, job, number)) for number in (1, 2, 3)] == [[], [], []]
 
 
-def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
+def test_lease_is_renewed_while_states_are_read(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_reading(monkeypatch)
-    job_id = create(sessions, name="steps=4 every=2 kill=9 once")
+    job_id = create_job(sessions, name="steps=4 every=2 kill=9 once")
     fill(run_dir(settings, run_next(sessions, settings, job_id)), 60)
     part = place(sessions)
     expire(sessions, job_id)
@@ -78,10 +66,10 @@ def test_the_lease_is_kept_while_the_states_of_the_attempts_before_are_read(
 
     until(has_lease_and_no_trainer)
     running.end()
-    assert get(sessions, job_id).status is JobStatus.SUCCEEDED
+    assert get_ended(sessions, job_id).status is JobStatus.SUCCEEDED
 
 
-def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
+def test_revoked_attempt_removes_no_state(
     sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_reading(monkeypatch)
@@ -109,10 +97,8 @@ def expire(sessions: Sessions, job_id: str) -> None:
         jobs.get(session, job_id).lease_expires_at = sa.func.now() - timedelta(seconds=1)
 
 
-def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_again(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
-    job_id = create(sessions, name="steps=3")
+def test_finished_trainer_of_a_dead_worker_is_kept(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = create_job(sessions, name="steps=3")
     before = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
     before.run_dir.path.mkdir(parents=True)
     before.run_dir.recipe.write_text(json.dumps(before.part.recipe))
@@ -129,10 +115,8 @@ def test_a_job_whose_trainer_came_to_its_end_without_its_worker_is_not_trained_a
         assert artifacts.get(session, job_id, "adapter.tar").path == f"{job_id}/attempt-1/adapter"
 
 
-def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_came_between(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
-    job_id = create(sessions, name="steps=3 every=2 kill=9 once")
+def test_resumed_attempt_reports_its_saved_past(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = create_job(sessions, name="steps=3 every=2 kill=9 once")
     run_dir = Attempt(sessions, settings, CPU, place(sessions), lambda: False).run_dir
     run_dir.path.mkdir(parents=True)
     with sessions.begin() as session:
@@ -145,7 +129,7 @@ def test_what_the_attempt_that_saved_the_state_had_told_is_told_though_another_c
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 3)
     with sessions.begin() as session:
         assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["columns"]["step"] == [1, 2, 3]
-    assert told(sessions, job_id, "started")[0]["resumed_step"] == 2
+    assert events_of_type(sessions, job_id, "started")[0]["resumed_step"] == 2
 
 
 def lose(sessions: Sessions, settings: WorkerSettings, job_id: str, number: int) -> None:
@@ -154,9 +138,7 @@ def lose(sessions: Sessions, settings: WorkerSettings, job_id: str, number: int)
         leases.free(session, job_id, number, "worker")
 
 
-def test_an_attempt_that_goes_on_tells_those_before_to_save_no_more(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_resumed_attempt_fences_earlier_ones(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="steps=4 every=2 kill=9 once")
     assert not run_dir(settings, job).superseded.exists()
     job = run_next(sessions, settings, job.id)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from contract.events import DoneEvent, Event
 from contract.status import RequestedAction
-from tests.fake_trainer import started
+from tests.support.fake_trainer import started
 from worker.attempt.timing import Timing
 from worker.attempt.watch import Peers, Watch
 

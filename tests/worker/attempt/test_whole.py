@@ -16,27 +16,17 @@ from store import artifacts, datasets
 from store.models import Job
 from store.scheduling import leases
 from store.session import Sessions
-from tests import fake_nvml
-from tests.publishing import publish_rows
-from tests.service import FAKE_TRAINER
-from tests.worker.attempt.beginning import (
-    CPU,
-    create,
-    get,
-    place,
-    run,
-    run_dir,
-    run_next,
-    told,
-)
+from tests.support import fake_nvml
+from tests.support.artifacts import publish_rows
+from tests.support.jobs import create_job, events_of_type
+from tests.support.service import FAKE_TRAINER
+from tests.worker.attempt.attempts import CPU, get_ended, place, run, run_dir, run_next
 from worker.attempt import lifecycle
 from worker.attempt.context import Attempt
 from worker.settings import WorkerSettings
 
 
-def test_the_command_of_a_job_is_kept_and_has_absolute_paths_alone(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_job_command_has_absolute_paths(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1)
     run_dir = str(settings.runs / job.id / "attempt-1")
@@ -45,19 +35,17 @@ def test_the_command_of_a_job_is_kept_and_has_absolute_paths_alone(
     ]  # fmt: skip
 
 
-def test_a_recipe_that_this_machine_cannot_run_fails_before_anything_is_started(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
-    create(sessions, precision="bf16")
+def test_impossible_recipe_fails_before_the_start(sessions: Sessions, settings: WorkerSettings) -> None:
+    create_job(sessions, precision="bf16")
     part = place(sessions, Machine(gpus=[], cores=1, cpu_bf16=True))
     lifecycle.run(Attempt(sessions, settings, CPU, part, lambda: False))
-    job = get(sessions, part.job_id)
+    job = get_ended(sessions, part.job_id)
     assert job.failure is not None
     assert (job.failure["code"], job.failure["param"]) == ("precision_unavailable", "precision")
     assert job.command is None
 
 
-def test_a_job_starts_from_the_adapter_that_another_has_saved(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_job_starts_from_a_saved_adapter(sessions: Sessions, settings: WorkerSettings) -> None:
     earlier = run(sessions, settings, name="steps=4 every=2")
     for start_from, folder in ((earlier.id, "adapter"), (f"{earlier.id}/checkpoint-2", "checkpoints/step-000002")):
         job = run(sessions, settings, adapter={"start_from": start_from})
@@ -67,10 +55,8 @@ def test_a_job_starts_from_the_adapter_that_another_has_saved(sessions: Sessions
         assert job.recipe["adapter"]["start_from"] == start_from
 
 
-def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
-    earlier = create(sessions)
+def test_job_without_its_earlier_adapter_fails(sessions: Sessions, settings: WorkerSettings) -> None:
+    earlier = create_job(sessions)
     place(sessions)
     with sessions.begin() as session:
         artifacts.add_checkpoint(
@@ -84,7 +70,7 @@ def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
     assert "no longer on the server" in failure["message"]
 
 
-def test_what_did_not_fit_is_trained_with_the_smaller_batch(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_oversized_attempt_trains_a_smaller_batch(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="fits=4", batch={"micro_batch_size": 8, "gradient_accumulation_steps": 2})
     assert (job.status, job.failure) == (JobStatus.QUEUED, None)
     job = run_next(sessions, settings, job.id)
@@ -106,11 +92,11 @@ def test_a_job_keeps_the_exit_report_of_its_processes(sessions: Sessions, settin
     assert not any(Path(f"/proc/{each['pid']}").exists() for each in exit_report["processes"])
 
 
-def test_a_fault_of_the_worker_itself_lets_the_job_be_tried_again(sessions: Sessions, settings: WorkerSettings) -> None:
-    job_id = create(sessions)
+def test_worker_fault_lets_the_job_retry(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = create_job(sessions)
     (settings.runs / job_id / "attempt-1").mkdir(parents=True)
     assert run_next(sessions, settings, job_id).status is JobStatus.QUEUED
-    (retry,) = told(sessions, job_id, "retry")
+    (retry,) = events_of_type(sessions, job_id, "retry")
     assert retry["code"] == "worker_failed"
     assert "FileExistsError" in retry["message"]
     assert run_next(sessions, settings, job_id).status is JobStatus.SUCCEEDED
@@ -127,7 +113,7 @@ def test_worker_bug_is_tried_once_more(sessions: Sessions, settings: WorkerSetti
     assert "NUL" in job.failure["message"]
 
 
-def test_a_trainer_knows_its_worker_its_run_and_its_cores(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_trainer_knows_worker_run_and_cores(sessions: Sessions, settings: WorkerSettings) -> None:
     job = run(sessions, settings, name="environment")
     given = environment(settings, job)
     assert given["FINETUNED_WORKER"] == "worker"
@@ -136,7 +122,7 @@ def test_a_trainer_knows_its_worker_its_run_and_its_cores(sessions: Sessions, se
     assert "CUDA_VISIBLE_DEVICES" not in given
 
 
-def test_a_trainer_sees_the_gpus_that_it_was_given(
+def test_trainer_sees_the_gpus_that_it_was_given(
     sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     have = fake_nvml.stand_in(monkeypatch, tmp_path)
@@ -155,7 +141,7 @@ def environment(settings: WorkerSettings, job: Job) -> dict[str, str]:
     return read
 
 
-def test_a_dataset_that_was_uploaded_is_trained_on_where_it_lies(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_uploaded_dataset_is_trained_in_place(sessions: Sessions, settings: WorkerSettings) -> None:
     rows = settings.home / "blobs" / "ab" / ("ab" * 32)
     rows.parent.mkdir(parents=True)
     (settings.home / "datasets" / "rows.jsonl").rename(rows)
@@ -168,9 +154,7 @@ def test_a_dataset_that_was_uploaded_is_trained_on_where_it_lies(sessions: Sessi
     assert laid_out["dataset"]["path"] == laid_out["evaluation"]["dataset"]["path"] == str(rows)
 
 
-def test_a_dataset_that_is_gone_fails_the_job_in_words_for_its_owner(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_missing_dataset_fails_in_words(sessions: Sessions, settings: WorkerSettings) -> None:
     gone = "file-" + "0" * 24
     job = run(sessions, settings, dataset=gone)
     assert job.failure is not None
@@ -184,22 +168,20 @@ def test_a_dataset_that_is_gone_fails_the_job_in_words_for_its_owner(
     )
 
 
-def test_a_path_that_leads_elsewhere_since_the_job_was_posted_fails_the_job(
-    sessions: Sessions, settings: WorkerSettings
-) -> None:
+def test_path_moved_since_the_post_fails(sessions: Sessions, settings: WorkerSettings) -> None:
     settings = settings.model_copy(update={"allowed_paths": [settings.home.parent]})
     private = settings.home / "blobs" / "rows.jsonl"
     private.parent.mkdir()
     (settings.home / "datasets" / "rows.jsonl").rename(private)
     (settings.home / "datasets" / "rows.jsonl").symlink_to(private)
-    for given in ({}, {"dataset": str(private)}, {"dataset": f"{settings.home.name}/blobs/rows.jsonl"}):
-        assert reason(run(sessions, settings, **given)) == "dataset_not_found"
+    for dataset in ("rows.jsonl", str(private), f"{settings.home.name}/blobs/rows.jsonl"):
+        assert reason(run(sessions, settings, dataset=dataset)) == "dataset_not_found"
     link = settings.home / "models" / "tiny" / "chat_template.jinja"
     link.symlink_to(private)
     assert reason(run(sessions, settings)) == "model_unsupported"
 
 
-def test_a_model_that_the_operator_has_linked_is_laid_out_where_it_lies(
+def test_linked_model_is_used_in_place(
     sessions: Sessions, settings: WorkerSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("disk") / "tiny"

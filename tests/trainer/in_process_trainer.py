@@ -7,7 +7,7 @@ import pytest
 
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from tests.trainer.conftest import Outcome
+from tests.trainer.trainer_process import Outcome
 from trainer.engines.ddp import Ddp
 from trainer.model.packing import PackedBatch
 from trainer.report import EventWriter

@@ -8,28 +8,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from contract.machine import Machine
-from contract.recipe import Recipe
 from contract.run_dir import RunDir, list_states
 from store import artifacts
-from store.jobs import jobs, progress
-from store.jobs.progress import Cursor
+from store.jobs import jobs
 from store.jobs.transitions import AttemptPart
 from store.models import Job
 from store.scheduling import workers
 from store.session import Sessions, make_sessions
-from tests.placing import begin, cpu
-from tests.worker.test_guard import until
+from tests.support.jobs import begin, cpu, create_job
+from tests.support.waiting import until
 from worker.attempt import lifecycle
 from worker.attempt.context import Attempt
 from worker.attempt.timing import NORMAL, Timing
 from worker.settings import WorkerSettings
 
 CPU = cpu(1)
-
-
-def create(sessions: Sessions, **fields: Any) -> str:
-    with sessions.begin() as session:
-        return jobs.create(session, Recipe.model_validate({"model": "tiny", "dataset": "rows.jsonl", **fields})).id
 
 
 def place(sessions: Sessions, machine: Machine = CPU) -> AttemptPart:
@@ -42,24 +35,18 @@ def place(sessions: Sessions, machine: Machine = CPU) -> AttemptPart:
 
 def run(sessions: Sessions, settings: WorkerSettings, machine: Machine = CPU, **fields: Any) -> Job:
     """A new job, after its first attempt."""
-    return run_next(sessions, settings, create(sessions, **fields), machine)
+    return run_next(sessions, settings, create_job(sessions, **fields), machine)
 
 
 def run_next(sessions: Sessions, settings: WorkerSettings, job_id: str, machine: Machine = CPU) -> Job:
     lifecycle.run(Attempt(sessions, settings, machine, place(sessions, machine), lambda: False))
-    return get(sessions, job_id)
+    return get_ended(sessions, job_id)
 
 
-def get(sessions: Sessions, job_id: str) -> Job:
+def get_ended(sessions: Sessions, job_id: str) -> Job:
     with sessions.begin() as session:
         assert workers.list_leases(session) == []
         return jobs.get(session, job_id)
-
-
-def told(sessions: Sessions, job_id: str, kind: str) -> list[dict[str, Any]]:
-    with sessions.begin() as session:
-        happened = progress.events_since(session, job_id, Cursor(), limit=1000)
-    return [each.data for each in happened if each.type == kind]
 
 
 def run_dir(settings: WorkerSettings, job: Job, number: int = 1) -> RunDir:

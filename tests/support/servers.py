@@ -1,5 +1,6 @@
 """PostgreSQL and Valkey that may be stopped and started while the service runs on them."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,3 +54,9 @@ def running_servers(folder: Path) -> Iterator[Servers]:
     finally:
         ours.stop_broker()
         ours.stop_database()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

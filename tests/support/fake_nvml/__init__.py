@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_nvml import pynvml
+from tests.support.fake_nvml import pynvml
 
 FOLDER = Path(__file__).parent
 

@@ -62,3 +62,9 @@ def write_tokenizer(folder: Path, template: str | None = CHATML) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
     if template is not None:
         (folder / "chat_template.jinja").write_text(template)
+
+
+def add_model_and_dataset(home: Path) -> None:
+    """What RECIPE of tests/support/jobs.py names."""
+    write_model(home / "models" / "tiny")
+    write_dataset(home / "datasets" / "rows.jsonl")

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 
@@ -10,7 +11,7 @@ async def relay(bindings: list[str]) -> None:
     for binding in bindings:
         place, _, socket = binding.partition("=")
         address, _, port = place.partition(":")
-        await asyncio.start_server(lambda *ends, path=Path(socket): join(*ends, path), address, int(port))
+        await asyncio.start_server(partial(join, socket=Path(socket)), address, int(port))
     await asyncio.Event().wait()
 
 

@@ -73,3 +73,19 @@ def plain_base(folder: Path) -> Any:
 def ours(module: SupervisedLoss) -> torch.Tensor:
     module.model.get_base_model().set_attn_implementation("sdpa")
     return logits(module.model)
+
+
+def load_with_random_adapter(
+    recipe: dict[str, Any],
+    folder: Path,
+    targets: str | list[str] = "all-linear",
+    dtype: torch.dtype = torch.float32,
+) -> SupervisedLoss:
+    """With an adapter that is not zero, so that its gradients are not either."""
+    torch.manual_seed(1)
+    changed = recipe | {"model": str(folder), "adapter": {"r": 4, "target_modules": targets}}
+    module = load_model(Recipe.model_validate(changed), dtype, torch.device("cpu"))
+    for name, parameter in module.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.05)
+    return module

@@ -1,7 +1,11 @@
 """Writes small files of examples, and reads what comes of them."""
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,10 @@ from dataset.file import DatasetFile
 from dataset.read import read_examples
 
 HELLO: list[Any] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 def write_lines(folder: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
@@ -64,3 +71,18 @@ def refusal_of_row(folder: Path, row: Any, *settings: Any) -> str:
     message = refusal(write_lines(folder, [row]), *settings)
     assert message.startswith("row 1: ")
     return message
+
+
+def zstd(data: bytes) -> bytes:
+    with pyarrow.BufferOutputStream() as sink:
+        with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(data)
+        return bytes(sink.getvalue().to_pybytes())
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstd,
+}

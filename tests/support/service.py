@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +17,14 @@ import httpx
 
 from contract.run_dir import RunDir
 from runtime.processes import parent_of
-from tests.files import write_dataset, write_model
-from tests.servers import Servers
+from tests.support.processes import all_pids, ancestors, read_proc
+from tests.support.servers import Servers, free_port
+from tests.support.waiting import until
 from worker.supervise.process import RUN_MARK
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
+SECRET_TOKEN = "open sesame"
+"""In the environment of a service, where no trainer may see it."""
 TERMINAL = {"succeeded", "failed", "cancelled"}
 
 
@@ -43,18 +45,18 @@ class Service:
     def submit(self, **recipe: Any) -> dict[str, Any]:
         answer = self.client.post("/jobs", json={"model": "tiny", "dataset": "rows.jsonl", **recipe})
         assert answer.status_code == 201, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     def ask(self, what: str, job_id: str) -> dict[str, Any]:
         """POST /jobs/JOB/cancel, pause, resume or retry."""
         answer = self.client.post(f"/jobs/{job_id}/{what}")
         assert answer.status_code == 200, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     def job(self, job_id: str) -> dict[str, Any]:
         answer = self.client.get(f"/jobs/{job_id}")
         assert answer.status_code == 200, answer.text
-        return answer.json()  # type: ignore[no-any-return]
+        return answer.json()
 
     def wait(self, job_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
         """The job, once it has one of the statuses, or any end."""
@@ -75,7 +77,7 @@ class Service:
             time.sleep(0.05)
 
     def metrics(self, job_id: str) -> dict[str, list[Any]]:
-        return self.client.get(f"/jobs/{job_id}/metrics").json()["columns"]  # type: ignore[no-any-return]
+        return self.client.get(f"/jobs/{job_id}/metrics").json()["columns"]
 
     def run_dir(self, job_id: str, attempt: int = 1) -> RunDir:
         return RunDir(self.home / "runs" / job_id / f"attempt-{attempt}")
@@ -136,37 +138,33 @@ class Service:
         for job in self.client.get("/jobs", params={"limit": 100}).raise_for_status().json()["data"]:
             if job["status"] not in TERMINAL:
                 self.client.post(f"/jobs/{job['id']}/cancel", params={"force": True}).raise_for_status()
-        until(lambda: not busy(self) and not self.strangers(), seconds=60)
+        until(lambda: not busy_devices(self) and not self.strangers(), seconds=60)
 
     def strangers(self) -> list[str]:
         """Processes of this service that have outlived what started them: below no worker that is there, nor the
         API."""
         known = {process.pid for process in (self.api, *self.workers.values()) if process.poll() is None}
-        parents = {pid: parent_of(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
+        parents = {pid: parent_of(pid) for pid in all_pids()}
         return [
-            f"{pid}: {told_of(pid, 'cmdline').decode().split(chr(0))}"
+            f"{pid}: {read_proc(pid, 'cmdline').decode().split(chr(0))}"
             for pid in self.everything()
-            if parents.get(pid) is not None and not known.intersection(line_of(pid, parents))
+            if parents.get(pid) is not None and not known.intersection(ancestors(pid, parents))
         ]
 
     def everything(self) -> list[int]:
         """Every process of this service, whoever its parent is."""
         ours = (f"FINETUNED_HOME={self.home}\0".encode(), f"FINETUNED_RUN={self.home}/runs/".encode())
-        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
-        return [pid for pid in pids if any(mark in told_of(pid, "environ") for mark in ours)]
+        pids = all_pids()
+        return [pid for pid in pids if any(mark in read_proc(pid, "environ") for mark in ours)]
 
     def processes(self, job_id: str) -> list[int]:
         """Those that have the job's run folder in their command line or their environment."""
-        return [
-            pid
-            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
-            if job_id.encode() in told_of(pid, "cmdline") + told_of(pid, "environ")
-        ]
+        return [pid for pid in all_pids() if job_id.encode() in read_proc(pid, "cmdline") + read_proc(pid, "environ")]
 
     def processes_of(self, job_id: str, attempt: int) -> list[int]:
         """By their environment: the command line of a later attempt names the folder that it resumes from."""
         mark = f"{RUN_MARK}={self.run_dir(job_id, attempt).path}\0".encode()
-        return [pid for pid in self.processes(job_id) if mark in told_of(pid, "environ")]
+        return [pid for pid in self.processes(job_id) if mark in read_proc(pid, "environ")]
 
 
 def parse_events(stream: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -176,37 +174,7 @@ def parse_events(stream: str) -> list[tuple[str, str, dict[str, Any]]]:
     return [(block["event"], block["id"], json.loads(block["data"])) for block in parsed if block]
 
 
-def line_of(pid: int, parents: Mapping[int, int | None]) -> Iterator[int]:
-    """A process, its parent, and so on."""
-    line: int | None = pid
-    while line:
-        yield line
-        line = parents.get(line)
-
-
-def told_of(pid: int, what: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{what}").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return b""
-
-
-def until(what: Callable[[], Any], seconds: float = 30) -> Any:
-    """What it gives once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (given := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return given
-
-
-def furnish(home: Path) -> None:
-    """With a model and a dataset that a job of the fake trainer may name."""
-    write_model(home / "models" / "tiny")
-    write_dataset(home / "datasets" / "rows.jsonl")
-
-
-def busy(live: Service) -> list[dict[str, Any]]:
+def busy_devices(live: Service) -> list[dict[str, Any]]:
     """Devices that are not free."""
     try:
         workers = live.client.get("/workers").raise_for_status().json()
@@ -266,9 +234,3 @@ def wait_for_api(client: httpx.Client, api: subprocess.Popen[bytes], home: Path)
             return
         except httpx.TransportError:
             time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

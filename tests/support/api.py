@@ -1,0 +1,94 @@
+"""The API in this process, and what its tests send."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.live import Pace
+from api.settings import ApiSettings
+from tests.support.files import ROW
+from tests.support.jobs import RECIPE
+from tests.support.waiting import until
+
+
+class Response(Protocol):
+    """What a TestClient and httpx both return; they are of different libraries."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def json(self) -> Any: ...
+
+
+ADMIN_KEY = "an-admin-key-of-some-length"
+
+
+def serve(settings: ApiSettings, pace: Pace = Pace()) -> TestClient:  # noqa: B008
+    return TestClient(create_app(settings, pace), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+def make_key(client: TestClient, **new: Any) -> dict[str, Any]:
+    answer = client.post("/keys", json=new, headers=bearer(ADMIN_KEY))
+    assert answer.status_code == 201, answer.text
+    key: dict[str, Any] = answer.json()
+    return key
+
+
+def submit(client: TestClient, headers: Mapping[str, str] | None = None, **recipe: Any) -> Response:
+    """POST /jobs of RECIPE with these fields."""
+    return client.post("/jobs", json={**RECIPE, **recipe}, headers=headers)
+
+
+def post_job(client: TestClient, headers: Mapping[str, str] | None = None, **recipe: Any) -> dict[str, Any]:
+    """The job, which must have been accepted."""
+    answer = submit(client, headers, **recipe)
+    assert answer.status_code == 201, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+ROWS_FILE = json.dumps(ROW).encode() + b"\n"
+
+
+def upload(client: TestClient, content: bytes = ROWS_FILE, name: str = "rows.jsonl", **fields: str) -> dict[str, Any]:
+    answer = client.post("/datasets", files={"file": (name, content)}, data=fields)
+    assert answer.status_code == 201, answer.text
+    return wait_until_checked(client, answer.json()["id"])
+
+
+def wait_until_checked(client: TestClient, dataset_id: str) -> dict[str, Any]:
+    """The dataset."""
+
+    def checked() -> dict[str, Any] | None:
+        dataset: dict[str, Any] = client.get(f"/datasets/{dataset_id}").json()
+        return None if dataset["status"] == "uploaded" else dataset
+
+    return until(checked, seconds=60)
+
+
+def error_of(answer: Response, status: int, code: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    error: dict[str, Any] = answer.json()["error"]
+    assert error["code"] == code, error
+    return error
+
+
+def routes(client: TestClient) -> list[tuple[str, str]]:
+    """Method and path of every route."""
+    app = client.app
+    assert isinstance(app, FastAPI)
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]

@@ -1,0 +1,28 @@
+"""The tests' database."""
+
+import sqlalchemy as sa
+
+from store.models import Base
+
+
+def relax_durability(url: str) -> None:
+    """A server that outlives no test need not wait for the disk. A killed server still loses nothing, only a killed
+    machine does."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(sa.text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(sa.text("SELECT pg_reload_conf()"))
+    engine.dispose()
+
+
+def empty_database(engine: sa.Engine) -> None:
+    """Measured with a row in it: 1 ms of the server's time; TRUNCATE takes 24 to 39 ms, and a copy of a template
+    database 43 ms, with 15 to 80 ms more for dropping it."""
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    # The lock waits for whoever still writes: their rows must go too.
+    statements = [f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE"]
+    # The audit's trigger refuses deletions. Superusers, such as the tests, may disable triggers.
+    statements += ["SET LOCAL session_replication_role = replica", *(f"DELETE FROM {table}" for table in tables)]
+    with engine.begin() as connection:
+        connection.execute(sa.text("; ".join(statements)))

@@ -1,0 +1,85 @@
+"""Tiny random models and the rows that they are trained on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    xLSTMConfig,
+    xLSTMForCausalLM,
+)
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"What is {n} plus {n}?"}, {"role": "assistant", "content": f"{2 * n}."}]}
+    for n in range(8)
+] + [
+    {
+        "messages": [
+            {"role": "system", "content": f"Be brief, {name}."},
+            {"role": "user", "content": "Say hello, please."},
+            {"role": "assistant", "content": "Hello there!"},
+            {"role": "user", "content": "And now goodbye."},
+            {"role": "assistant", "content": "Goodbye, and see you soon."},
+        ]
+    }
+    for name in ("Ada", "Ben", "Cleo", "Dov")
+]
+
+
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+}
+
+
+MODELS: dict[str, Callable[..., Any]] = {
+    "gemma": lambda **sizes: GemmaForCausalLM(GemmaConfig(**sizes)),
+    "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
+    "llama of 4 layers": lambda **sizes: LlamaForCausalLM(LlamaConfig(**(sizes | {"num_hidden_layers": 4}))),
+    "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
+    "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),
+    "qwen3": lambda **sizes: Qwen3ForCausalLM(Qwen3Config(**sizes)),
+    "llama with dropout": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.5)),
+    "gpt2 with dropout": lambda vocab_size, **sizes: GPT2LMHeadModel(
+        GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=512, resid_pdrop=0.5)
+    ),
+    "gpt2 of 64 positions": lambda vocab_size, **sizes: GPT2LMHeadModel(
+        GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=64)
+    ),
+    "xlstm": lambda vocab_size, **sizes: xLSTMForCausalLM(
+        xLSTMConfig(vocab_size=vocab_size, hidden_size=64, num_hidden_layers=2, num_heads=4)
+    ),
+    "sliding": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)),
+}
+
+
+def add_model_and_rows(home: Path, model: Path) -> None:
+    """With what a recipe of a service's test names: the model tiny, and the dataset rows.jsonl."""
+    (home / "datasets").mkdir()
+    (home / "datasets" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    shutil.copytree(model, home / "models" / "tiny")
