@@ -10,6 +10,7 @@ import pytest
 from tests.support import service
 from tests.support.files import add_model_and_dataset
 from tests.support.service import Service
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +63,7 @@ def told_of_a_failure_with_a_secret(live: Service) -> str:
     job = live.submit(name="steps=1 leak fail=loss_not_finite")
     failure = live.wait(job["id"])["failure"]
     path = f"/jobs/{job['id']}"
+    until(lambda: live.client.get(f"{path}/artifacts/trainer.log").status_code == 200)  # published after the end
     pages = [
         live.client.get(path).text,
         json.dumps(live.events(job["id"])),
