@@ -59,7 +59,7 @@ class Keeper:
         self._settings = settings
         self._machine = machine
         self._draining = draining
-        self._incarnation = secrets.token_hex(8)
+        self._instance_id = secrets.token_hex(8)
         self._registered = False
         self._left = threading.Event()
         # A guard kills first, and leaves an exit report.
@@ -94,8 +94,8 @@ class Keeper:
         external_processes = devices.external_processes(self._machine, self._is_ours, leased)
         with self._sessions.begin() as session:
             if not self._registered:
-                workers.register(session, name, self._incarnation, self._settings.address, self._machine)
-            self._registered = workers.heartbeat(session, name, self._incarnation, external_processes, self._draining())
+                workers.register(session, name, self._instance_id, self._settings.address, self._machine)
+            self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, self._draining())
         self._database_answers_since = min(self._database_answers_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
@@ -179,4 +179,4 @@ class Keeper:
         """At the end of a worker that was told to stop. No round follows, which would list it again."""
         self._left.set()
         with self._sessions.begin() as session:
-            workers.unregister(session, self._settings.worker, self._incarnation)
+            workers.unregister(session, self._settings.worker, self._instance_id)
