@@ -239,7 +239,7 @@ def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
 
     def devices(who: Headers) -> set[tuple[tuple[str, ...], int]]:
         (worker,) = locked.get("/workers", headers=who).json()["data"]
-        return {(tuple(device["jobs"]), device["others"]) for device in worker["devices"]}
+        return {(tuple(device["jobs"]), device["jobs_of_other_owners"]) for device in worker["devices"]}
 
     assert devices(anna) == devices(bearer(ADMIN)) == {((running,), 0), ((), 0)}
     assert devices(bob) == {((), 1), ((), 0)}

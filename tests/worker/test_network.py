@@ -8,7 +8,7 @@ from tests.network import NetworkMachine, two_machines
 
 PROGRAM = """
 import json, sys
-from worker import network
+from worker.attempt import network
 print(json.dumps(network.environment(sys.argv[1], json.loads(sys.argv[2]))))
 """
 
