@@ -41,7 +41,7 @@ class Device(Base):
     worker: Mapped[str] = mapped_column(ForeignKey("workers.name", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     external_processes: Mapped[list[Any] | None]
-    """Processes that are not ours and hold it, as contract.machine.ExternalProcess; None where there are none."""
+    """Processes of other programs that use it, as contract.machine.ExternalProcess; None without any."""
 
 
 class Lease(Base):

@@ -225,7 +225,7 @@ def test_workers_and_queue_name_no_other_job(
 
     def devices(who: Headers) -> set[tuple[tuple[str, ...], int]]:
         (worker,) = locked.get("/workers", headers=who).json()["data"]
-        return {(tuple(device["jobs"]), device["others"]) for device in worker["devices"]}
+        return {(tuple(device["jobs"]), device["jobs_of_other_owners"]) for device in worker["devices"]}
 
     assert devices(anna) == devices(bearer(ADMIN_KEY)) == {((running,), 0), ((), 0)}
     assert devices(bob) == {((), 1), ((), 0)}

@@ -86,10 +86,10 @@ def test_copy_that_a_killed_process_read_may_go(storage: FolderStorage, cache: P
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from storage.cache import borrow\n"
-        "from storage.backends import Folder\n"
-        "storage, copy = Folder(Path(sys.argv[1])), Path(sys.argv[2])\n"
-        "with borrow(storage, 'blobs/a', copy):\n"
+        "from storage.cache import acquire\n"
+        "from storage.backends import FolderStorage\n"
+        "storage, copy = FolderStorage(Path(sys.argv[1])), Path(sys.argv[2])\n"
+        "with acquire(storage, 'blobs/a', copy):\n"
         "    print('reads', flush=True); time.sleep(1000)\n"
     )
     command = [sys.executable, "-c", code, str(storage.local_path("blobs").parent), str(cache / "a")]
