@@ -217,7 +217,7 @@ def test_a_file_that_has_changed_to_one_that_cannot_be_read_has_changed(
 ) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": file_sha256(dataset)}
     dataset.write_text("{")
-    with pytest.raises(InputError, match="changed since the job was taken"):
+    with pytest.raises(InputError, match="changed since the job was accepted"):
         load_data(Recipe.model_validate(recipe), cache)
 
 

@@ -107,7 +107,7 @@ def test_program_error_in_a_step_has_a_fault(error: Exception) -> None:
         raise error
 
     one, same = (failure_from(raised(fail), 7) for _ in range(2))
-    assert one.reason is FailureCode.TRAINER_CRASHED
+    assert one.code is FailureCode.TRAINER_CRASHED
     assert one.fault is not None
     assert one.fault == same.fault
     assert one.fault.location.startswith("trainer/test_failures.py:")

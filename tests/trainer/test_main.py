@@ -70,7 +70,7 @@ def test_a_folder_with_an_earlier_run_in_it_is_refused_and_left_as_it_is(
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert f"{left} of an earlier run" in result.stderr
-    assert "a folder of its own" in result.stderr
+    assert "its own folder" in result.stderr
     assert sorted(file.name for file in folder.iterdir()) == sorted(["recipe.json", left])
 
 

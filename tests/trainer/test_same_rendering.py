@@ -36,8 +36,7 @@ from tests.trainer.test_render import (
     TURN,
     WEATHER,
 )
-from trainer.data.tokens import flatten
-from trainer.data.tokens import truncate_document as cut_all
+from trainer.data.tokens import flatten, truncate_documents
 
 TALK: list[ChatMessage] = [
     {"role": "system", "content": "Be brief."},
@@ -183,7 +182,7 @@ def test_the_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path
 )
 def test_one_document_is_cut_as_all_of_a_dataset_are(flags: list[list[list[bool]]], max_length: int) -> None:
     examples = [[Document(list(range(len(each))), each) for each in example] for example in flags]
-    lengths, targets = cut_all(flatten(examples), max_length)
+    lengths, targets = truncate_documents(flatten(examples), max_length)
     documents = [truncate_document(document, max_length) for example in examples for document in example]
     assert [len(document.input_ids) for document in documents] == lengths.tolist()
     assert [document.targets for document in documents] == targets.tolist()
