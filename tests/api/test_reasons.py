@@ -54,7 +54,7 @@ def test_reason_of_a_busy_device_is_a_sentence(uses: list[tuple[str, int | None,
 
 @pytest.mark.parametrize("why", NOT_ADAPTED)
 def test_reason_of_a_module_without_adapter_is_a_sentence(why: str) -> None:
-    base = LocalModel({"m.weight": [2, 2]}, {}, TrainedParameters(left_out={"m": why}), None, "")
+    base = LocalModel({"m.weight": [2, 2]}, {}, TrainedParameters(skipped={"m": why}), None, "")
     plan = RunPlan(TrainingWork(1, 1, 1, None), None, [], {})
     parameters = plan_out(plan, base, [], None, []).parameters
     assert parameters is not None
