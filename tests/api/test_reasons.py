@@ -18,7 +18,8 @@ from estimate.work import TrainingWork
 from store.models import Device, Worker
 from tests.sentences import is_sentence
 
-NOT_ADAPTED = [getattr(target_modules, name) for name in ("EXPERT", "ROUTER", "UNREACHED", "CANNOT", "TAKEN")]
+SKIPPED = ("EXPERT_SKIPPED", "ROUTER_SKIPPED", "MEDIA_SKIPPED", "PEFT_UNSUPPORTED", "NAME_TAKEN")
+NOT_ADAPTED = [getattr(target_modules, name) for name in SKIPPED]
 USES = [
     [("blender", 7, 2**33)],
     [("a", 7, None), ("b", None, 2**30)],

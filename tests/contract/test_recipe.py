@@ -90,7 +90,7 @@ def test_recipe_survives_being_stored() -> None:
         ),
         (minimal(parallel={"engine": "deepspeed", "offload_parameters": True}), "parallel", ["needs zero_stage 3"]),
         (minimal(parallel={"engine": "fsdp"}, precision="fp16"), "precision", ['got "fp16"', "bf16"]),
-        (minimal(parallel={"engine": "fsdp"}, base_bits=4), "base_bits", ["got 4", "cannot be divided"]),
+        (minimal(parallel={"engine": "fsdp"}, base_bits=4), "base_bits", ["got 4", "cannot be sharded"]),
         (minimal(parallel={"engine": "fsdp"}, optimizer={"type": "adamw_8bit"}), "optimizer.type", ["adamw_8bit"]),
         (
             minimal(parallel={"engine": "deepspeed", "zero_stage": 0}, precision="fp16"),

@@ -188,7 +188,7 @@ def test_answer_that_is_not_supervised_is_not_learned(tokenizer: PreTrainedToken
 def test_unreadable_changed_file_counts_as_changed(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     recipe["dataset"] = {"path": str(dataset), "sha256": file_sha256(dataset)}
     dataset.write_text("{")
-    with pytest.raises(InputError, match="changed since the job was taken"):
+    with pytest.raises(InputError, match="changed since the job was accepted"):
         load_data(Recipe.model_validate(recipe), cache)
 
 

@@ -68,7 +68,7 @@ def test_used_run_folder_is_refused_untouched(left: str, recipe: dict[str, Any],
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert f"{left} of an earlier run" in result.stderr
-    assert "a folder of its own" in result.stderr
+    assert "its own folder" in result.stderr
     assert sorted(file.name for file in folder.iterdir()) == sorted(["recipe.json", left])
 
 

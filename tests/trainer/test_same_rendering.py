@@ -37,8 +37,7 @@ from tests.trainer.templates import (
     WEATHER,
     with_fixed_date,
 )
-from trainer.data.tokens import flatten
-from trainer.data.tokens import truncate_documents as cut_all
+from trainer.data.tokens import flatten, truncate_documents
 
 TALK: list[ChatMessage] = [
     {"role": "system", "content": "Be brief."},
@@ -182,7 +181,7 @@ def test_demos_model_has_the_same_tokens_without_transformers(tmp_path: Path) ->
 )
 def test_one_document_is_cut_like_the_dataset(flags: list[list[list[bool]]], max_length: int) -> None:
     examples = [[Document(list(range(len(each))), each) for each in example] for example in flags]
-    lengths, targets = cut_all(flatten(examples), max_length)
+    lengths, targets = truncate_documents(flatten(examples), max_length)
     documents = [truncate_document(document, max_length) for example in examples for document in example]
     assert [len(document.input_ids) for document in documents] == lengths.tolist()
     assert [document.targets for document in documents] == targets.tolist()

@@ -22,7 +22,7 @@ MAKER = """
     import sys, time
     from pathlib import Path
     from dataset.document import Document
-    from trainer.data.token_cache import cached
+    from trainer.data.token_cache import cached_tokens
     from trainer.data.tokens import flatten
 
     folder, key = Path(sys.argv[1]), sys.argv[2]
@@ -34,7 +34,7 @@ MAKER = """
         sys.stdin.read()
         return flatten([[Document([7, 8, 9], [False, True, True])]])
 
-    print("made" if len(cached(folder, key, make).ids) == 3 else "wrong", flush=True)
+    print("made" if len(cached_tokens(folder, key, make).ids) == 3 else "wrong", flush=True)
 """
 
 
