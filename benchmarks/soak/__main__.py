@@ -20,13 +20,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--short", action="store_true", help="15 jobs on 2 workers")
+    parser.add_argument("--short", action="store_true", help="15 jobs")
     options = parser.parse_args()
-    jobs, workers = (15, 2) if options.short else (options.jobs, options.workers)
+    jobs = 15 if options.short else options.jobs
     folder = Path(tempfile.mkdtemp(prefix="finetuned-soak-"))
     os.chmod(folder, 0o755)
-    ledger = soak(folder, jobs, workers, options.seed)
-    print(f"{jobs} jobs, {workers} workers, seed {options.seed}\n\n{ledger}")
+    ledger = soak(folder, jobs, options.workers, options.seed)
+    print(f"{jobs} jobs, {options.workers} workers, seed {options.seed}\n\n{ledger}")
     if not ledger.is_whole:
         sys.exit(f"the ledger is not whole; the logs are in {folder}")
     shutil.rmtree(folder)
