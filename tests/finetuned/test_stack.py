@@ -29,7 +29,7 @@ def examples(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
-def test_the_stack_starts_and_stops_and_leaves_no_process(folder: Path, signal_number: int) -> None:
+def test_stack_starts_and_stops_and_leaves_no_process(folder: Path, signal_number: int) -> None:
     with ready(folder / "home", folder / "log") as up:
         up.process.send_signal(signal_number)
         code, log = up.wait()
@@ -38,7 +38,7 @@ def test_the_stack_starts_and_stops_and_leaves_no_process(folder: Path, signal_n
         assert commands_naming(folder) == []
 
 
-def test_a_job_runs_in_the_stack_and_is_there_after_a_restart(examples: Path) -> None:
+def test_job_runs_and_survives_a_restart(examples: Path) -> None:
     for status in ("succeeded", "already"):
         with (
             ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
@@ -51,7 +51,7 @@ def test_a_job_runs_in_the_stack_and_is_there_after_a_restart(examples: Path) ->
             assert client.get_job(job_id)["status"] == "succeeded"
 
 
-def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Path) -> None:
+def test_killed_stack_loses_no_process_nor_job(examples: Path) -> None:
     allowed = {"FINETUNED_ALLOWED_PATHS": str(examples), "FINETUNED_LEASE": "PT1S"}
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 sleep=0.1"}
@@ -65,7 +65,7 @@ def test_a_stack_that_is_killed_leaves_no_process_and_loses_no_job(examples: Pat
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("part", ["worker", "api"])
-def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, part: str) -> None:
+def test_dead_part_is_restarted_and_jobs_continue(examples: Path, part: str) -> None:
     with (
         ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
         Client(up.url) as client,
@@ -83,7 +83,7 @@ def test_a_part_that_dies_is_started_anew_and_the_job_goes_on(examples: Path, pa
         assert commands_naming(examples) == []
 
 
-def test_a_server_that_dies_is_started_anew_and_jobs_go_on_but_a_database_only_once(examples: Path) -> None:
+def test_dead_server_restarts_but_database_only_once(examples: Path) -> None:
     with (
         ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
         Client(up.url) as client,
@@ -120,14 +120,14 @@ def is_ready(url: str) -> bool:
 
 
 @pytest.mark.exhaustive
-def test_a_second_stack_on_the_same_home_is_refused(folder: Path) -> None:
+def test_second_stack_on_the_same_home_is_refused(folder: Path) -> None:
     with ready(folder / "home", folder / "log") as first, launched(folder / "home", folder / "log2") as second:
         code, log = second.wait()
         assert code == 1
         assert log.startswith(f"another finetuned, process {first.process.pid}, is running on {folder / 'home'}")
 
 
-def test_a_port_that_is_taken_is_told_before_anything_starts(folder: Path) -> None:
+def test_taken_port_is_reported_before_the_start(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "finetuned", "up", "--home", str(folder / "untouched"), "--port", port]
