@@ -68,7 +68,7 @@ def measure(live: Service, sessions: Sessions) -> None:
     job_id = long_job(sessions)
     for query in ("", "?downsample=500", f"?since_step={STEPS - 10}"):
         path = f"/jobs/{job_id}/metrics{query}"
-        reads = [timed(lambda path=path: live.client.get(path).raise_for_status()) for _ in range(ROUNDS)]
+        reads = [timed(lambda: live.client.get(path).raise_for_status()) for _ in range(ROUNDS)]  # noqa: B023
         size = len(live.client.get(path).content)
         show(f"GET /jobs/{{id}}/metrics{query} of {STEPS} steps ({ROUNDS} requests, {size:,} bytes)", reads)
 
