@@ -4,10 +4,10 @@ import functools
 import math
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from contract.failure import FailureReason, InputError
-from contract.recipe import Recipe
+from contract.recipe import Batch, Recipe
 
 T = TypeVar("T")
 
@@ -44,9 +44,8 @@ def steps_per_epoch(count: int, window: int) -> int:
     return math.ceil(count / window)
 
 
-def examples_per_step(recipe: Recipe, ranks: int) -> int:
+def examples_per_step(batch: Batch, ranks: int) -> int:
     """Examples of one optimizer step, on all ranks together."""
-    batch = recipe.batch
     if batch.effective is not None:
         return batch.effective
     assert batch.micro_batch != "auto", "the contract wants batch.effective with it"
@@ -65,6 +64,30 @@ def examples_taken(count: int, window: int, steps: int) -> int:
     """By so many steps, each example as often as it comes."""
     epochs, rest = divmod(steps, steps_per_epoch(count, window))
     return epochs * count + min(count, rest * window)
+
+
+class Workload(NamedTuple):
+    """What a run trains, as far as can be known before it does; `evaluation.patience` may end it earlier."""
+
+    train_examples: int
+    """Without those that are held out."""
+    window: int
+    """Examples of one optimizer step, on all ranks together."""
+    steps: int
+
+    @property
+    def examples(self) -> int:
+        """Examples that all steps take, one of each epoch counted each time."""
+        return examples_taken(self.train_examples, self.window, self.steps)
+
+
+def workload(recipe: Recipe, rows: int, ranks: int | None = None) -> Workload:
+    """`rows` are the examples of the dataset's file; `ranks` are as many as the recipe has devices where they are not
+    given. Raises InputError when the split leaves none to train on."""
+    resources = recipe.resources
+    train = rows - held_out(rows, recipe.evaluation.share)
+    window = examples_per_step(recipe.batch, resources.gpus * resources.nodes if ranks is None else ranks)
+    return Workload(train, window, total_steps(recipe, train, window))
 
 
 def step_rows(seed: int, step: int, count: int, window: int) -> list[int]:

@@ -33,7 +33,7 @@ def changes_that_fit(recipe: Recipe, ranks: int, devices: int, fits: Callable[[R
 def _changes(recipe: Recipe, ranks: int, devices: int) -> Iterator[list[Patch]]:
     """Ordered by what they cost: time, then exactness, then devices, then what is learned. Of each its forms, the
     gentlest first."""
-    batch = {"accumulation": None, "effective": examples_per_step(recipe, ranks)}
+    batch = {"accumulation": None, "effective": examples_per_step(recipe.batch, ranks)}
     if recipe.batch.micro_batch != "auto":
         yield [{"batch": {"micro_batch": size, **batch}} for size in _halves(recipe.batch.micro_batch, 1)]
     if not recipe.gradient_checkpointing:

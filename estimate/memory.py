@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.loaded_names import Shapes
-from contract.machine import BF16_CAPABILITY, Machine
+from contract.machine import BF16_CAPABILITY, Machine, resolved_precision
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from estimate.activations import Row, activation_bytes
@@ -83,7 +83,7 @@ def memory(recipe: Recipe, model: Model, row: Row, place: Place, ranks: int) -> 
         logits=round(logits_bytes(precision, place.on_gpu, model.architecture, shapes, trained, row)),
         exchange=round(exchange),
         overhead=round(overhead_bytes(place.on_gpu, freed)),
-        in_turn=ranks == 1 and examples_per_step(recipe, ranks) <= row.documents,
+        in_turn=ranks == 1 and examples_per_step(recipe.batch, ranks) <= row.documents,
     )
 
 
@@ -101,16 +101,13 @@ def places(recipe: Recipe, machine: Machine) -> list[Place]:
     if not machine.gpus:
         ranks = machine.needs(recipe)
         own = None if machine.memory_bytes is None else machine.memory_bytes // ranks
-        return [Place(False, precision(recipe, machine.cpu_bf16), own)]
+        return [Place(False, resolved_precision(recipe, machine.cpu_bf16), own)]
     found = {
         Place(
-            True, precision(recipe, gpu.compute_capability >= BF16_CAPABILITY), gpu.memory_bytes or machine.memory_bytes
+            True,
+            resolved_precision(recipe, gpu.compute_capability >= BF16_CAPABILITY),
+            gpu.memory_bytes or machine.memory_bytes,
         )
         for gpu in machine.gpus
     }
     return sorted(found, key=lambda place: -(place.memory_bytes or 0))
-
-
-def precision(recipe: Recipe, has_bf16: bool) -> str:
-    """As trainer/precision.py settles "auto"."""
-    return recipe.precision if recipe.precision != "auto" else "bf16" if has_bf16 else "fp32"

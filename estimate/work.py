@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.order import examples_per_step, examples_taken, held_out, perm, rank_share, step_rows, total_steps
+from contract.order import examples_per_step, perm, rank_share, step_rows, total_steps, workload
 from contract.recipe import Recipe
 from estimate.activations import Row
 
@@ -51,18 +51,16 @@ def work(recipe: Recipe, examples: int, cut: Sequence[int] | None, ranks: int) -
     """`examples` are those of the file, `cut` the usable lengths of those that were measured. Raises InputError where
     the split leaves none to train on."""
     measured = None if cut is None else len(cut)
-    train = examples - held_out(examples, recipe.evaluation.share)
-    size = examples_per_step(recipe, ranks)
-    steps = total_steps(recipe, train, size)
-    tokens = None if not measured else round(examples_taken(train, size, steps) * sum(cut or ()) / measured)
-    return Work(steps, size, train, tokens)
+    planned = workload(recipe, examples, ranks)
+    tokens = None if not measured else round(planned.examples * sum(cut or ()) / measured)
+    return Work(planned.steps, planned.window, planned.train_examples, tokens)
 
 
 def largest_row(recipe: Recipe, cut: Sequence[int], share: float, ranks: int) -> Row:
     """As the seed deals the lengths out to the steps and the ranks: not the very examples, whose places in the file are
     not kept, but as many draws of the same lengths. "auto" is taken at its least, one."""
     count = len(cut)
-    size = examples_per_step(recipe, ranks)
+    size = examples_per_step(recipe.batch, ranks)
     micro_batch = 1 if recipe.batch.micro_batch == "auto" else recipe.batch.micro_batch
     steps = min(total_steps(recipe, count, size), max(1, _MOST_ROWS // size))
     order = perm(recipe.seed, -2, count)

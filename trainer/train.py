@@ -61,7 +61,7 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
         return
     module, data = loaded
     check_vocabulary(recipe, module.model.get_base_model(), data)
-    window = examples_per_step(recipe, accelerator.num_processes)
+    window = examples_per_step(recipe.batch, accelerator.num_processes)
     start = Position(len(data.train), window, micro_batch=1, course=course(recipe, data))
     position = read_position(resume) if resume else None
     if resume and position:

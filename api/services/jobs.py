@@ -21,12 +21,12 @@ from api.services.moment import one_moment
 from api.services.trial import try_dataset
 from api.settings import ApiSettings
 from api.turns import Turns
-from api.work import examples_to_train
 from contract.base_model import LoadedBase, loaded_base
 from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError, told_of
 from contract.locate import locate_model
 from contract.machine import check_machines, unwise
+from contract.order import workload
 from contract.recipe import Adapter, Dataset, Recipe
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
@@ -94,7 +94,7 @@ def create(
     recipe, files = checked.recipe, (checked.training_file, checked.validation_file)
     if not force:
         refuse_what_cannot_fit(sessions, settings, children, who, recipe, checked.rows, machines)
-    examples = examples_to_train(recipe, checked.rows)
+    examples = workload(recipe, checked.rows).examples
     warnings = [*unwise(recipe, machines), *shortfalls(recipe, checked.rows), *checked.warnings]
     with sessions.begin() as session:
         quotas.check_queue(session, who.owner)

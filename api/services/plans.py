@@ -5,8 +5,8 @@ from api.schemas.plans import PlanOut, plan_out
 from api.services.fit import base_of, lengths_of
 from api.services.jobs import check
 from api.settings import ApiSettings
-from api.work import examples_to_train
 from contract.machine import check_machines, unwise
+from contract.order import workload
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from dataset.child import Children
@@ -41,7 +41,7 @@ def plan(
         base = base_of(sessions, settings, who, planned)
         made = make_plan(planned, rows, machines, base, lengths_of(sessions, settings, children, planned, rows))
         with sessions.begin() as session:
-            expected = jobs.expected_seconds(session, planned, examples_to_train(planned, rows))
+            expected = jobs.expected_seconds(session, planned, workload(planned, rows).examples)
             speeds = [throughput(session, planned, on.device, on.place.precision) for on in made.devices]
             settle(session, "plan")
         warnings = [*unwise(planned, machines), *shortfalls(planned, rows)]

@@ -7,6 +7,8 @@ from pydantic import BaseModel
 
 from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
+from contract.order import examples_per_step
+from contract.recipe import Batch
 from contract.status import JobStatus, Wish
 from store.files import RESULTS, has_results, results_id
 from store.models import Artifact, Dataset, Job, Metric
@@ -21,7 +23,7 @@ class JobError(BaseModel):
 
 class Hyperparameters(BaseModel):
     n_epochs: int | float | Literal["auto"]
-    batch_size: int | Literal["auto"]
+    batch_size: int
     learning_rate_multiplier: float
 
 
@@ -177,16 +179,11 @@ def seconds(time: datetime) -> int:
 
 
 def _hyperparameters(recipe: dict[str, Any]) -> Hyperparameters:
-    batch, resources = recipe["batch"], recipe["resources"]
-    size: int | Literal["auto"] = "auto"
-    if batch["effective"] is not None:
-        size = batch["effective"]
-    elif batch["micro_batch"] != "auto":
-        size = batch["micro_batch"] * (batch["accumulation"] or 1) * resources["gpus"] * resources["nodes"]
+    ranks = recipe["resources"]["gpus"] * recipe["resources"]["nodes"]
     epochs = recipe["schedule"]["epochs"]
     return Hyperparameters(
         n_epochs="auto" if epochs is None else int(epochs) if epochs == int(epochs) else epochs,
-        batch_size=size,
+        batch_size=examples_per_step(Batch.model_validate(recipe["batch"]), ranks),
         learning_rate_multiplier=round(recipe["optimizer"]["learning_rate"] / LEARNING_RATE, 9),
     )
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from api.work import examples_to_train
+from contract.order import workload
 from contract.recipe import Recipe
 
 
@@ -21,5 +21,6 @@ from contract.recipe import Recipe
         ({"schedule": {"max_steps": 2}, "resources": {"gpus": 3, "nodes": 4}}, 100),
     ],
 )
-def test_each_example_of_each_epoch_counts_until_the_last_step(recipe: dict[str, Any], examples: int) -> None:
-    assert examples_to_train(Recipe.model_validate({"model": "m", "dataset": "d", **recipe}), rows=100) == examples
+def test_workload_counts_examples_of_each_epoch(recipe: dict[str, Any], examples: int) -> None:
+    planned = workload(Recipe.model_validate({"model": "m", "dataset": "d", **recipe}), rows=100)
+    assert planned.examples == examples
