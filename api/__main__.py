@@ -8,10 +8,11 @@ from api.app import create_app
 from api.loopback import is_loopback
 from api.server import bounds_of, serve
 from api.settings import USUAL_PORT, ApiSettings
-from store import keys, logs
-from store.private_files import keep_private
+from runtime import logs
+from runtime.private_files import keep_private
+from runtime.settings import read_settings
+from store.access import keys
 from store.session import make_engine, make_sessions
-from store.settings import read_settings
 
 _SWITCH_SECONDS = 0.0005
 """For which a thread keeps the interpreter from the others; Python's own 0.005 are too long here. An answer from the

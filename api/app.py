@@ -40,9 +40,9 @@ from api.v1.routes import files, fine_tuning
 from api.v1.routes import models as openai_models
 from api.webhook_sender import Sender
 from dataset.child import Children
-from store.broker import make_publisher
+from runtime.broker import make_publisher
+from storage.backends import make_storage
 from store.session import make_engine, make_sessions
-from store.storage import make_storage
 
 
 def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: B008

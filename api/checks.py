@@ -17,10 +17,10 @@ from api.settings import ApiSettings
 from contract.failure import InputError
 from dataset.child import Children, Stopped
 from dataset.report import Report
+from storage.backends import Storage
 from store import datasets
 from store.errors import DatasetInUse, DatasetNotFound
 from store.session import Sessions
-from store.storage import Storage
 
 log = logging.getLogger(__name__)
 

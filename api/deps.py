@@ -10,10 +10,10 @@ from pydantic import AfterValidator
 from api.settings import ApiSettings
 from contract.quote import cut
 from dataset.child import Children
+from storage.backends import Storage
 from store import datasets
 from store.errors import DatasetNotFound, JobNotFound
 from store.session import Sessions
-from store.storage import Storage
 
 LARGEST_INTEGER = 2**31 - 1
 """That a column of seqs and steps can hold."""

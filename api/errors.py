@@ -36,6 +36,7 @@ from api.json_schema import whole_schema
 from contract.failure import InputError
 from contract.field_errors import plain, problems
 from contract.quote import cut, printable, quote
+from storage.errors import StorageUnavailable
 from store.errors import (
     ArtifactNotFound,
     DatasetInUse,
@@ -49,7 +50,6 @@ from store.errors import (
     QuotaExceeded,
     RequestOvertaken,
     RequestReused,
-    StorageAway,
     WebhookNotFound,
 )
 
@@ -161,7 +161,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DatasetInUse, _in_use)
     app.add_exception_handler(TooLarge, _too_large)
     app.add_exception_handler(StorageFull, _storage_full)
-    app.add_exception_handler(StorageAway, _storage_away)
+    app.add_exception_handler(StorageUnavailable, _storage_unavailable)
     app.add_exception_handler(BadForm, _bad_form)
     app.add_exception_handler(WrongKey, _wrong_key)
     app.add_exception_handler(AdminOnly, _admin_only)
@@ -239,7 +239,7 @@ def _storage_full(_: Request, error: Exception) -> JSONResponse:
     return _answer(HTTPStatus.INSUFFICIENT_STORAGE, "storage_full", str(error))
 
 
-def _storage_away(_: Request, error: Exception) -> JSONResponse:
+def _storage_unavailable(_: Request, error: Exception) -> JSONResponse:
     log.error("the storage is away: %s", error)
     message = "the storage does not answer; try again in a few seconds"
     answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "storage_unavailable", message)

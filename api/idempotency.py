@@ -18,8 +18,8 @@ from api.body import read_body
 from api.errors import InvalidParameter, StillAtWork
 from api.who import Who
 from contract import patterns
-from store import requests
-from store.requests import Asked, First, Repeated
+from store.access import idempotent_requests
+from store.access.idempotent_requests import Asked, First, Repeated
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _WAIT = 20.0  # seconds, for the first of several at once
 _LOOK = 0.1  # seconds between two looks
 _MOST_WAITING = 7  # of one owner: each holds a thread of the API, which has 40
 _STILL = "the first request of this kind is still at work; ask again in a few seconds"
-RENEW_SECONDS = requests.LONGEST.total_seconds() / 5
+RENEW_SECONDS = idempotent_requests.LONGEST.total_seconds() / 5
 
 _lock = threading.Lock()
 _waiters: Counter[str] = Counter()
@@ -86,19 +86,19 @@ def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again
     request_id = state.id
     try:
         with _renewing(sessions, request_id):
-            return make(lambda session, resource: requests.settle(session, request_id, resource))
+            return make(lambda session, resource: idempotent_requests.settle(session, request_id, resource))
     except BaseException:
         try:
             with sessions.begin() as session:
-                requests.give_up(session, request_id)
+                idempotent_requests.give_up(session, request_id)
         except OperationalError as error:
-            log.warning("a request that made nothing is remembered for %s: %s", requests.LONGEST, error)
+            log.warning("a request that made nothing is remembered for %s: %s", idempotent_requests.LONGEST, error)
         raise
 
 
 def _begin(sessions: Sessions, asked: Asked) -> First | Repeated:
     with sessions.begin() as session:
-        return requests.begin(session, asked)
+        return idempotent_requests.begin(session, asked)
 
 
 def _wait(sessions: Sessions, asked: Asked) -> First | Repeated:
@@ -137,7 +137,7 @@ def _renewing(sessions: Sessions, request_id: str) -> Iterator[None]:
         while not done.wait(RENEW_SECONDS):
             try:
                 with sessions.begin() as session:
-                    requests.renew(session, request_id)
+                    idempotent_requests.renew(session, request_id)
             except SQLAlchemyError as error:
                 log.warning("a request that is at work may be taken for dead: %s", error)
 

@@ -4,7 +4,7 @@ import hmac
 import time
 from dataclasses import dataclass, field
 
-from store import keys
+from store.access import keys
 from store.session import Sessions
 
 _REMEMBERED = 1.0  # seconds: a key that another process has revoked opens for no longer

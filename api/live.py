@@ -24,7 +24,7 @@ from api.services import events as service
 from api.sse import HEARTBEAT, Message, message, queue_message
 from api.subscription import Client, Page, Subscription
 from contract.status import TERMINAL, JobStatus
-from store.progress import Cursor, News
+from store.jobs.progress import Cursor, News
 from store.session import Sessions
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from pydantic_settings import NoDecode
 
 from api.loopback import is_loopback
-from store.settings import StoreSettings
+from runtime.settings import StoreSettings
 
 USUAL_PORT = 8000
 """Which the command asks where nothing is said."""

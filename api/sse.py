@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.schemas.jobs import Queue
-from store.progress import Happening
+from store.jobs.progress import Happening
 
 HEARTBEAT = b": ping\n\n"
 

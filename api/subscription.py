@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from api.sse import Message, message
-from store.progress import Cursor, News
+from store.jobs.progress import Cursor, News
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 from pathlib import Path
 
-from dataset.tokenizer import MODEL_FILES, TODAY, TOKENIZER_FILES
+from dataset.rendering.tokenizer import MODEL_FILES, TODAY, TOKENIZER_FILES
 
 
 def tokenizer_version(model: Path) -> str:

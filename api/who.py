@@ -14,8 +14,8 @@ from api.keyring import Keyring
 from api.owner import check_owner
 from api.rates import Rates
 from contract import patterns
-from store import keys
-from store.principal import Principal
+from store.access import keys
+from store.access.principal import Principal
 
 _bearer = HTTPBearer(
     auto_error=False, description="A key. On loopback none is needed, unless FINETUNED_REQUIRE_KEYS says so."

@@ -31,9 +31,9 @@ import sqlalchemy as sa
 from benchmarks.service import metric
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned import postgres, valkey
-from store import jobs, progress
-from store.attempts import End, Retries, finish
+from finetuned.stack import postgres, valkey
+from store.jobs import jobs, progress
+from store.jobs.attempts import End, Retries, finish
 from store.models import Job
 from store.session import Sessions, make_sessions
 from tests.placing import claim

@@ -31,10 +31,12 @@ from benchmarks.service import show
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned import postgres
-from store import attempts, jobs, leases, schedule, workers
-from store.attempts import End, Retries
+from finetuned.stack import postgres
+from store import scheduler
+from store.jobs import attempts, jobs
+from store.jobs.attempts import End, Retries
 from store.models import Event, Job, Lease, Worker
+from store.scheduling import leases, workers
 from store.session import Sessions, make_sessions
 
 JOBS = 10_000
@@ -207,7 +209,7 @@ def work(database_url: str, name: str, begins_at: float) -> Work:
 
 def one_pass(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        schedule.schedule(session)
+        scheduler.schedule(session)
 
 
 def begin(sessions: Sessions, mine: Work, name: str, job_id: str, attempt: int) -> None:
@@ -252,7 +254,7 @@ def pass_when_all_is_taken(sessions: Sessions) -> None:
         session.execute(sa.update(Job).values(attempt=0, status=JobStatus.QUEUED, finished_at=None))
     register(sessions, 4, FEW_DEVICES)
     with sessions.begin() as session:
-        for given in schedule.schedule(session):
+        for given in scheduler.schedule(session):
             jobs.begin(session, given.job_id, given.attempt, given.workers[0], 1, LEASE)
     show(
         f"one pass, {JOBS:,} jobs queued, 4 workers, nothing free ({PASSES})",

@@ -20,8 +20,9 @@ import sqlalchemy as sa
 
 from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
-from finetuned import postgres, valkey
-from store import artifacts, jobs
+from finetuned.stack import postgres, valkey
+from store import artifacts
+from store.jobs import jobs
 from store.session import make_sessions
 from tests.publishing import publish
 from tests.service import free_port, run, start, wait_for_api

@@ -17,7 +17,7 @@ import httpx
 import sqlalchemy as sa
 
 from benchmarks.api_load import serving
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 from tests import many_jobs
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from contract.base_model import weight_shapes
 from contract.events import Metric, Started, parse_event
+from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import Model, Place, memory

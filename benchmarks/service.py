@@ -28,9 +28,9 @@ import sqlalchemy as sa
 from contract import events
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from finetuned import postgres, valkey
-from finetuned.models import add_model
-from store import jobs, progress, wishes
+from finetuned.stack import postgres, valkey
+from finetuned.stack.models import add_model
+from store.jobs import actions, jobs, progress
 from store.models import Job
 from store.session import Sessions, make_sessions
 from tests import service
@@ -154,7 +154,7 @@ def long_job(sessions: Sessions) -> str:
     lease = timedelta(hours=1)
     with sessions.begin() as session:
         for waiting in session.scalars(sa.select(Job).where(Job.status == JobStatus.QUEUED)):
-            wishes.cancel(session, waiting.id)
+            actions.cancel(session, waiting.id)
         jobs.create(session, recipe)
         job = claim(session, lease)
         assert job is not None

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 from tests import service
 from tests.service import Service, until
 

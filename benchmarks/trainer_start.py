@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from worker.command import launcher
+from worker.attempt.command import launcher
 
 ROUNDS = 5
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from api.services.datasets import CHECK_WITHIN
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 from tests import service
 from tests.service import Service
 

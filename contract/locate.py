@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.earlier_adapter import CONFIG
 from contract.failure import FailureReason, InputError
+from contract.model.earlier_adapter import CONFIG
 from contract.quote import cut
 
 PRIVATE = ("blobs", "cache", "incoming", "logs", "postgres", "runs", "valkey")

@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from contract.failure import Failure, FailureReason, InputError
-from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
 from dataset.lengths import measure
 from dataset.preview import preview
 from dataset.read import count_examples, read_examples
+from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
+from dataset.rendering.tokenizer import set_chat_template
 from dataset.report import report
-from dataset.tokenizer import set_chat_template
 from dataset.trial import try_examples
 
 MOST_MEMORY = 6 << 30

@@ -25,7 +25,7 @@ class Document:
 
 def cut(document: Document, max_length: int) -> Document:
     """Its first max_length tokens, and of these no more than up to the last supervised one: nothing after it can reach
-    the loss. Empty where none of them is supervised. trainer/tokens.py does the same to all of a dataset at once."""
+    the loss. Empty where none of them is supervised. trainer/data/tokens.py does this to a whole dataset at once."""
     flags = document.supervised[:max_length]
     end = next((index + 1 for index in reversed(range(len(flags))) if flags[index]), 0)
     return Document(document.input_ids[:end], flags[:end])

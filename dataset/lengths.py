@@ -16,9 +16,9 @@ from dataset.document import Document
 from dataset.example import Example
 from dataset.read import Reading
 from dataset.refusal import BadFile, BadRow
+from dataset.rendering.tokenise import encode
+from dataset.rendering.tokenizer import Tokenizer
 from dataset.report import Problem
-from dataset.tokenise import encode
-from dataset.tokenizer import Tokenizer
 
 _AT_ONCE = 256
 _MOST_REFUSED = 10

@@ -14,9 +14,9 @@ from dataset.document import Document, fit
 from dataset.example import Example
 from dataset.read import Reading, ReadRow
 from dataset.refusal import BadFile, BadRow
-from dataset.render import render
-from dataset.tokenise import encode
-from dataset.tokenizer import Tokenizer
+from dataset.rendering.render import render
+from dataset.rendering.tokenise import encode
+from dataset.rendering.tokenizer import Tokenizer
 
 MOST_TOKENS = 8192
 """Of one text that are shown."""

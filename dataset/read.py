@@ -10,13 +10,13 @@ from pydantic import BaseModel
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.aliases import find_aliases
-from dataset.columns import Renaming, check_columns
-from dataset.detect import FORMATS, detect
 from dataset.example import Example, PlainText
 from dataset.fields import Row
-from dataset.files import Hash, read_rows
-from dataset.known_fields import check_row, complete, refuse_fields
+from dataset.formats.aliases import find_aliases
+from dataset.formats.columns import Renaming, check_columns
+from dataset.formats.detect import FORMATS, detect
+from dataset.formats.known_fields import check_row, complete, refuse_fields
+from dataset.reading.files import Hash, read_rows
 from dataset.refusal import BadFile, BadRow
 
 

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 
 from contract.quote import cut
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.detect import FORMATS
 from dataset.example import Conversation, Example, PlainText, says_something
 from dataset.fields import Row
-from dataset.known_fields import unused_fields
+from dataset.formats.detect import FORMATS
+from dataset.formats.known_fields import unused_fields
 from dataset.read import Reading
 from dataset.refusal import BadFile, BadRow, NoAnswer
 

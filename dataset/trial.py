@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from contract.failure import FailureReason, InputError
 from contract.quote import quote
 from dataset.example import Example
-from dataset.folder_tokenizer import FolderTokenizer
-from dataset.tokenise import encode
+from dataset.rendering.folder_tokenizer import FolderTokenizer
+from dataset.rendering.tokenise import encode
 
 _MOST_EXAMPLES = 64
 _AT_ONCE = 8

@@ -16,6 +16,8 @@ COPY dataset dataset
 COPY estimate estimate
 COPY finetuned finetuned
 COPY migrations migrations
+COPY runtime runtime
+COPY storage storage
 COPY store store
 COPY trainer trainer
 COPY worker worker

@@ -1,12 +1,13 @@
-"""Bytes that the layers keep for the backward pass, tensor by tensor, as trainer/loss.py and PEFT's LoRA run them.
+"""Bytes that the layers keep for the backward pass, by tensor, as trainer/model/loss.py and PEFT's LoRA run them.
 
 Of a frozen linear module nothing is kept: the gradient of its input needs its weight alone. What is kept for the tokens
 of a row, in fp32 or in the precision of the base, follows from the operations that autograd differentiates:
 
     norm        RMSNorm its input in fp32, or as it comes with a kernel of its own; LayerNorm as it comes
-    LoRA        A its input, B its input of r numbers, both as the base has them (trainer/fused_lora.py); modules that
-                read the same tensor keep it once. Where PEFT does it they are in fp32; each module has a copy of its
-                input where the base is not in fp32 too, or where there is dropout, and then the mask besides
+    LoRA        A its input, B its input of r numbers, both as the base has them (trainer/model/fused_lora.py);
+                modules that read the same tensor keep it once. Where PEFT does it they are in fp32; each module
+                has a copy of its input where the base is not in fp32 too, or where there is dropout, and then the
+                mask besides
     attention   q, k, v, its output, and for each head the log of a sum (FlashAttention-2, Dao 2023, arXiv:2307.08691)
     MLP         gate, act(gate) and up, with a kernel of its own gate and up; without a gate what the activation
                 function keeps
@@ -23,7 +24,7 @@ from estimate.architecture import Architecture
 from estimate.weights import BYTES
 
 _ATTENTION_IN_FP32 = 256
-"""Tokens of a document up to which attention on a CPU is in fp32 (trainer/attention.py)."""
+"""Tokens of a document up to which attention on a CPU is in fp32 (trainer/model/attention.py)."""
 
 _READS_STREAM = ("q_proj", "k_proj", "v_proj", "query_key_value", "c_attn")
 _READS_ATTENTION = ("o_proj", "dense", "attn.c_proj", "self_attn.dense", "attention.dense")
@@ -112,13 +113,13 @@ def _lora(recipe: Recipe, precision: str, on_gpu: bool, model: Architecture, tra
 
 
 def _is_fused(recipe: Recipe, precision: str, trained: Trained) -> bool:
-    """Whether trainer/fused_lora.py stands in for PEFT."""
+    """Whether trainer/model/fused_lora.py stands in for PEFT."""
     plain = recipe.adapter.dropout == 0 and not trained.magnitudes and recipe.base_bits is None
     return plain and precision != "fp16" and recipe.parallel.zero_stage != 3
 
 
 def _has_kernels(recipe: Recipe, on_gpu: bool, model: Architecture) -> bool:
-    """Whether trainer/kernels.py puts its own into the layers."""
+    """Whether trainer/model/kernels.py puts its own into the layers."""
     return on_gpu and model.family.kernels and not recipe.torch_compile
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contract.base_model import tensor_shapes
-from contract.earlier_adapter import WEIGHTS
-from contract.loaded_names import Shapes, model_type
+from contract.model.earlier_adapter import WEIGHTS
+from contract.model.folder import tensor_shapes
+from contract.model.loaded_names import Shapes, model_type
+from contract.model.target_modules import endings, target_modules
 from contract.recipe import Adapter
-from contract.target_modules import endings, target_modules
 from estimate.architecture import is_embedding, is_transposed
 
 _EARLIER = "base_model.model."
@@ -47,8 +47,8 @@ class Trained:
 
 
 def trained(adapter: Adapter, shapes: Shapes, config: dict[str, Any], earlier: Path | None) -> Trained:
-    """`shapes` are those of contract.loaded_names; `earlier` is the folder of adapter.start_from. The
-    adapter has been checked (contract.target_modules.check_adapter). Raises OSError, ValueError for a torn earlier one.
+    """`shapes` are those of contract.model.loaded_names; `earlier` is the folder of adapter.start_from. The
+    adapter has been checked (target_modules.check_adapter). Raises OSError, ValueError for a torn earlier one.
 
     A LoRA of rank r has r (in + out) numbers (Hu et al. 2021, arXiv:2106.09685), DoRA one more for each output (Liu et
     al. 2024, arXiv:2402.09353).

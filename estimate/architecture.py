@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contract.failure import InputError
-from contract.loaded_names import Shapes
-from contract.model_config import read_model_config
+from contract.model.config import read_model_config
+from contract.model.loaded_names import Shapes
 from contract.quote import quote
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -30,7 +30,7 @@ class Family:
     head_norms: bool = False
     """q and k have a norm of their own."""
     kernels: bool = False
-    """On a GPU, Liger's (trainer/kernels.py)."""
+    """On a GPU, Liger's (trainer/model/kernels.py)."""
     dropouts: tuple[str, ...] = ()
     """The config's names of the rates at which the outputs of attention and MLP are dropped."""
 
@@ -48,7 +48,7 @@ FAMILIES = {
     "qwen2": Family(kernels=True),
     "qwen3": Family(head_norms=True, kernels=True),
 }
-"""Those that the trainer packs (trainer/model.py). Of the others nobody has counted what they keep."""
+"""Those that the trainer packs (trainer/model/base_model.py). Of the others nobody has counted what they keep."""
 
 
 @dataclass(frozen=True)

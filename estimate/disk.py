@@ -31,7 +31,7 @@ class Disk:
 
 def disk(recipe: Recipe, trained: Trained, steps: int, ranks: int, base_numbers: int) -> Disk:
     """Adapters are saved in fp32, states have the adapter and the optimizer's moments. A checkpoint whose start has
-    changed the base is made plain LoRA, of twice the rank (trainer/convert.py)."""
+    changed the base is made plain LoRA, of twice the rank (trainer/model/plain_lora.py)."""
     numbers = trained.parameters
     twice = 2 if recipe.adapter.init not in ("default", "gaussian", "loftq") else 1
     adapter = 4 * twice * numbers + _BESIDE_WEIGHTS

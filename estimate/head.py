@@ -1,6 +1,6 @@
 """Bytes of the output head: logits are made for supervised positions alone, and for a frozen head a chunk at a time."""
 
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from estimate.activations import Row
 from estimate.adapter import Trained
 from estimate.architecture import Architecture, head_of, is_embedding
@@ -8,7 +8,7 @@ from estimate.weights import BYTES
 
 _CHUNK_BYTES = 64 * 2**20
 _CHUNK_BYTES_OF_GPU = 256 * 2**20
-"""As trainer/loss.py's: of fp32 logits."""
+"""As trainer/model/loss.py's: of fp32 logits."""
 
 
 def logits_bytes(

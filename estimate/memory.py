@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from contract.loaded_names import Shapes
 from contract.machine import BF16_CAPABILITY, Machine, resolved_precision
+from contract.model.loaded_names import Shapes
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from estimate.activations import Row, activation_bytes

@@ -1,6 +1,6 @@
 """Bytes that neither the model nor its training are, and that a device must hold all the same."""
 
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from contract.recipe import Recipe
 from estimate.adapter import Trained
 from estimate.states import zero_stage
@@ -16,7 +16,7 @@ _HEAP = 0.45
 would take without gradient checkpointing, also with it. Measured on glibc 2.36 with benchmarks/plans.py, on llamas of
 30 M and 110 M and rows of 600 to 2500 tokens: 0.3 to 0.47."""
 _REDUCE_BUCKET = 500_000_000
-"""Numbers; DeepSpeed's reduce_bucket_size where its configuration does not say it, as trainer/zero.py's does not."""
+"""Numbers; DeepSpeed's reduce_bucket_size where its configuration leaves it out, as trainer/engines/zero.py does."""
 
 
 def overhead_bytes(on_gpu: bool, freed: float) -> float:

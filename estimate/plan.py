@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from contract.loaded_names import Shapes, loaded_shapes
 from contract.machine import Machine, usable
+from contract.model.loaded_names import Shapes, loaded_shapes
 from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.adapter import Trained, trained

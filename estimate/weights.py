@@ -2,7 +2,7 @@
 
 import math
 
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from contract.recipe import Recipe
 from estimate.architecture import head_of, is_embedding
 
@@ -17,7 +17,7 @@ double quantisation, arXiv:2305.14314, section 3)."""
 def base_bytes(recipe: Recipe, precision: str, shapes: Shapes) -> float:
     """All of the base. base_bits leaves embeddings, head, norms and biases in `precision`."""
     wide = BYTES[precision]
-    # fp16 without DeepSpeed is autocast: the weights are in fp16, see trainer/ddp.py.
+    # fp16 without DeepSpeed is autocast: the weights are in fp16, see trainer/engines/ddp.py.
     total = 0.0
     for name, shape in shapes.items():
         numbers = math.prod(shape)

@@ -1,3 +1,3 @@
-from finetuned.cli import app
+from finetuned.cli.main import app
 
 app(prog_name="finetuned")

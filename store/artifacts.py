@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from contract.events import Checkpoint
 from contract.status import JobStatus
-from store.archive import Archive
+from storage.archive import Archive
 from store.errors import ArtifactNotFound
 from store.models import Artifact, Job, Metric, Worker
-from store.workers import SILENCE
+from store.scheduling.workers import SILENCE
 
 ADAPTER = "adapter.tar.gz"
 BEST = "best.tar.gz"

@@ -20,12 +20,12 @@ from sqlalchemy.orm import Session
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset
 from contract.status import TERMINAL
+from runtime.settings import StoreSettings
+from storage.backends import Storage, make_storage
+from storage.cache import borrow
 from store.errors import DatasetInUse, DatasetNotFound
-from store.fetched import borrow
 from store.models import Blob, Dataset, Job
 from store.session import Sessions
-from store.settings import StoreSettings
-from store.storage import Storage, make_storage
 
 _ID = re.compile(r"file-[0-9a-f]{24}")
 
@@ -178,7 +178,7 @@ def remove(session: Session, dataset_id: str, owner: str | None) -> str | None:
 
 def forget_unused(session: Session, storage: Storage, sha256: str) -> bool:
     """Deletes the bytes of a blob that no dataset has, and says whether. Nobody can count on them meanwhile: that is
-    why the row is held while one object is deleted, in a bucket too. Raises StorageAway."""
+    why the row is held while one object is deleted, in a bucket too. Raises StorageUnavailable."""
     session.execute(insert(Blob).values(sha256=sha256, bytes=0).on_conflict_do_nothing())
     session.execute(select(Blob.sha256).where(Blob.sha256 == sha256).with_for_update())
     if session.scalar(select(Dataset.id).where(Dataset.sha256 == sha256).limit(1)) is not None:
@@ -200,7 +200,7 @@ def local_file(
     storage: Storage, settings: StoreSettings, dataset: Dataset, beat: Callable[[], None] = lambda: None
 ) -> AbstractContextManager[Path]:
     """A file of this machine with its bytes, for as long as the context lasts; `beat` is called while it is fetched.
-    Raises InputError where they are gone, StorageAway: now, and not when the context is entered."""
+    Raises InputError where they are gone, StorageUnavailable: now, and not when the context is entered."""
     if dataset.path is not None:
         return nullcontext(locate_dataset(dataset.path, settings.folders))
     assert dataset.sha256 is not None, "the table wants one of both"
@@ -223,7 +223,7 @@ def find_file(
     sessions: Sessions, settings: StoreSettings, path: str, beat: Callable[[], None] = lambda: None
 ) -> AbstractContextManager[Path]:
     """The file that a recipe's dataset.path names, a dataset by its id, or a path; as local_file gives it. Raises
-    InputError, StorageAway. No session is held when it looks into the storage."""
+    InputError, StorageUnavailable. No session is held when it looks into the storage."""
     if not is_id(path):
         return nullcontext(locate_dataset(path, settings.folders))
     with sessions.begin() as session:

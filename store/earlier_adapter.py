@@ -6,11 +6,12 @@ from pathlib import Path
 
 from contract.failure import FailureReason, InputError
 from contract.quote import quote
-from store import artifacts, jobs
+from storage.backends import Folder, Storage
+from store import artifacts
 from store.errors import ArtifactNotFound, JobNotFound
+from store.jobs import jobs
 from store.models import Artifact
 from store.session import Sessions
-from store.storage import Folder, Storage
 
 _PARAM = "adapter.start_from"
 _NAMED = re.compile(r"(?P<job>job_[0-9a-f]{24})(/(?P<checkpoint>checkpoint-[0-9]{1,10}))?")
@@ -27,7 +28,7 @@ def earlier_adapter(
 ) -> Path:
     """The folder, absolute, of "JOB", a job's adapter, or of "JOB/checkpoint-STEP"; of a job of `owner` alone, where
     that is given. What is no longer in the home folder is fetched from the storage, into `fetched`; `beat` is called
-    meanwhile. Raises InputError, StorageAway.
+    meanwhile. Raises InputError, StorageUnavailable.
 
     No session is held meanwhile, nor when it returns.
     """
@@ -51,7 +52,7 @@ def folder_of(
     artifact: Artifact, home: Folder, storage: Storage, fetched: Path, beat: Callable[[], None] = lambda: None
 ) -> Path:
     """An adapter's, in the home folder or else `fetched`; `beat` is called while it is fetched. Raises
-    FileNotFoundError, StorageAway."""
+    FileNotFoundError, StorageUnavailable."""
     try:
         return home.local_path(artifacts.key(artifact))
     except FileNotFoundError:

@@ -16,7 +16,6 @@ StoreError
 +-- IllegalMove     a user asked for a state that the job cannot reach from its own
 +-- StaleAttempt    a worker wrote for an attempt that is no longer its own
 +-- Superseded      another worker has begun with this one's name
-+-- StorageAway     the bucket does not answer, or refuses
 """
 
 from contract.quote import cut, quote
@@ -101,7 +100,3 @@ class StaleAttempt(StoreError):
 class Superseded(StoreError):
     def __init__(self, worker: str) -> None:
         super().__init__(f"another worker has begun as {worker}; give each a name of its own by FINETUNED_WORKER")
-
-
-class StorageAway(StoreError):
-    """What the bucket has said may hold names of the operator's; it is for the log."""

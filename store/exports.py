@@ -8,9 +8,10 @@ from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from contract.failure import Failure, FailureReason
-from store import artifacts, jobs
+from store import artifacts
 from store.artifacts import ADAPTER, Digests
 from store.errors import ArtifactNotFound, ExportNotFound
+from store.jobs import jobs
 from store.models import Artifact, Export
 
 _MOST_CLAIMS = 5

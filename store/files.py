@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session, load_only
 
 from contract.quote import cut
 from contract.status import JobStatus
-from store import history
 from store.errors import DatasetNotFound
+from store.jobs import history
 from store.models import Dataset, Job
 
 RESULTS = "fine-tune-results"

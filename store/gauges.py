@@ -7,8 +7,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus
-from store import workers
 from store.models import Artifact, Blob, Delivery, Device, Job, Lease, Worker
+from store.scheduling import workers
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from store.settings import StoreSettings
+from runtime.settings import StoreSettings
 
 Sessions = sessionmaker[Session]
 

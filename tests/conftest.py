@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 from store.models import Base
 from store.session import Sessions, make_sessions
 from tests.service import Service

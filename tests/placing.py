@@ -5,10 +5,12 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from contract.machine import Machine
-from store import jobs, schedule, workers
-from store.attempts import Retries
-from store.jobs import Part
+from store import scheduler
+from store.jobs import jobs
+from store.jobs.attempts import Retries
+from store.jobs.jobs import Part
 from store.models import Job
+from store.scheduling import workers
 
 LEASE = timedelta(minutes=1)
 RETRIES = Retries(most=2, first_wait=timedelta(0), longest_wait=timedelta(0))
@@ -26,7 +28,7 @@ def begin(session: Session, lease: timedelta = LEASE) -> list[Part]:
     """What is given to the workers now, begun by each."""
     parts = [
         jobs.begin(session, given.job_id, given.attempt, name, 1, lease)
-        for given in schedule.schedule(session)
+        for given in scheduler.schedule(session)
         for name in given.workers
     ]
     return [part for part in parts if part is not None]

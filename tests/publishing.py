@@ -7,12 +7,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from store import artifacts, publishing
+from storage.backends import Folder, Storage
+from store import artifacts
 from store.artifacts import Digests
 from store.models import Artifact
 from store.session import Sessions
-from store.storage import Folder, Storage
-from worker.publisher import publish_all
+from worker.publishing import upload
+from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
 
 
@@ -20,7 +21,7 @@ def publish(sessions: Sessions, home: Path, storage: Storage | None = None) -> N
     """All that there is, whosever it is."""
     folder = Folder(home)
     for artifact in _waiting(sessions):
-        digests = publishing.put(storage or folder, folder, artifact)
+        digests = upload.put(storage or folder, folder, artifact)
         with sessions.begin() as session:
             artifacts.publish(session, artifact, digests)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import redis
 
-from finetuned import postgres, valkey
+from finetuned.stack import postgres, valkey
 
 
 @dataclass

@@ -19,8 +19,8 @@ import httpx
 from contract.run_dir import RunDir
 from tests.files import write_dataset, write_model
 from tests.servers import Servers
-from worker import strays
-from worker.process import RUN_MARK
+from worker.supervise import orphans
+from worker.supervise.process import RUN_MARK
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
 TERMINAL = {"succeeded", "failed", "cancelled"}
@@ -142,7 +142,7 @@ class Service:
         """Processes of this service that have outlived what started them: below no worker that is there, nor the
         API."""
         known = {process.pid for process in (self.api, *self.workers.values()) if process.poll() is None}
-        parents = {pid: strays.parent(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
+        parents = {pid: orphans.parent(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
         return [
             f"{pid}: {told_of(pid, 'cmdline').decode().split(chr(0))}"
             for pid in self.everything()

@@ -15,16 +15,16 @@ ROOT = Path(__file__).parent.parent
     "part",
     [
         "api.app",
-        "worker.attempt",
-        "worker.keeper",
-        "store.jobs",
-        "finetuned.cli",
+        "worker.attempt.lifecycle",
+        "worker.supervise.reconciler",
+        "store.jobs.jobs",
+        "finetuned.cli.main",
         "contract.machine",
         "contract.recipe",
         "dataset.read",
         "estimate.plan",
         "dataset.__main__",
-        "worker.machine",
+        "worker.machine.inventory",
     ],
 )
 def test_only_the_trainer_loads_torch(part: str) -> None:

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from contract.base_model import loaded_base
 from contract.events import Phase
 from contract.failure import told_of
 from contract.locate import Folders, locate_dataset, locate_model
+from contract.model.folder import loaded_base
+from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from contract.run_dir import RunDir
-from contract.target_modules import check_adapter
 from trainer.failures import failure_of, print_error, write_failure
 from trainer.report import Report
 from trainer.stop import Stop

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from contract.events import Evaluation, Sample
 from contract.failure import FailureReason, InputError
-from trainer.end_tokens import own_ends
-from trainer.packing import pack
+from trainer.data.end_tokens import own_ends
+from trainer.data.tokenizer import load_tokenizer
+from trainer.model.packing import pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import Run
 from trainer.sample import answer_prompts, sample_prompts
-from trainer.state import Position
-from trainer.tokenizer import load_tokenizer
+from trainer.saving.state import Position
 
 
 def evaluation_is_due(run: Run, step: int) -> bool:

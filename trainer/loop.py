@@ -9,16 +9,16 @@ from contract.failure import FailureReason, InputError
 from contract.order import step_rows
 from contract.run_dir import forget_states
 from dataset.document import Document
-from trainer.checkpoint import save_adapter
 from trainer.device import peak_memory
-from trainer.engine import Update
+from trainer.engines.engine import Update
+from trainer.engines.optim import learning_rate_factor
 from trainer.evaluation import evaluate, evaluation_is_due
-from trainer.fence import check_not_superseded
-from trainer.optim import learning_rate_factor
-from trainer.packing import pack
+from trainer.model.packing import pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import Run
-from trainer.state import Position, random_state, save_state, set_random_state
+from trainer.saving.checkpoint import save_adapter
+from trainer.saving.fence import check_not_superseded
+from trainer.saving.state import Position, random_state, save_state, set_random_state
 
 _LEAST_LOSS_SCALE = 2.0
 """Half of it is the least that DeepSpeed has."""

@@ -30,7 +30,7 @@ def start_ranks(recipe: Recipe, precision: str) -> Accelerator:
     if engine == "deepspeed":
         # Read by DeepSpeed when it is imported, which takes a second and more: only when asked for.
         os.environ.setdefault("DS_ACCELERATOR", "cpu" if on_cpu else "cuda")
-        from trainer.zero import start_deepspeed
+        from trainer.engines.zero import start_deepspeed
 
         return start_deepspeed(recipe.parallel, recipe.optimizer.max_grad_norm, precision == "fp16", PATIENCE)
     # No accumulation and no mixed precision of Accelerate's: the loss is normalised and cast by us.

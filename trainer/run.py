@@ -9,8 +9,8 @@ from contract.order import rank_share, steps_per_epoch, total_steps
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from dataset.document import Document
-from trainer.data import Data
-from trainer.engine import Engine
+from trainer.data.examples import Data
+from trainer.engines.engine import Engine
 from trainer.ranks import asked_to_stop
 from trainer.report import Report
 from trainer.stop import Stop

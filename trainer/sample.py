@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dataset.document import Document
-from dataset.folder_tokenizer import FolderTokenizer
+from dataset.rendering.folder_tokenizer import FolderTokenizer
 
 _LONGEST_TEXT = 4_000
 """Characters of each, that people are shown."""

@@ -15,22 +15,23 @@ from contract.failure import FailureReason, InputError
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from trainer.data import Data, load_data, words_of_length
-from trainer.ddp import Ddp
+from trainer.data.examples import Data, load_data, words_of_length
+from trainer.data.vocabulary import check_vocabulary
 from trainer.device import describe, this_device
-from trainer.engine import Engine
-from trainer.kernels import use_kernels
+from trainer.engines.ddp import Ddp
+from trainer.engines.engine import Engine
 from trainer.loading import load_together
 from trainer.loop import fit
-from trainer.loss import SupervisedLoss
 from trainer.micro_batch import free_memory, largest_micro_batch, worst_case
-from trainer.model import load_model
-from trainer.packing import pack
+from trainer.model.base_model import load_model
+from trainer.model.kernels import use_kernels
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import pack
 from trainer.precision import DTYPES, check_precision, resolve_precision
 from trainer.ranks import asked_to_stop, max_over_ranks, start_ranks
 from trainer.report import Report
 from trainer.run import Run
-from trainer.state import (
+from trainer.saving.state import (
     Position,
     check_position,
     course,
@@ -41,7 +42,6 @@ from trainer.state import (
     set_random_state,
 )
 from trainer.stop import Stop
-from trainer.vocabulary import check_vocabulary
 
 
 def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, report: Report, stop: Stop) -> None:
@@ -140,11 +140,11 @@ def make_engine(recipe: Recipe, precision: str, module: SupervisedLoss, accelera
     # Each brings its library: imported when asked for.
     match recipe.parallel.engine:
         case "deepspeed":
-            from trainer.zero import Zero
+            from trainer.engines.zero import Zero
 
             return Zero(module, recipe.optimizer, accelerator)
         case "fsdp":
-            from trainer.fsdp import Fsdp
+            from trainer.engines.fsdp import Fsdp
 
             return Fsdp(module, recipe.optimizer, accelerator)
     return Ddp(module, recipe.optimizer, accelerator, fp16=precision == "fp16")
@@ -153,7 +153,7 @@ def make_engine(recipe: Recipe, precision: str, module: SupervisedLoss, accelera
 def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator) -> SupervisedLoss:
     """Where the engine takes it from: what is to be divided among the devices need not fit into one."""
     if recipe.parallel.zero_stage == 3:
-        from trainer.zero import loads_divided
+        from trainer.engines.zero import loads_divided
 
         held = loads_divided(accelerator, dtype)
         module = load_model(recipe, dtype, torch.device("cpu"))
@@ -171,7 +171,7 @@ def _load_model(
     module = load_for_engine(recipe, dtype, accelerator)
     base = module.model.get_base_model()
     if recipe.torch_compile:
-        from trainer.compiling import compile_layers  # imports the compiler's settings
+        from trainer.model.compiling import compile_layers  # imports the compiler's settings
 
         compile_layers(base, module.packed, cache / "compiled")
     elif this_device().type == "cuda":

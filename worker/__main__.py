@@ -1,11 +1,11 @@
 """`python -m worker`: runs jobs until it is told to stop; then those it runs save, and go back to the queue."""
 
-from store import logs
-from store.plan import SHARERS
-from store.private_files import keep_private
+from runtime import logs
+from runtime.private_files import keep_private
+from store.scheduling.planner import SHARERS
 from store.session import make_engine, make_sessions
-from worker.keeper import forget_earlier
-from worker.patience import persist
+from worker.retry import persist
+from worker.supervise.reconciler import forget_earlier
 from worker.tasks import app, machine, settings
 
 

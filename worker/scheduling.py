@@ -2,8 +2,8 @@
 
 from celery import Celery
 
-from store import broker
-from store import schedule as store
+from runtime import broker
+from store import scheduler as store
 from store.session import Sessions
 
 

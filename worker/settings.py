@@ -10,8 +10,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode
 
-from store.attempts import Retries
-from store.settings import StoreSettings
+from runtime.settings import StoreSettings
+from store.jobs.attempts import Retries
 
 Seconds = Annotated[timedelta, BeforeValidator(lambda given: float(given) if _is_number(given) else given)]
 """Also by their number alone, as people write them; else as in ISO 8601, PT10S."""
@@ -44,7 +44,7 @@ class WorkerSettings(StoreSettings):
     ranks. Every job shows it, so that no secret belongs in it."""
 
     merger: Annotated[list[str] | None, NoDecode] = None
-    """The command that merges the run folder named after it; None is `python -m trainer.merge`."""
+    """The command that merges the run folder named after it; None is `python -m trainer.tools.merge`."""
 
     @property
     def cache(self) -> Path:

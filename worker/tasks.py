@@ -11,18 +11,19 @@ from typing import Any
 import structlog
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from store import jobs, leases
-from store.broker import LOOK, RUN_JOB, make_celery, make_publisher
+from runtime.broker import LOOK, RUN_JOB, make_celery, make_publisher
+from runtime.settings import read_settings
+from store.jobs import jobs
+from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
-from store.settings import read_settings
-from worker import agent, attempt
-from worker.clerk import Clerk
-from worker.guard import PR_SET_PDEATHSIG, prctl
-from worker.keeper import Keeper
-from worker.machine import detect
-from worker.patience import persist
+from worker.attempt import follower, lifecycle
+from worker.machine.inventory import detect
+from worker.publishing.daemon import Clerk
+from worker.retry import persist
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
+from worker.supervise.guard import PR_SET_PDEATHSIG, prctl
+from worker.supervise.reconciler import Keeper
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +81,12 @@ def _run_job(job_id: str, number: int) -> None:
         persist(_sessions(), what, lambda session: leases.let_go(session, job_id, number, *me))
         return
     log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
-    mine = attempt.Attempt(_sessions(), settings, machine, part, _draining)
+    mine = lifecycle.Attempt(_sessions(), settings, machine, part, _draining)
     try:
         if part.rank == 0:
-            attempt.run(mine)
+            lifecycle.run(mine)
         else:
-            agent.run(mine)
+            follower.run(mine)
     finally:
         mine.persist(lambda session: leases.let_go(session, job_id, number, *me))
     if not _draining():

@@ -11,7 +11,7 @@ from api.live import Live
 from api.schemas.events import EventPage
 from api.services import events as service
 from api.who import Who
-from store.progress import Cursor
+from store.jobs.progress import Cursor
 
 router = APIRouter(tags=["events"])
 

@@ -2,7 +2,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from store.progress import Happening
+from store.jobs.progress import Happening
 
 
 class EventOut(BaseModel):

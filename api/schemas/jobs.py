@@ -7,10 +7,10 @@ from pydantic import BaseModel
 from contract.failure import Failure
 from contract.receipt import Receipt
 from contract.status import JobStatus, Wish
+from store.jobs.progress import Latest
 from store.models import Job
-from store.plan import Device as Place
-from store.plan import Wait
-from store.progress import Latest
+from store.scheduling.planner import Device as Place
+from store.scheduling.planner import Wait
 
 
 class Progress(BaseModel):

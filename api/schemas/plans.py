@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from estimate.adapter import by_kind, left_out
 from estimate.plan import Base, OnDevice, Plan
-from store.throughput import Throughput
+from store.jobs.throughput import Throughput
 
 
 class TrainedModules(BaseModel):

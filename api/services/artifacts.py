@@ -7,12 +7,13 @@ from api.errors import ArtifactGone
 from api.ranges import Content
 from api.schemas.artifacts import ArtifactList, artifact_out
 from contract.quote import cut
-from store import artifacts, jobs
+from storage.backends import Storage
+from store import artifacts
+from store.access.principal import Principal
 from store.errors import ArtifactNotFound
+from store.jobs import jobs
 from store.models import Artifact
-from store.principal import Principal
 from store.session import Sessions
-from store.storage import Storage
 
 _ARTIFACT_NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 _MEDIA_TYPES = {
@@ -35,7 +36,7 @@ def artifacts_of(sessions: Sessions, who: Principal, job_id: str) -> ArtifactLis
 
 def download(sessions: Sessions, storage: Storage, who: Principal, job_id: str, name: str) -> Content:
     """An artifact: a file, or a folder as an archive. Raises JobNotFound, ArtifactNotFound; its `read` ArtifactGone,
-    StorageAway."""
+    StorageUnavailable."""
     artifact = _get(sessions, who, job_id, name)
     if not artifacts.is_archive(artifact):
         return _file(storage, artifact, artifacts.files(artifact)[0], artifacts.key(artifact))

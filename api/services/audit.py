@@ -1,7 +1,7 @@
 """Who did what."""
 
 from api.schemas.audit import AuditEntryOut, AuditPage
-from store import audit
+from store.access import audit
 from store.session import Sessions
 
 

@@ -40,13 +40,14 @@ from contract.quote import cut, quote
 from dataset.child import Children
 from dataset.lengths import Lengths, TokenReport, token_report
 from dataset.preview import Preview
-from store import audit, datasets, quotas
+from storage.backends import Storage
+from store import datasets
+from store.access import audit, quotas
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
 from store.datasets import Source
 from store.models import Dataset
-from store.principal import Principal
-from store.requests import Asked
 from store.session import Sessions
-from store.storage import Storage
 
 _FORM = 64 << 10
 """Bytes of a form around its file."""
@@ -231,7 +232,7 @@ def get(place: Place, who: Principal, dataset_id: str) -> DatasetDetail:
 
 
 def delete(place: Place, who: Principal, dataset_id: str) -> DatasetDeleted:
-    """And its bytes, where no other dataset has them. Raises DatasetNotFound, DatasetInUse, StorageAway."""
+    """And its bytes, where no other dataset has them. Raises DatasetNotFound, DatasetInUse, StorageUnavailable."""
     with place.sessions.begin() as session:
         sha256 = datasets.remove(session, dataset_id, who.scope)
         audit.record(session, who, "dataset.delete", dataset_id)
@@ -242,7 +243,7 @@ def delete(place: Place, who: Principal, dataset_id: str) -> DatasetDeleted:
 
 def content(place: Place, who: Principal, dataset_id: str) -> Content:
     """Its bytes as they were uploaded, or as the operator's file has them where that was read as data. Raises
-    DatasetNotFound, InputError; its `read` StorageAway."""
+    DatasetNotFound, InputError; its `read` StorageUnavailable."""
     with place.sessions.begin() as session:
         dataset = datasets.get(session, dataset_id, who.scope)
     name, media_type = dataset.filename, "application/octet-stream"

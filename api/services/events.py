@@ -7,10 +7,11 @@ from api.schemas.jobs import Queue, queue
 from api.services.jobs import without_others
 from api.services.moment import one_moment
 from contract.status import JobStatus
-from store import jobs, progress, schedule
-from store.plan import Wait
-from store.principal import Principal
-from store.progress import Cursor, News
+from store import scheduler
+from store.access.principal import Principal
+from store.jobs import jobs, progress
+from store.jobs.progress import Cursor, News
+from store.scheduling.planner import Wait
 from store.session import Sessions
 
 
@@ -38,7 +39,7 @@ def queues_of(sessions: Sessions, job_ids: Sequence[str]) -> dict[str, Queue]:
     """Of those that wait, each in words that its owner may read."""
     with one_moment(sessions) as session:
         found = [job for job in jobs.of_ids(session, job_ids) if job.status is JobStatus.QUEUED]
-        waits = schedule.outlook(session, found) if found else {}
+        waits = scheduler.outlook(session, found) if found else {}
         told: dict[str, Wait] = {}
         for owner in {job.owner for job in found}:
             own = {job.id: waits[job.id] for job in found if job.owner == owner}

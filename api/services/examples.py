@@ -10,13 +10,13 @@ from contract.locate import locate_dataset
 from contract.quote import cut
 from contract.recipe import Dataset as DatasetOfRecipe
 from dataset.child import Children
-from dataset.files import is_light
 from dataset.read import Counted, count_examples
+from dataset.reading.files import is_light
+from storage.backends import Storage
 from store import datasets
+from store.access.principal import Principal
 from store.models import Dataset
-from store.principal import Principal
 from store.session import Sessions
-from store.storage import Storage
 
 _LONGEST = 3600.0
 """Seconds; some 60 MB a second are read."""
@@ -39,7 +39,7 @@ def examples_of(
     who: Principal,
     given: DatasetOfRecipe,
 ) -> Examples:
-    """Raises InputError: no such file or dataset, a bad row, another digest. Raises TooManyRequests, StorageAway."""
+    """Raises InputError (no such file or dataset, a bad row, another digest), TooManyRequests, StorageUnavailable."""
     if not datasets.is_id(given.path):
         return _read(locate_dataset(given.path, settings.folders), settings, children, given, None)
     with sessions.begin() as session:

@@ -6,10 +6,12 @@ from functools import partial
 from api.idempotency import Settle, once, with_body
 from api.schemas.exports import ExportIn, ExportOut, ExportPage, export_out
 from contract.quote import cut
-from store import audit, exports, jobs
+from store import exports
+from store.access import audit
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
 from store.errors import ExportNotFound
-from store.principal import Principal
-from store.requests import Asked
+from store.jobs import jobs
 from store.session import Sessions
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from api.services.earlier import earlier_of
 from api.settings import ApiSettings
-from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_model
 from contract.machine import Machine
+from contract.model.folder import weight_shapes
 from contract.recipe import Dataset, Recipe
 from dataset.child import Busy, Children, TooMuch
 from dataset.lengths import Lengths as Measured
@@ -18,7 +18,7 @@ from estimate.architecture import Unknown
 from estimate.plan import Base, OnDevice, make_plan, read_base
 from estimate.work import Lengths
 from store import datasets
-from store.principal import Principal
+from store.access.principal import Principal
 from store.session import Sessions
 
 _MEASURE_WITHIN = 15.0  # seconds; of a larger file the first examples are measured

@@ -9,7 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.errors import NotReady
 from api.schemas.health import Health
-from store import broker, workers
+from runtime import broker
+from store.scheduling import workers
 from store.session import Sessions
 
 log = logging.getLogger(__name__)

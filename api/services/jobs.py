@@ -21,26 +21,30 @@ from api.services.moment import one_moment
 from api.services.trial import try_dataset
 from api.settings import ApiSettings
 from api.turns import Turns
-from contract.base_model import LoadedBase, loaded_base
-from contract.earlier_adapter import check_earlier_adapter
 from contract.failure import FailureReason, InputError, told_of
 from contract.locate import locate_model
 from contract.machine import check_machines, unwise
+from contract.model.earlier_adapter import check_earlier_adapter
+from contract.model.folder import LoadedBase, loaded_base
+from contract.model.target_modules import Targets, check_adapter, left_out_words
 from contract.order import workload
 from contract.recipe import Adapter, Dataset, Recipe
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from contract.status import JobStatus
-from contract.target_modules import Targets, check_adapter, left_out_words
 from dataset.child import Children
-from store import audit, broker, datasets, jobs, leases, progress, quotas, schedule, wishes, workers
+from runtime import broker
+from storage.backends import Storage
+from store import datasets, scheduler
+from store.access import audit, quotas
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
 from store.errors import DatasetNotFound
+from store.jobs import actions, jobs, progress
 from store.models import Job
-from store.plan import Wait
-from store.principal import Principal
-from store.requests import Asked
+from store.scheduling import leases, workers
+from store.scheduling.planner import Wait
 from store.session import Sessions
-from store.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +208,7 @@ def _tell(session: Session, who: Principal, found: Sequence[Job]) -> list[JobOut
 
 def _outlook(session: Session, who: Principal, queued: Sequence[Job]) -> dict[str, Wait]:
     """What they wait for."""
-    waits = schedule.outlook(session, queued)
+    waits = scheduler.outlook(session, queued)
     return waits if who.admin else without_others(session, waits, who.owner)
 
 
@@ -220,21 +224,21 @@ def without_others(session: Session, waits: Mapping[str, Wait], owner: str) -> d
 
 def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str, force: bool) -> JobOut:
     """Raises JobNotFound, IllegalMove, RequestReused, StillAtWork; so do those below."""
-    return _wish(sessions, who, asked, job_id, "cancel", partial(wishes.cancel, force=force))
+    return _wish(sessions, who, asked, job_id, "cancel", partial(actions.cancel, force=force))
 
 
 def pause(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> JobOut:
-    return _wish(sessions, who, asked, job_id, "pause", wishes.pause)
+    return _wish(sessions, who, asked, job_id, "pause", actions.pause)
 
 
 def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
-    job = _wish(sessions, who, asked, job_id, "resume", wishes.resume)
+    job = _wish(sessions, who, asked, job_id, "resume", actions.resume)
     _look(publisher)
     return job
 
 
 def retry(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> JobOut:
-    job = _wish(sessions, who, asked, job_id, "retry", wishes.retry)
+    job = _wish(sessions, who, asked, job_id, "retry", actions.retry)
     _look(publisher)
     return job
 

@@ -3,9 +3,9 @@
 from api.idempotency import Settle, once
 from api.keyring import Keyring
 from api.schemas.keys import KeyCreated, KeyOut, KeyPage, NewKey, key_created, key_out
-from store import audit, keys
-from store.principal import Principal
-from store.requests import Asked
+from store.access import audit, keys
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
 from store.session import Sessions
 
 

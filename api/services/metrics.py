@@ -1,9 +1,9 @@
 """Metrics and samples of a job."""
 
 from api.schemas.metrics import SampleList
-from store import jobs, progress
+from store.access.principal import Principal
 from store.errors import JobNotFound
-from store.principal import Principal
+from store.jobs import jobs, progress
 from store.session import Sessions, one_read
 
 

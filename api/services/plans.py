@@ -11,12 +11,13 @@ from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from dataset.child import Children
 from estimate.plan import make_plan
-from store import jobs, workers
-from store.principal import Principal
-from store.requests import Asked
+from storage.backends import Storage
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
+from store.jobs import jobs
+from store.jobs.throughput import throughput
+from store.scheduling import workers
 from store.session import Sessions
-from store.storage import Storage
-from store.throughput import throughput
 
 
 def plan(

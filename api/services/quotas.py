@@ -4,8 +4,8 @@ from sqlalchemy.orm import Session
 
 from api.schemas.quotas import LimitsIn, QuotaOut, Use
 from contract.status import JobStatus
-from store import audit, quotas
-from store.principal import Principal
+from store.access import audit, quotas
+from store.access.principal import Principal
 from store.session import Sessions
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
-from contract.loaded_names import Shapes
+from contract.model.loaded_names import Shapes
 from contract.recipe import Dataset
 from dataset.child import Busy, Children
 from estimate.architecture import embedding_rows
+from storage.errors import StorageUnavailable
 from store import datasets
-from store.errors import StorageAway
 from store.session import Sessions
 
 _LONGEST = 45.0  # seconds
@@ -40,7 +40,7 @@ def try_dataset(
     try:
         with datasets.find_file(sessions, settings, given.path) as path:
             children.ask("try", _LONGEST, _PATIENCE, path=str(path), **options)
-    except (Busy, StorageAway):
+    except (Busy, StorageUnavailable):
         return
     _passed[key] = None
     if len(_passed) > _MOST_KEPT:

@@ -20,9 +20,10 @@ from api.schemas.webhooks import (
     webhook_out,
 )
 from api.settings import ApiSettings
-from store import audit, webhooks
-from store.principal import Principal
-from store.requests import Asked
+from store import webhooks
+from store.access import audit
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
 from store.session import Sessions
 
 

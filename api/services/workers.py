@@ -2,8 +2,9 @@
 
 from api.schemas.workers import WorkerList, worker_out
 from api.services.moment import one_moment
-from store import jobs, workers
-from store.principal import Principal
+from store.access.principal import Principal
+from store.jobs import jobs
+from store.scheduling import workers
 from store.session import Sessions
 
 

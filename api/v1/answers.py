@@ -11,8 +11,8 @@ from contract.order import examples_per_step
 from contract.recipe import Batch
 from contract.status import JobStatus, Wish
 from store.files import RESULTS, has_results, results_id
+from store.jobs.progress import Happening, Latest
 from store.models import Artifact, Dataset, Job, Metric
-from store.progress import Happening, Latest
 
 
 class JobError(BaseModel):

@@ -11,11 +11,13 @@ from api.services import datasets as service
 from api.services.datasets import Place
 from api.v1.answers import Deleted, FileList, FileObject, file_object, results_object
 from contract.quote import cut
-from store import audit, datasets, files, jobs
+from store import datasets, files
+from store.access import audit
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
 from store.errors import DatasetNotFound, JobNotFound
+from store.jobs import jobs
 from store.models import Dataset, Job
-from store.principal import Principal
-from store.requests import Asked
 
 _RESULTS = re.compile(r"file-(job_[0-9a-f]{24})")
 """The id of the results of a job."""
@@ -52,7 +54,7 @@ def get(place: Place, who: Principal, file_id: str) -> FileObject:
 
 
 def content(place: Place, who: Principal, file_id: str) -> Content:
-    """Raises DatasetNotFound, InputError; its `read` StorageAway."""
+    """Raises DatasetNotFound, InputError; its `read` StorageUnavailable."""
     with place.sessions.begin() as session:
         job = _with_results(session, who, file_id)
         text = None if job is None else files.results(session, job.id)
@@ -63,7 +65,7 @@ def content(place: Place, who: Principal, file_id: str) -> Content:
 
 
 def delete(place: Place, who: Principal, file_id: str) -> Deleted:
-    """Raises DatasetNotFound, DatasetInUse, StorageAway."""
+    """Raises DatasetNotFound, DatasetInUse, StorageUnavailable."""
     with place.sessions.begin() as session:
         job = _with_results(session, who, file_id)
         if job is not None:

@@ -26,14 +26,15 @@ from api.v1.asked import JobAsked, recipe_of
 from api.v1.model_names import FineTuned, read_name
 from contract.recipe_errors import read_recipe
 from dataset.child import Children
-from store import artifacts, history, jobs, progress
+from storage.backends import Storage
+from store import artifacts
+from store.access.idempotent_requests import Asked
+from store.access.principal import Principal
 from store.errors import JobNotFound, ModelNotFound
+from store.jobs import history, jobs, progress
+from store.jobs.progress import Cursor
 from store.models import Job
-from store.principal import Principal
-from store.progress import Cursor
-from store.requests import Asked
 from store.session import Sessions
-from store.storage import Storage
 
 _EVENT_ID = re.compile(r"ftevent-(?P<job>[0-9a-f]{24})-(?P<seq>\d{1,10})-(?P<step>\d{1,10})-(?P<kind>[em])", re.ASCII)
 _CHECKPOINT_ID = re.compile(r"ftckpt_(?P<job>[0-9a-f]{24})_(?P<step>\d{1,10})", re.ASCII)

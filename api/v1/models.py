@@ -4,13 +4,15 @@ from api.settings import ApiSettings
 from api.v1.answers import Deleted, Model, ModelList, seconds
 from api.v1.model_names import name_of, name_of_made, read_name
 from contract.status import JobStatus
-from store import artifacts, audit, jobs
+from storage.backends import Storage
+from store import artifacts
+from store.access import audit
+from store.access.principal import Principal
 from store.errors import JobNotFound, ModelNotFound
-from store.jobs import Made
+from store.jobs import jobs
+from store.jobs.jobs import Made
 from store.models import Job
-from store.principal import Principal
 from store.session import Sessions
-from store.storage import Storage
 
 _BASE_OWNER = "finetuned"
 
@@ -52,7 +54,7 @@ def get(sessions: Sessions, settings: ApiSettings, who: Principal, name: str) ->
 
 def delete(sessions: Sessions, storage: Storage, who: Principal, name: str) -> Deleted:
     """Takes what a job has made off the lists, and then its files off the storage. Asked again it goes on with what a
-    first time has left. Raises ModelNotFound, StorageAway."""
+    first time has left. Raises ModelNotFound, StorageUnavailable."""
     fine_tuned = read_name(name)
     if fine_tuned is None or fine_tuned.step is not None:
         raise ModelNotFound(name)

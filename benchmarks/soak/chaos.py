@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.workers import SILENCE
+from store.scheduling.workers import SILENCE
 from tests.servers import Servers
 from tests.service import Service, start, told_of
-from worker.strays import marks_of, parent
+from worker.supervise.orphans import marks_of, parent
 
 SECONDS_BETWEEN_STRIKES = (0.3, 1.7)
 OF_A_JOB = {"a rank", "a launcher", "a guard", "a pool process"}

@@ -36,8 +36,8 @@ from benchmarks.trainer.work import (
     recipe_of,
     threads,
 )
-from contract.base_model import weight_shapes
-from finetuned.models import add_model
+from contract.model.folder import weight_shapes
+from finetuned.stack.models import add_model
 from trainer.device import describe, this_device
 from trainer.precision import has_native_bf16
 

@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.trainer.measure import watch
 from benchmarks.trainer.run import COMPILED, FLOOR, OURS, Run
 from benchmarks.trainer.work import ROOT, Work, recipe_of, threads
-from worker.command import launcher
-from worker.process import trainer_environment
+from worker.attempt.command import launcher
+from worker.supervise.process import trainer_environment
 
 RIVALS = Path(__file__).with_name("rivals")
 ENVIRONMENTS = ROOT / ".rivals"

@@ -14,7 +14,7 @@ import torch
 from contract.order import perm
 from contract.recipe import Recipe
 from dataset.document import Document
-from trainer.data import load_data
+from trainer.data.examples import load_data
 from trainer.device import this_device
 
 ROOT = Path(__file__).parents[2]

@@ -48,7 +48,7 @@ class Dataset(Base):
     status_details: Mapped[str | None]
     """What is wrong with it."""
     format: Mapped[str | None]
-    """As its owner says, else as dataset.detect tells it."""
+    """As its owner says, else as dataset.formats.detect tells it."""
     columns: Mapped[dict[str, Any] | None]
     """As a recipe's dataset.columns: as its owner says, else as the check found; None where the file has the format's
     own names."""

@@ -57,7 +57,7 @@ class Job(Base):
     expected_seconds: Mapped[float | None]
     """Of training, as jobs like it took; None where there were none."""
     status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
-    """Written by the one statement of store.jobs.move and store.jobs.begin."""
+    """Written by the one statement of store.jobs.jobs.move and store.jobs.jobs.begin."""
     wish: Mapped[Wish | None] = mapped_column(Word(Wish))
     """What is asked of a running job; its worker reads it."""
     attempt: Mapped[int]

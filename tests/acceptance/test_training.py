@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from contract.recipe import Recipe
 from dataset.read import read_examples
-from finetuned.models import add_model
+from finetuned.stack.models import add_model
 from tests import service
 from tests.conftest import empty
 from tests.service import Service

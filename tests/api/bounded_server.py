@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from api.bounds import Bounds
 from api.server import serve
 from api.settings import ApiSettings
-from store import logs
+from runtime import logs
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,8 +4,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.status import JobStatus
-from store import wishes
-from store.attempts import End, finish
+from store.jobs import actions
+from store.jobs.attempts import End, finish
 from store.models import Job
 from store.session import Sessions
 from tests.api.test_datasets import GOOD, refused, upload
@@ -32,7 +32,7 @@ def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(
         if state == "running":
             finish(session, job["id"], 1, End(JobStatus.CANCELLED), RETRIES)
         else:
-            wishes.cancel(session, job["id"])
+            actions.cancel(session, job["id"])
     client.delete(f"{wire}/{dataset['id']}").raise_for_status()
     assert client.get(f"/jobs/{job['id']}").json()["recipe"]["dataset"]["path"] == dataset["id"]
 

@@ -19,7 +19,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from api.settings import ApiSettings
-from store import datasets, quotas
+from store import datasets
+from store.access import quotas
 from store.errors import QuotaExceeded
 from store.models import Blob, Dataset
 from store.session import Sessions

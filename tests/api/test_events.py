@@ -8,8 +8,8 @@ from api.live import Pace
 from contract.events import Log, Metric
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
-from store import jobs, progress
-from store.attempts import End, finish
+from store.jobs import jobs, progress
+from store.jobs.attempts import End, finish
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, claim
 

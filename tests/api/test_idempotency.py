@@ -19,9 +19,11 @@ from api.app import create_app
 from api.settings import ApiSettings
 from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
-from store import artifacts, jobs, requests, webhooks
+from store import artifacts, webhooks
+from store.access import idempotent_requests
+from store.access.idempotent_requests import Asked, First, Repeated
 from store.errors import RequestReused
-from store.requests import Asked, First, Repeated
+from store.jobs import jobs
 from store.session import Sessions
 from tests.files import ROW
 from tests.publishing import publish_rows
@@ -270,37 +272,37 @@ ASKED = Asked("anna", "POST /jobs", "one", "0" * 64, False)
 
 def test_a_request_whose_process_died_may_be_asked_again_after_a_while(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
-        assert isinstance(requests.begin(session, ASKED), First)
+        assert isinstance(idempotent_requests.begin(session, ASKED), First)
     with sessions.begin() as session:
-        assert requests.begin(session, ASKED) == Repeated(None)
-    age(engine, requests.LONGEST + timedelta(seconds=1))
+        assert idempotent_requests.begin(session, ASKED) == Repeated(None)
+    age(engine, idempotent_requests.LONGEST + timedelta(seconds=1))
     with sessions.begin() as session:
-        assert isinstance(requests.begin(session, ASKED), First)
+        assert isinstance(idempotent_requests.begin(session, ASKED), First)
 
 
 def test_a_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
-        first = requests.begin(session, ASKED)
+        first = idempotent_requests.begin(session, ASKED)
         assert isinstance(first, First)
-        requests.settle(session, first.id, "job_1")
+        idempotent_requests.settle(session, first.id, "job_1")
     with sessions.begin() as session:
-        assert requests.begin(session, ASKED) == Repeated("job_1")
+        assert idempotent_requests.begin(session, ASKED) == Repeated("job_1")
     with sessions.begin() as session, pytest.raises(RequestReused):
-        requests.begin(session, Asked("anna", "POST /jobs", "one", "1" * 64, False))
-    age(engine, requests.KEPT + timedelta(seconds=1))
+        idempotent_requests.begin(session, Asked("anna", "POST /jobs", "one", "1" * 64, False))
+    age(engine, idempotent_requests.KEPT + timedelta(seconds=1))
     with sessions.begin() as session:
-        assert isinstance(requests.begin(session, ASKED), First)
+        assert isinstance(idempotent_requests.begin(session, ASKED), First)
 
 
 def test_without_a_key_a_request_is_a_repeated_one_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:
     first, again = (Asked("anna", "POST /jobs", None, "0" * 64, repeated) for repeated in (False, True))
     with sessions.begin() as session:
-        begun = requests.begin(session, first)
+        begun = idempotent_requests.begin(session, first)
         assert isinstance(begun, First)
-        requests.settle(session, begun.id, "job_1")
+        idempotent_requests.settle(session, begun.id, "job_1")
     age(engine, timedelta(minutes=9, seconds=50))
     with sessions.begin() as session:
-        assert requests.begin(session, again) == Repeated("job_1")
+        assert idempotent_requests.begin(session, again) == Repeated("job_1")
     age(engine, timedelta(seconds=11))
     with sessions.begin() as session:
-        assert isinstance(requests.begin(session, again), First)
+        assert isinstance(idempotent_requests.begin(session, again), First)

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from api.errors import install
 from api.settings import ApiSettings
 from contract.events import parse_event
-from store import jobs, progress
-from store.broker import LOOK, QUEUE, make_celery
+from runtime.broker import LOOK, QUEUE, make_celery
+from store.jobs import jobs, progress
 from store.models import Job
 from store.session import Sessions
 from tests.api.conftest import serve

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from api.errors import TooManyRequests
 from api.rates import Rates
-from store.keys import digest
+from store.access.keys import digest
 from tests.api.conftest import ADMIN, bearer, make
 
 

@@ -20,10 +20,10 @@ from contract.events import Event, Log, Started
 from contract.failure import Failure, FailureReason
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
-from store import jobs, progress
-from store.attempts import End, finish
+from store.jobs import jobs, progress
+from store.jobs.attempts import End, finish
+from store.jobs.progress import Cursor
 from store.models import Job
-from store.progress import Cursor
 from store.session import Sessions, make_sessions
 from tests import fake_trainer
 from tests.api.test_events import metric

@@ -19,9 +19,9 @@ from api.live import Live, Pace
 from contract.events import Event
 from contract.failure import Failure, FailureReason
 from contract.status import JobStatus
-from store.attempts import End, Retries, finish
+from store.jobs.attempts import End, Retries, finish
+from store.jobs.progress import Cursor, catch_up, events_since
 from store.models import Job
-from store.progress import Cursor, catch_up, events_since
 from store.session import Sessions, make_sessions
 from tests.api.test_events import metric
 from tests.api.test_live import Told, end, line, parse, read_at_once, record, running_job, started, until

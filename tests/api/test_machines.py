@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from contract.machine import Gpu, Machine
-from store import workers
+from store.scheduling import workers
 from store.session import Sessions
 
 OLD_CPU = Machine(gpus=[], cores=4, cpu_bf16=False)

@@ -13,10 +13,11 @@ from fastapi.testclient import TestClient
 from api.turns import Turns
 from contract import events
 from contract.machine import Gpu, Machine
+from contract.model.target_modules import EXPERT, ROUTER
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from contract.target_modules import EXPERT, ROUTER
-from store import jobs, progress, workers
+from store.jobs import jobs, progress
+from store.scheduling import workers
 from store.session import Sessions
 from tests.estimate.llamas import CONFIG, PARAMETERS, write_llama
 from tests.files import write_tokenizer, write_weights

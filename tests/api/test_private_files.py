@@ -16,9 +16,9 @@ from sqlalchemy.orm import sessionmaker
 from api.services.datasets import Place, content
 from api.settings import ApiSettings
 from contract.failure import InputError
-from store.principal import Principal
+from storage.backends import make_storage
+from store.access.principal import Principal
 from store.session import Sessions
-from store.storage import make_storage
 from tests.api.conftest import ADMIN, bearer, make, serve
 from tests.api.test_datasets import GOOD, refused, wait
 from tests.files import write_model, write_tokenizer

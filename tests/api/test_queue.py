@@ -14,8 +14,9 @@ from api.settings import ApiSettings
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from finetuned.sse import parse_events
-from store import attempts, jobs, schedule, wishes
-from store.attempts import End
+from store import scheduler
+from store.jobs import actions, attempts, jobs
+from store.jobs.attempts import End
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.api.test_jobs import post
@@ -52,7 +53,7 @@ def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: 
     job_id = post(client)["id"]
     with sessions.begin() as session:
         register(session, "gpu-a")
-        schedule.schedule(session)
+        scheduler.schedule(session)
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["status"], job["queue"]["why"]) == ("queued", "is about to start on gpu-a")
     assert job["devices"] == [{"worker": "gpu-a", "number": 0}]
@@ -66,12 +67,12 @@ def test_a_job_that_runs_or_is_paused_or_has_ended_waits_for_nothing(client: Tes
     for status in (JobStatus.PAUSED, JobStatus.SUCCEEDED):
         with sessions.begin() as session:
             if status is JobStatus.PAUSED:
-                wishes.pause(session, job_id)
+                actions.pause(session, job_id)
             attempts.finish(session, job_id, jobs.get(session, job_id).attempt, End(status), RETRIES)
         assert queue(client, job_id) is None
         if status is JobStatus.PAUSED:
             with sessions.begin() as session:
-                wishes.resume(session, job_id)
+                actions.resume(session, job_id)
                 claim(session)
 
 
@@ -97,7 +98,7 @@ def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, se
     with one_moment(sessions) as session:
         job = jobs.get(session, job_id)
         client.post(f"/jobs/{job_id}/cancel")
-        assert schedule.outlook(session, [job])[job_id].why == "no machine that can train it is there"
+        assert scheduler.outlook(session, [job])[job_id].why == "no machine that can train it is there"
 
 
 @pytest.mark.parametrize("owners", [1, 10, 50])

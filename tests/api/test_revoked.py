@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from contract.recipe import Dataset, Recipe
-from store import jobs
+from store.jobs import jobs
 from store.models import Job
 from store.session import Sessions
 from tests import service

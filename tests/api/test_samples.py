@@ -6,8 +6,8 @@ from fastapi.testclient import TestClient
 from contract.events import Sample
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
-from store import jobs, progress
-from store.attempts import End, finish
+from store.jobs import jobs, progress
+from store.jobs.attempts import End, finish
 from store.session import Sessions
 from tests.placing import RETRIES, claim
 

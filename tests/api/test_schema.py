@@ -49,8 +49,8 @@ from contract import events
 from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import jobs, progress, wishes
-from store.attempts import End, finish
+from store.jobs import actions, jobs, progress
+from store.jobs.attempts import End, finish
 from store.models import Worker
 from store.session import Sessions, make_sessions
 from tests.api.conftest import ADMIN
@@ -151,7 +151,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
 
     with sessions.begin() as session:
         paused = jobs.create(session, Recipe.model_validate(RECIPE), "admin").id
-        wishes.pause(session, paused)
+        actions.pause(session, paused)
     succeeded, failed, running = (begun(sessions, home) for _ in range(3))
     failure = Failure(reason=FailureReason.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
     with sessions.begin() as session:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from api.__main__ import main
-from store import keys
+from store.access import keys
 from store.session import Sessions
 from tests.service import free_port, until
 

@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 
 from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
-from store import artifacts, jobs
+from store import artifacts
+from store.jobs import jobs
 from store.session import Sessions
 from tests.publishing import publish_rows
 

@@ -5,7 +5,8 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.settings import ApiSettings
-from store import webhooks, workers
+from store import webhooks
+from store.scheduling import workers
 from store.session import Sessions
 from tests.api.conftest import serve
 from tests.api.test_webhooks import new_job

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dataset.child import Busy, Children
-from dataset.folder_tokenizer import read_tokenizer
+from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.files import CHATML, write_dataset, write_tokenizer, write_weights
 
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + CHATML

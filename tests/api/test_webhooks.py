@@ -18,8 +18,10 @@ from api.settings import ApiSettings
 from contract.failure import Failure, FailureReason
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
-from store import jobs, keys, webhooks, wishes
-from store.attempts import End, finish
+from store import webhooks
+from store.access import keys
+from store.jobs import actions, jobs
+from store.jobs.attempts import End, finish
 from store.models import AuditEntry, Delivery
 from store.session import Sessions
 from tests.api.conftest import serve
@@ -321,7 +323,7 @@ def test_each_owner_has_webhooks_of_its_own_and_is_told_of_its_own_jobs(
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
         for owner in ("bert", "anna"):
             with sessions.begin() as session:
-                wishes.cancel(session, new_job_in(session, owner))
+                actions.cancel(session, new_job_in(session, owner))
         until(lambda: len(receiver.bodies) == 2)
         kinds = [receiver.message(place, webhook["secret"])["type"] for place in (0, 1)]
         assert sorted(map(str, kinds)) == ["job.cancelled", "ping"]
@@ -406,7 +408,7 @@ def test_what_did_not_happen_is_not_told(sessions: Sessions) -> None:
         webhook_id = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType)).id
     job_id = new_job(sessions)
     with sessions() as session:
-        wishes.cancel(session, job_id)
+        actions.cancel(session, job_id)
         session.rollback()
     with sessions.begin() as session:
         assert webhooks.log(session, webhook_id, None, 100, None) == []

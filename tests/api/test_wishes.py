@@ -10,9 +10,10 @@ from contract.failure import Failure, FailureReason
 from contract.receipt import Process, Receipt
 from contract.recipe import Batch
 from contract.status import JobStatus
-from store import attempts, leases
-from store.attempts import End
-from store.broker import LOOK, QUEUE, make_celery
+from runtime.broker import LOOK, QUEUE, make_celery
+from store.jobs import attempts
+from store.jobs.attempts import End
+from store.scheduling import leases
 from store.session import Sessions
 from tests.api.test_jobs import post
 from tests.placing import RETRIES, claim

@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 
 from contract.machine import Gpu, Holder, Machine
 from contract.recipe import Recipe
-from store import jobs, workers
+from store.jobs import jobs
+from store.scheduling import workers
 from store.session import Sessions
 from tests.placing import begin, register
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
+from contract.model.folder import weight_shapes
 
 
 def write(folder: Path, header: object, length: int | None = None) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from contract.earlier_adapter import CONFIG, WEIGHTS, check_earlier_adapter
 from contract.failure import FailureReason, InputError
+from contract.model.earlier_adapter import CONFIG, WEIGHTS, check_earlier_adapter
 from tests.files import write_weights
 
 SHAPES = {

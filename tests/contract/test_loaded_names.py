@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract.loaded_names import loaded_shapes
+from contract.model.loaded_names import loaded_shapes
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from contract.failure import FailureReason, InputError
-from contract.recipe import Adapter
-from contract.target_modules import (
+from contract.model.target_modules import (
     CANNOT,
     EXPERT,
     ROUTER,
@@ -16,6 +15,7 @@ from contract.target_modules import (
     left_out_words,
     target_modules,
 )
+from contract.recipe import Adapter
 
 SHAPES = {
     "model.embed_tokens.weight": [8, 2],

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from contract.base_model import weight_shapes
 from contract.failure import FailureReason, InputError
+from contract.model.folder import weight_shapes
 from tests.files import write_weights
 
 A, B = "model.layers.0.q_proj.weight", "model.layers.1.q_proj.weight"

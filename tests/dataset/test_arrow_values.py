@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset.arrow_values import NotJson, size_of, values_of
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
+from dataset.reading.arrow_values import NotJson, size_of, values_of
 from tests.dataset.writing import HELLO, refusal, write_parquet
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset import csv_rows
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
+from dataset.reading import csv_rows
 from tests.dataset.writing import HELLO, WEATHER, refusal, write_csv
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.detect import FORMATS, detect
+from dataset.formats.detect import FORMATS, detect
 from tests.dataset.writing import refusal, refusal_of_row, write_lines
 
 

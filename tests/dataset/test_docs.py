@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dataset.detect import FORMATS
 from dataset.example import Conversation, Example
+from dataset.formats.detect import FORMATS
+from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS
 from dataset.formats.turns import TURN_FIELDS, WEIGHTS
-from dataset.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS
 from dataset.read import read_examples
 
 ROOT = Path(__file__).parents[2]

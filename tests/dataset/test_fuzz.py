@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contract.failure import InputError
-from dataset.detect import FORMATS
 from dataset.example import ROLES, Conversation
+from dataset.formats.detect import FORMATS
 from dataset.formats.sharegpt import SPEAKERS
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
 from dataset.read import read_examples

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from dataset.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_THOUGHTS
+from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_THOUGHTS
+from dataset.formats.template_arguments import RESERVED
 from dataset.read import read_examples
 from dataset.report import Report, report
-from dataset.template_arguments import RESERVED
 from tests.dataset.writing import (
     HELLO,
     WEATHER,

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from contract.failure import FailureReason, InputError
-from dataset.folder_tokenizer import read_tokenizer
 from dataset.lengths import Lengths, TokenReport, measure, token_report
+from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.files import write_tokenizer
 
 # <|im_start|> user \n Q <|im_end|> \n <|im_start|> assistant \n A <|im_end|> \n

@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from contract.failure import InputError
-from dataset import parquet_rows
 from dataset.example import Conversation, PlainText
 from dataset.read import read_examples
+from dataset.reading import parquet_rows
 from tests.dataset.writing import HELLO, WEATHER, refusal, write_parquet
 
 CALL = [{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}]

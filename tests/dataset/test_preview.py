@@ -6,8 +6,8 @@ import pytest
 
 from contract.failure import InputError
 from dataset import preview as shown
-from dataset.folder_tokenizer import read_tokenizer
 from dataset.preview import Preview, RenderedText, preview
+from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.files import write_tokenizer
 
 TALK = {

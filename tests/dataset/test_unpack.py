@@ -13,8 +13,8 @@ import pyarrow
 import pytest
 
 from dataset.example import PlainText
-from dataset.files import is_light
 from dataset.read import digest, read_examples
+from dataset.reading.files import is_light
 from tests.dataset.writing import refusal
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from contract.loaded_names import loaded_shapes
+from contract.model.loaded_names import loaded_shapes
 from contract.recipe import Recipe
 from estimate.adapter import trained
 from estimate.architecture import read_architecture

@@ -26,7 +26,7 @@ def write(file: Path, *gpus: dict[str, Any]) -> None:
 def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Have:
     file = folder / "gpus.json"
     monkeypatch.setenv("FAKE_NVML", str(file))
-    monkeypatch.setattr("worker.machine.pynvml", pynvml)
-    monkeypatch.setattr("worker.devices.pynvml", pynvml)
-    monkeypatch.setattr("worker.machine._initialised", False)
+    monkeypatch.setattr("worker.machine.inventory.pynvml", pynvml)
+    monkeypatch.setattr("worker.machine.devices.pynvml", pynvml)
+    monkeypatch.setattr("worker.machine.inventory._initialised", False)
     return partial(write, file)

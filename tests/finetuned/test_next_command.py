@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from finetuned.next_command import beside_home, beside_service, on_service, start_at
-from finetuned.settings import StackSettings, default_home
+from finetuned.cli.next_command import beside_home, beside_service, on_service, start_at
+from finetuned.stack.settings import StackSettings, default_home
 from tests.finetuned.fake_api import FakeApi
 from tests.finetuned.running import finetuned
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from finetuned import postgres
-from finetuned.process import StackError
-from finetuned.wheel import wheel_folder
+from finetuned.stack import postgres
+from finetuned.stack.process import StackError
+from finetuned.stack.wheel import wheel_folder
 from tests.finetuned.processes import processes_naming, wait_until
 
 ROOT = os.geteuid() == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuned.process import ChildError, Command, log_tail, start, stop, wait_until_done, wait_until_ready
+from finetuned.stack.process import ChildError, Command, log_tail, start, stop, wait_until_done, wait_until_ready
 
 PYTHON = {"PATH": os.defpath}
 

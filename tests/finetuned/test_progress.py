@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from contract.status import JobStatus
+from finetuned.cli.job_text import JobView, draw, format_bytes, format_seconds, sparkline
 from finetuned.client import JobEvent
-from finetuned.progress import JobView, draw, format_bytes, format_seconds, sparkline
 
 
 def view(*events: tuple[str, dict[str, Any]]) -> JobView:

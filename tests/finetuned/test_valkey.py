@@ -5,7 +5,7 @@ import pytest
 from kombu import Connection
 from redis import Redis
 
-from finetuned import valkey
+from finetuned.stack import valkey
 
 
 def test_the_broker_answers_and_forgets(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.archive import Archive, Read
+from storage.archive import Archive, Read
 
 FILES = {"a": os.urandom(200_000), "deep/b": b"two", "deep/empty": b"", "x" * 120: os.urandom(65_535)}
 

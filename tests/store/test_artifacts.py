@@ -2,8 +2,9 @@ import pytest
 
 from contract.events import Checkpoint
 from contract.recipe import Recipe
-from store import artifacts, jobs
+from store import artifacts
 from store.errors import ArtifactNotFound
+from store.jobs import jobs
 from store.session import Sessions
 from tests.publishing import publish_rows
 

@@ -10,11 +10,13 @@ from contract.failure import Failure, FailureReason
 from contract.fault import Fault
 from contract.recipe import Batch, Recipe
 from contract.status import JobStatus, Wish
-from store import attempts, jobs, progress, schedule, wishes, workers
-from store.attempts import End, Retries
+from store import scheduler
 from store.errors import StaleAttempt
+from store.jobs import actions, attempts, jobs, progress
+from store.jobs.attempts import End, Retries
+from store.jobs.progress import METRIC_COLUMNS, Cursor
 from store.models import Job
-from store.progress import METRIC_COLUMNS, Cursor
+from store.scheduling import workers
 from store.session import Sessions
 from tests import fake_trainer
 from tests.placing import LEASE, RETRIES, claim, register
@@ -143,7 +145,7 @@ def test_what_waits_for_the_storage_waits_twice_as_long_each_time_and_is_not_cou
 def test_what_waits_for_the_storage_is_cancelled_as_its_owner_asks(sessions: Sessions) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
-        wishes.cancel(session, job_id)
+        actions.cancel(session, job_id)
     assert end(sessions, job_id, 1, End(JobStatus.FAILED, AWAY)).status is JobStatus.CANCELLED
 
 
@@ -249,7 +251,7 @@ def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(ses
     (retry,) = told(sessions, job_id, "retry")
     assert (retry["reason"], retry["micro_batch"], retry["effective"]) == ("out_of_memory", 4, 16)
     with sessions.begin() as session:
-        (part,) = [jobs.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in schedule.schedule(session)]
+        (part,) = [jobs.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in scheduler.schedule(session)]
     assert part is not None
     assert part.batch == job.batch
 
@@ -276,9 +278,9 @@ def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
     job_id = running(sessions)
     with sessions.begin() as session:
         if wish is Wish.PAUSE:
-            wishes.pause(session, job_id)
+            actions.pause(session, job_id)
         else:
-            wishes.cancel(session, job_id, force=wish is Wish.KILL)
+            actions.cancel(session, job_id, force=wish is Wish.KILL)
     job = end(sessions, job_id, 1, how)
     assert (job.status, job.wish, job.failure) == (status, None, None)
     assert told(sessions, job_id, "retry") == []
@@ -286,13 +288,13 @@ def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
 
 @pytest.mark.parametrize(
     ("ask", "status"),
-    [(wishes.pause, JobStatus.PAUSED), (wishes.resume, JobStatus.QUEUED), (wishes.cancel, JobStatus.CANCELLED)],
+    [(actions.pause, JobStatus.PAUSED), (actions.resume, JobStatus.QUEUED), (actions.cancel, JobStatus.CANCELLED)],
 )
 def test_what_is_asked_last_while_a_job_saves_for_its_pause_is_what_becomes_of_it(
     sessions: Sessions, ask: Callable[[Session, str], Job], status: JobStatus
 ) -> None:
     job_id = running(sessions)
-    for each in (wishes.pause, ask):
+    for each in (actions.pause, ask):
         with sessions.begin() as session:
             each(session, job_id)
     assert end(sessions, job_id, 1, End(JobStatus.PAUSED)).status is status
@@ -329,7 +331,7 @@ def test_the_jobs_of_a_worker_that_falls_silent_go_back_to_the_queue_and_its_dev
     assert (job.id, status) == (job_id, JobStatus.QUEUED)
     with sessions.begin() as session:
         assert [lease.job_id for lease in workers.leases(session)] == [job_id]
-        assert schedule.schedule(session) == []
+        assert scheduler.schedule(session) == []
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ def test_what_is_to_be_cancelled_on_a_lost_machine_waits_until_its_processes_hav
 ) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
-        wishes.cancel(session, job_id)
+        actions.cancel(session, job_id)
     for seconds, status in ((30, JobStatus.RUNNING), (60, JobStatus.CANCELLED)):
         silence(engine, seconds)
         with sessions.begin() as session:
@@ -377,7 +379,7 @@ def test_what_was_given_of_an_attempt_and_not_begun_goes_with_it(sessions: Sessi
         job_id = jobs.create(session, recipe).id
         for name in "ab":
             register(session, name)
-        schedule.schedule(session)
+        scheduler.schedule(session)
         jobs.begin(session, job_id, 1, "a", 1, LEASE)
     end(sessions, job_id, 1, End(JobStatus.SUCCEEDED))
     with sessions.begin() as session:

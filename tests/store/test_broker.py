@@ -5,8 +5,8 @@ import pytest
 from kombu.utils import functional
 from pydantic import SecretStr
 
-from store import broker
-from store.settings import StoreSettings
+from runtime import broker
+from runtime.settings import StoreSettings
 
 
 def test_a_wake_up_that_was_taken_is_nobody_elses_though_its_taker_loses_the_broker(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from store.fetched import borrow
-from store.storage import Folder
+from storage.backends import Folder
+from storage.cache import borrow
 
 DAY = 24 * 60 * 60
 ROOT = Path(__file__).parents[2]
@@ -86,8 +86,8 @@ def test_a_copy_that_a_killed_process_read_may_go(storage: Folder, cache: Path) 
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from store.fetched import borrow\n"
-        "from store.storage import Folder\n"
+        "from storage.cache import borrow\n"
+        "from storage.backends import Folder\n"
         "storage, copy = Folder(Path(sys.argv[1])), Path(sys.argv[2])\n"
         "with borrow(storage, 'blobs/a', copy):\n"
         "    print('reads', flush=True); time.sleep(1000)\n"

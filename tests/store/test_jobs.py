@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import jobs, leases, progress, schedule, wishes, workers
-from store.attempts import End, finish
+from store import scheduler
 from store.errors import JobNotFound, StaleAttempt
-from store.jobs import Part
+from store.jobs import actions, jobs, progress
+from store.jobs.attempts import End, finish
+from store.jobs.jobs import Part
+from store.jobs.progress import Cursor
 from store.models import Base, Job
-from store.progress import Cursor
+from store.scheduling import leases, workers
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, claim, register
 from tests.service import until
@@ -70,7 +72,7 @@ def test_a_job_that_is_given_devices_waits_until_its_worker_begins_it(sessions: 
     job_id = create(sessions)
     with sessions.begin() as session:
         register(session)
-        (given,) = schedule.schedule(session)
+        (given,) = scheduler.schedule(session)
         assert (given.job_id, given.attempt, given.workers) == (job_id, 1, ["worker"])
     assert get(sessions, job_id).status is JobStatus.QUEUED
     with sessions.begin() as session:
@@ -85,7 +87,7 @@ def test_what_is_given_is_begun_once(sessions: Sessions) -> None:
     job_id = create(sessions)
     with sessions.begin() as session:
         register(session)
-        schedule.schedule(session)
+        scheduler.schedule(session)
     begun = []
     for _ in range(2):
         with sessions.begin() as session:
@@ -98,9 +100,9 @@ def test_a_job_that_is_cancelled_before_its_worker_begins_is_not_begun(sessions:
     job_id = create(sessions)
     with sessions.begin() as session:
         register(session)
-        schedule.schedule(session)
+        scheduler.schedule(session)
     with sessions.begin() as session:
-        wishes.cancel(session, job_id)
+        actions.cancel(session, job_id)
     with sessions.begin() as session:
         assert jobs.begin(session, job_id, 1, "worker", 1, LEASE) is None
         assert workers.leases(session) == []
@@ -112,7 +114,7 @@ def tell_something(session: Session, job_id: str) -> None:
 
 @pytest.mark.parametrize(
     ("write", "begins"),
-    [(tell_something, True), (wishes.cancel, False), (leases.take_back, False)],
+    [(tell_something, True), (actions.cancel, False), (leases.take_back, False)],
     ids=["an event", "a cancel", "its devices taken back"],
 )
 def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what_is_written(
@@ -121,7 +123,7 @@ def test_a_worker_that_begins_what_another_just_writes_to_waits_and_goes_by_what
     job_id = create(sessions)
     with sessions.begin() as session:
         register(session)
-        schedule.schedule(session)
+        scheduler.schedule(session)
 
     def begin() -> Part | None:
         with sessions.begin() as session:
@@ -212,7 +214,7 @@ def test_the_time_that_a_job_takes_is_told_by_those_like_it(sessions: Sessions, 
 
 def test_an_unknown_job_is_not_found(sessions: Sessions) -> None:
     with pytest.raises(JobNotFound), sessions.begin() as session:
-        wishes.cancel(session, "job_none")
+        actions.cancel(session, "job_none")
 
 
 def test_pages_of_jobs_go_from_the_newest_to_the_oldest(sessions: Sessions) -> None:
@@ -228,7 +230,7 @@ def test_what_no_worker_begins_in_time_is_given_anew(sessions: Sessions, engine:
     for _ in range(2):
         with sessions.begin() as session:
             register(session)
-            assert [given.job_id for given in schedule.schedule(session)] == [job_id]
+            assert [given.job_id for given in scheduler.schedule(session)] == [job_id]
             assert leases.unbegun(session, "worker") == {(job_id, 1)}
         with engine.begin() as connection:
             connection.execute(sa.text("UPDATE leases SET placed_at = now() - interval '11 seconds'"))

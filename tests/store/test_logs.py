@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from store.logs import WithoutSecrets, make_formatter
-from store.settings import StoreSettings
+from runtime.logs import WithoutSecrets, make_formatter
+from runtime.settings import StoreSettings
 
 SETTINGS = StoreSettings(
     database_url=SecretStr("postgresql+psycopg://user:of%2Fdatabase@host/name"),
@@ -25,7 +25,7 @@ SETTINGS = StoreSettings(
 def written(code: str, log_format: str = "json") -> str:
     """What a process writes that has a log."""
     before = (
-        "import logging, structlog; from store import logs; from store.settings import StoreSettings; "
+        "import logging, structlog; from runtime import logs; from runtime.settings import StoreSettings; "
         f"logs.configure(StoreSettings(log_format={log_format!r})); log = logging.getLogger('a.part')\n"
     )
     environment = {

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from contract import events
 from contract.recipe import Recipe
 from contract.status import Wish
-from store import jobs, progress, wishes
 from store.errors import StaleAttempt
+from store.jobs import actions, jobs, progress
+from store.jobs.progress import Cursor
 from store.models import Artifact, Job
-from store.progress import Cursor
 from store.session import Sessions
 from tests.fake_trainer import started
 from tests.placing import claim
@@ -109,7 +109,7 @@ def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:
 def test_telling_brings_back_what_the_owner_wishes(sessions: Sessions, job_id: str) -> None:
     assert record(sessions, job_id) is None
     with sessions.begin() as session:
-        wishes.cancel(session, job_id)
+        actions.cancel(session, job_id)
     assert record(sessions, job_id) == Wish.CANCEL
 
 

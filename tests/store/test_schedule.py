@@ -9,10 +9,13 @@ import sqlalchemy as sa
 from contract.machine import Holder
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
-from store import attempts, jobs, progress, quotas, schedule, wishes, workers
-from store.attempts import End
+from store import scheduler
+from store.access import quotas
+from store.jobs import actions, attempts, jobs, progress
+from store.jobs.attempts import End
+from store.jobs.progress import Cursor
 from store.models import Job
-from store.progress import Cursor
+from store.scheduling import workers
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, begin, claim, register
 
@@ -40,7 +43,7 @@ def get(sessions: Sessions, job_id: str) -> Job:
 
 def why(sessions: Sessions, job_id: str) -> str:
     with sessions.begin() as session:
-        return schedule.outlook(session, [jobs.get(session, job_id)])[job_id].why
+        return scheduler.outlook(session, [jobs.get(session, job_id)])[job_id].why
 
 
 def test_a_job_has_as_many_devices_as_it_asks_for_and_nobody_else_has_them(sessions: Sessions) -> None:
@@ -145,7 +148,7 @@ def test_what_its_owner_asks_outweighs_stepping_aside(sessions: Sessions) -> Non
     create(sessions, scheduling={"priority": 10})
     run(sessions)
     with sessions.begin() as session:
-        wishes.pause(session, low)
+        actions.pause(session, low)
     with sessions.begin() as session:
         attempts.finish(session, low, 1, End(JobStatus.QUEUED), RETRIES)
     assert get(sessions, low).status is JobStatus.PAUSED
@@ -186,7 +189,7 @@ def test_passes_at_once_give_no_device_twice(sessions: Sessions) -> None:
     def pass_() -> list[str]:
         together.wait()
         with sessions.begin() as session:
-            return [given.job_id for given in schedule.schedule(session)]
+            return [given.job_id for given in scheduler.schedule(session)]
 
     with ThreadPoolExecutor(8) as pool:
         given = [job for jobs_ in pool.map(lambda _: pass_(), range(8)) for job in jobs_]
@@ -200,7 +203,7 @@ def test_a_waiting_job_says_what_it_waits_for(sessions: Sessions) -> None:
         begin(session, LEASE)
     waiting = create(sessions)
     with sessions.begin() as session:
-        outlook = schedule.outlook(session, [jobs.get(session, waiting)])[waiting]
+        outlook = scheduler.outlook(session, [jobs.get(session, waiting)])[waiting]
     assert outlook.place == 1
     assert "gpu-a" in outlook.why
 
@@ -209,7 +212,7 @@ def test_a_job_that_was_given_devices_says_where_it_is_about_to_start(sessions: 
     job_id = create(sessions)
     add_worker(sessions, "gpu-a", slots=1)
     with sessions.begin() as session:
-        schedule.schedule(session)
+        scheduler.schedule(session)
     assert why(sessions, job_id) == "is about to start on gpu-a"
 
 
@@ -220,7 +223,7 @@ def test_a_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
     create(sessions, "another")
     add_worker(sessions, "a", slots=1)
     with sessions.begin() as session:
-        outlook = schedule.outlook(session, [jobs.get(session, last)])[last]
+        outlook = scheduler.outlook(session, [jobs.get(session, last)])[last]
     assert (outlook.place, outlook.why) == (101, "100 jobs or more that come before it")
 
 
@@ -251,7 +254,7 @@ def test_what_has_outlived_its_time_may_end_at_any_moment(sessions: Sessions) ->
         jobs.get(session, running).expected_seconds = -1
     waiting = create(sessions)
     with sessions.begin() as session:
-        assert schedule.outlook(session, [jobs.get(session, waiting)])[waiting].starts is not None
+        assert scheduler.outlook(session, [jobs.get(session, waiting)])[waiting].starts is not None
 
 
 def test_claims_follow_the_order(sessions: Sessions) -> None:
@@ -276,7 +279,7 @@ def test_what_was_given_to_a_worker_before_it_started_anew_is_given_anew(session
     job_id = create(sessions, resources={"gpus": 2})
     add_worker(sessions, "a", slots=2)
     with sessions.begin() as session:
-        schedule.schedule(session)
+        scheduler.schedule(session)
     add_worker(sessions, "a", slots=2)
     assert run(sessions) == [(job_id, [0, 1], 0)]
 
@@ -288,7 +291,7 @@ def test_a_machine_that_falls_silent_before_the_first_of_its_job_has_begun_holds
     for name in "ab":
         add_worker(sessions, name, slots=1)
     with sessions.begin() as session:
-        schedule.schedule(session)
+        scheduler.schedule(session)
     with sessions.begin() as session:
         assert jobs.begin(session, job_id, 1, "b", 1, LEASE) is not None
     with engine.begin() as connection:

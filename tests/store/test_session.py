@@ -4,9 +4,9 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from runtime.settings import StoreSettings
 from store import session as session_module
 from store.session import make_engine, make_sessions, one_read
-from store.settings import StoreSettings
 
 
 def test_a_statement_and_a_dead_line_are_given_up(database_url: str) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from store.errors import StorageAway
-from store.settings import StoreSettings
-from store.storage import LARGEST_CHUNK, Storage, make_storage
+from runtime.settings import StoreSettings
+from storage.backends import LARGEST_CHUNK, Storage, make_storage
+from storage.errors import StorageUnavailable
 from tests import s3
 from tests.service import free_port
 
@@ -152,14 +152,14 @@ def test_a_bucket_that_does_not_answer_or_is_not_there_says_so_and_tells_no_secr
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = bucket(tmp_path, free_port(), monkeypatch)
-    with pytest.raises(StorageAway) as told:
+    with pytest.raises(StorageUnavailable) as told:
         away.exists("runs/any")
     assert s3.SECRET not in str(told.value)
     assert "\n" not in str(told.value)
     bucket(tmp_path, port, monkeypatch)
     unmade = make_storage(settings(tmp_path, "s3://no-such-bucket"))
     write(tmp_path / "file", b"x")
-    with pytest.raises(StorageAway), unmade.open_writer("runs/any") as writer:
+    with pytest.raises(StorageUnavailable), unmade.open_writer("runs/any") as writer:
         writer.write(b"x")
     # Not that nothing has the key: what is told to be gone is not waited for.
     for ask in (
@@ -171,7 +171,7 @@ def test_a_bucket_that_does_not_answer_or_is_not_there_says_so_and_tells_no_secr
         lambda: unmade.fetch("runs/any", tmp_path / "copy"),
         lambda: unmade.delete("runs/any"),
     ):
-        with pytest.raises(StorageAway):
+        with pytest.raises(StorageUnavailable):
             ask()
 
 

@@ -20,10 +20,12 @@ from sqlalchemy.orm import Session
 from contract.failure import Failure, FailureReason
 from contract.recipe import Batch, Recipe
 from contract.status import TERMINAL, TRANSITIONS, JobStatus, Wish
-from store import attempts, jobs, leases, progress, schedule, wishes, workers
-from store.attempts import End, Retries
+from store import scheduler
 from store.errors import IllegalMove, StaleAttempt
+from store.jobs import actions, attempts, jobs, progress
+from store.jobs.attempts import End, Retries
 from store.models import Base, Event, Job, Lease, Worker
+from store.scheduling import leases, workers
 from store.session import make_sessions
 from tests.conftest import empty
 from tests.placing import LEASE, cpu
@@ -55,11 +57,11 @@ AS_WISHED = {
     None: End(JobStatus.SUCCEEDED),
 }
 ASKED: dict[str, Callable[[Session, str], Job]] = {
-    "cancel": wishes.cancel,
-    "kill": partial(wishes.cancel, force=True),
-    "pause": wishes.pause,
-    "resume": wishes.resume,
-    "retry": wishes.retry,
+    "cancel": actions.cancel,
+    "kill": partial(actions.cancel, force=True),
+    "pause": actions.pause,
+    "resume": actions.resume,
+    "retry": actions.retry,
 }
 
 
@@ -238,7 +240,7 @@ class Service(RuleBasedStateMachine):
 
     def schedule(self) -> None:
         with self.sessions.begin() as session:
-            placed = schedule.schedule(session)
+            placed = scheduler.schedule(session)
         self.messages += [(each.job_id, each.attempt, worker) for each in placed for worker in each.workers]
 
     def begin(self, which: int) -> None:

@@ -5,16 +5,16 @@ import pytest
 from contract.failure import Failure, FailureReason
 from contract.recipe import Recipe
 from contract.status import JobStatus, Wish
-from store import jobs, wishes
-from store.attempts import End, finish
 from store.errors import IllegalMove
+from store.jobs import actions, jobs
+from store.jobs.attempts import End, finish
 from store.models import Job
 from store.session import Sessions
 from tests.placing import RETRIES, claim
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
 FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
-ASKED = {"cancel": wishes.cancel, "pause": wishes.pause, "resume": wishes.resume, "retry": wishes.retry}
+ASKED = {"cancel": actions.cancel, "pause": actions.pause, "resume": actions.resume, "retry": actions.retry}
 
 REACHED = {
     "cancel": {"queued": "cancelled", "running": "running", "paused": "cancelled", "cancelled": "cancelled"},
@@ -34,9 +34,9 @@ def in_state(sessions: Sessions, status: JobStatus) -> str:
     with sessions.begin() as session:
         job_id = jobs.create(session, RECIPE).id
         if status is JobStatus.PAUSED:
-            wishes.pause(session, job_id)
+            actions.pause(session, job_id)
         elif status is JobStatus.CANCELLED:
-            wishes.cancel(session, job_id)
+            actions.cancel(session, job_id)
         elif status is not JobStatus.QUEUED:
             claim(session)
             if status is not JobStatus.RUNNING:
@@ -91,7 +91,7 @@ def test_a_cancel_outweighs_a_pause_and_a_pause_no_cancel(sessions: Sessions) ->
 def test_a_forced_cancel_stays_one(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     with sessions.begin() as session:
-        wishes.cancel(session, job_id, force=True)
+        actions.cancel(session, job_id, force=True)
     assert ask(sessions, "cancel", job_id).wish is Wish.KILL
 
 

@@ -2,8 +2,8 @@ import pytest
 import sqlalchemy as sa
 
 from contract.machine import Gpu, Holder, Machine
-from store import workers
 from store.errors import Superseded
+from store.scheduling import workers
 from store.session import Sessions
 from tests.placing import cpu
 

@@ -7,11 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from contract.recipe import Recipe
-from trainer.convert import make_plain
-from trainer.data import load_data
-from trainer.loss import SupervisedLoss
-from trainer.model import load_model
-from trainer.packing import Packed, pack
+from trainer.data.examples import load_data
+from trainer.model.base_model import load_model
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import Packed, pack
+from trainer.model.plain_lora import make_plain
 
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 23)[None]

@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor
 from contract.order import rank_share
 from contract.recipe import Recipe
 from dataset.document import Document
-from trainer.engine import Engine
-from trainer.packing import pack
+from trainer.engines.engine import Engine
+from trainer.model.packing import pack
 from trainer.precision import DTYPES, check_precision
 from trainer.ranks import start_ranks, sum_over_ranks
 from trainer.train import load_for_engine, make_engine
@@ -141,7 +141,7 @@ def start(
             parameter.data.copy_(noise if weights is None else weights[name])
     with pytest.MonkeyPatch.context() as patch:
         if optimizer:
-            patch.setattr("trainer.optim._kind", lambda _: lambda groups, lr, **_: optimizer(groups, lr=lr))
+            patch.setattr("trainer.engines.optim._kind", lambda _: lambda groups, lr, **_: optimizer(groups, lr=lr))
         return make_engine(recipe, recipe.precision, module, accelerator), accelerator
 
 

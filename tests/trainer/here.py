@@ -8,8 +8,8 @@ import pytest
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from tests.trainer.conftest import Outcome
-from trainer.ddp import Ddp
-from trainer.packing import Packed
+from trainer.engines.ddp import Ddp
+from trainer.model.packing import Packed
 from trainer.report import Report
 from trainer.stop import Stop
 from trainer.train import train

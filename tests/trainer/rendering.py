@@ -6,8 +6,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from dataset.document import Document
-from dataset.folder_tokenizer import FolderTokenizer, read_tokenizer
-from dataset.tokenizer import TODAY
+from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
+from dataset.rendering.tokenizer import TODAY
 
 _DATE_CODES = ("-d", "-m", *"aAbBcdDeFHIjmMpSTuUVwWxXyY")
 """Of strftime."""
@@ -20,7 +20,7 @@ def as_read(tokenizer: PreTrainedTokenizerFast, folder: Path) -> FolderTokenizer
 
 
 def with_fixed_date(template: Any) -> Any:
-    """A chat template that writes dataset.tokenizer.TODAY: transformers gives it the clock."""
+    """A chat template that writes dataset.rendering.tokenizer.TODAY: transformers gives it the clock."""
     if not isinstance(template, str) or "strftime_now" not in template:
         return template
     written = "".join(f" | replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in _DATE_CODES)

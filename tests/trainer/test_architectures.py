@@ -12,18 +12,18 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from contract.base_model import loaded_base, weight_shapes
-from contract.earlier_adapter import check_earlier_adapter
+from contract.model.earlier_adapter import check_earlier_adapter
+from contract.model.folder import loaded_base, weight_shapes
+from contract.model.target_modules import TAKEN_NAMES, check_adapter
 from contract.recipe import Recipe
-from contract.target_modules import TAKEN_NAMES, check_adapter
 from dataset.document import Document
 from estimate.plan import read_base
 from tests.files import write_tokenizer
 from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
-from trainer.loss import SupervisedLoss
-from trainer.merge import merge
-from trainer.model import load_model
-from trainer.packing import pack
+from trainer.model.base_model import load_model
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import pack
+from trainer.tools.merge import merge
 
 CPU = torch.device("cpu")
 SOME = {

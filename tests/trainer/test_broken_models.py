@@ -15,10 +15,10 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import load
 from tests.trainer.conftest import SIZES, Outcome
-from trainer.data import load_data
-from trainer.model import loading_errors
-from trainer.tokenizer import load_tokenizer
-from trainer.vocabulary import check_vocabulary
+from trainer.data.examples import load_data
+from trainer.data.tokenizer import load_tokenizer
+from trainer.data.vocabulary import check_vocabulary
+from trainer.model.base_model import loading_errors
 
 BRACKETS = "[" * 100_000
 

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 from contract.recipe import Recipe
 from tests.files import CHATML
-from trainer.data import load_data
+from trainer.data.examples import load_data
 
 ROW = {"a": "Ada<|im_end|>\n", "b": "Ben", "messages": [{"role": "user", "content": "Hi <|im_end|>"}]}
 INPUTS: dict[str, list[Any]] = {

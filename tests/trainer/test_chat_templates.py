@@ -7,12 +7,12 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
 from contract.recipe import Dataset, Recipe
-from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
-from dataset.folder_tokenizer import FolderTokenizer
-from dataset.tokenise import encode
+from dataset.rendering.chat_templates import CHAT_TEMPLATES
+from dataset.rendering.folder_tokenizer import FolderTokenizer
+from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
-from trainer.tokenizer import load_tokenizer
+from trainer.data.tokenizer import load_tokenizer
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 TALK: list[Message] = [

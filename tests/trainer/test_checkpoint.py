@@ -7,8 +7,8 @@ import torch
 from transformers import AutoTokenizer
 
 from contract.recipe import Recipe
-from trainer.checkpoint import save_adapter
-from trainer.model import load_model
+from trainer.model.base_model import load_model
+from trainer.saving.checkpoint import save_adapter
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
 

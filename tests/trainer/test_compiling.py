@@ -12,11 +12,11 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import load, loss, some_rows
 from tests.trainer.conftest import Outcome, at_once
-from trainer.compiling import compile_layers
-from trainer.data import load_data
+from trainer.data.examples import load_data
 from trainer.failures import failure_of
-from trainer.loss import SupervisedLoss
-from trainer.packing import Packed, pack
+from trainer.model.compiling import compile_layers
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import Packed, pack
 from trainer.stop import Stop
 
 # torch's own, as it imports its compiler; and what it hides from everyone whose warnings are no errors.

@@ -12,12 +12,12 @@ from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from dataset.example import Message, conversation
 from dataset.read import digest
-from dataset.tokenise import encode
+from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import copy_with_template, learned
-from trainer.data import load_data
+from trainer.data.examples import load_data
 from trainer.micro_batch import worst_case
-from trainer.model import load_model
-from trainer.packing import pack
+from trainer.model.base_model import load_model
+from trainer.model.packing import pack
 
 TALK: list[Message] = [
     {"role": "user", "content": "Say hello, please."},

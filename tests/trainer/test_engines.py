@@ -16,7 +16,7 @@ from contract.events import Evaluation, Metric, Sample, Started
 from contract.recipe import Recipe
 from tests.trainer.conftest import Outcome, at_once
 from tests.trainer.engine_process import TAKES_STATES
-from trainer.model import load_model
+from trainer.model.base_model import load_model
 
 RunTrainer = Callable[..., Outcome]
 # The first of them has all engines take their steps.

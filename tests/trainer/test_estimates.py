@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
-from contract.base_model import loaded_base, weight_shapes
 from contract.events import Metric
 from contract.machine import Machine
+from contract.model.folder import loaded_base, weight_shapes
+from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
-from contract.target_modules import check_adapter
-from dataset.folder_tokenizer import read_tokenizer
 from dataset.lengths import measure
+from dataset.rendering.folder_tokenizer import read_tokenizer
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import Base, make_plan, read_base
@@ -24,7 +24,7 @@ from tests.files import write_tokenizer
 from tests.trainer.conftest import Outcome
 from tests.trainer.live_memory import documents, peak_of_two_steps
 from tests.trainer.test_families import FAMILIES, make_family, targets_of  # noqa: F401
-from trainer.model import load_model
+from trainer.model.base_model import load_model
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6}

@@ -18,7 +18,7 @@ from tests.service import free_port
 from tests.trainer.conftest import SIZES, Outcome
 from trainer.device import this_device
 from trainer.precision import resolve_precision
-from worker.command import Rendezvous, launcher
+from worker.attempt.command import Rendezvous, launcher
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "examples/recipes").iterdir())

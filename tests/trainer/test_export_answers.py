@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from contract.events import Sample
 from tests.trainer.conftest import CHATML, Outcome
 from tests.trainer.test_merge import merge
-from trainer import answer
+from trainer.tools import answer
 
 QUESTION = {"role": "user", "content": "Say hello."}
 
@@ -61,7 +61,7 @@ def test_an_export_answers_as_the_samples_did_and_stops(
     assert exported.generation_config.eos_token_id == exported.config.eos_token_id == [0, 2]
     assert json.loads((adapter / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
 
-    command = ["trainer.answer", str(unaware), "--adapter", str(adapter), QUESTION["content"]]
+    command = ["trainer.tools.answer", str(unaware), "--adapter", str(adapter), QUESTION["content"]]
     monkeypatch.setattr("sys.argv", command)
     answer.main()
     assert json.loads(capsys.readouterr().out)["adapter"] == sample.generated

@@ -22,10 +22,10 @@ from transformers import (
 
 from contract.recipe import Optimizer, Recipe
 from dataset.document import Document
-from trainer.loss import SupervisedLoss
-from trainer.model import can_pack, load_model
-from trainer.optim import make_optimizer
-from trainer.packing import pack
+from trainer.engines.optim import make_optimizer
+from trainer.model.base_model import can_pack, load_model
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import pack
 
 VOCABULARY = 96
 SIZES = {

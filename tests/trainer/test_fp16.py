@@ -13,12 +13,12 @@ from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from tests.trainer.conftest import Outcome
 from tests.trainer.here import train_here
-from trainer.data import load_data
-from trainer.ddp import Ddp
-from trainer.engine import Update
+from trainer.data.examples import load_data
+from trainer.engines.ddp import Ddp
+from trainer.engines.engine import Update
 from trainer.loop import check_finite
-from trainer.model import load_model
-from trainer.packing import pack
+from trainer.model.base_model import load_model
+from trainer.model.packing import pack
 from trainer.ranks import start_ranks
 
 LEARNING_RATE = 1e-2

@@ -7,8 +7,8 @@ import torch
 from peft.tuners.lora import Linear
 
 from tests.trainer.adapting import load, loss, some_rows
-from trainer.fused_lora import FusedLinear
-from trainer.loss import SupervisedLoss
+from trainer.model.fused_lora import FusedLinear
+from trainer.model.loss import SupervisedLoss
 
 Gradients = dict[str, torch.Tensor]
 

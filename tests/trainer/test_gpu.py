@@ -11,17 +11,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from contract.base_model import weight_shapes
 from contract.events import Done, Evaluation, Metric, Started
+from contract.model.folder import weight_shapes
 from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
 from estimate.plan import read_base
 from tests.trainer.adapting import loss, some_rows
 from tests.trainer.conftest import Outcome
-from trainer.attention import Documents, attend_documents
-from trainer.kernels import ARCHITECTURES, is_installed, use_kernels
-from trainer.model import load_model
+from trainer.model.attention import Documents, attend_documents
+from trainer.model.base_model import load_model
+from trainer.model.kernels import ARCHITECTURES, is_installed, use_kernels
 
 RunTrainer = Callable[..., Outcome]
 pytestmark = [

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
 from dataset.example import Conversation, Message, conversation
-from dataset.render import render
+from dataset.rendering.render import render
 from tests.trainer.rendering import copy_with_template
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}

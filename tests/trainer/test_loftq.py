@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from tests.trainer.adapting import IDS, load, logits, ours, plain_base, save, train
-from trainer.quantize import keep_trainable, quantization
+from trainer.model.quantize import keep_trainable, quantization
 
 
 @pytest.mark.parametrize(

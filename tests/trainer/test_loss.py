@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from contract.recipe import Recipe
 from dataset.document import Document
-from trainer.attention import Documents, attend_documents
-from trainer.data import load_data
-from trainer.loss import SupervisedLoss, head_loss
-from trainer.model import load_model
-from trainer.packing import pack
+from trainer.data.examples import load_data
+from trainer.model.attention import Documents, attend_documents
+from trainer.model.base_model import load_model
+from trainer.model.loss import SupervisedLoss, head_loss
+from trainer.model.packing import pack
 
 KINDS = ["llama", "mistral", "qwen2", "qwen3", "sliding"]
 
@@ -110,7 +110,7 @@ def test_a_base_in_bf16_has_nearly_the_loss_and_gradients_of_one_in_fp32_and_an_
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
 def test_the_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.loss._CHUNK_BYTES", {"cpu": 4 * 500 * 64})  # 64 rows at once
+    monkeypatch.setattr("trainer.model.loss._CHUNK_BYTES", {"cpu": 4 * 500 * 64})  # 64 rows at once
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 500, bias=False).requires_grad_(False)
     hidden = torch.randn(rows, 32, requires_grad=True)
@@ -132,7 +132,7 @@ def test_logits_are_made_for_the_learned_positions_alone(
         rows.append(len(hidden))
         return head_loss(hidden, head, targets)
 
-    monkeypatch.setattr("trainer.loss.head_loss", told)
+    monkeypatch.setattr("trainer.model.loss.head_loss", told)
     module, parts = load(recipe, model), documents(recipe)
     module(pack(parts))
     assert rows == [sum(part.targets for part in parts)]

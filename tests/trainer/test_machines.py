@@ -14,7 +14,7 @@ import pytest
 from contract.events import Done, Event, Metric, Started, parse_event
 from tests.network import NetworkMachine, two_machines
 from tests.trainer.conftest import Outcome
-from worker.command import Rendezvous, launcher
+from worker.attempt.command import Rendezvous, launcher
 
 Machines = tuple[NetworkMachine, NetworkMachine]
 

@@ -22,7 +22,7 @@ def merge(folder: Path, recipe: dict[str, Any], adapter: Path) -> subprocess.Com
     folder.mkdir()
     asked = recipe | {"adapter": {"start_from": str(adapter)}}
     (folder / "recipe.json").write_text(json.dumps(asked))
-    command = [sys.executable, "-m", "trainer.merge", str(folder)]
+    command = [sys.executable, "-m", "trainer.tools.merge", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

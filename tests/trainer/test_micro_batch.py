@@ -14,8 +14,8 @@ from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.device import peak_memory
 from trainer.micro_batch import _free_in_cgroup, forecast, forget_peak, free_memory, largest_micro_batch, worst_case
-from trainer.model import load_model
-from trainer.packing import pack
+from trainer.model.base_model import load_model
+from trainer.model.packing import pack
 
 CPU = torch.device("cpu")
 MEGABYTES = 2**20

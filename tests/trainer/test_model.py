@@ -10,7 +10,7 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from contract.failure import FailureReason, InputError
 from tests.trainer.adapting import load, loss, some_rows
-from trainer.loss import SupervisedLoss
+from trainer.model.loss import SupervisedLoss
 
 
 def gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:

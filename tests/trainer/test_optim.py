@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.recipe import Optimizer, Schedule
-from trainer.optim import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate, warmup_steps
+from trainer.engines.optim import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate, warmup_steps
 
 kinds = st.sampled_from(["cosine", "linear", "constant"])
 

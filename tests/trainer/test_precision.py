@@ -10,7 +10,7 @@ from torch.torch_version import TorchVersion
 from contract.failure import FailureReason, InputError
 from contract.machine import has_bf16
 from contract.recipe import Recipe
-from trainer.model import load_model
+from trainer.model.base_model import load_model
 from trainer.precision import DTYPES, check_precision, has_native_bf16, resolve_precision
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from contract.failure import FailureReason, InputError
 from tests.trainer.adapting import IDS, load, loss, save, some_rows, train
-from trainer.quantize import keep_trainable, quantization
+from trainer.model.quantize import keep_trainable, quantization
 
 BITS = pytest.mark.parametrize("bits", [4, 8])
 
@@ -106,7 +106,7 @@ def test_what_rounding_bitsandbytes_does_is_not_told_at_every_layer(
 @pytest.mark.exhaustive
 def test_no_compiled_code_is_asked_of_the_hub() -> None:
     """By bitsandbytes, on a CPU with bf16: PEFT imports it."""
-    program = "import trainer.adapter, importlib.util as util; assert util.find_spec('kernels') is None"
+    program = "import trainer.model.adapter, importlib.util as util; assert util.find_spec('kernels') is None"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "kernels" not in result.stdout + result.stderr
 

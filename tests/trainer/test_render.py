@@ -7,10 +7,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureReason, InputError
-from dataset.chat_templates import CHATML
 from dataset.example import Conversation, Message, PlainText, conversation
-from dataset.render import render
-from dataset.tokenise import encode
+from dataset.rendering.chat_templates import CHATML
+from dataset.rendering.render import render
+from dataset.rendering.tokenise import encode
 from tests.trainer.rendering import as_read, copy_with_template, learned
 
 TALK: list[Message] = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello there!"}]

@@ -17,8 +17,8 @@ from contract.failure import FailureReason
 from contract.recipe import Recipe
 from tests.trainer.conftest import ROWS, Outcome, at_once
 from tests.trainer.here import train_here
-from trainer.data import load_data
-from trainer.quantize import keep_trainable, quantization
+from trainer.data.examples import load_data
+from trainer.model.quantize import keep_trainable, quantization
 
 RunTrainer = Callable[..., Outcome]
 EXHAUSTIVE = pytest.mark.exhaustive

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.failure import InputError
-from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.document import Document, cut, fit
 from dataset.example import Example, Message, PlainText, conversation
-from dataset.folder_tokenizer import read_tokenizer
-from dataset.render import render
-from dataset.tokenise import encode
-from dataset.tokenizer import set_chat_template
-from finetuned.models import SHIPPED
-from finetuned.wheel import wheel_folder
+from dataset.rendering.chat_templates import CHAT_TEMPLATES
+from dataset.rendering.folder_tokenizer import read_tokenizer
+from dataset.rendering.render import render
+from dataset.rendering.tokenise import encode
+from dataset.rendering.tokenizer import set_chat_template
+from finetuned.stack.models import SHIPPED
+from finetuned.stack.wheel import wheel_folder
 from tests.trainer.rendering import with_fixed_date
 from tests.trainer.test_data import FORGETFUL, THOUGHTFUL_TALK
 from tests.trainer.test_render import (
@@ -36,8 +36,8 @@ from tests.trainer.test_render import (
     TURN,
     WEATHER,
 )
-from trainer.tokens import cut as cut_all
-from trainer.tokens import flatten
+from trainer.data.tokens import cut as cut_all
+from trainer.data.tokens import flatten
 
 TALK: list[Message] = [
     {"role": "system", "content": "Be brief."},

@@ -17,10 +17,10 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, 
 
 from contract.recipe import Recipe
 from dataset.example import PlainText, conversation
-from dataset.folder_tokenizer import read_tokenizer
-from dataset.tokenise import encode
+from dataset.rendering.folder_tokenizer import read_tokenizer
+from dataset.rendering.tokenise import encode
 from tests.files import CHATML
-from trainer.tokenizer import copy_tokenizer, load_tokenizer
+from trainer.data.tokenizer import copy_tokenizer, load_tokenizer
 
 TEXTS = [
     "Hello  World 123 e\u0301 \u212b\n\n12<|im_end|>\n",

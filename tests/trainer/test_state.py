@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contract.run_dir import seal
-from trainer.state import Position, read_position
+from trainer.saving.state import Position, read_position
 
 POSITION = Position(examples=12, window=4, micro_batch=2, course="a", step=3, scaler={"scale": 2.0})
 

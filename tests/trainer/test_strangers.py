@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from contract.failure import FailureReason, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import CPU, load, save
-from trainer import answer
-from trainer.merge import merge
-from trainer.model import load_model, most_positions
-from trainer.tokenizer import load_tokenizer
+from trainer.data.tokenizer import load_tokenizer
+from trainer.model.base_model import load_model, most_positions
+from trainer.tools import answer
+from trainer.tools.merge import merge
 
 CLASSES = {
     "AutoConfig": "stranger.StrangerConfig",
@@ -121,7 +121,7 @@ def test_nobody_is_asked_whether_code_may_run_where_questions_are_answered(
 ) -> None:
     add_code(folder, marker)
     make_unknown(folder)
-    monkeypatch.setattr("sys.argv", ["trainer.answer", str(folder), "Who is there?"])
+    monkeypatch.setattr("sys.argv", ["trainer.tools.answer", str(folder), "Who is there?"])
     # What transformers asks where it is not told, and the answer would be yes.
     monkeypatch.setattr("builtins.input", lambda question: "y")
     with pytest.raises(ValueError, match="custom code"):

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dataset.document import Document
-from trainer.token_cache import cached
-from trainer.tokens import Tokens, flatten
+from trainer.data.token_cache import cached
+from trainer.data.tokens import Tokens, flatten
 
 KEY, OTHER, THIRD = "aa" * 32, "bb" * 32, "cc" * 32
 DOCUMENT = Document([7, 8, 9], [False, True, True])
@@ -22,8 +22,8 @@ MAKER = """
     import sys, time
     from pathlib import Path
     from dataset.document import Document
-    from trainer.token_cache import cached
-    from trainer.tokens import flatten
+    from trainer.data.token_cache import cached
+    from trainer.data.tokens import flatten
 
     folder, key = Path(sys.argv[1]), sys.argv[2]
 

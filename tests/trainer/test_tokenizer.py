@@ -5,11 +5,11 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.recipe import Recipe
-from dataset.chat_templates import CHAT_TEMPLATES
 from dataset.example import Message, conversation
-from dataset.render import render
+from dataset.rendering.chat_templates import CHAT_TEMPLATES
+from dataset.rendering.render import render
 from tests.trainer.rendering import copy_with_template
-from trainer.tokenizer import load_tokenizer, save_tokenizer
+from trainer.data.tokenizer import load_tokenizer, save_tokenizer
 
 TALK: list[Message] = [
     {"role": "system", "content": "Be brief."},

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dataset.document import Document
-from trainer.tokens import Documents, cut, flatten
+from trainer.data.tokens import Documents, cut, flatten
 
 
 def test_documents_are_what_went_in() -> None:

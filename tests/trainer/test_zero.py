@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from contract.recipe import Parallel
-from trainer.zero import deepspeed_config
+from trainer.engines.zero import deepspeed_config
 
 
 def config(max_grad_norm: float | None = 1.0, fp16: bool = False, **parallel: Any) -> dict[str, Any]:

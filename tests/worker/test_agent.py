@@ -14,14 +14,16 @@ from pydantic import SecretStr
 from contract.receipt import Receipt
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import attempts, jobs, leases, schedule, wishes
-from store.attempts import End
-from store.jobs import Part
+from store import scheduler
+from store.jobs import actions, attempts, jobs
+from store.jobs.attempts import End
+from store.jobs.jobs import Part
+from store.scheduling import leases
 from store.session import Sessions
 from tests.placing import LEASE, RETRIES, cpu, register
 from tests.worker.test_guard import until
-from worker import agent
-from worker.attempt import Attempt
+from worker.attempt import follower
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 HEAD, OTHER = "a", "b"
@@ -61,14 +63,14 @@ class Running:
             register(session, HEAD)
             register(session, OTHER)
             self.job_id = jobs.create(session, recipe).id
-            (placed,) = schedule.schedule(session)
+            (placed,) = scheduler.schedule(session)
             part = jobs.begin(session, self.job_id, 1, OTHER, os.getpid(), LEASE)
         assert part is not None
         assert placed.workers == [HEAD, OTHER]
         self.attempt = Attempt(sessions, settings, cpu(1), part, lambda: False)
         self.attempt.run_dir.path.mkdir(parents=True)
         self.attempt.run_dir.recipe.write_text(recipe.model_dump_json())
-        self._thread = threading.Thread(target=agent.run, args=(self.attempt,))
+        self._thread = threading.Thread(target=follower.run, args=(self.attempt,))
         self._thread.start()
 
     def begin_head(self) -> Part | None:
@@ -91,7 +93,7 @@ class Running:
 
     def force_cancel(self) -> None:
         with self._sessions.begin() as session:
-            wishes.cancel(session, self.job_id, force=True)
+            actions.cancel(session, self.job_id, force=True)
 
     def told(self) -> tuple[list[str], dict[str, str]]:
         """The arguments and the environment of its trainer, once it has started."""

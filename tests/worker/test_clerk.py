@@ -13,7 +13,7 @@ def test_a_clerk_whose_worker_is_gone_before_it_has_begun_ends(tmp_path: Path, d
     environment["FINETUNED_HOME"] = str(tmp_path)
     gone = subprocess.Popen(["true"])
     gone.wait()
-    clerk = [sys.executable, "-m", "worker.clerk", str(gone.pid)]
+    clerk = [sys.executable, "-m", "worker.publishing.daemon", str(gone.pid)]
     assert subprocess.run(clerk, env=environment, timeout=60).returncode == 0
 
 
@@ -21,7 +21,7 @@ def test_a_clerk_whose_worker_is_gone_before_it_has_begun_ends(tmp_path: Path, d
 def test_a_clerk_ends_with_its_worker(tmp_path: Path, database_url: str, how: str) -> None:
     environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url, "FINETUNED_BROKER_URL": "redis://x"}
     environment["FINETUNED_HOME"] = str(tmp_path)
-    keep = "import threading; from worker.clerk import Clerk; clerk = Clerk(); "
+    keep = "import threading; from worker.publishing.daemon import Clerk; clerk = Clerk(); "
     keep += "threading.Thread(target=clerk.keep, daemon=True).start(); threading.Event().wait()"
     with subprocess.Popen([sys.executable, "-c", keep], env=environment) as worker:
         try:

@@ -5,7 +5,7 @@ import pytest
 from pydantic import SecretStr
 
 from contract.recipe import Recipe
-from worker.command import Rendezvous, launcher, trainer_command
+from worker.attempt.command import Rendezvous, launcher, trainer_command
 from worker.settings import WorkerSettings
 
 RUN = Path("/runs/job/attempt-2")

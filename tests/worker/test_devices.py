@@ -12,8 +12,8 @@ import pytest
 from contract.machine import Holder, Machine
 from tests.fake_nvml import FOLDER, Have, stand_in
 from tests.fake_nvml import pynvml as fake_pynvml
-from worker.devices import environment, holders, memory_used
-from worker.machine import detect
+from worker.machine.devices import environment, holders, memory_used
+from worker.machine.inventory import detect
 
 GIB = 2**30
 UNSEEN_PID = 2**22 + 1
@@ -134,7 +134,7 @@ def test_a_gpu_that_does_not_answer_is_not_given_out(have: Have, caplog: pytest.
 def test_without_its_driver_no_gpu_is_given_out(have: Have, monkeypatch: pytest.MonkeyPatch) -> None:
     have({"uuid": "GPU-a"}, {"uuid": "GPU-b"})
     machine = detect({}, slots=1)
-    monkeypatch.setattr("worker.machine._initialised", False)
+    monkeypatch.setattr("worker.machine.inventory._initialised", False)
     monkeypatch.delenv("FAKE_NVML")
     assert all(holders(machine, lambda pid: True, set()).values())
 
@@ -219,8 +219,8 @@ def test_another_process_has_the_gpus_too_and_its_forks_open_the_driver_for_them
     have({"uuid": "GPU-a", "processes": [using(stranger, 3)]})
     code = """
 import os, pynvml
-from worker.devices import holders
-from worker.machine import detect
+from worker.machine.devices import holders
+from worker.machine.inventory import detect
 
 def names():
     return [holder.name for holder in holders(detect({}, slots=1), lambda pid: False, set())[0]]

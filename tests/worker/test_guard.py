@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.guard import KILL_NOW, prctl
-from worker.left import read_receipt
-from worker.process import GUARD
+from worker.run_output import read_receipt
+from worker.supervise.guard import KILL_NOW, prctl
+from worker.supervise.process import GUARD
 
 # A launcher like torchrun: its child has a session of its own, and the launcher waits for it.
 LAUNCHER = """

@@ -20,17 +20,19 @@ from pydantic import SecretStr
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from contract.status import JobStatus
-from store import artifacts, jobs, leases, workers
-from store.broker import make_celery, make_publisher, queue_of
-from store.leases import Placed
+from runtime.broker import make_celery, make_publisher, queue_of
+from store import artifacts
+from store.jobs import jobs
 from store.models import Worker
-from store.plan import Device
+from store.scheduling import leases, workers
+from store.scheduling.leases import Placed
+from store.scheduling.planner import Device
 from store.session import Sessions, make_sessions
 from tests.placing import cpu
 from tests.worker.test_guard import gone, until
-from worker.keeper import Keeper, forget_earlier
-from worker.process import marks
 from worker.settings import WorkerSettings
+from worker.supervise.process import marks
+from worker.supervise.reconciler import Keeper, forget_earlier
 
 MACHINE = cpu(2)
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d"})
@@ -374,10 +376,10 @@ def test_after_the_database_was_away_every_worker_has_the_time_of_a_lease_to_com
 def test_a_keeper_whose_place_another_has_taken_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
     script = (
         "from tests.placing import cpu\n"
-        "from store.broker import make_publisher\n"
+        "from runtime.broker import make_publisher\n"
         "from store.session import make_engine, make_sessions\n"
-        "from store.settings import read_settings\n"
-        "from worker.keeper import Keeper\n"
+        "from runtime.settings import read_settings\n"
+        "from worker.supervise.reconciler import Keeper\n"
         "from worker.settings import WorkerSettings\n"
         "settings = read_settings(WorkerSettings)\n"
         "sessions = make_sessions(make_engine(settings))\n"

@@ -6,7 +6,7 @@ import pytest
 
 from contract.failure import Failure, FailureReason
 from contract.run_dir import RunDir
-from worker.left import LOG_TAIL, clear_log, read_error, read_log_tail
+from worker.run_output import LOG_TAIL, clear_log, read_error, read_log_tail
 
 
 @pytest.fixture

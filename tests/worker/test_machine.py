@@ -6,7 +6,7 @@ import pytest
 
 from contract.machine import Gpu
 from tests.fake_nvml import Have, stand_in
-from worker.machine import detect, has_bf16, memory_limit, visible
+from worker.machine.inventory import detect, has_bf16, memory_limit, visible
 
 
 def gpu(uuid: str) -> Gpu:

@@ -4,7 +4,7 @@ from contract.events import Done
 from contract.failure import Failure, FailureReason
 from contract.fault import Fault
 from contract.status import JobStatus, Wish
-from worker.outcome import Outcome, decide
+from worker.attempt.outcome import Outcome, decide
 
 COMPLETED = Done(time=0, step=9, completed=True, train_loss=1.0, eval_loss=None)
 STOPPED = Done(time=0, step=4, completed=False, train_loss=1.0, eval_loss=None)

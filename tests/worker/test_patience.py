@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.session import Sessions, make_sessions
-from worker.patience import persist
+from worker.retry import persist
 
 
 def one(session: Session) -> object:

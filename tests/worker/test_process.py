@@ -2,9 +2,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from worker import process
-from worker.left import read_receipt
-from worker.process import RUN_MARK, WORKER_MARK, trainer_environment
+from worker.run_output import read_receipt
+from worker.supervise import process
+from worker.supervise.process import RUN_MARK, WORKER_MARK, trainer_environment
 
 
 def test_a_trainer_gets_what_it_needs_to_run_and_to_reach_a_hub() -> None:

@@ -11,17 +11,19 @@ from pydantic import SecretStr
 
 from contract.events import Checkpoint, Done, Evaluation
 from contract.recipe import Recipe
-from store import artifacts, jobs, progress, workers
-from store.errors import StorageAway
+from storage.backends import Bucket, Folder
+from storage.errors import StorageUnavailable
+from store import artifacts
+from store.jobs import jobs, progress
 from store.models import Artifact, Lease
+from store.scheduling import workers
 from store.session import Sessions
-from store.storage import Bucket, Folder
 from tests import s3
 from tests.fake_trainer import loss, metric, started
 from tests.files import write_model
 from tests.placing import LEASE, begin, cpu
 from tests.service import free_port
-from worker.publisher import publish_all
+from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
 
 
@@ -253,7 +255,7 @@ def test_a_bucket_that_is_away_leaves_all_unpublished_until_it_is_there(
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     bucket = Bucket(s3.BUCKET, "")
-    with pytest.raises(StorageAway):
+    with pytest.raises(StorageUnavailable):
         publish_all(sessions, settings, bucket)
     assert published(sessions, job_id) == {}
     with s3.running_s3(port):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from store.settings import read_settings
+from runtime.settings import read_settings
 from worker.settings import WorkerSettings
 
 

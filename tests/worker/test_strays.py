@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.worker.test_guard import gone, parent, until
-from worker import strays
-from worker.process import GUARD, marks
-from worker.strays import Strays, find, marks_of
+from worker.supervise import orphans
+from worker.supervise.orphans import Strays, find, marks_of
+from worker.supervise.process import GUARD, marks
 
 WORKER = "the-worker-of-this-test"
 
@@ -116,7 +116,7 @@ def test_a_zombie_does_not_count(runs: Path, run: Path) -> None:
     zombie.send_signal(signal.SIGKILL)
     until(lambda: gone(zombie.pid))
     assert Path(f"/proc/{zombie.pid}").exists()
-    assert strays.parent(zombie.pid) is None
+    assert orphans.parent(zombie.pid) is None
     assert find(WORKER, runs) == {}
     zombie.wait()
 

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.events import Log
-from worker.tail import Tail
+from worker.attempt.tail import Tail
 
 
 def line(number: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from store.plan import Device, Host, Occupant, Plan, Wait, Waiting
+from store.scheduling.planner import Device, Host, Occupant, Plan, Wait, Waiting
 
 NOW = 1000.0
 

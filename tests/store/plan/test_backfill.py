@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from store.plan import Device, Host, Occupant, Wait, plan
+from store.scheduling.planner import Device, Host, Occupant, Wait, plan
 from tests.store.plan.making import NOW, A, B, full, job, machine, on, running, waits
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.plan import Device, Host, Occupant, Waiting, plan
+from store.scheduling.planner import Device, Host, Occupant, Waiting, plan
 from tests.store.plan.making import NOW, A, job, machine
 
 HOSTS = st.lists(

@@ -1,6 +1,6 @@
 """Whose turn it is, where it starts, and who shares."""
 
-from store.plan import Wait, Waiting, plan
+from store.scheduling.planner import Wait, Waiting, plan
 from tests.store.plan.making import NOW, A, B, full, job, machine, on, running, waits
 
 # The order

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from store.plan import Wait, plan
+from store.scheduling.planner import Wait, plan
 from tests.store.plan.making import NOW, A, B, full, job, machine, running, waits
 
 

@@ -10,15 +10,17 @@ import sqlalchemy as sa
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states
-from store import artifacts, jobs, progress, workers
-from store.jobs import Part
+from store import artifacts
+from store.jobs import jobs, progress
+from store.jobs.jobs import Part
+from store.jobs.progress import Cursor
 from store.models import Job
-from store.progress import Cursor
+from store.scheduling import workers
 from store.session import Sessions, make_sessions
 from tests.placing import begin, cpu
 from tests.worker.test_guard import until
-from worker import attempt
-from worker.attempt import Attempt
+from worker.attempt import lifecycle
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 CPU = cpu(1)
@@ -43,7 +45,7 @@ def run(sessions: Sessions, settings: WorkerSettings, machine: Machine = CPU, **
 
 
 def run_next(sessions: Sessions, settings: WorkerSettings, job_id: str, machine: Machine = CPU) -> Job:
-    attempt.run(Attempt(sessions, settings, machine, place(sessions, machine), lambda: False))
+    lifecycle.run(Attempt(sessions, settings, machine, place(sessions, machine), lambda: False))
     return get(sessions, job_id)
 
 
@@ -73,7 +75,7 @@ class Background:
     def __init__(self, sessions: Sessions, settings: WorkerSettings, part: Part) -> None:
         self.draining = threading.Event()
         self.attempt = Attempt(sessions, settings, CPU, part, self.draining.is_set)
-        self._thread = threading.Thread(target=attempt.run, args=(self.attempt,))
+        self._thread = threading.Thread(target=lifecycle.run, args=(self.attempt,))
         self._thread.start()
 
     @property

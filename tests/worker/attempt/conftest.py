@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from store.jobs import Part
+from store.jobs.jobs import Part
 from store.session import Sessions
 from tests.files import write_dataset, write_model
 from tests.publishing import publishing_on

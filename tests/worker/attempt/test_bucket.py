@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from contract.status import JobStatus
-from store import attempts, datasets
+from storage.backends import Storage, make_storage
+from store import datasets
 from store.datasets import Source, blob_key
+from store.jobs import attempts
 from store.session import Sessions
-from store.storage import Storage, make_storage
 from tests import s3
 from tests.service import free_port
 from tests.worker.attempt.beginning import CPU, create, get, place, run, run_dir, run_next, told
-from worker import attempt
-from worker.attempt import Attempt
+from worker.attempt import lifecycle
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 PORT = free_port()
@@ -78,7 +79,7 @@ def test_the_lease_is_looked_after_while_an_earlier_adapter_is_fetched(
         part = place(sessions)
         with sessions.begin() as session:
             attempts.lost(session, part.job_id, part.attempt, settings.retries)
-        attempt.run(Attempt(sessions, in_bucket, CPU, part, lambda: False))
+        lifecycle.run(Attempt(sessions, in_bucket, CPU, part, lambda: False))
     lost = run_dir(settings, get(sessions, part.job_id))
     assert list(lost.path.iterdir()) == [lost.path / "start_from"]
     assert list((lost.path / "start_from").iterdir()) == []

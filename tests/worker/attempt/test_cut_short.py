@@ -9,14 +9,15 @@ import pytest
 import sqlalchemy as sa
 
 from contract.status import JobStatus
-from store import attempts, jobs, leases, progress, wishes, workers
-from store.jobs import Part
+from store.jobs import actions, attempts, jobs, progress
+from store.jobs.jobs import Part
 from store.models import Worker
+from store.scheduling import leases, workers
 from store.session import Sessions
 from tests.placing import begin
 from tests.worker.attempt.beginning import CPU, Background, Begin, Way, create, get, states, told
 from tests.worker.test_guard import until
-from worker import attempt
+from worker.attempt import lifecycle
 from worker.settings import WorkerSettings
 
 
@@ -48,7 +49,7 @@ def test_a_database_that_is_away_for_less_leaves_a_trainer_alone(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it is away for longer than a machine of several may be alone."""
-    monkeypatch.setattr(attempt, "ALONE", 0.1)
+    monkeypatch.setattr(lifecycle, "ALONE", 0.1)
     job_id = create(sessions, name="steps=40 sleep=0.05")
     running = begin_beside(way.sessions, settings)
     running.wait_for_events(4)
@@ -82,7 +83,7 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
         assert get(sessions, job_id).status is JobStatus.QUEUED
         assert told(sessions, job_id, "retry") == []
         with sessions.begin() as session:
-            wishes.cancel(session, job_id)
+            actions.cancel(session, job_id)
 
 
 # Deaf to SIGTERM, which it tells of.
@@ -97,16 +98,16 @@ while True: time.sleep(1000)
 def test_a_pause_that_is_taken_back_while_the_trainer_starts_is_no_failure(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(lifecycle, "HEARTBEAT", 0.1)
     deaf = {"trainer": [sys.executable, "-c", DEAF], "grace": timedelta(seconds=2)}
     job_id = create(sessions)
     running = begin_beside(its_settings=settings.model_copy(update=deaf))
     running.wait_for_a_word()
     with sessions.begin() as session:
-        wishes.pause(session, job_id)
+        actions.pause(session, job_id)
     until((running.run_dir.path / "asked").exists)
     with sessions.begin() as session:
-        wishes.resume(session, job_id)
+        actions.resume(session, job_id)
     running.end()
     assert get(sessions, job_id).status is JobStatus.QUEUED
     assert told(sessions, job_id, "retry") == []
@@ -127,7 +128,7 @@ def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
     sessions: Sessions, settings: WorkerSettings, begin_beside: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may lose it each time."""
-    monkeypatch.setattr(attempt, "ALONE", 0.1)
+    monkeypatch.setattr(lifecycle, "ALONE", 0.1)
     part = place_on_two(sessions, name="steps=1000 sleep=0.05")
     running = begin_beside(part=part)
     running.wait_for_events(4)
@@ -148,7 +149,7 @@ def test_a_cancelled_job_is_not_told_so_while_a_silent_machine_may_train_it(
     running.wait_for_events(4)
     silent_for(sessions, settings.unseen)
     with sessions.begin() as session:
-        wishes.cancel(session, part.job_id)
+        actions.cancel(session, part.job_id)
 
     def waits_for_the_other() -> bool:
         with sessions.begin() as session:

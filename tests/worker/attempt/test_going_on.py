@@ -10,7 +10,9 @@ import sqlalchemy as sa
 import contract.run_dir
 from contract.run_dir import RunDir, saved_states, seal
 from contract.status import JobStatus
-from store import artifacts, attempts, jobs, leases, progress
+from store import artifacts
+from store.jobs import attempts, jobs, progress
+from store.scheduling import leases
 from store.session import Sessions
 from tests.worker.attempt.beginning import (
     CPU,
@@ -25,8 +27,8 @@ from tests.worker.attempt.beginning import (
     told,
 )
 from tests.worker.test_guard import until
-from worker import attempt
-from worker.attempt import Attempt
+from worker.attempt import lifecycle
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 
@@ -84,14 +86,14 @@ def test_an_attempt_that_was_taken_away_before_it_went_on_removes_no_state(
     stale = Attempt(sessions, settings, CPU, place(sessions), lambda: False)
     with sessions.begin() as session:
         attempts.lost(session, job.id, 2, settings.retries)
-    attempt.run(stale)
+    lifecycle.run(stale)
     assert len(states(run_dir(settings, job))) == 4
 
 
 def slow_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte at a time, and a heartbeat after each."""
     monkeypatch.setattr(contract.run_dir, "_PIECE", 1)
-    monkeypatch.setattr(attempt, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(lifecycle, "HEARTBEAT", 0.0)
 
 
 def fill(run: RunDir, size: int) -> None:

@@ -12,8 +12,9 @@ from contract.events import Checkpoint
 from contract.machine import Gpu, Machine
 from contract.run_dir import RunDir
 from contract.status import JobStatus
-from store import artifacts, datasets, leases
+from store import artifacts, datasets
 from store.models import Job
+from store.scheduling import leases
 from store.session import Sessions
 from tests import fake_nvml
 from tests.publishing import publish_rows
@@ -28,8 +29,8 @@ from tests.worker.attempt.beginning import (
     run_next,
     told,
 )
-from worker import attempt
-from worker.attempt import Attempt
+from worker.attempt import lifecycle
+from worker.attempt.lifecycle import Attempt
 from worker.settings import WorkerSettings
 
 
@@ -49,7 +50,7 @@ def test_a_recipe_that_this_machine_cannot_run_fails_before_anything_is_started(
 ) -> None:
     create(sessions, precision="bf16")
     part = place(sessions, Machine(gpus=[], cores=1, cpu_bf16=True))
-    attempt.run(Attempt(sessions, settings, CPU, part, lambda: False))
+    lifecycle.run(Attempt(sessions, settings, CPU, part, lambda: False))
     job = get(sessions, part.job_id)
     assert job.failure is not None
     assert (job.failure["reason"], job.failure["param"]) == ("precision_unavailable", "precision")

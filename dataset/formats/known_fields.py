@@ -1,0 +1,168 @@
+"""The fields of a row that known formats give a meaning to, beside those that its own format reads.
+
+Each is honoured or its row is refused by name: one that is ignored would change what is learned. A field that is in no
+table here nor in formats/turns.py is unused, and the report lists it. docs/data.md has the tables for users.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from contract.quote import cut, quote
+from contract.recipe import DatasetFormat
+from dataset.example import Example, PlainText
+from dataset.fields import Row, parse_text, says_nothing
+from dataset.formats.template_arguments import read_arguments
+from dataset.formats.turns import MEDIA, NO_MEDIA, TURN_FIELDS, WEIGHTS, reasoning_of
+from dataset.refusal import BadRow
+
+PREFERENCES = (
+    *("chosen", "rejected", "chosen_messages", "rejected_messages", "rejected_response"),
+    *("preferred_output", "non_preferred_output"),
+)
+_PLACEHOLDERS = ("<image>", "<video>", "<audio>")
+_NO_PAIR = (
+    "preference pairs are not learned; give the better answer alone, or say which field it fills, as "
+    'dataset.columns {"completion": "chosen"} does'
+)
+_NO_TOKENS = "text is tokenised here; give the text, and leave out tokens and their masks"
+
+IN_ANY_ROW: Mapping[str, str] = {
+    **dict.fromkeys(MEDIA, NO_MEDIA),
+    **dict.fromkeys(PREFERENCES, _NO_PAIR),
+    **dict.fromkeys(("input_ids", "completion_mask", "assistant_masks"), _NO_TOKENS),
+    "chat_template": "a row cannot bring its own template; name one in the recipe's dataset.chat_template",
+}
+"""Refused, with what to do instead."""
+
+BESIDE_MESSAGES: Mapping[str, str] = {
+    "functions": "OpenAI has replaced them; give them as tools",
+    "documents": "the chat template gets no documents; write them into a message",
+    "objects": NO_MEDIA,
+    "mask": "give each message a weight of 0 or 1 instead",
+    "reasoning_content": "put it into the message that it belongs to",
+    "thinking": "put it into the message that it belongs to",
+}
+"""Refused beside messages, conversations, or prompt and completion. In other rows they are columns like any other."""
+
+ROW_THOUGHTS = ("reasoning_content", "thinking")
+"""What the answer thinks, beside a question and its answer."""
+
+_SAMPLE_WEIGHTS = ("weight", "loss_weight", "loss_scale")
+_LEARNED = ("1", "1.0", "true")
+_NOT_LEARNED = ("0", "0.0", "false")
+
+_REFUSED_OR_WEIGHTS = frozenset({*IN_ANY_ROW, *WEIGHTS})
+_OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *_SAMPLE_WEIGHTS, "label", "kto_tag", "history"})
+
+
+def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
+    """Raises BadRow for what no format honours. `mapped` are the columns that the recipe maps to fields: with chosen
+    among them, the user has decided what becomes of a pair."""
+    if row.keys().isdisjoint(_REFUSED_OR_WEIGHTS):
+        return
+    for name, advice in IN_ANY_ROW.items():
+        if not (name in PREFERENCES and "chosen" in mapped):
+            _refuse(row, name, advice)
+    for name in WEIGHTS:
+        if _word(row.get(name)) in _NOT_LEARNED:
+            raise BadRow(f"{name} is {quote(row[name])}, and every row is learned; leave the row out")
+
+
+def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
+    """Raises BadRow for what a row of this format cannot have. `read` are the fields that the format reads."""
+    if row.keys().isdisjoint(_OF_SOME_FORMATS):
+        return
+    if _is_beside_messages(format, row):
+        for name, advice in BESIDE_MESSAGES.items():
+            if not (name in ROW_THOUGHTS and _has_one_answer(format, row)):
+                _refuse(row, name, advice)
+        for name in _SAMPLE_WEIGHTS:
+            if not says_nothing(row.get(name)) and _word(row[name]) not in _LEARNED:
+                raise BadRow(f"{name} is {quote(row[name])}, and every row weighs 1; leave it out, or the whole row")
+    if format != "text":
+        _check_rating(row, "label")
+    _check_rating(row, "kto_tag")
+    if format != "text" and "history" not in read:
+        _refuse(row, "history", "rows of this format have none; give the whole conversation as messages")
+
+
+def complete(format: DatasetFormat, row: Row, example: Example) -> Example:
+    """The example with what fields beside its format's own say of it. Raises BadRow."""
+    if not row.keys().isdisjoint(MEDIA):
+        _check_no_placeholder(example)
+    arguments = read_arguments(row.get("chat_template_kwargs"))
+    if isinstance(example, PlainText):
+        if arguments:
+            raise BadRow("chat_template_kwargs are for a chat template, and none writes text; leave them out")
+        return example
+    if row.get("parallel_tool_calls") is False and any(len(m.get("tool_calls", [])) > 1 for m in example.messages):
+        raise BadRow("parallel_tool_calls is false, and a message has several calls; give each a message of its own")
+    if arguments:
+        example = replace(example, template_arguments=arguments)
+    if _has_one_answer(format, row) and (thought := reasoning_of("", row, ROW_THOUGHTS)):
+        example.messages[-1]["reasoning_content"] = thought
+    return example
+
+
+def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Iterator[str]:
+    """The fields of a row and of its messages that hold something and that nothing reads."""
+    known = {*read, "kto_tag", "chat_template_kwargs"}
+    if _is_beside_messages(format, row):
+        known |= {"parallel_tool_calls", *_SAMPLE_WEIGHTS}
+    if format != "text" and _truth(row.get("label")) is not None:
+        known.add("label")
+    if _has_one_answer(format, row):
+        known |= set(ROW_THOUGHTS)
+    yield from _holding(row, known)
+    for name in ("messages", "conversations", "prompt", "completion"):
+        turns = row.get(name)
+        if isinstance(turns, str) and name in ("messages", "conversations"):
+            turns = parse_text(name, turns)
+        if name in read and isinstance(turns, list):
+            said = {key for turn in turns if isinstance(turn, dict) for key in _holding(turn, TURN_FIELDS)}
+            yield from (f"{name}[].{key}" for key in sorted(said))
+
+
+def _holding(fields: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+    return (cut(str(name), 40) for name, value in fields.items() if name not in known and not says_nothing(value))
+
+
+def _is_beside_messages(format: DatasetFormat, row: Row) -> bool:
+    return format in ("messages", "sharegpt", "prompt_completion") or "conversations" in row
+
+
+def _has_one_answer(format: DatasetFormat, row: Row) -> bool:
+    """It is a text in a column of its own, and no message that could have fields."""
+    if format == "prompt_completion":
+        return isinstance(row.get("completion"), str)
+    return format == "alpaca" or (format == "belle" and "conversations" not in row)
+
+
+def _refuse(row: Row, name: str, advice: str) -> None:
+    if not says_nothing(row.get(name)):
+        raise BadRow(f"{name} is {quote(row[name])}; {advice}")
+
+
+def _check_rating(row: Row, name: str) -> None:
+    if _truth(row.get(name)) is False:
+        raise BadRow(f"{name} is false: the answer is rated as a bad one, and would be learned; leave such rows out")
+
+
+def _word(weight: Any) -> str:
+    """CSV can only hold the word for a number or a truth value."""
+    return str(weight).strip().lower()
+
+
+def _truth(rating: Any) -> bool | None:
+    """KTO's. CSV can only hold its name."""
+    if isinstance(rating, str):
+        return {"true": True, "false": False}.get(rating.strip().lower())
+    return rating if isinstance(rating, bool) else None
+
+
+def _check_no_placeholder(example: Example) -> None:
+    texts = [example.text] if isinstance(example, PlainText) else [m["content"] for m in example.messages]
+    for placeholder in _PLACEHOLDERS:
+        if any(placeholder in text for text in texts):
+            raise BadRow(f"a text has {placeholder}, and {NO_MEDIA}")

@@ -1,0 +1,1 @@
+"""Files of examples, from bytes to rows."""

@@ -1,0 +1,1 @@
+"""Conversations to text and tokens, by a model's template and tokenizer."""

@@ -1,0 +1,65 @@
+"""A plan, for people."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from finetuned.cli.job_text import format_bytes, format_seconds, one_line
+
+_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "exchange", "overhead")
+_FITS = {True: "fits", False: "does not fit", None: "fits perhaps"}
+
+
+def show_plan(plan: dict[str, Any], console: Console) -> None:
+    facts = _facts(plan)
+    for device in plan["devices"]:
+        facts += [("", ""), *_on_device(device)]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, value)
+    console.print(table, markup=False, highlight=False)
+    for warning in plan["warnings"]:
+        console.print(f"warning: {one_line(warning)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for part, why in plan["unknown"].items():
+        console.print(f"{part}: {one_line(why)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    work, found, disk = plan["work"], plan["parameters"], plan["disk"]
+    facts = []
+    if found:
+        share = 100 * found["trainable"] / found["total"]
+        facts.append(("trains", f"{found['trainable']:,} of {found['total']:,} parameters ({share:.2f}%)"))
+        facts += [(f"  {each['name']}", f"{each['parameters']:,} in {each['modules']}") for each in found["by_module"]]
+        facts += [("  left out", f"{', '.join(each['names'])}: {each['why']}") for each in found["left_out"]]
+    of_them = f"{work['examples_per_step']:,} examples each, of {work['train_examples']:,}"
+    facts.append(("steps", f"{work['steps']:,}, {of_them}"))
+    if work["tokens"] is not None:
+        facts.append(("tokens", f"{work['tokens']:,}"))
+    if disk:
+        facts.append(("disk", f"{format_bytes(disk['total'])}, {format_bytes(disk['adapters'])} of it stays"))
+    return facts
+
+
+def _on_device(device: dict[str, Any]) -> list[tuple[str, str]]:
+    memory = device["memory"]
+    available = "" if device["available"] is None else f" of {format_bytes(device['available'])}"
+    facts = [
+        (f"{device['devices']} x {device['device']}", f"{device['precision']}; {_FITS[device['fits']]}"),
+        ("memory", f"{format_bytes(memory['total'])}{available}"),
+        *[(f"  {part}", format_bytes(memory[part])) for part in _PARTS if memory[part]],
+    ]
+    if device["eta_seconds"] is not None:
+        speed = f"{device['tokens_per_second']:,.0f} tokens/s, as {_jobs(device['measured_jobs'])} had"
+        facts.append(("time", f"{format_seconds(device['eta_seconds'])} at {speed}"))
+        facts.append(("  cold start", f"{format_seconds(device['cold_start_seconds'])} of it, in the first step"))
+    facts += [("fits with", json.dumps(change)) for change in device["changes"]]
+    return facts
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"

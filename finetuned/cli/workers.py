@@ -1,0 +1,29 @@
+"""`finetuned workers`."""
+
+from typing import Any
+
+from rich.table import Table
+
+from finetuned.cli.job_text import one_line
+from finetuned.cli.options import AsJson, Key, Url
+from finetuned.cli.terminal import plain_table, print_list
+from finetuned.client import DEFAULT_URL, Client
+
+
+def workers(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """List the workers, and what runs on each of their devices."""
+    with Client(url, key=key) as client:
+        found = client.workers()
+    print_list(found, as_json, _worker_table, "no worker is there")
+
+
+def _worker_table(workers: list[dict[str, Any]]) -> Table:
+    table = plain_table()
+    for name in ("worker", "status", "device", "name", "use"):
+        table.add_column(name, no_wrap=name != "use", overflow="fold")
+    for worker in workers:
+        for device in worker["devices"]:
+            others = [f"{device['others']} of other owners"] if device["others"] else []
+            use = "; ".join([*device["jobs"], *others, *([device["why"]] if device["why"] else [])]) or device["status"]
+            table.add_row(worker["name"], worker["status"], str(device["number"]), device["name"], one_line(use))
+    return table

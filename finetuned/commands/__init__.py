@@ -1,1 +1,0 @@
-"""What the command does, a file for each noun."""

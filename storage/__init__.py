@@ -1,0 +1,1 @@
+"""Bytes of datasets and artifacts, in a folder or a bucket."""

@@ -1,0 +1,1 @@
+"""Queries on jobs: rows, attempts, requested actions, events and reports."""

@@ -1,0 +1,1 @@
+"""Workers, their devices, the leases on them, and the pure planner."""

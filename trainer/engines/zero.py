@@ -1,0 +1,194 @@
+"""DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054) through Accelerate: the ranks divide the optimizer's
+state, the gradients and the weights, as far as the stage goes."""
+
+from datetime import timedelta
+from typing import Any
+
+import deepspeed
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from deepspeed.utils import lazy_init_hp_params_optimizer_state as link_moments
+from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state, safe_set_full_fp32_param
+from deepspeed.utils import safe_set_full_optimizer_state as set_moment
+from transformers.integrations import HfDeepSpeedConfig
+
+from contract.recipe import Optimizer, Parallel
+from trainer.engines.engine import Update
+from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
+from trainer.model.loss import SupervisedLoss
+from trainer.model.packing import Packed, pack
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_DEFAULT_STAGE = 2
+_CLEAN_STEPS_TO_RAISE = 2000
+
+
+def zero_stage(parallel: Parallel) -> int:
+    return _DEFAULT_STAGE if parallel.zero_stage is None else parallel.zero_stage
+
+
+def deepspeed_config(parallel: Parallel, max_grad_norm: float | None, fp16: bool) -> dict[str, Any]:
+    """DeepSpeed's own configuration, for what a recipe says."""
+    stage = zero_stage(parallel)
+    zero: dict[str, Any] = {"stage": stage}
+    if stage == 3:
+        # DeepSpeed looks ahead by so many numbers from each module for another use of its weights: over the whole of a
+        # small model at its default of 1e9, when the second step takes ten times as long as the others.
+        zero["stage3_max_reuse_distance"] = 10_000_000
+    if parallel.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if parallel.offload_parameters:
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        # Of no meaning: the loop counts its examples and normalises the loss itself.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        # 0 is none. Stage 0 clips without telling the norm, so that is done here. What is not said becomes 1.0.
+        "gradient_clipping": max_grad_norm if max_grad_norm and stage > 0 else 0.0,
+        "zero_optimization": zero,
+        # torch's AdamW, which every engine uses. In its place DeepSpeed would compile one of its own for a CPU.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Its own loss scale, halved at each overflow, and not raised by itself: in the step that raises it DeepSpeed
+        # divides the gradients by the new one.
+        "fp16": {"enabled": fp16, "hysteresis": 1, "loss_scale_window": 2**31 - 1},
+    }
+
+
+def start_deepspeed(parallel: Parallel, max_grad_norm: float | None, fp16: bool, patience: timedelta) -> Accelerator:
+    """Raises RuntimeError where Accelerate would quietly do without DeepSpeed."""
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        # Else DeepSpeed compiles collectives over shared memory for its CPUs, for a minute, with a compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    accelerator = Accelerator(
+        mixed_precision="fp16" if fp16 else "no",
+        deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_config(parallel, max_grad_norm, fp16)),
+        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=patience)],
+    )
+    if accelerator.distributed_type is not DistributedType.DEEPSPEED:
+        raise RuntimeError(f"Accelerate runs {accelerator.distributed_type} in place of DeepSpeed")
+    return accelerator
+
+
+def loads_divided(accelerator: Accelerator, dtype: torch.dtype) -> HfDeepSpeedConfig:
+    """While it is held, transformers divides a model among the ranks as it loads it, so that none holds it whole. In
+    stage 3 it does anyway; but in fp32, whatever it is told, where DeepSpeed's own configuration has no bf16."""
+    config = accelerator.state.deepspeed_plugin.deepspeed_config
+    return HfDeepSpeedConfig({**config, "bf16": {"enabled": dtype is torch.bfloat16}})
+
+
+class Zero:
+    def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator) -> None:
+        self.module = module
+        self._stage = accelerator.state.deepspeed_plugin.zero_stage
+        self.name = f"deepspeed zero-{self._stage}"
+        self.divides_weights = self._stage == 3
+        self.divides_gradients = self._stage >= 2
+        if accelerator.mixed_precision == "fp16":
+            # DeepSpeed does so itself, but not to a model that was loaded in parts.
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.half()
+        self._engine, _ = accelerator.prepare(module, make_optimizer(module.named_parameters(), recipe))
+        if self._engine.fp16_enabled():
+            # The loop says it in words for the job's owner.
+            self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
+        self._optimizer = self._engine.basic_optimizer
+        self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
+
+    def accumulate(self, batch: Packed, scale: float, exchange: bool) -> torch.Tensor:
+        loss = self._engine(batch)
+        self._engine.set_gradient_accumulation_boundary(exchange)
+        self._engine.backward(loss * scale, scale_wrt_gas=False)
+        return loss.detach()
+
+    def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
+        """From stage 1 on DeepSpeed clips, at the norm that its configuration has."""
+        set_learning_rate(self._optimizer, learning_rate)
+        if self._stage == 0:
+            norm = clip_gradients(self._trained.values(), max_grad_norm)
+            self._engine.step()
+            return Update(norm)
+        loss_scale = float(self._engine.optimizer.loss_scale) if self._engine.fp16_enabled() else None
+        self._engine.step()
+        overflow = loss_scale is not None and not self._engine.was_step_applied()
+        if loss_scale is not None:
+            self._raise_loss_scale()
+        return Update(None if overflow else float(self._engine.get_global_grad_norm()), loss_scale)
+
+    @torch.no_grad()
+    def loss_sum(self, batch: Packed) -> float:
+        return self._engine(batch).item()
+
+    def adapter(self) -> dict[str, torch.Tensor]:
+        if self._stage == 0:
+            return {name: parameter.detach() for name, parameter in self._trained.items()}
+        return {name: safe_get_full_fp32_param(parameter).detach() for name, parameter in self._trained.items()}
+
+    def optimizer_state(self) -> dict[str, torch.Tensor]:
+        if self._stage == 0:
+            states = ((name, self._optimizer.state[parameter]) for name, parameter in self._trained.items())
+            return {f"{name}/{key}": value for name, state in states for key, value in state.items()}
+        self._link_moments()
+        step = next(state["step"] for state in self._optimizer.state.values() if "step" in state)
+        told = {f"{name}/step": torch.tensor(float(step)) for name in self._trained}
+        for name, parameter in self._trained.items():
+            told |= {f"{name}/{key}": safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
+        return told
+
+    def load(self, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
+        if self._engine.fp16_enabled():
+            # The module's own are rounded by now.
+            for name, parameter in self._trained.items():
+                safe_set_full_fp32_param(parameter, adapter[name])
+        self._lay_out_optimizer_state()
+        self._link_moments()
+        steps = [value for key, value in optimizer.items() if key.endswith("/step")]
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                for key in _MOMENTS:
+                    if self._stage == 0:
+                        self._optimizer.state[parameter][key].copy_(optimizer[f"{name}/{key}"])
+                    else:
+                        set_moment(parameter, optimizer[f"{name}/{key}"], key)
+            for laid_out in self._optimizer.state.values():
+                laid_out["step"].fill_(float(steps[0]))
+
+    def _lay_out_optimizer_state(self) -> None:
+        """ZeRO does so in its first step. One at a rate of zero, on nothing, changes no weight."""
+        device = next(iter(self._trained.values())).device
+        self.accumulate(pack([]).to(device), 0.0, exchange=True)
+        self.update(0.0, None)
+
+    def _raise_loss_scale(self) -> None:
+        """As a GradScaler does, between two steps: see deepspeed_config."""
+        scaler = self._engine.optimizer.loss_scaler
+        clean_steps = _clean_steps(scaler)
+        if clean_steps and clean_steps % _CLEAN_STEPS_TO_RAISE == 0:
+            scaler.cur_scale *= 2
+
+    def _link_moments(self) -> None:
+        """DeepSpeed 0.19 does so after the first group's first step, when the second group of LoRA+ has none yet."""
+        if self._stage in (1, 2):
+            zero = self._engine.optimizer
+            for group, partition in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+                link_moments(group, partition, self._optimizer.state)
+
+    def scaler_state(self) -> dict[str, float]:
+        if not self._engine.fp16_enabled():
+            return {}
+        scaler = self._engine.optimizer.loss_scaler
+        # A GradScaler begins to count anew once it has raised its scale, and waits for that very number.
+        return {"scale": scaler.cur_scale, "clean_steps": _clean_steps(scaler) % _CLEAN_STEPS_TO_RAISE}
+
+    def load_scaler_state(self, state: dict[str, float]) -> None:
+        if state:
+            scaler = self._engine.optimizer.loss_scaler
+            scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = state["scale"], state["clean_steps"], -1
+
+
+def _clean_steps(scaler: Any) -> int:
+    """Since the last overflow, however often the scale was raised meanwhile."""
+    return scaler.cur_iter - scaler.last_overflow_iter - 1

@@ -1,0 +1,1 @@
+"""The base model, its adapter, and everything that runs in a forward and backward pass."""

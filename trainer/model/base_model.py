@@ -1,0 +1,182 @@
+"""Loads the base model and makes it ready to train an adapter on it."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import find_adapter_config_file
+from transformers.utils.logging import disable_progress_bar
+
+from contract.failure import FailureReason, InputError
+from contract.model.config import check_not_quantised, unsupported
+from contract.quote import cut
+from contract.recipe import Recipe
+from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
+from trainer.model import attention
+from trainer.model.adapter import add_adapter, continue_adapter
+from trainer.model.loss import SupervisedLoss
+
+PACKED_MODEL_TYPES = frozenset({"gemma", "glm", "gpt2", "gpt_neox", "llama", "mistral", "phi", "qwen2", "qwen3"})
+"""Architectures that are tested to give a packed row what they give its documents alone, and whose logits are plainly
+the head of the last hidden states."""
+
+_SHOWN = 3
+_LONGEST_REASON = 600
+
+
+def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> SupervisedLoss:
+    """The base model in `dtype` or in `base_bits`, frozen, with an adapter in fp32: one that changes nothing yet, or an
+    earlier one.
+
+    Raises InputError for a model that cannot be loaded and for an adapter that does not fit it.
+    """
+    disable_progress_bar()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # each thread has its own, and this need not be the main one
+    base, packed = _load_base(recipe, dtype, device)
+    adapter = recipe.adapter
+    if adapter.start_from is not None:
+        model = continue_adapter(base, Path(adapter.start_from), adapter.dropout)
+    else:
+        model = add_adapter(base, adapter)
+    if adapter.init == "loftq":
+        from trainer.model.loftq import start_near_base  # bitsandbytes takes more than a second to import
+
+        start_near_base(model, recipe.model)
+    model.peft_config["default"].base_model_name_or_path = public_name(recipe.model)
+    if recipe.gradient_checkpointing:
+        checkpoint_activations(base)
+    return SupervisedLoss(model, packed, recipe.neftune_alpha)
+
+
+def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tuple[Any, bool]:
+    """And whether it takes packed rows."""
+    bits = recipe.base_bits
+    if bits is not None:
+        from trainer.model.quantize import keep_trainable, quantization  # as above
+    with loading_errors(recipe.model):
+        # It would be loaded too, from wherever it names as its base.
+        if find_adapter_config_file(recipe.model) is not None:
+            raise ValueError("it has an adapter in it; give its base, and what a job has saved as adapter.start_from")
+        config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
+        check_not_quantised(config.to_dict())
+        packed = can_pack(config)
+        base, loaded = AutoModelForCausalLM.from_pretrained(
+            recipe.model,
+            config=config,
+            dtype=dtype,
+            quantization_config=None if bits is None else quantization(bits, dtype),
+            device_map={"": device} if device.type == "cuda" or bits is not None else None,
+            attn_implementation=attention.NAME if packed else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    _check_complete(loaded)
+    if bits == 4:
+        keep_trainable(base)
+    return base, packed
+
+
+def most_positions(model: str) -> int | None:
+    """Tokens of the longest document of a model that looks its positions up in a table, and fails beyond its end. None
+    where it turns or leans instead (RoPE, ALiBi), and where it has no attention: there any length works.
+
+    Raises InputError for a model whose configuration cannot be read.
+    """
+    with loading_errors(model):
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
+    if getattr(config, "rope_parameters", None):
+        return None
+    return getattr(config, "max_position_embeddings", None)
+
+
+def can_pack(config: Any) -> bool:
+    """Some positions are scaled by the longest document in the row: these would feel their neighbours."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in PACKED_MODEL_TYPES
+        and getattr(config, "sliding_window", None) is None
+        and rope.get("rope_type") not in ("dynamic", "longrope")
+    )
+
+
+def _check_complete(loaded: dict[str, Any]) -> None:
+    """transformers fills what does not come from the files with random numbers."""
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise unsupported(
+            f"its files have no {', '.join(missing[:_SHOWN])}{more}, which its config.json wants; give the files that "
+            "belong together, of a model for text generation"
+        )
+    for name, given, wanted in sorted(loaded["mismatched_keys"]):
+        raise unsupported(
+            f"{name} is {_words(given)} in its files and {_words(wanted)} by its config.json; give the files that "
+            "belong together"
+        )
+
+
+def _words(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+@contextmanager
+def loading_errors(model: str) -> Iterator[None]:
+    """Raises InputError in the place of whatever transformers raises for a model; faults of the machine stay as they
+    are."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        absent = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError))
+        if is_out_of_memory(error) or is_disk_full(error) or (is_infrastructure(error) and not absent):
+            raise
+        raise _cannot_load(model, error) from error
+
+
+def _cannot_load(model: str, error: Exception) -> InputError:
+    """A hub id that fails to load is most often one that does not exist; a folder is there and holds something else."""
+    reason = FailureReason.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureReason.MODEL_NOT_FOUND
+    # Left out: a list of all architectures, and paragraphs of advice on installing transformers.
+    said = " ".join(str(error).strip().replace(model, public_name(model)).partition("\n\n")[0].split())
+    said = cut(said.partition(" Model type should be one of")[0], _LONGEST_REASON)
+    if "trust_remote_code" in str(error):  # transformers' advice
+        reason = FailureReason.MODEL_UNSUPPORTED
+        said = "it has custom code, which is never run here; use a model of an architecture that transformers has"
+    elif not isinstance(error, (OSError, ValueError)):
+        said = (
+            f"{type(error).__name__}: {said}; its files are damaged, or made for another version of transformers than "
+            f"the {transformers.__version__} here"
+        )
+    return InputError(reason, f"model: cannot load {public_name(model)}: {said}", "model")
+
+
+def checkpoint_activations(base: Any) -> None:
+    """In training each layer keeps its input alone, and computes the rest once more in the backward pass.
+
+    Raises InputError for an architecture that cannot.
+    """
+    try:
+        with warnings.catch_warnings():
+            # The name since transformers 5.0, to be another one from 6 on.
+            warnings.filterwarnings("ignore", message="`gradient_checkpointing_enable` is deprecated")
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        param = "gradient_checkpointing"
+        message = f"{param}: a {base.config.model_type} cannot make its activations anew; leave it out"
+        raise InputError(FailureReason.MODEL_UNSUPPORTED, message, param) from error
+    # Without re-entry the embeddings need no gradient, nor what comes before the first adapted layer.
+    base.disable_input_require_grads()
+
+
+def public_name(model: str) -> str:
+    """What the adapter's config calls its base model: a hub id, or a folder's name without the server's path to it."""
+    return Path(model).name if Path(model).is_dir() else model

@@ -1,0 +1,1 @@
+"""What a run saves: adapters, training checkpoints, and the fence that stops a superseded attempt."""

@@ -1,0 +1,1 @@
+"""Commands on folders, outside of a training run: merge, import GGUF, answer."""

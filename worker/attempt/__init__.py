@@ -1,0 +1,1 @@
+"""One attempt at a job, from its run folder to its outcome."""

@@ -1,0 +1,1 @@
+"""What this machine has to train with, and who uses it."""
