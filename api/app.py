@@ -39,7 +39,7 @@ from api.unread import CloseUnread
 from api.v1.routes import files, fine_tuning
 from api.v1.routes import models as openai_models
 from api.webhook_sender import Sender
-from dataset.child import Children
+from dataset.sandbox import DatasetSandbox
 from runtime.broker import make_publisher
 from storage.backends import make_storage
 from store.session import make_engine, make_sessions
@@ -53,17 +53,17 @@ def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: 
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.live = Live(sessions, pace)
         sender = Sender(sessions, settings.webhook_allow_private)
-        children = Children()
-        # Children of its own: a large check keeps no preview waiting.
-        checks = Checks(sessions, settings, app.state.storage, Children())
+        sandbox = DatasetSandbox()
+        # A sandbox of its own: a large check keeps no preview waiting.
+        checks = Checks(sessions, settings, app.state.storage, DatasetSandbox())
         checks.start()
         # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
         async with create_task_group() as tasks:
             tasks.start_soon(app.state.live.run)
             tasks.start_soon(sender.run)
-            yield {"children": children, "checks": checks}
+            yield {"sandbox": sandbox, "checks": checks}
             tasks.cancel_scope.cancel()
-        children.stop()
+        sandbox.stop()
         checks.stop()
         engine.dispose()
 

@@ -15,8 +15,8 @@ from typing import Any
 from api.incoming import forget_abandoned
 from api.settings import ApiSettings
 from contract.failure import InputError
-from dataset.child import Children, Stopped
 from dataset.report import Report
+from dataset.sandbox import DatasetSandbox, Stopped
 from storage.backends import Storage
 from store import datasets
 from store.errors import DatasetInUse, DatasetNotFound
@@ -32,11 +32,11 @@ LONGEST = 3600.0
 
 
 class Checks:
-    def __init__(self, sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children) -> None:
+    def __init__(self, sessions: Sessions, settings: ApiSettings, storage: Storage, sandbox: DatasetSandbox) -> None:
         self._sessions = sessions
         self._settings = settings
         self._storage = storage
-        self._children = children
+        self._sandbox = sandbox
         self._pool = ThreadPoolExecutor(AT_ONCE, "check")
         self._lock = threading.Lock()
         self._at_work: dict[str, Future[None]] = {}
@@ -49,7 +49,7 @@ class Checks:
     def stop(self) -> None:
         """What is not done is left for the next process."""
         self._stopped.set()
-        self._children.stop()
+        self._sandbox.stop()
         self._pool.shutdown(cancel_futures=True)
         self._looking.join()
 
@@ -117,7 +117,7 @@ class Checks:
         try:
             with datasets.local_file(self._storage, self._settings, dataset) as path:
                 version = None if dataset.path is None else file_version(path.stat())
-                report = Report.model_validate(self._children.ask("check", LONGEST, path=str(path), **given))
+                report = Report.model_validate(self._sandbox.ask("check", LONGEST, path=str(path), **given))
         except InputError as error:
             return error.failure.message, None
         return _problem(report), report.model_dump(mode="json") | ({FILE_VERSION: version} if version else {})

@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 from api.settings import ApiSettings
 from contract.quote import cut
-from dataset.child import Children
+from dataset.sandbox import DatasetSandbox
 from storage.backends import Storage
 from store import datasets
 from store.errors import DatasetNotFound, JobNotFound
@@ -36,9 +36,9 @@ async def _broker(request: Request) -> Celery:
     return request.app.state.broker
 
 
-async def _children(request: Request) -> Children:
-    children: Children = request.state.children
-    return children
+async def _sandbox(request: Request) -> DatasetSandbox:
+    sandbox: DatasetSandbox = request.state.sandbox
+    return sandbox
 
 
 def _job_id(value: str) -> str:
@@ -66,5 +66,5 @@ Settings = Annotated[ApiSettings, Depends(_settings)]
 Db = Annotated[Sessions, Depends(_sessions)]
 Bytes = Annotated[Storage, Depends(_storage)]
 Broker = Annotated[Celery, Depends(_broker)]
-Looks = Annotated[Children, Depends(_children)]
+Looks = Annotated[DatasetSandbox, Depends(_sandbox)]
 """Processes that look at datasets."""

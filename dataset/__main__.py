@@ -1,4 +1,4 @@
-"""`python -m dataset`: one task, as JSON, from stdin; its answer to stdout. dataset/child.py starts it."""
+"""`python -m dataset`: one task, as JSON, from stdin; its answer to stdout. dataset/sandbox.py starts it."""
 
 import ctypes
 import json

@@ -38,7 +38,7 @@ _BODY: dict[str, Any] = {
 
 
 def _place(request: Request, db: Db, settings: Settings, storage: Bytes) -> Place:
-    return Place(db, settings, storage, request.state.checks, request.state.children)
+    return Place(db, settings, storage, request.state.checks, request.state.sandbox)
 
 
 Where = Annotated[Place, Depends(_place)]

@@ -37,9 +37,9 @@ from api.tokenizer_version import tokenizer_version
 from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset, locate_model
 from contract.quote import cut, quote
-from dataset.child import Children
 from dataset.lengths import Lengths, TokenReport, token_report
 from dataset.preview import Preview
+from dataset.sandbox import DatasetSandbox
 from storage.backends import Storage
 from store import datasets
 from store.access import audit, quotas
@@ -66,7 +66,7 @@ class Place:
     settings: ApiSettings
     storage: Storage
     checks: Checks
-    children: Children
+    sandbox: DatasetSandbox
 
 
 async def upload(
@@ -338,7 +338,7 @@ def _reading(
 
 def _ask(place: Place, task: str, dataset: Dataset, given: dict[str, Any], **asked: Any) -> Any:
     with datasets.local_file(place.storage, place.settings, dataset) as path:
-        return look(place.children, task, _LONGEST_LOOK, path=str(path), **given, **asked)
+        return look(place.sandbox, task, _LONGEST_LOOK, path=str(path), **given, **asked)
 
 
 def _kept(folder: Path, dataset: Dataset, given: dict[str, Any]) -> Path:

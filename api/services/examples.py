@@ -9,9 +9,9 @@ from contract.failure import FailureReason, InputError
 from contract.locate import locate_dataset
 from contract.quote import cut
 from contract.recipe import Dataset as DatasetOfRecipe
-from dataset.child import Children
 from dataset.read import Counted, count_examples
 from dataset.reading.files import is_light
+from dataset.sandbox import DatasetSandbox
 from storage.backends import Storage
 from store import datasets
 from store.access.principal import Principal
@@ -35,13 +35,13 @@ def examples_of(
     sessions: Sessions,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    sandbox: DatasetSandbox,
     who: Principal,
     given: DatasetOfRecipe,
 ) -> Examples:
     """Raises InputError (no such file or dataset, a bad row, another digest), TooManyRequests, StorageUnavailable."""
     if not datasets.is_id(given.path):
-        return _read(locate_dataset(given.path, settings.folders), settings, children, given, None)
+        return _read(locate_dataset(given.path, settings.folders), settings, sandbox, given, None)
     with sessions.begin() as session:
         dataset = datasets.locate(session, given.path, who.scope)
     own = given.format == "auto" and given.columns is None
@@ -55,11 +55,11 @@ def examples_of(
         # It was read when it came, and what lies under a digest does not change.
         return _digested(given, dataset.sha256, dataset.report["examples"], dataset.id)
     with datasets.local_file(storage, settings, dataset) as path:
-        return _read(path, settings, children, given, dataset)
+        return _read(path, settings, sandbox, given, dataset)
 
 
 def _read(
-    path: Path, settings: ApiSettings, children: Children, given: DatasetOfRecipe, dataset: Dataset | None
+    path: Path, settings: ApiSettings, sandbox: DatasetSandbox, given: DatasetOfRecipe, dataset: Dataset | None
 ) -> Examples:
     name = given.filename or path.name
     largest = settings.largest_dataset
@@ -68,7 +68,7 @@ def _read(
     else:
         # Not here: one array of JSON takes gigabytes, and what Arrow takes to decode Parquet nobody bounds.
         asked = {"name": name, "format": given.format, "columns": given.columns, "largest": largest}
-        counted = Counted.model_validate(look(children, "count", _LONGEST, path=str(path), **asked))
+        counted = Counted.model_validate(look(sandbox, "count", _LONGEST, path=str(path), **asked))
     return _digested(given, counted.sha256, counted.examples, dataset.id if dataset else None)
 
 

@@ -12,8 +12,8 @@ from contract.locate import locate_model
 from contract.machine import Machine
 from contract.model.folder import weight_shapes
 from contract.recipe import Dataset, Recipe
-from dataset.child import Busy, Children, TooMuch
 from dataset.lengths import Lengths as Measured
+from dataset.sandbox import Busy, DatasetSandbox, TooMuch
 from estimate.architecture import Unknown
 from estimate.plan import Base, OnDevice, make_plan, read_base
 from estimate.work import Lengths
@@ -29,7 +29,7 @@ _MOST_CHANGES = 3  # told in a refusal
 def refuse_what_cannot_fit(
     sessions: Sessions,
     settings: ApiSettings,
-    children: Children,
+    sandbox: DatasetSandbox,
     who: Principal,
     recipe: Recipe,
     rows: int,
@@ -43,7 +43,7 @@ def refuse_what_cannot_fit(
     # First as if every example had max_length tokens: then most need no look at the dataset.
     if _misfits(recipe, rows, machines, base, "") is None:
         return
-    lengths = lengths_of(sessions, settings, children, recipe, rows)
+    lengths = lengths_of(sessions, settings, sandbox, recipe, rows)
     misfits = None if isinstance(lengths, str) else _misfits(recipe, rows, machines, base, lengths)
     if misfits is not None:
         raise _refusal(misfits[0])
@@ -99,7 +99,7 @@ def base_of(sessions: Sessions, settings: ApiSettings, who: Principal, recipe: R
 
 
 def lengths_of(
-    sessions: Sessions, settings: ApiSettings, children: Children, recipe: Recipe, rows: int
+    sessions: Sessions, settings: ApiSettings, sandbox: DatasetSandbox, recipe: Recipe, rows: int
 ) -> Lengths | str:
     """By the model's own tokenizer and template. Why they are not known, where they are not. Raises InputError for an
     example that these refuse."""
@@ -110,12 +110,12 @@ def lengths_of(
         return f"{recipe.model} has no tokenizer.json"
     given = recipe.dataset
     with datasets.find_file(sessions, settings, given.path) as path:
-        return _measured(children, path, given, model, rows)
+        return _measured(sandbox, path, given, model, rows)
 
 
-def _measured(children: Children, path: Path, given: Dataset, model: Path, rows: int) -> Lengths | str:
+def _measured(sandbox: DatasetSandbox, path: Path, given: Dataset, model: Path, rows: int) -> Lengths | str:
     try:
-        answer = children.ask(
+        answer = sandbox.run(
             "measure",
             _LONGEST_LOOK,
             path=str(path),

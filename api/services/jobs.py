@@ -32,7 +32,7 @@ from contract.recipe import Adapter, Dataset, Recipe
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
 from contract.status import JobStatus
-from dataset.child import Children
+from dataset.sandbox import DatasetSandbox
 from runtime import broker
 from storage.backends import Storage
 from store import datasets, scheduler
@@ -58,7 +58,7 @@ def submit(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    sandbox: DatasetSandbox,
     who: Principal,
     asked: Asked,
     body: bytes,
@@ -69,7 +69,7 @@ def submit(
     recipe = read_recipe(body)
 
     def make(settle: Settle) -> JobOut:
-        return create(sessions, publisher, settings, storage, children, who, recipe, settle, force=force)
+        return create(sessions, publisher, settings, storage, sandbox, who, recipe, settle, force=force)
 
     return once(sessions, with_body(asked, body), make, partial(get, sessions, who))
 
@@ -79,7 +79,7 @@ def create(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    sandbox: DatasetSandbox,
     who: Principal,
     recipe: Recipe,
     settle: Settle,
@@ -94,10 +94,10 @@ def create(
     with sessions.begin() as session:
         machines = workers.machines(session)
     check_machines(recipe, machines)
-    checked = check(sessions, settings, storage, children, who, recipe)
+    checked = check(sessions, settings, storage, sandbox, who, recipe)
     recipe, files = checked.recipe, (checked.training_file, checked.validation_file)
     if not force:
-        refuse_what_cannot_fit(sessions, settings, children, who, recipe, checked.rows, machines)
+        refuse_what_cannot_fit(sessions, settings, sandbox, who, recipe, checked.rows, machines)
     examples = workload(recipe, checked.rows).examples
     warnings = [*unwise(recipe, machines), *shortfalls(recipe, checked.rows), *checked.warnings]
     with sessions.begin() as session:
@@ -142,7 +142,7 @@ class Checked:
 
 
 def check(
-    sessions: Sessions, settings: ApiSettings, storage: Storage, children: Children, who: Principal, recipe: Recipe
+    sessions: Sessions, settings: ApiSettings, storage: Storage, sandbox: DatasetSandbox, who: Principal, recipe: Recipe
 ) -> Checked:
     """Raises InputError: no such file or folder, a bad row, unmatched modules, a row that the model cannot read."""
     model = locate_model(recipe.model, settings.folders)
@@ -156,9 +156,9 @@ def check(
         warnings = left_out_words(_check_adapter(who, recipe.adapter, base))
 
     def examples(given: Dataset) -> Examples:
-        found = examples_of(sessions, settings, storage, children, who, given)
+        found = examples_of(sessions, settings, storage, sandbox, who, given)
         if model is not None and base is not None:
-            try_dataset(sessions, settings, children, model, base.shapes, found.dataset)
+            try_dataset(sessions, settings, sandbox, model, base.shapes, found.dataset)
         return found
 
     training = examples(recipe.dataset)

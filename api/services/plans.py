@@ -9,7 +9,7 @@ from contract.machine import check_machines, unwise
 from contract.order import workload
 from contract.recipe_errors import read_recipe
 from contract.shortfalls import shortfalls
-from dataset.child import Children
+from dataset.sandbox import DatasetSandbox
 from estimate.plan import make_plan
 from storage.backends import Storage
 from store.access.idempotent_requests import Asked
@@ -24,7 +24,7 @@ def plan(
     sessions: Sessions,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    sandbox: DatasetSandbox,
     who: Principal,
     asked: Asked,
     body: bytes,
@@ -37,10 +37,10 @@ def plan(
         with sessions.begin() as session:
             machines = workers.machines(session)
         check_machines(recipe, machines)
-        checked = check(sessions, settings, storage, children, who, recipe)
+        checked = check(sessions, settings, storage, sandbox, who, recipe)
         planned, rows = checked.recipe, checked.rows
         base = base_of(sessions, settings, who, planned)
-        made = make_plan(planned, rows, machines, base, lengths_of(sessions, settings, children, planned, rows))
+        made = make_plan(planned, rows, machines, base, lengths_of(sessions, settings, sandbox, planned, rows))
         with sessions.begin() as session:
             expected = jobs.expected_seconds(session, planned, workload(planned, rows).examples)
             speeds = [throughput(session, planned, on.device, on.place.precision) for on in made.devices]

@@ -7,7 +7,7 @@ from api.settings import ApiSettings
 from api.tokenizer_version import tokenizer_version
 from contract.model.loaded_names import Shapes
 from contract.recipe import Dataset
-from dataset.child import Busy, Children
+from dataset.sandbox import Busy, DatasetSandbox
 from estimate.architecture import embedding_rows
 from storage.errors import StorageUnavailable
 from store import datasets
@@ -21,7 +21,7 @@ _passed: OrderedDict[str, None] = OrderedDict()
 
 
 def try_dataset(
-    sessions: Sessions, settings: ApiSettings, children: Children, model: Path, shapes: Shapes, given: Dataset
+    sessions: Sessions, settings: ApiSettings, sandbox: DatasetSandbox, model: Path, shapes: Shapes, given: Dataset
 ) -> None:
     """`given` has its digest. Raises InputError. Where nobody can try it now, the trainer finds the problem."""
     if not (model / "tokenizer.json").is_file():
@@ -39,7 +39,7 @@ def try_dataset(
         return
     try:
         with datasets.find_file(sessions, settings, given.path) as path:
-            children.ask("try", _LONGEST, _PATIENCE, path=str(path), **options)
+            sandbox.run("try", _LONGEST, _PATIENCE, path=str(path), **options)
     except (Busy, StorageUnavailable):
         return
     _passed[key] = None

@@ -25,7 +25,7 @@ from api.v1.answers import (
 from api.v1.asked import JobAsked, recipe_of
 from api.v1.model_names import FineTuned, read_name
 from contract.recipe_errors import read_recipe
-from dataset.child import Children
+from dataset.sandbox import DatasetSandbox
 from storage.backends import Storage
 from store import artifacts
 from store.access.idempotent_requests import Asked
@@ -45,7 +45,7 @@ def create(
     publisher: Celery,
     settings: ApiSettings,
     storage: Storage,
-    children: Children,
+    sandbox: DatasetSandbox,
     who: Principal,
     once_asked: Asked,
     asked: JobAsked,
@@ -60,7 +60,7 @@ def create(
 
     def make(settle: Settle) -> FineTuningJob:
         job = service.create(
-            sessions, publisher, settings, storage, children, who, recipe, settle, asked.metadata, told, force
+            sessions, publisher, settings, storage, sandbox, who, recipe, settle, asked.metadata, told, force
         )
         return get(sessions, who, job.id)
 

@@ -2,7 +2,7 @@
 template as transformers writes it.
 
 The template is a program of whoever made the model. The sandbox keeps it from all but its input, and bounds neither its
-time nor its memory: only a process with limits may run it (dataset/child.py).
+time nor its memory: only a process with limits may run it (dataset/sandbox.py).
 """
 
 import json

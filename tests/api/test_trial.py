@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from dataset.child import Busy, Children
 from dataset.rendering.folder_tokenizer import read_tokenizer
+from dataset.sandbox import Busy, DatasetSandbox
 from tests.files import CHATML, write_dataset, write_tokenizer, write_weights
 
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + CHATML
@@ -114,13 +114,13 @@ def test_passed_trial_is_not_repeated(
     client: TestClient, home: Path, bytes_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: list[str] = []
-    ask = Children.ask
+    ask = DatasetSandbox.run
 
-    def watched(self: Children, task: str, *limits: float, **given: Any) -> Any:
+    def watched(self: DatasetSandbox, task: str, *limits: float, **given: Any) -> Any:
         tasks.append(task)
         return ask(self, task, *limits, **given)
 
-    monkeypatch.setattr(Children, "ask", watched)
+    monkeypatch.setattr(DatasetSandbox, "run", watched)
     for _ in range(3):
         assert post(client).status_code == 201
     assert tasks == ["try"]
@@ -132,8 +132,8 @@ def test_passed_trial_is_not_repeated(
 
 
 def test_untried_job_is_taken_while_readers_are_busy(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(self: Children, task: str, *limits: float, **given: Any) -> Any:
+    def busy(self: DatasetSandbox, task: str, *limits: float, **given: Any) -> Any:
         raise Busy
 
-    monkeypatch.setattr(Children, "ask", busy)
+    monkeypatch.setattr(DatasetSandbox, "run", busy)
     assert post(client).status_code == 201

@@ -29,7 +29,7 @@ class TooMuch(InputError):
     """It takes more time or memory than it may."""
 
 
-class Children:
+class DatasetSandbox:
     """The processes that are at it, to be ended with the service."""
 
     def __init__(self, most: int = 4) -> None:
@@ -38,17 +38,17 @@ class Children:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def ask(self, task: str, seconds: float, patience: float = _PATIENCE, **given: Any) -> Any:
+    def run(self, task: str, seconds: float, patience: float = _PATIENCE, **given: Any) -> Any:
         """The answer of dataset.__main__ to a task, as JSON gives it. Raises InputError, TooMuch, Stopped; Busy after
         `patience` seconds without a free place."""
         if not self._free.acquire(timeout=patience):
             raise Busy
         try:
-            return self._ask(task, seconds, given)
+            return self._run(task, seconds, given)
         finally:
             self._free.release()
 
-    def _ask(self, task: str, seconds: float, given: Mapping[str, Any]) -> Any:
+    def _run(self, task: str, seconds: float, given: Mapping[str, Any]) -> Any:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         # Each thread of the tokenizers library takes address space.
         environment |= {"RAYON_NUM_THREADS": "4", "MALLOC_ARENA_MAX": "2"}

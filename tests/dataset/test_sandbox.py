@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.failure import FailureReason, InputError
-from dataset.child import Children, Stopped
+from dataset.sandbox import DatasetSandbox, Stopped
 from tests.files import write_dataset, write_tokenizer
 
 READ: dict[str, Any] = {"name": "rows.jsonl", "format": "auto", "columns": None}
@@ -25,16 +25,16 @@ def rows(tmp_path: Path) -> str:
 
 def see(tmp_path: Path, rows: str, template: str, seconds: float = 60) -> Any:
     write_tokenizer(tmp_path / "model", template)
-    return Children().ask("preview", seconds, path=rows, model=str(tmp_path / "model"), **SEE)
+    return DatasetSandbox().run("preview", seconds, path=rows, model=str(tmp_path / "model"), **SEE)
 
 
 def test_a_task_is_answered_as_json(rows: str) -> None:
-    assert Children().ask("check", 60, path=rows, largest=None, **READ)["rows"] == 3
+    assert DatasetSandbox().run("check", 60, path=rows, largest=None, **READ)["rows"] == 3
 
 
 def test_a_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
     with pytest.raises(InputError, match=r"no tokenizer\.json") as refusal:
-        Children().ask("preview", 60, path=rows, model=str(tmp_path), **SEE)
+        DatasetSandbox().run("preview", 60, path=rows, model=str(tmp_path), **SEE)
     assert refusal.value.failure.reason is FailureReason.MODEL_UNSUPPORTED
 
 
@@ -69,31 +69,31 @@ def test_a_template_reaches_nothing_but_its_input(tmp_path: Path, rows: str, tem
 def test_a_file_of_a_hundred_thousand_brackets_is_told_and_no_more(tmp_path: Path) -> None:
     path = tmp_path / "deep.jsonl"
     path.write_text('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    found = Children().ask("check", 60, path=str(path), largest=None, **READ)
+    found = DatasetSandbox().run("check", 60, path=str(path), largest=None, **READ)
     assert found["errors"] == [{"row": 1, "message": "is nested too deep"}]
 
 
 def test_the_service_s_secrets_are_not_handed_on(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNED_DATABASE_URL", "postgresql://secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    children, seen = Children(), []
+    sandbox, seen = DatasetSandbox(), []
     os.mkfifo(tmp_path / "pipe")
-    asking = threading.Thread(target=lambda: seen.append(stopped(children, tmp_path / "pipe")))
+    asking = threading.Thread(target=lambda: seen.append(stopped(sandbox, tmp_path / "pipe")))
     asking.start()
     deadline = time.monotonic() + 30
     while not (found := environments(b"-m\0dataset")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert all(b"secret" not in environment for environment in found)
-    children.stop()
+    sandbox.stop()
     asking.join(30)
     assert seen == [True]
 
 
-def stopped(children: Children, path: Path) -> bool:
+def stopped(sandbox: DatasetSandbox, path: Path) -> bool:
     """Reads what nobody writes, until it is ended."""
     try:
-        children.ask("check", 60, path=str(path), largest=None, **READ)
+        sandbox.run("check", 60, path=str(path), largest=None, **READ)
     except Stopped:
         return True
     return False
@@ -125,7 +125,7 @@ def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path) -> Non
         file.truncate(1 << 30)
         file.seek(0, os.SEEK_END)
         file.write(b'"}\n' + json.dumps({"text": "short"}).encode() + b"\n")
-    found = Children().ask("check", 120, path=str(path), largest=None, **READ)
+    found = DatasetSandbox().run("check", 120, path=str(path), largest=None, **READ)
     assert found["errors"] == [{"row": 1, "message": "is longer than 64 MiB; split or shorten it"}]
     assert (found["rows"], found["examples"]) == (2, 1)
 
@@ -136,7 +136,7 @@ def test_a_parquet_file_that_is_packed_to_burst_is_told(tmp_path: Path) -> None:
     given = {**READ, "path": str(path), "name": path.name, "largest": None}
     pq.write_table(table, path)
     assert path.stat().st_size < 8 << 20
-    (error,) = Children().ask("check", 120, **given)["errors"]
+    (error,) = DatasetSandbox().run("check", 120, **given)["errors"]
     assert "rows too large" in error["message"]
 
 
@@ -146,4 +146,4 @@ def test_parquet_that_exceeds_memory_is_refused(tmp_path: Path) -> None:
     table = pa.table({"text": pa.array(["a" * (96 << 20)]).dictionary_encode().take([0] * 640)})
     pq.write_table(table, path, store_schema=False)
     with pytest.raises(InputError, match="takes more memory to read than it may"):
-        Children().ask("check", 120, **{**READ, "path": str(path), "name": path.name, "largest": None})
+        DatasetSandbox().run("check", 120, **{**READ, "path": str(path), "name": path.name, "largest": None})
