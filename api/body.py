@@ -17,6 +17,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 async def read_body(request: Request) -> bytes:
     """Raises HTTPException, 413, as soon as it is too long."""
+    if hasattr(request.state, "body"):
+        return request.state.body  # type: ignore[no-any-return]
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -117,7 +117,7 @@ class Checks:
         try:
             with datasets.local_file(self._storage, self._settings, dataset) as path:
                 version = None if dataset.path is None else file_version(path.stat())
-                report = Report.model_validate(self._sandbox.ask("check", LONGEST, path=str(path), **given))
+                report = Report.model_validate(self._sandbox.run("check", LONGEST, path=str(path), **given))
         except InputError as error:
             return error.failure.message, None
         return _problem(report), report.model_dump(mode="json") | ({FILE_VERSION: version} if version else {})

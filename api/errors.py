@@ -13,7 +13,7 @@ RequestError
 +-- TooLarge            413   a file of more bytes than are taken
 +-- StorageFull         507   the server's disk
 +-- RangeOutside        416   a part that begins behind the end
-+-- StillAtWork         409   the same request was sent before, and is not done
++-- RequestInProgress         409   the same request was sent before, and is not done
 +-- TooManyRequests     429
 +-- NotReady            503   a part of the service is not there
 """
@@ -93,7 +93,7 @@ class NotReady(RequestError):
     pass
 
 
-class StillAtWork(RequestError):
+class RequestInProgress(RequestError):
     pass
 
 
@@ -165,8 +165,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BadForm, _bad_form)
     app.add_exception_handler(WrongKey, _wrong_key)
     app.add_exception_handler(AdminOnly, _admin_only)
-    app.add_exception_handler(StillAtWork, _still_at_work)
-    app.add_exception_handler(RequestOvertaken, _still_at_work)
+    app.add_exception_handler(RequestInProgress, _request_in_progress)
+    app.add_exception_handler(RequestOvertaken, _request_in_progress)
     app.add_exception_handler(TooManyRequests, _too_many_requests)
     app.add_exception_handler(QuotaExceeded, _quota_exceeded)
     app.add_exception_handler(RequestReused, _request_reused)
@@ -257,7 +257,7 @@ def _admin_only(_: Request, error: Exception) -> JSONResponse:
     return _answer(HTTPStatus.FORBIDDEN, "admin_only", str(error))
 
 
-def _still_at_work(_: Request, error: Exception) -> JSONResponse:
+def _request_in_progress(_: Request, error: Exception) -> JSONResponse:
     answer = _answer(HTTPStatus.CONFLICT, "still_at_work", str(error))
     answer.headers["retry-after"] = "2"
     return answer

@@ -1,45 +1,32 @@
-"""Makes what a request asks for once, however often it is sent."""
+"""Does what a request wants once, however often it is sent."""
 
 import hashlib
 import logging
 import re
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, TypeVar
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.body import read_body
-from api.errors import InvalidParameter, StillAtWork
+from api.errors import InvalidParameter, RequestInProgress
 from api.who import Who
 from contract import patterns
 from store.access import idempotent_requests
-from store.access.idempotent_requests import Asked, First, Repeated
+from store.access.idempotent_requests import Asked, Repeated
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
 
-_WAIT = 20.0  # seconds, for the first of several at once
-_LOOK = 0.1  # seconds between two looks
-_MOST_WAITING = 7  # of one owner: each holds a thread of the API, which has 40
-_STILL = "the first request of this kind is still at work; ask again in a few seconds"
 RENEW_SECONDS = idempotent_requests.LONGEST.total_seconds() / 5
 
-_lock = threading.Lock()
-_waiters: Counter[str] = Counter()
-"""Of each owner, in this process."""
 
-Made = TypeVar("Made")
-Settle = Callable[[Session, str], None]
-"""Called in the transaction that makes the resource, with its id. Raises RequestOvertaken."""
-
-
-async def _asked(
+async def _streamed(
     request: Request,
     who: Who,
     idempotency_key: Annotated[str | None, Header(json_schema_extra={"pattern": patterns.IDEMPOTENCY_KEY})] = None,
@@ -54,83 +41,79 @@ async def _asked(
     return with_body(asked, request.url.query.encode())
 
 
-Once = Annotated[Asked, Depends(_asked)]
-"""Without its body, which a route adds by `with_body`."""
+OnceStreamed = Annotated[Asked, Depends(_streamed)]
+"""A request without its body, which the route adds by `with_body` once it has read it."""
 
 
-async def _keyed(asked: Once, body: Annotated[bytes, Depends(read_body)]) -> Asked:
+async def _once(asked: OnceStreamed, body: Annotated[bytes, Depends(read_body)]) -> Asked:
     return with_body(asked, body)
 
 
+Once = Annotated[Asked, Depends(_once)]
+"""A request that makes something new: a repeated one is known by its Idempotency-Key, or by its body where the client
+says that it repeats it."""
+
+
+async def _keyed(asked: Once) -> Asked:
+    return replace(asked, repeated=False)
+
+
 Keyed = Annotated[Asked, Depends(_keyed)]
-"""With its body, of a route that needs none: for `once_by_key`."""
+"""A request that may be meant twice in the same words, such as a pause, a resume and a pause. A repeated one is known
+by its Idempotency-Key alone."""
 
 
 def with_body(asked: Asked, *parts: bytes) -> Asked:
     digest = hashlib.sha256()
     for part in (asked.body_sha256.encode(), *parts):
         digest.update(len(part).to_bytes(8, "big") + part)
-    return Asked(asked.owner, asked.route, asked.key, digest.hexdigest(), asked.repeated)
+    return replace(asked, body_sha256=digest.hexdigest())
 
 
-def once(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
-    """What `make` makes, or `again` of the id of what the first such request has made. Raises RequestReused,
-    StillAtWork, RequestOvertaken."""
-    state = _begin(sessions, asked)
-    if not isinstance(state, First) and state.resource is None:
-        with _waiting(asked.owner):
-            state = _wait(sessions, asked)
-    if not isinstance(state, First):
-        assert state.resource is not None
-        return again(state.resource)
-    request_id = state.id
+@dataclass(frozen=True)
+class Turn:
+    """What is left to do for a request."""
+
+    made: str | None
+    """The id of what the first such request made; None where this one is to make it."""
+    request_id: str | None = None
+
+    def complete(self, session: Session, made: str) -> None:
+        """Records what was made, in the transaction that makes it. Raises RequestOvertaken."""
+        if self.request_id is not None:
+            idempotent_requests.settle(session, self.request_id, made)
+
+
+@contextmanager
+def idempotent(sessions: Sessions, asked: Asked) -> Iterator[Turn]:
+    """A context that makes something and calls `complete`, unless `made` says that it has been made. When it raises,
+    the request may be sent again. Raises RequestReused, RequestInProgress."""
+    with sessions.begin() as session:
+        begun = idempotent_requests.begin(session, asked)
+    if isinstance(begun, Repeated):
+        if begun.resource is None:
+            raise RequestInProgress("the same request is still in progress; send it again in a few seconds")
+        yield Turn(begun.resource)
+        return
     try:
-        with _renewing(sessions, request_id):
-            return make(lambda session, resource: idempotent_requests.settle(session, request_id, resource))
+        with _renewed(sessions, begun.id):
+            yield Turn(None, begun.id)
     except BaseException:
-        try:
-            with sessions.begin() as session:
-                idempotent_requests.give_up(session, request_id)
-        except OperationalError as error:
-            log.warning("a request that made nothing is remembered for %s: %s", idempotent_requests.LONGEST, error)
+        _release(sessions, begun.id)
         raise
 
 
-def _begin(sessions: Sessions, asked: Asked) -> First | Repeated:
-    with sessions.begin() as session:
-        return idempotent_requests.begin(session, asked)
-
-
-def _wait(sessions: Sessions, asked: Asked) -> First | Repeated:
-    """Until the first request is done, or was given up. Raises RequestReused, StillAtWork."""
-    deadline = time.monotonic() + _WAIT
-    while time.monotonic() <= deadline:
-        time.sleep(_LOOK)
-        state = _begin(sessions, asked)
-        if isinstance(state, First) or state.resource is not None:
-            return state
-    raise StillAtWork(_STILL)
-
-
-@contextmanager
-def _waiting(owner: str) -> Iterator[None]:
-    """Raises StillAtWork where as many of the owner wait already as may."""
-    with _lock:
-        if _waiters[owner] >= _MOST_WAITING:
-            raise StillAtWork(_STILL)
-        _waiters[owner] += 1
+def _release(sessions: Sessions, request_id: str) -> None:
     try:
-        yield
-    finally:
-        with _lock:
-            _waiters[owner] -= 1
-            if not _waiters[owner]:
-                del _waiters[owner]
+        with sessions.begin() as session:
+            idempotent_requests.give_up(session, request_id)
+    except OperationalError as error:
+        log.warning("a request that made nothing is remembered for %s: %s", idempotent_requests.LONGEST, error)
 
 
 @contextmanager
-def _renewing(sessions: Sessions, request_id: str) -> Iterator[None]:
-    """It is not taken for dead, however long it reads or copies."""
+def _renewed(sessions: Sessions, request_id: str) -> Iterator[None]:
+    """However long it reads or copies, the request does not count as dead."""
     done = threading.Event()
 
     def renew() -> None:
@@ -139,7 +122,7 @@ def _renewing(sessions: Sessions, request_id: str) -> Iterator[None]:
                 with sessions.begin() as session:
                     idempotent_requests.renew(session, request_id)
             except SQLAlchemyError as error:
-                log.warning("a request that is at work may be taken for dead: %s", error)
+                log.warning("a request in progress may count as dead: %s", error)
 
     thread = threading.Thread(target=renew, name="renew")
     thread.start()
@@ -148,13 +131,3 @@ def _renewing(sessions: Sessions, request_id: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def once_by_key(sessions: Sessions, asked: Asked, make: Callable[[Settle], Made], again: Callable[[str], Made]) -> Made:
-    """As `once`, for what may well be asked twice in the same words: a pause, a resume, and a pause. Without a key it
-    is done each time, though the client says that it has sent it before. Raises as `once`."""
-    return make(unsettled) if asked.key is None else once(sessions, asked, make, again)
-
-
-def unsettled(_session: Session, _resource: str) -> None:
-    """The Settle of what nobody will ask for again."""

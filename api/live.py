@@ -19,8 +19,8 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from api.schemas.jobs import Queue
-from api.services import events as service
+from api.jobs import view
+from api.schemas.jobs import Queue, queue
 from api.sse import HEARTBEAT, Message, message, queue_message
 from api.subscription import Client, Page, Subscription
 from contract.status import TERMINAL, JobStatus
@@ -163,7 +163,7 @@ class Live:
             return None
 
     async def _catch_up(self, job_id: str, cursor: Cursor) -> dict[str, News]:
-        read = partial(service.news, self._sessions, {job_id: cursor}, self._pace.page)
+        read = partial(view.news, self._sessions, {job_id: cursor}, self._pace.page)
         return await to_thread.run_sync(read, limiter=self._catching_up)
 
     async def look(self) -> bool:
@@ -203,17 +203,17 @@ class Live:
         unlooked = any(self._watched[job_id].queue is None for job_id in waiting)
         if not waiting or (time.monotonic() < self._next_look and not unlooked):
             return
-        found = await to_thread.run_sync(partial(service.queues_of, self._sessions, waiting), limiter=self._reader)
+        found = await to_thread.run_sync(partial(view.waits_of, self._sessions, waiting), limiter=self._reader)
         self._next_look = time.monotonic() + self._pace.queue_seconds
-        for job_id, queue in found.items():
+        for job_id, wait in found.items():
             if job_id in self._watched:
-                self._watched[job_id].put_queue(queue)
+                self._watched[job_id].put_queue(queue(wait))
 
 
 def _read(
     sessions: Sessions, cursors: dict[str, Cursor], page: int
 ) -> tuple[dict[str, News], dict[str, list[Message]]]:
-    news = service.news(sessions, cursors, page)
+    news = view.news(sessions, cursors, page)
     return news, {job_id: [message(happening) for happening in each.happenings] for job_id, each in news.items()}
 
 

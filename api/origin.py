@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from api.deps import Settings
+from api.context import Context
 from api.errors import ForeignOrigin
 from api.loopback import is_loopback
 from contract.quote import quote
@@ -13,8 +13,9 @@ from contract.quote import quote
 _READS = {"GET", "HEAD", "OPTIONS"}
 
 
-async def refuse_foreign(request: Request, settings: Settings) -> None:
+async def refuse_foreign(request: Request, services: Context) -> None:
     """Raises ForeignOrigin. What is no browser sends none of these headers but Host, and goes on working."""
+    settings = services.settings
     host = request.headers.get("host", "")
     # A page may have pointed its own name here (DNS rebinding): a browser then thinks that it and we are one.
     if host and is_loopback(settings.host) and not is_loopback(_hostname(f"//{host}")):

@@ -7,12 +7,10 @@ from fastapi import Depends, Header, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.deps import Settings
+from api.context import Context
 from api.errors import AdminOnly, InvalidParameter, WrongKey
 from api.key_check import Opened
-from api.keyring import Keyring
 from api.owner import check_owner
-from api.rates import Rates
 from contract import patterns
 from store.access import keys
 from store.access.principal import Principal
@@ -24,7 +22,7 @@ _bearer = HTTPBearer(
 
 async def _who(
     request: Request,
-    settings: Settings,
+    services: Context,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
     x_owner: Annotated[
         str | None, Header(json_schema_extra={"pattern": patterns.OWNER, "maxLength": patterns.LONGEST_OWNER})
@@ -35,11 +33,10 @@ async def _who(
     if x_owner is not None:
         check_owner("x-owner", x_owner)
     request_id: str = request.state.request_id
-    keyring: Keyring = request.app.state.keyring
-    rates: Rates = request.app.state.rates
+    keyring, rates = services.keyring, services.rates
     secret = credentials.credentials if credentials else ""
     # OpenAI's SDK wants a key of some kind. Where none is needed, another's word for one is as good as none.
-    if not settings.needs_keys and not secret.startswith(keys.PREFIX):
+    if not services.settings.needs_keys and not secret.startswith(keys.PREFIX):
         return _known(Principal(x_owner or "default", True, None, request_id))
     holder = None
     if secret:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from contract.events import Metric, Started, parse_event
-from contract.model.folder import weight_shapes
+from contract.model.folder import loaded_base
 from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import Model, Place, memory
-from estimate.plan import read_base
+from estimate.plan import adapted_base
 from tests.files import write_tokenizer
 
 CONFIGURATIONS: list[dict[str, Any]] = [
@@ -76,7 +76,7 @@ def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> Non
     (started,) = (event for event in events if isinstance(event, Started))
     measured = max(event.memory_bytes for event in events if isinstance(event, Metric))
 
-    base = read_base(folder, weight_shapes(folder), recipe, None)
+    base = adapted_base(loaded_base(folder), recipe.adapter, None)
     assert base.architecture is not None, base.why_not
     model = Model(base.shapes, base.config, base.architecture, base.trained)
     per_example = started.supervised_tokens / started.train_examples

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from api.services.datasets import CHECK_WITHIN
+from api.datasets.uploads import CHECK_WITHIN
 from finetuned.stack import postgres, valkey
 from tests import service
 from tests.service import Service

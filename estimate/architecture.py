@@ -2,11 +2,8 @@
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from contract.failure import InputError
-from contract.model.config import read_model_config
 from contract.model.loaded_names import Shapes
 from contract.quote import quote
 
@@ -78,14 +75,6 @@ class Architecture:
 
 class Unknown(Exception):
     """Why something cannot be told; for people."""
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Raises Unknown."""
-    try:
-        return read_model_config(folder)
-    except (InputError, OSError) as error:
-        raise Unknown(f"the model's config.json cannot be read: {error}") from error
 
 
 def count(shapes: Shapes) -> int:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from contract.machine import Machine, usable
-from contract.model.loaded_names import Shapes, loaded_shapes
-from contract.recipe import Recipe
+from contract.model.folder import LoadedBase
+from contract.model.loaded_names import Shapes
+from contract.recipe import Adapter, Recipe
 from estimate.activations import Row
 from estimate.adapter import Trained, trained
-from estimate.architecture import Architecture, Unknown, count, read_architecture, read_config
+from estimate.architecture import Architecture, Unknown, count, read_architecture
 from estimate.changes import Patch, changes_that_fit
 from estimate.disk import Disk, disk
 from estimate.memory import Memory, Model, Place, fits, memory, places
@@ -58,18 +59,17 @@ class Plan:
     """Why a part is not told."""
 
 
-def read_base(folder: Path, shapes: Shapes, recipe: Recipe, earlier: Path | None) -> Base:
-    """`shapes` are those of the folder's files. Raises Unknown."""
-    config = read_config(folder)
-    own = loaded_shapes(shapes, config)
+def adapted_base(base: LoadedBase, adapter: Adapter, earlier: Path | None) -> Base:
+    """`earlier` is the folder of adapter.start_from. Raises Unknown."""
+    shapes, config = base.shapes, base.config
     try:
-        adapter = trained(recipe.adapter, own, config, earlier)
+        found = trained(adapter, shapes, config, earlier)
     except (OSError, ValueError) as error:
         raise Unknown("the earlier adapter cannot be read") from error
     try:
-        return Base(own, config, adapter, read_architecture(config, own), None)
+        return Base(shapes, config, found, read_architecture(config, shapes), None)
     except Unknown as error:
-        return Base(own, config, adapter, None, str(error))
+        return Base(shapes, config, found, None, str(error))
 
 
 def make_plan(

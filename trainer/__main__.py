@@ -91,7 +91,8 @@ def resolve(recipe: Recipe) -> Recipe:
     else:
         model = str(folder)
         if recipe.adapter.start_from is None:
-            check_adapter(recipe.adapter, *loaded_base(folder))
+            base = loaded_base(folder)
+            check_adapter(recipe.adapter, base.shapes, base.kind)
         # Read by huggingface_hub when it is imported: nothing about a local model is asked of the hub.
         os.environ["HF_HUB_OFFLINE"] = "1"
     return recipe.model_copy(

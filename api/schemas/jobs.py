@@ -1,15 +1,14 @@
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
 
+from api.jobs.view import JobView
 from contract.failure import Failure
 from contract.receipt import Receipt
 from contract.status import JobStatus, Wish
 from store.jobs.progress import Latest
 from store.models import Job
-from store.scheduling.planner import Device as Place
 from store.scheduling.planner import Wait
 
 
@@ -64,7 +63,7 @@ class JobOut(BaseModel):
     job."""
     priority: int
     queue: Queue | None
-    """Null where it does not wait."""
+    """Null where it does not wait, and in the answer that creates it."""
     devices: list[DeviceOfJob]
     """That it has, until every process of it is gone from there."""
     attempt: int
@@ -93,7 +92,8 @@ class JobPage(BaseModel):
     has_more: bool
 
 
-def job_out(job: Job, latest: Latest | None, wait: Wait | None, devices: Sequence[Place]) -> JobOut:
+def job_out(view: JobView) -> JobOut:
+    job, latest = view.job, view.latest
     return JobOut(
         id=job.id,
         name=job.name,
@@ -101,8 +101,8 @@ def job_out(job: Job, latest: Latest | None, wait: Wait | None, devices: Sequenc
         owner=job.owner,
         wish=job.wish,
         priority=job.priority,
-        queue=queue(wait) if wait else None,
-        devices=[DeviceOfJob(worker=device.worker, number=device.number) for device in devices],
+        queue=queue(view.wait) if view.wait else None,
+        devices=[DeviceOfJob(worker=device.worker, number=device.number) for device in view.devices],
         attempt=job.attempt,
         retries=job.retries,
         not_before=job.not_before,

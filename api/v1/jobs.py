@@ -3,16 +3,14 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 
-from celery import Celery
 from sqlalchemy.orm import Session
 
+from api.context import Services
 from api.errors import InvalidParameter
-from api.idempotency import Settle, once, with_body
-from api.services import jobs as service
-from api.services.moment import one_moment
-from api.settings import ApiSettings
+from api.idempotency import idempotent
+from api.jobs import service
+from api.jobs.service import Labels
 from api.v1.answers import (
     CheckpointList,
     EventList,
@@ -25,8 +23,6 @@ from api.v1.answers import (
 from api.v1.asked import JobAsked, recipe_of
 from api.v1.model_names import FineTuned, read_name
 from contract.recipe_errors import read_recipe
-from dataset.sandbox import DatasetSandbox
-from storage.backends import Storage
 from store import artifacts
 from store.access.idempotent_requests import Asked
 from store.access.principal import Principal
@@ -34,42 +30,29 @@ from store.errors import JobNotFound, ModelNotFound
 from store.jobs import history, jobs, progress
 from store.jobs.progress import Cursor
 from store.models import Job
-from store.session import Sessions
+from store.paging import page
+from store.session import read_snapshot
 
 _EVENT_ID = re.compile(r"ftevent-(?P<job>[0-9a-f]{24})-(?P<seq>\d{1,10})-(?P<step>\d{1,10})-(?P<kind>[em])", re.ASCII)
 _CHECKPOINT_ID = re.compile(r"ftckpt_(?P<job>[0-9a-f]{24})_(?P<step>\d{1,10})", re.ASCII)
 
 
-def create(
-    sessions: Sessions,
-    publisher: Celery,
-    settings: ApiSettings,
-    storage: Storage,
-    sandbox: DatasetSandbox,
-    who: Principal,
-    once_asked: Asked,
-    asked: JobAsked,
-    force: bool,
-) -> FineTuningJob:
+def create(services: Services, who: Principal, once: Asked, asked: JobAsked, force: bool) -> FineTuningJob:
     """With `force` also one that cannot fit into memory. Raises InvalidParameter, InputError, ModelNotFound,
-    QuotaExceeded, RequestReused, StillAtWork."""
+    QuotaExceeded, RequestReused, RequestInProgress."""
     fine_tuned = read_name(asked.model)
-    start_from = None if fine_tuned is None else (_base(sessions, who, asked.model, fine_tuned), fine_tuned.start_from)
+    start_from = None if fine_tuned is None else (_base(services, who, asked.model, fine_tuned), fine_tuned.start_from)
     recipe = read_recipe(json.dumps(recipe_of(asked, start_from)))
-    told = {"model": asked.model, "suffix": asked.suffix}
-
-    def make(settle: Settle) -> FineTuningJob:
-        job = service.create(
-            sessions, publisher, settings, storage, sandbox, who, recipe, settle, asked.metadata, told, force
-        )
-        return get(sessions, who, job.id)
-
-    return once(sessions, with_body(once_asked, asked.model_dump_json().encode()), make, partial(get, sessions, who))
+    labels = Labels(asked.metadata, {"model": asked.model, "suffix": asked.suffix})
+    with idempotent(services.sessions, once) as turn:
+        if turn.made is None:
+            return job_object(service.create_job(services, who, turn, recipe, force, labels), None, 0)
+    return get(services, who, turn.made)
 
 
-def _base(sessions: Sessions, who: Principal, name: str, fine_tuned: FineTuned) -> str:
+def _base(services: Services, who: Principal, name: str, fine_tuned: FineTuned) -> str:
     """The base model of a fine-tuned one. Raises ModelNotFound."""
-    with sessions.begin() as session:
+    with services.sessions.begin() as session:
         try:
             job = jobs.get(session, fine_tuned.job_id, who.scope)
         except JobNotFound as error:
@@ -79,19 +62,19 @@ def _base(sessions: Sessions, who: Principal, name: str, fine_tuned: FineTuned) 
         return str(job.recipe["model"])
 
 
-def get(sessions: Sessions, who: Principal, job_id: str) -> FineTuningJob:
+def get(services: Services, who: Principal, job_id: str) -> FineTuningJob:
     """Raises JobNotFound."""
-    with one_moment(sessions) as session:
+    with read_snapshot(services.sessions) as session:
         return _tell(session, [jobs.get(session, job_id, who.scope)])[0]
 
 
 def newest(
-    sessions: Sessions, who: Principal, limit: int, after: str | None, metadata: Mapping[str, str] | None
+    services: Services, who: Principal, limit: int, after: str | None, metadata: Mapping[str, str] | None
 ) -> JobList:
     """`metadata` None lists all; an empty one those without any. Raises JobNotFound for an unknown `after`."""
-    with one_moment(sessions) as session:
-        found = jobs.newest(session, limit + 1, after, who.scope, metadata)
-        return JobList(data=_tell(session, found[:limit]), has_more=len(found) > limit)
+    with read_snapshot(services.sessions) as session:
+        found = page(jobs.newest(session, limit + 1, after, who.scope, metadata), limit)
+        return JobList(data=_tell(session, found.rows), has_more=found.has_more)
 
 
 def _tell(session: Session, found: Sequence[Job]) -> list[FineTuningJob]:
@@ -100,17 +83,18 @@ def _tell(session: Session, found: Sequence[Job]) -> list[FineTuningJob]:
     return [job_object(job, latest.get(job.id), tokens.get(job.id, 0)) for job in found]
 
 
-def events(sessions: Sessions, who: Principal, job_id: str, limit: int, after: str | None) -> EventList:
+def events(services: Services, who: Principal, job_id: str, limit: int, after: str | None) -> EventList:
     """Newest first. Raises JobNotFound, InvalidParameter."""
-    with one_moment(sessions) as session:
+    with read_snapshot(services.sessions) as session:
         job = jobs.get(session, job_id, who.scope)
-        found = history.newest(session, job_id, _before(job_id, after) if after else None, limit + 1)
-        told = [event_object(job_id, happening, job.total_steps) for happening in found[:limit]]
-        return EventList(data=told, has_more=len(found) > limit)
+        before = _before(job_id, after) if after else None
+        found = page(history.newest(session, job_id, before, limit + 1), limit)
+        objects = [event_object(job_id, event, job.total_steps) for event in found.rows]
+        return EventList(data=objects, has_more=found.has_more)
 
 
 def _before(job_id: str, event_id: str) -> Cursor:
-    """What a reader has who has all that happened before that event."""
+    """The cursor just before that event."""
     parts = _EVENT_ID.fullmatch(event_id)
     if parts is None or f"job_{parts['job']}" != job_id:
         raise InvalidParameter("after", event_id, "give the id of an event of this job")
@@ -121,9 +105,9 @@ def _before(job_id: str, event_id: str) -> Cursor:
     return cursor
 
 
-def checkpoints(sessions: Sessions, who: Principal, job_id: str, limit: int, after: str | None) -> CheckpointList:
+def checkpoints(services: Services, who: Principal, job_id: str, limit: int, after: str | None) -> CheckpointList:
     """Newest first. Raises JobNotFound, InvalidParameter."""
-    with one_moment(sessions) as session:
+    with read_snapshot(services.sessions) as session:
         job = jobs.get(session, job_id, who.scope)
         kept = [each for each in artifacts.of_job(session, job_id) if each.kind == "checkpoint"]
         kept.sort(key=lambda each: each.step or 0, reverse=True)
@@ -132,23 +116,23 @@ def checkpoints(sessions: Sessions, who: Principal, job_id: str, limit: int, aft
             if parts is None or f"job_{parts['job']}" != job_id:
                 raise InvalidParameter("after", after, "give the id of a checkpoint of this job")
             kept = [each for each in kept if (each.step or 0) < int(parts["step"])]
-        page = kept[:limit]
-        metrics = history.metrics_at(session, job_id, [each.step or 0 for each in page])
-        told = [checkpoint_object(job, each, metrics.get(each.step or 0)) for each in page]
-        return CheckpointList(data=told, has_more=len(kept) > limit)
+        found = page(kept, limit)
+        metrics = history.metrics_at(session, job_id, [each.step or 0 for each in found.rows])
+        objects = [checkpoint_object(job, each, metrics.get(each.step or 0)) for each in found.rows]
+        return CheckpointList(data=objects, has_more=found.has_more)
 
 
-def cancel(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
-    """Raises JobNotFound, IllegalMove, RequestReused, StillAtWork; so do those below."""
-    service.cancel(sessions, who, asked, job_id, force=False)
-    return get(sessions, who, job_id)
+def cancel(services: Services, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+    """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
+    service.cancel_job(services, who, asked, job_id)
+    return get(services, who, job_id)
 
 
-def pause(sessions: Sessions, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
-    service.pause(sessions, who, asked, job_id)
-    return get(sessions, who, job_id)
+def pause(services: Services, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+    service.pause_job(services, who, asked, job_id)
+    return get(services, who, job_id)
 
 
-def resume(sessions: Sessions, publisher: Celery, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
-    service.resume(sessions, publisher, who, asked, job_id)
-    return get(sessions, who, job_id)
+def resume(services: Services, who: Principal, asked: Asked, job_id: str) -> FineTuningJob:
+    service.resume_job(services, who, asked, job_id)
+    return get(services, who, job_id)

@@ -1,10 +1,10 @@
 """Base models and what was made of them, as OpenAI's wire has them."""
 
+from api.context import Services
 from api.settings import ApiSettings
 from api.v1.answers import Deleted, Model, ModelList, seconds
 from api.v1.model_names import name_of, name_of_made, read_name
 from contract.status import JobStatus
-from storage.backends import Storage
 from store import artifacts
 from store.access import audit
 from store.access.principal import Principal
@@ -12,35 +12,35 @@ from store.errors import JobNotFound, ModelNotFound
 from store.jobs import jobs
 from store.jobs.jobs import Made
 from store.models import Job
-from store.session import Sessions
+from store.paging import page
 
 _BASE_OWNER = "finetuned"
 
 
-def newest(sessions: Sessions, settings: ApiSettings, who: Principal, limit: int, after: str | None) -> ModelList:
+def newest(services: Services, who: Principal, limit: int, after: str | None) -> ModelList:
     """The server's base models, and then the fine-tuned ones of the owner, newest first; `after` is the last name of
     the page before. Raises ModelNotFound for an unknown `after`."""
     last = None if after is None else read_name(after)
     if after is not None and last is None:
         raise ModelNotFound(after)
-    with sessions.begin() as session:
+    with services.sessions.begin() as session:
         try:
-            found = jobs.with_models(session, who.scope, limit + 1, last.job_id if last else None)
+            found = page(jobs.with_models(session, who.scope, limit + 1, last.job_id if last else None), limit)
         except JobNotFound as error:
             raise ModelNotFound(after or "") from error
-    bases = [] if after else _bases(settings)
-    return ModelList(data=[*bases, *map(_made, found[:limit])], has_more=len(found) > limit)
+    bases = [] if after else _bases(services.settings)
+    return ModelList(data=[*bases, *map(_made, found.rows)], has_more=found.has_more)
 
 
-def get(sessions: Sessions, settings: ApiSettings, who: Principal, name: str) -> Model:
+def get(services: Services, who: Principal, name: str) -> Model:
     """Raises ModelNotFound."""
     fine_tuned = read_name(name)
     if fine_tuned is None:
-        found = next((base for base in _bases(settings) if base.id == name), None)
+        found = next((base for base in _bases(services.settings) if base.id == name), None)
         if found is None:
             raise ModelNotFound(name)
         return found
-    with sessions.begin() as session:
+    with services.sessions.begin() as session:
         try:
             job = jobs.get(session, fine_tuned.job_id, who.scope)
         except JobNotFound as error:
@@ -52,13 +52,13 @@ def get(sessions: Sessions, settings: ApiSettings, who: Principal, name: str) ->
         return _fine_tuned(job, fine_tuned.step)
 
 
-def delete(sessions: Sessions, storage: Storage, who: Principal, name: str) -> Deleted:
+def delete(services: Services, who: Principal, name: str) -> Deleted:
     """Takes what a job has made off the lists, and then its files off the storage. Asked again it goes on with what a
     first time has left. Raises ModelNotFound, StorageUnavailable."""
     fine_tuned = read_name(name)
     if fine_tuned is None or fine_tuned.step is not None:
         raise ModelNotFound(name)
-    with sessions.begin() as session:
+    with services.sessions.begin() as session:
         try:
             job = jobs.lock(session, fine_tuned.job_id, who.scope)
         except JobNotFound as error:
@@ -70,8 +70,8 @@ def delete(sessions: Sessions, storage: Storage, who: Principal, name: str) -> D
             raise ModelNotFound(name)
     for artifact in made:
         for file in artifacts.files(artifact):
-            storage.delete(artifacts.key(artifact, file.name))
-    with sessions.begin() as session:
+            services.storage.delete(artifacts.key(artifact, file.name))
+    with services.sessions.begin() as session:
         artifacts.remove(session, made)
     return Deleted(id=name, object="model")
 

@@ -1,7 +1,8 @@
 """Reads the names and shapes of a base model's weights from its safetensors headers: no torch, no weights."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from contract.model.config import already_quantised, read_model_config, unsupported
 from contract.model.loaded_names import Shapes, loaded_shapes, model_type
@@ -12,17 +13,23 @@ from contract.quote import cut
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
 
 
-class LoadedBase(NamedTuple):
+@dataclass(frozen=True)
+class LoadedBase:
     shapes: Shapes
     """By the names of the loaded model."""
-    kind: str
-    """Its model_type."""
+    config: dict[str, Any]
+    """Its config.json."""
+
+    @property
+    def kind(self) -> str:
+        """Its model_type."""
+        return model_type(self.config)
 
 
 def loaded_base(folder: Path) -> LoadedBase:
     """Raises InputError for files that cannot be loaded."""
     config = read_model_config(folder)
-    return LoadedBase(loaded_shapes(weight_shapes(folder), config), model_type(config))
+    return LoadedBase(loaded_shapes(weight_shapes(folder), config), config)
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:

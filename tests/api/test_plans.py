@@ -282,7 +282,7 @@ def metric(step: int, speed: float) -> events.Metric:
 
 def test_expressions_of_one_owner_delay_no_other(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contract.expression._SECONDS", 1.0)
-    monkeypatch.setattr("api.services.jobs._MATCHING", Turns(most_waiting=3, patience=20.0))
+    monkeypatch.setattr(client.app_state["services"].models, "_turns", Turns(most_waiting=3, patience=20.0))
 
     def plan(owner: str, expression: str) -> int:
         recipe = {**RECIPE, "adapter": {"target_modules": expression}}

@@ -3,8 +3,8 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -13,10 +13,9 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy.orm import sessionmaker
 
-from api.services.datasets import Place, content
+from api.datasets.service import content
 from api.settings import ApiSettings
 from contract.failure import InputError
-from storage.backends import make_storage
 from store.access.principal import Principal
 from store.session import Sessions
 from tests.api.conftest import ADMIN, bearer, make, serve
@@ -132,19 +131,14 @@ def test_a_file_that_is_no_data_is_not_handed_out(shared: TestClient, bob: Heade
     assert shared.head(f"/datasets/{dataset_id}/content", headers=bob).status_code == 422
 
 
-def test_a_file_that_is_not_checked_yet_is_not_handed_out(
-    client: TestClient, settings: ApiSettings, engine: sa.Engine
-) -> None:
+def test_a_file_that_is_not_checked_yet_is_not_handed_out(client: TestClient, engine: sa.Engine) -> None:
     _, dataset_id = content_of(client, "rows.jsonl", {})
     with engine.connect() as connection:
         # Not committed: else the API would check it again.
         connection.execute(sa.text("UPDATE datasets SET status = 'uploaded'"))
-        nobody: Any = None
-        place = Place(
-            sessionmaker(connection, expire_on_commit=False), settings, make_storage(settings), nobody, nobody
-        )
+        services = replace(client.app_state["services"], sessions=sessionmaker(connection, expire_on_commit=False))
         with pytest.raises(InputError, match="still being checked"):
-            content(place, Principal("anna", True, None, "request"), dataset_id)
+            content(services, Principal("anna", True, None, "request"), dataset_id)
 
 
 def test_a_file_that_was_written_since_its_check_is_not_handed_out(client: TestClient, home: Path) -> None:

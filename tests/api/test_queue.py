@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.live import Pace
-from api.services.moment import one_moment
 from api.settings import ApiSettings
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
@@ -17,7 +16,7 @@ from finetuned.sse import parse_events
 from store import scheduler
 from store.jobs import actions, attempts, jobs
 from store.jobs.attempts import End
-from store.session import Sessions
+from store.session import Sessions, read_snapshot
 from tests.api.conftest import serve
 from tests.api.test_jobs import post
 from tests.placing import RETRIES, begin, claim, register
@@ -33,7 +32,7 @@ def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessi
     with sessions.begin() as session:
         jobs.create(session, RECIPE)
         claim(session)
-    second, third = post(client), post(client)
+    second, third = (client.get(f"/jobs/{post(client)['id']}").json() for _ in range(2))
     why = "1 CPU slot on one machine: worker has 0 of 1 free"
     assert third["queue"] == {"place": 2, "why": why, "starts_at": None}
     assert [job["queue"]["place"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
@@ -45,7 +44,7 @@ def test_a_job_that_waits_tells_when_it_is_expected_to_start(client: TestClient,
     with sessions.begin() as session:
         jobs.create(session, RECIPE, expected_seconds=600)
         claim(session)
-    starts_at = datetime.fromisoformat(post(client)["queue"]["starts_at"])
+    starts_at = datetime.fromisoformat(queue(client, post(client)["id"])["starts_at"])
     assert abs(starts_at - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
 
 
@@ -95,7 +94,7 @@ def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSett
 
 def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, sessions: Sessions) -> None:
     job_id = post(client)["id"]
-    with one_moment(sessions) as session:
+    with read_snapshot(sessions) as session:
         job = jobs.get(session, job_id)
         client.post(f"/jobs/{job_id}/cancel")
         assert scheduler.outlook(session, [job])[job_id].why == "no machine that can train it is there"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from api.services import events
+from api.jobs import view
 from contract.events import Checkpoint
 from store import artifacts
 from store.session import Sessions
@@ -247,7 +247,7 @@ def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
         )
         assert named in for_admin
         assert for_bob == for_admin.replace(named, "another's job")
-        assert events.queues_of(sessions, [job_id])[job_id].why == for_bob
+        assert view.waits_of(sessions, [job_id])[job_id].why == for_bob
     assert not re.search(f"{large}|{running}", locked.get("/jobs", headers=bob).text)
 
 

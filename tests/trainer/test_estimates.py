@@ -11,14 +11,14 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
 from contract.events import Metric
 from contract.machine import Machine
-from contract.model.folder import loaded_base, weight_shapes
+from contract.model.folder import loaded_base
 from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
 from dataset.lengths import measure
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
-from estimate.plan import Base, make_plan, read_base
+from estimate.plan import Base, adapted_base, make_plan
 from estimate.work import Lengths
 from tests.files import write_tokenizer
 from tests.trainer.conftest import Outcome
@@ -34,7 +34,7 @@ def base_of(recipe: Recipe, folder: Path, earlier: Path | None = None) -> Base:
     if earlier is None:
         loaded = loaded_base(folder)
         check_adapter(recipe.adapter, loaded.shapes, loaded.kind)
-    return read_base(folder, weight_shapes(folder), recipe, earlier)
+    return adapted_base(loaded_base(folder), recipe.adapter, earlier)
 
 
 def counted(recipe: Recipe) -> tuple[int, int]:

@@ -12,11 +12,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from contract.events import Done, Evaluation, Metric, Started
-from contract.model.folder import weight_shapes
+from contract.model.folder import loaded_base
 from contract.recipe import Recipe
 from estimate.activations import Row
 from estimate.memory import TOLERANCE, Model, Place, memory
-from estimate.plan import read_base
+from estimate.plan import adapted_base
 from tests.trainer.adapting import loss, some_rows
 from tests.trainer.conftest import Outcome
 from trainer.model.attention import Documents, attend_documents
@@ -113,7 +113,7 @@ def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
     measured = max(metric.memory_bytes for metric in metrics)
 
     recipe = Recipe.model_validate(given | change)
-    base = read_base(folder, weight_shapes(folder), recipe, None)
+    base = adapted_base(loaded_base(folder), recipe.adapter, None)
     assert base.architecture is not None
     model = Model(base.shapes, base.config, base.architecture, base.trained)
     row = Row(metrics[0].tokens, 4, metrics[0].supervised_tokens)

@@ -3,9 +3,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api.idempotency import Once
+from api.context import Context
+from api.datasets.uploads import Form
+from api.idempotency import OnceStreamed
 from api.ranges import hand_out
-from api.routes.datasets import Where
 from api.v1 import files
 from api.v1.answers import Deleted, FileList, FileObject
 from api.who import Who
@@ -27,37 +28,34 @@ _BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"
 
 
 @router.post("/files", openapi_extra=_BODY)
-async def create(request: Request, where: Where, who: Who, once: Once) -> FileObject:
+async def create_openai_file(request: Request, services: Context, who: Who, once: OnceStreamed) -> FileObject:
     """Takes a file of examples, in any format that a dataset has."""
-    headers = request.headers
-    return await files.create(
-        where, who, once, headers.get("content-type", ""), headers.get("content-length"), request.stream()
-    )
+    return await files.create(services, who, once, Form.of(request))
 
 
 @router.get("/files")
-def newest(
-    where: Where,
+def list_openai_files(
+    services: Context,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     after: Annotated[str | None, Query(max_length=200)] = None,
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=100, pattern=patterns.PURPOSE)] = None,
 ) -> FileList:
-    return files.newest(where, who, limit, after, purpose, order == "asc")
+    return files.newest(services, who, limit, after, purpose, order == "asc")
 
 
 @router.get("/files/{file_id}")
-def retrieve(where: Where, who: Who, file_id: str) -> FileObject:
-    return files.get(where, who, file_id)
+def get_openai_file(services: Context, who: Who, file_id: str) -> FileObject:
+    return files.get(services, who, file_id)
 
 
 @router.delete("/files/{file_id}")
-def delete(where: Where, who: Who, file_id: str) -> Deleted:
+def delete_openai_file(services: Context, who: Who, file_id: str) -> Deleted:
     """409 while a job that has not ended needs it."""
-    return files.delete(where, who, file_id)
+    return files.delete(services, who, file_id)
 
 
 @router.get("/files/{file_id}/content", response_class=Response)
-def content(request: Request, where: Where, who: Who, file_id: str) -> Response:
-    return hand_out(request, files.content(where, who, file_id))
+def download_openai_file(request: Request, services: Context, who: Who, file_id: str) -> Response:
+    return hand_out(request, files.content(services, who, file_id))

@@ -4,9 +4,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from api.body import described, json_body
-from api.deps import Broker, Bytes, Db, JobId, Looks, Settings
+from api.context import Context
 from api.errors import InvalidParameter
 from api.idempotency import Keyed, Once
+from api.ids import JobId
 from api.v1 import jobs
 from api.v1.answers import CheckpointList, EventList, FineTuningJob, JobList
 from api.v1.asked import JobAsked
@@ -33,12 +34,8 @@ def _metadata(request: Request) -> dict[str, str] | None:
 
 
 @router.post("/jobs", openapi_extra=described(JobAsked))
-def create(
-    db: Db,
-    broker: Broker,
-    settings: Settings,
-    storage: Bytes,
-    looks: Looks,
+def create_fine_tuning_job(
+    services: Context,
     who: Who,
     once: Once,
     asked: Annotated[JobAsked, Depends(json_body(JobAsked))],
@@ -46,45 +43,49 @@ def create(
 ) -> FineTuningJob:
     """A job, by the names of OpenAI's wire. A recipe of our own may ride along in `recipe`. One that cannot fit into
     the memory of any worker's machine is refused, unless with `force`."""
-    return jobs.create(db, broker, settings, storage, looks, who, once, asked, force)
+    return jobs.create(services, who, once, asked, force)
 
 
 @router.get("/jobs")
-def newest(
-    db: Db,
+def list_fine_tuning_jobs(
+    services: Context,
     who: Who,
     metadata: Annotated[dict[str, str] | None, Depends(_metadata)],
     limit: _Limit = 20,
     after: JobId | None = None,
 ) -> JobList:
-    return jobs.newest(db, who, limit, after, metadata)
+    return jobs.newest(services, who, limit, after, metadata)
 
 
 @router.get("/jobs/{job_id}")
-def retrieve(db: Db, who: Who, job_id: JobId) -> FineTuningJob:
-    return jobs.get(db, who, job_id)
+def get_fine_tuning_job(services: Context, who: Who, job_id: JobId) -> FineTuningJob:
+    return jobs.get(services, who, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
-    return jobs.cancel(db, who, asked, job_id)
+def cancel_fine_tuning_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.cancel(services, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/pause")
-def pause(db: Db, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
-    return jobs.pause(db, who, asked, job_id)
+def pause_fine_tuning_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.pause(services, who, asked, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume(db: Db, broker: Broker, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
-    return jobs.resume(db, broker, who, asked, job_id)
+def resume_fine_tuning_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.resume(services, who, asked, job_id)
 
 
 @router.get("/jobs/{job_id}/events")
-def events(db: Db, who: Who, job_id: JobId, limit: _Limit = 20, after: _After = None) -> EventList:
-    return jobs.events(db, who, job_id, limit, after)
+def list_fine_tuning_events(
+    services: Context, who: Who, job_id: JobId, limit: _Limit = 20, after: _After = None
+) -> EventList:
+    return jobs.events(services, who, job_id, limit, after)
 
 
 @router.get("/jobs/{job_id}/checkpoints")
-def checkpoints(db: Db, who: Who, job_id: JobId, limit: _Limit = 10, after: _After = None) -> CheckpointList:
-    return jobs.checkpoints(db, who, job_id, limit, after)
+def list_fine_tuning_checkpoints(
+    services: Context, who: Who, job_id: JobId, limit: _Limit = 10, after: _After = None
+) -> CheckpointList:
+    return jobs.checkpoints(services, who, job_id, limit, after)

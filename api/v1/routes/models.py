@@ -2,7 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.deps import Bytes, Db, Settings
+from api.context import Context
 from api.v1 import models
 from api.v1.answers import Deleted, Model, ModelList
 from api.who import Who
@@ -11,25 +11,24 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.get("/models")
-def newest(
-    db: Db,
-    settings: Settings,
+def list_openai_models(
+    services: Context,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     after: Annotated[str | None, Query(max_length=5000)] = None,
 ) -> ModelList:
     """The base models, and then `limit` fine-tuned ones, newest first. OpenAI's route has no pages; here `after`, the
     name of the last model, gives the next one."""
-    return models.newest(db, settings, who, limit, after)
+    return models.newest(services, who, limit, after)
 
 
 # A path: the names of a hub's models have a slash in them.
 @router.get("/models/{model:path}")
-def retrieve(db: Db, settings: Settings, who: Who, model: str) -> Model:
-    return models.get(db, settings, who, model)
+def get_openai_model(services: Context, who: Who, model: str) -> Model:
+    return models.get(services, who, model)
 
 
 @router.delete("/models/{model:path}")
-def delete(db: Db, storage: Bytes, who: Who, model: str) -> Deleted:
+def delete_openai_model(services: Context, who: Who, model: str) -> Deleted:
     """Deletes what a job has made: no later job starts from it."""
-    return models.delete(db, storage, who, model)
+    return models.delete(services, who, model)

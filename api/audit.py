@@ -1,0 +1,29 @@
+"""Who did what."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.context import Context
+from api.owner import Owner
+from api.schemas.audit import AuditEntryOut, AuditPage
+from api.who import Admin
+from store.access import audit
+from store.paging import page
+
+router = APIRouter(tags=["audit"])
+
+
+@router.get("/audit")
+def list_audit_entries(
+    services: Context,
+    who: Admin,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+    owner: Owner | None = None,
+) -> AuditPage:
+    """Who did what, newest first; `after` is the last seq of the page before. Entries are never removed. For admins."""
+    with services.sessions.begin() as session:
+        found = page(audit.newest(session, limit + 1, after, owner), limit)
+        entries = [AuditEntryOut.model_validate(entry, from_attributes=True) for entry in found.rows]
+    return AuditPage(data=entries, has_more=found.has_more)

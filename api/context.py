@@ -1,0 +1,53 @@
+"""What every request needs, made once for each process of the API."""
+
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
+
+from celery import Celery
+from fastapi import Depends, Request
+
+from api.checks import Checks
+from api.datasets.reader import DatasetReader
+from api.keyring import Keyring
+from api.live import Live
+from api.model_folders import ModelFolders
+from api.rates import Rates
+from api.settings import ApiSettings
+from api.telemetry import Telemetry
+from dataset.sandbox import DatasetSandbox
+from storage.backends import Storage
+from store.session import Sessions
+
+
+@dataclass
+class Services:
+    settings: ApiSettings
+    sessions: Sessions
+    publisher: Celery
+    """Sends messages to the workers."""
+    storage: Storage
+    sandbox: DatasetSandbox
+    """Processes that read datasets."""
+    models: ModelFolders
+    reader: DatasetReader
+    checks: Checks
+    """Checks new datasets in the background."""
+    keyring: Keyring
+    rates: Rates
+    telemetry: Telemetry
+    live: Live
+    """The event streams."""
+
+
+class State(TypedDict):
+    """What the lifespan of the application gives to every request's state."""
+
+    services: Services
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.state.services
+    return services
+
+
+Context = Annotated[Services, Depends(_services)]

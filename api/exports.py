@@ -1,0 +1,70 @@
+"""Models with a job's adapter merged into the base model."""
+
+import re
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from api.body import described, json_body
+from api.context import Context
+from api.idempotency import Once, idempotent
+from api.ids import JobId
+from api.schemas.exports import ExportIn, ExportOut, ExportPage, export_out
+from api.who import Who
+from contract.quote import cut
+from store import exports
+from store.access import audit
+from store.errors import ExportNotFound
+from store.jobs import jobs
+from store.paging import page
+
+router = APIRouter(tags=["exports"])
+
+
+def _check_id(job_id: str, export_id: str) -> None:
+    """Raises ExportNotFound for what can be no id: PostgreSQL does not take every text as a parameter."""
+    if not re.fullmatch(r"exp_[0-9a-f]{24}", export_id):
+        raise ExportNotFound(job_id, cut(export_id))
+
+
+@router.post("/jobs/{job_id}/exports", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(ExportIn))
+def create_export(
+    services: Context, who: Who, asked: Once, job_id: JobId, wanted: Annotated[ExportIn, Depends(json_body(ExportIn))]
+) -> ExportOut:
+    """Has a worker merge what the job has saved into its base model. The same request again gives the same export,
+    unless that has failed. The result is an artifact of the job."""
+    with idempotent(services.sessions, asked) as turn, services.sessions.begin() as session:
+        if turn.made is not None:
+            jobs.get(session, job_id, who.scope)
+            return export_out(exports.get(session, job_id, turn.made))
+        export, is_new = exports.ask(session, job_id, wanted.source, who.scope)
+        if is_new:
+            audit.record(session, who, "export.create", export.id, job=job_id, source=export.source)
+        turn.complete(session, export.id)
+        session.refresh(export)
+        return export_out(export)
+
+
+@router.get("/jobs/{job_id}/exports")
+def list_exports(
+    services: Context,
+    who: Who,
+    job_id: JobId,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: str | None = None,
+) -> ExportPage:
+    with services.sessions.begin() as session:
+        jobs.get(session, job_id, who.scope)
+        if after is not None:
+            _check_id(job_id, after)
+        found = page(exports.newest(session, job_id, limit + 1, after), limit)
+        return ExportPage(data=[export_out(export) for export in found.rows], has_more=found.has_more)
+
+
+@router.get("/jobs/{job_id}/exports/{export_id}")
+def get_export(services: Context, who: Who, job_id: JobId, export_id: str) -> ExportOut:
+    with services.sessions.begin() as session:
+        jobs.get(session, job_id, who.scope)
+        _check_id(job_id, export_id)
+        return export_out(exports.get(session, job_id, export_id))

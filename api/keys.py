@@ -1,0 +1,57 @@
+"""Makes, lists and revokes keys. For admins."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from api.body import described, json_body
+from api.context import Context
+from api.idempotency import Once, idempotent
+from api.ids import KeyId
+from api.owner import Owner
+from api.schemas.keys import KeyCreated, KeyOut, KeyPage, NewKey, key_created, key_out
+from api.who import Admin
+from store.access import audit, keys
+from store.paging import page
+
+router = APIRouter(tags=["keys"])
+
+
+@router.post("/keys", status_code=HTTPStatus.CREATED, openapi_extra=described(NewKey))
+def create_key(
+    services: Context, who: Admin, asked: Once, new: Annotated[NewKey, Depends(json_body(NewKey))]
+) -> KeyCreated:
+    """Makes a key of an owner, who need not be known yet. Only this answer has its secret. For admins."""
+    with idempotent(services.sessions, asked) as turn, services.sessions.begin() as session:
+        if turn.made is not None:
+            return key_created(keys.get(session, turn.made), None)
+        key, secret = keys.create(session, new.owner, new.name, new.admin)
+        audit.record(session, who, "key.create", key.id, owner=new.owner, admin=new.admin)
+        turn.complete(session, key.id)
+        return key_created(key, secret)
+
+
+@router.get("/keys")
+def list_keys(
+    services: Context,
+    who: Admin,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: KeyId | None = None,
+    owner: Owner | None = None,
+) -> KeyPage:
+    """Newest first, the revoked ones too. For admins."""
+    with services.sessions.begin() as session:
+        found = page(keys.newest(session, limit + 1, after, owner), limit)
+        return KeyPage(data=[key_out(key) for key in found.rows], has_more=found.has_more)
+
+
+@router.delete("/keys/{key_id}")
+def revoke_key(services: Context, who: Admin, key_id: KeyId) -> KeyOut:
+    """Revokes a key. It opens nothing from then on; other processes of the API follow within a second. For admins."""
+    with services.sessions.begin() as session:
+        key = keys.revoke(session, key_id)
+        audit.record(session, who, "key.revoke", key_id)
+        revoked = key_out(key)
+    services.keyring.forget()
+    return revoked

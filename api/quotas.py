@@ -1,0 +1,56 @@
+"""What an owner may have, and has."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from sqlalchemy.orm import Session
+
+from api.body import described, json_body
+from api.context import Context
+from api.schemas.quotas import LimitsIn, QuotaOut, Use
+from api.who import Admin, Who
+from contract import patterns
+from contract.status import JobStatus
+from store.access import audit, quotas
+
+router = APIRouter(tags=["quotas"])
+
+_Owner = Annotated[str, Path(pattern=patterns.OWNER_OR_ALL, max_length=patterns.LONGEST_OWNER)]
+
+
+@router.get("/quota")
+def get_own_quota(services: Context, who: Who) -> QuotaOut:
+    """What the owner of the request's key may have, and has."""
+    with services.sessions.begin() as session:
+        return _quota(session, who.owner)
+
+
+@router.get("/quotas/{owner}")
+def get_quota(services: Context, who: Admin, owner: _Owner) -> QuotaOut:
+    """For admins."""
+    with services.sessions.begin() as session:
+        return _quota(session, owner)
+
+
+@router.put("/quotas/{owner}", openapi_extra=described(LimitsIn))
+def set_quota(
+    services: Context, who: Admin, owner: _Owner, limits: Annotated[LimitsIn, Depends(json_body(LimitsIn))]
+) -> QuotaOut:
+    """Gives an owner limits of its own; "*" is everybody who has none. For admins."""
+    with services.sessions.begin() as session:
+        quotas.put(session, owner, quotas.Limits(limits.running_jobs, limits.queued_jobs, limits.bytes))
+        audit.record(session, who, "quota.put", owner, **limits.model_dump())
+        return _quota(session, owner)
+
+
+def _quota(session: Session, owner: str) -> QuotaOut:
+    limits = quotas.of(session, owner)
+    return QuotaOut(
+        owner=owner,
+        limits=LimitsIn(running_jobs=limits.running_jobs, queued_jobs=limits.queued_jobs, bytes=limits.bytes),
+        used=Use(
+            running_jobs=quotas.jobs_of(session, owner, JobStatus.RUNNING),
+            queued_jobs=quotas.jobs_of(session, owner, JobStatus.QUEUED),
+            bytes=quotas.bytes_of(session, owner),
+        ),
+    )
