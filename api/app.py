@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from operator import attrgetter
 
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
@@ -21,6 +22,7 @@ from api.rates import Rates
 from api.repeated import refuse_repeated
 from api.request_log import RequestLog
 from api.settings import ApiSettings
+from api.tags import TAGS
 from api.telemetry import Telemetry
 from api.unread import CloseUnread
 from api.v1.routes import files, fine_tuning
@@ -99,6 +101,9 @@ def assemble(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        openapi_tags=TAGS,
+        # Else the names of a generated client's methods would repeat each path.
+        generate_unique_id_function=attrgetter("name"),
         responses=errors.DESCRIBED,
     )
     for noun in _NOUNS:

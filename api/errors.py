@@ -8,7 +8,7 @@ RequestError
 +-- BadForm             422   a body that is no whole form
 +-- WrongKey            401   no key, or none that opens
 +-- AdminOnly           403   another's affairs
-+-- ForeignOrigin       403   a web page's request, where no page may ask
++-- OriginNotAllowed       403   a web page's request, where no page may ask
 +-- ArtifactGone        404   its row is there, its files are not
 +-- TooLarge            413   a file of more bytes than are taken
 +-- StorageFull         507   the server's disk
@@ -85,7 +85,7 @@ class AdminOnly(RequestError):
     pass
 
 
-class ForeignOrigin(RequestError):
+class OriginNotAllowed(RequestError):
     pass
 
 
@@ -158,7 +158,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KeyNotFound, _not_found)
     app.add_exception_handler(ModelNotFound, _not_found)
     app.add_exception_handler(DatasetNotFound, _not_found)
-    app.add_exception_handler(DatasetInUse, _in_use)
+    app.add_exception_handler(DatasetInUse, _dataset_in_use)
     app.add_exception_handler(TooLarge, _too_large)
     app.add_exception_handler(StorageFull, _storage_full)
     app.add_exception_handler(StorageUnavailable, _storage_unavailable)
@@ -175,7 +175,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NotReady, _not_ready)
     app.add_exception_handler(IllegalMove, _illegal_move)
     app.add_exception_handler(InvalidParameter, _invalid_parameter)
-    app.add_exception_handler(ForeignOrigin, _foreign_origin)
+    app.add_exception_handler(OriginNotAllowed, _origin_not_allowed)
     app.add_exception_handler(ArtifactGone, _artifact_gone)
     app.add_exception_handler(RangeOutside, _range_outside)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
@@ -203,7 +203,7 @@ def _unfit(request: Request) -> HTTPStatus:
 def _input_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InputError)
     failure = error.failure
-    return _answer(_unfit(request), failure.reason, failure.message, failure.param)
+    return _answer(_unfit(request), failure.code, failure.message, failure.param)
 
 
 def _not_found(_: Request, error: Exception) -> JSONResponse:
@@ -225,8 +225,8 @@ def _bad_form(request: Request, error: Exception) -> JSONResponse:
     return _answer(_unfit(request), "invalid_parameter", f"body: {error}", "body")
 
 
-def _in_use(_: Request, error: Exception) -> JSONResponse:
-    answer = _answer(HTTPStatus.CONFLICT, "in_use", str(error))
+def _dataset_in_use(_: Request, error: Exception) -> JSONResponse:
+    answer = _answer(HTTPStatus.CONFLICT, "dataset_in_use", str(error))
     answer.headers["x-should-retry"] = "false"
     return answer
 
@@ -258,7 +258,7 @@ def _admin_only(_: Request, error: Exception) -> JSONResponse:
 
 
 def _request_in_progress(_: Request, error: Exception) -> JSONResponse:
-    answer = _answer(HTTPStatus.CONFLICT, "still_at_work", str(error))
+    answer = _answer(HTTPStatus.CONFLICT, "request_in_progress", str(error))
     answer.headers["retry-after"] = "2"
     return answer
 
@@ -285,8 +285,8 @@ def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:
     return _answer(_unfit(request), "invalid_parameter", str(error), error.param)
 
 
-def _foreign_origin(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.FORBIDDEN, "foreign_origin", str(error))
+def _origin_not_allowed(_: Request, error: Exception) -> JSONResponse:
+    return _answer(HTTPStatus.FORBIDDEN, "origin_not_allowed", str(error))
 
 
 def _artifact_gone(_: Request, error: Exception) -> JSONResponse:

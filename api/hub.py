@@ -4,7 +4,7 @@ the service is not its users'."""
 import httpx
 
 from api.incoming import Incoming
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import cut
 
 _SECONDS = 30.0  # for the next bytes
@@ -40,4 +40,4 @@ def _check_whole(answer: httpx.Response, into: Incoming, name: str, file: str) -
 
 def _refused(name: str, file: str, problem: str) -> InputError:
     message = f"hub: {cut(file, 200)} of the data set {cut(name, 200)}: {cut(problem, 200)}"
-    return InputError(FailureReason.DATASET_NOT_FOUND, message, "hub")
+    return InputError(FailureCode.DATASET_NOT_FOUND, message, "hub")

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from api.context import Context
-from api.errors import ForeignOrigin
+from api.errors import OriginNotAllowed
 from api.loopback import is_loopback
 from contract.quote import quote
 
@@ -14,17 +14,17 @@ _READS = {"GET", "HEAD", "OPTIONS"}
 
 
 async def refuse_foreign(request: Request, services: Context) -> None:
-    """Raises ForeignOrigin. What is no browser sends none of these headers but Host, and goes on working."""
+    """Raises OriginNotAllowed. What is no browser sends none of these headers but Host, and goes on working."""
     settings = services.settings
     host = request.headers.get("host", "")
     # A page may have pointed its own name here (DNS rebinding): a browser then thinks that it and we are one.
     if host and is_loopback(settings.host) and not is_loopback(_hostname(f"//{host}")):
-        raise ForeignOrigin(
+        raise OriginNotAllowed(
             f"Host: got {quote(host)}; the API listens on {settings.host} alone, and answers to localhost and to "
             "127.0.0.1; a proxy in front of it has to send one of these as Host"
         )
     if request.method not in _READS and not _same_origin(request, host):
-        raise ForeignOrigin("a web page of another origin may not change anything here; use the API from a program")
+        raise OriginNotAllowed("a web page of another origin may not change anything here; use the API from a program")
 
 
 def _same_origin(request: Request, host: str) -> bool:

@@ -32,7 +32,7 @@ def message(happening: Happening) -> Message:
 
 def queue_message(queue: Queue) -> Message:
     data = {"time": time.time(), **queue.model_dump(mode="json")}
-    return Message(_body("queue", data), queue=(queue.place, queue.why))
+    return Message(_body("queue", data), queue=(queue.position, queue.reason))
 
 
 def _body(kind: str, data: dict[str, Any]) -> bytes:

@@ -95,7 +95,7 @@ class Sender:
             error = f"no answer within {SEND_SECONDS:.0f} s"
         except (Forbidden, OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:
             error = f"{problem}" or type(problem).__name__
-        log.info("webhook message %s, try %s: %s", due.id, due.tries, error or status)
+        log.info("webhook message %s, try %s: %s", due.id, due.attempts, error or status)
         try:
             await self._store(lambda session: webhooks.note(session, due, status, error))
         except SQLAlchemyError as problem:

@@ -23,13 +23,13 @@ from tests.files import write_tokenizer
 
 CONFIGURATIONS: list[dict[str, Any]] = [
     {},
-    {"batch": {"micro_batch": 4}},
-    {"gradient_checkpointing": True, "batch": {"micro_batch": 4}},
+    {"batch": {"micro_batch_size": 4}},
+    {"gradient_checkpointing": True, "batch": {"micro_batch_size": 4}},
     {"adapter": {"r": 64}},
     {"adapter": {"target_modules": ["q_proj", "v_proj"]}},
     {"adapter": {"modules_to_save": ["lm_head"]}},
-    {"adapter": {"dropout": 0.1}, "batch": {"micro_batch": 4}},
-    {"adapter": {"dora": True}, "batch": {"micro_batch": 4}},
+    {"adapter": {"dropout": 0.1}, "batch": {"micro_batch_size": 4}},
+    {"adapter": {"dora": True}, "batch": {"micro_batch_size": 4}},
 ]
 LLAMAS = {"llama of 30 M": (8, 512, 1376), "llama of 110 M": (12, 768, 2048)}
 CHARACTERS = 300
@@ -67,7 +67,7 @@ def _models(scratch: Path) -> Iterator[Path]:
 
 
 def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> None:
-    shape = {"batch": {"micro_batch": 1}, "schedule": {"max_steps": 3}, **change}
+    shape = {"batch": {"micro_batch_size": 1}, "schedule": {"max_steps": 3}, **change}
     recipe = Recipe.model_validate({"model": str(folder), "dataset": str(rows), **shape})
     run.mkdir()
     (run / "recipe.json").write_text(recipe.model_dump_json())
@@ -82,7 +82,9 @@ def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> Non
     per_example = started.supervised_tokens / started.train_examples
     # Of a conversation in ChatML, by a tokenizer of bytes.
     length = 2 * CHARACTERS + 24
-    row = Row(length * started.micro_batch, started.micro_batch, round(per_example * started.micro_batch))
+    row = Row(
+        length * started.micro_batch_size, started.micro_batch_size, round(per_example * started.micro_batch_size)
+    )
     on_gpu = not started.device.startswith("CPU")
     told = memory(recipe, model, row, Place(on_gpu, started.precision, None), 1)
     estimate = told.total - (told.overhead if on_gpu else 0)

@@ -35,12 +35,12 @@ PROMISED = {
     "drain": ("beyond a step and a checkpoint", 1.0),
     "kill": ("to the next attempt", 15.0),
 }
-"""Seconds at most, of a figure of each. Beyond a step and a checkpoint there is the wish's way to the trainer, and the
-end of its processes."""
+"""Seconds at most, of a figure of each. Beyond a step and a checkpoint there is the request's way to the trainer, and
+the end of its processes."""
 RECIPE = {
     "model": "base",
     "dataset": str(ROOT / "examples" / "data" / "quickstart.jsonl"),
-    "batch": {"micro_batch": 4},
+    "batch": {"micro_batch_size": 4},
     "schedule": {"epochs": 100},
     "checkpointing": {"every_steps": EVERY},
 }

@@ -29,7 +29,7 @@ def main() -> None:
 
 def start_once(model: Path) -> dict[str, float]:
     recipe = json.loads((ROOT / "examples" / "recipes" / "quickstart.json").read_text())
-    recipe |= {"model": str(model), "evaluation": {"share": 0}, "schedule": {"max_steps": 1}}
+    recipe |= {"model": str(model), "evaluation": {"fraction": 0}, "schedule": {"max_steps": 1}}
     with tempfile.TemporaryDirectory() as name:
         run_dir = Path(name)
         (run_dir / "recipe.json").write_text(json.dumps(recipe))

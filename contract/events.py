@@ -37,9 +37,9 @@ class Started(_Event):
     world_size: int
     engine: str = "ddp"
     """What divides the work among the ranks: "ddp", "deepspeed zero-2", "fsdp"."""
-    micro_batch: int = 1
+    micro_batch_size: int = 1
     """Examples in one forward and backward pass on one device; a recipe's "auto" is resolved here."""
-    effective_batch: int = 1
+    effective_batch_size: int = 1
     """Examples of one optimizer step, on all devices."""
     device: str
     precision: str

@@ -6,7 +6,7 @@ import sys
 import threading
 from functools import lru_cache
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import quote
 
 _SECONDS = 5
@@ -37,5 +37,5 @@ def full_matches(param: str, expression: str, names: frozenset[str]) -> frozense
             )
         except subprocess.TimeoutExpired as error:
             message = f"{param}: {quote(expression)} takes too long to match; write it with fewer of *, + and |"
-            raise InputError(FailureReason.TARGET_MODULES_UNMATCHED, message, param) from error
+            raise InputError(FailureCode.TARGET_MODULES_UNMATCHED, message, param) from error
     return frozenset(json.loads(found.stdout))

@@ -1,4 +1,4 @@
-"""Why a job was refused or failed, in words that its owner can act on.
+"""Why a job was refused or failed, so that its owner can act on it.
 
 InputError      what the user gave cannot work: a 4xx at POST /jobs, or `failed` when only the trainer could know
 Failure         the same as a record: error.json in the run folder, and the job's row
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from contract.fault import Fault
 
 
-class FailureReason(StrEnum):
+class FailureCode(StrEnum):
     RECIPE_INVALID = "recipe_invalid"
     DATASET_NOT_FOUND = "dataset_not_found"
     DATASET_INVALID = "dataset_invalid"
@@ -35,27 +35,28 @@ class FailureReason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
     @property
-    def retry_can_help(self) -> bool:
+    def retryable(self) -> bool:
         """True where the same recipe may succeed on another try: the fault was the machine's, or nobody knows whose."""
         return self in _INFRASTRUCTURE
 
 
 _INFRASTRUCTURE = frozenset(
     {
-        FailureReason.DISK_FULL,
-        FailureReason.STORAGE_UNAVAILABLE,
-        FailureReason.TRAINER_KILLED,
-        FailureReason.TRAINER_CRASHED,
-        FailureReason.WORKER_FAILED,
-        FailureReason.WORKER_LOST,
+        FailureCode.DISK_FULL,
+        FailureCode.STORAGE_UNAVAILABLE,
+        FailureCode.TRAINER_KILLED,
+        FailureCode.TRAINER_CRASHED,
+        FailureCode.WORKER_FAILED,
+        FailureCode.WORKER_LOST,
     }
 )
 
 
 class Failure(BaseModel):
-    reason: FailureReason
+    code: FailureCode
+    """For programs."""
     message: str
-    """For the user: what was given, what is wrong with it, what would do."""
+    """For people: what was given, what is wrong with it, what would do."""
     param: str | None = None
     """The field of the recipe that is at fault, as a dotted path, where there is one."""
     fault: Fault | None = None
@@ -65,9 +66,9 @@ class Failure(BaseModel):
 class InputError(Exception):
     """What the user gave cannot work."""
 
-    def __init__(self, reason: FailureReason, message: str, param: str | None = None) -> None:
+    def __init__(self, code: FailureCode, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.failure = Failure(reason=reason, message=message, param=param)
+        self.failure = Failure(code=code, message=message, param=param)
 
 
 @contextmanager
@@ -81,4 +82,4 @@ def told_of(param: str) -> Iterator[None]:
             raise
         told = failure.param.replace("dataset", param, 1)
         message = f"{param}: {failure.message.removeprefix('dataset: ')}"
-        raise InputError(failure.reason, message, told) from error
+        raise InputError(failure.code, message, told) from error

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 class Fault(BaseModel):
     exception: str
     """Its class."""
-    place: str
+    location: str
     """File, line and function that raised it."""
     step: int | None
     """The last that the attempt had taken; None before its first."""
@@ -17,5 +17,6 @@ class Fault(BaseModel):
 
 def fault_of(error: Exception, step: int | None = None) -> Fault:
     frames = traceback.extract_tb(error.__traceback__)
-    place = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
-    return Fault(exception=f"{type(error).__module__}.{type(error).__qualname__}", place=place, step=step)
+    last = frames[-1] if frames else None
+    location = f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno} {last.name}" if last else ""
+    return Fault(exception=f"{type(error).__module__}.{type(error).__qualname__}", location=location, step=step)

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from contract.patterns import TEXT, WORDS
 from contract.quote import cut, quote
+from contract.renamed import RENAMED
 
 _MEMBER = re.compile(r"<[\w.]+: ('[^']*')>")
 """A member of an enum, as pydantic writes it."""
@@ -79,6 +80,8 @@ def _explain(model: type[BaseModel], path: str, found: list[ErrorDetails]) -> st
             return f"the body is not JSON: {context['error']}"
         case "missing":
             return f"{path}: required, but missing{_description(field)}"
+        case "extra_forbidden" if path in RENAMED:
+            return f"{path}: unknown field; it is now {RENAMED[path]}"
         case "extra_forbidden":
             return f"{path}: unknown field; {_known_fields(model, walked)}"
         case "value_error":

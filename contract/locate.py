@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.earlier_adapter import CONFIG
 from contract.quote import cut
 
@@ -59,7 +59,7 @@ def locate_dataset(path: str, folders: Folders) -> Path:
     found = place.find(path)
     if found is None or (folders.home is not None and place.hides(found)) or not found.is_file():
         raise InputError(
-            FailureReason.DATASET_NOT_FOUND,
+            FailureCode.DATASET_NOT_FOUND,
             f"dataset: no file {cut(path, 200)} on the server; looked in {', '.join(map(str, places))}, but not for "
             "hidden files, nor in the service's own folders",
             "dataset",
@@ -81,7 +81,7 @@ def locate_model(model: str, folders: Folders) -> Path | None:
             return None
         names = sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models.is_dir() else []
         raise InputError(
-            FailureReason.MODEL_NOT_FOUND,
+            FailureCode.MODEL_NOT_FOUND,
             f"model: no folder {cut(model, 200)} on the server; models there: {', '.join(names) or '(none)'}; "
             "a model of a hub is named org/name",
             "model",
@@ -243,4 +243,4 @@ def _is_blob_of_the_hub(resolved: Path, folder: Path) -> bool:
 
 
 def _unsupported(model: str, problem: str) -> InputError:
-    return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: {cut(model, 200)} {problem}", "model")
+    return InputError(FailureCode.MODEL_UNSUPPORTED, f"model: {cut(model, 200)} {problem}", "model")

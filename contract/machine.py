@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import cut
 from contract.recipe import Recipe
 
@@ -28,7 +28,7 @@ class Gpu(BaseModel):
     """CUDA's: (8, 0) is that of an A100."""
 
 
-class Holder(BaseModel):
+class ExternalProcess(BaseModel):
     """A process that is not ours, and uses a GPU."""
 
     pid: int | None
@@ -78,7 +78,7 @@ def resolved_precision(recipe: Recipe, native_bf16: bool) -> str:
 
 
 class _Lack(NamedTuple):
-    reason: FailureReason
+    code: FailureCode
     param: str
     words: str
 
@@ -89,13 +89,13 @@ def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
     lacks = [_lack(recipe, machine) for machine in machines]
     found = cut("; ".join(sorted({machine.describe() for machine in machines})), 200)
     if lacks and all(lacks):
-        reason, param, words = next(lack for lack in lacks if lack)
-        raise InputError(reason, f"{param}: {words}; the workers have: {found}", param)
+        code, param, words = next(lack for lack in lacks if lack)
+        raise InputError(code, f"{param}: {words}; the workers have: {found}", param)
     nodes, able = recipe.resources.nodes, lacks.count(None)
     if lacks and able < nodes:
         param = "resources.nodes"
         words = f"got {nodes}, each on a machine of its own, and {able} can train this; the workers have: {found}"
-        raise InputError(FailureReason.DEVICES_UNAVAILABLE, f"{param}: {words}", param)
+        raise InputError(FailureCode.DEVICES_UNAVAILABLE, f"{param}: {words}", param)
 
 
 def check_machine(recipe: Recipe, machine: Machine) -> None:
@@ -126,16 +126,16 @@ def _lack(recipe: Recipe, machine: Machine) -> _Lack | None:
     whole = sum(not gpu.uuid.startswith(_MIG) for gpu in machine.gpus)
     if machine.gpus and processes > max(whole, 1):
         words = f"got {processes}; each rank wants a GPU of its own, on one machine"
-        return _Lack(FailureReason.DEVICES_UNAVAILABLE, "resources.gpus", words)
+        return _Lack(FailureCode.DEVICES_UNAVAILABLE, "resources.gpus", words)
     if recipe.precision == "bf16" and not _computes_in_bf16(machine, processes):
         words = (
             'got "bf16", in which GPUs compute from compute capability 8.0 on, and CPUs with AVX512-BF16, AMX or '
             'ARM\'s bf16; use "auto" or "fp32"'
         )
-        return _Lack(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
+        return _Lack(FailureCode.PRECISION_UNAVAILABLE, "precision", words)
     if recipe.precision == "fp16" and recipe.parallel.engine == "deepspeed" and not machine.gpus:
         words = 'got "fp16", which DeepSpeed has on GPUs alone; use "auto" or "fp32", or parallel.engine "ddp"'
-        return _Lack(FailureReason.PRECISION_UNAVAILABLE, "precision", words)
+        return _Lack(FailureCode.PRECISION_UNAVAILABLE, "precision", words)
     return None
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Batch, Recipe
 
 T = TypeVar("T")
@@ -32,9 +32,9 @@ def held_out(count: int, share: float) -> int:
     held = max(1, int(count * share)) if share > 0 else 0
     if held >= count:
         raise InputError(
-            FailureReason.DATASET_INVALID,
-            f"evaluation.share: the dataset has {count} usable row; one to evaluate leaves none to train on",
-            "evaluation.share",
+            FailureCode.DATASET_INVALID,
+            f"evaluation.fraction: the dataset has {count} usable row; one to evaluate leaves none to train on",
+            "evaluation.fraction",
         )
     return held
 
@@ -46,10 +46,10 @@ def steps_per_epoch(count: int, window: int) -> int:
 
 def examples_per_step(batch: Batch, ranks: int) -> int:
     """Examples of one optimizer step, on all ranks together."""
-    if batch.effective is not None:
-        return batch.effective
-    assert batch.micro_batch != "auto", "the contract wants batch.effective with it"
-    return batch.micro_batch * (batch.accumulation or 1) * ranks
+    if batch.effective_batch_size is not None:
+        return batch.effective_batch_size
+    assert batch.micro_batch_size != "auto", "the contract wants batch.effective_batch_size with it"
+    return batch.micro_batch_size * (batch.gradient_accumulation_steps or 1) * ranks
 
 
 def total_steps(recipe: Recipe, count: int, window: int) -> int:
@@ -85,7 +85,7 @@ def workload(recipe: Recipe, rows: int, ranks: int | None = None) -> Workload:
     """`rows` are the examples of the dataset's file; `ranks` are as many as the recipe has devices where they are not
     given. Raises InputError when the split leaves none to train on."""
     resources = recipe.resources
-    train = rows - held_out(rows, recipe.evaluation.share)
+    train = rows - held_out(rows, recipe.evaluation.fraction)
     window = examples_per_step(recipe.batch, resources.gpus * resources.nodes if ranks is None else ranks)
     return Workload(train, window, total_steps(recipe, train, window))
 

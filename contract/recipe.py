@@ -138,23 +138,28 @@ class Adapter(Section):
 
 
 class Batch(Section):
-    micro_batch: Literal["auto"] | Count = 8
+    micro_batch_size: Literal["auto"] | Count = 8
     """Examples in one forward and backward pass on one device. They are packed in one row: nothing is padded. "auto" is
-    as many as fit into the device's memory; it wants `effective`, so that the steps are the same on every device."""
-    accumulation: Count | None = None
-    """Micro-batches in one optimizer step; null is 1, or what `effective` asks for."""
-    effective: Count | None = None
-    """Examples of one optimizer step on all devices together, however many these are; null is micro_batch x
-    accumulation on each."""
+    as many as fit into the device's memory; it needs `effective_batch_size`, so that the steps are the same on every
+    device."""
+    gradient_accumulation_steps: Count | None = None
+    """Micro-batches in one optimizer step; null is 1, or as many as `effective_batch_size` takes."""
+    effective_batch_size: Count | None = None
+    """Examples of one optimizer step on all devices together, however many these are; null is micro_batch_size x
+    gradient_accumulation_steps on each."""
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
     """Tokens of an example; a longer one is cut at its end."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
-        if self.effective is not None and self.accumulation is not None:
-            raise ValueError("give accumulation or effective, not both: each follows from the other")
-        if self.micro_batch == "auto" and self.effective is None:
-            raise ValueError('micro_batch "auto" wants effective, the examples of one optimizer step on all devices')
+        if self.effective_batch_size is not None and self.gradient_accumulation_steps is not None:
+            raise ValueError(
+                "give gradient_accumulation_steps or effective_batch_size, not both: each follows from the other"
+            )
+        if self.micro_batch_size == "auto" and self.effective_batch_size is None:
+            raise ValueError(
+                'micro_batch_size "auto" needs effective_batch_size, the examples of one optimizer step on all devices'
+            )
         return self
 
 
@@ -199,13 +204,13 @@ class Schedule(Section):
 
 
 class Evaluation(Section):
-    share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    """Share of the examples held out of training; 0 holds none out."""
+    fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Fraction of the examples that is held out of training; 0 holds none out."""
     dataset: Annotated[
         Dataset | None, BeforeValidator(_dataset_from_path, json_schema_input_type=str | Dataset | None)
     ] = None
-    """Held-out examples of their own, in place of share: named as the recipe's dataset is. They are written by the chat
-    template of that one."""
+    """Held-out examples of their own, in place of fraction: named as the recipe's dataset is. They are written by the
+    chat template of that one."""
     every_steps: Count | None = None
     """Besides the start and the end, evaluate at every so many optimizer steps; null is at each epoch's end."""
     patience: Count | None = None
@@ -217,17 +222,17 @@ class Evaluation(Section):
 
     @property
     def holds_out(self) -> bool:
-        return self.share > 0 or self.dataset is not None
+        return self.fraction > 0 or self.dataset is not None
 
     @model_validator(mode="after")
     def _something_held_out(self) -> Self:
-        if self.share and self.dataset is not None:
-            raise ValueError("give share or dataset, not both: either holds out what is evaluated")
+        if self.fraction and self.dataset is not None:
+            raise ValueError("give fraction or dataset, not both: either holds out what is evaluated")
         if self.dataset is not None and self.dataset.chat_template is not None:
             raise ValueError("dataset is written by the chat_template of the recipe's dataset; give it there alone")
         for name in ("patience", "samples"):
             if getattr(self, name) and not self.holds_out:
-                raise ValueError(f"{name} wants held-out examples: set share above 0, such as 0.1, or give dataset")
+                raise ValueError(f"{name} wants held-out examples: set fraction above 0, such as 0.1, or give dataset")
         return self
 
 
@@ -259,13 +264,13 @@ class Parallel(Section):
 
 class Resources(Section):
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
-    """GPUs on each machine, with a rank on each; the ranks share every optimizer step. Without batch.effective a step
-    takes micro_batch x accumulation examples on each. On a machine without GPUs its CPU slots stand in, and the ranks
-    divide those that the machine has."""
+    """GPUs on each machine, with a rank on each; the ranks share every optimizer step. Without
+    batch.effective_batch_size a step takes micro_batch_size x gradient_accumulation_steps examples on each. On a
+    machine without GPUs its CPU slots stand in, and the ranks divide those that the machine has."""
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
     """Machines, with so many GPUs of each: all at once, or the job waits."""
-    share: bool = False
-    """Another job that says so too may use the same devices at the same time."""
+    allow_sharing: bool = False
+    """Another job that allows it too may use the same devices at the same time."""
 
 
 class Scheduling(Section):
@@ -282,10 +287,11 @@ class Checkpointing(Section):
     every_minutes: Annotated[float, Field(gt=0)] | None = None
     """Save the adapter at least so often. Where neither is given, the final one and those of evaluations with a new
     lowest loss are saved."""
-    state_minutes: Annotated[float, Field(gt=0)] = 10
-    """Besides that, save the state to go on from at least so often: no more work than that is ever lost."""
-    keep_states: Count = 2
-    """States that are kept, the newest ones. The adapters of all checkpoints are kept."""
+    training_checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
+    """Besides that, save a training checkpoint, from which the run can go on, at least so often: no more work than that
+    is ever lost."""
+    keep_training_checkpoints: Count = 2
+    """Training checkpoints that are kept, the newest ones. The adapters of all checkpoints are kept."""
 
 
 class Recipe(Section):

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.field_errors import MOST_ERRORS, problems
 from contract.recipe import Recipe
 
@@ -25,4 +25,4 @@ def _refusal(error: ValidationError) -> InputError:
     more = len(found) - len(words) + len(errors[MOST_ERRORS:])
     if more:
         words.append(f"and {more} more problems")
-    return InputError(FailureReason.RECIPE_INVALID, "; ".join(words), first or None)
+    return InputError(FailureCode.RECIPE_INVALID, "; ".join(words), first or None)

@@ -37,9 +37,9 @@ class RunDir:
         return self.path / "trainer.log"
 
     @property
-    def receipt(self) -> Path:
-        """Out: a contract.receipt.Receipt of all its processes, when they are gone."""
-        return self.path / "receipt.json"
+    def exit_report(self) -> Path:
+        """Out: a contract.exit_report.ExitReport of all its processes, when they are gone."""
+        return self.path / "exit_report.json"
 
     @property
     def superseded(self) -> Path:

@@ -60,7 +60,11 @@ def _of_evaluation(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Short
 
 def _of_examples(recipe: Recipe, train: int, held: int) -> Iterator[Shortfall]:
     batch, evaluation = recipe.batch, recipe.evaluation
-    if batch.effective is not None and batch.effective > train:
-        yield "batch.effective", batch.effective, f"there are {train} examples to train on, so a step takes no more"
-    if evaluation.share and evaluation.samples > held:
+    if batch.effective_batch_size is not None and batch.effective_batch_size > train:
+        yield (
+            "batch.effective_batch_size",
+            batch.effective_batch_size,
+            f"there are {train} examples to train on, so a step takes no more",
+        )
+    if evaluation.fraction and evaluation.samples > held:
         yield "evaluation.samples", evaluation.samples, f"{held} examples are held out, so there are no more answers"

@@ -7,19 +7,19 @@ from enum import StrEnum
 class JobStatus(StrEnum):
     QUEUED = "queued"  # waits for devices
     RUNNING = "running"  # a worker holds its lease
-    PAUSED = "paused"  # set aside at the user's wish, goes on from its last state
+    PAUSED = "paused"  # set aside by its owner, goes on from its last training checkpoint
     SUCCEEDED = "succeeded"  # the adapter is there
-    FAILED = "failed"  # has a FailureReason
-    CANCELLED = "cancelled"  # at the user's wish; every process of it is gone
+    FAILED = "failed"  # has a FailureCode
+    CANCELLED = "cancelled"  # by its owner; every process of it is gone
 
 
-class Wish(StrEnum):
-    """What is asked of a running job. A flag beside the status, for its worker alone can act on it."""
+class RequestedAction(StrEnum):
+    """What a running job shall do. It stands beside the status, because only the job's worker can do it."""
 
     CANCEL = "cancel"
-    KILL = "kill"  # cancel, without the time to save
+    FORCE_CANCEL = "force_cancel"  # without time to save
     PAUSE = "pause"
-    STEP_ASIDE = "step_aside"  # for a job of a higher priority
+    PREEMPT = "preempt"  # save and go back to the queue, for a job of a higher priority
 
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from dataset.lengths import measure
 from dataset.preview import preview
 from dataset.read import count_examples, read_examples
@@ -36,7 +36,7 @@ def main() -> None:
         answer = _refused(error.failure)
     except MemoryError:
         message = "the file takes more memory to read than it may; split it"
-        answer = _refused(Failure(reason=FailureReason.DATASET_INVALID, message=message, param="dataset"))
+        answer = _refused(Failure(code=FailureCode.DATASET_INVALID, message=message, param="dataset"))
     sys.stdout.write(json.dumps(answer))
 
 

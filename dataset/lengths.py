@@ -60,7 +60,7 @@ class TokenReport(BaseModel):
     complete: bool
     """All of the file's; else it is large, and these are its first."""
     tokens: int
-    supervised_share: float | None
+    supervised_fraction: float | None
     """Of the tokens: those that are learned."""
     percentiles: dict[str, int]
     """Tokens of an example: "50" is the median, "100" the longest."""
@@ -68,7 +68,7 @@ class TokenReport(BaseModel):
     max_length: int
     truncated: int
     """Examples that are cut at max_length, and still of use."""
-    truncated_share: float | None
+    truncated_fraction: float | None
     dropped: int
     """Examples whose first answer begins after max_length: they are left out."""
     refused: int
@@ -141,12 +141,12 @@ def token_report(found: Lengths, max_length: int) -> TokenReport:
         examples=found.examples,
         complete=found.complete,
         tokens=found.tokens,
-        supervised_share=found.supervised / found.tokens if found.tokens else None,
+        supervised_fraction=found.supervised / found.tokens if found.tokens else None,
         percentiles=_percentiles(found.longest),
         histogram=_histogram(found.longest),
         max_length=max_length,
         truncated=truncated,
-        truncated_share=truncated / found.examples if found.examples else None,
+        truncated_fraction=truncated / found.examples if found.examples else None,
         dropped=dropped,
         refused=found.refused,
         problems=found.problems,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import cut
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.document import Document, fit
@@ -79,7 +79,7 @@ def preview(
         return Preview(data=shown, has_more=next(rows, None) is not None)
     except BadFile as error:
         if not shown:
-            raise InputError(FailureReason.DATASET_INVALID, f"the file {error}", error.param) from error
+            raise InputError(FailureCode.DATASET_INVALID, f"the file {error}", error.param) from error
         return Preview(data=shown, has_more=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.example import Example, PlainText
 from dataset.fields import Row
@@ -171,4 +171,4 @@ class Reading:
 
 
 def refusal(message: str, param: str = "dataset") -> InputError:
-    return InputError(FailureReason.DATASET_INVALID, message, param)
+    return InputError(FailureCode.DATASET_INVALID, message, param)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 """None of the service's own settings: some are secret."""
@@ -81,7 +81,7 @@ class DatasetSandbox:
         answer = json.loads(output)
         if "failure" in answer:
             failure = Failure.model_validate(answer["failure"])
-            raise InputError(failure.reason, failure.message, failure.param)
+            raise InputError(failure.code, failure.message, failure.param)
         return answer["answer"]
 
     def stop(self) -> None:
@@ -93,7 +93,7 @@ class DatasetSandbox:
 
 def _too_much(problem: str, log: str = "") -> TooMuch:
     message = f"the file {problem} to read; are its rows, or the model's chat template, as they should be?"
-    error = TooMuch(FailureReason.DATASET_INVALID, message, "dataset")
+    error = TooMuch(FailureCode.DATASET_INVALID, message, "dataset")
     if log:
         error.add_note(log)
     return error

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import quote
 from dataset.example import Example
 from dataset.rendering.folder_tokenizer import FolderTokenizer
@@ -47,4 +47,4 @@ def without_embedding(where: str, token: str, number: int, embeddings: int) -> I
         f"model: {where} has the token {quote(token)} with the id {number}, and the model has embeddings for ids below "
         f"{embeddings}; give the tokenizer that belongs to these weights, or resize the embeddings to its vocabulary"
     )
-    return InputError(FailureReason.MODEL_UNSUPPORTED, message, "model")
+    return InputError(FailureCode.MODEL_UNSUPPORTED, message, "model")

@@ -33,9 +33,9 @@ def changes_that_fit(recipe: Recipe, ranks: int, devices: int, fits: Callable[[R
 def _changes(recipe: Recipe, ranks: int, devices: int) -> Iterator[list[Patch]]:
     """Ordered by what they cost: time, then exactness, then devices, then what is learned. Of each its forms, the
     gentlest first."""
-    batch = {"accumulation": None, "effective": examples_per_step(recipe.batch, ranks)}
-    if recipe.batch.micro_batch != "auto":
-        yield [{"batch": {"micro_batch": size, **batch}} for size in _halves(recipe.batch.micro_batch, 1)]
+    batch = {"gradient_accumulation_steps": None, "effective_batch_size": examples_per_step(recipe.batch, ranks)}
+    if recipe.batch.micro_batch_size != "auto":
+        yield [{"batch": {"micro_batch_size": size, **batch}} for size in _halves(recipe.batch.micro_batch_size, 1)]
     if not recipe.gradient_checkpointing:
         yield [{"gradient_checkpointing": True}]
     if recipe.base_bits != 4:

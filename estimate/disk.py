@@ -18,7 +18,7 @@ class Disk:
     lowest loss, of every_minutes and of stops come besides, and nobody can count them before."""
     adapter: int
     """Each of them."""
-    states: int
+    training_checkpoints: int
     """To go on from; none are left when the run is done."""
     merged: int
     """An export of the merged model, where one is asked for."""
@@ -26,7 +26,7 @@ class Disk:
     @property
     def total(self) -> int:
         """At the most, without an export."""
-        return self.adapters + self.states
+        return self.adapters + self.training_checkpoints
 
 
 def disk(recipe: Recipe, trained: Trained, steps: int, ranks: int, base_numbers: int) -> Disk:
@@ -39,6 +39,11 @@ def disk(recipe: Recipe, trained: Trained, steps: int, ranks: int, base_numbers:
     between = 0 if every is None else (steps - 1) // every
     moments = 8 if recipe.optimizer.type == "adamw" else 2
     # The new one is whole before the oldest goes.
-    kept = recipe.checkpointing.keep_states + 1
+    kept = recipe.checkpointing.keep_training_checkpoints + 1
     state = (4 + moments) * numbers + _RANDOM_STATES * ranks
-    return Disk(adapters=adapter * (between + 1), adapter=adapter, states=kept * state, merged=2 * base_numbers)
+    return Disk(
+        adapters=adapter * (between + 1),
+        adapter=adapter,
+        training_checkpoints=kept * state,
+        merged=2 * base_numbers,
+    )

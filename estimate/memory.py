@@ -50,7 +50,7 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
-    exchange: int
+    communication_buffers: int
     """What the ranks hold to exchange gradients and weights."""
     overhead: int
     """Of the process: on a GPU its context, on a CPU its libraries and what malloc keeps."""
@@ -60,7 +60,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        lasting = self.weights + self.adapter + self.optimizer + self.exchange + self.overhead
+        lasting = self.weights + self.adapter + self.optimizer + self.communication_buffers + self.overhead
         passing = self.activations + self.logits
         return lasting + (max(self.gradients, passing) if self.in_turn else self.gradients + passing)
 
@@ -81,7 +81,7 @@ def memory(recipe: Recipe, model: Model, row: Row, place: Place, ranks: int) -> 
         optimizer=round(held.optimizer),
         activations=round(activations),
         logits=round(logits_bytes(precision, place.on_gpu, model.architecture, shapes, trained, row)),
-        exchange=round(exchange),
+        communication_buffers=round(exchange),
         overhead=round(overhead_bytes(place.on_gpu, freed)),
         in_turn=ranks == 1 and examples_per_step(recipe.batch, ranks) <= row.documents,
     )

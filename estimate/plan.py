@@ -46,8 +46,8 @@ class OnDevice:
     memory: Memory
     fits: bool | None
     """None where the estimate is too near to the memory to say, or that is not known."""
-    changes: list[Patch] = field(default_factory=list)
-    """After each of which it fits; where it does not as it is."""
+    suggestions: list[Patch] = field(default_factory=list)
+    """Parts of a recipe, after each of which it fits; none where it fits as it is."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _on_device(
         return fits(memory(changed, model, _row(changed, lengths, others), there, others), there) is not False
 
     devices = len(machine.gpus)
-    return replace(on, changes=changes_that_fit(recipe, ranks, devices, fits_changed))
+    return replace(on, suggestions=changes_that_fit(recipe, ranks, devices, fits_changed))
 
 
 def _share(place: Place, machine: Machine, recipe: Recipe) -> int | None:
@@ -147,6 +147,6 @@ def _ranks(recipe: Recipe, machine: Machine) -> int:
 def _row(recipe: Recipe, lengths: Lengths | None, ranks: int) -> Row:
     cut = usable_lengths(lengths, recipe.batch.max_length) if lengths is not None else []
     if lengths is not None and cut:
-        return largest_row(recipe, cut, lengths.supervised_share, ranks)
-    documents = 1 if recipe.batch.micro_batch == "auto" else recipe.batch.micro_batch
+        return largest_row(recipe, cut, lengths.supervised_fraction, ranks)
+    documents = 1 if recipe.batch.micro_batch_size == "auto" else recipe.batch.micro_batch_size
     return Row(documents * recipe.batch.max_length, documents, documents * recipe.batch.max_length)

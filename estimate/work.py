@@ -22,7 +22,7 @@ class Lengths:
     """How many examples have so many tokens."""
     first: Counter[int]
     """How many examples have so many before the first that is learned."""
-    supervised_share: float
+    supervised_fraction: float
     """Of all tokens: those that are learned."""
     examples: int
     """Of the whole file, of which these may be the first."""
@@ -61,7 +61,7 @@ def largest_row(recipe: Recipe, cut: Sequence[int], share: float, ranks: int) ->
     not kept, but as many draws of the same lengths. "auto" is taken at its least, one."""
     count = len(cut)
     size = examples_per_step(recipe.batch, ranks)
-    micro_batch = 1 if recipe.batch.micro_batch == "auto" else recipe.batch.micro_batch
+    micro_batch = 1 if recipe.batch.micro_batch_size == "auto" else recipe.batch.micro_batch_size
     steps = min(total_steps(recipe, count, size), max(1, _MOST_ROWS // size))
     order = perm(recipe.seed, -2, count)
     best: list[int] = []

@@ -165,7 +165,7 @@ def get(session: Session, job_id: str, name: str) -> Artifact:
     """The published artifact of that name; BEST is the best one by its evaluation loss. Raises ArtifactNotFound."""
     if name == BEST:
         artifact = best(of_job(session, job_id))
-        why = ": nothing that it has saved was evaluated; evaluation.share above 0 does"
+        why = ": nothing that it has saved was evaluated; evaluation.fraction above 0 does"
     else:
         artifact = session.get(Artifact, (job_id, name))
         waits = artifact is not None and artifact.published_at is None

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.locate import locate_dataset
 from contract.status import TERMINAL
 from runtime.settings import StoreSettings
@@ -193,7 +193,7 @@ def locate(session: Session, dataset_id: str, owner: str | None = None) -> Datas
     try:
         return get(session, dataset_id, owner)
     except DatasetNotFound as error:
-        raise InputError(FailureReason.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
+        raise InputError(FailureCode.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
 
 
 def local_file(
@@ -216,7 +216,7 @@ def local_file(
 
 def bytes_gone(dataset: Dataset) -> InputError:
     message = f"dataset: the bytes of {dataset.id} are no longer in the storage; upload it again"
-    return InputError(FailureReason.DATASET_NOT_FOUND, message, "dataset")
+    return InputError(FailureCode.DATASET_NOT_FOUND, message, "dataset")
 
 
 def find_file(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import quote
 from storage.backends import Folder, Storage
 from store import artifacts
@@ -65,4 +65,4 @@ def folder_of(
 
 def _refusal(start_from: str, problem: str) -> InputError:
     message = f"{_PARAM}: got {quote(start_from)}; {problem}"
-    return InputError(FailureReason.RECIPE_INVALID, message, _PARAM)
+    return InputError(FailureCode.RECIPE_INVALID, message, _PARAM)

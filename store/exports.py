@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from store import artifacts
 from store.artifacts import ADAPTER, Digests
 from store.errors import ArtifactNotFound, ExportNotFound
@@ -69,7 +69,7 @@ def claim(session: Session, worker: str, lease: timedelta) -> Export | None:
     export = session.get_one(Export, chosen, populate_existing=True)
     if export.attempt >= _MOST_CLAIMS:
         message = f"its worker was lost {export.attempt} times while it was made; its memory may be too small"
-        _fail(export, Failure(reason=FailureReason.WORKER_LOST, message=message))
+        _fail(export, Failure(code=FailureCode.WORKER_LOST, message=message))
         return None
     claimed = {
         "status": "running",

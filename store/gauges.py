@@ -18,7 +18,7 @@ class Gauges:
     queue_seconds: float
     """That the job which has waited longest is in the queue since it was posted; 0 where none waits."""
     devices: dict[str, int]
-    """leased; held by others; free; or lost with their worker."""
+    """leased; busy with other programs; free; or lost with their worker."""
     workers: dict[str, int]
     """ready, draining, lost"""
     deliveries: dict[str, int]
@@ -47,7 +47,7 @@ def _counts(session: Session, column: Any) -> list[tuple[Any, int]]:
 
 
 def _devices(session: Session, heard: set[str]) -> dict[str, int]:
-    counts = {"free": 0, "leased": 0, "held": 0, "lost": 0}
+    counts = {"free": 0, "leased": 0, "busy": 0, "lost": 0}
     leased = {(worker, number) for worker, number in session.execute(select(Lease.worker, Lease.number))}
     for device in session.scalars(select(Device)):
         if device.worker not in heard:
@@ -55,7 +55,7 @@ def _devices(session: Session, heard: set[str]) -> dict[str, int]:
         elif (device.worker, device.number) in leased:
             state = "leased"
         else:
-            state = "held" if device.holders else "free"
+            state = "busy" if device.external_processes else "free"
         counts[state] += 1
     return counts
 

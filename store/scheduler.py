@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from contract.machine import Machine, usable
 from contract.recipe import Recipe
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store.access import quotas
 from store.jobs import jobs
 from store.models import Device, Job, Lease, Metric, Worker
@@ -41,7 +41,7 @@ _THERE = (Worker.seen_at >= func.now() - SILENCE, ~Worker.draining)
 
 
 def schedule(session: Session) -> list[Placed]:
-    """Gives devices to the jobs whose turn it is, and asks those that are to make room to save and step aside."""
+    """Gives devices to the jobs whose turn it is, and has those that shall make room save and go back to the queue."""
     if session.scalar(select(Job.id).where(*_READY).limit(1)) is None:
         return []
     session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
@@ -57,7 +57,7 @@ def schedule(session: Session) -> list[Placed]:
     if most < _OF_EACH_SHAPE and len({place for places in decided.starts.values() for place in places}) < room:
         waiting = _waiting(session, found, _OF_EACH_SHAPE)
         decided = plan(now, hosts, waiting, occupants, _most_running(session, waiting))
-    _ask_to_step_aside(session, decided.step_aside)
+    _request_preemption(session, decided.preempt)
     still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decided.starts), Job.status == JobStatus.QUEUED)
     locked = session.execute(still_queued.with_for_update(skip_locked=True))
     before = dict(locked.all())
@@ -82,19 +82,19 @@ def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
         given = [each for each in occupants if each.id == job.id and not each.leaving]
         if given or job.id in decided.starts:
             where = given[0].devices if given else decided.starts[job.id]
-            found[job.id] = Wait(1, f"is about to start on {where[0].worker}", now)
+            found[job.id] = Wait(1, f"Is about to start on {where[0].worker}.", now)
         elif job.id not in found:
             beyond.append(job)
     if beyond:
         planned = select(Job.owner, Job.shape, Job.id).where(Job.id.in_([each.id for each in waiting]))
         places: dict[tuple[str, str], list[int]] = defaultdict(list)
         for owner, shape, job_id in session.execute(planned):
-            places[owner, shape].append(decided.waits[job_id].place if job_id in decided.waits else 0)
+            places[owner, shape].append(decided.waits[job_id].position if job_id in decided.waits else 0)
         for job in beyond:
             # All that were looked at of its owner and shape come before it, and what comes before the last of these.
             before = places[job.owner, job.shape]
             count = max(len(before), *before, 0)
-            found[job.id] = Wait(count + 1, f"{count} jobs or more that come before it", None)
+            found[job.id] = Wait(count + 1, f"Waits for at least {count} jobs that come before it.", None)
     return {job.id: found[job.id] for job in queued}
 
 
@@ -109,10 +109,10 @@ def _can_make_room() -> Select[tuple[bool]]:
     taken = users.group_by(Lease.worker, Lease.number).subquery()
     its = (taken.c.worker == Device.worker) & (taken.c.number == Device.number)
     free = select(Device.number).join(Worker, Worker.name == Device.worker).outerjoin(taken, its)
-    free = free.where(*_THERE, Device.holders.is_(None), func.coalesce(taken.c.count, 0) < 2)
+    free = free.where(*_THERE, Device.external_processes.is_(None), func.coalesce(taken.c.count, 0) < 2)
     highest = select(func.max(Job.priority)).where(*_READY).scalar_subquery()
     lower = aliased(Job)
-    running = select(lower.id).where(lower.status == JobStatus.RUNNING, lower.wish.is_(None))
+    running = select(lower.id).where(lower.status == JobStatus.RUNNING, lower.requested_action.is_(None))
     spared = running.where(lower.recipe["scheduling"]["preemptible"].as_boolean(), lower.priority < highest)
     return select(free.exists() | spared.exists())
 
@@ -123,11 +123,11 @@ _CAN_MAKE_ROOM = _can_make_room()
 def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> int:
     """How many devices can be given to somebody."""
     users = Counter(place for each in occupants for place in each.devices for _ in range(1 if each.share else 2))
-    places = (Place(host.name, number) for host in hosts for number in range(host.devices) if number not in host.held)
+    places = (Place(host.name, number) for host in hosts for number in range(host.devices) if number not in host.busy)
     return sum(users[place] < 2 for place in places)
 
 
-_DEVICES = select(Device.worker, Device.number, Device.holders)
+_DEVICES = select(Device.worker, Device.number, Device.external_processes)
 
 
 def _devices(
@@ -136,8 +136,8 @@ def _devices(
     """The time; the machines that take jobs; and who has their devices. What is not among `devices` is not given."""
     now = float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
     free: dict[str, set[int]] = defaultdict(set)
-    for worker, number, holders in session.execute(devices):
-        if holders is None:
+    for worker, number, external_processes in session.execute(devices):
+        if external_processes is None:
             free[worker].add(number)
     rows = session.execute(select(Worker.name, Worker.machine).where(*_THERE).order_by(Worker.name))
     machines = {name: Machine.model_validate(machine) for name, machine in rows}
@@ -152,7 +152,7 @@ def _devices(
 
 def _occupants(session: Session) -> list[Occupant]:
     # Columns: to make objects of all the leases takes longer than all else that a pass does.
-    job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.wish, Job.started_at, Job.expected_seconds)
+    job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.requested_action, Job.started_at, Job.expected_seconds)
     lease = (Lease.job_id, Lease.attempt.label("of"), Lease.worker, Lease.number, Lease.shared, Lease.placed_at)
     preemptible = Job.recipe["scheduling"]["preemptible"].as_boolean().label("preemptible")
     rows = session.execute(
@@ -182,8 +182,8 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
         priority=job.priority,
         devices=tuple(Place(lease.worker, lease.number) for lease in taken),
         share=job.shared,
-        preemptible=runs and job.wish is None and bool(job.preemptible),
-        leaving=job.wish is not None or not (runs or placed),
+        preemptible=runs and job.requested_action is None and bool(job.preemptible),
+        leaving=job.requested_action is not None or not (runs or placed),
         started=started,
         ends=end,  # what is overdue may end at any moment
     )
@@ -257,7 +257,7 @@ def _ask(recipe: Recipe, machines: Mapping[str, Machine]) -> _Asked:
         nodes=recipe.resources.nodes,
         needs={name: machine.needs(recipe) for name, machine in machines.items()},
         usable={name: numbers for name, machine in machines.items() if (numbers := usable(recipe, machine))},
-        share=recipe.resources.share,
+        share=recipe.resources.allow_sharing,
     )
 
 
@@ -280,10 +280,10 @@ def _epoch(time: datetime | None) -> float | None:
     return None if time is None else time.timestamp()
 
 
-def _ask_to_step_aside(session: Session, job_ids: Collection[str]) -> None:
-    """Waits for none of them: who has it locked may wait for what this pass has locked. The next pass asks it again."""
-    running = select(Job).where(Job.id.in_(job_ids), Job.status == JobStatus.RUNNING, Job.wish.is_(None))
-    message = "asked to save and step aside, for a job of a higher priority; it goes on when there is room"
+def _request_preemption(session: Session, job_ids: Collection[str]) -> None:
+    """Waits for none of them: who has it locked may wait for what this pass has locked. The next pass tries again."""
+    running = select(Job).where(Job.id.in_(job_ids), Job.status == JobStatus.RUNNING, Job.requested_action.is_(None))
+    message = "preempted by a job of a higher priority: it saves, and goes on when there is room"
     for job in session.scalars(running.with_for_update(skip_locked=True)):
-        job.wish = Wish.STEP_ASIDE
+        job.requested_action = RequestedAction.PREEMPT
         jobs.tell(session, job, "log", {"level": "info", "message": message})

@@ -113,7 +113,7 @@ def telling(job: FromClause, status: JobStatus) -> list[CTE]:
     payload = func.json_build_object("data", func.json_build_object("id", job.c.id))
     row = (message_id, Webhook.id, kind, payload, literal("pending"), literal(0), func.now())
     wanted = (Webhook.owner == job.c.owner, Webhook.enabled, cast(Webhook.events, JSONB).has_key(kind))
-    names = ["id", "webhook_id", "type", "payload", "status", "tries", "due_at"]
+    names = ["id", "webhook_id", "type", "payload", "status", "attempts", "due_at"]
     return [insert(Delivery).from_select(names, select(*row).where(*wanted)).cte("messages")]
 
 
@@ -132,7 +132,7 @@ def _add(session: Session, webhook_id: str, kind: EventType, data: dict[str, Any
         "type": kind,
         "payload": {"data": data},
         "status": "pending",
-        "tries": 0,
+        "attempts": 0,
         "due_at": func.now(),
     }
     session.execute(insert(Delivery).values(row))
@@ -154,7 +154,7 @@ def get_delivery(session: Session, delivery_id: str, owner: str | None, *, lock:
 def send_again(session: Session, delivery_id: str, owner: str | None) -> Delivery:
     """Has a message sent at once, with all its tries. Raises DeliveryNotFound."""
     delivery = get_delivery(session, delivery_id, owner, lock=True)
-    delivery.status, delivery.tries, delivery.due_at = "pending", 0, func.now()
+    delivery.status, delivery.attempts, delivery.due_at = "pending", 0, func.now()
     session.flush()
     session.refresh(delivery)
     return delivery
@@ -173,7 +173,7 @@ class Due(NamedTuple):
     url: str
     secret: str
     payload: dict[str, Any]
-    tries: int
+    attempts: int
     """Of which this is the last."""
 
 
@@ -190,23 +190,25 @@ def claim(session: Session, limit: int) -> list[Due]:
     found = session.execute(due).all()
     taken = []
     for delivery, webhook in found:
-        delivery.tries += 1
+        delivery.attempts += 1
         delivery.due_at = func.now() + IN_HAND
-        taken.append(Due(delivery.id, webhook.url, webhook.secret, message(delivery), delivery.tries))
+        taken.append(Due(delivery.id, webhook.url, webhook.secret, message(delivery), delivery.attempts))
     return taken
 
 
 def note(session: Session, due: Due, status: int | None, error: str | None) -> None:
     """How a try has ended: the HTTP status of the answer, or what kept it from coming. 2xx is delivered; 410 is a
     receiver that wants nothing more, whose webhook is disabled."""
-    mine = update(Delivery).where(Delivery.id == due.id, Delivery.status == "pending", Delivery.tries == due.tries)
-    values: dict[str, Any] = {"answer_status": status, "error": error}
+    mine = update(Delivery).where(
+        Delivery.id == due.id, Delivery.status == "pending", Delivery.attempts == due.attempts
+    )
+    values: dict[str, Any] = {"response_status": status, "error": error}
     if status is not None and 200 <= status < 300:
         values |= {"status": "delivered", "delivered_at": func.now()}
-    elif status == 410 or due.tries > len(WAITS):
+    elif status == 410 or due.attempts > len(WAITS):
         values |= {"status": "failed"}
     else:
-        values |= {"due_at": func.now() + WAITS[due.tries - 1]}
+        values |= {"due_at": func.now() + WAITS[due.attempts - 1]}
     webhook_id = session.scalar(mine.values(values).returning(Delivery.webhook_id))
     if status == 410 and webhook_id is not None:
         session.execute(update(Webhook).where(Webhook.id == webhook_id).values(enabled=False))

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 
@@ -19,7 +19,7 @@ def main() -> None:
     if "slow" in words and run.path.name.endswith("-1"):
         time.sleep(1000)
     if "unmergeable" in words:
-        failure = Failure(reason=FailureReason.MODEL_UNSUPPORTED, message="as the recipe's name asks", param="model")
+        failure = Failure(code=FailureCode.MODEL_UNSUPPORTED, message="as the recipe's name asks", param="model")
         run.error.write_text(failure.model_dump_json())
         sys.exit(1)
     run.merged.mkdir()

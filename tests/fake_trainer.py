@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from contract import events
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.fault import Fault
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, saved_states, seal
@@ -62,13 +62,18 @@ def main() -> None:
     attempt = int(number) if number.isdigit() else 1  # else it was started by hand
     resumed, weight = json.loads((arguments.resume / "step").read_text()) if arguments.resume else (0, 0)
     batch = recipe.batch
-    assert batch.micro_batch != "auto"
+    assert batch.micro_batch_size != "auto"
     tell(
         run_dir,
-        started(total, resumed, batch.micro_batch, batch.effective or batch.micro_batch * (batch.accumulation or 1)),
+        started(
+            total,
+            resumed,
+            batch.micro_batch_size,
+            batch.effective_batch_size or batch.micro_batch_size * (batch.gradient_accumulation_steps or 1),
+        ),
     )
-    if batch.micro_batch > int(words.get("fits", batch.micro_batch)):
-        words["fail"] = FailureReason.OUT_OF_MEMORY
+    if batch.micro_batch_size > int(words.get("fits", batch.micro_batch_size)):
+        words["fail"] = FailureCode.OUT_OF_MEMORY
     for step in range(resumed + 1, total + 1):
         weight = train(weight, step)
         told = metric(step, total, weight, attempt, fp16="fp16" in words)
@@ -91,8 +96,8 @@ def main() -> None:
             message = f"{message}, with {os.environ['HF_TOKEN']}"
             sys.stdout.write(f"Authorization: Bearer {os.environ['HF_TOKEN']}\n")
             tell(run_dir, events.Log(time=time.time(), level="warning", message=message))
-        fault = Fault(exception="builtins.KeyError", place="fake_trainer.py:1 main", step=total)
-        failure = Failure(reason=FailureReason(words["fail"]), message=message, fault=fault if "bug" in words else None)
+        fault = Fault(exception="builtins.KeyError", location="fake_trainer.py:1 main", step=total)
+        failure = Failure(code=FailureCode(words["fail"]), message=message, fault=fault if "bug" in words else None)
         run_dir.error.write_text(failure.model_dump_json())
         sys.exit(1)
     if "torn" in words:
@@ -169,8 +174,8 @@ def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) 
         trainable_parameters=1,
         total_parameters=1,
         world_size=1,
-        micro_batch=micro_batch,
-        effective_batch=effective,
+        micro_batch_size=micro_batch,
+        effective_batch_size=effective,
         device="none",
         precision="fp32",
         versions={"torch": "2.0+none"},

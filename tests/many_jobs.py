@@ -17,7 +17,8 @@ _TABLES = {
                '{{}}', now() - n * interval '1 s'""",
     "jobs": f"""
         INSERT INTO jobs (id, owner, recipe, priority, status, attempt, retries, event_count, created_at, started_at,
-                          finished_at, total_steps, worker, log_tail, command, receipt, results_bytes, training_file)
+                          finished_at, total_steps, worker, log_tail, command,
+                          exit_report, results_bytes, training_file)
         SELECT 'job_' || {ID}, 'default', :recipe, 0, 'succeeded', 1, 0, 3, now() - n * interval '1 s', now(), now(), 9,
                'worker', repeat('log ', 1000), 'torchrun', '{{}}', 100, 'file-' || {ID}""",
     "events": f"""

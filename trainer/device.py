@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 
 
 def this_device() -> torch.device:
@@ -14,7 +14,7 @@ def this_device() -> torch.device:
         rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if rank >= gpus:
             message = f"resources.gpus: more ranks than the {gpus} GPUs of this machine; each wants one of its own"
-            raise InputError(FailureReason.DEVICES_UNAVAILABLE, message, "resources.gpus")
+            raise InputError(FailureCode.DEVICES_UNAVAILABLE, message, "resources.gpus")
         return torch.device("cuda", rank)
     return torch.device("cpu")
 

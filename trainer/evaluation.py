@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 
 from contract.events import Evaluation, Sample
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from trainer.data.end_tokens import own_ends
 from trainer.data.tokenizer import load_tokenizer
 from trainer.model.packing import pack
@@ -32,7 +32,7 @@ def evaluate(run: Run, position: Position) -> Position:
     loss = loss_sum / supervised
     if not math.isfinite(loss):
         raise InputError(
-            FailureReason.LOSS_NOT_FINITE,
+            FailureCode.LOSS_NOT_FINITE,
             f"step {position.step}: the evaluation loss is {loss}; lower optimizer.learning_rate, or set precision to "
             '"fp32"',
             "optimizer.learning_rate",

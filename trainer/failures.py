@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from contract.fault import Fault, fault_of
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 
@@ -18,25 +18,25 @@ def failure_of(error: Exception, step: int | None = None, resumed: bool = False)
         return error.failure
     if is_out_of_memory(error):
         return Failure(
-            reason=FailureReason.OUT_OF_MEMORY,
-            message="the device's memory is too small for this recipe; lower batch.micro_batch (and raise "
-            f"batch.accumulation by the same factor) or batch.max_length. It said: {_first_line(error)}",
-            param="batch.micro_batch",
+            code=FailureCode.OUT_OF_MEMORY,
+            message="the device's memory is too small for this recipe; lower batch.micro_batch_size (and raise "
+            f"batch.gradient_accumulation_steps by the same factor) or batch.max_length. It said: {_first_line(error)}",
+            param="batch.micro_batch_size",
         )
     if is_disk_full(error):
-        return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {_first_line(error)}")
+        return Failure(code=FailureCode.DISK_FULL, message=f"the server's disk is full: {_first_line(error)}")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         message = f"torch_compile: the layers cannot be compiled; leave it out. It said: {_first_line(error)}"
-        return Failure(reason=FailureReason.RECIPE_INVALID, message=message, param="torch_compile")
+        return Failure(code=FailureCode.RECIPE_INVALID, message=message, param="torch_compile")
     said = f"{type(error).__name__}: {_first_line(error)}"
     if is_infrastructure(error):
-        return Failure(reason=FailureReason.TRAINER_CRASHED, message=f"the trainer failed: {said}")
+        return Failure(code=FailureCode.TRAINER_CRASHED, message=f"the trainer failed: {said}")
     fault = fault_of(error, step)
     if resumed or step is not None:
         # It has trained before: two attempts that fail alike will show whether it can go on.
         where = "" if step is None else f" after step {step}"
         message = f"the trainer failed{where}: {said}"
-        return Failure(reason=FailureReason.TRAINER_CRASHED, message=message, fault=fault)
+        return Failure(code=FailureCode.TRAINER_CRASHED, message=message, fault=fault)
     return _final(error, said, fault)
 
 
@@ -44,9 +44,9 @@ def _final(error: Exception, said: str, fault: Fault) -> Failure:
     """Before the first step nothing differs between two attempts, and another one would fail alike."""
     if _came_from("transformers", error):
         message = f"model: it cannot be trained here: {said}; use another model, or another version of this one"
-        return Failure(reason=FailureReason.MODEL_UNSUPPORTED, message=message, param="model", fault=fault)
+        return Failure(code=FailureCode.MODEL_UNSUPPORTED, message=message, param="model", fault=fault)
     message = f"the program failed, and would fail again: {said}; its log says where"
-    return Failure(reason=FailureReason.INTERNAL_ERROR, message=message, fault=fault)
+    return Failure(code=FailureCode.INTERNAL_ERROR, message=message, fault=fault)
 
 
 def _came_from(package: str, error: Exception) -> bool:

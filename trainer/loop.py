@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 
 from contract.events import Checkpoint, Done, Log, Metric, Phase
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.order import step_rows
 from contract.run_dir import forget_states
 from dataset.document import Document
@@ -141,7 +141,7 @@ def check_finite(step: int, loss: float, update: Update) -> None:
         told = f"the gradient's norm is {update.grad_norm}"
     if not finite:
         raise InputError(
-            FailureReason.LOSS_NOT_FINITE,
+            FailureCode.LOSS_NOT_FINITE,
             f'step {step}: the loss is {loss}, and {told}; lower optimizer.learning_rate, or set precision to "fp32"',
             "optimizer.learning_rate",
         )
@@ -152,7 +152,7 @@ def overdue(run: Run, clock: Clock) -> tuple[bool, bool]:
     now = time.perf_counter()
     every_minutes = run.recipe.checkpointing.every_minutes
     adapter = every_minutes is not None and now - clock.adapter_saved > every_minutes * 60
-    return adapter, now - clock.state_saved > run.recipe.checkpointing.state_minutes * 60
+    return adapter, now - clock.state_saved > run.recipe.checkpointing.training_checkpoint_minutes * 60
 
 
 def save_what_is_due(run: Run, position: Position, clock: Clock, adapter_late: bool, state_late: bool) -> None:
@@ -165,7 +165,9 @@ def save_what_is_due(run: Run, position: Position, clock: Clock, adapter_late: b
         save_checkpoint(run, position, final=False)
         clock.adapter_saved = time.perf_counter()
     if due or state_late:
-        save_state(run.folder, position, run.engine, run.accelerator, run.recipe.checkpointing.keep_states)
+        save_state(
+            run.folder, position, run.engine, run.accelerator, run.recipe.checkpointing.keep_training_checkpoints
+        )
         clock.state_saved = time.perf_counter()
 
 
@@ -219,7 +221,7 @@ def finish(run: Run, position: Position, trained: bool) -> None:
         run.report(Log, level="info", message=message)
     if completed and not has_learned(position):
         raise InputError(
-            FailureReason.LOSS_NOT_FINITE,
+            FailureCode.LOSS_NOT_FINITE,
             f'precision: the gradients overflowed in every one of {position.step} steps in fp16; use "bf16" or "fp32"',
             "precision",
         )
@@ -227,7 +229,9 @@ def finish(run: Run, position: Position, trained: bool) -> None:
         save_checkpoint(run, position, final=True)
     elif trained and has_learned(position):
         save_checkpoint(run, position, final=False)
-        save_state(run.folder, position, run.engine, run.accelerator, run.recipe.checkpointing.keep_states)
+        save_state(
+            run.folder, position, run.engine, run.accelerator, run.recipe.checkpointing.keep_training_checkpoints
+        )
     run.report(
         Done,
         step=position.step,

@@ -1,4 +1,4 @@
-"""How many examples fit into one forward and backward pass: batch.micro_batch = "auto"."""
+"""How many examples fit into one forward and backward pass: batch.micro_batch_size = "auto"."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

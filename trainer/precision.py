@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.machine import has_bf16, resolved_precision
 from contract.recipe import Recipe
 from trainer.device import describe
@@ -31,7 +31,7 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> str:
 
 
 def _unavailable(given: str, why: str) -> InputError:
-    return InputError(FailureReason.PRECISION_UNAVAILABLE, f'precision: got "{given}"; {why}', "precision")
+    return InputError(FailureCode.PRECISION_UNAVAILABLE, f'precision: got "{given}"; {why}', "precision")
 
 
 def check_precision(model: torch.nn.Module, precision: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from contract.events import Done, Log, Phase, Started
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
@@ -73,7 +73,7 @@ def train(recipe: Recipe, folder: RunDir, resume: Path | None, cache: Path, repo
     # Each rank drops out its own units.
     torch.manual_seed(recipe.seed + accelerator.process_index)
     # "auto" is resolved once; a number may be another than before, after the run was out of memory.
-    if position is None or recipe.batch.micro_batch != "auto":
+    if position is None or recipe.batch.micro_batch_size != "auto":
         micro_batch = find_micro_batch(recipe, data, window, engine, accelerator, stop)
         position = replace(position or start, micro_batch=micro_batch)
     check_precision(engine.module, precision)
@@ -105,7 +105,7 @@ def _check_agreement(precision: str, accelerator: Accelerator) -> None:
     number = list(DTYPES).index(precision)
     if max_over_ranks(accelerator, number) != -max_over_ranks(accelerator, -number):
         raise InputError(
-            FailureReason.PRECISION_UNAVAILABLE,
+            FailureCode.PRECISION_UNAVAILABLE,
             'precision: "auto" is not the same on all machines of this run; use "fp32", or what all of them have',
             "precision",
         )
@@ -118,8 +118,8 @@ def find_micro_batch(
     one is asked to stop."""
     if not engine.module.packed:
         return 1
-    if recipe.batch.micro_batch != "auto":
-        return recipe.batch.micro_batch
+    if recipe.batch.micro_batch_size != "auto":
+        return recipe.batch.micro_batch_size
     device = accelerator.device
     share = math.ceil(min(window, len(data.train)) / accelerator.num_processes)
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -203,8 +203,8 @@ def _report_start(run: Run, precision: str, resumed_step: int) -> None:
         total_parameters=total,
         world_size=run.accelerator.num_processes,
         engine=run.engine.name,
-        micro_batch=run.micro_batch,
-        effective_batch=run.window,
+        micro_batch_size=run.micro_batch,
+        effective_batch_size=run.window,
         device=describe(run.accelerator.device),
         precision=precision,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")},

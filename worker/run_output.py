@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contract.failure import Failure, FailureReason
-from contract.receipt import Receipt
+from contract.exit_report import ExitReport
+from contract.failure import Failure, FailureCode
 from contract.run_dir import RunDir
 from runtime.logs import without_secrets
 from storage.backends import replacing
@@ -25,10 +25,10 @@ _LONGEST_LINE = 1 << 20
 """Characters of a log that are looked at together."""
 
 
-def read_receipt(path: Path) -> Receipt | None:
+def read_exit_report(path: Path) -> ExitReport | None:
     """As a guard has written it; None where it was killed itself."""
     try:
-        return Receipt.model_validate_json(path.read_bytes())
+        return ExitReport.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -77,5 +77,5 @@ def read_error(run_dir: RunDir) -> Failure | None:
         log.warning("%s is torn: %s", run_dir.error, error)
     if run_dir.path.is_dir() and shutil.disk_usage(run_dir.path).free < _NO_ROOM:
         message = "the server's disk is full; the trainer had no room left to say what it was at"
-        return Failure(reason=FailureReason.DISK_FULL, message=message)
+        return Failure(code=FailureCode.DISK_FULL, message=message)
     return None

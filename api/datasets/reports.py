@@ -9,7 +9,7 @@ from api.context import Services
 from api.datasets.reader import RowFile
 from api.datasets.service import get_dataset
 from api.model_folders import ModelFolder
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import quote
 from contract.recipe import DatasetField, DatasetFormat
 from dataset.lengths import TokenReport, token_report
@@ -56,5 +56,5 @@ def _model(services: Services, name: str) -> ModelFolder:
     folder = services.models.find(name)
     if folder is None:
         message = f"model: got {quote(name)}; its tokenizer is not on the server: name a folder of the server's models"
-        raise InputError(FailureReason.MODEL_NOT_FOUND, message, "model")
+        raise InputError(FailureCode.MODEL_NOT_FOUND, message, "model")
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from api.checks import FILE_VERSION, file_version
 from api.context import Services
 from api.ranges import Content
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.locate import locate_dataset
 from store import datasets
 from store.access import audit
@@ -62,17 +62,17 @@ def _refuse_what_is_no_data(dataset: Dataset, version: str) -> None:
     """A file of the server may be anything until it was read. Raises InputError."""
     if dataset.status == "uploaded":
         message = f"dataset: {dataset.id} is still being checked; ask again"
-        raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+        raise InputError(FailureCode.DATASET_INVALID, message, "dataset")
     if dataset.status != "processed" or dataset.report is None:
         message = f"dataset: {dataset.id} is a file of the server that cannot be read as data: {dataset.status_details}"
-        raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+        raise InputError(FailureCode.DATASET_INVALID, message, "dataset")
     if dataset.report.get(FILE_VERSION) != version:
         raise _changed(dataset.id)
 
 
 def _changed(dataset_id: str) -> InputError:
     message = f"dataset: the file of {dataset_id} was written since it was checked; register it again"
-    return InputError(FailureReason.DATASET_CHANGED, message, "dataset")
+    return InputError(FailureCode.DATASET_CHANGED, message, "dataset")
 
 
 def _pieces(dataset_id: str, path: Path, checked: os.stat_result, start: int, end: int) -> Iterator[bytes]:

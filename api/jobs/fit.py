@@ -4,7 +4,7 @@ import json
 
 from api.context import Services
 from api.jobs.submission import Submission, lengths_of
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from estimate.plan import Base, OnDevice, make_plan
 from estimate.work import Lengths
 
@@ -33,14 +33,14 @@ def _misfits(submission: Submission, base: Base, lengths: Lengths | str) -> list
 
 def _refusal(on: OnDevice) -> InputError:
     param, largest = _largest(on)
-    changes = " or ".join(json.dumps(change) for change in on.changes[:_MOST_CHANGES])
+    changes = " or ".join(json.dumps(change) for change in on.suggestions[:_MOST_CHANGES])
     message = (
         f"it would take about {_gib(on.memory.total)} on each device, {_gib(largest)} of it for {param[1]}, and the "
         f"largest, {on.device}, has {_gib(on.place.memory_bytes or 0)}; "
         + (f"it would fit with {changes}" if changes else "no change of batch, base_bits or devices makes it fit")
         + "; force=true takes it as it is"
     )
-    return InputError(FailureReason.DOES_NOT_FIT, f"{param[0]}: {message}", param[0])
+    return InputError(FailureCode.DOES_NOT_FIT, f"{param[0]}: {message}", param[0])
 
 
 def _largest(on: OnDevice) -> tuple[tuple[str, str], int]:
@@ -50,7 +50,7 @@ def _largest(on: OnDevice) -> tuple[tuple[str, str], int]:
         ("model", "the base's weights"): memory.weights,
         ("adapter", "what is trained"): memory.adapter + memory.gradients + memory.optimizer,
         ("batch", "activations and logits"): memory.activations + memory.logits,
-        ("parallel", "the exchange between devices"): memory.exchange,
+        ("parallel", "communication buffers"): memory.communication_buffers,
     }
     return max(parts.items(), key=lambda part: part[1])
 

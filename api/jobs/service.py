@@ -14,7 +14,7 @@ from api.idempotency import Turn, idempotent
 from api.jobs.fit import refuse_what_cannot_fit
 from api.jobs.submission import Examples, Submission, resolved
 from api.jobs.view import JobView, views
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from runtime import broker
 from store import datasets
@@ -80,7 +80,7 @@ def _hold(session: Session, who: Principal, examples: Examples | None) -> str | 
     try:
         datasets.hold(session, examples.dataset_id, who.scope)
     except DatasetNotFound as error:
-        raise InputError(FailureReason.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
+        raise InputError(FailureCode.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
     return examples.dataset_id
 
 

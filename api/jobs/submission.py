@@ -11,7 +11,7 @@ from api.context import Services
 from api.datasets.reader import RowFile
 from api.errors import TooManyRequests
 from api.model_folders import ModelFolder, base_of
-from contract.failure import FailureReason, InputError, told_of
+from contract.failure import FailureCode, InputError, told_of
 from contract.locate import locate_dataset
 from contract.machine import Machine, check_machines, unwise
 from contract.model.earlier_adapter import check_earlier_adapter
@@ -133,7 +133,7 @@ def _counted(services: Services, who: Principal, given: DatasetOfRecipe) -> Exam
         given = given.model_copy(update={"format": dataset.format or "auto", "columns": dataset.columns})
         if dataset.status == "error":
             message = f"dataset: {dataset.id} cannot be trained on: {dataset.status_details}"
-            raise InputError(FailureReason.DATASET_INVALID, message, "dataset")
+            raise InputError(FailureCode.DATASET_INVALID, message, "dataset")
     opened = partial(datasets.local_file, services.storage, services.settings, dataset)
     file = RowFile(dataset.filename, given.format, given.columns, None, opened)
     if as_uploaded and dataset.report is not None and dataset.sha256 is not None:
@@ -146,7 +146,7 @@ def _counted(services: Services, who: Principal, given: DatasetOfRecipe) -> Exam
 def _digested(given: DatasetOfRecipe, file: RowFile, sha256: str, count: int, dataset_id: str | None) -> Examples:
     if given.sha256 not in (None, sha256):
         message = f"dataset.sha256: got {given.sha256}; the file {cut(given.path, 200)} has {sha256}"
-        raise InputError(FailureReason.DATASET_CHANGED, message, "dataset.sha256")
+        raise InputError(FailureCode.DATASET_CHANGED, message, "dataset.sha256")
     digested = given.model_copy(update={"sha256": sha256})
     return Examples(digested, count, dataset_id, replace(file, sha256=sha256))
 
@@ -166,5 +166,5 @@ def lengths_of(services: Services, submission: Submission) -> MeasuredLengths | 
     except TooManyRequests:
         return "the service reads as many datasets as it can at once"
     if found.problems:
-        raise InputError(FailureReason.DATASET_INVALID, found.problems[0].message, "dataset")
+        raise InputError(FailureCode.DATASET_INVALID, found.problems[0].message, "dataset")
     return MeasuredLengths(found.longest, found.first, found.supervised / max(1, found.tokens), training.count)

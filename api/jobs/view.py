@@ -45,12 +45,13 @@ def _outlook(session: Session, who: Principal, queued: Sequence[Job]) -> dict[st
 
 def _without_others(session: Session, waits: Mapping[str, Wait], owner: str) -> dict[str, Wait]:
     """Without the names of jobs that are not the owner's."""
-    named = {job_id for wait in waits.values() for job_id in _JOB_ID.findall(wait.why)}
+    named = {job_id for wait in waits.values() for job_id in _JOB_ID.findall(wait.reason)}
     own = jobs.owned(session, named, owner) if named else set()
-    return {
-        job_id: replace(wait, why=_JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", wait.why))
-        for job_id, wait in waits.items()
-    }
+
+    def readable(reason: str) -> str:
+        return _JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", reason)
+
+    return {job_id: replace(wait, reason=readable(wait.reason)) for job_id, wait in waits.items()}
 
 
 def waits_of(sessions: Sessions, job_ids: Sequence[str]) -> dict[str, Wait]:

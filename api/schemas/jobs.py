@@ -4,9 +4,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.jobs.view import JobView
-from contract.failure import Failure
-from contract.receipt import Receipt
-from contract.status import JobStatus, Wish
+from contract.exit_report import ExitReport
+from contract.failure import Failure, FailureCode
+from contract.status import JobStatus, RequestedAction
 from store.jobs.progress import Latest
 from store.models import Job
 from store.scheduling.planner import Wait
@@ -30,22 +30,24 @@ class Progress(BaseModel):
 
 
 class FailureOut(BaseModel):
-    reason: str
+    code: FailureCode
+    """For programs."""
     message: str
+    """For people."""
     param: str | None
-    retry_can_help: bool
+    retryable: bool
     log_tail: str | None
 
 
 class Queue(BaseModel):
     """Of a job that waits."""
 
-    place: int
+    position: int
     """1 is the next one."""
-    why: str
-    """For people: what it waits for."""
-    starts_at: datetime | None
-    """Expected; null where nobody knows."""
+    reason: str
+    """For people: a sentence that says what it waits for."""
+    estimated_start_at: datetime | None
+    """Null where it cannot be known."""
 
 
 class DeviceOfJob(BaseModel):
@@ -58,9 +60,9 @@ class JobOut(BaseModel):
     name: str | None
     owner: str
     status: JobStatus
-    wish: Wish | None
-    """What is asked of it while it runs. "kill" is a cancel without time to save; "step_aside" makes room for another
-    job."""
+    requested_action: RequestedAction | None
+    """What the running job shall do, until its worker has done it. "force_cancel" is a cancel without time to save;
+    "preempt" saves and goes back to the queue, for a job of a higher priority."""
     priority: int
     queue: Queue | None
     """Null where it does not wait, and in the answer that creates it."""
@@ -82,8 +84,8 @@ class JobOut(BaseModel):
     """That the latest attempt was started with, for a shell on the worker's machine."""
     progress: Progress | None
     failure: FailureOut | None
-    receipt: Receipt | None
-    """How the latest attempt's processes ended: when they were asked to and when all were gone, which they were and
+    exit_report: ExitReport | None
+    """How the latest attempt's processes ended: when they were to stop and when all were gone, which they were and
     whether they had to be killed, and the bytes in use on each GPU before and after."""
 
 
@@ -99,7 +101,7 @@ def job_out(view: JobView) -> JobOut:
         name=job.name,
         status=job.status,
         owner=job.owner,
-        wish=job.wish,
+        requested_action=job.requested_action,
         priority=job.priority,
         queue=queue(view.wait) if view.wait else None,
         devices=[DeviceOfJob(worker=device.worker, number=device.number) for device in view.devices],
@@ -115,13 +117,13 @@ def job_out(view: JobView) -> JobOut:
         command=job.command,
         progress=_progress(job, latest) if latest else None,
         failure=_failure(job),
-        receipt=Receipt.model_validate(job.receipt) if job.receipt else None,
+        exit_report=ExitReport.model_validate(job.exit_report) if job.exit_report else None,
     )
 
 
 def queue(wait: Wait) -> Queue:
-    starts_at = None if wait.starts is None else datetime.fromtimestamp(wait.starts, UTC)
-    return Queue(place=wait.place, why=wait.why, starts_at=starts_at)
+    estimated_start_at = None if wait.estimated_start is None else datetime.fromtimestamp(wait.estimated_start, UTC)
+    return Queue(position=wait.position, reason=wait.reason, estimated_start_at=estimated_start_at)
 
 
 def _progress(job: Job, latest: Latest) -> Progress:
@@ -145,9 +147,9 @@ def _failure(job: Job) -> FailureOut | None:
         return None
     failure = Failure.model_validate(job.failure)
     return FailureOut(
-        reason=failure.reason,
+        code=failure.code,
         message=failure.message,
         param=failure.param,
-        retry_can_help=failure.reason.retry_can_help,
+        retryable=failure.code.retryable,
         log_tail=job.log_tail,
     )

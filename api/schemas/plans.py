@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from contract.quote import sentence
 from estimate.adapter import by_kind, left_out
 from estimate.plan import Base, OnDevice, Plan
 from store.jobs.throughput import Throughput
@@ -19,7 +20,8 @@ class TrainedModules(BaseModel):
 class LeftOut(BaseModel):
     """Linear modules of the base that target_modules matches, and that get no adapter."""
 
-    why: str
+    reason: str
+    """For people: a sentence."""
     names: list[str]
     """The last parts of their names."""
     parameters: int
@@ -36,8 +38,8 @@ class ParametersOut(BaseModel):
 
 class WorkOut(BaseModel):
     train_examples: int
-    examples_per_step: int
-    """On all devices."""
+    effective_batch_size: int
+    """Examples of one optimizer step, on all devices."""
     steps: int
     tokens: int | None
     """That go through the model in training, each as often as it comes."""
@@ -52,7 +54,7 @@ class MemoryOut(BaseModel):
     optimizer: int
     activations: int
     logits: int
-    exchange: int
+    communication_buffers: int
     """What the ranks hold to exchange gradients and weights."""
     overhead: int
     """Of the process: its libraries, and what the allocator keeps."""
@@ -71,8 +73,8 @@ class DevicePlan(BaseModel):
     """Bytes of the device; of a CPU, a rank's part of the machine's memory."""
     fits: bool | None
     """Null where it is too near to say: a measured peak is within a quarter of its estimate."""
-    changes: list[dict[str, Any]]
-    """Where it does not fit: parts of a recipe, after each of which, put into this one, it does."""
+    suggestions: list[dict[str, Any]]
+    """Where it does not fit: parts of a recipe. With each of them put into this one it fits."""
     tokens_per_second: float | None
     """Measured on jobs like it, on such devices."""
     cold_start_seconds: float | None
@@ -90,7 +92,7 @@ class DiskOut(BaseModel):
     """Each."""
     adapters: int
     """Of the checkpoints by checkpointing.every_steps, and the final one."""
-    states: int
+    training_checkpoints: int
     """To go on from; none is left when the run is done."""
     total: int
     """Of these two."""
@@ -127,7 +129,7 @@ def plan_out(
     return PlanOut(
         parameters=_parameters(base) if base else None,
         work=WorkOut(
-            train_examples=work.train_examples, examples_per_step=work.window, steps=work.steps, tokens=work.tokens
+            train_examples=work.train_examples, effective_batch_size=work.window, steps=work.steps, tokens=work.tokens
         ),
         devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
         disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
@@ -146,7 +148,7 @@ def _parameters(base: Base) -> ParametersOut:
             for name, (modules, numbers) in by_kind(base.trained).items()
         ],
         left_out=[
-            LeftOut(why=why, names=sorted(names), parameters=numbers)
+            LeftOut(reason=sentence(why), names=sorted(names), parameters=numbers)
             for why, (names, numbers) in left_out(base.trained, base.shapes).items()
         ],
     )
@@ -161,7 +163,7 @@ def _device(on: OnDevice, tokens: int | None, speed: Throughput | None) -> Devic
         memory=MemoryOut(**parts, total=on.memory.total),
         available=on.place.memory_bytes,
         fits=on.fits,
-        changes=on.changes,
+        suggestions=on.suggestions,
         tokens_per_second=speed.tokens_per_second if speed else None,
         cold_start_seconds=speed.cold_start_seconds if speed else None,
         eta_seconds=_eta_seconds(tokens, speed) if speed and tokens is not None else None,

@@ -77,9 +77,9 @@ class DeliveryOut(BaseModel):
     payload: dict[str, Any]
     """What is sent."""
     status: Literal["pending", "delivered", "failed"]
-    tries: int
-    next_try_at: datetime | None
-    answer_status: int | None
+    attempts: int
+    next_attempt_at: datetime | None
+    response_status: int | None
     """HTTP status of the last answer."""
     error: str | None
     """Of the last try."""
@@ -107,9 +107,9 @@ def delivery_out(delivery: Delivery) -> DeliveryOut:
         type=EventType(delivery.type),
         payload=message(delivery),
         status=delivery.status,  # type: ignore[arg-type]  # a CHECK holds it
-        tries=delivery.tries,
-        next_try_at=delivery.due_at if delivery.status == "pending" else None,
-        answer_status=delivery.answer_status,
+        attempts=delivery.attempts,
+        next_attempt_at=delivery.due_at if delivery.status == "pending" else None,
+        response_status=delivery.response_status,
         error=delivery.error,
         created_at=delivery.created_at,
         delivered_at=delivery.delivered_at,

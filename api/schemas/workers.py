@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from contract.machine import Holder, Machine
+from contract.machine import ExternalProcess, Machine
+from contract.quote import sentence
 from store.models import Device, Lease, Worker
 
-_HOLDERS_NAMED = 3  # the others are counted
+_MOST_NAMED = 3  # the others are counted
 
 
 class DeviceOut(BaseModel):
@@ -16,14 +17,14 @@ class DeviceOut(BaseModel):
     """Of the GPU, or "CPU slot"."""
     uuid: str | None
     memory_bytes: int | None
-    status: Literal["free", "leased", "held"]
-    """"held": by processes that are no job's; it is not given out."""
+    status: Literal["free", "leased", "busy"]
+    """"busy": other programs use it; it is not given out."""
     jobs: list[str]
     """That have it; several where all of them allow it."""
-    others: int
-    """Jobs of other owners that have it, which have no name here."""
-    why: str | None
-    """For people: who holds it."""
+    jobs_of_other_owners: int
+    """That have it too; they have no name here."""
+    reason: str | None
+    """For people: a sentence that says what uses it, where it is busy."""
 
 
 class MachineOut(BaseModel):
@@ -65,29 +66,30 @@ def worker_out(
 def _device_out(device: Device, machine: Machine, leases: Sequence[Lease], own: Collection[str]) -> DeviceOut:
     gpu = machine.gpus[device.number] if machine.gpus else None
     jobs = [lease.job_id for lease in leases if (lease.worker, lease.number) == (device.worker, device.number)]
-    holders = [Holder.model_validate(holder) for holder in device.holders or ()]
+    others = [ExternalProcess.model_validate(process) for process in device.external_processes or ()]
     return DeviceOut(
         number=device.number,
         name=gpu.name if gpu else "CPU slot",
         uuid=gpu.uuid if gpu else None,
         memory_bytes=gpu.memory_bytes if gpu else None,
-        status="leased" if jobs else "held" if holders else "free",
+        status="leased" if jobs else "busy" if others else "free",
         jobs=[job for job in jobs if job in own],
-        others=sum(job not in own for job in jobs),
-        why=_held(holders) if holders else None,
+        jobs_of_other_owners=sum(job not in own for job in jobs),
+        reason=_busy_reason(others) if others else None,
     )
 
 
-def _held(holders: Sequence[Holder]) -> str:
-    if holders[0].pid is None and holders[0].memory_bytes is None:
-        return holders[0].name  # no process, but a driver that does not answer
-    named = ", ".join(_words(holder) for holder in holders[:_HOLDERS_NAMED])
-    more = f" and {len(holders) - _HOLDERS_NAMED} more" if len(holders) > _HOLDERS_NAMED else ""
-    return f"held by {named}{more}, which {'is' if len(holders) == 1 else 'are'} not a job's"
+def _busy_reason(processes: Sequence[ExternalProcess]) -> str:
+    first = processes[0]
+    if first.pid is None and first.memory_bytes is None:
+        return sentence(first.name)  # no process, but a driver that does not answer
+    named = ", ".join(map(_words, processes[:_MOST_NAMED]))
+    more = f" and {len(processes) - _MOST_NAMED} more" if len(processes) > _MOST_NAMED else ""
+    return f"It is used by {named}{more}, which {'is' if len(processes) == 1 else 'are'} not a job's."
 
 
-def _words(holder: Holder) -> str:
-    pid = None if holder.pid is None else f"pid {holder.pid}"
-    memory = None if holder.memory_bytes is None else f"{holder.memory_bytes / 2**30:.1f} GiB"
+def _words(process: ExternalProcess) -> str:
+    pid = None if process.pid is None else f"pid {process.pid}"
+    memory = None if process.memory_bytes is None else f"{process.memory_bytes / 2**30:.1f} GiB"
     known = ", ".join(each for each in (pid, memory) if each is not None)
-    return f"{holder.name} ({known})" if known else holder.name
+    return f"{process.name} ({known})" if known else process.name

@@ -9,7 +9,7 @@ from api.v1.asked import LEARNING_RATE
 from api.v1.model_names import name_of
 from contract.order import examples_per_step
 from contract.recipe import Batch
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store.files import RESULTS, has_results, results_id
 from store.jobs.progress import Happening, Latest
 from store.models import Artifact, Dataset, Job, Metric
@@ -158,7 +158,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
         model=(job.asked or {}).get("model") or job.recipe["model"],
         fine_tuned_model=name_of(job) if succeeded and job.model_deleted_at is None else None,
         organization_id=job.owner,
-        status="pausing" if job.wish is Wish.PAUSE else job.status.value,
+        status="pausing" if job.requested_action is RequestedAction.PAUSE else job.status.value,
         hyperparameters=hyperparameters,
         method=MethodOut(supervised=SupervisedOut(hyperparameters=hyperparameters)),
         training_file=job.training_file or job.recipe["dataset"]["path"],
@@ -197,7 +197,7 @@ def _finish(job: Job, latest: Latest | None) -> int | None:
 def _error(job: Job) -> JobError | None:
     if job.failure is None:
         return None
-    return JobError(code=job.failure["reason"], message=job.failure["message"], param=job.failure["param"])
+    return JobError(code=job.failure["code"], message=job.failure["message"], param=job.failure["param"])
 
 
 def checkpoint_object(job: Job, artifact: Artifact, metric: Metric | None) -> JobCheckpoint:

@@ -97,8 +97,8 @@ def recipe_of(asked: JobAsked, start_from: tuple[str, str] | None) -> dict[str, 
     if words.n_epochs != "auto":
         _say(recipe, "schedule.epochs", (), words.n_epochs, "n_epochs")
     if words.batch_size != "auto":
-        _say(recipe, "batch.effective", ("accumulation",), words.batch_size, "batch_size")
-        recipe["batch"].setdefault("micro_batch", min(8, words.batch_size))
+        _say(recipe, "batch.effective_batch_size", ("gradient_accumulation_steps",), words.batch_size, "batch_size")
+        recipe["batch"].setdefault("micro_batch_size", min(8, words.batch_size))
     if words.learning_rate_multiplier != "auto":
         rate = LEARNING_RATE * words.learning_rate_multiplier
         _say(recipe, "optimizer.learning_rate", (), rate, "learning_rate_multiplier")

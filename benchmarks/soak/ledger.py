@@ -13,14 +13,14 @@ from sqlalchemy.orm import Session
 
 from benchmarks.soak.chaos import Strike
 from benchmarks.soak.orders import Order
-from contract.failure import FailureReason
+from contract.failure import FailureCode
 from contract.recipe import Batch
 from contract.status import JobStatus
 from store.models import Event, Job, Metric
 from tests.fake_trainer import losses
 
 END_THE_GUARD = {"a guard", "all processes of a worker"}
-"""After which there is nobody to write a receipt. What ends its reader alone leaves it to the next one."""
+"""After which there is nobody to write an exit report. What ends its reader alone leaves it to the next one."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Ledger:
     """Began again further back than a state that had been saved: the steps are those of one run, and made in vain."""
     orphans: list[str] = field(default_factory=list)
     """Processes and leases that were left."""
-    unreceipted: list[str] = field(default_factory=list)
+    without_exit_report: list[str] = field(default_factory=list)
     """Cancelled while they ran, and none of their processes' ends was told."""
     deserters: list[str] = field(default_factory=list)
     """Workers and APIs that have ended, and nobody had told or killed them."""
@@ -45,7 +45,7 @@ class Ledger:
     went_on: int = 0
     """Attempts that began from a state of an earlier one."""
     retries: int = 0
-    stepped_aside: int = 0
+    preempted: int = 0
     paused: int = 0
     full_disks: int = 0
     torn_states: int = 0
@@ -72,7 +72,7 @@ class Ledger:
                 *lines,
                 f"{'all of these':<36}{self.strikes.total():>4}",
                 "",
-                f"{self.stepped_aside} jobs stepped aside for others, {self.paused} were paused and resumed, "
+                f"{self.preempted} jobs were preempted, {self.paused} were paused and resumed, "
                 f"{self.too_late} had ended before they were cancelled; {self.unanswered} requests found nobody",
                 f"{self.full_disks} attempts met a full disk, {self.cut_lines} died in the middle of a line of events, "
                 f"{self.torn_states} states were found torn",
@@ -84,7 +84,7 @@ class Ledger:
 
 
 _DAMAGED = re.compile(r"step-(\d+) is damaged")
-_OFF = ["lost", "twice", "set_back", "orphans", "unreceipted", "deserters"]
+_OFF = ["lost", "twice", "set_back", "orphans", "without_exit_report", "deserters"]
 _ENDS = [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
 
 
@@ -108,7 +108,7 @@ def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Se
     about = f"{job.id} ({order.kind}, {job.name})"
     ledger.attempts.append(job.attempt)
     ledger.retries += sum(kind == "retry" for kind, _, _ in told)
-    ledger.stepped_aside += any("step aside" in data.get("message", "") for kind, _, data in told if kind == "log")
+    ledger.preempted += any("preempted" in data.get("message", "") for kind, _, data in told if kind == "log")
     ledger.paused += any(data.get("status") == JobStatus.PAUSED for _, _, data in told)
     wrong = list(_wrong_end(order, job))
     if wrong:
@@ -119,11 +119,11 @@ def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Se
         ledger.twice += [f"{about}: {each}" for each in _wrong_steps(session, order, job)]
     ledger.twice += [f"{about}: {each}" for each in _begun_or_ended_twice(told)]
     ledger.set_back += [f"{about}: {each}" for each in set_back(told)]
-    ledger.full_disks += sum(data.get("reason") == FailureReason.DISK_FULL for kind, _, data in told if kind == "retry")
+    ledger.full_disks += sum(data.get("code") == FailureCode.DISK_FULL for kind, _, data in told if kind == "retry")
     ledger.torn_states += sum(bool(_DAMAGED.search(data["message"])) for kind, _, data in told if kind == "log")
     ledger.went_on += sum(data["resumed_step"] > 0 for kind, _, data in told if kind == "started")
-    if job.status is JobStatus.CANCELLED and job.receipt is None and _was_guarded_to_its_end(job, told, strikes):
-        ledger.unreceipted.append(about)
+    if job.status is JobStatus.CANCELLED and job.exit_report is None and _was_guarded_to_its_end(job, told, strikes):
+        ledger.without_exit_report.append(about)
 
 
 def _told(session: Session, job_id: str) -> list[tuple[str, float, dict[str, Any]]]:
@@ -135,11 +135,11 @@ def _wrong_end(order: Order, job: Job) -> Iterator[str]:
     expected = {order.end} | ({JobStatus.CANCELLED} if order.cancel and not order.refused else set())
     if job.status not in expected:
         yield f"{job.status}, not {' or '.join(sorted(expected))}: {job.failure}"
-    elif job.status is JobStatus.FAILED and (job.failure or {}).get("reason") != order.failure:
+    elif job.status is JobStatus.FAILED and (job.failure or {}).get("code") != order.failure:
         yield f"failed for another reason: {job.failure}"
     elif job.status is JobStatus.SUCCEEDED and order.micro_batch is not None:
         batch = Batch.model_validate(job.batch) if job.batch else None
-        if batch is None or batch.micro_batch != order.micro_batch:
+        if batch is None or batch.micro_batch_size != order.micro_batch:
             yield f"succeeded with batch {job.batch}"
 
 

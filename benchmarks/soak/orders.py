@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from contract.failure import FailureReason
+from contract.failure import FailureCode
 from contract.status import JobStatus
 
 OWNERS = ["anna", "bela", "chen"]
@@ -18,7 +18,7 @@ class Order:
     steps: int
     end: JobStatus = JobStatus.SUCCEEDED
     """Which of its own it comes to; a user may cancel it before."""
-    failure: FailureReason | None = None
+    failure: FailureCode | None = None
     micro_batch: int | None = None
     """At which it fits into the memory, where it does not at first."""
     cancel: str | None = None
@@ -50,7 +50,7 @@ def _two_machines(kind: str, owner: str, choose: random.Random) -> Order:
 
 
 def _shared(kind: str, owner: str, choose: random.Random) -> Order:
-    return _plain(kind, owner, choose, resources={"share": True})
+    return _plain(kind, owner, choose, resources={"allow_sharing": True})
 
 
 def _gives_way(kind: str, owner: str, choose: random.Random) -> Order:
@@ -62,19 +62,19 @@ def _urgent(kind: str, owner: str, choose: random.Random) -> Order:
 
 
 def _fails(kind: str, owner: str, choose: random.Random) -> Order:
-    order = _plain(kind, owner, choose, f"fail={FailureReason.LOSS_NOT_FINITE}")
-    order.end, order.failure = JobStatus.FAILED, FailureReason.LOSS_NOT_FINITE
+    order = _plain(kind, owner, choose, f"fail={FailureCode.LOSS_NOT_FINITE}")
+    order.end, order.failure = JobStatus.FAILED, FailureCode.LOSS_NOT_FINITE
     return order
 
 
 def _too_large(kind: str, owner: str, choose: random.Random) -> Order:
-    order = _plain(kind, owner, choose, "fits=2", batch={"micro_batch": 4})
+    order = _plain(kind, owner, choose, "fits=2", batch={"micro_batch_size": 4})
     order.micro_batch = 2
     return order
 
 
 def _meets_a_full_disk(kind: str, owner: str, choose: random.Random) -> Order:
-    return _plain(kind, owner, choose, f"fail={FailureReason.DISK_FULL} once")
+    return _plain(kind, owner, choose, f"fail={FailureCode.DISK_FULL} once")
 
 
 def _dies_in_a_line(kind: str, owner: str, choose: random.Random) -> Order:

@@ -96,7 +96,11 @@ def recipe_of(model: Path, rows: Path, shape: Shape) -> dict[str, Any]:
         "model": str(model),
         "dataset": str(rows),
         "adapter": {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"},
-        "batch": {"micro_batch": shape.micro_batch, "effective": shape.documents, "max_length": shape.length},
+        "batch": {
+            "micro_batch_size": shape.micro_batch,
+            "effective_batch_size": shape.documents,
+            "max_length": shape.length,
+        },
         "optimizer": {"learning_rate": shape.learning_rate, "weight_decay": 0.0, "max_grad_norm": 1.0},
         "schedule": {"type": "cosine", "epochs": 1, "warmup_steps": 0},
         "precision": shape.precision,

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import cut, quote
 
 _LARGEST = 100_000_000  # bytes; the index of a model of many shards is among the largest
@@ -59,4 +59,4 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def unsupported(problem: str) -> InputError:
-    return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: {problem}", "model")
+    return InputError(FailureCode.MODEL_UNSUPPORTED, f"model: {problem}", "model")

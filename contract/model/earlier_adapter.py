@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.folder import tensor_shapes
 from contract.model.target_modules import is_routed_expert
 from contract.quote import cut, quote
@@ -120,4 +120,4 @@ def _words(shape: list[int]) -> str:
 
 
 def _refused(folder: Path, message: str) -> InputError:
-    return InputError(FailureReason.RECIPE_INVALID, f"{_PARAM}: {cut(folder.name)} {message}", _PARAM)
+    return InputError(FailureCode.RECIPE_INVALID, f"{_PARAM}: {cut(folder.name)} {message}", _PARAM)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from contract.expression import full_matches
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import cut, quote
 from contract.recipe import CHANGES_BASE, Adapter
 
@@ -199,13 +199,13 @@ def _check_some(matched: set[str], why: dict[str, str], given: str) -> None:
     if matched <= why.keys():
         reasons = sorted({why[module] for module in matched})
         message = f"{_PARAM}: {quote(given)} matches nothing that can be adapted"
-        raise InputError(FailureReason.TARGET_MODULES_UNMATCHED, "; ".join([message, *reasons]), _PARAM)
+        raise InputError(FailureCode.TARGET_MODULES_UNMATCHED, "; ".join([message, *reasons]), _PARAM)
 
 
 def _unmatched(param: str, problem: str, modules: Set[str]) -> InputError:
     candidates = sorted({_last(module) for module in modules if _in_a_layer(module)})
     return InputError(
-        FailureReason.TARGET_MODULES_UNMATCHED, f"{param}: {problem}; it has {', '.join(candidates)}", param
+        FailureCode.TARGET_MODULES_UNMATCHED, f"{param}: {problem}; it has {', '.join(candidates)}", param
     )
 
 
@@ -218,4 +218,4 @@ def _check_rank(adapter: Adapter, module: str, full: int) -> None:
         message = (
             f"{param}: got {rank}; adapter.init {quote(adapter.init)} has {full} parts of {cut(module)} to start from"
         )
-        raise InputError(FailureReason.RECIPE_INVALID, message, param)
+        raise InputError(FailureCode.RECIPE_INVALID, message, param)

@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 from jinja2 import Template
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.quote import cut
 from dataset.rendering.template_environment import template_environment
 
@@ -262,4 +262,4 @@ def _read(path: Path, largest: int) -> str | None:
 
 
 def _unsupported(problem: str) -> InputError:
-    return InputError(FailureReason.MODEL_UNSUPPORTED, f"model: its tokenizer {problem}", "model")
+    return InputError(FailureCode.MODEL_UNSUPPORTED, f"model: its tokenizer {problem}", "model")

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from jinja2 import TemplateError
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.example import Conversation, Example, Message, PlainText
 from dataset.rendering.template_variables import unread_arguments
 from dataset.rendering.tokenizer import Tokenizer, begin_of_text, end_of_text
@@ -48,7 +48,7 @@ def _until_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> tu
     """
     if index == 0:
         raise InputError(
-            FailureReason.DATASET_INVALID,
+            FailureCode.DATASET_INVALID,
             f"{example.where}: begins with an answer, messages[0], that nothing asks for; give the user's message "
             "before it, or give it a weight of 0",
             "dataset",
@@ -219,7 +219,7 @@ def _apply_template(
 ) -> str:
     if tokenizer.chat_template is None:
         raise InputError(
-            FailureReason.MODEL_UNSUPPORTED,
+            FailureCode.MODEL_UNSUPPORTED,
             "model: its tokenizer has no chat template, so conversations cannot be rendered; name one in "
             "dataset.chat_template, or use the instruct or chat version of the model",
             "model",
@@ -235,7 +235,7 @@ def _apply_template(
     # What jinja lets through of the template's own mistakes.
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise InputError(
-            FailureReason.DATASET_INVALID,
+            FailureCode.DATASET_INVALID,
             f"{example.where}: the model's chat template refuses it: {error}",
             "dataset",
         ) from error
@@ -250,6 +250,4 @@ def _as_templates_read(message: Message) -> Mapping[str, Any]:
 
 
 def _refuse_model(example: Conversation, problem: str) -> NoReturn:
-    raise InputError(
-        FailureReason.MODEL_UNSUPPORTED, f"{example.where}: the model's chat template {problem}", "dataset"
-    )
+    raise InputError(FailureCode.MODEL_UNSUPPORTED, f"{example.where}: the model's chat template {problem}", "dataset")

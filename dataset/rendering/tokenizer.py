@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any, Protocol
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.rendering.chat_templates import CHAT_TEMPLATES, END_OF_TURN
 
 TODAY = date(2024, 7, 26)
@@ -58,7 +58,7 @@ def end_of_text(tokenizer: Tokenizer, what: str) -> str:
     """Raises InputError when the tokenizer has no such token."""
     if tokenizer.eos_token is None:
         raise InputError(
-            FailureReason.MODEL_UNSUPPORTED,
+            FailureCode.MODEL_UNSUPPORTED,
             f"model: its tokenizer has no end-of-text token, with which {what} ends; add one to its eos_token",
             "model",
         )
@@ -75,7 +75,7 @@ def set_chat_template(tokenizer: Tokenizer, name: str) -> None:
     end = end_of_answer(tokenizer, name)
     if end not in tokenizer.get_vocab():
         raise InputError(
-            FailureReason.MODEL_UNSUPPORTED,
+            FailureCode.MODEL_UNSUPPORTED,
             f"dataset.chat_template: {name} ends a turn with {end}, and the model's tokenizer has no such token; use "
             "another template, whose answers end with the end of text",
             "dataset.chat_template",

@@ -63,7 +63,7 @@ class JobView:
             case "status":
                 return self._apply_status(data)
             case "queue":
-                self.waits = f"place {data['place']} in the queue: {data['why']}"
+                self.waits = f"number {data['position']} in the queue. {data['reason']}"
                 return self.waits
             case "retry":
                 return self._note(_retry_line(data))
@@ -190,12 +190,11 @@ def _rows(view: JobView, width: int) -> Iterator[tuple[str, RenderableType]]:
 
 
 def _retry_line(data: dict[str, Any]) -> str:
-    if "micro_batch" in data:
-        again = (
-            f"again with a micro-batch of {data['micro_batch']}, and {data['effective']} examples in a step as before"
-        )
+    if "micro_batch_size" in data:
+        steps = f"{data['effective_batch_size']} examples in a step as before"
+        again = f"again with a micro-batch of {data['micro_batch_size']}, and {steps}"
     else:
-        counted = f"retry {data['retries']} of {data['most']}" if "retries" in data else "again"
+        counted = f"retry {data['retries']} of {data['max_retries']}" if "retries" in data else "again"
         again = f"{counted} in {format_seconds(data['wait_seconds'])}"
     return f"{data['message']}; {again}"
 

@@ -173,6 +173,6 @@ def _job_table(jobs: list[Job]) -> Table:
         progress = job["progress"]
         steps = f"{progress['step']}/{progress['total_steps'] or '?'}" if progress else ""
         loss = f"{progress['loss']:.4f}" if progress else ""
-        status = f"{job['status']} #{job['queue']['place']}" if job["queue"] else job["status"]
+        status = f"{job['status']} #{job['queue']['position']}" if job["queue"] else job["status"]
         table.add_row(job["id"], one_line(job["name"] or ""), job["owner"], status, steps, loss, age(job["created_at"]))
     return table

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from finetuned.cli.job_text import format_bytes, format_seconds, one_line
 
-_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "exchange", "overhead")
+_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "communication_buffers", "overhead")
 _FITS = {True: "fits", False: "does not fit", None: "fits perhaps"}
 
 
@@ -35,8 +35,8 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
         share = 100 * found["trainable"] / found["total"]
         facts.append(("trains", f"{found['trainable']:,} of {found['total']:,} parameters ({share:.2f}%)"))
         facts += [(f"  {each['name']}", f"{each['parameters']:,} in {each['modules']}") for each in found["by_module"]]
-        facts += [("  left out", f"{', '.join(each['names'])}: {each['why']}") for each in found["left_out"]]
-    of_them = f"{work['examples_per_step']:,} examples each, of {work['train_examples']:,}"
+        facts += [("  left out", f"{', '.join(each['names'])}: {each['reason']}") for each in found["left_out"]]
+    of_them = f"{work['effective_batch_size']:,} examples each, of {work['train_examples']:,}"
     facts.append(("steps", f"{work['steps']:,}, {of_them}"))
     if work["tokens"] is not None:
         facts.append(("tokens", f"{work['tokens']:,}"))
@@ -51,13 +51,13 @@ def _on_device(device: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         (f"{device['devices']} x {device['device']}", f"{device['precision']}; {_FITS[device['fits']]}"),
         ("memory", f"{format_bytes(memory['total'])}{available}"),
-        *[(f"  {part}", format_bytes(memory[part])) for part in _PARTS if memory[part]],
+        *[(f"  {part.replace('_', ' ')}", format_bytes(memory[part])) for part in _PARTS if memory[part]],
     ]
     if device["eta_seconds"] is not None:
         speed = f"{device['tokens_per_second']:,.0f} tokens/s, as {_jobs(device['measured_jobs'])} had"
         facts.append(("time", f"{format_seconds(device['eta_seconds'])} at {speed}"))
         facts.append(("  cold start", f"{format_seconds(device['cold_start_seconds'])} of it, in the first step"))
-    facts += [("fits with", json.dumps(change)) for change in device["changes"]]
+    facts += [("fits with", json.dumps(change)) for change in device["suggestions"]]
     return facts
 
 

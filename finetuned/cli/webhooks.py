@@ -81,9 +81,9 @@ def _webhook_table(webhooks: list[dict[str, Any]]) -> Table:
 
 def _delivery_table(deliveries: list[dict[str, Any]]) -> Table:
     table = list_table(
-        "message", "type", "status", "tries", "age", "what was wrong", folding=("type", "what was wrong")
+        "message", "type", "status", "attempts", "age", "what was wrong", folding=("type", "what was wrong")
     )
     for each in deliveries:
         wrong = one_line(each["error"] or "")
-        table.add_row(each["id"], each["type"], each["status"], str(each["tries"]), age(each["created_at"]), wrong)
+        table.add_row(each["id"], each["type"], each["status"], str(each["attempts"]), age(each["created_at"]), wrong)
     return table

@@ -23,7 +23,8 @@ def _worker_table(workers: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=name != "use", overflow="fold")
     for worker in workers:
         for device in worker["devices"]:
-            others = [f"{device['others']} of other owners"] if device["others"] else []
-            use = "; ".join([*device["jobs"], *others, *([device["why"]] if device["why"] else [])]) or device["status"]
+            others, reason = device["jobs_of_other_owners"], device["reason"]
+            used = [*device["jobs"], f"{others} of other owners" if others else "", reason or ""]
+            use = "; ".join(filter(None, used)) or device["status"]
             table.add_row(worker["name"], worker["status"], str(device["number"]), device["name"], one_line(use))
     return table

@@ -2,13 +2,13 @@
 
 from sqlalchemy.orm import Session
 
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store.errors import IllegalMove
 from store.jobs import jobs
 from store.models import Job
 from store.scheduling import leases
 
-_CANCELS = (Wish.CANCEL, Wish.KILL)
+_CANCELS = (RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL)
 _RETRIED = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
@@ -17,8 +17,8 @@ def cancel(session: Session, job_id: str, owner: str | None = None, *, force: bo
     JobNotFound, IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
-        if job.wish is not Wish.KILL:
-            job.wish = Wish.KILL if force else Wish.CANCEL
+        if job.requested_action is not RequestedAction.FORCE_CANCEL:
+            job.requested_action = RequestedAction.FORCE_CANCEL if force else RequestedAction.CANCEL
     elif job.status is not JobStatus.CANCELLED:
         _set_aside(session, job, JobStatus.CANCELLED)
     return job
@@ -28,9 +28,9 @@ def pause(session: Session, job_id: str, owner: str | None = None) -> Job:
     """Sets a job aside; one that runs saves first. Raises JobNotFound, IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
-        if job.wish in _CANCELS:
+        if job.requested_action in _CANCELS:
             raise IllegalMove(job_id, "running, to be cancelled,", JobStatus.PAUSED)
-        job.wish = Wish.PAUSE
+        job.requested_action = RequestedAction.PAUSE
     elif job.status is not JobStatus.PAUSED:
         _set_aside(session, job, JobStatus.PAUSED)
     return job
@@ -41,10 +41,10 @@ def resume(session: Session, job_id: str, owner: str | None = None) -> Job:
     Raises JobNotFound, IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status is JobStatus.RUNNING:
-        if job.wish in _CANCELS:
+        if job.requested_action in _CANCELS:
             raise IllegalMove(job_id, "running, to be cancelled,", JobStatus.QUEUED)
-        if job.wish is Wish.PAUSE:
-            job.wish = None
+        if job.requested_action is RequestedAction.PAUSE:
+            job.requested_action = None
     elif job.status is JobStatus.PAUSED:
         _queue(session, job)
     elif job.status is not JobStatus.QUEUED:
@@ -59,7 +59,7 @@ def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
     job = jobs.lock(session, job_id, owner)
     if job.status in _RETRIED:
         _queue(session, job)
-    elif job.status not in (JobStatus.QUEUED, JobStatus.RUNNING) or job.wish in _CANCELS:
+    elif job.status not in (JobStatus.QUEUED, JobStatus.RUNNING) or job.requested_action in _CANCELS:
         instead = " by this; resume does it" if job.status is JobStatus.PAUSED else ""
         raise IllegalMove(job_id, job.status, JobStatus.QUEUED, instead)
     return job

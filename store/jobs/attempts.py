@@ -8,16 +8,20 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Batch
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store import files
 from store.jobs import jobs
 from store.models import Event, Job, Lease, Metric, Worker
 from store.scheduling import leases
 from store.scheduling.workers import SILENCE
 
-_SETS_ASIDE = {Wish.CANCEL: JobStatus.CANCELLED, Wish.KILL: JobStatus.CANCELLED, Wish.PAUSE: JobStatus.PAUSED}
+_SETS_ASIDE = {
+    RequestedAction.CANCEL: JobStatus.CANCELLED,
+    RequestedAction.FORCE_CANCEL: JobStatus.CANCELLED,
+    RequestedAction.PAUSE: JobStatus.PAUSED,
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Left:
     """What an attempt has left in its run folder."""
 
     log_tail: str = ""
-    receipt: dict[str, Any] | None = None
+    exit_report: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class End:
     smaller: Batch | None = None
     """With which it may fit into the device's memory, where that was what failed."""
     log_tail: str = ""
-    receipt: dict[str, Any] | None = None
+    exit_report: dict[str, Any] | None = None
 
 
 def finish(session: Session, job_id: str, attempt: int, end: End, retries: Retries) -> JobStatus:
@@ -58,25 +62,25 @@ def finish(session: Session, job_id: str, attempt: int, end: End, retries: Retri
 
 def _end(session: Session, job: Job, end: End, retries: Retries) -> JobStatus:
     status, failure = end.status, end.failure
-    values: dict[str, Any] = {"log_tail": end.log_tail, "receipt": end.receipt}
-    spoilt = failure is not None and failure.reason.retry_can_help
+    values: dict[str, Any] = {"log_tail": end.log_tail, "exit_report": end.exit_report}
+    spoilt = failure is not None and failure.code.retryable
     if end.smaller is not None:
         values["batch"] = end.smaller.model_dump(mode="json")
     if status is JobStatus.PAUSED:
-        status = JobStatus.QUEUED  # unless it is still wished: it may be resumed or cancelled by now
-    if job.wish in _SETS_ASIDE and (status is JobStatus.QUEUED or spoilt or end.smaller is not None):
-        status = _SETS_ASIDE[job.wish]  # asked for while the attempt was ending for another reason
+        status = JobStatus.QUEUED  # unless that is still requested: it may be resumed or cancelled by now
+    if job.requested_action in _SETS_ASIDE and (status is JobStatus.QUEUED or spoilt or end.smaller is not None):
+        status = _SETS_ASIDE[job.requested_action]  # asked for while the attempt was ending for another reason
     elif status is JobStatus.FAILED and failure is not None:
         if end.smaller is not None:
             status = JobStatus.QUEUED
-            told = {"micro_batch": end.smaller.micro_batch, "effective": end.smaller.effective}
+            told = end.smaller.model_dump(include={"micro_batch_size", "effective_batch_size"})
             jobs.tell(session, job, "retry", _why(failure) | told)
-        elif failure.reason is FailureReason.STORAGE_UNAVAILABLE:
+        elif failure.code is FailureCode.STORAGE_UNAVAILABLE:
             status, waits = JobStatus.QUEUED, _until_storage_is_there(session, job, failure, retries)
             values |= waits
         elif _fails_alike(session, job, failure):
             message = f"{failure.message}. It failed alike in an earlier attempt, and would again"
-            failure = failure.model_copy(update={"reason": FailureReason.INTERNAL_ERROR, "message": message})
+            failure = failure.model_copy(update={"code": FailureCode.INTERNAL_ERROR, "message": message})
         elif spoilt:
             status, failure, counted = _after_failure(session, job, failure, retries)
             values |= counted
@@ -101,16 +105,16 @@ def _after_failure(
         message = f"{failure.message}. It was tried {count} times, the last {retries.most} without coming further"
         return JobStatus.FAILED, failure.model_copy(update={"message": message}), counted
     wait = min(retries.first_wait * 2 ** (count - 1), retries.longest_wait)
-    if failure.reason is FailureReason.WORKER_LOST and count == 1:
+    if failure.code is FailureCode.WORKER_LOST and count == 1:
         wait = timedelta(0)  # it has waited for its lease to pass, and what was wrong is gone with the worker
-    told = {"retries": count, "most": retries.most, "wait_seconds": wait.total_seconds()}
+    told = {"retries": count, "max_retries": retries.most, "wait_seconds": wait.total_seconds()}
     jobs.tell(session, job, "retry", _why(failure) | told)
     return JobStatus.QUEUED, failure, counted | {"not_before": func.now() + wait}
 
 
 def _fails_alike(session: Session, job: Job, failure: Failure) -> bool:
     """An attempt before failed by the same exception, at the same place and step: no machine and no network did it."""
-    if failure.fault is None or not failure.reason.retry_can_help:
+    if failure.fault is None or not failure.code.retryable:
         return False
     fault = failure.fault.model_dump(mode="json")
     before = select(Event.data).where(Event.job_id == job.id, Event.type == "retry")
@@ -123,7 +127,7 @@ def _until_storage_is_there(session: Session, job: Job, failure: Failure, retrie
     lately = (Event.job_id == job.id, Event.seq >= job.event_count - 2, Event.type == "retry")
     last = session.scalar(select(Event.data).where(*lately))
     wait = retries.first_wait
-    if last is not None and last["reason"] == failure.reason:
+    if last is not None and last["code"] == failure.code:
         wait = timedelta(seconds=last["wait_seconds"]) * 2
     wait = min(wait, retries.longest_wait)
     jobs.tell(session, job, "retry", _why(failure) | {"wait_seconds": wait.total_seconds()})
@@ -131,7 +135,7 @@ def _until_storage_is_there(session: Session, job: Job, failure: Failure, retrie
 
 
 def _why(failure: Failure) -> dict[str, Any]:
-    why = {"reason": failure.reason, "message": failure.message}
+    why = {"code": failure.code, "message": failure.message}
     return why if failure.fault is None else why | {"fault": failure.fault.model_dump(mode="json")}
 
 
@@ -142,8 +146,10 @@ def lost(session: Session, job_id: str, attempt: int, retries: Retries, left: Le
     if job.status is not JobStatus.RUNNING or job.attempt != attempt:
         return None
     message = f"worker {job.worker} was lost while it ran attempt {attempt}; its log says more"
-    failure = Failure(reason=FailureReason.WORKER_LOST, message=message)
-    return _end(session, job, End(JobStatus.FAILED, failure, log_tail=left.log_tail, receipt=left.receipt), retries)
+    failure = Failure(code=FailureCode.WORKER_LOST, message=message)
+    return _end(
+        session, job, End(JobStatus.FAILED, failure, log_tail=left.log_tail, exit_report=left.exit_report), retries
+    )
 
 
 def lost_with_machine(
@@ -160,7 +166,11 @@ def lost_with_machine(
         ~select(Lease.job_id).where(Lease.job_id == Job.id, Lease.attempt == Job.attempt, Lease.rank == 0).exists()
     )
     expired = select(Job).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now(), silent | forgotten)
-    gone = Job.wish.is_(None) | Job.wish.not_in([Wish.CANCEL, Wish.KILL]) | (Job.lease_expires_at < func.now() - unseen)
+    gone = (
+        Job.requested_action.is_(None)
+        | Job.requested_action.not_in([RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL])
+        | (Job.lease_expires_at < func.now() - unseen)
+    )
     found = session.scalars(expired.where(gone).with_for_update(skip_locked=True)).all()
     ended = [(job, lost(session, job.id, job.attempt, retries, left_of(job.id, job.attempt))) for job in found]
     return [(job, status) for job, status in ended if status is not None]

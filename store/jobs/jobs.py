@@ -184,7 +184,7 @@ def _moving(
 ) -> list[CTE]:
     """Parts of one statement: the first moves the job `its_id`, the others tell of it, at `told_at`."""
     sources = allowed_from(target) if only_from is None else allowed_from(target) & frozenset(only_from)
-    columns = {"status": target, "event_count": Job.event_count + 1, "wish": None, **values}
+    columns = {"status": target, "event_count": Job.event_count + 1, "requested_action": None, **values}
     if target is not JobStatus.RUNNING:
         columns["lease_expires_at"] = None
     if target is not JobStatus.FAILED:

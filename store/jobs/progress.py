@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from contract import events
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store import artifacts
 from store.errors import StaleAttempt
 from store.jobs import jobs
@@ -43,8 +43,10 @@ class Happening(NamedTuple):
     data: dict[str, Any]
 
 
-def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.Event], lease: timedelta) -> Wish | None:
-    """Writes a batch of the trainer's events, renews the lease, and brings back what the user wishes.
+def record(
+    session: Session, job_id: str, attempt: int, batch: Sequence[events.Event], lease: timedelta
+) -> RequestedAction | None:
+    """Writes a batch of the trainer's events, renews the lease, and returns the requested action.
 
     A step that is there already stays as it is. Raises StaleAttempt, and then writes nothing.
     """
@@ -60,11 +62,11 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
         update(Job)
         .where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
         .values(columns)
-        .returning(Job.event_count, Job.wish)
+        .returning(Job.event_count, Job.requested_action)
     ).one_or_none()
     if mine is None:
         raise StaleAttempt(job_id, attempt)
-    last_seq, wish = mine
+    last_seq, requested_action = mine
     if told:
         session.execute(
             insert(Event),
@@ -74,7 +76,7 @@ def record(session: Session, job_id: str, attempt: int, batch: Sequence[events.E
             ],
         )
     _keep(session, job_id, attempt, batch)
-    return wish
+    return requested_action
 
 
 def _clean(data: dict[str, Any]) -> dict[str, Any]:

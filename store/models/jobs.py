@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from contract.status import TERMINAL, JobStatus, Wish
+from contract.status import TERMINAL, JobStatus, RequestedAction
 from store.models.base import Base, Word, one_of
 
 SHAPE = " || ' ' || ".join(
@@ -28,7 +28,7 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"status IN ({one_of(JobStatus)})", name="status"),
-        CheckConstraint(f"wish IN ({one_of(Wish)})", name="wish"),
+        CheckConstraint(f"requested_action IN ({one_of(RequestedAction)})", name="requested_action"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
         CheckConstraint(f"(status IN ({one_of(TERMINAL)})) = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint("(status = 'failed') = (failure IS NOT NULL)", name="failure"),
@@ -58,7 +58,7 @@ class Job(Base):
     """Of training, as jobs like it took; None where there were none."""
     status: Mapped[JobStatus] = mapped_column(Word(JobStatus))
     """Written by the one statement of store.jobs.jobs.move and store.jobs.jobs.begin."""
-    wish: Mapped[Wish | None] = mapped_column(Word(Wish))
+    requested_action: Mapped[RequestedAction | None] = mapped_column(Word(RequestedAction))
     """What is asked of a running job; its worker reads it."""
     attempt: Mapped[int]
     """Counts the claims. Whatever a worker writes is guarded by the attempt that it claimed."""
@@ -86,8 +86,8 @@ class Job(Base):
     """That the latest attempt was started with, quoted for a shell."""
     rendezvous: Mapped[str | None]
     """HOST:PORT at which the machines of the latest attempt meet; None before it is known, empty when they part."""
-    receipt: Mapped[dict[str, Any] | None]
-    """How the latest attempt's processes ended: a contract.receipt.Receipt."""
+    exit_report: Mapped[dict[str, Any] | None]
+    """How the latest attempt's processes ended: a contract.exit_report.ExitReport."""
     training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     """The dataset that it trains on, where it was uploaded: it cannot be deleted before the job has ended."""
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))

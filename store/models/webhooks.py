@@ -40,10 +40,10 @@ class Delivery(Base):
     type: Mapped[str]
     payload: Mapped[dict[str, Any]]
     status: Mapped[str]
-    tries: Mapped[int]
+    attempts: Mapped[int]
     due_at: Mapped[datetime]
     """Of the next try; moved on before each one, so that a sender that dies leaves it to another."""
-    answer_status: Mapped[int | None]
+    response_status: Mapped[int | None]
     """HTTP status of the last answer."""
     error: Mapped[str | None]
     """Of the last try."""

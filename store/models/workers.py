@@ -40,8 +40,8 @@ class Device(Base):
 
     worker: Mapped[str] = mapped_column(ForeignKey("workers.name", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    holders: Mapped[list[Any] | None]
-    """Processes that are not ours and hold it, as contract.machine.Holder; None where there are none."""
+    external_processes: Mapped[list[Any] | None]
+    """Processes that are not ours and hold it, as contract.machine.ExternalProcess; None where there are none."""
 
 
 class Lease(Base):

@@ -37,8 +37,8 @@ class Host:
     """Numbered 0..devices-1."""
     unit: str
     """What one is called in words for people: "GPU" or "CPU slot"."""
-    held: frozenset[int] = frozenset()
-    """By processes that are not ours: not given out."""
+    busy: frozenset[int] = frozenset()
+    """With processes of other programs: not given out."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Occupant:
     devices: tuple[Device, ...]
     share: bool = False
     preemptible: bool = False
-    """And running, so that it can be asked to step aside."""
+    """And running, so that it can be preempted."""
     leaving: bool = False
     """It has been asked to stop: its devices will be free soon."""
     started: float = 0.0
@@ -80,20 +80,20 @@ class Occupant:
 
 @dataclass(frozen=True)
 class Wait:
-    place: int
-    """1 is the next one. One that is kept back after a failure has its place and holds nobody up."""
-    why: str
-    """For people: what it waits for."""
-    starts: float | None
-    """Expected, epoch seconds. None: nobody knows."""
+    position: int
+    """1 is the next one. One that is kept back after a failure has its position and holds nobody up."""
+    reason: str
+    """For people: a sentence that says what it waits for."""
+    estimated_start: float | None
+    """Epoch seconds; None where it cannot be known."""
 
 
 @dataclass(frozen=True)
 class Plan:
     starts: dict[str, tuple[Device, ...]]
     """Job -> devices to lease now, the head's machine first, all of one machine together."""
-    step_aside: tuple[str, ...]
-    """Running jobs to ask to save and go back to the queue."""
+    preempt: tuple[str, ...]
+    """Running jobs that shall save and go back to the queue."""
     waits: dict[str, Wait]
     """All other waiting jobs."""
 
@@ -105,7 +105,7 @@ def plan(
     occupants: Sequence[Occupant],
     most_running: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """What to start and whom to ask to step aside at `now` (epoch seconds), and why the others wait. `most_running` is
+    """What to start and what to preempt at `now` (epoch seconds), and why the others wait. `most_running` is
     how many jobs may run at once, of the owners that have such a limit."""
     going = {occupant.id for occupant in occupants if occupant.leaving}
     machines = _machines(now, hosts, occupants, going)
@@ -123,9 +123,10 @@ def plan(
         able = [seen for seen in there if len(seen.times) >= seen.needs]
         begins = None
         if job.not_before is not None and job.not_before > now:
-            why = f"tries again in {math.ceil(job.not_before - now)} s, after a failure"
+            why = f"Starts again in {math.ceil(job.not_before - now)} s, after a failure."
         elif running[job.owner] >= most_running.get(job.owner, math.inf):
-            why = f"{running[job.owner]} of its owner's jobs run, and no more may at once"
+            count = running[job.owner]
+            why = f"Its owner already runs {count} job{'s' * (count != 1)}, the most that may run at once."
         elif len(able) < job.nodes:
             why = _lack(job, there)
         elif chosen := _open(now, able, job):
@@ -273,7 +274,7 @@ def _machines(
             users[device].append(occupant)
     machines = []
     for host in sorted(hosts, key=lambda host: host.name):
-        devices = [Device(host.name, number) for number in range(host.devices) if number not in host.held]
+        devices = [Device(host.name, number) for number in range(host.devices) if number not in host.busy]
         machines.append(_Machine(host, [_Slot(device, users[device]) for device in devices]))
         machines[-1].look_again(now, going, machines[-1].slots)
     return machines
@@ -329,13 +330,13 @@ def _earliest(able: list[_Seen], job: Waiting) -> tuple[float, _Chosen]:
 class _Claim(NamedTuple):
     chosen: _Chosen
     asked: frozenset[str]
-    """Who has to step aside for it."""
+    """Jobs to preempt for it."""
     going: frozenset[str]
     """Who has been asked to stop before, and is waited for."""
 
 
 def _spared(occupants: Sequence[Occupant]) -> list[Occupant]:
-    """Who can be asked to step aside. Those to spare come first: of a higher priority, then those longest at work."""
+    """Jobs that can be preempted. Those to spare come first: of a higher priority, then those longest at work."""
     preemptible = [occupant for occupant in occupants if occupant.preemptible]
     return sorted(preemptible, key=lambda occupant: (-occupant.priority, occupant.started, occupant.id))
 
@@ -395,8 +396,8 @@ def _room(seen: _Seen, job: Waiting, gone: Collection[str]) -> list[_Slot]:
 
 
 def _claimed(claim: _Claim) -> str:
-    parts = [(claim.asked, "to save and step aside"), (claim.going, "to stop")]
-    return " and for ".join(f"{_listed(sorted(ids), len(ids))} {what}" for ids, what in parts if ids)
+    parts = [(claim.asked, "to save and make room"), (claim.going, "to stop")]
+    return f"Waits for {' and for '.join(f'{_listed(sorted(ids), len(ids))} {what}' for ids, what in parts if ids)}."
 
 
 def _kept(now: float, able: list[_Seen], job: Waiting) -> str | None:
@@ -405,28 +406,30 @@ def _kept(now: float, able: list[_Seen], job: Waiting) -> str | None:
     if len(enough) < job.nodes:
         return None
     other = next(slot.kept_for for seen in enough for slot in seen.ready if not slot.open(now, job))
-    return f"devices that are kept for {other}, which comes first"
+    return f"Waits for devices that are kept for {other}, which comes first."
 
 
 def _lack(job: Waiting, there: list[_Seen]) -> str:
     if not there:
-        return "no machine that can train it is there"
+        return "Waits for a machine that can train it; none is there."
     if len(there) < job.nodes:
-        return f"{job.nodes} machines that can train it; {len(there)} {'is' if len(there) == 1 else 'are'} there"
+        found = f"{len(there)} {'is' if len(there) == 1 else 'are'} there"
+        return f"Waits for {job.nodes} machines that can train it; {found}."
     sizes = sorted({(seen.needs, seen.machine.host.unit) for seen in there}, reverse=True)
     what = " or ".join(f"{count} {unit}{'s' * (count != 1)}" for count, unit in sizes)
     if job.nodes > 1:
         free = sum(len(seen.ready) >= seen.needs for seen in there)
-        return f"{job.nodes} machines with {what} each; {free or 'none'} {'have' if free > 1 else 'has'} them free"
+        found = f"{free or 'none'} {'have' if free > 1 else 'has'} them free"
+        return f"Waits for {job.nodes} machines with {what} each; {found}."
     nearest = heapq.nsmallest(_NAMED, there, key=attrgetter("nearest"))
-    return f"{what} on one machine: {_listed([_has(seen, job) for seen in nearest], len(there))}"
+    return f"Waits for {what} on one machine: {_listed([_has(seen, job) for seen in nearest], len(there))}."
 
 
 def _has(seen: _Seen, job: Waiting) -> str:
     usable = job.usable[seen.name]
-    held = len(usable & seen.machine.host.held)
+    busy = len(usable & seen.machine.host.busy)
     words = f"{seen.name} has {len(seen.ready)} of {len(usable)} free"
-    return f"{words} and {held} held by other programs" if held else words
+    return f"{words} and {busy} busy with other programs" if busy else words
 
 
 def _listed(names: list[str], count: int) -> str:

@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from contract.machine import Holder, Machine
+from contract.machine import ExternalProcess, Machine
 from store.errors import Superseded
 from store.models import Device, Lease, Worker
 
@@ -40,7 +40,11 @@ def register(session: Session, name: str, incarnation: str, address: str, machin
 
 
 def beat(
-    session: Session, name: str, incarnation: str, holders: Mapping[int, Sequence[Holder]], draining: bool
+    session: Session,
+    name: str,
+    incarnation: str,
+    external_processes: Mapping[int, Sequence[ExternalProcess]],
+    draining: bool,
 ) -> bool:
     """Tells that a worker is still there, and which of its devices others hold; forgets those that have long fallen
     silent. False where it has been forgotten itself. Raises Superseded."""
@@ -50,9 +54,9 @@ def beat(
             return False
         raise Superseded(name)
     for device in session.scalars(select(Device).where(Device.worker == name)):
-        told = [holder.model_dump(mode="json") for holder in holders.get(device.number, ())] or None
-        if device.holders != told:
-            device.holders = told
+        told = [holder.model_dump(mode="json") for holder in external_processes.get(device.number, ())] or None
+        if device.external_processes != told:
+            device.external_processes = told
     # Not those that come back just now: when the database was away all have been silent, and would block each other.
     gone = select(Worker.name).where(Worker.seen_at < func.now() - _FORGOTTEN).with_for_update(skip_locked=True)
     session.execute(delete(Worker).where(Worker.name.in_(gone)))

@@ -100,9 +100,9 @@ def test_a_gpu_that_another_process_holds_is_not_given_until_it_is_gone(
     live: Service, gpus: Gpus, stranger: "subprocess.Popen[bytes]"
 ) -> None:
     gpus.hold({0: stranger.pid})
-    held = until(lambda: next((device for device in devices(live) if device["status"] == "held"), None))
+    held = until(lambda: next((device for device in devices(live) if device["status"] == "busy"), None))
     assert held["uuid"] == "GPU-0"
-    assert held["why"] == f"held by sleep (pid {stranger.pid}, 3.0 GiB), which is not a job's"
+    assert held["reason"] == f"It is used by sleep (pid {stranger.pid}, 3.0 GiB), which is not a job's."
     assert given(live, start(live)) == ["GPU-1"]
     waiting = live.submit(name="environment", resources={"gpus": 3})["id"]
     four = live.submit(name="environment", resources={"gpus": 4})["id"]
@@ -119,24 +119,24 @@ def test_a_job_that_uses_its_gpu_does_not_hold_it(
     job_id = start(live, name=f"{LONG} ranks=1")
     (rank,) = (pid for pid in live.processes(job_id) if b"--rank" in service.told_of(pid, "cmdline"))
     gpus.hold({0: rank, 3: stranger.pid})
-    until(lambda: devices(live)[3]["status"] == "held")
-    assert (devices(live)[0]["status"], devices(live)[0]["why"]) == ("leased", None)
+    until(lambda: devices(live)[3]["status"] == "busy")
+    assert (devices(live)[0]["status"], devices(live)[0]["reason"]) == ("leased", None)
 
 
 def test_jobs_that_may_share_a_gpu_run_on_it_at_once(live: Service) -> None:
     alone = start(live)
-    first, second = (start(live, resources={"share": True}) for _ in range(2))
+    first, second = (start(live, resources={"allow_sharing": True}) for _ in range(2))
     assert given(live, alone) == ["GPU-0"]
     assert given(live, first) == given(live, second) == ["GPU-1"]
     assert sorted(devices(live)[1]["jobs"]) == sorted([first, second])
     assert live.job(first)["status"] == live.job(second)["status"] == "running"
 
 
-def test_the_receipt_of_a_cancelled_job_has_the_memory_of_its_gpus_before_and_after(live: Service) -> None:
+def test_the_exit_report_of_a_cancelled_job_has_the_memory_of_its_gpus_before_and_after(live: Service) -> None:
     job_id = start(live, resources={"gpus": 2})
     live.ask("cancel", job_id)
-    receipt = live.wait(job_id)["receipt"]
-    assert receipt["memory_before"] == receipt["memory_after"] == {"0": GIB // 8, "1": GIB // 4}
+    exit_report = live.wait(job_id)["exit_report"]
+    assert exit_report["memory_before"] == exit_report["memory_after"] == {"0": GIB // 8, "1": GIB // 4}
 
 
 def test_a_job_that_wants_more_gpus_than_a_machine_has_is_refused_at_once(live: Service) -> None:

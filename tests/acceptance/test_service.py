@@ -79,7 +79,7 @@ def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
     live.wait_for_step(job_id, 2)
     orphan = int((live.run_dir(job_id).path / "orphan.pid").read_text())
     asked = live.client.post(f"/jobs/{job_id}/cancel").json()
-    assert (asked["status"], asked["wish"]) == ("running", "cancel")
+    assert (asked["status"], asked["requested_action"]) == ("running", "cancel")
     assert live.wait(job_id)["status"] == "cancelled"
     assert live.processes(job_id) == []
     assert not Path(f"/proc/{orphan}").exists()
@@ -102,20 +102,20 @@ def test_a_forced_cancel_leaves_a_trainer_no_time(live: Service) -> None:
     live.ask("cancel?force=true", job_id)
     job = live.wait(job_id)
     assert job["status"] == "cancelled"
-    assert any(process["killed"] for process in job["receipt"]["processes"])
+    assert any(process["killed"] for process in job["exit_report"]["processes"])
     assert live.processes(job_id) == []
 
 
-def test_a_cancelled_job_keeps_the_receipt_of_its_processes(live: Service) -> None:
+def test_a_cancelled_job_keeps_the_exit_report_of_its_processes(live: Service) -> None:
     job_id = live.submit(name="steps=1000 sleep=0.1 ranks=2")["id"]
     live.wait_for_step(job_id, 2)
     before = set(live.processes(job_id))
     live.ask("cancel", job_id)
-    receipt = live.wait(job_id)["receipt"]
-    told = {process["pid"] for process in receipt["processes"]}
+    exit_report = live.wait(job_id)["exit_report"]
+    told = {process["pid"] for process in exit_report["processes"]}
     assert len(told & before) >= 3
     assert not any(Path(f"/proc/{pid}").exists() for pid in told)
-    assert receipt["seconds"] >= 0
+    assert exit_report["seconds"] >= 0
 
 
 def test_a_paused_job_frees_its_device_and_goes_on_where_it_stood(live: Service) -> None:
@@ -158,42 +158,42 @@ def test_a_trainer_that_is_killed_once_is_tried_again(live: Service) -> None:
     job_id = live.submit(name="steps=6 every=2 kill=9 once")["id"]
     job = live.wait(job_id)
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
-    assert [retry["reason"] for retry in live.told(job_id, "retry")] == ["trainer_killed"]
+    assert [retry["code"] for retry in live.told(job_id, "retry")] == ["trainer_killed"]
 
 
 def test_what_does_not_fit_is_tried_with_half_the_micro_batch_until_it_does(live: Service) -> None:
-    job_id = live.submit(name="steps=3 fits=3", batch={"micro_batch": 8, "accumulation": 2})["id"]
+    job_id = live.submit(name="steps=3 fits=3", batch={"micro_batch_size": 8, "gradient_accumulation_steps": 2})["id"]
     assert live.wait(job_id)["status"] == "succeeded"
-    told = [(retry["micro_batch"], retry["effective"]) for retry in live.told(job_id, "retry")]
+    told = [(retry["micro_batch_size"], retry["effective_batch_size"]) for retry in live.told(job_id, "retry")]
     assert told == [(4, 16), (2, 16)]
 
 
 def test_a_trainer_that_says_why_it_failed_is_quoted(live: Service) -> None:
     failure = live.wait(live.submit(name="fail=loss_not_finite")["id"])["failure"]
-    assert failure["reason"] == "loss_not_finite"
+    assert failure["code"] == "loss_not_finite"
     assert failure["message"] == "as the recipe's name asks"
     assert "fake trainer speaks" in failure["log_tail"]
 
 
 def test_a_killed_trainer_is_a_failure_that_says_so(live: Service) -> None:
     failure = live.wait(live.submit(name="kill=9")["id"])["failure"]
-    assert failure["reason"] == "trainer_killed"
+    assert failure["code"] == "trainer_killed"
     assert "SIGKILL" in failure["message"]
-    assert failure["retry_can_help"] is True
+    assert failure["retryable"] is True
 
 
 def test_a_trainer_that_ends_without_a_word_is_a_failure_too(live: Service) -> None:
     failure = live.wait(live.submit(name="exit=3")["id"])["failure"]
-    assert failure["reason"] == "trainer_crashed"
+    assert failure["code"] == "trainer_crashed"
     assert "exit code 3" in failure["message"]
 
 
 def test_repeated_bug_of_a_trainer_ends_its_job(live: Service) -> None:
     job = live.wait(live.submit(name="fail=trainer_crashed bug")["id"])
     assert (job["status"], job["attempt"]) == ("failed", 2)
-    assert (job["failure"]["reason"], job["failure"]["retry_can_help"]) == ("internal_error", False)
+    assert (job["failure"]["code"], job["failure"]["retryable"]) == ("internal_error", False)
     (retry,) = live.told(job["id"], "retry")
-    assert retry["fault"] == {"exception": "builtins.KeyError", "place": "fake_trainer.py:1 main", "step": 2}
+    assert retry["fault"] == {"exception": "builtins.KeyError", "location": "fake_trainer.py:1 main", "step": 2}
 
 
 @pytest.mark.exhaustive
@@ -204,7 +204,7 @@ def test_a_job_whose_model_went_away_fails_with_that_reason(live: Service) -> No
     shutil.rmtree(live.home / "models" / "fleeting")
     live.start_worker()
     failure = live.wait(job_id)["failure"]
-    assert (failure["reason"], failure["param"]) == ("model_not_found", "model")
+    assert (failure["code"], failure["param"]) == ("model_not_found", "model")
 
 
 def test_a_job_of_a_killed_worker_runs_again_and_its_metrics_stay_whole(live: Service) -> None:
@@ -263,7 +263,7 @@ def test_a_job_that_cannot_be_understood_fails_and_stands_in_nobodys_way(live: S
         statement = sa.text('UPDATE jobs SET recipe = \'{"of": "another age"}\' WHERE id = :id')
         connection.execute(statement, {"id": strange})
     live.start_worker()
-    assert live.wait(strange)["failure"]["reason"] == "recipe_invalid"
+    assert live.wait(strange)["failure"]["code"] == "recipe_invalid"
     assert live.wait(sound)["status"] == "succeeded"
 
 

@@ -161,7 +161,7 @@ def test_a_dataset_is_in_the_bucket_is_read_and_trained_on_from_there_and_is_del
         assert (trained_on.path, trained_on.sha256) == (str(cache / SHA256), SHA256)
         assert Path(trained_on.path).read_bytes() == ROWS
         assert is_held(cache / SHA256)
-        assert refused(live.client.delete(path)) == (409, "in_use")
+        assert refused(live.client.delete(path)) == (409, "dataset_in_use")
         live.ask("cancel", job["id"])
         assert live.wait(job["id"])["status"] == "cancelled"
         until(lambda: not is_held(cache / SHA256))
@@ -203,7 +203,7 @@ def test_a_job_whose_bucket_is_away_as_it_begins_waits_for_it_and_says_so(
         with s3.running_s3(bucket):
             upload(live)  # the new server has nothing of what the one before had
             assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
-        assert {each["reason"] for each in live.told(job["id"], "retry")} == {"storage_unavailable"}
+        assert {each["code"] for each in live.told(job["id"], "retry")} == {"storage_unavailable"}
 
 
 def test_while_the_bucket_is_away_no_dataset_is_lost_or_left_by_half(

@@ -25,10 +25,10 @@ RECIPE = {
     "dataset": "rows.jsonl",
     "precision": "fp32",
     "adapter": {"r": 8, "target_modules": ["q_proj", "v_proj"]},
-    "batch": {"micro_batch": 4},
+    "batch": {"micro_batch_size": 4},
     "schedule": {"max_steps": 6, "warmup_steps": 0},
     "optimizer": {"learning_rate": 1e-3},
-    "evaluation": {"share": 0.2},
+    "evaluation": {"fraction": 0.2},
     "checkpointing": {"every_steps": 4},
 }
 
@@ -103,7 +103,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
     )
     recipe = Recipe.model_validate(trained["recipe"])
     examples = list(read_examples(live.home / "datasets" / "rows.jsonl"))
-    _, held_out = split(recipe.seed, len(examples), recipe.evaluation.share)
+    _, held_out = split(recipe.seed, len(examples), recipe.evaluation.fraction)
     loss_sum, tokens = 0.0, 0
     for row in held_out:
         *question, answer = examples[row].messages  # type: ignore[union-attr]
@@ -121,7 +121,7 @@ def test_the_adapter_loads_in_plain_peft_and_has_the_eval_loss_that_the_job_repo
 @pytest.mark.exhaustive
 def test_two_processes_train_as_one_does(live: Service, trained: dict[str, object]) -> None:
     """Two examples on each of two ranks are the four of one."""
-    batch, resources = {"micro_batch": 2}, {"gpus": 2}
+    batch, resources = {"micro_batch_size": 2}, {"gpus": 2}
     job = live.wait(live.submit(**RECIPE | {"batch": batch, "resources": resources})["id"], seconds=280)
     assert job["status"] == "succeeded", job
     mine, others = (live.client.get(f"/jobs/{each['id']}/metrics").json() for each in (job, trained))

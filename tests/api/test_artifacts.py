@@ -102,7 +102,7 @@ def test_without_an_evaluation_nothing_is_the_best(client: TestClient, run: Path
     assert not any(each["best"] for each in client.get(f"/jobs/{job_id}/artifacts").json()["data"])
     answer = client.get(f"/jobs/{job_id}/artifacts/best.tar.gz")
     assert answer.status_code == 404
-    assert "evaluation.share" in answer.json()["error"]["message"]
+    assert "evaluation.fraction" in answer.json()["error"]["message"]
 
 
 def test_what_is_not_published_is_not_listed_and_says_so(

@@ -26,7 +26,7 @@ def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(
         client.post(f"/jobs/{job['id']}/pause").raise_for_status()
     assert client.get(f"/jobs/{job['id']}").json()["status"] == state
     answer = client.delete(f"{wire}/{dataset['id']}")
-    assert job["id"] in refused(answer, 409, "in_use")["message"]
+    assert job["id"] in refused(answer, 409, "dataset_in_use")["message"]
     assert answer.headers["x-should-retry"] == "false"
     with sessions.begin() as session:
         if state == "running":
@@ -63,7 +63,7 @@ def test_what_is_held_out_may_be_a_dataset_too(client: TestClient, sessions: Ses
     with sessions.begin() as session:
         row = session.get_one(Job, job["id"])
         assert (row.training_file, row.validation_file, row.examples) == (training["id"], held_out["id"], 6)
-    assert job["id"] in refused(client.delete(f"/datasets/{held_out['id']}"), 409, "in_use")["message"]
+    assert job["id"] in refused(client.delete(f"/datasets/{held_out['id']}"), 409, "dataset_in_use")["message"]
     bad = upload(client, b"{}")
     for evaluation, code in ((bad["id"], "dataset_invalid"), ("none.jsonl", "dataset_not_found")):
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "evaluation": {"dataset": evaluation}}

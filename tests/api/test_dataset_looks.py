@@ -14,10 +14,10 @@ def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, ho
     dataset = upload(client, GOOD * 2)
     report = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
     assert (report["examples"], report["truncated"], report["max_length"]) == (2, 0, 2048)
-    assert 0 < report["supervised_share"] < 1
+    assert 0 < report["supervised_fraction"] < 1
     longest = report["percentiles"]["100"]
     answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny&max_length={longest - 2}").json()
-    assert (answer["truncated"], answer["truncated_share"]) == (2, 1.0)
+    assert (answer["truncated"], answer["truncated_fraction"]) == (2, 1.0)
     assert len(list((home / "cache" / "lengths").iterdir())) == 1
     # Another tokenizer under the same name is measured anew, though its files look the same from outside.
     model = home / "models" / "tiny"

@@ -49,7 +49,7 @@ def test_any_get(client: TestClient, job_id: str, path: str, rest: str, query: d
 @gently
 @given(_ID, st.sampled_from(["cancel", "pause", "resume", "retry"]), _TEXT, _TEXT)
 @example("job_" + "0" * 24, "cancel", "", "true")
-def test_any_wish(client: TestClient, job_id: str, what: str, body: str, force: str) -> None:
+def test_any_requested_action(client: TestClient, job_id: str, what: str, body: str, force: str) -> None:
     path = f"/jobs/{quote(job_id, safe='')}/{what}"
     spoken(client.post(path, content=body.encode(), params={"force": force}))
 

@@ -97,7 +97,7 @@ def test_many_at_once_with_one_key_make_one_job(client: TestClient) -> None:
     made = [answer.json()["id"] for answer in answers if answer.status_code == 201]
     assert len(set(made)) == 1
     refused = [answer for answer in answers if answer.status_code != 201]
-    assert {answer.json()["error"]["code"] for answer in refused} <= {"still_at_work"}
+    assert {answer.json()["error"]["code"] for answer in refused} <= {"request_in_progress"}
     assert post(client, idempotency_key="one").json()["id"] == made[0]
     assert count(client) == 1
 
@@ -225,7 +225,7 @@ def test_duplicate_in_progress_gets_409_at_once(
 ) -> None:
     with at_work(client, engine, **first) as answer:
         refused = post(client, **again)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_at_work")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "request_in_progress")
         assert int(refused.headers["retry-after"]) > 0
     assert post(client, **again).json()["id"] == answer.result().json()["id"]
     assert count(client) == 1
@@ -257,7 +257,7 @@ def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
     with at_work(client, engine, idempotency_key="one") as answer, engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM requests"))
     refused = answer.result()
-    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_at_work")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "request_in_progress")
     assert count(client) == 0
     assert post(client, idempotency_key="one").status_code == 201
 

@@ -45,9 +45,9 @@ def refused(client: TestClient, status: int, code: str, **recipe: Any) -> dict[s
 
 def test_a_taken_job_is_queued_with_its_defaults_and_the_digest_of_its_data(client: TestClient) -> None:
     job = post(client)
-    assert (job["status"], job["attempt"], job["retries"], job["wish"]) == ("queued", 0, 0, None)
+    assert (job["status"], job["attempt"], job["retries"], job["requested_action"]) == ("queued", 0, 0, None)
     assert (job["owner"], job["priority"], job["devices"]) == ("default", 0, [])
-    assert (job["not_before"], job["batch"], job["receipt"]) == (None, None, None)
+    assert (job["not_before"], job["batch"], job["exit_report"]) == (None, None, None)
     assert job["recipe"]["adapter"]["r"] == 16
     assert re.fullmatch(r"[0-9a-f]{64}", job["recipe"]["dataset"]["sha256"])
     assert {**client.get(f"/jobs/{job['id']}").json(), "queue": None} == job

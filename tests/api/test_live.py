@@ -17,7 +17,7 @@ from anyio import create_task_group
 
 from api.live import Live, Pace
 from contract.events import Event, Log, Started
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
@@ -132,7 +132,7 @@ def test_whenever_clients_come_and_however_slow_they_are_each_sees_everything_on
     """Two jobs tell in batches, and one of them goes on from an earlier step after a failure; clients come, break off,
     take up again with their last id, and some hardly read."""
     chance = random.Random(seed)
-    lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
+    lost = Failure(code=FailureCode.TRAINER_KILLED, message="killed")
 
     def write(job: Job, first: int, last: int) -> None:
         step = first
@@ -274,7 +274,7 @@ def test_for_a_client_that_does_not_read_little_waits_and_it_is_told_all_later(s
 def test_a_client_that_comes_after_a_retry_is_told_what_others_had_been_told_before_it(
     sessions: Sessions, pace: Pace
 ) -> None:
-    lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
+    lost = Failure(code=FailureCode.TRAINER_KILLED, message="killed")
 
     async def all_of_it() -> list[Told]:
         job = running_job(sessions)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from api.live import Live, Pace
 from contract.events import Event
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.status import JobStatus
 from store.jobs.attempts import End, Retries, finish
 from store.jobs.progress import Cursor, catch_up, events_since
@@ -30,7 +30,7 @@ from tests.placing import LEASE, claim
 pytestmark = pytest.mark.timeout(120)
 
 PATIENT = Retries(most=1000, first_wait=timedelta(0), longest_wait=timedelta(0))
-LOST = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
+LOST = Failure(code=FailureCode.TRAINER_KILLED, message="killed")
 SMALL = Pace(page=8, most_waiting=16, heartbeat_seconds=0.05)
 MOST_LOOKS = 60
 """After which every stream must have ended."""

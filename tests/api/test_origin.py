@@ -14,7 +14,7 @@ def posted(client: TestClient, **headers: str) -> int:
         "/jobs", json=RECIPE, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     if answer.status_code != 201:
-        assert answer.json()["error"]["code"] == "foreign_origin"
+        assert answer.json()["error"]["code"] == "origin_not_allowed"
         assert answer.headers["x-request-id"]
     return answer.status_code
 
@@ -59,7 +59,7 @@ def test_on_loopback_no_other_name_is_served_since_a_page_may_have_pointed_it_he
     client: TestClient, host: str
 ) -> None:
     answer = client.get("/jobs", headers={"host": host})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
     assert posted(client, host=host, origin=f"http://{host}", sec_fetch_site="same-origin") == 403
 
 

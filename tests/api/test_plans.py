@@ -14,6 +14,7 @@ from api.turns import Turns
 from contract import events
 from contract.machine import Gpu, Machine
 from contract.model.target_modules import EXPERT, ROUTER
+from contract.quote import sentence
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.jobs import jobs, progress
@@ -64,7 +65,7 @@ def submit(client: TestClient, query: str = "", **fields: Any) -> Any:
 
 def test_a_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(80, "NVIDIA A100"), machine(8))
-    told = plan(client, adapter={"target_modules": ["q_proj", "v_proj"]}, evaluation={"share": 0.4})
+    told = plan(client, adapter={"target_modules": ["q_proj", "v_proj"]}, evaluation={"fraction": 0.4})
     trainable = 32 * 2 * 16 * 8192
     assert told["parameters"] == {
         "total": PARAMETERS + trainable,
@@ -73,12 +74,12 @@ def test_a_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient
         "left_out": [],
     }
     # "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n" is 28 bytes and marks.
-    assert told["work"] == {"train_examples": 2, "examples_per_step": 8, "steps": 3, "tokens": 6 * 28}
+    assert told["work"] == {"train_examples": 2, "effective_batch_size": 8, "steps": 3, "tokens": 6 * 28}
     large, small = told["devices"]
     assert (large["device"], large["precision"], large["fits"]) == ("NVIDIA A100", "bf16", True)
     assert (small["device"], small["available"], small["fits"]) == ("NVIDIA A10", 8 * GIB, False)
     assert large["memory"]["weights"] == 2 * PARAMETERS
-    assert small["changes"] == [{"base_bits": 4}]
+    assert small["suggestions"] == [{"base_bits": 4}]
     assert told["disk"]["total"] > told["disk"]["adapters"] == told["disk"]["adapter"] > 4 * trainable
 
 
@@ -106,8 +107,8 @@ def test_what_is_left_out_of_a_mixture_of_experts_is_in_the_plan_and_a_warning(
     parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
     assert parameters["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4)}]
     assert parameters["left_out"] == [
-        {"why": EXPERT, "names": ["up_proj"], "parameters": 48},
-        {"why": ROUTER, "names": ["gate"], "parameters": 8},
+        {"reason": sentence(EXPERT), "names": ["up_proj"], "parameters": 48},
+        {"reason": sentence(ROUTER), "names": ["gate"], "parameters": 8},
     ]
     job = submit(client, model=mixture).json()["id"]
     client.post(f"/jobs/{job}/cancel")
@@ -127,8 +128,8 @@ def test_after_each_change_that_is_told_it_fits(client: TestClient, sessions: Se
     register(sessions, machine(24, count=2))
     (device,) = plan(client)["devices"]
     assert device["fits"] is False
-    assert len(device["changes"]) >= 3
-    for change in device["changes"]:
+    assert len(device["suggestions"]) >= 3
+    for change in device["suggestions"]:
         (changed,) = plan(client, **change)["devices"]
         assert changed["fits"] is not False, change
 

@@ -23,6 +23,8 @@ from tests.placing import RETRIES, begin, claim, register
 
 RECIPE = Recipe(model="m", dataset=Dataset(path="d"))
 
+NOWHERE = "Waits for a machine that can train it; none is there."
+
 
 def queue(client: TestClient, job_id: str) -> Any:
     return client.get(f"/jobs/{job_id}").json()["queue"]
@@ -33,19 +35,19 @@ def test_a_job_that_waits_tells_its_place_and_for_what(client: TestClient, sessi
         jobs.create(session, RECIPE)
         claim(session)
     second, third = (client.get(f"/jobs/{post(client)['id']}").json() for _ in range(2))
-    why = "1 CPU slot on one machine: worker has 0 of 1 free"
-    assert third["queue"] == {"place": 2, "why": why, "starts_at": None}
-    assert [job["queue"]["place"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
+    reason = "Waits for 1 CPU slot on one machine: worker has 0 of 1 free."
+    assert third["queue"] == {"position": 2, "reason": reason, "estimated_start_at": None}
+    assert [job["queue"]["position"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
     assert client.post(f"/jobs/{second['id']}/cancel").json()["queue"] is None
-    assert queue(client, third["id"])["place"] == 1
+    assert queue(client, third["id"])["position"] == 1
 
 
 def test_a_job_that_waits_tells_when_it_is_expected_to_start(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
         jobs.create(session, RECIPE, expected_seconds=600)
         claim(session)
-    starts_at = datetime.fromisoformat(queue(client, post(client)["id"])["starts_at"])
-    assert abs(starts_at - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
+    estimated_start_at = datetime.fromisoformat(queue(client, post(client)["id"])["estimated_start_at"])
+    assert abs(estimated_start_at - datetime.now(UTC) - timedelta(seconds=600)) < timedelta(seconds=30)
 
 
 def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: Sessions) -> None:
@@ -54,7 +56,7 @@ def test_a_job_that_was_given_devices_tells_which(client: TestClient, sessions: 
         register(session, "gpu-a")
         scheduler.schedule(session)
     job = client.get(f"/jobs/{job_id}").json()
-    assert (job["status"], job["queue"]["why"]) == ("queued", "is about to start on gpu-a")
+    assert (job["status"], job["queue"]["reason"]) == ("queued", "Is about to start on gpu-a.")
     assert job["devices"] == [{"worker": "gpu-a", "number": 0}]
 
 
@@ -83,9 +85,12 @@ def test_a_stream_tells_what_a_job_waits_for_when_that_changes(settings: ApiSett
             for event in parse_events(response.iter_lines()):
                 told.append((event.event, event.id))
                 if event.event == "queue":
-                    place, why = (json.loads(event.data)[name] for name in ("place", "why"))
-                    assert (place, why) == (told.count(told[-1]), "no machine that can train it is there")
-                    if place == 1:
+                    position, reason = (json.loads(event.data)[name] for name in ("position", "reason"))
+                    assert (position, reason) == (
+                        told.count(told[-1]),
+                        NOWHERE,
+                    )
+                    if position == 1:
                         post(client, scheduling={"priority": 1})
                     else:
                         client.post(f"/jobs/{job_id}/cancel")
@@ -97,7 +102,7 @@ def test_a_job_that_ends_while_it_is_read_waits_as_it_did(client: TestClient, se
     with read_snapshot(sessions) as session:
         job = jobs.get(session, job_id)
         client.post(f"/jobs/{job_id}/cancel")
-        assert scheduler.outlook(session, [job])[job_id].why == "no machine that can train it is there"
+        assert scheduler.outlook(session, [job])[job_id].reason == NOWHERE
 
 
 @pytest.mark.parametrize("owners", [1, 10, 50])

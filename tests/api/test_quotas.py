@@ -60,7 +60,8 @@ def test_as_many_jobs_of_an_owner_start_as_its_quota_says(client: TestClient, se
             return {part.job_id for part in begin(session)}
 
     assert start() == {first, *bobs}
-    assert client.get(f"/jobs/{second}").json()["queue"]["why"] == "1 of its owner's jobs run, and no more may at once"
+    reason = client.get(f"/jobs/{second}").json()["queue"]["reason"]
+    assert reason == "Its owner already runs 1 job, the most that may run at once."
     assert client.get("/quotas/anna").json()["used"]["running_jobs"] == 1
     client.put("/quotas/anna", json={"running_jobs": 2}).raise_for_status()
     assert start() == {second}

@@ -48,7 +48,7 @@ from api.live import Pace
 from api.rates import Rates
 from api.settings import ApiSettings
 from contract import events
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.jobs import actions, jobs, progress
@@ -162,7 +162,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         paused = jobs.create(session, Recipe.model_validate(RECIPE), "admin").id
         actions.pause(session, paused)
     succeeded, failed, running = (begun(sessions, home) for _ in range(3))
-    failure = Failure(reason=FailureReason.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
+    failure = Failure(code=FailureCode.MODEL_UNSUPPORTED, message="model: cannot be loaded", param="model")
     with sessions.begin() as session:
         finish(session, succeeded, 1, End(JobStatus.SUCCEEDED, log_tail="said"), RETRIES)
         finish(session, failed, 1, End(JobStatus.FAILED, failure), RETRIES)

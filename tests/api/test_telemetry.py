@@ -35,7 +35,7 @@ def test_jobs_devices_and_workers_are_counted_by_state(client: TestClient, sessi
     assert now['finetuned_jobs{status="running"}'] == 1
     assert now['finetuned_jobs{status="failed"}'] == 0
     assert 0 < now["finetuned_queue_age_seconds"] < 60
-    assert [now[f'finetuned_devices{{state="{each}"}}'] for each in ("free", "leased", "held", "lost")] == [2, 1, 0, 4]
+    assert [now[f'finetuned_devices{{state="{each}"}}'] for each in ("free", "leased", "busy", "lost")] == [2, 1, 0, 4]
     assert [now[f'finetuned_workers{{state="{each}"}}'] for each in ("ready", "draining", "lost")] == [2, 0, 1]
     assert now["finetuned_database_up"] == 1
     assert now["process_resident_memory_bytes"] > 0

@@ -243,11 +243,11 @@ def test_neither_the_workers_nor_what_a_job_waits_for_name_anothers_job(
     for recipe, named in (({}, large), ({"resources": {"gpus": 2}, "scheduling": {"priority": 2}}, running)):
         job_id = post(bob, **recipe)
         for_admin, for_bob = (
-            locked.get(f"/jobs/{job_id}", headers=who).json()["queue"]["why"] for who in (bearer(ADMIN), bob)
+            locked.get(f"/jobs/{job_id}", headers=who).json()["queue"]["reason"] for who in (bearer(ADMIN), bob)
         )
         assert named in for_admin
         assert for_bob == for_admin.replace(named, "another's job")
-        assert view.waits_of(sessions, [job_id])[job_id].why == for_bob
+        assert view.waits_of(sessions, [job_id])[job_id].reason == for_bob
     assert not re.search(f"{large}|{running}", locked.get("/jobs", headers=bob).text)
 
 

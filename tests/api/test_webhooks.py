@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from api import public_address, webhook_sender
 from api.settings import ApiSettings
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Dataset, Recipe
 from contract.status import JobStatus
 from store import webhooks
@@ -98,7 +98,7 @@ def test_a_job_that_ends_is_told_of_in_a_signed_message(
         assert abs(float(str(each["created_at"])) - time.time()) < 30
     until(lambda: all(each["status"] == "delivered" for each in log(client, webhook)))
     assert {each["id"] for each in log(client, webhook)} == {each["webhook-id"] for each in receiver.headers}
-    assert [(each["tries"], each["answer_status"], each["next_try_at"]) for each in log(client, webhook)] == [
+    assert [(each["attempts"], each["response_status"], each["next_attempt_at"]) for each in log(client, webhook)] == [
         (1, 204, None)
     ] * 2
     with pytest.raises(WebhookVerificationError):
@@ -112,7 +112,7 @@ def test_the_openai_sdk_takes_a_message(
     kind = f"fine_tuning.job.{status}"
     webhook = add(client, receiver.url, events=[kind])
     job_id = new_job(sessions)
-    failure = Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is NaN")
+    failure = Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is NaN")
     with sessions.begin() as session:
         assert claim(session) is not None
         finish(session, job_id, 1, End(status, failure if status is JobStatus.FAILED else None), RETRIES)
@@ -130,7 +130,7 @@ def test_what_a_receiver_does_not_take_is_sent_again_with_the_same_id(
     receiver.statuses = [500, 302, 404]
     webhook = add(client, receiver.url)
     message_id = ping(client, webhook)["id"]
-    assert sent(client, webhook, status="delivered")["tries"] == 4
+    assert sent(client, webhook, status="delivered")["attempts"] == 4
     assert [each["webhook-id"] for each in receiver.headers] == [message_id] * 4
     for place in range(4):
         assert receiver.message(place, webhook["secret"])["type"] == "ping"
@@ -144,9 +144,9 @@ def test_after_its_last_try_a_message_has_failed_until_somebody_has_it_sent_agai
     webhook = add(client, receiver.url)
     message = ping(client, webhook)
     failed = sent(client, webhook, status="failed")
-    assert (failed["tries"], failed["answer_status"], failed["error"]) == (2, 503, "the receiver answered 503")
+    assert (failed["attempts"], failed["response_status"], failed["error"]) == (2, 503, "the receiver answered 503")
     assert client.post(f"/webhooks/deliveries/{message['id']}/retry").status_code == 202
-    assert sent(client, webhook, status="delivered")["tries"] == 1
+    assert sent(client, webhook, status="delivered")["attempts"] == 1
     assert len({each["webhook-id"] for each in receiver.headers}) == 1
 
 
@@ -156,7 +156,7 @@ def test_a_message_that_nobody_took_waits_longer_each_time(
     receiver.statuses = [500]
     webhook = add(client, receiver.url)
     ping(client, webhook)
-    first = sent(client, webhook, tries=1, answer_status=500)
+    first = sent(client, webhook, attempts=1, response_status=500)
     assert first["status"] == "pending"
     with sessions.begin() as session:
         wait = session.scalar(sa.select(Delivery.due_at - sa.func.now()))
@@ -170,7 +170,7 @@ def test_a_receiver_that_is_gone_for_good_is_told_nothing_more(client: TestClien
     receiver.statuses = [410]
     webhook = add(client, receiver.url)
     ping(client, webhook)
-    sent(client, webhook, status="failed", answer_status=410)
+    sent(client, webhook, status="failed", response_status=410)
     assert client.get(f"/webhooks/{webhook['id']}").json()["enabled"] is False
     ping(client, webhook)
     time.sleep(0.2)
@@ -184,7 +184,7 @@ def test_a_redirect_is_not_followed(client: TestClient, receiver: Receiver) -> N
         receiver.statuses, receiver.redirect = [307], other.url
         webhook = add(client, receiver.url)
         ping(client, webhook)
-        assert sent(client, webhook, answer_status=307)["status"] == "pending"
+        assert sent(client, webhook, response_status=307)["status"] == "pending"
         assert other.bodies == []
 
 
@@ -392,7 +392,7 @@ def test_a_failure_that_is_tried_again_is_no_end_and_the_last_one_is(sessions: S
         every = [each for each in webhooks.EventType if each != "ping"]
         webhook_id = webhooks.create(session, "default", "https://example.com", every).id
     job_id = new_job(sessions)
-    lost = Failure(reason=FailureReason.TRAINER_KILLED, message="killed")
+    lost = Failure(code=FailureCode.TRAINER_KILLED, message="killed")
     for _ in range(RETRIES.most + 1):
         with sessions.begin() as session:
             job = claim(session)

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from contract.machine import Gpu, Holder, Machine
+from contract.machine import ExternalProcess, Gpu, Machine
 from contract.recipe import Recipe
 from store.jobs import jobs
 from store.scheduling import workers
@@ -33,13 +33,13 @@ def test_a_worker_is_listed_with_what_its_machine_has(client: TestClient, sessio
     assert (worker["name"], worker["address"], worker["status"]) == ("gpu-a", "10.0.0.1", "ready")
     assert worker["machine"] == {"cores": 8, "cpu_bf16": True}
     assert abs(datetime.fromisoformat(worker["seen_at"]) - datetime.now(UTC)) < timedelta(seconds=30)
-    free: dict[str, Any] = {"status": "free", "jobs": [], "others": 0, "why": None}
+    free: dict[str, Any] = {"status": "free", "jobs": [], "jobs_of_other_owners": 0, "reason": None}
     same = {"name": "NVIDIA A100", "memory_bytes": 80 * 2**30, **free}
     assert worker["devices"] == [{"number": 0, "uuid": "GPU-1", **same}, {"number": 1, "uuid": "GPU-2", **same}]
 
 
 def test_a_cpu_slot_is_a_device_too_and_tells_which_jobs_have_it(client: TestClient, sessions: Sessions) -> None:
-    shared = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"share": True}})
+    shared = Recipe.model_validate({"model": "m", "dataset": "d", "resources": {"allow_sharing": True}})
     with sessions.begin() as session:
         register(session, "a")
         ids = {jobs.create(session, shared).id for _ in range(2)}
@@ -47,29 +47,29 @@ def test_a_cpu_slot_is_a_device_too_and_tells_which_jobs_have_it(client: TestCli
     (device,) = listed(client)[0]["devices"]
     assert set(device.pop("jobs")) == ids
     slot = {"number": 0, "name": "CPU slot", "uuid": None, "memory_bytes": None}
-    assert device == {**slot, "status": "leased", "others": 0, "why": None}
+    assert device == {**slot, "status": "leased", "jobs_of_other_owners": 0, "reason": None}
 
 
 @pytest.mark.parametrize(
-    ("holders", "why"),
+    ("external_processes", "why"),
     [
-        ([("blender", 7, 2**33)], "held by blender (pid 7, 8.0 GiB), which is not a job's"),
-        ([("a", 7, None), ("b", None, 2**30)], "held by a (pid 7), b (1.0 GiB), which are not a job's"),
-        ([("c", None, 2**30)], "held by c (1.0 GiB), which is not a job's"),
-        ([("the driver does not answer: GPU is lost", None, None)], "the driver does not answer: GPU is lost"),
-        ([("a", 7, None)] * 5, "held by a (pid 7), a (pid 7), a (pid 7) and 2 more, which are not a job's"),
+        ([("blender", 7, 2**33)], "It is used by blender (pid 7, 8.0 GiB), which is not a job's."),
+        ([("a", 7, None), ("b", None, 2**30)], "It is used by a (pid 7), b (1.0 GiB), which are not a job's."),
+        ([("c", None, 2**30)], "It is used by c (1.0 GiB), which is not a job's."),
+        ([("the driver does not answer: GPU is lost", None, None)], "The driver does not answer: GPU is lost."),
+        ([("a", 7, None)] * 5, "It is used by a (pid 7), a (pid 7), a (pid 7) and 2 more, which are not a job's."),
     ],
 )
 def test_a_device_that_is_held_says_by_whom(
-    client: TestClient, sessions: Sessions, holders: list[tuple[str, int | None, int | None]], why: str
+    client: TestClient, sessions: Sessions, external_processes: list[tuple[str, int | None, int | None]], why: str
 ) -> None:
-    held = [Holder(name=name, pid=pid, memory_bytes=memory) for name, pid, memory in holders]
+    held = [ExternalProcess(name=name, pid=pid, memory_bytes=memory) for name, pid, memory in external_processes]
     with sessions.begin() as session:
         workers.register(session, "gpu-a", "first", "localhost", GPUS)
         workers.beat(session, "gpu-a", "first", {1: held}, draining=False)
     free, taken = listed(client)[0]["devices"]
-    assert (free["status"], free["why"]) == ("free", None)
-    assert (taken["status"], taken["why"]) == ("held", why)
+    assert (free["status"], free["reason"]) == ("free", None)
+    assert (taken["status"], taken["reason"]) == ("busy", why)
 
 
 def test_a_worker_that_drains_or_is_not_heard_of_says_so(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.folder import weight_shapes
 
 
@@ -46,7 +46,7 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, header: object) -> Non
     write(tmp_path, header)
     with pytest.raises(InputError, match=r"model\.safetensors is not a whole safetensors file") as caught:
         weight_shapes(tmp_path)
-    assert caught.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
 def test_a_header_longer_than_the_format_allows_is_not_read(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.earlier_adapter import CONFIG, WEIGHTS, check_earlier_adapter
 from tests.files import write_weights
 
@@ -27,7 +27,7 @@ def refusal(folder: Path, shapes: dict[str, list[int]] = SHAPES) -> str:
     with pytest.raises(InputError) as caught:
         check_earlier_adapter(folder, shapes, "org/new")
     failure = caught.value.failure
-    assert (failure.reason, failure.param) == (FailureReason.RECIPE_INVALID, "adapter.start_from")
+    assert (failure.code, failure.param) == (FailureCode.RECIPE_INVALID, "adapter.start_from")
     assert failure.message.startswith("adapter.start_from: ")
     assert len(failure.message) < 600
     return failure.message

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.locate import PRIVATE, Folders, locate_dataset, locate_model, why_not_allowed
 
 DIGEST = "ab" * 32
@@ -39,7 +39,7 @@ def service(home: Path, *allowed: Path) -> Folders:
 def refused(path: str, folders: Folders) -> None:
     with pytest.raises(InputError, match="no file") as caught:
         locate_dataset(path, folders)
-    assert caught.value.failure.reason == FailureReason.DATASET_NOT_FOUND
+    assert caught.value.failure.code == FailureCode.DATASET_NOT_FOUND
 
 
 def test_a_model_is_found_by_its_name(models: Path, folders: Folders) -> None:
@@ -53,7 +53,7 @@ def test_a_hub_id_is_left_to_the_trainer(folders: Folders) -> None:
 def test_a_missing_model_is_told_which_are_there(folders: Folders) -> None:
     with pytest.raises(InputError, match="models there: tiny") as caught:
         locate_model("huge", folders)
-    assert caught.value.failure.reason == FailureReason.MODEL_NOT_FOUND
+    assert caught.value.failure.code == FailureCode.MODEL_NOT_FOUND
 
 
 def test_weights_that_are_not_safetensors_are_not_loaded(models: Path, folders: Folders) -> None:
@@ -164,7 +164,7 @@ def test_a_name_that_the_file_system_refuses_is_not_found(models: Path, name: st
     refused(name, Folders(models, [models]))
     with pytest.raises(InputError) as caught:
         locate_model(name, Folders(models, [models]))
-    assert caught.value.failure.reason == FailureReason.MODEL_NOT_FOUND
+    assert caught.value.failure.code == FailureCode.MODEL_NOT_FOUND
     assert len(caught.value.failure.message) < 1000
 
 
@@ -209,7 +209,7 @@ def test_no_link_of_a_model_leads_out(models: Path, tmp_path: Path, name: str, l
     (folder / name).symlink_to(secret)
     with pytest.raises(InputError, match=rf"link {name} that leads out") as caught:
         locate_model(folder.name, folders)
-    assert caught.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
 def test_a_link_of_a_model_leads_to_no_file_of_an_owner(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_shard_outside_of_the_model_is_refused(models: Path, tmp_path: Path, s
     (models / "tiny" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
     with pytest.raises(InputError) as caught:
         locate_model("tiny", service(tmp_path))
-    assert caught.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
 def test_an_index_that_is_too_large_to_look_through_is_refused(models: Path, folders: Folders) -> None:

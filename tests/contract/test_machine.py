@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from contract.machine import Gpu, Machine, check_machines, unwise, usable
 from contract.recipe import Recipe
 
@@ -36,7 +36,7 @@ def test_where_no_worker_is_known_nothing_is_refused(precision: str) -> None:
 @pytest.mark.parametrize("machine", [OLD_CPU, T4])
 def test_bf16_is_refused_where_no_device_computes_in_it(machine: Machine) -> None:
     failure = refusal(recipe(precision="bf16"), machine)
-    assert (failure.reason, failure.param) == (FailureReason.PRECISION_UNAVAILABLE, "precision")
+    assert (failure.code, failure.param) == (FailureCode.PRECISION_UNAVAILABLE, "precision")
     assert 'got "bf16"' in failure.message
     assert failure.message.endswith(f"the workers have: {machine.describe()}")
     check_machines(recipe(precision="fp32"), [machine])
@@ -58,7 +58,7 @@ def test_fp16_is_had_everywhere_but_with_deepspeed_on_a_cpu() -> None:
 
 def test_more_ranks_than_any_machine_has_gpus_are_refused() -> None:
     failure = refusal(recipe(resources={"gpus": 3}), T4, TWO_A100)
-    assert (failure.reason, failure.param) == (FailureReason.DEVICES_UNAVAILABLE, "resources.gpus")
+    assert (failure.code, failure.param) == (FailureCode.DEVICES_UNAVAILABLE, "resources.gpus")
     assert "1 x Tesla T4; 2 x NVIDIA A100" in failure.message
     check_machines(recipe(resources={"gpus": 2}), [T4, TWO_A100])
 
@@ -76,7 +76,7 @@ def test_every_rank_wants_a_gpu_that_computes_in_bf16() -> None:
 def test_more_machines_than_can_train_a_recipe_are_refused() -> None:
     two_machines = recipe(resources={"nodes": 2, "gpus": 2})
     failure = refusal(two_machines, T4, TWO_A100)
-    assert (failure.reason, failure.param) == (FailureReason.DEVICES_UNAVAILABLE, "resources.nodes")
+    assert (failure.code, failure.param) == (FailureCode.DEVICES_UNAVAILABLE, "resources.nodes")
     assert "got 2, each on a machine of its own, and 1 can train this" in failure.message
     check_machines(two_machines, [T4, TWO_A100, TWO_A100])
     check_machines(two_machines, [])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Adapter, Recipe
 from contract.recipe_errors import read_recipe
 
@@ -16,7 +16,7 @@ def refusal(body: object) -> InputError:
     text = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(InputError) as caught:
         read_recipe(text)
-    assert caught.value.failure.reason == FailureReason.RECIPE_INVALID
+    assert caught.value.failure.code == FailureCode.RECIPE_INVALID
     return caught.value
 
 
@@ -55,8 +55,8 @@ def test_a_recipe_survives_being_stored() -> None:
         (minimal(optimizer={"learning_rate": -1}), "optimizer.learning_rate", ["got -1", "greater than 0"]),
         (minimal(precision="fp8"), "precision", ['got "fp8"', "'bf16'", "'fp32'"]),
         (
-            minimal(batch={"micro_batch": 0}),
-            "batch.micro_batch",
+            minimal(batch={"micro_batch_size": 0}),
+            "batch.micro_batch_size",
             ["got 0", "a whole number from 1", 'or "auto"'],
         ),
         (minimal(adapter={"target_modules": "q("}), "adapter.target_modules", ['got "q("', "regular expression"]),
@@ -65,12 +65,16 @@ def test_a_recipe_survives_being_stored() -> None:
         (minimal(adapter={"target_modules": ["q", 3]}), "adapter.target_modules", ["all-linear", "names"]),
         (minimal(adapter={"target_modules": []}), "adapter.target_modules", ["got []", "names"]),
         (minimal(schedule={"warmup_ratio": 0.1, "warmup_steps": 5}), "schedule", ["not both"]),
-        (minimal(batch={"accumulation": 2, "effective": 8}), "batch", ["accumulation or effective, not both"]),
-        (minimal(batch={"micro_batch": "auto"}), "batch", ['"auto" wants effective']),
-        (minimal(batch={"micro_batch": "all"}), "batch.micro_batch", ['got "all"', "whole number", '"auto"']),
-        (minimal(evaluation={"patience": 2}), "evaluation", ["patience wants held-out examples", "share"]),
-        (minimal(evaluation={"samples": 2}), "evaluation", ["samples wants held-out examples", "share"]),
-        (minimal(evaluation={"share": 0.1, "dataset": "e.jsonl"}), "evaluation", ["share or dataset, not both"]),
+        (
+            minimal(batch={"gradient_accumulation_steps": 2, "effective_batch_size": 8}),
+            "batch",
+            ["gradient_accumulation_steps or effective_batch_size, not both"],
+        ),
+        (minimal(batch={"micro_batch_size": "auto"}), "batch", ['"auto" needs effective_batch_size']),
+        (minimal(batch={"micro_batch_size": "all"}), "batch.micro_batch_size", ['got "all"', "whole number", '"auto"']),
+        (minimal(evaluation={"patience": 2}), "evaluation", ["patience wants held-out examples", "fraction"]),
+        (minimal(evaluation={"samples": 2}), "evaluation", ["samples wants held-out examples", "fraction"]),
+        (minimal(evaluation={"fraction": 0.1, "dataset": "e.jsonl"}), "evaluation", ["fraction or dataset, not both"]),
         (
             minimal(evaluation={"dataset": {"path": "e.jsonl", "chat_template": "plain"}}),
             "evaluation",
@@ -201,7 +205,9 @@ NUMBERS = sorted({*numbers(SCHEMA, SCHEMA["$defs"])} - {"scheduling.priority"})
 
 
 def test_the_numbers_of_a_recipe_are_found() -> None:
-    assert {"seed", "adapter.r", "adapter.rank_pattern.q_proj", "batch.micro_batch", "resources.gpus"} <= {*NUMBERS}
+    assert {"seed", "adapter.r", "adapter.rank_pattern.q_proj", "batch.micro_batch_size", "resources.gpus"} <= {
+        *NUMBERS
+    }
 
 
 @pytest.mark.parametrize("field", NUMBERS)

@@ -17,10 +17,10 @@ def warnings(rows: int, **recipe: Any) -> list[str]:
         ({"schedule": {"max_steps": 2, "epochs": 3}}, "schedule.epochs: got 3", "ends after 2.00"),
         ({"schedule": {"warmup_steps": 10}}, "schedule.warmup_steps: got 10", "3 steps"),
         ({"checkpointing": {"every_steps": 4}}, "checkpointing.every_steps: got 4", "at its end alone"),
-        ({"evaluation": {"share": 0.2, "every_steps": 9}}, "evaluation.every_steps: got 9", "start and its end"),
-        ({"evaluation": {"share": 0.2, "patience": 3}}, "evaluation.patience: got 3", "2 evaluations"),
-        ({"evaluation": {"share": 0.2, "samples": 4}}, "evaluation.samples: got 4", "1 examples are held out"),
-        ({"batch": {"effective": 64}}, "batch.effective: got 64", "8 examples"),
+        ({"evaluation": {"fraction": 0.2, "every_steps": 9}}, "evaluation.every_steps: got 9", "start and its end"),
+        ({"evaluation": {"fraction": 0.2, "patience": 3}}, "evaluation.patience: got 3", "2 evaluations"),
+        ({"evaluation": {"fraction": 0.2, "samples": 4}}, "evaluation.samples: got 4", "1 examples are held out"),
+        ({"batch": {"effective_batch_size": 64}}, "batch.effective_batch_size: got 64", "8 examples"),
     ],
 )
 def test_each_field_that_asks_for_more_than_comes_is_named(recipe: dict[str, Any], field: str, words: str) -> None:
@@ -36,8 +36,8 @@ def test_each_field_that_asks_for_more_than_comes_is_named(recipe: dict[str, Any
         {"schedule": {"max_steps": 100}},
         {"schedule": {"max_steps": 3, "epochs": 3}},
         {"schedule": {"warmup_steps": 3}, "checkpointing": {"every_steps": 3}},
-        {"evaluation": {"share": 0.2, "patience": 2, "every_steps": 1, "samples": 1}},
-        {"batch": {"effective": 8}},
+        {"evaluation": {"fraction": 0.2, "patience": 2, "every_steps": 1, "samples": 1}},
+        {"batch": {"effective_batch_size": 8}},
     ],
 )
 def test_recipe_that_gets_what_it_asks_for_has_no_warning(recipe: dict[str, Any]) -> None:

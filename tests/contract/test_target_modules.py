@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.target_modules import (
     CANNOT,
     EXPERT,
@@ -155,7 +155,7 @@ def test_a_name_of_nothing_but_what_is_left_out_is_refused(
     given: Any = target if target == "all-linear" or "*" in target else [target]
     with pytest.raises(InputError, match=reason) as caught:
         target_modules(Adapter(target_modules=given), shapes, kind)
-    assert caught.value.failure.reason == FailureReason.TARGET_MODULES_UNMATCHED
+    assert caught.value.failure.code == FailureCode.TARGET_MODULES_UNMATCHED
 
 
 def test_a_name_that_matches_in_experts_too_is_adapted_elsewhere_alone() -> None:

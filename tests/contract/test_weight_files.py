@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.folder import weight_shapes
 from tests.files import write_weights
 
@@ -30,7 +30,7 @@ def refusal(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         weight_shapes(folder)
     failure = caught.value.failure
-    assert (failure.reason, failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert (failure.code, failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     return failure.message
 
 

@@ -11,13 +11,13 @@ from contract.recipe import Recipe
     [
         ({}, 300),
         ({"schedule": {"epochs": 1.5}}, 156),
-        ({"evaluation": {"share": 0.29}}, 216),
-        ({"evaluation": {"share": 0.001}}, 297),
+        ({"evaluation": {"fraction": 0.29}}, 216),
+        ({"evaluation": {"fraction": 0.001}}, 297),
         ({"schedule": {"max_steps": 5}}, 40),
         ({"schedule": {"max_steps": 5, "epochs": 0.1}}, 16),
         ({"schedule": {"max_steps": 50}}, 388),
-        ({"schedule": {"max_steps": 5}, "batch": {"accumulation": 2}}, 80),
-        ({"schedule": {"max_steps": 5}, "batch": {"effective": 7}}, 35),
+        ({"schedule": {"max_steps": 5}, "batch": {"gradient_accumulation_steps": 2}}, 80),
+        ({"schedule": {"max_steps": 5}, "batch": {"effective_batch_size": 7}}, 35),
         ({"schedule": {"max_steps": 2}, "resources": {"gpus": 3, "nodes": 4}}, 100),
     ],
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.lengths import Lengths, TokenReport, measure, token_report
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.files import write_tokenizer
@@ -38,7 +38,7 @@ def test_lengths_and_learned_tokens_are_those_of_the_tokenizer(model: Path) -> N
     found = at(model, 2048, talk("!"), talk("!" * 11))
     assert (found.examples, found.tokens) == (2, 2 * WHOLE + 10)
     # The answer and its end of turn.
-    assert found.supervised_share == (2 + 12) / found.tokens
+    assert found.supervised_fraction == (2 + 12) / found.tokens
     assert found.percentiles["50"] == WHOLE
     assert found.percentiles["100"] == WHOLE + 10
     assert [(each.from_tokens, each.to_tokens, each.examples) for each in found.histogram] == [(16, 32, 1), (32, 64, 1)]
@@ -48,7 +48,7 @@ def test_lengths_and_learned_tokens_are_those_of_the_tokenizer(model: Path) -> N
 def test_what_is_cut_and_what_is_left_out_is_told_for_a_length(model: Path) -> None:
     rows = [talk("!"), talk("!" * 100)]
     short = at(model, BEFORE_ANSWER + 50, *rows)
-    assert (short.truncated, short.truncated_share, short.dropped) == (1, 0.5, 0)
+    assert (short.truncated, short.truncated_fraction, short.dropped) == (1, 0.5, 0)
     shorter = at(model, BEFORE_ANSWER + 1, *rows)
     assert (shorter.truncated, shorter.dropped) == (2, 0)
     nothing = at(model, BEFORE_ANSWER, *rows)
@@ -73,7 +73,7 @@ def test_a_model_without_a_template_is_refused(model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template") as refusal:
         lengths(model, talk("!"))
-    assert refusal.value.failure.reason is FailureReason.MODEL_UNSUPPORTED
+    assert refusal.value.failure.code is FailureCode.MODEL_UNSUPPORTED
 
 
 def test_of_a_large_file_the_first_examples_are_measured(model: Path) -> None:

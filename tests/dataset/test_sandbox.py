@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.sandbox import DatasetSandbox, Stopped
 from tests.files import write_dataset, write_tokenizer
 
@@ -35,7 +35,7 @@ def test_a_task_is_answered_as_json(rows: str) -> None:
 def test_a_refusal_keeps_its_reason(tmp_path: Path, rows: str) -> None:
     with pytest.raises(InputError, match=r"no tokenizer\.json") as refusal:
         DatasetSandbox().run("preview", 60, path=rows, model=str(tmp_path), **SEE)
-    assert refusal.value.failure.reason is FailureReason.MODEL_UNSUPPORTED
+    assert refusal.value.failure.reason is FailureCode.MODEL_UNSUPPORTED
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from dataset.example import Conversation, Example
 from dataset.read import read_examples
 
@@ -39,7 +39,7 @@ def write_parquet(folder: Path, rows: list[Any], **options: Any) -> Path:
 def failure(path: Path, *settings: Any, **more: Any) -> Failure:
     with pytest.raises(InputError) as caught:
         list(read_examples(path, *settings, **more))
-    assert caught.value.failure.reason == FailureReason.DATASET_INVALID
+    assert caught.value.failure.code == FailureCode.DATASET_INVALID
     return caught.value.failure
 
 

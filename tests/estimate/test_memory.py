@@ -16,7 +16,7 @@ A100 = Place(True, "bf16", 40 * GIB)
 
 
 def told(ranks: int = 1, place: Place = A100, row: Row = ROW, **fields: Any) -> Memory:
-    given = recipe(batch={"micro_batch": 1}, **fields)
+    given = recipe(batch={"micro_batch_size": 1}, **fields)
     return memory(given, model(given), row, place, ranks)
 
 

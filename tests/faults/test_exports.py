@@ -68,7 +68,7 @@ def test_an_export_that_fails_says_why_and_may_be_asked_for_anew(live: Service) 
     job_id = trained(live, "unmergeable")
     made = export(live, job_id)
     failed = wait(live, made, "succeeded", "failed")
-    assert (failed["failure"]["reason"], failed["failure"]["param"]) == ("model_unsupported", "model")
+    assert (failed["failure"]["code"], failed["failure"]["param"]) == ("model_unsupported", "model")
     assert export(live, job_id)["id"] != made["id"]
 
 

@@ -210,7 +210,7 @@ def test_a_worker_that_was_thought_dead_comes_back_and_writes_nothing(live: Serv
     assert set(live.metrics(job_id)["tokens"]) == {2}
     assert len(live.told(job_id, "done")) == 1
     (retry,) = live.told(job_id, "retry")
-    assert retry["reason"] == "worker_lost"
+    assert retry["code"] == "worker_lost"
 
 
 @pytest.mark.exhaustive
@@ -320,7 +320,7 @@ def test_the_worker_of_the_head_of_two_machines_is_killed(live: Service) -> None
     check_whole(live, job_id)
     check_went_on(live, job_id)
     (retry,) = live.told(job_id, "retry")
-    assert retry["reason"] == "worker_lost"
+    assert retry["code"] == "worker_lost"
 
 
 @pytest.mark.exhaustive
@@ -365,7 +365,7 @@ def test_the_disk_is_full_once(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} fail=disk_full once")["id"]
     check_whole(live, job_id)
     (retry,) = live.told(job_id, "retry")
-    assert (retry["reason"], retry["wait_seconds"]) == ("disk_full", 2)
+    assert (retry["code"], retry["wait_seconds"]) == ("disk_full", 2)
 
 
 @pytest.mark.exhaustive

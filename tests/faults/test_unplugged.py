@@ -83,7 +83,7 @@ def test_the_job_of_a_machine_that_is_unplugged_goes_on_elsewhere_and_only_there
         assert columns["loss"] == losses(STEPS)
         assert live.told(job_id, "started")[1]["resumed_step"] >= 3
         (retry,) = live.told(job_id, "retry")
-        assert retry["reason"] == "worker_lost"
+        assert retry["code"] == "worker_lost"
         until(lambda: not live.processes(job_id))
         until(lambda: not busy(live))
         again = live.submit(name="steps=2")["id"]

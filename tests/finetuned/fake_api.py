@@ -42,7 +42,7 @@ def job(status: str = "queued") -> dict[str, Any]:
         "name": "a name",
         "owner": "anna",
         "status": status,
-        "queue": {"place": 3, "why": "1 GPU"} if status == "queued" else None,
+        "queue": {"position": 3, "reason": "Waits for 1 GPU."} if status == "queued" else None,
         "created_at": "2026-01-02T03:04:05Z",
         "progress": {"step": 3, "total_steps": 9, "loss": 1.25},
     }

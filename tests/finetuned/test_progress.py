@@ -134,8 +134,13 @@ def test_a_second_attempt_is_noted() -> None:
 
 
 def test_a_job_that_does_not_run_shows_what_it_waits_for() -> None:
-    waiting = view(("queue", {"place": 2, "why": "1 GPU on one machine: a has 0 of 1 free", "starts_at": None}))
-    assert "place 2 in the queue: 1 GPU on one machine: a has 0 of 1 free" in drawn(waiting)
+    waiting = view(
+        (
+            "queue",
+            {"position": 2, "reason": "Waits for 1 GPU.", "estimated_start_at": None},
+        )
+    )
+    assert "number 2 in the queue. Waits for 1 GPU." in drawn(waiting)
     waiting.apply(JobEvent("status", 0.0, {"status": "running", "attempt": 1}))
     assert "in the queue" not in drawn(waiting)
     assert "paused; go on with: finetuned resume job_1" in drawn(view(("status", {"status": "paused", "attempt": 1})))
@@ -143,13 +148,16 @@ def test_a_job_that_does_not_run_shows_what_it_waits_for() -> None:
 
 def test_a_job_that_was_too_large_says_how_it_is_tried_again() -> None:
     seen = view(
-        ("retry", {"reason": "out_of_memory", "message": "out of memory", "micro_batch": 4, "effective": 8}),
+        (
+            "retry",
+            {"code": "out_of_memory", "message": "out of memory", "micro_batch_size": 4, "effective_batch_size": 8},
+        ),
     )
     assert seen.notes == ["out of memory; again with a micro-batch of 4, and 8 examples in a step as before"]
 
 
 def test_a_job_that_waits_for_the_storage_says_so_and_counts_nothing() -> None:
-    away = {"reason": "storage_unavailable", "message": "the storage is away", "wait_seconds": 4.0}
+    away = {"code": "storage_unavailable", "message": "the storage is away", "wait_seconds": 4.0}
     assert view(("retry", away)).notes == ["the storage is away; again in 4 s"]
 
 

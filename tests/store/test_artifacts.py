@@ -47,5 +47,5 @@ def test_of_equals_the_earliest_is_the_best_and_the_adapter_before_its_own_check
 
 def test_without_an_evaluation_there_is_no_best_and_it_says_why(sessions: Sessions, job_id: str) -> None:
     save(sessions, job_id, 2, None)
-    with pytest.raises(ArtifactNotFound, match=r"no artifact best.tar.gz: .*evaluation.share"):
+    with pytest.raises(ArtifactNotFound, match=r"no artifact best.tar.gz: .*evaluation.fraction"):
         best(sessions, job_id)

@@ -6,10 +6,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from contract.events import Metric
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.fault import Fault
 from contract.recipe import Batch, Recipe
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store import scheduler
 from store.errors import StaleAttempt
 from store.jobs import actions, attempts, jobs, progress
@@ -22,11 +22,11 @@ from tests import fake_trainer
 from tests.placing import LEASE, RETRIES, claim, register
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
-KILLED = Failure(reason=FailureReason.TRAINER_KILLED, message="it was killed")
-CRASHED = Failure(reason=FailureReason.TRAINER_CRASHED, message="Connection closed by peer")
-AWAY = Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message="the storage is away")
-NOT_FINITE = Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan")
-TOO_LARGE = Failure(reason=FailureReason.OUT_OF_MEMORY, message="it did not fit")
+KILLED = Failure(code=FailureCode.TRAINER_KILLED, message="it was killed")
+CRASHED = Failure(code=FailureCode.TRAINER_CRASHED, message="Connection closed by peer")
+AWAY = Failure(code=FailureCode.STORAGE_UNAVAILABLE, message="the storage is away")
+NOT_FINITE = Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan")
+TOO_LARGE = Failure(code=FailureCode.OUT_OF_MEMORY, message="it did not fit")
 GRACE = timedelta(seconds=45)
 
 
@@ -78,11 +78,11 @@ def silence(engine: sa.Engine, seconds: float) -> None:
 
 def test_an_attempt_ends_with_its_reason_and_frees_its_devices(sessions: Sessions) -> None:
     job_id = running(sessions)
-    receipt = {"processes": []}
-    job = end(sessions, job_id, 1, End(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", receipt=receipt))
+    exit_report = {"processes": []}
+    job = end(sessions, job_id, 1, End(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", exit_report=exit_report))
     assert (job.status, job.lease_expires_at, job.log_tail) == (JobStatus.FAILED, None, "the log's end")
-    told = {"reason": "loss_not_finite", "message": "the loss is nan", "param": None}
-    assert (job.failure, job.receipt) == (told, receipt)
+    told = {"code": "loss_not_finite", "message": "the loss is nan", "param": None}
+    assert (job.failure, job.exit_report) == (told, exit_report)
     assert job.finished_at is not None
     with sessions.begin() as session:
         assert workers.leases(session) == []
@@ -106,10 +106,10 @@ def test_a_failure_of_the_infrastructure_is_tried_again_later(sessions: Sessions
     with sessions.begin() as session:
         assert claim(session) is None
     (retry,) = told(sessions, job_id, "retry")
-    assert {name: retry[name] for name in ("reason", "retries", "most", "wait_seconds")} == {
-        "reason": "trainer_killed",
+    assert {name: retry[name] for name in ("code", "retries", "max_retries", "wait_seconds")} == {
+        "code": "trainer_killed",
         "retries": 1,
-        "most": 3,
+        "max_retries": 3,
         "wait_seconds": 60,
     }
 
@@ -158,7 +158,7 @@ def test_a_job_that_comes_no_further_fails_after_its_last_retry(sessions: Sessio
     job = end(sessions, job_id, 3, End(JobStatus.FAILED, KILLED))
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
-    assert job.failure["reason"] == "trainer_killed"
+    assert job.failure["code"] == "trainer_killed"
     assert job.failure["message"].startswith("it was killed. It was tried 3 times")
 
 
@@ -188,9 +188,11 @@ def test_a_fault_of_the_users_is_not_tried_again(sessions: Sessions) -> None:
     assert told(sessions, job.id, "retry") == []
 
 
-def crash(place: str = "models/x.py:7 forward", step: int | None = 3, exception: str = "builtins.KeyError") -> Failure:
-    fault = Fault(exception=exception, place=place, step=step)
-    return Failure(reason=FailureReason.TRAINER_CRASHED, message="the trainer failed: KeyError: 'x'", fault=fault)
+def crash(
+    location: str = "models/x.py:7 forward", step: int | None = 3, exception: str = "builtins.KeyError"
+) -> Failure:
+    fault = Fault(exception=exception, location=location, step=step)
+    return Failure(code=FailureCode.TRAINER_CRASHED, message="the trainer failed: KeyError: 'x'", fault=fault)
 
 
 @pytest.mark.parametrize("between", [[], [KILLED], [CRASHED, AWAY]], ids=["next", "after a kill", "after others"])
@@ -203,22 +205,22 @@ def test_repeated_fault_ends_the_job(sessions: Sessions, between: list[Failure])
     assert (job.status, job.failure) == (
         JobStatus.FAILED,
         {
-            "reason": "internal_error",
+            "code": "internal_error",
             "message": "the trainer failed: KeyError: 'x'. It failed alike in an earlier attempt, and would again",
             "param": None,
         },
     )
     assert told(sessions, job_id, "retry")[0]["fault"] == {
         "exception": "builtins.KeyError",
-        "place": "models/x.py:7 forward",
+        "location": "models/x.py:7 forward",
         "step": 3,
     }
 
 
 @pytest.mark.parametrize(
     "other",
-    [crash(step=4), crash(place="models/x.py:8 forward"), crash(exception="builtins.ValueError"), CRASHED, KILLED],
-    ids=["step", "place", "exception", "crash of infrastructure", "kill"],
+    [crash(step=4), crash(location="models/x.py:8 forward"), crash(exception="builtins.ValueError"), CRASHED, KILLED],
+    ids=["step", "location", "exception", "crash of infrastructure", "kill"],
 )
 def test_different_fault_is_tried_again(sessions: Sessions, other: Failure) -> None:
     job_id = running(sessions)
@@ -237,7 +239,7 @@ def test_infrastructure_crash_has_all_its_retries(sessions: Sessions) -> None:
 
 
 def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
-    failure = crash(step=None).model_copy(update={"reason": FailureReason.INTERNAL_ERROR})
+    failure = crash(step=None).model_copy(update={"code": FailureCode.INTERNAL_ERROR})
     job = end(sessions, running(sessions), 1, End(JobStatus.FAILED, failure))
     assert job.status is JobStatus.FAILED
     assert told(sessions, job.id, "retry") == []
@@ -245,11 +247,11 @@ def test_internal_error_is_not_tried_again(sessions: Sessions) -> None:
 
 def test_what_does_not_fit_is_tried_with_a_smaller_batch_at_once_and_says_so(sessions: Sessions) -> None:
     job_id = running(sessions)
-    smaller = Batch(micro_batch=4, effective=16)
+    smaller = Batch(micro_batch_size=4, effective_batch_size=16)
     job = end(sessions, job_id, 1, End(JobStatus.FAILED, TOO_LARGE, smaller=smaller))
     assert (job.status, job.batch, job.retries) == (JobStatus.QUEUED, smaller.model_dump(mode="json"), 0)
     (retry,) = told(sessions, job_id, "retry")
-    assert (retry["reason"], retry["micro_batch"], retry["effective"]) == ("out_of_memory", 4, 16)
+    assert (retry["code"], retry["micro_batch_size"], retry["effective_batch_size"]) == ("out_of_memory", 4, 16)
     with sessions.begin() as session:
         (part,) = [jobs.begin(session, g.job_id, g.attempt, "worker", 1, LEASE) for g in scheduler.schedule(session)]
     assert part is not None
@@ -268,21 +270,25 @@ def test_a_job_given_back_by_its_worker_has_not_failed(sessions: Sessions) -> No
 
 
 @pytest.mark.parametrize(
-    ("wish", "status"),
-    [(Wish.CANCEL, JobStatus.CANCELLED), (Wish.KILL, JobStatus.CANCELLED), (Wish.PAUSE, JobStatus.PAUSED)],
+    ("requested_action", "status"),
+    [
+        (RequestedAction.CANCEL, JobStatus.CANCELLED),
+        (RequestedAction.FORCE_CANCEL, JobStatus.CANCELLED),
+        (RequestedAction.PAUSE, JobStatus.PAUSED),
+    ],
 )
 @pytest.mark.parametrize("how", [End(JobStatus.QUEUED), End(JobStatus.FAILED, KILLED)], ids=["given back", "killed"])
-def test_a_wish_that_comes_while_an_attempt_ends_is_not_lost(
-    sessions: Sessions, wish: Wish, status: JobStatus, how: End
+def test_action_requested_while_an_attempt_ends_is_not_lost(
+    sessions: Sessions, requested_action: RequestedAction, status: JobStatus, how: End
 ) -> None:
     job_id = running(sessions)
     with sessions.begin() as session:
-        if wish is Wish.PAUSE:
+        if requested_action is RequestedAction.PAUSE:
             actions.pause(session, job_id)
         else:
-            actions.cancel(session, job_id, force=wish is Wish.KILL)
+            actions.cancel(session, job_id, force=requested_action is RequestedAction.FORCE_CANCEL)
     job = end(sessions, job_id, 1, how)
-    assert (job.status, job.wish, job.failure) == (status, None, None)
+    assert (job.status, job.requested_action, job.failure) == (status, None, None)
     assert told(sessions, job_id, "retry") == []
 
 
@@ -306,7 +312,7 @@ def test_an_attempt_that_has_lost_its_process_is_tried_again(sessions: Sessions)
         assert attempts.lost(session, job_id, 1, RETRIES) is JobStatus.QUEUED
         assert attempts.lost(session, job_id, 1, RETRIES) is None
     (retry,) = told(sessions, job_id, "retry")
-    assert retry["reason"] == "worker_lost"
+    assert retry["code"] == "worker_lost"
 
 
 def test_a_job_that_has_lost_its_worker_waits_only_when_it_does_so_again(sessions: Sessions) -> None:

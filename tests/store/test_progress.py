@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from contract import events
 from contract.recipe import Recipe
-from contract.status import Wish
+from contract.status import RequestedAction
 from store.errors import StaleAttempt
 from store.jobs import actions, jobs, progress
 from store.jobs.progress import Cursor
@@ -54,7 +54,7 @@ def job_id(sessions: Sessions) -> str:
     return job.id
 
 
-def record(sessions: Sessions, job_id: str, *batch: events.Event, attempt: int = 1) -> Wish | None:
+def record(sessions: Sessions, job_id: str, *batch: events.Event, attempt: int = 1) -> RequestedAction | None:
     with sessions.begin() as session:
         return progress.record(session, job_id, attempt, batch, LEASE)
 
@@ -106,11 +106,11 @@ def test_a_stale_attempt_tells_nothing(sessions: Sessions, job_id: str) -> None:
     assert columns(sessions, job_id) == []
 
 
-def test_telling_brings_back_what_the_owner_wishes(sessions: Sessions, job_id: str) -> None:
+def test_recording_brings_back_the_requested_action(sessions: Sessions, job_id: str) -> None:
     assert record(sessions, job_id) is None
     with sessions.begin() as session:
         actions.cancel(session, job_id)
-    assert record(sessions, job_id) == Wish.CANCEL
+    assert record(sessions, job_id) == RequestedAction.CANCEL
 
 
 def test_metrics_are_read_from_a_step_on_and_up_to_a_limit(sessions: Sessions, job_id: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contract.machine import Holder
+from contract.machine import ExternalProcess
 from contract.recipe import Recipe
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store import scheduler
 from store.access import quotas
 from store.jobs import actions, attempts, jobs, progress
@@ -43,7 +43,7 @@ def get(sessions: Sessions, job_id: str) -> Job:
 
 def why(sessions: Sessions, job_id: str) -> str:
     with sessions.begin() as session:
-        return scheduler.outlook(session, [jobs.get(session, job_id)])[job_id].why
+        return scheduler.outlook(session, [jobs.get(session, job_id)])[job_id].reason
 
 
 def test_a_job_has_as_many_devices_as_it_asks_for_and_nobody_else_has_them(sessions: Sessions) -> None:
@@ -61,7 +61,7 @@ def test_an_owner_has_as_many_jobs_running_as_its_quota_says(sessions: Sessions)
     add_worker(sessions, "a", slots=9)
     assert {job for job, _, _ in run(sessions)} == {annas[0], annas[1], bobs[0]}
     assert run(sessions) == []
-    assert why(sessions, bobs[1]) == "1 of its owner's jobs run, and no more may at once"
+    assert why(sessions, bobs[1]) == "Its owner already runs 1 job, the most that may run at once."
     with sessions.begin() as session:
         attempts.finish(session, bobs[0], 1, End(JobStatus.SUCCEEDED), RETRIES)
     assert [job for job, _, _ in run(sessions)] == [bobs[1]]
@@ -88,7 +88,7 @@ def test_a_job_on_two_machines_begins_on_both(sessions: Sessions) -> None:
 
 def test_only_those_that_both_allow_it_share_a_device(sessions: Sessions) -> None:
     add_worker(sessions, "a", slots=1)
-    sharing = [create(sessions, resources={"share": True}) for _ in range(3)]
+    sharing = [create(sessions, resources={"allow_sharing": True}) for _ in range(3)]
     alone = create(sessions)
     assert [job for job, _, _ in run(sessions)] == sharing[:2]
     for job_id in sharing[:2]:
@@ -101,8 +101,8 @@ def test_only_those_that_both_allow_it_share_a_device(sessions: Sessions) -> Non
 def test_a_device_that_another_program_holds_is_not_given(sessions: Sessions) -> None:
     job_id = create(sessions)
     add_worker(sessions, "a", slots=1)
-    holders = [Holder(pid=7, name="blender", memory_bytes=2**33)]
-    for held, given in ((holders, []), ([], [(job_id, [0], 0)])):
+    external_processes = [ExternalProcess(pid=7, name="blender", memory_bytes=2**33)]
+    for held, given in ((external_processes, []), ([], [(job_id, [0], 0)])):
         with sessions.begin() as session:
             workers.beat(session, "a", "first", {0: held}, draining=False)
         assert run(sessions) == given
@@ -115,7 +115,7 @@ def test_a_worker_that_drains_or_is_silent_gets_nothing(sessions: Sessions, engi
         with engine.begin() as connection:
             connection.execute(sa.text(f"UPDATE workers SET {change}"))
         assert run(sessions) == []
-    assert "no machine" in why(sessions, job_id)
+    assert "none is there" in why(sessions, job_id)
     add_worker(sessions, "a", slots=1)
     assert run(sessions) == [(job_id, [0], 0)]
 
@@ -127,11 +127,11 @@ def test_a_job_of_a_higher_priority_has_one_that_allows_it_save_and_step_aside(s
     high = create(sessions, scheduling={"priority": 10})
     for _ in range(2):
         assert run(sessions) == []
-    assert get(sessions, low).wish is Wish.STEP_ASIDE
+    assert get(sessions, low).requested_action is RequestedAction.PREEMPT
     with sessions.begin() as session:
         told = [each.data for each in progress.events_since(session, low, Cursor(), 100) if each.type == "log"]
     assert [each["message"] for each in told] == [
-        "asked to save and step aside, for a job of a higher priority; it goes on when there is room"
+        "preempted by a job of a higher priority: it saves, and goes on when there is room"
     ]
     with sessions.begin() as session:
         attempts.finish(session, low, 1, End(JobStatus.QUEUED), RETRIES)
@@ -204,8 +204,8 @@ def test_a_waiting_job_says_what_it_waits_for(sessions: Sessions) -> None:
     waiting = create(sessions)
     with sessions.begin() as session:
         outlook = scheduler.outlook(session, [jobs.get(session, waiting)])[waiting]
-    assert outlook.place == 1
-    assert "gpu-a" in outlook.why
+    assert outlook.position == 1
+    assert "gpu-a" in outlook.reason
 
 
 def test_a_job_that_was_given_devices_says_where_it_is_about_to_start(sessions: Sessions) -> None:
@@ -213,7 +213,7 @@ def test_a_job_that_was_given_devices_says_where_it_is_about_to_start(sessions: 
     add_worker(sessions, "gpu-a", slots=1)
     with sessions.begin() as session:
         scheduler.schedule(session)
-    assert why(sessions, job_id) == "is about to start on gpu-a"
+    assert why(sessions, job_id) == "Is about to start on gpu-a."
 
 
 def test_a_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
@@ -224,7 +224,7 @@ def test_a_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
     add_worker(sessions, "a", slots=1)
     with sessions.begin() as session:
         outlook = scheduler.outlook(session, [jobs.get(session, last)])[last]
-    assert (outlook.place, outlook.why) == (101, "100 jobs or more that come before it")
+    assert (outlook.position, outlook.reason) == (101, "Waits for at least 100 jobs that come before it.")
 
 
 def test_a_job_starts_however_many_of_its_owners_that_fit_nowhere_stand_before_it(sessions: Sessions) -> None:
@@ -232,7 +232,7 @@ def test_a_job_starts_however_many_of_its_owners_that_fit_nowhere_stand_before_i
         create(sessions, resources={"gpus": 2, "nodes": 2})
     small = create(sessions)
     add_worker(sessions, "a", slots=1)
-    assert why(sessions, small) == "is about to start on a"
+    assert why(sessions, small) == "Is about to start on a."
     assert [job for job, _, _ in run(sessions)] == [small]
 
 
@@ -242,7 +242,7 @@ def test_a_job_starts_however_many_of_its_owners_are_kept_back_after_a_failure(s
         session.execute(sa.update(Job).values(not_before=sa.func.now() + sa.text("interval '1 hour'")))
     ready = create(sessions)
     add_worker(sessions, "a", slots=1)
-    assert "tries again in" in why(sessions, kept_back[0])
+    assert "Starts again in" in why(sessions, kept_back[0])
     assert [job for job, _, _ in run(sessions)] == [ready]
 
 
@@ -254,7 +254,7 @@ def test_what_has_outlived_its_time_may_end_at_any_moment(sessions: Sessions) ->
         jobs.get(session, running).expected_seconds = -1
     waiting = create(sessions)
     with sessions.begin() as session:
-        assert scheduler.outlook(session, [jobs.get(session, waiting)])[waiting].starts is not None
+        assert scheduler.outlook(session, [jobs.get(session, waiting)])[waiting].estimated_start is not None
 
 
 def test_claims_follow_the_order(sessions: Sessions) -> None:
@@ -265,7 +265,7 @@ def test_claims_follow_the_order(sessions: Sessions) -> None:
 
 
 def test_a_sharing_job_may_come_back_to_a_device_that_it_has_not_quite_left(sessions: Sessions) -> None:
-    job_id = create(sessions, resources={"share": True})
+    job_id = create(sessions, resources={"allow_sharing": True})
     add_worker(sessions, "a", slots=1)
     run(sessions)
     with sessions.begin() as session:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy.orm import Session
 
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Batch, Recipe
-from contract.status import TERMINAL, TRANSITIONS, JobStatus, Wish
+from contract.status import TERMINAL, TRANSITIONS, JobStatus, RequestedAction
 from store import scheduler
 from store.errors import IllegalMove, StaleAttempt
 from store.jobs import actions, attempts, jobs, progress
@@ -38,27 +38,27 @@ SLOTS = 3
 AT_REST = TERMINAL | {JobStatus.PAUSED}
 
 
-def failed(reason: FailureReason, smaller: Batch | None = None) -> End:
-    return End(JobStatus.FAILED, Failure(reason=reason, message="it went wrong"), smaller)
+def failed(reason: FailureCode, smaller: Batch | None = None) -> End:
+    return End(JobStatus.FAILED, Failure(code=reason, message="it went wrong"), smaller)
 
 
 ENDS = {
     "succeeded": End(JobStatus.SUCCEEDED),
     "given back": End(JobStatus.QUEUED),
-    "the user's fault": failed(FailureReason.LOSS_NOT_FINITE),
-    "killed": failed(FailureReason.TRAINER_KILLED),
-    "too large": failed(FailureReason.OUT_OF_MEMORY, Batch(micro_batch=4, effective=16)),
+    "the user's fault": failed(FailureCode.LOSS_NOT_FINITE),
+    "killed": failed(FailureCode.TRAINER_KILLED),
+    "too large": failed(FailureCode.OUT_OF_MEMORY, Batch(micro_batch_size=4, effective_batch_size=16)),
 }
-AS_WISHED = {
-    Wish.CANCEL: End(JobStatus.CANCELLED),
-    Wish.KILL: End(JobStatus.CANCELLED),
-    Wish.PAUSE: End(JobStatus.PAUSED),
-    Wish.STEP_ASIDE: End(JobStatus.QUEUED),
+AS_REQUESTED = {
+    RequestedAction.CANCEL: End(JobStatus.CANCELLED),
+    RequestedAction.FORCE_CANCEL: End(JobStatus.CANCELLED),
+    RequestedAction.PAUSE: End(JobStatus.PAUSED),
+    RequestedAction.PREEMPT: End(JobStatus.QUEUED),
     None: End(JobStatus.SUCCEEDED),
 }
 ASKED: dict[str, Callable[[Session, str], Job]] = {
     "cancel": actions.cancel,
-    "kill": partial(actions.cancel, force=True),
+    "force_cancel": partial(actions.cancel, force=True),
     "pause": actions.pause,
     "resume": actions.resume,
     "retry": actions.retry,
@@ -72,7 +72,7 @@ def at_most_one_restart(things: list[tuple[Any, ...]]) -> bool:
 WORKERS = st.sampled_from("abc")
 WHICH = st.integers(0, MOST_JOBS - 1)
 """Of the jobs, messages or processes that there are then: what is drawn must not depend on who wins a race."""
-ENDINGS = st.sampled_from(["as wished", *ENDS])
+ENDINGS = st.sampled_from(["as requested", *ENDS])
 HAPPENINGS = st.one_of(
     st.tuples(st.just("schedule")),
     st.tuples(st.just("begin"), WHICH),
@@ -150,7 +150,7 @@ class Service(RuleBasedStateMachine):
         self, owner: str, priority: int, gpus: int, nodes: int, share: bool, preemptible: bool, seconds: float | None
     ) -> None:
         if len(self.submitted) < MOST_JOBS:
-            resources = {"gpus": gpus, "nodes": nodes, "share": share}
+            resources = {"gpus": gpus, "nodes": nodes, "allow_sharing": share}
             scheduling = {"priority": priority, "preemptible": preemptible}
             recipe = {"model": "m", "dataset": "d", "resources": resources, "scheduling": scheduling}
             with self.sessions.begin() as session:
@@ -268,9 +268,9 @@ class Service(RuleBasedStateMachine):
         for process in self.one_of(self.heads(), which):
             with self.fenced(process):
                 with self.sessions.begin() as session:
-                    wish = jobs.still_running(session, *process.part[:2]).wish
+                    requested_action = jobs.still_running(session, *process.part[:2]).requested_action
                 with self.sessions.begin() as session:
-                    end = AS_WISHED[wish] if how == "as wished" else ENDS[how]
+                    end = AS_REQUESTED[requested_action] if how == "as requested" else ENDS[how]
                     attempts.finish(session, *process.part[:2], end, RETRIES)
             self.gone(process)
 
@@ -463,7 +463,7 @@ class Service(RuleBasedStateMachine):
             for process in self.heads():
                 self.tell_as(process)
             while self.heads():
-                self.finish(0, "as wished")
+                self.finish(0, "as requested")
             for process in self.agents():
                 self.free(process)
         for name in others:

@@ -1,7 +1,7 @@
 import pytest
 import sqlalchemy as sa
 
-from contract.machine import Gpu, Holder, Machine
+from contract.machine import ExternalProcess, Gpu, Machine
 from store.errors import Superseded
 from store.scheduling import workers
 from store.session import Sessions
@@ -11,7 +11,7 @@ CPU = cpu(slots=2)
 T4 = Machine(
     gpus=[Gpu(uuid="GPU-1", name="Tesla T4", memory_bytes=2**34, compute_capability=(7, 5))], cores=8, cpu_bf16=False
 )
-FOREIGN = Holder(pid=7, name="blender", memory_bytes=2**33)
+FOREIGN = ExternalProcess(pid=7, name="blender", memory_bytes=2**33)
 
 
 def register(sessions: Sessions, name: str, machine: Machine, incarnation: str = "first") -> None:
@@ -52,7 +52,7 @@ def test_a_beat_tells_who_else_uses_the_devices(sessions: Sessions) -> None:
     assert beat(sessions, "a")
     with sessions.begin() as session:
         (device,) = workers.devices(session)
-    assert device.holders == [FOREIGN.model_dump(mode="json")]
+    assert device.external_processes == [FOREIGN.model_dump(mode="json")]
 
 
 def test_a_worker_falls_silent_is_no_machine_to_count_on_and_is_at_last_forgotten(

@@ -182,7 +182,7 @@ def recipe(model: Path, dataset: Path) -> dict[str, Any]:
         "model": str(model),
         "dataset": str(dataset),
         "adapter": {"r": 4, "alpha": 8},
-        "batch": {"micro_batch": 4},
+        "batch": {"micro_batch_size": 4},
         "optimizer": {"learning_rate": 1e-2},
         "schedule": {"epochs": 2, "type": "constant", "warmup_steps": 0},
         "precision": "fp32",

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from tests.trainer.adapting import load, logits, loss, ours, plain_base, save, some_rows, train
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -91,25 +91,25 @@ def test_modules_trained_whole_are_in_fp32_beside_a_base_in_bf16(
 @pytest.mark.parametrize(
     ("kind", "adapter", "dtype", "reason", "param"),
     [
-        ("qwen2", {"bias": "all"}, torch.bfloat16, FailureReason.PRECISION_UNAVAILABLE, "adapter.bias"),
-        ("gpt2 with dropout", {"init": "olora"}, torch.float32, FailureReason.RECIPE_INVALID, "adapter.init"),
-        ("qwen2", {"init": "pissa", "r": 99}, torch.float32, FailureReason.RECIPE_INVALID, "adapter.r"),
-        ("qwen2", {"target_modules": "q"}, torch.float32, FailureReason.TARGET_MODULES_UNMATCHED, "target_modules"),
-        ("qwen2", {"modules_to_save": ["x"]}, torch.float32, FailureReason.TARGET_MODULES_UNMATCHED, "modules_to_save"),
+        ("qwen2", {"bias": "all"}, torch.bfloat16, FailureCode.PRECISION_UNAVAILABLE, "adapter.bias"),
+        ("gpt2 with dropout", {"init": "olora"}, torch.float32, FailureCode.RECIPE_INVALID, "adapter.init"),
+        ("qwen2", {"init": "pissa", "r": 99}, torch.float32, FailureCode.RECIPE_INVALID, "adapter.r"),
+        ("qwen2", {"target_modules": "q"}, torch.float32, FailureCode.TARGET_MODULES_UNMATCHED, "target_modules"),
+        ("qwen2", {"modules_to_save": ["x"]}, torch.float32, FailureCode.TARGET_MODULES_UNMATCHED, "modules_to_save"),
     ],
 )
 def test_what_cannot_be_done_to_a_model_is_refused_with_the_field(
     kind: str,
     adapter: dict[str, Any],
     dtype: torch.dtype,
-    reason: FailureReason,
+    reason: FailureCode,
     param: str,
     make_model: Callable[[str], Path],
     recipe: dict[str, Any],
 ) -> None:
     with pytest.raises(InputError) as caught:
         load(recipe, make_model(kind), adapter, dtype)
-    assert caught.value.failure.reason == reason
+    assert caught.value.failure.code == reason
     assert param in (caught.value.failure.param or "")
 
 
@@ -190,7 +190,7 @@ def test_an_earlier_adapter_that_this_base_cannot_train_is_refused(
     folder = save(load(recipe, make_model("qwen2"), adapter), tmp_path)
     with pytest.raises(InputError, match=r"adapter\.start_from") as caught:
         load(recipe, make_model("qwen2"), {"start_from": str(folder)}, dtype, base_bits=bits)
-    assert caught.value.failure.reason == FailureReason.PRECISION_UNAVAILABLE
+    assert caught.value.failure.code == FailureCode.PRECISION_UNAVAILABLE
 
 
 def test_an_earlier_adapter_of_another_model_is_refused_with_both_names(

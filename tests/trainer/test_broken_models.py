@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import load
 from tests.trainer.conftest import SIZES, Outcome
@@ -38,7 +38,7 @@ def refusal(call: Callable[[], object], folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         call()
     failure = caught.value.failure
-    assert (failure.reason, failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert (failure.code, failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     assert str(folder) not in failure.message
     assert len(failure.message) < 800
     return failure.message
@@ -114,7 +114,7 @@ def test_tokenizer_that_cannot_be_loaded_is_refused(name: str, text: str, broken
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
-        InputError(FailureReason.RECIPE_INVALID, "told already"),
+        InputError(FailureCode.RECIPE_INVALID, "told already"),
     ],
     ids=repr,
 )
@@ -151,7 +151,7 @@ def test_untrainable_model_ends_the_run_without_traceback(
     small.save_pretrained(broken)
     outcome = run_trainer(recipe | {"model": str(broken)})
     assert outcome.exit_code == 1
-    assert (outcome.failure.reason, outcome.failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert (outcome.failure.code, outcome.failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     assert "embeddings for ids below 100" in outcome.failure.message
     assert "Traceback" not in outcome.output
     assert outcome.failure.message in outcome.output

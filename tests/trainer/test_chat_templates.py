@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Dataset, Recipe
 from dataset.example import Message, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
@@ -102,6 +102,6 @@ def test_chatml_is_refused_where_its_end_of_turn_is_no_token(
     ).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"<\|im_end\|>") as refusal:
         load(tmp_path, "chatml")
-    assert refusal.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert refusal.value.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert refusal.value.failure.param == "dataset.chat_template"
     assert load(tmp_path, "alpaca").chat_template

@@ -8,7 +8,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 
 from contract.events import Evaluation, Metric
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import load, loss, some_rows
 from tests.trainer.conftest import Outcome, at_once
@@ -105,7 +105,7 @@ def test_all_layers_and_all_rows_share_one_compilation_and_what_is_not_training_
 def test_a_run_of_compiled_layers_has_the_losses_of_one_that_is_not(
     ranks: int, recipe: dict[str, Any], make_model: Callable[[str], Path], run_trainer: Callable[..., Outcome]
 ) -> None:
-    recipe |= {"model": str(make_model("llama of 4 layers")), "evaluation": {"share": 0.25, "samples": 1}}
+    recipe |= {"model": str(make_model("llama of 4 layers")), "evaluation": {"fraction": 0.25, "samples": 1}}
     plain, compiled = at_once(
         lambda: run_trainer(recipe, ranks=ranks, name="plain"),
         lambda: run_trainer(recipe | {"torch_compile": True}, ranks=ranks, name="compiled", timeout=600),
@@ -133,4 +133,4 @@ def test_what_cannot_be_compiled_is_refused(
 def test_a_compiler_that_fails_is_told_by_the_field_that_asked_for_it() -> None:
     error = BackendCompilerFailed("inductor", RuntimeError("g++: no room"), None)
     failure = failure_of(error)
-    assert (failure.reason, failure.param) == (FailureReason.RECIPE_INVALID, "torch_compile")
+    assert (failure.code, failure.param) == (FailureCode.RECIPE_INVALID, "torch_compile")

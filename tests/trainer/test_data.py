@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from dataset.example import Message, conversation
 from dataset.read import digest
@@ -120,7 +120,7 @@ def test_an_example_is_cut_at_the_positions_that_a_model_has_a_table_of(
 def test_a_dataset_without_an_answer_within_max_length_is_refused(recipe: dict[str, Any], cache: Path) -> None:
     with pytest.raises(InputError, match=r"batch\.max_length = 8") as refusal:
         load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 8}}), cache)
-    assert refusal.value.failure.reason == FailureReason.DATASET_INVALID
+    assert refusal.value.failure.code == FailureCode.DATASET_INVALID
 
 
 def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
@@ -129,13 +129,13 @@ def test_a_file_that_has_changed_since_is_refused(recipe: dict[str, Any], datase
     dataset.write_text(dataset.read_text() + "\n")
     with pytest.raises(InputError) as refusal:
         load_data(Recipe.model_validate(recipe), cache)
-    assert refusal.value.failure.reason == FailureReason.DATASET_CHANGED
+    assert refusal.value.failure.code == FailureCode.DATASET_CHANGED
 
 
 def test_one_row_cannot_be_both_trained_on_and_evaluated(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     dataset.write_text(json.dumps({"messages": TALK}))
-    with pytest.raises(InputError, match=r"evaluation\.share"):
-        load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.5}}), cache)
+    with pytest.raises(InputError, match=r"evaluation\.fraction"):
+        load_data(Recipe.model_validate(recipe | {"evaluation": {"fraction": 0.5}}), cache)
 
 
 def test_a_file_of_its_own_is_held_out_and_all_of_the_dataset_trained_on(
@@ -197,7 +197,7 @@ def test_the_answers_of_one_conversation_are_all_trained_on_or_all_held_out(
     dataset.write_text("".join(f"{json.dumps({'messages': THOUGHTFUL_TALK})}\n" for _ in range(4)))
     shutil.copytree(model, tmp_path / "forgetful")
     copy_with_template(tokenizer, FORGETFUL).save_pretrained(tmp_path / "forgetful")
-    recipe |= {"model": str(tmp_path / "forgetful"), "evaluation": {"share": 0.25}}
+    recipe |= {"model": str(tmp_path / "forgetful"), "evaluation": {"fraction": 0.25}}
     data = load_data(Recipe.model_validate(recipe), cache)
     assert (len(data.train), len(data.evaluation)) == (6, 2)
     assert data.evaluation[0] != data.evaluation[1]
@@ -245,7 +245,7 @@ def test_a_plain_text_is_learned_whole_and_ends_once(
 def test_each_instance_of_a_row_is_an_example(recipe: dict[str, Any], dataset: Path, cache: Path) -> None:
     instances = [{"input": str(n), "output": str(2 * n)} for n in range(4)]
     dataset.write_text(json.dumps({"instruction": "Double", "instances": instances}))
-    data = load_data(Recipe.model_validate(recipe | {"evaluation": {"share": 0.25}}), cache)
+    data = load_data(Recipe.model_validate(recipe | {"evaluation": {"fraction": 0.25}}), cache)
     assert (len(data.train), len(data.evaluation)) == (3, 1)
 
 
@@ -253,7 +253,7 @@ def test_jobs_that_cut_and_split_in_other_ways_read_the_same_tokens(recipe: dict
     load_data(Recipe.model_validate(recipe), cache)
     (file,) = cache.glob("*.safetensors")
     made = file.stat().st_ino
-    load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 40}, "evaluation": {"share": 0.5}}), cache)
+    load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 40}, "evaluation": {"fraction": 0.5}}), cache)
     assert [path.stat().st_ino for path in cache.glob("*.safetensors")] == [made]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.events import Metric
-from contract.failure import FailureReason
+from contract.failure import FailureCode
 from contract.run_dir import RunDir, newest_state
 from tests.trainer.conftest import Outcome, command
 
@@ -57,7 +57,7 @@ def test_a_full_disk_is_told_and_what_was_half_written_is_gone(
 ) -> None:
     outcome = run_on_small_disk(recipe | {"adapter": {"r": 64}, "schedule": {"max_steps": 1}}, 300_000)
     assert outcome.exit_code == 1, outcome.output
-    assert outcome.failure.reason == FailureReason.DISK_FULL, outcome.failure.message
+    assert outcome.failure.code == FailureCode.DISK_FULL, outcome.failure.message
     left = sorted(path.name for path in outcome.folder.iterdir())
     assert left == ["error.json", "events.jsonl", "recipe.json"]
 
@@ -74,7 +74,7 @@ def test_a_disk_that_fills_up_while_a_state_is_saved_leaves_the_one_before_to_go
     adapter = sum(file.stat().st_size for file in RunDir(whole.folder).checkpoint(2).iterdir())
     full = run_on_small_disk(recipe, int(6.5 * adapter))
     assert full.exit_code == 1, full.output
-    assert full.failure.reason == FailureReason.DISK_FULL, full.failure.message
+    assert full.failure.code == FailureCode.DISK_FULL, full.failure.message
     assert losses(full) == losses(whole)[:4]
 
     run = RunDir(full.folder)

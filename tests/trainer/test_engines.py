@@ -161,8 +161,8 @@ def test_a_run_of_an_engine_has_the_evaluations_samples_and_adapter_of_ddp(
     recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
     recipe |= {
-        "batch": {"micro_batch": 2, "effective": 4},
-        "evaluation": {"share": 0.25, "samples": 2, "sample_tokens": 5},
+        "batch": {"micro_batch_size": 2, "effective_batch_size": 4},
+        "evaluation": {"fraction": 0.25, "samples": 2, "sample_tokens": 5},
         "adapter": {"r": 4, "target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm"], "dora": True},
         "gradient_checkpointing": True,
         "neftune_alpha": 1e-6,

@@ -120,7 +120,9 @@ def test_the_memory_of_a_run_is_within_a_quarter_of_its_estimate(
     config: Any, change: dict[str, Any], precision: str, lengths: list[int], make_base: Callable[[Any], Path]
 ) -> None:
     folder = make_base(config)
-    recipe = Recipe.model_validate({"model": str(folder), "dataset": "none", "batch": {"micro_batch": 3}, **change})
+    recipe = Recipe.model_validate(
+        {"model": str(folder), "dataset": "none", "batch": {"micro_batch_size": 3}, **change}
+    )
     base = base_of(recipe, folder)
     assert base.architecture is not None
     row = documents(lengths, 20)
@@ -147,7 +149,7 @@ def test_the_memory_that_a_plan_tells_is_within_a_quarter_of_what_a_trainer_take
     write_tokenizer(folder)
     said = [{"role": "user", "content": "?" * 200}, {"role": "assistant", "content": "!" * 200}]
     rows.write_text((json.dumps({"messages": said}) + "\n") * 16)
-    asked = {"batch": {"micro_batch": 3}, "schedule": {"max_steps": 2}, "precision": "fp32"}
+    asked = {"batch": {"micro_batch_size": 3}, "schedule": {"max_steps": 2}, "precision": "fp32"}
     asked |= {"model": str(folder), "dataset": str(rows), "resources": {"gpus": ranks}}
     recipe = Recipe.model_validate(asked)
     found = measure(read_tokenizer(folder), rows, rows.name)

@@ -6,34 +6,34 @@ import pytest
 import torch
 from transformers.activations import ACT2FN
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from trainer.failures import failure_of, write_failure
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (InputError(FailureReason.DATASET_CHANGED, "changed"), FailureReason.DATASET_CHANGED),
-        (torch.OutOfMemoryError("CUDA out of memory"), FailureReason.OUT_OF_MEMORY),
-        (MemoryError(), FailureReason.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), FailureReason.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried 9 bytes"), FailureReason.OUT_OF_MEMORY),
-        (OSError(12, "Cannot allocate memory"), FailureReason.OUT_OF_MEMORY),
-        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might ..."), FailureReason.OUT_OF_MEMORY),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."), FailureReason.OUT_OF_MEMORY),
-        (RuntimeError("cudaErrorMemoryAllocation"), FailureReason.OUT_OF_MEMORY),
-        (OSError(28, "No space left on device"), FailureReason.DISK_FULL),
-        (OSError(122, "Disk quota exceeded"), FailureReason.DISK_FULL),
-        (OSError(27, "File too large"), FailureReason.DISK_FULL),
-        (RuntimeError("I/O error: File too large (os error 27)"), FailureReason.DISK_FULL),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), FailureReason.DISK_FULL),
+        (InputError(FailureCode.DATASET_CHANGED, "changed"), FailureCode.DATASET_CHANGED),
+        (torch.OutOfMemoryError("CUDA out of memory"), FailureCode.OUT_OF_MEMORY),
+        (MemoryError(), FailureCode.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), FailureCode.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried 9 bytes"), FailureCode.OUT_OF_MEMORY),
+        (OSError(12, "Cannot allocate memory"), FailureCode.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might ..."), FailureCode.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."), FailureCode.OUT_OF_MEMORY),
+        (RuntimeError("cudaErrorMemoryAllocation"), FailureCode.OUT_OF_MEMORY),
+        (OSError(28, "No space left on device"), FailureCode.DISK_FULL),
+        (OSError(122, "Disk quota exceeded"), FailureCode.DISK_FULL),
+        (OSError(27, "File too large"), FailureCode.DISK_FULL),
+        (RuntimeError("I/O error: File too large (os error 27)"), FailureCode.DISK_FULL),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), FailureCode.DISK_FULL),
     ],
 )
 @pytest.mark.parametrize("step", [None, 7])
 def test_an_error_has_the_reason_that_its_owner_can_act_on(
-    error: Exception, reason: FailureReason, step: int | None
+    error: Exception, reason: FailureCode, step: int | None
 ) -> None:
-    assert failure_of(error, step).reason == reason
+    assert failure_of(error, step).code == reason
 
 
 class ConnectTimeout(Exception):
@@ -67,13 +67,13 @@ INFRASTRUCTURE = [
 @pytest.mark.parametrize("error", INFRASTRUCTURE, ids=repr)
 def test_infrastructure_fault_is_a_retriable_crash(error: Exception, step: int | None) -> None:
     failure = failure_of(error, step)
-    assert (failure.reason, failure.fault) == (FailureReason.TRAINER_CRASHED, None)
-    assert failure.reason.retry_can_help
+    assert (failure.code, failure.fault) == (FailureCode.TRAINER_CRASHED, None)
+    assert failure.code.retryable
 
 
 def test_failing_collective_is_infrastructure() -> None:
     failure = failure_of(raised(lambda: torch.distributed.new_group([0])))
-    assert (failure.reason, failure.fault) == (FailureReason.TRAINER_CRASHED, None)
+    assert (failure.code, failure.fault) == (FailureCode.TRAINER_CRASHED, None)
 
 
 OWN = [
@@ -89,14 +89,14 @@ OWN = [
 @pytest.mark.parametrize("error", OWN, ids=repr)
 def test_program_error_before_first_step_is_final(error: Exception) -> None:
     failure = failure_of(error)
-    assert failure.reason is FailureReason.INTERNAL_ERROR
-    assert not failure.reason.retry_can_help
+    assert failure.code is FailureCode.INTERNAL_ERROR
+    assert not failure.code.retryable
     assert f"{type(error).__name__}: " in failure.message
 
 
 def test_program_error_of_a_resumed_run_is_tried_again() -> None:
     failure = failure_of(ZeroDivisionError("division by zero"), resumed=True)
-    assert failure.reason is FailureReason.TRAINER_CRASHED
+    assert failure.code is FailureCode.TRAINER_CRASHED
     assert failure.fault is not None
     assert failure.fault.step is None
 
@@ -107,17 +107,17 @@ def test_program_error_in_a_step_has_a_fault(error: Exception) -> None:
         raise error
 
     one, same = (failure_of(raised(fail), 7) for _ in range(2))
-    assert one.reason is FailureReason.TRAINER_CRASHED
+    assert one.reason is FailureCode.TRAINER_CRASHED
     assert one.fault is not None
     assert one.fault == same.fault
-    assert one.fault.place.startswith("trainer/test_failures.py:")
+    assert one.fault.location.startswith("trainer/test_failures.py:")
     assert one.fault.step == 7
     assert failure_of(error, 8).fault != one.fault
 
 
 def test_error_from_model_code_blames_the_model() -> None:
     failure = failure_of(raised(lambda: ACT2FN["no such function"]))
-    assert (failure.reason, failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert (failure.code, failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     assert "no such function" in failure.message
 
 
@@ -128,9 +128,9 @@ def raised(call: Callable[[], object]) -> Exception:
 
 
 def test_the_first_failure_is_kept(tmp_path: Path) -> None:
-    cause = Failure(reason=FailureReason.OUT_OF_MEMORY, message="the cause")
+    cause = Failure(code=FailureCode.OUT_OF_MEMORY, message="the cause")
     write_failure(cause, tmp_path / "error.json")
-    write_failure(Failure(reason=FailureReason.TRAINER_CRASHED, message="connection closed"), tmp_path / "error.json")
+    write_failure(Failure(code=FailureCode.TRAINER_CRASHED, message="connection closed"), tmp_path / "error.json")
     assert Failure.model_validate_json((tmp_path / "error.json").read_bytes()) == cause
     assert [file.name for file in tmp_path.iterdir()] == ["error.json"]
 
@@ -138,5 +138,5 @@ def test_the_first_failure_is_kept(tmp_path: Path) -> None:
 def test_a_failure_that_cannot_be_written_is_no_failure_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_failure(Failure(reason=FailureReason.DISK_FULL, message="the server's disk is full"), tmp_path / "gone" / "e")
+    write_failure(Failure(code=FailureCode.DISK_FULL, message="the server's disk is full"), tmp_path / "gone" / "e")
     assert "the server's disk is full" in capsys.readouterr().err

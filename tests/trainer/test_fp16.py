@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contract.events import Metric, Started
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from tests.trainer.conftest import Outcome
@@ -80,7 +80,7 @@ def test_a_skipped_step_holds_the_learning_rate_and_counts_for_a_run_that_goes_o
     recipe: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     """Every step takes all examples, so that the losses can be compared."""
-    recipe |= {"precision": "fp16", "batch": {"micro_batch": 12}, "schedule": {"epochs": 6, "warmup_steps": 0}}
+    recipe |= {"precision": "fp16", "batch": {"micro_batch_size": 12}, "schedule": {"epochs": 6, "warmup_steps": 0}}
     whole = train_here(recipe, tmp_path / "whole", cache, overflow_in=3)
     metrics = told(whole)
     assert [metric.overflow for metric in metrics] == [False, False, True, False, False, False]
@@ -139,4 +139,4 @@ def test_gradients_that_overflow_at_the_least_scale_end_the_run() -> None:
     check_finite(3, 2.0, Update(grad_norm=None, loss_scale=2.0**16))
     with pytest.raises(InputError, match="overflow at a loss scale of 2") as refused:
         check_finite(3, 2.0, Update(grad_norm=None, loss_scale=2.0))
-    assert refused.value.failure.reason is FailureReason.LOSS_NOT_FINITE
+    assert refused.value.failure.code is FailureCode.LOSS_NOT_FINITE

@@ -49,8 +49,12 @@ def layers_as_they_come() -> Iterator[None]:
         {"precision": "fp16"},
         {"precision": "bf16", "base_bits": 4, "optimizer": {"type": "adamw_8bit", "learning_rate": 1e-2}},
         {"precision": "bf16", "base_bits": 8},
-        {"precision": "bf16", "batch": {"micro_batch": "auto", "effective": 4}},
-        {"precision": "fp16", "parallel": {"engine": "deepspeed"}, "batch": {"micro_batch": 2, "accumulation": 2}},
+        {"precision": "bf16", "batch": {"micro_batch_size": "auto", "effective_batch_size": 4}},
+        {
+            "precision": "fp16",
+            "parallel": {"engine": "deepspeed"},
+            "batch": {"micro_batch_size": 2, "gradient_accumulation_steps": 2},
+        },
         {
             "precision": "bf16",
             "parallel": {"engine": "deepspeed", "zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
@@ -60,7 +64,7 @@ def layers_as_they_come() -> Iterator[None]:
     ids=["bf16", "fp16", "4 bits", "8 bits", "auto", "accumulated zero-2 in fp16", "zero-3 offloaded", "fsdp"],
 )
 def test_a_gpu_trains_as_in_fp32(change: dict[str, Any], recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
-    recipe |= {"evaluation": {"share": 0.25, "samples": 1, "sample_tokens": 4}}
+    recipe |= {"evaluation": {"fraction": 0.25, "samples": 1, "sample_tokens": 4}}
     exact = run_trainer(recipe, name="exact")
     assert exact.exit_code == 0, exact.output
     outcome = run_trainer(recipe | change, name="changed")
@@ -78,7 +82,7 @@ def test_a_gpu_trains_as_in_fp32(change: dict[str, Any], recipe: dict[str, Any],
 
 def test_devices_of_one_machine_train_as_one_does(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     """By NCCL, on as many as there are."""
-    recipe["batch"] = {"micro_batch": 1, "effective": 4}
+    recipe["batch"] = {"micro_batch_size": 1, "effective_batch_size": 4}
     one = run_trainer(recipe, name="one")
     for name, parallel in (("ddp", {}), ("zero-2", {"engine": "deepspeed"}), ("fsdp", {"engine": "fsdp"})):
         all_of_them = run_trainer(recipe | {"parallel": parallel}, ranks=torch.cuda.device_count(), name=name)
@@ -106,7 +110,7 @@ def test_what_is_allocated_is_within_a_quarter_of_its_estimate(
     tokenizer.save_pretrained(folder)
     said = [{"role": "user", "content": "?!" * 400}, {"role": "assistant", "content": "!?" * 100}]
     rows.write_text((json.dumps({"messages": said}) + "\n") * 16)
-    given = {"model": str(folder), "dataset": str(rows), "batch": {"micro_batch": 4}, "schedule": {"max_steps": 3}}
+    given = {"model": str(folder), "dataset": str(rows), "batch": {"micro_batch_size": 4}, "schedule": {"max_steps": 3}}
     outcome = run_trainer(given | change)
     assert outcome.exit_code == 0, outcome.output
     metrics = [event for event in outcome.events if isinstance(event, Metric)]

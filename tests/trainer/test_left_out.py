@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.example import Conversation, Message, conversation
 from dataset.rendering.render import render
 from tests.trainer.rendering import copy_with_template
@@ -73,7 +73,7 @@ def test_part_that_the_template_leaves_out_is_refused(
 ) -> None:
     with pytest.raises(InputError) as caught:
         render(copy_with_template(tokenizer, given), example)
-    assert caught.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert caught.value.failure.message.startswith("row 3: the model's chat template ")
     assert words in caught.value.failure.message
 

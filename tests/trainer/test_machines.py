@@ -59,7 +59,7 @@ def test_two_machines_train_as_one_does(
     run_trainer: Callable[..., Outcome],
     tmp_path: Path,
 ) -> None:
-    recipe["batch"] = {"micro_batch": 2, "effective": 5}
+    recipe["batch"] = {"micro_batch_size": 2, "effective_batch_size": 5}
     alone = run_trainer(recipe, name="alone")
     assert alone.exit_code == 0, alone.output
 

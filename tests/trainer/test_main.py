@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from tests.trainer.conftest import Outcome, command
 from trainer.__main__ import resolve
@@ -52,10 +52,10 @@ def test_relative_paths_are_looked_for_in_the_working_folder_and_models_also_in_
 def test_a_relative_path_is_not_looked_for_below_the_root(recipe: dict[str, Any], model: Path, dataset: Path) -> None:
     with pytest.raises(InputError) as refusal:
         resolved(recipe, model=str(model.relative_to("/")))
-    assert refusal.value.failure.reason == FailureReason.MODEL_NOT_FOUND
+    assert refusal.value.failure.code == FailureCode.MODEL_NOT_FOUND
     with pytest.raises(InputError) as refusal:
         resolved(recipe, dataset=str(dataset.relative_to("/")))
-    assert refusal.value.failure.reason == FailureReason.DATASET_NOT_FOUND
+    assert refusal.value.failure.code == FailureCode.DATASET_NOT_FOUND
 
 
 @pytest.mark.parametrize("left", ["adapter", "checkpoints", "events.jsonl", "error.json"])
@@ -91,5 +91,5 @@ def test_a_model_that_cannot_be_loaded_is_told_at_once_also_while_a_long_dataset
     (broken / "config.json").write_text('{"model_type": "unheard_of"}')
     outcome = run_trainer(recipe | {"model": str(broken), "dataset": str(long_dataset)}, timeout=25)
     assert outcome.exit_code == 1
-    assert outcome.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert outcome.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert "unheard_of" in outcome.failure.message

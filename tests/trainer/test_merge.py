@@ -85,5 +85,5 @@ def test_what_cannot_be_merged_says_why_and_leaves_no_model(recipe: dict[str, An
     (tmp_path / "none").mkdir()
     assert merge(tmp_path / "export", asked, tmp_path).returncode == 1
     failure = Failure.model_validate_json((tmp_path / "export/error.json").read_bytes())
-    assert (failure.reason, failure.param) == ("model_unsupported", "model")
+    assert (failure.code, failure.param) == ("model_unsupported", "model")
     assert not (tmp_path / "export/merged").exists()

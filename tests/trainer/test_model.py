@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from tests.trainer.adapting import load, loss, some_rows
 from trainer.model.loss import SupervisedLoss
 
@@ -67,5 +67,5 @@ def test_an_architecture_that_cannot_is_refused(recipe: dict[str, Any], tmp_path
     OpenAIGPTLMHeadModel(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="leave it out") as caught:
         load(recipe, tmp_path, {}, gradient_checkpointing=True)
-    assert caught.value.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert caught.value.failure.param == "gradient_checkpointing"

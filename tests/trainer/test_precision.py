@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.machine import has_bf16
 from contract.recipe import Recipe
 from trainer.model.base_model import load_model
@@ -43,8 +43,8 @@ def test_what_is_asked_for_is_what_runs_or_is_refused(bf16: bool) -> None:
 def refused(recipe: Recipe, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         resolve_precision(recipe, CPU)
-    assert (caught.value.failure.reason, caught.value.failure.param) == (
-        FailureReason.PRECISION_UNAVAILABLE,
+    assert (caught.value.failure.code, caught.value.failure.param) == (
+        FailureCode.PRECISION_UNAVAILABLE,
         "precision",
     )
 

@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from tests.trainer.adapting import IDS, load, loss, save, some_rows, train
 from trainer.model.quantize import keep_trainable, quantization
 
@@ -90,7 +90,7 @@ def test_it_has_the_same_gradients_after_an_evaluation(
 def test_dora_on_8_bits_is_refused_on_a_cpu(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="use base_bits 4") as caught:
         load(recipe, make_model("qwen2"), {"dora": True}, base_bits=8)
-    assert caught.value.failure.reason == FailureReason.PRECISION_UNAVAILABLE
+    assert caught.value.failure.code == FailureCode.PRECISION_UNAVAILABLE
     assert caught.value.failure.param == "adapter.dora"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from dataset.example import Conversation, Message, PlainText, conversation
 from dataset.rendering.chat_templates import CHATML
 from dataset.rendering.render import render
@@ -91,7 +91,7 @@ def test_a_template_that_leaves_out_what_is_to_be_learned_is_refused(
     tokenizer: PreTrainedTokenizerFast, template: str, tools: Any, words: str
 ) -> None:
     error = refusal(tokenizer, template, on_row_3(CALLING, tools))
-    assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert error.failure.message.startswith("row 3: ")
     assert words in error.failure.message
 
@@ -100,7 +100,7 @@ def test_a_template_that_writes_an_answer_unlike_its_prompt_is_refused_by_its_ro
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     error = refusal(tokenizer, "{{ messages | length }}: {{ messages[-1]['content'] }}", on_row_3(TALK))
-    assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert error.failure.message.startswith("row 3: the model's chat template")
 
 
@@ -181,13 +181,13 @@ def test_a_conversation_that_the_template_refuses_is_told_by_its_row(
     tokenizer: PreTrainedTokenizerFast, template: str
 ) -> None:
     error = refusal(tokenizer, template, on_row_3(TALK))
-    assert error.failure.reason == FailureReason.DATASET_INVALID
+    assert error.failure.code == FailureCode.DATASET_INVALID
     assert error.failure.message.startswith("row 3: the model's chat template refuses it: ")
 
 
 def test_a_model_without_a_chat_template_is_told_of_those_that_there_are(tokenizer: PreTrainedTokenizerFast) -> None:
     error = refusal(tokenizer, None, on_row_3(TALK))
-    assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert "dataset.chat_template" in error.failure.message
 
 
@@ -285,7 +285,7 @@ def test_thought_that_the_template_ignores_is_refused(
 ) -> None:
     messages: list[Message] = [TALK[0], {**TALK[1], "reasoning_content": thought}]
     error = refusal(tokenizer, template, on_row_3(messages))
-    assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
+    assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
     assert error.failure.message.startswith("row 3: ")
     assert "leaves out reasoning_content of messages[1]" in error.failure.message
 
@@ -308,7 +308,7 @@ def test_template_argument_that_the_template_ignores_is_refused(tokenizer: PreTr
     for template in (DEAF, LAST_ONLY):
         for value in (True, False, "low", 0):
             error = refusal(tokenizer, template, replace(on_row_3(TALK), template_arguments={"thinking": value}))
-            assert error.failure.reason == FailureReason.MODEL_UNSUPPORTED
+            assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
             assert error.failure.message.startswith("row 3: the model's chat template has no use for thinking")
         # What is empty asks for nothing.
         empty = replace(on_row_3(TALK), template_arguments={"tools_in_python": [], "custom": ""})

@@ -25,9 +25,9 @@ def dropping(recipe: dict[str, Any]) -> dict[str, Any]:
     """Ten steps with dropout, a falling learning rate and evaluations; a state in the middle of an epoch."""
     return recipe | {
         "adapter": {"r": 4, "alpha": 8, "dropout": 0.3},
-        "batch": {"micro_batch": 1, "effective": 4},
+        "batch": {"micro_batch_size": 1, "effective_batch_size": 4},
         "schedule": {"epochs": 4, "type": "cosine"},
-        "evaluation": {"share": 0.25, "every_steps": 3},
+        "evaluation": {"fraction": 0.25, "every_steps": 3},
         "checkpointing": {"every_steps": 4},
     }
 
@@ -138,7 +138,7 @@ def test_a_run_with_an_effective_batch_goes_on_with_another_number_of_ranks_and_
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("ranks", "batch"),
-    [(1, {"micro_batch": "auto", "effective": 4}), (2, {"micro_batch": 2})],
+    [(1, {"micro_batch_size": "auto", "effective_batch_size": 4}), (2, {"micro_batch_size": 2})],
     ids=["automatic", "2 ranks"],
 )
 def test_a_run_goes_on_with_half_the_micro_batch_after_it_ran_out_of_memory(
@@ -156,8 +156,8 @@ def test_a_run_goes_on_with_half_the_micro_batch_after_it_ran_out_of_memory(
     rest = run_trainer(dropping | {"batch": smaller.model_dump()}, ranks, name="rest", resume=state)
     assert rest.exit_code == 0, rest.output
     (started,) = (event for event in rest.events if isinstance(event, Started))
-    assert (before.micro_batch, started.micro_batch) == (4 // ranks, 2 // ranks)
-    assert (started.effective_batch, started.total_steps) == (before.effective_batch, before.total_steps)
+    assert (before.micro_batch_size, started.micro_batch_size) == (4 // ranks, 2 // ranks)
+    assert (started.effective_batch_size, started.total_steps) == (before.effective_batch_size, before.total_steps)
     after = started.resumed_step
     assert tokens(rest, after) == tokens(whole, after)
     for ours, expected in zip(numbers(rest, after), numbers(whole, after), strict=True):
@@ -199,7 +199,7 @@ def change_position(state: Path, change: Callable[[dict[str, Any]], dict[str, An
 def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_the_best_adapter_saved(
     dropping: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
-    dropping |= {"evaluation": {"share": 0.25, "every_steps": 1}, "checkpointing": {}}
+    dropping |= {"evaluation": {"fraction": 0.25, "every_steps": 1}, "checkpointing": {}}
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=15))
     position = change_position(state, lambda stood: {"eval_step": stood["step"] - 1, "best_loss": 1e9})
     rest = train_here(dropping, tmp_path / "rest", cache, resume=state)
@@ -237,7 +237,7 @@ def test_a_run_that_is_done_keeps_its_adapters_and_no_state(
 def test_states_are_saved_by_the_clock_and_only_the_newest_are_kept(
     dropping: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
-    dropping["checkpointing"] = {"state_minutes": 1e-9, "keep_states": 3}
+    dropping["checkpointing"] = {"training_checkpoint_minutes": 1e-9, "keep_training_checkpoints": 3}
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=20))
     assert sorted(path.name for path in state.parent.iterdir()) == [f"step-{step:06d}" for step in (4, 5, 6)]
 
@@ -261,7 +261,7 @@ def test_a_state_of_other_steps_of_another_adapter_or_of_other_data_is_refused(
     other = tmp_path / "other.jsonl"
     other.write_text(dataset.read_text().replace("Hello there!", "Good day."))
     changes = {
-        "steps of 4, and now there are 9 in steps of 1": {"batch": {"micro_batch": 1}},
+        "steps of 4, and now there are 9 in steps of 1": {"batch": {"micro_batch_size": 1}},
         "an adapter of another shape": {"adapter": {"r": 8}},
         "other examples": {"dataset": str(other)},
         "or in another order": {"seed": 7},
@@ -276,9 +276,9 @@ def test_a_state_of_other_steps_of_another_adapter_or_of_other_data_is_refused(
 def test_a_state_may_go_on_in_smaller_micro_batches_and_with_its_data_elsewhere(
     dropping: dict[str, Any], dataset: Path, tmp_path: Path, cache: Path
 ) -> None:
-    dropping["batch"] = {"micro_batch": 2, "effective": 4}
+    dropping["batch"] = {"micro_batch_size": 2, "effective_batch_size": 4}
     state = left_by(train_here(dropping, tmp_path / "first", cache, stop_in=7))
     moved = dataset.rename(tmp_path / "moved.jsonl")
-    change = {"batch": {"micro_batch": 1, "effective": 4}, "dataset": str(moved)}
+    change = {"batch": {"micro_batch_size": 1, "effective_batch_size": 4}, "dataset": str(moved)}
     rest = train_here(dropping | change, tmp_path / "rest", cache, resume=state)
     assert rest.events[-1].step == 12

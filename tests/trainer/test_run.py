@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from contract.events import Checkpoint, Done, Evaluation, Metric, Phase, Started
-from contract.failure import FailureReason
+from contract.failure import FailureCode
 from contract.recipe import Recipe
 from tests.trainer.conftest import ROWS, Outcome, at_once
 from tests.trainer.here import train_here
@@ -31,7 +31,7 @@ def events_of(outcome: Outcome, kind: type) -> list[Any]:
 
 @pytest.fixture
 def evaluated(recipe: dict[str, Any]) -> dict[str, Any]:
-    return recipe | {"evaluation": {"share": 0.25}, "checkpointing": {"every_steps": 2}}
+    return recipe | {"evaluation": {"fraction": 0.25}, "checkpointing": {"every_steps": 2}}
 
 
 def test_a_run_tells_its_story_and_its_adapter_reloads_with_the_loss_it_reported(
@@ -98,7 +98,7 @@ def test_another_seed_starts_from_another_a_and_drops_out_other_units(
     recipe: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     """All examples are in each step, so that their order is none of it; and a learning rate that moves nothing."""
-    recipe |= {"batch": {"micro_batch": 12}, "schedule": {"max_steps": 1}, "optimizer": {"learning_rate": 1e-9}}
+    recipe |= {"batch": {"micro_batch_size": 12}, "schedule": {"max_steps": 1}, "optimizer": {"learning_rate": 1e-9}}
     recipe["adapter"] = {"r": 4, "dropout": 0.5}
     one, same, other = (
         train_here(recipe | {"seed": seed}, tmp_path / name, cache)
@@ -143,9 +143,13 @@ def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, A
     """Twelve examples in windows of eight: an epoch's last window is partial. AdamW would hide a wrong scale of the
     gradients from the losses, but not from the norms."""
     whole, accumulated, two_ranks = at_once(
-        lambda: run_trainer(recipe | {"batch": {"micro_batch": 8}}, name="whole"),
-        lambda: run_trainer(recipe | {"batch": {"micro_batch": 1, "accumulation": 8}}, name="accumulated"),
-        lambda: run_trainer(recipe | {"batch": {"micro_batch": 2, "accumulation": 2}}, ranks=2, name="ranks"),
+        lambda: run_trainer(recipe | {"batch": {"micro_batch_size": 8}}, name="whole"),
+        lambda: run_trainer(
+            recipe | {"batch": {"micro_batch_size": 1, "gradient_accumulation_steps": 8}}, name="accumulated"
+        ),
+        lambda: run_trainer(
+            recipe | {"batch": {"micro_batch_size": 2, "gradient_accumulation_steps": 2}}, ranks=2, name="ranks"
+        ),
     )
     runs = {"whole": whole, "accumulated": accumulated, "two ranks": two_ranks}
     for outcome in runs.values():
@@ -164,10 +168,12 @@ def test_one_batch_two_accumulated_and_two_ranks_train_alike(recipe: dict[str, A
 @pytest.mark.exhaustive
 def test_two_ranks_evaluate_as_one_does(evaluated: dict[str, Any], run_trainer: RunTrainer) -> None:
     """Three examples held out: one rank has two of them, in as many micro-batches as the other."""
-    evaluated["batch"] = {"micro_batch": 1, "accumulation": 4}
+    evaluated["batch"] = {"micro_batch_size": 1, "gradient_accumulation_steps": 4}
     one, two = at_once(
         lambda: run_trainer(evaluated, name="one"),
-        lambda: run_trainer(evaluated | {"batch": {"micro_batch": 1, "accumulation": 2}}, ranks=2, name="two"),
+        lambda: run_trainer(
+            evaluated | {"batch": {"micro_batch_size": 1, "gradient_accumulation_steps": 2}}, ranks=2, name="two"
+        ),
     )
     for outcome in (one, two):
         assert outcome.exit_code == 0, outcome.output
@@ -199,7 +205,7 @@ def test_a_run_whose_evaluations_no_longer_fall_stops_early_and_its_best_adapter
 ) -> None:
     evaluated["optimizer"] = {"learning_rate": 0.3}  # learns the training split by heart
     evaluated["schedule"]["epochs"] = 100
-    evaluated["evaluation"] = {"share": 0.25, "every_steps": 1, "patience": 3}
+    evaluated["evaluation"] = {"fraction": 0.25, "every_steps": 1, "patience": 3}
     outcome = run_trainer(evaluated)
     assert outcome.exit_code == 0, outcome.output
     evaluations = events_of(outcome, Evaluation)
@@ -223,7 +229,7 @@ def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_
     ways = ((1, 5, 5, {}), (1, "auto", 5, {}), (2, 1, 1, {}), (2, "auto", 3, zero))
 
     def start(ranks: int, micro_batch: object, _: int, parallel: dict[str, Any]) -> Outcome:
-        changed = recipe | {"batch": {"effective": 5, "micro_batch": micro_batch}, "parallel": parallel}
+        changed = recipe | {"batch": {"effective_batch_size": 5, "micro_batch_size": micro_batch}, "parallel": parallel}
         return run_trainer(changed, ranks, name=f"{ranks}-{micro_batch}")
 
     outcomes = at_once(*(functools.partial(start, *way) for way in ways))
@@ -231,7 +237,7 @@ def test_an_effective_batch_gives_the_same_steps_on_any_number_of_ranks_and_for_
     for (ranks, _, fits, _), outcome in zip(ways, outcomes, strict=True):
         assert outcome.exit_code == 0, outcome.output
         (started,) = events_of(outcome, Started)
-        assert (started.effective_batch, started.micro_batch, started.world_size) == (5, fits, ranks)
+        assert (started.effective_batch_size, started.micro_batch_size, started.world_size) == (5, fits, ranks)
         losses.append([event.loss for event in events_of(outcome, Metric)])
     assert len(losses[0]) == 6  # 12 examples in steps of 5, 5 and 2
     for others in losses[1:]:
@@ -253,8 +259,8 @@ def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_eva
     dataset.write_text(f"{json.dumps(ROWS[0])}\n" * 12)  # alike, so that it does not matter which are held out
     recipe |= {"model": str(make_model(kind)), "schedule": {"max_steps": 2}}
     runs = at_once(
-        lambda: run_trainer(recipe | {"evaluation": {"share": 0}}, name="none"),
-        lambda: run_trainer(recipe | {"evaluation": {"share": 0.25}}, name="some"),
+        lambda: run_trainer(recipe | {"evaluation": {"fraction": 0}}, name="none"),
+        lambda: run_trainer(recipe | {"evaluation": {"fraction": 0.25}}, name="some"),
     )
     for outcome in runs:
         assert outcome.exit_code == 0, outcome.output
@@ -263,29 +269,27 @@ def test_a_base_models_own_dropout_is_on_in_training_whether_or_not_there_is_eva
     (before, _after) = events_of(runs[1], Evaluation)
     assert curves[0][0] != pytest.approx(before.eval_loss, rel=1e-3)
     assert runs[1].events[-1].eval_loss == pytest.approx(
-        plain_eval_loss(recipe | {"evaluation": {"share": 0.25}}, runs[1].folder / "adapter"), rel=1e-5
+        plain_eval_loss(recipe | {"evaluation": {"fraction": 0.25}}, runs[1].folder / "adapter"), rel=1e-5
     )
 
 
 @pytest.mark.parametrize(
     ("change", "reason", "said"),
     [
-        ({"adapter": {"target_modules": ["wrong"]}}, FailureReason.TARGET_MODULES_UNMATCHED, "q_proj"),
+        ({"adapter": {"target_modules": ["wrong"]}}, FailureCode.TARGET_MODULES_UNMATCHED, "q_proj"),
+        pytest.param({"dataset": "/nowhere.jsonl"}, FailureCode.DATASET_NOT_FOUND, "/nowhere.jsonl", marks=EXHAUSTIVE),
+        pytest.param({"model": "/no/such/model"}, FailureCode.MODEL_NOT_FOUND, "/no/such/model", marks=EXHAUSTIVE),
         pytest.param(
-            {"dataset": "/nowhere.jsonl"}, FailureReason.DATASET_NOT_FOUND, "/nowhere.jsonl", marks=EXHAUSTIVE
+            {"batch": {"micro_batch_size": 0}}, FailureCode.RECIPE_INVALID, "batch.micro_batch_size", marks=EXHAUSTIVE
         ),
-        pytest.param({"model": "/no/such/model"}, FailureReason.MODEL_NOT_FOUND, "/no/such/model", marks=EXHAUSTIVE),
-        pytest.param(
-            {"batch": {"micro_batch": 0}}, FailureReason.RECIPE_INVALID, "batch.micro_batch", marks=EXHAUSTIVE
-        ),
-        ({"adapter": {"alpha": 1e38}}, FailureReason.LOSS_NOT_FINITE, "learning_rate"),
+        ({"adapter": {"alpha": 1e38}}, FailureCode.LOSS_NOT_FINITE, "learning_rate"),
     ],
-    ids=lambda value: value.value if isinstance(value, FailureReason) else "",
+    ids=lambda value: value.value if isinstance(value, FailureCode) else "",
 )
 def test_a_recipe_that_cannot_work_fails_in_words_for_its_owner(
-    change: dict[str, Any], reason: FailureReason, said: str, recipe: dict[str, Any], run_trainer: RunTrainer
+    change: dict[str, Any], reason: FailureCode, said: str, recipe: dict[str, Any], run_trainer: RunTrainer
 ) -> None:
     outcome = run_trainer(recipe | change)
     assert outcome.exit_code == 1
-    assert outcome.failure.reason == reason
+    assert outcome.failure.code == reason
     assert said in outcome.failure.message

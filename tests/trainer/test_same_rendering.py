@@ -108,7 +108,7 @@ def told(tokenizer: Any, example: Example) -> Any:
     try:
         return render(tokenizer, example), encode(tokenizer, [example])
     except InputError as error:
-        return error.failure.reason, error.failure.message.partition(" refuses it: ")[0]
+        return error.failure.code, error.failure.message.partition(" refuses it: ")[0]
 
 
 def assert_same(folder: Path, name: str | None = None) -> list[Any]:

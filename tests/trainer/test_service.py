@@ -23,7 +23,7 @@ RECIPE = {
     "model": "tiny",
     "dataset": "rows.jsonl",
     "adapter": {"r": 4, "alpha": 8},
-    "batch": {"micro_batch": 1, "effective": 4},
+    "batch": {"micro_batch_size": 1, "effective_batch_size": 4},
     "optimizer": {"learning_rate": 1e-3},
     "schedule": {"epochs": 40},
     "precision": "fp32",

@@ -21,7 +21,7 @@ RECIPE = {
     "model": "tiny",
     "dataset": "rows.jsonl",
     "adapter": {"r": 64},
-    "batch": {"micro_batch": 4},
+    "batch": {"micro_batch_size": 4},
     "schedule": {"epochs": STEPS // 3},
     "precision": "fp32",
     "checkpointing": {"every_steps": 10},
@@ -66,7 +66,7 @@ def test_a_job_that_meets_a_full_disk_goes_on_from_its_last_state_when_there_is_
     first, *later = (told["resumed_step"] for told in live.told(job_id, "started"))
     assert first == 0
     assert min(later) >= 10
-    assert {each["reason"] for each in live.told(job_id, "retry")} == {"disk_full"}
+    assert {each["code"] for each in live.told(job_id, "retry")} == {"disk_full"}
     columns = live.metrics(job_id)
     assert columns["step"] == list(range(1, STEPS + 1))
     assert columns["loss"] == live.metrics(undisturbed)["loss"]

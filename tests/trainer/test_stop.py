@@ -59,7 +59,7 @@ def endless(recipe: dict[str, Any]) -> dict[str, Any]:
 def test_a_signal_ends_the_run_with_a_checkpoint_that_holds_what_was_learned(
     ranks: int, number: int, endless: dict[str, Any], tmp_path: Path
 ) -> None:
-    with started(endless | {"evaluation": {"share": 0.25}}, tmp_path, ranks) as process:
+    with started(endless | {"evaluation": {"fraction": 0.25}}, tmp_path, ranks) as process:
         wait_for(tmp_path, '"type":"metric"')
         process.send_signal(number)
         exit_code = process.wait(timeout=25)
@@ -121,7 +121,7 @@ def test_sigterm_in_a_long_window_of_micro_batches_gives_the_window_up(
     recipe["parallel"] = parallel
     rows = Path(recipe["dataset"]).read_text()
     Path(recipe["dataset"]).write_text(rows * 500)
-    recipe["batch"] = {"micro_batch": 1, "accumulation": 6000 // ranks}
+    recipe["batch"] = {"micro_batch_size": 1, "gradient_accumulation_steps": 6000 // ranks}
     with started(recipe, tmp_path, ranks) as process:
         wait_for(tmp_path, '"type":"started"')
         time.sleep(0.5)  # into the window, which takes half a minute

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from tests.trainer.adapting import CPU, load, save
 from trainer.data.tokenizer import load_tokenizer
@@ -91,7 +91,7 @@ def test_a_model_that_comes_with_code_of_its_own_is_refused_and_the_code_not_run
     make_unknown(folder)
     with pytest.raises(InputError, match="custom code") as refusal:
         LOADERS[what](recipe_of(recipe, folder))
-    assert (refusal.value.failure.reason, refusal.value.failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert (refusal.value.failure.code, refusal.value.failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     assert not marker.exists()
 
 
@@ -136,7 +136,7 @@ def test_weights_that_are_a_pickle_are_refused_and_not_loaded(
     arm(folder / "model.safetensors", marker)
     with pytest.raises(InputError, match=r"no file named model\.safetensors") as refusal:
         LOADERS[what](recipe_of(recipe, folder))
-    assert (refusal.value.failure.reason, refusal.value.failure.param) == (FailureReason.MODEL_UNSUPPORTED, "model")
+    assert (refusal.value.failure.code, refusal.value.failure.param) == (FailureCode.MODEL_UNSUPPORTED, "model")
     assert not marker.exists()
 
 

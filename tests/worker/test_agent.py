@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from contract.receipt import Receipt
+from contract.exit_report import ExitReport
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store import scheduler
@@ -102,9 +102,9 @@ class Running:
         arguments, environment = json.loads(told.read_text())
         return arguments, environment
 
-    def receipt(self) -> Receipt | None:
-        path = self.attempt.run_dir.path / "receipt-1.json"
-        return Receipt.model_validate_json(path.read_bytes()) if path.exists() else None
+    def exit_report(self) -> ExitReport | None:
+        path = self.attempt.run_dir.path / "exit_report-1.json"
+        return ExitReport.model_validate_json(path.read_bytes()) if path.exists() else None
 
     def wait(self, seconds: float = 20) -> None:
         self._thread.join(seconds)
@@ -152,16 +152,16 @@ def test_it_ends_with_the_attempt(start: Start, end: Callable[[Running], None]) 
     running.told()
     end(running)
     running.wait()
-    receipt = running.receipt()
-    assert receipt is not None
-    assert [each.killed for each in receipt.processes] == [False]
+    exit_report = running.exit_report()
+    assert exit_report is not None
+    assert [each.killed for each in exit_report.processes] == [False]
 
 
 def test_it_starts_nothing_where_the_head_does_not_begin(start: Start) -> None:
     running = start()
     running.lose_head()
     running.wait()
-    assert running.receipt() is None
+    assert running.exit_report() is None
 
 
 def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Start, sessions: Sessions) -> None:
@@ -169,7 +169,7 @@ def test_it_starts_nothing_where_the_head_fails_before_it_is_launched(start: Sta
     running.begin_head()
     running.part()
     running.wait()
-    assert running.receipt() is None
+    assert running.exit_report() is None
     with sessions.begin() as session:
         assert attempts.finish(session, running.job_id, 1, End(JobStatus.CANCELLED), RETRIES) is JobStatus.CANCELLED
 
@@ -180,9 +180,9 @@ def test_a_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSetting
     running.told()
     running.force_cancel()
     running.wait()
-    receipt = running.receipt()
-    assert receipt is not None
-    assert [each.killed for each in receipt.processes] == [True]
+    exit_report = running.exit_report()
+    assert exit_report is not None
+    assert [each.killed for each in exit_report.processes] == [True]
 
 
 def test_what_does_not_heed_is_killed_when_its_grace_is_over(start: Start, settings: WorkerSettings) -> None:
@@ -191,6 +191,6 @@ def test_what_does_not_heed_is_killed_when_its_grace_is_over(start: Start, setti
     running.told()
     running.part()
     running.wait()
-    receipt = running.receipt()
-    assert receipt is not None
-    assert receipt.seconds >= 0.2
+    exit_report = running.exit_report()
+    assert exit_report is not None
+    assert exit_report.seconds >= 0.2

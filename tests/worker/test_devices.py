@@ -9,10 +9,10 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from contract.machine import Holder, Machine
+from contract.machine import ExternalProcess, Machine
 from tests.fake_nvml import FOLDER, Have, stand_in
 from tests.fake_nvml import pynvml as fake_pynvml
-from worker.machine.devices import environment, holders, memory_used
+from worker.machine.devices import environment, external_processes, memory_used
 from worker.machine.inventory import detect
 
 GIB = 2**30
@@ -42,15 +42,15 @@ def using(pid: int, gib: float | None, kind: str = "compute") -> dict[str, objec
     return {"pid": pid, "memory": None if gib is None else int(gib * GIB), "kind": kind}
 
 
-def held(leased: bool = False) -> list[Holder]:
+def held(leased: bool = False) -> list[ExternalProcess]:
     """By whom the first GPU is."""
-    return holders(detect({}, slots=1), lambda pid: pid == os.getpid(), {0} if leased else set())[0]
+    return external_processes(detect({}, slots=1), lambda pid: pid == os.getpid(), {0} if leased else set())[0]
 
 
 def test_what_computes_on_a_gpu_and_is_not_ours_holds_it(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "processes": [using(stranger, 0.5)]}, {"uuid": "GPU-b"})
-    found = holders(detect({}, slots=1), lambda pid: False, set())
-    assert found == {0: [Holder(pid=stranger, name="cat", memory_bytes=GIB // 2)], 1: []}
+    found = external_processes(detect({}, slots=1), lambda pid: False, set())
+    assert found == {0: [ExternalProcess(pid=stranger, name="cat", memory_bytes=GIB // 2)], 1: []}
 
 
 def test_what_is_ours_holds_nothing(have: Have, stranger: int) -> None:
@@ -61,7 +61,7 @@ def test_what_is_ours_holds_nothing(have: Have, stranger: int) -> None:
 def test_gpus_have_the_numbers_that_trainers_see(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "processes": [using(stranger, 3)]}, {"uuid": "GPU-b"})
     machine = detect({"CUDA_VISIBLE_DEVICES": "1,0"}, slots=1)
-    assert {number: bool(found) for number, found in holders(machine, lambda pid: False, set()).items()} == {
+    assert {number: bool(found) for number, found in external_processes(machine, lambda pid: False, set()).items()} == {
         0: False,
         1: True,
     }
@@ -77,7 +77,9 @@ def test_what_changes_is_seen_at_once(have: Have, stranger: int) -> None:
 def test_a_container_takes_a_process_that_it_cannot_see_on_a_leased_gpu_for_its_own(have: Have) -> None:
     have({"uuid": "GPU-a", "processes": [using(UNSEEN_PID, 3)]})
     assert held(leased=True) == []
-    assert held() == [Holder(pid=UNSEEN_PID, name="a process that cannot be seen from here", memory_bytes=3 * GIB)]
+    assert held() == [
+        ExternalProcess(pid=UNSEEN_PID, name="a process that cannot be seen from here", memory_bytes=3 * GIB)
+    ]
 
 
 def test_a_leased_gpu_can_be_held_by_a_process_that_is_seen(have: Have, stranger: int) -> None:
@@ -87,7 +89,7 @@ def test_a_leased_gpu_can_be_held_by_a_process_that_is_seen(have: Have, stranger
 
 def test_memory_that_nobody_is_told_to_use_holds_a_gpu_unless_it_is_leased(have: Have) -> None:
     have({"uuid": "GPU-a", "memory_used": 2 * GIB})
-    assert held() == [Holder(pid=None, name="a process that cannot be seen from here", memory_bytes=2 * GIB)]
+    assert held() == [ExternalProcess(pid=None, name="a process that cannot be seen from here", memory_bytes=2 * GIB)]
     assert held(leased=True) == []
 
 
@@ -116,7 +118,7 @@ def test_what_draws_and_computes_holds_a_gpu_once(have: Have, stranger: int) -> 
 
 def test_an_instance_of_a_divided_gpu_is_held_alone(have: Have, stranger: int) -> None:
     have({"uuid": "GPU-a", "mig": [{"uuid": "MIG-x"}, {"uuid": "MIG-y", "processes": [using(stranger, 1)]}]})
-    found = holders(detect({}, slots=1), lambda pid: False, set())
+    found = external_processes(detect({}, slots=1), lambda pid: False, set())
     assert [len(found[number]) for number in (0, 1)] == [0, 1]
 
 
@@ -126,8 +128,11 @@ def test_a_gpu_that_does_not_answer_is_not_given_out(have: Have, caplog: pytest.
     have({"uuid": "GPU-lost", "errors": {"*": "NVMLError_GpuIsLost"}}, {"uuid": "GPU-b"})
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            found = holders(machine, lambda pid: True, {0})
-    assert found == {0: [Holder(pid=None, name="the driver does not answer: GpuIsLost", memory_bytes=None)], 1: []}
+            found = external_processes(machine, lambda pid: True, {0})
+    assert found == {
+        0: [ExternalProcess(pid=None, name="the driver does not answer: GpuIsLost", memory_bytes=None)],
+        1: [],
+    }
     assert [record.getMessage() for record in caplog.records] == ["the driver of GPU-lost does not answer: GpuIsLost"]
 
 
@@ -136,7 +141,7 @@ def test_without_its_driver_no_gpu_is_given_out(have: Have, monkeypatch: pytest.
     machine = detect({}, slots=1)
     monkeypatch.setattr("worker.machine.inventory._initialised", False)
     monkeypatch.delenv("FAKE_NVML")
-    assert all(holders(machine, lambda pid: True, set()).values())
+    assert all(external_processes(machine, lambda pid: True, set()).values())
 
 
 @pytest.mark.parametrize("error", ["FunctionNotFound", "NoPermission", "NotSupported", "Unknown"])
@@ -161,7 +166,7 @@ def test_a_driver_that_cannot_tell_of_memory_holds_no_gpu(have: Have, stranger: 
 
 def test_where_there_is_no_gpu_the_driver_is_not_asked(have: Have) -> None:
     before = fake_pynvml.times_initialised
-    assert holders(CPU, lambda pid: False, {0}) == {}
+    assert external_processes(CPU, lambda pid: False, {0}) == {}
     assert memory_used(CPU, [0, 1]) == {}
     assert fake_pynvml.times_initialised == before
 
@@ -219,11 +224,11 @@ def test_another_process_has_the_gpus_too_and_its_forks_open_the_driver_for_them
     have({"uuid": "GPU-a", "processes": [using(stranger, 3)]})
     code = """
 import os, pynvml
-from worker.machine.devices import holders
+from worker.machine.devices import external_processes
 from worker.machine.inventory import detect
 
 def names():
-    return [holder.name for holder in holders(detect({}, slots=1), lambda pid: False, set())[0]]
+    return [holder.name for holder in external_processes(detect({}, slots=1), lambda pid: False, set())[0]]
 
 print(names(), names(), pynvml.times_initialised, flush=True)
 if os.fork() == 0:

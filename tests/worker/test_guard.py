@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.run_output import read_receipt
+from worker.run_output import read_exit_report
 from worker.supervise.guard import KILL_NOW, prctl
 from worker.supervise.process import GUARD
 
@@ -37,7 +37,7 @@ def guard(tmp_path: Path, then: str, grace: float = 30) -> tuple[subprocess.Pope
 
 
 def guarded(tmp_path: Path, grace: float, launcher: list[str]) -> list[str]:
-    return [sys.executable, "-S", "-E", str(GUARD), str(grace), str(tmp_path / "receipt.json"), *launcher]
+    return [sys.executable, "-S", "-E", str(GUARD), str(grace), str(tmp_path / "exit_report.json"), *launcher]
 
 
 def parent(pid: int) -> int:
@@ -161,43 +161,43 @@ def term_is_pending(pid: int) -> bool:
     return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_the_receipt_of_a_launcher_that_ended_by_itself_says_what_it_left(tmp_path: Path) -> None:
+def test_the_exit_report_of_a_launcher_that_ended_by_itself_says_what_it_left(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, "time.sleep(0.3); sys.exit(0)")
     process.wait(20)
-    receipt = read_receipt(tmp_path / "receipt.json")
-    assert receipt is not None
-    assert {each.pid: each.killed for each in receipt.processes} == {launcher: False, grandchild: True}
-    assert {each.name for each in receipt.processes if each.pid == grandchild} == {"sleep"}
-    assert receipt.asked is None
+    exit_report = read_exit_report(tmp_path / "exit_report.json")
+    assert exit_report is not None
+    assert {each.pid: each.killed for each in exit_report.processes} == {launcher: False, grandchild: True}
+    assert {each.name for each in exit_report.processes if each.pid == grandchild} == {"sleep"}
+    assert exit_report.stop_requested is None
 
 
-def test_the_receipt_of_a_stop_names_every_process_and_none_of_them_is_left(tmp_path: Path) -> None:
+def test_the_exit_report_of_a_stop_names_every_process_and_none_of_them_is_left(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, DEAF, grace=0.3)
     until(lambda: catches_term(launcher))
     asked = time.time()
     process.terminate()
     process.wait(20)
-    receipt = read_receipt(tmp_path / "receipt.json")
-    assert receipt is not None
-    assert {each.pid: each.killed for each in receipt.processes} == {launcher: True, grandchild: True}
-    assert all(not Path(f"/proc/{each.pid}").exists() for each in receipt.processes)
-    assert receipt.asked == pytest.approx(asked, abs=1)
-    assert receipt.seconds >= 0.3
-    assert receipt.ended == pytest.approx((receipt.asked or 0) + receipt.seconds)
+    exit_report = read_exit_report(tmp_path / "exit_report.json")
+    assert exit_report is not None
+    assert {each.pid: each.killed for each in exit_report.processes} == {launcher: True, grandchild: True}
+    assert all(not Path(f"/proc/{each.pid}").exists() for each in exit_report.processes)
+    assert exit_report.stop_requested == pytest.approx(asked, abs=1)
+    assert exit_report.seconds >= 0.3
+    assert exit_report.ended == pytest.approx((exit_report.stop_requested or 0) + exit_report.seconds)
 
 
-def test_a_receipt_that_cannot_be_written_is_told_and_changes_no_exit_code(tmp_path: Path) -> None:
+def test_a_exit_report_that_cannot_be_written_is_told_and_changes_no_exit_code(tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-E", str(GUARD), "1", str(tmp_path / "no" / "folder"), "sh", "-c", "exit 7"]
     result = subprocess.run(command, capture_output=True, timeout=20)
     assert result.returncode == 7
     assert b"cannot write" in result.stderr
 
 
-def test_no_receipt_is_read_where_there_is_none_or_it_is_torn(tmp_path: Path) -> None:
-    path = tmp_path / "receipt.json"
-    assert read_receipt(path) is None
+def test_no_exit_report_is_read_where_there_is_none_or_it_is_torn(tmp_path: Path) -> None:
+    path = tmp_path / "exit_report.json"
+    assert read_exit_report(path) is None
     path.write_text('{"asked": null, "end')
-    assert read_receipt(path) is None
+    assert read_exit_report(path) is None
 
 
 def test_a_refused_prctl_is_an_error() -> None:

@@ -254,12 +254,17 @@ def test_the_job_keeps_what_the_attempt_has_left(
 ) -> None:
     pool = start()
     here, elsewhere = run_here(sessions, pool.pid), run_on_a_silent_worker(sessions)
-    receipt = {"asked": None, "ended": 2.0, "seconds": 1.0, "processes": [{"pid": 7, "name": "rank", "killed": False}]}
+    exit_report = {
+        "stop_requested": None,
+        "ended": 2.0,
+        "seconds": 1.0,
+        "processes": [{"pid": 7, "name": "rank", "killed": False}],
+    }
     for job_id in (here, elsewhere):
         run = RunDir(settings.runs / artifacts.run_path(job_id, 1))
         run.path.mkdir(parents=True)
         run.log.write_text("the end of the log")
-        run.receipt.write_text(json.dumps(receipt))
+        run.exit_report.write_text(json.dumps(exit_report))
     pool.kill()
     pool.wait()
     keeper(sessions, broker, settings).round()
@@ -267,8 +272,8 @@ def test_the_job_keeps_what_the_attempt_has_left(
         with sessions.begin() as session:
             job = jobs.get(session, job_id)
             assert (job.status, job.log_tail) == (JobStatus.QUEUED, "the end of the log")
-            assert job.receipt is not None
-            assert job.receipt["processes"] == receipt["processes"]
+            assert job.exit_report is not None
+            assert job.exit_report["processes"] == exit_report["processes"]
 
 
 def test_a_process_that_has_let_go_of_an_attempt_without_its_end_has_lost_it(

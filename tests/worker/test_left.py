@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.run_dir import RunDir
 from worker.run_output import LOG_TAIL, clear_log, read_error, read_log_tail
 
@@ -26,11 +26,11 @@ def test_a_trainer_that_had_no_room_to_say_why_met_a_full_disk(small_disk: Path)
     (small_disk / "filler").write_bytes(bytes(3 << 19))
     failure = read_error(run)
     assert failure is not None
-    assert failure.reason is FailureReason.DISK_FULL
+    assert failure.code is FailureCode.DISK_FULL
 
 
 def test_what_a_trainer_said_counts_more(small_disk: Path) -> None:
-    said = Failure(reason=FailureReason.OUT_OF_MEMORY, message="too big")
+    said = Failure(code=FailureCode.OUT_OF_MEMORY, message="too big")
     (small_disk / "error.json").write_text(said.model_dump_json())
     (small_disk / "filler").write_bytes(bytes(3 << 19))
     assert read_error(RunDir(small_disk)) == said

@@ -1,15 +1,15 @@
 import pytest
 
 from contract.events import Done
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.fault import Fault
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from worker.attempt.outcome import Outcome, decide
 
 COMPLETED = Done(time=0, step=9, completed=True, train_loss=1.0, eval_loss=None)
 STOPPED = Done(time=0, step=4, completed=False, train_loss=1.0, eval_loss=None)
-ERROR = Failure(reason=FailureReason.OUT_OF_MEMORY, message="too big")
-CRASH = Failure(reason=FailureReason.TRAINER_CRASHED, message="Connection closed by peer")
+ERROR = Failure(code=FailureCode.OUT_OF_MEMORY, message="too big")
+CRASH = Failure(code=FailureCode.TRAINER_CRASHED, message="Connection closed by peer")
 TORCHRUN_REPORT = """
   rank      : 0 (local_rank: 0)
   exitcode  : -9 (pid: 4242)
@@ -17,28 +17,33 @@ TORCHRUN_REPORT = """
 """
 
 
-@pytest.mark.parametrize("wish", Wish)
-def test_a_completed_run_has_succeeded_even_if_a_wish_came_too_late(wish: Wish) -> None:
-    assert decide(0, COMPLETED, None, wish, False, "").status is JobStatus.SUCCEEDED
+@pytest.mark.parametrize("requested_action", RequestedAction)
+def test_completed_run_succeeds_whatever_was_requested_late(requested_action: RequestedAction) -> None:
+    assert decide(0, COMPLETED, None, requested_action, False, "").status is JobStatus.SUCCEEDED
 
 
-@pytest.mark.parametrize("wish", [Wish.CANCEL, Wish.KILL])
-def test_a_run_that_was_cancelled_is_cancelled_however_it_ended(wish: Wish) -> None:
+@pytest.mark.parametrize("requested_action", [RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL])
+def test_a_run_that_was_cancelled_is_cancelled_however_it_ended(requested_action: RequestedAction) -> None:
     for exit_code, done, error in ((0, STOPPED, None), (0, None, None), (137, None, None), (1, None, ERROR)):
-        assert decide(exit_code, done, error, wish, False, "").status is JobStatus.CANCELLED
+        assert decide(exit_code, done, error, requested_action, False, "").status is JobStatus.CANCELLED
 
 
 @pytest.mark.parametrize(
-    ("wish", "status"), [(Wish.PAUSE, JobStatus.PAUSED), (Wish.STEP_ASIDE, JobStatus.QUEUED), (None, JobStatus.QUEUED)]
+    ("requested_action", "status"),
+    [(RequestedAction.PAUSE, JobStatus.PAUSED), (RequestedAction.PREEMPT, JobStatus.QUEUED), (None, JobStatus.QUEUED)],
 )
-def test_a_run_that_was_set_aside_waits_however_it_was_ended(wish: Wish | None, status: JobStatus) -> None:
+def test_a_run_that_was_set_aside_waits_however_it_was_ended(
+    requested_action: RequestedAction | None, status: JobStatus
+) -> None:
     for exit_code, done, error in ((0, STOPPED, None), (1, STOPPED, CRASH), (137, None, None), (1, None, CRASH)):
-        assert decide(exit_code, done, error, wish, wish is None, TORCHRUN_REPORT) == Outcome(status)
+        assert decide(exit_code, done, error, requested_action, requested_action is None, TORCHRUN_REPORT) == Outcome(
+            status
+        )
 
 
-@pytest.mark.parametrize("wish", [Wish.PAUSE, Wish.STEP_ASIDE])
-def test_a_failure_of_its_own_while_it_is_set_aside_is_still_a_failure(wish: Wish) -> None:
-    assert decide(1, None, ERROR, wish, False, "") == Outcome(JobStatus.FAILED, ERROR)
+@pytest.mark.parametrize("requested_action", [RequestedAction.PAUSE, RequestedAction.PREEMPT])
+def test_a_failure_of_its_own_while_it_is_set_aside_is_still_a_failure(requested_action: RequestedAction) -> None:
+    assert decide(1, None, ERROR, requested_action, False, "") == Outcome(JobStatus.FAILED, ERROR)
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])
@@ -58,7 +63,7 @@ def test_a_failure_of_its_own_while_its_worker_stops_is_still_a_failure() -> Non
 def test_a_full_disk_that_kept_the_trainer_from_saying_so_is_read_from_the_log() -> None:
     failure = decide(1, None, None, None, False, "OSError: [Errno 28] No space left on device").failure
     assert failure is not None
-    assert failure.reason is FailureReason.DISK_FULL
+    assert failure.code is FailureCode.DISK_FULL
 
 
 def test_the_trainers_own_reason_is_kept() -> None:
@@ -70,21 +75,21 @@ def test_the_trainers_own_reason_is_kept() -> None:
 def test_a_crash_that_came_of_a_kill_is_told_as_the_kill(exit_code: int, log_tail: str) -> None:
     failure = decide(exit_code, None, CRASH, None, False, log_tail).failure
     assert failure is not None
-    assert failure.reason is FailureReason.TRAINER_KILLED
+    assert failure.code is FailureCode.TRAINER_KILLED
 
 
-@pytest.mark.parametrize("reason", [FailureReason.INTERNAL_ERROR, FailureReason.MODEL_UNSUPPORTED])
-def test_fault_after_a_killed_rank_is_a_kill(reason: FailureReason) -> None:
-    fault = Fault(exception="builtins.RuntimeError", place="x.py:1 f", step=None)
-    error = Failure(reason=reason, message="a peer has gone", fault=fault)
+@pytest.mark.parametrize("reason", [FailureCode.INTERNAL_ERROR, FailureCode.MODEL_UNSUPPORTED])
+def test_fault_after_a_killed_rank_is_a_kill(reason: FailureCode) -> None:
+    fault = Fault(exception="builtins.RuntimeError", location="x.py:1 f", step=None)
+    error = Failure(code=reason, message="a peer has gone", fault=fault)
     failure = decide(1, None, error, None, False, TORCHRUN_REPORT).failure
     assert failure is not None
-    assert failure.reason is FailureReason.TRAINER_KILLED
+    assert failure.code is FailureCode.TRAINER_KILLED
 
 
 def test_internal_error_during_a_pause_is_a_failure() -> None:
-    error = Failure(reason=FailureReason.INTERNAL_ERROR, message="a bug")
-    assert decide(1, None, error, Wish.PAUSE, True, "") == Outcome(JobStatus.FAILED, error)
+    error = Failure(code=FailureCode.INTERNAL_ERROR, message="a bug")
+    assert decide(1, None, error, RequestedAction.PAUSE, True, "") == Outcome(JobStatus.FAILED, error)
 
 
 def test_a_rank_that_torchrun_ended_after_anothers_crash_was_not_killed() -> None:
@@ -92,7 +97,7 @@ def test_a_rank_that_torchrun_ended_after_anothers_crash_was_not_killed() -> Non
     assert decide(1, None, CRASH, None, False, log).failure == CRASH
     failure = decide(1, None, None, None, False, log).failure
     assert failure is not None
-    assert failure.reason is FailureReason.TRAINER_CRASHED
+    assert failure.code is FailureCode.TRAINER_CRASHED
 
 
 def test_a_completed_run_has_succeeded_even_if_its_launcher_then_crashes() -> None:
@@ -103,7 +108,7 @@ def test_a_completed_run_has_succeeded_even_if_its_launcher_then_crashes() -> No
 def test_a_kill_of_the_launcher_or_of_a_rank_is_told_as_such(exit_code: int, log_tail: str) -> None:
     failure = decide(exit_code, None, None, None, False, log_tail).failure
     assert failure is not None
-    assert failure.reason is FailureReason.TRAINER_KILLED
+    assert failure.code is FailureCode.TRAINER_KILLED
     assert "SIGKILL" in failure.message
 
 
@@ -111,4 +116,4 @@ def test_a_kill_of_the_launcher_or_of_a_rank_is_told_as_such(exit_code: int, log
 def test_an_end_without_a_word_is_a_crash(exit_code: int) -> None:
     failure = decide(exit_code, None, None, None, False, "").failure
     assert failure is not None
-    assert failure.reason is FailureReason.TRAINER_CRASHED
+    assert failure.code is FailureCode.TRAINER_CRASHED

@@ -2,7 +2,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from worker.run_output import read_receipt
+from worker.run_output import read_exit_report
 from worker.supervise import process
 from worker.supervise.process import RUN_MARK, WORKER_MARK, trainer_environment
 
@@ -19,8 +19,8 @@ def test_a_trainer_gets_nothing_else() -> None:
 
 def start(tmp_path: Path, *command: str) -> process.Trainer:
     environment = process.marks("here", tmp_path) | {"OMP_NUM_THREADS": "3"}
-    log, receipt = tmp_path / "log", tmp_path / "receipt.json"
-    return process.start(command, tmp_path, log, timedelta(seconds=30), environment, receipt)
+    log, exit_report = tmp_path / "log", tmp_path / "exit_report.json"
+    return process.start(command, tmp_path, log, timedelta(seconds=30), environment, exit_report)
 
 
 def test_the_marks_reach_a_grandchild_in_a_session_of_its_own(tmp_path: Path) -> None:
@@ -30,8 +30,8 @@ def test_the_marks_reach_a_grandchild_in_a_session_of_its_own(tmp_path: Path) ->
     assert {f"{WORKER_MARK}=here", f"{RUN_MARK}={tmp_path}", "OMP_NUM_THREADS=3"} <= set(lines)
 
 
-def test_a_trainer_that_has_ended_leaves_a_receipt(tmp_path: Path) -> None:
+def test_a_trainer_that_has_ended_leaves_a_exit_report(tmp_path: Path) -> None:
     assert start(tmp_path, "true").wait() == 0
-    receipt = read_receipt(tmp_path / "receipt.json")
-    assert receipt is not None
-    assert [each.killed for each in receipt.processes] == [False]
+    exit_report = read_exit_report(tmp_path / "exit_report.json")
+    assert exit_report is not None
+    assert [each.killed for each in exit_report.processes] == [False]

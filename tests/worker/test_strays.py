@@ -42,7 +42,7 @@ class Family:
         run.mkdir(parents=True)
         told = run / "pid"
         launcher = [sys.executable, "-c", LAUNCHER, rank, str(told)]
-        guard = [sys.executable, "-S", "-E", str(GUARD), str(grace), str(run / "receipt.json"), *launcher]
+        guard = [sys.executable, "-S", "-E", str(GUARD), str(grace), str(run / "exit_report.json"), *launcher]
         environment = [f"{name}={value}" for name, value in marks(WORKER, run).items()]
         self.pool = subprocess.Popen([sys.executable, "-c", POOL, "env", *environment, *guard])
         until(lambda: told.exists() and told.read_text() != "")
@@ -188,7 +188,7 @@ def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
     assert asked.read_text() == "once "
 
 
-def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_receipt(start: Start, runs: Path, run: Path) -> None:
+def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_exit_report(start: Start, runs: Path, run: Path) -> None:
     family = start(grace=0.3)
     family.pool.kill()
     family.pool.wait()
@@ -196,7 +196,7 @@ def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_receipt(start: Sta
     until(lambda: clear(0, set) == set())
     # A process that is ending gives up its environment a moment before it has ended.
     until(lambda: all(map(gone, family.pids)))
-    assert (run / "receipt.json").exists()
+    assert (run / "exit_report.json").exists()
 
 
 def test_a_look_is_cheap(start: Start, runs: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from contract.failure import FailureReason, InputError, told_of
+from contract.failure import FailureCode, InputError, told_of
 from contract.order import split
 from contract.recipe import Dataset, Recipe
 from dataset.document import Document
@@ -55,9 +55,10 @@ def load_data(recipe: Recipe, cache: Path) -> Data:
     limit = words_of_length(recipe, max_length)
     tokens, source = _tokenise_once(tokenizer, recipe.dataset, cache)
     usable = _Usable(tokens, max_length, "dataset", limit)
-    parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.share}
+    # "share": earlier training checkpoints have the digest with this word in it, and shall still fit.
+    parts = {"train": source, "max_length": max_length, "share": recipe.evaluation.fraction}
     if recipe.evaluation.dataset is None:
-        train, held_out = split(recipe.seed, usable.count, recipe.evaluation.share)
+        train, held_out = split(recipe.seed, usable.count, recipe.evaluation.fraction)
         documents = usable.documents(train), usable.documents(held_out)
         ends = _ends(tokenizer, tokens)
         return Data(*documents, max_length, _digest(parts), usable.truncated, usable.dropped, ends)
@@ -99,7 +100,7 @@ class _Usable:
         self._usable = self._example[self._targets > 0].unique()
         if not len(self._usable):
             raise InputError(
-                FailureReason.DATASET_INVALID,
+                FailureCode.DATASET_INVALID,
                 f"{param}: none of its {examples} examples has an answer in {limit}; raise it or shorten them",
                 "batch.max_length",
             )
@@ -123,7 +124,7 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) ->
         found = digest(path)
     except OSError as error:
         raise InputError(
-            FailureReason.DATASET_INVALID, f"the file {path.name} cannot be read: {error.strerror}", "dataset"
+            FailureCode.DATASET_INVALID, f"the file {path.name} cannot be read: {error.strerror}", "dataset"
         ) from error
     _check_unchanged(dataset, found, dataset.sha256)
 
@@ -146,7 +147,7 @@ def _tokenise_once(tokenizer: FolderTokenizer, dataset: Dataset, cache: Path) ->
 def _check_unchanged(dataset: Dataset, found: str, expected: str | None) -> None:
     if expected not in (None, found):
         raise InputError(
-            FailureReason.DATASET_CHANGED,
+            FailureCode.DATASET_CHANGED,
             f"dataset: {Path(dataset.path).name} has changed since the job was taken; submit it again to train on the "
             "new content",
             "dataset",

@@ -13,7 +13,7 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.earlier_adapter import WEIGHTS, check_earlier_adapter
 from contract.model.target_modules import TAKEN_NAMES, check_adapter, left_out_words
 from contract.quote import cut
@@ -40,7 +40,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
         message = (
             f"adapter.init: got {adapter.init!r}; a {base.config.model_type} has its weights transposed, use 'pissa'"
         )
-        raise InputError(FailureReason.RECIPE_INVALID, message, "adapter.init")
+        raise InputError(FailureCode.RECIPE_INVALID, message, "adapter.init")
     _check_bias("adapter.bias", adapter.bias, base)
     _check_dora("adapter.dora", adapter.dora, base)
     # Embeddings that are trained whole stay the head's, so that the adapter can be merged.
@@ -54,7 +54,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
             model = _adapted(base, config)
     except ValueError as error:
         raise InputError(
-            FailureReason.TARGET_MODULES_UNMATCHED, f"adapter.target_modules: {error}", "adapter.target_modules"
+            FailureCode.TARGET_MODULES_UNMATCHED, f"adapter.target_modules: {error}", "adapter.target_modules"
         ) from error
     if adapter.init in CHANGES_BASE:
         model.initial_lora = lora_tensors(model)
@@ -119,7 +119,7 @@ def _words(shape: list[int] | None) -> str:
 
 def _does_not_fit(folder: Path, message: str) -> InputError:
     param = "adapter.start_from"
-    return InputError(FailureReason.RECIPE_INVALID, f"{param}: {cut(folder.name)}: {message}", param)
+    return InputError(FailureCode.RECIPE_INVALID, f"{param}: {cut(folder.name)}: {message}", param)
 
 
 def _check_bias(param: str, bias: str, base: Any) -> None:
@@ -127,17 +127,17 @@ def _check_bias(param: str, bias: str, base: Any) -> None:
     if bias != "none" and (base.dtype != torch.float32 or quantized):
         held = "4 or 8 bits" if quantized else base.dtype
         message = f"{param}: bias {bias!r} trains biases of the base, which is in {held}; use precision fp32"
-        raise InputError(FailureReason.PRECISION_UNAVAILABLE, message, param)
+        raise InputError(FailureCode.PRECISION_UNAVAILABLE, message, param)
     if bias != "none" and any(hasattr(parameter, "ds_shape") for parameter in base.parameters()):
         message = f"{param}: bias {bias!r} trains biases of the base, which zero_stage 3 has divided; use another stage"
-        raise InputError(FailureReason.RECIPE_INVALID, message, param)
+        raise InputError(FailureCode.RECIPE_INVALID, message, param)
 
 
 def _check_dora(param: str, dora: bool, base: Any) -> None:
     # PEFT 0.21 loses the scales of a weight that it reads there.
     if dora and getattr(base, "is_loaded_in_8bit", False) and base.device.type == "cpu":
         message = f"{param}: DoRA on a base in 8 bits wants a GPU; use base_bits 4"
-        raise InputError(FailureReason.PRECISION_UNAVAILABLE, message, param)
+        raise InputError(FailureCode.PRECISION_UNAVAILABLE, message, param)
 
 
 @contextlib.contextmanager

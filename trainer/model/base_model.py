@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.model.config import check_not_quantised, unsupported
 from contract.quote import cut
 from contract.recipe import Recipe
@@ -144,12 +144,12 @@ def loading_errors(model: str) -> Iterator[None]:
 
 def _cannot_load(model: str, error: Exception) -> InputError:
     """A hub id that fails to load is most often one that does not exist; a folder is there and holds something else."""
-    reason = FailureReason.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureReason.MODEL_NOT_FOUND
+    reason = FailureCode.MODEL_UNSUPPORTED if Path(model).is_dir() else FailureCode.MODEL_NOT_FOUND
     # Left out: a list of all architectures, and paragraphs of advice on installing transformers.
     said = " ".join(str(error).strip().replace(model, public_name(model)).partition("\n\n")[0].split())
     said = cut(said.partition(" Model type should be one of")[0], _LONGEST_REASON)
     if "trust_remote_code" in str(error):  # transformers' advice
-        reason = FailureReason.MODEL_UNSUPPORTED
+        reason = FailureCode.MODEL_UNSUPPORTED
         said = "it has custom code, which is never run here; use a model of an architecture that transformers has"
     elif not isinstance(error, (OSError, ValueError)):
         said = (
@@ -172,7 +172,7 @@ def checkpoint_activations(base: Any) -> None:
     except ValueError as error:
         param = "gradient_checkpointing"
         message = f"{param}: a {base.config.model_type} cannot make its activations anew; leave it out"
-        raise InputError(FailureReason.MODEL_UNSUPPORTED, message, param) from error
+        raise InputError(FailureCode.MODEL_UNSUPPORTED, message, param) from error
     # Without re-entry the embeddings need no gradient, nor what comes before the first adapted layer.
     base.disable_input_require_grads()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 
 
 def compile_layers(base: Any, packed: bool, cache: Path) -> None:
@@ -23,10 +23,10 @@ def compile_layers(base: Any, packed: bool, cache: Path) -> None:
     param = "torch_compile"
     if not packed:
         message = f"{param}: the attention of this {base.config.model_type} is not compiled; leave it out"
-        raise InputError(FailureReason.MODEL_UNSUPPORTED, message, param)
+        raise InputError(FailureCode.MODEL_UNSUPPORTED, message, param)
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         message = f"{param}: the worker's machine has no C++ compiler; install g++ there, or leave it out"
-        raise InputError(FailureReason.RECIPE_INVALID, message, param)
+        raise InputError(FailureCode.RECIPE_INVALID, message, param)
     _keep_in(cache)
     layers = next(each for each in base.base_model.children() if isinstance(each, torch.nn.ModuleList))
     for layer in layers[1:]:

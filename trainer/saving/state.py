@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load, save_file
 
-from contract.failure import FailureReason, InputError
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, forget, is_as_sealed, saved_states, seal
 from trainer.data.examples import Data
@@ -107,16 +107,16 @@ def check_position(position: Position, start: Position) -> None:
     before, now = ((each.examples, each.window) for each in (position, start))
     if before != now:
         raise InputError(
-            FailureReason.RECIPE_INVALID,
+            FailureCode.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with {} training examples in steps of {}, and now "
             "there are {} in steps of {}; use as many devices as before, or submit the recipe anew with "
-            "batch.effective, which is the same on any number of devices".format(*before, *now),
+            "batch.effective_batch_size, which is the same on any number of devices".format(*before, *now),
         )
     if position.course != start.course:
         raise InputError(
-            FailureReason.RECIPE_INVALID,
+            FailureCode.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with other examples or in another order, or by "
-            "another schedule; leave dataset, evaluation.share, batch.max_length, schedule and seed as they were",
+            "another schedule; leave dataset, evaluation.fraction, batch.max_length, schedule and seed as they were",
         )
 
 
@@ -127,7 +127,7 @@ def load_adapter(state: Path, model: torch.nn.Module) -> None:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if _shapes(saved) != _shapes(trained):
         raise InputError(
-            FailureReason.RECIPE_INVALID,
+            FailureCode.RECIPE_INVALID,
             "the run cannot go on from its last state, which has an adapter of another shape; submit the recipe anew",
             "adapter",
         )

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store.jobs import jobs
 from store.models import Job
 from store.scheduling import leases
@@ -68,8 +68,8 @@ def _train(attempt: Attempt, endpoint: str, heads_command: str) -> None:
     environment = process.marks(settings.worker, run_dir.path) | devices.environment(attempt.machine, part.devices)
     environment |= network.environment(settings.address, os.environ)
     output = run_dir.path / f"trainer-{part.rank}.log"
-    receipt = run_dir.path / f"receipt-{part.rank}.json"
-    trainer = process.start(command, run_dir.path, output, settings.grace, environment, receipt)
+    exit_report = run_dir.path / f"exit_report-{part.rank}.json"
+    trainer = process.start(command, run_dir.path, output, settings.grace, environment, exit_report)
     try:
         _follow(attempt, trainer, endpoint)
     finally:
@@ -97,7 +97,7 @@ def _follow(attempt: Attempt, trainer: process.Trainer, endpoint: str) -> None:
             heard = now
             if (job.status, job.attempt, job.rendezvous) == (JobStatus.RUNNING, part.attempt, endpoint):
                 on = now
-            if job.wish is Wish.KILL:
+            if job.requested_action is RequestedAction.FORCE_CANCEL:
                 trainer.kill()
         except OperationalError as error:
             log.warning("job %s: the database is away: %s", part.job_id, error)

@@ -20,14 +20,14 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.orm import Session
 
 from contract.events import Done, Event, Started
-from contract.failure import Failure, FailureReason, InputError, told_of
+from contract.failure import Failure, FailureCode, InputError, told_of
 from contract.fault import fault_of
 from contract.locate import locate_model
 from contract.machine import Machine, check_machine
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
 from contract.run_dir import RunDir, forget_states, newest_state
-from contract.status import TERMINAL, JobStatus, Wish
+from contract.status import TERMINAL, JobStatus, RequestedAction
 from storage.backends import Folder, Storage, make_storage
 from storage.errors import StorageUnavailable
 from store import artifacts, datasets
@@ -43,7 +43,7 @@ from worker.attempt.outcome import decide
 from worker.attempt.tail import Tail
 from worker.machine import devices
 from worker.retry import persist
-from worker.run_output import read_error, read_log_tail, read_receipt
+from worker.run_output import read_error, read_exit_report, read_log_tail
 from worker.settings import WorkerSettings
 from worker.supervise import process
 
@@ -97,7 +97,7 @@ class Told:
 
     started: Started | None = None
     done: Done | None = None
-    wish: Wish | None = None
+    requested_action: RequestedAction | None = None
     spared: bool = False
     """It was told to stop, and not for a fault: as its owner asked, who may have taken that back since, or because a
     worker drains, or has lost the database."""
@@ -119,7 +119,7 @@ def run(attempt: Attempt) -> None:
             log.warning(
                 "attempt %s at job %s waits for its files: %s", attempt.part.attempt, attempt.part.job_id, error
             )
-            end = attempts.End(JobStatus.FAILED, Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message=_AWAY))
+            end = attempts.End(JobStatus.FAILED, Failure(code=FailureCode.STORAGE_UNAVAILABLE, message=_AWAY))
         except Exception as error:
             log.exception("attempt %s at job %s failed", attempt.part.attempt, attempt.part.job_id)
             end = attempts.End(JobStatus.FAILED, _failure(error), log_tail=read_log_tail(attempt.run_dir.log))
@@ -133,10 +133,10 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, InputError):
         return error.failure
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return Failure(reason=FailureReason.DISK_FULL, message=f"the server's disk is full: {error}")
+        return Failure(code=FailureCode.DISK_FULL, message=f"the server's disk is full: {error}")
     message = f"the worker failed, and its log says more: {type(error).__name__}: {error}"
     fault = fault_of(error) if isinstance(error, _BUGS) else None
-    return Failure(reason=FailureReason.WORKER_FAILED, message=message, fault=fault)
+    return Failure(code=FailureCode.WORKER_FAILED, message=message, fault=fault)
 
 
 def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
@@ -147,7 +147,7 @@ def _lay_out(attempt: Attempt, files: ExitStack) -> Recipe:
         recipe = Recipe.model_validate(attempt.part.recipe)
     except ValidationError as error:
         message = f"the recipe is of another release of this service; submit it anew: {error.errors()[0]['msg']}"
-        raise InputError(FailureReason.RECIPE_INVALID, message) from error
+        raise InputError(FailureCode.RECIPE_INVALID, message) from error
     if attempt.part.batch is not None:
         recipe = recipe.model_copy(update={"batch": Batch.model_validate(attempt.part.batch)})
     check_machine(recipe, attempt.machine)
@@ -196,7 +196,7 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
     environment = process.marks(settings.worker, run_dir.path) | devices.environment(attempt.machine, part.devices)
     if meeting is not None:
         environment |= network.environment(settings.address, os.environ)
-    trainer = process.start(command, run_dir.path, run_dir.log, settings.grace, environment, run_dir.receipt)
+    trainer = process.start(command, run_dir.path, run_dir.log, settings.grace, environment, run_dir.exit_report)
     told = Told()
     before: dict[int, int] = {}
     try:
@@ -205,19 +205,24 @@ def _train(attempt: Attempt, recipe: Recipe) -> attempts.End:
         trainer.stop()
         exit_code = trainer.wait()
     outcome = decide(
-        exit_code, told.done, read_error(run_dir), told.wish, told.spared, log_tail := read_log_tail(run_dir.log)
+        exit_code,
+        told.done,
+        read_error(run_dir),
+        told.requested_action,
+        told.spared,
+        log_tail := read_log_tail(run_dir.log),
     )
     status, failure = outcome.status, outcome.failure
     if told.left_alone and status is JobStatus.QUEUED:
         # It has saved. But it counts, and the next attempt waits: the other machine may lose its part each time.
         message = "another machine lost its part of the attempt; the worker's log there says more"
-        status, failure = JobStatus.FAILED, Failure(reason=FailureReason.WORKER_LOST, message=message)
+        status, failure = JobStatus.FAILED, Failure(code=FailureCode.WORKER_LOST, message=message)
     return attempts.End(
         status,
         failure,
         smaller=_smaller(recipe, failure, told.started),
         log_tail=log_tail,
-        receipt=_receipt(run_dir.receipt, before, devices.memory_used(attempt.machine, part.devices)),
+        exit_report=_exit_report(run_dir.exit_report, before, devices.memory_used(attempt.machine, part.devices)),
     )
 
 
@@ -292,7 +297,7 @@ def _tell_of(attempt: Attempt, number: int, batch: list[Event], session: Session
 
 
 def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: Told, before: dict[int, int]) -> None:
-    """Tells the store of the trainer, and the trainer of its owner's wish, until it has ended and all is told."""
+    """Tells the store of the trainer, and the trainer of the requested action, until it has ended and all is told."""
     part, settings = attempt.part, attempt.settings
     tail = Tail(attempt.run_dir.events)
     asked: set[str] = set()
@@ -311,7 +316,9 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
         if told.untold or ended or now >= next_beat:
             try:
                 with attempt.sessions.begin() as session:
-                    told.wish = progress.record(session, part.job_id, part.attempt, told.untold, settings.lease)
+                    told.requested_action = progress.record(
+                        session, part.job_id, part.attempt, told.untold, settings.lease
+                    )
                     if recipe.resources.nodes == 1 or len(_gang(session, attempt)) == recipe.resources.nodes:
                         missing = math.inf
                     else:
@@ -326,14 +333,16 @@ def _follow(attempt: Attempt, recipe: Recipe, trainer: process.Trainer, told: To
             return
         # Of several machines one that has lost the others trains no further, and may not notice.
         alone = heard - missing > ALONE
-        told.spared |= told.wish is not None or attempt.draining() or others_drain
+        told.spared |= told.requested_action is not None or attempt.draining() or others_drain
         told.spared |= now - heard > settings.cut_off.total_seconds()
         if not asked and (told.spared or alone):
             told.left_alone = not told.spared
             before |= devices.memory_used(attempt.machine, part.devices)
             trainer.stop()
             asked.add("stop")
-        if (told.wish is Wish.KILL or now - last_word > LAST_WORD) and "kill" not in asked:
+        if (
+            told.requested_action is RequestedAction.FORCE_CANCEL or now - last_word > LAST_WORD
+        ) and "kill" not in asked:
             trainer.kill()
             asked.add("kill")
         time.sleep(TICK)
@@ -348,15 +357,15 @@ def _machines(session: Session, attempt: Attempt) -> set[str]:
     return leases.machines(session, attempt.part.job_id, attempt.part.attempt)
 
 
-def _receipt(path: Path, before: dict[int, int], after: dict[int, int]) -> dict[str, Any] | None:
-    receipt = read_receipt(path)
-    if receipt is None:
+def _exit_report(path: Path, before: dict[int, int], after: dict[int, int]) -> dict[str, Any] | None:
+    exit_report = read_exit_report(path)
+    if exit_report is None:
         return None
-    return receipt.model_copy(update={"memory_before": before, "memory_after": after}).model_dump(mode="json")
+    return exit_report.model_copy(update={"memory_before": before, "memory_after": after}).model_dump(mode="json")
 
 
 def _smaller(recipe: Recipe, failure: Failure | None, started: Started | None) -> Batch | None:
-    if failure is None or failure.reason is not FailureReason.OUT_OF_MEMORY or started is None:
+    if failure is None or failure.code is not FailureCode.OUT_OF_MEMORY or started is None:
         return None
     return smaller_batch(recipe.batch, started)
 
@@ -369,7 +378,10 @@ def _finish(attempt: Attempt, end: attempts.End) -> None:
     def others_are_gone(session: Session) -> bool:
         job = jobs.part_with_the_others(session, part.job_id, part.attempt, attempt.settings.lease)
         # Of a machine that is not heard of nobody knows; what was cancelled has no process left there, too.
-        cancelled = job.wish in (Wish.CANCEL, Wish.KILL) and end.status is not JobStatus.SUCCEEDED
+        cancelled = (
+            job.requested_action in (RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL)
+            and end.status is not JobStatus.SUCCEEDED
+        )
         there = workers.heard(session, attempt.settings.unseen if cancelled else timedelta(0))
         return _machines(session, attempt) & there <= {attempt.settings.worker}
 

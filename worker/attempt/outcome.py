@@ -5,8 +5,8 @@ import signal
 from dataclasses import dataclass
 
 from contract.events import Done
-from contract.failure import Failure, FailureReason
-from contract.status import JobStatus, Wish
+from contract.failure import Failure, FailureCode
+from contract.status import JobStatus, RequestedAction
 
 # torchrun exits with 1 whatever became of its ranks. Its report in the log says more: "exitcode  : -9 (pid: 4242)"; and
 # which of them it has ended itself, once another had failed: "Sending process 4242 closing signal SIGTERM".
@@ -21,7 +21,12 @@ class Outcome:
 
 
 def decide(
-    exit_code: int, done: Done | None, error: Failure | None, wish: Wish | None, draining: bool, log_tail: str
+    exit_code: int,
+    done: Done | None,
+    error: Failure | None,
+    requested_action: RequestedAction | None,
+    draining: bool,
+    log_tail: str,
 ) -> Outcome:
     """How an attempt ended.
 
@@ -32,14 +37,14 @@ def decide(
     """
     if done is not None and done.completed:
         return Outcome(JobStatus.SUCCEEDED)
-    if wish in (Wish.CANCEL, Wish.KILL):
+    if requested_action in (RequestedAction.CANCEL, RequestedAction.FORCE_CANCEL):
         return Outcome(JobStatus.CANCELLED)
-    set_aside = Outcome(JobStatus.PAUSED if wish is Wish.PAUSE else JobStatus.QUEUED)
+    set_aside = Outcome(JobStatus.PAUSED if requested_action is RequestedAction.PAUSE else JobStatus.QUEUED)
     if done is not None and error is None:
         return set_aside  # it was told to stop, whoever did it
     failure = failure_of(exit_code, error, log_tail)
     # What broke while it was to stop anyway is nothing that the next attempt need know.
-    if failure.reason.retry_can_help and (wish is not None or draining):
+    if failure.code.retryable and (requested_action is not None or draining):
         return set_aside
     return Outcome(JobStatus.FAILED, failure)
 
@@ -48,17 +53,17 @@ def failure_of(exit_code: int, error: Failure | None, log_tail: str) -> Failure:
     """What `error`, its error.json, or the end of its log says of a process that has failed."""
     killed_by = _signal(exit_code, log_tail)
     # Where a rank is killed another may have written that it lost it, in whatever words.
-    if error is not None and not (killed_by and (error.fault or error.reason is FailureReason.TRAINER_CRASHED)):
+    if error is not None and not (killed_by and (error.fault or error.code is FailureCode.TRAINER_CRASHED)):
         return error
     if error is None and "No space left on device" in log_tail:
-        return Failure(reason=FailureReason.DISK_FULL, message="the server's disk is full; see the end of the log")
+        return Failure(code=FailureCode.DISK_FULL, message="the server's disk is full; see the end of the log")
     if killed_by is None:
         message = f"the trainer ended with exit code {exit_code} and did not say why; see the end of its log"
-        return Failure(reason=FailureReason.TRAINER_CRASHED, message=message)
+        return Failure(code=FailureCode.TRAINER_CRASHED, message=message)
     message = f"the trainer was killed by {_name(killed_by)}"
     if killed_by == signal.SIGKILL:
-        message += ": someone's kill -9, or the kernel when memory ran out; a smaller batch.micro_batch needs less"
-    return Failure(reason=FailureReason.TRAINER_KILLED, message=message)
+        message += ": someone's kill -9, or the kernel when memory ran out; a smaller batch.micro_batch_size needs less"
+    return Failure(code=FailureCode.TRAINER_KILLED, message=message)
 
 
 def _signal(exit_code: int, log_tail: str) -> int | None:

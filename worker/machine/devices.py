@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pynvml
 
-from contract.machine import Holder, Machine
+from contract.machine import ExternalProcess, Machine
 from worker.machine.inventory import driver
 
 log = logging.getLogger(__name__)
@@ -34,36 +34,38 @@ class _Use(NamedTuple):
     memory: int | None
 
 
-def holders(machine: Machine, is_ours: Callable[[int], bool], leased: Collection[int]) -> dict[int, list[Holder]]:
+def external_processes(
+    machine: Machine, is_ours: Callable[[int], bool], leased: Collection[int]
+) -> dict[int, list[ExternalProcess]]:
     """For each GPU, the processes that use it and are not ours. `is_ours` is asked about pids; `leased` are the numbers
     of the devices that jobs have.
 
-    A GPU whose driver does not answer is held, too: it is not to be given out.
+    A GPU whose driver does not answer counts as busy, too: it is not to be given out.
     """
-    return {number: _holders(gpu.uuid, is_ours, number in leased) for number, gpu in enumerate(machine.gpus)}
+    return {number: _external_processes(gpu.uuid, is_ours, number in leased) for number, gpu in enumerate(machine.gpus)}
 
 
-def _holders(uuid: str, is_ours: Callable[[int], bool], leased: bool) -> list[Holder]:
+def _external_processes(uuid: str, is_ours: Callable[[int], bool], leased: bool) -> list[ExternalProcess]:
     try:
         with driver():
             use = _use(pynvml.nvmlDeviceGetHandleByUUID(uuid))
     except pynvml.NVMLError as error:
         _warn_once(f"the driver of {uuid} does not answer: {error}")
-        return [Holder(pid=None, name=f"the driver does not answer: {error}", memory_bytes=None)]
+        return [ExternalProcess(pid=None, name=f"the driver does not answer: {error}", memory_bytes=None)]
     if not use.computing and not use.drawing:
         # A container may not be told of the processes of others.
         hidden = not leased and use.memory is not None and use.memory > MUCH_MEMORY
-        return [Holder(pid=None, name=_UNSEEN, memory_bytes=use.memory)] if hidden else []
+        return [ExternalProcess(pid=None, name=_UNSEEN, memory_bytes=use.memory)] if hidden else []
     return list(_foreign(use, is_ours, leased))
 
 
-def _foreign(use: _Use, is_ours: Callable[[int], bool], leased: bool) -> Iterator[Holder]:
+def _foreign(use: _Use, is_ours: Callable[[int], bool], leased: bool) -> Iterator[ExternalProcess]:
     drawing = [process for process in use.drawing if (process.memory or 0) >= MUCH_MEMORY]
     for pid, memory in {process.pid: process.memory for process in drawing + use.computing}.items():
         name = _name(pid)
         # In a container a pid is the host's: of a leased device it is most likely our trainer's.
         if not (leased if name is None else is_ours(pid)):
-            yield Holder(pid=pid, name=name or _UNSEEN, memory_bytes=memory)
+            yield ExternalProcess(pid=pid, name=name or _UNSEEN, memory_bytes=memory)
 
 
 def _name(pid: int) -> str | None:

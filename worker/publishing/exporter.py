@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from contract.failure import Failure, FailureReason, InputError
+from contract.failure import Failure, FailureCode, InputError
 from contract.locate import locate_model
 from contract.recipe import Adapter, Recipe
 from contract.run_dir import RunDir
@@ -94,10 +94,10 @@ def _make(
         raise _Failed(error.failure) from error
     except ValidationError as error:
         message = "the job's recipe is of another release of this service"
-        raise _Failed(Failure(reason=FailureReason.RECIPE_INVALID, message=message)) from error
+        raise _Failed(Failure(code=FailureCode.RECIPE_INVALID, message=message)) from error
     except OSError as error:
         message = f"the worker failed, and its log says more: {error}"
-        raise _Failed(Failure(reason=FailureReason.WORKER_FAILED, message=message)) from error
+        raise _Failed(Failure(code=FailureCode.WORKER_FAILED, message=message)) from error
     persist(sessions, export.id, lambda session: exports.succeed(session, export.id, export.attempt, artifact, digests))
 
 
@@ -126,7 +126,7 @@ def _lay_out(sessions: Sessions, settings: WorkerSettings, storage: Storage, exp
         adapter = folder_of(source, Folder(settings.home), storage, run.path / "adapter")
     except FileNotFoundError as error:
         message = f"the files of {export.source} are no longer on the server"
-        raise InputError(FailureReason.RECIPE_INVALID, message, "source") from error
+        raise InputError(FailureCode.RECIPE_INVALID, message, "source") from error
     model = locate_model(recipe.model, settings.folders)
     resolved = recipe.model_copy(
         update={
@@ -141,7 +141,7 @@ def _merge(settings: WorkerSettings, run: RunDir, is_over: Callable[[], bool]) -
     """Raises _Failed, _Stopped; no process of it is left then."""
     command = [*(settings.merger or [sys.executable, "-m", "trainer.tools.merge"]), str(run.path)]
     environment = {"CUDA_VISIBLE_DEVICES": ""}
-    merger = process.start(command, run.path, run.log, settings.grace, environment, run.receipt)
+    merger = process.start(command, run.path, run.log, settings.grace, environment, run.exit_report)
     try:
         while merger.poll() is None:
             if is_over():

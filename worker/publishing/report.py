@@ -122,7 +122,7 @@ def _data(report: Report, dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made_with(started: dict[str, Any]) -> dict[str, Any]:
-    told = {name: started[name] for name in ("device", "world_size", "engine", "precision", "effective_batch")}
+    told = {name: started[name] for name in ("device", "world_size", "engine", "precision", "effective_batch_size")}
     counts = {name: f"{started[name]:,}" for name in ("trainable_parameters", "total_parameters")}
     return {name.replace("_", " "): value for name, value in (told | counts).items()} | started["versions"]
 

@@ -1,11 +1,11 @@
 """Stands between a worker and a trainer's launcher, so that no process of a job outlives the job.
 
-    guard.py GRACE_SECONDS RECEIPT COMMAND...
+    guard.py GRACE_SECONDS EXIT_REPORT COMMAND...
 
 It adopts whatever the launcher leaves behind (PR_SET_CHILD_SUBREAPER), is told when its worker dies
 (PR_SET_PDEATHSIG), and ends only when no descendant is left: on SIGTERM it passes the signal on, waits up to
 GRACE_SECONDS, then kills; on SIGUSR1 it kills at once. It exits as the launcher did, 128 + n for a signal n, and leaves
-in the file RECEIPT which processes there were. FINETUNED_CORES keeps all of it on those cores. It runs by path and
+in the file EXIT_REPORT which processes there were. FINETUNED_CORES keeps all of it on those cores. It runs by path and
 needs the standard library alone, so that it starts within milliseconds and whatever happens to the worker's code.
 
 Not covered here, but by the worker's look at all processes (strays.py): a SIGKILL of this process, which the launcher
@@ -74,7 +74,7 @@ class Family:
 
 
 def main() -> int:
-    grace, receipt, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    grace, exit_report, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     worker = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -93,7 +93,7 @@ def main() -> int:
     elif launcher in family.ended:
         deadline = -math.inf
     _end_descendants(deadline, family)
-    _write(receipt, family, family.asked or began)
+    _write(exit_report, family, family.asked or began)
     code = os.waitstatus_to_exitcode(family.ended[launcher])
     return code if code >= 0 else 128 - code
 
@@ -148,17 +148,17 @@ def _end_descendants(deadline: float, family: Family) -> None:
         family.reap()
 
 
-def _write(receipt: str, family: Family, asked: float) -> None:
+def _write(exit_report: str, family: Family, asked: float) -> None:
     now = time.time()
     processes = [{"pid": pid, "name": name, "killed": pid in family.killed} for pid, name in family.names.items()]
-    told = {"asked": family.asked, "ended": now, "seconds": now - asked, "processes": processes}
-    beside = f"{receipt}.{os.getpid()}"
+    told = {"stop_requested": family.asked, "ended": now, "seconds": now - asked, "processes": processes}
+    beside = f"{exit_report}.{os.getpid()}"
     try:
         with open(beside, "w") as file:
             json.dump(told, file)
-        os.replace(beside, receipt)
+        os.replace(beside, exit_report)
     except OSError as error:
-        os.write(2, f"cannot write {receipt}: {error}\n".encode())
+        os.write(2, f"cannot write {exit_report}: {error}\n".encode())
 
 
 def _descendants(ancestor: int) -> set[int]:

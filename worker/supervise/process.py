@@ -60,14 +60,14 @@ def _passed_on(name: str) -> bool:
 
 
 def start(
-    command: Sequence[str], folder: Path, log: Path, grace: timedelta, environment: Mapping[str, str], receipt: Path
+    command: Sequence[str], folder: Path, log: Path, grace: timedelta, environment: Mapping[str, str], exit_report: Path
 ) -> Trainer:
     """Starts `command` under a guard, in `folder`, its output appended to `log`, with `environment` besides what it is
     passed on.
 
     Call it from a thread that lives as long as the job: the guard is told of the death of the thread that started it.
     """
-    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(receipt)]
+    guard = [sys.executable, "-S", "-E", str(GUARD), str(grace.total_seconds()), str(exit_report)]
     with log.open("ab") as output:
         return Trainer(
             subprocess.Popen(

@@ -26,7 +26,7 @@ from store.models import Lease
 from store.scheduling import leases, workers
 from store.session import Sessions
 from worker.machine import devices
-from worker.run_output import read_log_tail, read_receipt
+from worker.run_output import read_exit_report, read_log_tail
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
 from worker.supervise import orphans
@@ -62,7 +62,7 @@ class Keeper:
         self._incarnation = secrets.token_hex(8)
         self._registered = False
         self._left = threading.Event()
-        # A guard kills first, and leaves a receipt.
+        # A guard kills first, and leaves an exit report.
         self._strays = orphans.Strays(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
         self._database_answers_since = math.inf
         """On the monotonic clock."""
@@ -91,11 +91,11 @@ class Keeper:
         name = self._settings.worker
         with self._sessions.begin() as session:
             leased = {lease.number for lease in workers.leases(session) if lease.worker == name}
-        holders = devices.holders(self._machine, self._is_ours, leased)
+        external_processes = devices.external_processes(self._machine, self._is_ours, leased)
         with self._sessions.begin() as session:
             if not self._registered:
                 workers.register(session, name, self._incarnation, self._settings.address, self._machine)
-            self._registered = workers.beat(session, name, self._incarnation, holders, self._draining())
+            self._registered = workers.beat(session, name, self._incarnation, external_processes, self._draining())
         self._database_answers_since = min(self._database_answers_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:
@@ -135,8 +135,8 @@ class Keeper:
 
     def _left_of(self, job_id: str, attempt: int) -> attempts.Left:
         run = RunDir(self._settings.runs / artifacts.run_path(job_id, attempt))
-        receipt = read_receipt(run.receipt)
-        return attempts.Left(read_log_tail(run.log), receipt.model_dump(mode="json") if receipt else None)
+        exit_report = read_exit_report(run.exit_report)
+        return attempts.Left(read_log_tail(run.log), exit_report.model_dump(mode="json") if exit_report else None)
 
     def _lives(self, pid: int | None) -> bool:
         """Whether the process of this worker that follows an attempt is there."""

@@ -31,18 +31,18 @@ def test_numbers_are_epochs_examples_of_a_step_and_a_multiple_of_the_learning_ra
     ):
         asked = recipe(**fields)
         assert asked.schedule.epochs == 5
-        assert (asked.batch.effective, asked.batch.micro_batch) == (16, 8)
+        assert (asked.batch.effective_batch_size, asked.batch.micro_batch_size) == (16, 8)
         assert asked.optimizer.learning_rate == pytest.approx(1e-4)
 
 
 def test_a_batch_smaller_than_a_micro_batch_is_one() -> None:
     batch = recipe(method=method(batch_size=3)).batch
-    assert (batch.effective, batch.micro_batch) == (3, 3)
+    assert (batch.effective_batch_size, batch.micro_batch_size) == (3, 3)
 
 
 def test_a_recipe_rides_along() -> None:
     asked = recipe(recipe={"adapter": {"r": 4}, "batch": {"max_length": 64}}, method=method(batch_size=2), seed=7)
-    assert (asked.adapter.r, asked.batch.max_length, asked.batch.effective, asked.seed) == (4, 64, 2, 7)
+    assert (asked.adapter.r, asked.batch.max_length, asked.batch.effective_batch_size, asked.seed) == (4, 64, 2, 7)
 
 
 def test_a_fine_tuned_model_is_trained_further() -> None:
@@ -67,8 +67,8 @@ def test_a_fine_tuned_model_is_trained_further() -> None:
             "n_epochs says it",
         ),
         (
-            {"recipe": {"batch": {"accumulation": 2}}, "method": method(batch_size=2)},
-            "recipe.batch.accumulation",
+            {"recipe": {"batch": {"gradient_accumulation_steps": 2}}, "method": method(batch_size=2)},
+            "recipe.batch.gradient_accumulation_steps",
             "batch_size says it",
         ),
         ({"recipe": {"schedule": 3}, "method": method(n_epochs=2)}, "recipe.schedule", "JSON object"),

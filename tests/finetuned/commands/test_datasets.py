@@ -133,7 +133,7 @@ def test_a_preview_marks_what_is_learned_and_what_is_cut(api: FakeApi) -> None:
 def test_a_dataset_is_deleted_or_it_is_told_why_not(api: FakeApi) -> None:
     api.answers["DELETE /datasets/file-1"] = (200, {"id": "file-1", "deleted": True})
     assert finetuned("datasets", "delete", "file-1", "--url", api.url).returncode == 0
-    error = {"error": {"code": "in_use", "message": "job job_1 needs dataset file-1"}}
+    error = {"error": {"code": "dataset_in_use", "message": "job job_1 needs dataset file-1"}}
     api.answers["DELETE /datasets/file-1"] = (409, error)
     done = finetuned("datasets", "delete", "file-1", "--url", api.url)
     assert (done.returncode, done.stderr) == (1, "job job_1 needs dataset file-1\n")

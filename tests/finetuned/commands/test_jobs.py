@@ -15,19 +15,19 @@ PLAN: dict[str, Any] = {
         "total": 1_000_000,
         "trainable": 10_000,
         "by_module": [{"name": "q_proj", "modules": 2, "parameters": 10_000}],
-        "left_out": [{"why": "routed experts are not adapted", "names": ["up_proj"], "parameters": 5}],
+        "left_out": [{"reason": "Routed experts are not adapted.", "names": ["up_proj"], "parameters": 5}],
     },
-    "work": {"train_examples": 90, "examples_per_step": 8, "steps": 36, "tokens": 12_345},
+    "work": {"train_examples": 90, "effective_batch_size": 8, "steps": 36, "tokens": 12_345},
     "devices": [
         {
             "device": "NVIDIA A10",
             "devices": 1,
             "precision": "bf16",
             "memory": {"weights": 30e9, "activations": 10e9, "logits": 0, "total": 41e9}
-            | dict.fromkeys(("adapter", "gradients", "optimizer", "exchange", "overhead"), 0),
+            | dict.fromkeys(("adapter", "gradients", "optimizer", "communication_buffers", "overhead"), 0),
             "available": 24e9,
             "fits": False,
-            "changes": [{"base_bits": 4}],
+            "suggestions": [{"base_bits": 4}],
             "tokens_per_second": 100.0,
             "cold_start_seconds": 12.0,
             "eta_seconds": 123.45,
@@ -75,7 +75,7 @@ def test_a_plan_is_told_for_people_or_as_it_is(api: FakeApi) -> None:
     assert lines[:6] == [
         "trains 10,000 of 1,000,000 parameters (1.00%)",
         "q_proj 10,000 in 2",
-        "left out up_proj: routed experts are not adapted",
+        "left out up_proj: Routed experts are not adapted.",
         "steps 36, 8 examples each, of 90",
         "tokens 12,345",
         "disk 440.0 kB, 80.0 kB of it stays",
@@ -141,19 +141,25 @@ def test_watch_of_a_job_that_fails_says_why_and_exits_with_1(api: FakeApi) -> No
 
 def test_watch_tells_for_what_a_job_waits_and_why_it_is_tried_again(api: FakeApi) -> None:
     api.answers["GET /jobs/job_1"] = (200, job())
-    failed = {"reason": "worker_lost", "message": "worker a was lost"}
+    failed = {"code": "worker_lost", "message": "worker a was lost"}
     api.streams = [
         event("status", "1.0", status="queued", attempt=0)
-        + event("queue", "1.0", place=2, why="1 GPU on one machine: a has 0 of 1 free", starts_at=None)
+        + event(
+            "queue",
+            "1.0",
+            position=2,
+            reason="Waits for 1 GPU.",
+            estimated_start_at=None,
+        )
         + event("status", "2.0", status="running", attempt=1)
-        + event("retry", "3.0", retries=1, most=3, wait_seconds=4.0, **failed)
+        + event("retry", "3.0", retries=1, max_retries=3, wait_seconds=4.0, **failed)
         + event("status", "4.0", status="queued", attempt=1)
         + event("status", "5.0", status="paused", attempt=1)
         + event("status", "6.0", status="cancelled", attempt=1)
     ]
     assert finetuned("watch", "job_1", "--url", api.url).stdout.splitlines() == [
         "queued",
-        "place 2 in the queue: 1 GPU on one machine: a has 0 of 1 free",
+        "number 2 in the queue. Waits for 1 GPU.",
         "running",
         "worker a was lost; retry 1 of 3 in 4 s",
         "queued again",

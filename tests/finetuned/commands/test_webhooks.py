@@ -6,7 +6,7 @@ from tests.finetuned.running import finetuned
 
 def test_webhooks_are_added_listed_tested_and_deleted(api: FakeApi) -> None:
     webhook = {"id": "wh_1", "owner": "anna", "url": "https://example.com", "events": ["job.failed"], "enabled": True}
-    sent = {"id": "msg_1", "type": "ping", "status": "failed", "tries": 3, "created_at": "2026-01-02T03:04:05Z"}
+    sent = {"id": "msg_1", "type": "ping", "status": "failed", "attempts": 3, "created_at": "2026-01-02T03:04:05Z"}
     api.answers["POST /webhooks"] = (201, {**webhook, "secret": "whsec_once"})
     api.answers["GET /webhooks"] = (200, {"data": [webhook], "has_more": False})
     api.answers["POST /webhooks/wh_1/test"] = (202, sent)

@@ -7,8 +7,8 @@ from store.scheduling.planner import Device, Host, Occupant, Plan, Wait, Waiting
 NOW = 1000.0
 
 
-def machine(name: str, devices: int = 4, held: Iterable[int] = ()) -> Host:
-    return Host(name, devices, "GPU", frozenset(held))
+def machine(name: str, devices: int = 4, busy: Iterable[int] = ()) -> Host:
+    return Host(name, devices, "GPU", frozenset(busy))
 
 
 A, B = machine("a"), machine("b")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.scheduling.planner import Device, Host, Occupant, Waiting, plan
+from tests.sentences import is_sentence
 from tests.store.plan.making import NOW, A, job, machine
 
 HOSTS = st.lists(
@@ -88,9 +89,9 @@ def test_every_job_starts_or_waits_in_a_place_of_its_own(
 ) -> None:
     made = plan(NOW, hosts, waiting, occupants)
     assert sorted([*made.starts, *made.waits]) == sorted(each.id for each in waiting)
-    assert [wait.place for wait in made.waits.values()] == list(range(1, len(made.waits) + 1))
-    assert all(wait.why and "\n" not in wait.why for wait in made.waits.values())
-    assert all(wait.starts is None or wait.starts >= NOW for wait in made.waits.values())
+    assert [wait.position for wait in made.waits.values()] == list(range(1, len(made.waits) + 1))
+    assert all(is_sentence(wait.reason) for wait in made.waits.values())
+    assert all(wait.estimated_start is None or wait.estimated_start >= NOW for wait in made.waits.values())
 
 
 @settings(max_examples=50)
@@ -110,7 +111,7 @@ def test_a_job_gets_all_its_devices_on_machines_of_its_own_and_only_what_is_free
             numbers = {device.number for device in devices if device.worker == worker}
             assert len(numbers) == started.needs[worker]
             host = by_name[worker]
-            assert numbers <= started.usable[worker] & (frozenset(range(host.devices)) - host.held)
+            assert numbers <= started.usable[worker] & (frozenset(range(host.devices)) - host.busy)
         for device in devices:
             assert may_join(started.share, [each for each in taken if device in each.devices])
         taken.append(Occupant(id, started.owner, started.priority, devices, started.share))
@@ -136,14 +137,14 @@ def test_just_those_step_aside_whose_devices_the_job_needs_and_only_if_it_then_f
     made = plan(NOW, hosts, [urgent], occupants)
     leaving = {each.id for each in occupants if each.leaving}
     lower = {each.id for each in occupants if each.preemptible and each.priority < urgent.priority} - leaving
-    assert lower.issuperset(made.step_aside)
+    assert lower.issuperset(made.preempt)
 
     def fits_without(gone: set[str]) -> bool:
         return bool(plan(NOW, hosts, [urgent], without(occupants, gone)).starts)
 
-    if made.step_aside:
-        assert fits_without(leaving.union(made.step_aside))
-        assert not any(fits_without(leaving.union(made.step_aside) - {asked}) for asked in made.step_aside)
+    if made.preempt:
+        assert fits_without(leaving.union(made.preempt))
+        assert not any(fits_without(leaving.union(made.preempt) - {asked}) for asked in made.preempt)
     else:
         assert made.starts or fits_without(leaving) or not fits_without(leaving | lower)
 
@@ -155,9 +156,9 @@ def test_nobody_steps_aside_for_an_equal_nor_twice(
 ) -> None:
     made = plan(NOW, hosts, waiting, occupants)
     by_id = {each.id: each for each in occupants}
-    asked = [by_id[id] for id in made.step_aside]
+    asked = [by_id[id] for id in made.preempt]
     highest = max((each.priority for each in waiting), default=0)
-    assert len(set(made.step_aside)) == len(asked)
+    assert len(set(made.preempt)) == len(asked)
     assert all(each.preemptible and not each.leaving and each.priority < highest for each in asked)
 
 
@@ -177,7 +178,7 @@ class Service:
         self.running = [(each, ends) for each, ends in self.running if ends > self.now]
         jobs = [wanted for wanted, _ in self.waiting.values()]
         made = plan(self.now, self.hosts, jobs, [each for each, _ in self.running])
-        assert not made.step_aside
+        assert not made.preempt
         for id, devices in made.starts.items():
             self.started[id] = self.now
             wanted, seconds = self.waiting.pop(id)

@@ -83,9 +83,9 @@ class Background:
         return self.attempt.run_dir
 
     @property
-    def receipt(self) -> Path:
+    def exit_report(self) -> Path:
         """There when every process has gone."""
-        return self.run_dir.path / "receipt.json"
+        return self.run_dir.path / "exit_report.json"
 
     def wait_for_a_word(self) -> None:
         until(lambda: self.run_dir.log.exists() and self.run_dir.log.stat().st_size > 0)

@@ -58,7 +58,7 @@ def test_an_attempt_whose_bucket_is_away_is_made_again_as_often_as_it_takes_and_
         job = run_next(sessions, in_bucket, job_id)
         assert (job.status, job.retries, job.failed_step) == (JobStatus.QUEUED, 0, None)
     retries = told(sessions, job_id, "retry")
-    assert [retry["reason"] for retry in retries] == ["storage_unavailable"] * tries
+    assert [retry["code"] for retry in retries] == ["storage_unavailable"] * tries
     assert "storage" in retries[0]["message"]
     assert key not in retries[0]["message"]
     with s3.running_s3(PORT):

@@ -32,7 +32,7 @@ def test_a_trainer_whose_worker_cannot_reach_the_database_saves_and_its_job_goes
     running = begin_beside(way.sessions, cut_off_soon(settings))
     running.wait_for_events(4)
     way.shut()
-    until(running.receipt.exists)
+    until(running.exit_report.exists)
     with sessions.begin() as session:
         assert jobs.get(session, job_id).status is JobStatus.RUNNING
     way.open()
@@ -71,7 +71,7 @@ def test_a_trainer_that_is_told_to_stop_while_it_starts_has_not_failed(
 
     def lose_the_database(running: Background) -> None:
         way.shut()
-        until(running.receipt.exists)
+        until(running.exit_report.exists)
         way.open()
 
     for happens in (drain, lose_the_database):
@@ -137,7 +137,7 @@ def test_a_machine_that_loses_its_part_is_counted_though_the_others_have_saved(
     running.end()
     job = get(sessions, part.job_id)
     assert (job.status, job.retries) == (JobStatus.QUEUED, 1)
-    assert told(sessions, part.job_id, "retry")[0]["reason"] == "worker_lost"
+    assert told(sessions, part.job_id, "retry")[0]["code"] == "worker_lost"
     assert len(states(running.run_dir)) == 1
 
 
@@ -180,6 +180,6 @@ def test_an_attempt_that_was_taken_away_ends_its_trainer_frees_its_device_and_wr
         attempts.lost(session, job_id, 1, replace(settings.retries, most=0))
         before = jobs.get(session, job_id).event_count
     running.end()
-    assert running.receipt.exists()
+    assert running.exit_report.exists()
     job = get(sessions, job_id)
-    assert (job.status, job.receipt, job.event_count) == (JobStatus.FAILED, None, before)
+    assert (job.status, job.exit_report, job.event_count) == (JobStatus.FAILED, None, before)

@@ -53,7 +53,7 @@ def test_a_recipe_that_this_machine_cannot_run_fails_before_anything_is_started(
     lifecycle.run(Attempt(sessions, settings, CPU, part, lambda: False))
     job = get(sessions, part.job_id)
     assert job.failure is not None
-    assert (job.failure["reason"], job.failure["param"]) == ("precision_unavailable", "precision")
+    assert (job.failure["code"], job.failure["param"]) == ("precision_unavailable", "precision")
     assert job.command is None
 
 
@@ -78,26 +78,30 @@ def test_a_job_whose_earlier_adapter_has_gone_fails_with_that_reason(
     publish_rows(sessions)
     failure = run(sessions, settings, adapter={"start_from": earlier}).failure
     assert failure is not None
-    assert (failure["reason"], failure["param"]) == ("recipe_invalid", "adapter.start_from")
+    assert (failure["code"], failure["param"]) == ("recipe_invalid", "adapter.start_from")
     assert "no longer on the server" in failure["message"]
 
 
 def test_what_did_not_fit_is_trained_with_the_smaller_batch(sessions: Sessions, settings: WorkerSettings) -> None:
-    job = run(sessions, settings, name="fits=4", batch={"micro_batch": 8, "accumulation": 2})
+    job = run(sessions, settings, name="fits=4", batch={"micro_batch_size": 8, "gradient_accumulation_steps": 2})
     assert (job.status, job.failure) == (JobStatus.QUEUED, None)
     job = run_next(sessions, settings, job.id)
     assert job.status is JobStatus.SUCCEEDED
     trained, asked = json.loads(run_dir(settings, job, 2).recipe.read_text())["batch"], job.recipe["batch"]
-    assert (trained["micro_batch"], trained["effective"], trained["accumulation"]) == (4, 16, None)
-    assert (asked["micro_batch"], asked["accumulation"]) == (8, 2)
+    assert (trained["micro_batch_size"], trained["effective_batch_size"], trained["gradient_accumulation_steps"]) == (
+        4,
+        16,
+        None,
+    )
+    assert (asked["micro_batch_size"], asked["gradient_accumulation_steps"]) == (8, 2)
 
 
-def test_a_job_keeps_the_receipt_of_its_processes(sessions: Sessions, settings: WorkerSettings) -> None:
-    receipt = run(sessions, settings, name="orphan").receipt
-    assert receipt is not None
-    assert receipt["asked"] is None
-    assert [(each["name"], each["killed"]) for each in receipt["processes"]][-1] == ("sleep", True)
-    assert not any(Path(f"/proc/{each['pid']}").exists() for each in receipt["processes"])
+def test_a_job_keeps_the_exit_report_of_its_processes(sessions: Sessions, settings: WorkerSettings) -> None:
+    exit_report = run(sessions, settings, name="orphan").exit_report
+    assert exit_report is not None
+    assert exit_report["stop_requested"] is None
+    assert [(each["name"], each["killed"]) for each in exit_report["processes"]][-1] == ("sleep", True)
+    assert not any(Path(f"/proc/{each['pid']}").exists() for each in exit_report["processes"])
 
 
 def test_a_fault_of_the_worker_itself_lets_the_job_be_tried_again(sessions: Sessions, settings: WorkerSettings) -> None:
@@ -105,7 +109,7 @@ def test_a_fault_of_the_worker_itself_lets_the_job_be_tried_again(sessions: Sess
     (settings.runs / job_id / "attempt-1").mkdir(parents=True)
     assert run_next(sessions, settings, job_id).status is JobStatus.QUEUED
     (retry,) = told(sessions, job_id, "retry")
-    assert retry["reason"] == "worker_failed"
+    assert retry["code"] == "worker_failed"
     assert "FileExistsError" in retry["message"]
     assert run_next(sessions, settings, job_id).status is JobStatus.SUCCEEDED
 
@@ -117,7 +121,7 @@ def test_worker_bug_is_tried_once_more(sessions: Sessions, settings: WorkerSetti
     job = run_next(sessions, impossible, job.id)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 2)
     assert job.failure is not None
-    assert job.failure["reason"] == "internal_error"
+    assert job.failure["code"] == "internal_error"
     assert "NUL" in job.failure["message"]
 
 
@@ -168,7 +172,7 @@ def test_a_dataset_that_is_gone_fails_the_job_in_words_for_its_owner(
     gone = "file-" + "0" * 24
     job = run(sessions, settings, dataset=gone)
     assert job.failure is not None
-    assert (job.status, job.failure["reason"]) == (JobStatus.FAILED, "dataset_not_found")
+    assert (job.status, job.failure["code"]) == (JobStatus.FAILED, "dataset_not_found")
     assert job.failure["message"] == f"dataset: no dataset {gone}"
     job = run(sessions, settings, evaluation={"dataset": gone})
     assert job.failure is not None
@@ -207,4 +211,4 @@ def test_a_model_that_the_operator_has_linked_is_laid_out_where_it_lies(
 def reason(job: Job) -> str:
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
-    return str(job.failure["reason"])
+    return str(job.failure["code"])

@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.settings import ApiSettings
-from contract.failure import Failure, FailureReason
-from contract.receipt import Process, Receipt
+from contract.exit_report import ExitReport, Process
+from contract.failure import Failure, FailureCode
 from contract.recipe import Batch
 from contract.status import JobStatus
 from runtime.broker import LOOK, QUEUE, make_celery
@@ -18,9 +18,9 @@ from store.session import Sessions
 from tests.api.test_jobs import post
 from tests.placing import RETRIES, claim
 
-FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
+FAILED = End(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
 
-RECEIPT = Receipt(asked=1, ended=3, seconds=2, processes=[Process(pid=7, name="python", killed=False)])
+EXIT_REPORT = ExitReport(stop_requested=1, ended=3, seconds=2, processes=[Process(pid=7, name="python", killed=False)])
 
 
 def ask(client: TestClient, job_id: str, what: str) -> dict[str, Any]:
@@ -62,16 +62,22 @@ def test_what_is_asked_is_done_and_asking_again_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("what", "wish"),
-    [("cancel", "cancel"), ("cancel?force=true", "kill"), ("pause", "pause"), ("resume", None), ("retry", None)],
+    ("what", "requested_action"),
+    [
+        ("cancel", "cancel"),
+        ("cancel?force=true", "force_cancel"),
+        ("pause", "pause"),
+        ("resume", None),
+        ("retry", None),
+    ],
 )
 def test_a_running_job_tells_what_is_asked_of_it(
-    client: TestClient, sessions: Sessions, what: str, wish: str | None
+    client: TestClient, sessions: Sessions, what: str, requested_action: str | None
 ) -> None:
     job_id = post(client)["id"]
     run(sessions)
     job = ask(client, job_id, what)
-    assert (job["status"], job["wish"]) == ("running", wish)
+    assert (job["status"], job["requested_action"]) == ("running", requested_action)
 
 
 @pytest.mark.parametrize(
@@ -117,19 +123,19 @@ def test_a_job_tells_on_which_devices_it_runs(client: TestClient, sessions: Sess
 
 def test_a_job_tells_of_its_retries_and_how_its_processes_ended(client: TestClient, sessions: Sessions) -> None:
     job_id = post(client)["id"]
-    lost = Failure(reason=FailureReason.WORKER_LOST, message="worker a was lost")
-    run(sessions, End(JobStatus.FAILED, lost, receipt=RECEIPT.model_dump(mode="json")))
+    lost = Failure(code=FailureCode.WORKER_LOST, message="worker a was lost")
+    run(sessions, End(JobStatus.FAILED, lost, exit_report=EXIT_REPORT.model_dump(mode="json")))
     job = client.get(f"/jobs/{job_id}").json()
-    assert (job["status"], job["retries"], job["receipt"]) == ("queued", 1, RECEIPT.model_dump(mode="json"))
+    assert (job["status"], job["retries"], job["exit_report"]) == ("queued", 1, EXIT_REPORT.model_dump(mode="json"))
     assert job["not_before"] is not None
 
 
 def test_a_job_that_was_too_large_tells_its_smaller_batch(client: TestClient, sessions: Sessions) -> None:
     job_id = post(client)["id"]
-    failure = Failure(reason=FailureReason.OUT_OF_MEMORY, message="out of memory")
-    run(sessions, End(JobStatus.FAILED, failure, smaller=Batch(micro_batch=4, effective=8)))
+    failure = Failure(code=FailureCode.OUT_OF_MEMORY, message="out of memory")
+    run(sessions, End(JobStatus.FAILED, failure, smaller=Batch(micro_batch_size=4, effective_batch_size=8)))
     batch = client.get(f"/jobs/{job_id}").json()["batch"]
-    assert (batch["micro_batch"], batch["effective"]) == (4, 8)
+    assert (batch["micro_batch_size"], batch["effective_batch_size"]) == (4, 8)
 
 
 def test_a_priority_is_told(client: TestClient) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from contract.failure import Failure, FailureReason
+from contract.failure import Failure, FailureCode
 from contract.recipe import Recipe
-from contract.status import JobStatus, Wish
+from contract.status import JobStatus, RequestedAction
 from store.errors import IllegalMove
 from store.jobs import actions, jobs
 from store.jobs.attempts import End, finish
@@ -13,7 +13,7 @@ from store.session import Sessions
 from tests.placing import RETRIES, claim
 
 RECIPE = Recipe.model_validate({"model": "m", "dataset": "d.jsonl"})
-FAILED = End(JobStatus.FAILED, Failure(reason=FailureReason.LOSS_NOT_FINITE, message="the loss is nan"))
+FAILED = End(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
 ASKED = {"cancel": actions.cancel, "pause": actions.pause, "resume": actions.resume, "retry": actions.retry}
 
 REACHED = {
@@ -73,32 +73,35 @@ def ask_nothing(sessions: Sessions, job_id: str) -> Job:
         return jobs.get(session, job_id)
 
 
-@pytest.mark.parametrize(("what", "wish"), [("cancel", Wish.CANCEL), ("pause", Wish.PAUSE), ("resume", None)])
-def test_a_running_job_is_only_asked(sessions: Sessions, what: str, wish: Wish | None) -> None:
-    assert ask(sessions, what, in_state(sessions, JobStatus.RUNNING)).wish is wish
+@pytest.mark.parametrize(
+    ("what", "requested_action"),
+    [("cancel", RequestedAction.CANCEL), ("pause", RequestedAction.PAUSE), ("resume", None)],
+)
+def test_a_running_job_is_only_asked(sessions: Sessions, what: str, requested_action: RequestedAction | None) -> None:
+    assert ask(sessions, what, in_state(sessions, JobStatus.RUNNING)).requested_action is requested_action
 
 
 def test_a_cancel_outweighs_a_pause_and_a_pause_no_cancel(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     ask(sessions, "pause", job_id)
-    assert ask(sessions, "cancel", job_id).wish is Wish.CANCEL
+    assert ask(sessions, "cancel", job_id).requested_action is RequestedAction.CANCEL
     for what in ("pause", "resume", "retry"):
         with pytest.raises(IllegalMove, match="running"):
             ask(sessions, what, job_id)
-    assert ask_nothing(sessions, job_id).wish is Wish.CANCEL
+    assert ask_nothing(sessions, job_id).requested_action is RequestedAction.CANCEL
 
 
 def test_a_forced_cancel_stays_one(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     with sessions.begin() as session:
         actions.cancel(session, job_id, force=True)
-    assert ask(sessions, "cancel", job_id).wish is Wish.KILL
+    assert ask(sessions, "cancel", job_id).requested_action is RequestedAction.FORCE_CANCEL
 
 
 def test_a_pause_that_is_taken_back_before_the_job_has_saved_lets_it_go_on_by_itself(sessions: Sessions) -> None:
     job_id = in_state(sessions, JobStatus.RUNNING)
     ask(sessions, "pause", job_id)
-    assert ask(sessions, "resume", job_id).wish is None
+    assert ask(sessions, "resume", job_id).requested_action is None
     with sessions.begin() as session:
         finish(session, job_id, 1, End(JobStatus.QUEUED), RETRIES)
     assert ask_nothing(sessions, job_id).status is JobStatus.QUEUED

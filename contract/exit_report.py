@@ -10,16 +10,16 @@ class Process(BaseModel):
     """It did not end by itself in time."""
 
 
-class Receipt(BaseModel):
-    asked: float | None
-    """When they were told to stop, in seconds since the epoch; None where the launcher ended by itself."""
+class ExitReport(BaseModel):
+    stop_requested: float | None
+    """When they were to stop, in seconds since the epoch; None where the launcher ended by itself."""
     ended: float
     """When the last of them was gone."""
     seconds: float
     """From the one, or from the launcher's end, to the other."""
     processes: list[Process]
-    """Those that were seen: the launcher, and all that were there when they were told to stop or had to be killed."""
+    """The launcher, and all that were there when they were to stop or had to be killed."""
     memory_before: dict[int, int] = {}
-    """Bytes in use on each GPU by its number, just before; none without GPUs, or where nothing was asked to stop."""
+    """Bytes in use on each GPU by its number, just before; none without GPUs, or where the launcher ended by itself."""
     memory_after: dict[int, int] = {}
     """Likewise, when all were gone."""

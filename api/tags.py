@@ -1,0 +1,22 @@
+"""The groups of routes in the API's description. A generated client has a module for each."""
+
+TAGS: list[dict[str, str]] = [
+    {"name": name, "description": description}
+    for name, description in {
+        "jobs": "Create, list, cancel, pause, resume and retry fine-tuning jobs.",
+        "plans": "What a recipe needs, before it is a job: memory, time and disk.",
+        "metrics": "Loss, speed and memory of a job, step by step.",
+        "events": "What happens to a job, as a list or as a stream.",
+        "samples": "Answers of the model during training, for people to read.",
+        "artifacts": "Adapters, checkpoints and other files of a job, to download.",
+        "exports": "Models with the adapter merged into the base model.",
+        "datasets": "Upload files of examples, check them, and see them as the model will.",
+        "webhooks": "Addresses of yours that receive a message when a job starts or ends.",
+        "workers": "The machines, their devices, and the jobs that have them.",
+        "keys": "API keys of owners. For administrators.",
+        "quotas": "Limits of an owner, and how much of them is used.",
+        "audit": "Who did what, and when.",
+        "health": "Whether the service works, for load balancers and Prometheus.",
+        "openai": "The OpenAI-compatible API: files, fine-tuning jobs and models.",
+    }.items()
+]

@@ -1,0 +1,60 @@
+"""A reason is a sentence for people, wherever one is given; programs read a code."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.schemas.plans import plan_out
+from api.schemas.workers import worker_out
+from api.settings import ApiSettings
+from contract.machine import ExternalProcess, Gpu, Machine
+from contract.model import target_modules
+from estimate.adapter import Trained
+from estimate.plan import Base, Plan
+from estimate.work import Work
+from store.models import Device, Worker
+from tests.sentences import is_sentence
+
+NOT_ADAPTED = [getattr(target_modules, name) for name in ("EXPERT", "ROUTER", "UNREACHED", "CANNOT", "TAKEN")]
+USES = [
+    [("blender", 7, 2**33)],
+    [("a", 7, None), ("b", None, 2**30)],
+    [("a", 7, None)] * 5,
+    [("the driver does not answer: GpuIsLost", None, None)],
+]
+
+
+def test_only_these_parts_of_an_answer_have_a_reason() -> None:
+    database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
+    schemas = create_app(settings).openapi()["components"]["schemas"]
+    # Of a queue: tests/store/plan/test_properties.py. Of the others: below.
+    assert {name for name, schema in schemas.items() if "reason" in schema.get("properties", {})} == {
+        "Queue",
+        "DeviceOut",
+        "LeftOut",
+    }
+
+
+@pytest.mark.parametrize("uses", USES, ids=["one", "two", "many", "broken driver"])
+def test_reason_of_a_busy_device_is_a_sentence(uses: list[tuple[str, int | None, int | None]]) -> None:
+    found = [ExternalProcess(name=name, pid=pid, memory_bytes=memory).model_dump() for name, pid, memory in uses]
+    gpu = Gpu(uuid="GPU-1", name="A100", memory_bytes=2**36, compute_capability=(8, 0))
+    machine = Machine(gpus=[gpu], cores=8, cpu_bf16=False).model_dump(mode="json")
+    worker = Worker(name="w", address="h", machine=machine, draining=False, seen_at=datetime.now(UTC))
+    (device,) = worker_out(worker, True, [Device(worker="w", number=0, external_processes=found)], [], []).devices
+    assert device.status == "busy"
+    assert device.reason is not None
+    assert is_sentence(device.reason)
+
+
+@pytest.mark.parametrize("why", NOT_ADAPTED)
+def test_reason_of_a_module_without_adapter_is_a_sentence(why: str) -> None:
+    base = Base({"m.weight": [2, 2]}, {}, Trained(left_out={"m": why}), None, "")
+    plan = Plan(Work(1, 1, 1, None), None, [], {})
+    parameters = plan_out(plan, base, [], None, []).parameters
+    assert parameters is not None
+    assert [is_sentence(each.reason) for each in parameters.left_out] == [True]
