@@ -17,6 +17,7 @@ from api.key_check import KeyCheck
 from api.keyring import Keyring
 from api.live import Live, Pace
 from api.model_folders import ModelFolders
+from api.open_requests import OpenRequests
 from api.origin import refuse_foreign
 from api.rates import Rates
 from api.repeated import refuse_repeated
@@ -73,6 +74,7 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
         checks=Checks(sessions, settings, storage, DatasetSandbox()),
         keyring=Keyring(sessions, settings.admin_key.get_secret_value() if settings.admin_key else None),
         rates=Rates(settings.rate_limit),
+        requests=OpenRequests(sessions),
         telemetry=Telemetry(sessions, lambda: live.clients),
         live=live,
     )
@@ -85,6 +87,7 @@ def assemble(services: Services) -> FastAPI:
         # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
         async with create_task_group() as tasks:
             tasks.start_soon(services.live.run)
+            tasks.start_soon(services.requests.run)
             tasks.start_soon(Sender(services.sessions, services.settings.webhook_allow_private).run)
             yield {"services": services}
             tasks.cancel_scope.cancel()

@@ -11,6 +11,7 @@ from api.datasets.reader import DatasetReader
 from api.keyring import Keyring
 from api.live import Live
 from api.model_folders import ModelFolders
+from api.open_requests import OpenRequests
 from api.rates import Rates
 from api.settings import ApiSettings
 from api.telemetry import Telemetry
@@ -34,6 +35,7 @@ class Services:
     """Checks new datasets in the background."""
     keyring: Keyring
     rates: Rates
+    requests: OpenRequests
     telemetry: Telemetry
     live: Live
     """The event streams."""

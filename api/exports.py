@@ -34,7 +34,7 @@ def create_export(
 ) -> ExportOut:
     """Has a worker merge what the job has saved into its base model. The same request again gives the same export,
     unless that has failed. The result is an artifact of the job."""
-    with idempotent(services.sessions, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, asked) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             jobs.get(session, job_id, who.scope)
             return export_out(exports.get(session, job_id, turn.made))

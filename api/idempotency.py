@@ -3,17 +3,17 @@
 import hashlib
 import logging
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api.body import read_body
+from api.context import Services
 from api.errors import InvalidParameter, RequestInProgress
 from api.who import Who
 from contract import patterns
@@ -22,8 +22,6 @@ from store.access.idempotent_requests import Asked, Repeated
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
-
-RENEW_SECONDS = idempotent_requests.LONGEST.total_seconds() / 5
 
 
 async def _streamed(
@@ -85,10 +83,10 @@ class Turn:
 
 
 @contextmanager
-def idempotent(sessions: Sessions, asked: Asked) -> Iterator[Turn]:
+def idempotent(services: Services, asked: Asked) -> Iterator[Turn]:
     """A context that makes something and calls `complete`, unless `made` says that it has been made. When it raises,
     the request may be sent again. Raises RequestReused, RequestInProgress."""
-    with sessions.begin() as session:
+    with services.sessions.begin() as session:
         begun = idempotent_requests.begin(session, asked)
     if isinstance(begun, Repeated):
         if begun.resource is None:
@@ -96,10 +94,10 @@ def idempotent(sessions: Sessions, asked: Asked) -> Iterator[Turn]:
         yield Turn(begun.resource)
         return
     try:
-        with _renewed(sessions, begun.id):
+        with services.requests.open(begun.id):
             yield Turn(None, begun.id)
     except BaseException:
-        _release(sessions, begun.id)
+        _release(services.sessions, begun.id)
         raise
 
 
@@ -109,25 +107,3 @@ def _release(sessions: Sessions, request_id: str) -> None:
             idempotent_requests.give_up(session, request_id)
     except OperationalError as error:
         log.warning("a request that made nothing is remembered for %s: %s", idempotent_requests.LONGEST, error)
-
-
-@contextmanager
-def _renewed(sessions: Sessions, request_id: str) -> Iterator[None]:
-    """However long it reads or copies, the request does not count as dead."""
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(RENEW_SECONDS):
-            try:
-                with sessions.begin() as session:
-                    idempotent_requests.renew(session, request_id)
-            except SQLAlchemyError as error:
-                log.warning("a request in progress may count as dead: %s", error)
-
-    thread = threading.Thread(target=renew, name="renew")
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

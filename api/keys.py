@@ -23,7 +23,7 @@ def create_key(
     services: Context, who: Admin, asked: Once, new: Annotated[NewKey, Depends(json_body(NewKey))]
 ) -> KeyCreated:
     """Makes a key of an owner, who need not be known yet. Only this answer has its secret. For admins."""
-    with idempotent(services.sessions, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, asked) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return key_created(keys.get(session, turn.made), None)
         key, secret = keys.create(session, new.owner, new.name, new.admin)

@@ -16,6 +16,7 @@ from estimate.plan import make_plan
 from store.access.principal import Principal
 from store.jobs import jobs
 from store.jobs.throughput import throughput
+from store.scheduling import workers
 
 router = APIRouter(tags=["plans"])
 
@@ -25,7 +26,7 @@ def create_plan(services: Context, who: Who, asked: Keyed, body: Annotated[bytes
     """What a recipe would take, without training it: parameters, steps, tokens, memory on each kind of device and what
     would make it fit, disk, and time. What cannot be known is null, and `unknown` says why."""
     recipe = read_recipe(body)
-    with idempotent(services.sessions, asked) as turn:
+    with idempotent(services, asked) as turn:
         planned = plan(services, who, recipe)
         with services.sessions.begin() as session:
             turn.complete(session, "plan")
@@ -34,7 +35,9 @@ def create_plan(services: Context, who: Who, asked: Keyed, body: Annotated[bytes
 
 def plan(services: Services, who: Principal, recipe: Recipe) -> PlanOut:
     """Raises InputError for what POST /jobs refuses, except that it does not fit."""
-    with resolved(services, who, recipe) as submission:
+    with services.sessions.begin() as session:
+        machines = workers.machines(session)
+    with resolved(services, who, recipe, machines) as submission:
         base, rows = submission.base, submission.training.count
         made = make_plan(submission.recipe, rows, submission.machines, base, lengths_of(services, submission))
         with services.sessions.begin() as session:

@@ -116,7 +116,7 @@ def _about(fields: dict[str, str]) -> AboutDataset:
 
 def _keep(services: Services, who: Principal, asked: Asked, file: Incoming, new: NewDataset) -> Dataset:
     """The dataset, once its bytes are in the storage."""
-    with idempotent(services.sessions, asked) as turn:
+    with idempotent(services, asked) as turn:
         made = turn.made or _create_with_bytes(services, who, turn, file, new)
     return _checked(services, who, made)
 
@@ -181,7 +181,7 @@ def refer(services: Services, who: Principal, asked: Asked, body: bytes) -> Data
         return _fetch(services, who, asked, reference)
     path = locate_dataset(reference.path, services.settings.folders)
     source = Source(path.stat().st_size, path=reference.path)
-    with idempotent(services.sessions, asked) as turn:
+    with idempotent(services, asked) as turn:
         made = turn.made or _create(services, who, turn, NewDataset(cut(path.name, 255), source, reference))
     return _checked(services, who, made)
 

@@ -28,7 +28,7 @@ def create_job(
     POST /plans says more. Sent again with the same Idempotency-Key, it answers with the job that was made first. Owners
     take turns, so that none of them starves the others. The answer's `queue` is null: GET the job for its position."""
     recipe = read_recipe(body)
-    with idempotent(services.sessions, asked) as turn:
+    with idempotent(services, asked) as turn:
         if turn.made is None:
             return job_out(JobView(service.create_job(services, who, turn, recipe, force)))
     return job_out(service.get_job(services, who, turn.made))

@@ -25,6 +25,7 @@ from store.errors import DatasetNotFound
 from store.jobs import actions, jobs
 from store.models import Job
 from store.paging import Page, page
+from store.scheduling import workers
 from store.session import read_snapshot
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def create_job(
     cannot fit into memory. Six parameters: they are what one request brings. Raises InputError, QuotaExceeded."""
     with services.sessions.begin() as session:  # again below: but a full queue is refused before all rows are read
         quotas.check_queue(session, who.owner)
-    with resolved(services, who, recipe) as submission:
+        machines = workers.machines(session)
+    with resolved(services, who, recipe, machines) as submission:
         if not force:
             refuse_what_cannot_fit(services, submission)
         with services.sessions.begin() as session:
@@ -132,7 +134,7 @@ Action = tuple[str, Callable[[Session, str, str | None], Job]]
 def _act(services: Services, who: Principal, asked: Asked, job_id: str, action: Action) -> None:
     """A request that is sent again with its key does nothing: others may have asked for something else since."""
     name, write = action
-    with idempotent(services.sessions, asked) as turn:
+    with idempotent(services, asked) as turn:
         if turn.made is None:
             with services.sessions.begin() as session:
                 write(session, job_id, who.scope)

@@ -29,7 +29,6 @@ from storage.backends import Folder
 from store import datasets
 from store.access.principal import Principal
 from store.earlier_adapter import earlier_adapter
-from store.scheduling import workers
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,9 @@ class Submission:
 
 
 @contextmanager
-def resolved(services: Services, who: Principal, recipe: Recipe) -> Iterator[Submission]:
-    """The recipe with all that it names. Raises InputError: no such file or folder, a bad row, unmatched modules, a row
-    that the model cannot read. Raises TooManyRequests, StorageUnavailable."""
-    with services.sessions.begin() as session:
-        machines = workers.machines(session)
+def resolved(services: Services, who: Principal, recipe: Recipe, machines: Sequence[Machine]) -> Iterator[Submission]:
+    """The recipe with all that it names; `machines` are the workers'. Raises InputError: no such file or folder,
+    a bad row, unmatched modules, a row that the model cannot read. Raises TooManyRequests, StorageUnavailable."""
     check_machines(recipe, machines)
     model = services.models.find(recipe.model)
     with _earlier(services, who, recipe.adapter.start_from) as earlier:

@@ -44,7 +44,7 @@ def create(services: Services, who: Principal, once: Asked, asked: JobAsked, for
     start_from = None if fine_tuned is None else (_base(services, who, asked.model, fine_tuned), fine_tuned.start_from)
     recipe = read_recipe(json.dumps(recipe_of(asked, start_from)))
     labels = Labels(asked.metadata, {"model": asked.model, "suffix": asked.suffix})
-    with idempotent(services.sessions, once) as turn:
+    with idempotent(services, once) as turn:
         if turn.made is None:
             return job_object(service.create_job(services, who, turn, recipe, force, labels), None, 0)
     return get(services, who, turn.made)

@@ -48,7 +48,7 @@ def create_webhook(
     """Sends messages to an address when jobs of the owner start or end. Only this answer has the secret, by which a
     receiver checks the signatures."""
     _check_url(services, new.url)
-    with idempotent(services.sessions, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, asked) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return webhook_created(webhooks.get(session, turn.made, who.scope), None)
         webhook = webhooks.create(session, who.owner, new.url, new.events)
@@ -100,7 +100,7 @@ def delete_webhook(services: Context, who: Who, webhook_id: WebhookId) -> Webhoo
 @router.post("/webhooks/{webhook_id}/test", status_code=HTTPStatus.ACCEPTED)
 def ping_webhook(services: Context, who: Who, asked: Keyed, webhook_id: WebhookId) -> DeliveryOut:
     """Sends a `ping`; the delivery says how that went."""
-    with idempotent(services.sessions, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, asked) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return delivery_out(webhooks.get_delivery(session, turn.made, who.scope))
         delivery = webhooks.ping(session, webhooks.get(session, webhook_id, who.scope))
@@ -122,7 +122,7 @@ def list_deliveries(
 @router.post("/webhooks/deliveries/{delivery_id}/retry", status_code=HTTPStatus.ACCEPTED)
 def retry_delivery(services: Context, who: Who, asked: Keyed, delivery_id: DeliveryId) -> DeliveryOut:
     """Sends a message again, now, with all its attempts."""
-    with idempotent(services.sessions, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, asked) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return delivery_out(webhooks.get_delivery(session, turn.made, who.scope))
         delivery = webhooks.send_again(session, delivery_id, who.scope)

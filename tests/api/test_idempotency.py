@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from api import idempotency
-from api.app import create_app
+from api.app import assemble, create_app, make_services
+from api.live import Pace
+from api.open_requests import OpenRequests
 from api.settings import ApiSettings
 from contract.events import Checkpoint
 from contract.recipe import Dataset, Recipe
@@ -231,24 +232,31 @@ def test_duplicate_in_progress_gets_409_at_once(
     assert count(client) == 1
 
 
-@HOW
-def test_however_long_a_first_one_works_it_is_not_begun_a_second_time(
-    client: TestClient, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, first: Headers, again: Headers
-) -> None:
-    monkeypatch.setattr(idempotency, "RENEW_SECONDS", 0.05)
+@pytest.fixture
+def renewing(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
+    """An API that renews the requests in progress all the time."""
+    services = make_services(settings, Pace())
+    services.requests = OpenRequests(services.sessions, seconds=0.05)
+    with TestClient(assemble(services), base_url="http://127.0.0.1:8000") as client:
+        yield client
 
+
+@HOW
+def test_long_request_is_not_begun_a_second_time(
+    renewing: TestClient, engine: sa.Engine, first: Headers, again: Headers
+) -> None:
     def renewed() -> bool:
         with engine.connect() as connection:
             return bool(
                 connection.execute(sa.text("SELECT created_at > now() - interval '1 min' FROM requests")).scalar()
             )
 
-    with at_work(client, engine, **first) as answer:
+    with at_work(renewing, engine, **first) as answer:
         age(engine, timedelta(hours=1))
         until(renewed)
-        assert post(client, **again).status_code == 409
-    assert post(client, **again).json()["id"] == answer.result().json()["id"]
-    assert count(client) == 1
+        assert post(renewing, **again).status_code == 409
+    assert post(renewing, **again).json()["id"] == answer.result().json()["id"]
+    assert count(renewing) == 1
 
 
 def test_one_that_was_taken_for_dead_makes_nothing_once_another_has_begun(
