@@ -5,8 +5,8 @@ import sys
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from api.app import create_app
-from api.loopback import is_loopback
-from api.server import bounds_of, serve
+from api.auth.loopback import is_loopback
+from api.http.server import bounds_of, serve
 from api.settings import USUAL_PORT, ApiSettings
 from runtime import logs
 from runtime.private_files import keep_private

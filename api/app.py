@@ -7,28 +7,29 @@ from operator import attrgetter
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
-from api import artifacts, audit, errors, events, exports, health, keys, metrics, plans, quotas, request_id, workers
-from api.checks import Checks
+from api import artifacts, audit, errors, events, exports, health, keys, metrics, plans, quotas, workers
+from api.auth.key_check import KeyCheck
+from api.auth.keyring import Keyring
+from api.auth.origin import refuse_foreign
+from api.auth.rates import Rates
+from api.background.checks import Checks
+from api.background.live import Live, Pace
+from api.background.open_requests import OpenRequests
+from api.background.webhook_sender import Sender
 from api.context import Services, State
 from api.datasets import routes as datasets
 from api.datasets.reader import DatasetReader
+from api.http import request_id
+from api.http.repeated import refuse_repeated
+from api.http.request_log import RequestLog
+from api.http.telemetry import Telemetry
+from api.http.unread import CloseUnread
 from api.jobs import routes as jobs
-from api.key_check import KeyCheck
-from api.keyring import Keyring
-from api.live import Live, Pace
 from api.model_folders import ModelFolders
-from api.open_requests import OpenRequests
-from api.origin import refuse_foreign
-from api.rates import Rates
-from api.repeated import refuse_repeated
-from api.request_log import RequestLog
+from api.openai.routes import files, fine_tuning
+from api.openai.routes import models as openai_models
 from api.settings import ApiSettings
 from api.tags import TAGS
-from api.telemetry import Telemetry
-from api.unread import CloseUnread
-from api.v1.routes import files, fine_tuning
-from api.v1.routes import models as openai_models
-from api.webhook_sender import Sender
 from api.webhooks import routes as webhooks
 from dataset.sandbox import DatasetSandbox
 from runtime.broker import make_publisher

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from api.auth.who import Who
 from api.context import Context, Services
 from api.errors import ArtifactGone
-from api.ids import JobId
-from api.ranges import Content, hand_out
+from api.http.ids import JobId
+from api.http.ranges import Content, hand_out
 from api.schemas.artifacts import ArtifactList, artifact_out
-from api.who import Who
 from contract.quote import cut
 from storage.backends import Storage
 from store import artifacts

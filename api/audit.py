@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from api.auth.owner import Owner
+from api.auth.who import Admin
 from api.context import Context
-from api.owner import Owner
 from api.schemas.audit import AuditEntryOut, AuditPage
-from api.who import Admin
 from store.access import audit
 from store.paging import page
 

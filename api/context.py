@@ -6,15 +6,15 @@ from typing import Annotated, TypedDict
 from celery import Celery
 from fastapi import Depends, Request
 
-from api.checks import Checks
+from api.auth.keyring import Keyring
+from api.auth.rates import Rates
+from api.background.checks import Checks
+from api.background.live import Live
+from api.background.open_requests import OpenRequests
 from api.datasets.reader import DatasetReader
-from api.keyring import Keyring
-from api.live import Live
+from api.http.telemetry import Telemetry
 from api.model_folders import ModelFolders
-from api.open_requests import OpenRequests
-from api.rates import Rates
 from api.settings import ApiSettings
-from api.telemetry import Telemetry
 from dataset.sandbox import DatasetSandbox
 from storage.backends import Storage
 from store.session import Sessions

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from api.json_schema import whole_schema
+from api.http.json_schema import whole_schema
 from contract.failure import InputError
 from contract.field_errors import plain, problems
 from contract.quote import cut, printable, quote

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
+from api.auth.who import Who
 from api.context import Context, Services
 from api.errors import InvalidParameter
-from api.ids import LARGEST_INTEGER, JobId
+from api.http.ids import LARGEST_INTEGER, JobId
 from api.schemas.events import EventPage, event_out
-from api.who import Who
 from store.access.principal import Principal
 from store.jobs import jobs, progress
 from store.jobs.progress import Cursor

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from api.body import described, json_body
+from api.auth.who import Who
 from api.context import Context
-from api.idempotency import Once, idempotent
-from api.ids import JobId
+from api.http.body import described, json_body
+from api.http.idempotency import Once, idempotent
+from api.http.ids import JobId
 from api.schemas.exports import ExportIn, ExportOut, ExportPage, export_out
-from api.who import Who
 from contract.quote import cut
 from store import exports
 from store.access import audit

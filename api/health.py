@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.auth.who import Admin, Who
 from api.context import Context
 from api.errors import NotReady
-from api.who import Admin, Who
 from runtime import broker
 from store.scheduling import workers
 

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from api.body import described, json_body
+from api.auth.owner import Owner
+from api.auth.who import Admin
 from api.context import Context
-from api.idempotency import Once, idempotent
-from api.ids import KeyId
-from api.owner import Owner
+from api.http.body import described, json_body
+from api.http.idempotency import Once, idempotent
+from api.http.ids import KeyId
 from api.schemas.keys import KeyCreated, KeyOut, KeyPage, NewKey, key_created, key_out
-from api.who import Admin
 from store.access import audit, keys
 from store.paging import page
 

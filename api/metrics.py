@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from api.auth.who import Who
 from api.context import Context
-from api.ids import LARGEST_INTEGER, JobId
+from api.http.ids import LARGEST_INTEGER, JobId
 from api.schemas.metrics import Metrics, SampleList
-from api.who import Who
 from store.errors import JobNotFound
 from store.jobs import jobs, progress
 from store.session import one_read

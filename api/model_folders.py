@@ -12,7 +12,7 @@ from typing import TypeVar
 from cachetools import LRUCache
 
 from api.file_cache import FileCache
-from api.turns import Turns
+from api.jobs.turns import Turns
 from contract.locate import Folders, locate_model
 from contract.model.folder import LoadedBase, loaded_base
 from contract.model.target_modules import Targets, check_adapter

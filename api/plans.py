@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from api.body import described, read_body
+from api.auth.who import Who
 from api.context import Context, Services
-from api.idempotency import Keyed, idempotent
+from api.http.body import described, read_body
+from api.http.idempotency import Keyed, idempotent
 from api.jobs.submission import lengths_of, resolved
 from api.schemas.plans import PlanOut, plan_out
-from api.who import Who
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 from estimate.plan import make_plan

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from sqlalchemy.orm import Session
 
-from api.body import described, json_body
+from api.auth.who import Admin, Who
 from api.context import Context
+from api.http.body import described, json_body
 from api.schemas.quotas import LimitsIn, QuotaOut, Use
-from api.who import Admin, Who
 from contract import patterns
 from contract.status import JobStatus
 from store.access import audit, quotas

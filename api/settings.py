@@ -8,7 +8,7 @@ from limits import parse
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from api.loopback import is_loopback
+from api.auth.loopback import is_loopback
 from runtime.settings import StoreSettings
 
 USUAL_PORT = 8000

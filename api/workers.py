@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
+from api.auth.who import Who
 from api.context import Context
 from api.schemas.workers import WorkerList, worker_out
-from api.who import Who
 from store.jobs import jobs
 from store.scheduling import workers
 from store.session import read_snapshot

@@ -5,17 +5,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api.body import read_body
+from api.auth.owner import Owner
+from api.auth.who import Who
 from api.context import Context
 from api.datasets import reports, service, uploads
 from api.datasets.reports import AsTokens
-from api.datasets.uploads import Form
-from api.idempotency import OnceStreamed, with_body
-from api.ids import DatasetId
-from api.json_schema import whole_schema
-from api.owner import Owner
-from api.ranges import hand_out
-from api.schemas.datasets import (
+from api.datasets.schemas import (
     AboutDataset,
     DatasetDeleted,
     DatasetDetail,
@@ -24,7 +19,12 @@ from api.schemas.datasets import (
     dataset_detail,
     dataset_out,
 )
-from api.who import Who
+from api.datasets.uploads import Form
+from api.http.body import read_body
+from api.http.idempotency import OnceStreamed, with_body
+from api.http.ids import DatasetId
+from api.http.json_schema import whole_schema
+from api.http.ranges import hand_out
 from dataset.lengths import TokenReport
 from dataset.preview import Preview
 

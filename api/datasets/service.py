@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from api.checks import FILE_VERSION, file_version
+from api.background.checks import FILE_VERSION, file_version
 from api.context import Services
-from api.ranges import Content
+from api.http.ranges import Content
 from contract.failure import FailureCode, InputError
 from contract.locate import locate_dataset
 from store import datasets

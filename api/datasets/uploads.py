@@ -13,14 +13,14 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from api import hub
 from api.context import Services
+from api.datasets import hub
+from api.datasets.incoming import Incoming, incoming, pump
+from api.datasets.multipart import FormReader
+from api.datasets.schemas import AboutDataset, DatasetReference
 from api.datasets.service import get_dataset
 from api.errors import InvalidBody, InvalidParameter, StorageFull, TooLarge
-from api.idempotency import Turn, idempotent, with_body
-from api.incoming import Incoming, incoming, pump
-from api.multipart import FormReader
-from api.schemas.datasets import AboutDataset, DatasetReference
+from api.http.idempotency import Turn, idempotent, with_body
 from contract.locate import locate_dataset
 from contract.quote import cut
 from store import datasets

@@ -3,15 +3,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from api.body import described, read_body
+from api.auth.owner import Owner
+from api.auth.who import Who
 from api.context import Context
-from api.idempotency import Keyed, Once, idempotent
-from api.ids import JobId
+from api.http.body import described, read_body
+from api.http.idempotency import Keyed, Once, idempotent
+from api.http.ids import JobId
 from api.jobs import service
+from api.jobs.schemas import JobOut, JobPage, job_out
 from api.jobs.view import JobView
-from api.owner import Owner
-from api.schemas.jobs import JobOut, JobPage, job_out
-from api.who import Who
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
 

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from api.context import Services
-from api.idempotency import Turn, idempotent
+from api.http.idempotency import Turn, idempotent
 from api.jobs.fit import refuse_what_cannot_fit
 from api.jobs.submission import Examples, Submission, resolved
 from api.jobs.view import JobView, views

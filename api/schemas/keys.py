@@ -3,7 +3,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from api.owner import Owner
+from api.auth.owner import Owner
 from contract import patterns
 from store.models import Key
 

@@ -4,13 +4,14 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query
 
-from api.body import described, json_body
+from api.auth.who import Who
 from api.context import Context, Services
 from api.errors import InvalidParameter
-from api.idempotency import Keyed, Once, idempotent
-from api.ids import DeliveryId, WebhookId
-from api.public_address import Forbidden, check_url
-from api.schemas.webhooks import (
+from api.http.body import described, json_body
+from api.http.idempotency import Keyed, Once, idempotent
+from api.http.ids import DeliveryId, WebhookId
+from api.webhooks.public_address import Forbidden, check_url
+from api.webhooks.schemas import (
     DeliveryOut,
     DeliveryPage,
     NewWebhook,
@@ -23,7 +24,6 @@ from api.schemas.webhooks import (
     webhook_created,
     webhook_out,
 )
-from api.who import Who
 from store import webhooks
 from store.access import audit
 from store.paging import page

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from api.live import Pace
+from api.background.live import Pace
 from api.settings import ApiSettings
 from store.session import Sessions
 from tests.files import write_dataset, write_model

@@ -11,9 +11,9 @@ from sqlalchemy.exc import ProgrammingError
 from contract.events import Checkpoint
 from store import artifacts
 from store.session import Sessions
+from tests.api.auth.test_tenants import routes
 from tests.api.conftest import ADMIN, bearer, make
 from tests.api.test_quotas import RECIPE, submit
-from tests.api.test_tenants import routes
 from tests.files import ROW
 from tests.publishing import publish_rows
 

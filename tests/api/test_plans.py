@@ -10,7 +10,7 @@ import psutil
 import pytest
 from fastapi.testclient import TestClient
 
-from api.turns import Turns
+from api.jobs.turns import Turns
 from contract import events
 from contract.machine import Gpu, Machine
 from contract.model.target_modules import EXPERT, ROUTER

@@ -43,9 +43,9 @@ from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from api.app import assemble, create_app, make_services
+from api.auth.rates import Rates
+from api.background.live import Pace
 from api.context import Services
-from api.live import Pace
-from api.rates import Rates
 from api.settings import ApiSettings
 from contract import events
 from contract.failure import Failure, FailureCode

@@ -65,7 +65,7 @@ def running() -> Iterator[FakeApi]:
 
         def _hand_out(self, content: bytes) -> None:
             asked = self.headers["range"]
-            api.ranges.append(asked)
+            api.http.ranges.append(asked)
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
             self.send_response(206 if asked else 200)
             self.send_header("etag", f'"{hashlib.sha256(content).hexdigest()}"')

@@ -130,7 +130,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(api: FakeApi, client: Client
     api.breaks = [50]
     client.download("job_1", tmp_path)
     assert (tmp_path / "adapter" / "adapter_config.json").read_text() == "hello"
-    assert api.ranges == [None, None, "bytes=50-"]
+    assert api.http.ranges == [None, None, "bytes=50-"]
     assert [each.name for each in tmp_path.iterdir()] == ["adapter"]
 
 
@@ -140,7 +140,7 @@ def test_what_an_earlier_call_had_is_not_asked_for_again(api: FakeApi, client: C
     (tmp_path / f".adapter.tar.gz.{hashlib.sha256(content).hexdigest()[:16]}.partial").write_bytes(content[:40])
     client.save_artifact("job_1", "adapter.tar.gz", tmp_path / "adapter.tar.gz")
     assert (tmp_path / "adapter.tar.gz").read_bytes() == content
-    assert api.ranges == [None, "bytes=40-"]
+    assert api.http.ranges == [None, "bytes=40-"]
 
 
 def test_other_bytes_than_the_services_are_told_and_not_kept(api: FakeApi, client: Client, tmp_path: Path) -> None:

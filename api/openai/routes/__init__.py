@@ -1,0 +1,1 @@
+"""The routes of the OpenAI-compatible API; each is one call."""

@@ -1,0 +1,72 @@
+"""Datasets as jobs read them."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from contract.status import JobStatus
+from store.jobs import actions
+from store.jobs.attempts import End, finish
+from store.models import Job
+from store.session import Sessions
+from tests.api.datasets.test_datasets import GOOD, refused, upload
+from tests.placing import RETRIES, claim
+
+
+@pytest.mark.parametrize("wire", ["/datasets", "/v1/files"])
+@pytest.mark.parametrize("state", ["queued", "running", "paused"])
+def test_a_dataset_that_a_job_needs_stays_until_the_job_has_ended(
+    client: TestClient, sessions: Sessions, state: str, wire: str
+) -> None:
+    dataset = upload(client)
+    job = client.post("/jobs", json={"model": "tiny", "dataset": {"path": dataset["id"]}}).json()
+    if state == "running":
+        with sessions.begin() as session:
+            assert claim(session)
+    elif state == "paused":
+        client.post(f"/jobs/{job['id']}/pause").raise_for_status()
+    assert client.get(f"/jobs/{job['id']}").json()["status"] == state
+    answer = client.delete(f"{wire}/{dataset['id']}")
+    assert job["id"] in refused(answer, 409, "dataset_in_use")["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    with sessions.begin() as session:
+        if state == "running":
+            finish(session, job["id"], 1, End(JobStatus.CANCELLED), RETRIES)
+        else:
+            actions.cancel(session, job["id"])
+    client.delete(f"{wire}/{dataset['id']}").raise_for_status()
+    assert client.get(f"/jobs/{job['id']}").json()["recipe"]["dataset"]["path"] == dataset["id"]
+
+
+def test_a_dataset_with_a_fault_is_not_trained_on(client: TestClient) -> None:
+    dataset = upload(client, GOOD + b"{}\n")
+    error = refused(client.post("/jobs", json={"model": "tiny", "dataset": dataset["id"]}), 422, "dataset_invalid")
+    assert error["param"] == "dataset"
+    assert "row 2: " in error["message"]
+
+
+def test_a_recipe_may_read_a_dataset_in_another_way_than_its_owner_said(client: TestClient) -> None:
+    dataset = upload(client, b'{"text": "a", "prompt": "b", "completion": "c"}\n')
+    assert dataset["format"] == "prompt_completion"
+    job = client.post("/jobs", json={"model": "tiny", "dataset": {"path": dataset["id"], "format": "text"}}).json()
+    assert job["recipe"]["dataset"]["format"] == "text"
+    answer = client.post("/jobs", json={"model": "tiny", "dataset": {"path": dataset["id"], "format": "alpaca"}})
+    assert "row 1" in refused(answer, 422, "dataset_invalid")["message"]
+    answer = client.post("/jobs", json={"model": "tiny", "dataset": {"path": dataset["id"], "sha256": "0" * 64}})
+    refused(answer, 422, "dataset_changed")
+
+
+def test_what_is_held_out_may_be_a_dataset_too(client: TestClient, sessions: Sessions) -> None:
+    training, held_out = upload(client, GOOD * 2), upload(client, GOOD * 3)
+    recipe = {"model": "tiny", "dataset": training["id"], "evaluation": {"dataset": held_out["id"]}}
+    job = client.post("/jobs", json=recipe).json()
+    assert job["recipe"]["evaluation"]["dataset"]["sha256"] == held_out["sha256"]
+    with sessions.begin() as session:
+        row = session.get_one(Job, job["id"])
+        assert (row.training_file, row.validation_file, row.examples) == (training["id"], held_out["id"], 6)
+    assert job["id"] in refused(client.delete(f"/datasets/{held_out['id']}"), 409, "dataset_in_use")["message"]
+    bad = upload(client, b"{}")
+    for evaluation, code in ((bad["id"], "dataset_invalid"), ("none.jsonl", "dataset_not_found")):
+        recipe = {"model": "tiny", "dataset": "rows.jsonl", "evaluation": {"dataset": evaluation}}
+        error = refused(client.post("/jobs", json=recipe), 422, code)
+        assert error["param"] == "evaluation.dataset"
+        assert error["message"].startswith("evaluation.dataset: ")

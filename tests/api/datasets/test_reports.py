@@ -1,0 +1,53 @@
+"""What a model would make of a dataset: its lengths, and its rows as it sees them."""
+
+import os
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from tests.api.datasets.test_datasets import GOOD, refused, upload
+from tests.files import write_tokenizer
+
+
+def test_lengths_are_told_by_tokenizer_and_for_any_length(client: TestClient, home: Path) -> None:
+    write_tokenizer(home / "models" / "tiny")
+    dataset = upload(client, GOOD * 2)
+    report = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
+    assert (report["examples"], report["truncated"], report["max_length"]) == (2, 0, 2048)
+    assert 0 < report["supervised_fraction"] < 1
+    longest = report["percentiles"]["100"]
+    answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny&max_length={longest - 2}").json()
+    assert (answer["truncated"], answer["truncated_fraction"]) == (2, 1.0)
+    assert len(list((home / "cache" / "lengths").iterdir())) == 1
+    # Another tokenizer under the same name is measured anew, though its files look the same from outside.
+    model = home / "models" / "tiny"
+    before = {path: path.stat() for path in model.iterdir()}
+    shorter = "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}"
+    size = before[model / "chat_template.jinja"].st_size
+    write_tokenizer(model, shorter + "{#".ljust(size - len(shorter) - 2) + "#}")
+    for path, status in before.items():
+        assert path.stat().st_size == status.st_size
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    answer = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()
+    assert answer["percentiles"]["100"] < longest
+
+
+def test_rows_are_shown_as_the_model_sees_them(client: TestClient, home: Path) -> None:
+    write_tokenizer(home / "models" / "tiny")
+    dataset = upload(client, GOOD + b"{\n" + GOOD)
+    found = client.get(f"/datasets/{dataset['id']}/preview?model=tiny&limit=2").json()
+    assert ([each["row"] for each in found["data"]], found["has_more"]) == ([1, 2], True)
+    (text,) = found["data"][0]["texts"]
+    assert text["text"].startswith("<|im_start|>user\nhi<|im_end|>")
+    assert "".join(token["text"] for token in text["tokens"] if token["supervised"]) == "hello<|im_end|>"
+    assert "not JSON" in found["data"][1]["problem"]
+    plain = client.get(f"/datasets/{dataset['id']}/preview?model=tiny&chat_template=plain").json()
+    assert plain["data"][0]["texts"][0]["text"] == "hihello<|im_end|>"
+
+
+def test_a_model_that_cannot_show_them_is_told(client: TestClient) -> None:
+    dataset = upload(client)
+    for model, code in (("tiny", "model_unsupported"), ("none", "model_not_found"), ("org/name", "model_not_found")):
+        for what in ("report", "preview"):
+            answer = client.get(f"/datasets/{dataset['id']}/{what}?model={model}")
+            assert refused(answer, 422, code)["param"] == "model"

@@ -1,0 +1,123 @@
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from api.settings import ApiSettings
+from store import webhooks
+from store.scheduling import workers
+from store.session import Sessions
+from tests.api.conftest import serve
+from tests.api.webhooks.test_webhooks import new_job
+from tests.placing import claim, cpu, register
+
+
+def numbers(client: TestClient) -> dict[str, float]:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200, answer.text
+    lines = [line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_jobs_devices_and_workers_are_counted_by_state(client: TestClient, sessions: Sessions) -> None:
+    for _ in range(3):
+        new_job(sessions)
+    with sessions.begin() as session:
+        assert claim(session) is not None
+        register(session, "other", slots=2)
+        workers.register(session, "gone", "first", "localhost", cpu(4))
+        session.connection().exec_driver_sql(
+            "UPDATE workers SET seen_at = now() - interval '1 min' WHERE name = 'gone'"
+        )
+    now = numbers(client)
+    assert now['finetuned_jobs{status="queued"}'] == 2
+    assert now['finetuned_jobs{status="running"}'] == 1
+    assert now['finetuned_jobs{status="failed"}'] == 0
+    assert 0 < now["finetuned_queue_age_seconds"] < 60
+    assert [now[f'finetuned_devices{{state="{each}"}}'] for each in ("free", "leased", "busy", "lost")] == [2, 1, 0, 4]
+    assert [now[f'finetuned_workers{{state="{each}"}}'] for each in ("ready", "draining", "lost")] == [2, 0, 1]
+    assert now["finetuned_database_up"] == 1
+    assert now["process_resident_memory_bytes"] > 0
+
+
+def test_messages_to_webhooks_are_counted(client: TestClient, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        webhook = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType))
+        webhook.enabled = False
+        webhooks.ping(session, webhook)
+    assert numbers(client)['finetuned_webhook_deliveries{status="pending"}'] == 1
+
+
+def test_requests_are_counted_by_route_and_not_by_path(client: TestClient, sessions: Sessions) -> None:
+    job_id = new_job(sessions)
+    for path in (f"/jobs/{job_id}", "/jobs/job_" + "0" * 24, "/nothing/" + job_id):
+        client.get(path)
+    client.request("BREW", "/jobs")
+    now = numbers(client)
+    assert now['finetuned_http_requests_total{method="GET",route="/jobs/{job_id}",status="200"}'] == 1
+    assert now['finetuned_http_requests_total{method="GET",route="/jobs/{job_id}",status="404"}'] == 1
+    assert now['finetuned_http_requests_total{method="GET",route="none",status="404"}'] == 1
+    assert now['finetuned_http_request_seconds_count{method="GET",route="/jobs/{job_id}"}'] == 2
+    assert any('method="other"' in name for name in now)
+    text = client.get("/metrics").text
+    assert "job_0" not in text
+    assert job_id not in text
+    assert "default" not in re.sub(r"# HELP.*", "", text)
+
+
+def test_without_the_database_the_numbers_of_the_process_are_told(settings: ApiSettings) -> None:
+    away = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://u@127.0.0.1:1/none")})
+    with serve(away) as client:
+        now = numbers(client)
+    assert now["finetuned_database_up"] == 0
+    assert now["finetuned_event_streams"] == 0
+    assert "finetuned_queue_age_seconds" not in now
+
+
+def test_where_keys_are_wanted_the_numbers_are_an_admins(settings: ApiSettings, sessions: Sessions) -> None:
+    admin_key = "an-admin-key-of-some-length"
+    with serve(settings.model_copy(update={"require_keys": True, "admin_key": SecretStr(admin_key)})) as client:
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers={"authorization": f"Bearer {admin_key}"}).status_code == 200
+        assert client.get("/health/live").status_code == 200
+
+
+@pytest.fixture
+def with_worker(client: TestClient, sessions: Sessions) -> TestClient:
+    with sessions.begin() as session:
+        register(session)
+    return client
+
+
+def test_it_is_ready_with_database_broker_and_a_worker(with_worker: TestClient) -> None:
+    answer = with_worker.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ({}, "worker: none is there that takes jobs"),
+        ({"broker_url": SecretStr("redis://127.0.0.1:1/0")}, "broker: it does not answer"),
+        ({"database_url": SecretStr("postgresql+psycopg://u@127.0.0.1:1/none")}, "database: it does not answer"),
+    ],
+)
+def test_what_is_missing_is_named(
+    settings: ApiSettings, sessions: Sessions, change: dict[str, SecretStr], missing: str
+) -> None:
+    if "broker_url" in change:
+        with sessions.begin() as session:
+            register(session)
+    with serve(settings.model_copy(update=change)) as client:
+        answer = client.get("/health/ready")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+        assert answer.json()["error"]["message"] == missing
+        assert client.get("/health/live").json() == {"status": "ok"}
+
+
+def test_a_worker_that_is_about_to_stop_makes_nothing_ready(client: TestClient, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        register(session)
+        workers.beat(session, "worker", "first", {}, draining=True)
+    assert client.get("/health/ready").status_code == 503
