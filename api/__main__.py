@@ -5,9 +5,8 @@ import sys
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from api.app import create_app
-from api.auth.loopback import is_loopback
 from api.http.server import bounds_of, serve
-from api.settings import USUAL_PORT, ApiSettings
+from api.settings import USUAL_PORT, ApiSettings, is_loopback
 from runtime import logs
 from runtime.private_files import keep_private
 from runtime.settings import read_settings

@@ -26,8 +26,7 @@ from api.http.telemetry import Telemetry
 from api.http.unread import CloseUnread
 from api.jobs import routes as jobs
 from api.model_folders import ModelFolders
-from api.openai.routes import files, fine_tuning
-from api.openai.routes import models as openai_models
+from api.openai import routes as openai
 from api.settings import ApiSettings
 from api.tags import TAGS
 from api.webhooks import routes as webhooks
@@ -50,9 +49,7 @@ _NOUNS = (
     quotas,
     audit,
     health,
-    files,
-    fine_tuning,
-    openai_models,
+    openai,
 )
 
 

@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from api.auth.who import Who
 from api.context import Context, Services
 from api.errors import ArtifactGone
 from api.http.ids import JobId
 from api.http.ranges import Content, hand_out
-from api.schemas.artifacts import ArtifactList, artifact_out
 from contract.quote import cut
 from storage.backends import Storage
 from store import artifacts
@@ -19,6 +21,35 @@ from store.access.principal import Principal
 from store.errors import ArtifactNotFound
 from store.jobs import jobs
 from store.models import Artifact
+
+
+class FileOut(BaseModel):
+    name: str
+    """With "/" between its folders."""
+    bytes: int
+    sha256: str
+
+
+class ArtifactOut(BaseModel):
+    name: str
+    kind: str
+    step: int | None
+    bytes: int
+    """That a download gives."""
+    sha256: str
+    """Of these bytes; the ETag of the download."""
+    files: list[FileOut]
+    """In an archive; of a single file itself."""
+    eval_loss: float | None
+    """Of the evaluation at its step, where there was one."""
+    best: bool
+    """The adapter or checkpoint with the lowest eval_loss, which best.tar.gz stands for."""
+    created_at: datetime
+
+
+class ArtifactList(BaseModel):
+    data: list[ArtifactOut]
+
 
 router = APIRouter(tags=["artifacts"])
 
@@ -102,3 +133,17 @@ def _there(artifact: Artifact, chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield from chunks
     except (FileNotFoundError, EOFError) as error:
         raise ArtifactGone(artifact.job_id, artifact.name) from error
+
+
+def artifact_out(artifact: Artifact, best: bool) -> ArtifactOut:
+    return ArtifactOut(
+        name=artifact.name,
+        kind=artifact.kind,
+        step=artifact.step,
+        bytes=artifact.bytes,
+        sha256=artifact.sha256 or "",
+        files=[FileOut.model_validate(asdict(file)) for file in artifacts.files(artifact)],
+        eval_loss=artifact.eval_loss,
+        best=best,
+        created_at=artifact.created_at,
+    )

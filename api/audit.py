@@ -1,15 +1,34 @@
 """Who did what."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel
 
 from api.auth.owner import Owner
 from api.auth.who import Admin
 from api.context import Context
-from api.schemas.audit import AuditEntryOut, AuditPage
 from store.access import audit
 from store.paging import page
+
+
+class AuditEntryOut(BaseModel):
+    seq: int
+    at: datetime
+    owner: str
+    key_id: str | None
+    """Null where no key was needed, or it was the settings' own."""
+    action: str
+    target: str | None
+    request_id: str
+    data: dict[str, Any] | None
+
+
+class AuditPage(BaseModel):
+    data: list[AuditEntryOut]
+    has_more: bool
+
 
 router = APIRouter(tags=["audit"])
 

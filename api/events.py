@@ -6,16 +6,32 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
 
 from api.auth.who import Who
 from api.context import Context, Services
 from api.errors import InvalidParameter
 from api.http.ids import LARGEST_INTEGER, JobId
-from api.schemas.events import EventPage, event_out
 from store.access.principal import Principal
 from store.jobs import jobs, progress
-from store.jobs.progress import Cursor
+from store.jobs.progress import Cursor, Happening
 from store.paging import page
+
+
+class EventOut(BaseModel):
+    id: str
+    """As in the stream: what to ask for what comes after it."""
+    type: str
+    time: float
+    """Seconds since the epoch."""
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    data: list[EventOut]
+    """In the order of the stream."""
+    has_more: bool
+
 
 router = APIRouter(tags=["events"])
 
@@ -89,3 +105,9 @@ def _page(services: Services, who: Principal, job_id: str, cursor: Cursor, limit
         jobs.get(session, job_id, who.scope)
         found = page(progress.events_since(session, job_id, cursor, limit + 1), limit)
     return EventPage(data=[event_out(event) for event in found.rows], has_more=found.has_more)
+
+
+def event_out(happening: Happening) -> EventOut:
+    data = dict(happening.data)
+    cursor = happening.cursor
+    return EventOut(id=f"{cursor.seq}.{cursor.step}", type=happening.type, time=data.pop("time"), data=data)

@@ -1,23 +1,58 @@
 """Models with a job's adapter merged into the base model."""
 
 import re
+from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from api.auth.who import Who
 from api.context import Context
 from api.http.body import described, json_body
 from api.http.idempotency import Once, idempotent
 from api.http.ids import JobId
-from api.schemas.exports import ExportIn, ExportOut, ExportPage, export_out
+from contract import patterns
+from contract.failure import Failure
 from contract.quote import cut
 from store import exports
 from store.access import audit
+from store.artifacts import ADAPTER
 from store.errors import ExportNotFound
 from store.jobs import jobs
+from store.models import Export
 from store.paging import page
+
+
+class ExportIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["merged"] = "merged"
+    """The base model with the adapter in it."""
+    source: Annotated[str, StringConstraints(pattern=patterns.ARTIFACT)] = ADAPTER
+    """Of the job's artifacts: the adapter, a checkpoint, or best.tar.gz."""
+
+
+class ExportOut(BaseModel):
+    id: str
+    job_id: str
+    format: str
+    source: str
+    status: Literal["queued", "running", "succeeded", "failed"]
+    attempt: int
+    worker: str | None
+    artifact: str | None
+    """What was made, among the job's artifacts."""
+    failure: Failure | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class ExportPage(BaseModel):
+    data: list[ExportOut]
+    has_more: bool
+
 
 router = APIRouter(tags=["exports"])
 
@@ -68,3 +103,7 @@ def get_export(services: Context, who: Who, job_id: JobId, export_id: str) -> Ex
         jobs.get(session, job_id, who.scope)
         _check_id(job_id, export_id)
         return export_out(exports.get(session, job_id, export_id))
+
+
+def export_out(export: Export) -> ExportOut:
+    return ExportOut.model_validate(export, from_attributes=True)

@@ -1,9 +1,11 @@
 """Makes, lists and revokes keys. For admins."""
 
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from api.auth.owner import Owner
 from api.auth.who import Admin
@@ -11,9 +13,40 @@ from api.context import Context
 from api.http.body import described, json_body
 from api.http.idempotency import Once, idempotent
 from api.http.ids import KeyId
-from api.schemas.keys import KeyCreated, KeyOut, KeyPage, NewKey, key_created, key_out
+from contract import patterns
 from store.access import audit, keys
+from store.models import Key
 from store.paging import page
+
+
+class NewKey(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    owner: Owner
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)] | None = None
+    admin: bool = False
+
+
+class KeyOut(BaseModel):
+    id: str
+    owner: str
+    name: str | None
+    admin: bool
+    hint: str
+    """The secret's last characters."""
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class KeyCreated(KeyOut):
+    secret: str | None
+    """Told this once. Null where the request was sent before, and was answered then."""
+
+
+class KeyPage(BaseModel):
+    data: list[KeyOut]
+    has_more: bool
+
 
 router = APIRouter(tags=["keys"])
 
@@ -55,3 +88,11 @@ def revoke_key(services: Context, who: Admin, key_id: KeyId) -> KeyOut:
         revoked = key_out(key)
     services.keyring.forget()
     return revoked
+
+
+def key_out(key: Key) -> KeyOut:
+    return KeyOut.model_validate(key, from_attributes=True)
+
+
+def key_created(key: Key, secret: str | None) -> KeyCreated:
+    return KeyCreated(**key_out(key).model_dump(), secret=secret)

@@ -4,14 +4,40 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from api.auth.who import Who
 from api.context import Context
 from api.http.ids import LARGEST_INTEGER, JobId
-from api.schemas.metrics import Metrics, SampleList
 from store.errors import JobNotFound
 from store.jobs import jobs, progress
 from store.session import one_read
+
+
+class Evaluations(BaseModel):
+    step: list[int]
+    eval_loss: list[float]
+
+
+class Metrics(BaseModel):
+    job_id: str
+    columns: dict[str, list[float | bool | None]]
+    """One list per column, all of one length, by step."""
+    evaluations: Evaluations
+
+
+class Sample(BaseModel):
+    step: int
+    index: int
+    """Of the prompt, from 0: the same ones at every evaluation."""
+    prompt: str
+    expected: str
+    generated: str
+
+
+class SampleList(BaseModel):
+    data: list[Sample]
+
 
 router = APIRouter()
 

@@ -1,22 +1,129 @@
 """Plans: what a recipe takes, before anybody pays for it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from pydantic import BaseModel
 
 from api.auth.who import Who
 from api.context import Context, Services
 from api.http.body import described, read_body
 from api.http.idempotency import Keyed, idempotent
 from api.jobs.submission import lengths_of, resolved
-from api.schemas.plans import PlanOut, plan_out
+from contract.quote import sentence
 from contract.recipe import Recipe
 from contract.recipe_errors import read_recipe
-from estimate.plan import make_plan
+from estimate.adapter import by_kind, left_out
+from estimate.plan import Base, OnDevice, Plan, make_plan
 from store.access.principal import Principal
 from store.jobs import jobs
-from store.jobs.throughput import throughput
+from store.jobs.throughput import Throughput, throughput
 from store.scheduling import workers
+
+
+class TrainedModules(BaseModel):
+    name: str
+    """The last part of their names."""
+    modules: int
+    parameters: int
+
+
+class LeftOut(BaseModel):
+    """Linear modules of the base that target_modules matches, and that get no adapter."""
+
+    reason: str
+    """For people: a sentence."""
+    names: list[str]
+    """The last parts of their names."""
+    parameters: int
+    """Of the base, in them."""
+
+
+class ParametersOut(BaseModel):
+    total: int
+    """Of the base model, and of what is trained beside it."""
+    trainable: int
+    by_module: list[TrainedModules]
+    left_out: list[LeftOut]
+
+
+class WorkOut(BaseModel):
+    train_examples: int
+    effective_batch_size: int
+    """Examples of one optimizer step, on all devices."""
+    steps: int
+    tokens: int | None
+    """That go through the model in training, each as often as it comes."""
+
+
+class MemoryOut(BaseModel):
+    """Bytes on each device, at the most."""
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    communication_buffers: int
+    """What the ranks hold to exchange gradients and weights."""
+    overhead: int
+    """Of the process: its libraries, and what the allocator keeps."""
+    total: int
+    """Where a step has one pass on one device, gradients come as activations go: only the larger of them counts."""
+
+
+class DevicePlan(BaseModel):
+    device: str
+    """The GPU's name, or "CPU"."""
+    devices: int
+    """That the job takes, on all machines together."""
+    precision: str
+    memory: MemoryOut
+    available: int | None
+    """Bytes of the device; of a CPU, a rank's part of the machine's memory."""
+    fits: bool | None
+    """Null where it is too near to say: a measured peak is within a quarter of its estimate."""
+    suggestions: list[dict[str, Any]]
+    """Where it does not fit: parts of a recipe. With each of them put into this one it fits."""
+    tokens_per_second: float | None
+    """Measured on jobs like it, on such devices."""
+    cold_start_seconds: float | None
+    """What their first step took longer than at that speed: torch_compile compiles in it."""
+    eta_seconds: float | None
+    """Of training at that speed, with the cold start: without what comes before, evaluations and what is saved."""
+    measured_jobs: int
+    """From which the speed is."""
+
+
+class DiskOut(BaseModel):
+    """Bytes of the run."""
+
+    adapter: int
+    """Each."""
+    adapters: int
+    """Of the checkpoints by checkpointing.every_steps, and the final one."""
+    training_checkpoints: int
+    """To go on from; none is left when the run is done."""
+    total: int
+    """Of these two."""
+    merged: int
+    """Of an export of the merged model, where one is asked for."""
+
+
+class PlanOut(BaseModel):
+    parameters: ParametersOut | None
+    work: WorkOut
+    devices: list[DevicePlan]
+    """One for each kind of device of the workers' machines; none where the memory is not known."""
+    disk: DiskOut | None
+    expected_seconds: float | None
+    """As long as the latest jobs of the same model took for as many examples, on whatever device they ran."""
+    unknown: dict[str, str]
+    """Why a part is not told, or not as it will be."""
+    warnings: list[str]
+    """What is unwise in the recipe, and where it does less than it asks for."""
+
 
 router = APIRouter(tags=["plans"])
 
@@ -44,3 +151,64 @@ def plan(services: Services, who: Principal, recipe: Recipe) -> PlanOut:
             expected = jobs.expected_seconds(session, submission.recipe, submission.workload.examples)
             speeds = [throughput(session, submission.recipe, on.device, on.place.precision) for on in made.devices]
         return plan_out(made, None if isinstance(base, str) else base, speeds, expected, submission.warnings)
+
+
+def plan_out(
+    plan: Plan,
+    base: Base | None,
+    speeds: list[Throughput | None],
+    expected_seconds: float | None,
+    warnings: list[str],
+) -> PlanOut:
+    """`speeds` are those of the plan's devices, in their order."""
+    work = plan.work
+    unknown = dict(plan.unknown)
+    if any(speed is None for speed in speeds):
+        unknown["eta_seconds"] = unknown["cold_start_seconds"] = "no job like this one has ended on such a device"
+    return PlanOut(
+        parameters=_parameters(base) if base else None,
+        work=WorkOut(
+            train_examples=work.train_examples, effective_batch_size=work.window, steps=work.steps, tokens=work.tokens
+        ),
+        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
+        disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
+        expected_seconds=expected_seconds,
+        unknown=unknown,
+        warnings=warnings,
+    )
+
+
+def _parameters(base: Base) -> ParametersOut:
+    return ParametersOut(
+        total=base.parameters,
+        trainable=base.trained.parameters,
+        by_module=[
+            TrainedModules(name=name, modules=modules, parameters=numbers)
+            for name, (modules, numbers) in by_kind(base.trained).items()
+        ],
+        left_out=[
+            LeftOut(reason=sentence(why), names=sorted(names), parameters=numbers)
+            for why, (names, numbers) in left_out(base.trained, base.shapes).items()
+        ],
+    )
+
+
+def _device(on: OnDevice, tokens: int | None, speed: Throughput | None) -> DevicePlan:
+    parts = {name: size for name, size in vars(on.memory).items() if name in MemoryOut.model_fields}
+    return DevicePlan(
+        device=on.device,
+        devices=on.ranks,
+        precision=on.place.precision,
+        memory=MemoryOut(**parts, total=on.memory.total),
+        available=on.place.memory_bytes,
+        fits=on.fits,
+        suggestions=on.suggestions,
+        tokens_per_second=speed.tokens_per_second if speed else None,
+        cold_start_seconds=speed.cold_start_seconds if speed else None,
+        eta_seconds=_eta_seconds(tokens, speed) if speed and tokens is not None else None,
+        measured_jobs=speed.jobs if speed else 0,
+    )
+
+
+def _eta_seconds(tokens: int, speed: Throughput) -> float:
+    return speed.cold_start_seconds + tokens / speed.tokens_per_second

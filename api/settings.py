@@ -1,6 +1,6 @@
 """What the API needs to know, read once from FINETUNED_* variables."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +8,18 @@ from limits import parse
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from api.auth.loopback import is_loopback
 from runtime.settings import StoreSettings
 
 USUAL_PORT = 8000
 """Which the command asks where nothing is said."""
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a machine reaches itself by this name or address."""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _rate(value: str) -> str:

@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from api.auth.loopback import is_loopback
 from api.context import Context
 from api.errors import OriginNotAllowed
+from api.settings import is_loopback
 from contract.quote import quote
 
 _READS = {"GET", "HEAD", "OPTIONS"}

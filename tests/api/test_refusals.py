@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel, ValidationError
 
 from api.datasets.schemas import AboutDataset, DatasetReference
+from api.exports import ExportIn
+from api.keys import NewKey
 from api.openai.mapping import JobAsked
-from api.schemas.exports import ExportIn
-from api.schemas.keys import NewKey
-from api.schemas.quotas import LimitsIn
+from api.quotas import LimitsIn
 from api.webhooks.schemas import NewWebhook, WebhookChange
 from contract.field_errors import problems
 from contract.patterns import WORDS

@@ -1,1 +1,0 @@
-"""The routes of the OpenAI-compatible API; each is one call."""
