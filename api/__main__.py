@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _refuse_without_keys(settings: ApiSettings) -> None:
-    """Ends the process with 1 where others could reach an API that nobody can have a key for."""
+    """Exits with 1 if others could reach an API for which nobody can have a key."""
     if is_loopback(settings.host) or settings.admin_key is not None:
         return
     engine = make_engine(settings)

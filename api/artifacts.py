@@ -25,7 +25,7 @@ from store.models import Artifact
 
 class FileOut(BaseModel):
     name: str
-    """With "/" between its folders."""
+    """Name, with "/" between folders."""
     bytes: int
     sha256: str
 
@@ -35,13 +35,13 @@ class ArtifactOut(BaseModel):
     kind: str
     step: int | None
     bytes: int
-    """That a download gives."""
+    """Size of the download."""
     sha256: str
-    """Of these bytes; the ETag of the download."""
+    """SHA-256 of the download; also its ETag."""
     files: list[FileOut]
-    """In an archive; of a single file itself."""
+    """Files of the archive, or the single file itself."""
     eval_loss: float | None
-    """Of the evaluation at its step, where there was one."""
+    """Loss of the evaluation at its step, if there was one."""
     best: bool
     """The adapter or checkpoint with the lowest eval_loss, which best.tar.gz stands for."""
     created_at: datetime

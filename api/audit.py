@@ -18,7 +18,7 @@ class AuditEntryOut(BaseModel):
     at: datetime
     owner: str
     key_id: str | None
-    """Null where no key was needed, or it was the settings' own."""
+    """Null if no key was needed, or for the key of the settings."""
     action: str
     target: str | None
     request_id: str

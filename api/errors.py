@@ -136,7 +136,7 @@ class RangeOutside(RequestError):
 
 class ErrorOut(BaseModel):
     code: str
-    """For programs."""
+    """Code for programs."""
     message: str
     """For people: what was given, what is wrong with it, and what to do."""
     param: str | None
@@ -158,7 +158,7 @@ DESCRIBED: dict[int | str, dict[str, Any]] = {
     # Else FastAPI describes one of its own.
     422: _described("A parameter or a field of the body is not valid"),
 }
-"""For the API's description of itself."""
+"""Responses in the OpenAPI description."""
 
 
 class Answer(NamedTuple):
@@ -266,7 +266,7 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> list[str]:
-    """Of all routes with that path: the router names those of the first one alone."""
+    """The methods of all routes with that path: the router names only those of the first."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in found for method in route.methods or ()})

@@ -1,4 +1,4 @@
-"""What happens to a job, as a page or as a stream."""
+"""The events of a job, as a page or as a stream."""
 
 import re
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from store.paging import page
 
 class EventOut(BaseModel):
     id: str
-    """As in the stream: what to ask for what comes after it."""
+    """As in the stream: the value of `after` for the next page."""
     type: str
     time: float
     """Seconds since the epoch."""

@@ -29,9 +29,9 @@ class ExportIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["merged"] = "merged"
-    """The base model with the adapter in it."""
+    """The base model with the adapter merged into it."""
     source: Annotated[str, StringConstraints(pattern=patterns.ARTIFACT)] = ADAPTER
-    """Of the job's artifacts: the adapter, a checkpoint, or best.tar.gz."""
+    """One of the job's artifacts: the adapter, a checkpoint, or best.tar.gz."""
 
 
 class ExportOut(BaseModel):
@@ -43,7 +43,7 @@ class ExportOut(BaseModel):
     attempt: int
     worker: str | None
     artifact: str | None
-    """What was made, among the job's artifacts."""
+    """Name of the result among the job's artifacts."""
     failure: Failure | None
     created_at: datetime
     finished_at: datetime | None

@@ -33,14 +33,14 @@ class KeyOut(BaseModel):
     name: str | None
     admin: bool
     hint: str
-    """The secret's last characters."""
+    """Last characters of the secret."""
     created_at: datetime
     revoked_at: datetime | None
 
 
 class KeyCreated(KeyOut):
     secret: str | None
-    """Told this once. Null where the request was sent before, and was answered then."""
+    """Shown only in this response. Null if the request was sent and answered before."""
 
 
 class KeyPage(BaseModel):

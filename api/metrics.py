@@ -29,7 +29,7 @@ class Metrics(BaseModel):
 class Sample(BaseModel):
     step: int
     index: int
-    """Of the prompt, from 0: the same ones at every evaluation."""
+    """Index of the prompt, from 0; every evaluation uses the same prompts."""
     prompt: str
     expected: str
     generated: str

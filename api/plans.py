@@ -23,7 +23,7 @@ from store.scheduling import workers
 
 class TrainedModules(BaseModel):
     name: str
-    """The last part of their names."""
+    """Last part of the modules' names."""
     modules: int
     parameters: int
 
@@ -34,14 +34,14 @@ class LeftOut(BaseModel):
     reason: str
     """For people: a sentence."""
     names: list[str]
-    """The last parts of their names."""
+    """Last parts of the modules' names."""
     parameters: int
-    """Of the base, in them."""
+    """Parameters of the base in these modules."""
 
 
 class ParametersOut(BaseModel):
     total: int
-    """Of the base model, and of what is trained beside it."""
+    """Parameters of the base model and of what is trained beside it."""
     trainable: int
     by_module: list[TrainedModules]
     left_out: list[LeftOut]
@@ -53,11 +53,11 @@ class WorkOut(BaseModel):
     """Examples of one optimizer step, on all devices."""
     steps: int
     tokens: int | None
-    """That go through the model in training, each as often as it comes."""
+    """Tokens processed over the whole run, repeats included."""
 
 
 class MemoryOut(BaseModel):
-    """Bytes on each device, at the most."""
+    """Most bytes on each device."""
 
     weights: int
     adapter: int
@@ -66,63 +66,64 @@ class MemoryOut(BaseModel):
     activations: int
     logits: int
     communication_buffers: int
-    """What the ranks hold to exchange gradients and weights."""
+    """Buffers in which ranks exchange gradients and weights."""
     overhead: int
-    """Of the process: its libraries, and what the allocator keeps."""
+    """Overhead of the process: its libraries, and what the allocator keeps."""
     total: int
-    """Where a step has one pass on one device, gradients come as activations go: only the larger of them counts."""
+    """Sum of the parts. If a step has one pass on one device, gradients replace activations, and only the larger of
+    both counts."""
 
 
 class DevicePlan(BaseModel):
     device: str
     """The GPU's name, or "CPU"."""
     devices: int
-    """That the job takes, on all machines together."""
+    """Number of devices that the job takes, on all machines together."""
     precision: str
     memory: MemoryOut
     available: int | None
-    """Bytes of the device; of a CPU, a rank's part of the machine's memory."""
+    """Bytes of the device; for a CPU, a rank's part of the machine's memory."""
     fits: bool | None
-    """Null where it is too near to say: a measured peak is within a quarter of its estimate."""
+    """Null if it is too close to say: a measured peak is within a quarter of its estimate."""
     suggestions: list[dict[str, Any]]
-    """Where it does not fit: parts of a recipe. With each of them put into this one it fits."""
+    """Changes to the recipe, if it does not fit; with any one of them it fits."""
     tokens_per_second: float | None
-    """Measured on jobs like it, on such devices."""
+    """Speed that was measured on similar jobs on such devices."""
     cold_start_seconds: float | None
-    """What their first step took longer than at that speed: torch_compile compiles in it."""
+    """Extra time of their first step, in which torch_compile compiles."""
     eta_seconds: float | None
-    """Of training at that speed, with the cold start: without what comes before, evaluations and what is saved."""
+    """Time of training at that speed with the cold start, without loading, evaluations and saving."""
     measured_jobs: int
-    """From which the speed is."""
+    """Number of past jobs that the speed was measured on."""
 
 
 class DiskOut(BaseModel):
-    """Bytes of the run."""
+    """Bytes on disk."""
 
     adapter: int
-    """Each."""
+    """Bytes of one adapter."""
     adapters: int
-    """Of the checkpoints by checkpointing.every_steps, and the final one."""
+    """Bytes of all checkpoints and the final adapter."""
     training_checkpoints: int
-    """To go on from; none is left when the run is done."""
+    """Bytes of training checkpoints; none is left when the run is done."""
     total: int
-    """Of these two."""
+    """Sum of adapters and training checkpoints."""
     merged: int
-    """Of an export of the merged model, where one is asked for."""
+    """Bytes of an export of the merged model, if one is made."""
 
 
 class PlanOut(BaseModel):
     parameters: ParametersOut | None
     work: WorkOut
     devices: list[DevicePlan]
-    """One for each kind of device of the workers' machines; none where the memory is not known."""
+    """One entry per kind of device of the workers' machines; empty if the memory is not known."""
     disk: DiskOut | None
     expected_seconds: float | None
-    """As long as the latest jobs of the same model took for as many examples, on whatever device they ran."""
+    """Time that the latest jobs of the same model took for as many examples, on any device."""
     unknown: dict[str, str]
-    """Why a part is not told, or not as it will be."""
+    """Reason for each part that is null or uncertain."""
     warnings: list[str]
-    """What is unwise in the recipe, and where it does less than it asks for."""
+    """Fields of the recipe that are unwise, or that have less effect than they say."""
 
 
 router = APIRouter(tags=["plans"])

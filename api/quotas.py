@@ -1,4 +1,4 @@
-"""What an owner may have, and has."""
+"""Limits of an owner, and how much of them is used."""
 
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from store.access import audit, quotas
 
 
 def _whole(given: Any) -> Any:
-    """To JSON 1.0 is a whole number as good as 1."""
+    """Accepts 1.0 for 1: JSON has one kind of number."""
     return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
@@ -25,7 +25,7 @@ _Count = Annotated[int, Field(ge=0, le=2**31 - 1), _Whole] | None
 
 
 class LimitsIn(BaseModel):
-    """Of one owner; null leaves the service's own."""
+    """Limits of one owner; null leaves the service's default."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -54,7 +54,7 @@ _Owner = Annotated[str, Path(pattern=patterns.OWNER_OR_ALL, max_length=patterns.
 
 @router.get("/quota")
 def get_own_quota(services: Context, who: Who) -> QuotaOut:
-    """What the owner of the request's key may have, and has."""
+    """The limits of the request's owner, and how much of them is used."""
     with services.sessions.begin() as session:
         return _quota(session, who.owner)
 

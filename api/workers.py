@@ -22,17 +22,17 @@ _MOST_NAMED = 3  # the others are counted
 class DeviceOut(BaseModel):
     number: int
     name: str
-    """Of the GPU, or "CPU slot"."""
+    """Name of the GPU, or "CPU slot"."""
     uuid: str | None
     memory_bytes: int | None
     status: Literal["free", "leased", "busy"]
     """"busy": other programs use it; it is not given out."""
     jobs: list[str]
-    """That have it; several where all of them allow it."""
+    """Jobs that hold the device; several if all of them allow sharing."""
     jobs_of_other_owners: int
-    """That have it too; they have no name here."""
+    """Number of other owners' jobs on it, which are not named."""
     reason: str | None
-    """For people: a sentence that says what uses it, where it is busy."""
+    """A sentence that says what uses a busy device."""
 
 
 class MachineOut(BaseModel):
@@ -44,9 +44,9 @@ class MachineOut(BaseModel):
 class WorkerOut(BaseModel):
     name: str
     address: str
-    """By which the other machines reach it."""
+    """Address by which the other machines reach it."""
     status: Literal["ready", "draining", "lost"]
-    """"draining": it is about to stop, and takes no job. "lost": it is not heard of."""
+    """"draining": it is about to stop and takes no job. "lost": it sends no heartbeat."""
     seen_at: datetime
     machine: MachineOut
     devices: list[DeviceOut]
@@ -61,7 +61,7 @@ router = APIRouter(tags=["workers"])
 
 @router.get("/workers")
 def list_workers(services: Context, who: Who) -> WorkerList:
-    """The workers, and what runs on each device of their machines or why nothing may."""
+    """The workers, and for each device what runs on it or why nothing may."""
     with read_snapshot(services.sessions) as session:
         devices, leases = workers.devices(session), workers.leases(session)
         found = workers.known(session)

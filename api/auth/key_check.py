@@ -1,5 +1,5 @@
-"""Checks the key of a request again while its body comes in and while its answer goes out: a key that was revoked gets
-no more of an event stream or a download, and finishes no upload."""
+"""Checks a request's key again while its body arrives and while its response is sent. A revoked key gets no more of an
+event stream or a download, and completes no upload."""
 
 import logging
 import time
@@ -20,20 +20,20 @@ _AWAY_SECONDS = 1.0  # before a database is asked again that did not answer
 
 
 class _Revoked(Exception):
-    """Ends an answer that has begun. It has no handler, for it is too late for another answer."""
+    """Ends a response that has begun. It has no handler: it is too late for another response."""
 
 
 @dataclass
 class Opened:
-    """What opened a request: a key, and whose it was then."""
+    """The key of a request, and its owner at that time."""
 
     secret: str
     holder: Holder
     unchecked_until: float = 0.0
 
     async def still_opens(self, keyring: Keyring) -> bool:
-        """Whether the key opens the same as when the request began. True while the database is away: an outage ends no
-        stream."""
+        """Whether the key still has the same owner and rights. True while the database is unavailable: an outage ends
+        no stream."""
         if time.monotonic() < self.unchecked_until:
             return True
         try:
@@ -45,7 +45,7 @@ class Opened:
 
 
 class KeyCheck:
-    """Around the routes. `api.auth.who` notes what opened a request in its state, as `opened`."""
+    """Wraps the routes. `api.auth.who` puts the key of a request into its state, as `opened`."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
         self._app, self._keyring = app, keyring

@@ -1,4 +1,4 @@
-"""Tells who asks, by the key that was sent."""
+"""Finds the owner of a key."""
 
 import hmac
 import time
@@ -13,7 +13,7 @@ _MOST = 10_000
 
 @dataclass(frozen=True)
 class Holder:
-    """Whose a key is."""
+    """The owner of a key."""
 
     owner: str
     admin: bool
@@ -22,15 +22,15 @@ class Holder:
 
 @dataclass
 class Keyring:
-    """Asks the database once a second for each key, not once a request."""
+    """Reads each key from the database once a second, not once per request."""
 
     sessions: Sessions
     admin_key: str | None
-    """The settings' own key, which opens everything."""
+    """The key of the settings, which has all rights."""
     _known: dict[str, tuple[float, Holder]] = field(default_factory=dict)
 
     def remembered(self, secret: str) -> Holder | None:
-        """Whose it is, where that is known without asking the database."""
+        """The owner, if it is known without the database."""
         digest = keys.digest(secret)
         if self.admin_key is not None and hmac.compare_digest(digest, keys.digest(self.admin_key)):
             return Holder("admin", True, None)
@@ -49,5 +49,5 @@ class Keyring:
         return holder
 
     def forget(self) -> None:
-        """A key was revoked here: it opens nothing from now on."""
+        """Forgets all keys, after one was revoked here: it opens nothing from now on."""
         self._known.clear()

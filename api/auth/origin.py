@@ -1,5 +1,4 @@
-"""Keeps web pages out. Where no key is needed, any page could make a browser on this machine send
-requests here."""
+"""Keeps web pages out. Without keys, any page could make a browser on this machine send requests here."""
 
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ _READS = {"GET", "HEAD", "OPTIONS"}
 
 
 async def refuse_foreign(request: Request, services: Context) -> None:
-    """Raises OriginNotAllowed. What is no browser sends none of these headers but Host, and goes on working."""
+    """Raises OriginNotAllowed. Programs other than browsers send none of these headers except Host."""
     settings = services.settings
     host = request.headers.get("host", "")
     # A page may have pointed its own name here (DNS rebinding): a browser then thinks that it and we are one.
@@ -28,7 +27,7 @@ async def refuse_foreign(request: Request, services: Context) -> None:
 
 
 def _same_origin(request: Request, host: str) -> bool:
-    """As Go's http.CrossOriginProtection decides: the browser's own word, else Origin against Host."""
+    """As Go's http.CrossOriginProtection decides: by Sec-Fetch-Site, else by comparing Origin with Host."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
         return site in ("same-origin", "none")

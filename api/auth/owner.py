@@ -1,4 +1,4 @@
-"""What an owner is called."""
+"""The names of owners."""
 
 import re
 from typing import Annotated

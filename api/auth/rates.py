@@ -1,5 +1,5 @@
-"""How often an owner may ask. Counted in this process: a limit is to keep one client from drowning the others, and is
-not worth a round trip to a server at each request."""
+"""Limits how often an owner may send requests. It counts in this process: the limit keeps one client from drowning the
+others, and is not worth a round trip per request."""
 
 import math
 import time
@@ -25,7 +25,7 @@ class Rates:
         self._count(self._per_owner, "owner", owner)
 
     def count_wrong_key(self, address: str) -> None:
-        """Raises TooManyRequests, for one address that tries many."""
+        """Raises TooManyRequests for an address that tries many keys."""
         self._count(_WRONG_KEYS, "wrong key", sharing(address))
 
     def _count(self, limit: RateLimitItem, *names: str) -> None:

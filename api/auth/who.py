@@ -1,4 +1,4 @@
-"""Who asks: by a key, or on a machine of one's own without one."""
+"""Who sends a request: by its key, or without one on a machine of one's own."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ async def _who(
         str | None, Header(json_schema_extra={"pattern": patterns.OWNER, "maxLength": patterns.LONGEST_OWNER})
     ] = None,
 ) -> Principal:
-    """An admin may name the owner for whom it asks, by the header x-owner. Raises WrongKey, TooManyRequests,
+    """An admin may act for another owner, named in the header x-owner. Raises WrongKey, TooManyRequests,
     InvalidParameter."""
     if x_owner is not None:
         check_owner("x-owner", x_owner)
@@ -55,7 +55,7 @@ async def _who(
 
 
 def _known(who: Principal) -> Principal:
-    """Each line of the log has the owner from now on."""
+    """From now on each line of the log has the owner."""
     structlog.contextvars.bind_contextvars(owner=who.owner)
     return who
 

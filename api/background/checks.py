@@ -1,8 +1,8 @@
-"""Has each new dataset checked, in the background: the answer to a large upload does not wait for it. Deletes those
-whose time is over.
+"""Checks each new dataset in the background, so that the response to a large upload does not wait for it, and deletes
+expired datasets.
 
-What a process that was killed has left unchecked, the next one checks; several may check one at the same time, and the
-first writes what it has found.
+If a process is killed, the next one checks what it left. Several processes may check the same dataset at once; the
+first one writes its result.
 """
 
 import logging
@@ -28,7 +28,7 @@ AT_ONCE = 2
 SECONDS_BETWEEN_LOOKS = 10.0
 FILE_VERSION = "file_version"
 LONGEST = 3600.0
-"""Seconds of one check; some 60 MB a second are read."""
+"""Most seconds of one check; about 60 MB a second are read."""
 
 
 class Checks:
@@ -47,7 +47,7 @@ class Checks:
         self._looking.start()
 
     def stop(self) -> None:
-        """What is not done is left for the next process."""
+        """Leaves unfinished checks to the next process."""
         self._stopped.set()
         self._sandbox.stop()
         self._pool.shutdown(cancel_futures=True)
@@ -62,7 +62,7 @@ class Checks:
             return self._at_work[dataset_id]
 
     def wait(self, dataset_id: str, seconds: float) -> None:
-        """Until it is checked, but no longer than so many seconds."""
+        """Waits until the dataset is checked, at most so many seconds."""
         wait_for([self.add(dataset_id)], timeout=seconds)
 
     def _done(self, dataset_id: str) -> None:
@@ -104,8 +104,8 @@ class Checks:
             log.exception("dataset %s is not checked; the next round will try again", dataset_id)
 
     def _read(self, dataset_id: str) -> tuple[str | None, dict[str, Any] | None]:
-        """What is wrong with it, where something is, and its report. The report of a file that stays where it is has
-        its version as well."""
+        """The dataset's problem, if there is one, and its report. The report of a file that stays where it is also has
+        the file's version."""
         with self._sessions.begin() as session:
             dataset = datasets.get(session, dataset_id)
         given: dict[str, Any] = {
@@ -144,5 +144,5 @@ def _problem(report: Report) -> str | None:
 
 
 def file_version(status: os.stat_result) -> str:
-    """Another for a file that was written since. Such a file is not read whole to find out."""
+    """Changes when the file is written, without reading the file to find out."""
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"

@@ -34,26 +34,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pace:
-    """How often streams look for news, and how much they keep."""
+    """How often streams poll the database, and how much they buffer."""
 
     poll_seconds: float = 0.5
     queue_seconds: float = 3.0
-    """Between two looks at the queue, which cost more."""
+    """Time between two polls of the queue, which cost more."""
     heartbeat_seconds: float = 15.0
     away_seconds: float = 1.0
-    """Before the database is asked again when it did not answer."""
+    """Wait before the next try when the database does not answer."""
     page: int = 500
-    """Rows of one read."""
+    """Most rows of one read."""
     most_waiting: int = 1000
-    """Messages for a client that does not read. With more it reads them from the database later."""
+    """Most messages buffered for a slow client. With more, it reads them from the database later."""
 
 
 @dataclass(eq=False)
 class _Watched:
-    """A job that somebody watches."""
+    """A job with open event streams."""
 
     cursor: Cursor
-    """Where the next look begins."""
+    """Where the next poll begins."""
     status: JobStatus
     subscriptions: set[Subscription] = field(default_factory=set)
     queue: Queue | None = None
@@ -82,7 +82,7 @@ class Live:
         self._reader, self._catching_up = CapacityLimiter(1), CapacityLimiter(4)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             await self._any_watched.wait()
             try:
@@ -94,9 +94,9 @@ class Live:
                 await asyncio.sleep(self._pace.poll_seconds)
 
     async def stream(self, job_id: str, cursor: Cursor) -> AsyncIterator[bytes]:
-        """All that happens to a job after `cursor` until it has ended, as an event stream. While it waits, an event
-        "queue" tells of its place and what it waits for, at the beginning and when these change. A database that is
-        away ends no stream."""
+        """All events of a job after `cursor` until it has ended, as an event stream. While it waits, an event "queue"
+        gives its position and what it waits for, at the beginning and when these change. An unavailable database ends
+        no stream."""
         client = Client(cursor)
         subscription: Subscription | None = None
         self.clients += 1
@@ -128,8 +128,8 @@ class Live:
                 self._leave(job_id, subscription)
 
     def _join(self, job_id: str, client: Client, news: News) -> Subscription:
-        """Subscribes a client that has read `news`. Where the next look begins further on, the client is behind: it
-        reads once more, and has then all that was handed out before it joined."""
+        """Subscribes a client that has read `news`. If the next poll begins further on, the client is behind: it reads
+        once more, and then has everything that was sent before it joined."""
         # No further than there is anything: a client may have made up its Last-Event-ID.
         start = _at_most(client.cursor, news.end)
         watched = self._watched.setdefault(job_id, _Watched(start, news.status))
@@ -154,7 +154,7 @@ class Live:
             self._any_watched.clear()
 
     async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T | None:
-        """None where the database does not answer, after a while."""
+        """None, after a pause, if the database does not answer."""
         try:
             return await read()
         except (OperationalError, NoConnectionFree) as error:
@@ -167,7 +167,7 @@ class Live:
         return await to_thread.run_sync(read, limiter=self._catching_up)
 
     async def look(self) -> bool:
-        """Hands out what is new. Whether there is more to read at once."""
+        """Sends new events to the clients. Returns whether there are more to read at once."""
         reading = dict(self._watched)
         cursors = {job_id: watched.cursor for job_id, watched in reading.items()}
         read = partial(_read, self._sessions, cursors, self._pace.page)

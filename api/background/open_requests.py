@@ -33,7 +33,7 @@ class OpenRequests:
             self._ids.discard(request_id)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             await anyio.sleep(self._seconds)
             if self._ids:

@@ -1,4 +1,4 @@
-"""What happens to a job, as the messages of an event stream."""
+"""The messages of an event stream."""
 
 import json
 import time
@@ -13,15 +13,15 @@ HEARTBEAT = b": ping\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Complete but for its id, which depends on what else a client has."""
+    """Complete except for its id, which depends on what else a client has."""
 
     body: bytes
     seq: int = 0
-    """Of an event."""
+    """Sequence number, of an event."""
     step: int = 0
-    """Of a metric."""
+    """Step, of a metric."""
     queue: tuple[int, str] | None = None
-    """Place and reason, of a message about the queue."""
+    """Position and reason, of a message about the queue."""
 
 
 def message(happening: Happening) -> Message:

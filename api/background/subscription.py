@@ -1,4 +1,4 @@
-"""What one client of an event stream has, and what waits for it."""
+"""What one client of an event stream has received, and what is buffered for it."""
 
 import asyncio
 from collections.abc import Iterable
@@ -10,26 +10,26 @@ from store.jobs.progress import Cursor, News
 
 @dataclass(frozen=True)
 class Page:
-    """Messages that one look found about one job."""
+    """Messages of one poll about one job."""
 
     begin: Cursor
-    """Where the look began. A client that is not so far yet would lack what is between."""
+    """Where the poll began. A client that has not come so far would miss what lies between."""
     as_of: int
-    """The last event that there was."""
+    """The last event at that time."""
     messages: list[Message]
 
 
 @dataclass(eq=False)
 class Subscription:
-    """What waits for one client: at most `most_waiting` messages."""
+    """The buffer of one client: at most `most_waiting` messages."""
 
     most_waiting: int
     queue: Message | None = None
-    """The latest about the queue. It has no place in the order of the others."""
+    """The latest message about the queue, which has no place in the order of the others."""
     ended: bool = False
-    """Nothing comes after what waits."""
+    """Nothing comes after what is buffered."""
     dropped: bool = False
-    """The client took too little, and nothing waits for it any more."""
+    """The client was too slow, and its buffer was dropped."""
     _pages: list[Page] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,7 +58,7 @@ class Subscription:
         self._changed.set()
 
     async def take(self, seconds: float) -> tuple[list[Page], Message | None]:
-        """The pages and the message about the queue that wait, as soon as there are any, or none after so long."""
+        """The buffered pages and the message about the queue, as soon as there are any; none after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -70,27 +70,27 @@ class Subscription:
 
 
 class Client:
-    """How far one client has come. It has every event and every step up to its cursor."""
+    """How far one client has read: it has every event and every step up to its cursor."""
 
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
         self.behind = True
-        """The database has something that no later page brings."""
+        """The database has something that no later page will bring."""
         self._as_of = 0
-        """The last event that there was when it last read the database."""
+        """The last event when it last read the database."""
         self._queue: tuple[int, str] | None = None
 
     def read(self, news: News) -> bytes:
-        """The messages that the database has for it."""
+        """The messages that it reads from the database."""
         self.behind, self._as_of = False, news.end.seq
         return self._encode(map(message, news.happenings))
 
     def look_from(self, begin: Cursor) -> None:
-        """It is behind where a page begins beyond what it has."""
+        """Notes that it is behind if a page begins beyond what it has."""
         self.behind = self.cursor.seq < begin.seq or self.cursor.step < begin.step
 
     def take(self, pages: Iterable[Page], queue: Message | None) -> bytes:
-        """The messages of the pages that it does not have yet, up to a page at which it is behind."""
+        """The messages of the pages that it does not have yet, up to a page that leaves a gap."""
         parts = []
         for page in pages:
             if page.as_of < self._as_of:
@@ -104,7 +104,7 @@ class Client:
         return b"".join(parts)
 
     def _encode(self, messages: Iterable[Message]) -> bytes:
-        """Those that the client does not have yet."""
+        """Encodes the messages that the client does not have yet."""
         parts = []
         for each in messages:
             if each.seq > self.cursor.seq:

@@ -1,5 +1,5 @@
-"""Sends what is due to webhooks, and writes how that went. It goes on for as long as the API does; several processes of
-it share the work. What it was sending when it died is sent again, with the same webhook-id."""
+"""Sends due messages to webhooks and records the results, for as long as the API runs. Several processes share the
+work. If one dies while it sends, the message is sent again with the same webhook-id."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ AT_ONCE = 16
 LOOK_SECONDS = 1.0
 AWAY_SECONDS = 2.0
 SEND_SECONDS = 15.0
-"""From the look at the name server to the answer's first line; well below webhooks.IN_HAND."""
+"""Time from the name lookup to the first line of the response; well below webhooks.IN_HAND."""
 CONNECT_SECONDS = 5.0  # to each of a name's addresses
 KEPT = timedelta(days=30)
 _FORGET_SECONDS = 3600.0
@@ -45,7 +45,7 @@ class Sender:
         self._next_forget = 0.0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         # Without a pool: a kept connection is to an address that was right for another message. Without the
         # environment: a proxy there would reach what we may not.
         limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
@@ -60,7 +60,7 @@ class Sender:
                 await asyncio.sleep(wait)
 
     async def _look(self) -> tuple[list[Due], float]:
-        """What is due, as much of it as can be sent now, and the seconds until the next look."""
+        """The due messages that can be sent now, and the seconds until the next look."""
         free = AT_ONCE - self._at_work
         try:
             if time.monotonic() > self._next_forget:
@@ -102,7 +102,7 @@ class Sender:
             log.warning("webhook message %s will be sent again, the database is away: %s", due.id, problem)
 
     async def _post(self, http: httpx.AsyncClient, due: Due) -> int:
-        """The status of the answer, of which no more is read."""
+        """The status of the response. Nothing more of it is read."""
         url = urlsplit(due.url)
         host = url.hostname or ""
         port = url.port or (443 if url.scheme == "https" else 80)

@@ -1,5 +1,5 @@
-"""Fetches one file of a hub's data set. HF_ENDPOINT says which hub. No token is sent: what is private to whoever runs
-the service is not its users'."""
+"""Downloads one file of a hub's data set. HF_ENDPOINT names the hub. No token is sent: what is private to the operator
+is not for the users."""
 
 import httpx
 
@@ -12,7 +12,7 @@ _MOST_REDIRECTS = 5
 
 
 def download(name: str, file: str, revision: str | None, into: Incoming) -> None:
-    """Raises InputError where the hub does not give it, TooLarge."""
+    """Raises InputError if the hub refuses, TooLarge."""
     # Its import takes a while, and few requests need it.
     from huggingface_hub import hf_hub_url
 

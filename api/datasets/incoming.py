@@ -1,4 +1,4 @@
-"""A file on its way in: written and hashed while it is read, and nowhere in memory as a whole."""
+"""A file that is being uploaded: written and hashed while it is read, never whole in memory."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ _ABANDONED = 24 * 60 * 60
 
 
 class Incoming:
-    """It is in the home folder, so that it can be put in its place under another name, without a copy."""
+    """It lies in the home folder, so that it can be renamed into place without a copy."""
 
     def __init__(self, folder: Path, largest: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class Incoming:
         hashed.result()
 
     def finish(self) -> str:
-        """Its sha256, as lower-case hex, once it is on the disk."""
+        """Its SHA-256 as lower-case hex, once it is on the disk."""
         os.fsync(self._file.fileno())
         self._file.close()
         return self._sha256.hexdigest()
@@ -55,7 +55,7 @@ class Incoming:
 
 @contextlib.contextmanager
 def incoming(folder: Path, largest: int) -> Iterator[Incoming]:
-    """Nothing is left of it but what was given another name."""
+    """Deletes the file at the end, unless it was renamed."""
     file = Incoming(folder, largest)
     try:
         yield file
@@ -64,7 +64,7 @@ def incoming(folder: Path, largest: int) -> Iterator[Incoming]:
 
 
 def forget_abandoned(folder: Path) -> None:
-    """What a process that was killed has left."""
+    """Deletes what killed processes have left."""
     for path in folder.glob("*.partial"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED:
@@ -72,8 +72,8 @@ def forget_abandoned(folder: Path) -> None:
 
 
 async def pump(stream: AsyncIterator[bytes], take: Callable[[bytes], None]) -> None:
-    """Gives what comes to `take`, in larger pieces, in a thread, and reads on meanwhile: hashing and writing keep no
-    other request waiting, nor the sender. At most two of these pieces are in memory."""
+    """Passes the stream to `take` in larger pieces, in a thread, and reads on meanwhile: hashing and writing delay
+    neither other requests nor the sender. At most two of these pieces are in memory."""
     pieces: list[bytes] = []
     size = 0
     taking: asyncio.Task[None] | None = None

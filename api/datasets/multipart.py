@@ -1,6 +1,6 @@
-"""Reads a multipart/form-data body as it comes: one file, to wherever it is to go, and a few small fields.
+"""Reads a multipart/form-data body as it arrives: one file, passed on in pieces, and a few small fields.
 
-Starlette's own form parser would write the file to a temporary one first, of any size.
+Starlette's own form parser would first write the file, of any size, to a temporary one.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _FILE = "file"
 
 
 class FormReader:
-    """Raises BadForm, InvalidParameter for what is no such form."""
+    """Raises BadForm, InvalidParameter for any other form."""
 
     def __init__(self, content_type: str, write_file: Callable[[memoryview], None]) -> None:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
-        """None before the file has begun."""
+        """None until the file begins."""
         self._write_file = write_file
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
@@ -104,7 +104,7 @@ class FormReader:
 
 
 def _base_name(given: str) -> str:
-    """What people call it: no folders, nothing that a log or a header could not hold. It never names a file here."""
+    """The name to show: without folders and control characters. It never names a file on the server."""
     last = given.replace("\\", "/").rpartition("/")[2]
     kept = "".join(letter for letter in last if letter.isprintable())
     return kept[-LONGEST_NAME:].strip() or "file"

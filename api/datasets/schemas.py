@@ -12,24 +12,25 @@ Columns = Annotated[dict[DatasetField, Text], Field(min_length=1)]
 
 
 class AboutDataset(BaseModel):
-    """What its owner says of it."""
+    """What the owner says about a dataset."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     purpose: Literal["fine-tune"] = "fine-tune"
     format: DatasetFormat | None = None
-    """How a row is written; null is told by the first row's fields."""
+    """How a row is written; null detects it by the first row's fields."""
     columns: Columns | None = None
-    """What the file calls the format's fields, where it has names of its own."""
+    """The file's own names of the format's fields."""
     expires_after_seconds: Annotated[int, Field(ge=3600, le=31_536_000)] | None = None
-    """It is deleted after so long, as soon as no unfinished job needs it; null keeps it."""
+    """Seconds after which it is deleted, as soon as no unfinished job needs it; null keeps it."""
 
 
 class DatasetReference(AboutDataset):
     """A file that is on the server, or that the server fetches from a hub."""
 
     path: Text | None = None
-    """On the server: absolute, or relative to one of the server's allowed folders. It stays where it is."""
+    """A path on the server: absolute, or relative to one of the server's allowed folders. The file stays where it
+    is."""
     hub: Annotated[str, StringConstraints(pattern=patterns.HUB_DATASET)] | None = None
     """A data set of the hub, such as "org/name"."""
     file: Annotated[str, StringConstraints(pattern=patterns.HUB_FILE)] | None = None
@@ -55,14 +56,14 @@ class DatasetOut(BaseModel):
     purpose: str
     bytes: int
     sha256: str | None
-    """Null where it is a file on the server, at `path`."""
+    """Null for a file on the server, at `path`."""
     path: str | None
     source: str | None
-    """Where it was fetched from."""
+    """Where it was downloaded from."""
     status: Literal["uploaded", "processed", "error"]
     """"uploaded": its rows are being checked. "error": it cannot be trained on."""
     status_details: str | None
-    """What is wrong with it."""
+    """The problem, if its status is error."""
     format: DatasetFormat | None
     columns: Columns | None
     rows: int | None
@@ -72,7 +73,7 @@ class DatasetOut(BaseModel):
 
 class DatasetDetail(DatasetOut):
     report: Report | None
-    """What the check has found; null before it is done."""
+    """Result of the check; null before it is done."""
 
 
 class DatasetPage(BaseModel):

@@ -1,4 +1,4 @@
-"""How much a client may take before anybody knows who it is: bytes and time of a request's head, and connections."""
+"""Limits for clients that have not been identified yet: bytes and time of a request's head, and connections."""
 
 import resource
 from collections import Counter
@@ -7,39 +7,39 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 
 _RESERVED_FILES = 256
-"""The database's and the broker's connections, child processes, libraries."""
+"""Files kept free for connections to the database and the broker, child processes and libraries."""
 _MOST_CONNECTIONS = 10_000
 _MOST_PER_ADDRESS = 200
 _MOST_FILES = 1 << 20
-"""Where the hard limit says "unlimited"."""
+"""The limit used where the hard limit is "unlimited"."""
 
 
 @dataclass(frozen=True)
 class Bounds:
     head_bytes: int = 64 << 10
-    """Request line and headers, or trailers, or extensions between two pieces of a chunked body."""
+    """Most bytes of request line and headers, of trailers, or of extensions between two chunks."""
     url_bytes: int = 16 << 10
     headers: int = 100
     pipelined: int = 16
-    """Requests that were sent before the answer to an earlier one."""
+    """Most requests that a client may send before it has the response to an earlier one."""
     head_seconds: float = 10.0
-    """From the connection, or the first byte of a later request, to the end of its headers."""
+    """Time from the connection, or from the first byte of a later request, to the end of its headers."""
     body_seconds: float = 60.0
-    """Without a byte of a body that is still to come."""
+    """Time without a byte of a body that has not ended."""
     idle_seconds: int = 20
-    """Between two requests. Longer than clients keep idle connections (httpx and OpenAI's SDK: 5 s), so that none sends
-    a request into a connection that is being closed."""
+    """Time between two requests. It is longer than clients keep idle connections (httpx and OpenAI's SDK: 5 s), so that
+    none sends a request into a connection that is being closed."""
     unread_seconds: int = 120
-    """While the other side takes no bytes: it reads no further, or is gone without a word."""
+    """Time while the other side takes no bytes, because it stopped reading or disappeared."""
     connections: int = _MOST_CONNECTIONS
     per_address: int = _MOST_PER_ADDRESS
     exempt: Sequence[str] = ("127.0.0.0/8", "::1")
-    """Addresses and networks that `connections` alone bounds."""
+    """Addresses and networks without a limit of their own; only `connections` limits them."""
 
 
 def connection_limit() -> int:
-    """Raises this process's limit of open files as far as it may, and gives the connections that fit: each may read
-    or write a file beside it."""
+    """Raises this process's limit of open files as far as possible and returns how many connections fit. Each may also
+    read or write a file."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = _MOST_FILES if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
@@ -47,7 +47,7 @@ def connection_limit() -> int:
 
 
 def sharing(address: str) -> str:
-    """The address or network that one client is taken to have: of IPv6 a /64, which a single machine gets whole."""
+    """The address or network that counts as one client: for IPv6 a /64, which a single machine gets whole."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -60,7 +60,7 @@ def sharing(address: str) -> str:
 
 @dataclass
 class OpenConnections:
-    """Of one process."""
+    """The open connections of one process."""
 
     bounds: Bounds
     total: int = 0

@@ -1,4 +1,4 @@
-"""Schemas to be put into the API's description of itself."""
+"""JSON schemas for the API's OpenAPI description."""
 
 from typing import Any
 

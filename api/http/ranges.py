@@ -1,4 +1,4 @@
-"""Hands out bytes of the storage: whole or in part, so that a download that broke off goes on (RFC 9110, 13 and 14)."""
+"""Sends bytes of the storage, whole or in part, so that an interrupted download can continue (RFC 9110, 13 and 14)."""
 
 import asyncio
 import re
@@ -21,12 +21,12 @@ _ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASC
 class Content:
     size: int
     sha256: str
-    """Of all of it, or another word that changes with it."""
+    """SHA-256 of the whole content, or another tag that changes with it."""
     name: str
-    """For the file that a browser saves."""
+    """Name of the file that a browser saves."""
     media_type: str
     read: Callable[[int, int], Iterator[bytes]]
-    """From one offset up to another."""
+    """Reads from one offset up to another."""
 
     @property
     def etag(self) -> str:
@@ -34,8 +34,8 @@ class Content:
 
 
 def hand_out(request: Request, content: Content) -> Response:
-    """What the headers of the request ask for of the content. Raises RangeOutside; and what its `read` raises, as far
-    as the first bytes tell."""
+    """The part of the content that the request's headers select. Raises RangeOutside, and what reading the first bytes
+    raises."""
     headers = {
         "etag": content.etag,
         "accept-ranges": "bytes",
@@ -60,7 +60,7 @@ def hand_out(request: Request, content: Content) -> Response:
 
 
 async def _ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Reads the next one, in a thread, while one is sent."""
+    """Reads the next piece in a thread while one is sent."""
     reading = asyncio.create_task(run_in_threadpool(next, chunks, None))
     try:
         while (chunk := await reading) is not None:
@@ -75,7 +75,7 @@ def _is_known(given: str | None, etag: str) -> bool:
 
 
 def _part(request: Request, content: Content) -> tuple[int, int] | None:
-    """None for all of it: also where several parts are asked for, or what is no range, or of other bytes than these."""
+    """None for the whole content: also for several ranges, for a malformed one, and for a range of another version."""
     asked = _ONE_RANGE.fullmatch(request.headers.get("range", ""))
     if asked is None or request.method != "GET" or request.headers.get("if-range", content.etag) != content.etag:
         return None

@@ -1,4 +1,4 @@
-"""Refuses a request with two of a header that decides something: which one counts, a proxy may see otherwise."""
+"""Refuses a request that repeats a header which decides something: a proxy may act on the other one."""
 
 from http import HTTPStatus
 

@@ -1,4 +1,4 @@
-"""Gives every answer an x-request-id: the caller's, where it sent a sound one, else a new one."""
+"""Gives every response an x-request-id: the caller's if it is well-formed, else a new one."""
 
 import re
 import secrets

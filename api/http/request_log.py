@@ -1,4 +1,4 @@
-"""Counts each request, and writes a line of the log for it."""
+"""Counts each request and writes one log line for it."""
 
 import logging
 import time
@@ -13,11 +13,11 @@ from contract.quote import cut
 log = logging.getLogger("api.request")
 
 _QUIET = {"/health", "/health/live", "/health/ready", "/metrics"}
-"""Asked all the time by machines: a line of each would hide the others."""
+"""Machines poll these all the time: their lines would hide the others."""
 
 
 class RequestLog:
-    """Inside of RequestId, whose id each line of the request has."""
+    """Runs inside RequestId, whose id each line of the request has."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self.app = app

@@ -18,7 +18,7 @@ def bounds_of(settings: ApiSettings) -> Bounds:
 
 
 def serve(app: ASGIApp, settings: ApiSettings, bounds: Bounds) -> None:
-    """Until the process is told to stop. Open event streams end with it: a client resumes by its Last-Event-ID."""
+    """Runs until a signal stops the process. Open event streams end with it: a client resumes by its Last-Event-ID."""
     uvicorn.run(
         app,
         host=settings.host,

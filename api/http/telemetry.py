@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests as they are answered, and the service's numbers as they are when it asks."""
+"""Metrics for Prometheus: requests as they are answered, and the service's state when it is scraped."""
 
 import logging
 import time
@@ -41,7 +41,7 @@ class Telemetry:
         self._seconds.labels(method, route or "none").observe(seconds)
 
     def exposition(self) -> bytes:
-        """In Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -51,7 +51,7 @@ class _Service(Collector):
         self._streams = streams
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: else it would be read from the database to be registered."""
+        """Empty: otherwise registering it would read the database."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

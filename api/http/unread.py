@@ -1,5 +1,5 @@
-"""Closes the connection of a request that is answered before its body is read, as one that is too large is: else the
-server reads no further and keeps the connection, and the client goes on sending, for ever."""
+"""Closes the connection of a request that is answered before its body is read, such as one that is too large. Otherwise
+the server would keep the connection without reading, and the client would go on sending for ever."""
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -13,16 +13,16 @@ from store.scheduling.planner import Wait
 
 
 class Progress(BaseModel):
-    """As of the last optimizer step."""
+    """State after the last optimizer step."""
 
     step: int
     total_steps: int | None
     epoch: float
     loss: float
     eval_loss: float | None
-    """Of the last evaluation."""
+    """Loss of the last evaluation."""
     best_step: int | None
-    """Of the lowest eval_loss, 0 for the base model; told when the run has ended."""
+    """Step with the lowest eval_loss, 0 for the base model; known when the run has ended."""
     stopped_early: bool
     tokens_per_second: float
     progress: float
@@ -31,19 +31,19 @@ class Progress(BaseModel):
 
 class FailureOut(BaseModel):
     code: FailureCode
-    """For programs."""
+    """Code for programs."""
     message: str
-    """For people."""
+    """Message for people."""
     param: str | None
     retryable: bool
     log_tail: str | None
 
 
 class Queue(BaseModel):
-    """Of a job that waits."""
+    """Why a queued job waits."""
 
     position: int
-    """1 is the next one."""
+    """Position in the queue; 1 is next."""
     reason: str
     """For people: a sentence that says what it waits for."""
     estimated_start_at: datetime | None
@@ -61,32 +61,32 @@ class JobOut(BaseModel):
     owner: str
     status: JobStatus
     requested_action: RequestedAction | None
-    """What the running job shall do, until its worker has done it. "force_cancel" is a cancel without time to save;
+    """What the running job was requested to do and has not done yet. "force_cancel" is a cancel without time to save;
     "preempt" saves and goes back to the queue, for a job of a higher priority."""
     priority: int
     queue: Queue | None
-    """Null where it does not wait, and in the answer that creates it."""
+    """Null for a job that is not queued, and in the response to POST /jobs."""
     devices: list[DeviceOfJob]
-    """That it has, until every process of it is gone from there."""
+    """Devices that it holds, until all its processes there are gone."""
     attempt: int
     retries: int
-    """Failures of the infrastructure in a row, without coming further."""
+    """Infrastructure failures in a row without progress."""
     not_before: datetime | None
-    """It waits until then, after such a failure."""
+    """Time until which it waits after such a failure."""
     batch: dict[str, Any] | None
-    """In the place of the recipe's, which did not fit into the device's memory."""
+    """Replaces the recipe's batch, which did not fit into the device's memory."""
     worker: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     recipe: dict[str, Any]
     command: str | None
-    """That the latest attempt was started with, for a shell on the worker's machine."""
+    """Command of the latest attempt, for a shell on the worker's machine."""
     progress: Progress | None
     failure: FailureOut | None
     exit_report: ExitReport | None
-    """How the latest attempt's processes ended: when they were to stop and when all were gone, which they were and
-    whether they had to be killed, and the bytes in use on each GPU before and after."""
+    """How the latest attempt's processes ended: when they were to stop and when all were gone, which ones had to be
+    killed, and the bytes in use on each GPU before and after."""
 
 
 class JobPage(BaseModel):

@@ -1,4 +1,4 @@
-"""Lets each owner do one costly thing at a time, so that one with many requests delays no other."""
+"""Lets each owner do one costly thing at a time, so that an owner with many requests delays no other."""
 
 import threading
 from collections import Counter
@@ -10,7 +10,7 @@ from api.errors import TooManyRequests
 
 class Turns:
     def __init__(self, most_waiting: int, patience: float) -> None:
-        """`patience` is in seconds. Each that waits holds a thread of the API, which has 40 of them."""
+        """`patience` is in seconds. Each request that waits holds one of the API's 40 threads."""
         self._most_waiting = most_waiting
         self._patience = patience
         self._lock = threading.Lock()

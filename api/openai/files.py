@@ -1,4 +1,4 @@
-"""Files, as OpenAI's wire has them: datasets, and the results of jobs."""
+"""Files of the OpenAI-compatible API: datasets, and the results of jobs."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ _RESULTS = re.compile(r"file-(job_[0-9a-f]{24})")
 
 
 async def create(services: Services, who: Principal, asked: Asked, form: Form) -> FileObject:
-    """Raises what the upload of a dataset does."""
+    """Raises the errors of a dataset's upload."""
     return file_object(await uploads.upload(services, who, asked, form))
 
 
@@ -75,7 +75,7 @@ def delete(services: Services, who: Principal, file_id: str) -> Deleted:
 
 
 def _with_results(session: Session, who: Principal, file_id: str) -> Job | None:
-    """The job whose results are meant, where it is one's. Raises DatasetNotFound."""
+    """The job whose results the id names, or None for a dataset's id. Raises DatasetNotFound."""
     named = _RESULTS.fullmatch(file_id)
     if named is None:
         return None

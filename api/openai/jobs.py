@@ -1,4 +1,4 @@
-"""Fine-tuning jobs, as OpenAI's wire has them."""
+"""Fine-tuning jobs of the OpenAI-compatible API."""
 
 import json
 import re
@@ -38,7 +38,7 @@ _CHECKPOINT_ID = re.compile(r"ftckpt_(?P<job>[0-9a-f]{24})_(?P<step>\d{1,10})", 
 
 
 def create(services: Services, who: Principal, once: Asked, asked: JobAsked, force: bool) -> FineTuningJob:
-    """With `force` also one that cannot fit into memory. Raises InvalidParameter, InputError, ModelNotFound,
+    """With `force` also a job that cannot fit into memory. Raises InvalidParameter, InputError, ModelNotFound,
     QuotaExceeded, RequestReused, RequestInProgress."""
     fine_tuned = read_name(asked.model)
     start_from = None if fine_tuned is None else (_base(services, who, asked.model, fine_tuned), fine_tuned.start_from)
@@ -51,7 +51,7 @@ def create(services: Services, who: Principal, once: Asked, asked: JobAsked, for
 
 
 def _base(services: Services, who: Principal, name: str, fine_tuned: FineTuned) -> str:
-    """The base model of a fine-tuned one. Raises ModelNotFound."""
+    """The base model of a fine-tuned model. Raises ModelNotFound."""
     with services.sessions.begin() as session:
         try:
             job = jobs.get(session, fine_tuned.job_id, who.scope)
@@ -71,7 +71,8 @@ def get(services: Services, who: Principal, job_id: str) -> FineTuningJob:
 def newest(
     services: Services, who: Principal, limit: int, after: str | None, metadata: Mapping[str, str] | None
 ) -> JobList:
-    """`metadata` None lists all; an empty one those without any. Raises JobNotFound for an unknown `after`."""
+    """`metadata` None lists all jobs, an empty one those without metadata. Raises JobNotFound for an unknown
+    `after`."""
     with read_snapshot(services.sessions) as session:
         found = page(jobs.newest(session, limit + 1, after, who.scope, metadata), limit)
         return JobList(data=_tell(session, found.rows), has_more=found.has_more)

@@ -1,4 +1,4 @@
-"""What OpenAI's wire asks for, and the recipe that it comes to."""
+"""Requests of the OpenAI-compatible API, and the recipes that they become."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ _FileId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern
 _Auto = Literal["auto"]
 
 LEARNING_RATE: float = Optimizer().learning_rate
-"""A learning_rate_multiplier is of this."""
+"""The learning rate that learning_rate_multiplier multiplies."""
 
 
 class _Asked(BaseModel):
@@ -25,7 +25,7 @@ class Hyperparameters(_Asked):
     batch_size: _Auto | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     """Examples of one optimizer step."""
     learning_rate_multiplier: _Auto | Annotated[float, Field(gt=0, le=10_000)] = "auto"
-    """Of the learning rate that a recipe has by itself."""
+    """Multiplies the default learning rate of a recipe."""
 
 
 class Supervised(_Asked):
@@ -47,7 +47,7 @@ class JobAsked(_Asked):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
-    """As method.supervised.hyperparameters, from before there were methods."""
+    """The older place of method.supervised.hyperparameters."""
     integrations: list[dict[str, Any]] | None = None
     metadata: (
         Annotated[
@@ -60,11 +60,12 @@ class JobAsked(_Asked):
         | None
     ) = None
     recipe: dict[str, Any] | None = None
-    """Of our own wire, but for what the fields above say: the SDK sends it by extra_body={"recipe": {...}}."""
+    """Further fields of our own recipe; the SDK sends it by extra_body={"recipe": {...}}. The fields above may not be
+    repeated in it."""
 
 
 def hyperparameters_of(asked: JobAsked) -> Hyperparameters:
-    """Raises InvalidParameter for a method that is not to be had here, or two words for one thing."""
+    """Raises InvalidParameter for an unsupported method, and for two different values."""
     method = asked.method
     if method is not None and method.type != "supervised":
         raise InvalidParameter("method.type", method.type, 'only "supervised" is trained here')
@@ -76,8 +77,8 @@ def hyperparameters_of(asked: JobAsked) -> Hyperparameters:
 
 
 def recipe_of(asked: JobAsked, start_from: tuple[str, str] | None) -> dict[str, Any]:
-    """The recipe; `start_from` has the base model and the adapter of the fine-tuned model that is asked for, where it
-    is one. Raises InvalidParameter for what two fields say."""
+    """The recipe; `start_from` has the base model and the adapter if `model` is a fine-tuned one. Raises
+    InvalidParameter for a value that is given twice."""
     if asked.integrations:
         wanted = "there is none here; the metrics are at GET /jobs/ID/metrics, and webhooks tell of a job's end"
         raise InvalidParameter("integrations", str(asked.integrations[0].get("type", "")), wanted)
@@ -106,8 +107,8 @@ def recipe_of(asked: JobAsked, start_from: tuple[str, str] | None) -> dict[str, 
 
 
 def _say(recipe: dict[str, Any], path: str, besides: tuple[str, ...], value: Any, field: str) -> None:
-    """Writes a field of the recipe. Raises InvalidParameter where the recipe that came with the request has it, or one
-    of `besides` in its section, already."""
+    """Writes a field of the recipe. Raises InvalidParameter if the request's own recipe already has it, or one of
+    `besides` in its section."""
     *sections, name = path.split(".")
     section = recipe
     for each in sections:

@@ -1,5 +1,4 @@
-"""The names of fine-tuned models: "ft:BASE:OWNER:SUFFIX:JOB", and with ":ckpt-step-STEP" after it that of a
-checkpoint."""
+"""The names of fine-tuned models: "ft:BASE:OWNER:SUFFIX:JOB", with ":ckpt-step-STEP" after it for a checkpoint."""
 
 import re
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ _NAME = re.compile(r"ft:.*:(?P<job>[0-9a-f]{24})(:ckpt-step-(?P<step>[0-9]{1,9})
 class FineTuned:
     job_id: str
     step: int | None
-    """None: the final one."""
+    """None for the final adapter."""
 
     @property
     def start_from(self) -> str:
-        """As a recipe's adapter.start_from has it."""
+        """The value of a recipe's adapter.start_from."""
         return self.job_id if self.step is None else f"{self.job_id}/checkpoint-{self.step}"
 
 
@@ -32,7 +31,7 @@ def name_of_made(job_id: str, owner: str, base: str, suffix: str | None) -> str:
 
 
 def read_name(name: str) -> FineTuned | None:
-    """None for what is no fine-tuned model's name."""
+    """None for any other name."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Base models and what was made of them, as OpenAI's wire has them."""
+"""Base models and fine-tuned models of the OpenAI-compatible API."""
 
 from api.context import Services
 from api.openai.model_names import name_of, name_of_made, read_name
@@ -18,8 +18,8 @@ _BASE_OWNER = "finetuned"
 
 
 def newest(services: Services, who: Principal, limit: int, after: str | None) -> ModelList:
-    """The server's base models, and then the fine-tuned ones of the owner, newest first; `after` is the last name of
-    the page before. Raises ModelNotFound for an unknown `after`."""
+    """The server's base models, then the owner's fine-tuned ones, newest first; `after` is the last name of the page
+    before. Raises ModelNotFound for an unknown `after`."""
     last = None if after is None else read_name(after)
     if after is not None and last is None:
         raise ModelNotFound(after)
@@ -53,8 +53,8 @@ def get(services: Services, who: Principal, name: str) -> Model:
 
 
 def delete(services: Services, who: Principal, name: str) -> Deleted:
-    """Takes what a job has made off the lists, and then its files off the storage. Asked again it goes on with what a
-    first time has left. Raises ModelNotFound, StorageUnavailable."""
+    """Removes a job's model from the lists, then its files from the storage. A second call continues where the first
+    one stopped. Raises ModelNotFound, StorageUnavailable."""
     fine_tuned = read_name(name)
     if fine_tuned is None or fine_tuned.step is not None:
         raise ModelNotFound(name)

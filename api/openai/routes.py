@@ -57,8 +57,8 @@ def create_fine_tuning_job(
     asked: Annotated[JobAsked, Depends(json_body(JobAsked))],
     force: bool = False,
 ) -> FineTuningJob:
-    """A job, by the names of OpenAI's wire. A recipe of our own may ride along in `recipe`. One that cannot fit into
-    the memory of any worker's machine is refused, unless with `force`."""
+    """Creates a job from OpenAI's fields. `recipe` may add fields of our own. A job that cannot fit into the memory of
+    any worker's machine is refused, unless with `force`."""
     return jobs.create(services, who, once, asked, force)
 
 
@@ -174,5 +174,5 @@ def get_openai_model(services: Context, who: Who, model: str) -> Model:
 
 @router.delete("/models/{model:path}")
 def delete_openai_model(services: Context, who: Who, model: str) -> Deleted:
-    """Deletes what a job has made: no later job starts from it."""
+    """Deletes a fine-tuned model: no later job can start from it."""
     return models.delete(services, who, model)

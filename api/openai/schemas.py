@@ -1,4 +1,4 @@
-"""The objects of OpenAI's wire."""
+"""The objects of the OpenAI-compatible API."""
 
 from datetime import datetime
 from typing import Any, Literal, cast
@@ -75,7 +75,7 @@ class CheckpointMetrics(BaseModel):
     train_loss: float | None
     valid_loss: float | None
     full_valid_loss: float | None
-    """The whole held-out part is evaluated each time: the same as valid_loss."""
+    """The same as valid_loss: each evaluation uses all held-out examples."""
 
 
 class JobCheckpoint(BaseModel):
@@ -148,7 +148,7 @@ class ModelList(BaseModel):
 
 
 def job_object(job: Job, latest: Latest | None, tokens: int) -> FineTuningJob:
-    """`tokens` is how many it has trained on."""
+    """`tokens` is the number of tokens it has trained on."""
     hyperparameters = _hyperparameters(job.recipe)
     succeeded = job.status is JobStatus.SUCCEEDED
     return FineTuningJob(

@@ -1,4 +1,4 @@
-"""Keeps webhooks from reaching what only this machine can: its own services, its network, a cloud's metadata."""
+"""Keeps webhooks away from what only this machine can reach: its own services, its network, a cloud's metadata."""
 
 import asyncio
 import socket
@@ -18,11 +18,11 @@ Address = IPv4Address | IPv6Address
 
 
 class Forbidden(Exception):
-    """An address to which nothing is sent."""
+    """An address to which no webhook may lead."""
 
 
 def check_url(url: str, allow_private: bool) -> None:
-    """What can be said of it without asking a name server. Raises ValueError with words for people."""
+    """Checks what can be checked without a name server. Raises ValueError, Forbidden with a message for people."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("give a URL that begins with https:// or http://")
@@ -39,7 +39,7 @@ def check_url(url: str, allow_private: bool) -> None:
 
 
 async def addresses_of(host: str, port: int, allow_private: bool) -> list[str]:
-    """Those that the name has now; whoever connects takes one of these, and does not ask again. Raises Forbidden,
+    """The addresses that the name has now. Connect to one of these, without a second lookup. Raises Forbidden,
     OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
@@ -59,7 +59,7 @@ def _check(address: Address) -> None:
 
 
 def _meant(address: Address) -> Iterator[Address]:
-    """The address, and the ones that it stands for."""
+    """The address, and those that it embeds."""
     yield address
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:

@@ -90,7 +90,7 @@ def update_webhook(
 
 @router.delete("/webhooks/{webhook_id}")
 def delete_webhook(services: Context, who: Who, webhook_id: WebhookId) -> WebhookDeleted:
-    """With its deliveries."""
+    """Deletes a webhook and its deliveries."""
     with services.sessions.begin() as session:
         webhooks.delete(session, webhook_id, who.scope)
         audit.record(session, who, "webhook.delete", webhook_id)

@@ -34,7 +34,7 @@ class NewWebhook(BaseModel):
 
 
 class WebhookChange(BaseModel):
-    """What is left out stays as it is."""
+    """Fields that are left out stay as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,14 +49,13 @@ class WebhookOut(BaseModel):
     url: str
     events: list[EventType]
     enabled: bool
-    """False also where the receiver has answered 410."""
+    """False also after the receiver has answered 410."""
     created_at: datetime
 
 
 class WebhookCreated(WebhookOut):
     secret: str | None
-    """With which deliveries are signed; told this once. Null where the request was sent before, and was answered
-    then."""
+    """Signs the deliveries; shown only in this response. Null if the request was sent and answered before."""
 
 
 class WebhookPage(BaseModel):
@@ -71,18 +70,18 @@ class WebhookDeleted(BaseModel):
 
 class DeliveryOut(BaseModel):
     id: str
-    """The header webhook-id, the same at every try."""
+    """The header webhook-id, the same at every attempt."""
     webhook_id: str
     type: EventType
     payload: dict[str, Any]
-    """What is sent."""
+    """The message."""
     status: Literal["pending", "delivered", "failed"]
     attempts: int
     next_attempt_at: datetime | None
     response_status: int | None
-    """HTTP status of the last answer."""
+    """HTTP status of the last response."""
     error: str | None
-    """Of the last try."""
+    """Error of the last attempt."""
     created_at: datetime
     delivered_at: datetime | None
 
