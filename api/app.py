@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from operator import attrgetter
 
 from anyio import create_task_group
@@ -59,8 +60,7 @@ def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: 
 
 def make_services(settings: ApiSettings, pace: Pace) -> Services:
     sessions, storage, sandbox = make_sessions(make_engine(settings)), make_storage(settings), DatasetSandbox()
-    live = Live(sessions, pace)
-    return Services(
+    services = Services(
         settings=settings,
         sessions=sessions,
         publisher=make_publisher(settings),
@@ -73,25 +73,40 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
         keyring=Keyring(sessions, settings.admin_key.get_secret_value() if settings.admin_key else None),
         rates=Rates(settings.rate_limit),
         requests=OpenRequests(sessions),
-        telemetry=Telemetry(sessions, lambda: live.clients),
-        live=live,
+        telemetry=Telemetry(sessions, lambda: services.live.clients),
+        live=Live(sessions, pace),
+    )
+    return services
+
+
+def _restarted(services: Services) -> Services:
+    """With new parts in place of those that start and stop with a lifespan, as an application may have several."""
+    settings, sandbox = services.settings, DatasetSandbox()
+    return replace(
+        services,
+        sandbox=sandbox,
+        reader=DatasetReader(sandbox, settings.largest_dataset, settings.lengths),
+        checks=Checks(services.sessions, settings, services.storage, DatasetSandbox()),
+        live=services.live.restarted(),
     )
 
 
 def assemble(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        services.checks.start()
+        running = _restarted(services)
+        services.live = running.live  # for the telemetry
+        running.checks.start()
         # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
         async with create_task_group() as tasks:
-            tasks.start_soon(services.live.run)
-            tasks.start_soon(services.requests.run)
-            tasks.start_soon(Sender(services.sessions, services.settings.webhook_allow_private).run)
-            yield {"services": services}
+            tasks.start_soon(running.live.run)
+            tasks.start_soon(running.requests.run)
+            tasks.start_soon(Sender(running.sessions, running.settings.webhook_allow_private).run)
+            yield {"services": running}
             tasks.cancel_scope.cancel()
-        services.sandbox.stop()
-        services.checks.stop()
-        services.sessions.kw["bind"].dispose()
+        running.sandbox.stop()
+        running.checks.stop()
+        running.sessions.kw["bind"].dispose()
 
     app = FastAPI(
         title="finetuned",

@@ -77,7 +77,7 @@ def list_artifacts(services: Context, who: Who, job_id: JobId) -> ArtifactList:
 @router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response)
 def download_artifact(request: Request, services: Context, who: Who, job_id: JobId, name: str) -> Response:
     """An artifact, or with Range one part of it. The ETag is its SHA-256."""
-    return hand_out(request, _content(services.storage, _get(services, who, job_id, name)))
+    return hand_out(request, _content(services.storage, _get(services, who, job_id, name), name))
 
 
 # The request and its path have these parts.
@@ -103,8 +103,8 @@ def _get(services: Services, who: Principal, job_id: str, name: str) -> Artifact
         return artifacts.get(session, job_id, name)
 
 
-def _content(storage: Storage, artifact: Artifact) -> Content:
-    """A file, or a folder as an archive. Its `read` raises ArtifactGone, StorageUnavailable."""
+def _content(storage: Storage, artifact: Artifact, name: str) -> Content:
+    """A file, or a folder as an archive of that name. Its `read` raises ArtifactGone, StorageUnavailable."""
     if not artifacts.is_archive(artifact):
         return _file(storage, artifact, artifacts.files(artifact)[0], artifacts.key(artifact))
     archive = artifacts.archive(artifact, [(file.name, file.bytes) for file in artifacts.files(artifact)])
@@ -116,7 +116,7 @@ def _content(storage: Storage, artifact: Artifact) -> Content:
         with_checksum = archive.read(start, end, artifact.crc32 or 0, read_file)
         return _there(artifact, with_checksum)
 
-    return Content(archive.size, artifact.sha256 or "", artifact.name, "application/gzip", read)
+    return Content(archive.size, artifact.sha256 or "", name, "application/gzip", read)
 
 
 def _file(storage: Storage, artifact: Artifact, file: artifacts.File, key: str) -> Content:

@@ -259,7 +259,7 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     message = f"{request.method} {cut(request.url.path, 200)}: {error.detail}"
-    headers = dict(error.headers or {})
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         headers |= {"allow": ", ".join(_methods(request))}
     return _response(request, Answer(status, status.name.lower(), message, headers=headers))

@@ -43,7 +43,7 @@ _TABLES = {
         SELECT 'wh_' || {ID}, 'owner-' || n % 1000, 'https://example.org', 'secret', '[]', true,
                now() - n * interval '1 s'""",
     "deliveries": f"""
-        INSERT INTO deliveries (id, webhook_id, type, payload, status, tries, due_at, created_at)
+        INSERT INTO deliveries (id, webhook_id, type, payload, status, attempts, due_at, created_at)
         SELECT 'msg_' || {ID}, 'wh_' || lpad('1', 24, '0'), 'job.succeeded', '{{}}', 'delivered', 1, now(),
                now() - n * interval '1 s'""",
     "audit": """

@@ -20,6 +20,10 @@ class Rates:
         self._per_owner = parse(per_owner)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
+    def forget(self) -> None:
+        """Counts from zero again."""
+        self._limiter.storage.reset()
+
     def count(self, owner: str) -> None:
         """Raises TooManyRequests."""
         self._count(self._per_owner, "owner", owner)

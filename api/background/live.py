@@ -81,6 +81,10 @@ class Live:
         # Apart from the threads of the routes: neither waits for the other.
         self._reader, self._catching_up = CapacityLimiter(1), CapacityLimiter(4)
 
+    def restarted(self) -> "Live":
+        """Another one, for another event loop."""
+        return Live(self._sessions, self._pace)
+
     async def run(self) -> None:
         """Runs until it is cancelled."""
         while True:
