@@ -5,9 +5,8 @@ import sys
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from api.app import create_app
-from api.loopback import is_loopback
-from api.server import bounds_of, serve
-from api.settings import USUAL_PORT, ApiSettings
+from api.http.server import bounds_of, serve
+from api.settings import USUAL_PORT, ApiSettings, is_loopback
 from runtime import logs
 from runtime.private_files import keep_private
 from runtime.settings import read_settings
@@ -30,7 +29,7 @@ def main() -> None:
 
 
 def _refuse_without_keys(settings: ApiSettings) -> None:
-    """Ends the process with 1 where others could reach an API that nobody can have a key for."""
+    """Exits with 1 if others could reach an API for which nobody can have a key."""
     if is_loopback(settings.host) or settings.admin_key is not None:
         return
     engine = make_engine(settings)

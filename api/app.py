@@ -2,79 +2,118 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from operator import attrgetter
-from typing import Any
 
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
-from api import errors, request_id
-from api.checks import Checks
-from api.key_check import KeyCheck
-from api.keyring import Keyring
-from api.live import Live, Pace
-from api.origin import refuse_foreign
-from api.rates import Rates
-from api.repeated import refuse_repeated
-from api.request_log import RequestLog
-from api.routes import (
-    artifacts,
-    audit,
-    datasets,
-    events,
-    exports,
-    health,
-    jobs,
-    keys,
-    metrics,
-    plans,
-    quotas,
-    samples,
-    schema,
-    webhooks,
-    workers,
-)
+from api import artifacts, audit, errors, events, exports, health, keys, metrics, plans, quotas, workers
+from api.auth.key_check import KeyCheck
+from api.auth.keyring import Keyring
+from api.auth.origin import refuse_foreign
+from api.auth.rates import Rates
+from api.background.checks import Checks
+from api.background.live import Live, Pace
+from api.background.open_requests import OpenRequests
+from api.background.webhook_sender import Sender
+from api.context import Services, State
+from api.datasets import routes as datasets
+from api.datasets.reader import DatasetReader
+from api.http import request_id
+from api.http.repeated import refuse_repeated
+from api.http.request_log import RequestLog
+from api.http.telemetry import Telemetry
+from api.http.unread import CloseUnread
+from api.jobs import routes as jobs
+from api.model_folders import ModelFolders
+from api.openai import routes as openai
 from api.settings import ApiSettings
 from api.tags import TAGS
-from api.telemetry import Telemetry
-from api.unread import CloseUnread
-from api.v1.routes import files, fine_tuning
-from api.v1.routes import models as openai_models
-from api.webhook_sender import Sender
+from api.webhooks import routes as webhooks
 from dataset.sandbox.child import DatasetSandbox
 from runtime.broker import make_publisher
 from storage.backends import make_storage
 from store.session import make_engine, make_sessions
 
+_NOUNS = (
+    jobs,
+    metrics,
+    plans,
+    events,
+    exports,
+    artifacts,
+    datasets,
+    webhooks,
+    workers,
+    keys,
+    quotas,
+    audit,
+    health,
+    openai,
+)
+
 
 def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: B008
-    engine = make_engine(settings)
-    sessions = make_sessions(engine)
+    return assemble(make_services(settings, pace))
 
+
+def make_services(settings: ApiSettings, pace: Pace) -> Services:
+    sessions, storage, sandbox = make_sessions(make_engine(settings)), make_storage(settings), DatasetSandbox()
+    services = Services(
+        settings=settings,
+        sessions=sessions,
+        publisher=make_publisher(settings),
+        storage=storage,
+        sandbox=sandbox,
+        models=ModelFolders(settings.folders),
+        reader=DatasetReader(sandbox, settings.largest_dataset, settings.lengths),
+        # It has a sandbox of its own: a large check delays no preview.
+        checks=Checks(sessions, settings, storage, DatasetSandbox()),
+        keyring=Keyring(sessions, settings.admin_key.get_secret_value() if settings.admin_key else None),
+        rates=Rates(settings.rate_limit),
+        requests=OpenRequests(sessions),
+        telemetry=Telemetry(sessions, lambda: services.live.clients),
+        live=Live(sessions, pace),
+    )
+    return services
+
+
+def _restarted(services: Services) -> Services:
+    """With new parts in place of those that start and stop with a lifespan, as an application may have several."""
+    settings, sandbox = services.settings, DatasetSandbox()
+    return replace(
+        services,
+        sandbox=sandbox,
+        reader=DatasetReader(sandbox, settings.largest_dataset, settings.lengths),
+        checks=Checks(services.sessions, settings, services.storage, DatasetSandbox()),
+        live=services.live.restarted(),
+    )
+
+
+def assemble(services: Services) -> FastAPI:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        app.state.live = Live(sessions, pace)
-        sender = Sender(sessions, settings.webhook_allow_private)
-        children = DatasetSandbox()
-        # Children of its own: a large check keeps no preview waiting.
-        checks = Checks(sessions, settings, app.state.storage, DatasetSandbox())
-        checks.start()
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        running = _restarted(services)
+        services.live = running.live  # for the telemetry
+        running.checks.start()
         # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
         async with create_task_group() as tasks:
-            tasks.start_soon(app.state.live.run)
-            tasks.start_soon(sender.run)
-            yield {"children": children, "checks": checks}
+            tasks.start_soon(running.live.run)
+            tasks.start_soon(running.requests.run)
+            tasks.start_soon(Sender(running.sessions, running.settings.webhook_allow_private).run)
+            yield {"services": running}
             tasks.cancel_scope.cancel()
-        children.stop()
-        checks.stop()
-        engine.dispose()
+        running.sandbox.stop()
+        running.checks.stop()
+        running.sessions.kw["bind"].dispose()
 
     app = FastAPI(
         title="finetuned",
         summary="Fine-tuning jobs on your own GPUs",
         lifespan=lifespan,
         dependencies=[Depends(refuse_repeated), Depends(refuse_foreign)],
-        # The page of /docs would load scripts of another host. api/routes/schema.py hands out the description.
+        # The page of /docs would load scripts of another host. api/health.py hands out the description.
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -83,38 +122,11 @@ def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: 
         generate_unique_id_function=attrgetter("name"),
         responses=errors.DESCRIBED,
     )
-    app.state.settings = settings
-    app.state.sessions = sessions
-    app.state.telemetry = Telemetry(sessions, lambda: app.state.live.clients)
-    app.state.broker = make_publisher(settings)
-    app.state.storage = make_storage(settings)
-    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
-    app.state.keyring = Keyring(app.state.sessions, admin_key)
-    app.state.rates = Rates(settings.rate_limit)
-    for noun in (
-        jobs,
-        metrics,
-        plans,
-        events,
-        exports,
-        samples,
-        artifacts,
-        datasets,
-        webhooks,
-        workers,
-        keys,
-        quotas,
-        audit,
-        health,
-        schema,
-        files,
-        fine_tuning,
-        openai_models,
-    ):
+    for noun in _NOUNS:
         app.include_router(noun.router)
     errors.install(app)
-    app.add_middleware(KeyCheck, keyring=app.state.keyring)
-    app.add_middleware(RequestLog, telemetry=app.state.telemetry)
+    app.add_middleware(KeyCheck, keyring=services.keyring)
+    app.add_middleware(RequestLog, telemetry=services.telemetry)
     app.add_middleware(request_id.RequestId)
     app.add_middleware(CloseUnread)
     return app

@@ -1,26 +1,14 @@
 """Every error that leaves the API, in one shape: {"error": {"code", "message", "param", "type"}}.
 
-Raised below, and answered here too: contract's InputError, store's errors, and of the API's own
-
-RequestError
-+-- InvalidParameter    422   a parameter that does not fit, besides those that FastAPI checks
-    +-- InvalidBody     422   a field of a body
-+-- BadForm             422   a body that is no whole form
-+-- WrongKey            401   no key, or none that opens
-+-- AdminOnly           403   another's affairs
-+-- OriginNotAllowed       403   a web page's request, where no page may ask
-+-- ArtifactGone        404   its row is there, its files are not
-+-- TooLarge            413   a file of more bytes than are taken
-+-- StorageFull         507   the server's disk
-+-- RangeOutside        416   a part that begins behind the end
-+-- RequestInProgress         409   the same request was sent before, and is not done
-+-- TooManyRequests     429
-+-- NotReady            503   a part of the service is not there
+The API's own errors are the classes below, each with its status, code and headers. `ANSWERS` has those of the store,
+the storage and the database; contract's InputError brings its own code and message.
 """
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -32,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from api.json_schema import whole_schema
+from api.http.json_schema import whole_schema
 from contract.failure import InputError
 from contract.field_errors import describe_constraint, describe_errors
 from contract.formatting import escape_unprintable, format_value, truncate
@@ -57,10 +45,22 @@ log = logging.getLogger(__name__)
 
 
 class RequestError(Exception):
-    pass
+    """What the API refuses. Its class says how that is answered."""
+
+    status: ClassVar[HTTPStatus]
+    code: ClassVar[str]
+    headers: Mapping[str, str] = MappingProxyType({})
+    param: str | None = None
+
+
+_NO_RETRY = {"x-should-retry": "false"}
+"""The openai SDK repeats a POST that met a 409 or 429, unless it reads that this cannot help."""
+_RETRY_SOON = {"retry-after": "2"}
 
 
 class InvalidParameter(RequestError):
+    status, code = HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter"
+
     def __init__(self, param: str, given: str, wanted: str) -> None:
         super().__init__(f"{param}: got {format_value(given)}; {wanted}")
         self.param = param
@@ -74,62 +74,73 @@ class InvalidBody(InvalidParameter):
 
 
 class BadForm(RequestError):
-    pass
+    status, code, param = HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", "body"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"body: {problem}")
 
 
 class WrongKey(RequestError):
-    pass
+    status, code, headers = HTTPStatus.UNAUTHORIZED, "invalid_api_key", {"www-authenticate": "Bearer"}
 
 
 class AdminOnly(RequestError):
-    pass
+    status, code = HTTPStatus.FORBIDDEN, "admin_only"
 
 
 class OriginNotAllowed(RequestError):
-    pass
+    status, code = HTTPStatus.FORBIDDEN, "origin_not_allowed"
 
 
 class NotReady(RequestError):
-    pass
+    status, code = HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"
 
 
 class RequestInProgress(RequestError):
-    pass
+    status, code, headers = HTTPStatus.CONFLICT, "request_in_progress", _RETRY_SOON
 
 
 class TooManyRequests(RequestError):
+    status, code = HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded"
+
     def __init__(self, message: str, seconds: int) -> None:
         super().__init__(message)
-        self.seconds = seconds
+        self.headers = {"retry-after": str(seconds)}
 
 
 class ArtifactGone(RequestError):
+    status, code = HTTPStatus.NOT_FOUND, "artifact_gone"
+
     def __init__(self, job_id: str, name: str) -> None:
         super().__init__(f"the files of artifact {name} of job {job_id} are no longer on the server")
 
 
 class TooLarge(RequestError):
+    status, code, param = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "file"
+
     def __init__(self, largest: int) -> None:
         super().__init__(f"the file has more than {largest} bytes, the most that the service takes; split it")
 
 
 class StorageFull(RequestError):
-    pass
+    status, code = HTTPStatus.INSUFFICIENT_STORAGE, "storage_full"
 
 
 class RangeOutside(RequestError):
+    status, code, param = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "Range"
+
     def __init__(self, size: int, given: str) -> None:
         super().__init__(
             f"Range: got {format_value(given)}; there are {size} bytes, so that the last one is {size - 1}"
         )
-        self.size = size
+        self.headers = {"content-range": f"bytes */{size}"}
 
 
 class ErrorOut(BaseModel):
     code: str
-    """For programs."""
+    """Code for programs."""
     message: str
-    """For people: what was given, what is wrong with it, what would do."""
+    """For people: what was given, what is wrong with it, and what to do."""
     param: str | None
     """The field or parameter at fault, where there is one."""
     type: Literal["invalid_request_error", "server_error"]
@@ -144,209 +155,129 @@ def _described(what: str) -> dict[str, Any]:
 
 
 DESCRIBED: dict[int | str, dict[str, Any]] = {
-    "4XX": _described("It was not done, for what was asked"),
-    "5XX": _described("It was not done, for a fault of the service"),
+    "4XX": _described("The request was not done, because of what it asks"),
+    "5XX": _described("The request was not done, because the service failed"),
     # Else FastAPI describes one of its own.
-    422: _described("What was given does not fit"),
+    422: _described("A parameter or a field of the body is not valid"),
 }
-"""For the API's description of itself."""
+"""Responses in the OpenAPI description."""
+
+
+class Answer(NamedTuple):
+    """How an error is answered."""
+
+    status: HTTPStatus
+    code: str
+    message: str | None = None
+    """None: the error's own."""
+    param: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    log: str | None = None
+    """What the log says of it."""
+
+
+_NOT_FOUND = Answer(HTTPStatus.NOT_FOUND, "not_found")
+_DATABASE_UNAVAILABLE = Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "database_unavailable",
+    "the database does not answer; try again in a few seconds",
+    headers=_RETRY_SOON,
+    log="the database is unavailable",
+)
+
+ANSWERS: dict[type[Exception], Answer] = {
+    ArtifactNotFound: _NOT_FOUND,
+    DatasetNotFound: _NOT_FOUND,
+    DeliveryNotFound: _NOT_FOUND,
+    ExportNotFound: _NOT_FOUND,
+    JobNotFound: _NOT_FOUND,
+    KeyNotFound: _NOT_FOUND,
+    ModelNotFound: _NOT_FOUND,
+    WebhookNotFound: _NOT_FOUND,
+    DatasetInUse: Answer(HTTPStatus.CONFLICT, "dataset_in_use", headers=_NO_RETRY),
+    IllegalMove: Answer(HTTPStatus.CONFLICT, "illegal_state", headers=_NO_RETRY),
+    QuotaExceeded: Answer(HTTPStatus.TOO_MANY_REQUESTS, "quota_exceeded", headers=_NO_RETRY),
+    RequestOvertaken: Answer(HTTPStatus.CONFLICT, "request_in_progress", headers=_RETRY_SOON),
+    RequestReused: Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency_key_reused", param="Idempotency-Key"),
+    StorageUnavailable: Answer(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "storage_unavailable",
+        "the storage does not answer; try again in a few seconds",
+        headers=_RETRY_SOON,
+        log="the storage is unavailable",
+    ),
+    OperationalError: _DATABASE_UNAVAILABLE,
+    NoConnectionFree: _DATABASE_UNAVAILABLE,
+    # For the log and the counts: a client that has closed its connection reads no answer.
+    ClientDisconnect: Answer(
+        HTTPStatus.BAD_REQUEST, "bad_request", "the body ends before all of it came; send the request again"
+    ),
+}
+"""Errors of the store, the storage, the database and the server."""
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(InputError, _input_error)
-    app.add_exception_handler(JobNotFound, _not_found)
-    app.add_exception_handler(ArtifactNotFound, _not_found)
-    app.add_exception_handler(ExportNotFound, _not_found)
-    app.add_exception_handler(KeyNotFound, _not_found)
-    app.add_exception_handler(ModelNotFound, _not_found)
-    app.add_exception_handler(DatasetNotFound, _not_found)
-    app.add_exception_handler(DatasetInUse, _dataset_in_use)
-    app.add_exception_handler(TooLarge, _too_large)
-    app.add_exception_handler(StorageFull, _storage_full)
-    app.add_exception_handler(StorageUnavailable, _storage_unavailable)
-    app.add_exception_handler(BadForm, _bad_form)
-    app.add_exception_handler(WrongKey, _wrong_key)
-    app.add_exception_handler(AdminOnly, _admin_only)
-    app.add_exception_handler(RequestInProgress, _request_in_progress)
-    app.add_exception_handler(RequestOvertaken, _request_in_progress)
-    app.add_exception_handler(TooManyRequests, _too_many_requests)
-    app.add_exception_handler(QuotaExceeded, _quota_exceeded)
-    app.add_exception_handler(RequestReused, _request_reused)
-    app.add_exception_handler(WebhookNotFound, _not_found)
-    app.add_exception_handler(DeliveryNotFound, _not_found)
-    app.add_exception_handler(NotReady, _not_ready)
-    app.add_exception_handler(IllegalMove, _illegal_move)
-    app.add_exception_handler(InvalidParameter, _invalid_parameter)
-    app.add_exception_handler(OriginNotAllowed, _origin_not_allowed)
-    app.add_exception_handler(ArtifactGone, _artifact_gone)
-    app.add_exception_handler(RangeOutside, _range_outside)
-    app.add_exception_handler(RequestValidationError, _bad_parameter)
+    for kind in (RequestError, InputError, RequestValidationError, *ANSWERS):
+        app.add_exception_handler(kind, _handle)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(ClientDisconnect, _hung_up)
-    app.add_exception_handler(OperationalError, _database_away)
-    app.add_exception_handler(NoConnectionFree, _database_away)
     app.add_exception_handler(Exception, _unexpected)
 
 
-def _answer(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+def _handle(request: Request, error: Exception) -> JSONResponse:
+    answer = _answer_of(error)
+    if answer.log is not None:
+        log.error("%s: %s", answer.log, error)
+    return _response(request, answer._replace(message=answer.message or str(error)))
+
+
+def _answer_of(error: Exception) -> Answer:
+    match error:
+        case RequestError():
+            return Answer(error.status, error.code, str(error), error.param, error.headers)
+        case InputError(failure=failure):
+            return Answer(HTTPStatus.UNPROCESSABLE_ENTITY, failure.code, failure.message, failure.param)
+        case RequestValidationError():
+            first = error.errors()[0]
+            return _answer_of(InvalidParameter(str(first["loc"][1]), first["input"], describe_constraint(first)))
+    return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+
+
+def _response(request: Request, answer: Answer) -> JSONResponse:
+    status = answer.status
+    # OpenAI's API knows no 422: code that catches its SDK's BadRequestError is to catch ours.
+    if status is HTTPStatus.UNPROCESSABLE_ENTITY and request.url.path.startswith("/v1/"):
+        status = HTTPStatus.BAD_REQUEST
     # Whoever prints it prints no control characters that a request brought in.
-    param = None if param is None else escape_unprintable(param)
-    error = {"code": code, "message": escape_unprintable(message), "param": param, "type": kind}
-    return JSONResponse({"error": error}, status)
-
-
-def _unfit(request: Request) -> HTTPStatus:
-    """OpenAI's wire knows no 422: code that catches its SDK's BadRequestError is to catch ours."""
-    of_openai = request.url.path.startswith("/v1/")
-    return HTTPStatus.BAD_REQUEST if of_openai else HTTPStatus.UNPROCESSABLE_ENTITY
-
-
-def _input_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, InputError)
-    failure = error.failure
-    return _answer(_unfit(request), failure.code, failure.message, failure.param)
-
-
-def _not_found(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.NOT_FOUND, "not_found", str(error))
-
-
-def _not_ready(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", str(error))
-
-
-def _illegal_move(_: Request, error: Exception) -> JSONResponse:
-    answer = _answer(HTTPStatus.CONFLICT, "illegal_state", str(error))
-    # The openai SDK repeats a POST that met a 409, unless it is told that this cannot help.
-    answer.headers["x-should-retry"] = "false"
-    return answer
-
-
-def _bad_form(request: Request, error: Exception) -> JSONResponse:
-    return _answer(_unfit(request), "invalid_parameter", f"body: {error}", "body")
-
-
-def _dataset_in_use(_: Request, error: Exception) -> JSONResponse:
-    answer = _answer(HTTPStatus.CONFLICT, "dataset_in_use", str(error))
-    answer.headers["x-should-retry"] = "false"
-    return answer
-
-
-def _too_large(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error), "file")
-
-
-def _storage_full(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.INSUFFICIENT_STORAGE, "storage_full", str(error))
-
-
-def _storage_unavailable(_: Request, error: Exception) -> JSONResponse:
-    log.error("the storage is away: %s", error)
-    message = "the storage does not answer; try again in a few seconds"
-    answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "storage_unavailable", message)
-    answer.headers["retry-after"] = "2"
-    return answer
-
-
-def _wrong_key(_: Request, error: Exception) -> JSONResponse:
-    answer = _answer(HTTPStatus.UNAUTHORIZED, "invalid_api_key", str(error))
-    answer.headers["www-authenticate"] = "Bearer"
-    return answer
-
-
-def _admin_only(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.FORBIDDEN, "admin_only", str(error))
-
-
-def _request_in_progress(_: Request, error: Exception) -> JSONResponse:
-    answer = _answer(HTTPStatus.CONFLICT, "request_in_progress", str(error))
-    answer.headers["retry-after"] = "2"
-    return answer
-
-
-def _too_many_requests(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, TooManyRequests)
-    answer = _answer(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded", str(error))
-    answer.headers["retry-after"] = str(error.seconds)
-    return answer
-
-
-def _quota_exceeded(_: Request, error: Exception) -> JSONResponse:
-    answer = _answer(HTTPStatus.TOO_MANY_REQUESTS, "quota_exceeded", str(error))
-    answer.headers["x-should-retry"] = "false"
-    return answer
-
-
-def _request_reused(request: Request, error: Exception) -> JSONResponse:
-    return _answer(_unfit(request), "idempotency_key_reused", str(error), "Idempotency-Key")
-
-
-def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, InvalidParameter)
-    return _answer(_unfit(request), "invalid_parameter", str(error), error.param)
-
-
-def _origin_not_allowed(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.FORBIDDEN, "origin_not_allowed", str(error))
-
-
-def _artifact_gone(_: Request, error: Exception) -> JSONResponse:
-    return _answer(HTTPStatus.NOT_FOUND, "artifact_gone", str(error))
-
-
-def _range_outside(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RangeOutside)
-    answer = _answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range_not_satisfiable", str(error), "Range")
-    answer.headers["content-range"] = f"bytes */{error.size}"
-    return answer
-
-
-def _bad_parameter(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    return _invalid_parameter(
-        request, InvalidParameter(str(first["loc"][1]), first["input"], describe_constraint(first))
-    )
+    error = {
+        "code": answer.code,
+        "message": escape_unprintable(answer.message or ""),
+        "param": None if answer.param is None else escape_unprintable(answer.param),
+        "type": "server_error" if status >= 500 else "invalid_request_error",
+    }
+    return JSONResponse({"error": error}, status, dict(answer.headers))
 
 
 def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    code = status.name.lower()
     message = f"{request.method} {truncate(request.url.path, 200)}: {error.detail}"
-    answer = _answer(status, code, message)
-    answer.headers.update(error.headers or {})
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        answer.headers["allow"] = ", ".join(_methods(request))
-    return answer
-
-
-def _hung_up(request: Request, _: Exception) -> JSONResponse:
-    """For the log and the counts; a client that has closed its connection reads no answer."""
-    return _answer(HTTPStatus.BAD_REQUEST, "bad_request", "the body ends before all of it came; send the request again")
+        headers |= {"allow": ", ".join(_methods(request))}
+    return _response(request, Answer(status, status.name.lower(), message, headers=headers))
 
 
 def _methods(request: Request) -> list[str]:
-    """Of all routes with that path: the router names those of the first one alone."""
+    """The methods of all routes with that path: the router names only those of the first."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in found for method in route.methods or ()})
 
 
-def _database_away(_: Request, error: Exception) -> JSONResponse:
-    log.error("the database is away: %s", error)
-    message = "the database does not answer; try again in a few seconds"
-    answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", message)
-    answer.headers["retry-after"] = "2"
-    return answer
-
-
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     request_id = request.state.request_id
     log.error("request %s failed", request_id, exc_info=error)
-    message = f"the service failed; its log tells of request {request_id}"
-    answer = _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message)
+    message = f"the service failed; its log has the details, under request {request_id}"
     # This answer is sent outside all middleware.
-    answer.headers["x-request-id"] = request_id
-    return answer
+    headers = {"x-request-id": request_id}
+    return _response(request, Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message, headers=headers))

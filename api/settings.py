@@ -1,6 +1,6 @@
-"""What the API needs to know, read once from FINETUNED_* variables."""
+"""The API's settings, read once from FINETUNED_* variables."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +8,18 @@ from limits import parse
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from api.loopback import is_loopback
 from runtime.settings import StoreSettings
 
 USUAL_PORT = 8000
-"""Which the command asks where nothing is said."""
+"""Default of the `finetuned` command."""
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a machine reaches itself by this name or address."""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _rate(value: str) -> str:
@@ -24,21 +31,22 @@ class ApiSettings(StoreSettings):
     host: str = "127.0.0.1"
     port: int = USUAL_PORT
     largest_dataset: Annotated[int, Field(ge=1)] = 10 << 30
-    """Bytes of a file of examples. It is read whole when a job is posted, at some 60 MB a second."""
+    """Most bytes of a file of examples. It is read whole when a job is posted, at about 60 MB a second."""
     admin_key: Annotated[SecretStr, Field(min_length=20)] | None = None
-    """A key that opens everything, with which the first others are made."""
+    """A key with all rights, to make the first other keys with."""
     require_keys: bool | None = None
-    """Whether every request wants a key; None: where others than this machine can reach the API. There it cannot be
+    """Whether every request needs a key. None means: if others than this machine can reach the API, where it cannot be
     false."""
     rate_limit: Annotated[str, AfterValidator(_rate)] = "6000/minute"
-    """Requests with the keys of one owner."""
+    """Most requests with the keys of one owner."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses and networks of proxies in front of the API, separated by commas: only from there X-Forwarded-For and
     X-Forwarded-Proto count."""
     connections: Annotated[int, Field(ge=1)] | None = None
-    """Open at once; None, and at most, is what the limit of open files allows."""
+    """Most open connections; None, and the maximum, is what the limit of open files allows."""
     connections_per_address: Annotated[int, Field(ge=1)] | None = None
-    """Of one IPv4 address or IPv6 /64 network, but for trusted proxies; None is 200, and no limit on loopback."""
+    """Most connections of one IPv4 address or IPv6 /64 network, except trusted proxies; None is 200, without a limit on
+    loopback."""
     webhook_allow_private: bool = False
     """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
 
@@ -74,12 +82,12 @@ class ApiSettings(StoreSettings):
 
     @property
     def incoming(self) -> Path:
-        """Uploads on their way."""
+        """Folder of unfinished uploads."""
         return self.home / "incoming"
 
     @property
     def lengths(self) -> Path:
-        """What was measured of datasets, by tokenizer."""
+        """Folder of measured token lengths, by dataset and tokenizer."""
         return self.home / "cache" / "lengths"
 
     @property

@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.models import random_llama
 from contract.events import MetricEvent, StartedEvent, parse_event
-from contract.model.folder import weight_shapes
+from contract.model.folder import loaded_base
 from contract.recipe import Recipe
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import estimate_memory
-from estimate.plan import read_local_model
+from estimate.plan import adapted_base
 
 CONFIGURATIONS: list[dict[str, Any]] = [
     {},
@@ -74,7 +74,7 @@ def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> Non
     (started,) = (event for event in events if isinstance(event, StartedEvent))
     measured = max(event.memory_bytes for event in events if isinstance(event, MetricEvent))
 
-    base = read_local_model(folder, weight_shapes(folder), recipe, None)
+    base = adapted_base(loaded_base(folder), recipe.adapter, None)
     assert base.architecture is not None, base.unknown_because
     model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
     per_example = started.supervised_tokens / started.train_examples

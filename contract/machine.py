@@ -70,6 +70,13 @@ def has_bf16(cpuinfo: str) -> bool:
     return not _BF16_FLAGS.isdisjoint(flags)
 
 
+def resolved_precision(recipe: Recipe, native_bf16: bool) -> str:
+    """The format of the base's weights, "bf16", "fp16" or "fp32", on a device that computes in bfloat16 or does not."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "bf16" if native_bf16 else "fp32"
+
+
 class _Mismatch(NamedTuple):
     code: FailureCode
     param: str

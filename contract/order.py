@@ -4,10 +4,10 @@ import functools
 import math
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from contract.failure import FailureCode, InputError
-from contract.recipe import Recipe
+from contract.recipe import Batch, Recipe
 
 T = TypeVar("T")
 
@@ -44,9 +44,8 @@ def steps_per_epoch(count: int, effective_batch_size: int) -> int:
     return math.ceil(count / effective_batch_size)
 
 
-def examples_per_step(recipe: Recipe, ranks: int) -> int:
+def examples_per_step(batch: Batch, ranks: int) -> int:
     """Examples of one optimizer step, on all ranks together."""
-    batch = recipe.batch
     if batch.effective_batch_size is not None:
         return batch.effective_batch_size
     assert batch.micro_batch_size != "auto", "the contract requires batch.effective_batch_size with it"
@@ -65,6 +64,30 @@ def examples_processed(count: int, effective_batch_size: int, steps: int) -> int
     """Number of examples in so many steps, counting repeats."""
     epochs, rest = divmod(steps, steps_per_epoch(count, effective_batch_size))
     return epochs * count + min(count, rest * effective_batch_size)
+
+
+class Workload(NamedTuple):
+    """What a run trains, as far as can be known before it does; `evaluation.patience` may end it earlier."""
+
+    train_examples: int
+    """Without those that are held out."""
+    effective_batch_size: int
+    """Examples of one optimizer step, on all ranks together."""
+    steps: int
+
+    @property
+    def examples(self) -> int:
+        """Examples that all steps take, one of each epoch counted each time."""
+        return examples_processed(self.train_examples, self.effective_batch_size, self.steps)
+
+
+def workload(recipe: Recipe, rows: int, ranks: int | None = None) -> Workload:
+    """`rows` are the examples of the dataset's file; `ranks` are as many as the recipe has devices where they are not
+    given. Raises InputError when the split leaves none to train on."""
+    resources = recipe.resources
+    train = rows - held_out_count(rows, recipe.evaluation.fraction)
+    effective_batch_size = examples_per_step(recipe.batch, resources.gpus * resources.nodes if ranks is None else ranks)
+    return Workload(train, effective_batch_size, total_steps(recipe, train, effective_batch_size))
 
 
 def rows_of_step(seed: int, step: int, count: int, effective_batch_size: int) -> list[int]:

@@ -2,22 +2,20 @@
 
 from collections.abc import Iterator
 
-from contract.order import examples_per_step, held_out_count, steps_per_epoch, total_steps
+from contract.order import steps_per_epoch, workload
 from contract.recipe import Recipe
 
 
 def shortfalls(recipe: Recipe, rows: int) -> list[str]:
     """A warning for each field that has less effect than it says, with a dataset of `rows` examples. Raises InputError
     if the split leaves none to train on."""
-    held = held_out_count(rows, recipe.evaluation.fraction)
-    size = examples_per_step(recipe, recipe.resources.gpus * recipe.resources.nodes)
-    steps = total_steps(recipe, rows - held, size)
-    per_epoch = steps_per_epoch(rows - held, size)
+    train, size, steps = workload(recipe, rows)
+    per_epoch = steps_per_epoch(train, size)
     found = [
         *_end_shortfalls(recipe, steps, per_epoch),
         *_step_shortfalls(recipe, steps),
         *_evaluation_shortfalls(recipe, steps, per_epoch),
-        *_example_shortfalls(recipe, rows - held, held),
+        *_example_shortfalls(recipe, train, rows - train),
     ]
     return [f"{field}: got {given:.15g}; {what}" for field, given, what in found]
 

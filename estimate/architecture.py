@@ -2,12 +2,9 @@
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from contract.failure import InputError
 from contract.formatting import format_value
-from contract.model.config import read_model_config
 from contract.model.loaded_names import Shapes
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -78,14 +75,6 @@ class Architecture:
 
 class NotEstimated(Exception):
     """Why a value cannot be estimated, for people."""
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Raises NotEstimated."""
-    try:
-        return read_model_config(folder)
-    except (InputError, OSError) as error:
-        raise NotEstimated(f"the model's config.json cannot be read: {error}") from error
 
 
 def count_parameters(shapes: Shapes) -> int:

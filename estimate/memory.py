@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from contract.machine import BF16_CAPABILITY, Machine
+from contract.machine import BF16_CAPABILITY, Machine, resolved_precision
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from estimate.activations import activation_bytes
@@ -56,7 +56,7 @@ def estimate_memory(recipe: Recipe, model: SizedModel, row: PackedRow, kind: Dev
         logits=round(logits_bytes(kind, model, row)),
         communication_buffers=round(communication_bytes(recipe, kind, model, ranks)),
         overhead=round(overhead_bytes(kind.on_gpu, freed)),
-        in_turn=ranks == 1 and examples_per_step(recipe, ranks) <= row.documents,
+        in_turn=ranks == 1 and examples_per_step(recipe.batch, ranks) <= row.documents,
     )
 
 
@@ -74,16 +74,13 @@ def device_kinds(recipe: Recipe, machine: Machine) -> list[DeviceKind]:
     if not machine.gpus:
         ranks = machine.devices_needed(recipe)
         own = None if machine.memory_bytes is None else machine.memory_bytes // ranks
-        return [DeviceKind(False, precision(recipe, machine.cpu_bf16), own)]
+        return [DeviceKind(False, resolved_precision(recipe, machine.cpu_bf16), own)]
     found = {
         DeviceKind(
-            True, precision(recipe, gpu.compute_capability >= BF16_CAPABILITY), gpu.memory_bytes or machine.memory_bytes
+            True,
+            resolved_precision(recipe, gpu.compute_capability >= BF16_CAPABILITY),
+            gpu.memory_bytes or machine.memory_bytes,
         )
         for gpu in machine.gpus
     }
     return sorted(found, key=lambda kind: -(kind.memory_bytes or 0))
-
-
-def precision(recipe: Recipe, has_bf16: bool) -> str:
-    """Resolves "auto" as trainer/precision.py does."""
-    return recipe.precision if recipe.precision != "auto" else "bf16" if has_bf16 else "fp32"

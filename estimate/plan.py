@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from contract.machine import Machine, usable_devices
-from contract.model.loaded_names import Shapes, loaded_shapes
-from contract.recipe import Recipe
+from contract.model.folder import LoadedBase
+from contract.model.loaded_names import Shapes
+from contract.recipe import Adapter, Recipe
 from estimate.adapter import TrainedParameters, trained_parameters
-from estimate.architecture import Architecture, NotEstimated, count_parameters, read_architecture, read_config
+from estimate.architecture import Architecture, NotEstimated, count_parameters, read_architecture
 from estimate.disk import DiskEstimate, estimate_disk
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import MemoryEstimate, device_kinds, estimate_memory, fits
@@ -58,18 +59,17 @@ class RunPlan:
     """Why parts of the plan are missing, by their names."""
 
 
-def read_local_model(folder: Path, shapes: Shapes, recipe: Recipe, earlier: Path | None) -> LocalModel:
-    """`shapes` are those of the folder's files. Raises NotEstimated."""
-    config = read_config(folder)
-    own = loaded_shapes(shapes, config)
+def adapted_base(base: LoadedBase, adapter: Adapter, earlier: Path | None) -> LocalModel:
+    """`earlier` is the folder of adapter.start_from. Raises NotEstimated."""
+    shapes, config = base.shapes, base.config
     try:
-        adapter = trained_parameters(recipe.adapter, own, config, earlier)
+        found = trained_parameters(adapter, shapes, config, earlier)
     except (OSError, ValueError) as error:
         raise NotEstimated("the earlier adapter cannot be read") from error
     try:
-        return LocalModel(own, config, adapter, read_architecture(config, own), None)
+        return LocalModel(shapes, config, found, read_architecture(config, shapes), None)
     except NotEstimated as error:
-        return LocalModel(own, config, adapter, None, str(error))
+        return LocalModel(shapes, config, found, None, str(error))
 
 
 def plan_run(

@@ -34,7 +34,7 @@ def suggestions_that_fit(recipe: Recipe, ranks: int, devices: int, fits: Callabl
 def _candidates(recipe: Recipe, ranks: int, devices: int) -> Iterator[list[Patch]]:
     """Candidates in order of cost: time, then exactness, then devices, then what is learned. Each has its variants,
     mildest first."""
-    batch = {"gradient_accumulation_steps": None, "effective_batch_size": examples_per_step(recipe, ranks)}
+    batch = {"gradient_accumulation_steps": None, "effective_batch_size": examples_per_step(recipe.batch, ranks)}
     if recipe.batch.micro_batch_size != "auto":
         yield [{"batch": {"micro_batch_size": size, **batch}} for size in _halves(recipe.batch.micro_batch_size, 1)]
     if not recipe.gradient_checkpointing:

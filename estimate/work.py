@@ -5,15 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.order import (
-    examples_per_step,
-    examples_processed,
-    held_out_count,
-    permutation,
-    rank_micro_batches,
-    rows_of_step,
-    total_steps,
-)
+from contract.order import examples_per_step, permutation, rank_micro_batches, rows_of_step, total_steps, workload
 from contract.recipe import Recipe
 from estimate.inputs import PackedRow
 
@@ -59,18 +51,16 @@ def training_work(recipe: Recipe, examples: int, usable: Sequence[int] | None, r
     """`examples` is the number in the file, and `usable` are the usable lengths of the measured ones. Raises InputError
     if the split leaves none to train on."""
     measured = None if usable is None else len(usable)
-    train = examples - held_out_count(examples, recipe.evaluation.fraction)
-    size = examples_per_step(recipe, ranks)
-    steps = total_steps(recipe, train, size)
-    tokens = None if not measured else round(examples_processed(train, size, steps) * sum(usable or ()) / measured)
-    return TrainingWork(steps, size, train, tokens)
+    planned = workload(recipe, examples, ranks)
+    tokens = None if not measured else round(planned.examples * sum(usable or ()) / measured)
+    return TrainingWork(planned.steps, planned.effective_batch_size, planned.train_examples, tokens)
 
 
 def largest_row(recipe: Recipe, usable: Sequence[int], share: float, ranks: int) -> PackedRow:
     """Deals lengths out to steps and ranks as the seed does. These are not the run's own examples, whose positions in
     the file are not kept, but as many draws of the same lengths. "auto" counts as its minimum, one."""
     count = len(usable)
-    size = examples_per_step(recipe, ranks)
+    size = examples_per_step(recipe.batch, ranks)
     micro_batch = 1 if recipe.batch.micro_batch_size == "auto" else recipe.batch.micro_batch_size
     steps = min(total_steps(recipe, count, size), max(1, _MAX_ROWS // size))
     order = permutation(recipe.seed, -2, count)

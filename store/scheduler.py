@@ -8,10 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Select, case, func, select, true
+from sqlalchemy import ColumnElement, Executable, Integer, Select, bindparam, case, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
@@ -155,18 +156,23 @@ def _devices(
     return now, machines, hosts, _occupants(session)
 
 
-def _occupants(session: Session) -> list[Occupant]:
+def _leased() -> Executable:
     # Columns, not objects: building objects of all leases takes longer than the rest of a pass.
     job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.requested_action, Job.started_at, Job.expected_seconds)
     lease = (Lease.job_id, Lease.attempt.label("of"), Lease.worker, Lease.number, Lease.shared, Lease.placed_at)
     preemptible = Job.recipe["scheduling"]["preemptible"].as_boolean().label("preemptible")
-    rows = session.execute(
-        select(*job, *lease, preemptible).join_from(Lease, Job).order_by(Lease.job_id, Lease.rank, Lease.number)
-    ).all()
+    return select(*job, *lease, preemptible).join_from(Lease, Job).order_by(Lease.job_id, Lease.rank, Lease.number)
+
+
+_OCCUPANTS = _leased()
+
+
+def _occupants(session: Session) -> list[Occupant]:
+    rows = session.execute(_OCCUPANTS).all()
     parts: dict[tuple[str, int], list[Any]] = defaultdict(list)
     for row in rows:
         parts[row.job_id, row.of].append(row)
-    ends = _ends(session, {row.job_id for row in rows})
+    ends = _ends(session, {row.job_id for row in rows}) if rows else {}
     return [_occupant(taken, ends) for taken in parts.values()]
 
 
@@ -204,29 +210,42 @@ def _ends(session: Session, job_ids: set[str]) -> dict[str, tuple[float, float]]
 def _waiting(session: Session, machines: dict[str, Machine], most: int, *, kept_back: bool = False) -> list[Waiting]:
     """The first waiting jobs of each owner and shape: at most `most`, and fewer if there are many shapes. With
     `kept_back` also the first of those that wait after a failure."""
-    rows = _first(session, most, lambda job: job.not_before.is_(None) | (job.not_before <= func.now()))
+    rows = list(session.execute(_FIRST_READY, {"most": most}))
     if kept_back:
-        rows += _first(session, most, lambda job: job.not_before > func.now())
-    left = _ends(session, {row.id for row in rows if row.attempt > 0})
-    requirements = _requirements(rows, machines)
+        rows += session.execute(_FIRST_KEPT_BACK, {"most": most})
+    again = {row.id for row in rows if row.attempt > 0}
+    left = _ends(session, again) if again else {}
+    requirements = _requirements(_recipes(session, rows), machines)
     return [_as_waiting(row, left.get(row.id), requirements[row.shape]) for row in rows]
 
 
-def _first(session: Session, most: int, which: Callable[[type[Job]], ColumnElement[bool]]) -> list[Any]:
+def _first(which: Callable[[type[Job]], ColumnElement[bool]]) -> Select[Any]:
     kinds = select(Job.owner, Job.shape).where(Job.status == JobStatus.QUEUED).distinct().cte("kinds")
     count = select(func.count()).select_from(kinds).scalar_subquery()
     each = aliased(Job)
     placed = select(Lease.job_id).where(Lease.job_id == each.id, Lease.attempt == each.attempt + 1).exists()
     first = (
         select(each.id, each.owner, each.priority, each.created_at, each.not_before, each.attempt)
-        .add_columns(each.expected_seconds, each.shape, each.recipe)
+        .add_columns(each.expected_seconds, each.shape)
         .where(each.owner == kinds.c.owner, each.shape == kinds.c.shape)
         .where(each.status == JobStatus.QUEUED, ~placed, which(each))
         .order_by(each.priority.desc(), each.created_at)
-        .limit(func.least(most, func.greatest(1, _MOST_JOBS / count)))
+        .limit(func.least(bindparam("most", type_=Integer), func.greatest(1, _MOST_JOBS / count)))
         .lateral()
     )
-    return list(session.execute(select(first).select_from(kinds.join(first, true()))))
+    return select(first).select_from(kinds.join(first, true()))
+
+
+# Built once: building a statement takes as long as running it.
+_FIRST_READY = _first(lambda job: job.not_before.is_(None) | (job.not_before <= func.now()))
+_FIRST_KEPT_BACK = _first(lambda job: job.not_before > func.now())
+_RECIPES = select(Job.shape, Job.recipe).where(Job.id.in_(bindparam("ids", expanding=True)))
+
+
+def _recipes(session: Session, rows: Sequence[Any]) -> Sequence[Any]:
+    """The recipe of the latest job of each shape. Decoding all recipes takes longer than the rest of a pass."""
+    latest = {row.shape: row.id for row in sorted(rows, key=attrgetter("created_at"))}
+    return session.execute(_RECIPES, {"ids": list(latest.values())}).all() if latest else []
 
 
 @dataclass(frozen=True)
@@ -241,10 +260,7 @@ class _Requirements:
 
 def _requirements(rows: Sequence[Any], machines: Mapping[str, Machine]) -> dict[str, _Requirements]:
     """The requirements by shape: validating every recipe would take longer than the rest of a pass."""
-    recipes: dict[str, Recipe | None] = {}
-    for row in rows:
-        if recipes.get(row.shape) is None:
-            recipes[row.shape] = _read(row.recipe)
+    recipes = {row.shape: _read(row.recipe) for row in rows}
     # A recipe of an older schema gets any device; its attempt reports the error.
     any_device = Recipe(model="-", dataset="-")  # type: ignore[arg-type]  # a path does for a dataset
     return {shape: _require(recipe or any_device, machines) for shape, recipe in recipes.items()}

@@ -57,3 +57,11 @@ def one_read(sessions: Sessions) -> Iterator[Connection]:
     engine: Engine = sessions.kw["bind"]
     with engine.connect() as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def read_snapshot(sessions: Sessions) -> Iterator[Session]:
+    """A REPEATABLE READ transaction, so that one response never mixes two moments of a job."""
+    with sessions.begin() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        yield session

@@ -96,7 +96,8 @@ def resolve(recipe: Recipe) -> Recipe:
     else:
         model = str(folder)
         if recipe.adapter.start_from is None:
-            check_adapter(recipe.adapter, *loaded_base(folder))
+            base = loaded_base(folder)
+            check_adapter(recipe.adapter, base.shapes, base.kind)
         # huggingface_hub reads this when it is imported, so nothing about a local model is requested from the hub.
         os.environ["HF_HUB_OFFLINE"] = "1"
     return recipe.model_copy(

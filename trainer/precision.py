@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from contract.failure import FailureCode, InputError
-from contract.machine import has_bf16
+from contract.machine import has_bf16, resolved_precision
 from contract.recipe import Recipe
 from trainer.device import describe
 
@@ -23,13 +23,11 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> str:
         if recipe.precision == "bf16":
             raise _unavailable("bf16", f'with "fsdp" it needs torch {_FSDP_IN_BF16}; use "fp32", or another engine')
         native = False
-    if recipe.precision == "auto":
-        return "bf16" if native else "fp32"
     if recipe.precision == "bf16" and not native:
         raise _unavailable("bf16", f'the device ({describe(device)}) does not compute in it; use "fp32" or "auto"')
     if recipe.precision == "fp16" and recipe.parallel.engine == "deepspeed" and device.type == "cpu":
         raise _unavailable("fp16", 'DeepSpeed has no fp16 on a CPU; use "bf16", or parallel.engine "ddp"')
-    return recipe.precision
+    return resolved_precision(recipe, native)
 
 
 def _unavailable(given: str, why: str) -> InputError:

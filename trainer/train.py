@@ -91,7 +91,7 @@ def train(setup: RunSetup) -> None:
 def _new_state(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> TrainerState:
     return TrainerState(
         examples=len(data.train),
-        effective_batch_size=examples_per_step(recipe, accelerator.num_processes),
+        effective_batch_size=examples_per_step(recipe.batch, accelerator.num_processes),
         micro_batch=1,
         fingerprint=run_fingerprint(recipe, data),
     )

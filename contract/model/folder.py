@@ -1,8 +1,9 @@
 """Reads the names and shapes of a base model's weights from its safetensors headers, without torch and without reading
 weights."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from contract.formatting import truncate
 from contract.model.config import already_quantised, read_model_config, unsupported
@@ -13,17 +14,23 @@ from contract.model.weight_files import weight_files
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
 
 
-class LoadedBase(NamedTuple):
+@dataclass(frozen=True)
+class LoadedBase:
     shapes: Shapes
     """Shapes by the names of the loaded model."""
-    kind: str
-    """The model's model_type."""
+    config: dict[str, Any]
+    """The model's config.json."""
+
+    @property
+    def kind(self) -> str:
+        """The model's model_type."""
+        return model_type(self.config)
 
 
 def loaded_base(folder: Path) -> LoadedBase:
     """Raises InputError for files that cannot be loaded."""
     config = read_model_config(folder)
-    return LoadedBase(loaded_shapes(weight_shapes(folder), config), model_type(config))
+    return LoadedBase(loaded_shapes(weight_shapes(folder), config), config)
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Select,
+    bindparam,
     func,
     insert,
     select,
@@ -182,21 +184,28 @@ def record_event(session: Session, job: Job, kind: str, data: Mapping[str, Any])
 def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float | None:
     """Expected time of training, from the time per example of the latest jobs with the same model on as many devices;
     None without any."""
+    devices = recipe.resources.gpus * recipe.resources.nodes
+    each = session.scalar(_SECONDS_FOR_AN_EXAMPLE, {"model": recipe.model, "devices": devices})
+    return None if each is None else float(each) * examples
+
+
+def _seconds_for_an_example() -> Select[Any]:
     recent = select(Job).order_by(Job.created_at.desc()).limit(500).subquery()
     resources = recent.c.recipe["resources"]
     same = (
         recent.c.status == JobStatus.SUCCEEDED,
         recent.c.attempt == 1,
         recent.c.examples > 0,
-        recent.c.recipe["model"].as_string() == recipe.model,
-        resources["gpus"].as_integer() * resources["nodes"].as_integer()
-        == recipe.resources.gpus * recipe.resources.nodes,
+        recent.c.recipe["model"].as_string() == bindparam("model"),
+        resources["gpus"].as_integer() * resources["nodes"].as_integer() == bindparam("devices"),
     )
     seconds = func.extract("epoch", recent.c.finished_at - recent.c.started_at) / recent.c.examples
     latest = select(seconds.label("seconds")).where(*same).order_by(recent.c.finished_at.desc()).limit(5).subquery()
-    median = func.percentile_cont(0.5).within_group(latest.c.seconds)
-    each = session.scalar(select(median))
-    return None if each is None else float(each) * examples
+    return select(func.percentile_cont(0.5).within_group(latest.c.seconds))
+
+
+_SECONDS_FOR_AN_EXAMPLE = _seconds_for_an_example()
+"""Made once: to put it together takes longer than to run it."""
 
 
 def _add_event(session: Session, job_id: str, seq: int, kind: str, data: Mapping[str, Any]) -> None:

@@ -7,7 +7,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BindParameter,
     Connection,
+    bindparam,
     delete,
     func,
     insert,
@@ -180,17 +182,32 @@ class Latest(NamedTuple):
 
 def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
     """The latest results of each job that has a metric."""
-    metrics = select(StepMetric).where(StepMetric.job_id.in_(job_ids))
-    metrics = metrics.ext(distinct_on(StepMetric.job_id)).order_by(StepMetric.job_id, StepMetric.step.desc())
-    ends = select(Event).where(Event.job_id.in_(job_ids), Event.type.in_(["evaluation", "done"]))
-    ends = ends.ext(distinct_on(Event.job_id, Event.type)).order_by(Event.job_id, Event.type, Event.seq.desc())
-    last = {(event.job_id, event.type): event.data for event in session.scalars(ends)}
+    metrics = session.scalars(_LAST_METRICS, {"ids": list(job_ids)}).all()
+    if not metrics:
+        return {}
+    ends = session.scalars(_LAST_ENDS, {"ids": [metric.job_id for metric in metrics]})
+    last = {(event.job_id, event.type): event.data for event in ends}
     return {
         metric.job_id: Latest(
             metric, last.get((metric.job_id, "evaluation"), {}).get("eval_loss"), last.get((metric.job_id, "done"), {})
         )
-        for metric in session.scalars(metrics)
+        for metric in metrics
     }
+
+
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_LAST_METRICS = (
+    select(StepMetric)
+    .where(StepMetric.job_id.in_(_IDS))
+    .ext(distinct_on(StepMetric.job_id))
+    .order_by(StepMetric.job_id, StepMetric.step.desc())
+)
+_LAST_ENDS = (
+    select(Event)
+    .where(Event.job_id.in_(_IDS), Event.type.in_(["evaluation", "done"]))
+    .ext(distinct_on(Event.job_id, Event.type))
+    .order_by(Event.job_id, Event.type, Event.seq.desc())
+)
 
 
 class JobUpdate(NamedTuple):

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from fastapi.testclient import TestClient
 
-from api.turns import Turns
+from api.jobs.turns import Turns
 from contract import events
 from contract.formatting import sentence
 from contract.machine import Gpu, Machine
@@ -263,7 +263,7 @@ def started(device: str) -> events.StartedEvent:
 
 def test_expressions_of_one_owner_delay_no_other(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contract.expression._SECONDS", 1.0)
-    monkeypatch.setattr("api.services.jobs._MATCHING", Turns(most_waiting=3, patience=20.0))
+    monkeypatch.setattr(client.app_state["services"].models, "_turns", Turns(most_waiting=3, patience=20.0))
 
     def plan(owner: str, expression: str) -> int:
         recipe = {**RECIPE, "adapter": {"target_modules": expression}}

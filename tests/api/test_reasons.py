@@ -7,9 +7,9 @@ import pytest
 from pydantic import SecretStr
 
 from api.app import create_app
-from api.schemas.plans import plan_out
-from api.schemas.workers import worker_out
+from api.plans import plan_out
 from api.settings import ApiSettings
+from api.workers import worker_out
 from contract.machine import ExternalProcess, Gpu, Machine
 from contract.model import target_modules
 from estimate.adapter import TrainedParameters

@@ -10,12 +10,12 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, ValidationError
 
-from api.schemas.datasets import AboutDataset, DatasetReference
-from api.schemas.exports import ExportIn
-from api.schemas.keys import NewKey
-from api.schemas.quotas import LimitsIn
-from api.schemas.webhooks import NewWebhook, WebhookChange
-from api.v1.asked import JobAsked
+from api.datasets.schemas import AboutDataset, DatasetReference
+from api.exports import ExportIn
+from api.keys import NewKey
+from api.openai.mapping import JobAsked
+from api.quotas import LimitsIn
+from api.webhooks.schemas import NewWebhook, WebhookChange
 from contract.field_errors import describe_errors
 from contract.patterns import DESCRIPTIONS
 from contract.recipe import Recipe

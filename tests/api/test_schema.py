@@ -42,8 +42,9 @@ from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
-from api.app import create_app
-from api.rates import Rates
+from api.app import assemble, create_app, make_services
+from api.background.live import Pace
+from api.context import Services
 from api.settings import ApiSettings
 from contract import events
 from contract.failure import Failure, FailureCode
@@ -107,18 +108,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def schema(home: Path, database_url: str, broker_url: str) -> Iterator[BaseSchema]:
-    """Of one application for all routes, which schemathesis starts."""
+def services(home: Path, database_url: str, broker_url: str) -> Services:
     settings = ApiSettings(
         database_url=SecretStr(database_url),
         broker_url=SecretStr(broker_url),
         home=home,
         require_keys=True,
         admin_key=SecretStr(ADMIN_KEY),
+        rate_limit="1000000/second",
     )
+    return make_services(settings, Pace())
+
+
+@pytest.fixture(scope="module")
+def schema(services: Services) -> Iterator[BaseSchema]:
+    """Of one application for all routes, which schemathesis starts."""
     # The key is ours to send: a request without it is ignored_auth's.
     config = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
-    application, local = create_app(settings), {"host": "127.0.0.1"}
+    application, local = assemble(services), {"host": "127.0.0.1"}
     yield schemathesis.openapi.from_asgi("/openapi.json", application, config=config, headers={**local, **HEADERS})
     shutdown_lifespans()
 
@@ -130,9 +137,11 @@ def kept() -> dict[str, str]:
 
 
 @pytest.fixture
-def things(schema: BaseSchema, home: Path, engine: sa.Engine, kept: dict[str, str], method: str) -> dict[str, str]:
+def things(
+    schema: BaseSchema, services: Services, home: Path, engine: sa.Engine, kept: dict[str, str], method: str
+) -> dict[str, str]:
     # Each route counts wrong keys by itself.
-    schema.app.state.rates = Rates("1000000/second")
+    services.rates.forget()
     if method != "GET" or not kept:
         empty_database(engine)
         kept |= one_of_everything(schema, home, make_sessions(engine))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from api.bounds import connection_limit
-from api.server import bounds_of
+from api.http.bounds import connection_limit
+from api.http.server import bounds_of
 from api.settings import ApiSettings
 from runtime.settings import read_settings
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.live import Pace
+from api.background.live import Pace
 from api.settings import ApiSettings
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE

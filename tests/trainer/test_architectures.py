@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from contract.model.earlier_adapter import check_earlier_adapter
-from contract.model.folder import loaded_base, weight_shapes
+from contract.model.folder import loaded_base
 from contract.model.target_modules import TAKEN_NAMES, check_adapter
 from contract.recipe import Recipe
 from dataset.document import Document
-from estimate.plan import read_local_model
+from estimate.plan import adapted_base
 from tests.support.files import write_tokenizer
 from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
 from trainer.model.base_model import load_model
@@ -95,7 +95,7 @@ def test_architecture_has_one_adapter_everywhere(
     given = recipe(folder)
     base = loaded_base(folder)
     targets = check_adapter(given.adapter, base.shapes, base.kind)
-    plan = read_local_model(folder, weight_shapes(folder), given, None)
+    plan = adapted_base(loaded_base(folder), given.adapter, None)
 
     module = trained(given)
     of_trainer = {name.partition(".lora_A")[0] for name, _ in module.model.named_parameters() if ".lora_A." in name}
@@ -113,7 +113,7 @@ def test_architecture_has_one_adapter_everywhere(
     merge(goes_on, tmp_path / "merged")
     torch.testing.assert_close(logits(plain(tmp_path / "merged")), reloaded, atol=1e-3, rtol=1e-3)
     continued = trained(goes_on).model.get_nb_trainable_parameters()
-    planned = read_local_model(folder, weight_shapes(folder), goes_on, tmp_path / "adapter")
+    planned = adapted_base(loaded_base(folder), goes_on.adapter, tmp_path / "adapter")
     assert continued[0] == planned.trained.parameters == plan.trained.parameters
 
 

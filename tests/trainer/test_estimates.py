@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
 from contract.events import MetricEvent
 from contract.machine import Machine
-from contract.model.folder import loaded_base, weight_shapes
+from contract.model.folder import loaded_base
 from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
 from dataset.file import DatasetFile
@@ -19,7 +19,7 @@ from dataset.lengths import measure_lengths
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import TOLERANCE, estimate_memory
-from estimate.plan import LocalModel, plan_run, read_local_model
+from estimate.plan import LocalModel, adapted_base, plan_run
 from estimate.work import LengthCounts
 from tests.support.files import write_tokenizer
 from tests.trainer.families import FAMILIES, targets_of
@@ -35,7 +35,7 @@ def base_of(recipe: Recipe, folder: Path, earlier: Path | None = None) -> LocalM
     if earlier is None:
         loaded = loaded_base(folder)
         check_adapter(recipe.adapter, loaded.shapes, loaded.kind)
-    return read_local_model(folder, weight_shapes(folder), recipe, earlier)
+    return adapted_base(loaded_base(folder), recipe.adapter, earlier)
 
 
 def counted(recipe: Recipe) -> tuple[int, int]:

@@ -12,11 +12,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from contract.events import DoneEvent, EvaluationEvent, MetricEvent, StartedEvent
-from contract.model.folder import weight_shapes
+from contract.model.folder import loaded_base
 from contract.recipe import Recipe
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import TOLERANCE, estimate_memory
-from estimate.plan import read_local_model
+from estimate.plan import adapted_base
 from tests.trainer.adapters import loss, some_rows
 from tests.trainer.trainer_process import Outcome
 from trainer.model.attention import DocumentBounds, attend_documents
@@ -117,7 +117,7 @@ def test_allocated_memory_is_within_a_quarter(
     measured = max(metric.memory_bytes for metric in metrics)
 
     recipe = Recipe.model_validate(given | change)
-    base = read_local_model(folder, weight_shapes(folder), recipe, None)
+    base = adapted_base(loaded_base(folder), recipe.adapter, None)
     assert base.architecture is not None
     model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
     row = PackedRow(metrics[0].tokens, 4, metrics[0].supervised_tokens)

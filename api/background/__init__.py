@@ -1,0 +1,1 @@
+"""What runs beside the requests: event streams, checks of datasets, webhooks."""

@@ -1,0 +1,142 @@
+"""Sends due messages to webhooks and records the results, for as long as the API runs. Several processes share the
+work. If one dies while it sends, the message is sent again with the same webhook-id."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from anyio import CapacityLimiter, create_task_group, to_thread
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+from standardwebhooks.webhooks import Webhook
+
+from api.webhooks.public_address import Forbidden, addresses_of
+from store import webhooks
+from store.session import Sessions
+from store.webhooks import Due
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AT_ONCE = 16
+LOOK_SECONDS = 1.0
+AWAY_SECONDS = 2.0
+SEND_SECONDS = 15.0
+"""Time from the name lookup to the first line of the response; well below webhooks.IN_HAND."""
+CONNECT_SECONDS = 5.0  # to each of a name's addresses
+KEPT = timedelta(days=30)
+_FORGET_SECONDS = 3600.0
+
+
+class Sender:
+    def __init__(self, sessions: Sessions, allow_private: bool) -> None:
+        self._sessions = sessions
+        self._allow_private = allow_private
+        self._at_work = 0
+        self._threads = CapacityLimiter(2)
+        self._next_forget = 0.0
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        # Without a pool: a kept connection is to an address that was right for another message. Without the
+        # environment: a proxy there would reach what we may not.
+        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
+        timeout = httpx.Timeout(SEND_SECONDS, connect=CONNECT_SECONDS)
+        http = httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits)
+        async with http, create_task_group() as sending:
+            while True:
+                due, wait = await self._look()
+                for each in due:
+                    self._at_work += 1
+                    sending.start_soon(self._send, http, each)
+                await asyncio.sleep(wait)
+
+    async def _look(self) -> tuple[list[Due], float]:
+        """The due messages that can be sent now, and the seconds until the next look."""
+        free = AT_ONCE - self._at_work
+        try:
+            if time.monotonic() > self._next_forget:
+                await self._store(lambda session: webhooks.prune(session, KEPT))
+                self._next_forget = time.monotonic() + _FORGET_SECONDS
+            due = await self._store(lambda session: webhooks.claim(session, free)) if free else []
+        except SQLAlchemyError as error:
+            log.warning("webhooks wait, the database is away: %s", error)
+            return [], AWAY_SECONDS
+        except Exception:
+            log.exception("webhooks wait; the next look will find them")
+            return [], AWAY_SECONDS
+        return due, LOOK_SECONDS
+
+    async def _send(self, http: httpx.AsyncClient, due: Due) -> None:
+        """Raises nothing."""
+        try:
+            await self._try(http, due)
+        except Exception:
+            log.exception("webhook message %s will be sent again", due.id)
+        finally:
+            self._at_work -= 1
+
+    async def _try(self, http: httpx.AsyncClient, due: Due) -> None:
+        status, error = None, None
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                status = await self._post(http, due)
+            if not 200 <= status < 300:
+                error = f"the receiver answered {status}"
+        except TimeoutError:
+            error = f"no answer within {SEND_SECONDS:.0f} s"
+        except (Forbidden, OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:
+            error = f"{problem}" or type(problem).__name__
+        log.info("webhook message %s, try %s: %s", due.id, due.attempts, error or status)
+        try:
+            await self._store(lambda session: webhooks.record_result(session, due, status, error))
+        except SQLAlchemyError as problem:
+            log.warning("webhook message %s will be sent again, the database is away: %s", due.id, problem)
+
+    async def _post(self, http: httpx.AsyncClient, due: Due) -> int:
+        """The status of the response. Nothing more of it is read."""
+        url = urlsplit(due.url)
+        host = url.hostname or ""
+        port = url.port or (443 if url.scheme == "https" else 80)
+        addresses = await addresses_of(host, port, self._allow_private)
+        body = json.dumps(due.payload, separators=(",", ":"), ensure_ascii=False).encode()
+        headers = _signed(due, body) | {"host": url.netloc, "content-type": "application/json"}
+        headers["user-agent"] = f"finetuned/{version('finetuned')}"
+        for address in addresses:
+            # To the very address that was checked: the name may have another one by now.
+            at = httpx.URL(due.url).copy_with(host=address)
+            request = http.build_request("POST", at, content=body, headers=headers, extensions={"sni_hostname": host})
+            try:
+                answer = await http.send(request, stream=True, follow_redirects=False)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if address == addresses[-1]:
+                    raise
+                continue
+            await answer.aclose()
+            return answer.status_code
+        raise OSError(f"{host} has no address")
+
+    async def _store(self, work: Callable[[Session], T]) -> T:
+        return await to_thread.run_sync(self._in_transaction, work, limiter=self._threads)
+
+    def _in_transaction(self, work: Callable[[Session], T]) -> T:
+        with self._sessions.begin() as session:
+            return work(session)
+
+
+def _signed(due: Due, body: bytes) -> dict[str, str]:
+    """The headers of https://www.standardwebhooks.com."""
+    now = datetime.now(UTC)
+    return {
+        "webhook-id": due.id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(due.secret).sign(due.id, now, body.decode()),
+    }

@@ -1,0 +1,55 @@
+"""What every request needs, made once for each process of the API."""
+
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
+
+from celery import Celery
+from fastapi import Depends, Request
+
+from api.auth.keyring import Keyring
+from api.auth.rates import Rates
+from api.background.checks import Checks
+from api.background.live import Live
+from api.background.open_requests import OpenRequests
+from api.datasets.reader import DatasetReader
+from api.http.telemetry import Telemetry
+from api.model_folders import ModelFolders
+from api.settings import ApiSettings
+from dataset.sandbox.child import DatasetSandbox
+from storage.backends import Storage
+from store.session import Sessions
+
+
+@dataclass
+class Services:
+    settings: ApiSettings
+    sessions: Sessions
+    publisher: Celery
+    """Sends messages to the workers."""
+    storage: Storage
+    sandbox: DatasetSandbox
+    """Processes that read datasets."""
+    models: ModelFolders
+    reader: DatasetReader
+    checks: Checks
+    """Checks new datasets in the background."""
+    keyring: Keyring
+    rates: Rates
+    requests: OpenRequests
+    telemetry: Telemetry
+    live: Live
+    """The event streams."""
+
+
+class State(TypedDict):
+    """What the lifespan of the application gives to every request's state."""
+
+    services: Services
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.state.services
+    return services
+
+
+Context = Annotated[Services, Depends(_services)]

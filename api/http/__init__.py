@@ -1,0 +1,1 @@
+"""HTTP itself: bodies, ranges, ids, idempotency, and bounds on what a client may take."""

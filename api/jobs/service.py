@@ -1,0 +1,142 @@
+"""Makes jobs of recipes, lists them, and passes on what their owners ask for."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from sqlalchemy.orm import Session
+
+from api.context import Services
+from api.http.idempotency import Turn, idempotent
+from api.jobs.fit import refuse_what_cannot_fit
+from api.jobs.submission import Examples, Submission, resolved
+from api.jobs.view import JobView, views
+from contract.failure import FailureCode, InputError
+from contract.recipe import Recipe
+from runtime import broker
+from store import datasets
+from store.access import audit, quotas
+from store.access.idempotent_requests import IdempotentRequest
+from store.access.principal import Principal
+from store.errors import DatasetNotFound
+from store.jobs import actions, jobs
+from store.models import Job
+from store.paging import Page, page
+from store.scheduling import workers
+from store.session import read_snapshot
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a job carries for its owner, as its columns."""
+
+    tags: Mapping[str, str] | None = None
+    asked: Mapping[str, Any] | None = None
+
+
+def create_job(
+    services: Services, who: Principal, turn: Turn, recipe: Recipe, force: bool = False, labels: Labels = Labels()
+) -> Job:
+    """Checks a recipe as far as can be done without training, stores it, and wakes a worker; with `force` also one that
+    cannot fit into memory. Six parameters: they are what one request brings. Raises InputError, QuotaExceeded."""
+    with services.sessions.begin() as session:  # again below: but a full queue is refused before all rows are read
+        quotas.check_queue(session, who.owner)
+        machines = workers.list_machines(session)
+    with resolved(services, who, recipe, machines) as submission:
+        if not force:
+            refuse_what_cannot_fit(services, submission)
+        with services.sessions.begin() as session:
+            quotas.check_queue(session, who.owner)
+            job = _insert(session, who, submission, labels)
+            audit.record(session, who, "job.create", job.id)
+            turn.complete(session, job.id)
+    wake_workers(services)
+    return job
+
+
+def _insert(session: Session, who: Principal, submission: Submission, labels: Labels) -> Job:
+    examples = submission.workload.examples
+    return jobs.create(
+        session,
+        submission.recipe,
+        who.owner,
+        submission.warnings,
+        examples,
+        jobs.expected_seconds(session, submission.recipe, examples),
+        training_file=_hold(session, who, submission.training),
+        validation_file=_hold(session, who, submission.validation),
+        tags=labels.tags,
+        openai_request=labels.asked,
+    )
+
+
+def _hold(session: Session, who: Principal, examples: Examples | None) -> str | None:
+    """The dataset's id. It may have been deleted since it was read. Raises InputError."""
+    if examples is None or examples.dataset_id is None:
+        return None
+    try:
+        datasets.lock(session, examples.dataset_id, who.scope)
+    except DatasetNotFound as error:
+        raise InputError(FailureCode.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
+    return examples.dataset_id
+
+
+def wake_workers(services: Services) -> None:
+    try:
+        broker.request_scheduling(services.publisher)
+    except OperationalError as error:
+        # What is to be done is in the rows: the workers look at them by themselves, only later.
+        log.warning("no wake-up for a job that waits: %s", error)
+
+
+def get_job(services: Services, who: Principal, job_id: str) -> JobView:
+    """Raises JobNotFound."""
+    with read_snapshot(services.sessions) as session:
+        return views(session, who, [jobs.get(session, job_id, who.scope)])[0]
+
+
+def list_jobs(
+    services: Services, who: Principal, limit: int, after: str | None, owner: str | None = None
+) -> Page[JobView]:
+    """Those of `owner`, where an admin asks for them. Raises JobNotFound for an unknown `after`."""
+    with read_snapshot(services.sessions) as session:
+        found = page(jobs.list_jobs(session, limit + 1, after, who.scope or owner), limit)
+        return Page(views(session, who, found.rows), found.has_more)
+
+
+def cancel_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str, force: bool = False) -> None:
+    """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
+    _act(services, who, asked, job_id, ("cancel", partial(actions.cancel, force=force)))
+
+
+def pause_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> None:
+    _act(services, who, asked, job_id, ("pause", actions.pause))
+
+
+def resume_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> None:
+    _act(services, who, asked, job_id, ("resume", actions.resume))
+    wake_workers(services)
+
+
+def retry_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> None:
+    _act(services, who, asked, job_id, ("retry", actions.retry))
+    wake_workers(services)
+
+
+Action = tuple[str, Callable[[Session, str, str | None], Job]]
+
+
+def _act(services: Services, who: Principal, asked: IdempotentRequest, job_id: str, action: Action) -> None:
+    """A request that is sent again with its key does nothing: others may have asked for something else since."""
+    name, write = action
+    with idempotent(services, asked) as turn:
+        if turn.made is None:
+            with services.sessions.begin() as session:
+                write(session, job_id, who.scope)
+                audit.record(session, who, f"job.{name}", job_id)
+                turn.complete(session, job_id)

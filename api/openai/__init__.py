@@ -1,0 +1,1 @@
+"""The OpenAI-compatible API: other names for the same rows."""

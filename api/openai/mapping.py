@@ -1,0 +1,123 @@
+"""Requests of the OpenAI-compatible API, and the recipes that they become."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from api.errors import InvalidParameter
+from contract import patterns
+from contract.recipe import Optimizer
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
+_FileId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)]
+_Auto = Literal["auto"]
+
+LEARNING_RATE: float = Optimizer().learning_rate
+"""The learning rate that learning_rate_multiplier multiplies."""
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Hyperparameters(_Asked):
+    n_epochs: _Auto | Annotated[int, Field(ge=1, le=1000)] = "auto"
+    batch_size: _Auto | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
+    """Examples of one optimizer step."""
+    learning_rate_multiplier: _Auto | Annotated[float, Field(gt=0, le=10_000)] = "auto"
+    """Multiplies the default learning rate of a recipe."""
+
+
+class Supervised(_Asked):
+    hyperparameters: Hyperparameters | None = None
+
+
+class Method(_Asked):
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: Supervised | None = None
+    dpo: dict[str, Any] | None = None
+    reinforcement: dict[str, Any] | None = None
+
+
+class JobAsked(_Asked):
+    model: _Text
+    training_file: _FileId
+    validation_file: _FileId | None = None
+    suffix: Annotated[str, StringConstraints(pattern=patterns.SUFFIX)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = None
+    """The older place of method.supervised.hyperparameters."""
+    integrations: list[dict[str, Any]] | None = None
+    metadata: (
+        Annotated[
+            dict[
+                Annotated[str, StringConstraints(max_length=64, pattern=patterns.TEXT)],
+                Annotated[str, StringConstraints(max_length=512, pattern=patterns.TEXT)],
+            ],
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+    recipe: dict[str, Any] | None = None
+    """Further fields of our own recipe; the SDK sends it by extra_body={"recipe": {...}}. The fields above may not be
+    repeated in it."""
+
+
+def hyperparameters_of(asked: JobAsked) -> Hyperparameters:
+    """Raises InvalidParameter for an unsupported method, and for two different values."""
+    method = asked.method
+    if method is not None and method.type != "supervised":
+        raise InvalidParameter("method.type", method.type, 'only "supervised" is trained here')
+    of_method = method.supervised.hyperparameters if method is not None and method.supervised else None
+    if of_method is not None and asked.hyperparameters not in (None, of_method):
+        wanted = "leave it out: method.supervised.hyperparameters says it too, and otherwise"
+        raise InvalidParameter("hyperparameters", "", wanted)
+    return of_method or asked.hyperparameters or Hyperparameters()
+
+
+def recipe_of(asked: JobAsked, start_from: tuple[str, str] | None) -> dict[str, Any]:
+    """The recipe; `start_from` has the base model and the adapter if `model` is a fine-tuned one. Raises
+    InvalidParameter for a value that is given twice."""
+    if asked.integrations:
+        wanted = "there is none here; the metrics are at GET /jobs/ID/metrics, and webhooks tell of a job's end"
+        raise InvalidParameter("integrations", str(asked.integrations[0].get("type", "")), wanted)
+    recipe = dict(asked.recipe or {})
+    model, adapter = start_from or (asked.model, None)
+    _say(recipe, "model", (), model, "model")
+    _say(recipe, "dataset", (), asked.training_file, "training_file")
+    if asked.validation_file is not None:
+        _say(recipe, "evaluation.dataset", (), asked.validation_file, "validation_file")
+    if asked.suffix is not None:
+        recipe.setdefault("name", asked.suffix)
+    if asked.seed is not None:
+        _say(recipe, "seed", (), asked.seed, "seed")
+    if adapter is not None:
+        _say(recipe, "adapter.start_from", (), adapter, "model")
+    words = hyperparameters_of(asked)
+    if words.n_epochs != "auto":
+        _say(recipe, "schedule.epochs", (), words.n_epochs, "n_epochs")
+    if words.batch_size != "auto":
+        _say(recipe, "batch.effective_batch_size", ("gradient_accumulation_steps",), words.batch_size, "batch_size")
+        recipe["batch"].setdefault("micro_batch_size", min(8, words.batch_size))
+    if words.learning_rate_multiplier != "auto":
+        rate = LEARNING_RATE * words.learning_rate_multiplier
+        _say(recipe, "optimizer.learning_rate", (), rate, "learning_rate_multiplier")
+    return recipe
+
+
+def _say(recipe: dict[str, Any], path: str, besides: tuple[str, ...], value: Any, field: str) -> None:
+    """Writes a field of the recipe. Raises InvalidParameter if the request's own recipe already has it, or one of
+    `besides` in its section."""
+    *sections, name = path.split(".")
+    section = recipe
+    for each in sections:
+        inner = section.get(each, {})
+        if not isinstance(inner, dict):
+            raise InvalidParameter(f"recipe.{each}", inner, "give a JSON object")
+        section[each] = section = dict(inner)
+    for each in (name, *besides):
+        if each in section:
+            where = ".".join((*sections, each))
+            raise InvalidParameter(f"recipe.{where}", section[each], f"leave it out: {field} says it")
+    section[name] = value

@@ -1,0 +1,92 @@
+"""Base models and fine-tuned models of the OpenAI-compatible API."""
+
+from api.context import Services
+from api.openai.model_names import name_of, name_of_made, read_name
+from api.openai.schemas import Deleted, Model, ModelList, seconds
+from api.settings import ApiSettings
+from contract.status import JobStatus
+from store import artifacts
+from store.access import audit
+from store.access.principal import Principal
+from store.errors import JobNotFound, ModelNotFound
+from store.jobs import jobs
+from store.jobs.jobs import MadeModel
+from store.models import Job
+from store.paging import page
+
+_BASE_OWNER = "finetuned"
+
+
+def newest(services: Services, who: Principal, limit: int, after: str | None) -> ModelList:
+    """The server's base models, then the owner's fine-tuned ones, newest first; `after` is the last name of the page
+    before. Raises ModelNotFound for an unknown `after`."""
+    last = None if after is None else read_name(after)
+    if after is not None and last is None:
+        raise ModelNotFound(after)
+    with services.sessions.begin() as session:
+        try:
+            found = page(jobs.list_models(session, who.scope, limit + 1, last.job_id if last else None), limit)
+        except JobNotFound as error:
+            raise ModelNotFound(after or "") from error
+    bases = [] if after else _bases(services.settings)
+    return ModelList(data=[*bases, *map(_made, found.rows)], has_more=found.has_more)
+
+
+def get(services: Services, who: Principal, name: str) -> Model:
+    """Raises ModelNotFound."""
+    fine_tuned = read_name(name)
+    if fine_tuned is None:
+        found = next((base for base in _bases(services.settings) if base.id == name), None)
+        if found is None:
+            raise ModelNotFound(name)
+        return found
+    with services.sessions.begin() as session:
+        try:
+            job = jobs.get(session, fine_tuned.job_id, who.scope)
+        except JobNotFound as error:
+            raise ModelNotFound(name) from error
+        whole = fine_tuned.step is None and job.status is JobStatus.SUCCEEDED
+        steps = {each.step for each in artifacts.list_published(session, job.id) if each.kind == "checkpoint"}
+        if job.model_deleted_at is not None or not (whole or fine_tuned.step in steps):
+            raise ModelNotFound(name)
+        return _fine_tuned(job, fine_tuned.step)
+
+
+def delete(services: Services, who: Principal, name: str) -> Deleted:
+    """Removes a job's model from the lists, then its files from the storage. A second call continues where the first
+    one stopped. Raises ModelNotFound, StorageUnavailable."""
+    fine_tuned = read_name(name)
+    if fine_tuned is None or fine_tuned.step is not None:
+        raise ModelNotFound(name)
+    with services.sessions.begin() as session:
+        try:
+            job = jobs.lock(session, fine_tuned.job_id, who.scope)
+        except JobNotFound as error:
+            raise ModelNotFound(name) from error
+        made = artifacts.list_weights(session, job.id)
+        if jobs.delete_model(session, job):
+            audit.record(session, who, "model.delete", job.id)
+        elif job.model_deleted_at is None or not made:
+            raise ModelNotFound(name)
+    for artifact in made:
+        for file in artifacts.files(artifact):
+            services.storage.delete(artifacts.key(artifact, file.name))
+    with services.sessions.begin() as session:
+        artifacts.delete_rows(session, made)
+    return Deleted(id=name, object="model")
+
+
+def _bases(settings: ApiSettings) -> list[Model]:
+    folders = sorted(settings.models.glob("*/config.json")) if settings.models.is_dir() else []
+    return [
+        Model(id=config.parent.name, created=int(config.stat().st_mtime), owned_by=_BASE_OWNER) for config in folders
+    ]
+
+
+def _fine_tuned(job: Job, step: int | None) -> Model:
+    return Model(id=name_of(job, step), created=seconds(job.finished_at or job.created_at), owned_by=job.owner)
+
+
+def _made(made: MadeModel) -> Model:
+    name = name_of_made(made.id, made.owner, made.base, made.suffix)
+    return Model(id=name, created=seconds(made.finished_at), owned_by=made.owner)

@@ -1,0 +1,292 @@
+"""The objects of the OpenAI-compatible API."""
+
+from datetime import datetime
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel
+
+from api.openai.mapping import LEARNING_RATE
+from api.openai.model_names import name_of
+from contract.order import examples_per_step
+from contract.recipe import Batch
+from contract.status import JobStatus, RequestedAction
+from store.files import RESULTS, ResultsFile, results_id
+from store.jobs.progress import Latest, StreamedEvent
+from store.models import Artifact, Dataset, Job, StepMetric
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+    param: str | None
+
+
+class Hyperparameters(BaseModel):
+    n_epochs: int | float | Literal["auto"]
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+class SupervisedOut(BaseModel):
+    hyperparameters: Hyperparameters
+
+
+class MethodOut(BaseModel):
+    type: Literal["supervised"] = "supervised"
+    supervised: SupervisedOut
+
+
+class FineTuningJob(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: Literal["validating_files", "queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"]
+    hyperparameters: Hyperparameters
+    method: MethodOut
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    seed: int
+    estimated_finish: int | None
+    integrations: list[Any]
+    metadata: dict[str, str] | None
+    error: JobError | None
+    recipe: dict[str, Any]
+    """Beyond OpenAI's fields: the SDK gives it as job.recipe."""
+
+
+class JobEvent(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any]
+
+
+class CheckpointMetrics(BaseModel):
+    step: int
+    train_loss: float | None
+    valid_loss: float | None
+    full_valid_loss: float | None
+    """The same as valid_loss: each evaluation uses all held-out examples."""
+
+
+class JobCheckpoint(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuning_job_id: str
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    metrics: CheckpointMetrics
+
+
+FileStatus = Literal["uploaded", "processed", "error"]
+
+
+class FileObject(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: FileStatus
+    status_details: str | None
+    expires_at: int | None
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class Deleted(BaseModel):
+    id: str
+    object: Literal["file", "model"]
+    deleted: bool = True
+
+
+class JobList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[FineTuningJob]
+    has_more: bool
+
+
+class EventList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[JobEvent]
+    has_more: bool
+
+
+class CheckpointList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[JobCheckpoint]
+    has_more: bool
+
+
+class FileList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    has_more: bool
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+    has_more: bool
+    """Beyond OpenAI's fields: whether there are older models."""
+
+
+def job_object(job: Job, latest: Latest | None, tokens: int, has_results: bool) -> FineTuningJob:
+    """`tokens` is how many it has trained on."""
+    hyperparameters = _hyperparameters(job.recipe)
+    succeeded = job.status is JobStatus.SUCCEEDED
+    return FineTuningJob(
+        id=job.id,
+        created_at=seconds(job.created_at),
+        finished_at=None if job.finished_at is None else seconds(job.finished_at),
+        model=(job.openai_request or {}).get("model") or job.recipe["model"],
+        fine_tuned_model=name_of(job) if succeeded and job.model_deleted_at is None else None,
+        organization_id=job.owner,
+        status="pausing" if job.requested_action is RequestedAction.PAUSE else job.status.value,
+        hyperparameters=hyperparameters,
+        method=MethodOut(supervised=SupervisedOut(hyperparameters=hyperparameters)),
+        training_file=job.training_file or job.recipe["dataset"]["path"],
+        validation_file=job.validation_file,
+        result_files=[results_id(job.id)] if has_results else [],
+        trained_tokens=tokens if succeeded else None,
+        seed=job.recipe["seed"],
+        estimated_finish=_finish(job, latest),
+        integrations=[],
+        metadata=job.tags,
+        error=_error(job),
+        recipe=job.recipe,
+    )
+
+
+def seconds(time: datetime) -> int:
+    return int(time.timestamp())
+
+
+def _hyperparameters(recipe: dict[str, Any]) -> Hyperparameters:
+    ranks = recipe["resources"]["gpus"] * recipe["resources"]["nodes"]
+    epochs = recipe["schedule"]["epochs"]
+    return Hyperparameters(
+        n_epochs="auto" if epochs is None else int(epochs) if epochs == int(epochs) else epochs,
+        batch_size=examples_per_step(Batch.model_validate(recipe["batch"]), ranks),
+        learning_rate_multiplier=round(recipe["optimizer"]["learning_rate"] / LEARNING_RATE, 9),
+    )
+
+
+def _finish(job: Job, latest: Latest | None) -> int | None:
+    if job.status is not JobStatus.RUNNING or latest is None:
+        return None
+    return int(latest.metric.time + latest.metric.eta_seconds)
+
+
+def _error(job: Job) -> JobError | None:
+    if job.failure is None:
+        return None
+    return JobError(code=job.failure["code"], message=job.failure["message"], param=job.failure["param"])
+
+
+def checkpoint_object(job: Job, artifact: Artifact, metric: StepMetric | None) -> JobCheckpoint:
+    step = artifact.step or 0
+    return JobCheckpoint(
+        id=f"ftckpt_{job.id.removeprefix('job_')}_{step}",
+        created_at=seconds(artifact.created_at),
+        fine_tuning_job_id=job.id,
+        fine_tuned_model_checkpoint=name_of(job, step),
+        step_number=step,
+        metrics=CheckpointMetrics(
+            step=step,
+            train_loss=metric.loss if metric else None,
+            valid_loss=artifact.eval_loss,
+            full_valid_loss=artifact.eval_loss,
+        ),
+    )
+
+
+def file_object(dataset: Dataset) -> FileObject:
+    return FileObject(
+        id=dataset.id,
+        bytes=dataset.bytes,
+        created_at=seconds(dataset.created_at),
+        filename=dataset.filename,
+        purpose=dataset.purpose,
+        status=cast(FileStatus, dataset.status),
+        status_details=dataset.status_details,
+        expires_at=None if dataset.expires_at is None else seconds(dataset.expires_at),
+    )
+
+
+def results_object(file: ResultsFile) -> FileObject:
+    return FileObject(
+        id=file.id,
+        bytes=file.artifact.bytes,
+        created_at=seconds(file.created_at),
+        filename=f"{file.artifact.job_id}.csv",
+        purpose=RESULTS,
+        status="processed",
+        status_details=None,
+        expires_at=None,
+    )
+
+
+_LEVELS: dict[str, Literal["info", "warn", "error"]] = {"info": "info", "warning": "warn", "error": "error"}
+
+
+def event_object(job_id: str, happening: StreamedEvent, total_steps: int | None) -> JobEvent:
+    cursor, data = happening.cursor, happening.data
+    level = _LEVELS[data["level"]] if happening.type == "log" else "info"
+    if happening.type == "retry":
+        level = "warn"
+    if happening.type == "status" and data["status"] == JobStatus.FAILED:
+        level = "error"
+    is_metric = happening.type == "metric"
+    return JobEvent(
+        id=f"ftevent-{job_id.removeprefix('job_')}-{cursor.seq}-{cursor.step}-{'m' if is_metric else 'e'}",
+        created_at=int(data["time"]),
+        level=level,
+        message=_message(happening, total_steps),
+        type="metrics" if is_metric else "message",
+        data=_metrics(data) if is_metric else {"type": happening.type, **data},
+    )
+
+
+def _metrics(data: dict[str, Any]) -> dict[str, Any]:
+    names = {"step": "step", "loss": "train_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
+    return {told: data[name] for name, told in names.items()}
+
+
+def _message(happening: StreamedEvent, total_steps: int | None) -> str:
+    data = happening.data
+    match happening.type:
+        case "metric":
+            return f"Step {data['step']}/{total_steps or '?'}: training loss={data['loss']:.4f}"
+        case "evaluation":
+            return f"Step {data['step']}: validation loss={data['eval_loss']:.4f}"
+        case "checkpoint":
+            return f"Checkpoint created at step {data['step']}"
+        case "status":
+            return f"The job is {data['status']}"
+        case "started":
+            return f"Training started: {data['total_steps']} steps, {data['train_examples']} examples"
+        case "phase":
+            return f"{data['name']} done in {data['seconds']:.1f} s"
+        case "sample":
+            return f"Step {data['step']}: answer {data['index']} to a held-out prompt"
+        case "done":
+            return f"Training ended after step {data['step']}"
+        case _:
+            return str(data.get("message", happening.type))

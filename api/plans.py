@@ -1,0 +1,218 @@
+"""Plans: what a recipe takes, before anybody pays for it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+
+from api.auth.who import Who
+from api.context import Context, Services
+from api.http.body import described, read_body
+from api.http.idempotency import Keyed, idempotent
+from api.jobs.submission import lengths_of, resolved
+from contract.formatting import sentence
+from contract.recipe import Recipe
+from contract.recipe_errors import parse_recipe
+from estimate.adapter import parameters_by_kind, skipped_modules
+from estimate.plan import DeviceEstimate, LocalModel, RunPlan, plan_run
+from store.access.principal import Principal
+from store.jobs import jobs
+from store.jobs.throughput import Throughput, throughput
+from store.scheduling import workers
+
+
+class TrainedModules(BaseModel):
+    name: str
+    """Last part of the modules' names."""
+    modules: int
+    parameters: int
+
+
+class LeftOut(BaseModel):
+    """Linear modules of the base that target_modules matches, and that get no adapter."""
+
+    reason: str
+    """For people: a sentence."""
+    names: list[str]
+    """Last parts of the modules' names."""
+    parameters: int
+    """Parameters of the base in these modules."""
+
+
+class ParametersOut(BaseModel):
+    total: int
+    """Parameters of the base model and of what is trained beside it."""
+    trainable: int
+    by_module: list[TrainedModules]
+    left_out: list[LeftOut]
+
+
+class WorkOut(BaseModel):
+    train_examples: int
+    effective_batch_size: int
+    """Examples of one optimizer step, on all devices."""
+    steps: int
+    tokens: int | None
+    """Tokens processed over the whole run, repeats included."""
+
+
+class MemoryOut(BaseModel):
+    """Most bytes on each device."""
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    communication_buffers: int
+    """Buffers in which ranks exchange gradients and weights."""
+    overhead: int
+    """Overhead of the process: its libraries, and what the allocator keeps."""
+    total: int
+    """Sum of the parts. If a step has one pass on one device, gradients replace activations, and only the larger of
+    both counts."""
+
+
+class DevicePlan(BaseModel):
+    device: str
+    """The GPU's name, or "CPU"."""
+    devices: int
+    """Number of devices that the job takes, on all machines together."""
+    precision: str
+    memory: MemoryOut
+    available: int | None
+    """Bytes of the device; for a CPU, a rank's part of the machine's memory."""
+    fits: bool | None
+    """Null if it is too close to say: a measured peak is within a quarter of its estimate."""
+    suggestions: list[dict[str, Any]]
+    """Changes to the recipe, if it does not fit; with any one of them it fits."""
+    tokens_per_second: float | None
+    """Speed that was measured on similar jobs on such devices."""
+    cold_start_seconds: float | None
+    """Extra time of their first step, in which torch_compile compiles."""
+    eta_seconds: float | None
+    """Time of training at that speed with the cold start, without loading, evaluations and saving."""
+    measured_jobs: int
+    """Number of past jobs that the speed was measured on."""
+
+
+class DiskOut(BaseModel):
+    """Bytes on disk."""
+
+    adapter: int
+    """Bytes of one adapter."""
+    adapters: int
+    """Bytes of all checkpoints and the final adapter."""
+    training_checkpoints: int
+    """Bytes of training checkpoints; none is left when the run is done."""
+    total: int
+    """Sum of adapters and training checkpoints."""
+    merged: int
+    """Bytes of an export of the merged model, if one is made."""
+
+
+class PlanOut(BaseModel):
+    parameters: ParametersOut | None
+    work: WorkOut
+    devices: list[DevicePlan]
+    """One entry per kind of device of the workers' machines; empty if the memory is not known."""
+    disk: DiskOut | None
+    expected_seconds: float | None
+    """Time that the latest jobs of the same model took for as many examples, on any device."""
+    unknown: dict[str, str]
+    """Reason for each part that is null or uncertain."""
+    warnings: list[str]
+    """Fields of the recipe that are unwise, or that have less effect than they say."""
+
+
+router = APIRouter(tags=["plans"])
+
+
+@router.post("/plans", openapi_extra=described(Recipe))
+def create_plan(services: Context, who: Who, asked: Keyed, body: Annotated[bytes, Depends(read_body)]) -> PlanOut:
+    """What a recipe would take, without training it: parameters, steps, tokens, memory on each kind of device and what
+    would make it fit, disk, and time. What cannot be known is null, and `unknown` says why."""
+    recipe = parse_recipe(body)
+    with idempotent(services, asked) as turn:
+        planned = plan(services, who, recipe)
+        with services.sessions.begin() as session:
+            turn.complete(session, "plan")
+        return planned
+
+
+def plan(services: Services, who: Principal, recipe: Recipe) -> PlanOut:
+    """Raises InputError for what POST /jobs refuses, except that it does not fit."""
+    with services.sessions.begin() as session:
+        machines = workers.list_machines(session)
+    with resolved(services, who, recipe, machines) as submission:
+        base, rows = submission.base, submission.training.count
+        made = plan_run(submission.recipe, rows, submission.machines, base, lengths_of(services, submission))
+        with services.sessions.begin() as session:
+            expected = jobs.expected_seconds(session, submission.recipe, submission.workload.examples)
+            speeds = [throughput(session, submission.recipe, on.device, on.kind.precision) for on in made.devices]
+        return plan_out(made, None if isinstance(base, str) else base, speeds, expected, submission.warnings)
+
+
+def plan_out(
+    plan: RunPlan,
+    base: LocalModel | None,
+    speeds: list[Throughput | None],
+    expected_seconds: float | None,
+    warnings: list[str],
+) -> PlanOut:
+    """`speeds` are those of the plan's devices, in their order."""
+    work = plan.work
+    unknown = dict(plan.unknown)
+    if any(speed is None for speed in speeds):
+        unknown["eta_seconds"] = unknown["cold_start_seconds"] = "no job like this one has ended on such a device"
+    return PlanOut(
+        parameters=_parameters(base) if base else None,
+        work=WorkOut(
+            train_examples=work.train_examples,
+            effective_batch_size=work.effective_batch_size,
+            steps=work.steps,
+            tokens=work.tokens,
+        ),
+        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
+        disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
+        expected_seconds=expected_seconds,
+        unknown=unknown,
+        warnings=warnings,
+    )
+
+
+def _parameters(base: LocalModel) -> ParametersOut:
+    return ParametersOut(
+        total=base.parameters,
+        trainable=base.trained.parameters,
+        by_module=[
+            TrainedModules(name=name, modules=modules, parameters=numbers)
+            for name, (modules, numbers) in parameters_by_kind(base.trained).items()
+        ],
+        left_out=[
+            LeftOut(reason=sentence(why), names=sorted(names), parameters=numbers)
+            for why, (names, numbers) in skipped_modules(base.trained, base.shapes).items()
+        ],
+    )
+
+
+def _device(on: DeviceEstimate, tokens: int | None, speed: Throughput | None) -> DevicePlan:
+    parts = {name: size for name, size in vars(on.memory).items() if name in MemoryOut.model_fields}
+    return DevicePlan(
+        device=on.device,
+        devices=on.ranks,
+        precision=on.kind.precision,
+        memory=MemoryOut(**parts, total=on.memory.total),
+        available=on.kind.memory_bytes,
+        fits=on.fits,
+        suggestions=on.suggestions,
+        tokens_per_second=speed.tokens_per_second if speed else None,
+        cold_start_seconds=speed.cold_start_seconds if speed else None,
+        eta_seconds=_eta_seconds(tokens, speed) if speed and tokens is not None else None,
+        measured_jobs=speed.jobs if speed else 0,
+    )
+
+
+def _eta_seconds(tokens: int, speed: Throughput) -> float:
+    return speed.cold_start_seconds + tokens / speed.tokens_per_second

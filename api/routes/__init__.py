@@ -1,1 +1,0 @@
-"""One file per noun; a route is one call."""

@@ -1,1 +1,0 @@
-"""The routes of OpenAI's wire; each is one call."""

@@ -1,0 +1,1 @@
+"""Webhooks: addresses that receive a message when a job starts or ends."""

@@ -1,0 +1,81 @@
+"""The recipe that OpenAI's fields come to."""
+
+from typing import Any
+
+import pytest
+
+from api.errors import InvalidParameter
+from api.openai.mapping import JobAsked, recipe_of
+from contract.recipe import Recipe
+from tests.support.jobs import make_recipe
+
+
+def recipe(start_from: tuple[str, str] | None = None, **fields: Any) -> Recipe:
+    asked = JobAsked.model_validate({"model": "tiny", "training_file": "rows.jsonl", **fields})
+    return Recipe.model_validate(recipe_of(asked, start_from))
+
+
+def method(**hyperparameters: Any) -> dict[str, Any]:
+    return {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+
+
+def test_auto_is_what_a_recipe_has_by_itself() -> None:
+    auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
+    plain = make_recipe()
+    assert recipe() == recipe(method=method(**auto)) == recipe(hyperparameters=auto) == plain
+
+
+def test_hyperparameters_map_to_recipe_fields() -> None:
+    for fields in (
+        {"method": method(n_epochs=5, batch_size=16, learning_rate_multiplier=0.5)},
+        {"hyperparameters": {"n_epochs": 5, "batch_size": 16, "learning_rate_multiplier": 0.5}},
+    ):
+        asked = recipe(**fields)
+        assert asked.schedule.epochs == 5
+        assert (asked.batch.effective_batch_size, asked.batch.micro_batch_size) == (16, 8)
+        assert asked.optimizer.learning_rate == pytest.approx(1e-4)
+
+
+def test_batch_smaller_than_a_micro_batch_is_one() -> None:
+    batch = recipe(method=method(batch_size=3)).batch
+    assert (batch.effective_batch_size, batch.micro_batch_size) == (3, 3)
+
+
+def test_recipe_rides_along() -> None:
+    asked = recipe(recipe={"adapter": {"r": 4}, "batch": {"max_length": 64}}, method=method(batch_size=2), seed=7)
+    assert (asked.adapter.r, asked.batch.max_length, asked.batch.effective_batch_size, asked.seed) == (4, 64, 2, 7)
+
+
+def test_fine_tuned_model_is_trained_further() -> None:
+    job = "job_" + "0" * 24
+    further = recipe(start_from=("tiny", job), model="ft:tiny:anna::" + "0" * 24)
+    assert (further.model, further.adapter.start_from) == ("tiny", job)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"method": {"type": "dpo", "dpo": {}}}, "method.type", 'only "supervised"'),
+        ({"method": {"type": "reinforcement"}}, "method.type", 'only "supervised"'),
+        ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "webhooks tell"),
+        ({"method": method(n_epochs=2), "hyperparameters": {"n_epochs": 3}}, "hyperparameters", "otherwise"),
+        ({"recipe": {"model": "other"}}, "recipe.model", "model says it"),
+        ({"recipe": {"dataset": "other"}}, "recipe.dataset", "training_file says it"),
+        ({"recipe": {"seed": 1}, "seed": 2}, "recipe.seed", "seed says it"),
+        (
+            {"recipe": {"schedule": {"epochs": 1}}, "method": method(n_epochs=2)},
+            "recipe.schedule.epochs",
+            "n_epochs says it",
+        ),
+        (
+            {"recipe": {"batch": {"gradient_accumulation_steps": 2}}, "method": method(batch_size=2)},
+            "recipe.batch.gradient_accumulation_steps",
+            "batch_size says it",
+        ),
+        ({"recipe": {"schedule": 3}, "method": method(n_epochs=2)}, "recipe.schedule", "JSON object"),
+    ],
+)
+def test_unsupported_hyperparameters_are_named(fields: dict[str, Any], param: str, words: str) -> None:
+    with pytest.raises(InvalidParameter, match=words) as refused:
+        recipe(**fields)
+    assert refused.value.param == param
