@@ -198,7 +198,7 @@ def test_models_are_bases_and_fine_tuned_ones(client: openai.OpenAI, live: Servi
     assert client.models.delete(job.fine_tuned_model).deleted
     assert list(live.run_dir(job.id).path.glob("**/adapter_config.json")) == []
     left = live.client.get(f"/jobs/{job.id}/artifacts").json()["data"]
-    assert {artifact["kind"] for artifact in left} == {"log", "metrics", "curve", "card"}
+    assert {artifact["kind"] for artifact in left} == {"log", "metrics", "results", "curve", "card"}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve(job.fine_tuned_model)
     with pytest.raises(openai.NotFoundError):

@@ -33,6 +33,7 @@ def test_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
         ("adapter.tar", "adapter"),
         ("trainer.log", "log"),
         ("metrics.csv", "metrics"),
+        ("results.csv", "results"),
         ("loss.png", "curve"),
         ("README.md", "card"),
     }

@@ -56,7 +56,7 @@ def test_artifacts_are_stored_in_the_bucket(
         base = f"/jobs/{job['id']}/artifacts"
         listed = {each["name"]: each for each in live.client.get(base).json()["data"]}
         saved = {"adapter.tar", "checkpoint-2.tar", "checkpoint-4.tar"}
-        assert set(listed) == saved | {"trainer.log", "metrics.csv", "loss.png", "README.md"}
+        assert set(listed) == saved | {"trainer.log", "metrics.csv", "results.csv", "loss.png", "README.md"}
         for name, each in listed.items():
             whole = live.client.get(f"{base}/{name}").content
             assert (len(whole), hashlib.sha256(whole).hexdigest()) == (each["bytes"], each["sha256"])

@@ -81,6 +81,7 @@ def test_checkpoint_and_the_adapter_can_be_downloaded(live: Service, trained: di
         "checkpoint-4.tar",
         "loss.png",
         "metrics.csv",
+        "results.csv",
         "trainer.log",
     ]
 
