@@ -123,9 +123,9 @@ def test_public_names_are_these() -> None:
         "FinetunedError",
         "Job",
         "JobEvent",
-        "Status",
         "Refused",
         "ServiceError",
+        "Status",
         "Unreachable",
         "__version__",
     ]
