@@ -20,7 +20,7 @@ def test_superseded_run_saves_nothing_more(recipe: dict[str, Any], tmp_path: Pat
     ended = subprocess.run(command(run.path), capture_output=True, text=True, timeout=120)
     outcome = Outcome(run.path, ended.returncode, ended.stdout + ended.stderr)
     assert outcome.exit_code == 1, outcome.output
-    assert "a later attempt goes on" in outcome.failure.message.lower()
+    assert "a later attempt continues" in outcome.failure.message.lower()
     assert any(isinstance(event, MetricEvent) for event in outcome.events)
     assert not any(isinstance(event, CheckpointEvent | DoneEvent) for event in outcome.events)
     assert not any(folder.exists() for folder in (run.adapter, run.checkpoints, run.states))
