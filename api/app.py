@@ -19,7 +19,7 @@ from api.background.open_requests import OpenRequests
 from api.background.webhook_sender import Sender
 from api.context import Services, State
 from api.datasets import routes as datasets
-from api.datasets.reader import DatasetReader
+from api.datasets.reader import RowReader
 from api.http import request_id
 from api.http.repeated import refuse_repeated
 from api.http.request_log import RequestLog
@@ -67,7 +67,7 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
         storage=storage,
         sandbox=sandbox,
         models=ModelFolders(settings.folders),
-        reader=DatasetReader(sandbox, settings.largest_dataset, settings.lengths),
+        reader=RowReader(sandbox, settings.largest_dataset, settings.lengths),
         # It has a sandbox of its own: a large check delays no preview.
         checks=Checks(sessions, settings, storage, DatasetSandbox()),
         keyring=Keyring(sessions, settings.admin_key.get_secret_value() if settings.admin_key else None),
@@ -85,7 +85,7 @@ def _restarted(services: Services) -> Services:
     return replace(
         services,
         sandbox=sandbox,
-        reader=DatasetReader(sandbox, settings.largest_dataset, settings.lengths),
+        reader=RowReader(sandbox, settings.largest_dataset, settings.lengths),
         checks=Checks(services.sessions, settings, services.storage, DatasetSandbox()),
         live=services.live.restarted(),
     )

@@ -83,7 +83,7 @@ def download_artifact(request: Request, services: Context, who: Who, job_id: Job
 # The request and its path have these parts.
 @router.head("/jobs/{job_id}/artifacts/{name}/files/{path:path}", include_in_schema=False)
 @router.get("/jobs/{job_id}/artifacts/{name}/files/{path:path}", response_class=Response)
-def download_artifact_file(
+def download_artifact_file(  # parameters: the request and its path
     request: Request, services: Context, who: Who, job_id: JobId, name: str, path: str
 ) -> Response:
     """One file of an archive, by its name in the list, or with Range one part of it."""

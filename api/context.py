@@ -11,7 +11,7 @@ from api.auth.rates import Rates
 from api.background.checks import Checks
 from api.background.live import Live
 from api.background.open_requests import OpenRequests
-from api.datasets.reader import DatasetReader
+from api.datasets.reader import RowReader
 from api.http.telemetry import Telemetry
 from api.model_folders import ModelFolders
 from api.settings import ApiSettings
@@ -30,7 +30,7 @@ class Services:
     sandbox: DatasetSandbox
     """Processes that read datasets."""
     models: ModelFolders
-    reader: DatasetReader
+    reader: RowReader
     checks: Checks
     """Checks new datasets in the background."""
     keyring: Keyring

@@ -163,7 +163,7 @@ DESCRIBED: dict[int | str, dict[str, Any]] = {
 """Responses in the OpenAPI description."""
 
 
-class Answer(NamedTuple):
+class StatusAnswer(NamedTuple):
     """How an error is answered."""
 
     status: HTTPStatus
@@ -176,8 +176,8 @@ class Answer(NamedTuple):
     """What the log says of it."""
 
 
-_NOT_FOUND = Answer(HTTPStatus.NOT_FOUND, "not_found")
-_DATABASE_UNAVAILABLE = Answer(
+_NOT_FOUND = StatusAnswer(HTTPStatus.NOT_FOUND, "not_found")
+_DATABASE_UNAVAILABLE = StatusAnswer(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "database_unavailable",
     "the database does not answer; try again in a few seconds",
@@ -185,7 +185,7 @@ _DATABASE_UNAVAILABLE = Answer(
     log="the database is unavailable",
 )
 
-ANSWERS: dict[type[Exception], Answer] = {
+ANSWERS: dict[type[Exception], StatusAnswer] = {
     ArtifactNotFound: _NOT_FOUND,
     DatasetNotFound: _NOT_FOUND,
     DeliveryNotFound: _NOT_FOUND,
@@ -194,12 +194,12 @@ ANSWERS: dict[type[Exception], Answer] = {
     KeyNotFound: _NOT_FOUND,
     ModelNotFound: _NOT_FOUND,
     WebhookNotFound: _NOT_FOUND,
-    DatasetInUse: Answer(HTTPStatus.CONFLICT, "dataset_in_use", headers=_NO_RETRY),
-    IllegalMove: Answer(HTTPStatus.CONFLICT, "illegal_state", headers=_NO_RETRY),
-    QuotaExceeded: Answer(HTTPStatus.TOO_MANY_REQUESTS, "quota_exceeded", headers=_NO_RETRY),
-    RequestOvertaken: Answer(HTTPStatus.CONFLICT, "request_in_progress", headers=_RETRY_SOON),
-    RequestReused: Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency_key_reused", param="Idempotency-Key"),
-    StorageUnavailable: Answer(
+    DatasetInUse: StatusAnswer(HTTPStatus.CONFLICT, "dataset_in_use", headers=_NO_RETRY),
+    IllegalMove: StatusAnswer(HTTPStatus.CONFLICT, "illegal_state", headers=_NO_RETRY),
+    QuotaExceeded: StatusAnswer(HTTPStatus.TOO_MANY_REQUESTS, "quota_exceeded", headers=_NO_RETRY),
+    RequestOvertaken: StatusAnswer(HTTPStatus.CONFLICT, "request_in_progress", headers=_RETRY_SOON),
+    RequestReused: StatusAnswer(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency_key_reused", param="Idempotency-Key"),
+    StorageUnavailable: StatusAnswer(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "storage_unavailable",
         "the storage does not answer; try again in a few seconds",
@@ -209,7 +209,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     OperationalError: _DATABASE_UNAVAILABLE,
     NoConnectionFree: _DATABASE_UNAVAILABLE,
     # For the log and the counts: a client that has closed its connection reads no answer.
-    ClientDisconnect: Answer(
+    ClientDisconnect: StatusAnswer(
         HTTPStatus.BAD_REQUEST, "bad_request", "the body ends before all of it came; send the request again"
     ),
 }
@@ -230,19 +230,19 @@ def _handle(request: Request, error: Exception) -> JSONResponse:
     return _response(request, answer._replace(message=answer.message or str(error)))
 
 
-def _answer_of(error: Exception) -> Answer:
+def _answer_of(error: Exception) -> StatusAnswer:
     match error:
         case RequestError():
-            return Answer(error.status, error.code, str(error), error.param, error.headers)
+            return StatusAnswer(error.status, error.code, str(error), error.param, error.headers)
         case InputError(failure=failure):
-            return Answer(HTTPStatus.UNPROCESSABLE_ENTITY, failure.code, failure.message, failure.param)
+            return StatusAnswer(HTTPStatus.UNPROCESSABLE_ENTITY, failure.code, failure.message, failure.param)
         case RequestValidationError():
             first = error.errors()[0]
             return _answer_of(InvalidParameter(str(first["loc"][1]), first["input"], describe_constraint(first)))
     return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
 
 
-def _response(request: Request, answer: Answer) -> JSONResponse:
+def _response(request: Request, answer: StatusAnswer) -> JSONResponse:
     status = answer.status
     # OpenAI's API knows no 422: code that catches its SDK's BadRequestError is to catch ours.
     if status is HTTPStatus.UNPROCESSABLE_ENTITY and request.url.path.startswith("/v1/"):
@@ -264,7 +264,7 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         headers |= {"allow": ", ".join(_methods(request))}
-    return _response(request, Answer(status, status.name.lower(), message, headers=headers))
+    return _response(request, StatusAnswer(status, status.name.lower(), message, headers=headers))
 
 
 def _methods(request: Request) -> list[str]:
@@ -280,4 +280,6 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
     message = f"the service failed; its log has the details, under request {request_id}"
     # This answer is sent outside all middleware.
     headers = {"x-request-id": request_id}
-    return _response(request, Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message, headers=headers))
+    return _response(
+        request, StatusAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message, headers=headers)
+    )

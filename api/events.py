@@ -81,7 +81,7 @@ def _existing_job(services: Context, who: Who, job_id: JobId) -> str:
 
 # Each parameter is one of the request's.
 @router.get("/jobs/{job_id}/events", response_class=Response, responses=_STREAM)
-async def list_events(
+async def list_events(  # parameters: the request's
     services: Context,
     who: Who,
     job_id: Annotated[str, Depends(_existing_job)],

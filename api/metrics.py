@@ -43,7 +43,7 @@ router = APIRouter()
 
 
 @router.get("/jobs/{job_id}/metrics", tags=["metrics"], response_class=Response, responses={200: {"model": Metrics}})
-def get_metrics(
+def get_metrics(  # parameters: the request's
     services: Context,
     who: Who,
     job_id: JobId,

@@ -59,7 +59,9 @@ def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoin
     add(session, artifact)
 
 
-def add_end(session: Session, job_id: str, attempt: int, log: Path, log_bytes: int | None, report: bool) -> None:
+def add_end(  # parameters: the columns of a row
+    session: Session, job_id: str, attempt: int, log: Path, log_bytes: int | None, report: bool
+) -> None:
     """Adds the artifacts of an attempt's end: the log, if it has any bytes, at `log` in the run folder; and with
     `report`, at the job's end, the report, if a step was trained. Six parameters: the log is optional."""
     run = run_path(job_id, attempt)

@@ -49,7 +49,7 @@ class Source:
     """Where they were fetched from, for display."""
 
 
-def create(
+def create(  # parameters: the columns of a row
     session: Session,
     owner: str,
     filename: str,
@@ -128,7 +128,7 @@ def list_expired(session: Session) -> list[str]:
     return list(session.scalars(select(Dataset.id).where(Dataset.expires_at < func.now(), ~needed)))
 
 
-def record_check(
+def record_check(  # parameters: the columns of a row
     session: Session,
     dataset_id: str,
     problem: str | None,

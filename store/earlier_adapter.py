@@ -18,7 +18,7 @@ _PARAM = "adapter.start_from"
 _NAMED = re.compile(rf"(?P<job>{ids.JOB}{ids.HEX})(/(?P<checkpoint>checkpoint-[0-9]{{1,10}}))?")
 
 
-def earlier_adapter(
+def earlier_adapter(  # parameters: the storage, the adapter, and who may read it
     sessions: Sessions,
     storage: Storage,
     home: FolderStorage,

@@ -37,7 +37,7 @@ def results_id(job_id: str) -> str:
     return _PREFIX + job_id
 
 
-def list_files(
+def list_files(  # parameters: the request's
     session: Session, limit: int, after: str | None, owner: str | None, purpose: str | None, oldest_first: bool
 ) -> list[Dataset | ResultsFile]:
     """One page, newest first or oldest first; `after` is the last id of the page before. Raises DatasetNotFound for an

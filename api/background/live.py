@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from api.background.sse import HEARTBEAT, Message, message, queue_message
-from api.background.subscription import Client, Page, Subscription
+from api.background.subscription import EventBatch, StreamReader, Subscription
 from api.jobs import view
 from api.jobs.schemas import Queue, queue
 from contract.status import TERMINAL, JobStatus
@@ -58,7 +58,7 @@ class _Watched:
     subscriptions: set[Subscription] = field(default_factory=set)
     queue: Queue | None = None
 
-    def put(self, page: Page) -> None:
+    def put(self, page: EventBatch) -> None:
         for subscription in list(self.subscriptions):
             subscription.put(page)
             if subscription.dropped:
@@ -101,7 +101,7 @@ class Live:
         """All events of a job after `cursor` until it has ended, as an event stream. While it waits, an event "queue"
         gives its position and what it waits for, at the beginning and when these change. An unavailable database ends
         no stream."""
-        client = Client(cursor)
+        client = StreamReader(cursor)
         subscription: Subscription | None = None
         self.clients += 1
         try:
@@ -131,7 +131,7 @@ class Live:
             if subscription is not None:
                 self._leave(job_id, subscription)
 
-    def _join(self, job_id: str, client: Client, news: JobUpdate) -> Subscription:
+    def _join(self, job_id: str, client: StreamReader, news: JobUpdate) -> Subscription:
         """Subscribes a client that has read `news`. If the next poll begins further on, the client is behind: it reads
         once more, and then has everything that was sent before it joined."""
         # No further than there is anything: a client may have made up its Last-Event-ID.
@@ -188,7 +188,7 @@ class Live:
             # A retry deletes steps, and the curve grows again from there: so does what is read.
             rewound = news.end.step < watched.cursor.step
             if messages or rewound:
-                watched.put(Page(watched.cursor, news.end.seq, messages))
+                watched.put(EventBatch(watched.cursor, news.end.seq, messages))
             if messages:
                 watched.cursor = news.events[-1].cursor
             watched.cursor, watched.status = _at_most(watched.cursor, news.end), news.status

@@ -9,7 +9,7 @@ from store.jobs.progress import Cursor, JobUpdate
 
 
 @dataclass(frozen=True)
-class Page:
+class EventBatch:
     """Messages of one poll about one job."""
 
     begin: Cursor
@@ -30,7 +30,7 @@ class Subscription:
     """Nothing comes after what is buffered."""
     dropped: bool = False
     """The client was too slow, and its buffer was dropped."""
-    _pages: list[Page] = field(default_factory=list)
+    _pages: list[EventBatch] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -41,7 +41,7 @@ class Subscription:
     def is_over(self) -> bool:
         return self.dropped or (self.ended and not self._pages)
 
-    def put(self, page: Page) -> None:
+    def put(self, page: EventBatch) -> None:
         if self.waiting + len(page.messages) > self.most_waiting:
             self._pages.clear()
             self.dropped = True
@@ -57,7 +57,7 @@ class Subscription:
         self.ended = True
         self._changed.set()
 
-    async def take(self, seconds: float) -> tuple[list[Page], Message | None]:
+    async def take(self, seconds: float) -> tuple[list[EventBatch], Message | None]:
         """The buffered pages and the message about the queue, as soon as there are any; none after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
@@ -69,7 +69,7 @@ class Subscription:
         return pages, queue
 
 
-class Client:
+class StreamReader:
     """How far one client has read: it has every event and every step up to its cursor."""
 
     def __init__(self, cursor: Cursor) -> None:
@@ -89,7 +89,7 @@ class Client:
         """Notes that it is behind if a page begins beyond what it has."""
         self.behind = self.cursor.seq < begin.seq or self.cursor.step < begin.step
 
-    def take(self, pages: Iterable[Page], queue: Message | None) -> bytes:
+    def take(self, pages: Iterable[EventBatch], queue: Message | None) -> bytes:
         """The messages of the pages that it does not have yet, up to a page that leaves a gap."""
         parts = []
         for page in pages:

@@ -78,7 +78,7 @@ def dataset_file(dataset: Dataset, path: Path) -> DatasetFile:
     return DatasetFile.model_validate({"path": path, "name": dataset.filename, "format": format, "columns": columns})
 
 
-class DatasetReader:
+class RowReader:
     def __init__(self, sandbox: DatasetSandbox, largest: int, lengths: Path) -> None:
         """`largest` is in bytes; `lengths` is the folder of what was measured."""
         self._sandbox = sandbox

@@ -33,7 +33,7 @@ def token_report_of(services: Services, who: Principal, dataset_id: str, given: 
     return token_report(found, given.max_length)
 
 
-def preview_of(
+def preview_of(  # parameters: the request's
     services: Services, who: Principal, dataset_id: str, given: AsTokens, offset: int, limit: int
 ) -> Preview:
     """The `limit` rows after the first `offset`. Six parameters: they are the request's. Raises DatasetNotFound,

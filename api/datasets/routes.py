@@ -112,7 +112,7 @@ def get_dataset_report(
 
 # The request's query has these parts.
 @router.get("/datasets/{dataset_id}/preview")
-def preview_dataset(
+def preview_dataset(  # parameters: the request's
     services: Context,
     who: Who,
     dataset_id: DatasetId,

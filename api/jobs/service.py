@@ -39,7 +39,7 @@ class Labels:
     asked: Mapping[str, Any] | None = None
 
 
-def create_job(
+def create_job(  # parameters: who asks for what, how
     services: Services, who: Principal, turn: Turn, recipe: Recipe, force: bool = False, labels: Labels = Labels()
 ) -> Job:
     """Checks a recipe as far as can be done without training, stores it, and wakes a worker; with `force` also one that

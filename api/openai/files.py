@@ -29,7 +29,7 @@ async def create(services: Services, who: Principal, asked: IdempotentRequest, f
     return file_object(await uploads.upload(services, who, asked, form))
 
 
-def newest(
+def newest(  # parameters: the request's
     services: Services, who: Principal, limit: int, after: str | None, purpose: str | None, oldest_first: bool
 ) -> FileList:
     """Raises DatasetNotFound for an unknown `after`."""

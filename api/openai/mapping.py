@@ -20,7 +20,7 @@ class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Hyperparameters(_Asked):
+class RequestedHyperparameters(_Asked):
     n_epochs: _Auto | Annotated[int, Field(ge=1, le=1000)] = "auto"
     batch_size: _Auto | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     """Examples of one optimizer step."""
@@ -29,7 +29,7 @@ class Hyperparameters(_Asked):
 
 
 class Supervised(_Asked):
-    hyperparameters: Hyperparameters | None = None
+    hyperparameters: RequestedHyperparameters | None = None
 
 
 class Method(_Asked):
@@ -46,7 +46,7 @@ class JobAsked(_Asked):
     suffix: Annotated[str, StringConstraints(pattern=patterns.SUFFIX)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     method: Method | None = None
-    hyperparameters: Hyperparameters | None = None
+    hyperparameters: RequestedHyperparameters | None = None
     """The older place of method.supervised.hyperparameters."""
     integrations: list[dict[str, Any]] | None = None
     metadata: (
@@ -64,7 +64,7 @@ class JobAsked(_Asked):
     repeated in it."""
 
 
-def hyperparameters_of(asked: JobAsked) -> Hyperparameters:
+def hyperparameters_of(asked: JobAsked) -> RequestedHyperparameters:
     """Raises InvalidParameter for an unsupported method, and for two different values."""
     method = asked.method
     if method is not None and method.type != "supervised":
@@ -73,7 +73,7 @@ def hyperparameters_of(asked: JobAsked) -> Hyperparameters:
     if of_method is not None and asked.hyperparameters not in (None, of_method):
         wanted = "leave it out: method.supervised.hyperparameters says it too, and otherwise"
         raise InvalidParameter("hyperparameters", "", wanted)
-    return of_method or asked.hyperparameters or Hyperparameters()
+    return of_method or asked.hyperparameters or RequestedHyperparameters()
 
 
 def recipe_of(asked: JobAsked, start_from: tuple[str, str] | None) -> dict[str, Any]:

@@ -127,7 +127,7 @@ async def create_openai_file(request: Request, services: Context, who: Who, once
 
 
 @router.get("/files")
-def list_openai_files(
+def list_openai_files(  # parameters: the request's
     services: Context,
     who: Who,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,

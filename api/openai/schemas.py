@@ -60,7 +60,7 @@ class FineTuningJob(BaseModel):
     """Beyond OpenAI's fields: the SDK gives it as job.recipe."""
 
 
-class JobEvent(BaseModel):
+class JobEventObject(BaseModel):
     id: str
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
@@ -124,7 +124,7 @@ class JobList(BaseModel):
 
 class EventList(BaseModel):
     object: Literal["list"] = "list"
-    data: list[JobEvent]
+    data: list[JobEventObject]
     has_more: bool
 
 
@@ -246,7 +246,7 @@ def results_object(file: ResultsFile) -> FileObject:
 _LEVELS: dict[str, Literal["info", "warn", "error"]] = {"info": "info", "warning": "warn", "error": "error"}
 
 
-def event_object(job_id: str, happening: StreamedEvent, total_steps: int | None) -> JobEvent:
+def event_object(job_id: str, happening: StreamedEvent, total_steps: int | None) -> JobEventObject:
     cursor, data = happening.cursor, happening.data
     level = _LEVELS[data["level"]] if happening.type == "log" else "info"
     if happening.type == "retry":
@@ -254,7 +254,7 @@ def event_object(job_id: str, happening: StreamedEvent, total_steps: int | None)
     if happening.type == "status" and data["status"] == JobStatus.FAILED:
         level = "error"
     is_metric = happening.type == "metric"
-    return JobEvent(
+    return JobEventObject(
         id=f"ftevent-{job_id.removeprefix('job_')}-{cursor.seq}-{cursor.step}-{'m' if is_metric else 'e'}",
         created_at=int(data["time"]),
         level=level,

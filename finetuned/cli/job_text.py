@@ -29,7 +29,7 @@ _LONGEST_PROMPT = 50
 
 
 @dataclass
-class JobView:
+class JobDisplay:
     job_id: str
     name: str | None
     status: Status
@@ -141,7 +141,7 @@ class JobView:
         return f"loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else "no step was needed"
 
 
-def draw(view: JobView, width: int) -> RenderableType:
+def draw(view: JobDisplay, width: int) -> RenderableType:
     """Draws a view for a terminal of `width` columns."""
     rows = Table.grid(padding=(0, 2), expand=False)
     rows.add_column(style="dim", justify="right", min_width=8)
@@ -155,7 +155,7 @@ def draw(view: JobView, width: int) -> RenderableType:
     return Group(title, rows, *notes, *end)
 
 
-def _rows(view: JobView, width: int) -> Iterator[tuple[str, RenderableType]]:
+def _rows(view: JobDisplay, width: int) -> Iterator[tuple[str, RenderableType]]:
     if view.waits:
         yield "waits", Text(view.waits)
     if view.phases:

@@ -7,7 +7,7 @@ from functools import partial
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
-from finetuned.cli.job_text import JobView, draw
+from finetuned.cli.job_text import JobDisplay, draw
 from finetuned.cli.next_command import on_service
 from finetuned.client import Client
 from finetuned.events import JobEvent
@@ -18,24 +18,24 @@ _SECONDS_BETWEEN_LINES = 2.0
 OnEvent = Callable[[JobEvent], None]
 
 
-def watch(client: Client, job_id: str, console: Console, on_event: OnEvent = lambda event: None) -> JobView:
+def watch(client: Client, job_id: str, console: Console, on_event: OnEvent = lambda event: None) -> JobDisplay:
     """Shows a job on `console` until it has ended; gives the final view. Raises ServiceError."""
     job = client.get_job(job_id)
     command = partial(on_service, url=client.url, key=client.key)
-    view = JobView(job["id"], job["name"], Status.QUEUED, command=command)
+    view = JobDisplay(job["id"], job["name"], Status.QUEUED, command=command)
     show = _show_live if console.is_terminal else _show_lines
     show(client, view, console, on_event)
     return view
 
 
-def _show_live(client: Client, view: JobView, console: Console, on_event: OnEvent) -> None:
+def _show_live(client: Client, view: JobDisplay, console: Console, on_event: OnEvent) -> None:
     with Live(_Drawing(view), console=console, refresh_per_second=8) as live:
         for event in client.events(view.job_id, reconnecting=live.console.log):
             view.apply(event)
             on_event(event)
 
 
-def _show_lines(client: Client, view: JobView, console: Console, on_event: OnEvent) -> None:
+def _show_lines(client: Client, view: JobDisplay, console: Console, on_event: OnEvent) -> None:
     def show(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -56,7 +56,7 @@ def _show_lines(client: Client, view: JobView, console: Console, on_event: OnEve
 class _Drawing:
     """Draws the view again at each refresh, at the terminal's current width."""
 
-    def __init__(self, view: JobView) -> None:
+    def __init__(self, view: JobDisplay) -> None:
         self._view = view
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

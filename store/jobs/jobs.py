@@ -23,7 +23,7 @@ from store.models import Event, Job
 from store.paging import newest_first
 
 
-def create(
+def create(  # parameters: the columns of a row
     session: Session,
     recipe: Recipe,
     owner: str = "default",
@@ -141,7 +141,7 @@ def owned(session: Session, job_ids: Collection[str], owner: str) -> set[str]:
     return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.owner == owner)))
 
 
-def launch(
+def launch(  # parameters: the columns of a row
     session: Session, job_id: str, attempt: int, command: str, lease: timedelta, rendezvous: str | None = None
 ) -> None:
     """Stores the command of an attempt and where its machines meet, and renews the lease. Six parameters: one statement

@@ -92,7 +92,7 @@ def _clean(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def catch_up(
+def catch_up(  # parameters: two attempts, and what one left
     session: Session, job_id: str, attempt: int, before: int, batch: Sequence[events.Event], lease: timedelta
 ) -> None:
     """Writes the events that attempt `before` had left in its run folder when its worker was lost, and renews the lease
@@ -116,7 +116,7 @@ def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Ev
             artifacts.add_checkpoint(session, job_id, attempt, event)
 
 
-def curves(
+def curves(  # parameters: the request's
     session: Session | Connection, job_id: str, owner: str | None, since_step: int, limit: int, downsample: int | None
 ) -> str | None:
     """The first `limit` metrics after `since_step` as columns, and all evaluations, as the text of a JSON object. None

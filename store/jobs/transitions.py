@@ -33,7 +33,7 @@ from store.models import Event, Job
 from store.scheduling import leases
 
 
-def move(
+def move(  # parameters: the guard and the new values
     session: Session,
     job_id: str,
     target: JobStatus,
@@ -102,7 +102,9 @@ class AttemptPart:
     """Rank of the machine: 0 runs the job, the others only train."""
 
 
-def begin(session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta) -> AttemptPart | None:
+def begin(  # parameters: the guard and the lease
+    session: Session, job_id: str, attempt: int, worker: str, pid: int, lease: timedelta
+) -> AttemptPart | None:
     """Starts a worker's part of an attempt in process `pid`; the part of rank 0 also leases the job. None where the
     part was revoked or another process has started it. Six parameters: those of the one statement."""
     its = {"its_id": job_id, "its_attempt": attempt, "its_worker": worker, "its_pid": pid, "lease": lease}

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from finetuned.cli.job_text import JobView, draw, format_bytes, format_seconds, sparkline
+from finetuned.cli.job_text import JobDisplay, draw, format_bytes, format_seconds, sparkline
 from finetuned.events import JobEvent
 from finetuned.status import Status
 
 
-def view(*events: tuple[str, dict[str, Any]]) -> JobView:
-    seen = JobView("job_1", "a [bold] name", Status.QUEUED)
+def view(*events: tuple[str, dict[str, Any]]) -> JobDisplay:
+    seen = JobDisplay("job_1", "a [bold] name", Status.QUEUED)
     for kind, data in events:
         seen.apply(JobEvent(kind, 0.0, data))
     return seen
@@ -33,7 +33,7 @@ STARTED = (
 )  # fmt: skip
 
 
-def drawn(seen: JobView, width: int = 100) -> str:
+def drawn(seen: JobDisplay, width: int = 100) -> str:
     paper = io.StringIO()
     Console(width=width, file=paper).print(draw(seen, width))
     return paper.getvalue()

@@ -49,7 +49,7 @@ def register() -> str:
 
 
 @torch.compiler.disable(reason="it goes by the lengths of the documents")
-def attend_documents(
+def attend_documents(  # parameters: transformers' signature
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

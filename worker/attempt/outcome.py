@@ -20,7 +20,7 @@ class Outcome:
     failure: Failure | None = None
 
 
-def decide(
+def decide(  # parameters: all that an attempt leaves
     exit_code: int,
     done: DoneEvent | None,
     error: Failure | None,
