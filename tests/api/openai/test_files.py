@@ -30,7 +30,7 @@ def test_expired_file_is_deleted_once_unused(client: TestClient, engine: sa.Engi
     with engine.begin() as connection:
         over = "UPDATE datasets SET expires_at = now() - interval '1 s' WHERE expires_at IS NOT NULL"
         connection.execute(sa.text(over))
-    checks = client.app_state["checks"]
+    checks = client.app_state["services"].checks
     checks.round()
     assert client.get(f"/v1/files/{expiring}").status_code == 200
     client.post(f"/jobs/{job_id}/cancel").raise_for_status()
