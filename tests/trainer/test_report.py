@@ -25,8 +25,8 @@ def test_other_ranks_tell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_partial_event_is_an_error(tmp_path: Path) -> None:
     program = (
-        "from contract.events import Log; from pathlib import Path; from trainer.report import Report;"
-        "Report(Path('events.jsonl'), rank=0)(Log, level='info', message='hello')"
+        "from contract.events import LogEvent; from pathlib import Path; from trainer.report import EventWriter;"
+        "EventWriter(Path('events.jsonl'), rank=0)(LogEvent, level='info', message='hello')"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     result = subprocess.run(

@@ -89,7 +89,7 @@ def test_sigterm_before_the_first_step_leaves_done(
         # A rank that does not listen yet just dies, and another waits for it until torchrun kills it.
         wait_for(tmp_path, '"name":"imports"' if ranks > 1 else "")
         process.send_signal(signal.SIGTERM)
-        exit_code = process.wait(timeout=25)
+        exit_code = process.wait(timeout=60)  # it imports torch first
     assert ranks > 1 or exit_code == 0
     assert_stopped_before_the_first_step(tmp_path)
 
