@@ -86,7 +86,7 @@ def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
         given = [each for each in occupants if each.id == job.id and not each.leaving]
         if given or job.id in decision.starts:
             where = given[0].devices if given else decision.starts[job.id]
-            found[job.id] = Wait(1, f"Is about to start on {where[0].worker}.", now)
+            found[job.id] = Wait(1, f"The job is about to start on {where[0].worker}.", now)
         elif job.id not in found:
             beyond.append(job)
     if beyond:
@@ -98,7 +98,7 @@ def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
             # All jobs read of its owner and shape come before it, and so does what comes before the last of them.
             before = places[job.owner, job.shape]
             count = max(len(before), *before, 0)
-            found[job.id] = Wait(count + 1, f"Waits for at least {count} jobs that come before it.", None)
+            found[job.id] = Wait(count + 1, f"The job waits for at least {count} jobs that come before it.", None)
     return {job.id: found[job.id] for job in queued}
 
 

@@ -18,7 +18,7 @@ class Claim(NamedTuple):
     preempted: frozenset[str]
     """Jobs that are to be preempted for it."""
     leaving: frozenset[str]
-    """Jobs on these devices that were asked to stop before."""
+    """Jobs on these devices that are already stopping."""
 
 
 def preemptible_jobs(occupants: Sequence[Occupant]) -> list[Occupant]:

@@ -12,12 +12,13 @@ _NAMED = 3
 
 
 def owner_at_limit(count: int) -> str:
-    return f"Its owner already runs {count} job{'s' * (count != 1)}, the most that may run at once."
+    return f"The owner already runs {count} job{'s' * (count != 1)}, the most that may run at once."
 
 
 def waits_for_others(claim: Claim) -> str:
     parts = [(claim.preempted, "to save and make room"), (claim.leaving, "to stop")]
-    return f"Waits for {' and for '.join(f'{_listed(sorted(ids), len(ids))} {what}' for ids, what in parts if ids)}."
+    waits = [f"{_listed(sorted(ids), len(ids))} {what}" for ids, what in parts if ids]
+    return f"The job waits for {' and for '.join(waits)}."
 
 
 def kept_for_another(now: float, able: list[View], job: Waiting) -> str | None:
@@ -26,23 +27,23 @@ def kept_for_another(now: float, able: list[View], job: Waiting) -> str | None:
     if len(enough) < job.nodes:
         return None
     other = next(slot.kept_for for view in enough for slot in view.ready if not slot.open(now, job))
-    return f"Waits for devices that are kept for {other}, which comes first."
+    return f"The job waits for devices that are kept for {other}, which comes first."
 
 
 def too_few(job: Waiting, there: list[View]) -> str:
     if not there:
-        return "Waits for a machine that can train it; none is there."
+        return "The job waits for a machine that can train it; none is there."
     if len(there) < job.nodes:
         found = f"{len(there)} {'is' if len(there) == 1 else 'are'} there"
-        return f"Waits for {job.nodes} machines that can train it; {found}."
+        return f"The job waits for {job.nodes} machines that can train it; {found}."
     sizes = sorted({(view.needs, view.machine.host.unit) for view in there}, reverse=True)
     what = " or ".join(f"{count} {unit}{'s' * (count != 1)}" for count, unit in sizes)
     if job.nodes > 1:
         free = sum(len(view.ready) >= view.needs for view in there)
         found = f"{free or 'none'} {'have' if free > 1 else 'has'} them free"
-        return f"Waits for {job.nodes} machines with {what} each; {found}."
+        return f"The job waits for {job.nodes} machines with {what} each; {found}."
     nearest = heapq.nsmallest(_NAMED, there, key=attrgetter("nearest"))
-    return f"Waits for {what} on one machine: {_listed([_has(view, job) for view in nearest], len(there))}."
+    return f"The job waits for {what} on one machine: {_listed([_has(view, job) for view in nearest], len(there))}."
 
 
 def _has(view: View, job: Waiting) -> str:

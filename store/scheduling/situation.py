@@ -57,7 +57,7 @@ class Occupant:
     preemptible: bool = False
     """Whether it runs and may be preempted."""
     leaving: bool = False
-    """Whether it was asked to stop, so that its devices will be free soon."""
+    """Whether it is stopping, so that its devices will be free soon."""
     started: float = 0.0
     ends: float | None = None
     """Expected end; None if unknown."""

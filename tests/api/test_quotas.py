@@ -55,7 +55,7 @@ def test_running_quota_bounds_started_jobs(client: TestClient, sessions: Session
 
     assert start() == {first, *bobs}
     reason = client.get(f"/jobs/{second}").json()["queue"]["reason"]
-    assert reason == "Its owner already runs 1 job, the most that may run at once."
+    assert reason == "The owner already runs 1 job, the most that may run at once."
     assert client.get("/quotas/anna").json()["used"]["running_jobs"] == 1
     client.put("/quotas/anna", json={"running_jobs": 2}).raise_for_status()
     assert start() == {second}

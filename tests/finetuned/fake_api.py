@@ -22,7 +22,7 @@ class FakeApi:
     breaks: list[int] = field(default_factory=list)
     """After so many bytes each next download breaks off."""
     ranges: list[str | None] = field(default_factory=list)
-    """As the downloads asked for them."""
+    """As the downloads requested them."""
     last_event_ids: list[str | None] = field(default_factory=list)
     """As the connections to the stream sent them."""
     bodies: list[bytes] = field(default_factory=list)
@@ -42,7 +42,7 @@ def job(status: str = "queued") -> dict[str, Any]:
         "name": "a name",
         "owner": "anna",
         "status": status,
-        "queue": {"position": 3, "reason": "Waits for 1 GPU."} if status == "queued" else None,
+        "queue": {"position": 3, "reason": "The job waits for 1 GPU."} if status == "queued" else None,
         "created_at": "2026-01-02T03:04:05Z",
         "progress": {"step": 3, "total_steps": 9, "loss": 1.25},
     }
@@ -64,10 +64,10 @@ def running() -> Iterator[FakeApi]:
                 self._answer("GET", path)
 
         def _hand_out(self, content: bytes) -> None:
-            asked = self.headers["range"]
-            api.ranges.append(asked)
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            self.send_response(206 if asked else 200)
+            requested = self.headers["range"]
+            api.ranges.append(requested)
+            start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
+            self.send_response(206 if requested else 200)
             self.send_header("etag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("content-length", str(len(content) - start))
             self.end_headers()

@@ -137,10 +137,10 @@ def test_queued_job_shows_its_reason() -> None:
     waiting = view(
         (
             "queue",
-            {"position": 2, "reason": "Waits for 1 GPU.", "estimated_start_at": None},
+            {"position": 2, "reason": "The job waits for 1 GPU.", "estimated_start_at": None},
         )
     )
-    assert "number 2 in the queue. Waits for 1 GPU." in drawn(waiting)
+    assert "number 2 in the queue. The job waits for 1 GPU." in drawn(waiting)
     waiting.apply(JobEvent("status", 0.0, {"status": "running", "attempt": 1}))
     assert "in the queue" not in drawn(waiting)
     assert "paused; resume it with: finetuned resume job_1" in drawn(

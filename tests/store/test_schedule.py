@@ -49,7 +49,7 @@ def test_owner_runs_as_many_jobs_as_allowed(sessions: Sessions) -> None:
     add_worker(sessions, "a", slots=9)
     assert {job for job, _, _ in run(sessions)} == {annas[0], annas[1], bobs[0]}
     assert run(sessions) == []
-    assert why(sessions, bobs[1]) == "Its owner already runs 1 job, the most that may run at once."
+    assert why(sessions, bobs[1]) == "The owner already runs 1 job, the most that may run at once."
     with sessions.begin() as session:
         attempts.finish(session, bobs[0], 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     assert [job for job, _, _ in run(sessions)] == [bobs[1]]
@@ -117,8 +117,8 @@ def test_higher_priority_preempts_a_willing_job(sessions: Sessions) -> None:
         assert run(sessions) == []
     assert get_job(sessions, low).requested_action is RequestedAction.PREEMPT
     with sessions.begin() as session:
-        told = [each.data for each in progress.events_since(session, low, Cursor(), 100) if each.type == "log"]
-    assert [each["message"] for each in told] == [
+        reported = [each.data for each in progress.events_since(session, low, Cursor(), 100) if each.type == "log"]
+    assert [each["message"] for each in reported] == [
         "preempted by a job of a higher priority: it saves, and goes on when there is room"
     ]
     with sessions.begin() as session:
@@ -201,7 +201,7 @@ def test_leased_job_says_where_it_starts(sessions: Sessions) -> None:
     add_worker(sessions, "gpu-a", slots=1)
     with sessions.begin() as session:
         scheduler.schedule(session)
-    assert why(sessions, job_id) == "Is about to start on gpu-a."
+    assert why(sessions, job_id) == "The job is about to start on gpu-a."
 
 
 def test_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
@@ -212,7 +212,7 @@ def test_job_far_down_the_queue_says_so(sessions: Sessions) -> None:
     add_worker(sessions, "a", slots=1)
     with sessions.begin() as session:
         outlook = scheduler.outlook(session, [jobs.get(session, last)])[last]
-    assert (outlook.position, outlook.reason) == (101, "Waits for at least 100 jobs that come before it.")
+    assert (outlook.position, outlook.reason) == (101, "The job waits for at least 100 jobs that come before it.")
 
 
 def test_unfittable_jobs_of_an_owner_block_nobody(sessions: Sessions) -> None:
@@ -220,7 +220,7 @@ def test_unfittable_jobs_of_an_owner_block_nobody(sessions: Sessions) -> None:
         create_job(sessions, resources={"gpus": 2, "nodes": 2})
     small = create_job(sessions)
     add_worker(sessions, "a", slots=1)
-    assert why(sessions, small) == "Is about to start on a."
+    assert why(sessions, small) == "The job is about to start on a."
     assert [job for job, _, _ in run(sessions)] == [small]
 
 

@@ -21,7 +21,7 @@ from tests.support.jobs import RETRIES, begin, claim, make_recipe, register
 
 RECIPE = make_recipe()
 
-NOWHERE = "Waits for a machine that can train it; none is there."
+NOWHERE = "The job waits for a machine that can train it; none is there."
 
 
 def queue(client: TestClient, job_id: str) -> Any:
@@ -33,7 +33,7 @@ def test_queued_job_shows_its_position_and_reason(client: TestClient, sessions: 
         jobs.create(session, RECIPE)
         claim(session)
     second, third = (client.get(f"/jobs/{post_job(client)['id']}").json() for _ in range(2))
-    reason = "Waits for 1 CPU slot on one machine: worker has 0 of 1 free."
+    reason = "The job waits for 1 CPU slot on one machine: worker has 0 of 1 free."
     assert third["queue"] == {"position": 2, "reason": reason, "estimated_start_at": None}
     assert [job["queue"]["position"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
     assert client.post(f"/jobs/{second['id']}/cancel").json()["queue"] is None
@@ -54,7 +54,7 @@ def test_job_that_was_given_devices_tells_which(client: TestClient, sessions: Se
         register(session, "gpu-a")
         scheduler.schedule(session)
     job = client.get(f"/jobs/{job_id}").json()
-    assert (job["status"], job["queue"]["reason"]) == ("queued", "Is about to start on gpu-a.")
+    assert (job["status"], job["queue"]["reason"]) == ("queued", "The job is about to start on gpu-a.")
     assert job["devices"] == [{"worker": "gpu-a", "number": 0}]
 
 
@@ -76,23 +76,23 @@ def test_jobs_that_are_not_queued_wait_for_nothing(client: TestClient, sessions:
 
 
 def test_stream_reports_changes_of_the_queue(settings: ApiSettings, sessions: Sessions) -> None:
-    told = []
+    reported = []
     with serve(settings, Pace(poll_seconds=0.01, queue_seconds=0.0)) as client:
         job_id = post_job(client)["id"]
         with client.stream("GET", f"/jobs/{job_id}/events") as response:
             for event in parse_events(response.iter_lines()):
-                told.append((event.event, event.id))
+                reported.append((event.event, event.id))
                 if event.event == "queue":
                     position, reason = (json.loads(event.data)[name] for name in ("position", "reason"))
                     assert (position, reason) == (
-                        told.count(told[-1]),
+                        reported.count(reported[-1]),
                         NOWHERE,
                     )
                     if position == 1:
                         post_job(client, scheduling={"priority": 1})
                     else:
                         client.post(f"/jobs/{job_id}/cancel")
-    assert told == [("status", "1.0"), ("queue", "1.0"), ("queue", "1.0"), ("status", "2.0")]
+    assert reported == [("status", "1.0"), ("queue", "1.0"), ("queue", "1.0"), ("status", "2.0")]
 
 
 def test_job_that_ends_while_read_stays_consistent(client: TestClient, sessions: Sessions) -> None:

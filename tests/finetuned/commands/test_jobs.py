@@ -148,7 +148,7 @@ def test_watch_shows_queue_reasons_and_retries(api: FakeApi) -> None:
             "queue",
             "1.0",
             position=2,
-            reason="Waits for 1 GPU.",
+            reason="The job waits for 1 GPU.",
             estimated_start_at=None,
         )
         + event("status", "2.0", status="running", attempt=1)
@@ -159,7 +159,7 @@ def test_watch_shows_queue_reasons_and_retries(api: FakeApi) -> None:
     ]
     assert finetuned("watch", "job_1", "--url", api.url).stdout.splitlines() == [
         "queued",
-        "number 2 in the queue. Waits for 1 GPU.",
+        "number 2 in the queue. The job waits for 1 GPU.",
         "running",
         "worker a was lost; retry 1 of 3 in 4 s",
         "queued again",
@@ -169,7 +169,7 @@ def test_watch_shows_queue_reasons_and_retries(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "path", "status", "told"),
+    ("arguments", "path", "status", "reported"),
     [
         (["cancel"], "cancel", "cancelled", "cancelled"),
         (["cancel"], "cancel", "running", "running; it will be cancelled once its processes are gone"),
@@ -186,11 +186,11 @@ def test_watch_shows_queue_reasons_and_retries(api: FakeApi) -> None:
     ],
 )
 def test_job_actions_print_the_new_status(
-    api: FakeApi, arguments: list[str], path: str, status: str, told: str
+    api: FakeApi, arguments: list[str], path: str, status: str, reported: str
 ) -> None:
     api.answers[f"POST /jobs/job_1/{path}"] = (200, job(status))
     done = finetuned(*arguments, "job_1", FINETUNED_URL=api.url)
-    assert (done.returncode, done.stderr) == (0, f"{told}\n")
+    assert (done.returncode, done.stderr) == (0, f"{reported}\n")
 
 
 def test_job_list_is_a_table_or_json(api: FakeApi) -> None:

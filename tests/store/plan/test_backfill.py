@@ -1,4 +1,4 @@
-"""Who may pass a job that cannot start yet, and what those who wait are told."""
+"""Who may pass a job that cannot start yet, and the reasons of those who wait."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ def test_small_job_passes_only_without_delaying() -> None:
     made = plan(NOW, [A], [large, *small], [running("r", "a0", ends=1100)])
     assert made.starts == {"short": on("a1")}
     assert waits(made, "large").estimated_start == 1100
-    assert waits(made, "long").reason == "Waits for devices that are kept for large, which comes first."
+    assert waits(made, "long").reason == "The job waits for devices that are kept for large, which comes first."
     assert "unknown" in made.waits
 
 
@@ -43,7 +43,7 @@ def test_unknown_reservation_blocks_nothing_earlier() -> None:
     waiting = [job("large", A, gpus=4, priority=2), job("behind", A, gpus=4, priority=1), job("short", A, seconds=100)]
     made = plan(NOW, [A], [*waiting, job("unknown", A)], [running("r", "a0", ends=1100)])
     assert made.starts == {"short": on("a1")}
-    assert waits(made, "unknown").reason == "Waits for devices that are kept for large, which comes first."
+    assert waits(made, "unknown").reason == "The job waits for devices that are kept for large, which comes first."
 
 
 def test_jobs_with_unknown_starts_reserve_separately() -> None:
@@ -61,7 +61,7 @@ def test_why_names_the_one_that_cannot_be_passed() -> None:
     late, soon = job("late", A, gpus=4, priority=1), job("soon", B, gpus=4, priority=1)
     taken = [running("r", "a0", ends=1100), running("s", "b0", ends=1010)]
     made = plan(NOW, [A, B], [late, soon, job("gang", nodes=2, seconds=50)], taken)
-    assert waits(made, "gang").reason == "Waits for devices that are kept for soon, which comes first."
+    assert waits(made, "gang").reason == "The job waits for devices that are kept for soon, which comes first."
 
 
 def test_overdue_job_may_end_at_any_time() -> None:
@@ -83,10 +83,10 @@ def test_job_that_fits_nowhere_holds_nobody_up() -> None:
     waiting = [job("nowhere", machine("c"), priority=1), job("held", gpus=4, priority=1), job("j")]
     made = plan(NOW, [machine("a", 4, busy=[3])], waiting, [])
     assert list(made.starts) == ["j"]
-    assert waits(made, "nowhere").reason == "Waits for a machine that can train it; none is there."
+    assert waits(made, "nowhere").reason == "The job waits for a machine that can train it; none is there."
     assert (
         waits(made, "held").reason
-        == "Waits for 4 GPUs on one machine: a has 3 of 4 free and 1 busy with other programs."
+        == "The job waits for 4 GPUs on one machine: a has 3 of 4 free and 1 busy with other programs."
     )
 
 
@@ -99,8 +99,8 @@ def test_reason_names_the_freest_machines() -> None:
     assert made.starts == {"j": (DeviceRef("held", 1), DeviceRef("held", 2))}
     made = plan(NOW, hosts, [job("j", *hosts, gpus=3)], [*taken[:99], Occupant("s", "ann", 0, (DeviceRef("held", 3),))])
     assert waits(made, "j").reason == (
-        "Waits for 3 GPUs on one machine: held has 2 of 4 free and 1 busy with other programs, gpu-00 has 1 of 4 free, "
-        "gpu-01 has 1 of 4 free and 97 more."
+        "The job waits for 3 GPUs on one machine: held has 2 of 4 free and 1 busy with other programs, "
+        "gpu-00 has 1 of 4 free, gpu-01 has 1 of 4 free and 97 more."
     )
 
 
@@ -109,11 +109,11 @@ def test_why_tells_machines_apart_that_take_fewer() -> None:
     wanted = dataclasses.replace(job("j", *hosts), needs={"cpu": 1, "a": 4})
     assert waits(
         plan(NOW, hosts, [wanted], [full(A), Occupant("r", "ann", 0, (DeviceRef("cpu", 0),))]), "j"
-    ).reason == ("Waits for 4 GPUs or 1 CPU slot on one machine: a has 0 of 4 free, cpu has 0 of 1 free.")
+    ).reason == ("The job waits for 4 GPUs or 1 CPU slot on one machine: a has 0 of 4 free, cpu has 0 of 1 free.")
 
 
 def test_why_counts_the_machines_that_a_gang_lacks() -> None:
     made = plan(NOW, [A], [job("gang", nodes=2)], [])
-    assert waits(made, "gang").reason == "Waits for 2 machines that can train it; 1 is there."
+    assert waits(made, "gang").reason == "The job waits for 2 machines that can train it; 1 is there."
     made = plan(NOW, [A, B], [job("gang", gpus=4, nodes=2)], [full(A), full(B)])
-    assert waits(made, "gang").reason == "Waits for 2 machines with 4 GPUs each; none has them free."
+    assert waits(made, "gang").reason == "The job waits for 2 machines with 4 GPUs each; none has them free."

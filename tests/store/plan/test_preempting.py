@@ -1,4 +1,4 @@
-"""Who is asked to make room."""
+"""Which jobs are preempted."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from tests.store.plan.factories import NOW, A, B, full, job, machine, running, w
 def test_preemptible_job_of_lower_priority_is_asked() -> None:
     made = plan(NOW, [A], [job("urgent", priority=1)], [full(A, preemptible=True)])
     assert made.preempt == ("all-of-a",)
-    assert made.waits == {"urgent": Wait(1, "Waits for all-of-a to save and make room.", NOW)}
+    assert made.waits == {"urgent": Wait(1, "The job waits for all-of-a to save and make room.", NOW)}
     assert plan(NOW, [A], [job("urgent", priority=1)], [full(A)]).preempt == ()
     assert plan(NOW, [A], [job("equal")], [full(A, preemptible=True)]).preempt == ()
 
@@ -31,8 +31,8 @@ def test_lowest_and_then_latest_job_is_preempted() -> None:
         running("new", "a2", priority=1, preemptible=True, started=2),
         running("low", "a3", priority=0, preemptible=True, started=0),
     ]
-    asked = [plan(NOW, [A], [job("urgent", gpus=gpus, priority=3)], taken).preempt for gpus in (1, 2, 3)]
-    assert asked == [("low",), ("low", "new"), ("low", "new", "old")]
+    requested = [plan(NOW, [A], [job("urgent", gpus=gpus, priority=3)], taken).preempt for gpus in (1, 2, 3)]
+    assert requested == [("low",), ("low", "new"), ("low", "new", "old")]
 
 
 def test_fewest_needed_jobs_are_preempted() -> None:
@@ -69,15 +69,15 @@ def test_leaving_job_is_waited_for() -> None:
     taken = [running("r", "a0", "a1", leaving=True), running("s", "a2", "a3", preemptible=True)]
     made = plan(NOW, [A], [job("urgent", gpus=2, priority=1)], taken)
     assert made.preempt == ()
-    assert made.waits == {"urgent": Wait(1, "Waits for r to stop.", NOW)}
+    assert made.waits == {"urgent": Wait(1, "The job waits for r to stop.", NOW)}
     more = plan(NOW, [A], [job("urgent", gpus=4, priority=1)], taken)
     assert more.preempt == ("s",)
-    assert waits(more, "urgent").reason == "Waits for s to save and make room and for r to stop."
+    assert waits(more, "urgent").reason == "The job waits for s to save and make room and for r to stop."
 
 
 def test_free_devices_are_taken_before_freed_ones() -> None:
     taken = [running("r", "a0", leaving=True), running("s", "a1", leaving=True), running("t", "a3", ends=1100)]
-    assert waits(plan(NOW, [A], [job("j", gpus=2)], taken), "j").reason == "Waits for r to stop."
+    assert waits(plan(NOW, [A], [job("j", gpus=2)], taken), "j").reason == "The job waits for r to stop."
     assert waits(plan(NOW, [A], [job("j", gpus=4)], taken), "j").estimated_start == 1100
 
 
@@ -93,7 +93,7 @@ def test_freed_devices_go_to_their_job() -> None:
     waiting = [job("urgent", A, gpus=4, priority=1), job("small", A, seconds=1)]
     made = plan(NOW, [A], waiting, leaving)
     assert made.starts == {}
-    assert waits(made, "small").reason == "Waits for devices that are kept for urgent, which comes first."
+    assert waits(made, "small").reason == "The job waits for devices that are kept for urgent, which comes first."
 
 
 def test_urgent_jobs_do_not_share_freed_devices() -> None:

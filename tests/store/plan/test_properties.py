@@ -145,7 +145,7 @@ def test_only_needed_jobs_are_preempted_and_usefully(
 
     if made.preempt:
         assert fits_without(leaving.union(made.preempt))
-        assert not any(fits_without(leaving.union(made.preempt) - {asked}) for asked in made.preempt)
+        assert not any(fits_without(leaving.union(made.preempt) - {requested}) for requested in made.preempt)
     else:
         assert made.starts or fits_without(leaving) or not fits_without(leaving | lower)
 
@@ -157,10 +157,10 @@ def test_nobody_steps_aside_for_an_equal_nor_twice(
 ) -> None:
     made = plan(NOW, hosts, waiting, occupants)
     by_id = {each.id: each for each in occupants}
-    asked = [by_id[id] for id in made.preempt]
+    requested = [by_id[id] for id in made.preempt]
     highest = max((each.priority for each in waiting), default=0)
-    assert len(set(made.preempt)) == len(asked)
-    assert all(each.preemptible and not each.leaving and each.priority < highest for each in asked)
+    assert len(set(made.preempt)) == len(requested)
+    assert all(each.preemptible and not each.leaving and each.priority < highest for each in requested)
 
 
 class Service:
@@ -226,8 +226,8 @@ def test_neither_of_two_busy_owners_starves(gpus: tuple[int, int], known: bool) 
                 id, seconds = f"{owner}-{turn:03}-{n}", 10.0 + (turn * 7 + n) % 5
                 if sum(each.owner == owner for each, _ in service.waiting.values()) < 5:
                     submitted[id] = service.now
-                    told = seconds if known else None
-                    wanted = job(id, A, gpus=size, owner=owner, since=service.now, seconds=told)
+                    reported = seconds if known else None
+                    wanted = job(id, A, gpus=size, owner=owner, since=service.now, seconds=reported)
                     service.submit(wanted, seconds)
         service.step()
     for owner in ("ann", "bob"):

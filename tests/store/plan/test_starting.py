@@ -40,7 +40,7 @@ def test_owner_quota_bounds_running_jobs() -> None:
     waiting = [job("second", since=1), job("third", since=2), job("of-bob", owner="bob", since=3)]
     made = plan(NOW, [A], waiting, [running("first", "a0")], {"ann": 2})
     assert set(made.starts) == {"second", "of-bob"}
-    assert waits(made, "third") == Wait(1, "Its owner already runs 2 jobs, the most that may run at once.", None)
+    assert waits(made, "third") == Wait(1, "The owner already runs 2 jobs, the most that may run at once.", None)
 
 
 def test_job_over_quota_blocks_nobody_else() -> None:
@@ -66,7 +66,7 @@ def test_gang_starts_on_distinct_machines_or_not() -> None:
     assert plan(NOW, [A, B], [gang], []).starts == {"gang": on("a0", "a1", "a2", "b0", "b1", "b2")}
     made = plan(NOW, [A, B], [gang], [running("r", "b0", "b1")])
     assert made.starts == {}
-    assert waits(made, "gang").reason == "Waits for 2 machines with 3 GPUs each; 1 has them free."
+    assert waits(made, "gang").reason == "The job waits for 2 machines with 3 GPUs each; 1 has them free."
 
 
 def test_busy_and_lost_devices_are_never_given() -> None:
