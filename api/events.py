@@ -107,7 +107,7 @@ def _page(services: Services, who: Principal, job_id: str, cursor: Cursor, limit
     return EventPage(data=[event_out(event) for event in found.rows], has_more=found.has_more)
 
 
-def event_out(happening: StreamedEvent) -> EventOut:
-    data = dict(happening.data)
-    cursor = happening.cursor
-    return EventOut(id=f"{cursor.seq}.{cursor.step}", type=happening.type, time=data.pop("time"), data=data)
+def event_out(each_event: StreamedEvent) -> EventOut:
+    data = dict(each_event.data)
+    cursor = each_event.cursor
+    return EventOut(id=f"{cursor.seq}.{cursor.step}", type=each_event.type, time=data.pop("time"), data=data)

@@ -65,11 +65,11 @@ def _check_id(job_id: str, export_id: str) -> None:
 
 @router.post("/jobs/{job_id}/exports", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(ExportIn))
 def create_export(
-    services: Context, who: Who, asked: Once, job_id: JobId, wanted: Annotated[ExportIn, Depends(json_body(ExportIn))]
+    services: Context, who: Who, once: Once, job_id: JobId, wanted: Annotated[ExportIn, Depends(json_body(ExportIn))]
 ) -> ExportOut:
     """Has a worker merge what the job has saved into its base model. The same request again gives the same export,
     unless that has failed. The result is an artifact of the job."""
-    with idempotent(services, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, once) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             jobs.get(session, job_id, who.scope)
             return export_out(exports.get(session, job_id, turn.made))

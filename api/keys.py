@@ -53,10 +53,10 @@ router = APIRouter(tags=["keys"])
 
 @router.post("/keys", status_code=HTTPStatus.CREATED, openapi_extra=described(NewKey))
 def create_key(
-    services: Context, who: Admin, asked: Once, new: Annotated[NewKey, Depends(json_body(NewKey))]
+    services: Context, who: Admin, once: Once, new: Annotated[NewKey, Depends(json_body(NewKey))]
 ) -> KeyCreated:
     """Makes a key of an owner, who need not be known yet. Only this answer has its secret. For admins."""
-    with idempotent(services, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, once) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return key_created(keys.get(session, turn.made), None)
         key, secret = keys.create(session, new.owner, new.name, new.admin)

@@ -130,11 +130,11 @@ router = APIRouter(tags=["plans"])
 
 
 @router.post("/plans", openapi_extra=described(Recipe))
-def create_plan(services: Context, who: Who, asked: Keyed, body: Annotated[bytes, Depends(read_body)]) -> PlanOut:
+def create_plan(services: Context, who: Who, once: Keyed, body: Annotated[bytes, Depends(read_body)]) -> PlanOut:
     """What a recipe would take, without training it: parameters, steps, tokens, memory on each kind of device and what
     would make it fit, disk, and time. What cannot be known is null, and `unknown` says why."""
     recipe = parse_recipe(body)
-    with idempotent(services, asked) as turn:
+    with idempotent(services, once) as turn:
         planned = plan(services, who, recipe)
         with services.sessions.begin() as session:
             turn.complete(session, "plan")

@@ -1,7 +1,7 @@
 """What one API process bears: `python -m benchmarks.api_load` prints it.
 
 - 500 clients stream the events of 10 running jobs, each of which tells a metric four times a second. What each client
-  got is compared with what was told; the time is from the trainer's word to the client.
+  received is compared with what was recorded; the time is from the trainer's event to the client.
 - 200 clients poll the metrics of 20 running jobs once a second, each asking for what is new since its last answer. The
   time is from when a request was due, so that a slow answer counts for the ones that it delays.
 - The same 200 clients, and as many requests as 16 connections can make, on a plain FastAPI + SQLAlchemy "hello" that
@@ -85,8 +85,8 @@ def running_jobs(sessions: Sessions, count: int, steps: int = 0) -> list[Job]:
             job = claim(session, LEASE)
             assert job is not None
             if steps:
-                told = [metric(step) for step in range(1, steps + 1)]
-                progress.record(session, job.id, job.attempt, told, LEASE)
+                reported = [metric(step) for step in range(1, steps + 1)]
+                progress.record(session, job.id, job.attempt, reported, LEASE)
         found.append(job)
     return found
 
@@ -94,24 +94,24 @@ def running_jobs(sessions: Sessions, count: int, steps: int = 0) -> list[Job]:
 @contextmanager
 def telling(sessions: Sessions, ours: list[Job], first: int) -> Iterator[dict[str, int]]:
     """Metrics of all the jobs, one after another, in a thread; gives the last step of each."""
-    told = {job.id: first - 1 for job in ours}
+    reported = {job.id: first - 1 for job in ours}
     over = threading.Event()
 
     def tell() -> None:
         due = time.monotonic()
         while not over.is_set():
             for job in ours:
-                step = told[job.id] + 1
+                step = reported[job.id] + 1
                 with sessions.begin() as session:
                     progress.record(session, job.id, job.attempt, [metric(step)], LEASE)
-                told[job.id] = step
+                reported[job.id] = step
                 due += 1 / TELLS / len(ours)
                 over.wait(max(0.0, due - time.monotonic()))
 
     thread = threading.Thread(target=tell)
     thread.start()
     try:
-        yield told
+        yield reported
     finally:
         over.set()
         thread.join()
@@ -133,7 +133,7 @@ async def stream(port: int, sessions: Sessions, size: Size) -> None:
     print(f"{size.streams} clients stream the events of {size.streamed_jobs} jobs, {TELLS:.0f} a second of each")
     print(f"    all are connected after {time.perf_counter() - began:.1f} s")
     cpu = cpu_of(port)
-    with telling(sessions, ours, 1) as told:
+    with telling(sessions, ours, 1) as reported:
         await asyncio.sleep(size.stream_seconds)
     busy = (cpu_of(port) - cpu) / size.stream_seconds
     for job in ours:
@@ -142,9 +142,9 @@ async def stream(port: int, sessions: Sessions, size: Size) -> None:
                 session, job.id, job.attempt, AttemptEnd(JobStatus.SUCCEEDED), Retries(0, timedelta(0), timedelta(0))
             )
     seen = await asyncio.gather(*clients)
-    wrong = sum(each.steps != list(range(1, told[job.id] + 1)) for each, job in zip(seen, watched, strict=True))
-    asked = [set(range(1, told[job.id] + 1)) for job in watched]
-    missing = sum(len(steps - {*each.steps}) for each, steps in zip(seen, asked, strict=True))
+    wrong = sum(each.steps != list(range(1, reported[job.id] + 1)) for each, job in zip(seen, watched, strict=True))
+    requested = [set(range(1, reported[job.id] + 1)) for job in watched]
+    missing = sum(len(steps - {*each.steps}) for each, steps in zip(seen, requested, strict=True))
     times = sorted(late for each in seen for late in each.late)
     print(
         f"    {len(times)} events received, {missing} missing, {wrong} clients with anything missing, twice or astray"

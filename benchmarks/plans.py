@@ -84,8 +84,8 @@ def _compare(folder: Path, change: dict[str, Any], rows: Path, run: Path) -> Non
         length * started.micro_batch_size, started.micro_batch_size, round(per_example * started.micro_batch_size)
     )
     on_gpu = not started.device.startswith("CPU")
-    told = estimate_memory(recipe, model, row, DeviceKind(on_gpu, started.precision, None), 1)
-    estimate = told.total - (told.overhead if on_gpu else 0)
+    reported = estimate_memory(recipe, model, row, DeviceKind(on_gpu, started.precision, None), 1)
+    estimate = reported.total - (reported.overhead if on_gpu else 0)
     words = json.dumps(change)
     print(
         f"{folder.name:24} {words:60} {estimate / 2**20:7.0f} M {measured / 2**20:7.0f} M  {estimate / measured:.2f}",

@@ -80,25 +80,25 @@ def measure(live: Service, names: list[str], rounds: int) -> bool:
 def figures(live: Service, act: Callable[[Service, str], dict[str, float]]) -> dict[str, float]:
     job_id = live.submit(**RECIPE)["id"]
     live.wait_for_step(job_id, CHECKPOINTS * EVERY + 1, seconds=300)
-    told = act(live, job_id)
+    reported = act(live, job_id)
     live.ask("cancel?force=true", job_id)
     live.wait(job_id, seconds=120)
-    return told
+    return reported
 
 
 def pause(live: Service, job_id: str) -> dict[str, float]:
-    asked = time.time()
+    requested = time.time()
     live.ask("pause", job_id)
     until(lambda: not live.job(job_id)["devices"], seconds=120)
-    return against_step_and_checkpoint(live, job_id, time.time() - asked)
+    return against_step_and_checkpoint(live, job_id, time.time() - requested)
 
 
 def drain(live: Service, job_id: str) -> dict[str, float]:
     name = live.job(job_id)["worker"]
-    asked = time.time()
+    requested = time.time()
     live.workers[name].terminate()
     until(lambda: name not in {device["worker"] for device in live.job(job_id)["devices"]}, seconds=120)
-    took = time.time() - asked
+    took = time.time() - requested
     live.workers[name].wait()
     live.start_worker(name)
     return against_step_and_checkpoint(live, job_id, took)
@@ -118,7 +118,7 @@ def kill(live: Service, job_id: str) -> dict[str, float]:
 
 def metrics(live: Service, job_id: str) -> list[dict[str, Any]]:
     columns = live.metrics(job_id)
-    return [{"time": told} for told in columns["time"]]
+    return [{"time": reported} for reported in columns["time"]]
 
 
 def against_step_and_checkpoint(live: Service, job_id: str, freed: float) -> dict[str, float]:

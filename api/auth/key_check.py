@@ -16,7 +16,7 @@ from api.errors import WrongKey
 
 log = logging.getLogger(__name__)
 
-_AWAY_SECONDS = 1.0  # before a database is asked again that did not answer
+_AWAY_SECONDS = 1.0  # until an unavailable database is queried again
 
 
 class _Revoked(Exception):

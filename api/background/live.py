@@ -218,7 +218,7 @@ def _read(
     sessions: Sessions, cursors: dict[str, Cursor], page: int
 ) -> tuple[dict[str, JobUpdate], dict[str, list[Message]]]:
     news = view.news(sessions, cursors, page)
-    return news, {job_id: [message(happening) for happening in each.events] for job_id, each in news.items()}
+    return news, {job_id: [message(event) for event in each.events] for job_id, each in news.items()}
 
 
 def _at_most(cursor: Cursor, end: Cursor) -> Cursor:

@@ -24,10 +24,10 @@ class Message:
     """Position and reason, of a message about the queue."""
 
 
-def message(happening: StreamedEvent) -> Message:
-    body = _body(happening.type, happening.data)
-    cursor = happening.cursor
-    return Message(body, step=cursor.step) if happening.type == "metric" else Message(body, seq=cursor.seq)
+def message(event: StreamedEvent) -> Message:
+    body = _body(event.type, event.data)
+    cursor = event.cursor
+    return Message(body, step=cursor.step) if event.type == "metric" else Message(body, seq=cursor.seq)
 
 
 def queue_message(queue: Queue) -> Message:

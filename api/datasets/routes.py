@@ -48,15 +48,15 @@ _BODY: dict[str, Any] = {
 
 
 @router.post("/datasets", status_code=HTTPStatus.CREATED, openapi_extra=_BODY)
-async def create_dataset(request: Request, services: Context, who: Who, asked: OnceStreamed) -> DatasetDetail:
+async def create_dataset(request: Request, services: Context, who: Who, once: OnceStreamed) -> DatasetDetail:
     """Takes a file of examples: as a form with the file `file` and, where wanted, `format` and `columns`; or, as JSON,
     one that is on the server, or that the server fetches from a hub. The rows of a large file are checked after this
     answer: its status is `uploaded` until that is done."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         body = await read_body(request)
-        made = await run_in_threadpool(uploads.refer, services, who, with_body(asked, body), body)
+        made = await run_in_threadpool(uploads.refer, services, who, with_body(once, body), body)
     else:
-        made = await uploads.upload(services, who, asked, Form.of(request))
+        made = await uploads.upload(services, who, once, Form.of(request))
     return dataset_detail(made)
 
 

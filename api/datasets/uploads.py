@@ -57,7 +57,7 @@ class NewDataset:
     about: AboutDataset
 
 
-async def upload(services: Services, who: Principal, asked: IdempotentRequest, form: Form) -> Dataset:
+async def upload(services: Services, who: Principal, once: IdempotentRequest, form: Form) -> Dataset:
     """The dataset of a form with a file. Raises TooLarge, also before anything is read; InvalidParameter, StorageFull,
     QuotaExceeded, RequestReused, RequestInProgress."""
     settings = services.settings
@@ -66,7 +66,7 @@ async def upload(services: Services, who: Principal, asked: IdempotentRequest, f
         with incoming(settings.incoming, settings.largest_dataset) as file:
             reader = FormReader(form.content_type, file.write)
             await pump(form.stream, reader.feed)
-            return await run_in_threadpool(_take_upload, services, who, asked, file, reader)
+            return await run_in_threadpool(_take_upload, services, who, once, file, reader)
     except OSError as error:
         raise _full(error) from error
 
@@ -87,13 +87,13 @@ def _full(error: OSError) -> Exception:
 
 
 def _take_upload(
-    services: Services, who: Principal, asked: IdempotentRequest, file: Incoming, reader: FormReader
+    services: Services, who: Principal, once: IdempotentRequest, file: Incoming, reader: FormReader
 ) -> Dataset:
     filename = reader.finish()
     about = _about(reader.fields)
     sha256 = file.finish()
-    asked = with_body(asked, sha256.encode(), filename.encode(), about.model_dump_json().encode())
-    return _keep(services, who, asked, file, NewDataset(filename, Source(file.bytes, sha256=sha256), about))
+    once = with_body(once, sha256.encode(), filename.encode(), about.model_dump_json().encode())
+    return _keep(services, who, once, file, NewDataset(filename, Source(file.bytes, sha256=sha256), about))
 
 
 def _about(fields: dict[str, str]) -> AboutDataset:
@@ -116,9 +116,9 @@ def _about(fields: dict[str, str]) -> AboutDataset:
         raise InvalidBody(AboutDataset, error) from error
 
 
-def _keep(services: Services, who: Principal, asked: IdempotentRequest, file: Incoming, new: NewDataset) -> Dataset:
+def _keep(services: Services, who: Principal, once: IdempotentRequest, file: Incoming, new: NewDataset) -> Dataset:
     """The dataset, once its bytes are in the storage."""
-    with idempotent(services, asked) as turn:
+    with idempotent(services, once) as turn:
         made = turn.made or _create_with_bytes(services, who, turn, file, new)
     return _checked(services, who, made)
 
@@ -172,7 +172,7 @@ def _checked(services: Services, who: Principal, dataset_id: str) -> Dataset:
     return get_dataset(services, who, dataset_id)
 
 
-def refer(services: Services, who: Principal, asked: IdempotentRequest, body: bytes) -> Dataset:
+def refer(services: Services, who: Principal, once: IdempotentRequest, body: bytes) -> Dataset:
     """The dataset of a file on the server, or of a hub. Raises InvalidParameter, InputError, TooLarge, StorageFull,
     QuotaExceeded, RequestReused, RequestInProgress."""
     try:
@@ -180,15 +180,15 @@ def refer(services: Services, who: Principal, asked: IdempotentRequest, body: by
     except ValidationError as error:
         raise InvalidBody(DatasetReference, error) from error
     if reference.path is None:
-        return _fetch(services, who, asked, reference)
+        return _fetch(services, who, once, reference)
     path = locate_dataset(reference.path, services.settings.folders)
     source = Source(path.stat().st_size, path=reference.path)
-    with idempotent(services, asked) as turn:
+    with idempotent(services, once) as turn:
         made = turn.made or _create(services, who, turn, NewDataset(truncate(path.name, 255), source, reference))
     return _checked(services, who, made)
 
 
-def _fetch(services: Services, who: Principal, asked: IdempotentRequest, reference: DatasetReference) -> Dataset:
+def _fetch(services: Services, who: Principal, once: IdempotentRequest, reference: DatasetReference) -> Dataset:
     assert reference.hub is not None
     assert reference.file is not None
     _check_room(services, who, None)
@@ -198,6 +198,6 @@ def _fetch(services: Services, who: Principal, asked: IdempotentRequest, referen
             hub.download(reference.hub, reference.file, reference.revision, file)
             source = Source(file.bytes, sha256=file.finish(), origin=origin)
             filename = reference.file.rpartition("/")[2]
-            return _keep(services, who, asked, file, NewDataset(filename, source, reference))
+            return _keep(services, who, once, file, NewDataset(filename, source, reference))
     except OSError as error:
         raise _full(error) from error

@@ -36,17 +36,17 @@ async def _streamed(
             "Idempotency-Key", idempotency_key, f"use {patterns.DESCRIPTIONS[patterns.IDEMPOTENCY_KEY]}"
         )
     repeated = x_stainless_retry_count is not None and x_stainless_retry_count.strip() not in ("", "0")
-    asked = IdempotentRequest(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
+    once = IdempotentRequest(who.owner, f"{request.method} {request.url.path}", idempotency_key, "", repeated)
     # With another query a key is refused, as with another body.
-    return with_body(asked, request.url.query.encode())
+    return with_body(once, request.url.query.encode())
 
 
 OnceStreamed = Annotated[IdempotentRequest, Depends(_streamed)]
 """A request without its body, which the route adds by `with_body` once it has read it."""
 
 
-async def _once(asked: OnceStreamed, body: Annotated[bytes, Depends(read_body)]) -> IdempotentRequest:
-    return with_body(asked, body)
+async def _once(once: OnceStreamed, body: Annotated[bytes, Depends(read_body)]) -> IdempotentRequest:
+    return with_body(once, body)
 
 
 Once = Annotated[IdempotentRequest, Depends(_once)]
@@ -54,8 +54,8 @@ Once = Annotated[IdempotentRequest, Depends(_once)]
 says that it repeats it."""
 
 
-async def _keyed(asked: Once) -> IdempotentRequest:
-    return replace(asked, repeated=False)
+async def _keyed(once: Once) -> IdempotentRequest:
+    return replace(once, repeated=False)
 
 
 Keyed = Annotated[IdempotentRequest, Depends(_keyed)]
@@ -63,11 +63,11 @@ Keyed = Annotated[IdempotentRequest, Depends(_keyed)]
 by its Idempotency-Key alone."""
 
 
-def with_body(asked: IdempotentRequest, *parts: bytes) -> IdempotentRequest:
+def with_body(once: IdempotentRequest, *parts: bytes) -> IdempotentRequest:
     digest = hashlib.sha256()
-    for part in (asked.body_sha256.encode(), *parts):
+    for part in (once.body_sha256.encode(), *parts):
         digest.update(len(part).to_bytes(8, "big") + part)
-    return replace(asked, body_sha256=digest.hexdigest())
+    return replace(once, body_sha256=digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Turn:
 
 
 @contextmanager
-def idempotent(services: Services, asked: IdempotentRequest) -> Iterator[Turn]:
+def idempotent(services: Services, once: IdempotentRequest) -> Iterator[Turn]:
     """A context that makes something and calls `complete`, unless `made` says that it has been made. When it raises,
     the request may be sent again. Raises RequestReused, RequestInProgress."""
     with services.sessions.begin() as session:
-        begun = idempotent_requests.begin(session, asked)
+        begun = idempotent_requests.begin(session, once)
     if isinstance(begun, Replay):
         if begun.resource is None:
             raise RequestInProgress("the same request is still in progress; send it again in a few seconds")

@@ -54,7 +54,7 @@ def hand_out(request: Request, content: Content) -> Response:
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers, media_type=content.media_type)
     chunks = content.read(start, end)
-    # What is not there is told while it can be, before the first header.
+    # A missing file is reported before the first header; afterwards it could not be.
     chunks = chain([next(chunks)], chunks)
     return StreamingResponse(_ahead(chunks), status, headers, content.media_type)
 
@@ -76,10 +76,10 @@ def _is_known(given: str | None, etag: str) -> bool:
 
 def _part(request: Request, content: Content) -> tuple[int, int] | None:
     """None for the whole content: also for several ranges, for a malformed one, and for a range of another version."""
-    asked = _ONE_RANGE.fullmatch(request.headers.get("range", ""))
-    if asked is None or request.method != "GET" or request.headers.get("if-range", content.etag) != content.etag:
+    requested = _ONE_RANGE.fullmatch(request.headers.get("range", ""))
+    if requested is None or request.method != "GET" or request.headers.get("if-range", content.etag) != content.etag:
         return None
-    first, last = asked.groups()
+    first, last = requested.groups()
     if not first and not last:
         return None
     if first:

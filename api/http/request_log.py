@@ -41,7 +41,7 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_and_note)
         finally:
-            # Without an answer the error is told outside of this.
+            # Without a response the error is logged elsewhere.
             status, seconds = answered or (500, time.perf_counter() - began)
             route = getattr(scope.get("route"), "path", None)
             self._telemetry.count(scope["method"], route, status, seconds)
@@ -50,6 +50,6 @@ class RequestLog:
 
 
 def _told(scope: Scope, route: str | None, status: int, seconds: float) -> dict[str, Any]:
-    told = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 4)}
+    fields = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 4)}
     job_id = scope.get("path_params", {}).get("job_id")
-    return told | ({"job_id": truncate(job_id)} if job_id else {})
+    return fields | ({"job_id": truncate(job_id)} if job_id else {})

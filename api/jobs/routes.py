@@ -22,13 +22,13 @@ _RECIPE_SCHEMA = Recipe.model_json_schema()
 
 @router.post("/jobs", status_code=HTTPStatus.CREATED, openapi_extra=described(Recipe))
 def create_job(
-    services: Context, who: Who, asked: Once, body: Annotated[bytes, Depends(read_body)], force: bool = False
+    services: Context, who: Who, once: Once, body: Annotated[bytes, Depends(read_body)], force: bool = False
 ) -> JobOut:
     """Creates a job. A recipe that cannot fit into the memory of any worker's machine is refused, unless with `force`:
     POST /plans says more. Sent again with the same Idempotency-Key, it answers with the job that was made first. Owners
     take turns, so that none of them starves the others. The answer's `queue` is null: GET the job for its position."""
     recipe = parse_recipe(body)
-    with idempotent(services, asked) as turn:
+    with idempotent(services, once) as turn:
         if turn.made is None:
             return job_out(JobView(service.create_job(services, who, turn, recipe, force)))
     return job_out(service.get_job(services, who, turn.made))
@@ -53,34 +53,34 @@ def get_job(services: Context, who: Who, job_id: JobId) -> JobOut:
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel_job(services: Context, who: Who, asked: Keyed, job_id: JobId, force: bool = False) -> JobOut:
+def cancel_job(services: Context, who: Who, once: Keyed, job_id: JobId, force: bool = False) -> JobOut:
     """Ends a job. A running one saves first, or with `force` does not; it is `cancelled` when all its processes are
     gone. 409 where it has succeeded or failed."""
-    service.cancel_job(services, who, asked, job_id, force)
+    service.cancel_job(services, who, once, job_id, force)
     return get_job(services, who, job_id)
 
 
 @router.post("/jobs/{job_id}/pause")
-def pause_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
+def pause_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> JobOut:
     """Sets a job aside. A running one saves first; it is `paused` when its devices are free. 409 where it has ended or
     is being cancelled."""
-    service.pause_job(services, who, asked, job_id)
+    service.pause_job(services, who, once, job_id)
     return get_job(services, who, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
+def resume_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> JobOut:
     """Puts a paused job back in the queue; it continues from where it saved. 409 where it has ended or is being
     cancelled."""
-    service.resume_job(services, who, asked, job_id)
+    service.resume_job(services, who, once, job_id)
     return get_job(services, who, job_id)
 
 
 @router.post("/jobs/{job_id}/retry")
-def retry_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> JobOut:
+def retry_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> JobOut:
     """Puts a failed or cancelled job back in the queue; it continues from where it last saved. 409 where it has
     succeeded, is paused or is being cancelled."""
-    service.retry_job(services, who, asked, job_id)
+    service.retry_job(services, who, once, job_id)
     return get_job(services, who, job_id)
 
 

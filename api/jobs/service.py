@@ -36,7 +36,7 @@ class Labels:
     """What a job carries for its owner, as its columns."""
 
     tags: Mapping[str, str] | None = None
-    asked: Mapping[str, Any] | None = None
+    openai_request: Mapping[str, Any] | None = None
 
 
 def create_job(  # parameters: who asks for what, how
@@ -71,7 +71,7 @@ def _insert(session: Session, who: Principal, submission: Submission, labels: La
         training_file=_hold(session, who, submission.training),
         validation_file=_hold(session, who, submission.validation),
         tags=labels.tags,
-        openai_request=labels.asked,
+        openai_request=labels.openai_request,
     )
 
 
@@ -109,32 +109,32 @@ def list_jobs(
         return Page(views(session, who, found.rows), found.has_more)
 
 
-def cancel_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str, force: bool = False) -> None:
+def cancel_job(services: Services, who: Principal, once: IdempotentRequest, job_id: str, force: bool = False) -> None:
     """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
-    _act(services, who, asked, job_id, ("cancel", partial(actions.cancel, force=force)))
+    _act(services, who, once, job_id, ("cancel", partial(actions.cancel, force=force)))
 
 
-def pause_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> None:
-    _act(services, who, asked, job_id, ("pause", actions.pause))
+def pause_job(services: Services, who: Principal, once: IdempotentRequest, job_id: str) -> None:
+    _act(services, who, once, job_id, ("pause", actions.pause))
 
 
-def resume_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> None:
-    _act(services, who, asked, job_id, ("resume", actions.resume))
+def resume_job(services: Services, who: Principal, once: IdempotentRequest, job_id: str) -> None:
+    _act(services, who, once, job_id, ("resume", actions.resume))
     wake_workers(services)
 
 
-def retry_job(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> None:
-    _act(services, who, asked, job_id, ("retry", actions.retry))
+def retry_job(services: Services, who: Principal, once: IdempotentRequest, job_id: str) -> None:
+    _act(services, who, once, job_id, ("retry", actions.retry))
     wake_workers(services)
 
 
 Action = tuple[str, Callable[[Session, str, str | None], Job]]
 
 
-def _act(services: Services, who: Principal, asked: IdempotentRequest, job_id: str, action: Action) -> None:
-    """A request that is sent again with its key does nothing: others may have asked for something else since."""
+def _act(services: Services, who: Principal, once: IdempotentRequest, job_id: str, action: Action) -> None:
+    """A repeated request with the same key does nothing: another request may have come since."""
     name, write = action
-    with idempotent(services, asked) as turn:
+    with idempotent(services, once) as turn:
         if turn.made is None:
             with services.sessions.begin() as session:
                 write(session, job_id, who.scope)

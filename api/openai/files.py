@@ -24,9 +24,9 @@ _RESULTS = re.compile(f"{ids.DATASET}({ids.JOB}{ids.HEX})")
 """The id of the results of a job."""
 
 
-async def create(services: Services, who: Principal, asked: IdempotentRequest, form: Form) -> FileObject:
+async def create(services: Services, who: Principal, once: IdempotentRequest, form: Form) -> FileObject:
     """Raises the errors of a dataset's upload."""
-    return file_object(await uploads.upload(services, who, asked, form))
+    return file_object(await uploads.upload(services, who, once, form))
 
 
 def newest(  # parameters: the request's

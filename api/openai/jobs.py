@@ -11,7 +11,7 @@ from api.errors import InvalidParameter
 from api.http.idempotency import idempotent
 from api.jobs import service
 from api.jobs.service import Labels
-from api.openai.mapping import JobAsked, recipe_of
+from api.openai.mapping import FineTuningJobRequest, recipe_of
 from api.openai.model_names import FineTuned, read_name
 from api.openai.schemas import (
     CheckpointList,
@@ -37,13 +37,15 @@ _EVENT_ID = re.compile(r"ftevent-(?P<job>[0-9a-f]{24})-(?P<seq>\d{1,10})-(?P<ste
 _CHECKPOINT_ID = re.compile(r"ftckpt_(?P<job>[0-9a-f]{24})_(?P<step>\d{1,10})", re.ASCII)
 
 
-def create(services: Services, who: Principal, once: IdempotentRequest, asked: JobAsked, force: bool) -> FineTuningJob:
+def create(
+    services: Services, who: Principal, once: IdempotentRequest, body: FineTuningJobRequest, force: bool
+) -> FineTuningJob:
     """With `force` also a job that cannot fit into memory. Raises InvalidParameter, InputError, ModelNotFound,
     QuotaExceeded, RequestReused, RequestInProgress."""
-    fine_tuned = read_name(asked.model)
-    start_from = None if fine_tuned is None else (_base(services, who, asked.model, fine_tuned), fine_tuned.start_from)
-    recipe = parse_recipe(json.dumps(recipe_of(asked, start_from)))
-    labels = Labels(asked.metadata, {"model": asked.model, "suffix": asked.suffix})
+    fine_tuned = read_name(body.model)
+    start_from = None if fine_tuned is None else (_base(services, who, body.model, fine_tuned), fine_tuned.start_from)
+    recipe = parse_recipe(json.dumps(recipe_of(body, start_from)))
+    labels = Labels(body.metadata, {"model": body.model, "suffix": body.suffix})
     with idempotent(services, once) as turn:
         if turn.made is None:
             return job_object(
@@ -126,17 +128,17 @@ def checkpoints(services: Services, who: Principal, job_id: str, limit: int, aft
         return CheckpointList(data=objects, has_more=found.has_more)
 
 
-def cancel(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> FineTuningJob:
+def cancel(services: Services, who: Principal, once: IdempotentRequest, job_id: str) -> FineTuningJob:
     """Raises JobNotFound, IllegalMove, RequestReused, RequestInProgress; so do those below."""
-    service.cancel_job(services, who, asked, job_id)
+    service.cancel_job(services, who, once, job_id)
     return get(services, who, job_id)
 
 
-def pause(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> FineTuningJob:
-    service.pause_job(services, who, asked, job_id)
+def pause(services: Services, who: Principal, once: IdempotentRequest, job_id: str) -> FineTuningJob:
+    service.pause_job(services, who, once, job_id)
     return get(services, who, job_id)
 
 
-def resume(services: Services, who: Principal, asked: IdempotentRequest, job_id: str) -> FineTuningJob:
-    service.resume_job(services, who, asked, job_id)
+def resume(services: Services, who: Principal, once: IdempotentRequest, job_id: str) -> FineTuningJob:
+    service.resume_job(services, who, once, job_id)
     return get(services, who, job_id)

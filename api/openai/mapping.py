@@ -16,11 +16,11 @@ LEARNING_RATE: float = Optimizer().learning_rate
 """The learning rate that learning_rate_multiplier multiplies."""
 
 
-class _Asked(BaseModel):
+class _RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class RequestedHyperparameters(_Asked):
+class RequestedHyperparameters(_RequestModel):
     n_epochs: _Auto | Annotated[int, Field(ge=1, le=1000)] = "auto"
     batch_size: _Auto | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     """Examples of one optimizer step."""
@@ -28,18 +28,18 @@ class RequestedHyperparameters(_Asked):
     """Multiplies the default learning rate of a recipe."""
 
 
-class Supervised(_Asked):
+class Supervised(_RequestModel):
     hyperparameters: RequestedHyperparameters | None = None
 
 
-class Method(_Asked):
+class Method(_RequestModel):
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: Supervised | None = None
     dpo: dict[str, Any] | None = None
     reinforcement: dict[str, Any] | None = None
 
 
-class JobAsked(_Asked):
+class FineTuningJobRequest(_RequestModel):
     model: _Text
     training_file: _FileId
     validation_file: _FileId | None = None
@@ -64,37 +64,37 @@ class JobAsked(_Asked):
     repeated in it."""
 
 
-def hyperparameters_of(asked: JobAsked) -> RequestedHyperparameters:
+def hyperparameters_of(body: FineTuningJobRequest) -> RequestedHyperparameters:
     """Raises InvalidParameter for an unsupported method, and for two different values."""
-    method = asked.method
+    method = body.method
     if method is not None and method.type != "supervised":
         raise InvalidParameter("method.type", method.type, 'only "supervised" is trained here')
     of_method = method.supervised.hyperparameters if method is not None and method.supervised else None
-    if of_method is not None and asked.hyperparameters not in (None, of_method):
+    if of_method is not None and body.hyperparameters not in (None, of_method):
         wanted = "leave it out: method.supervised.hyperparameters says it too, and otherwise"
         raise InvalidParameter("hyperparameters", "", wanted)
-    return of_method or asked.hyperparameters or RequestedHyperparameters()
+    return of_method or body.hyperparameters or RequestedHyperparameters()
 
 
-def recipe_of(asked: JobAsked, start_from: tuple[str, str] | None) -> dict[str, Any]:
+def recipe_of(body: FineTuningJobRequest, start_from: tuple[str, str] | None) -> dict[str, Any]:
     """The recipe; `start_from` has the base model and the adapter if `model` is a fine-tuned one. Raises
     InvalidParameter for a value that is given twice."""
-    if asked.integrations:
+    if body.integrations:
         wanted = "there is none here; the metrics are at GET /jobs/ID/metrics, and webhooks tell of a job's end"
-        raise InvalidParameter("integrations", str(asked.integrations[0].get("type", "")), wanted)
-    recipe = dict(asked.recipe or {})
-    model, adapter = start_from or (asked.model, None)
+        raise InvalidParameter("integrations", str(body.integrations[0].get("type", "")), wanted)
+    recipe = dict(body.recipe or {})
+    model, adapter = start_from or (body.model, None)
     _say(recipe, "model", (), model, "model")
-    _say(recipe, "dataset", (), asked.training_file, "training_file")
-    if asked.validation_file is not None:
-        _say(recipe, "evaluation.dataset", (), asked.validation_file, "validation_file")
-    if asked.suffix is not None:
-        recipe.setdefault("name", asked.suffix)
-    if asked.seed is not None:
-        _say(recipe, "seed", (), asked.seed, "seed")
+    _say(recipe, "dataset", (), body.training_file, "training_file")
+    if body.validation_file is not None:
+        _say(recipe, "evaluation.dataset", (), body.validation_file, "validation_file")
+    if body.suffix is not None:
+        recipe.setdefault("name", body.suffix)
+    if body.seed is not None:
+        _say(recipe, "seed", (), body.seed, "seed")
     if adapter is not None:
         _say(recipe, "adapter.start_from", (), adapter, "model")
-    words = hyperparameters_of(asked)
+    words = hyperparameters_of(body)
     if words.n_epochs != "auto":
         _say(recipe, "schedule.epochs", (), words.n_epochs, "n_epochs")
     if words.batch_size != "auto":

@@ -15,7 +15,7 @@ from api.http.idempotency import Keyed, Once, OnceStreamed
 from api.http.ids import JobId
 from api.http.ranges import hand_out
 from api.openai import files, jobs, models
-from api.openai.mapping import JobAsked
+from api.openai.mapping import FineTuningJobRequest
 from api.openai.schemas import (
     CheckpointList,
     Deleted,
@@ -49,17 +49,17 @@ def _metadata(request: Request) -> dict[str, str] | None:
     return {} if request.query_params.get("metadata") == "null" else None
 
 
-@router.post("/fine_tuning/jobs", openapi_extra=described(JobAsked))
+@router.post("/fine_tuning/jobs", openapi_extra=described(FineTuningJobRequest))
 def create_fine_tuning_job(
     services: Context,
     who: Who,
     once: Once,
-    asked: Annotated[JobAsked, Depends(json_body(JobAsked))],
+    body: Annotated[FineTuningJobRequest, Depends(json_body(FineTuningJobRequest))],
     force: bool = False,
 ) -> FineTuningJob:
     """Creates a job from OpenAI's fields. `recipe` may add fields of our own. A job that cannot fit into the memory of
     any worker's machine is refused, unless with `force`."""
-    return jobs.create(services, who, once, asked, force)
+    return jobs.create(services, who, once, body, force)
 
 
 @router.get("/fine_tuning/jobs")
@@ -79,18 +79,18 @@ def get_fine_tuning_job(services: Context, who: Who, job_id: JobId) -> FineTunin
 
 
 @router.post("/fine_tuning/jobs/{job_id}/cancel")
-def cancel_fine_tuning_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
-    return jobs.cancel(services, who, asked, job_id)
+def cancel_fine_tuning_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.cancel(services, who, once, job_id)
 
 
 @router.post("/fine_tuning/jobs/{job_id}/pause")
-def pause_fine_tuning_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
-    return jobs.pause(services, who, asked, job_id)
+def pause_fine_tuning_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.pause(services, who, once, job_id)
 
 
 @router.post("/fine_tuning/jobs/{job_id}/resume")
-def resume_fine_tuning_job(services: Context, who: Who, asked: Keyed, job_id: JobId) -> FineTuningJob:
-    return jobs.resume(services, who, asked, job_id)
+def resume_fine_tuning_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> FineTuningJob:
+    return jobs.resume(services, who, once, job_id)
 
 
 @router.get("/fine_tuning/jobs/{job_id}/events")

@@ -246,32 +246,32 @@ def results_object(file: ResultsFile) -> FileObject:
 _LEVELS: dict[str, Literal["info", "warn", "error"]] = {"info": "info", "warning": "warn", "error": "error"}
 
 
-def event_object(job_id: str, happening: StreamedEvent, total_steps: int | None) -> JobEventObject:
-    cursor, data = happening.cursor, happening.data
-    level = _LEVELS[data["level"]] if happening.type == "log" else "info"
-    if happening.type == "retry":
+def event_object(job_id: str, event: StreamedEvent, total_steps: int | None) -> JobEventObject:
+    cursor, data = event.cursor, event.data
+    level = _LEVELS[data["level"]] if event.type == "log" else "info"
+    if event.type == "retry":
         level = "warn"
-    if happening.type == "status" and data["status"] == JobStatus.FAILED:
+    if event.type == "status" and data["status"] == JobStatus.FAILED:
         level = "error"
-    is_metric = happening.type == "metric"
+    is_metric = event.type == "metric"
     return JobEventObject(
         id=f"ftevent-{job_id.removeprefix('job_')}-{cursor.seq}-{cursor.step}-{'m' if is_metric else 'e'}",
         created_at=int(data["time"]),
         level=level,
-        message=_message(happening, total_steps),
+        message=_message(event, total_steps),
         type="metrics" if is_metric else "message",
-        data=_metrics(data) if is_metric else {"type": happening.type, **data},
+        data=_metrics(data) if is_metric else {"type": event.type, **data},
     )
 
 
 def _metrics(data: dict[str, Any]) -> dict[str, Any]:
     names = {"step": "step", "loss": "train_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
-    return {told: data[name] for name, told in names.items()}
+    return {theirs: data[name] for name, theirs in names.items()}
 
 
-def _message(happening: StreamedEvent, total_steps: int | None) -> str:
-    data = happening.data
-    match happening.type:
+def _message(event: StreamedEvent, total_steps: int | None) -> str:
+    data = event.data
+    match event.type:
         case "metric":
             return f"Step {data['step']}/{total_steps or '?'}: training loss={data['loss']:.4f}"
         case "evaluation":
@@ -289,4 +289,4 @@ def _message(happening: StreamedEvent, total_steps: int | None) -> str:
         case "done":
             return f"Training ended after step {data['step']}"
         case _:
-            return str(data.get("message", happening.type))
+            return str(data.get("message", event.type))

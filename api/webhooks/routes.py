@@ -43,12 +43,12 @@ def _check_url(services: Services, url: str) -> None:
 
 @router.post("/webhooks", status_code=HTTPStatus.CREATED, openapi_extra=described(NewWebhook))
 def create_webhook(
-    services: Context, who: Who, asked: Once, new: Annotated[NewWebhook, Depends(json_body(NewWebhook))]
+    services: Context, who: Who, once: Once, new: Annotated[NewWebhook, Depends(json_body(NewWebhook))]
 ) -> WebhookCreated:
     """Sends messages to an address when jobs of the owner start or end. Only this answer has the secret, by which a
     receiver checks the signatures."""
     _check_url(services, new.url)
-    with idempotent(services, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, once) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return webhook_created(webhooks.get(session, turn.made, who.scope), None)
         webhook = webhooks.create(session, who.owner, new.url, new.events)
@@ -98,9 +98,9 @@ def delete_webhook(services: Context, who: Who, webhook_id: WebhookId) -> Webhoo
 
 
 @router.post("/webhooks/{webhook_id}/test", status_code=HTTPStatus.ACCEPTED)
-def ping_webhook(services: Context, who: Who, asked: Keyed, webhook_id: WebhookId) -> DeliveryOut:
+def ping_webhook(services: Context, who: Who, once: Keyed, webhook_id: WebhookId) -> DeliveryOut:
     """Sends a `ping`; the delivery says how that went."""
-    with idempotent(services, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, once) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return delivery_out(webhooks.get_delivery(session, turn.made, who.scope))
         delivery = webhooks.ping(session, webhooks.get(session, webhook_id, who.scope))
@@ -120,9 +120,9 @@ def list_deliveries(
 
 
 @router.post("/webhooks/deliveries/{delivery_id}/retry", status_code=HTTPStatus.ACCEPTED)
-def retry_delivery(services: Context, who: Who, asked: Keyed, delivery_id: DeliveryId) -> DeliveryOut:
+def retry_delivery(services: Context, who: Who, once: Keyed, delivery_id: DeliveryId) -> DeliveryOut:
     """Sends a message again, now, with all its attempts."""
-    with idempotent(services, asked) as turn, services.sessions.begin() as session:
+    with idempotent(services, once) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return delivery_out(webhooks.get_delivery(session, turn.made, who.scope))
         delivery = webhooks.resend(session, delivery_id, who.scope)

@@ -38,9 +38,9 @@ class Ledger:
     orphans: list[str] = field(default_factory=list)
     """Processes and leases that were left."""
     without_exit_report: list[str] = field(default_factory=list)
-    """Cancelled while they ran, and none of their processes' ends was told."""
+    """Cancelled while they ran, and no end of their processes was recorded."""
     deserters: list[str] = field(default_factory=list)
-    """Workers and APIs that have ended, and nobody had told or killed them."""
+    """Workers and APIs that have ended, and nobody had stopped or killed them."""
     attempts: list[int] = field(default_factory=list)
     went_on: int = 0
     """Attempts that began from a state of an earlier one."""
@@ -104,12 +104,12 @@ def read_ledger(session: Session, orders: Sequence[Order], strikes: Sequence[Str
 
 
 def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Sequence[Strike]) -> None:
-    told = _told(session, job.id)
+    events = _events_of(session, job.id)
     about = f"{job.id} ({order.kind}, {job.name})"
     ledger.attempts.append(job.attempt)
-    ledger.retries += sum(kind == "retry" for kind, _, _ in told)
-    ledger.preempted += any("preempted" in data.get("message", "") for kind, _, data in told if kind == "log")
-    ledger.paused += any(data.get("status") == JobStatus.PAUSED for _, _, data in told)
+    ledger.retries += sum(kind == "retry" for kind, _, _ in events)
+    ledger.preempted += any("preempted" in data.get("message", "") for kind, _, data in events if kind == "log")
+    ledger.paused += any(data.get("status") == JobStatus.PAUSED for _, _, data in events)
     wrong = list(_wrong_end(order, job))
     if wrong:
         ledger.lost += [f"{about}: {each}" for each in wrong]
@@ -117,16 +117,16 @@ def _enter(session: Session, ledger: Ledger, order: Order, job: Job, strikes: Se
         ledger.ends[job.status] += 1
         ledger.too_late += order.cancel is not None and job.status is not JobStatus.CANCELLED
         ledger.twice += [f"{about}: {each}" for each in _wrong_steps(session, order, job)]
-    ledger.twice += [f"{about}: {each}" for each in _begun_or_ended_twice(told)]
-    ledger.set_back += [f"{about}: {each}" for each in set_back(told)]
-    ledger.full_disks += sum(data.get("code") == FailureCode.DISK_FULL for kind, _, data in told if kind == "retry")
-    ledger.torn_states += sum(bool(_DAMAGED.search(data["message"])) for kind, _, data in told if kind == "log")
-    ledger.went_on += sum(data["resumed_step"] > 0 for kind, _, data in told if kind == "started")
-    if job.status is JobStatus.CANCELLED and job.exit_report is None and _was_guarded_to_its_end(job, told, strikes):
+    ledger.twice += [f"{about}: {each}" for each in _begun_or_ended_twice(events)]
+    ledger.set_back += [f"{about}: {each}" for each in set_back(events)]
+    ledger.full_disks += sum(data.get("code") == FailureCode.DISK_FULL for kind, _, data in events if kind == "retry")
+    ledger.torn_states += sum(bool(_DAMAGED.search(data["message"])) for kind, _, data in events if kind == "log")
+    ledger.went_on += sum(data["resumed_step"] > 0 for kind, _, data in events if kind == "started")
+    if job.status is JobStatus.CANCELLED and job.exit_report is None and _was_guarded_to_its_end(job, events, strikes):
         ledger.without_exit_report.append(about)
 
 
-def _told(session: Session, job_id: str) -> list[tuple[str, float, dict[str, Any]]]:
+def _events_of(session: Session, job_id: str) -> list[tuple[str, float, dict[str, Any]]]:
     events = sa.select(Event.type, Event.time, Event.data).where(Event.job_id == job_id).order_by(Event.seq)
     return [(kind, time, data) for kind, time, data in session.execute(events)]
 
@@ -143,8 +143,8 @@ def _wrong_end(order: Order, job: Job) -> Iterator[str]:
             yield f"succeeded with batch {job.batch}"
 
 
-def _begun_or_ended_twice(told: Collection[tuple[str, float, dict[str, Any]]]) -> Iterator[str]:
-    statuses = [data for kind, _, data in told if kind == "status"]
+def _begun_or_ended_twice(events: Collection[tuple[str, float, dict[str, Any]]]) -> Iterator[str]:
+    statuses = [data for kind, _, data in events if kind == "status"]
     succeeded = sum(data["status"] == JobStatus.SUCCEEDED for data in statuses)
     if succeeded > 1:
         yield f"succeeded {succeeded} times"
@@ -152,11 +152,11 @@ def _begun_or_ended_twice(told: Collection[tuple[str, float, dict[str, Any]]]) -
     yield from (f"attempt {attempt} was begun {count} times" for attempt, count in begun.items() if count > 1)
 
 
-def set_back(told: Collection[tuple[str, float, dict[str, Any]]]) -> Iterator[str]:
-    """The fake trainer tells of an adapter once the state beside it is sealed. What was told of neither may be there,
-    too: the worker that would have told of it was killed."""
+def set_back(events: Collection[tuple[str, float, dict[str, Any]]]) -> Iterator[str]:
+    """The fake trainer reports an adapter once the state beside it is complete. Either may exist unreported: the
+    worker that would have recorded it was killed."""
     saved = {0}
-    for kind, _, data in told:
+    for kind, _, data in events:
         if kind == "checkpoint" and not data["final"]:
             saved.add(data["step"])
         elif kind == "log" and (damaged := _DAMAGED.search(data["message"])):
@@ -181,14 +181,14 @@ def _wrong_steps(session: Session, order: Order, job: Job) -> Iterator[str]:
     if [row.loss for row in rows] != losses(len(steps)):
         yield f"has the losses {[row.loss for row in rows]}"
     if any(after.time < before.time for before, after in itertools.pairwise(rows)):
-        yield f"has steps told in another order: {[(row.step, round(row.time, 2)) for row in rows]}"
+        yield f"has steps recorded in another order: {[(row.step, round(row.time, 2)) for row in rows]}"
 
 
 def _was_guarded_to_its_end(
-    job: Job, told: Sequence[tuple[str, float, dict[str, Any]]], strikes: Sequence[Strike]
+    job: Job, events: Sequence[tuple[str, float, dict[str, Any]]], strikes: Sequence[Strike]
 ) -> bool:
     """It ran when it was cancelled, and nothing had ended its guard."""
-    (*_, (_, began, before), _) = [each for each in told if each[0] == "status"]
+    (*_, (_, began, before), _) = [each for each in events if each[0] == "status"]
     return before["status"] == JobStatus.RUNNING and not any(
         strike.what in END_THE_GUARD
         and strike.time > began - 1

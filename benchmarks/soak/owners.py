@@ -1,4 +1,4 @@
-"""Those who send jobs, and cancel, pause and resume them. What the service does not answer is asked again."""
+"""Those who send jobs, and cancel, pause and resume them. A request without a response is sent again."""
 
 import random
 import sched

@@ -71,8 +71,8 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
         with Session(engine) as session:
             ledger = read_ledger(session, sent, chaos.strikes, orphans)
         engine.dispose()
-        told = [run.read_bytes() for run in (live.home / "runs").glob("*/attempt-*/events.jsonl")]
-        ledger.cut_lines = sum(bool(events) and not events.endswith(b"\n") for events in told)
+        reported = [run.read_bytes() for run in (live.home / "runs").glob("*/attempt-*/events.jsonl")]
+        ledger.cut_lines = sum(bool(events) and not events.endswith(b"\n") for events in reported)
     ledger.deserters = chaos.deserters
     ledger.unanswered = owners.unanswered
     ledger.seconds = time.monotonic() - began

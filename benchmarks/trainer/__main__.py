@@ -54,13 +54,13 @@ def main() -> None:
     out.mkdir(parents=True)
     install(options.arms)
     print(machine(), flush=True)
-    told, runs = [], []
+    report_text, runs = [], []
     for work in works(options, out):
         done = measure(work, options, out / "runs" / work.folder.name)
         runs += done
-        told.append(report(work, done))
-        print(told[-1], flush=True)
-        (out / "table.md").write_text("\n\n".join([machine(), *told]) + "\n")
+        report_text.append(report(work, done))
+        print(report_text[-1], flush=True)
+        (out / "table.md").write_text("\n\n".join([machine(), *report_text]) + "\n")
         (out / "runs.jsonl").write_text("".join(json.dumps(dataclasses.asdict(run)) + "\n" for run in runs))
     plot(runs, out / "speed.png")
     print(f"\n{out / 'table.md'}, {out / 'speed.png'}")
@@ -104,7 +104,7 @@ def read_options() -> argparse.Namespace:
 
 
 def arms_here() -> list[str]:
-    """A minute for a compiler is asked for by name."""
+    """A compiler's minute is spent only where its arm is named."""
     return [name for name in ARMS if name != "compiled" and (name != "trl-liger" or torch.cuda.is_available())]
 
 
@@ -112,8 +112,8 @@ def machine() -> str:
     device = this_device()
     cores = len(os.sched_getaffinity(0))
     name = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    told = f"{name.partition(': ')[2]}, {cores} cores, torch {torch.__version__}"
-    return told if device.type == "cpu" else f"{describe(device)}, {told}"
+    report_text = f"{name.partition(': ')[2]}, {cores} cores, torch {torch.__version__}"
+    return report_text if device.type == "cpu" else f"{describe(device)}, {report_text}"
 
 
 def works(options: argparse.Namespace, out: Path) -> Iterator[Work]:
@@ -212,10 +212,10 @@ def report(work: Work, runs: Sequence[Run]) -> str:
         "",
         markdown(HEADER, rows(runs)),
         "",
-        *(f"- {told}" for told in _used(runs)),
+        *(f"- {report_text}" for report_text in _used(runs)),
     ]
     if torch.cuda.is_available():
-        lines += ["", *(f"- {told}" for told in _on_gpu(work, runs))]
+        lines += ["", *(f"- {report_text}" for report_text in _on_gpu(work, runs))]
     if any(run.arm == OURS for run in runs):
         lines += ["", f"VOID: an evaluation loss further than {MOST_APART:.1%} from ours."]
     return "\n".join(lines)
@@ -223,11 +223,13 @@ def report(work: Work, runs: Sequence[Run]) -> str:
 
 def _used(runs: Sequence[Run]) -> Iterator[str]:
     for arm in dict.fromkeys(run.arm for run in runs):
-        told = next((run.used for run in runs if run.arm == arm and run.used), None)
-        if told:
-            kept = "kept" if not told["checkpointing"] else "made anew (gradient checkpointing)"
-            formats = f"base {told['base']}, adapter {told['adapter']}, autocast {told['autocast']}"
-            versions = ", ".join(f"{name} {version}" for name, version in told.get("versions", {}).items())
+        report_text = next((run.used for run in runs if run.arm == arm and run.used), None)
+        if report_text:
+            kept = "kept" if not report_text["checkpointing"] else "made anew (gradient checkpointing)"
+            formats = (
+                f"base {report_text['base']}, adapter {report_text['adapter']}, autocast {report_text['autocast']}"
+            )
+            versions = ", ".join(f"{name} {version}" for name, version in report_text.get("versions", {}).items())
             yield f"{arm}: {formats}; activations {kept}" + (f"; {versions}" if versions else "")
 
 

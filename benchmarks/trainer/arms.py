@@ -49,7 +49,7 @@ def install(names: list[str]) -> None:
 
 
 def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int) -> Run:
-    """An arm that fails is told of, with its log, and has no figures."""
+    """An arm that fails is reported with its log and has no figures."""
     arm = ARMS[name]
     folder.mkdir(parents=True)
     # What a worker passes on to a trainer, for all alike.

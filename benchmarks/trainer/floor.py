@@ -35,10 +35,10 @@ class Bare:
 
 
 def main(work: Path, run_dir: Path) -> None:
-    told = json.loads((work / "work.json").read_text())
+    work_order = json.loads((work / "work.json").read_text())
     device = this_device()
     base = AutoModelForCausalLM.from_pretrained(
-        told["model"], dtype=DTYPES[told["precision"]], attn_implementation=attention.register()
+        work_order["model"], dtype=DTYPES[work_order["precision"]], attn_implementation=attention.register()
     ).to(device)
     if device.type == "cuda":
         use_kernels(base)
@@ -47,18 +47,18 @@ def main(work: Path, run_dir: Path) -> None:
     loss = SupervisedLoss(Bare(base), packed=True)
     base.train()
     documents = [_document(json.loads(line)) for line in (work / "documents.jsonl").read_text().splitlines()]
-    for step in range(told["steps"]):
+    for step in range(work_order["steps"]):
         began = time.time()
-        window = documents[step * told["documents"] : (step + 1) * told["documents"]]
-        for start in range(0, len(window), told["micro_batch"]):
-            batch = pack(window[start : start + told["micro_batch"]]).to(device)
+        window = documents[step * work_order["documents"] : (step + 1) * work_order["documents"]]
+        for start in range(0, len(window), work_order["micro_batch"]):
+            batch = pack(window[start : start + work_order["micro_batch"]]).to(device)
             (loss(batch) / sum(document.targets for document in window)).backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
         now = time.time()
         with (run_dir / "steps.jsonl").open("a") as file:
             file.write(json.dumps({"step": step + 1, "time": now, "seconds": now - began}) + "\n")
-    used = {"base": told["precision"], "adapter": "none", "autocast": "off", "checkpointing": False}
+    used = {"base": work_order["precision"], "adapter": "none", "autocast": "off", "checkpointing": False}
     if device.type == "cuda":
         used["cuda_allocated"], used["cuda_reserved"] = (
             torch.cuda.max_memory_allocated(),

@@ -135,8 +135,8 @@ def prepare(name: str, folder: Path, model: Path, rows: Sequence[dict[str, Any]]
         squares=[sum(len(each.input_ids) ** 2 for each in step) for step in steps],
         padding=padding_share([len(each.input_ids) for each in ordered], shape),
     )
-    told = asdict(shape) | {"model": str(model), "recipe": recipe_of(model, train, shape), "seed": SEED}
-    (folder / "work.json").write_text(json.dumps(told, indent=2))
+    work_order = asdict(shape) | {"model": str(model), "recipe": recipe_of(model, train, shape), "seed": SEED}
+    (folder / "work.json").write_text(json.dumps(work_order, indent=2))
     return work
 
 

@@ -171,7 +171,7 @@ def _command(stack: Stack, name: str, urls: tuple[str, str]) -> Command:
     # -P: a folder named "api" in the user's current directory is not ours.
     argv = [sys.executable, "-P", "-m", name]
     command = Command(name, argv, stack.settings.part_environment(name, *urls), Path.cwd())
-    # A worker that is asked to stop writes how its jobs ended; once we are dead there is no database to write to.
+    # A worker that is stopped writes how its jobs ended; once we are dead there is no database to write to.
     return replace(command, death_signal=signal.SIGKILL) if name == "worker" else command
 
 

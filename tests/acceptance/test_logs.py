@@ -39,8 +39,8 @@ def test_log_lines_are_json_without_secrets(tmp_path: Path, database_url: str, b
         live.wait(job_id, "running")
         live.ask("cancel", job_id)
         live.wait(job_id)
-        told = told_of_a_failure_with_a_secret(live)
-    assert "planted" not in told
+        reported = told_of_a_failure_with_a_secret(live)
+    assert "planted" not in reported
     api, worker = ((tmp_path / f"{part}.log").read_text() for part in ("api", "worker"))
     for text in (api, worker):
         assert "planted" not in text

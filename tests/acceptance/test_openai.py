@@ -127,11 +127,11 @@ def test_results_are_listed_and_deleted_as_files(client: openai.OpenAI, live: Se
         assert listed == all_files[::-1]
         ascending = [file.id for file in client.files.list(limit=limit, order="asc") if file.id not in before]
         assert ascending == all_files
-    told = {file.id: file for file in client.files.list(purpose="fine-tune-results", limit=1)}
-    assert [each for each in told if each not in before] == results[::-1]
+    reported = {file.id: file for file in client.files.list(purpose="fine-tune-results", limit=1)}
+    assert [each for each in reported if each not in before] == results[::-1]
     for results_id in results:
-        assert told[results_id] == client.files.retrieve(results_id)
-        assert told[results_id].bytes == len(client.files.content(results_id).read())
+        assert reported[results_id] == client.files.retrieve(results_id)
+        assert reported[results_id].bytes == len(client.files.content(results_id).read())
     data = [file.id for file in client.files.list(purpose="fine-tune") if file.id not in before]
     assert data == [last, first]
     key = live.client.post("/keys", json={"owner": "cora"}).json()["secret"]
@@ -165,13 +165,13 @@ def test_lists_are_paged_and_filtered_by_the_sdk(client: openai.OpenAI) -> None:
 def test_events_are_listed_once_and_newest_first(client: openai.OpenAI, live: Service) -> None:
     job = create(client, "steps=6")
     ended(client, job.id)
-    told = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
-    assert [event.data["step"] for event in told if event.type == "metrics"] == [6, 5, 4, 3, 2, 1]  # type: ignore[index]
-    assert (told[0].message, told[-1].message) == ("The job is succeeded", "The job is queued")
+    reported = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
+    assert [event.data["step"] for event in reported if event.type == "metrics"] == [6, 5, 4, 3, 2, 1]  # type: ignore[index]
+    assert (reported[0].message, reported[-1].message) == ("The job is succeeded", "The job is queued")
     ours = [event_id for kind, event_id, _ in live.events(job.id) if kind != "queue"]
-    theirs = [".".join(event.id.split("-")[2:4]) for event in told]
+    theirs = [".".join(event.id.split("-")[2:4]) for event in reported]
     assert theirs[::-1] == ours
-    metric = next(event for event in told if event.type == "metrics")
+    metric = next(event for event in reported if event.type == "metrics")
     assert re.fullmatch(r"Step 6/6: training loss=\d\.\d{4}", metric.message)
 
 

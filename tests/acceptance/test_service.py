@@ -53,8 +53,8 @@ def test_curl_resumes_a_broken_download(live: Service, tmp_path: Path, name: str
 
     def download() -> tuple[int, int, str]:
         """The status, how many bytes came, and the digest of all that is there."""
-        told = subprocess.run(curl, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
-        status, came = map(int, told.split())
+        reported = subprocess.run(curl, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
+        status, came = map(int, reported.split())
         return status, came, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
 
     size, sha256 = listed["bytes"], listed["sha256"]
@@ -68,7 +68,7 @@ def test_curl_resumes_a_broken_download(live: Service, tmp_path: Path, name: str
 
 def test_stream_has_each_event_once_and_resumes(live: Service) -> None:
     job = live.submit(name="steps=4 sleep=0.3")
-    whole = [happening for happening in live.events(job["id"]) if happening[0] != "queue"]
+    whole = [event for event in live.events(job["id"]) if event[0] != "queue"]
     kinds = [kind for kind, _, _ in whole]
     assert kinds == ["status", "status", "started", *["metric"] * 4, "checkpoint", "done", "status"]
     assert [data["status"] for kind, _, data in whole if kind == "status"] == ["queued", "running", "succeeded"]
@@ -80,8 +80,8 @@ def test_cancelling_a_running_job_leaves_no_process(live: Service) -> None:
     job_id = live.submit(name="steps=1000 sleep=0.1 orphan")["id"]
     live.wait_for_step(job_id, 2)
     orphan = int((live.run_dir(job_id).path / "orphan.pid").read_text())
-    asked = live.client.post(f"/jobs/{job_id}/cancel").json()
-    assert (asked["status"], asked["requested_action"]) == ("running", "cancel")
+    requested = live.client.post(f"/jobs/{job_id}/cancel").json()
+    assert (requested["status"], requested["requested_action"]) == ("running", "cancel")
     assert live.wait(job_id)["status"] == "cancelled"
     assert live.processes(job_id) == []
     assert not Path(f"/proc/{orphan}").exists()
@@ -114,9 +114,9 @@ def test_a_cancelled_job_keeps_the_exit_report_of_its_processes(live: Service) -
     before = set(live.processes(job_id))
     live.ask("cancel", job_id)
     exit_report = live.wait(job_id)["exit_report"]
-    told = {process["pid"] for process in exit_report["processes"]}
-    assert len(told & before) >= 3
-    assert not any(Path(f"/proc/{pid}").exists() for pid in told)
+    reported = {process["pid"] for process in exit_report["processes"]}
+    assert len(reported & before) >= 3
+    assert not any(Path(f"/proc/{pid}").exists() for pid in reported)
     assert exit_report["seconds"] >= 0
 
 
@@ -129,7 +129,7 @@ def test_paused_job_frees_its_device_and_resumes(live: Service) -> None:
     assert live.wait(live.submit(name="steps=1")["id"])["status"] == "succeeded"
     live.ask("resume", job_id)
     assert live.wait(job_id)["status"] == "succeeded"
-    first, second = (started["resumed_step"] for started in live.told(job_id, "started"))
+    first, second = (started["resumed_step"] for started in live.reported(job_id, "started"))
     assert (first, second >= 3) == (0, True)
     assert live.metrics(job_id)["step"] == list(range(1, 41))
 
@@ -141,7 +141,7 @@ def test_failed_job_resumes_when_its_owner_retries(live: Service) -> None:
     job = live.wait(job_id, "succeeded", "running")
     job = live.wait(job_id)
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
-    assert [started["resumed_step"] for started in live.told(job_id, "started")] == [0, 6]
+    assert [started["resumed_step"] for started in live.reported(job_id, "started")] == [0, 6]
 
 
 def test_higher_priority_preempts_and_the_other_resumes(live: Service) -> None:
@@ -151,23 +151,23 @@ def test_higher_priority_preempts_and_the_other_resumes(live: Service) -> None:
     assert live.wait(high)["status"] == "succeeded"
     assert live.job(low)["status"] != "succeeded"
     assert live.wait(low)["status"] == "succeeded"
-    assert live.told(low, "started")[1]["resumed_step"] >= 3
+    assert live.reported(low, "started")[1]["resumed_step"] >= 3
     assert live.metrics(low)["step"] == list(range(1, 41))
-    assert live.told(low, "retry") == []
+    assert live.reported(low, "retry") == []
 
 
 def test_trainer_that_is_killed_once_is_tried_again(live: Service) -> None:
     job_id = live.submit(name="steps=6 every=2 kill=9 once")["id"]
     job = live.wait(job_id)
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
-    assert [retry["code"] for retry in live.told(job_id, "retry")] == ["trainer_killed"]
+    assert [retry["code"] for retry in live.reported(job_id, "retry")] == ["trainer_killed"]
 
 
 def test_job_without_room_retries_smaller_micro_batches(live: Service) -> None:
     job_id = live.submit(name="steps=3 fits=3", batch={"micro_batch_size": 8, "gradient_accumulation_steps": 2})["id"]
     assert live.wait(job_id)["status"] == "succeeded"
-    told = [(retry["micro_batch_size"], retry["effective_batch_size"]) for retry in live.told(job_id, "retry")]
-    assert told == [(4, 16), (2, 16)]
+    reported = [(retry["micro_batch_size"], retry["effective_batch_size"]) for retry in live.reported(job_id, "retry")]
+    assert reported == [(4, 16), (2, 16)]
 
 
 def test_trainer_that_says_why_it_failed_is_quoted(live: Service) -> None:
@@ -194,7 +194,7 @@ def test_repeated_bug_of_a_trainer_ends_its_job(live: Service) -> None:
     job = live.wait(live.submit(name="fail=trainer_crashed bug")["id"])
     assert (job["status"], job["attempt"]) == ("failed", 2)
     assert (job["failure"]["code"], job["failure"]["retryable"]) == ("internal_error", False)
-    (retry,) = live.told(job["id"], "retry")
+    (retry,) = live.reported(job["id"], "retry")
     assert retry["fault"] == {"exception": "builtins.KeyError", "location": "fake_trainer.py:1 main", "step": 2}
 
 
@@ -299,8 +299,8 @@ def test_fp16_values_reach_metrics_and_stream(live: Service) -> None:
     assert columns["grad_norm"] == [None, 1.0, 1.0]
     assert columns["loss_scale"] == [65536.0, 32768.0, 32768.0]
     assert columns["overflow"] == [True, False, False]
-    told = [data for kind, _, data in live.events(job_id) if kind == "metric"]
-    assert [data["skipped_steps"] for data in told] == columns["skipped_steps"] == [1, 1, 1]
+    reported = [data for kind, _, data in live.events(job_id) if kind == "metric"]
+    assert [data["skipped_steps"] for data in reported] == columns["skipped_steps"] == [1, 1, 1]
 
 
 def test_command_of_a_job_reruns_in_another_folder(live: Service, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ def test_ledger_of_a_soak_is_whole(servers_folder: Path) -> None:
     folder = servers_folder / "soak"
     folder.mkdir()
     ledger = soak(folder, jobs=JOBS, workers=3, seed=1)
-    told = str(ledger)
-    assert ledger.is_whole, told
-    assert ledger.submitted == JOBS == ledger.ends.total(), told
-    assert {"succeeded", "failed"} <= set(ledger.ends), told
-    assert len(ledger.strikes) == 13, told
-    assert max(ledger.attempts) > 1, told
+    reported = str(ledger)
+    assert ledger.is_whole, reported
+    assert ledger.submitted == JOBS == ledger.ends.total(), reported
+    assert {"succeeded", "failed"} <= set(ledger.ends), reported
+    assert len(ledger.strikes) == 13, reported
+    assert max(ledger.attempts) > 1, reported

@@ -82,8 +82,8 @@ def test_job_succeeds_when_the_bucket_is_there_again(
         job = live.submit()
         until(lambda: live.run_dir(job["id"]).adapter.is_dir())
         until(lambda: "waits" in (tmp_path / "worker.log").read_text())
-        told = live.job(job["id"])
-        assert (told["status"], told["devices"]) == ("running", [])
+        reported = live.job(job["id"])
+        assert (reported["status"], reported["devices"]) == ("running", [])
         with s3.running_s3(bucket):
             assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
             assert live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar").is_success
@@ -202,12 +202,12 @@ def test_job_waits_for_an_unavailable_bucket(
         shutil.rmtree(tmp_path / "cache")
         job = live.submit(dataset=dataset["id"])
         until(lambda: live.job(job["id"])["attempt"] == 2)
-        told = live.job(job["id"])
-        assert (told["retries"], told["failure"]) == (0, None)
+        reported = live.job(job["id"])
+        assert (reported["retries"], reported["failure"]) == (0, None)
         with s3.running_s3(bucket):
             upload(live)  # the new server has nothing of what the one before had
             assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
-        assert {each["code"] for each in live.told(job["id"], "retry")} == {"storage_unavailable"}
+        assert {each["code"] for each in live.reported(job["id"], "retry")} == {"storage_unavailable"}
 
 
 def test_no_dataset_is_lost_without_the_bucket(

@@ -71,8 +71,8 @@ def test_changes_are_audited_with_owner_and_key(locked: TestClient, sessions: Se
             elif action.endswith(".create"):
                 things[target] = answer.json()["id"]
             entry = locked.get("/audit?limit=1", headers=bearer(ADMIN_KEY)).json()["data"][0]
-            told = (entry["owner"], entry["key_id"], entry["action"], entry["target"], entry["request_id"])
-            assert told == (key["owner"], key["id"], action, things[target], answer.headers["x-request-id"])
+            reported = (entry["owner"], entry["key_id"], entry["action"], entry["target"], entry["request_id"])
+            assert reported == (key["owner"], key["id"], action, things[target], answer.headers["x-request-id"])
 
     anna, boss = make_key(locked, owner="anna"), make_key(locked, owner="boss", admin=True)
     do(anna, OF_AN_OWNER)

@@ -40,7 +40,7 @@ def test_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "told"),
+    ("requested", "status", "reported"),
     [
         ({"format": "gguf"}, 422, "format"),
         ({"format": "merged", "source": "../x"}, 422, "source"),
@@ -51,10 +51,10 @@ def test_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
     ],
 )
 def test_impossible_export_is_refused(
-    client: TestClient, job_id: str, asked: dict[str, str], status: int, told: str | None
+    client: TestClient, job_id: str, requested: dict[str, str], status: int, reported: str | None
 ) -> None:
-    answer = client.post(f"/jobs/{job_id}/exports", json=asked)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (status, told)
+    answer = client.post(f"/jobs/{job_id}/exports", json=requested)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, reported)
 
 
 @pytest.mark.parametrize("export", ["exp_" + "0" * 24, "no", "%00"])

@@ -66,22 +66,22 @@ def submit_llama(client: TestClient, query: str = "", **fields: Any) -> Any:
 
 def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(80, "NVIDIA A100"), machine(8))
-    told = plan(client, adapter={"target_modules": ["q_proj", "v_proj"]}, evaluation={"fraction": 0.4})
+    reported = plan(client, adapter={"target_modules": ["q_proj", "v_proj"]}, evaluation={"fraction": 0.4})
     trainable = 32 * 2 * 16 * 8192
-    assert told["parameters"] == {
+    assert reported["parameters"] == {
         "total": PARAMETERS + trainable,
         "trainable": trainable,
         "by_module": [{"name": name, "modules": 32, "parameters": trainable // 2} for name in ("q_proj", "v_proj")],
         "left_out": [],
     }
     # "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n" is 28 bytes and marks.
-    assert told["work"] == {"train_examples": 2, "effective_batch_size": 8, "steps": 3, "tokens": 6 * 28}
-    large, small = told["devices"]
+    assert reported["work"] == {"train_examples": 2, "effective_batch_size": 8, "steps": 3, "tokens": 6 * 28}
+    large, small = reported["devices"]
     assert (large["device"], large["precision"], large["fits"]) == ("NVIDIA A100", "bf16", True)
     assert (small["device"], small["available"], small["fits"]) == ("NVIDIA A10", 8 * GIB, False)
     assert large["memory"]["weights"] == 2 * PARAMETERS
     assert small["suggestions"] == [{"base_bits": 4}]
-    assert told["disk"]["total"] > told["disk"]["adapters"] == told["disk"]["adapter"] > 4 * trainable
+    assert reported["disk"]["total"] > reported["disk"]["adapters"] == reported["disk"]["adapter"] > 4 * trainable
 
 
 MIXTURE = {
@@ -169,8 +169,8 @@ def test_short_examples_fit_where_long_ones_would_not(client: TestClient, sessio
 
 
 def test_unknown_machines_refuse_nothing(client: TestClient) -> None:
-    told = plan(client)
-    assert (told["devices"], told["unknown"]["memory"]) == ([], "no worker has reported its machine")
+    reported = plan(client)
+    assert (reported["devices"], reported["unknown"]["memory"]) == ([], "no worker has reported its machine")
     assert submit_llama(client).status_code == 201
 
 
@@ -183,11 +183,11 @@ def test_unknown_figures_are_null_with_a_reason(
 ) -> None:
     write_llama(home / "models" / "bare", {**CONFIG, "num_hidden_layers": 2})
     register(sessions, machine(8))
-    told = plan(client, model=model)
-    assert why in " ".join(told["unknown"].values())
-    assert (told["parameters"] is None) == (model == "org/name")
-    assert told["work"]["tokens"] is None
-    assert len(told["devices"]) == (model == "bare")
+    reported = plan(client, model=model)
+    assert why in " ".join(reported["unknown"].values())
+    assert (reported["parameters"] is None) == (model == "org/name")
+    assert reported["work"]["tokens"] is None
+    assert len(reported["devices"]) == (model == "bare")
     assert submit_llama(client, model=model).status_code == 201
 
 
@@ -218,17 +218,17 @@ def test_planned_time_follows_jobs_of_the_same_kind(client: TestClient, sessions
     assert plan(client)["devices"][0]["eta_seconds"] is None
     for speed, device in ((100.0, "NVIDIA A100"), (300.0, "NVIDIA A100"), (200.0, "NVIDIA A100"), (1.0, "Tesla T4")):
         have_trained(sessions, speed, device)
-    told = plan(client)
-    (device,) = told["devices"]
+    reported = plan(client)
+    (device,) = reported["devices"]
     assert (device["tokens_per_second"], device["measured_jobs"]) == (pytest.approx(200), 3)
     # The first step's tokens took a second each, at 1 a second.
     cold_start = device["cold_start_seconds"]
     assert cold_start == pytest.approx(600 * (1 - 1 / 200))
-    assert device["eta_seconds"] == pytest.approx(told["work"]["tokens"] / 200 + cold_start)
+    assert device["eta_seconds"] == pytest.approx(reported["work"]["tokens"] / 200 + cold_start)
     for unlike in ("gradient_checkpointing", "torch_compile"):
-        told = plan(client, **{unlike: True})
-        assert told["devices"][0]["eta_seconds"] is told["devices"][0]["cold_start_seconds"] is None
-        assert "no job like this one" in told["unknown"]["cold_start_seconds"]
+        reported = plan(client, **{unlike: True})
+        assert reported["devices"][0]["eta_seconds"] is reported["devices"][0]["cold_start_seconds"] is None
+        assert "no job like this one" in reported["unknown"]["cold_start_seconds"]
 
 
 def have_trained(sessions: Sessions, speed: float, device: str) -> None:
@@ -237,9 +237,9 @@ def have_trained(sessions: Sessions, speed: float, device: str) -> None:
         job = jobs.create(session, Recipe.model_validate(RECIPE))
         values = {"attempt": 1, "lease_expires_at": "2100-01-01T00:00:00Z"}
         transitions.move(session, job.id, JobStatus.RUNNING, values=values)
-        told: list[events.Event] = [started(device)]
-        told += [metric(step, step, tokens=600, speed=1.0 if step == 1 else speed) for step in (1, 2, 3)]
-        progress.record(session, job.id, 1, told, LEASE)
+        reported: list[events.Event] = [started(device)]
+        reported += [metric(step, step, tokens=600, speed=1.0 if step == 1 else speed) for step in (1, 2, 3)]
+        progress.record(session, job.id, 1, reported, LEASE)
         transitions.move(session, job.id, JobStatus.SUCCEEDED)
 
 

@@ -13,14 +13,24 @@ from pydantic import BaseModel, ValidationError
 from api.datasets.schemas import AboutDataset, DatasetReference
 from api.exports import ExportIn
 from api.keys import NewKey
-from api.openai.mapping import JobAsked
+from api.openai.mapping import FineTuningJobRequest
 from api.quotas import LimitsIn
 from api.webhooks.schemas import NewWebhook, WebhookChange
 from contract.field_errors import describe_errors
 from contract.patterns import DESCRIPTIONS
 from contract.recipe import Recipe
 
-BODIES = [Recipe, JobAsked, AboutDataset, DatasetReference, NewKey, LimitsIn, NewWebhook, WebhookChange, ExportIn]
+BODIES = [
+    Recipe,
+    FineTuningJobRequest,
+    AboutDataset,
+    DatasetReference,
+    NewKey,
+    LimitsIn,
+    NewWebhook,
+    WebhookChange,
+    ExportIn,
+]
 WRONG = [0, -1, 2**70, 1.5, True, "", "#\0 ä/../", "x" * 5000, [], [1], ["#\0"], {}, {"#\0": "#\0"}, {"q": 0}, None]
 INTERNALS = [
     "[A-Z",

@@ -16,12 +16,12 @@ LEASE = timedelta(minutes=1)
 @pytest.fixture
 def job_id(sessions: Sessions) -> str:
     """An ended job with two samples at step 0, and one at step 4 that is no plain text."""
-    told = [sample(0, 0, "no"), sample(0, 1, "never"), sample(4, 0, "\0 and \ud800 and \x1b[31m")]
+    reported = [sample(0, 0, "no"), sample(0, 1, "never"), sample(4, 0, "\0 and \ud800 and \x1b[31m")]
     with sessions.begin() as session:
         jobs.create(session, make_recipe())
         job = claim(session, LEASE)
         assert job is not None
-        progress.record(session, job.id, job.attempt, told, LEASE)
+        progress.record(session, job.id, job.attempt, reported, LEASE)
         finish(session, job.id, job.attempt, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
         return job.id
 

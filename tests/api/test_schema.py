@@ -1,7 +1,7 @@
 """Every route, against what the API's own description says of it: schemathesis, with all of its checks, on a database
 with one of everything.
 
-Each route is asked as it should be, and then as it should not: with what schemathesis draws that fits the description
+Each route gets a right request, and then wrong ones: with what schemathesis draws that fits the description
 and that does not, and with the cases that it lists by itself (its coverage phase): every bound, every wrong type, what
 is missing or too much, other methods, wrong content types. One case of each kind of these is sent;
 all of them, where -m asks for the exhaustive.
@@ -86,7 +86,7 @@ RIGHT: dict[str, dict[str, Any]] = {
 }
 """What a request has besides its path, where it has."""
 JOBS = {"cancel": "running", "pause": "running", "resume": "paused", "retry": "failed"}
-"""Which job is asked for the last part of a path; else the one that has succeeded."""
+"""The job for the last part of a path; else the one that has succeeded."""
 
 few = examples(
     max_examples=2,
@@ -151,8 +151,8 @@ def things(
 def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dict[str, str]:
     """By its name in the paths; jobs by their status."""
 
-    def post(path: str, **asked: Any) -> Any:
-        answer = schema[path]["POST"].Case(**asked).call(headers=HEADERS)
+    def post(path: str, **requested: Any) -> Any:
+        answer = schema[path]["POST"].Case(**requested).call(headers=HEADERS)
         assert answer.status_code < 300, answer.text
         return answer.json()
 
@@ -188,8 +188,8 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
 
 
 def begun(sessions: Sessions, home: Path) -> str:
-    """A job whose trainer has told one event of each kind."""
-    told: list[events.Event] = [
+    """A job whose trainer has written one event of each kind."""
+    reported: list[events.Event] = [
         events.PhaseEvent(time=1.5, name="imports", seconds=2.5),
         events.StartedEvent(
             time=2.5,
@@ -231,7 +231,7 @@ def begun(sessions: Sessions, home: Path) -> str:
         jobs.create(session, make_recipe(), "admin")
         job = claim(session)
         assert job is not None
-        progress.record(session, job.id, 1, told, LEASE)
+        progress.record(session, job.id, 1, reported, LEASE)
     for name in ("step-1", "adapter"):
         folder = home / "runs" / job.id / "attempt-1" / name
         folder.mkdir(parents=True)

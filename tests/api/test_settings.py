@@ -61,13 +61,13 @@ def settings(**given: object) -> ApiSettings:
 
 
 def test_connections_stay_below_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    requested: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: requested.append(limits))
     for hard, most in ((1024, 384), (4096, 1920), (524_288, 10_000), (64, 1), (resource.RLIM_INFINITY, 10_000)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (64, hard))
         assert connection_limit() == most
         assert settings_bounds(connections=5000) == min(5000, most)
-    assert asked[0] == (1024, 1024)
+    assert requested[0] == (1024, 1024)
 
 
 def settings_bounds(**given: object) -> int:

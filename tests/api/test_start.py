@@ -72,17 +72,17 @@ def test_with_a_key_it_starts(
             keys.create(session, "anna", None, admin=True)
     api = start(database_url, broker_url, tmp_path, **settings)
     assert api.stdout
-    told = ""
+    reported = ""
 
     def running() -> bool:
-        nonlocal told
+        nonlocal reported
         assert api.stdout
-        told += api.stdout.readline()
-        return "running on" in told or api.poll() is not None
+        reported += api.stdout.readline()
+        return "running on" in reported or api.poll() is not None
 
     until(running)
     api.terminate()
-    assert "running on" in told + api.communicate(timeout=60)[0]
+    assert "running on" in reported + api.communicate(timeout=60)[0]
 
 
 def test_guessable_admin_key_is_refused(sessions: Sessions, database_url: str, broker_url: str, tmp_path: Path) -> None:

@@ -87,9 +87,9 @@ def test_torn_file_is_refused(tmp_path: Path, change: int) -> None:
     size = (tmp_path / FIRST).stat().st_size
     with (tmp_path / FIRST).open("r+b") as file:
         file.truncate(size + change)
-    told = refusal(tmp_path)
-    assert f"{FIRST} is not a whole safetensors file: it has {size + change} bytes of {size}" in told
-    assert "download it again" in told
+    reported = refusal(tmp_path)
+    assert f"{FIRST} is not a whole safetensors file: it has {size + change} bytes of {size}" in reported
+    assert "download it again" in reported
 
 
 QUANTISED: list[dict[str, Any]] = [
@@ -108,9 +108,9 @@ QUANTISED: list[dict[str, Any]] = [
 def test_quantised_config_is_refused_with_advice(tmp_path: Path, config: dict[str, Any]) -> None:
     write_shards(tmp_path)
     write_config(tmp_path, **config)
-    told = refusal(tmp_path)
-    assert "it is quantised already" in told
-    assert "base_bits" in told
+    reported = refusal(tmp_path)
+    assert "it is quantised already" in reported
+    assert "base_bits" in reported
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "U8"])

@@ -15,7 +15,7 @@ ROW = PackedRow(tokens=2048, documents=1, supervised=512)
 A100 = DeviceKind(True, "bf16", 40 * GIB)
 
 
-def told(ranks: int = 1, place: DeviceKind = A100, row: PackedRow = ROW, **fields: Any) -> MemoryEstimate:
+def reported(ranks: int = 1, place: DeviceKind = A100, row: PackedRow = ROW, **fields: Any) -> MemoryEstimate:
     given = recipe(batch={"micro_batch_size": 1}, **fields)
     return estimate_memory(given, model(given), row, place, ranks)
 
@@ -31,19 +31,19 @@ def test_lora_has_the_published_parameter_counts() -> None:
 
 def test_weights_take_two_bytes_or_half_of_one() -> None:
     linear = PARAMETERS - 2 * 32000 * 4096 - 65 * 4096
-    assert told().weights == 2 * PARAMETERS
-    assert told(base_bits=4).weights == pytest.approx(0.516 * linear + 2 * (PARAMETERS - linear), rel=1e-3)
-    assert told(base_bits=8).weights == pytest.approx(linear + 2 * (PARAMETERS - linear), rel=1e-3)
+    assert reported().weights == 2 * PARAMETERS
+    assert reported(base_bits=4).weights == pytest.approx(0.516 * linear + 2 * (PARAMETERS - linear), rel=1e-3)
+    assert reported(base_bits=8).weights == pytest.approx(linear + 2 * (PARAMETERS - linear), rel=1e-3)
 
 
 def test_trained_parameters_take_fp32_and_two_moments() -> None:
-    plain, small = told(), told(optimizer={"type": "adamw_8bit"})
+    plain, small = reported(), reported(optimizer={"type": "adamw_8bit"})
     assert (plain.adapter, plain.gradients, plain.optimizer) == (4 * 39_976_960, 4 * 39_976_960, 8 * 39_976_960)
     assert small.optimizer == pytest.approx(plain.optimizer / 4, rel=0.02)
 
 
 def test_checkpointed_activations_are_a_layers_and_its_inputs() -> None:
-    whole, checkpointed = told(), told(gradient_checkpointing=True)
+    whole, checkpointed = reported(), reported(gradient_checkpointing=True)
     inputs = 32 * 2048 * 4096 * 2
     assert inputs < checkpointed.activations < inputs + whole.activations / 10
 
@@ -58,7 +58,7 @@ def test_checkpointed_activations_are_a_layers_and_its_inputs() -> None:
     ],
 )
 def test_sharded_memory_is_one_rank_share(parallel: dict[str, Any], divided: set[str]) -> None:
-    one, four = told(), told(ranks=4, parallel=parallel)
+    one, four = reported(), reported(ranks=4, parallel=parallel)
     for part in ("weights", "adapter", "gradients", "optimizer"):
         if part in divided:
             assert getattr(four, part) == pytest.approx(getattr(one, part) / 4)
@@ -67,19 +67,19 @@ def test_sharded_memory_is_one_rank_share(parallel: dict[str, Any], divided: set
 
 
 def test_deepspeed_keeps_a_copy_of_the_adapter() -> None:
-    assert told(ranks=4, parallel={"engine": "deepspeed"}).optimizer == 12 * 39_976_960 / 4
+    assert reported(ranks=4, parallel={"engine": "deepspeed"}).optimizer == 12 * 39_976_960 / 4
 
 
 def test_gradients_replace_activations_in_one_pass() -> None:
-    one = told()
+    one = reported()
     assert one.total == sum(size for name, size in vars(one).items() if name != "in_turn") - one.gradients
-    several = told(ranks=2)
+    several = reported(ranks=2)
     assert several.total == sum(size for name, size in vars(several).items() if name != "in_turn")
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.7, True), (0.9, None), (1.1, None), (1.3, False)])
 def test_fit_within_the_tolerance_is_unknown(share: float, verdict: bool | None) -> None:
-    taken = told()
+    taken = reported()
     assert fits(taken, DeviceKind(True, "bf16", int(taken.total / share))) is verdict
     assert fits(taken, DeviceKind(True, "bf16", None)) is None
 

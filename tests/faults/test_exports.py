@@ -36,8 +36,8 @@ def trained(live: Service, name: str) -> str:
     return job_id
 
 
-def export(live: Service, job_id: str, **asked: Any) -> dict[str, Any]:
-    answer = live.client.post(f"/jobs/{job_id}/exports", json={"format": "merged", **asked})
+def export(live: Service, job_id: str, **requested: Any) -> dict[str, Any]:
+    answer = live.client.post(f"/jobs/{job_id}/exports", json={"format": "merged", **requested})
     assert answer.status_code == 202, answer.text
     return answer.json()
 

@@ -58,13 +58,13 @@ def check_whole(live: Service, job_id: str, seconds: float = 60) -> None:
     assert columns["loss"] == losses(STEPS)
     until(lambda: not live.processes(job_id))
     until(lambda: not busy_devices(live))
-    statuses = [data["status"] for data in live.told(job_id, "status")]
+    statuses = [data["status"] for data in live.reported(job_id, "status")]
     assert statuses.count("succeeded") == 1
     assert statuses[-1] == "succeeded"
 
 
 def resumed(live: Service, job_id: str) -> list[int]:
-    return [data["resumed_step"] for data in live.told(job_id, "started")]
+    return [data["resumed_step"] for data in live.reported(job_id, "started")]
 
 
 def check_went_on(live: Service, job_id: str, step: int = 3) -> None:
@@ -163,7 +163,7 @@ def test_worker_is_told_to_stop(live: Service) -> None:
     name = live.job(job_id)["worker"]
     live.stop_worker(name)
     check_whole(live, job_id)
-    assert live.told(job_id, "retry") == []
+    assert live.reported(job_id, "retry") == []
     check_went_on(live, job_id, step=5)
 
 
@@ -187,8 +187,8 @@ def test_revived_worker_writes_nothing(live: Service) -> None:
     assert "adapter" not in {each["kind"] for each in artifacts}
     check_whole(live, job_id)
     assert set(live.metrics(job_id)["tokens"]) == {2}
-    assert len(live.told(job_id, "done")) == 1
-    (retry,) = live.told(job_id, "retry")
+    assert len(live.reported(job_id, "done")) == 1
+    (retry,) = live.reported(job_id, "retry")
     assert retry["code"] == "worker_lost"
 
 
@@ -211,14 +211,14 @@ def test_unstoppable_trainer_is_fenced_from_saving(live: Service) -> None:
 def test_api_is_killed(live: Service) -> None:
     """And whoever watches takes the stream up where it broke off."""
     job_id = started(live)
-    told = ""
+    reported = ""
     with suppress(httpx.TransportError), live.client.stream("GET", f"/jobs/{job_id}/events") as stream:
         for text in stream.iter_text():
-            told += text
-            if "metric" in told and live.api.poll() is None:
+            reported += text
+            if "metric" in reported and live.api.poll() is None:
                 live.api.kill()
                 live.api.wait()
-    seen = parse_events(told)
+    seen = parse_events(reported)
     live.start_api()
     check_whole(live, job_id)
     assert len(resumed(live, job_id)) == 1
@@ -255,7 +255,7 @@ def test_database_away_for_thirty_seconds_loses_nothing(live: Service, servers: 
     job_id = started(live, work)
     servers.stop_database()
     servers.start_database()
-    # The first who asks meets connections that are dead, is told 503, and all are made anew.
+    # The first request meets dead connections and gets 503; then all are made anew.
     until(lambda: live.client.get("/jobs").status_code == 200)
     another = started(live, work, step=1)
     queued = live.submit(name=WORK)["id"]
@@ -288,7 +288,7 @@ def test_one_of_two_machines_is_stopped(live: Service, place: int) -> None:
     both_are_there(live)
     check_whole(live, job_id)
     check_went_on(live, job_id, step=5)
-    assert live.told(job_id, "retry") == []
+    assert live.reported(job_id, "retry") == []
 
 
 @pytest.mark.exhaustive
@@ -298,7 +298,7 @@ def test_head_worker_of_two_machines_is_killed(live: Service) -> None:
     both_are_there(live)
     check_whole(live, job_id)
     check_went_on(live, job_id)
-    (retry,) = live.told(job_id, "retry")
+    (retry,) = live.reported(job_id, "retry")
     assert retry["code"] == "worker_lost"
 
 
@@ -335,7 +335,7 @@ def test_torn_state_is_skipped_for_an_earlier_one(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} torn kill=9 once")["id"]
     check_whole(live, job_id)
     assert resumed(live, job_id) == [0, STEPS - 3]
-    (warning,) = live.told(job_id, "log")
+    (warning,) = live.reported(job_id, "log")
     assert f"attempt-1/step-{STEPS:06d} is damaged" in warning["message"]
 
 
@@ -343,7 +343,7 @@ def test_torn_state_is_skipped_for_an_earlier_one(live: Service) -> None:
 def test_disk_is_full_once(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} fail=disk_full once")["id"]
     check_whole(live, job_id)
-    (retry,) = live.told(job_id, "retry")
+    (retry,) = live.reported(job_id, "retry")
     assert (retry["code"], retry["wait_seconds"]) == ("disk_full", 2)
 
 

@@ -83,8 +83,8 @@ def test_job_of_unplugged_machine_continues_elsewhere_only(
         columns = live.metrics(job_id)
         assert columns["step"] == list(range(1, STEPS + 1))
         assert columns["loss"] == losses(STEPS)
-        assert live.told(job_id, "started")[1]["resumed_step"] >= 3
-        (retry,) = live.told(job_id, "retry")
+        assert live.reported(job_id, "started")[1]["resumed_step"] >= 3
+        (retry,) = live.reported(job_id, "retry")
         assert retry["code"] == "worker_lost"
         until(lambda: not live.processes(job_id))
         until(lambda: not busy_devices(live))

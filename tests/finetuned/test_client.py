@@ -45,11 +45,11 @@ def test_job_is_sent_with_its_owner(api: FakeApi, client: Client) -> None:
 
 def test_job_actions_have_routes_of_their_own(api: FakeApi, client: Client) -> None:
     for what in ("cancel", "pause", "resume", "retry"):
-        api.answers[f"POST /jobs/job_1/{what}"] = (200, {"asked": what})
-    api.answers["POST /jobs/job_1/cancel?force=true"] = (200, {"asked": "kill"})
-    asked = (client.cancel, client.pause, client.resume, client.retry)
-    assert [ask("job_1")["asked"] for ask in asked] == ["cancel", "pause", "resume", "retry"]
-    assert client.cancel("job_1", force=True)["asked"] == "kill"
+        api.answers[f"POST /jobs/job_1/{what}"] = (200, {"action": what})
+    api.answers["POST /jobs/job_1/cancel?force=true"] = (200, {"action": "kill"})
+    requested = (client.cancel, client.pause, client.resume, client.retry)
+    assert [ask("job_1")["action"] for ask in requested] == ["cancel", "pause", "resume", "retry"]
+    assert client.cancel("job_1", force=True)["action"] == "kill"
 
 
 def test_workers_are_read_as_a_list(api: FakeApi, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""What users ask: from which states it may be asked, and that asking twice is asking once."""
+"""Actions of users: the states that allow them, and that a repeated one changes nothing."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from store.session import Sessions
 from tests.support.jobs import RETRIES, claim, make_recipe
 
 FAILED = AttemptEnd(JobStatus.FAILED, Failure(code=FailureCode.LOSS_NOT_FINITE, message="the loss is nan"))
-ASKED = {"cancel": actions.cancel, "pause": actions.pause, "resume": actions.resume, "retry": actions.retry}
+REQUESTS = {"cancel": actions.cancel, "pause": actions.pause, "resume": actions.resume, "retry": actions.retry}
 
 REACHED = {
     "cancel": {"queued": "cancelled", "running": "running", "paused": "cancelled", "cancelled": "cancelled"},
@@ -44,13 +44,13 @@ def in_state(sessions: Sessions, status: JobStatus) -> str:
 
 def ask(sessions: Sessions, what: str, job_id: str) -> Job:
     with sessions.begin() as session:
-        ASKED[what](session, job_id)
+        REQUESTS[what](session, job_id)
     with sessions.begin() as session:
         return jobs.get(session, job_id)
 
 
 @pytest.mark.parametrize("status", JobStatus)
-@pytest.mark.parametrize("what", ASKED)
+@pytest.mark.parametrize("what", REQUESTS)
 def test_store_actions_are_idempotent_or_refused(sessions: Sessions, what: str, status: JobStatus) -> None:
     job_id = in_state(sessions, status)
     reached = REACHED[what].get(status)

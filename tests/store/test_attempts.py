@@ -72,8 +72,8 @@ def test_attempt_ends_with_a_reason_and_frees_devices(sessions: Sessions) -> Non
         sessions, job_id, 1, AttemptEnd(JobStatus.FAILED, NOT_FINITE, log_tail="the log's end", exit_report=exit_report)
     )
     assert (job.status, job.lease_expires_at, job.log_tail) == (JobStatus.FAILED, None, "the log's end")
-    told = {"code": "loss_not_finite", "message": "the loss is nan", "param": None}
-    assert (job.failure, job.exit_report) == (told, exit_report)
+    reported = {"code": "loss_not_finite", "message": "the loss is nan", "param": None}
+    assert (job.failure, job.exit_report) == (reported, exit_report)
     assert job.finished_at is not None
     with sessions.begin() as session:
         assert workers.list_leases(session) == []

@@ -128,9 +128,9 @@ def test_begin_waits_for_a_concurrent_write(
     job = get_job(sessions, job_id)
     assert (job.status is JobStatus.RUNNING, job.attempt) == (begins, int(begins))
     with sessions.begin() as session:
-        told = [each.data.get("status") for each in progress.events_since(session, job_id, Cursor(), 100)]
-    assert len(told) == job.event_count
-    assert (told[-1] == JobStatus.RUNNING) == begins
+        reported = [each.data.get("status") for each in progress.events_since(session, job_id, Cursor(), 100)]
+    assert len(reported) == job.event_count
+    assert (reported[-1] == JobStatus.RUNNING) == begins
 
 
 def waiting_for_a_lock(engine: sa.Engine) -> int:
@@ -144,9 +144,9 @@ def test_job_lists_its_recipe_warnings_first(sessions: Sessions) -> None:
         job_id = jobs.create(session, RECIPE, warnings=["slow", "large"]).id
     claimed(sessions)
     with sessions.begin() as session:
-        told = [(each.type, each.data) for each in progress.events_since(session, job_id, Cursor(), 100)]
-    assert [kind for kind, _ in told] == ["status", "log", "log", "status"]
-    assert [(data["level"], data["message"]) for kind, data in told if kind == "log"] == [
+        reported = [(each.type, each.data) for each in progress.events_since(session, job_id, Cursor(), 100)]
+    assert [kind for kind, _ in reported] == ["status", "log", "log", "status"]
+    assert [(data["level"], data["message"]) for kind, data in reported if kind == "log"] == [
         ("warning", "slow"),
         ("warning", "large"),
     ]

@@ -41,10 +41,10 @@ def written(code: str, log_format: str = "json") -> str:
 def test_log_line_is_json_with_bound_values() -> None:
     bind = "structlog.contextvars.bind_contextvars(job_id='job_1', attempt=2)"
     (line,) = written(bind + "; log.warning('%s went', 'it', extra={'x': 1})").splitlines()
-    told = json.loads(line)
-    time = told.pop("time")
+    reported = json.loads(line)
+    time = reported.pop("time")
     assert time.endswith("Z")
-    assert told == {
+    assert reported == {
         "level": "warning", "logger": "a.part", "event": "it went", "job_id": "job_1", "attempt": 2, "x": 1
     }  # fmt: skip
 
@@ -91,8 +91,8 @@ def test_log_event_is_one_line_without_controls(
         assert (len(lines) == 1) == (error is None)
     else:
         (line,) = lines
-        told = json.loads(line)
-        assert (told["event"], told["extra"], told["owner"]) == (event + argument, extra, bound)
+        reported = json.loads(line)
+        assert (reported["event"], reported["extra"], reported["owner"]) == (event + argument, extra, bound)
 
 
 def test_log_value_cannot_pass_for_a_field() -> None:

@@ -149,8 +149,8 @@ def test_fp16_values_are_stored(sessions: Sessions, job_id: str) -> None:
         "overflow": [False, True],
         "skipped_steps": [0, 1],
     }
-    told = stream(sessions, job_id)[-1].data
-    assert {name: told[name] for name in overflow} == overflow
+    reported = stream(sessions, job_id)[-1].data
+    assert {name: reported[name] for name in overflow} == overflow
 
 
 def sample(step: int, index: int, generated: str = "yes") -> events.SampleEvent:
@@ -182,8 +182,8 @@ def test_ended_run_has_its_last_step(sessions: Sessions, job_id: str) -> None:
         assert progress.latest(session, [job_id])[job_id].done == {}
     record_events(sessions, job_id, done)
     with sessions.begin() as session:
-        told = progress.latest(session, [job_id])[job_id].done
-    assert (told["stopped_early"], told["best_step"]) == (True, 4)
+        reported = progress.latest(session, [job_id])[job_id].done
+    assert (reported["stopped_early"], reported["best_step"]) == (True, 4)
 
 
 def test_stream_orders_metrics_and_events_by_time(sessions: Sessions, job_id: str) -> None:
@@ -194,7 +194,7 @@ def test_stream_orders_metrics_and_events_by_time(sessions: Sessions, job_id: st
         measured(1),
         evaluation(2, 1.0),
     )
-    kinds = [happening.type for happening in stream(sessions, job_id) if happening.type != "status"]
+    kinds = [event.type for event in stream(sessions, job_id) if event.type != "status"]
     assert kinds == ["log", "metric", "evaluation"]
 
 

@@ -77,12 +77,12 @@ def test_single_read_begins_no_transaction(database_url: str) -> None:
         StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
     )
     sessions = make_sessions(engine)
-    told = "SELECT pg_backend_pid(), now() = statement_timestamp(), current_setting('statement_timeout')"
+    reported = "SELECT pg_backend_pid(), now() = statement_timestamp(), current_setting('statement_timeout')"
     with one_read(sessions) as connection:
         connection.execute(sa.text("SELECT 1"))
-        pid, alone, limit = connection.execute(sa.text(told)).one()
+        pid, alone, limit = connection.execute(sa.text(reported)).one()
     assert (alone, limit) == (True, "0")
     with sessions.begin() as session:
         session.execute(sa.text("SELECT 1"))
-        assert tuple(session.execute(sa.text(told)).one()) == (pid, False, "30s")
+        assert tuple(session.execute(sa.text(reported)).one()) == (pid, False, "30s")
     engine.dispose()

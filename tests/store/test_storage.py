@@ -152,16 +152,16 @@ def test_unavailable_bucket_is_reported_without_secrets(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = bucket(tmp_path, free_port(), monkeypatch)
-    with pytest.raises(StorageUnavailable) as told:
+    with pytest.raises(StorageUnavailable) as reported:
         away.exists("runs/any")
-    assert s3.SECRET not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert s3.SECRET not in str(reported.value)
+    assert "\n" not in str(reported.value)
     bucket(tmp_path, port, monkeypatch)
     unmade = make_storage(settings(tmp_path, "s3://no-such-bucket"))
     write(tmp_path / "file", b"x")
     with pytest.raises(StorageUnavailable), unmade.open_writer("runs/any") as writer:
         writer.write(b"x")
-    # Not that nothing has the key: what is told to be gone is not waited for.
+    # Not FileNotFoundError: nobody waits for a file that is gone.
     for ask in (
         lambda: unmade.put_file("runs/any", tmp_path / "file"),
         lambda: unmade.size("runs/any"),

@@ -57,7 +57,7 @@ AS_REQUESTED = {
     RequestedAction.PREEMPT: AttemptEnd(JobStatus.QUEUED),
     None: AttemptEnd(JobStatus.SUCCEEDED),
 }
-ASKED: dict[str, Callable[[Session, str], Job]] = {
+REQUESTS: dict[str, Callable[[Session, str], Job]] = {
     "cancel": actions.cancel,
     "force_cancel": partial(actions.cancel, force=True),
     "pause": actions.pause,
@@ -84,7 +84,7 @@ HAPPENINGS = st.one_of(
     st.tuples(st.just("clear"), WORKERS),
     st.tuples(st.just("take_over")),
     st.tuples(st.just("take_back"), WHICH),
-    st.tuples(st.just("ask"), st.sampled_from([*ASKED]), WHICH),
+    st.tuples(st.just("ask"), st.sampled_from([*REQUESTS]), WHICH),
     st.tuples(st.just("beat"), WORKERS, st.booleans()),
     st.tuples(st.just("restart"), WORKERS, st.integers(1, SLOTS)),
 )
@@ -284,7 +284,7 @@ class Service(RuleBasedStateMachine):
             self.left[process] = self.followed.pop(process, [])
 
     def clear(self, worker: str) -> None:
-        """The worker's keeper has ended what was left."""
+        """The worker's reconciler has ended what was left."""
         left = [each for each in [*self.left] if each.worker == worker]
         with self.sessions.begin() as session:
             begun = {(lease.job_id, lease.attempt) for lease in leases.list_started(session, worker)}
@@ -309,7 +309,7 @@ class Service(RuleBasedStateMachine):
     def ask(self, what: str, which: int) -> None:
         for job_id in self.submitted[which : which + 1]:
             with suppress(IllegalMove), self.sessions.begin() as session:
-                ASKED[what](session, job_id)
+                REQUESTS[what](session, job_id)
 
     def beat(self, worker: str, draining: bool) -> None:
         if worker in self.slots:
@@ -381,10 +381,10 @@ class Service(RuleBasedStateMachine):
         self.an_attempt_has_all_its_parts_until_one_of_them_ends(rows)
 
     def every_job_has_come_to_where_it_is_by_legal_moves(self, rows: Rows) -> None:
-        found, _, told = rows
+        found, _, reported = rows
         assert found.keys() == {*self.submitted}
         for job_id, job in found.items():
-            events = [each for each in told if each.job_id == job_id]
+            events = [each for each in reported if each.job_id == job_id]
             assert [each.seq for each in events] == list(range(1, job.event_count + 1))
             moves = [each.data for each in events if each.type == "status"]
             assert moves[0]["status"] == JobStatus.QUEUED
@@ -475,7 +475,7 @@ class Service(RuleBasedStateMachine):
 
 
 def test_no_job_is_lost_or_run_twice(engine: sa.Engine) -> None:
-    # A race that was lost once may be won in every rerun: it is told as it was found.
+    # A race that was lost once may be won in every rerun: it is reported as it was found.
     gently = settings(
         max_examples=20,
         stateful_step_count=40,

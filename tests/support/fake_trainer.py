@@ -1,6 +1,6 @@
 """A trainer that trains nothing: a real process that does what its recipe's name says.
 
-It runs as `python fake_trainer.py RUN_DIR`, which the worker is told by its setting `trainer`. The name is a
+It runs as `python fake_trainer.py RUN_DIR`, which the worker's setting `trainer` names. The name is a
 list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half=17 torn exit=3
 stubborn rogue orphan leak bug".
 What fails with `once` does so in the first attempt alone.
@@ -76,13 +76,13 @@ def main() -> None:
         words["fail"] = FailureCode.OUT_OF_MEMORY
     for step in range(resumed + 1, total + 1):
         weight = train(weight, step)
-        told = metric(step, total, weight, attempt, fp16="fp16" in words)
+        reported = metric(step, total, weight, attempt, fp16="fp16" in words)
         if step == int(words.get("half", 0)):
-            line = told.model_dump_json()
+            line = reported.model_dump_json()
             with run_dir.events.open("a") as file:
                 file.write(line[: len(line) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        tell(run_dir, told)
+        tell(run_dir, reported)
         time.sleep(float(words.get("sleep", 0)))
         if stop or step % int(words.get("every", total + 1)) == 0:
             leave_if_superseded(run_dir, words)
@@ -91,7 +91,7 @@ def main() -> None:
             tell(
                 run_dir, events.DoneEvent(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None)
             )
-            sys.exit(1)  # as torchrun does when it is told to stop
+            sys.exit(1)  # as torchrun does when it is stopped
     if "fail" in words:
         message = "as the recipe's name asks"
         if "leak" in words:
@@ -142,7 +142,7 @@ def serves_another_machine() -> bool:
 
 
 def launch(ranks: int) -> NoReturn:
-    """As torchrun: each rank in a session of its own; when one fails, or it is told to stop, it stops them all."""
+    """As torchrun: each rank in a session of its own; when one fails, or it is stopped, it stops them all."""
     command = [sys.executable, "-P", *sys.argv, "--rank"]
     children = [subprocess.Popen([*command, str(rank)], start_new_session=True) for rank in range(ranks)]
     signal.signal(signal.SIGTERM, _stop)
@@ -185,7 +185,7 @@ def started(total: int, resumed: int, micro_batch: int = 1, effective: int = 1) 
 
 
 def metric(step: int, total: int, weight: int, attempt: int, fp16: bool) -> events.MetricEvent:
-    """Its `tokens` are the attempt's number, by which it is known who has told it."""
+    """Its `tokens` are the attempt's number, which shows who wrote it."""
     overflow = fp16 and step == 1
     return events.MetricEvent(
         time=time.time(),

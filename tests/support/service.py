@@ -36,7 +36,7 @@ class Service:
     api: subprocess.Popen[bytes]
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
-    """Workers that a test has killed or told to stop. No other may end."""
+    """Workers that a test has killed or stopped. No other may end."""
     restart: dict[str, Callable[[], None]] = field(default_factory=dict)
     """Starts each worker as it was started last."""
     servers: Servers | None = None
@@ -89,7 +89,7 @@ class Service:
             assert answer.headers["content-type"].startswith("text/event-stream")
             return parse_events("".join(answer.iter_text()))
 
-    def told(self, job_id: str, kind: str) -> list[dict[str, Any]]:
+    def reported(self, job_id: str, kind: str) -> list[dict[str, Any]]:
         return [data for each, _, data in self.events(job_id) if each == kind]
 
     @property

@@ -1,4 +1,4 @@
-"""Waits for conditions, with a limit."""
+"""The job waits for conditions, with a limit."""
 
 import time
 from collections.abc import Callable

@@ -42,15 +42,15 @@ def main(model: str, out: Path, engines: dict[str, dict[str, Any]], variants: di
         states[name] = {key: value.clone() for key, value in {**engine.adapter(), **engine.optimizer_state()}.items()}
     take_steps(*start(model, engines["ddp"]), None, out / "not clipped.steps.json")
     for name in engines:
-        told = {}
+        reported = {}
         for taker in TAKES_STATES:
             engine, _ = start(model, engines[taker], states[name])
             engine.load(*parts(states[name]))
             again = {**engine.adapter(), **engine.optimizer_state()}
-            told[taker] = again.keys() == states[name].keys() and all(
+            reported[taker] = again.keys() == states[name].keys() and all(
                 torch.equal(value.float(), states[name][key].float()) for key, value in again.items()
             )
-        write(out / f"{name}.loaded.json", told)
+        write(out / f"{name}.loaded.json", reported)
     for name in sorted({"zero-1", "zero-2", "zero-3"} & engines.keys()):
         write(out / f"{name}.fp16.json", fp16(model, engines[name]))
     for variant, given in variants.items():
@@ -60,7 +60,7 @@ def main(model: str, out: Path, engines: dict[str, dict[str, Any]], variants: di
 
 
 def fp16(model: str, parallel: dict[str, Any]) -> dict[str, Any]:
-    """DeepSpeed's fp16, which it has for GPUs alone: it is told that a CPU will do, and it does."""
+    """DeepSpeed's fp16, which it has for GPUs alone: it is made to accept a CPU."""
     from deepspeed.accelerator import get_accelerator
 
     cpu = get_accelerator()
@@ -168,15 +168,15 @@ def document(index: int) -> Document:
 def raw_gradients(engine: Engine, accelerator: Accelerator, file: Path) -> None:
     """Of two steps, plain ones, not clipped: the second shows that the first's are forgotten, and moved the weights as
     far as they should."""
-    told = {}
+    reported = {}
     for step in range(2):
         accumulate(engine, accelerator, step)
         for name, parameter in engine.module.model.named_parameters():
             if parameter.requires_grad:
-                told[f"{name}, step {step + 1}"] = whole_gradient(engine, parameter).contiguous().clone()
+                reported[f"{name}, step {step + 1}"] = whole_gradient(engine, parameter).contiguous().clone()
         engine.update(0.1, None)
     if accelerator.is_main_process:
-        save_file(told, file)
+        save_file(reported, file)
 
 
 def whole_gradient(engine: Engine, parameter: Any) -> torch.Tensor:
@@ -196,9 +196,9 @@ def take_steps(engine: Engine, accelerator: Accelerator, max_grad_norm: float | 
     write(file, {"losses": losses, "grad_norms": norms})
 
 
-def write(file: Path, told: dict[str, Any]) -> None:
+def write(file: Path, reported: dict[str, Any]) -> None:
     if os.environ["RANK"] == "0":
-        file.write_text(json.dumps(told))
+        file.write_text(json.dumps(reported))
 
 
 if __name__ == "__main__":

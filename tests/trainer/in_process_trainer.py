@@ -25,7 +25,7 @@ def train_here(
     stop_in: int | None = None,
     overflow_in: int | None = None,
 ) -> Outcome:
-    """Micro-batches are counted from 1: in one it is asked to stop, and the gradients of one are too large for fp16.
+    """Micro-batches are counted from 1: in one it is stopped, and the gradients of one are too large for fp16.
     Raises what ends the run."""
     stop, passes, accumulate = Stop(), 0, Ddp.accumulate
 

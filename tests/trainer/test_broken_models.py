@@ -1,4 +1,4 @@
-"""Models that cannot be loaded or trained are their owner's to change: told once, of the model, without a traceback."""
+"""Models that cannot be loaded or trained are their owner's to change: they fail once, without a traceback."""
 
 import errno
 import json
@@ -115,7 +115,7 @@ def test_tokenizer_that_cannot_be_loaded_is_refused(name: str, text: str, broken
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
-        InputError(FailureCode.RECIPE_INVALID, "told already"),
+        InputError(FailureCode.RECIPE_INVALID, "known already"),
     ],
     ids=repr,
 )

@@ -69,8 +69,8 @@ def write(folder: Path, inputs: dict[str, Any]) -> Recipe:
     backend.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text('{"model_type": "llama"}')
     config = {name: inputs[name] for name in INPUTS if name.endswith(("_token", "_tokens", "decoder", "template"))}
-    told = {name: value for name, value in config.items() if value is not None}
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    reported = {name: value for name, value in config.items() if value is not None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(reported))
     for name in ("special_tokens_map.json", "added_tokens.json"):
         (folder / name).write_text(json.dumps(inputs[name]))
     if inputs["chat_template.jinja"] is not None:

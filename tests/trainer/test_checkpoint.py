@@ -40,8 +40,8 @@ def test_named_template_is_saved_beside_the_adapter(adapted: Any, recipe: dict[s
     save_adapter(named, adapted, trained(adapted), [2], tmp_path / "adapter")
     beside = AutoTokenizer.from_pretrained(tmp_path / "adapter")
     question = [{"role": "user", "content": "Say hello."}]
-    asked = beside.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    assert asked.endswith("### Instruction:\nSay hello.\n\n### Response:\n")
+    requested = beside.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    assert requested.endswith("### Instruction:\nSay hello.\n\n### Response:\n")
 
 
 def test_save_that_is_cut_short_leaves_no_adapter(

@@ -75,11 +75,11 @@ def compared(model: Path, tmp_path_factory: pytest.TempPathFactory, request: pyt
         if "lora_B" in name:
             parameter.data.normal_(std=0.05)
     earlier.model.save_pretrained(out / "earlier", save_embedding_layers=False)
-    asked = {each.get("variant") for each in chosen}
+    requested = {each.get("variant") for each in chosen}
     named = {
         name: given | {"engines": [engine for engine in given["engines"] if engine in engines]}
         for name, given in VARIANTS.items()
-        if name in asked
+        if name in requested
     }
     variants = json.dumps(named).replace("EARLIER", str(out / "earlier"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -136,22 +136,22 @@ def test_engines_have_equal_losses_in_each_variant(variant: str, engine: str, co
 @EACH
 def test_state_goes_on_in_another_engine(engine: str, compared: Path) -> None:
     """The adapter and the moments of each engine after its steps, loaded into this one, are what it then tells."""
-    told = json.loads((compared / f"{engine}.loaded.json").read_text())
-    assert told == {"ddp": True, "zero-3": True, "fsdp": True}
+    reported = json.loads((compared / f"{engine}.loaded.json").read_text())
+    assert reported == {"ddp": True, "zero-3": True, "fsdp": True}
 
 
 @pytest.mark.parametrize("engine", [marked("zero-1"), marked("zero-2"), marked("zero-3")])
 def test_deepspeed_fp16_skips_an_overflowing_step(engine: str, compared: Path) -> None:
-    told = json.loads((compared / f"{engine}.fp16.json").read_text())
+    reported = json.loads((compared / f"{engine}.fp16.json").read_text())
     expected = json.loads((compared / "ddp.steps.json").read_text())
-    assert told["losses"] == pytest.approx(expected["losses"][:2], rel=0.01)
-    assert told["overflows"] == [False, True, False]
-    assert told["scales"] == [2**16, 2**16, 2**15]
-    assert told["scaler"] == {"scale": 2**15, "clean_steps": 1}
-    assert told["raised"] == {"scale": 2**11, "clean_steps": 0}
-    assert told["least"] == [True, 1.0]
-    assert told["kept"], "the step that overflowed changed a weight"
-    assert told["same"], "its fp32 weights, moments and loss scale do not survive being loaded"
+    assert reported["losses"] == pytest.approx(expected["losses"][:2], rel=0.01)
+    assert reported["overflows"] == [False, True, False]
+    assert reported["scales"] == [2**16, 2**16, 2**15]
+    assert reported["scaler"] == {"scale": 2**15, "clean_steps": 1}
+    assert reported["raised"] == {"scale": 2**11, "clean_steps": 0}
+    assert reported["least"] == [True, 1.0]
+    assert reported["kept"], "the step that overflowed changed a weight"
+    assert reported["same"], "its fp32 weights, moments and loss scale do not survive being loaded"
 
 
 @pytest.mark.exhaustive

@@ -128,15 +128,15 @@ def test_estimated_memory_is_within_a_quarter(
     assert base.architecture is not None
     row = documents(lengths, 20)
     model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
-    told = estimate_memory(
+    reported = estimate_memory(
         recipe, model, PackedRow(sum(lengths), len(row), 20 * len(row)), DeviceKind(False, precision, None), 1
     )
 
     module = load_model(recipe, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision], CPU)
     own = sum(parameter.nbytes for parameter in module.parameters())
-    assert told.weights + told.adapter == own
+    assert reported.weights + reported.adapter == own
     measured = peak_of_two_steps(module, recipe, row)
-    estimate = told.total - told.overhead
+    estimate = reported.total - reported.overhead
     assert measured / TOLERANCE < estimate < measured * TOLERANCE
     # Most of it is the weights, which are known: what is not is held to the same.
     assert (measured - own) / TOLERANCE < estimate - own < (measured - own) * TOLERANCE
@@ -152,15 +152,15 @@ def test_planned_memory_is_within_a_quarter(
     write_tokenizer(folder)
     said = [{"role": "user", "content": "?" * 200}, {"role": "assistant", "content": "!" * 200}]
     rows.write_text((json.dumps({"messages": said}) + "\n") * 16)
-    asked = {"batch": {"micro_batch_size": 3}, "schedule": {"max_steps": 2}, "precision": "fp32"}
-    asked |= {"model": str(folder), "dataset": str(rows), "resources": {"gpus": ranks}}
-    recipe = Recipe.model_validate(asked)
+    requested = {"batch": {"micro_batch_size": 3}, "schedule": {"max_steps": 2}, "precision": "fp32"}
+    requested |= {"model": str(folder), "dataset": str(rows), "resources": {"gpus": ranks}}
+    recipe = Recipe.model_validate(requested)
     found = measure_lengths(read_tokenizer(folder), DatasetFile(path=rows))
     lengths = LengthCounts(found.longest, found.first, found.supervised / found.tokens, 16)
     machine = Machine(gpus=[], cores=2, cpu_bf16=False, slots=ranks, memory_bytes=64 << 30)
-    (told,) = plan_run(recipe, 16, [machine], base_of(recipe, folder), lengths).devices
+    (reported,) = plan_run(recipe, 16, [machine], base_of(recipe, folder), lengths).devices
 
-    outcome = run_trainer(asked, ranks)
+    outcome = run_trainer(requested, ranks)
     assert outcome.exit_code == 0, outcome.output
     measured = max(event.memory_bytes for event in outcome.events if isinstance(event, MetricEvent))
-    assert measured / TOLERANCE < told.memory.total < measured * TOLERANCE
+    assert measured / TOLERANCE < reported.memory.total < measured * TOLERANCE

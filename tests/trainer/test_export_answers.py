@@ -42,17 +42,17 @@ def test_export_answers_as_the_samples_did_and_stops(
 ) -> None:
     row = {"messages": [QUESTION, {"role": "assistant", "content": "Hello there!"}]}
     Path(recipe["dataset"]).write_text(json.dumps(row))
-    asked = recipe | {
+    requested = recipe | {
         "model": str(unaware),
         "dataset": {"path": recipe["dataset"], "chat_template": template},
         "schedule": {"epochs": 40, "type": "constant", "warmup_steps": 0},
         "evaluation": {"dataset": recipe["dataset"], "every_steps": 100, "samples": 1, "sample_tokens": 20},
     }
-    trained = train_here(asked, tmp_path / "run", cache)
+    trained = train_here(requested, tmp_path / "run", cache)
     sample = [event for event in trained.events if isinstance(event, SampleEvent)][-1]
     assert sample.generated == "Hello there!"
     adapter = trained.folder / "adapter"
-    assert merge(tmp_path / "export", asked, adapter).returncode == 0
+    assert merge(tmp_path / "export", requested, adapter).returncode == 0
 
     merged = tmp_path / "export" / "merged"
     assert generate(merged) == sample.generated + "<|im_end|>"

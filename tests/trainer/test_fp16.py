@@ -78,7 +78,7 @@ def test_skipped_step_holds_the_learning_rate(recipe: dict[str, Any], tmp_path: 
     """Every step takes all examples, so that the losses can be compared."""
     recipe |= {"precision": "fp16", "batch": {"micro_batch_size": 12}, "schedule": {"epochs": 6, "warmup_steps": 0}}
     whole = train_here(recipe, tmp_path / "whole", cache, overflow_in=3)
-    metrics = told(whole)
+    metrics = reported(whole)
     assert [metric.overflow for metric in metrics] == [False, False, True, False, False, False]
     assert [metric.skipped_steps for metric in metrics] == [0, 0, 1, 1, 1, 1]
     rates = [metric.learning_rate / 1e-2 for metric in metrics]
@@ -90,11 +90,11 @@ def test_skipped_step_holds_the_learning_rate(recipe: dict[str, Any], tmp_path: 
 
     first = train_here(recipe, tmp_path / "first", cache, overflow_in=3, stop_in=4)
     (state,) = RunDir(first.folder).states.iterdir()
-    rest = told(train_here(recipe, tmp_path / "rest", cache, resume=state))
+    rest = reported(train_here(recipe, tmp_path / "rest", cache, resume=state))
     assert [numbers(metric) for metric in rest] == [numbers(metric) for metric in metrics[4:]]
 
 
-def told(outcome: Outcome) -> list[MetricEvent]:
+def reported(outcome: Outcome) -> list[MetricEvent]:
     return [event for event in outcome.events if isinstance(event, MetricEvent)]
 
 
@@ -103,11 +103,11 @@ def numbers(metric: MetricEvent) -> tuple[Any, ...]:
 
 
 def test_fp16_losses_are_near_those_of_fp32(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
-    exact = told(train_here(recipe, tmp_path / "fp32", cache))
+    exact = reported(train_here(recipe, tmp_path / "fp32", cache))
     rounded = train_here(recipe | {"precision": "fp16"}, tmp_path / "fp16", cache)
     (start,) = (event for event in rounded.events if isinstance(event, StartedEvent))
     assert start.precision == "fp16"
-    metrics = told(rounded)
+    metrics = reported(rounded)
     assert [metric.step for metric in metrics] == [1, 2, 3, 4, 5, 6]
     assert all(metric.loss_scale and not metric.overflow for metric in metrics)
     assert [metric.loss for metric in metrics] == pytest.approx([metric.loss for metric in exact], rel=0.01)
@@ -120,7 +120,7 @@ def test_run_of_overflows_alone_fails_in_words(recipe: dict[str, Any], tmp_path:
     with pytest.raises(InputError, match="overflowed in every one of 3 steps") as failed:
         train_here(recipe, tmp_path / "run", cache)
     assert failed.value.failure.param == "precision"
-    metrics = told(Outcome(tmp_path / "run", 1, ""))
+    metrics = reported(Outcome(tmp_path / "run", 1, ""))
     assert [(metric.overflow, metric.grad_norm, metric.skipped_steps) for metric in metrics] == [
         (True, None, step) for step in (1, 2, 3)
     ]

@@ -121,9 +121,9 @@ def test_allocated_memory_is_within_a_quarter(
     assert base.architecture is not None
     model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
     row = PackedRow(metrics[0].tokens, 4, metrics[0].supervised_tokens)
-    told = estimate_memory(recipe, model, row, DeviceKind(True, change["precision"], None), 1)
+    reported = estimate_memory(recipe, model, row, DeviceKind(True, change["precision"], None), 1)
     # The context is no allocation of torch's.
-    estimate = told.total - told.overhead
+    estimate = reported.total - reported.overhead
     assert measured / TOLERANCE < estimate < measured * TOLERANCE
 
 

@@ -108,11 +108,11 @@ def test_logits_are_made_for_the_learned_positions_alone(
 ) -> None:
     rows = []
 
-    def told(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
+    def reported(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
         rows.append(len(hidden))
         return head_loss(hidden, head, targets)
 
-    monkeypatch.setattr("trainer.model.loss.head_loss", told)
+    monkeypatch.setattr("trainer.model.loss.head_loss", reported)
     module, parts = load_with_random_adapter(recipe, model), documents(recipe)
     module(pack(parts))
     assert rows == [sum(part.targets for part in parts)]

@@ -38,9 +38,9 @@ def logits(model: Any) -> torch.Tensor:
 def test_merged_model_has_the_adapted_logits(
     recipe: dict[str, Any], model: Path, tmp_path: Path, cache: Path, changes: dict[str, Any]
 ) -> None:
-    asked = recipe | changes
-    adapter = train_here(asked, tmp_path / "run", cache).folder / "adapter"
-    done = merge(tmp_path / "export", asked, adapter)
+    requested = recipe | changes
+    adapter = train_here(requested, tmp_path / "run", cache).folder / "adapter"
+    done = merge(tmp_path / "export", requested, adapter)
     assert done.returncode == 0, done.stderr
     merged = tmp_path / "export" / "merged"
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
@@ -58,10 +58,10 @@ def test_merged_model_has_the_adapted_logits(
 def test_trained_chat_template_is_the_merged_one(
     recipe: dict[str, Any], run_trainer: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    asked = recipe | {"dataset": {"path": recipe["dataset"], "chat_template": "chatml"}}
-    trained = run_trainer(asked)
+    requested = recipe | {"dataset": {"path": recipe["dataset"], "chat_template": "chatml"}}
+    trained = run_trainer(requested)
     assert trained.exit_code == 0, trained.output
-    assert merge(tmp_path / "export", asked, trained.folder / "adapter").returncode == 0
+    assert merge(tmp_path / "export", requested, trained.folder / "adapter").returncode == 0
     merged, adapter = (
         AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "export/merged", trained.folder / "adapter")
     )
@@ -72,9 +72,9 @@ def test_trained_chat_template_is_the_merged_one(
 
 @pytest.mark.slow
 def test_impossible_merge_leaves_no_model(recipe: dict[str, Any], tmp_path: Path) -> None:
-    asked = recipe | {"model": str(tmp_path / "none")}
+    requested = recipe | {"model": str(tmp_path / "none")}
     (tmp_path / "none").mkdir()
-    assert merge(tmp_path / "export", asked, tmp_path).returncode == 1
+    assert merge(tmp_path / "export", requested, tmp_path).returncode == 1
     failure = Failure.model_validate_json((tmp_path / "export/error.json").read_bytes())
     assert (failure.code, failure.param) == ("model_unsupported", "model")
     assert not (tmp_path / "export/merged").exists()

@@ -66,7 +66,7 @@ def test_no_documents_take_more_than_the_worst_case(
 
 
 class Allocating:
-    """A probe that takes so much memory for each document, and keeps the sizes that it was asked for."""
+    """A probe that takes so much memory for each document, and keeps the sizes that were tried."""
 
     def __init__(self, bytes_each: int) -> None:
         self.bytes_each = bytes_each

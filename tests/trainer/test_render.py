@@ -139,7 +139,7 @@ def test_answer_is_learned_as_generated(
         for begin, end in spans
     ]
     assert [said.rstrip() for _, said in found] == [f"{answer}<|im_end|>" for answer in answers]
-    # To the letter, it follows what generation is asked with.
+    # To the letter, it follows the prompt of a generation.
     prompts = [
         styled.apply_chat_template(messages[:index], tokenize=False, add_generation_prompt=True)
         for index, message in enumerate(messages)

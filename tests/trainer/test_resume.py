@@ -33,15 +33,15 @@ def dropping(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def numbers(outcome: Outcome, after: int) -> list[tuple[Any, ...]]:
-    told: list[tuple[Any, ...]] = []
+    reported: list[tuple[Any, ...]] = []
     for event in outcome.events:
         if isinstance(event, MetricEvent) and event.step > after:
-            told.append((event.step, event.loss, event.grad_norm, event.learning_rate, event.epoch, event.progress))
+            reported.append((event.step, event.loss, event.grad_norm, event.learning_rate, event.epoch, event.progress))
         elif isinstance(event, EvaluationEvent) and event.step > after:
-            told.append((event.step, event.eval_loss))
+            reported.append((event.step, event.eval_loss))
         elif isinstance(event, DoneEvent):
-            told.append((event.step, event.completed, event.train_loss, event.eval_loss))
-    return told
+            reported.append((event.step, event.completed, event.train_loss, event.eval_loss))
+    return reported
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def tokens(outcome: Outcome, after: int) -> list[tuple[int, int, int]]:
 
 
 def interrupt_after(folder: Path, recipe: dict[str, Any], step: int, ranks: int) -> Path:
-    """Tells a run to stop once it has told of a step; the state that it leaves."""
+    """Stops a run after a step; the state that it leaves."""
     run = RunDir(folder)
     folder.mkdir()
     run.recipe.write_text(json.dumps(recipe))

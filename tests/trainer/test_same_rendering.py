@@ -103,7 +103,7 @@ def read(folder: Path, name: str | None) -> tuple[Any, Any]:
     return both
 
 
-def told(tokenizer: Any, example: Example) -> Any:
+def reported(tokenizer: Any, example: Example) -> Any:
     """Texts with their answers, and documents; or the words of the refusal."""
     try:
         return render(tokenizer, example), encode(tokenizer, [example])
@@ -115,8 +115,8 @@ def assert_same(folder: Path, name: str | None = None) -> list[Any]:
     ours, trainers = [], []
     theirs, own = read(folder, name)
     for example in EXAMPLES:
-        trainers.append(told(theirs, example))
-        ours.append(told(own, example))
+        trainers.append(reported(theirs, example))
+        ours.append(reported(own, example))
     assert ours == trainers
     assert set(own.all_special_ids) >= set(theirs.all_special_ids)
     return ours

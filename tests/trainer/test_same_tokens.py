@@ -201,8 +201,8 @@ def test_configured_tokens_match_transformers(
     if older is not None:
         (folder / "added_tokens.json").write_text(json.dumps({token: 800 + i for i, token in enumerate(older)}))
     if special is not None:
-        told = {name: token for name, token in special.items() if token is not None}
-        (folder / "special_tokens_map.json").write_text(json.dumps(told))
+        reported = {name: token for name, token in special.items() if token is not None}
+        (folder / "special_tokens_map.json").write_text(json.dumps(reported))
     ours, theirs = read_tokenizer(folder), PreTrainedTokenizerFast.from_pretrained(folder)
     for add_special_tokens in (False, True):
         found = ours(TEXTS, add_special_tokens=add_special_tokens)["input_ids"]

@@ -91,7 +91,7 @@ def check_whole(live: Service, job_id: str, undisturbed: list[float]) -> None:
 
 def check_went_on(live: Service, job_id: str) -> None:
     """From a state, once one has been saved: a run that begins anew has the same losses."""
-    first, *later = (told["resumed_step"] for told in live.told(job_id, "started"))
+    first, *later = (reported["resumed_step"] for reported in live.reported(job_id, "started"))
     assert first == 0
     assert later
     assert min(later) >= 10
@@ -124,7 +124,7 @@ def test_job_on_two_machines_has_equal_losses(live: Service, undisturbed: list[f
     live.wait_for_step(job_id, 1, seconds=60)
     assert {device["worker"] for device in live.job(job_id)["devices"]} == {"a", "b"}
     check_whole(live, job_id, undisturbed)
-    (started,) = live.told(job_id, "started")
+    (started,) = live.reported(job_id, "started")
     assert started["world_size"] == 2
 
 
@@ -146,7 +146,7 @@ def test_lost_peer_ends_the_attempt_and_job_resumes(live: Service, undisturbed: 
     os.kill(other, signal.SIGKILL)
     check_whole(live, job_id, undisturbed)
     check_went_on(live, job_id)
-    assert {told["world_size"] for told in live.told(job_id, "started")} == {2}
+    assert {reported["world_size"] for reported in live.reported(job_id, "started")} == {2}
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,10 @@ def test_job_on_a_full_disk_resumes_with_room(live: Service) -> None:
     filler.unlink()
     job = live.wait(job_id, seconds=120)
     assert job["status"] == "succeeded", job
-    first, *later = (told["resumed_step"] for told in live.told(job_id, "started"))
+    first, *later = (reported["resumed_step"] for reported in live.reported(job_id, "started"))
     assert first == 0
     assert min(later) >= 10
-    assert {each["code"] for each in live.told(job_id, "retry")} == {"disk_full"}
+    assert {each["code"] for each in live.reported(job_id, "retry")} == {"disk_full"}
     columns = live.metrics(job_id)
     assert columns["step"] == list(range(1, STEPS + 1))
     assert columns["loss"] == live.metrics(undisturbed)["loss"]

@@ -1,4 +1,4 @@
-"""The trainer is asked to stop, or loses its launcher: real processes, and torchrun."""
+"""The trainer is stopped, or loses its launcher: real processes, and torchrun."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_signal_ends_the_run_with_a_checkpoint(
         wait_for(tmp_path, '"type":"metric"')
         process.send_signal(number)
         exit_code = process.wait(timeout=25)
-    assert ranks > 1 or exit_code == 0  # torchrun says that it was told to stop
+    assert ranks > 1 or exit_code == 0  # torchrun reports the signal
     saved, done = events_in(tmp_path)[-2:]
     assert isinstance(saved, CheckpointEvent)
     assert isinstance(done, DoneEvent)

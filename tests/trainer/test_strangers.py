@@ -114,7 +114,7 @@ def test_answer_never_offers_to_run_code(folder: Path, marker: Path, monkeypatch
     add_code(folder, marker)
     make_unknown(folder)
     monkeypatch.setattr("sys.argv", ["trainer.tools.answer", str(folder), "Who is there?"])
-    # What transformers asks where it is not told, and the answer would be yes.
+    # transformers asks on the terminal, and the answer would be yes.
     monkeypatch.setattr("builtins.input", lambda question: "y")
     with pytest.raises(ValueError, match="custom code"):
         answer.main()

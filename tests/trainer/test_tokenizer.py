@@ -44,8 +44,8 @@ def test_saved_tokenizer_writes_what_training_wrote(
     assert saved.apply_chat_template(TALK, tokenize=False) == text
     ids = load_tokenizer(recipe)(text, add_special_tokens=False)["input_ids"]
     assert saved.apply_chat_template(TALK, return_dict=False) == ids
-    asked = saved.apply_chat_template(TALK[:-1], tokenize=False, add_generation_prompt=True)
-    assert text.startswith(asked + "No.")
+    requested = saved.apply_chat_template(TALK[:-1], tokenize=False, add_generation_prompt=True)
+    assert text.startswith(requested + "No.")
 
 
 def test_saved_tokenizer_ends_where_an_answer_ended(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What DeepSpeed is told."""
+"""The configuration of DeepSpeed."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ def test_it_is_told_what_to_offload() -> None:
     assert "offload_param" not in config(offload_optimizer=True)["zero_optimization"]
 
 
-@pytest.mark.parametrize(("limit", "told"), [(0.5, 0.5), (None, 0.0)])
-def test_deepspeed_is_given_the_clipping(limit: float | None, told: float) -> None:
-    assert config(limit)["gradient_clipping"] == told
+@pytest.mark.parametrize(("limit", "reported"), [(0.5, 0.5), (None, 0.0)])
+def test_deepspeed_is_given_the_clipping(limit: float | None, reported: float) -> None:
+    assert config(limit)["gradient_clipping"] == reported
     # It clips without telling the norm there: that is done for it.
     assert config(limit, zero_stage=0)["gradient_clipping"] == 0.0
 
 
 def test_deepspeed_leaves_loss_and_optimizer_alone() -> None:
-    told = config()
-    assert (told["gradient_accumulation_steps"], told["zero_force_ds_cpu_optimizer"]) == (1, False)
+    reported = config()
+    assert (reported["gradient_accumulation_steps"], reported["zero_force_ds_cpu_optimizer"]) == (1, False)
     assert [config(fp16=wanted)["fp16"]["enabled"] for wanted in (True, False)] == [True, False]

@@ -43,7 +43,7 @@ def command(run_dir: Path, ranks: int = 1, resume: Path | None = None) -> list[s
 
 def merge(folder: Path, recipe: dict[str, Any], adapter: Path) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
-    asked = recipe | {"adapter": {"start_from": str(adapter)}}
-    (folder / "recipe.json").write_text(json.dumps(asked))
+    requested = recipe | {"adapter": {"start_from": str(adapter)}}
+    (folder / "recipe.json").write_text(json.dumps(requested))
     command = [sys.executable, "-m", "trainer.tools.merge", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)

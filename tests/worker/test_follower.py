@@ -33,9 +33,9 @@ MEETING = "127.0.0.1:29500"
 TRAINER = """
 import json, os, pathlib, signal, sys, time
 {first}
-told = pathlib.Path(sys.argv[1], "told")
-told.with_suffix(".new").write_text(json.dumps([sys.argv[1:], dict(os.environ)]))
-told.with_suffix(".new").rename(told)
+file = pathlib.Path(sys.argv[1], "launch")
+file.with_suffix(".new").write_text(json.dumps([sys.argv[1:], dict(os.environ)]))
+file.with_suffix(".new").rename(file)
 while True: time.sleep(1000)
 """
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
@@ -54,7 +54,7 @@ def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettin
 
 
 class Running:
-    """A job on two machines: what the head does is told to the store, and the other's part runs in a thread."""
+    """A job on two machines: what the head does is recorded, and the other's part runs in a thread."""
 
     def __init__(self, sessions: Sessions, settings: WorkerSettings) -> None:
         self._sessions = sessions
@@ -95,11 +95,11 @@ class Running:
         with self._sessions.begin() as session:
             actions.cancel(session, self.job_id, force=True)
 
-    def told(self) -> tuple[list[str], dict[str, str]]:
+    def reported(self) -> tuple[list[str], dict[str, str]]:
         """The arguments and the environment of its trainer, once it has started."""
-        told = self.attempt.run_dir.path / "told"
-        until(told.exists)
-        arguments, environment = json.loads(told.read_text())
+        reported = self.attempt.run_dir.path / "launch"
+        until(reported.exists)
+        arguments, environment = json.loads(reported.read_text())
         return arguments, environment
 
     def exit_report(self) -> ExitReport | None:
@@ -137,7 +137,7 @@ def deaf(settings: WorkerSettings) -> WorkerSettings:
 def test_follower_waits_for_the_head_and_resumes(start: Start, settings: WorkerSettings) -> None:
     running = start()
     running.launch_head("trainer --resume '/a state/step-000004'")
-    (run_dir, *arguments), environment = running.told()
+    (run_dir, *arguments), environment = running.reported()
     assert run_dir == str(running.attempt.run_dir.path)
     assert arguments == ["--cache", str(settings.cache), "--resume", "/a state/step-000004"]
     assert environment["FINETUNED_WORKER"] == OTHER
@@ -149,7 +149,7 @@ def test_follower_waits_for_the_head_and_resumes(start: Start, settings: WorkerS
 def test_it_ends_with_the_attempt(start: Start, end: Callable[[Running], None]) -> None:
     running = start()
     running.launch_head()
-    running.told()
+    running.reported()
     end(running)
     running.wait()
     exit_report = running.exit_report()
@@ -179,7 +179,7 @@ def test_follower_of_a_failed_head_starts_nothing(start: Start, sessions: Sessio
 def test_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings) -> None:
     running = start(deaf(settings))
     running.launch_head()
-    running.told()
+    running.reported()
     running.force_cancel()
     running.wait()
     exit_report = running.exit_report()
@@ -190,7 +190,7 @@ def test_forced_cancel_leaves_it_no_time(start: Start, settings: WorkerSettings)
 def test_stubborn_follower_is_killed_after_its_grace(start: Start, settings: WorkerSettings) -> None:
     running = start(deaf(settings).model_copy(update={"grace": timedelta(seconds=0.2)}))
     running.launch_head()
-    running.told()
+    running.reported()
     running.part()
     running.wait()
     exit_report = running.exit_report()

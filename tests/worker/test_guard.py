@@ -29,11 +29,11 @@ DEAF = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)\nwhile Tru
 
 def guard(tmp_path: Path, then: str, grace: float = 30) -> tuple[subprocess.Popen[bytes], int, int]:
     """The guard, its launcher's pid and the pid of the launcher's child."""
-    told = tmp_path / "pid"
-    launcher = [sys.executable, "-c", LAUNCHER.format(then=then), str(told)]
+    reported = tmp_path / "pid"
+    launcher = [sys.executable, "-c", LAUNCHER.format(then=then), str(reported)]
     process = subprocess.Popen(guarded(tmp_path, grace, launcher))
-    until(lambda: told.exists() and told.read_text() != "")
-    grandchild = int(told.read_text())
+    until(lambda: reported.exists() and reported.read_text() != "")
+    grandchild = int(reported.read_text())
     return process, parent_of(grandchild), grandchild
 
 
@@ -78,12 +78,12 @@ def test_stubborn_launcher_is_killed_after_the_grace(tmp_path: Path) -> None:
 
 
 def test_death_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
-    told = tmp_path / "pid"
-    launcher = [sys.executable, "-c", LAUNCHER.format(then="child.wait()"), str(told)]
+    reported = tmp_path / "pid"
+    launcher = [sys.executable, "-c", LAUNCHER.format(then="child.wait()"), str(reported)]
     command = guarded(tmp_path, 0.3, launcher)
     worker = subprocess.Popen([sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command])
-    until(lambda: told.exists() and told.read_text() != "")
-    grandchild = int(told.read_text())
+    until(lambda: reported.exists() and reported.read_text() != "")
+    grandchild = int(reported.read_text())
     family = [grandchild, parent_of(grandchild), parent_of(parent_of(grandchild))]
     worker.kill()
     worker.wait()
@@ -157,14 +157,14 @@ def test_the_exit_report_of_a_launcher_that_ended_by_itself_says_what_it_left(tm
 def test_the_exit_report_of_a_stop_names_every_process_and_none_of_them_is_left(tmp_path: Path) -> None:
     process, launcher, grandchild = guard(tmp_path, DEAF, grace=0.3)
     until(lambda: catches_term(launcher))
-    asked = time.time()
+    requested = time.time()
     process.terminate()
     process.wait(20)
     exit_report = read_exit_report(tmp_path / "exit_report.json")
     assert exit_report is not None
     assert {each.pid: each.killed for each in exit_report.processes} == {launcher: True, grandchild: True}
     assert all(not Path(f"/proc/{each.pid}").exists() for each in exit_report.processes)
-    assert exit_report.stop_requested == pytest.approx(asked, abs=1)
+    assert exit_report.stop_requested == pytest.approx(requested, abs=1)
     assert exit_report.seconds >= 0.3
     assert exit_report.ended == pytest.approx((exit_report.stop_requested or 0) + exit_report.seconds)
 

@@ -21,16 +21,16 @@ def environment_on(machine: NetworkMachine, address: str, given: dict[str, str])
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         ({}, {"GLOO_SOCKET_IFNAME": "cable", "NCCL_SOCKET_IFNAME": "=cable"}),
         ({"NCCL_SOCKET_IFNAME": "ib0"}, {"GLOO_SOCKET_IFNAME": "cable"}),
     ],
     ids=["", "but for what the operator has chosen"],
 )
-def test_ranks_get_the_interface_of_the_address(given: dict[str, str], told: dict[str, str]) -> None:
+def test_ranks_get_the_interface_of_the_address(given: dict[str, str], reported: dict[str, str]) -> None:
     with two_machines() as (machine, _):
-        assert environment_on(machine, machine.address, given) == told
+        assert environment_on(machine, machine.address, given) == reported
 
 
 def test_unknown_address_gives_no_interface() -> None:

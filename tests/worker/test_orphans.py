@@ -41,13 +41,13 @@ class Family:
 
     def __init__(self, run: Path, rank: str, grace: float) -> None:
         run.mkdir(parents=True)
-        told = run / "pid"
-        launcher = [sys.executable, "-c", LAUNCHER, rank, str(told)]
+        reported = run / "pid"
+        launcher = [sys.executable, "-c", LAUNCHER, rank, str(reported)]
         guard = [sys.executable, "-S", "-E", str(GUARD), str(grace), str(run / "exit_report.json"), *launcher]
         environment = [f"{name}={value}" for name, value in marks(WORKER, run).items()]
         self.pool = subprocess.Popen([sys.executable, "-c", POOL, "env", *environment, *guard])
-        until(lambda: told.exists() and told.read_text() != "")
-        self.rank = int(told.read_text())
+        until(lambda: reported.exists() and reported.read_text() != "")
+        self.rank = int(reported.read_text())
         self.launcher = parent_of(self.rank)
         self.guard = parent_of(self.launcher)
 
@@ -175,18 +175,18 @@ def test_stubborn_process_is_killed_after_the_grace(start: Start, runs: Path, ru
     assert clear(131, set) == set()
 
 
-def test_each_is_asked_once(start: Start, runs: Path, tmp_path: Path) -> None:
-    asked = tmp_path / "asked"
-    family = start(f"signal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, 'a').write('once '))")
+def test_each_gets_one_sigterm(start: Start, runs: Path, tmp_path: Path) -> None:
+    signalled = tmp_path / "signalled"
+    family = start(f"signal.signal(signal.SIGTERM, lambda *_: open({str(signalled)!r}, 'a').write('once '))")
     os.kill(family.guard, signal.SIGKILL)
     until(lambda: is_gone(family.launcher))
     clear = clearing(runs).end
     for now in range(3):
         clear(now, set)
-        until(lambda: asked.exists() and asked.read_text() != "")
+        until(lambda: signalled.exists() and signalled.read_text() != "")
     clear(40, set)
     until(lambda: is_gone(family.rank))
-    assert asked.read_text() == "once "
+    assert signalled.read_text() == "once "
 
 
 def test_a_guard_that_lost_its_pool_ends_its_own_and_leaves_a_exit_report(start: Start, runs: Path, run: Path) -> None:

@@ -36,21 +36,21 @@ def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettin
 
 
 def run_job(sessions: Sessions, settings: WorkerSettings, name: str = "ours", steps: int = 3, **fields: Any) -> str:
-    """A job whose trainer has told of so many steps, and saved an adapter; its attempt is not over."""
+    """A job whose trainer has reported so many steps and saved an adapter; its attempt is not over."""
     recipe = {"model": "tiny", "dataset": {"path": "d.jsonl", "sha256": "ab" * 32}, "name": name} | fields
     with sessions.begin() as session:
         job_id = jobs.create(session, Recipe.model_validate(recipe)).id
         workers.register(session, "worker", "first", "localhost", cpu(1))
         begin(session)
-        told: list[Any] = [
+        reported: list[Any] = [
             started(3, 0),
             *(metric(step, 3, weight=step, attempt=1, fp16=False) for step in range(1, steps + 1)),
         ]
         held_out = ((2, 1.25), (3, 1.5)) if steps else ()
-        told += [EvaluationEvent(time=1, step=step, eval_loss=each, supervised_tokens=1) for step, each in held_out]
-        told += [CheckpointEvent(time=1, step=3, path="adapter", bytes=2, final=True)]
-        told += [DoneEvent(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)]
-        progress.record(session, job_id, 1, told, LEASE)
+        reported += [EvaluationEvent(time=1, step=step, eval_loss=each, supervised_tokens=1) for step, each in held_out]
+        reported += [CheckpointEvent(time=1, step=3, path="adapter", bytes=2, final=True)]
+        reported += [DoneEvent(time=1, step=3, completed=True, train_loss=2.0, eval_loss=None)]
+        progress.record(session, job_id, 1, reported, LEASE)
     run = settings.runs / artifacts.run_path(job_id, 1)
     (run / "adapter").mkdir(parents=True)
     (run / "adapter" / "adapter_config.json").write_text("{}")
@@ -127,8 +127,15 @@ def test_card_names_base_data_and_use(sessions: Sessions, settings: WorkerSettin
     adapter = settings.runs / published(sessions, job_id)["adapter.tar"].path
     card = (adapter / "README.md").read_text()
     assert card.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
-    for told in ("ab" * 32, "3 of 3", "1.2500, after step 2", "PeftModel.from_pretrained", '"learning_rate"', "fp32"):
-        assert told in card
+    for reported in (
+        "ab" * 32,
+        "3 of 3",
+        "1.2500, after step 2",
+        "PeftModel.from_pretrained",
+        '"learning_rate"',
+        "fp32",
+    ):
+        assert reported in card
     assert "\n| torch | 2.0+none |" in card
     assert "](loss.png)" in card
     assert "not trained to its end" not in card

@@ -1,4 +1,4 @@
-"""What each round of a worker's keeper promises. The test's process is the worker's, its children are the pool's."""
+"""What each round of the reconciler promises. The test's process is the worker's, its children are the pool's."""
 
 import json
 import signal
@@ -45,7 +45,7 @@ def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettin
         database_url=SecretStr(database_url),
         broker_url=SecretStr(broker_url),
         home=tmp_path,
-        worker="keeper",
+        worker="host-1",
         lease=timedelta(0),
         grace=timedelta(0),
     )
@@ -65,17 +65,17 @@ def no_broker(settings: WorkerSettings, tmp_path: Path) -> Celery:
 
 
 def received(app: Celery) -> list[tuple[str, int]]:
-    """The attempts that the worker was told to begin, and was not told before."""
-    told: list[tuple[str, int]] = []
-    with app.connection_for_read() as connection, SimpleQueue(connection, worker_queue("keeper")) as queue:
+    """The attempts that the worker was requested to begin since the last call."""
+    reported: list[tuple[str, int]] = []
+    with app.connection_for_read() as connection, SimpleQueue(connection, worker_queue("host-1")) as queue:
         while True:
             try:
                 message = queue.get(block=False)
             except queue.Empty:
-                return told
+                return reported
             message.ack()
             (job_id, attempt), _, _ = message.payload
-            told.append((job_id, attempt))
+            reported.append((job_id, attempt))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def start(settings: WorkerSettings) -> Iterator[Callable[..., "subprocess.Popen[
     def start(of_job: str | None = None) -> "subprocess.Popen[bytes]":
         """A process of the pool, or of the first attempt at a job."""
         run = settings.runs / artifacts.run_path(of_job or "-", 1)
-        started.append(subprocess.Popen(["sleep", "1000"], env=marks("keeper", run) if of_job else {}))
+        started.append(subprocess.Popen(["sleep", "1000"], env=marks("host-1", run) if of_job else {}))
         return started[-1]
 
     yield start
@@ -97,7 +97,7 @@ def start(settings: WorkerSettings) -> Iterator[Callable[..., "subprocess.Popen[
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
-def keeper(
+def make_reconciler(
     sessions: Sessions, app: Celery, settings: WorkerSettings, draining: Callable[[], bool] = lambda: False
 ) -> Reconciler:
     return Reconciler(sessions, app, settings, MACHINE, draining)
@@ -114,7 +114,7 @@ def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
 
 def run_here(sessions: Sessions, pid: int, lease: timedelta = NEVER) -> str:
     """A job that a process of the pool follows."""
-    return run_on(sessions, "keeper", pid, lease)
+    return run_on(sessions, "host-1", pid, lease)
 
 
 def run_on_a_silent_worker(sessions: Sessions, name: str = "silent") -> str:
@@ -135,49 +135,49 @@ def leased(sessions: Sessions, job_id: str) -> bool:
         return leases.machines(session, job_id, 1) != set()
 
 
-def rounds_until(keeps: Reconciler, condition: Callable[[], bool]) -> None:
+def rounds_until(reconciler: Reconciler, condition: Callable[[], bool]) -> None:
     def after_one_more() -> bool:
-        keeps.round()
+        reconciler.round()
         return condition()
 
     until(after_one_more)
 
 
 def test_first_round_reports_the_machine(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
-    keeps = keeper(sessions, broker, settings)
-    keeps.round()
+    reconciler = make_reconciler(sessions, broker, settings)
+    reconciler.round()
     with sessions.begin() as session:
         ((worker, heard),) = workers.list_workers(session)
-        assert (worker.name, heard, worker.draining) == ("keeper", True, False)
+        assert (worker.name, heard, worker.draining) == ("host-1", True, False)
         assert workers.list_machines(session) == [MACHINE]
         worker.seen_at -= NEVER / 2
-    keeps.round()
+    reconciler.round()
     with sessions.begin() as session:
-        assert workers.alive_names(session) == {"keeper"}
+        assert workers.alive_names(session) == {"host-1"}
 
 
 def test_draining_worker_gets_no_job(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     job_id = create_job(sessions)
-    keeper(sessions, broker, settings, draining=lambda: True).round()
+    make_reconciler(sessions, broker, settings, draining=lambda: True).round()
     with sessions.begin() as session:
-        assert workers.draining_names(session) == {"keeper"}
+        assert workers.draining_names(session) == {"host-1"}
     assert not leased(sessions, job_id)
 
 
 def test_leaving_worker_stays_listed_with_devices(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
-    keeps = keeper(sessions, broker, settings)
-    keeps.round()
+    reconciler = make_reconciler(sessions, broker, settings)
+    reconciler.round()
     pool = start()
     run_here(sessions, pool.pid)
     with sessions.begin() as session:
-        assert workers.alive_names(session) == {"keeper"}
-    again = keeper(sessions, broker, settings, draining=lambda: True)
+        assert workers.alive_names(session) == {"host-1"}
+    again = make_reconciler(sessions, broker, settings, draining=lambda: True)
     again.round()
     again.leave()
     with sessions.begin() as session:
-        assert workers.alive_names(session) == {"keeper"}
+        assert workers.alive_names(session) == {"host-1"}
     pool.kill()
     pool.wait()
     again.round()
@@ -191,11 +191,11 @@ def test_no_round_follows_when_a_worker_has_left(sessions: Sessions, broker: Cel
         with sessions.begin() as session:
             return [worker.name for worker, _ in workers.list_workers(session)]
 
-    keeps = keeper(sessions, broker, settings)
-    rounds = threading.Thread(target=keeps.run)
+    reconciler = make_reconciler(sessions, broker, settings)
+    rounds = threading.Thread(target=reconciler.run)
     rounds.start()
-    until(lambda: known() == ["keeper"])
-    keeps.leave()
+    until(lambda: known() == ["host-1"])
+    reconciler.leave()
     rounds.join(20)
     assert not rounds.is_alive()
     assert known() == []
@@ -205,14 +205,14 @@ def test_waiting_job_is_placed_and_sent_again(
     sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
 ) -> None:
     job_id = create_job(sessions)
-    keeps = keeper(sessions, broker, settings)
-    keeps.round()
+    reconciler = make_reconciler(sessions, broker, settings)
+    reconciler.round()
     assert set(received(broker)) == {(job_id, 1)}
-    keeps.round()
+    reconciler.round()
     assert received(broker) == [(job_id, 1)]
     with sessions.begin() as session:
-        assert transitions.begin(session, job_id, 1, "keeper", start().pid, NEVER) is not None
-    keeps.round()
+        assert transitions.begin(session, job_id, 1, "host-1", start().pid, NEVER) is not None
+    reconciler.round()
     assert received(broker) == []
 
 
@@ -222,7 +222,7 @@ def test_attempt_whose_process_lives_is_left_alone(
     job_id = run_here(sessions, start().pid)
     trainer = start(of_job=job_id)
     for _ in range(2):
-        keeper(sessions, broker, settings).round()
+        make_reconciler(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.RUNNING
     assert not is_gone(trainer.pid)
 
@@ -234,7 +234,7 @@ def test_attempt_without_a_process_is_retried(
     job_id = run_here(sessions, pool.pid)
     pool.kill()
     until(lambda: is_gone(pool.pid))  # and nobody has taken note of it
-    keeper(sessions, broker, settings).round()
+    make_reconciler(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
     assert not leased(sessions, job_id)
 
@@ -257,7 +257,7 @@ def test_job_keeps_what_the_attempt_has_left(
         run.exit_report.write_text(json.dumps(exit_report))
     pool.kill()
     pool.wait()
-    keeper(sessions, broker, settings).round()
+    make_reconciler(sessions, broker, settings).round()
     for job_id in (here, elsewhere):
         with sessions.begin() as session:
             job = jobs.get(session, job_id)
@@ -272,8 +272,8 @@ def test_attempt_released_without_an_end_is_lost(
     pool = start()
     job_id = run_here(sessions, pool.pid)
     with sessions.begin() as session:
-        leases.release(session, job_id, 1, "keeper", pool.pid)
-    keeper(sessions, broker, settings).round()
+        leases.release(session, job_id, 1, "host-1", pool.pid)
+    make_reconciler(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
@@ -283,8 +283,8 @@ def test_reused_pid_follows_no_earlier_attempt(
     pool = start()
     job_id = run_here(sessions, pool.pid)
     with sessions.begin() as session:
-        release_earlier(session, "keeper")
-    keeper(sessions, broker, settings).round()
+        release_earlier(session, "host-1")
+    make_reconciler(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
     assert not is_gone(pool.pid)
 
@@ -298,14 +298,14 @@ def test_its_devices_stay_leased_while_its_trainer_ends(
     trainer.send_signal(signal.SIGSTOP)  # so that it takes its time
     pool.kill()
     pool.wait()
-    keeps = keeper(sessions, broker, settings)
+    reconciler = make_reconciler(sessions, broker, settings)
     for _ in range(2):
-        keeps.round()
+        reconciler.round()
         assert status(sessions, job_id) is JobStatus.RUNNING
         assert leased(sessions, job_id)
     trainer.send_signal(signal.SIGCONT)
     assert trainer.wait(20) == -signal.SIGTERM
-    keeps.round()
+    reconciler.round()
     assert status(sessions, job_id) is JobStatus.QUEUED
     assert not leased(sessions, job_id)
 
@@ -316,18 +316,18 @@ def test_hanging_process_is_killed_and_retried(
     pool = start()
     job_id = run_here(sessions, pool.pid, lease=timedelta(seconds=-1))
     for has_more in ({"grace": NEVER}, {"lease": NEVER}):  # time to come back
-        keeper(sessions, broker, settings.model_copy(update=has_more)).round()
+        make_reconciler(sessions, broker, settings.model_copy(update=has_more)).round()
         assert not is_gone(pool.pid)
-    keeps = keeper(sessions, broker, settings)
-    keeps.round()
+    reconciler = make_reconciler(sessions, broker, settings)
+    reconciler.round()
     assert pool.wait(20) == -signal.SIGKILL
-    keeps.round()
+    reconciler.round()
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
 def test_job_of_a_silent_worker_is_taken(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
     job_id = run_on_a_silent_worker(sessions)
-    keeper(sessions, broker, settings).round()
+    make_reconciler(sessions, broker, settings).round()
     assert status(sessions, job_id) is JobStatus.QUEUED
 
 
@@ -336,13 +336,13 @@ def test_broker_that_is_away_stops_no_other_duty(
 ) -> None:
     """However often its messages fail, those who are not heard of in the time of a lease are lost."""
     lost, waiting = run_on_a_silent_worker(sessions), create_job(sessions)
-    keeps = keeper(sessions, no_broker, settings.model_copy(update={"lease": timedelta(seconds=0.3)}))
-    keeps.round()
+    reconciler = make_reconciler(sessions, no_broker, settings.model_copy(update={"lease": timedelta(seconds=0.3)}))
+    reconciler.round()
     assert status(sessions, lost) is JobStatus.RUNNING
     assert leased(sessions, waiting)
-    rounds_until(keeps, lambda: status(sessions, lost) is JobStatus.QUEUED)
+    rounds_until(reconciler, lambda: status(sessions, lost) is JobStatus.QUEUED)
     with sessions.begin() as session:
-        assert workers.alive_names(session) == {"keeper"}
+        assert workers.alive_names(session) == {"host-1"}
 
 
 def test_workers_return_after_a_database_outage(
@@ -354,15 +354,17 @@ def test_workers_return_after_a_database_outage(
         way.symlink_to(str(url.query["host"]))
         through = sa.create_engine(url.update_query_dict({"host": str(way)}), poolclass=sa.NullPool)
         lease = 2.0
-        keeps = keeper(make_sessions(through), broker, settings.model_copy(update={"lease": timedelta(seconds=lease)}))
+        reconciler = make_reconciler(
+            make_sessions(through), broker, settings.model_copy(update={"lease": timedelta(seconds=lease)})
+        )
         lost = run_on_a_silent_worker(sessions)
-        rounds_until(keeps, lambda: status(sessions, lost) is JobStatus.QUEUED)
+        rounds_until(reconciler, lambda: status(sessions, lost) is JobStatus.QUEUED)
         lost = run_on_a_silent_worker(sessions, "silent too")
         way.unlink()
-        keeps.round()
+        reconciler.round()
         way.symlink_to(str(url.query["host"]))
         back = time.monotonic()
-        rounds_until(keeps, lambda: status(sessions, lost) is JobStatus.QUEUED)
+        rounds_until(reconciler, lambda: status(sessions, lost) is JobStatus.QUEUED)
         assert time.monotonic() - back >= lease
 
 
@@ -382,7 +384,7 @@ def test_replaced_keeper_ends_its_worker(sessions: Sessions, settings: WorkerSet
         "FINETUNED_DATABASE_URL": settings.database_url.get_secret_value(),
         "FINETUNED_BROKER_URL": settings.broker_url.get_secret_value(),
         "FINETUNED_HOME": str(settings.home),
-        "FINETUNED_WORKER": "keeper",
+        "FINETUNED_WORKER": "host-1",
     }
 
     def heard() -> set[str]:
@@ -390,9 +392,9 @@ def test_replaced_keeper_ends_its_worker(sessions: Sessions, settings: WorkerSet
             return workers.alive_names(session)
 
     with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as superseded:
-        until(lambda: heard() == {"keeper"})
+        until(lambda: heard() == {"host-1"})
         with sessions.begin() as session:
-            workers.register(session, "keeper", "another", "localhost", MACHINE)
+            workers.register(session, "host-1", "another", "localhost", MACHINE)
         _, said = superseded.communicate(timeout=20)
     assert superseded.returncode == -signal.SIGTERM
-    assert b"another worker has begun as keeper" in said
+    assert b"another worker has begun as host-1" in said

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# A process of the pool, and one whose worker has died before it could ask to be told: its parent is another.
+# A process of the pool, and one whose worker has died before it could register for the signal: its parent is another.
 SCRIPT = """
 import os
 from runtime.settings import read_settings

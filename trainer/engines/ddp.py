@@ -24,7 +24,7 @@ class Ddp:
     def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator, fp16: bool) -> None:
         self.module = module
         self._accelerator = accelerator
-        # DDP broadcasts everything that it is not told to ignore. Each rank has loaded the same frozen base.
+        # DDP broadcasts everything but what is to be ignored. Each rank has loaded the same frozen base.
         module._ddp_params_and_buffers_to_ignore = _frozen(module)
         # Both are on the device already. Accelerate calls a CPU "cpu:0", which PyTorch takes for another device: it
         # would copy every weight.

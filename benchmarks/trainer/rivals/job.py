@@ -12,12 +12,12 @@ from transformers import TrainerCallback
 
 class Work:
     def __init__(self, folder: Path) -> None:
-        told = json.loads((folder / "work.json").read_text())
-        recipe = told["recipe"]
-        self.model: str = told["model"]
-        self.seed: int = told["seed"]
-        self.length: int = told["length"]
-        self.dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[told["precision"]]
+        work_order = json.loads((folder / "work.json").read_text())
+        recipe = work_order["recipe"]
+        self.model: str = work_order["model"]
+        self.seed: int = work_order["seed"]
+        self.length: int = work_order["length"]
+        self.dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[work_order["precision"]]
         self.lora = {
             "r": recipe["adapter"]["r"],
             "lora_alpha": recipe["adapter"]["alpha"],
@@ -26,16 +26,16 @@ class Work:
             "task_type": "CAUSAL_LM",
         }
         self.arguments: dict[str, Any] = {
-            "per_device_train_batch_size": told["micro_batch"],
-            "gradient_accumulation_steps": told["documents"] // (told["micro_batch"] * told["ranks"]),
-            "max_steps": told["steps"],
+            "per_device_train_batch_size": work_order["micro_batch"],
+            "gradient_accumulation_steps": work_order["documents"] // (work_order["micro_batch"] * work_order["ranks"]),
+            "max_steps": work_order["steps"],
             "learning_rate": recipe["optimizer"]["learning_rate"],
             "weight_decay": recipe["optimizer"]["weight_decay"],
             "max_grad_norm": recipe["optimizer"]["max_grad_norm"],
             "lr_scheduler_type": recipe["schedule"]["type"],
             "warmup_steps": recipe["schedule"]["warmup_steps"],
             "optim": "adamw_torch_fused",
-            "seed": told["seed"],
+            "seed": work_order["seed"],
             "use_cpu": not torch.cuda.is_available(),
             "save_strategy": "no",
             "report_to": "none",
@@ -72,7 +72,7 @@ class Steps(TrainerCallback):
         kinds: dict[str, set[str]] = {"base": set(), "adapter": set()}
         for parameter in model.parameters():
             kinds["adapter" if parameter.requires_grad else "base"].add(str(parameter.dtype).removeprefix("torch."))
-        told = {
+        work_order = {
             "base": "+".join(sorted(kinds["base"])),
             "adapter": "+".join(sorted(kinds["adapter"])),
             "autocast": "bf16" if args.bf16 else "off",
@@ -82,4 +82,4 @@ class Steps(TrainerCallback):
             "cuda_reserved": torch.cuda.max_memory_reserved() if on_gpu else None,
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
         }
-        (self._run_dir / "used.json").write_text(json.dumps(told))
+        (self._run_dir / "used.json").write_text(json.dumps(work_order))

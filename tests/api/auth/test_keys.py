@@ -49,7 +49,7 @@ def test_secrets_are_compared_by_digest_in_constant_time(
     key = make_key(locked, owner="anna")
     sent = [ADMIN_KEY, f"{ADMIN_KEY[:-1]}x", key["secret"], f"{key['secret'][:-1]}~", "x"]
     compared: list[tuple[str, str]] = []
-    asked: list[str] = []
+    requested: list[str] = []
 
     def compare(one: str, other: str, safely: Callable[[str, str], bool] = hmac.compare_digest) -> bool:
         compared.append((one, other))
@@ -57,7 +57,7 @@ def test_secrets_are_compared_by_digest_in_constant_time(
 
     def ask(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         if "FROM keys" in statement:
-            asked.append(str(parameters))
+            requested.append(str(parameters))
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
     sa.event.listen(sa.Engine, "before_cursor_execute", ask)
@@ -67,8 +67,8 @@ def test_secrets_are_compared_by_digest_in_constant_time(
         sa.event.remove(sa.Engine, "before_cursor_execute", ask)
     assert statuses == [200, 401, 200, 401, 401]
     assert compared == [(digest(secret), digest(ADMIN_KEY)) for secret in sent]
-    assert [digest(secret) in parameters for secret, parameters in zip(sent[1:], asked, strict=True)] == [True] * 4
-    assert not any(secret in parameters for secret in sent[:-1] for parameters in asked)
+    assert [digest(secret) in parameters for secret, parameters in zip(sent[1:], requested, strict=True)] == [True] * 4
+    assert not any(secret in parameters for secret in sent[:-1] for parameters in requested)
 
 
 def test_repeated_key_request_creates_no_second_key(locked: TestClient) -> None:

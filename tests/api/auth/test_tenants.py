@@ -107,7 +107,7 @@ def ask(client: TestClient, method: str, path: str, headers: Headers, things: Ma
     return client.request(method, path.format_map(things), json=body, params={"model": "tiny"}, headers=headers)
 
 
-def told(answer: Response) -> tuple[int, str]:
+def reported(answer: Response) -> tuple[int, str]:
     """Without the ids by which two answers differ."""
     return answer.status_code, ID.sub("", answer.text)
 
@@ -124,7 +124,7 @@ def test_nothing_of_another_is_there_by_any_route(
             assert answer.status_code == 404, (method, path, answer.text)
             assert answer.json()["error"]["code"] == "not_found"
             nobodys = {name: made_up(thing) for name, thing in things.items()}
-            assert told(answer) == told(ask(locked, method, path, bob, nobodys)), (method, path)
+            assert reported(answer) == reported(ask(locked, method, path, bob, nobodys)), (method, path)
             if method == "GET":
                 assert ask(locked, "HEAD", path, bob, things).status_code in (404, 405)
     # All of it is still there for its owner: nothing was done, and none of these paths was a wrong one.
@@ -160,7 +160,7 @@ def test_lists_show_nothing_of_other_owners(locked: TestClient, bob: Headers, an
         url = path.format_map(own)
         answer, nobodys = (locked.get(url, params={"after": each}, headers=bob) for each in (cursor, made_up(cursor)))
         assert answer.status_code in (400, 404), (path, answer.text)
-        assert told(answer) == told(nobodys)
+        assert reported(answer) == reported(nobodys)
         assert locked.get(url, headers=bob).status_code == 200
     ids = ID.findall(" ".join(annas.values()))
     for method, path in routes(locked):
@@ -177,13 +177,13 @@ def test_jobs_and_plans_reject_what_others_own(locked: TestClient, bob: Headers,
         {**RECIPE, "adapter": {"start_from": job_id}},
         {**RECIPE, "adapter": {"start_from": f"{job_id}/checkpoint-5"}},
     ]
-    asked = {"model": "tiny", "training_file": "rows.jsonl"}
+    requested = {"model": "tiny", "training_file": "rows.jsonl"}
     of_openai = [
-        {**asked, "training_file": dataset},
-        {**asked, "validation_file": dataset},
-        {**asked, "model": model},
-        {**asked, "model": f"{model}:ckpt-step-5"},
-        {**asked, "recipe": {"adapter": {"start_from": job_id}}},
+        {**requested, "training_file": dataset},
+        {**requested, "validation_file": dataset},
+        {**requested, "model": model},
+        {**requested, "model": f"{model}:ckpt-step-5"},
+        {**requested, "recipe": {"adapter": {"start_from": job_id}}},
     ]
     bodies = [(path, body) for path in ("/jobs", "/plans") for body in recipes]
     for path, body in [*bodies, *(("/v1/fine_tuning/jobs", body) for body in of_openai)]:
@@ -191,7 +191,7 @@ def test_jobs_and_plans_reject_what_others_own(locked: TestClient, bob: Headers,
         answer, nobodys = (locked.post(path, content=each, headers=bob) for each in (given, made_up(given)))
         assert answer.status_code in (400, 404, 422), (path, body, answer.text)
         assert re.search(r"no (job|dataset|model) ", answer.json()["error"]["message"])
-        assert told(answer) == told(nobodys)
+        assert reported(answer) == reported(nobodys)
     assert locked.get("/jobs", headers=bob).json()["data"] == []
 
 
@@ -242,9 +242,9 @@ def test_workers_and_queue_name_no_other_job(
 
 def test_every_route_but_health_wants_a_key(locked: TestClient) -> None:
     open_to_all = {"/health", "/health/live", "/health/ready", "/metrics", "/recipe-schema"}
-    asked = [(method, path) for method, path in routes(locked) if path not in open_to_all]
-    assert len(asked) >= 15
-    for method, path in asked:
+    requested = [(method, path) for method, path in routes(locked) if path not in open_to_all]
+    assert len(requested) >= 15
+    for method, path in requested:
         answer = locked.request(method, re.sub(r"\{[^}]+\}", "x", path))
         assert answer.status_code in (401, 404), (method, path, answer.status_code)
         assert answer.status_code == 401 or "{" in path

@@ -48,8 +48,8 @@ def log_line(number: int = 0) -> LogEvent:
 def parse(chunk: bytes) -> Iterator[Received]:
     for block in chunk.decode().split("\n\n"):
         if block and not block.startswith(":"):
-            told = dict(each.split(": ", 1) for each in block.splitlines())
-            yield told["event"], Cursor(*map(int, told["id"].split("."))), json.loads(told["data"])
+            reported = dict(each.split(": ", 1) for each in block.splitlines())
+            yield reported["event"], Cursor(*map(int, reported["id"].split("."))), json.loads(reported["data"])
 
 
 async def wait_until(condition: Any) -> None:

@@ -16,12 +16,12 @@ from tests.support.jobs import LEASE, RETRIES, claim, make_recipe
 pytestmark = pytest.mark.timeout(20)  # a stream that should end, and does not
 
 
-def ended_job(sessions: Sessions, *told: LogEvent | MetricEvent) -> str:
+def ended_job(sessions: Sessions, *reported: LogEvent | MetricEvent) -> str:
     with sessions.begin() as session:
         jobs.create(session, make_recipe())
         job = claim(session)
         assert job is not None
-        progress.record(session, job.id, job.attempt, told, LEASE)
+        progress.record(session, job.id, job.attempt, reported, LEASE)
         finish(session, job.id, job.attempt, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
         return job.id
 
@@ -35,9 +35,9 @@ def stream(client: TestClient, job_id: str, after: str | None = None) -> list[di
 
 def test_stream_includes_events_stamped_after_its_end(client: TestClient, sessions: Sessions) -> None:
     far = 4e9  # another machine's clock is ahead
-    told = stream(client, ended_job(sessions, metric(1, time=1), metric(2, time=far)))
-    assert [event["event"] for event in told] == ["metric", "status", "status", "status", "metric"]
-    assert told[-1]["data"]["step"] == 2
+    reported = stream(client, ended_job(sessions, metric(1, time=1), metric(2, time=far)))
+    assert [event["event"] for event in reported] == ["metric", "status", "status", "status", "metric"]
+    assert reported[-1]["data"]["step"] == 2
 
 
 def test_stream_taken_up_after_its_last_event_ends(client: TestClient, sessions: Sessions) -> None:

@@ -58,23 +58,23 @@ async def streaming(sessions: Sessions, pace: Pace = OFTEN) -> AsyncIterator[Liv
 
 
 async def whole(streams: Live, job_id: str, cursor: Cursor = Cursor(), pause: float = 0) -> list[Received]:  # noqa: B008
-    told: list[Received] = []
+    reported: list[Received] = []
     async for chunk in streams.stream(job_id, cursor):
-        told += parse(chunk)
+        reported += parse(chunk)
         await asyncio.sleep(pause)
-    return told
+    return reported
 
 
-def assert_whole(told: list[Received], sessions: Sessions, job_id: str, begin: Cursor = Cursor()) -> None:  # noqa: B008
+def assert_whole(reported: list[Received], sessions: Sessions, job_id: str, begin: Cursor = Cursor()) -> None:  # noqa: B008
     """Each event and each metric after `begin` once, in its order, and each id as far as what came before it."""
     there = read_all(sessions, job_id)
-    seqs = [cursor.seq for kind, cursor, _ in told if kind not in ("metric", "queue")]
-    steps = [cursor.step for kind, cursor, _ in told if kind == "metric"]
+    seqs = [cursor.seq for kind, cursor, _ in reported if kind not in ("metric", "queue")]
+    steps = [cursor.step for kind, cursor, _ in reported if kind == "metric"]
     assert seqs == [cursor.seq for kind, cursor, _ in there if kind != "metric" and cursor.seq > begin.seq]
     assert steps == [cursor.step for kind, cursor, _ in there if kind == "metric" and cursor.step > begin.step]
     by_place = {(kind == "metric", cursor[kind == "metric"]): data for kind, cursor, data in there}
     so_far = begin
-    for kind, cursor, data in told:
+    for kind, cursor, data in reported:
         if kind == "queue":
             continue
         assert data == by_place[kind == "metric", cursor[kind == "metric"]]
@@ -119,23 +119,23 @@ def test_each_client_sees_every_event_once(sessions: Sessions, seed: int) -> Non
 
     async def watch(streams: Live, job_id: str) -> list[Received]:
         await asyncio.sleep(chance.uniform(0, 0.3))
-        told: list[Received] = []
+        reported: list[Received] = []
         cursor, over = Cursor(), False
         while not over:
             stay, slow = chance.randint(5, 400), chance.choice([0, 0, 0.05])
             over = True
-            before = len(told)
+            before = len(reported)
             stream = streams.stream(job_id, cursor)
             async for chunk in stream:
-                told += parse(chunk)
-                if told:
-                    cursor = told[-1][1]
-                if len(told) - before > stay:
+                reported += parse(chunk)
+                if reported:
+                    cursor = reported[-1][1]
+                if len(reported) - before > stay:
                     over = False
                     break
                 await asyncio.sleep(slow)
             await stream.aclose()  # type: ignore[attr-defined]
-        return told
+        return reported
 
     async def all_of_it() -> list[tuple[str, list[Received]]]:
         first, second = running_job(sessions), running_job(sessions)
@@ -145,36 +145,36 @@ def test_each_client_sees_every_event_once(sessions: Sessions, seed: int) -> Non
             await asyncio.gather(tell(first, retried=False), tell(second, retried=True))
             return list(zip(ids, await asyncio.gather(*clients), strict=True))
 
-    for job_id, told in run(all_of_it()):
-        kinds = [data["status"] for kind, _, data in told if kind == "status"]
+    for job_id, reported in run(all_of_it()):
+        kinds = [data["status"] for kind, _, data in reported if kind == "status"]
         assert kinds[-1] == "succeeded"
         if "queued" in kinds[1:]:  # a client that was there before saw metrics that are gone now
-            steps = [cursor.step for kind, cursor, _ in told if kind == "metric"]
+            steps = [cursor.step for kind, cursor, _ in reported if kind == "metric"]
             assert steps == list(range(1, len(steps) + 1))
         else:
-            assert_whole(told, sessions, job_id)
+            assert_whole(reported, sessions, job_id)
 
 
 def test_one_query_serves_all_clients_of_all_jobs(sessions: Sessions, engine: sa.Engine) -> None:
-    asked = []
+    requested = []
 
     def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if "FROM events" in statement:
-            asked.append(statement)
+            requested.append(statement)
 
     async def all_of_it() -> None:
         ours = [running_job(sessions) for _ in range(3)]
         async with streaming(sessions) as streams:
             clients = [asyncio.create_task(whole(streams, job.id)) for job in ours for _ in range(20)]
             await wait_until(lambda: sum(len(each.subscriptions) for each in streams._watched.values()) == 60)
-            asked.clear()
-            await wait_until(lambda: len(asked) >= 5)
+            requested.clear()
+            await wait_until(lambda: len(requested) >= 5)
             for job in ours:
                 await asyncio.to_thread(end, sessions, job)
-            for told in await asyncio.gather(*clients):
-                assert told[-1][2]["status"] == "succeeded"
-        # None of the 60 has asked by itself.
-        assert len(asked) < 60
+            for reported in await asyncio.gather(*clients):
+                assert reported[-1][2]["status"] == "succeeded"
+        # None of the 60 has queried by itself.
+        assert len(requested) < 60
 
     sa.event.listen(engine, "before_cursor_execute", count)
     try:
@@ -204,12 +204,12 @@ def test_slow_client_is_sent_everything_later(sessions: Sessions) -> None:
         job = running_job(sessions)
         async with streaming(sessions) as streams:
             stream = streams.stream(job.id, Cursor())
-            told = list(parse(await anext(stream)))
+            reported = list(parse(await anext(stream)))
             waits = asyncio.ensure_future(anext(stream))
             await wait_until(lambda: streams._watched)
             (share,) = streams._watched[job.id].subscriptions
             await asyncio.to_thread(record, sessions, job, log_line())
-            told += parse(await waits)
+            reported += parse(await waits)
             for _ in range(4):  # and now it does not ask for more
                 await asyncio.to_thread(record, sessions, job, *[log_line()] * Pace.page)
                 await asyncio.sleep(0.1)
@@ -218,9 +218,9 @@ def test_slow_client_is_sent_everything_later(sessions: Sessions) -> None:
             assert not share.waiting
             await asyncio.to_thread(end, sessions, job)
             async for chunk in stream:
-                told += parse(chunk)
-            assert_whole(told, sessions, job.id)
-            return told
+                reported += parse(chunk)
+            assert_whole(reported, sessions, job.id)
+            return reported
 
     assert len(run(all_of_it())) == 4 * Pace.page + 4
 
@@ -247,9 +247,9 @@ def test_late_client_sees_the_retried_steps(sessions: Sessions, pace: Pace) -> N
             await asyncio.to_thread(end, sessions, again)
             steps = [cursor.step for kind, cursor, _ in await old if kind == "metric"]
             assert steps == list(range(1, 111))
-            told = await new
-            assert_whole(told, sessions, job.id)
-            return told
+            reported = await new
+            assert_whole(reported, sessions, job.id)
+            return reported
 
     assert len([kind for kind, _, _ in run(all_of_it()) if kind == "metric"]) == 110
 
@@ -294,10 +294,10 @@ def test_database_that_is_away_ends_no_stream(
                 await asyncio.to_thread(servers.start_database)
                 await asyncio.to_thread(record, sessions, job, log_line())
                 await asyncio.to_thread(end, sessions, job)
-                told = await early
-                assert told == await late
-                assert_whole(told, sessions, job.id)
-                return told
+                reported = await early
+                assert reported == await late
+                assert_whole(reported, sessions, job.id)
+                return reported
 
         assert run(all_of_it())[-1][2]["status"] == "succeeded"
         engine.dispose()

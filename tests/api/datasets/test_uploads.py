@@ -137,10 +137,10 @@ def test_interrupted_check_is_repeated_by_the_next_process(
 class Hub(http.server.BaseHTTPRequestHandler):
     """As a hub answers for a file of a data set: by way of another address."""
 
-    asked: list[dict[str, str]] = []  # noqa: RUF012
+    requested: list[dict[str, str]] = []  # noqa: RUF012
 
     def do_GET(self) -> None:
-        self.asked.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
+        self.requested.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
         if self.path == "/datasets/org/name/resolve/main/data/train.jsonl":
             self.send_response(302)
             self.send_header("location", "/cdn/train")
@@ -177,7 +177,7 @@ def hub() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        Hub.asked.clear()
+        Hub.requested.clear()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
@@ -210,7 +210,7 @@ def test_hub_file_is_fetched_and_checked(
             assert answer.status_code == status, answer.text
             assert words in answer.json()["error"]["message"]
         assert not list((home / "incoming").iterdir())
-        assert all("authorization" not in asked for asked in Hub.asked)
+        assert all("authorization" not in requested for requested in Hub.requested)
 
 
 def test_hub_that_is_away_is_told(home: Path, sessions: Sessions, database_url: str, broker_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is asked, the API answers in its own words: never with a 500."""
+"""Whatever is sent, the API answers in its own words: never with a 500."""
 
 import json
 from typing import Any

@@ -17,14 +17,14 @@ def operations(client: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
     app = client.app
     assert isinstance(app, FastAPI)
     paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
-    return [(method.upper(), path, told) for path, methods in paths.items() for method, told in methods.items()]
+    return [(method.upper(), path, reported) for path, methods in paths.items() for method, reported in methods.items()]
 
 
 def hostile_requests(client: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
     """Of each route: text in its path, in each parameter by itself, in a body's names and values."""
     found: list[tuple[str, str, dict[str, Any]]] = []
-    for method, path, told in operations(client):
-        parameters = told.get("parameters", [])
+    for method, path, reported in operations(client):
+        parameters = reported.get("parameters", [])
         filled = path
         for parameter in parameters:
             if parameter["in"] == "path":
@@ -32,7 +32,7 @@ def hostile_requests(client: TestClient) -> list[tuple[str, str, dict[str, Any]]
         names = [parameter["name"] for parameter in parameters if parameter["in"] == "query"]
         found.append((method, filled, {}))
         found += [(method, filled, {"params": {name: HOSTILE}}) for name in names]
-        if "requestBody" in told:
+        if "requestBody" in reported:
             for body in ({HOSTILE: HOSTILE}, {"model": HOSTILE, "dataset": HOSTILE, "url": HOSTILE, "owner": HOSTILE}):
                 headers = {"content-type": "application/json"}
                 found.append((method, filled, {"content": json.dumps(body), "headers": headers}))

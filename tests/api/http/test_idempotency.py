@@ -135,7 +135,7 @@ BEFORE = {"resume": "pause", "retry": "cancel"}
 
 @pytest.fixture
 def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
-    """Of what the paths name: a job with an adapter, a webhook that is told nothing, a message of it."""
+    """Of what the paths name: a job with an adapter, a webhook without events, a message of it."""
     with sessions.begin() as session:
         job_id = jobs.create(session, make_recipe(), "default").id
         artifacts.add_checkpoint(
@@ -270,31 +270,31 @@ def test_superseded_request_creates_nothing(client: TestClient, engine: sa.Engin
     assert post_with(client, idempotency_key="one").status_code == 201
 
 
-ASKED = IdempotentRequest("anna", "POST /jobs", "one", "0" * 64, False)
+REQUEST = IdempotentRequest("anna", "POST /jobs", "one", "0" * 64, False)
 
 
 def test_request_of_a_dead_process_may_be_repeated(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
-        assert isinstance(idempotent_requests.begin(session, ASKED), New)
+        assert isinstance(idempotent_requests.begin(session, REQUEST), New)
     with sessions.begin() as session:
-        assert idempotent_requests.begin(session, ASKED) == Replay(None)
+        assert idempotent_requests.begin(session, REQUEST) == Replay(None)
     age(engine, idempotent_requests.LONGEST + timedelta(seconds=1))
     with sessions.begin() as session:
-        assert isinstance(idempotent_requests.begin(session, ASKED), New)
+        assert isinstance(idempotent_requests.begin(session, REQUEST), New)
 
 
 def test_key_is_forgotten_after_a_day(sessions: Sessions, engine: sa.Engine) -> None:
     with sessions.begin() as session:
-        first = idempotent_requests.begin(session, ASKED)
+        first = idempotent_requests.begin(session, REQUEST)
         assert isinstance(first, New)
         idempotent_requests.complete(session, first.id, "job_1")
     with sessions.begin() as session:
-        assert idempotent_requests.begin(session, ASKED) == Replay("job_1")
+        assert idempotent_requests.begin(session, REQUEST) == Replay("job_1")
     with sessions.begin() as session, pytest.raises(RequestReused):
         idempotent_requests.begin(session, IdempotentRequest("anna", "POST /jobs", "one", "1" * 64, False))
     age(engine, idempotent_requests.KEPT + timedelta(seconds=1))
     with sessions.begin() as session:
-        assert isinstance(idempotent_requests.begin(session, ASKED), New)
+        assert isinstance(idempotent_requests.begin(session, REQUEST), New)
 
 
 def test_unkeyed_repeats_count_for_ten_minutes(sessions: Sessions, engine: sa.Engine) -> None:

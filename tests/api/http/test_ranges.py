@@ -50,7 +50,7 @@ def test_whole_has_its_length_and_its_digest(client: TestClient, url: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "end"),
+    ("requested", "start", "end"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=100000-", 100_000, None),
@@ -61,26 +61,30 @@ def test_whole_has_its_length_and_its_digest(client: TestClient, url: str) -> No
         ("bytes = 7-8", 7, 9),
     ],
 )
-def test_part_is_that_part_of_the_whole(client: TestClient, url: str, asked: str, start: int, end: int | None) -> None:
+def test_part_is_that_part_of_the_whole(
+    client: TestClient, url: str, requested: str, start: int, end: int | None
+) -> None:
     whole = get(client, url).content
-    answer = get(client, url, range=asked)
+    answer = get(client, url, range=requested)
     assert (answer.status_code, answer.content) == (206, whole[start:end])
     first = start % len(whole) if start < 0 else start
     assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(whole)}"
     assert answer.headers["content-length"] == str(len(answer.content))
 
 
-@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=99999999-99999999999", "bytes=-0"])
-def test_range_behind_the_end_names_the_size(client: TestClient, url: str, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["bytes=99999999-", "bytes=99999999-99999999999", "bytes=-0"])
+def test_range_behind_the_end_names_the_size(client: TestClient, url: str, requested: str) -> None:
     size = len(get(client, url).content)
-    answer = get(client, url, range=asked)
+    answer = get(client, url, range=requested)
     assert (answer.status_code, answer.json()["error"]["code"]) == (416, "range_not_satisfiable")
     assert answer.headers["content-range"] == f"bytes */{size}"
 
 
-@pytest.mark.parametrize("asked", ["bytes=0-1,5-9", "bytes=5-4", "bytes=-", "bytes=x-y", "lines=1-2", "bytes=1-2x", ""])
-def test_unsupported_ranges_get_the_whole_file(client: TestClient, url: str, asked: str) -> None:
-    assert get(client, url, range=asked).status_code == 200
+@pytest.mark.parametrize(
+    "requested", ["bytes=0-1,5-9", "bytes=5-4", "bytes=-", "bytes=x-y", "lines=1-2", "bytes=1-2x", ""]
+)
+def test_unsupported_ranges_get_the_whole_file(client: TestClient, url: str, requested: str) -> None:
+    assert get(client, url, range=requested).status_code == 200
 
 
 def test_range_of_changed_bytes_gets_the_whole_file(client: TestClient, url: str) -> None:

@@ -57,8 +57,8 @@ def test_job_actions_are_idempotent(
     first, again = ask(client, job_id, what), ask(client, job_id, what)
     assert first["status"] == again["status"] == status
     assert first["finished_at"] == again["finished_at"]
-    told = client.get("/jobs").json()["data"]
-    assert [job["status"] for job in told] == [status]
+    reported = client.get("/jobs").json()["data"]
+    assert [job["status"] for job in reported] == [status]
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,12 @@ def test_job_shows_its_command_and_receipt(client: TestClient, sessions: Session
     job_id = post_job(client)["id"]
     zeros = {**dict.fromkeys(progress.METRIC_COLUMNS, 0), "type": "metric", "step": 6}
     done = {"type": "done", "time": 1, "step": 6, "completed": True, "stopped_early": True, "best_step": 4}
-    told = [parse_event(json.dumps(event)) for event in (zeros, {**done, "train_loss": 1, "eval_loss": 1})]
+    reported = [parse_event(json.dumps(event)) for event in (zeros, {**done, "train_loss": 1, "eval_loss": 1})]
     lease = timedelta(minutes=1)
     with sessions.begin() as session:
         claim(session, lease)
         jobs.launch(session, job_id, 1, "torchrun -m trainer /run", lease)
-        progress.record(session, job_id, 1, told, lease)
+        progress.record(session, job_id, 1, reported, lease)
     job = client.get(f"/jobs/{job_id}").json()
     assert job["command"] == "torchrun -m trainer /run"
     assert (job["progress"]["stopped_early"], job["progress"]["best_step"]) == (True, 4)

@@ -50,6 +50,6 @@ def test_unwise_recipe_is_warned_in_events(client: TestClient, sessions: Session
     register(sessions, "one", OLD_CPU)
     job = submit(client, precision="fp16").json()
     client.post(f"/jobs/{job['id']}/cancel")
-    told = client.get(f"/jobs/{job['id']}/events").text
-    assert "event: log" in told
-    assert "20 to 30 times slower" in told
+    reported = client.get(f"/jobs/{job['id']}/events").text
+    assert "event: log" in reported
+    assert "20 to 30 times slower" in reported

@@ -25,8 +25,8 @@ def test_invalid_file_form_is_a_bad_request(client: TestClient, content: bytes, 
 
 def test_expired_file_is_deleted_once_unused(client: TestClient, engine: sa.Engine) -> None:
     expiring, kept = upload(client, expires_after_seconds="3600"), upload(client)
-    asked = {"model": "tiny", "training_file": expiring}
-    job_id = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
+    requested = {"model": "tiny", "training_file": expiring}
+    job_id = client.post("/v1/fine_tuning/jobs", json=requested).json()["id"]
     with engine.begin() as connection:
         over = "UPDATE datasets SET expires_at = now() - interval '1 s' WHERE expires_at IS NOT NULL"
         connection.execute(sa.text(over))
@@ -40,8 +40,8 @@ def test_expired_file_is_deleted_once_unused(client: TestClient, engine: sa.Engi
 
 
 def test_results_of_other_owners_are_not_found(client: TestClient) -> None:
-    asked = {"model": "tiny", "training_file": "rows.jsonl"}
-    job_id = client.post("/v1/fine_tuning/jobs", json=asked).json()["id"]
+    requested = {"model": "tiny", "training_file": "rows.jsonl"}
+    job_id = client.post("/v1/fine_tuning/jobs", json=requested).json()["id"]
     for file_id in (f"file-{job_id}", "file-job_" + "0" * 24, "file-" + "0" * 24, "nonsense", "%00"):
         assert client.get(f"/v1/files/{file_id}").status_code == 404
         assert client.get(f"/v1/files/{file_id}/content").status_code == 404

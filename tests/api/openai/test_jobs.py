@@ -6,11 +6,11 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-ASKED = {"model": "tiny", "training_file": "rows.jsonl"}
+NEW_JOB = {"model": "tiny", "training_file": "rows.jsonl"}
 
 
 def create(client: TestClient, owner: str = "anna", **fields: Any) -> Any:
-    return client.post("/v1/fine_tuning/jobs", json={**ASKED, **fields}, headers={"x-owner": owner})
+    return client.post("/v1/fine_tuning/jobs", json={**NEW_JOB, **fields}, headers={"x-owner": owner})
 
 
 def test_foreign_or_deleted_models_are_not_found(client: TestClient, engine: sa.Engine) -> None:
@@ -22,7 +22,7 @@ def test_foreign_or_deleted_models_are_not_found(client: TestClient, engine: sa.
     name = client.get(f"/v1/fine_tuning/jobs/{job_id}").json()["fine_tuned_model"]
     for method, path in (("GET", f"/v1/models/{name}"), ("DELETE", f"/v1/models/{name}")):
         assert client.request(method, path, headers=bob).status_code == 404
-    answer = client.post("/v1/fine_tuning/jobs", json={**ASKED, "model": name}, headers=bob)
+    answer = client.post("/v1/fine_tuning/jobs", json={**NEW_JOB, "model": name}, headers=bob)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert name not in client.get("/v1/models", headers=bob).text
     # For its owner it is there; it has no files to train on from.

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from api.errors import InvalidParameter
-from api.openai.mapping import JobAsked, recipe_of
+from api.openai.mapping import FineTuningJobRequest, recipe_of
 from contract.recipe import Recipe
 from tests.support.jobs import make_recipe
 
 
 def recipe(start_from: tuple[str, str] | None = None, **fields: Any) -> Recipe:
-    asked = JobAsked.model_validate({"model": "tiny", "training_file": "rows.jsonl", **fields})
-    return Recipe.model_validate(recipe_of(asked, start_from))
+    requested = FineTuningJobRequest.model_validate({"model": "tiny", "training_file": "rows.jsonl", **fields})
+    return Recipe.model_validate(recipe_of(requested, start_from))
 
 
 def method(**hyperparameters: Any) -> dict[str, Any]:
@@ -30,10 +30,10 @@ def test_hyperparameters_map_to_recipe_fields() -> None:
         {"method": method(n_epochs=5, batch_size=16, learning_rate_multiplier=0.5)},
         {"hyperparameters": {"n_epochs": 5, "batch_size": 16, "learning_rate_multiplier": 0.5}},
     ):
-        asked = recipe(**fields)
-        assert asked.schedule.epochs == 5
-        assert (asked.batch.effective_batch_size, asked.batch.micro_batch_size) == (16, 8)
-        assert asked.optimizer.learning_rate == pytest.approx(1e-4)
+        requested = recipe(**fields)
+        assert requested.schedule.epochs == 5
+        assert (requested.batch.effective_batch_size, requested.batch.micro_batch_size) == (16, 8)
+        assert requested.optimizer.learning_rate == pytest.approx(1e-4)
 
 
 def test_batch_smaller_than_a_micro_batch_is_one() -> None:
@@ -42,8 +42,13 @@ def test_batch_smaller_than_a_micro_batch_is_one() -> None:
 
 
 def test_recipe_rides_along() -> None:
-    asked = recipe(recipe={"adapter": {"r": 4}, "batch": {"max_length": 64}}, method=method(batch_size=2), seed=7)
-    assert (asked.adapter.r, asked.batch.max_length, asked.batch.effective_batch_size, asked.seed) == (4, 64, 2, 7)
+    requested = recipe(recipe={"adapter": {"r": 4}, "batch": {"max_length": 64}}, method=method(batch_size=2), seed=7)
+    assert (requested.adapter.r, requested.batch.max_length, requested.batch.effective_batch_size, requested.seed) == (
+        4,
+        64,
+        2,
+        7,
+    )
 
 
 def test_fine_tuned_model_is_trained_further() -> None:

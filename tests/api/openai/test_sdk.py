@@ -11,7 +11,7 @@ from tests.support.api import ADMIN_KEY, serve
 
 
 def sdk(client: TestClient, key: str) -> openai.OpenAI:
-    """It does not try again: what it is told to wait for takes longer than a test."""
+    """It does not try again: the wait takes longer than a test."""
     return openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=key, http_client=client, max_retries=0)
 
 

@@ -19,7 +19,7 @@ class Receiver:
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
-    """Under which it was asked for a certificate (SNI)."""
+    """The name of the requested certificate (SNI)."""
     redirect: str = ""
     hold: threading.Event | None = None
     """An answer waits for it."""

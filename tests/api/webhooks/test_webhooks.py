@@ -67,9 +67,9 @@ def ping(client: TestClient, webhook: dict[str, Any]) -> dict[str, Any]:
     return answer.json()
 
 
-def sent(client: TestClient, webhook: dict[str, Any], **told: Any) -> dict[str, Any]:
-    """The latest delivery, once it is as `told`."""
-    return until(lambda: [each for each in log(client, webhook)[:1] if told.items() <= each.items()])[0]
+def sent(client: TestClient, webhook: dict[str, Any], **reported: Any) -> dict[str, Any]:
+    """The latest delivery, once it is as `reported`."""
+    return until(lambda: [each for each in log(client, webhook)[:1] if reported.items() <= each.items()])[0]
 
 
 def test_ended_job_sends_a_signed_message(client: TestClient, sessions: Sessions, receiver: Receiver) -> None:
@@ -80,9 +80,9 @@ def test_ended_job_sends_a_signed_message(client: TestClient, sessions: Sessions
         assert job is not None
         finish(session, job_id, 1, AttemptEnd(JobStatus.SUCCEEDED), RETRIES)
     until(lambda: len(receiver.bodies) == 2)
-    told = [receiver.message(place, webhook["secret"]) for place in (0, 1)]
-    assert {each["type"] for each in told} == {"job.succeeded", "fine_tuning.job.succeeded"}
-    for each in told:
+    reported = [receiver.message(place, webhook["secret"]) for place in (0, 1)]
+    assert {each["type"] for each in reported} == {"job.succeeded", "fine_tuning.job.succeeded"}
+    for each in reported:
         assert set(each) == {"id", "object", "created_at", "type", "data"}
         assert (each["object"], each["data"]) == ("event", {"id": job_id})
         assert str(each["id"]).startswith("evt_")
@@ -218,17 +218,17 @@ def test_checked_address_is_the_one_that_is_called(
     client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name server that says another thing at each question (DNS rebinding)."""
-    asked = []
+    requested = []
 
     async def resolve(self: asyncio.AbstractEventLoop, host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
-        return [(2, 1, 6, "", ("127.0.0.1" if len(asked) == 1 else "127.0.0.2", port))]
+        requested.append(host)
+        return [(2, 1, 6, "", ("127.0.0.1" if len(requested) == 1 else "127.0.0.2", port))]
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
     webhook = add(client, f"http://rebinding.example:{receiver.port}/x?y=1")
     ping(client, webhook)
     sent(client, webhook, status="delivered")
-    assert [host for host in asked if host == "rebinding.example"] == ["rebinding.example"]
+    assert [host for host in requested if host == "rebinding.example"] == ["rebinding.example"]
     assert receiver.headers[0]["host"] == f"rebinding.example:{receiver.port}"
 
 

@@ -4,18 +4,18 @@ import pytest
 
 from benchmarks.soak.ledger import set_back
 
-Told = tuple[str, float, dict[str, Any]]
+Recorded = tuple[str, float, dict[str, Any]]
 
 
-def started(resumed_step: int) -> Told:
+def started(resumed_step: int) -> Recorded:
     return ("started", 0.0, {"resumed_step": resumed_step})
 
 
-def saved(step: int, final: bool = False) -> Told:
+def saved(step: int, final: bool = False) -> Recorded:
     return ("checkpoint", 0.0, {"step": step, "final": final})
 
 
-DAMAGED: Told = (
+DAMAGED: Recorded = (
     "log",
     0.0,
     {"message": "the training checkpoint attempt-1/step-000004 is damaged; the run resumes from an earlier one"},
@@ -23,21 +23,21 @@ DAMAGED: Told = (
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         [started(0), saved(2), saved(4), started(4)],
         [started(0), saved(2), started(4)],
         [started(0), saved(2), saved(4), DAMAGED, started(2), saved(4), started(4)],
         [started(0), saved(2), saved(3, final=True), started(2)],
     ],
-    ids=["from the last one", "from one that nobody told of", "the last one was torn", "the end has no state"],
+    ids=["from the last one", "from one that nobody recorded", "the last one was torn", "the end has no state"],
 )
-def test_resumed_attempts_are_not_setbacks(told: list[Told]) -> None:
-    assert list(set_back(told)) == []
+def test_resumed_attempts_are_not_setbacks(reported: list[Recorded]) -> None:
+    assert list(set_back(reported)) == []
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         [started(0), saved(2), started(0)],
         [started(0), saved(2), saved(4), started(2)],
@@ -45,5 +45,5 @@ def test_resumed_attempts_are_not_setbacks(told: list[Told]) -> None:
     ],
     ids=["anew", "from the one before", "the third one anew"],
 )
-def test_attempt_before_the_saved_step_is_reported(told: list[Told]) -> None:
-    assert len(list(set_back(told))) == 1
+def test_attempt_before_the_saved_step_is_reported(reported: list[Recorded]) -> None:
+    assert len(list(set_back(reported))) == 1

@@ -48,15 +48,15 @@ def test_loss_that_is_not_a_number_is_void() -> None:
 
 
 def test_row_says_who_failed_and_who_is_void() -> None:
-    told = rows(
+    reported = rows(
         [
             *runs(OURS, rates=[100.0, 100.0]),
             *runs("failing", rates=[None, 50.0], losses=[None, 2.0]),
             *runs("cheating", rates=[400.0, 400.0], losses=[2.5, 2.5]),
         ]
     )
-    assert [row[0] for row in told] == [OURS, "failing [1 of 2 FAILED]", "cheating [VOID]"]
-    assert [row[7] for row in told] == ["", "2.00 (2.00-2.00)", "0.25 (0.25-0.25)"]
+    assert [row[0] for row in reported] == [OURS, "failing [1 of 2 FAILED]", "cheating [VOID]"]
+    assert [row[7] for row in reported] == ["", "2.00 (2.00-2.00)", "0.25 (0.25-0.25)"]
 
 
 def test_table_is_aligned_markdown() -> None:

@@ -85,10 +85,10 @@ def test_add_of_a_faulty_file_names_its_rows(api: FakeApi, rows: Path) -> None:
     }
     done = finetuned("datasets", "add", str(rows), "--url", api.url)
     assert (done.returncode, done.stdout) == (1, "file-1\n")
-    told = done.stderr.splitlines()
-    assert told[1].startswith("row 1: is not JSON")
-    assert len(told) == 12
-    assert "and 240 more" in told[-1]
+    reported = done.stderr.splitlines()
+    assert reported[1].startswith("row 1: is not JSON")
+    assert len(reported) == 12
+    assert "and 240 more" in reported[-1]
     assert "\x1b" not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""An attempt that is told to stop, loses the database or a machine, or is taken away."""
+"""An attempt that is stopped, loses the database or a machine, or is taken away."""
 
 import sys
 from dataclasses import replace
@@ -87,7 +87,7 @@ def test_trainer_stopped_at_its_start_has_not_failed(
 # Deaf to SIGTERM, which it tells of.
 DEAF = """
 import pathlib, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1], "asked").touch())
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1], "signalled").touch())
 print("starts", flush=True)
 while True: time.sleep(1000)
 """
@@ -100,7 +100,7 @@ def test_withdrawn_pause_is_no_failure(sessions: Sessions, settings: WorkerSetti
     running.wait_for_a_word()
     with sessions.begin() as session:
         actions.pause(session, job_id)
-    until((running.run_dir.path / "asked").exists)
+    until((running.run_dir.path / "signalled").exists)
     with sessions.begin() as session:
         actions.resume(session, job_id)
     running.end()

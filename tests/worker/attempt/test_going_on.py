@@ -1,4 +1,4 @@
-"""An attempt that goes on from what those before it have saved and told."""
+"""An attempt that goes on from what earlier ones saved and reported."""
 
 import json
 import subprocess

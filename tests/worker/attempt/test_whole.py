@@ -75,13 +75,13 @@ def test_oversized_attempt_trains_a_smaller_batch(sessions: Sessions, settings: 
     assert (job.status, job.failure) == (JobStatus.QUEUED, None)
     job = run_next(sessions, settings, job.id)
     assert job.status is JobStatus.SUCCEEDED
-    trained, asked = json.loads(run_dir(settings, job, 2).recipe.read_text())["batch"], job.recipe["batch"]
+    trained, requested = json.loads(run_dir(settings, job, 2).recipe.read_text())["batch"], job.recipe["batch"]
     assert (trained["micro_batch_size"], trained["effective_batch_size"], trained["gradient_accumulation_steps"]) == (
         4,
         16,
         None,
     )
-    assert (asked["micro_batch_size"], asked["gradient_accumulation_steps"]) == (8, 2)
+    assert (requested["micro_batch_size"], requested["gradient_accumulation_steps"]) == (8, 2)
 
 
 def test_a_job_keeps_the_exit_report_of_its_processes(sessions: Sessions, settings: WorkerSettings) -> None:
