@@ -6,7 +6,7 @@ import time
 
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.strategies import MovingWindowRateLimiter
 
 from api.errors import TooManyRequests
 from api.http.bounds import sharing
@@ -18,7 +18,7 @@ class Rates:
     def __init__(self, per_owner: str) -> None:
         """`per_owner` such as "6000/minute", as the limits library reads it."""
         self._per_owner = parse(per_owner)
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def forget(self) -> None:
         """Counts from zero again."""

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from contract.formatting import truncate
 from store.artifacts import REPORT
 from store.jobs.report import JobReport
@@ -39,6 +37,8 @@ def _write_results(report: JobReport, path: Path) -> None:
 
 def _draw(report: JobReport, path: Path) -> None:
     """Plots the losses without pyplot, which keeps every figure in memory."""
+    from matplotlib.figure import Figure  # its first import on a machine runs fc-list
+
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     steps = [row.step for row in report.metrics]
