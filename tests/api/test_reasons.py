@@ -32,7 +32,7 @@ def test_only_these_parts_of_an_answer_have_a_reason() -> None:
     database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
     settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
     schemas = create_app(settings).openapi()["components"]["schemas"]
-    # Of a queue: tests/store/plan/test_properties.py. Of the others: below.
+    # Of a queue: tests/store/scheduling/test_properties.py. Of the others: below.
     assert {name for name, schema in schemas.items() if "reason" in schema.get("properties", {})} == {
         "Queue",
         "DeviceOut",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from store.scheduling.planner import plan
 from store.scheduling.situation import DeviceRef, Host, Occupant, Waiting
 from tests.sentences import is_sentence
-from tests.store.plan.factories import NOW, A, job, machine
+from tests.store.scheduling.factories import NOW, A, job, machine
 
 HOSTS = st.lists(
     st.builds(

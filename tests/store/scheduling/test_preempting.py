@@ -6,7 +6,7 @@ import pytest
 
 from store.scheduling.planner import plan
 from store.scheduling.situation import Wait
-from tests.store.plan.factories import NOW, A, B, full, job, machine, running, waits
+from tests.store.scheduling.factories import NOW, A, B, full, job, machine, running, waits
 
 
 def test_preemptible_job_of_lower_priority_is_asked() -> None:

@@ -4,7 +4,7 @@ import dataclasses
 
 from store.scheduling.planner import plan
 from store.scheduling.situation import DeviceRef, Host, Occupant, Wait
-from tests.store.plan.factories import NOW, A, B, full, job, machine, on, running, waits
+from tests.store.scheduling.factories import NOW, A, B, full, job, machine, on, running, waits
 
 
 def test_small_job_passes_only_without_delaying() -> None:

@@ -2,7 +2,7 @@
 
 from store.scheduling.planner import plan
 from store.scheduling.situation import Wait, Waiting
-from tests.store.plan.factories import NOW, A, B, full, job, machine, on, running, waits
+from tests.store.scheduling.factories import NOW, A, B, full, job, machine, on, running, waits
 
 # The order
 
