@@ -31,11 +31,10 @@ from benchmarks.service import show
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import scheduler
 from store.jobs import attempts, jobs, transitions
 from store.jobs.attempts import AttemptEnd, Retries
 from store.models import Event, Job, Lease, Worker
-from store.scheduling import leases, workers
+from store.scheduling import leases, scheduler, workers
 from store.session import Sessions, make_sessions
 
 OWNERS = 5

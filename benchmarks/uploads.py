@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from api.datasets.uploads import CHECK_WITHIN
+from api.datasets.creation import CHECK_WITHIN
 from benchmarks.servers import running_servers
 from tests.support import service
 from tests.support.files import add_model_and_dataset

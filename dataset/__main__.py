@@ -9,12 +9,12 @@ import sys
 from pydantic import BaseModel
 
 from contract.failure import Failure, FailureCode, InputError
+from dataset.dataset_reader import count_examples, read_examples
+from dataset.dataset_report import check_file
 from dataset.lengths import measure_lengths
 from dataset.preview import preview
-from dataset.read import count_examples, read_examples
 from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
 from dataset.rendering.tokenizer import set_chat_template
-from dataset.report import check_file
 from dataset.sandbox.tasks import (
     AnyTask,
     CheckFile,

@@ -9,14 +9,14 @@ from pydantic import BaseModel
 
 from contract.failure import InputError
 from contract.formatting import truncate
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import DatasetReader
+from dataset.dataset_report import Problem
 from dataset.document import Document
 from dataset.example import Example
-from dataset.file import DatasetFile
-from dataset.read import DatasetReader
 from dataset.refusal import BadFile, BadRow
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import Tokenizer
-from dataset.report import Problem
 
 _BATCH = 256
 _MAX_PROBLEMS = 10

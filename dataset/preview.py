@@ -6,10 +6,10 @@ from pydantic import BaseModel
 
 from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import DatasetReader, ReadRow
 from dataset.document import Document, truncation
 from dataset.example import Example
-from dataset.file import DatasetFile
-from dataset.read import DatasetReader, ReadRow
 from dataset.refusal import BadFile, BadRow
 from dataset.rendering.render import render
 from dataset.rendering.tokenise import encode

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
         "finetuned.cli.main",
         "contract.machine",
         "contract.recipe",
-        "dataset.read",
+        "dataset.dataset_reader",
         "estimate.plan",
         "dataset.__main__",
         "worker.machine.inventory",

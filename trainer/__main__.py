@@ -22,8 +22,8 @@ from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
 from contract.run_dir import RunDir
 from trainer.environment import hide_package, prepare_process
+from trainer.event_writer import EventWriter
 from trainer.failures import failure_from, print_error, write_failure
-from trainer.report import EventWriter
 from trainer.setup import RunSetup
 from trainer.stop import Stop
 

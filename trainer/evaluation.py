@@ -7,8 +7,8 @@ from dataclasses import replace
 from contract.events import EvaluationEvent, SampleEvent
 from contract.failure import FailureCode, InputError
 from trainer.data.end_tokens import end_token_ids
+from trainer.data.packing import pack
 from trainer.data.tokenizer import load_tokenizer
-from trainer.model.packing import pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import TrainingRun
 from trainer.sample import answer_prompts, sample_prompts

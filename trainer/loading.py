@@ -13,10 +13,10 @@ from contract.events import PhaseEvent
 from contract.recipe import Recipe
 from trainer.data.examples import TrainingData, load_data
 from trainer.device import this_device
+from trainer.event_writer import EventWriter
 from trainer.model.base_model import load_model
 from trainer.model.kernels import use_kernels
 from trainer.model.loss import SupervisedLoss
-from trainer.report import EventWriter
 from trainer.setup import RunSetup
 from trainer.stop import Stop
 

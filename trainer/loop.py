@@ -9,11 +9,11 @@ from contract.failure import FailureCode, InputError
 from contract.order import rows_of_step
 from contract.run_dir import prune_states
 from dataset.document import Document
+from trainer.data.packing import pack
 from trainer.device import peak_memory
 from trainer.engines.engine import Update
 from trainer.engines.optim import learning_rate_factor
 from trainer.evaluation import evaluate, evaluation_is_due
-from trainer.model.packing import pack
 from trainer.ranks import sum_over_ranks
 from trainer.run import TrainingRun
 from trainer.saving.checkpoint import save_adapter

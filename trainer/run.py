@@ -11,8 +11,8 @@ from contract.run_dir import RunDir
 from dataset.document import Document
 from trainer.data.examples import TrainingData
 from trainer.engines.engine import Engine
+from trainer.event_writer import EventWriter
 from trainer.ranks import stop_requested
-from trainer.report import EventWriter
 from trainer.stop import Stop
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from trainer.report import EventWriter
+from trainer.event_writer import EventWriter
 from trainer.stop import Stop
 
 

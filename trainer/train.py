@@ -14,6 +14,7 @@ from contract.failure import FailureCode, InputError
 from contract.order import examples_per_step
 from contract.recipe import Recipe
 from trainer.data.examples import TrainingData, describe_length_limit
+from trainer.data.packing import pack
 from trainer.data.vocabulary import check_vocabulary
 from trainer.device import describe, this_device
 from trainer.engines.ddp import Ddp
@@ -22,7 +23,6 @@ from trainer.loading import load
 from trainer.loop import fit
 from trainer.micro_batch import free_memory, largest_micro_batch, worst_case_documents
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import pack
 from trainer.precision import DTYPES, check_precision, resolve_precision
 from trainer.ranks import max_over_ranks, start_ranks, stop_requested
 from trainer.run import TrainingRun

@@ -19,8 +19,8 @@ from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
 from worker.attempt.context import Attempt
+from worker.dispatch import dispatch
 from worker.machine.inventory import detect
-from worker.scheduling import schedule
 from worker.settings import WorkerSettings
 from worker.supervise.publishing import PublishingProcess
 from worker.supervise.reconciler import Reconciler
@@ -40,7 +40,7 @@ class CeleryWorker:
         self._publishing = PublishingProcess()
         # Without a lock: a process of the pool that is killed while it holds one would hold it for ever.
         self._stopping = multiprocessing.get_context("fork").RawValue("b", 0)
-        self.app.task(name=SCHEDULE)(self.schedule)
+        self.app.task(name=SCHEDULE)(self.dispatch)
         self.app.task(name=RUN_JOB)(self.run_job)
 
     def connect_signals(self) -> None:
@@ -67,9 +67,9 @@ class CeleryWorker:
     def _is_draining(self) -> bool:
         return bool(self._stopping.value)
 
-    def schedule(self) -> None:
+    def dispatch(self) -> None:
         """Task: a job waits."""
-        schedule(self._sessions, self.app)
+        dispatch(self._sessions, self.app)
 
     def run_job(self, job_id: str, number: int) -> None:
         """Task: an attempt was given devices of this machine. Runs it, or this machine's part of it."""
@@ -99,7 +99,7 @@ class CeleryWorker:
         finally:
             attempt.transact(lambda session: leases.release(session, job_id, number, *me))
         if not self._is_draining():
-            self.schedule()
+            self.dispatch()
 
     def bind_to_worker(self, **_: Any) -> None:
         """Ends this process of the pool with the worker's main process: its job will be given to another."""

@@ -12,11 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from typing import Any
 
-from api.datasets.incoming import forget_abandoned
 from api.datasets.reader import dataset_file
+from api.datasets.upload import forget_abandoned
 from api.settings import ApiSettings
 from contract.failure import InputError
-from dataset.report import DatasetReport
+from dataset.dataset_report import DatasetReport
 from dataset.sandbox.child import DatasetSandbox, SandboxStopped
 from dataset.sandbox.tasks import CheckFile
 from storage.backends import Storage

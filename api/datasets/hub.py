@@ -3,7 +3,7 @@ is not for the users."""
 
 import httpx
 
-from api.datasets.incoming import Incoming
+from api.datasets.upload import Incoming
 from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
 

@@ -18,11 +18,11 @@ from api.errors import TooManyRequests
 from api.file_cache import FileCache
 from api.model_folders import ModelFolder
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.file import DatasetFile
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import ExampleCount, count_examples
 from dataset.lengths import TokenLengths
 from dataset.preview import Preview
-from dataset.read import ExampleCount, count_examples
-from dataset.reading.files import is_light
+from dataset.reading.rows import is_light
 from dataset.sandbox.child import DatasetSandbox, SandboxBusy
 from dataset.sandbox.tasks import (
     Answer,

@@ -8,8 +8,9 @@ from fastapi.responses import Response
 from api.auth.owner import Owner
 from api.auth.who import Who
 from api.context import Context
-from api.datasets import reports, service, uploads
-from api.datasets.reports import AsTokens
+from api.datasets import as_tokens, creation, service
+from api.datasets.as_tokens import AsTokens
+from api.datasets.creation import Form
 from api.datasets.schemas import (
     AboutDataset,
     DatasetDeleted,
@@ -19,7 +20,6 @@ from api.datasets.schemas import (
     dataset_detail,
     dataset_out,
 )
-from api.datasets.uploads import Form
 from api.http.body import read_body
 from api.http.idempotency import OnceStreamed, with_body
 from api.http.ids import DatasetId
@@ -54,9 +54,9 @@ async def create_dataset(request: Request, services: Context, who: Who, once: On
     answer: its status is `uploaded` until that is done."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         body = await read_body(request)
-        made = await run_in_threadpool(uploads.refer, services, who, with_body(once, body), body)
+        made = await run_in_threadpool(creation.refer, services, who, with_body(once, body), body)
     else:
-        made = await uploads.upload(services, who, once, Form.of(request))
+        made = await creation.upload(services, who, once, Form.of(request))
     return dataset_detail(made)
 
 
@@ -107,7 +107,7 @@ def get_dataset_report(
     services: Context, who: Who, dataset_id: DatasetId, given: Annotated[AsTokens, Depends(_as_tokens)]
 ) -> TokenReport:
     """How long its examples are as a model's tokens, how many of these are learned, and what is cut at max_length."""
-    return reports.token_report_of(services, who, dataset_id, given)
+    return as_tokens.token_report_of(services, who, dataset_id, given)
 
 
 # The request's query has these parts.
@@ -121,4 +121,4 @@ def preview_dataset(  # parameters: the request's
     limit: Annotated[int, Query(ge=1, le=50)] = 5,
 ) -> Preview:
     """Rows as the model will see them: its chat template's text, and the tokens that are learned marked."""
-    return reports.preview_of(services, who, dataset_id, given, offset, limit)
+    return as_tokens.preview_of(services, who, dataset_id, given, offset, limit)

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from contract import patterns
 from contract.recipe import DatasetField, DatasetFormat, Text
-from dataset.report import DatasetReport
+from dataset.dataset_report import DatasetReport
 from store.models import Dataset
 
 Columns = Annotated[dict[DatasetField, Text], Field(min_length=1)]

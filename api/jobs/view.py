@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus
-from store import scheduler
 from store.access.principal import Principal
 from store.jobs import jobs, progress
 from store.jobs.progress import Cursor, JobUpdate, Latest
 from store.models import Job
-from store.scheduling import leases
+from store.scheduling import leases, scheduler
 from store.scheduling.situation import DeviceRef, Wait
 from store.session import Sessions, read_snapshot
 

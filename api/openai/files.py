@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from api.artifacts import artifact_content, find_artifact
 from api.context import Services
-from api.datasets import service, uploads
-from api.datasets.uploads import Form
+from api.datasets import creation, service
+from api.datasets.creation import Form
 from api.http.ids import check_dataset_id
 from api.http.ranges import Content
 from api.openai.schemas import Deleted, FileList, FileObject, file_object, results_object
@@ -26,7 +26,7 @@ _RESULTS = re.compile(f"{ids.DATASET}({ids.JOB}{ids.HEX})")
 
 async def create(services: Services, who: Principal, once: IdempotentRequest, form: Form) -> FileObject:
     """Raises the errors of a dataset's upload."""
-    return file_object(await uploads.upload(services, who, once, form))
+    return file_object(await creation.upload(services, who, once, form))
 
 
 def newest(  # parameters: the request's

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from api.auth.who import Who
 from api.context import Context
-from api.datasets.uploads import Form
+from api.datasets.creation import Form
 from api.errors import InvalidParameter
 from api.http.body import described, json_body
 from api.http.idempotency import Keyed, Once, OnceStreamed

@@ -16,11 +16,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from dataset.document import Document
+from trainer.data.packing import pack
 from trainer.device import this_device
 from trainer.model import attention
 from trainer.model.kernels import use_kernels
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import pack
 from trainer.precision import DTYPES
 
 

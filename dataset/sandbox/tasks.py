@@ -6,11 +6,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from contract.failure import Failure
-from dataset.file import DatasetFile
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import ExampleCount
+from dataset.dataset_report import DatasetReport
 from dataset.lengths import TokenLengths
 from dataset.preview import Preview
-from dataset.read import ExampleCount
-from dataset.report import DatasetReport
 from dataset.trial import Trial
 
 Answer = TypeVar("Answer", bound=BaseModel)

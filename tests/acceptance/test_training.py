@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from contract.recipe import Recipe
-from dataset.file import DatasetFile
-from dataset.read import read_examples
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from finetuned.stack.models import add_model
 from tests.support import service
 from tests.support.database import empty_database

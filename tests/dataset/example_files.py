@@ -14,9 +14,9 @@ import pyarrow.parquet
 import pytest
 
 from contract.failure import Failure, FailureCode, InputError
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import Conversation, Example
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 
 HELLO: list[Any] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 WEATHER: dict[str, Any] = {

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import Conversation, Example
-from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
 from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS
 from dataset.formats.turns import TURN_FIELDS, WEIGHTS
-from dataset.read import read_examples
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs/data.md").read_text()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from contract.failure import FailureCode, InputError
-from dataset.file import DatasetFile
+from dataset.dataset_file import DatasetFile
 from dataset.lengths import TokenLengths, TokenReport, measure_lengths, token_report
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.support.files import write_tokenizer

@@ -6,7 +6,7 @@ import pytest
 
 from contract.failure import InputError
 from dataset import preview as shown
-from dataset.file import DatasetFile
+from dataset.dataset_file import DatasetFile
 from dataset.preview import Preview, RenderedText, preview
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from tests.support.files import write_tokenizer

@@ -9,13 +9,12 @@ from contract.events import Event
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.status import RequestedAction
-from store import scheduler
 from store.jobs import jobs, progress, transitions
 from store.jobs.attempts import Retries
 from store.jobs.progress import Cursor
 from store.jobs.transitions import AttemptPart
 from store.models import Job
-from store.scheduling import workers
+from store.scheduling import scheduler, workers
 from store.session import Sessions
 
 LEASE = timedelta(minutes=1)

@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from contract.recipe import Recipe
 from trainer.data.examples import load_data
+from trainer.data.packing import PackedBatch, pack
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import PackedBatch, pack
 from trainer.model.plain_lora import make_plain
 
 CPU = torch.device("cpu")

@@ -20,9 +20,9 @@ from torch.distributed.tensor import DTensor
 from contract.order import rank_micro_batches
 from contract.recipe import Recipe
 from dataset.document import Document
+from trainer.data.packing import pack
 from trainer.engines.engine import Engine
 from trainer.loading import load_for_engine
-from trainer.model.packing import pack
 from trainer.precision import DTYPES, check_precision
 from trainer.ranks import start_ranks, sum_over_ranks
 from trainer.train import make_engine

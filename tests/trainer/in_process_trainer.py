@@ -8,9 +8,9 @@ import pytest
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
 from tests.trainer.trainer_process import Outcome
+from trainer.data.packing import PackedBatch
 from trainer.engines.ddp import Ddp
-from trainer.model.packing import PackedBatch
-from trainer.report import EventWriter
+from trainer.event_writer import EventWriter
 from trainer.setup import RunSetup
 from trainer.stop import Stop
 from trainer.train import train

@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from trainer.data.packing import pack
 from trainer.engines.optim import clip_gradients, make_optimizer
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import pack
 
 
 class LiveMemory(TorchDispatchMode):

@@ -14,7 +14,7 @@ from contract.machine import Machine
 from contract.model.folder import loaded_base
 from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
-from dataset.file import DatasetFile
+from dataset.dataset_file import DatasetFile
 from dataset.lengths import measure_lengths
 from dataset.rendering.folder_tokenizer import read_tokenizer
 from estimate.inputs import DeviceKind, PackedRow, SizedModel

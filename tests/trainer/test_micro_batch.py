@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from trainer.data.packing import pack
 from trainer.device import peak_memory
 from trainer.micro_batch import (
     _free_in_cgroup,
@@ -22,7 +23,6 @@ from trainer.micro_batch import (
     worst_case_documents,
 )
 from trainer.model.base_model import load_model
-from trainer.model.packing import pack
 
 CPU = torch.device("cpu")
 MEGABYTES = 2**20

@@ -13,10 +13,10 @@ from contract.recipe import Recipe
 from dataset.document import Document
 from tests.trainer.adapters import load_with_random_adapter
 from tests.trainer.templates import as_read
+from trainer.data.packing import pack
 from trainer.model import attention
 from trainer.model.base_model import checkpoint_activations, load_model
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import pack
 from trainer.sample import Answer, Prompt, answer_prompts, sample_prompts
 from trainer.stop import Stop
 

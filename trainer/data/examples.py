@@ -15,10 +15,10 @@ import torch
 from contract.failure import FailureCode, InputError, dataset_errors_as
 from contract.order import split_rows
 from contract.recipe import DatasetSource, Recipe
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import file_sha256, read_examples
 from dataset.document import Document
-from dataset.file import DatasetFile
-from dataset.read import file_sha256, read_examples
-from dataset.reading.files import Hash
+from dataset.reading.rows import Hash
 from dataset.rendering.folder_tokenizer import FolderTokenizer
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import TODAY

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 
 from contract.recipe import Optimizer
+from trainer.data.packing import PackedBatch
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, restore_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import PackedBatch
 
 
 class Ddp:

@@ -5,8 +5,8 @@ from typing import Protocol
 
 import torch
 
+from trainer.data.packing import PackedBatch
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import PackedBatch
 
 
 @dataclass(frozen=True)

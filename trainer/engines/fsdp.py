@@ -10,10 +10,10 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from contract.recipe import Optimizer
+from trainer.data.packing import PackedBatch
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import PackedBatch
 
 
 class Fsdp:

@@ -14,10 +14,10 @@ from deepspeed.utils import safe_set_full_optimizer_state as set_moment
 from transformers.integrations import HfDeepSpeedConfig
 
 from contract.recipe import Optimizer, Parallel
+from trainer.data.packing import PackedBatch, pack
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import PackedBatch, pack
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _DEFAULT_STAGE = 2

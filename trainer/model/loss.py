@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from transformers import StoppingCriteriaList
 
 from dataset.document import Document
+from trainer.data.packing import PackedBatch, pack
 from trainer.model import attention
 from trainer.model.neftune import noisy_embeddings
-from trainer.model.packing import PackedBatch, pack
 from trainer.stop import Stop
 
 _CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}

@@ -19,9 +19,9 @@ from store.errors import StaleAttempt
 from store.jobs.attempts import AttemptEnd
 from worker.attempt.context import Attempt
 from worker.attempt.finish import finish
-from worker.attempt.follow import follow
 from worker.attempt.launch import launch
 from worker.attempt.layout import lay_out
+from worker.attempt.monitor import follow
 from worker.attempt.outcome import decide
 from worker.attempt.resume import catch_up, find_state
 from worker.attempt.watch import Watch

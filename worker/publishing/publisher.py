@@ -13,10 +13,10 @@ from runtime.atomic_files import replacing
 from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.artifacts import REPORT, Digests
-from store.jobs.report import gather
+from store.jobs.job_report import gather
 from store.models import Artifact, Job
 from store.session import Sessions
-from worker.publishing import report, upload
+from worker.publishing import report_files, upload
 from worker.run_output import redact_log
 from worker.settings import WorkerSettings
 
@@ -84,7 +84,7 @@ def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job:
     try:
         # Two workers may make it at once, when one has just died. Neither may see half of the other's file.
         with replacing(path) as beside:
-            report.write(artifact.kind, gathered, _base_name(settings, job), beside)
+            report_files.write(artifact.kind, gathered, _base_name(settings, job), beside)
         if artifact.kind == "card" and adapter is not None and (folder := settings.runs / adapter.path).is_dir():
             _copy_into(folder, path)
     except Exception:

@@ -28,9 +28,9 @@ from store.jobs import attempts, jobs
 from store.models import Lease
 from store.scheduling import leases, workers
 from store.session import Sessions
+from worker.dispatch import dispatch
 from worker.machine import devices
 from worker.run_output import read_exit_report, read_log_tail
-from worker.scheduling import schedule
 from worker.settings import WorkerSettings
 from worker.supervise import orphans
 
@@ -83,7 +83,7 @@ class Reconciler:
 
     def round(self) -> None:
         """Does each duty once. Raises nothing: whatever goes wrong, the next round is the remedy."""
-        for duty in (self.send_heartbeat, self.end_orphans, self.take_over, self.schedule, self.resend):
+        for duty in (self.send_heartbeat, self.end_orphans, self.take_over, self.dispatch, self.resend):
             try:
                 duty()
             except WorkerSuperseded as error:
@@ -178,9 +178,9 @@ class Reconciler:
         heartbeat."""
         return time.monotonic() - self._database_available_since >= self._settings.lease.total_seconds()
 
-    def schedule(self) -> None:
+    def dispatch(self) -> None:
         """Gives devices to waiting jobs."""
-        schedule(self._sessions, self._app)
+        dispatch(self._sessions, self._app)
 
     def resend(self) -> None:
         """Sends this worker again the attempts that it has not begun. A message too many does no harm."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.read import file_sha256
+from dataset.dataset_reader import file_sha256
 from store.session import Sessions
 from tests.dataset.example_files import write_parquet
 from tests.support.files import ROW, add_model_and_dataset

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
+from dataset.dataset_report import check_file
 from dataset.example import Conversation
-from dataset.file import DatasetFile
-from dataset.read import read_examples
-from dataset.report import check_file
 from tests.dataset.example_files import failure, read_conversation, refusal, write_csv, write_lines
 
 Row = dict[str, Any]

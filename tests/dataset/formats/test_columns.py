@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import Conversation
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 from tests.dataset.example_files import HELLO, failure, read_conversation, write_csv, write_lines
 
 HELLO_HELLO = Conversation(HELLO, [False, True])

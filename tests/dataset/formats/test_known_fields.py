@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from dataset.file import DatasetFile
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
+from dataset.dataset_report import DatasetReport, check_file
 from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_THOUGHTS
 from dataset.formats.template_arguments import RESERVED
-from dataset.read import read_examples
-from dataset.report import DatasetReport, check_file
 from tests.dataset.example_files import (
     HELLO,
     WEATHER,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import Conversation
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 
 SHAPES = Path(__file__).parent / "real_shapes"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import ChatMessage, Conversation, ToolCall
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 from tests.dataset.example_files import WEATHER, read_conversation, write_csv, write_lines, write_parquet
 
 SHORT: list[ChatMessage] = [{"role": "user", "content": "Is 7 prime?"}, {"role": "assistant", "content": "Yes, 你好."}]

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import Conversation, PlainText
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 from dataset.reading.arrow_values import NotJson, to_values, value_bytes
 from tests.dataset.example_files import HELLO, refusal, write_parquet
 

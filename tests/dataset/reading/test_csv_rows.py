@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import Conversation, PlainText
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 from dataset.reading import csv_rows
 from tests.dataset.example_files import HELLO, WEATHER, refusal, write_csv
 

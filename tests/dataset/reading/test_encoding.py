@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import PlainText
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 from tests.dataset.example_files import refusal
 
 MARKS = {

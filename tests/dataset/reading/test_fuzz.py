@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contract.failure import InputError
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import ROLES, Conversation
-from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
 from dataset.formats.sharegpt import SPEAKERS
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
-from dataset.read import read_examples
 from tests.dataset.example_files import PACKERS
 
 FIELDS = sorted({field for format in FORMATS.values() for field in format.fields})

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset.file import DatasetFile
-from dataset.read import read_examples
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from tests.dataset.example_files import HELLO, refusal, write_lines
 
 ROW = json.dumps({"messages": HELLO}) + "\n"

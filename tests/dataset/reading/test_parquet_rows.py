@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from contract.failure import InputError
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
 from dataset.example import Conversation, PlainText
-from dataset.file import DatasetFile
-from dataset.read import read_examples
 from dataset.reading import parquet_rows
 from tests.dataset.example_files import HELLO, WEATHER, refusal, write_parquet
 
@@ -90,8 +90,8 @@ def test_oversized_unpacked_content_is_refused(tmp_path: Path) -> None:
 
 def test_pyarrow_is_loaded_for_parquet_alone(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}')
-    code = "import sys; from pathlib import Path; from dataset.read import read_examples\n"
-    code += "from dataset.file import DatasetFile\n"
+    code = "import sys; from pathlib import Path; from dataset.dataset_reader import read_examples\n"
+    code += "from dataset.dataset_file import DatasetFile\n"
     code += "list(read_examples(DatasetFile(path=Path(sys.argv[1])))); print('pyarrow' in sys.modules)"
     command = [sys.executable, "-c", code, str(tmp_path / "rows.jsonl")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)

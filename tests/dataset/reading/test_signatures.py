@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.feather
 import pytest
 
-from dataset.file import DatasetFile
-from dataset.report import check_file
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_report import check_file
 
 TABLE = pa.table({"text": ["a"] * 3})
 

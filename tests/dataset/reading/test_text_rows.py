@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import read_examples
+from dataset.dataset_report import check_file
 from dataset.example import PlainText
-from dataset.file import DatasetFile
 from dataset.limits import TEXT_PIECE_BYTES
-from dataset.read import read_examples
-from dataset.report import check_file
 from tests.dataset.example_files import failure, refusal
 
 SPACE = ["\n", "\n\n", " \n \n", "\r\n", "\r", "\t"]

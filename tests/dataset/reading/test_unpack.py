@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import file_sha256, read_examples
 from dataset.example import PlainText
-from dataset.file import DatasetFile
-from dataset.read import file_sha256, read_examples
-from dataset.reading.files import is_light
+from dataset.reading.rows import is_light
 from tests.dataset.example_files import PACKERS, refusal, zstd
 
 each_kind = pytest.mark.parametrize("suffix", PACKERS)
@@ -74,8 +74,8 @@ def test_overlong_packed_line_is_not_held(tmp_path: Path, suffix: str) -> None:
     part = PACKERS[suffix](b"a" * (32 << 20))
     path = write(tmp_path, PACKERS[suffix](b'{"text": "') + part * 20, f"rows.jsonl.{suffix}")
     code = (
-        "import re, sys; from pathlib import Path; from dataset.report import check_file\n"
-        "from dataset.file import DatasetFile\n"
+        "import re, sys; from pathlib import Path; from dataset.dataset_report import check_file\n"
+        "from dataset.dataset_file import DatasetFile\n"
         "found = check_file(DatasetFile(path=Path(sys.argv[1]), name='rows.jsonl'))\n"
         # getrusage would have what the process was that started this one.
         "peak = re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())\n"

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.failure import FailureCode, InputError
-from dataset.file import DatasetFile
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_report import DatasetReport, Problem
 from dataset.preview import Preview
-from dataset.report import DatasetReport, Problem
 from dataset.sandbox.child import DatasetSandbox, SandboxStopped
 from dataset.sandbox.tasks import CheckFile, PreviewExamples, TokenizerRef
 from tests.support.files import write_dataset, write_tokenizer

@@ -11,13 +11,12 @@ from contract.failure import Failure, FailureCode
 from contract.fault import Fault
 from contract.recipe import Batch, Recipe
 from contract.status import JobStatus, RequestedAction
-from store import scheduler
 from store.errors import StaleAttempt
 from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import AttemptEnd, Retries
 from store.jobs.progress import METRIC_COLUMNS
 from store.models import Job
-from store.scheduling import workers
+from store.scheduling import scheduler, workers
 from store.session import Sessions
 from tests.support import fake_trainer
 from tests.support.jobs import LEASE, RETRIES, claim, events_of_type, get_job, make_recipe, register

@@ -10,14 +10,13 @@ from sqlalchemy.orm import Session
 
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import scheduler
 from store.errors import JobNotFound, StaleAttempt
 from store.jobs import actions, jobs, progress, transitions
 from store.jobs.attempts import AttemptEnd, finish
 from store.jobs.progress import Cursor
 from store.jobs.transitions import AttemptPart
 from store.models import Base, Job
-from store.scheduling import leases, workers
+from store.scheduling import leases, scheduler, workers
 from store.session import Sessions
 from tests.support.jobs import LEASE, RETRIES, claim, create_job, get_job, make_recipe, register
 from tests.support.waiting import until

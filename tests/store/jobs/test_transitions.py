@@ -21,12 +21,11 @@ from sqlalchemy.orm import Session
 from contract.failure import Failure, FailureCode
 from contract.recipe import Batch, Recipe
 from contract.status import TERMINAL, TRANSITIONS, JobStatus, RequestedAction
-from store import scheduler
 from store.errors import IllegalMove, StaleAttempt
 from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import AttemptEnd, Retries
 from store.models import Base, Event, Job, Lease, Worker
-from store.scheduling import leases, workers
+from store.scheduling import leases, scheduler, workers
 from store.session import make_sessions
 from tests.support.database import empty_database
 from tests.support.events import metric

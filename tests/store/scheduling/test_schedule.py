@@ -7,13 +7,12 @@ import sqlalchemy as sa
 
 from contract.machine import ExternalProcess
 from contract.status import JobStatus, RequestedAction
-from store import scheduler
 from store.access import quotas
 from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import AttemptEnd
 from store.jobs.progress import Cursor
 from store.models import Job
-from store.scheduling import workers
+from store.scheduling import scheduler, workers
 from store.session import Sessions
 from tests.support.jobs import LEASE, RETRIES, begin, claim, create_job, get_job, make_recipe, register
 

@@ -10,14 +10,14 @@ from transformers import PreTrainedTokenizerFast
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
+from dataset.dataset_reader import file_sha256
 from dataset.example import conversation
-from dataset.read import file_sha256
 from dataset.rendering.tokenise import encode
 from tests.trainer.templates import FORGETFUL, LONG_TALK, THOUGHTFUL_TALK, copy_with_template, learned
 from trainer.data.examples import load_data
+from trainer.data.packing import pack
 from trainer.micro_batch import worst_case_documents
 from trainer.model.base_model import load_model
-from trainer.model.packing import pack
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from contract.run_dir import RunDir
 from tests.trainer.in_process_trainer import train_here
 from tests.trainer.trainer_process import Outcome
 from trainer.data.examples import load_data
+from trainer.data.packing import pack
 from trainer.engines.ddp import Ddp
 from trainer.engines.engine import Update
 from trainer.loop import check_finite
 from trainer.model.base_model import load_model
-from trainer.model.packing import pack
 from trainer.ranks import start_ranks
 
 LEARNING_RATE = 1e-2

@@ -20,9 +20,9 @@ from dataset.document import Document
 from estimate.plan import adapted_base
 from tests.support.files import write_tokenizer
 from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
+from trainer.data.packing import pack
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import pack
 from trainer.tools.merge import merge
 
 CPU = torch.device("cpu")

@@ -13,10 +13,10 @@ from contract.recipe import Recipe
 from tests.trainer.adapters import load, loss, some_rows
 from tests.trainer.trainer_process import Outcome, at_once
 from trainer.data.examples import load_data
+from trainer.data.packing import PackedBatch, pack
 from trainer.failures import failure_from
 from trainer.model.compiling import compile_layers
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import PackedBatch, pack
 from trainer.stop import Stop
 
 # torch's own, as it imports its compiler; and what it hides from everyone whose warnings are no errors.

@@ -13,10 +13,10 @@ from transformers import (
 from contract.recipe import Optimizer, Recipe
 from dataset.document import Document
 from tests.trainer.families import FAMILIES, PACKED, SIZES, VOCABULARY, targets_of
+from trainer.data.packing import pack
 from trainer.engines.optim import make_optimizer
 from trainer.model.base_model import can_pack, load_model
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import pack
 
 
 def load(folder: Path, targets: str | list[str], dtype: torch.dtype = torch.float32) -> SupervisedLoss:

@@ -10,9 +10,9 @@ from contract.recipe import Recipe
 from dataset.document import Document
 from tests.trainer.adapters import load_with_random_adapter
 from trainer.data.examples import load_data
+from trainer.data.packing import pack
 from trainer.model.attention import DocumentBounds, attend_documents
 from trainer.model.loss import head_loss
-from trainer.model.packing import pack
 
 KINDS = ["llama", "mistral", "qwen2", "qwen3", "sliding"]
 

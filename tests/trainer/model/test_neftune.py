@@ -8,9 +8,9 @@ import torch
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from trainer.data.packing import pack
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
-from trainer.model.packing import pack
 
 ALPHA = 5.0
 LENGTHS = [3, 60, 300]

@@ -14,11 +14,10 @@ from pydantic import SecretStr
 from contract.exit_report import ExitReport
 from contract.recipe import Recipe
 from contract.status import JobStatus
-from store import scheduler
 from store.jobs import actions, attempts, jobs, transitions
 from store.jobs.attempts import AttemptEnd
 from store.jobs.transitions import AttemptPart
-from store.scheduling import leases
+from store.scheduling import leases, scheduler
 from store.session import Sessions
 from tests.support.jobs import LEASE, RETRIES, cpu, register
 from tests.support.waiting import until

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.file import DatasetFile
-from dataset.report import DatasetReport, check_file
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_report import DatasetReport, check_file
 
 
 def talk(question: str, answer: str, *more: dict[str, str]) -> dict[str, Any]:

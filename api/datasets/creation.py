@@ -15,10 +15,10 @@ from starlette.concurrency import run_in_threadpool
 
 from api.context import Services
 from api.datasets import hub
-from api.datasets.incoming import Incoming, incoming, pump
 from api.datasets.multipart import FormReader
 from api.datasets.schemas import AboutDataset, DatasetReference
 from api.datasets.service import get_dataset
+from api.datasets.upload import Incoming, incoming, pump
 from api.errors import InvalidBody, InvalidParameter, StorageFull, TooLarge
 from api.http.idempotency import Turn, idempotent, with_body
 from contract.formatting import truncate

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contract.events import EvaluationEvent, LogEvent, parse_event
-from trainer.report import EventWriter
+from trainer.event_writer import EventWriter
 
 
 def test_event_is_written_for_machines_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,7 +25,7 @@ def test_other_ranks_tell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_partial_event_is_an_error(tmp_path: Path) -> None:
     program = (
-        "from contract.events import LogEvent; from pathlib import Path; from trainer.report import EventWriter;"
+        "from contract.events import LogEvent; from pathlib import Path; from trainer.event_writer import EventWriter;"
         "EventWriter(Path('events.jsonl'), rank=0)(LogEvent, level='info', message='hello')"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}

@@ -3,14 +3,14 @@
 from celery import Celery
 
 from runtime import broker
-from store import scheduler as store
+from store.scheduling import scheduler
 from store.session import Sessions
 
 
-def schedule(sessions: Sessions, app: Celery) -> None:
+def dispatch(sessions: Sessions, app: Celery) -> None:
     """Raises kombu.exceptions.OperationalError while the broker is unavailable; reconcilers resend what is lost."""
     with sessions.begin() as session:
-        placed = store.schedule(session)
+        placed = scheduler.schedule(session)
     for each in placed:
         for worker in each.workers:
             broker.request_start(app, worker, each.job_id, each.attempt)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from contract.failure import InputError
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import file_sha256, read_examples
 from dataset.example import Conversation
-from dataset.file import DatasetFile
-from dataset.read import file_sha256, read_examples
 from tests.dataset.example_files import HELLO, refusal, write_csv, write_lines, write_parquet
 
 ROW = json.dumps({"messages": HELLO}) + "\n"

@@ -10,12 +10,12 @@ from pydantic import BaseModel
 
 from contract.formatting import truncate
 from contract.recipe import DatasetField, DatasetFormat
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_reader import DatasetReader
 from dataset.example import Conversation, Example, PlainText, has_content
 from dataset.fields import Row
-from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
 from dataset.formats.known_fields import unused_fields
-from dataset.read import DatasetReader
 from dataset.refusal import BadFile, BadRow, NoAnswer
 
 MAX_ERRORS = 100

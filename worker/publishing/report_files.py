@@ -7,7 +7,7 @@ from typing import Any
 
 from contract.formatting import truncate
 from store.artifacts import REPORT
-from store.jobs.report import JobReport
+from store.jobs.job_report import JobReport
 
 
 def write(kind: str, report: JobReport, base: str, path: Path) -> None:

@@ -10,14 +10,14 @@ from pydantic import BaseModel
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import DatasetField
+from dataset.dataset_file import DatasetFile
 from dataset.example import Example, PlainText
 from dataset.fields import Row
-from dataset.file import DatasetFile
 from dataset.formats.aliases import find_aliases
 from dataset.formats.columns import ColumnRenaming, check_columns
 from dataset.formats.detect import FORMATS, detect
 from dataset.formats.known_fields import apply_extra_fields, check_row, refuse_fields
-from dataset.reading.files import Hash, read_rows
+from dataset.reading.rows import Hash, read_rows
 from dataset.refusal import BadFile, BadRow
 
 
