@@ -16,7 +16,7 @@ from api.auth.rates import Rates
 from api.background.checks import Checks
 from api.background.live import Live, Pace
 from api.background.open_requests import OpenRequests
-from api.background.webhook_sender import Sender
+from api.background.webhook_sender import Sender, SenderPace
 from api.context import Services, State
 from api.datasets import routes as datasets
 from api.datasets.reader import RowReader
@@ -54,8 +54,8 @@ _NOUNS = (
 )
 
 
-def create_app(settings: ApiSettings, pace: Pace = Pace()) -> FastAPI:  # noqa: B008
-    return assemble(make_services(settings, pace))
+def create_app(settings: ApiSettings, pace: Pace = Pace(), sender: SenderPace = SenderPace()) -> FastAPI:  # noqa: B008
+    return assemble(make_services(settings, pace), sender)
 
 
 def make_services(settings: ApiSettings, pace: Pace) -> Services:
@@ -91,7 +91,7 @@ def _restarted(services: Services) -> Services:
     )
 
 
-def assemble(services: Services) -> FastAPI:
+def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  # noqa: B008
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         running = _restarted(services)
@@ -101,7 +101,7 @@ def assemble(services: Services) -> FastAPI:
         async with create_task_group() as tasks:
             tasks.start_soon(running.live.run)
             tasks.start_soon(running.requests.run)
-            tasks.start_soon(Sender(running.sessions, running.settings.webhook_allow_private).run)
+            tasks.start_soon(Sender(running.sessions, running.settings.webhook_allow_private, pace).run)
             yield {"services": running}
             tasks.cancel_scope.cancel()
         running.sandbox.stop()

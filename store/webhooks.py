@@ -4,6 +4,7 @@ is lost and none reports what did not happen."""
 import base64
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -41,14 +42,15 @@ _TYPES: dict[JobStatus, list[EventType]] = {
     JobStatus.CANCELLED: [EventType.CANCELLED, EventType.OPENAI_CANCELLED],
 }
 
-WAITS = tuple(
-    timedelta(seconds=seconds)
-    for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
-)
-"""Waits between the tries of a message, as in Standard Webhooks; after the last try it fails."""
+_WAITS = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 
-IN_HAND = timedelta(minutes=1)
-"""How long other senders leave a message alone that one is sending; then that one is taken for dead."""
+
+@dataclass(frozen=True)
+class DeliveryTiming:
+    waits: tuple[timedelta, ...] = tuple(timedelta(seconds=seconds) for seconds in _WAITS)
+    """Waits between the tries of a message, as in Standard Webhooks; after the last try it fails."""
+    claimed: timedelta = timedelta(minutes=1)
+    """How long other senders leave a message alone that one is sending. Then that sender counts as dead."""
 
 
 MOST = 20
@@ -176,8 +178,8 @@ class Due(NamedTuple):
     """Number of tries, this one included."""
 
 
-def claim(session: Session, limit: int) -> list[Due]:
-    """Messages to send now, which no other sender takes for the time IN_HAND. One whose sender dies is sent again."""
+def claim(session: Session, limit: int, timing: DeliveryTiming) -> list[Due]:
+    """Messages to send now, which no other sender takes for `timing.claimed`. One whose sender dies is sent again."""
     due = (
         select(Delivery, Webhook)
         .join(Webhook)
@@ -190,12 +192,12 @@ def claim(session: Session, limit: int) -> list[Due]:
     taken = []
     for delivery, webhook in found:
         delivery.attempts += 1
-        delivery.due_at = func.now() + IN_HAND
+        delivery.due_at = func.now() + timing.claimed
         taken.append(Due(delivery.id, webhook.url, webhook.secret, message(delivery), delivery.attempts))
     return taken
 
 
-def record_result(session: Session, due: Due, status: int | None, error: str | None) -> None:
+def record_result(session: Session, due: Due, status: int | None, error: str | None, timing: DeliveryTiming) -> None:
     """Records the result of a try: the HTTP status of the response, or the error. 2xx is delivered; 410 disables the
     webhook, because its receiver wants nothing more."""
     mine = update(Delivery).where(
@@ -204,10 +206,10 @@ def record_result(session: Session, due: Due, status: int | None, error: str | N
     values: dict[str, Any] = {"response_status": status, "error": error}
     if status is not None and 200 <= status < 300:
         values |= {"status": "delivered", "delivered_at": func.now()}
-    elif status == 410 or due.attempts > len(WAITS):
+    elif status == 410 or due.attempts > len(timing.waits):
         values |= {"status": "failed"}
     else:
-        values |= {"due_at": func.now() + WAITS[due.attempts - 1]}
+        values |= {"due_at": func.now() + timing.waits[due.attempts - 1]}
     webhook_id = session.scalar(mine.values(values).returning(Delivery.webhook_id))
     if status == 410 and webhook_id is not None:
         session.execute(update(Webhook).where(Webhook.id == webhook_id).values(enabled=False))

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import TypeVar
@@ -20,26 +21,32 @@ from standardwebhooks.webhooks import Webhook
 from api.webhooks.public_address import Forbidden, addresses_of
 from store import webhooks
 from store.session import Sessions
-from store.webhooks import Due
+from store.webhooks import DeliveryTiming, Due
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 AT_ONCE = 16
-LOOK_SECONDS = 1.0
 AWAY_SECONDS = 2.0
-SEND_SECONDS = 15.0
-"""Time from the name lookup to the first line of the response; well below webhooks.IN_HAND."""
 CONNECT_SECONDS = 5.0  # to each of a name's addresses
 KEPT = timedelta(days=30)
 _FORGET_SECONDS = 3600.0
 
 
+@dataclass(frozen=True)
+class SenderPace:
+    poll_seconds: float = 1.0
+    send_seconds: float = 15.0
+    """Time from the name lookup to the first line of the response; well below `delivery.claimed`."""
+    delivery: DeliveryTiming = field(default_factory=DeliveryTiming)
+
+
 class Sender:
-    def __init__(self, sessions: Sessions, allow_private: bool) -> None:
+    def __init__(self, sessions: Sessions, allow_private: bool, pace: SenderPace) -> None:
         self._sessions = sessions
         self._allow_private = allow_private
+        self._pace = pace
         self._at_work = 0
         self._threads = CapacityLimiter(2)
         self._next_forget = 0.0
@@ -49,7 +56,7 @@ class Sender:
         # Without a pool: a kept connection is to an address that was right for another message. Without the
         # environment: a proxy there would reach what we may not.
         limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
-        timeout = httpx.Timeout(SEND_SECONDS, connect=CONNECT_SECONDS)
+        timeout = httpx.Timeout(self._pace.send_seconds, connect=CONNECT_SECONDS)
         http = httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits)
         async with http, create_task_group() as sending:
             while True:
@@ -66,14 +73,14 @@ class Sender:
             if time.monotonic() > self._next_forget:
                 await self._store(lambda session: webhooks.prune(session, KEPT))
                 self._next_forget = time.monotonic() + _FORGET_SECONDS
-            due = await self._store(lambda session: webhooks.claim(session, free)) if free else []
+            due = await self._store(lambda session: webhooks.claim(session, free, self._pace.delivery)) if free else []
         except SQLAlchemyError as error:
             log.warning("webhooks wait, the database is away: %s", error)
             return [], AWAY_SECONDS
         except Exception:
             log.exception("webhooks wait; the next look will find them")
             return [], AWAY_SECONDS
-        return due, LOOK_SECONDS
+        return due, self._pace.poll_seconds
 
     async def _send(self, http: httpx.AsyncClient, due: Due) -> None:
         """Raises nothing."""
@@ -87,17 +94,17 @@ class Sender:
     async def _try(self, http: httpx.AsyncClient, due: Due) -> None:
         status, error = None, None
         try:
-            async with asyncio.timeout(SEND_SECONDS):
+            async with asyncio.timeout(self._pace.send_seconds):
                 status = await self._post(http, due)
             if not 200 <= status < 300:
                 error = f"the receiver answered {status}"
         except TimeoutError:
-            error = f"no answer within {SEND_SECONDS:.0f} s"
+            error = f"no answer within {self._pace.send_seconds:.0f} s"
         except (Forbidden, OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:
             error = f"{problem}" or type(problem).__name__
         log.info("webhook message %s, try %s: %s", due.id, due.attempts, error or status)
         try:
-            await self._store(lambda session: webhooks.record_result(session, due, status, error))
+            await self._store(lambda session: webhooks.record_result(session, due, status, error, self._pace.delivery))
         except SQLAlchemyError as problem:
             log.warning("webhook message %s will be sent again, the database is away: %s", due.id, problem)
 

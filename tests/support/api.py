@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.background.live import Pace
+from api.background.webhook_sender import SenderPace
 from api.settings import ApiSettings
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE
@@ -32,8 +33,9 @@ class Response(Protocol):
 ADMIN_KEY = "an-admin-key-of-some-length"
 
 
-def serve(settings: ApiSettings, pace: Pace = Pace()) -> TestClient:  # noqa: B008
-    return TestClient(create_app(settings, pace), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+def serve(settings: ApiSettings, pace: Pace = Pace(), sender: SenderPace = SenderPace()) -> TestClient:  # noqa: B008
+    app = create_app(settings, pace, sender)
+    return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 
 def bearer(secret: str) -> dict[str, str]:

@@ -2,6 +2,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from api.background import webhook_sender
+from api.background.webhook_sender import KEPT, SenderPace
 from api.settings import ApiSettings
 from api.webhooks import public_address
 from contract.failure import Failure, FailureCode
@@ -25,6 +26,7 @@ from store.jobs import actions, jobs
 from store.jobs.attempts import AttemptEnd, finish
 from store.models import AuditEntry, Delivery
 from store.session import Sessions
+from store.webhooks import DeliveryTiming
 from tests.api.webhooks.receiver import Receiver, receiving
 from tests.support.api import serve
 from tests.support.certificates import Authority
@@ -34,17 +36,30 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.timeout(60)
 
 
+OFTEN = SenderPace(poll_seconds=0.02)
+SOON = timedelta(seconds=0.05)
+
+
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    monkeypatch.setattr(webhook_sender, "LOOK_SECONDS", 0.02)
+def receiver() -> Iterator[Receiver]:
     with receiving() as receiver:
         yield receiver
 
 
 @pytest.fixture
-def client(settings: ApiSettings, sessions: Sessions) -> Iterator[TestClient]:
-    with serve(settings.model_copy(update={"webhook_allow_private": True})) as client:
+def allowing(settings: ApiSettings, sessions: Sessions) -> ApiSettings:
+    """The receivers of these tests have private addresses."""
+    return settings.model_copy(update={"webhook_allow_private": True})
+
+
+@pytest.fixture
+def client(allowing: ApiSettings) -> Iterator[TestClient]:
+    with serve(allowing, sender=OFTEN) as client:
         yield client
+
+
+def retrying(waits: int) -> SenderPace:
+    return replace(OFTEN, delivery=DeliveryTiming(waits=(SOON,) * waits))
 
 
 def add(client: TestClient, url: str, **more: Any) -> dict[str, Any]:
@@ -114,31 +129,27 @@ def test_openai_sdk_takes_a_message(
     assert event.model_dump()["data"]["id"] == job_id
 
 
-def test_refused_delivery_is_retried_with_its_id(
-    client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhooks, "WAITS", (timedelta(seconds=0.05),) * 3)
+def test_refused_delivery_is_retried_with_its_id(allowing: ApiSettings, receiver: Receiver) -> None:
     receiver.statuses = [500, 302, 404]
-    webhook = add(client, receiver.url)
-    message_id = ping(client, webhook)["id"]
-    assert sent(client, webhook, status="delivered")["attempts"] == 4
+    with serve(allowing, sender=retrying(3)) as client:
+        webhook = add(client, receiver.url)
+        message_id = ping(client, webhook)["id"]
+        assert sent(client, webhook, status="delivered")["attempts"] == 4
     assert [each["webhook-id"] for each in receiver.headers] == [message_id] * 4
     for place in range(4):
         assert receiver.message(place, webhook["secret"])["type"] == "ping"
 
 
-def test_failed_delivery_can_be_sent_again(
-    client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhooks, "WAITS", (timedelta(seconds=0.05),))
+def test_failed_delivery_can_be_sent_again(allowing: ApiSettings, receiver: Receiver) -> None:
     receiver.statuses = [500, 503]
-    webhook = add(client, receiver.url)
-    message = ping(client, webhook)
-    failed = sent(client, webhook, status="failed")
-    assert (failed["attempts"], failed["response_status"], failed["error"]) == (2, 503, "the receiver answered 503")
-    assert client.post(f"/webhooks/deliveries/{message['id']}/retry").status_code == 202
-    assert sent(client, webhook, status="delivered")["attempts"] == 1
-    assert len({each["webhook-id"] for each in receiver.headers}) == 1
+    with serve(allowing, sender=retrying(1)) as client:
+        webhook = add(client, receiver.url)
+        message = ping(client, webhook)
+        failed = sent(client, webhook, status="failed")
+        assert (failed["attempts"], failed["response_status"], failed["error"]) == (2, 503, "the receiver answered 503")
+        assert client.post(f"/webhooks/deliveries/{message['id']}/retry").status_code == 202
+        assert sent(client, webhook, status="delivered")["attempts"] == 1
+        assert len({each["webhook-id"] for each in receiver.headers}) == 1
 
 
 def test_message_that_nobody_took_waits_longer_each_time(
@@ -153,8 +164,9 @@ def test_message_that_nobody_took_waits_longer_each_time(
         wait = session.scalar(sa.select(Delivery.due_at - sa.func.now()))
     assert wait is not None
     assert timedelta(seconds=1) < wait <= timedelta(seconds=5)
-    assert sorted(webhooks.WAITS) == list(webhooks.WAITS)
-    assert timedelta(days=3) < sum(webhooks.WAITS, timedelta(0)) < timedelta(days=4)
+    waits = DeliveryTiming().waits
+    assert sorted(waits) == list(waits)
+    assert timedelta(days=3) < sum(waits, timedelta(0)) < timedelta(days=4)
 
 
 def test_gone_receiver_is_disabled(client: TestClient, receiver: Receiver) -> None:
@@ -187,18 +199,16 @@ def test_address_that_does_not_answer_is_told_of(client: TestClient, receiver: R
     until(lambda: "attempts failed" in (log(client, webhook)[0]["error"] or ""))
 
 
-def test_receiver_that_never_answers_is_left(
-    client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhook_sender, "SEND_SECONDS", 0.3)
+def test_receiver_that_never_answers_is_left(allowing: ApiSettings, receiver: Receiver) -> None:
     receiver.hold = threading.Event()
-    webhook = add(client, receiver.url)
-    ping(client, webhook)
-    until(lambda: log(client, webhook)[0]["error"] == "no answer within 0 s")
+    with serve(allowing, sender=replace(OFTEN, send_seconds=0.3)) as client:
+        webhook = add(client, receiver.url)
+        ping(client, webhook)
+        until(lambda: log(client, webhook)[0]["error"] == "no answer within 0 s")
 
 
 def test_message_to_a_private_address_is_refused(settings: ApiSettings, sessions: Sessions, receiver: Receiver) -> None:
-    with serve(settings) as client:
+    with serve(settings, sender=OFTEN) as client:
         refused = client.post("/webhooks", json={"url": receiver.url})
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, "url")
         assert "not a public address" in refused.json()["error"]["message"]
@@ -233,7 +243,7 @@ def test_checked_address_is_the_one_that_is_called(
 
 
 def test_certificate_is_checked_against_the_name(
-    settings: ApiSettings, sessions: Sessions, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    allowing: ApiSettings, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def resolve(self: asyncio.AbstractEventLoop, host: str, port: int, **_: Any) -> list[Any]:
         return [(2, 1, 6, "", ("127.0.0.1", port))]
@@ -242,7 +252,7 @@ def test_certificate_is_checked_against_the_name(
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
     # The authorities of the public web, in the place of which it is.
     monkeypatch.setattr(certifi, "where", lambda: str(authority.file))
-    with serve(settings.model_copy(update={"webhook_allow_private": True})) as client:
+    with serve(allowing, sender=OFTEN) as client:
         with receiving(authority.certify("hooks.example")) as its_own:
             webhook = add(client, f"https://hooks.example:{its_own.port}/")
             ping(client, webhook)
@@ -268,29 +278,26 @@ def test_one_private_address_of_several_is_refused(
         asyncio.run(public_address.addresses_of("both.example", 80, allow_private=False))
 
 
-def test_delivery_of_a_dead_sender_is_repeated(
-    settings: ApiSettings, sessions: Sessions, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhooks, "IN_HAND", timedelta(seconds=0.3))
-    allowing = settings.model_copy(update={"webhook_allow_private": True})
+def test_delivery_of_a_dead_sender_is_repeated(allowing: ApiSettings, receiver: Receiver) -> None:
+    claiming = replace(OFTEN, delivery=DeliveryTiming(claimed=timedelta(seconds=0.3)))
     receiver.hold = threading.Event()
-    with serve(allowing) as client:
+    with serve(allowing, sender=claiming) as client:
         webhook = add(client, receiver.url)
         message = ping(client, webhook)
         until(lambda: receiver.bodies)
     # It is gone with its request under way.
     receiver.hold.set()
-    with serve(allowing) as client:
+    with serve(allowing, sender=claiming) as client:
         sent(client, webhook, status="delivered")
     assert {each["webhook-id"] for each in receiver.headers} == {message["id"]}
     assert len(receiver.bodies) == 2
 
 
-def test_owners_have_webhooks_of_their_own(settings: ApiSettings, sessions: Sessions, receiver: Receiver) -> None:
-    allowing = settings.model_copy(update={"webhook_allow_private": True, "require_keys": True})
+def test_owners_have_webhooks_of_their_own(allowing: ApiSettings, sessions: Sessions, receiver: Receiver) -> None:
+    keyed = allowing.model_copy(update={"require_keys": True})
     with sessions.begin() as session:
         secrets = {name: keys.create(session, name, None, False)[1] for name in ("anna", "bert")}
-    with serve(allowing) as client:
+    with serve(keyed, sender=OFTEN) as client:
         as_owner = {name: {"authorization": f"Bearer {secret}"} for name, secret in secrets.items()}
         body = {"url": receiver.url, "events": ["job.cancelled"]}
         webhook = client.post("/webhooks", json=body, headers=as_owner["anna"]).json()
@@ -404,11 +411,11 @@ def test_two_senders_never_take_the_same_message(sessions: Sessions) -> None:
         for _ in range(30):
             webhooks.ping(session, webhook)
     with sessions.begin() as one, sessions.begin() as other:
-        mine, others = webhooks.claim(one, 20), webhooks.claim(other, 20)
+        mine, others = webhooks.claim(one, 20, DeliveryTiming()), webhooks.claim(other, 20, DeliveryTiming())
     assert (len(mine), len(others)) == (20, 10)
     assert not {each.id for each in mine} & {each.id for each in others}
     with sessions.begin() as session:
-        assert webhooks.claim(session, 20) == []
+        assert webhooks.claim(session, 20, DeliveryTiming()) == []
 
 
 def test_old_messages_are_pruned_unless_waiting(sessions: Sessions) -> None:
@@ -419,5 +426,5 @@ def test_old_messages_are_pruned_unless_waiting(sessions: Sessions) -> None:
             old = {"status": status, "created_at": sa.func.now() - timedelta(days=31)}
             session.execute(sa.update(Delivery).where(Delivery.id == message_id).values(old))
     with sessions.begin() as session:
-        webhooks.prune(session, webhook_sender.KEPT)
+        webhooks.prune(session, KEPT)
         assert list(session.scalars(sa.select(Delivery.status))) == ["pending"]
