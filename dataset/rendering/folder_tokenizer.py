@@ -15,6 +15,7 @@ from jinja2 import Template
 
 from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
+from contract.json_objects import unique_object
 from dataset.rendering.template_environment import template_environment
 
 MAX_VOCABULARY_BYTES = 256 << 20
@@ -239,7 +240,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        read = json.loads(text)
+        read = json.loads(text, object_pairs_hook=unique_object)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(read, dict):
