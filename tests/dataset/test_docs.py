@@ -9,7 +9,7 @@ import pytest
 from dataset.example import Conversation, Example
 from dataset.file import DatasetFile
 from dataset.formats.detect import FORMATS
-from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS
+from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS, SETTINGS, TOOL_CHOICES
 from dataset.formats.turns import TURN_FIELDS, WEIGHTS
 from dataset.read import read_examples
 
@@ -47,7 +47,8 @@ def test_tables_name_every_known_field_and_no_other() -> None:
     text = {"role", "content", "from", "value"}
     assert TURN_FIELDS - text == MESSAGE_FIELDS
     beside = {"system", "tools", "history", "label", "kto_tag", "parallel_tool_calls", "chat_template_kwargs"}
-    assert {*IN_ANY_ROW, *BESIDE_MESSAGES, *ROW_THOUGHTS, *WEIGHTS, *beside} == ROW_FIELDS
+    refused = {*IN_ANY_ROW, *SETTINGS, *BESIDE_MESSAGES, *TOOL_CHOICES}
+    assert {*refused, *ROW_THOUGHTS, *WEIGHTS, *beside} == ROW_FIELDS
 
 
 @pytest.mark.parametrize(("first", "second"), [THOUGHTS, TOOLS])
