@@ -105,6 +105,18 @@ def test_unreadable_tokenizer_is_refused(client: TestClient, bytes_model: Path, 
     assert "newer" in message
 
 
+def test_tokenizer_that_splits_special_tokens_is_refused(client: TestClient, bytes_model: Path) -> None:
+    for split in (False, True):
+        (bytes_model / "tokenizer_config.json").write_text(
+            json.dumps({"eos_token": "<|im_end|>", "split_special_tokens": split})
+        )
+        if not split:
+            assert post_bytes(client).status_code == 201
+    code, param, message = refusal(client)
+    assert (code, param) == ("model_unsupported", "model")
+    assert "has split_special_tokens in tokenizer_config.json" in message
+
+
 def test_missing_tokenizer_is_refused(client: TestClient, bytes_model: Path) -> None:
     (bytes_model / "tokenizer.json").unlink()
     code, param, message = refusal(client)
