@@ -24,6 +24,7 @@ from api.http.json_schema import whole_schema
 from contract.failure import InputError
 from contract.field_errors import describe_constraint, describe_errors
 from contract.formatting import escape_unprintable, format_value, truncate
+from contract.json_objects import REPEATED
 from storage.errors import StorageUnavailable
 from store.errors import (
     ArtifactNotFound,
@@ -71,6 +72,12 @@ class InvalidBody(InvalidParameter):
         self.param, message = next(iter(describe_errors(model, error.errors(include_url=False)).items()))
         self.param = self.param or "body"
         RequestError.__init__(self, message)
+
+
+class RepeatedField(InvalidParameter):
+    def __init__(self, path: str) -> None:
+        self.param = path
+        RequestError.__init__(self, f"{path}: {REPEATED}")
 
 
 class BadForm(RequestError):

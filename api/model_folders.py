@@ -82,10 +82,6 @@ class ModelFolder:
     def tokenizer_version(self) -> str:
         return self._folders.tokenizer_version(self.path)
 
-    @property
-    def has_tokenizer(self) -> bool:
-        return (self.path / "tokenizer.json").is_file()
-
 
 class ModelFolders:
     def __init__(self, folders: Folders) -> None:

@@ -99,6 +99,12 @@ def locate_model(model: str, folders: Folders) -> Path | None:
             _check_file(model, path, found, rules, hidden=folders.home is None)
     except OSError as error:
         raise _unsupported(model, f"cannot be read: {error.strerror}") from error
+    if not (found / "tokenizer.json").is_file():
+        raise _unsupported(
+            model,
+            "has no tokenizer.json, which is needed to find the answers' tokens; write one: "
+            "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )
     return found
 
 

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from contract.failure import FailureCode, InputError
 from contract.field_errors import MAX_ERRORS, describe_errors
+from contract.json_objects import REPEATED, find_repeated_key
 from contract.recipe import Recipe
 
 MAX_PROBLEMS = 10
@@ -12,9 +13,12 @@ MAX_PROBLEMS = 10
 def parse_recipe(body: bytes | str) -> Recipe:
     """The recipe in a JSON text. Raises InputError, which names the first invalid field and describes the first ten."""
     try:
-        return Recipe.model_validate_json(body)
+        recipe = Recipe.model_validate_json(body)
     except ValidationError as error:
         raise _invalid_recipe(error) from error
+    if (path := find_repeated_key(body)) is not None:
+        raise InputError(FailureCode.RECIPE_INVALID, f"{path}: {REPEATED}", path)
+    return recipe
 
 
 def _invalid_recipe(error: ValidationError) -> InputError:

@@ -5,10 +5,12 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from contract.formatting import format_value, truncate
+from contract.json_objects import RepeatedKey, unique_object
 from dataset.refusal import BadRow, NoAnswer
 
 Row = dict[str, Any]
@@ -82,7 +84,7 @@ def optional_list(where: str, value: Any, of: str) -> list[Any]:
 def parse_text(where: str, value: str) -> Any:
     """The value of a field that is given as JSON text."""
     try:
-        return parse_json(json.loads, value)
+        return parse_json(partial(json.loads, object_pairs_hook=unique_object), value)
     except BadRow as error:
         advice = "; write it with json.dumps, not as Python prints it" if _PYTHON.match(value) else ""
         raise BadRow(f"{where} {error}: {format_value(value)}{advice}") from error
@@ -93,6 +95,8 @@ def parse_json(decode: Callable[..., Any], *text: Any) -> Any:
         return decode(*text)
     except json.JSONDecodeError as error:
         raise BadRow(f"is not JSON: {error}") from error
+    except RepeatedKey as error:
+        raise BadRow(f"cannot be read: {error}") from error
     except ValueError as error:
         raise BadRow(f"has a number of too many digits; write at most {sys.get_int_max_str_digits()}") from error
     except RecursionError as error:

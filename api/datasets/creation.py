@@ -20,8 +20,10 @@ from api.datasets.schemas import AboutDataset, DatasetReference
 from api.datasets.service import get_dataset
 from api.datasets.upload import Incoming, incoming, pump
 from api.errors import InvalidBody, InvalidParameter, StorageFull, TooLarge
+from api.http.body import parse_body
 from api.http.idempotency import Turn, idempotent, with_body
 from contract.formatting import truncate
+from contract.json_objects import unique_object
 from contract.locate import locate_dataset
 from store import datasets
 from store.access import audit, quotas
@@ -107,7 +109,7 @@ def _about(fields: dict[str, str]) -> AboutDataset:
         given["expires_after_seconds"] = int(seconds) if re.fullmatch(r"[0-9]{1,9}", seconds) else seconds
     if "columns" in given:
         try:
-            given["columns"] = json.loads(given["columns"])
+            given["columns"] = json.loads(given["columns"], object_pairs_hook=unique_object)
         except (ValueError, RecursionError) as error:
             raise InvalidParameter("columns", fields["columns"], 'give JSON, as {"prompt": "question"}') from error
     try:
@@ -175,10 +177,7 @@ def _checked(services: Services, who: Principal, dataset_id: str) -> Dataset:
 def refer(services: Services, who: Principal, once: IdempotentRequest, body: bytes) -> Dataset:
     """The dataset of a file on the server, or of a hub. Raises InvalidParameter, InputError, TooLarge, StorageFull,
     QuotaExceeded, RequestReused, RequestInProgress."""
-    try:
-        reference = DatasetReference.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidBody(DatasetReference, error) from error
+    reference = parse_body(DatasetReference, body)
     if reference.path is None:
         return _fetch(services, who, once, reference)
     path = locate_dataset(reference.path, services.settings.folders)

@@ -102,8 +102,6 @@ class RowReader:
     def try_examples(self, file: RowFile, model: ModelFolder, chat_template: str | None) -> None:
         """Has the model's template and tokenizer write the first examples. `file` has its digest. Raises InputError.
         Where nobody can try it now, the trainer finds the problem."""
-        if not model.has_tokenizer:
-            return
         embeddings = embedding_rows(model.headers.loaded.shapes)
         key = _digest(file.sha256, file.layout, str(model.path), chat_template, embeddings, model.tokenizer_version)
         with self._lock:

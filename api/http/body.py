@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
 
-from api.errors import InvalidBody
+from api.errors import InvalidBody, RepeatedField
 from api.http.json_schema import whole_schema
+from contract.json_objects import find_repeated_key
 
 LONGEST = 1_000_000  # bytes
 
@@ -30,16 +31,24 @@ async def read_body(request: Request) -> bytes:
 
 def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
     """A dependency that returns the body as a `model`. Pydantic parses it: json.loads fails on a body of 100,000
-    brackets. Raises InvalidBody, HTTPException."""
+    brackets. Raises InvalidBody, RepeatedField, HTTPException."""
 
     async def read(request: Request) -> Model:
         body = await read_body(request)
-        try:
-            return model.model_validate_json(body or b"{}")
-        except ValidationError as error:
-            raise InvalidBody(model, error) from error
+        return parse_body(model, body or b"{}")
 
     return read
+
+
+def parse_body(model: type[Model], body: bytes) -> Model:
+    """Raises InvalidBody, RepeatedField."""
+    try:
+        parsed = model.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidBody(model, error) from error
+    if (path := find_repeated_key(body)) is not None:
+        raise RepeatedField(path)
+    return parsed
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:

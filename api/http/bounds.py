@@ -25,7 +25,8 @@ class Bounds:
     head_seconds: float = 10.0
     """Time from the connection, or from the first byte of a later request, to the end of its headers."""
     body_seconds: float = 60.0
-    """Time without a byte of a body that has not ended."""
+    """Time in which a body that has not ended may bring nothing, or less than body_bytes_per_second."""
+    body_bytes_per_second: int = 1000
     idle_seconds: int = 20
     """Time between two requests. It is longer than clients keep idle connections (httpx and OpenAI's SDK: 5 s), so that
     none sends a request into a connection that is being closed."""

@@ -138,7 +138,8 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
-        self._since = self.loop.time()
+        # As many seconds later as these bytes may take: a body that drips falls behind, and its time runs out.
+        self._since = min(self.loop.time(), self._since + len(body) / self.bounds.body_bytes_per_second)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -189,7 +190,10 @@ class Connection(HttpToolsProtocol):
         if due > self.loop.time():
             self._set_timer(due)
         elif self._begun:
-            message = f"nothing more came for {self._seconds():g} s; send the request again, without a pause"
+            message = (
+                f"the body brought nothing for {self._seconds():g} s, or less than {self.bounds.body_bytes_per_second} "
+                "bytes a second; send the request again, without a pause"
+            )
             if self._reading == "head":
                 message = f"the headers took more than {self._seconds():g} s; send the request again"
             self._answer(_Refusal(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", message))

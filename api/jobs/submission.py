@@ -153,8 +153,6 @@ def lengths_of(services: Services, submission: Submission) -> LengthCounts | str
     model, training = submission.model, submission.training
     if model is None:
         return f"{submission.recipe.model} is not on the server, nor its tokenizer"
-    if not model.has_tokenizer:
-        return f"{submission.recipe.model} has no tokenizer.json"
     try:
         found: TokenLengths = services.reader.measure(training.file, model, training.dataset.chat_template)
     except SandboxLimitExceeded as error:

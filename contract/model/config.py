@@ -6,6 +6,7 @@ from typing import Any
 
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value, truncate
+from contract.json_objects import unique_object
 
 _LARGEST = 100_000_000  # bytes; the index of a model with many shards is among the largest
 
@@ -49,7 +50,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a model's folder. Raises InputError for anything else, and OSError for a fault of the disk."""
     try:
         with path.open("rb") as file:
-            read = json.loads(file.read(_LARGEST))
+            read = json.loads(file.read(_LARGEST), object_pairs_hook=unique_object)
     # RecursionError: nothing but brackets.
     except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise unsupported(f"{path.name} cannot be read as JSON: {truncate(str(error), 200)}") from error

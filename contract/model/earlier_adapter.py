@@ -7,6 +7,7 @@ from typing import Any
 
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value, truncate
+from contract.json_objects import unique_object
 from contract.model.folder import tensor_shapes
 from contract.model.target_modules import is_routed_expert
 
@@ -48,7 +49,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise _refused(folder, f"has no {CONFIG}; {_EXPECTED}")
     try:
-        config = json.loads(file.read_bytes())
+        config = json.loads(file.read_bytes(), object_pairs_hook=unique_object)
     except (ValueError, RecursionError) as error:
         raise _refused(folder, f"{CONFIG} is not JSON: {truncate(str(error), 200)}; {_EXPECTED}") from error
     if not isinstance(config, dict):

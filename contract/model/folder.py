@@ -8,6 +8,7 @@ from typing import Any
 from contract.formatting import truncate
 from contract.model.config import already_quantised, read_model_config, unsupported
 from contract.model.loaded_names import Shapes, loaded_shapes, model_type
+from contract.model.model_types import check_model_type
 from contract.model.tensor_header import TensorHeader, read_header
 from contract.model.weight_files import weight_files
 
@@ -30,6 +31,7 @@ class LoadedBase:
 def loaded_base(folder: Path) -> LoadedBase:
     """Raises InputError for files that cannot be loaded."""
     config = read_model_config(folder)
+    check_model_type(config)
     return LoadedBase(loaded_shapes(weight_shapes(folder), config), config)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.formatting import truncate
+from contract.json_objects import unique_object
 
 _LONGEST = 100_000_000  # the format's own limit, in bytes
 
@@ -29,7 +30,7 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST:
             raise ValueError(f"a header of {length} bytes")
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=unique_object)
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}

@@ -12,21 +12,23 @@ from typing import Any
 
 from contract.formatting import truncate
 from contract.recipe import DatasetField, DatasetFormat
-from dataset.fields import Row
+from dataset.fields import Row, is_blank
 from dataset.formats.detect import FORMATS
+from dataset.formats.sharegpt import has_short_turns
 from dataset.refusal import BadFile
 
 _PAIRS: tuple[tuple[Collection[str], Collection[str]], ...] = (
     (
         ("instruction", "question", "query", "prompt", "problem"),
-        ("output", "response", "answer", "completion", "solution"),
+        ("output", "response", "answer", "completion", "solution", "generated_solution"),
     ),
     (("user", "human"), ("assistant", "bot", "gpt")),
     (("source",), ("target",)),
+    (("inputs",), ("targets",)),
 )
 _LAST: tuple[Collection[str], Collection[str]] = (("input",), ("output", "response", "answer"))
 """Used if the row has no other question. Otherwise `input` is additional input for the question."""
-_ANSWERS = ("output", "response", "answer", "completion")
+_ANSWERS = ("output", "response", "answer", "completion", "solution", "target", "targets", "summary", "code")
 """Beside one of these, a column named text is a question."""
 _OTHER_COLUMNS: Mapping[str, DatasetField] = {
     "input": "input",
@@ -36,13 +38,15 @@ _OTHER_COLUMNS: Mapping[str, DatasetField] = {
     "system_message": "system",
     "history": "history",
 }
-_SYSTEM: Mapping[DatasetField, str] = {"system": "system_prompt"}
-"""OpenHermes has this column beside its conversations."""
-_OPTIONAL: Mapping[DatasetField, str] = {"input": "context", "system": "system_prompt"}
-_PART_OF_ANSWER = {"choices", "options", "a", "b", "c", "d", "chosen", "rejected"}
+_SYSTEM: Mapping[str, DatasetField] = {"system_prompt": "system", "system_message": "system"}
+"""OpenHermes has the first of them beside its conversations."""
+_OPTIONAL: Mapping[str, DatasetField] = {"context": "input", **_SYSTEM}
+_THOUGHTS = {"cot", "complex_cot", "chain_of_thought", "rationale", "reasoning", "explanation"}
+_THOUGHTS |= {"think", "thought", "thoughts", "analysis"}
+_THOUGHTS |= {"thinking_trajectories", "gemini_thinking_trajectory", "deepseek_thinking_trajectory"}
+_PART_OF_ANSWER = {"choices", "options", "a", "b", "c", "d", "chosen", "rejected", "definition", "table", "schema"}
 _PART_OF_ANSWER |= {"passage", "passages", "paragraph", "article", "document", "story", "evidence", "knowledge"}
-_PART_OF_ANSWER |= {"cot", "complex_cot", "chain_of_thought", "rationale", "reasoning"}
-_PART_OF_ANSWER |= {"thinking_trajectories", "gemini_thinking_trajectory", "deepseek_thinking_trajectory"}
+_PART_OF_ANSWER |= _THOUGHTS
 """Columns that are part of a question or an answer, and that no format has a field for."""
 _AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruct", "belle", "chinese_vicuna")
 
@@ -51,8 +55,8 @@ _AS_THEY_ARE: tuple[DatasetFormat, ...] = ("messages", "sharegpt", "self_instruc
 class Aliases:
     columns: Mapping[DatasetField, str]
     """The first row's names for fields of alpaca or messages, where they differ from the field."""
-    optional: Mapping[DatasetField, str]
-    """Names that later rows may have."""
+    optional: Mapping[str, DatasetField]
+    """Names that later rows may have, with their fields."""
 
 
 def find_aliases(row: Row) -> Aliases | None:
@@ -61,10 +65,14 @@ def find_aliases(row: Row) -> Aliases | None:
     # Parquet writes null for a column that only other rows have.
     filled = {name: value for name, value in row.items() if value is not None}
     if any(FORMATS[format].shape(filled) for format in _AS_THEY_ARE):
-        return Aliases({}, _SYSTEM)
+        return Aliases({}, _one_system(row))
     if _is_messages(row.get("conversation")):
-        return Aliases({"messages": "conversation"}, _SYSTEM)
+        return Aliases({"messages": "conversation"}, _one_system(row))
+    for name in ("conversation", "data"):
+        if has_short_turns(row.get(name)):
+            return Aliases({"conversations": name}, _one_system(row))
     names = _by_lower_case(row)
+    _check_no_calls(names)
     question, answer = _known_pair(row) or _pair(names)
     if question is None or answer is None:
         _check_text_is_all(row, names)
@@ -77,24 +85,45 @@ def find_aliases(row: Row) -> Aliases | None:
         )
     beside = _other_columns(names, question)
     if "prompt" in row and "completion" in row and not (beside and isinstance(row["prompt"], str)):
+        _check_nothing_is_left_out(row, names, "prompt", "completion")
         return Aliases({}, _SYSTEM)
-    if (question, answer) != ("instruction", "output"):
-        left_out = [names[name][0] for name in sorted(_PART_OF_ANSWER & names.keys()) if row[names[name][0]]]
-        if left_out:
-            raise _unclear(
-                f"has {truncate(question, 40)} and {truncate(answer, 40)}, and {truncate(', '.join(left_out), 80)} "
-                "beside them, which "
-                "would be left out; put all of it into these two, or say in dataset.columns that they are to be read "
-                f"alone: {_advice(question, answer)}"
-            )
+    _check_nothing_is_left_out(row, names, question, answer)
     columns: dict[DatasetField, str] = {"instruction": question, "output": answer, **beside}
     renamed = {field: name for field, name in columns.items() if field != name}
-    return Aliases(renamed, {field: name for field, name in _OPTIONAL.items() if field not in columns})
+    return Aliases(renamed, {name: field for name, field in _OPTIONAL.items() if field not in columns})
+
+
+def _one_system(row: Row) -> Mapping[str, DatasetField]:
+    """The names of a system message beside a conversation. Raises BadFile if the row has both."""
+    _other_columns({name: [name] for name in _SYSTEM if row.get(name)}, "")
+    return _SYSTEM
+
+
+def _check_no_calls(names: Mapping[str, list[str]]) -> None:
+    if {"query", "answers", "tools"} <= names.keys():
+        raise _unclear(
+            "has calls in answers, as xLAM's dataset has; write each row as messages, as jq -c '{messages: [{role: "
+            '"user", content: .query}, {role: "assistant", tool_calls: .answers}], tools}\' FILE does'
+        )
+
+
+def _check_nothing_is_left_out(row: Row, names: Mapping[str, list[str]], question: str, answer: str) -> None:
+    # The fields of a format are what its rows are read by; a thought beside them is a part of the answer all the same.
+    own = (question, answer) in (("instruction", "output"), ("prompt", "completion"))
+    parts = _THOUGHTS if own else _PART_OF_ANSWER
+    left_out = [names[name][0] for name in sorted(parts & names.keys()) if row[names[name][0]]]
+    if left_out:
+        raise _unclear(
+            f"has {truncate(question, 40)} and {truncate(answer, 40)}, and {truncate(', '.join(left_out), 80)} "
+            "beside them, which "
+            "would be left out; put all of it into these two, or say in dataset.columns that they are to be read "
+            f"alone: {_advice(question, answer)}"
+        )
 
 
 def _check_text_is_all(row: Row, names: Mapping[str, list[str]]) -> None:
     answer = next((names[name][0] for name in _ANSWERS if name in names), None)
-    if answer is not None and row.get("text") and "instruction" not in row:
+    if answer is not None and not is_blank(row[answer]) and row.get("text") and "instruction" not in row:
         raise _unclear(
             f'has text, and {truncate(answer, 40)} beside it; say what is to be learned, as dataset.format "text" or '
             f"{_advice('text', answer)}"

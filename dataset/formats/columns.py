@@ -28,9 +28,9 @@ class ColumnRenaming:
     """Renames a file's columns to our fields, and tracks columns that no row has had so far."""
 
     def __init__(
-        self, columns: Mapping[DatasetField, str], optional: Mapping[DatasetField, str] = MappingProxyType({})
+        self, columns: Mapping[DatasetField, str], optional: Mapping[str, DatasetField] = MappingProxyType({})
     ) -> None:
-        """`optional` are columns that rows may have instead of the field itself."""
+        """`optional` are columns that rows may have instead of the field itself, with that field."""
         self.columns = dict(columns)
         """The column read as each field so far."""
         self._optional = optional
@@ -42,11 +42,12 @@ class ColumnRenaming:
         field. Raises BadRow for a value that is not an object."""
         if not isinstance(row, dict):
             raise BadRow(f"must be a JSON object, not {format_value(row)}")
-        for name, column in self._optional.items():
+        for column, name in self._optional.items():
             if row.get(column):
                 if row.get(name):
                     raise BadRow(f"has both {name} and {column}, which is read as {name}; give one of them")
-                self.columns[name] = column
+                if (other := self.columns.setdefault(name, column)) != column:
+                    raise BadRow(f"has {column}, and a row before has {other} as its {name}; use one name in all rows")
         if not self.columns:
             return row
         self._first = self._first or row

@@ -12,8 +12,9 @@ from contract.formatting import format_value, truncate
 from contract.recipe import DatasetFormat
 from dataset.example import Example, PlainText
 from dataset.fields import Row, is_blank, parse_text
+from dataset.formats.sharegpt import known_in_turn
 from dataset.formats.template_arguments import read_arguments
-from dataset.formats.turns import MEDIA, NO_MEDIA, TURN_FIELDS, WEIGHTS, read_reasoning
+from dataset.formats.turns import MEDIA, NO_MEDIA, WEIGHTS, read_reasoning
 from dataset.refusal import BadRow
 
 PREFERENCES = (
@@ -25,15 +26,25 @@ _NO_PAIR = (
     "preference pairs are not learned; give the better answer alone, or say which field it fills, as "
     'dataset.columns {"completion": "chosen"} does'
 )
+_AS_ARGUMENT = "give it in chat_template_kwargs"
 _NO_TOKENS = "text is tokenised here; give the text, and leave out tokens and their masks"
 
 IN_ANY_ROW: Mapping[str, str] = {
     **dict.fromkeys(MEDIA, NO_MEDIA),
     **dict.fromkeys(PREFERENCES, _NO_PAIR),
-    **dict.fromkeys(("input_ids", "completion_mask", "assistant_masks"), _NO_TOKENS),
+    **dict.fromkeys(("input_ids", "completion_mask", "assistant_masks", "loss_mask"), _NO_TOKENS),
     "chat_template": "a row cannot bring its own template; name one in the recipe's dataset.chat_template",
 }
 """Fields that are refused in any row, with what to do instead."""
+
+_ANSWERS_ALONE = "only answers are learned; give what else is to be learned as text"
+SETTINGS: Mapping[str, str] = {
+    **dict.fromkeys(("train_on_input", "train_on_inputs", "train_on_prompt"), _ANSWERS_ALONE),
+    "mask_history": "give the earlier answers a weight of 0",
+    "split_special_tokens": "special tokens in a text are read as such",
+}
+"""Settings of other trainers that change what is learned. They are refused in any row unless false, which is what
+happens here."""
 
 BESIDE_MESSAGES: Mapping[str, str] = {
     "functions": "OpenAI has replaced them; give them as tools",
@@ -42,9 +53,14 @@ BESIDE_MESSAGES: Mapping[str, str] = {
     "mask": "give each message a weight of 0 or 1 instead",
     "reasoning_content": "put it into the message that it belongs to",
     "thinking": "put it into the message that it belongs to",
+    "enable_thinking": _AS_ARGUMENT,
+    "reasoning_effort": _AS_ARGUMENT,
 }
 """Fields that are refused beside messages, conversations, or prompt and completion. In other rows they are ordinary
 columns."""
+
+TOOL_CHOICES = ("tool_choice", "function_call")
+"""Fields that are refused beside messages unless they are "auto"."""
 
 ROW_THOUGHTS = ("reasoning_content", "thinking")
 """Fields with the answer's reasoning, beside a question and its answer."""
@@ -53,8 +69,8 @@ _SAMPLE_WEIGHTS = ("weight", "loss_weight", "loss_scale")
 _LEARNED = ("1", "1.0", "true")
 _NOT_LEARNED = ("0", "0.0", "false")
 
-_REFUSED_OR_WEIGHTS = frozenset({*IN_ANY_ROW, *WEIGHTS})
-_OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *_SAMPLE_WEIGHTS, "label", "kto_tag", "history"})
+_REFUSED_OR_WEIGHTS = frozenset({*IN_ANY_ROW, *WEIGHTS, *SETTINGS})
+_OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *TOOL_CHOICES, *_SAMPLE_WEIGHTS, "label", "kto_tag", "history"})
 
 
 def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
@@ -64,6 +80,9 @@ def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
         return
     for name, advice in IN_ANY_ROW.items():
         if not (name in PREFERENCES and "chosen" in mapped):
+            _refuse(row, name, advice)
+    for name, advice in SETTINGS.items():
+        if _normalized(row.get(name)) not in (*_NOT_LEARNED, "none"):
             _refuse(row, name, advice)
     for name in WEIGHTS:
         if _normalized(row.get(name)) in _NOT_LEARNED:
@@ -78,6 +97,9 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
         for name, advice in BESIDE_MESSAGES.items():
             if not (name in ROW_THOUGHTS and _has_one_answer(format, row)):
                 _refuse(row, name, advice)
+        for name in TOOL_CHOICES:
+            if row.get(name) != "auto":
+                _refuse(row, name, "the chat template gets no choice of tools; leave it out")
         for name in _SAMPLE_WEIGHTS:
             if not is_blank(row.get(name)) and _normalized(row[name]) not in _LEARNED:
                 raise BadRow(
@@ -110,9 +132,9 @@ def apply_extra_fields(format: DatasetFormat, row: Row, example: Example) -> Exa
 
 def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Iterator[str]:
     """The non-empty fields of a row and of its messages that nothing reads."""
-    known = {*read, "kto_tag", "chat_template_kwargs"}
+    known = {*read, *SETTINGS, "kto_tag", "chat_template_kwargs"}
     if _is_beside_messages(format, row):
-        known |= {"parallel_tool_calls", *_SAMPLE_WEIGHTS}
+        known |= {"parallel_tool_calls", *TOOL_CHOICES, *_SAMPLE_WEIGHTS}
     if format != "text" and _truth(row.get("label")) is not None:
         known.add("label")
     if _has_one_answer(format, row):
@@ -123,7 +145,9 @@ def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Ite
         if isinstance(turns, str) and name in ("messages", "conversations"):
             turns = parse_text(name, turns)
         if name in read and isinstance(turns, list):
-            said = {key for turn in turns if isinstance(turn, dict) for key in _filled_fields(turn, TURN_FIELDS)}
+            said = {
+                key for turn in turns if isinstance(turn, dict) for key in _filled_fields(turn, known_in_turn(turn))
+            }
             yield from (f"{name}[].{key}" for key in sorted(said))
 
 

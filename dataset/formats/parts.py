@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from contract.formatting import format_value
 from dataset.example import ToolCall
-from dataset.fields import as_text
+from dataset.fields import as_text, is_blank
 from dataset.formats.tool_use import parse_calls, read_calls
 from dataset.refusal import BadRow
 
@@ -50,7 +50,11 @@ def read_content(where: str, content: Any) -> MessageContent:
 
 
 def _text(where: str, part: Mapping[str, Any], kind: str) -> str:
-    name = next((name for name in ("value", kind, "content") if name in part), kind)
+    given = [name for name in dict.fromkeys(("value", kind, "content")) if name in part]
+    filled = [name for name in given if not is_blank(part[name])]
+    if len(filled) > 1:
+        raise BadRow(f"{where} has both {filled[0]} and {filled[1]}; give one of them")
+    name = next(iter(filled or given), kind)
     return as_text(f"{where}.{name}", part.get(name))
 
 

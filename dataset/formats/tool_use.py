@@ -4,13 +4,15 @@ from typing import Any
 
 from contract.formatting import format_value
 from dataset.example import ToolCall
-from dataset.fields import as_list, as_text, check_json, optional_list, parse_text
+from dataset.fields import as_list, as_text, check_json, is_blank, optional_list, parse_text
 from dataset.refusal import BadRow
 
 Tools = list[dict[str, Any]]
 
 _FUNCTION = (None, "function")
 """The types of tools that exist."""
+_OF_CALLS = ("name", "arguments", "id", "type", "index", "function")
+"""Fields of a call. Others are passed over, unless one of them may hold the arguments."""
 
 
 def read_tools(value: Any) -> Tools | None:
@@ -26,6 +28,8 @@ def _tool(where: str, tool: Any) -> dict[str, Any]:
             f"not {format_value(tool)}"
         )
     check_json(where, function)
+    if not is_blank(function.get("input_schema")):
+        raise BadRow(f"{where}.input_schema is what chat templates call parameters; name it so")
     return {"type": "function", "function": {name: value for name, value in function.items() if name != "type"}}
 
 
@@ -47,6 +51,9 @@ def _call(where: str, call: Any) -> ToolCall:
         raise BadRow(
             f'{where} must be a call such as {{"name": "...", "arguments": {{...}}}}, not {format_value(call)}'
         )
+    other = next((name for name in function if name not in _OF_CALLS and not is_blank(function[name])), None)
+    if other is not None and is_blank(function.get("arguments")):
+        raise BadRow(f"{where} has {format_value(other)} and no arguments; give what the function gets as arguments")
     read: ToolCall = {
         "type": "function",
         "function": {

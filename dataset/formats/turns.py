@@ -15,9 +15,12 @@ from dataset.refusal import BadRow
 Turn = tuple[ChatMessage, bool]
 """A message, and whether it is learned if the assistant wrote it."""
 
-WEIGHTS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
-"""Fields that say whether a message is learned: OpenAI's, Axolotl's (train, training), ms-swift's (loss, loss_scale)
-and LLaMA-Factory v1's (loss_weight)."""
+WEIGHTS = (
+    *("weight", "train", "training", "loss", "loss_weight", "loss_scale"),
+    *("loss_mask", "step_loss_mask", "trainable", "output_with_loss"),
+)
+"""Fields that say whether a message is learned: OpenAI's, Axolotl's (train, training), ms-swift's (loss, loss_scale),
+LLaMA-Factory v1's (loss_weight), slime's (step_loss_mask), Tinker's (trainable) and XTuner's (output_with_loss)."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Fields with an answer's reasoning: DeepSeek's and most others', gpt-oss's, and OpenRouter's and vLLM's."""
 
@@ -26,9 +29,14 @@ NO_MEDIA = "only text is learned here; leave such rows out"
 _NO_PART = "an answer is learned whole; give the message a weight of 0 or 1"
 _NO_MASK = "it is unclear which value masks; give the message a weight of 0 or 1"
 _NO_PREFIX = "an answer is learned from its beginning; leave it out, or give the message a weight of 0"
+_NO_TOOLS = "give them as tools of the row, beside its messages"
 REFUSED: Mapping[str, str] = {
     "function_call": "OpenAI has replaced it; give it as tool_calls",
     "refusal": "give what the assistant says as content",
+    # OLMo 3's templates read these two.
+    "function_calls": "give them as tool_calls",
+    "functions": _NO_TOOLS,
+    "tools": _NO_TOOLS,
     **dict.fromkeys(("mask", "masked", "label"), _NO_MASK),
     **dict.fromkeys(("train_detail", "training_detail", "reasoning_training_detail"), _NO_PART),
     **dict.fromkeys(("prefix", "partial"), _NO_PREFIX),

@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.compute
 from pyarrow import types
 
+from contract.json_objects import RepeatedKey, unique_object
 from dataset.refusal import BadFile
 
 
@@ -93,10 +94,17 @@ def _maps(array: Any) -> list[Any]:
     keys, items = (iter(to_values(_of_maps(array, each))) for each in (array.keys, array.items))
     offsets = array.offsets.to_pylist()
     maps = [
-        dict(zip(itertools.islice(keys, end - begin), itertools.islice(items, end - begin), strict=True))
+        _object(list(zip(itertools.islice(keys, end - begin), itertools.islice(items, end - begin), strict=True)))
         for begin, end in itertools.pairwise(offsets)
     ]
     return [each if valid else None for each, valid in zip(maps, array.is_valid().to_pylist(), strict=True)]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    try:
+        return unique_object(pairs)
+    except RepeatedKey as error:
+        raise BadFile(f"has a map that cannot be read: {error}") from error
 
 
 def _of_maps(array: Any, child: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from contract.json_objects import unique_object
 from dataset.fields import parse_json
 from dataset.limits import MAX_ARRAY_BYTES, MAX_ROW_BYTES
 from dataset.reading.encoding import describe_decode_error
@@ -13,7 +14,7 @@ from dataset.reading.json_layout import layout_problem
 from dataset.refusal import BadFile, BadRow
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_decoder = json.JSONDecoder()
+_decoder = json.JSONDecoder(object_pairs_hook=unique_object)
 
 
 def json_rows(lines: Iterator[bytes]) -> Iterator[Any]:

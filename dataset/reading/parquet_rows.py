@@ -1,10 +1,11 @@
 """The rows of a Parquet file, a few at a time."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from contract.formatting import truncate
+from contract.formatting import format_value, truncate
 from dataset.limits import MAX_BATCH_BYTES, PARQUET_BATCH_ROWS
 from dataset.refusal import BadFile
 
@@ -21,6 +22,9 @@ def parquet_rows(file: io.FileIO, max_bytes: int | None) -> Iterator[dict[str, A
     size = 0
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
+        twice = [name for name, count in Counter(parquet.schema_arrow.names).items() if count > 1]
+        if twice:
+            raise BadFile(f"has more than one column {format_value(truncate(twice[0], 40))}")
         # The size that the file itself states, before anything is unpacked; the true size is counted below.
         groups = (parquet.metadata.row_group(index) for index in range(parquet.num_row_groups))
         if max_bytes is not None and sum(group.total_byte_size for group in groups) > max_bytes:

@@ -54,6 +54,8 @@ _FORMATS: dict[bytes, tuple[str, Callable[[io.BufferedReader], _Read]]] = {
     b"BZh": ("bzip2", _bzip2),
     b"\xfd7zXZ\0": ("xz", _xz),
     b"\x28\xb5\x2f\xfd": ("zstd", _zstandard),
+    # A skippable frame, with which pzstd begins a file.
+    **{bytes([kind]) + b"\x2a\x4d\x18": ("zstd", _zstandard) for kind in range(0x50, 0x60)},
 }
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 

@@ -15,6 +15,7 @@ from jinja2 import Template
 
 from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
+from contract.json_objects import unique_object
 from dataset.rendering.template_environment import template_environment
 
 MAX_VOCABULARY_BYTES = 256 << 20
@@ -39,6 +40,11 @@ def read_tokenizer(folder: Path) -> "FolderTokenizer":
             )
         backend = _backend(raw)
         config = _config(folder, backend)
+        if config.get("split_special_tokens"):
+            raise _unsupported(
+                "has split_special_tokens in tokenizer_config.json, by which the tokens that end answers would be "
+                "learned as text, and generation would never stop; set it to false"
+            )
         return FolderTokenizer(backend, config, _chat_template(folder, config), _ends(folder))
     except InputError:
         raise
@@ -101,7 +107,6 @@ class FolderTokenizer:
         # The file's length settings are for padded batches.
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = bool(config.get("split_special_tokens"))
         named = {name: config.get(name) for name in _names(config)}
         extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or ()
         if isinstance(extra, Mapping):
@@ -138,7 +143,6 @@ class FolderTokenizer:
         """Everything that determines texts and tokens, apart from the programs."""
         return {
             "tokenizer": self._backend.to_str(),
-            "splits_special": self._backend.encode_special_tokens,
             "special": self.all_special_ids,
             "named": self.named,
             "chat_template": self.chat_template,
@@ -239,7 +243,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        read = json.loads(text)
+        read = json.loads(text, object_pairs_hook=unique_object)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(read, dict):

@@ -55,10 +55,29 @@ def _render_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> t
         )
     before = _apply_template(tokenizer, example, example.messages[:index], answer_next=True)
     text = _apply_template(tokenizer, example, example.messages[: index + 1])
+    _check_turn_is_written(tokenizer, example, index, text)
     if not text.startswith(before):
         text = before + _as_generated(tokenizer, example, index, before, text)
     _check_thought_is_written(example, index, text[len(before) :])
     return text, (len(before), len(text))
+
+
+def _check_turn_is_written(tokenizer: Tokenizer, example: Conversation, index: int, text: str) -> None:
+    """Raises InputError if the answer messages[index], or the question before it, has no effect on the text."""
+    asked = [place for place in range(index) if example.messages[place]["role"] == "user"]
+    for place in (index, *asked[-1:]):
+        message = example.messages[place]
+        content = message["content"].strip()
+        if content in text:
+            continue
+        other: ChatMessage = {**message, "content": "b" if content == "a" else "a"}
+        changed = [*example.messages[:place], other, *example.messages[place + 1 : index + 1]]
+        if text == _render_without(tokenizer, example, changed):
+            _refuse_model(
+                example,
+                f"leaves out the content of messages[{place}]; name another template in dataset.chat_template, or use "
+                "another model",
+            )
 
 
 def _as_generated(tokenizer: Tokenizer, example: Conversation, index: int, before: str, text: str) -> str:

@@ -129,3 +129,18 @@ def test_parameter_is_refused_in_words(client: TestClient) -> None:
         error = client.get(path).json()["error"]
         assert error["message"].startswith(f"{error['param']}: got "), error
         assert not [word for word in INTERNALS if word in error["message"]], error
+
+
+@pytest.mark.parametrize("route", ["/jobs", "/plans", "/datasets", "/v1/fine_tuning/jobs", "/webhooks"])
+def test_field_given_twice_is_refused_by_its_path(client: TestClient, route: str) -> None:
+    bodies = {
+        "/datasets": '{"path": "rows.jsonl", "path": "other.jsonl"}',
+        "/v1/fine_tuning/jobs": '{"model": "tiny", "training_file": "rows.jsonl", "seed": 1, "seed": 2}',
+        "/webhooks": '{"url": "https://example.com/a", "url": "https://example.com/b"}',
+    }
+    body = bodies.get(route, '{"model": "tiny", "dataset": "rows.jsonl", "adapter": {"r": 8, "r": 16}}')
+    answer = client.post(route, content=body, headers={"content-type": "application/json"})
+    error = answer.json()["error"]
+    param = {"/datasets": "path", "/v1/fine_tuning/jobs": "seed", "/webhooks": "url"}.get(route, "adapter.r")
+    assert (answer.status_code, error["param"]) == (400 if route.startswith("/v1/") else 422, param)
+    assert error["message"] == f"{param}: given more than once in one object; give it once"

@@ -16,6 +16,7 @@ DIGEST = "ab" * 32
 def write_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"")
     return folder
 
@@ -245,6 +246,7 @@ def test_model_link_reaches_no_hidden_file(tmp_path: Path) -> None:
     (folder / ".templates" / "chat").write_text("{}")
     (folder / "chat_template.jinja").symlink_to(".templates/chat")
     assert locate_model("tiny", service(tmp_path / "home", tmp_path)) == folder
+    (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.json").symlink_to("../.ssh/id")
     with pytest.raises(InputError, match=r"tokenizer\.json that leads out"):
         locate_model("tiny", service(tmp_path / "home", tmp_path))
@@ -272,9 +274,16 @@ def test_pipe_among_a_models_files_is_refused(models: Path, folders: Folders) ->
 
 
 def test_circular_model_links_are_refused(models: Path, folders: Folders) -> None:
-    (models / "tiny" / "tokenizer.json").symlink_to("tokenizer.json")
-    with pytest.raises(InputError, match=r"tokenizer\.json"):
+    (models / "tiny" / "chat_template.jinja").symlink_to("chat_template.jinja")
+    with pytest.raises(InputError, match=r"chat_template\.jinja"):
         locate_model("tiny", folders)
+
+
+def test_model_without_tokenizer_is_refused(models: Path, folders: Folders) -> None:
+    (models / "tiny" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"tiny has no tokenizer\.json.*save_pretrained") as caught:
+        locate_model("tiny", folders)
+    assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
 @pytest.mark.parametrize("shard", ["../../x.safetensors", "/etc/passwd", "part/../../x.safetensors", "part/x"])
@@ -301,7 +310,7 @@ def test_snapshot_of_the_hubs_cache_is_a_model(tmp_path: Path, allowed: str) -> 
     snapshot = cache / "snapshots" / "main"
     (cache / "blobs").mkdir(parents=True)
     snapshot.mkdir(parents=True)
-    for name, digest in (("config.json", "ab" * 20), ("model.safetensors", DIGEST)):
+    for name, digest in (("config.json", "ab" * 20), ("tokenizer.json", "cd" * 20), ("model.safetensors", DIGEST)):
         (cache / "blobs" / digest).write_text("{}")
         (snapshot / name).symlink_to(f"../../blobs/{digest}")
     home = tmp_path / "home"

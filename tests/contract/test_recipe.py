@@ -224,3 +224,20 @@ def test_every_schema_field_is_described() -> None:
     assert schema["required"] == ["model", "dataset"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["model"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("text", "param"),
+    [
+        ('{"model": "m", "dataset": "d.jsonl", "model": "n"}', "model"),
+        ('{"model": "m", "dataset": "d.jsonl", "adapter": {"r": 8, "alpha": 8, "r": 8}}', "adapter.r"),
+        (
+            '{"model": "m", "dataset": {"path": "d", "columns": {"output": "a", "output": "b"}}}',
+            "dataset.columns.output",
+        ),
+    ],
+)
+def test_field_given_twice_is_refused(text: str, param: str) -> None:
+    failure = refusal(text).failure
+    assert failure.param == param
+    assert failure.message == f"{param}: given more than once in one object; give it once"

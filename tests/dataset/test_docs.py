@@ -10,7 +10,7 @@ from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import read_examples
 from dataset.example import Conversation, Example
 from dataset.formats.detect import FORMATS
-from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS
+from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS, SETTINGS, TOOL_CHOICES
 from dataset.formats.turns import TURN_FIELDS, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,8 @@ def test_tables_name_every_known_field_and_no_other() -> None:
     text = {"role", "content", "from", "value"}
     assert TURN_FIELDS - text == MESSAGE_FIELDS
     beside = {"system", "tools", "history", "label", "kto_tag", "parallel_tool_calls", "chat_template_kwargs"}
-    assert {*IN_ANY_ROW, *BESIDE_MESSAGES, *ROW_THOUGHTS, *WEIGHTS, *beside} == ROW_FIELDS
+    refused = {*IN_ANY_ROW, *SETTINGS, *BESIDE_MESSAGES, *TOOL_CHOICES}
+    assert {*refused, *ROW_THOUGHTS, *WEIGHTS, *beside} == ROW_FIELDS
 
 
 @pytest.mark.parametrize(("first", "second"), [THOUGHTS, TOOLS])

@@ -18,9 +18,9 @@ _TOKENS = 259
 
 
 def write_model(folder: Path) -> None:
-    """A folder with the headers of a model's weights, which are zeros: all that the API looks at."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    """A folder with a tokenizer and the headers of a model's weights, which are zeros: all that the API looks at."""
+    write_tokenizer(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
     names = ["model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj", "lm_head"]
     rows = {"model.embed_tokens": _TOKENS, "lm_head": _TOKENS}
     write_weights(folder / "model.safetensors", {f"{name}.weight": [rows.get(name, 2), 2] for name in names})

@@ -135,10 +135,22 @@ class Service:
                 os.kill(pid, signal.SIGCONT)
         for name in self.ended():
             self.restart[name]()
-        for job in self.client.get("/jobs", params={"limit": 100}).raise_for_status().json()["data"]:
-            if job["status"] not in TERMINAL:
-                self.client.post(f"/jobs/{job['id']}/cancel", params={"force": True}).raise_for_status()
-        until(lambda: not busy_devices(self) and not self.strangers(), seconds=60)
+        with self._as_admin():
+            for job in self.client.get("/jobs", params={"limit": 100}).raise_for_status().json()["data"]:
+                if job["status"] not in TERMINAL:
+                    self.client.post(f"/jobs/{job['id']}/cancel", params={"force": True}).raise_for_status()
+            until(lambda: not busy_devices(self) and not self.strangers(), seconds=60)
+
+    @contextmanager
+    def _as_admin(self) -> Iterator[None]:
+        """The client has the admin's key, if the service wants keys."""
+        given = self.client.headers.copy()
+        if key := self.environment.get("FINETUNED_ADMIN_KEY"):
+            self.client.headers["authorization"] = f"Bearer {key}"
+        try:
+            yield
+        finally:
+            self.client.headers = given
 
     def strangers(self) -> list[str]:
         """Processes of this service that have outlived what started them: below no worker that is there, nor the

@@ -116,3 +116,11 @@ def test_upload_is_refused_when_its_key_is_revoked(live: Service, engine: sa.Eng
         answer = sending.post("/datasets", content=form(), headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert live.client.get("/datasets", headers=bearer(ADMIN_KEY)).json()["data"] == []
+
+
+def test_failed_test_leaves_a_keyed_service_clean(live: Service, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        job = jobs.create(session, make_recipe(), "anna").id
+    live.recover()
+    assert live.client.get("/jobs").status_code == 401
+    assert live.client.get(f"/jobs/{job}", headers=bearer(ADMIN_KEY)).json()["status"] == "cancelled"

@@ -15,7 +15,7 @@ import psutil
 from tests.support.servers import free_port
 from tests.support.waiting import until
 
-SHORT = {"head_seconds": 0.4, "body_seconds": 0.4, "idle_seconds": 1, "unread_seconds": 1}
+SHORT = {"head_seconds": 0.4, "body_seconds": 0.4, "body_bytes_per_second": 50, "idle_seconds": 1, "unread_seconds": 1}
 HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 MIB = 1 << 20
 

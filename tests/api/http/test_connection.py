@@ -127,6 +127,25 @@ def test_chunk_extensions_are_no_progress_of_a_body(server: Server) -> None:
     refused(text, 408)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_that_drips_is_bounded_in_time(server: Server, chunked: bool) -> None:
+    kind = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 1000000"
+    drop = b"1\r\na\r\n" if chunked else b"a"
+    began = time.monotonic()
+    with server.connect() as connection:
+        connection.sendall(b"POST /length HTTP/1.1\r\nHost: a\r\n" + kind + b"\r\n\r\n")
+        text = b""
+        connection.settimeout(0.1)
+        while not text and time.monotonic() - began < 20:
+            connection.sendall(drop)
+            try:
+                text = connection.recv(1 << 16)
+            except TimeoutError:
+                continue
+    assert "bytes a second" in refused(text, 408)["message"]
+    assert time.monotonic() - began < 5
+
+
 def test_body_that_comes_slowly_is_read_whole(server: Server) -> None:
     def pieces() -> Iterator[bytes]:
         for _ in range(8):

@@ -105,6 +105,43 @@ def test_unreadable_tokenizer_is_refused(client: TestClient, bytes_model: Path, 
     assert "newer" in message
 
 
+def test_tokenizer_that_splits_special_tokens_is_refused(client: TestClient, bytes_model: Path) -> None:
+    for split in (False, True):
+        (bytes_model / "tokenizer_config.json").write_text(
+            json.dumps({"eos_token": "<|im_end|>", "split_special_tokens": split})
+        )
+        if not split:
+            assert post_bytes(client).status_code == 201
+    code, param, message = refusal(client)
+    assert (code, param) == ("model_unsupported", "model")
+    assert "has split_special_tokens in tokenizer_config.json" in message
+
+
+def test_missing_tokenizer_is_refused(client: TestClient, bytes_model: Path) -> None:
+    (bytes_model / "tokenizer.json").unlink()
+    code, param, message = refusal(client)
+    assert (code, param) == ("model_unsupported", "model")
+    assert message.startswith("model: bytes has no tokenizer.json")
+    assert "save_pretrained" in message
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("{}", "has no model_type"),
+        ('{"model_type": "lama"}', "did you mean llama?"),
+        ('{"model_type": "clip"}', "not have as an architecture for text generation"),
+        ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}', "custom code, which is never run"),
+        ('{"model_type": "llama", "model_type": "qwen3"}', 'the key "model_type" is given more than once'),
+    ],
+)
+def test_unknown_architecture_is_refused(client: TestClient, bytes_model: Path, config: str, words: str) -> None:
+    (bytes_model / "config.json").write_text(config)
+    code, param, message = refusal(client)
+    assert (code, param) == ("model_unsupported", "model")
+    assert words in message
+
+
 def test_missing_chat_template_is_refused(client: TestClient, home: Path) -> None:
     write_bytes_model(home / "models" / "base", template=None)
     code, param, message = refusal(client, model="base")

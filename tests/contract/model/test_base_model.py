@@ -53,3 +53,11 @@ def test_overlong_header_is_not_read(tmp_path: Path) -> None:
     write(tmp_path, b"{}", length=2**63)
     with pytest.raises(InputError, match="a header of"):
         weight_shapes(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_repeated_key_of_a_configuration_is_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path, {})
+    (tmp_path / name).write_text('{"model_type": "llama", "hidden_size": 8, "hidden_size": 16}')
+    with pytest.raises(InputError, match=f'{name} cannot be read as JSON: the key "hidden_size" is given more than'):
+        weight_shapes(tmp_path)

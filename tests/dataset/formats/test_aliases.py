@@ -1,5 +1,6 @@
 """The names that public data sets have for a question and its answer are known; what is unclear is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ KNOWN: dict[str, tuple[Row, list[dict[str, str]]]] = {
         },
         talk("q", "a", "s"),
     ),
+    "messages with a system message": ({"system_message": "s", "messages": talk("q", "a")}, talk("q", "a", "s")),
+    "FLAN, xP3, Aya": ({"inputs": "q", "targets": "a", "task": "t"}, talk("q", "a")),
+    "OpenMathInstruct": ({"problem": "q", "generated_solution": "a", "expected_answer": "4"}, talk("q", "a")),
+    "LIMA": ({"conversations": ["q", "a", "r", "b"], "source": "s"}, [*talk("q", "a"), *talk("r", "b")]),
+    "UltraChat": ({"id": "1", "data": ["q", "a"]}, talk("q", "a")),
+    "Capybara": (
+        {"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "b"}], "source": "s"},
+        [*talk("q", "a"), *talk("r", "b")],
+    ),
+    "XTuner": ({"conversation": [{"system": "s", "input": "q", "output": "a"}]}, talk("q", "a", "s")),
+    "Firefly's conversations": ({"conversation": [{"human": "q", "assistant": "a"}]}, talk("q", "a")),
     "messages with a system prompt": ({"system_prompt": "s", "messages": talk("q", "a")}, talk("q", "a", "s")),
     "a column that only other rows have": (
         {"messages": None, "conversations": None, "text": None, "question": "q", "answer": "a"},
@@ -145,6 +157,13 @@ UNCLEAR: list[tuple[Row, str]] = [
     ({"question": "q", "solution": "a", "thinking_trajectories": ["t"]}, "thinking_trajectories beside them"),
     ({"text": "t", "question": "q", "answer": "a"}, "text, and question and answer beside it"),
     ({"text": "q", "response": "a"}, "text, and response beside it"),
+    ({"text": "q", "code": "a", "task_id": 1}, "text, and code beside it"),
+    ({"text": "q", "summary": "a"}, "text, and summary beside it"),
+    ({"question": "q", "explanation": "e", "answer": "a"}, "explanation beside them"),
+    ({"question": "q", "schema": "s", "answer": "a"}, "schema beside them"),
+    ({"instruction": "q", "output": "a", "reasoning": "r"}, "reasoning beside them"),
+    ({"prompt": "q", "completion": "a", "Chain_of_Thought": "r"}, "Chain_of_Thought beside them"),
+    ({"messages": talk("q", "a"), "system_prompt": "s", "system_message": "t"}, "could both be the system"),
     ({"text": "t", "instruction": "q", "response": "a"}, "text, and instruction and response beside it"),
     ({"Question": "q", "Complex_CoT": "t", "Response": "a"}, "Complex_CoT beside them"),
 ]
@@ -166,3 +185,15 @@ def test_named_columns_are_the_only_ones_read(tmp_path: Path) -> None:
 
 def test_named_format_has_only_its_own_fields(tmp_path: Path) -> None:
     assert "instruction is empty" in refusal(write_lines(tmp_path, [{"question": "q", "answer": "a"}]), "alpaca")
+
+
+def test_calls_of_xlam_are_refused_with_a_conversion(tmp_path: Path) -> None:
+    calls = [{"name": "f", "arguments": {"a": 1}}]
+    row = {"query": "q", "answers": json.dumps(calls), "tools": '[{"name": "f", "parameters": {}}]'}
+    assert "jq -c" in refusal(write_lines(tmp_path, [row]))
+    converted = {
+        "messages": [{"role": "user", "content": row["query"]}, {"role": "assistant", "tool_calls": row["answers"]}],
+        "tools": row["tools"],
+    }
+    found = read_conversation(tmp_path, converted)
+    assert found.messages[1]["tool_calls"] == [{"type": "function", "function": calls[0]}]

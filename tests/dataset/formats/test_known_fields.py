@@ -8,7 +8,7 @@ import pytest
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import read_examples
 from dataset.dataset_report import DatasetReport, check_file
-from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_THOUGHTS
+from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_THOUGHTS, SETTINGS
 from dataset.formats.template_arguments import RESERVED
 from tests.dataset.example_files import (
     HELLO,
@@ -227,3 +227,23 @@ def test_pair_that_the_recipe_has_decided_is_unused(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"prompt": "hi", "chosen": "hello", "rejected": "go away"}])
     assert check_file(DatasetFile(path=path, columns={"completion": "chosen"})).unused_fields == {"rejected": 1}
     assert {"chosen", "rejected"} < set(PREFERENCES)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_setting_of_another_trainer_is_refused_where_it_matters(tmp_path: Path, row: str, name: str) -> None:
+    harmful: tuple[Any, ...] = (True, "True", 1)
+    for value in harmful:
+        assert f"{name} is " in refusal_of_row(tmp_path, ROWS[row] | {name: value})
+    harmless: tuple[Any, ...] = (False, "false", None)
+    for value in harmless:
+        assert read_row(tmp_path, ROWS[row] | {name: value}) == read_row(tmp_path, ROWS[row])
+        assert of(tmp_path, ROWS[row] | {name: value}).unused_fields == {}
+
+
+def test_tool_choice_other_than_auto_is_refused(tmp_path: Path) -> None:
+    for name in ("tool_choice", "function_call"):
+        for value in ("none", "required", {"type": "function", "function": {"name": "f"}}):
+            assert f"{name} is " in refusal_of_row(tmp_path, ROWS["messages"] | {name: value})
+        assert of(tmp_path, ROWS["messages"] | {name: "auto"}).unused_fields == {}
+        assert of(tmp_path, ROWS["alpaca"] | {name: "none"}).unused_fields == {name: 1}

@@ -111,3 +111,28 @@ def test_turns_of_sharegpt_are_told_their_format(tmp_path: Path) -> None:
     assert 'dataset.format "sharegpt" and dataset.columns {"conversations": "messages"}' in message
     found = read_conversation(tmp_path, {"messages": turns}, "sharegpt", {"conversations": "messages"})
     assert found.messages == HELLO
+
+
+@pytest.mark.parametrize("name", ["parameters", "input", "args"])
+def test_arguments_under_another_name_are_refused(tmp_path: Path, name: str) -> None:
+    for call in ({"name": "f", name: {"a": 1}}, {"type": "function", "function": {"name": "f", name: '{"a": 1}'}}):
+        row = {"messages": [HELLO[0], {"role": "assistant", "tool_calls": [call]}]}
+        assert f'messages[1].tool_calls[0] has "{name}" and no arguments' in refusal_of_row(tmp_path, row)
+    full: dict[str, Any] = {"name": "f", "arguments": {"a": 1}, "id": "1", "index": 0, name: None}
+    assert read_conversation(tmp_path, {"messages": [HELLO[0], {"role": "assistant", "tool_calls": [full]}]})
+
+
+def test_tool_with_input_schema_is_refused(tmp_path: Path) -> None:
+    tools = [{"name": "f", "input_schema": {"type": "object"}}]
+    assert "tools[0].input_schema" in refusal_of_row(tmp_path, {"messages": HELLO, "tools": tools})
+
+
+def test_part_with_two_texts_is_refused(tmp_path: Path) -> None:
+    part = {"type": "text", "text": "hello", "value": "bye"}
+    row = {"messages": [HELLO[0], {"role": "assistant", "content": [part]}]}
+    assert "messages[1].content[0] has both value and text" in refusal_of_row(tmp_path, row)
+    part["value"] = ""
+    assert read_conversation(tmp_path, row).messages[1]["content"] == "hello"
+    for empty in ({"type": "text", "value": ""}, {"type": "text", "text": ""}):
+        row["messages"][1]["content"] = [part, empty]
+        assert read_conversation(tmp_path, row).messages[1]["content"].strip() == "hello"

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.dataset.example_files import WEATHER, read_conversation, refusal_of_row
+from dataset.dataset_file import DatasetFile
+from dataset.dataset_report import check_file
+from tests.dataset.example_files import WEATHER, read_conversation, refusal_of_row, write_lines
 
 TALK = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
 
@@ -81,3 +83,27 @@ def test_there_may_be_no_tools(tmp_path: Path, tools: Any) -> None:
 )
 def test_bad_row_is_told_its_fault(tmp_path: Path, row: Any, words: str) -> None:
     assert words in refusal_of_row(tmp_path, row)
+
+
+def test_short_turns_are_questions_and_answers(tmp_path: Path) -> None:
+    expected = read_conversation(tmp_path, {"conversations": [*TALK, *TALK]})
+    for names in (("input", "output"), ("human", "assistant")):
+        pair = dict(zip(names, ("hi", "hello"), strict=True))
+        assert read_conversation(tmp_path, {"conversations": [pair, pair]}) == expected
+    assert read_conversation(tmp_path, {"conversations": ["hi", "hello"] * 2}) == expected
+    unanswered = read_conversation(tmp_path, {"conversations": ["hi", "hello", "hi"]})
+    assert unanswered.supervised == [False, True, False]
+
+
+def test_pair_says_whether_its_answer_is_learned(tmp_path: Path) -> None:
+    pairs = [{"input": "hi", "output": "hello", "output_with_loss": learned} for learned in (False, True)]
+    assert read_conversation(tmp_path, {"conversations": pairs}).supervised == [False, False, False, True]
+    refused = {"input": "hi", "output": "hello", "label": 1}
+    assert "conversations[0].output.label is 1" in refusal_of_row(tmp_path, {"conversations": [refused]})
+    path = write_lines(tmp_path, [{"conversations": [{"input": "hi", "output": "hello", "score": 3}]}])
+    assert check_file(DatasetFile(path=path)).unused_fields == {"conversations[].score": 1}
+
+
+@pytest.mark.parametrize("turns", [["hi", 3], ["hi"], [["hi", "hello"]]])
+def test_other_short_turns_are_refused(tmp_path: Path, turns: Any) -> None:
+    assert "must be an object with from and value" in refusal_of_row(tmp_path, {"conversations": turns})

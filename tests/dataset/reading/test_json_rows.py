@@ -80,3 +80,14 @@ def test_byte_order_mark_is_no_row_content(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps([{"text": "a"}]).encode())
     assert len(list(read_examples(DatasetFile(path=path)))) == 1
+
+
+def test_repeated_key_in_a_row_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"instruction": "a", "output": "b"}\n{"instruction": "a", "output": "b", "output": "c"}\n')
+    assert refusal(path).startswith('row 2: cannot be read: the key "output" is given more than once in one object')
+    path.write_text('[{"messages": [{"role": "user", "content": "a", "content": "b"}]}]')
+    assert 'the key "content" is given more than once' in refusal(path)
+    call = {"from": "function_call", "value": '{"name": "f", "arguments": {"a": 1, "a": 2}}'}
+    rows = [{"conversations": [{"from": "human", "value": "q"}, call]}]
+    assert 'conversations[1].value cannot be read: the key "a"' in refusal(write_lines(tmp_path, rows))

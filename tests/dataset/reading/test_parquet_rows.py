@@ -96,3 +96,19 @@ def test_pyarrow_is_loaded_for_parquet_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "rows.jsonl")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "False"
+
+
+def test_column_given_twice_is_refused(tmp_path: Path) -> None:
+    columns = [pyarrow.array([text]) for text in ("q", "a", "b")]
+    table = pyarrow.Table.from_arrays(columns, names=["instruction", "output", "output"])
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    assert refusal(tmp_path / "rows.parquet") == 'the file has more than one column "output"'
+
+
+def test_map_with_a_repeated_key_is_refused(tmp_path: Path) -> None:
+    arguments = pyarrow.array(
+        [[("effort", "low"), ("effort", "high")]], pyarrow.map_(pyarrow.string(), pyarrow.string())
+    )
+    table = pyarrow.table({"instruction": ["q"], "output": ["a"], "chat_template_kwargs": arguments})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    assert 'a map that cannot be read: the key "effort" is given more than once' in refusal(tmp_path / "rows.parquet")

@@ -51,6 +51,12 @@ def test_zeros_between_xz_streams_are_passed_over(tmp_path: Path) -> None:
     assert len(list(read_examples(DatasetFile(path=write(tmp_path, content, "rows.jsonl.xz"))))) == 2
 
 
+def test_skippable_zstd_frame_is_passed_over(tmp_path: Path) -> None:
+    skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    content = skippable + zstd(b'{"text": "a"}\n')
+    assert list(read_examples(DatasetFile(path=write(tmp_path, content, "rows.jsonl.zst")))) == [PlainText("a")]
+
+
 @each_kind
 @pytest.mark.parametrize(
     "spoil", [lambda packed: packed[:-9], lambda p: p[:12] + b"\xff" * 9 + p[21:], lambda p: p + b"x"]

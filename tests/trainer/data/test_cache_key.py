@@ -35,7 +35,6 @@ INPUTS: dict[str, list[Any]] = {
     "special_tokens_map.json": [{}, {"eos_token": "<|im_start|>"}],
     "added_tokens.json": [{}, {"Yes": 900}],
     "added_tokens_decoder": [None, {"2": {"content": "<|im_end|>", "special": True, "rstrip": True}}],
-    "split_special_tokens": [False, True],
     "chat_template": [CHATML, CHATML + " ", "{{ bos_token }}" + CHATML],
     "chat_template.jinja": [None, CHATML + "<|im_end|>\n"],
 }

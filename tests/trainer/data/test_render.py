@@ -100,6 +100,23 @@ def test_template_that_drops_content_is_refused(
     assert words in error.failure.message
 
 
+@pytest.mark.parametrize(
+    ("template", "place"),
+    [
+        ("Hi.", 1),
+        ("", 1),
+        ("{% for m in messages %}<{{ m.role }}>{{ m.content if m.role == 'user' }}{% endfor %}" + NEXT, 1),
+        ("{% for m in messages %}<{{ m.role }}>{{ m.content if m.role != 'user' }}{% endfor %}" + NEXT, 0),
+    ],
+)
+def test_template_without_question_or_answer_is_refused(
+    tokenizer: PreTrainedTokenizerFast, template: str, place: int
+) -> None:
+    error = refusal(tokenizer, template, on_row_3(TALK))
+    assert error.failure.code == FailureCode.MODEL_UNSUPPORTED
+    assert f"leaves out the content of messages[{place}]" in error.failure.message
+
+
 def test_template_with_unlike_prompt_is_refused_by_row(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
