@@ -106,6 +106,10 @@ class Client:
         """Queues a failed or cancelled job again; it continues from its last training checkpoint."""
         return self._json("POST", f"/jobs/{_part(job_id)}/retry")
 
+    def delete_job(self, job_id: str) -> None:
+        """Deletes a job that has ended, with its artifacts and everything else that it has left."""
+        self._request("DELETE", f"/jobs/{_part(job_id)}")
+
     def events(self, job_id: str, reconnecting: Callable[[str], None] = lambda note: None) -> Iterator[JobEvent]:
         """Yields every event of a job once, from its start until it has ended.
 

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contract.events import CheckpointEvent
 from contract.status import JobStatus
 from storage.archive import Archive
+from store import deletions
 from store.errors import ArtifactNotFound
 from store.models import Artifact, Job, StepMetric
 from store.scheduling import workers
@@ -147,10 +148,12 @@ def list_weights(session: Session, job_id: str) -> list[Artifact]:
     return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id, kinds)))
 
 
-def delete_rows(session: Session, found: Iterable[Artifact]) -> None:
-    """Deletes the rows, after their files were deleted."""
+def delete(session: Session, found: Iterable[Artifact]) -> None:
+    """Deletes artifacts; a worker deletes their files."""
+    found = list(found)
+    deletions.add(session, [artifact.path for artifact in found])
     for artifact in found:
-        session.execute(delete(Artifact).where(Artifact.job_id == artifact.job_id, Artifact.name == artifact.name))
+        session.delete(artifact)
 
 
 def best(found: Iterable[Artifact]) -> Artifact | None:

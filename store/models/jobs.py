@@ -41,6 +41,7 @@ class Job(Base):
         Index("ix_jobs_owner_newest", "owner", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
+        Index("ix_jobs_start_from_job", "start_from_job", postgresql_where=text("start_from_job IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -93,6 +94,8 @@ class Job(Base):
     training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     """The uploaded dataset that it trains on, which cannot be deleted before the job has ended."""
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    start_from_job: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    """The job with whose adapter it starts, which cannot be deleted before this one has ended."""
     openai_request: Mapped[dict[str, Any] | None]
     """The fields of the request to OpenAI's API that created it, for its answers; None for other jobs."""
     tags: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
