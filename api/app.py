@@ -8,7 +8,7 @@ from operator import attrgetter
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
-from api import artifacts, audit, errors, events, exports, health, keys, metrics, plans, quotas, workers
+from api import artifacts, audit, clean, errors, events, exports, health, keys, metrics, plans, quotas, workers
 from api.auth.key_check import KeyCheck
 from api.auth.keyring import Keyring
 from api.auth.origin import refuse_foreign
@@ -48,6 +48,7 @@ _NOUNS = (
     workers,
     keys,
     quotas,
+    clean,
     audit,
     health,
     openai,

@@ -15,6 +15,7 @@ TAGS: list[dict[str, str]] = [
         "workers": "The machines, their devices, and the jobs that have them.",
         "keys": "API keys of owners. For administrators.",
         "quotas": "Limits of an owner, and how much of them is used.",
+        "clean": "Delete what the retention settings no longer keep. For administrators.",
         "audit": "Who did what, and when.",
         "health": "Whether the service works, for load balancers and Prometheus.",
         "openai": "The OpenAI-compatible API: files, fine-tuning jobs and models.",

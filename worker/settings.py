@@ -1,24 +1,16 @@
 """The settings of a worker, read once from FINETUNED_* variables."""
 
-import re
 import shlex
 import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode
 
-from runtime.settings import StoreSettings
+from runtime.settings import Seconds, StoreSettings
 from store.jobs.attempts import Retries
-
-Seconds = Annotated[timedelta, BeforeValidator(lambda given: float(given) if _is_number(given) else given)]
-"""A plain number of seconds, or a duration in ISO 8601 such as PT10S."""
-
-
-def _is_number(given: object) -> bool:
-    return isinstance(given, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", given) is not None
 
 
 class WorkerSettings(StoreSettings):

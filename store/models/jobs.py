@@ -41,6 +41,7 @@ class Job(Base):
         Index("ix_jobs_owner_newest", "owner", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
+        Index("ix_jobs_unmeasured", "id", postgresql_where=text("measured_attempt < attempt")),
         Index("ix_jobs_start_from_job", "start_from_job", postgresql_where=text("start_from_job IS NOT NULL")),
     )
 
@@ -102,6 +103,12 @@ class Job(Base):
     """Names and values of the owner, by which lists are filtered. OpenAI's API calls them metadata."""
     model_deleted_at: Mapped[datetime | None]
     """When the owner deleted its model."""
+    run_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Bytes in its run folders that belong to no artifact, when they were last measured."""
+    measured_attempt: Mapped[int] = mapped_column(server_default="0")
+    """The attempt after which they were measured."""
+    cleaned_at: Mapped[datetime | None]
+    """When store.retention last deleted what was due in its run folders."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next one locks the row, so that events become visible in order."""
 

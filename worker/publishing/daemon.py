@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_ROUNDS = 0.25
 SECONDS_BETWEEN_EXPORTS = 1.0
 SECONDS_BETWEEN_DELETIONS = 1.0
+SECONDS_BETWEEN_CLEANINGS = 60.0
 LONGEST_WAIT = 10.0
 """Seconds between two retries."""
 
@@ -52,6 +53,7 @@ def main() -> None:
     others = [
         ("exporting", exporter.export_next, SECONDS_BETWEEN_EXPORTS),
         ("deleting", cleaner.delete_files, SECONDS_BETWEEN_DELETIONS),
+        ("cleaning", cleaner.clean, SECONDS_BETWEEN_CLEANINGS),
     ]
     threads = [threading.Thread(target=_repeat, args=(*each, stop), name=each[0]) for each in others]
     for thread in threads:
