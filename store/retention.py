@@ -11,7 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from contract.status import TERMINAL, JobStatus
@@ -72,40 +72,39 @@ class Retention:
                     return
                 files = self._list(session, job)
                 job.run_bytes, job.measured_attempt = self._beside_artifacts(files), job.attempt
+                job.artifact_bytes = artifacts.count_bytes(session, job.id)
 
     def clean(self, dry_run: bool = False) -> Freed:
         """Deletes what is due, or with `dry_run` only says what is. Raises StorageUnavailable."""
         freed = Freed()
-        if dry_run:
-            self._preview_jobs(freed)
-        else:
-            self._clean_jobs(freed)
+        self._clean_jobs(freed, dry_run)
         self._clean_logs(freed, dry_run)
         self._clean_exports(freed, dry_run)
         self._clean_datasets(freed, dry_run)
         return freed
 
-    def _preview_jobs(self, freed: Freed) -> None:
+    def _clean_jobs(self, freed: Freed, dry_run: bool) -> None:
         with self.sessions.begin() as session:
             job_ids = session.scalars(self._due_jobs().with_only_columns(Job.id)).all()
         for job_id in job_ids:
+            if self.stopping():
+                return
             with self.sessions.begin() as session:
-                job = session.scalar(self._due_jobs().where(Job.id == job_id))
+                still_due = self._due_jobs().where(Job.id == job_id)
+                job = session.scalar(still_due.with_for_update(of=Job, skip_locked=True))
                 if job is not None:
-                    self._count(freed, self._due_files(session, job, self._list(session, job)))
+                    self._count(freed, self._clean_job(session, job, dry_run))
 
-    def _clean_jobs(self, freed: Freed) -> None:
-        while not self.stopping():
-            with self.sessions.begin() as session:
-                locked = self._due_jobs().limit(1).with_for_update(of=Job, skip_locked=True)
-                job = session.scalar(locked)
-                if job is None:
-                    return
-                files = self._list(session, job)
-                gone = delete_files(self.settings.runs, self._due_files(session, job, files))
-                job.run_bytes = self._beside_artifacts(set(files) - set(gone))
-                job.cleaned_at = session.scalar(select(func.now()))
-            self._count(freed, gone)
+    def _clean_job(self, session: Session, job: Job, dry_run: bool) -> list[RunFile]:
+        """The files that are due, deleted unless `dry_run`."""
+        files = self._list(session, job)
+        due = self._due_files(session, job, files)
+        if dry_run:
+            return due
+        gone = delete_files(self.settings.runs, due)
+        job.run_bytes = self._beside_artifacts(set(files) - set(gone))
+        job.cleaned_at = session.scalar(select(func.now()))
+        return gone
 
     def _list(self, session: Session, job: Job) -> list[RunFile]:
         return list_files(session, self.settings.runs, job, self.storage.remote)
@@ -167,11 +166,10 @@ class Retention:
                 freed.add(Kind.EXPORTS, [artifact.bytes for _, artifact in found])
                 if dry_run or not found:
                     return
-                for export, artifact in found:
-                    session.delete(artifact)
-                    session.delete(export)
-                    # The whole folder of the export, with the log of its merger.
-                    deletions.add(session, [str(Path(artifact.path).parent)])
+                artifacts.delete(session, [artifact for _, artifact in found])
+                session.execute(delete(Export).where(Export.id.in_([export.id for export, _ in found])))
+                # The whole folders of the exports, with the logs of their mergers.
+                deletions.add(session, [str(Path(artifact.path).parent) for _, artifact in found])
 
     def _clean_datasets(self, freed: Freed, dry_run: bool) -> None:
         if (kept := self.settings.keep_datasets) is None:

@@ -1,4 +1,4 @@
-"""Jobs know the bytes of their run folders, and when these were cleaned."""
+"""Jobs know the bytes of their artifacts and run folders, and when these were cleaned."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("run_bytes", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("jobs", sa.Column("artifact_bytes", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("jobs", sa.Column("measured_attempt", sa.Integer(), server_default="0", nullable=False))
     op.add_column("jobs", sa.Column("cleaned_at", sa.DateTime(timezone=True)))
     unmeasured = sa.text("measured_attempt < attempt")

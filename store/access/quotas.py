@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -58,10 +58,11 @@ def count_bytes(session: Session, owner: str) -> int:
     """The bytes of an owner's stored datasets, equal contents counted once, of what its jobs have left to download, and
     of their run folders as they were last measured."""
     shas = select(Dataset.sha256).where(Dataset.owner == owner, Dataset.sha256.is_not(None)).distinct()
+    unmeasured = Job.measured_attempt < Job.attempt
     parts = (
         select(func.sum(Blob.bytes)).where(Blob.sha256.in_(shas)),
-        select(func.sum(Artifact.bytes)).join(Job).where(Job.owner == owner),
-        select(func.sum(Job.run_bytes)).where(Job.owner == owner),
+        select(func.sum(Job.run_bytes + case((~unmeasured, Job.artifact_bytes), else_=0))).where(Job.owner == owner),
+        select(func.sum(Artifact.bytes)).join(Job).where(Job.owner == owner, unmeasured),
     )
     return sum(int(session.scalar(part) or 0) for part in parts)
 

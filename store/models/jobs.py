@@ -105,8 +105,10 @@ class Job(Base):
     """When the owner deleted its model."""
     run_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
     """Bytes in its run folders that belong to no artifact, when they were last measured."""
+    artifact_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Bytes of its artifacts then: to add them up from their own rows takes three times as long."""
     measured_attempt: Mapped[int] = mapped_column(server_default="0")
-    """The attempt after which they were measured."""
+    """The attempt after which both were measured; 0 again when its artifacts have changed since."""
     cleaned_at: Mapped[datetime | None]
     """When store.retention last deleted what was due in its run folders."""
     event_count: Mapped[int]

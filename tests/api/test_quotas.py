@@ -51,7 +51,7 @@ def test_artifacts_and_run_folders_count_as_bytes(client: TestClient, sessions: 
     job_id = submit(client, anna).json()["id"]
     with sessions.begin() as session:
         artifacts.add(session, Artifact(job_id=job_id, name="a", kind="log", path=f"{job_id}/attempt-1/a", bytes=20))
-        session.execute(sa.update(Job).values(run_bytes=300))
+        session.execute(sa.update(Job).values(run_bytes=300, attempt=1))
     assert client.get("/quota", headers=anna).json()["used"]["bytes"] == 320
     client.put("/quotas/anna", json={"bytes": 320}).raise_for_status()
     for answer in (submit(client, anna), client.post("/datasets", files={"file": ("x", b"{}")}, headers=anna)):

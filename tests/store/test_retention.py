@@ -247,6 +247,8 @@ def test_run_folders_are_measured_once_after_each_attempt(sessions: Sessions, tm
     cleaner.measure()
     assert run_bytes(sessions, job_id) == 5 * len(LEFT | STATES | {"attempt-2/recipe.json"})
     with sessions.begin() as session:
+        assert jobs.get(session, job_id).artifact_bytes == published_bytes(sessions) > 0
+    with sessions.begin() as session:
         assert quotas.count_bytes(session, "anna") == run_bytes(sessions, job_id) + published_bytes(sessions)
     write(tmp_path / "runs" / job_id, {"attempt-2/more"})
     cleaner.measure()
@@ -254,6 +256,24 @@ def test_run_folders_are_measured_once_after_each_attempt(sessions: Sessions, tm
     age(sessions, days=31)
     cleaner.clean()
     assert run_bytes(sessions, job_id) == 5 * 2
+
+
+def test_changed_artifacts_are_counted_at_once(sessions: Sessions, tmp_path: Path, job_id: str) -> None:
+    age(sessions, minutes=2)
+    retention(sessions, tmp_path).measure()
+
+    def both() -> tuple[int, int]:
+        with sessions.begin() as session:
+            return quotas.count_bytes(session, "anna"), run_bytes(sessions, job_id) + published_bytes(sessions)
+
+    with sessions.begin() as session:
+        artifacts.delete(session, [artifacts.get(session, job_id, "adapter.tar")])
+    assert both()[0] == both()[1]
+    retention(sessions, tmp_path).measure()
+    assert both()[0] == both()[1]
+    with sessions.begin() as session:
+        artifacts.add(session, Artifact(job_id=job_id, name="b", kind="log", path=f"{job_id}/attempt-1/b", bytes=77))
+    assert both()[0] == both()[1]
 
 
 def run_bytes(sessions: Sessions, job_id: str) -> int:
