@@ -74,7 +74,7 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
         keyring=Keyring(sessions, settings.admin_key.get_secret_value() if settings.admin_key else None),
         rates=Rates(settings.rate_limit),
         requests=OpenRequests(sessions),
-        telemetry=Telemetry(sessions, lambda: services.live.clients),
+        telemetry=Telemetry(sessions, settings.home, lambda: services.live.clients),
         live=Live(sessions, pace),
     )
     return services

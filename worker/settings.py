@@ -26,6 +26,8 @@ class WorkerSettings(StoreSettings):
     """How long a trainer may take to stop before it is killed. More than torchrun's own 30 s for its ranks to save."""
     cut_off: Seconds = timedelta(minutes=2)
     """A trainer saves and stops when its worker cannot reach the database for so long."""
+    disk_reserve: Annotated[int, Field(ge=0)] = 2 << 30
+    """With fewer bytes free in the home folder no attempt starts here; running ones may use them up. 0 is no limit."""
     max_retries: Annotated[int, Field(ge=0)] = 3
     """Retries in a row of a job that fails by the infrastructure and makes no progress."""
     retry_wait: Seconds = timedelta(seconds=2)
