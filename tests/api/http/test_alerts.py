@@ -34,7 +34,7 @@ def families(client: TestClient) -> dict[str, dict[str, set[str]]]:
 
 
 def test_page_has_every_metric_with_its_labels(families: dict[str, dict[str, set[str]]]) -> None:
-    rows = re.findall(r"^\| `(finetuned_\w+)` \| ([^|]*) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(finetuned_\w+)` \|([^|]*)\|", PAGE, re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     suffixes = ("_total", "_bucket", "_count", "_sum", "_created")
     exposed = {name: set(labels) - {"le"} for name, labels in families.items() if not name.endswith(suffixes)}
