@@ -8,7 +8,7 @@ from operator import attrgetter
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
-from api import artifacts, audit, errors, events, exports, health, keys, metrics, plans, quotas, workers
+from api import artifacts, audit, clean, errors, events, exports, health, keys, metrics, plans, quotas, workers
 from api.auth.key_check import KeyCheck
 from api.auth.keyring import Keyring
 from api.auth.origin import refuse_foreign
@@ -48,6 +48,7 @@ _NOUNS = (
     workers,
     keys,
     quotas,
+    clean,
     audit,
     health,
     openai,
@@ -73,7 +74,7 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
         keyring=Keyring(sessions, settings.admin_key.get_secret_value() if settings.admin_key else None),
         rates=Rates(settings.rate_limit),
         requests=OpenRequests(sessions),
-        telemetry=Telemetry(sessions, lambda: services.live.clients),
+        telemetry=Telemetry(sessions, settings.home, lambda: services.live.clients),
         live=Live(sessions, pace),
     )
     return services

@@ -3,7 +3,7 @@
 TAGS: list[dict[str, str]] = [
     {"name": name, "description": description}
     for name, description in {
-        "jobs": "Create, list, cancel, pause, resume and retry fine-tuning jobs.",
+        "jobs": "Create, list, cancel, pause, resume, retry and delete fine-tuning jobs.",
         "plans": "What a recipe needs, before it is a job: memory, time and disk.",
         "metrics": "Loss, speed and memory of a job, step by step.",
         "events": "What happens to a job, as a list or as a stream.",
@@ -15,6 +15,7 @@ TAGS: list[dict[str, str]] = [
         "workers": "The machines, their devices, and the jobs that have them.",
         "keys": "API keys of owners. For administrators.",
         "quotas": "Limits of an owner, and how much of them is used.",
+        "clean": "Delete what the retention settings no longer keep. For administrators.",
         "audit": "Who did what, and when.",
         "health": "Whether the service works, for load balancers and Prometheus.",
         "openai": "The OpenAI-compatible API: files, fine-tuning jobs and models.",

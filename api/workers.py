@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from api.auth.who import Who
 from api.context import Context
 from contract.formatting import sentence
-from contract.machine import ExternalProcess, Machine
+from contract.machine import Disk, ExternalProcess, Machine
 from store.jobs import jobs
 from store.models import Device, Lease, Worker
 from store.scheduling import workers
@@ -48,6 +48,8 @@ class WorkerOut(BaseModel):
     status: Literal["ready", "draining", "lost"]
     """"draining": it is about to stop and takes no job. "lost": it sends no heartbeat."""
     seen_at: datetime
+    disk: Disk | None
+    """The disk of its home folder; null before it was measured. While it is low, no attempt starts on this worker."""
     machine: MachineOut
     devices: list[DeviceOut]
 
@@ -80,6 +82,7 @@ def worker_out(
         address=worker.address,
         status="lost" if not alive else "draining" if worker.draining else "ready",
         seen_at=worker.seen_at,
+        disk=Disk.model_validate(worker.disk) if worker.disk else None,
         machine=MachineOut(cores=machine.cores, cpu_bf16=machine.cpu_bf16),
         devices=[_device_out(device, machine, leases, own) for device in devices if device.worker == worker.name],
     )

@@ -37,6 +37,17 @@ class ExternalProcess(BaseModel):
     memory_bytes: int | None
 
 
+class Disk(BaseModel):
+    """The disk that attempts on a machine write to."""
+
+    free_bytes: int
+    total_bytes: int
+    reserve_bytes: int
+    """With fewer free bytes no attempt starts."""
+    low: bool
+    """True from when too few bytes are free until somewhat more than the reserve are."""
+
+
 class Machine(BaseModel):
     gpus: list[Gpu]
     """GPUs that a trainer sees. A machine with GPUs never trains on its CPU."""

@@ -34,6 +34,7 @@ Job = dict[str, Any]
 _TIMEOUT_SECONDS = 30.0
 _PLAN_SECONDS = 90.0  # the service may read and tokenize a part of a large dataset
 _UPLOAD_SECONDS = 300.0  # of silence, while the service writes a large file to its disk
+_CLEAN_SECONDS = 600.0  # the service may look at the files of many jobs
 _POLL_SECONDS = 0.5
 
 
@@ -105,6 +106,10 @@ class Client:
     def retry(self, job_id: str) -> Job:
         """Queues a failed or cancelled job again; it continues from its last training checkpoint."""
         return self._json("POST", f"/jobs/{_part(job_id)}/retry")
+
+    def delete_job(self, job_id: str) -> None:
+        """Deletes a job that has ended, with its artifacts and everything else that it has left."""
+        self._request("DELETE", f"/jobs/{_part(job_id)}")
 
     def events(self, job_id: str, reconnecting: Callable[[str], None] = lambda note: None) -> Iterator[JobEvent]:
         """Yields every event of a job once, from its start until it has ended.
@@ -215,12 +220,17 @@ class Client:
     def delete_dataset(self, dataset_id: str) -> None:
         self._request("DELETE", f"/datasets/{_part(dataset_id)}")
 
-    # Workers, keys and webhooks
+    # Workers, disk, keys and webhooks
 
     def list_workers(self) -> list[dict[str, Any]]:
         """Lists the workers, each with its "devices" and the jobs on them."""
         found: list[dict[str, Any]] = self._json("GET", "/workers")["data"]
         return found
+
+    def clean(self, dry_run: bool = False) -> dict[str, Any]:
+        """Deletes what the service's retention settings no longer keep, or with `dry_run` only says what that is:
+        "bytes", and in "data" the count and bytes of each kind. Takes an admin's key."""
+        return self._json("POST", "/clean", params={"dry_run": "true"} if dry_run else {}, timeout=_CLEAN_SECONDS)
 
     def create_key(self, owner: str, name: str | None = None, admin: bool = False) -> dict[str, Any]:
         """Creates an API key for `owner`. Only this answer has its "secret"."""

@@ -1,16 +1,41 @@
 """Settings of the database, the broker and the files, read once per process from FINETUNED_* variables. A wrong one
 ends the process."""
 
+import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.locate import Folders, refusal_reason
 
 PREFIX = "FINETUNED_"
+FOREVER = "forever"
+
+
+def _seconds(given: object) -> object:
+    return float(given) if isinstance(given, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", given) else given
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+"""A plain number of seconds, or a duration in ISO 8601 such as PT10S."""
+
+Kept = Annotated[
+    Annotated[timedelta, Field(ge=timedelta(0))] | None,
+    BeforeValidator(lambda given: None if given == FOREVER else _seconds(given)),
+]
+"""How long something is kept: as Seconds, or "forever", which is None."""
 
 
 class StoreSettings(BaseSettings):
@@ -31,6 +56,18 @@ class StoreSettings(BaseSettings):
     storage: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w-][\w.=-]*)*/?$")] | None = None
     """s3://BUCKET/PREFIX, where datasets and artifacts are stored; None stores them in `home`. The AWS_* variables say
     how to reach the bucket."""
+
+    keep_run_folders: Kept = timedelta(days=7)
+    """How long after a job's end the run folders of its earlier attempts are kept, and with a bucket all of its run
+    folders. Artifacts and training checkpoints in them are kept on."""
+    keep_training_checkpoints: Kept = timedelta(days=30)
+    """How long after its end the training checkpoints of a job are kept, from which a retry continues."""
+    keep_logs: Kept = None
+    """How long after a job's end its log is kept."""
+    keep_datasets: Kept = None
+    """How long an uploaded dataset is kept that no job uses any more."""
+    keep_exports: Kept = None
+    """How long an export's merged model is kept."""
 
     @field_validator("allowed_paths", mode="before")
     @classmethod

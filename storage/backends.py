@@ -102,6 +102,15 @@ class FolderStorage:
         """Deletes the bytes of the key, if it exists."""
         self._below(key).unlink(missing_ok=True)
 
+    def delete_tree(self, key: str) -> None:
+        """Deletes the file or folder of the key, if it exists. Raises OSError."""
+        path = self._below(key)
+        if path.is_dir() and not path.is_symlink():
+            with suppress(FileNotFoundError):  # another process deletes it too
+                shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
     def fetch(self, key: str, path: Path, heartbeat: Callable[[], None] = lambda: None) -> None:
         """Copies the bytes of the key to a file, wholly or not at all, and makes its folder. Calls `heartbeat` after
         each chunk."""
@@ -162,6 +171,13 @@ class BucketStorage:
     def delete(self, key: str) -> None:
         with suppress(FileNotFoundError), self._reading(key):
             obstore.delete(self._store, key)
+
+    def delete_tree(self, key: str) -> None:
+        """Deletes the object of the key, and all objects whose keys begin with it and "/"."""
+        with _writing(key):
+            for found in obstore.list(self._store, prefix=key):
+                obstore.delete(self._store, [each["path"] for each in found])
+        self.delete(key)
 
     def fetch(self, key: str, path: Path, heartbeat: Callable[[], None] = lambda: None) -> None:
         _fetch(self, key, path, heartbeat)

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete as sa_delete
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contract.events import CheckpointEvent
 from contract.status import JobStatus
 from storage.archive import Archive
+from store import deletions
 from store.errors import ArtifactNotFound
 from store.models import Artifact, Job, StepMetric
 from store.scheduling import workers
@@ -89,6 +91,7 @@ def add(session: Session, artifact: Artifact) -> None:
     another = (Artifact.path != put.excluded.path) | Artifact.published_at.is_(None)
     put = put.on_conflict_do_update(index_elements=["job_id", "name"], set_=row | unpublished, where=another)
     session.execute(put)
+    _count_again(session, artifact.job_id)
 
 
 def list_unpublished(session: Session, worker: str) -> list[tuple[Artifact, Job]]:
@@ -131,6 +134,7 @@ def mark_published(session: Session, artifact: Artifact, digests: Digests | None
         Artifact.path == artifact.path,
         Artifact.published_at.is_(None),
     )
+    _count_again(session, artifact.job_id)  # first: a job is always locked before its artifacts
     values = {"published_at": func.now()} | ({} if digests is None else asdict(digests))
     session.execute(update(Artifact).where(*mine).values(values))
 
@@ -147,10 +151,25 @@ def list_weights(session: Session, job_id: str) -> list[Artifact]:
     return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id, kinds)))
 
 
-def delete_rows(session: Session, found: Iterable[Artifact]) -> None:
-    """Deletes the rows, after their files were deleted."""
+def delete(session: Session, found: Iterable[Artifact]) -> None:
+    """Deletes artifacts; a worker deletes their files. Another transaction may delete the same ones."""
+    found = sorted(found, key=lambda each: (each.job_id, each.name))
+    deletions.add(session, [artifact.path for artifact in found])
+    for job_id in sorted({artifact.job_id for artifact in found}):
+        _count_again(session, job_id)
     for artifact in found:
-        session.execute(delete(Artifact).where(Artifact.job_id == artifact.job_id, Artifact.name == artifact.name))
+        its = (Artifact.job_id == artifact.job_id, Artifact.name == artifact.name, Artifact.path == artifact.path)
+        session.execute(sa_delete(Artifact).where(*its))
+
+
+def count_bytes(session: Session, job_id: str) -> int:
+    return int(session.scalar(select(func.sum(Artifact.bytes)).where(Artifact.job_id == job_id)) or 0)
+
+
+def _count_again(session: Session, job_id: str) -> None:
+    """Has a worker measure again what the job has on disk."""
+    measured = update(Job).where(Job.id == job_id, Job.measured_attempt > 0)
+    session.execute(measured.values(measured_attempt=0))
 
 
 def best(found: Iterable[Artifact]) -> Artifact | None:

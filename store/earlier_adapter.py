@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from contract import ids
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value
@@ -33,20 +35,37 @@ def earlier_adapter(  # parameters: the storage, the adapter, and who may read i
 
     No session is open during a fetch. More than five parameters: both storages and the database are needed.
     """
-    named = _NAMED.fullmatch(start_from)
-    if named is None:
-        raise _refusal(start_from, 'give the id of a job, with "/checkpoint-STEP" after it for one of its checkpoints')
-    name = f"{named['checkpoint'] or 'adapter'}.tar"
+    job_id, name = _parse(start_from)
     try:
         with sessions.begin() as session:
-            jobs.get(session, named["job"], owner)
-            artifact = artifacts.get(session, named["job"], name)
+            jobs.get(session, job_id, owner)
+            artifact = artifacts.get(session, job_id, name)
     except (JobNotFound, ArtifactNotFound) as error:
         raise _refusal(start_from, str(error)) from error
     try:
         return folder_of(artifact, home, storage, fetched, heartbeat)
     except FileNotFoundError as error:
         raise _refusal(start_from, "its files are no longer on the server") from error
+
+
+def hold_earlier(session: Session, start_from: str, owner: str | None = None) -> str:
+    """The id of the job that `start_from` names. Neither the job nor its model can be deleted before the transaction
+    ends. Raises InputError."""
+    job_id, name = _parse(start_from)
+    try:
+        jobs.hold(session, job_id, owner)
+        artifacts.get(session, job_id, name)
+    except (JobNotFound, ArtifactNotFound) as error:
+        raise _refusal(start_from, str(error)) from error
+    return job_id
+
+
+def _parse(start_from: str) -> tuple[str, str]:
+    """The id of a job, and the name of its artifact. Raises InputError."""
+    named = _NAMED.fullmatch(start_from)
+    if named is None:
+        raise _refusal(start_from, 'give the id of a job, with "/checkpoint-STEP" after it for one of its checkpoints')
+    return named["job"], f"{named['checkpoint'] or 'adapter'}.tar"
 
 
 def folder_of(

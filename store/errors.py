@@ -2,6 +2,7 @@
 
 StoreError
 +-- JobNotFound
++-- JobInUse        it has not ended, or something needs what it has made
 +-- KeyNotFound
 +-- ModelNotFound   no such base model, and no such model of this owner
 +-- DatasetNotFound
@@ -29,6 +30,10 @@ class StoreError(Exception):
 class JobNotFound(StoreError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job {job_id}")
+
+
+class JobInUse(StoreError):
+    pass
 
 
 class KeyNotFound(StoreError):

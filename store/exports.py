@@ -10,7 +10,7 @@ from contract import ids
 from contract.failure import Failure, FailureCode
 from store import artifacts
 from store.artifacts import ADAPTER, Digests
-from store.errors import ArtifactNotFound, ExportNotFound
+from store.errors import ArtifactNotFound, ExportNotFound, JobNotFound
 from store.jobs import jobs
 from store.models import Artifact, Export
 from store.paging import newest_first
@@ -98,6 +98,10 @@ def requeue(session: Session, export_id: str, attempt: int) -> None:
 def succeed(session: Session, export_id: str, attempt: int, artifact: Artifact, digests: Digests) -> bool:
     """Ends an export whose model is complete in the storage, and adds that as an artifact. False where the attempt has
     lost its lease."""
+    try:
+        jobs.hold(session, artifact.job_id)  # first: a job is always locked before its exports
+    except JobNotFound:
+        return False
     export = _locked(session, export_id, attempt)
     if export is None:
         return False

@@ -23,6 +23,8 @@ class Gauges:
     """Number of workers that are ready, draining or lost."""
     deliveries: dict[str, int]
     """Number of deliveries to webhooks by status."""
+    low_disks: int
+    """Number of workers on which no attempt starts because their disk is low."""
     dataset_bytes: int
     artifact_bytes: int
 
@@ -37,6 +39,7 @@ def read(session: Session) -> Gauges:
         devices=_devices(session, heard),
         workers=_workers(session, heard),
         deliveries={"pending": 0, "delivered": 0, "failed": 0} | dict(_counts(session, Delivery.status)),
+        low_disks=workers.count_low_disks(session),
         dataset_bytes=int(session.scalar(select(func.sum(Blob.bytes))) or 0),
         artifact_bytes=int(session.scalar(select(func.sum(Artifact.bytes))) or 0),
     )

@@ -1,24 +1,16 @@
 """The settings of a worker, read once from FINETUNED_* variables."""
 
-import re
 import shlex
 import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode
 
-from runtime.settings import StoreSettings
+from runtime.settings import Seconds, StoreSettings
 from store.jobs.attempts import Retries
-
-Seconds = Annotated[timedelta, BeforeValidator(lambda given: float(given) if _is_number(given) else given)]
-"""A plain number of seconds, or a duration in ISO 8601 such as PT10S."""
-
-
-def _is_number(given: object) -> bool:
-    return isinstance(given, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", given) is not None
 
 
 class WorkerSettings(StoreSettings):
@@ -34,6 +26,8 @@ class WorkerSettings(StoreSettings):
     """How long a trainer may take to stop before it is killed. More than torchrun's own 30 s for its ranks to save."""
     cut_off: Seconds = timedelta(minutes=2)
     """A trainer saves and stops when its worker cannot reach the database for so long."""
+    disk_reserve: Annotated[int, Field(ge=0)] = 2 << 30
+    """With fewer bytes free in the home folder no attempt starts here; running ones may use them up. 0 is no limit."""
     max_retries: Annotated[int, Field(ge=0)] = 3
     """Retries in a row of a job that fails by the infrastructure and makes no progress."""
     retry_wait: Seconds = timedelta(seconds=2)

@@ -1,8 +1,10 @@
 """Metrics for Prometheus: requests as they are answered, and the service's state when it is scraped."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -19,7 +21,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Telemetry:
-    def __init__(self, sessions: Sessions, streams: Callable[[], int]) -> None:
+    def __init__(self, sessions: Sessions, home: Path, streams: Callable[[], int]) -> None:
         """`streams` counts the clients of event streams."""
         # Of its own: the library's is one for the whole process.
         self._registry = CollectorRegistry()
@@ -32,7 +34,7 @@ class Telemetry:
             "finetuned_http_request_seconds", "From a request to the first line of its answer.", ["method", "route"],
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
-        self._registry.register(_Service(sessions, streams))
+        self._registry.register(_Service(sessions, home, streams))
 
     def count(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """`route` is the template, with no id in it; None where there is none."""
@@ -46,8 +48,9 @@ class Telemetry:
 
 
 class _Service(Collector):
-    def __init__(self, sessions: Sessions, streams: Callable[[], int]) -> None:
+    def __init__(self, sessions: Sessions, home: Path, streams: Callable[[], int]) -> None:
         self._sessions = sessions
+        self._home = home
         self._streams = streams
 
     def describe(self) -> Iterator[Metric]:
@@ -55,6 +58,7 @@ class _Service(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
+        yield from self._disks()
         yield _gauge("event_streams", "Clients that stream the events of a job.", self._streams())
         began = time.perf_counter()
         try:
@@ -71,8 +75,20 @@ class _Service(Collector):
         yield _by("devices", "Devices by state.", "state", now.devices)
         yield _by("workers", "Workers by state.", "state", now.workers)
         yield _by("webhook_deliveries", "Messages to webhooks of 30 days, by status.", "status", now.deliveries)
+        yield _gauge("low_disk_workers", "Workers on which no attempt starts until more disk is free.", now.low_disks)
         yield _gauge("dataset_bytes", "Of uploaded datasets, each content once.", now.dataset_bytes)
         yield _gauge("artifact_bytes", "Of what jobs have left to download.", now.artifact_bytes)
+
+    def _disks(self) -> Iterator[Metric]:
+        """Of the home folder, and of those in it that may be links to other disks."""
+        folders = {path.name: path for path in (self._home / "runs", self._home / "blobs") if path.exists()}
+        usages = {name: shutil.disk_usage(path) for name, path in ({"home": self._home} | folders).items()}
+        free = {name: usage.free for name, usage in usages.items()}
+        yield _by(
+            "disk_free_bytes", "Free on the disk of a folder: the home, and runs and blobs in it.", "folder", free
+        )
+        total = {name: usage.total for name, usage in usages.items()}
+        yield _by("disk_bytes", "Size of that disk.", "folder", total)
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:

@@ -10,7 +10,7 @@ from api.http.body import described, read_body
 from api.http.idempotency import Keyed, Once, idempotent
 from api.http.ids import JobId
 from api.jobs import service
-from api.jobs.schemas import JobOut, JobPage, job_out
+from api.jobs.schemas import JobDeleted, JobOut, JobPage, job_out
 from api.jobs.view import JobView
 from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
@@ -82,6 +82,14 @@ def retry_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> JobOut
     succeeded, is paused or is being cancelled."""
     service.retry_job(services, who, once, job_id)
     return get_job(services, who, job_id)
+
+
+@router.delete("/jobs/{job_id}")
+def delete_job(services: Context, who: Who, job_id: JobId) -> JobDeleted:
+    """Deletes a job that has ended, with all that it has left: events, metrics, artifacts, exports and training
+    checkpoints. 409 where it has not ended, or a job that has not ended starts from its adapter."""
+    service.delete_job(services, who, job_id)
+    return JobDeleted(id=job_id)
 
 
 @router.get("/recipe-schema")

@@ -1,5 +1,5 @@
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -92,6 +92,11 @@ class JobOut(BaseModel):
 class JobPage(BaseModel):
     data: list[JobOut]
     has_more: bool
+
+
+class JobDeleted(BaseModel):
+    id: str
+    deleted: Literal[True] = True
 
 
 def job_out(view: JobView) -> JobOut:

@@ -21,8 +21,9 @@ from store import datasets
 from store.access import audit, quotas
 from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
+from store.earlier_adapter import hold_earlier
 from store.errors import DatasetNotFound
-from store.jobs import actions, jobs
+from store.jobs import actions, deletion, jobs
 from store.models import Job
 from store.paging import Page, page
 from store.scheduling import workers
@@ -70,6 +71,7 @@ def _insert(session: Session, who: Principal, submission: Submission, labels: La
         jobs.expected_seconds(session, submission.recipe, examples),
         training_file=_hold(session, who, submission.training),
         validation_file=_hold(session, who, submission.validation),
+        start_from_job=_hold_earlier(session, who, submission.recipe.adapter.start_from),
         tags=labels.tags,
         openai_request=labels.openai_request,
     )
@@ -84,6 +86,11 @@ def _hold(session: Session, who: Principal, examples: Examples | None) -> str | 
     except DatasetNotFound as error:
         raise InputError(FailureCode.DATASET_NOT_FOUND, f"dataset: {error}", "dataset") from error
     return examples.dataset_id
+
+
+def _hold_earlier(session: Session, who: Principal, start_from: str | None) -> str | None:
+    """The id of the job that the recipe starts from. It may have been deleted since it was read. Raises InputError."""
+    return None if start_from is None else hold_earlier(session, start_from, who.scope)
 
 
 def wake_workers(services: Services) -> None:
@@ -126,6 +133,13 @@ def resume_job(services: Services, who: Principal, once: IdempotentRequest, job_
 def retry_job(services: Services, who: Principal, once: IdempotentRequest, job_id: str) -> None:
     _act(services, who, once, job_id, ("retry", actions.retry))
     wake_workers(services)
+
+
+def delete_job(services: Services, who: Principal, job_id: str) -> None:
+    """Raises JobNotFound, JobInUse."""
+    with services.sessions.begin() as session:
+        deletion.delete_job(session, job_id, who.scope)
+        audit.record(session, who, "job.delete", job_id)
 
 
 Action = tuple[str, Callable[[Session, str, str | None], Job]]

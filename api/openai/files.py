@@ -72,10 +72,7 @@ def delete(services: Services, who: Principal, file_id: str) -> Deleted:
         service.delete_dataset(services, who, check_dataset_id(file_id))
         return Deleted(id=file_id, object="file")
     with services.sessions.begin() as session:
-        artifact = files.get_results(session, job_id, who.scope).artifact
-    services.storage.delete(artifacts.key(artifact))
-    with services.sessions.begin() as session:
-        artifacts.delete_rows(session, [artifact])
+        artifacts.delete(session, [files.get_results(session, job_id, who.scope).artifact])
         audit.record(session, who, "results.delete", job_id)
     return Deleted(id=file_id, object="file")
 

@@ -9,7 +9,7 @@ from store import artifacts
 from store.access import audit
 from store.access.principal import Principal
 from store.errors import JobNotFound, ModelNotFound
-from store.jobs import jobs
+from store.jobs import deletion, jobs
 from store.jobs.jobs import MadeModel
 from store.models import Job
 from store.paging import page
@@ -53,8 +53,7 @@ def get(services: Services, who: Principal, name: str) -> Model:
 
 
 def delete(services: Services, who: Principal, name: str) -> Deleted:
-    """Removes a job's model from the lists, then its files from the storage. A second call continues where the first
-    one stopped. Raises ModelNotFound, StorageUnavailable."""
+    """Deletes a job's model; a worker deletes its files. Raises ModelNotFound, JobInUse."""
     fine_tuned = read_name(name)
     if fine_tuned is None or fine_tuned.step is not None:
         raise ModelNotFound(name)
@@ -63,16 +62,9 @@ def delete(services: Services, who: Principal, name: str) -> Deleted:
             job = jobs.lock(session, fine_tuned.job_id, who.scope)
         except JobNotFound as error:
             raise ModelNotFound(name) from error
-        made = artifacts.list_weights(session, job.id)
-        if jobs.delete_model(session, job):
-            audit.record(session, who, "model.delete", job.id)
-        elif job.model_deleted_at is None or not made:
+        if not deletion.delete_model(session, job):
             raise ModelNotFound(name)
-    for artifact in made:
-        for file in artifacts.files(artifact):
-            services.storage.delete(artifacts.key(artifact, file.name))
-    with services.sessions.begin() as session:
-        artifacts.delete_rows(session, made)
+        audit.record(session, who, "model.delete", job.id)
     return Deleted(id=name, object="model")
 
 

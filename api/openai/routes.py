@@ -174,5 +174,5 @@ def get_openai_model(services: Context, who: Who, model: str) -> Model:
 
 @router.delete("/models/{model:path}")
 def delete_openai_model(services: Context, who: Who, model: str) -> Deleted:
-    """Deletes a fine-tuned model: no later job can start from it."""
+    """Deletes a fine-tuned model: no later job can start from it. 409 while a job that has not ended starts from it."""
     return models.delete(services, who, model)

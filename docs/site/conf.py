@@ -37,7 +37,7 @@ html_copy_source = False
 
 GUIDES = (
     "training adapters data datasets plans jobs events webhooks artifacts openai parallel deploy keys "
-    "observability speed"
+    "observability operations speed"
 )
 CONTENTS = {
     "Start": ["/docs/tutorial"],

@@ -118,6 +118,13 @@ def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
         note(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
+def delete(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Delete a job that has ended, with its adapter and all its files."""
+    with Client(url, key=key) as client:
+        client.delete_job(job)
+    note(f"{job} is deleted")
+
+
 def download(
     job: JobId,
     folder: Annotated[

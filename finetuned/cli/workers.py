@@ -23,9 +23,11 @@ def _worker_table(workers: list[dict[str, Any]]) -> Table:
     for name in ("worker", "status", "device", "name", "use"):
         table.add_column(name, no_wrap=name != "use", overflow="fold")
     for worker in workers:
+        low = worker["disk"] is not None and worker["disk"]["low"]
+        status = f"{worker['status']}, low disk" if low else worker["status"]
         for device in worker["devices"]:
             others, reason = device["jobs_of_other_owners"], device["reason"]
             used = [*device["jobs"], f"{others} of other owners" if others else "", reason or ""]
             use = "; ".join(filter(None, used)) or device["status"]
-            table.add_row(worker["name"], worker["status"], str(device["number"]), device["name"], one_line(use))
+            table.add_row(worker["name"], status, str(device["number"]), device["name"], one_line(use))
     return table

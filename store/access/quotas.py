@@ -3,13 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus
 from store.errors import QuotaExceeded
-from store.models import Blob, Dataset, Job, Quota
+from store.models import Artifact, Blob, Dataset, Job, Quota
 
 EVERYBODY = "*"
 """The row of the common limits; no owner can have this name."""
@@ -55,35 +55,50 @@ def count_jobs(session: Session, owner: str, status: JobStatus) -> int:
 
 
 def count_bytes(session: Session, owner: str) -> int:
-    """The bytes of an owner's stored datasets, equal contents counted once."""
+    """The bytes of an owner's stored datasets, equal contents counted once, of what its jobs have left to download, and
+    of their run folders as they were last measured."""
     shas = select(Dataset.sha256).where(Dataset.owner == owner, Dataset.sha256.is_not(None)).distinct()
-    return int(session.scalar(select(func.coalesce(func.sum(Blob.bytes), 0)).where(Blob.sha256.in_(shas))) or 0)
+    unmeasured = Job.measured_attempt < Job.attempt
+    parts = (
+        select(func.sum(Blob.bytes)).where(Blob.sha256.in_(shas)),
+        select(func.sum(Job.run_bytes + case((~unmeasured, Job.artifact_bytes), else_=0))).where(Job.owner == owner),
+        select(func.sum(Artifact.bytes)).join(Job).where(Job.owner == owner, unmeasured),
+    )
+    return sum(int(session.scalar(part) or 0) for part in parts)
 
 
 def check_queue(session: Session, owner: str) -> None:
-    """Checks that the owner may queue one more job. Raises QuotaExceeded. Concurrent requests are counted one by
-    one."""
-    limit = get_limits(session, owner).queued_jobs
-    if limit is None:
+    """Checks that the owner may queue one more job, and has room for what it leaves. Raises QuotaExceeded. Concurrent
+    requests are counted one by one."""
+    limits = get_limits(session, owner)
+    _check_bytes(session, owner, 1, limits.bytes)
+    if limits.queued_jobs is None:
         return
     _count_one_by_one(session, f"queue of {owner}")
     count = count_jobs(session, owner, JobStatus.QUEUED)
-    if count >= limit:
+    if count >= limits.queued_jobs:
         raise QuotaExceeded(
-            f"{owner} has {count} jobs that wait, and may have {limit}; submit more when some of them have started"
+            f"{owner} has {count} jobs that wait, and may have {limits.queued_jobs}; submit more when some of them "
+            "have started"
         )
 
 
 def check_bytes(session: Session, owner: str, more: int) -> None:
     """Checks that the owner may store `more` bytes. Raises QuotaExceeded. Concurrent requests are counted one by
     one."""
-    limit = get_limits(session, owner).bytes
+    _check_bytes(session, owner, more, get_limits(session, owner).bytes)
+
+
+def _check_bytes(session: Session, owner: str, more: int, limit: int | None) -> None:
     if limit is None:
         return
     _count_one_by_one(session, f"bytes of {owner}")
     total = count_bytes(session, owner) + more
     if total > limit:
-        raise QuotaExceeded(f"{owner} would keep {total} bytes of datasets, and may keep {limit}: delete some first")
+        raise QuotaExceeded(
+            f"{owner} would keep {total} bytes of datasets, artifacts and run folders, and may keep {limit}; delete "
+            "datasets or jobs first"
+        )
 
 
 def _count_one_by_one(session: Session, what: str) -> None:

@@ -32,6 +32,7 @@ def create(  # parameters: the columns of a row
     expected_seconds: float | None = None,
     training_file: str | None = None,
     validation_file: str | None = None,
+    start_from_job: str | None = None,
     tags: Mapping[str, str] | None = None,
     openai_request: Mapping[str, Any] | None = None,
 ) -> Job:
@@ -51,6 +52,7 @@ def create(  # parameters: the columns of a row
         event_count=1,
         training_file=training_file,
         validation_file=validation_file,
+        start_from_job=start_from_job,
         tags=dict(tags) if tags else None,
         openai_request=dict(openai_request) if openai_request else None,
     )
@@ -78,6 +80,14 @@ def get_jobs(session: Session, job_ids: Collection[str]) -> list[Job]:
 def lock(session: Session, job_id: str, owner: str | None = None) -> Job:
     """A job, read afresh and locked until the transaction ends. Raises JobNotFound."""
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    if job is None or owner not in (None, job.owner):
+        raise JobNotFound(job_id)
+    return job
+
+
+def hold(session: Session, job_id: str, owner: str | None = None) -> Job:
+    """A job that cannot be deleted before the transaction ends, nor its model. Raises JobNotFound."""
+    job = session.get(Job, job_id, with_for_update={"read": True, "key_share": True}, populate_existing=True)
     if job is None or owner not in (None, job.owner):
         raise JobNotFound(job_id)
     return job
@@ -126,14 +136,6 @@ def list_models(session: Session, owner: str | None, limit: int, after: str | No
         made = made.where(Job.owner == owner)
     last = None if after is None else get(session, after, owner)
     return [MadeModel(*row) for row in session.execute(newest_first(made, Job, limit, last))]
-
-
-def delete_model(session: Session, job: Job) -> bool:
-    """Marks the model of a locked job as deleted; False if it has none or it was deleted before."""
-    if job.status is not JobStatus.SUCCEEDED or job.model_deleted_at is not None:
-        return False
-    job.model_deleted_at = session.scalar(select(func.now()))
-    return True
 
 
 def owned(session: Session, job_ids: Collection[str], owner: str) -> set[str]:
@@ -215,7 +217,10 @@ def _add_event(session: Session, job_id: str, seq: int, kind: str, data: Mapping
 
 def lock_running(session: Session, job_id: str, attempt: int) -> Job:
     """A job, locked. Raises StaleAttempt where the attempt is no longer the running one."""
-    job = lock(session, job_id)
+    try:
+        job = lock(session, job_id)
+    except JobNotFound as error:  # it has ended and was deleted
+        raise StaleAttempt(job_id, attempt) from error
     if job.status is not JobStatus.RUNNING or job.attempt != attempt:
         raise StaleAttempt(job_id, attempt)
     return job

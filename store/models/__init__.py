@@ -2,6 +2,7 @@
 
 from store.models.base import Base
 from store.models.datasets import Blob, Dataset
+from store.models.deletions import Deletion
 from store.models.exports import Export
 from store.models.jobs import Artifact, Event, Job, StepMetric
 from store.models.owners import AuditEntry, Key, Quota, Request
@@ -14,6 +15,7 @@ __all__ = [
     "Base",
     "Blob",
     "Dataset",
+    "Deletion",
     "Delivery",
     "Device",
     "Event",

@@ -41,6 +41,8 @@ class Job(Base):
         Index("ix_jobs_owner_newest", "owner", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
+        Index("ix_jobs_unmeasured", "id", postgresql_where=text("measured_attempt < attempt")),
+        Index("ix_jobs_start_from_job", "start_from_job", postgresql_where=text("start_from_job IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -93,12 +95,22 @@ class Job(Base):
     training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     """The uploaded dataset that it trains on, which cannot be deleted before the job has ended."""
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    start_from_job: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    """The job with whose adapter it starts, which cannot be deleted before this one has ended."""
     openai_request: Mapped[dict[str, Any] | None]
     """The fields of the request to OpenAI's API that created it, for its answers; None for other jobs."""
     tags: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """Names and values of the owner, by which lists are filtered. OpenAI's API calls them metadata."""
     model_deleted_at: Mapped[datetime | None]
     """When the owner deleted its model."""
+    run_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Bytes in its run folders that belong to no artifact, when they were last measured."""
+    artifact_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Bytes of its artifacts then: to add them up from their own rows takes three times as long."""
+    measured_attempt: Mapped[int] = mapped_column(server_default="0")
+    """The attempt after which both were measured; 0 again when its artifacts have changed since."""
+    cleaned_at: Mapped[datetime | None]
+    """When store.retention last deleted what was due in its run folders."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next one locks the row, so that events become visible in order."""
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    false,
     func,
     text,
 )
@@ -29,6 +30,10 @@ class Worker(Base):
     """A contract.machine.Machine."""
     draining: Mapped[bool]
     """Whether it is about to stop and takes no job."""
+    disk: Mapped[dict[str, Any] | None]
+    """A contract.machine.Disk; None before it was measured."""
+    low_disk: Mapped[bool] = mapped_column(server_default=false())
+    """Whether too little of it is free, so that no attempt starts there."""
     seen_at: Mapped[datetime]
     """Time of the last heartbeat, by the database's clock."""
 

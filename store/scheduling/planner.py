@@ -30,7 +30,8 @@ def plan(
     """Decides what to start and what to preempt at `now`, and says why the others wait. `most_running` is how many jobs
     may run at once, for the owners that have such a limit."""
     leaving = {occupant.id for occupant in occupants if occupant.leaving}
-    machines = make_machines(now, hosts, occupants, leaving)
+    low = [host for host in hosts if host.reserve_bytes is not None]
+    machines = make_machines(now, [host for host in hosts if host not in low], occupants, leaving)
     preemptible = preemptible_jobs(occupants)
     in_use, running = _count(occupants)
     starts: dict[str, tuple[DeviceRef, ...]] = {}
@@ -45,7 +46,7 @@ def plan(
         elif running[job.owner] >= most_running.get(job.owner, math.inf):
             reason = reasons.owner_at_limit(running[job.owner])
         elif len(able) < job.nodes:
-            reason = reasons.too_few(job, there)
+            reason = reasons.low_disk(job, low) or reasons.too_few(job, there)
         elif chosen := _open(now, able, job):
             starts[job.id] = _start(now, chosen, job, leaving)
             in_use[job.owner] += len(starts[job.id])

@@ -1,10 +1,11 @@
 """Sentences that tell people why a job waits."""
 
 import heapq
+from collections.abc import Sequence
 from operator import attrgetter
 
 from store.scheduling.preemption import Claim
-from store.scheduling.situation import Waiting
+from store.scheduling.situation import Host, Waiting
 from store.scheduling.slots import View
 
 _NAMED = 3
@@ -28,6 +29,18 @@ def kept_for_another(now: float, able: list[View], job: Waiting) -> str | None:
         return None
     other = next(slot.kept_for for view in enough for slot in view.ready if not slot.open(now, job))
     return f"The job waits for devices that are kept for {other}, which comes first."
+
+
+def low_disk(job: Waiting, hosts: Sequence[Host]) -> str | None:
+    """The sentence where machines could train the job if their disks had more room, else None."""
+    low = {
+        host.name: host.reserve_bytes for host in hosts if len(job.usable.get(host.name, ())) >= job.needs[host.name]
+    }
+    if not low:
+        return None
+    names, reserve = sorted(low), max(each or 0 for each in low.values())
+    has = "has" if len(names) == 1 else "have"
+    return f"The job waits for disk space: {_listed(names, len(names))} {has} less than {reserve / 1e9:.1f} GB free."
 
 
 def too_few(job: Waiting, there: list[View]) -> str:

@@ -113,7 +113,9 @@ def _can_make_room() -> Select[tuple[bool]]:
     taken = users.group_by(Lease.worker, Lease.number).subquery()
     its = (taken.c.worker == Device.worker) & (taken.c.number == Device.number)
     free = select(Device.number).join(Worker, Worker.name == Device.worker).outerjoin(taken, its)
-    free = free.where(*_THERE, Device.external_processes.is_(None), func.coalesce(taken.c.count, 0) < 2)
+    free = free.where(
+        *_THERE, ~Worker.low_disk, Device.external_processes.is_(None), func.coalesce(taken.c.count, 0) < 2
+    )
     highest = select(func.max(Job.priority)).where(*_READY).scalar_subquery()
     lower = aliased(Job)
     running = select(lower.id).where(lower.status == JobStatus.RUNNING, lower.requested_action.is_(None))
@@ -128,7 +130,11 @@ def _room(hosts: Sequence[Host], occupants: Sequence[Occupant]) -> int:
     """How many devices can be given to a job."""
     users = Counter(place for each in occupants for place in each.devices for _ in range(1 if each.share else 2))
     places = (
-        DeviceRef(host.name, number) for host in hosts for number in range(host.devices) if number not in host.busy
+        DeviceRef(host.name, number)
+        for host in hosts
+        if host.reserve_bytes is None
+        for number in range(host.devices)
+        if number not in host.busy
     )
     return sum(users[place] < 2 for place in places)
 
@@ -145,11 +151,17 @@ def _devices(
     for worker, number, external_processes in session.execute(devices):
         if external_processes is None:
             free[worker].add(number)
-    rows = session.execute(select(Worker.name, Worker.machine).where(*_THERE).order_by(Worker.name))
-    machines = {name: Machine.model_validate(machine) for name, machine in rows}
+    columns = (Worker.name, Worker.machine, Worker.low_disk, Worker.disk)
+    rows = session.execute(select(*columns).where(*_THERE).order_by(Worker.name)).all()
+    machines = {row.name: Machine.model_validate(row.machine) for row in rows}
+    reserves = {row.name: row.disk["reserve_bytes"] if row.low_disk else None for row in rows}
     hosts = [
         Host(
-            name, machine.devices, "GPU" if machine.gpus else "CPU slot", frozenset(range(machine.devices)) - free[name]
+            name,
+            machine.devices,
+            "GPU" if machine.gpus else "CPU slot",
+            frozenset(range(machine.devices)) - free[name],
+            reserves[name],
         )
         for name, machine in machines.items()
     ]

@@ -24,6 +24,8 @@ class Host:
     """Word for one device: "GPU" or "CPU slot"."""
     busy: frozenset[int] = frozenset()
     """Numbers of the devices that processes of other programs use; they are not given out."""
+    reserve_bytes: int | None = None
+    """The free space that its disk lacks, so that no job starts there; None where its disk has enough."""
 
 
 @dataclass(frozen=True)

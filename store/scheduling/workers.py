@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Exists, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from contract.machine import ExternalProcess, Machine
+from contract.machine import Disk, ExternalProcess, Machine
 from store.errors import WorkerSuperseded
 from store.models import Device, Lease, Worker
 
@@ -64,6 +64,12 @@ def heartbeat(
     return True
 
 
+def record_disk(session: Session, name: str, instance_id: str, disk: Disk) -> None:
+    """Records the free space of a worker's disk. No attempt starts on one that is low."""
+    mine = update(Worker).where(Worker.name == name, Worker.instance_id == instance_id)
+    session.execute(mine.values(disk=disk.model_dump(mode="json"), low_disk=disk.low))
+
+
 def unregister(session: Session, name: str, instance_id: str) -> None:
     """Removes a worker that has ended. One with leased devices stays, for its successor to free them."""
     leased = select(Lease.job_id).where(Lease.worker == name).exists()
@@ -93,6 +99,11 @@ def alive_names(session: Session, longer: timedelta = timedelta(0)) -> set[str]:
 
 def draining_names(session: Session) -> set[str]:
     return set(session.scalars(select(Worker.name).where(Worker.draining)))
+
+
+def count_low_disks(session: Session) -> int:
+    """The number of workers alive on which no attempt starts because their disk is low."""
+    return session.scalar(select(func.count()).where(heard_lately(), Worker.low_disk)) or 0
 
 
 def list_workers(session: Session) -> list[tuple[Worker, bool]]:

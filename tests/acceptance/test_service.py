@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from tests.support.fake_trainer import losses
 from tests.support.files import write_model
 from tests.support.service import FAKE_TRAINER, SECRET_TOKEN, Service
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +42,15 @@ def test_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     with tarfile.open(fileobj=BytesIO(archive)) as adapter:
         assert adapter.getnames() == ["adapter/README.md", "adapter/adapter_config.json", "adapter/loss.png"]
     assert "fake trainer speaks" in live.client.get(f"/jobs/{job['id']}/artifacts/trainer.log").text
+
+
+def test_deleted_job_leaves_no_file(live: Service) -> None:
+    job_id = live.submit()["id"]
+    live.wait(job_id)
+    assert (live.home / "runs" / job_id).exists()
+    live.client.delete(f"/jobs/{job_id}").raise_for_status()
+    assert live.client.get(f"/jobs/{job_id}/artifacts/adapter.tar").status_code == 404
+    until(lambda: not (live.home / "runs" / job_id).exists())
 
 
 @pytest.mark.parametrize("name", ["adapter.tar", "loss.png"])

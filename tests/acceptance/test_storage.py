@@ -69,6 +69,9 @@ def test_artifacts_are_stored_in_the_bucket(
         assert live.wait(again["id"])["status"] == "succeeded"
         fetched = live.run_dir(again["id"]).path / "start_from" / "adapter_config.json"
         assert fetched.read_text() == "{}"
+        live.client.delete(f"/jobs/{job['id']}").raise_for_status()
+        kept = f"http://127.0.0.1:{bucket}/{s3.BUCKET}?list-type=2&prefix=ours/runs/"
+        until(lambda: job["id"] not in httpx.get(kept).text and again["id"] in httpx.get(kept).text)
     logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
     assert s3.SECRET not in logs
 

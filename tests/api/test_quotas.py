@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.settings import ApiSettings
+from store import artifacts
+from store.models import Artifact, Job
 from store.session import Sessions
-from tests.support.api import serve, submit
+from tests.support.api import error_of, serve, submit
 from tests.support.jobs import begin, register
 
 
@@ -41,6 +44,22 @@ def test_quota_shows_limits_and_usage(client: TestClient) -> None:
         "used": {"running_jobs": 0, "queued_jobs": 1, "bytes": 0},
     }
     assert client.get("/quotas/anna").json() == quota
+
+
+def test_artifacts_and_run_folders_count_as_bytes(client: TestClient, sessions: Sessions) -> None:
+    anna = {"x-owner": "anna"}
+    job_id = submit(client, anna).json()["id"]
+    with sessions.begin() as session:
+        artifacts.add(session, Artifact(job_id=job_id, name="a", kind="log", path=f"{job_id}/attempt-1/a", bytes=20))
+        session.execute(sa.update(Job).values(run_bytes=300, attempt=1))
+    assert client.get("/quota", headers=anna).json()["used"]["bytes"] == 320
+    client.put("/quotas/anna", json={"bytes": 320}).raise_for_status()
+    for answer in (submit(client, anna), client.post("/datasets", files={"file": ("x", b"{}")}, headers=anna)):
+        error = error_of(answer, 429, "quota_exceeded")
+        assert "of datasets, artifacts and run folders, and may keep 320; delete" in error["message"]
+    client.post(f"/jobs/{job_id}/cancel").raise_for_status()
+    client.delete(f"/jobs/{job_id}").raise_for_status()
+    assert submit(client, anna).status_code == 201
 
 
 def test_running_quota_bounds_started_jobs(client: TestClient, sessions: Sessions) -> None:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from contract.machine import ExternalProcess, Gpu, Machine
+from contract.machine import Disk, ExternalProcess, Gpu, Machine
 from contract.recipe import Recipe
 from store.jobs import jobs
 from store.scheduling import workers
@@ -36,6 +36,19 @@ def test_worker_is_listed_with_what_its_machine_has(client: TestClient, sessions
     free: dict[str, Any] = {"status": "free", "jobs": [], "jobs_of_other_owners": 0, "reason": None}
     same = {"name": "NVIDIA A100", "memory_bytes": 80 * 2**30, **free}
     assert worker["devices"] == [{"number": 0, "uuid": "GPU-1", **same}, {"number": 1, "uuid": "GPU-2", **same}]
+
+
+def test_disk_is_listed_once_it_was_measured(client: TestClient, sessions: Sessions) -> None:
+    disk = Disk(free_bytes=5, total_bytes=100, reserve_bytes=10, low=True)
+    with sessions.begin() as session:
+        register(session, "a")
+    assert listed(client)[0]["disk"] is None
+    with sessions.begin() as session:
+        workers.record_disk(session, "a", "another", disk)  # that worker has been replaced
+    assert listed(client)[0]["disk"] is None
+    with sessions.begin() as session:
+        workers.record_disk(session, "a", "first", disk)
+    assert listed(client)[0]["disk"] == disk.model_dump()
 
 
 def test_cpu_slot_is_a_device_with_its_jobs(client: TestClient, sessions: Sessions) -> None:

@@ -50,6 +50,8 @@ def test_job_actions_have_routes_of_their_own(api: FakeApi, client: Client) -> N
     requested = (client.cancel, client.pause, client.resume, client.retry)
     assert [ask("job_1")["action"] for ask in requested] == ["cancel", "pause", "resume", "retry"]
     assert client.cancel("job_1", force=True)["action"] == "kill"
+    api.answers["DELETE /jobs/job_1"] = (200, {"id": "job_1", "deleted": True})
+    client.delete_job("job_1")
 
 
 def test_workers_are_read_as_a_list(api: FakeApi, client: Client) -> None:

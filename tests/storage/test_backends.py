@@ -89,6 +89,17 @@ def test_deletion_is_idempotent(storage: Storage, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"x"
 
 
+def test_whole_tree_is_deleted_and_no_neighbour(storage: Storage, tmp_path: Path) -> None:
+    keys = ["runs/job_1/attempt-1/a/b", "runs/job_1/c", "runs/job_10/c", "runs/job_2"]
+    for key in keys:
+        storage.put_file(key, write(tmp_path / "file", b"x"))
+    storage.delete_tree("runs/job_1")
+    storage.delete_tree("runs/job_1")
+    assert [key for key in keys if storage.exists(key)] == ["runs/job_10/c", "runs/job_2"]
+    storage.delete_tree("runs/job_2")
+    assert not storage.exists("runs/job_2")
+
+
 def test_missing_object_is_not_found(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(storage.read("runs/none"))
@@ -170,6 +181,7 @@ def test_unavailable_bucket_is_reported_without_secrets(
         lambda: list(unmade.read("runs/any", 0, 5)),
         lambda: unmade.fetch("runs/any", tmp_path / "copy"),
         lambda: unmade.delete("runs/any"),
+        lambda: unmade.delete_tree("runs/any"),
     ):
         with pytest.raises(StorageUnavailable):
             ask()

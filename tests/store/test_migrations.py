@@ -220,3 +220,19 @@ def test_earlier_archives_await_digesting_as_tar(old: sa.Engine) -> None:
             "adapter.tar",
             "merged.tar",
         )
+
+
+def test_earlier_jobs_know_the_one_that_they_start_from(old: sa.Engine) -> None:
+    migrate(old, "20261130_store_names")
+    ids = {"job_1": None, "job_2": "job_1", "job_3": "job_1/checkpoint-5", "job_4": "job_0"}
+    with old.begin() as connection:
+        for job_id, start_from in ids.items():
+            row = (
+                "INSERT INTO jobs (id, owner, recipe, priority, status, attempt, retries, event_count) "
+                "VALUES (:id, 'anna', :recipe, 0, 'queued', 0, 0, 1)"
+            )
+            insert(connection, row, id=job_id, recipe={"adapter": {"start_from": start_from}})
+    migrate(old)
+    with old.connect() as connection:
+        found = connection.execute(sa.text("SELECT start_from_job FROM jobs ORDER BY id")).scalars().all()
+    assert found == [None, "job_1", "job_1", None]

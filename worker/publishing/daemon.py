@@ -1,4 +1,4 @@
-"""Publishes artifacts and makes exports for one worker: `python -m worker.publishing.daemon WORKER_PID`.
+"""Publishes artifacts, makes exports and deletes files for one worker: `python -m worker.publishing.daemon WORKER_PID`.
 
 It is a process rather than a thread of the worker: obstore's threads do not survive a fork, and the worker forks a
 process for each job. Also, neither digests of gigabytes nor plots may delay the worker's heartbeat.
@@ -22,6 +22,7 @@ from runtime.settings import read_settings
 from storage.backends import make_storage
 from storage.errors import StorageUnavailable
 from store.session import make_engine, make_sessions
+from worker.publishing.cleaner import Cleaner
 from worker.publishing.exporter import Exporter
 from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_ROUNDS = 0.25
 SECONDS_BETWEEN_EXPORTS = 1.0
+SECONDS_BETWEEN_DELETIONS = 1.0
+SECONDS_BETWEEN_CLEANINGS = 60.0
 LONGEST_WAIT = 10.0
 """Seconds between two retries."""
 
@@ -44,14 +47,21 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, whose jobs end first
     sessions, storage = make_sessions(make_engine(settings)), make_storage(settings)
     exporter = Exporter(sessions, settings, storage, stop.is_set)
+    cleaner = Cleaner(sessions, settings, storage, stop.is_set)
     # An export takes minutes, so it has a thread of its own. The thread lives as long as this process: the guard of a
-    # merger ends with the thread that started it.
-    exporting = partial(_repeat, "exporting", exporter.export_next, SECONDS_BETWEEN_EXPORTS, stop)
-    thread = threading.Thread(target=exporting, name="exporter")
-    thread.start()
+    # merger ends with the thread that started it. Deleting a large folder may take long too.
+    others = [
+        ("exporting", exporter.export_next, SECONDS_BETWEEN_EXPORTS),
+        ("deleting", cleaner.delete_files, SECONDS_BETWEEN_DELETIONS),
+        ("cleaning", cleaner.clean, SECONDS_BETWEEN_CLEANINGS),
+    ]
+    threads = [threading.Thread(target=_repeat, args=(*each, stop), name=each[0]) for each in others]
+    for thread in threads:
+        thread.start()
     log.info("the publishing process has started")
     _repeat("publishing", partial(publish_all, sessions, settings, storage), SECONDS_BETWEEN_ROUNDS, stop)
-    thread.join()
+    for thread in threads:
+        thread.join()
 
 
 class _StopFlag:

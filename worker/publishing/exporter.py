@@ -26,6 +26,7 @@ from storage.backends import FolderStorage, Storage
 from storage.errors import StorageUnavailable
 from store import artifacts, exports
 from store.earlier_adapter import folder_of
+from store.errors import ArtifactNotFound, JobNotFound
 from store.jobs import jobs
 from store.models import Artifact, Export
 from store.session import Sessions
@@ -104,7 +105,10 @@ class Exporter:
             job = jobs.get(session, export.job_id)
             return Recipe.model_validate(job.recipe), artifacts.get(session, job.id, export.source)
 
-        recipe, source = self._transact(export, read)
+        try:
+            recipe, source = self._transact(export, read)
+        except (JobNotFound, ArtifactNotFound) as error:  # deleted since the export was requested
+            raise InputError(FailureCode.RECIPE_INVALID, str(error), "source") from error
         run.path.mkdir(parents=True, exist_ok=True)
         try:
             adapter = folder_of(source, FolderStorage(self.settings.home), self.storage, run.path / "adapter")

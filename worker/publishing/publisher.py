@@ -5,6 +5,7 @@ The rows say what is unpublished. When a worker dies, the next one of its name c
 
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from contract.failure import InputError
@@ -13,6 +14,7 @@ from runtime.atomic_files import replacing
 from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.artifacts import REPORT, Digests
+from store.errors import JobNotFound
 from store.jobs.job_report import gather
 from store.models import Artifact, Job
 from store.session import Sessions
@@ -35,7 +37,8 @@ def publish_all(sessions: Sessions, settings: WorkerSettings, storage: Storage) 
         if not possible:
             return
         for artifact, job in sorted(possible, key=lambda each: _order(each[0])):
-            _publish(sessions, settings, storage, artifact, job)
+            with suppress(JobNotFound):  # deleted since it was listed
+                _publish(sessions, settings, storage, artifact, job)
 
 
 def _can_publish(settings: WorkerSettings, artifact: Artifact) -> bool:

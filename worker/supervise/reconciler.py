@@ -19,7 +19,7 @@ from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from contract.machine import Machine
+from contract.machine import Disk, Machine
 from contract.run_dir import RunDir
 from runtime import broker, processes
 from store import artifacts
@@ -30,6 +30,7 @@ from store.scheduling import leases, workers
 from store.session import Sessions
 from worker.dispatch import dispatch
 from worker.machine import devices
+from worker.machine.disk import DiskWatch
 from worker.run_output import read_exit_report, read_log_tail
 from worker.settings import WorkerSettings
 from worker.supervise import orphans
@@ -69,6 +70,8 @@ class Reconciler:
         self._draining = draining
         self._instance_id = secrets.token_hex(8)
         self._registered = False
+        self._disk = DiskWatch(settings.home, settings.disk_reserve)
+        self._recorded_disk: Disk | None = None
         self._stopping = threading.Event()
         # Later than a guard, which kills first and writes a report.
         self._orphans = orphans.Orphans(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
@@ -77,9 +80,15 @@ class Reconciler:
 
     def run(self) -> None:
         """Runs a round every second until `leave`."""
+        self.measure_disk()
+        threading.Thread(target=self._disk.run, args=(self._stopping,), name="disk", daemon=True).start()
         self.round()
         while not self._stopping.wait(SECONDS_BETWEEN_ROUNDS):
             self.round()
+
+    def measure_disk(self) -> None:
+        """Measures before the first heartbeat, so that no job is placed on a worker whose disk is low."""
+        self._disk.measure()
 
     def round(self) -> None:
         """Does each duty once. Raises nothing: whatever goes wrong, the next round is the remedy."""
@@ -104,7 +113,12 @@ class Reconciler:
         with self._sessions.begin() as session:
             if not self._registered:
                 workers.register(session, name, self._instance_id, self._settings.address, self._machine)
+                self._recorded_disk = None
             self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, self._draining())
+            disk = self._disk.latest
+            if disk is not None and disk != self._recorded_disk:
+                workers.record_disk(session, name, self._instance_id, disk)
+        self._recorded_disk = disk
         self._database_available_since = min(self._database_available_since, time.monotonic())
 
     def _is_ours(self, pid: int) -> bool:

@@ -1,10 +1,12 @@
 import re
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.settings import ApiSettings
+from contract.machine import Disk
 from store import webhooks
 from store.scheduling import workers
 from store.session import Sessions
@@ -38,6 +40,21 @@ def test_jobs_devices_and_workers_are_counted_by_state(client: TestClient, sessi
     assert [now[f'finetuned_workers{{state="{each}"}}'] for each in ("ready", "draining", "lost")] == [2, 0, 1]
     assert now["finetuned_database_up"] == 1
     assert now["process_resident_memory_bytes"] > 0
+
+
+def test_free_disk_and_low_workers_are_reported(
+    client: TestClient, home: Path, sessions: Sessions, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    disk = Disk(free_bytes=5, total_bytes=100, reserve_bytes=10, low=True)
+    with sessions.begin() as session:
+        register(session)
+        workers.record_disk(session, "worker", "first", disk)
+    now = numbers(client)
+    assert now["finetuned_low_disk_workers"] == 1
+    assert 0 < now['finetuned_disk_free_bytes{folder="home"}'] < now['finetuned_disk_bytes{folder="home"}']
+    assert 'finetuned_disk_free_bytes{folder="runs"}' not in now
+    (home / "runs").symlink_to(tmp_path_factory.mktemp("another"))
+    assert numbers(client)['finetuned_disk_free_bytes{folder="runs"}'] > 0
 
 
 def test_messages_to_webhooks_are_counted(client: TestClient, sessions: Sessions) -> None:

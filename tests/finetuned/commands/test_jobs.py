@@ -227,3 +227,13 @@ def test_download_takes_the_best_on_request(api: FakeApi, tmp_path: Path) -> Non
     api.answers["GET /jobs/job_1/artifacts/best.tar"] = (404, {"error": {"code": "not_found", "message": "none"}})
     done = finetuned("download", "job_1", "--best", "--out", str(tmp_path), "--url", api.url)
     assert (done.returncode, done.stderr) == (1, "none\n")
+
+
+def test_job_is_deleted_or_the_refusal_shown(api: FakeApi) -> None:
+    api.answers["DELETE /jobs/job_1"] = (200, {"id": "job_1", "deleted": True})
+    done = finetuned("delete", "job_1", "--url", api.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "job_1 is deleted\n")
+    refusal = "job job_1 is running; cancel it, and delete it once it has ended"
+    api.answers["DELETE /jobs/job_1"] = (409, {"error": {"code": "job_in_use", "message": refusal, "param": None}})
+    done = finetuned("delete", "job_1", "--url", api.url)
+    assert (done.returncode, done.stderr) == (1, f"{refusal}\n")

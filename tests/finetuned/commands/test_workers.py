@@ -18,7 +18,7 @@ def test_worker_list_is_a_table_or_json(api: FakeApi) -> None:
         {"number": 1, "name": "A100", "status": "busy", "jobs": [], "jobs_of_other_owners": 0, "reason": busy},
         {"number": 2, "name": "A100", "status": "free", "jobs": [], "jobs_of_other_owners": 0, "reason": None},
     ]
-    workers = [{"name": "gpu-a", "status": "ready", "devices": devices}]
+    workers = [{"name": "gpu-a", "status": "ready", "disk": None, "devices": devices}]
     api.answers["GET /workers"] = (200, {"data": workers})
     table = finetuned("workers", "--url", api.url, COLUMNS="120").stdout
     assert [line.rstrip() for line in table.splitlines()[1:]] == [
@@ -27,6 +27,14 @@ def test_worker_list_is_a_table_or_json(api: FakeApi) -> None:
         "gpu-a   ready   2       A100  free",
     ]
     assert json.loads(finetuned("workers", "--json", "--url", api.url).stdout) == workers
+
+
+def test_low_disk_of_a_worker_is_shown(api: FakeApi) -> None:
+    device = {"number": 0, "name": "A100", "status": "free", "jobs": [], "jobs_of_other_owners": 0, "reason": None}
+    disk = {"free_bytes": 5, "total_bytes": 100, "reserve_bytes": 10, "low": True}
+    worker = {"name": "gpu-a", "status": "ready", "disk": disk, "devices": [device]}
+    api.answers["GET /workers"] = (200, {"data": [worker]})
+    assert "gpu-a   ready, low disk  0" in finetuned("workers", "--url", api.url).stdout
 
 
 def test_service_without_workers_says_so(api: FakeApi) -> None:

@@ -23,7 +23,7 @@ from runtime.broker import make_celery, make_publisher, worker_queue
 from store import artifacts
 from store.jobs import jobs, transitions
 from store.models import Worker
-from store.scheduling import leases, workers
+from store.scheduling import leases, scheduler, workers
 from store.scheduling.leases import Placement
 from store.scheduling.situation import DeviceRef
 from store.session import Sessions, make_sessions
@@ -398,3 +398,28 @@ def test_replaced_keeper_ends_its_worker(sessions: Sessions, settings: WorkerSet
         _, said = superseded.communicate(timeout=20)
     assert superseded.returncode == -signal.SIGTERM
     assert b"another worker has begun as host-1" in said
+
+
+def test_low_disk_is_reported_and_holds_up_new_attempts(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings
+) -> None:
+    def heartbeat(reconciler: Reconciler) -> str | None:
+        """The reason why the job waits, after the heartbeat of a worker that has just started."""
+        reconciler.measure_disk()
+        reconciler.round()
+        with sessions.begin() as session:
+            job = jobs.get(session, job_id)
+            return scheduler.outlook(session, [job])[job_id].reason
+
+    job_id = create_job(sessions)
+    too_much = settings.model_copy(update={"disk_reserve": 1 << 60})
+    reason = heartbeat(make_reconciler(sessions, broker, too_much))
+    assert reason == "The job waits for disk space: host-1 has less than 1152921504.6 GB free."
+    assert received(broker) == []
+    with sessions.begin() as session:
+        row = session.get_one(Worker, "host-1")
+        assert row.disk is not None
+        assert (row.low_disk, row.disk["low"], row.disk["reserve_bytes"]) == (True, True, 1 << 60)
+        assert 0 < row.disk["free_bytes"] < row.disk["total_bytes"]
+    assert heartbeat(make_reconciler(sessions, broker, settings)) == "The job is about to start on host-1."
+    assert {each for each, _ in received(broker)} == {job_id}
