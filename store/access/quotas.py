@@ -1,11 +1,10 @@
 """Limits of what each owner may have at once. An owner without its own has those of EVERYBODY."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Select, Text, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, Text, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contract.status import JobStatus
 from store.errors import QuotaExceeded
@@ -38,11 +37,14 @@ def get_limits(session: Session, owner: str) -> Limits:
     return Limits(first("running_jobs"), _QUEUED_JOBS if queued is None else queued, first("bytes"))
 
 
-def running_jobs(session: Session, owners: Collection[str]) -> dict[str, int]:
-    """How many jobs may run at once, for those of the owners that have such a limit."""
-    rows = session.execute(select(Quota.owner, Quota.running_jobs).where(Quota.running_jobs.is_not(None)))
-    limits = {owner: limit for owner, limit in rows if limit is not None}
-    return {name: limits.get(name, limits.get(EVERYBODY, 0)) for name in owners if {name, EVERYBODY} & limits.keys()}
+def running_limit(owner: ColumnElement[str]) -> ColumnElement[int]:
+    """How many jobs the owner may run at once, for a query; NULL is no limit."""
+    return func.coalesce(*_limits(Quota.running_jobs, owner))
+
+
+def _limits(limit: InstrumentedAttribute[int | None], owner: ColumnElement[str]) -> list[ScalarSelect[int | None]]:
+    """That of the owner, and that of EVERYBODY."""
+    return [select(limit).where(Quota.owner == each).scalar_subquery() for each in (owner, EVERYBODY)]
 
 
 def set_limits(session: Session, owner: str, limits: Limits) -> None:
@@ -79,11 +81,8 @@ def refuse_full_queue(session: Session | Connection, owner: str) -> None:
 def _queue() -> Select[int, int]:
     """How many jobs an owner may queue, and how many it has queued."""
     its_owner = bindparam("its_owner", type_=Text)
-    own, common = (
-        select(Quota.queued_jobs).where(Quota.owner == owner).scalar_subquery() for owner in (its_owner, EVERYBODY)
-    )
     queued = select(func.count()).where(Job.owner == its_owner, Job.status == JobStatus.QUEUED)
-    return select(func.coalesce(own, common, _QUEUED_JOBS), queued.scalar_subquery())
+    return select(func.coalesce(*_limits(Quota.queued_jobs, its_owner), _QUEUED_JOBS), queued.scalar_subquery())
 
 
 _QUEUE = _queue()
