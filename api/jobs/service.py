@@ -26,7 +26,7 @@ from store.jobs import actions, jobs
 from store.models import Job
 from store.paging import Page, page
 from store.scheduling import workers
-from store.session import one_read, read_snapshot
+from store.session import autocommit, read_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def create_job(  # parameters: who asks for what, how
 ) -> Job:
     """Checks a recipe as far as can be done without training, stores it, and wakes a worker; with `force` also one that
     cannot fit into memory. Six parameters: they are what one request brings. Raises InputError, QuotaExceeded."""
-    with one_read(services.sessions) as connection:
+    with autocommit(services.sessions) as connection:
         quotas.refuse_full_queue(connection, who.owner)  # before all rows are read
         machines = workers.list_machines(connection)
     with resolved(services, who, recipe, machines) as submission:

@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
@@ -53,7 +53,7 @@ class Replay:
     """The id of what the first one made; None while that one is still in progress."""
 
 
-def begin(session: Session, request: IdempotentRequest) -> New | Replay:
+def begin(session: Session | Connection, request: IdempotentRequest) -> New | Replay:
     """Registers a request. Raises RequestReused where its key came with another body."""
     if request.key is None and request.repeated:
         before = _same_body(session, request)
@@ -83,16 +83,17 @@ _DEAD = Request.resource.is_(None) & (Request.created_at < func.now() - LONGEST)
 _REGISTER = _register()
 
 
-def _same_key(session: Session, request: IdempotentRequest) -> Replay:
+def _same_key(session: Session | Connection, request: IdempotentRequest) -> Replay:
     its = (Request.owner == request.owner, Request.route == request.route, Request.key == request.key)
-    # `_REGISTER` has locked the row that it did not replace.
-    body_sha256, resource = session.execute(select(Request.body_sha256, Request.resource).where(*its)).one()
-    if body_sha256 != request.body_sha256:
+    found = session.execute(select(Request.body_sha256, Request.resource).where(*its)).one_or_none()
+    if found is None:
+        return Replay(None)  # it has just been released: to be sent again
+    if found.body_sha256 != request.body_sha256:
         raise RequestReused(request.key or "")
-    return Replay(resource)
+    return Replay(found.resource)
 
 
-def _same_body(session: Session, request: IdempotentRequest) -> Replay | None:
+def _same_body(session: Session | Connection, request: IdempotentRequest) -> Replay | None:
     its = (Request.owner == request.owner, Request.route == request.route, Request.body_sha256 == request.body_sha256)
     lately = (Request.created_at > func.now() - _REPEATED_WITHIN, ~_DEAD)
     latest = select(Request.resource).where(*its, *lately).order_by(Request.created_at.desc()).limit(1)
