@@ -11,7 +11,7 @@ from api.context import Context
 from api.http.ids import LARGEST_INTEGER, JobId
 from store.errors import JobNotFound
 from store.jobs import jobs, progress
-from store.session import one_read
+from store.session import autocommit
 
 
 class Evaluations(BaseModel):
@@ -52,7 +52,7 @@ def get_metrics(  # parameters: the request's
     downsample: Annotated[int | None, Query(ge=2, le=10_000)] = None,
 ) -> Response:
     """The metrics after `since_step` as columns, ready to plot; `downsample` thins them to about so many points."""
-    with one_read(services.sessions) as connection:
+    with autocommit(services.sessions) as connection:
         found = progress.curves(connection, job_id, who.scope, since_step, limit, downsample)
     if found is None:
         raise JobNotFound(job_id)

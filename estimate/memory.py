@@ -47,12 +47,13 @@ def estimate_memory(recipe: Recipe, model: SizedModel, row: PackedRow, kind: Dev
     weights = base_bytes(recipe, kind.precision, model.shapes) / (ranks if shards else 1)
     without_checkpointing = recipe.model_copy(update={"gradient_checkpointing": False})
     freed = activation_bytes(without_checkpointing, kind, model, row)
+    kept = activation_bytes(recipe, kind, model, row) if recipe.gradient_checkpointing else freed
     return MemoryEstimate(
         weights=0 if recipe.parallel.offload_parameters and kind.on_gpu else round(weights),
         adapter=round(trained.adapter),
         gradients=round(trained.gradients),
         optimizer=round(trained.optimizer),
-        activations=round(activation_bytes(recipe, kind, model, row)),
+        activations=round(kept),
         logits=round(logits_bytes(kind, model, row)),
         communication_buffers=round(communication_bytes(recipe, kind, model, ranks)),
         overhead=round(overhead_bytes(kind.on_gpu, freed)),

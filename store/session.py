@@ -51,9 +51,9 @@ def make_sessions(engine: Engine) -> Sessions:
 
 
 @contextmanager
-def one_read(sessions: Sessions) -> Iterator[Connection]:
-    """A connection in autocommit mode for one short query, which sees one moment by itself. Without a transaction it
-    takes one round trip instead of four. It has no statement timeout: nothing but a migration holds it up."""
+def autocommit(sessions: Sessions) -> Iterator[Connection]:
+    """A connection for short statements, each of which is a transaction by itself and sees one moment. A single one
+    takes one round trip instead of four. They have no statement timeout: nothing but a migration holds them up."""
     engine: Engine = sessions.kw["bind"]
     with engine.connect() as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -1,4 +1,5 @@
-"""Renews the requests in progress: however long one reads or copies, it does not count as dead."""
+"""Renews the requests in progress, so that one that reads or copies for long does not count as dead, and forgets those
+that are too old to be repeated."""
 
 import logging
 from collections.abc import Iterator
@@ -36,13 +37,13 @@ class OpenRequests:
         """Runs until it is cancelled."""
         while True:
             await anyio.sleep(self._seconds)
-            if self._ids:
-                await to_thread.run_sync(self._renew)
+            await to_thread.run_sync(self._renew)
 
     def _renew(self) -> None:
         try:
             with self._sessions.begin() as session:
                 for request_id in self._ids.copy():
                     idempotent_requests.renew(session, request_id)
+                idempotent_requests.forget(session)
         except SQLAlchemyError as error:
             log.warning("requests in progress may count as dead: %s", error)

@@ -19,7 +19,7 @@ from api.http.body import read_body
 from contract import patterns
 from store.access import idempotent_requests
 from store.access.idempotent_requests import IdempotentRequest, Replay
-from store.session import Sessions
+from store.session import Sessions, autocommit
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class Turn:
 def idempotent(services: Services, once: IdempotentRequest) -> Iterator[Turn]:
     """A context that makes something and calls `complete`, unless `made` says that it has been made. When it raises,
     the request may be sent again. Raises RequestReused, RequestInProgress."""
-    with services.sessions.begin() as session:
-        begun = idempotent_requests.begin(session, once)
+    with autocommit(services.sessions) as connection:
+        begun = idempotent_requests.begin(connection, once)
     if isinstance(begun, Replay):
         if begun.resource is None:
             raise RequestInProgress("the same request is still in progress; send it again in a few seconds")

@@ -27,7 +27,7 @@ from store.jobs import actions, deletion, jobs
 from store.models import Job
 from store.paging import Page, page
 from store.scheduling import workers
-from store.session import read_snapshot
+from store.session import autocommit, read_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +45,13 @@ def create_job(  # parameters: who asks for what, how
 ) -> Job:
     """Checks a recipe as far as can be done without training, stores it, and wakes a worker; with `force` also one that
     cannot fit into memory. Six parameters: they are what one request brings. Raises InputError, QuotaExceeded."""
-    with services.sessions.begin() as session:  # again below: but a full queue is refused before all rows are read
-        quotas.check_queue(session, who.owner)
-        machines = workers.list_machines(session)
+    with autocommit(services.sessions) as connection:
+        quotas.refuse_full_queue(connection, who.owner)  # before all rows are read
+        machines = workers.list_machines(connection)
     with resolved(services, who, recipe, machines) as submission:
         if not force:
             refuse_what_cannot_fit(services, submission)
         with services.sessions.begin() as session:
-            quotas.check_queue(session, who.owner)
             job = _insert(session, who, submission, labels)
             audit.record(session, who, "job.create", job.id)
             turn.complete(session, job.id)
@@ -62,13 +61,15 @@ def create_job(  # parameters: who asks for what, how
 
 def _insert(session: Session, who: Principal, submission: Submission, labels: Labels) -> Job:
     examples = submission.workload.examples
+    seconds = jobs.expected_seconds(session, submission.recipe, examples)
+    quotas.check_queue(session, who.owner)  # late, since it holds up the owner's other requests
     return jobs.create(
         session,
         submission.recipe,
         who.owner,
         submission.warnings,
         examples,
-        jobs.expected_seconds(session, submission.recipe, examples),
+        seconds,
         training_file=_hold(session, who, submission.training),
         validation_file=_hold(session, who, submission.validation),
         start_from_job=_hold_earlier(session, who, submission.recipe.adapter.start_from),

@@ -30,10 +30,10 @@ class JobView:
 
 def views(session: Session, who: Principal, found: Sequence[Job]) -> list[JobView]:
     """One scheduling plan tells what all those of them that wait are waiting for."""
-    ids = [job.id for job in found]
     queued = [job for job in found if job.status is JobStatus.QUEUED]
     waits = _outlook(session, who, queued) if queued else {}
-    latest, leased = progress.latest(session, ids), leases.get_devices(session, ids)
+    latest = progress.latest(session, [job.id for job in found if job.attempt > 0])
+    leased = leases.get_devices(session, [job.id for job in found])
     return [JobView(job, latest.get(job.id), waits.get(job.id), leased.get(job.id, [])) for job in found]
 
 

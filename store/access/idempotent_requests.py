@@ -5,9 +5,10 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from store.errors import RequestOvertaken, RequestReused
 from store.models import Request
@@ -20,6 +21,9 @@ LONGEST = timedelta(minutes=5)
 
 _REPEATED_WITHIN = timedelta(minutes=10)
 """How long a request without a key is remembered for a client that says it repeats one."""
+
+_NOTHING_LOADED = {"synchronize_session": False}
+"""For statements on rows of which no session holds objects."""
 
 
 @dataclass(frozen=True)
@@ -49,50 +53,74 @@ class Replay:
     """The id of what the first one made; None while that one is still in progress."""
 
 
-def begin(session: Session, request: IdempotentRequest) -> New | Replay:
+def begin(session: Session | Connection, request: IdempotentRequest) -> New | Replay:
     """Registers a request. Raises RequestReused where its key came with another body."""
-    session.execute(delete(Request).where(Request.created_at < func.now() - KEPT))
-    dead = (Request.resource.is_(None), Request.created_at < func.now() - LONGEST)
-    session.execute(delete(Request).where(Request.owner == request.owner, Request.route == request.route, *dead))
-    before = _find(session, request)
-    if before is not None:
-        return before
+    if request.key is None and request.repeated:
+        before = _same_body(session, request)
+        if before is not None:
+            return before
     row = {"id": secrets.token_hex(12), "owner": request.owner, "route": request.route, "key": request.key}
-    # The second of two concurrent requests with one key waits here until the first one's row is committed.
-    new = insert(Request).values(**row, body_sha256=request.body_sha256).on_conflict_do_nothing().returning(Request.id)
-    made = session.scalar(new)
-    if made is not None:
-        return New(made)
-    return _find(session, request) or Replay(None)
+    made = session.scalar(_REGISTER, row | {"body_sha256": request.body_sha256})
+    return _same_key(session, request) if made is None else New(made)
 
 
-def _find(session: Session, request: IdempotentRequest) -> Replay | None:
-    of_owner = (Request.owner == request.owner, Request.route == request.route)
-    if request.key is not None:
-        found = session.scalar(select(Request).where(*of_owner, Request.key == request.key))
-        if found is not None and found.body_sha256 != request.body_sha256:
-            raise RequestReused(request.key)
-    elif request.repeated:
-        lately = (Request.body_sha256 == request.body_sha256, Request.created_at > func.now() - _REPEATED_WITHIN)
-        found = session.scalar(select(Request).where(*of_owner, *lately).order_by(Request.created_at.desc()).limit(1))
-    else:
-        found = None
+def _register() -> ReturningInsert[str]:
+    """Registers a request, in place of a forgotten or dead one with its key. Returns nothing where another has the key;
+    the second of two concurrent requests waits here until the first one's row is committed."""
+    columns = ("id", "owner", "route", "key", "body_sha256")
+    new = insert(Request).values({name: bindparam(name) for name in columns})
+    taken_over = {"id": new.excluded.id, "body_sha256": new.excluded.body_sha256}
+    replacing = new.on_conflict_do_update(
+        index_elements=["owner", "route", "key"],
+        index_where=Request.key.is_not(None),
+        set_={**taken_over, "resource": None, "created_at": func.now()},
+        where=(Request.created_at < func.now() - KEPT) | _DEAD,
+    )
+    return replacing.returning(Request.id)
+
+
+_DEAD = Request.resource.is_(None) & (Request.created_at < func.now() - LONGEST)
+_REGISTER = _register()
+
+
+def _same_key(session: Session | Connection, request: IdempotentRequest) -> Replay:
+    its = (Request.owner == request.owner, Request.route == request.route, Request.key == request.key)
+    found = session.execute(select(Request.body_sha256, Request.resource).where(*its)).one_or_none()
+    if found is None:
+        return Replay(None)  # it has just been released: to be sent again
+    if found.body_sha256 != request.body_sha256:
+        raise RequestReused(request.key or "")
+    return Replay(found.resource)
+
+
+def _same_body(session: Session | Connection, request: IdempotentRequest) -> Replay | None:
+    its = (Request.owner == request.owner, Request.route == request.route, Request.body_sha256 == request.body_sha256)
+    lately = (Request.created_at > func.now() - _REPEATED_WITHIN, ~_DEAD)
+    latest = select(Request.resource).where(*its, *lately).order_by(Request.created_at.desc()).limit(1)
+    found = session.execute(latest).one_or_none()
     return None if found is None else Replay(found.resource)
+
+
+def forget(session: Session) -> None:
+    """Deletes the requests that are no longer remembered."""
+    session.execute(delete(Request).where(Request.created_at < func.now() - KEPT), execution_options=_NOTHING_LOADED)
 
 
 def renew(session: Session, request_id: str) -> None:
     """Records that the request is still in progress."""
-    session.execute(update(Request).where(Request.id == request_id).values(created_at=func.now()))
+    mine = update(Request).where(Request.id == request_id).values(created_at=func.now())
+    session.execute(mine, execution_options=_NOTHING_LOADED)
 
 
 def complete(session: Session, request_id: str, resource: str) -> None:
     """Records what the request made, in the transaction that makes it. Raises RequestOvertaken, and that transaction
     must then be rolled back."""
     mine = update(Request).where(Request.id == request_id).values(resource=resource).returning(Request.id)
-    if session.scalar(mine) is None:
+    if session.scalar(mine, execution_options=_NOTHING_LOADED) is None:
         raise RequestOvertaken
 
 
 def release(session: Session, request_id: str) -> None:
     """Forgets a request that has made nothing, so that it may be sent again."""
-    session.execute(delete(Request).where(Request.id == request_id, Request.resource.is_(None)))
+    mine = delete(Request).where(Request.id == request_id, Request.resource.is_(None))
+    session.execute(mine, execution_options=_NOTHING_LOADED)

@@ -1,11 +1,10 @@
 """Limits of what each owner may have at once. An owner without its own has those of EVERYBODY."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, Text, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contract.status import JobStatus
 from store.errors import QuotaExceeded
@@ -38,11 +37,14 @@ def get_limits(session: Session, owner: str) -> Limits:
     return Limits(first("running_jobs"), _QUEUED_JOBS if queued is None else queued, first("bytes"))
 
 
-def running_jobs(session: Session, owners: Collection[str]) -> dict[str, int]:
-    """How many jobs may run at once, for those of the owners that have such a limit."""
-    rows = session.execute(select(Quota.owner, Quota.running_jobs).where(Quota.running_jobs.is_not(None)))
-    limits = {owner: limit for owner, limit in rows if limit is not None}
-    return {name: limits.get(name, limits.get(EVERYBODY, 0)) for name in owners if {name, EVERYBODY} & limits.keys()}
+def running_limit(owner: ColumnElement[str]) -> ColumnElement[int]:
+    """How many jobs the owner may run at once, for a query; NULL is no limit."""
+    return func.coalesce(*_limits(Quota.running_jobs, owner))
+
+
+def _limits(limit: InstrumentedAttribute[int | None], owner: ColumnElement[str]) -> list[ScalarSelect[int | None]]:
+    """That of the owner, and that of EVERYBODY."""
+    return [select(limit).where(Quota.owner == each).scalar_subquery() for each in (owner, EVERYBODY)]
 
 
 def set_limits(session: Session, owner: str, limits: Limits) -> None:
@@ -54,7 +56,7 @@ def count_jobs(session: Session, owner: str, status: JobStatus) -> int:
     return session.scalar(select(func.count()).where(Job.owner == owner, Job.status == status)) or 0
 
 
-def count_bytes(session: Session, owner: str) -> int:
+def count_bytes(session: Session | Connection, owner: str) -> int:
     """The bytes of an owner's stored datasets, equal contents counted once, of what its jobs have left to download, and
     of their run folders as they were last measured."""
     shas = select(Dataset.sha256).where(Dataset.owner == owner, Dataset.sha256.is_not(None)).distinct()
@@ -70,17 +72,29 @@ def count_bytes(session: Session, owner: str) -> int:
 def check_queue(session: Session, owner: str) -> None:
     """Checks that the owner may queue one more job, and has room for what it leaves. Raises QuotaExceeded. Concurrent
     requests are counted one by one."""
-    limits = get_limits(session, owner)
-    _check_bytes(session, owner, 1, limits.bytes)
-    if limits.queued_jobs is None:
-        return
     _count_one_by_one(session, f"queue of {owner}")
-    count = count_jobs(session, owner, JobStatus.QUEUED)
-    if count >= limits.queued_jobs:
+    refuse_full_queue(session, owner)
+
+
+def refuse_full_queue(session: Session | Connection, owner: str) -> None:
+    """Raises QuotaExceeded. A look that holds nobody up: concurrent requests may pass it together."""
+    limit, count, most_bytes = session.execute(_QUEUE, {"its_owner": owner}).one()
+    if count >= limit:
         raise QuotaExceeded(
-            f"{owner} has {count} jobs that wait, and may have {limits.queued_jobs}; submit more when some of them "
-            "have started"
+            f"{owner} has {count} jobs that wait, and may have {limit}; submit more when some of them have started"
         )
+    _check_bytes(session, owner, 1, most_bytes)
+
+
+def _queue() -> Select[int, int, int | None]:
+    """How many jobs an owner may queue, how many it has queued, and how many bytes it may keep."""
+    its_owner = bindparam("its_owner", type_=Text)
+    queued = select(func.count()).where(Job.owner == its_owner, Job.status == JobStatus.QUEUED)
+    most_queued = func.coalesce(*_limits(Quota.queued_jobs, its_owner), _QUEUED_JOBS)
+    return select(most_queued, queued.scalar_subquery(), func.coalesce(*_limits(Quota.bytes, its_owner)))
+
+
+_QUEUE = _queue()
 
 
 def check_bytes(session: Session, owner: str, more: int) -> None:
@@ -89,7 +103,7 @@ def check_bytes(session: Session, owner: str, more: int) -> None:
     _check_bytes(session, owner, more, get_limits(session, owner).bytes)
 
 
-def _check_bytes(session: Session, owner: str, more: int, limit: int | None) -> None:
+def _check_bytes(session: Session | Connection, owner: str, more: int, limit: int | None) -> None:
     if limit is None:
         return
     _count_one_by_one(session, f"bytes of {owner}")
@@ -101,6 +115,9 @@ def _check_bytes(session: Session, owner: str, more: int, limit: int | None) -> 
         )
 
 
-def _count_one_by_one(session: Session, what: str) -> None:
+def _count_one_by_one(session: Session | Connection, what: str) -> None:
     """Holds an advisory lock until the transaction ends, so that two requests never count at once."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(what, 0))))
+    session.execute(_LOCK, {"what": what})
+
+
+_LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("what"), 0)))

@@ -22,6 +22,9 @@ from store.errors import JobNotFound, StaleAttempt
 from store.models import Event, Job
 from store.paging import newest_first
 
+_NewEvent = tuple[str, Mapping[str, Any]]
+"""Type and data."""
+
 
 def create(  # parameters: the columns of a row
     session: Session,
@@ -49,7 +52,7 @@ def create(  # parameters: the columns of a row
         status=JobStatus.QUEUED,
         attempt=0,
         retries=0,
-        event_count=1,
+        event_count=1 + len(warnings),
         training_file=training_file,
         validation_file=validation_file,
         start_from_job=start_from_job,
@@ -58,9 +61,8 @@ def create(  # parameters: the columns of a row
     )
     session.add(job)
     session.flush()
-    _add_event(session, job.id, 1, "status", {"status": job.status, "attempt": job.attempt})
-    for warning in warnings:
-        record_event(session, job, "log", {"level": "warning", "message": warning})
+    logs: list[_NewEvent] = [("log", {"level": "warning", "message": warning}) for warning in warnings]
+    _add_events(session, job.id, 1, [("status", {"status": job.status, "attempt": job.attempt}), *logs])
     return job
 
 
@@ -180,7 +182,7 @@ def signal_peers_done(session: Session, job_id: str, attempt: int, lease: timede
 def record_event(session: Session, job: Job, kind: str, data: Mapping[str, Any]) -> None:
     """Adds an event of the service to those of the trainer."""
     seq = update(Job).where(Job.id == job.id).values(event_count=Job.event_count + 1).returning(Job.event_count)
-    _add_event(session, job.id, session.scalar(seq) or 0, kind, data)
+    _add_events(session, job.id, session.scalar(seq) or 0, [(kind, data)])
 
 
 def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float | None:
@@ -210,9 +212,13 @@ _SECONDS_FOR_AN_EXAMPLE = _seconds_for_an_example()
 """Made once: to put it together takes longer than to run it."""
 
 
-def _add_event(session: Session, job_id: str, seq: int, kind: str, data: Mapping[str, Any]) -> None:
-    row = {"job_id": job_id, "seq": seq, "time": time.time(), "type": kind, "data": dict(data)}
-    session.execute(insert(Event).values(row))
+def _add_events(session: Session, job_id: str, first_seq: int, new: Sequence[_NewEvent]) -> None:
+    numbered = enumerate(new, start=first_seq)
+    rows = [{"job_id": job_id, "seq": seq, "type": kind, "data": dict(data)} for seq, (kind, data) in numbered]
+    session.execute(_ADD_EVENTS, [{**row, "time": time.time()} for row in rows])
+
+
+_ADD_EVENTS = insert(Event)
 
 
 def lock_running(session: Session, job_id: str, attempt: int) -> Job:

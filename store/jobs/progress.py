@@ -7,19 +7,21 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BindParameter,
     Connection,
+    Select,
+    Text,
     bindparam,
     delete,
     func,
     insert,
     select,
     text,
+    true,
     update,
 )
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from contract import events
 from contract.status import JobStatus, RequestedAction
@@ -182,32 +184,26 @@ class Latest(NamedTuple):
 
 def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
     """The latest results of each job that has a metric."""
-    metrics = session.scalars(_LAST_METRICS, {"ids": list(job_ids)}).all()
-    if not metrics:
-        return {}
-    ends = session.scalars(_LAST_ENDS, {"ids": [metric.job_id for metric in metrics]})
-    last = {(event.job_id, event.type): event.data for event in ends}
+    rows = session.execute(_LATEST, {"ids": list(job_ids)}) if job_ids else ()
     return {
-        metric.job_id: Latest(
-            metric, last.get((metric.job_id, "evaluation"), {}).get("eval_loss"), last.get((metric.job_id, "done"), {})
-        )
-        for metric in metrics
+        metric.job_id: Latest(metric, (evaluation or {}).get("eval_loss"), done or {})
+        for metric, evaluation, done in rows
     }
 
 
-_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
-_LAST_METRICS = (
-    select(StepMetric)
-    .where(StepMetric.job_id.in_(_IDS))
-    .ext(distinct_on(StepMetric.job_id))
-    .order_by(StepMetric.job_id, StepMetric.step.desc())
-)
-_LAST_ENDS = (
-    select(Event)
-    .where(Event.job_id.in_(_IDS), Event.type.in_(["evaluation", "done"]))
-    .ext(distinct_on(Event.job_id, Event.type))
-    .order_by(Event.job_id, Event.type, Event.seq.desc())
-)
+def _latest() -> Select[Any]:
+    ids = func.unnest(bindparam("ids", type_=ARRAY(Text))).table_valued("id").render_derived()
+    last = select(StepMetric).where(StepMetric.job_id == ids.c.id).order_by(StepMetric.step.desc()).limit(1).lateral()
+    ends = (
+        select(Event.data).where(Event.job_id == ids.c.id, Event.type == kind).order_by(Event.seq.desc()).limit(1)
+        for kind in ("evaluation", "done")
+    )
+    evaluation, done = (data.scalar_subquery() for data in ends)
+    return select(aliased(StepMetric, last), evaluation, done).select_from(ids.join(last, true()))
+
+
+_LATEST = _latest()
+"""One look into the index for each job: DISTINCT ON would read all of its metrics."""
 
 
 class JobUpdate(NamedTuple):

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import CTE, ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy import CTE, ColumnElement, Select, Text, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from store.models import Job, Lease
@@ -130,11 +131,18 @@ def list_started(session: Session, worker: str) -> list[Lease]:
 
 
 def get_devices(session: Session, job_ids: Sequence[str]) -> dict[str, list[DeviceRef]]:
-    leases = select(Lease).where(Lease.job_id.in_(job_ids)).order_by(Lease.rank, Lease.number)
     found: dict[str, list[DeviceRef]] = {}
-    for lease in session.scalars(leases):
-        found.setdefault(lease.job_id, []).append(DeviceRef(lease.worker, lease.number))
+    for job_id, worker, number in session.execute(_DEVICES, {"ids": list(job_ids)}):
+        found.setdefault(job_id, []).append(DeviceRef(worker, number))
     return found
+
+
+_DEVICES = (
+    select(Lease.job_id, Lease.worker, Lease.number)
+    .where(Lease.job_id == func.any(bindparam("ids", type_=ARRAY(Text))))
+    .order_by(Lease.rank, Lease.number)
+)
+"""The ids are one array: with IN each number of them would be another statement."""
 
 
 def _part(

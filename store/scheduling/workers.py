@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Exists, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Exists, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -76,7 +76,7 @@ def unregister(session: Session, name: str, instance_id: str) -> None:
     session.execute(delete(Worker).where(Worker.name == name, Worker.instance_id == instance_id, ~leased))
 
 
-def list_machines(session: Session) -> list[Machine]:
+def list_machines(session: Session | Connection) -> list[Machine]:
     """The machines of the workers that are alive, or were a moment ago."""
     known = select(Worker.machine).where(Worker.seen_at >= func.now() - _KNOWN).order_by(Worker.name)
     return [Machine.model_validate(machine) for machine in session.scalars(known)]

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from runtime.settings import StoreSettings
-from store.session import make_engine, make_sessions, one_read
+from store.session import autocommit, make_engine, make_sessions
 
 
 def test_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
@@ -78,7 +78,7 @@ def test_single_read_begins_no_transaction(database_url: str) -> None:
     )
     sessions = make_sessions(engine)
     reported = "SELECT pg_backend_pid(), now() = statement_timestamp(), current_setting('statement_timeout')"
-    with one_read(sessions) as connection:
+    with autocommit(sessions) as connection:
         connection.execute(sa.text("SELECT 1"))
         pid, alone, limit = connection.execute(sa.text(reported)).one()
     assert (alone, limit) == (True, "0")

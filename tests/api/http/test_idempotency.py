@@ -22,7 +22,7 @@ from contract.events import CheckpointEvent
 from store import artifacts, webhooks
 from store.access import idempotent_requests
 from store.access.idempotent_requests import IdempotentRequest, New, Replay
-from store.errors import RequestReused
+from store.errors import RequestOvertaken, RequestReused
 from store.jobs import jobs
 from store.session import Sessions
 from tests.support.api import submit
@@ -259,6 +259,34 @@ def test_long_request_is_not_begun_a_second_time(
         assert post_with(renewing, **again).status_code == 409
     assert post_with(renewing, **again).json()["id"] == answer.result().json()["id"]
     assert count(renewing) == 1
+
+
+def test_forgotten_requests_are_deleted(renewing: TestClient, engine: sa.Engine) -> None:
+    def kept() -> list[str]:
+        with engine.connect() as connection:
+            return list(connection.scalars(sa.text("SELECT key FROM requests")))
+
+    post_with(renewing, idempotency_key="old")
+    age(engine, idempotent_requests.KEPT + timedelta(seconds=1))
+    post_with(renewing, idempotency_key="new")
+    until(lambda: kept() == ["new"])
+
+
+def test_dead_request_cannot_complete_after_another_has_its_key(sessions: Sessions, engine: sa.Engine) -> None:
+    with sessions.begin() as session:
+        dead = idempotent_requests.begin(session, REQUEST)
+    age(engine, idempotent_requests.LONGEST + timedelta(seconds=1))
+    with sessions.begin() as session:
+        second = idempotent_requests.begin(session, REQUEST)
+    assert isinstance(dead, New)
+    assert isinstance(second, New)
+    with sessions.begin() as session, pytest.raises(RequestOvertaken):
+        idempotent_requests.complete(session, dead.id, "job_1")
+    with sessions.begin() as session:
+        idempotent_requests.release(session, dead.id)
+        idempotent_requests.complete(session, second.id, "job_2")
+    with sessions.begin() as session:
+        assert idempotent_requests.begin(session, REQUEST) == Replay("job_2")
 
 
 def test_superseded_request_creates_nothing(client: TestClient, engine: sa.Engine) -> None:
