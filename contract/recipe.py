@@ -7,31 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from contract import patterns
+from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import format_value
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
 
 _MAX_EXPRESSION = 200
-
-DatasetFormat = Literal[
-    "messages", "sharegpt", "self_instruct", "alpaca", "prompt_completion", "belle", "chinese_vicuna", "text"
-]
-DatasetField = Literal[
-    "messages",
-    "conversations",
-    "tools",
-    "system",
-    "instruction",
-    "instances",
-    "input",
-    "output",
-    "history",
-    "target",
-    "prompt",
-    "completion",
-    "text",
-]
 
 
 CHANGES_BASE = frozenset({"pissa", "pissa_niter_4", "pissa_niter_16", "olora"})

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.recipe import DatasetField, DatasetFormat
+from contract.dataset_format import DatasetField, DatasetFormat
 
 
 class DatasetFile(BaseModel):

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from contract.dataset_format import DatasetField
 from contract.failure import FailureCode, InputError
-from contract.recipe import DatasetField
 from dataset.dataset_file import DatasetFile
 from dataset.example import Example, PlainText
 from dataset.fields import Row

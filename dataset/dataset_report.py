@@ -8,8 +8,8 @@ import json
 
 from pydantic import BaseModel
 
+from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import truncate
-from contract.recipe import DatasetField, DatasetFormat
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import DatasetReader
 from dataset.example import Conversation, Example, PlainText, has_content

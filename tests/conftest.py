@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
@@ -14,6 +15,10 @@ from finetuned.stack import postgres, valkey
 from store.session import Sessions, make_sessions
 from tests.support.database import empty_database, relax_durability
 from tests.support.service import Service
+
+# hypothesis draws others at each run, so that fewer of them find as much in a few days.
+hypothesis.settings.register_profile("few", max_examples=40)
+hypothesis.settings.load_profile("few")
 
 
 @pytest.fixture(scope="session")

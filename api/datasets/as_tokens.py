@@ -8,9 +8,9 @@ from api.context import Services
 from api.datasets.reader import RowFile
 from api.datasets.service import get_dataset
 from api.model_folders import ModelFolder
+from contract.dataset_format import DatasetField, DatasetFormat
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value
-from contract.recipe import DatasetField, DatasetFormat
 from dataset.lengths import TokenReport, token_report
 from dataset.preview import Preview
 from store import datasets

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from api.errors import TooManyRequests
 from api.file_cache import FileCache
 from api.model_folders import ModelFolder
-from contract.recipe import DatasetField, DatasetFormat
+from contract.dataset_format import DatasetField, DatasetFormat
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import ExampleCount, count_examples
 from dataset.lengths import TokenLengths

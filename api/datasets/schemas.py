@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from contract import patterns
-from contract.recipe import DatasetField, DatasetFormat, Text
+from contract.dataset_format import DatasetField, DatasetFormat
+from contract.recipe import Text
 from dataset.dataset_report import DatasetReport
 from store.models import Dataset
 

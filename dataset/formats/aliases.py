@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import truncate
-from contract.recipe import DatasetField, DatasetFormat
 from dataset.fields import Row, is_blank
 from dataset.formats.detect import FORMATS
 from dataset.formats.sharegpt import has_short_turns

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import format_value, truncate
-from contract.recipe import DatasetField, DatasetFormat
 from dataset.fields import Row, list_names
 from dataset.formats.detect import FORMATS
 from dataset.refusal import BadFile, BadRow

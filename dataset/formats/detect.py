@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from contract.dataset_format import DatasetFormat
 from contract.formatting import truncate
-from contract.recipe import DatasetFormat
 from dataset.example import Example
 from dataset.fields import Row, list_names
 from dataset.formats.alpaca import from_alpaca, from_belle, from_chinese_vicuna, from_self_instruct

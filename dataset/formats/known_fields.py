@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from contract.dataset_format import DatasetFormat
 from contract.formatting import format_value, truncate
-from contract.recipe import DatasetFormat
 from dataset.example import Example, PlainText
 from dataset.fields import Row, is_blank, parse_text
 from dataset.formats.sharegpt import known_in_turn

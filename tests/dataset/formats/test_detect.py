@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract.recipe import DatasetField, DatasetFormat
+from contract.dataset_format import DatasetField, DatasetFormat
 from dataset.formats.detect import FORMATS, detect
 from tests.dataset.example_files import refusal, refusal_of_row, write_lines
 
