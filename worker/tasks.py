@@ -19,6 +19,7 @@ from store.scheduling import leases
 from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
 from worker.attempt.context import Attempt
+from worker.machine import cuda
 from worker.machine.inventory import detect
 from worker.scheduling import schedule
 from worker.settings import WorkerSettings
@@ -34,7 +35,7 @@ class CeleryWorker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.app: Celery = make_celery(settings, settings.worker)
-        self.machine: Machine = detect(os.environ, settings.slots)
+        self.machine = _detect(settings)
         self._settings = settings
         self._pid = os.getpid()
         self._publishing = PublishingProcess()
@@ -116,6 +117,15 @@ class CeleryWorker:
     def _leave(self, **_: Any) -> None:
         self._publishing.stop()
         self._reconciler.leave()
+
+
+def _detect(settings: WorkerSettings) -> Machine:
+    machine = detect(os.environ, settings.slots)
+    # A trainer of the operator's own may have another torch, or none.
+    reason = cuda.unusable_reason() if machine.gpus and settings.trainer is None else None
+    if reason is not None:
+        log.error("no job gets a GPU of this machine: %s", reason)
+    return machine.model_copy(update={"unusable": reason})
 
 
 def _keep_logging(**_: Any) -> None:

@@ -40,8 +40,11 @@ def external_processes(
     """The processes on each GPU that are not ours.
 
     `is_ours` is called with pids; `leased` are the devices of running jobs. A GPU whose driver does not answer counts
-    as used, so that no job gets it.
+    as used, so that no job gets it, and so do the GPUs of a machine whose trainers cannot use them.
     """
+    if machine.unusable is not None:
+        unusable = ExternalProcess(pid=None, name=machine.unusable, memory_bytes=None)
+        return {number: [unusable] for number in range(len(machine.gpus))}
     return {number: _external_processes(gpu.uuid, is_ours, number in leased) for number, gpu in enumerate(machine.gpus)}
 
 
