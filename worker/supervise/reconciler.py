@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from celery import Celery
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from contract.machine import Machine
@@ -192,5 +192,8 @@ class Reconciler:
     def leave(self) -> None:
         """Removes this worker from the list when it stops. No round follows that would list it again."""
         self._stopping.set()
-        with self._sessions.begin() as session:
-            workers.unregister(session, self._settings.worker, self._instance_id)
+        try:
+            with self._sessions.begin() as session:
+                workers.unregister(session, self._settings.worker, self._instance_id)
+        except OperationalError as error:
+            log.warning("the worker stays listed until it counts as lost: the database is unavailable: %s", error)
