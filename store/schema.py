@@ -3,7 +3,12 @@
 The revisions are listed here because the service does not import the migrations; a test compares the two.
 """
 
-from sqlalchemy import Connection, text
+import logging
+import time
+
+from sqlalchemy import Connection, Engine, text
+
+log = logging.getLogger(__name__)
 
 REVISIONS = (
     "20261124_jobs",
@@ -19,6 +24,7 @@ REVISIONS = (
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]
+_POLL_SECONDS = 0.2
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -39,3 +45,21 @@ def mismatch(found: str | None) -> str | None:
         f"the database has the schema {found}, which is newer than this program's {HEAD}: this program is outdated; "
         "upgrade it to the version of the rest of the service"
     )
+
+
+def refusal(engine: Engine, wait_seconds: float = 0) -> str | None:
+    """Why this program must not start on the database; None if it may. Waits so long for migrations that may be
+    running. Raises OperationalError while the database is unavailable."""
+    deadline = time.monotonic() + wait_seconds
+    announced = False
+    while True:
+        with engine.begin() as connection:
+            found = revision_of(connection)
+        problem = mismatch(found)
+        is_older = found is None or found in REVISIONS
+        if problem is None or not is_older or time.monotonic() >= deadline:
+            return problem
+        if not announced:
+            log.warning("%s; waiting for it for %g s", problem, wait_seconds)
+            announced = True
+        time.sleep(_POLL_SECONDS)

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from contract.machine import Machine
 from contract.run_dir import RunDir
 from runtime import broker, processes
-from store import artifacts
+from store import artifacts, schema
 from store.errors import WorkerSuperseded
 from store.jobs import attempts, jobs
 from store.models import Lease
@@ -70,6 +70,8 @@ class Reconciler:
         self._instance_id = secrets.token_hex(8)
         self._registered = False
         self._stopping = threading.Event()
+        self._outdated: str | None = None
+        """What is wrong with the database's schema."""
         # Later than a guard, which kills first and writes a report.
         self._orphans = orphans.Orphans(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
         self._database_available_since = math.inf
@@ -99,13 +101,25 @@ class Reconciler:
         """Records that this worker is alive, and which other processes use its devices."""
         name = self._settings.worker
         with self._sessions.begin() as session:
+            self._compare_schema(session)
             leased = {lease.number for lease in workers.list_leases(session) if lease.worker == name}
-        external_processes = devices.external_processes(self._machine, self._is_ours, leased)
+        if self._outdated is None:
+            external_processes = devices.external_processes(self._machine, self._is_ours, leased)
+        else:
+            external_processes = devices.unusable(self._machine, self._outdated)
+        draining = self._draining() or self._outdated is not None
         with self._sessions.begin() as session:
             if not self._registered:
                 workers.register(session, name, self._instance_id, self._settings.address, self._machine)
-            self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, self._draining())
+            self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, draining)
         self._database_available_since = min(self._database_available_since, time.monotonic())
+
+    def _compare_schema(self, session: Session) -> None:
+        """Has this worker take no new job on a database that was migrated under it. Its running jobs go on."""
+        problem = schema.mismatch(schema.revision_of(session.connection()))
+        if problem != self._outdated:
+            log.error("%s", problem or "the database has this worker's schema again")
+            self._outdated = problem
 
     def _is_ours(self, pid: int) -> bool:
         marks = orphans.marks_of(pid)
@@ -180,7 +194,8 @@ class Reconciler:
 
     def schedule(self) -> None:
         """Gives devices to waiting jobs."""
-        schedule(self._sessions, self._app)
+        if self._outdated is None:
+            schedule(self._sessions, self._app)
 
     def resend(self) -> None:
         """Sends this worker again the attempts that it has not begun. A message too many does no harm."""
