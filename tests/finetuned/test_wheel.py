@@ -96,7 +96,7 @@ def test_installed_command_and_client_work_without_the_service(installed: Path) 
 
 @pytest.mark.parametrize(
     "words",
-    [["up", "--port", "1"], ["demo"], ["models", "add", "x"], ["backup", "x"], ["restore", "x"]],
+    [["up", "--port", "1"], ["demo"], ["models", "add", "x"], ["backup", "x"], ["restore", "x"], ["doctor"]],
     ids=lambda words: words[0],
 )
 def test_installed_command_says_where_the_service_runs(installed: Path, words: list[str]) -> None:
