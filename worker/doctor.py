@@ -34,12 +34,12 @@ _LARGEST_CLOCK_DIFFERENCE = 60.0
 _PROBE = b"doctor"
 
 
-class Fault(Exception):
+class CheckFailed(Exception):
     """What is wrong, and what to do."""
 
 
 Check = Callable[[WorkerSettings], str]
-"""Returns what it found. Raises Fault."""
+"""Returns what it found. Raises CheckFailed."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def report(name: str, check: Check, settings: WorkerSettings) -> bool:
     """Prints the line of one check. Returns whether all is well."""
     try:
         word, found = "ok", check(settings)
-    except Fault as fault:
+    except CheckFailed as fault:
         word, found = "FAULT", str(fault)
     sys.stdout.write(f"{word:5}  {name:9}  {found}\n")
     return word == "ok"
@@ -61,7 +61,7 @@ def report(name: str, check: Check, settings: WorkerSettings) -> bool:
 def check_database(settings: WorkerSettings) -> str:
     with _connected(settings) as connection:
         if (problem := schema.mismatch(schema.revision_of(connection))) is not None:
-            raise Fault(problem)
+            raise CheckFailed(problem)
     return f"answers, with the schema {schema.HEAD}"
 
 
@@ -70,7 +70,7 @@ def check_clock(settings: WorkerSettings) -> str:
         theirs = float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
     difference = abs(time.time() - theirs)
     if difference > _LARGEST_CLOCK_DIFFERENCE:
-        raise Fault(f"this machine's clock and the database's differ by {difference:.0f} s: set up NTP on both")
+        raise CheckFailed(f"this machine's clock and the database's differ by {difference:.0f} s: set up NTP on both")
     return "agrees with the database's"
 
 
@@ -82,7 +82,9 @@ def _connected(settings: WorkerSettings) -> Iterator[Connection]:
             yield connection
     except SQLAlchemyError as error:
         words = str(error).splitlines()[0]
-        raise Fault(f"the database does not answer: {words}; look at FINETUNED_DATABASE_URL and its log") from error
+        raise CheckFailed(
+            f"the database does not answer: {words}; look at FINETUNED_DATABASE_URL and its log"
+        ) from error
     finally:
         engine.dispose()
 
@@ -91,7 +93,7 @@ def check_broker(settings: WorkerSettings) -> str:
     try:
         broker.ping(broker.make_publisher(settings))
     except (OperationalError, ValueError) as error:
-        raise Fault(f"it does not answer: {error}; look at FINETUNED_BROKER_URL and its log") from error
+        raise CheckFailed(f"it does not answer: {error}; look at FINETUNED_BROKER_URL and its log") from error
     return "answers"
 
 
@@ -101,11 +103,11 @@ def check_workers(settings: WorkerSettings) -> str:
         with make_sessions(engine).begin() as session:
             ready = workers.alive_names(session) - workers.draining_names(session)
     except SQLAlchemyError as error:
-        raise Fault("unknown, as the database does not answer or has no schema") from error
+        raise CheckFailed("unknown, as the database does not answer or has no schema") from error
     finally:
         engine.dispose()
     if not ready:
-        raise Fault("none is ready, so no job starts: start one, or read its log")
+        raise CheckFailed("none is ready, so no job starts: start one, or read its log")
     return f"ready: {', '.join(sorted(ready))}"
 
 
@@ -113,9 +115,11 @@ def check_disk(settings: WorkerSettings) -> str:
     try:
         free = shutil.disk_usage(settings.home).free
     except OSError as error:
-        raise Fault(f"{settings.home}: {error.strerror}; make the folder, or set FINETUNED_HOME to another") from error
+        raise CheckFailed(
+            f"{settings.home}: {error.strerror}; make the folder, or set FINETUNED_HOME to another"
+        ) from error
     if free < LEAST_FREE:
-        raise Fault(f"{settings.home} has {free / 1e9:.1f} GB free: remove old run folders, or use a larger disk")
+        raise CheckFailed(f"{settings.home} has {free / 1e9:.1f} GB free: remove old run folders, or use a larger disk")
     return f"{settings.home} has {free / 1e9:.0f} GB free"
 
 
@@ -138,9 +142,9 @@ def _try_storage(storage: Storage, advice: str) -> str:
         found = b"".join(storage.read(key))
         storage.delete(key)
     except (StorageUnavailable, OSError) as error:
-        raise Fault(f"{advice}. It said: {error}") from error
+        raise CheckFailed(f"{advice}. It said: {error}") from error
     if found != _PROBE:
-        raise Fault(f"{advice}. It returns other bytes than were written")
+        raise CheckFailed(f"{advice}. It returns other bytes than were written")
     return "can be written, read and deleted in"
 
 
@@ -149,10 +153,10 @@ def check_gpus(settings: WorkerSettings) -> str:
     if machine.gpus:
         reason = cuda.unusable_reason() if settings.trainer is None else None
         if reason is not None:
-            raise Fault(reason)
+            raise CheckFailed(reason)
         return machine.describe()
     if Path("/dev/nvidiactl").exists() or os.environ.get("NVIDIA_VISIBLE_DEVICES", "void") not in ("", "none", "void"):
-        raise Fault(
+        raise CheckFailed(
             "this machine or container has GPUs, and their driver does not answer: try nvidia-smi; in a container "
             "install the NVIDIA Container Toolkit on the machine and start the container again"
         )
@@ -174,7 +178,7 @@ def check_port(settings: WorkerSettings) -> str:
     finally:
         connection.close()
     if answer != b'{"status":"ok"}':
-        raise Fault(f"another program answers at port {port}: stop it, or set FINETUNED_PORT to another")
+        raise CheckFailed(f"another program answers at port {port}: stop it, or set FINETUNED_PORT to another")
     return f"the API answers at {port}"
 
 

@@ -63,7 +63,7 @@ def test_each_fault_is_one_line_and_the_exit_code(settings: WorkerSettings, tmp_
 
 
 def fault_of(check: Callable[[WorkerSettings], str], settings: WorkerSettings) -> str:
-    with pytest.raises(doctor.Fault) as fault:
+    with pytest.raises(doctor.CheckFailed) as fault:
         check(settings)
     return str(fault.value)
 
