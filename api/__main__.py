@@ -1,8 +1,9 @@
 """`python -m api`: serves until a signal stops it."""
 
+import logging
 import sys
 
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
 from api.http.server import bounds_of, serve
@@ -10,6 +11,7 @@ from api.settings import USUAL_PORT, ApiSettings, is_loopback
 from runtime import logs
 from runtime.private_files import keep_private
 from runtime.settings import read_settings
+from store import schema
 from store.access import keys
 from store.session import make_engine, make_sessions
 
@@ -18,14 +20,30 @@ _SWITCH_SECONDS = 0.0005
 and with Python's 0.005 waits that long each time while the event loop is busy: the slowest hundredth of 200 polling
 clients waited eight times as long. benchmarks/api_load.py guards it."""
 
+_MIGRATION_SECONDS = 60.0
+
 
 def main() -> None:
     settings = read_settings(ApiSettings)
-    _refuse_without_keys(settings)
     keep_private(settings.home)
     logs.configure(settings)
+    _refuse_another_schema(settings)
+    _refuse_without_keys(settings)
     sys.setswitchinterval(_SWITCH_SECONDS)
     serve(create_app(settings), settings, bounds_of(settings))
+
+
+def _refuse_another_schema(settings: ApiSettings) -> None:
+    """Exits with 1 on a database of another version. One that is being migrated is waited for: `finetuned up` starts
+    both at once."""
+    engine = make_engine(settings)
+    try:
+        if (problem := schema.refusal(engine, _MIGRATION_SECONDS)) is not None:
+            sys.exit(problem)
+    except OperationalError as error:
+        logging.getLogger(__name__).warning("the schema is not compared, the database is unavailable: %s", error)
+    finally:
+        engine.dispose()
 
 
 def _refuse_without_keys(settings: ApiSettings) -> None:
@@ -36,8 +54,6 @@ def _refuse_without_keys(settings: ApiSettings) -> None:
     try:
         with make_sessions(engine).begin() as session:
             there = keys.any_active(session)
-    except ProgrammingError:  # tables that are still to be made
-        there = False
     except OperationalError:  # away; when it is back every request wants a key of it
         return
     finally:

@@ -25,14 +25,15 @@ class DeviceOut(BaseModel):
     """Name of the GPU, or "CPU slot"."""
     uuid: str | None
     memory_bytes: int | None
-    status: Literal["free", "leased", "busy"]
-    """"busy": other programs use it; it is not given out."""
+    status: Literal["free", "leased", "busy", "unavailable"]
+    """"busy": other programs use it. "unavailable": its driver does not answer, or is too old for the trainer. Jobs get
+    neither."""
     jobs: list[str]
     """Jobs that hold the device; several if all of them allow sharing."""
     jobs_of_other_owners: int
     """Number of other owners' jobs on it, which are not named."""
     reason: str | None
-    """A sentence that says what uses a busy device."""
+    """A sentence that says what uses a busy device, or why it is unavailable."""
 
 
 class MachineOut(BaseModel):
@@ -97,17 +98,28 @@ def _device_out(device: Device, machine: Machine, leases: Sequence[Lease], own: 
         name=gpu.name if gpu else "CPU slot",
         uuid=gpu.uuid if gpu else None,
         memory_bytes=gpu.memory_bytes if gpu else None,
-        status="leased" if jobs else "busy" if others else "free",
+        status="leased" if jobs else _unused_status(others),
         jobs=[job for job in jobs if job in own],
         jobs_of_other_owners=sum(job not in own for job in jobs),
         reason=_busy_reason(others) if others else None,
     )
 
 
+def _unused_status(others: Sequence[ExternalProcess]) -> Literal["free", "busy", "unavailable"]:
+    if not others:
+        return "free"
+    return "unavailable" if _is_fault(others[0]) else "busy"
+
+
+def _is_fault(process: ExternalProcess) -> bool:
+    """Whether it is no process, but why the device cannot be used."""
+    return process.pid is None and process.memory_bytes is None
+
+
 def _busy_reason(processes: Sequence[ExternalProcess]) -> str:
     first = processes[0]
-    if first.pid is None and first.memory_bytes is None:
-        return sentence(first.name)  # no process, but a driver that does not answer
+    if _is_fault(first):
+        return sentence(first.name)
     named = ", ".join(map(_words, processes[:_MOST_NAMED]))
     more = f" and {len(processes) - _MOST_NAMED} more" if len(processes) > _MOST_NAMED else ""
     return f"It is used by {named}{more}, which {'is' if len(processes) == 1 else 'are'} not a job's."

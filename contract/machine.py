@@ -56,6 +56,8 @@ class Machine(BaseModel):
     """True if the CPU computes in bfloat16."""
     slots: int = 1
     """Maximum jobs at once on a machine without GPUs; they share its cores."""
+    unusable: str | None = None
+    """Why no trainer can use the GPUs; None if nothing is known against it."""
     memory_bytes: int | None = None
     """Memory of the machine itself, which a machine without GPUs trains in; None if its worker has not reported it."""
 

@@ -98,6 +98,11 @@ class FolderStorage:
     def exists(self, key: str) -> bool:
         return _exists(self, key)
 
+    def first_key(self, folder: str) -> str | None:
+        """A key below the folder; None without any."""
+        found = (path for path in self._below(folder).rglob("*") if not path.is_dir())
+        return next((str(path.relative_to(self._path)) for path in found), None)
+
     def delete(self, key: str) -> None:
         """Deletes the bytes of the key, if it exists."""
         self._below(key).unlink(missing_ok=True)
@@ -167,6 +172,11 @@ class BucketStorage:
 
     def exists(self, key: str) -> bool:
         return _exists(self, key)
+
+    def first_key(self, folder: str) -> str | None:
+        with _writing(folder):
+            found = next(obstore.list(self._store, folder, chunk_size=1), [])
+        return next((str(each["path"]) for each in found), None)
 
     def delete(self, key: str) -> None:
         with suppress(FileNotFoundError), self._reading(key):

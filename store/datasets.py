@@ -4,6 +4,7 @@ A blob exists as long as a dataset refers to it. A transaction that adds such a 
 bytes, locks the blob's row, so no dataset is left without bytes.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from contract.status import TERMINAL
 from runtime.settings import StoreSettings
 from storage.backends import Storage, make_storage
 from storage.cache import acquire
+from storage.errors import StorageUnavailable
 from store.errors import DatasetInUse, DatasetNotFound
 from store.models import Blob, Dataset, Job
 from store.paging import newest_first
 from store.session import Sessions
+
+log = logging.getLogger(__name__)
 
 _NEEDED_BY = or_(Job.training_file == Dataset.id, Job.validation_file == Dataset.id)
 
@@ -210,6 +214,21 @@ def local_file(
         return acquire(storage, key, settings.fetched_datasets / dataset.sha256, heartbeat)
     except FileNotFoundError as error:
         raise bytes_missing(dataset) from error
+
+
+def check_bytes(storage: Storage, settings: StoreSettings, dataset: Dataset) -> None:
+    """Raises InputError where the bytes of an uploaded dataset are gone. It reads none of them. While a bucket is
+    unavailable, nothing in it counts as gone."""
+    assert dataset.sha256 is not None, "an uploaded dataset"
+    if storage.remote and (settings.fetched_datasets / dataset.sha256).exists():
+        return
+    try:
+        found = storage.exists(blob_key(dataset.sha256))
+    except StorageUnavailable as error:
+        log.warning("whether dataset %s still has its bytes is unknown: %s", dataset.id, error)
+        return
+    if not found:
+        raise bytes_missing(dataset)
 
 
 def bytes_missing(dataset: Dataset) -> InputError:

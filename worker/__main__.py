@@ -1,8 +1,15 @@
 """`python -m worker`: runs jobs until a signal stops it. Running jobs then save and go back to the queue."""
 
+import sys
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
 from runtime import logs
 from runtime.private_files import keep_private
+from runtime.retry import until_available
 from runtime.settings import read_settings
+from store import schema
 from store.scheduling.situation import SHARERS
 from store.session import make_engine, make_sessions
 from worker.settings import WorkerSettings
@@ -15,7 +22,7 @@ def main() -> None:
     settings = read_settings(WorkerSettings)
     keep_private(settings.home)
     logs.configure(settings)
-    _release_earlier(settings)
+    _prepare(settings)
     worker = CeleryWorker(settings)
     worker.connect_signals()
     # A process for each job that the devices can run at once, and one that schedules meanwhile.
@@ -34,11 +41,18 @@ def main() -> None:
     )
 
 
-def _release_earlier(settings: WorkerSettings) -> None:
+def _prepare(settings: WorkerSettings) -> None:
+    """Waits for the database. Exits with 1 on one of another version."""
     engine = make_engine(settings)
+    until_available("the start", OperationalError)(_refuse_another_schema, engine)
     what = f"worker {settings.worker}"
     run_transaction(make_sessions(engine), what, lambda session: release_earlier(session, settings.worker))
     engine.dispose()
+
+
+def _refuse_another_schema(engine: Engine) -> None:
+    if (problem := schema.refusal(engine)) is not None:
+        sys.exit(problem)
 
 
 if __name__ == "__main__":

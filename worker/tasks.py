@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from celery import Celery, signals
+from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from runtime.broker import RUN_JOB, SCHEDULE, make_celery, make_publisher
@@ -20,11 +22,14 @@ from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
 from worker.attempt.context import Attempt
 from worker.dispatch import dispatch
+from worker.machine import cuda
 from worker.machine.inventory import detect
 from worker.settings import WorkerSettings
 from worker.supervise.publishing import PublishingProcess
 from worker.supervise.reconciler import Reconciler
-from worker.transaction import run_transaction
+from worker.transaction import DatabaseGivenUp, Patience, run_transaction
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +39,7 @@ class CeleryWorker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.app: Celery = make_celery(settings, settings.worker)
-        self.machine: Machine = detect(os.environ, settings.slots)
+        self.machine = _detect(settings)
         self._settings = settings
         self._pid = os.getpid()
         self._publishing = PublishingProcess()
@@ -64,6 +69,10 @@ class CeleryWorker:
         sessions = make_sessions(make_engine(self._settings))
         return Reconciler(sessions, publisher, self._settings, self.machine, self._is_draining)
 
+    @cached_property
+    def _patience(self) -> Patience:
+        return Patience(self._is_draining)
+
     def _is_draining(self) -> bool:
         return bool(self._stopping.value)
 
@@ -74,20 +83,24 @@ class CeleryWorker:
     def run_job(self, job_id: str, number: int) -> None:
         """Task: an attempt was given devices of this machine. Runs it, or this machine's part of it."""
         with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=number):
-            self._run_job(job_id, number)
+            try:
+                self._run_job(job_id, number)
+            except DatabaseGivenUp as error:
+                log.warning("%s; the job will be taken over as that of a lost worker", error)
+
+    def _transact(self, job_id: str, work: Callable[[Session], T]) -> T:
+        return run_transaction(self._sessions, f"job {job_id}", work, self._patience)
 
     def _run_job(self, job_id: str, number: int) -> None:
-        settings, sessions, what = self._settings, self._sessions, f"job {job_id}"
+        settings, sessions = self._settings, self._sessions
         if self._is_draining():
-            run_transaction(sessions, what, lambda session: leases.revoke(session, job_id))
+            self._transact(job_id, lambda session: leases.revoke(session, job_id))
             return
         me = (settings.worker, os.getpid())
-        part = run_transaction(
-            sessions, what, lambda session: transitions.begin(session, job_id, number, *me, settings.lease)
-        )
+        part = self._transact(job_id, lambda session: transitions.begin(session, job_id, number, *me, settings.lease))
         if part is None:
             # Another process has it, or the connection broke after this one had begun it: nobody follows it then.
-            run_transaction(sessions, what, lambda session: leases.release(session, job_id, number, *me))
+            self._transact(job_id, lambda session: leases.release(session, job_id, number, *me))
             return
         log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
         attempt = Attempt(sessions, settings, self.machine, part, self._is_draining)
@@ -116,6 +129,15 @@ class CeleryWorker:
     def _leave(self, **_: Any) -> None:
         self._publishing.stop()
         self._reconciler.leave()
+
+
+def _detect(settings: WorkerSettings) -> Machine:
+    machine = detect(os.environ, settings.slots)
+    # A trainer of the operator's own may have another torch, or none.
+    reason = cuda.unusable_reason() if machine.gpus and settings.trainer is None else None
+    if reason is not None:
+        log.error("no job gets a GPU of this machine: %s", reason)
+    return machine.model_copy(update={"unusable": reason})
 
 
 def _keep_logging(**_: Any) -> None:

@@ -134,6 +134,7 @@ def _counted(services: Services, who: Principal, given: DatasetSource) -> Exampl
     file = RowFile(dataset.filename, given.format, given.columns, None, opened)
     if as_uploaded and dataset.report is not None and dataset.sha256 is not None:
         # It was read when it came, and what lies under a digest does not change.
+        datasets.check_bytes(services.storage, services.settings, dataset)
         return _digested(given, file, dataset.sha256, dataset.report["examples"], dataset.id)
     counted = reader.count(file)
     return _digested(given, file, counted.sha256, counted.examples, dataset.id)

@@ -1,4 +1,4 @@
-"""The commands that run a service on this machine: `up`, `demo` and `models`.
+"""The commands for a service on this machine: `up`, `demo`, `models`, `backup`, `restore` and `doctor`.
 
 They need the service, which a checkout has. The published package is the client alone; there they say so.
 """
@@ -18,13 +18,16 @@ _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def add_commands(app: typer.Typer) -> None:
     if AVAILABLE:
-        from finetuned.stack import commands  # absent from the published package
+        from finetuned.stack import backups, commands, doctor  # absent from the published package
 
         app.command()(commands.up)
         app.command()(commands.demo)
         app.add_typer(commands.models, name="models")
+        app.command()(backups.backup)
+        app.command()(backups.restore)
+        app.command()(doctor.doctor)
         return
-    for name in ("up", "demo", "models"):
+    for name in ("up", "demo", "models", "backup", "restore", "doctor"):
         app.command(name, hidden=True, context_settings=_ANY_ARGUMENTS)(_refuse)
 
 

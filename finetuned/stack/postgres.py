@@ -67,6 +67,17 @@ def running(folder: Path) -> Iterator[str]:
         stop_postgres(server)
 
 
+def running_url(folder: Path) -> str | None:
+    """URL of the server that runs on the data in `folder`; None without one."""
+    data = folder.resolve() / "data"
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        alive = Path(f"/proc/{lines[0]}/cwd").resolve(strict=True) == data
+    except OSError:
+        return None
+    return database_url(Path(lines[4])) if alive and len(lines) > 4 else None
+
+
 def launch_postgres(folder: Path, log: Path) -> Postgres:
     """Starts the server without waiting until it is ready; creates its data on first use. Raises StackError."""
     folder = folder.resolve()

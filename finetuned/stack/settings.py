@@ -13,9 +13,9 @@ ALLOWED_PATHS = "FINETUNED_ALLOWED_PATHS"
 _SECRETS: Mapping[str, tuple[str, ...]] = {
     "FINETUNED_ADMIN_KEY": ("api",),
     "FINETUNED_API_KEY": (),
-    "FINETUNED_DATABASE_URL": ("api", "worker", "migrations"),
-    "FINETUNED_BROKER_URL": ("api", "worker"),
-    "AWS_": ("api", "worker"),
+    "FINETUNED_DATABASE_URL": ("api", "worker", "migrations", "backup", "doctor"),
+    "FINETUNED_BROKER_URL": ("api", "worker", "doctor"),
+    "AWS_": ("api", "worker", "backup", "doctor"),
     "HF_TOKEN": ("worker",),
     "HUGGING_FACE_HUB_TOKEN": ("worker",),
 }
@@ -74,7 +74,7 @@ class StackSettings:
         return None
 
     def part_environment(self, part: str, database_url: str, broker_url: str) -> dict[str, str]:
-        """The environment of "api", "worker" or "migrations"."""
+        """The environment of "api", "worker", "migrations", "backup" or "doctor"."""
         allowed = os.getcwd() if self.nothing_allowed_because is None else ""
         everything = (
             {ALLOWED_PATHS: allowed, "FINETUNED_LOG_FORMAT": "text"}

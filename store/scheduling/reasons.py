@@ -63,7 +63,7 @@ def _has(view: View, job: Waiting) -> str:
     usable = job.usable[view.name]
     busy = len(usable & view.machine.host.busy)
     words = f"{view.name} has {len(view.ready)} of {len(usable)} free"
-    return f"{words} and {busy} busy with other programs" if busy else words
+    return f"{words} and {busy} busy or unavailable" if busy else words
 
 
 def _listed(names: list[str], count: int) -> str:

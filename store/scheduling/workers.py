@@ -87,6 +87,12 @@ def heard_lately(longer: timedelta = timedelta(0)) -> ColumnElement[bool]:
     return Worker.seen_at >= func.now() - SILENCE - longer
 
 
+def was_heard(session: Session, name: str, within: timedelta) -> bool:
+    """Whether the worker of that name had a heartbeat within that time."""
+    heard = select(Worker.name).where(Worker.name == name, Worker.seen_at >= func.now() - within)
+    return session.scalar(heard) is not None
+
+
 def alive(name: InstrumentedAttribute[Any]) -> Exists:
     """Whether the worker that a column names is alive."""
     return select(Worker.name).where(Worker.name == name, heard_lately()).exists()

@@ -331,6 +331,26 @@ def both_are_there(live: Service) -> None:
         live.start_worker(name)
 
 
+def test_worker_whose_servers_stopped_first_ends_soon(live: Service) -> None:
+    """As when a machine shuts down, which stops all of them at once."""
+    assert live.servers is not None
+    job_id = started(live)
+    live.servers.stop_database()
+    live.servers.stop_broker()
+    began = time.monotonic()
+    for name in ("a", "b"):
+        live.workers[name].terminate()
+    for name in ("a", "b"):
+        live.stop_worker(name)
+    assert time.monotonic() - began < 25, live.home
+    until(lambda: not live.processes(job_id), seconds=5)  # and the trainer has saved
+    live.servers.start_what_is_down()
+    for name in ("a", "b"):
+        live.start_worker(name)
+    check_whole(live, job_id)
+    assert resumed(live, job_id)[1] > 0
+
+
 def test_torn_state_is_skipped_for_an_earlier_one(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} torn kill=9 once")["id"]
     check_whole(live, job_id)

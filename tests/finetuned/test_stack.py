@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from finetuned.client import Client
+from tests.finetuned.command_line import finetuned as command_line
 from tests.finetuned.stacks import launched, pids_of, ready
 from tests.support.files import write_model
 from tests.support.processes import commands_naming
@@ -113,6 +114,25 @@ def test_dead_server_restarts_but_database_only_once(examples: Path) -> None:
         assert "postgres died with SIGKILL; the end of" in log
         assert "database system is ready to accept connections" in log
         assert commands_naming(examples) == []
+
+
+@pytest.mark.exhaustive
+def test_running_stack_is_saved_and_restored_elsewhere(examples: Path) -> None:
+    allowed = {"FINETUNED_ALLOWED_PATHS": str(examples)}
+    archive, other = examples / "stack.tar", examples / "other"
+    with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
+        job_id = client.submit({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
+        assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+        artifacts = client.list_artifacts(job_id)
+        port = up.url.rpartition(":")[2]
+        done = command_line("doctor", "--home", str(examples / "home"), "--port", port)
+        assert (done.returncode, "FAULT" in done.stdout) == (0, False), done.stdout + done.stderr
+        done = command_line("backup", str(archive), "--home", str(examples / "home"))
+        assert done.returncode == 0, done.stderr
+    done = command_line("restore", str(archive), "--home", str(other))
+    assert done.returncode == 0, done.stderr
+    with ready(other, examples / "log", **allowed) as up, Client(up.url) as client:
+        assert client.list_artifacts(job_id) == artifacts
 
 
 def is_ready(url: str) -> bool:

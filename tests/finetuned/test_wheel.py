@@ -94,7 +94,11 @@ def test_installed_command_and_client_work_without_the_service(installed: Path) 
     assert "No module named 'contract'" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["up", "--port", "1"], ["demo"], ["models", "add", "x"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [["up", "--port", "1"], ["demo"], ["models", "add", "x"], ["backup", "x"], ["restore", "x"], ["doctor"]],
+    ids=lambda words: words[0],
+)
 def test_installed_command_says_where_the_service_runs(installed: Path, words: list[str]) -> None:
     done = run(installed, "finetuned", *words)
     assert (done.returncode, done.stdout) == (1, "")

@@ -19,7 +19,7 @@ from store.scheduling import leases
 from store.session import Sessions
 from worker.attempt.timing import NORMAL, Timing
 from worker.settings import WorkerSettings
-from worker.transaction import run_transaction
+from worker.transaction import Patience, run_transaction
 
 T = TypeVar("T")
 
@@ -53,9 +53,14 @@ class Attempt:
     def _run_dir(self, number: int) -> RunDir:
         return RunDir(self.settings.runs / artifacts.run_path(self.part.job_id, number))
 
+    @cached_property
+    def patience(self) -> Patience:
+        return Patience(self.draining)
+
     def transact(self, work: Callable[[Session], T]) -> T:
-        """Runs `work` in one transaction, however long the database is unavailable."""
-        return run_transaction(self.sessions, f"job {self.part.job_id}", work)
+        """Runs `work` in one transaction, however long the database is unavailable. Raises DatabaseGivenUp once the
+        worker is to stop."""
+        return run_transaction(self.sessions, f"job {self.part.job_id}", work, self.patience)
 
     def free_devices(self, session: Session) -> None:
         """Returns this machine's devices to the scheduler."""

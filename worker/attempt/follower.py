@@ -17,16 +17,19 @@ from store.scheduling import leases
 from worker.attempt.context import Attempt
 from worker.attempt.launch import launch_part
 from worker.supervise.process import GuardedProcess
+from worker.transaction import DatabaseGivenUp
 
 log = logging.getLogger(__name__)
 
 
 def run(attempt: Attempt) -> None:
-    """Returns when no process of the part is left."""
+    """Returns when no process of the part is left. Raises DatabaseGivenUp."""
     try:
         launched = _wait_for_head(attempt)
         if launched is not None:
             _train(attempt, *launched)
+    except DatabaseGivenUp:
+        raise
     except Exception:
         # The head node sees that this machine's leases are gone, and ends the attempt.
         log.exception("the part of job %s on this machine failed", attempt.part.job_id)
@@ -71,21 +74,23 @@ def _follow(attempt: Attempt, trainer: GuardedProcess, endpoint: str) -> None:
     """
     part, cut_off = attempt.part, attempt.settings.cut_off.total_seconds()
     read_at = running_at = time.monotonic()
-    stopped = False
+    stopped = given_up = False
     while trainer.poll() is None:
         now = time.monotonic()
         try:
             with attempt.sessions.begin() as session:
                 job = jobs.get(session, part.job_id)
             read_at = now
+            attempt.patience.succeeded()
             if (job.status, job.attempt, job.rendezvous) == (JobStatus.RUNNING, part.attempt, endpoint):
                 running_at = now
             if job.requested_action is RequestedAction.FORCE_CANCEL:
                 trainer.kill()
         except OperationalError as error:
+            given_up = attempt.patience.failed()
             log.warning("job %s: the database is unavailable: %s", part.job_id, error)
         over_for = read_at - running_at
-        if not stopped and (over_for > 0 or now - read_at > cut_off):
+        if not stopped and (over_for > 0 or now - read_at > cut_off or given_up):
             trainer.stop()
             stopped = True
         if over_for > attempt.timing.exit_after_done:

@@ -27,6 +27,7 @@ from worker.attempt.resume import catch_up, find_state
 from worker.attempt.watch import Watch
 from worker.machine import devices
 from worker.run_output import read_error, read_exit_report, read_log_tail
+from worker.transaction import DatabaseGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ _BUGS = (ArithmeticError, AssertionError, AttributeError, DataError, LookupError
 
 
 def run(attempt: Attempt) -> None:
-    """Runs the attempt until it has ended or its lease is lost. It holds no database session meanwhile."""
+    """Runs the attempt until it has ended or its lease is lost. It holds no database session meanwhile. Raises
+    DatabaseGivenUp once no process of it is left."""
     try:
         finish(attempt, _train_or_fail(attempt))
     except StaleAttempt as stale:
@@ -46,12 +48,12 @@ def run(attempt: Attempt) -> None:
 
 
 def _train_or_fail(attempt: Attempt) -> AttemptEnd:
-    """How the training ended. Raises StaleAttempt."""
+    """How the training ended. Raises StaleAttempt, DatabaseGivenUp."""
     part = attempt.part
     try:
         with ExitStack() as files:
             return _train(attempt, lay_out(attempt, files))
-    except StaleAttempt:
+    except (StaleAttempt, DatabaseGivenUp):
         raise
     except StorageUnavailable as error:
         log.warning("attempt %s at job %s cannot get its files: %s", part.attempt, part.job_id, error)

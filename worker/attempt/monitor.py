@@ -13,6 +13,7 @@ from worker.attempt.tail import Tail
 from worker.attempt.watch import Peers, Watch
 from worker.machine import devices
 from worker.supervise.process import GuardedProcess
+from worker.transaction import DatabaseGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,8 @@ def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch
     """Returns once the trainer has exited and everything it reported is recorded.
 
     Returns what was seen, and the memory in use on each GPU just before a stop, empty without one. Raises StaleAttempt
-    while the trainer may still run.
+    while the trainer may still run, and DatabaseGivenUp once it has exited: its events are read again by the next
+    attempt.
     """
     watch = Watch(time.monotonic(), attempt.settings.cut_off.total_seconds(), attempt.timing)
     tail = Tail(attempt.run_dir.events)
@@ -30,7 +32,7 @@ def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch
         exited = trainer.poll() is not None
         watch.observe(tail.read(), exited, time.monotonic())
         if watch.must_record():
-            _record(attempt, nodes, watch)
+            _record(attempt, nodes, watch, exited)
         if watch.is_over():
             return watch, memory
         if watch.must_stop(attempt.draining()):
@@ -41,7 +43,7 @@ def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch
         time.sleep(attempt.timing.tick)
 
 
-def _record(attempt: Attempt, nodes: int, watch: Watch) -> None:
+def _record(attempt: Attempt, nodes: int, watch: Watch, exited: bool) -> None:
     part = attempt.part
     try:
         with attempt.sessions.begin() as session:
@@ -49,9 +51,12 @@ def _record(attempt: Attempt, nodes: int, watch: Watch) -> None:
             requested = progress.record(session, part.job_id, part.attempt, events, lease)
             peers = Peers() if nodes == 1 else _peers(session, attempt, nodes)
     except OperationalError as error:
+        if attempt.patience.failed() and exited:
+            raise DatabaseGivenUp(f"job {part.job_id}: its last events are not recorded") from error
         log.warning("job %s: the database is unavailable, events wait: %s", part.job_id, error)
         watch.not_recorded()
     else:
+        attempt.patience.succeeded()
         watch.recorded(requested, peers)
 
 

@@ -100,7 +100,8 @@ def _cards() -> list[list[Gpu]]:
         with driver():
             return [_card(number) for number in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError_LibraryNotFound:
-        return []  # no GPU
+        log.info("no driver library of NVIDIA (libnvidia-ml.so.1) is here: trainers will run on the CPU")
+        return []
     except pynvml.NVMLError as error:
         log.warning("the GPUs' driver does not answer, and trainers will run on the CPU: %s", error)
         return []

@@ -16,13 +16,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from celery import Celery
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from contract.machine import Disk, Machine
 from contract.run_dir import RunDir
 from runtime import broker, processes
-from store import artifacts
+from store import artifacts, schema
 from store.errors import WorkerSuperseded
 from store.jobs import attempts, jobs
 from store.models import Lease
@@ -73,6 +73,8 @@ class Reconciler:
         self._disk = DiskWatch(settings.home, settings.disk_reserve)
         self._recorded_disk: Disk | None = None
         self._stopping = threading.Event()
+        self._outdated: str | None = None
+        """What is wrong with the database's schema."""
         # Later than a guard, which kills first and writes a report.
         self._orphans = orphans.Orphans(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
         self._database_available_since = math.inf
@@ -108,18 +110,30 @@ class Reconciler:
         """Records that this worker is alive, and which other processes use its devices."""
         name = self._settings.worker
         with self._sessions.begin() as session:
+            self._compare_schema(session)
             leased = {lease.number for lease in workers.list_leases(session) if lease.worker == name}
-        external_processes = devices.external_processes(self._machine, self._is_ours, leased)
+        if self._outdated is None:
+            external_processes = devices.external_processes(self._machine, self._is_ours, leased)
+        else:
+            external_processes = devices.unusable(self._machine, self._outdated)
+        draining = self._draining() or self._outdated is not None
         with self._sessions.begin() as session:
             if not self._registered:
                 workers.register(session, name, self._instance_id, self._settings.address, self._machine)
                 self._recorded_disk = None
-            self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, self._draining())
+            self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, draining)
             disk = self._disk.latest
             if disk is not None and disk != self._recorded_disk:
                 workers.record_disk(session, name, self._instance_id, disk)
         self._recorded_disk = disk
         self._database_available_since = min(self._database_available_since, time.monotonic())
+
+    def _compare_schema(self, session: Session) -> None:
+        """Has this worker take no new job on a database that was migrated under it. Its running jobs go on."""
+        problem = schema.mismatch(schema.revision_of(session.connection()))
+        if problem != self._outdated:
+            log.error("%s", problem or "the database has this worker's schema again")
+            self._outdated = problem
 
     def _is_ours(self, pid: int) -> bool:
         marks = orphans.marks_of(pid)
@@ -194,7 +208,8 @@ class Reconciler:
 
     def dispatch(self) -> None:
         """Gives devices to waiting jobs."""
-        dispatch(self._sessions, self._app)
+        if self._outdated is None:
+            dispatch(self._sessions, self._app)
 
     def resend(self) -> None:
         """Sends this worker again the attempts that it has not begun. A message too many does no harm."""
@@ -206,5 +221,8 @@ class Reconciler:
     def leave(self) -> None:
         """Removes this worker from the list when it stops. No round follows that would list it again."""
         self._stopping.set()
-        with self._sessions.begin() as session:
-            workers.unregister(session, self._settings.worker, self._instance_id)
+        try:
+            with self._sessions.begin() as session:
+                workers.unregister(session, self._settings.worker, self._instance_id)
+        except OperationalError as error:
+            log.warning("the worker stays listed until it counts as lost: the database is unavailable: %s", error)

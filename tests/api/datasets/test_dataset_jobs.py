@@ -1,9 +1,12 @@
 """Datasets as jobs read them."""
 
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
 
 from contract.status import JobStatus
+from store.datasets import blob_key
 from store.jobs import actions
 from store.jobs.attempts import AttemptEnd, finish
 from store.models import Job
@@ -68,3 +71,15 @@ def test_held_out_rows_may_be_a_dataset(client: TestClient, sessions: Sessions) 
         error = error_of(client.post("/jobs", json=recipe), 422, code)
         assert error["param"] == "evaluation.dataset"
         assert error["message"].startswith("evaluation.dataset: ")
+
+
+@pytest.mark.parametrize("route", ["/jobs", "/plans"])
+def test_dataset_without_its_bytes_is_refused(client: TestClient, home: Path, route: str) -> None:
+    dataset = upload(client)
+    client.post(route, json={"model": "tiny", "dataset": dataset["id"]}).raise_for_status()
+    (home / blob_key(dataset["sha256"])).unlink()
+    rows = {"dataset": "rows.jsonl", "evaluation": {"dataset": dataset["id"]}}
+    for recipe, param in (({"dataset": dataset["id"]}, "dataset"), (rows, "evaluation.dataset")):
+        error = error_of(client.post(route, json={"model": "tiny", **recipe}), 422, "dataset_not_found")
+        assert error["param"] == param
+        assert f"the bytes of {dataset['id']} are no longer in the storage; upload it again" in error["message"]

@@ -86,7 +86,7 @@ def test_job_that_fits_nowhere_holds_nobody_up() -> None:
     assert waits(made, "nowhere").reason == "The job waits for a machine that can train it; none is there."
     assert (
         waits(made, "held").reason
-        == "The job waits for 4 GPUs on one machine: a has 3 of 4 free and 1 busy with other programs."
+        == "The job waits for 4 GPUs on one machine: a has 3 of 4 free and 1 busy or unavailable."
     )
 
 
@@ -99,7 +99,7 @@ def test_reason_names_the_freest_machines() -> None:
     assert made.starts == {"j": (DeviceRef("held", 1), DeviceRef("held", 2))}
     made = plan(NOW, hosts, [job("j", *hosts, gpus=3)], [*taken[:99], Occupant("s", "ann", 0, (DeviceRef("held", 3),))])
     assert waits(made, "j").reason == (
-        "The job waits for 3 GPUs on one machine: held has 2 of 4 free and 1 busy with other programs, "
+        "The job waits for 3 GPUs on one machine: held has 2 of 4 free and 1 busy or unavailable, "
         "gpu-00 has 1 of 4 free, gpu-01 has 1 of 4 free and 97 more."
     )
 

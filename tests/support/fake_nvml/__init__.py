@@ -16,10 +16,10 @@ Have = Callable[..., None]
 """Called with all GPUs as pynvml.py has them, whenever they change."""
 
 
-def write(file: Path, *gpus: dict[str, Any]) -> None:
+def write(file: Path, *gpus: dict[str, Any], driver: str = "580.65.06") -> None:
     """At once: a worker may be reading it."""
     new = file.with_suffix(".new")
-    new.write_text(json.dumps({"gpus": gpus}))
+    new.write_text(json.dumps({"gpus": gpus, "driver": driver}))
     new.replace(file)
 
 
@@ -28,5 +28,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Have:
     monkeypatch.setenv("FAKE_NVML", str(file))
     monkeypatch.setattr("worker.machine.inventory.pynvml", pynvml)
     monkeypatch.setattr("worker.machine.devices.pynvml", pynvml)
+    monkeypatch.setattr("worker.machine.cuda.pynvml", pynvml)
     monkeypatch.setattr("worker.machine.inventory._initialised", False)
     return partial(write, file)

@@ -3,7 +3,7 @@
 The file that FAKE_NVML names holds them, and is read at each call: a test may change it while a worker runs. Without
 FAKE_NVML there is no driver.
 
-    {"gpus": [{
+    {"driver": "the driver's version", "gpus": [{
         "uuid": "GPU-...", "name": "...", "capability": [9, 0], "memory_total": bytes, "memory_used": bytes,
         "processes": [{"pid": 1, "memory": bytes or null, "kind": "compute" or "graphics"}],
         "mig": [null for a place that nobody has, or {"uuid": "MIG-...", and all of a GPU's but capability and mig}],
@@ -76,6 +76,10 @@ def nvmlShutdown() -> None:
     global times_initialised
     _gpus()
     times_initialised -= 1
+
+
+def nvmlSystemGetDriverVersion() -> str:
+    return json.loads(Path(os.environ["FAKE_NVML"]).read_text()).get("driver", "580.65.06")
 
 
 def nvmlDeviceGetCount() -> int:

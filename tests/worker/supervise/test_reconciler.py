@@ -17,10 +17,11 @@ from celery import Celery
 from kombu.simple import SimpleQueue
 from pydantic import SecretStr
 
+from api.workers import worker_out
 from contract.run_dir import RunDir
 from contract.status import JobStatus
 from runtime.broker import make_celery, make_publisher, worker_queue
-from store import artifacts
+from store import artifacts, schema
 from store.jobs import jobs, transitions
 from store.models import Worker
 from store.scheduling import leases, scheduler, workers
@@ -423,3 +424,46 @@ def test_low_disk_is_reported_and_holds_up_new_attempts(
         assert 0 < row.disk["free_bytes"] < row.disk["total_bytes"]
     assert heartbeat(make_reconciler(sessions, broker, settings)) == "The job is about to start on host-1."
     assert {each for each, _ in received(broker)} == {job_id}
+
+
+@pytest.fixture
+def migrated(engine: sa.Engine) -> Iterator[None]:
+    """The database has the schema of a later version."""
+    set_revision = sa.text("UPDATE alembic_version SET version_num = :revision")
+    with engine.begin() as connection:
+        connection.execute(set_revision, {"revision": "20990101_later"})
+    yield
+    with engine.begin() as connection:
+        connection.execute(set_revision, {"revision": schema.HEAD})
+
+
+def test_outdated_worker_is_named_and_gets_no_job(
+    migrated: None, sessions: Sessions, broker: Celery, settings: WorkerSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = create_job(sessions)
+    reconciler = make_reconciler(sessions, broker, settings)
+    reconciler.round()
+    reconciler.round()
+    (record,) = [each for each in caplog.records if "this program is outdated" in each.message]
+    assert record.levelname == "ERROR"
+    with sessions.begin() as session:
+        ((worker, alive),) = workers.list_workers(session)
+        shown = worker_out(worker, alive, workers.list_devices(session), [], [])
+        assert scheduler.schedule(session) == []
+        assert jobs.get(session, job_id).status is JobStatus.QUEUED
+    assert shown.status == "draining"
+    assert [device.status for device in shown.devices] == ["unavailable"] * 2
+    assert "20990101_later" in str(shown.devices[0].reason)
+
+
+def test_worker_takes_jobs_when_the_schema_is_its_own_again(
+    migrated: None, sessions: Sessions, broker: Celery, settings: WorkerSettings, engine: sa.Engine
+) -> None:
+    reconciler = make_reconciler(sessions, broker, settings)
+    for revision, draining in (("20990101_later", True), (schema.HEAD, False)):
+        with engine.begin() as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = :new"), {"new": revision})
+        reconciler.send_heartbeat()
+        with sessions.begin() as session:
+            assert workers.draining_names(session) == ({"host-1"} if draining else set())
+            assert {device.external_processes is None for device in workers.list_devices(session)} == {not draining}
