@@ -45,6 +45,7 @@ ENV PYTHONUNBUFFERED=1 \
     HF_HOME=/var/lib/finetuned/hub \
     TORCHINDUCTOR_CACHE_DIR=/var/lib/finetuned/inductor \
     TRITON_CACHE_DIR=/var/lib/finetuned/triton \
+    MPLCONFIGDIR=/tmp/matplotlib \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER finetuned
 WORKDIR /home/finetuned
