@@ -50,7 +50,7 @@ ENV PYTHONUNBUFFERED=1 \
 USER finetuned
 WORKDIR /home/finetuned
 # Whether this worker reported to the database a moment ago, and can reach the broker.
-HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --start-interval=2s CMD ["python", "-m", "worker.health"]
+HEALTHCHECK --interval=30s --timeout=30s --start-period=2m --start-interval=5s CMD ["python", "-m", "worker.health"]
 CMD ["python", "-m", "worker"]
 ARG VERSION=0.1.0 REVISION=unknown
 LABEL org.opencontainers.image.title="finetuned worker" \
