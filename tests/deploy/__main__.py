@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.deploy import engine, roots, steps
+from tests.deploy import engine, roots, steps, upgrade
 from tests.deploy.engine import Engine
 from tests.deploy.stack import Stack, copy_checkout
 from tests.deploy.table import Table
@@ -23,6 +23,7 @@ def main() -> None:
     # Also in the background of a script, where the shell has them ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parts = sys.argv[1:] or ["drive", "upgrade"]
     table = Table()
     WORK.mkdir(parents=True, exist_ok=True)
     before = traces()
@@ -32,7 +33,11 @@ def main() -> None:
         with engine.running(WORK) as running:
             table.run("make the base images", lambda: make_base_images(running))
             running.machine.enter_network()
-            drive(running, data, table)
+            stack = make_stack(running, data, table)
+            if "drive" in parts:
+                drive(stack, data, table)
+            if "upgrade" in parts:
+                move(stack, data, table)
     finally:
         table.print()
     left = traces() - before
@@ -40,11 +45,15 @@ def main() -> None:
         sys.exit(f"left on the machine: {left}")
 
 
-def drive(running: Engine, data: Path, table: Table) -> None:
+def make_stack(running: Engine, data: Path, table: Table) -> Stack:
     copy_checkout(ROOT, WORK / "checkout")
     stack = Stack(running, WORK / "checkout")
     steps.prepare(stack, data, OVERLAYS)
     table.run("docker compose build", lambda: steps.build(stack))
+    return stack
+
+
+def drive(stack: Stack, data: Path, table: Table) -> None:
     try:
         table.run("docker compose up, first time", lambda: steps.start(stack))
         table.run("keys", lambda: steps.make_keys(stack))
@@ -60,6 +69,16 @@ def drive(running: Engine, data: Path, table: Table) -> None:
         table.run("profile monitoring", lambda: steps.watch(stack))
     finally:
         table.run("down --volumes", lambda: steps.remove(stack))
+
+
+def move(stack: Stack, data: Path, table: Table) -> None:
+    previous = Stack(stack.engine, WORK / "previous")
+    table.run("build the previous release", lambda: upgrade.build_previous(previous, ROOT, data))
+    try:
+        table.run("upgrade", lambda: upgrade.upgrade(previous, stack, WORK))
+        table.run("rollback", lambda: upgrade.go_back(previous, stack, WORK))
+    finally:
+        steps.remove(stack)
 
 
 def make_roots() -> str:

@@ -1,5 +1,6 @@
 """A Docker engine on its own machine, and the stand-ins for the base images that a registry would have."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from tests.deploy import machine
 from tests.deploy.machine import Machine
 
 CGROUP = "finetuned-deploy"
+STANDS_IN = ("postgres:18", "valkey/valkey:9", "caddy:2", "prom/prometheus:v3.14.0")
+"""What docker-compose.yml takes from registries. The programs are Debian's."""
 IMAGES = Path(__file__).parent / "images"
 
 
@@ -84,7 +87,7 @@ def has_image(engine: Engine, name: str) -> bool:
 
 
 def make_base_images(engine: Engine, work: Path, root: Path) -> None:
-    """python:3.11-slim-trixie, postgres:18 and valkey/valkey:9, from the two roots."""
+    """python:3.11-slim-trixie and what stands in for the servers' images, from the two roots."""
     if not has_image(engine, "python:3.11-slim-trixie"):
         _take_torch(work / "python", root)
         python = ["tar", "--directory", str(work / "python"), "--create", "."]
@@ -95,7 +98,8 @@ def make_base_images(engine: Engine, work: Path, root: Path) -> None:
         engine.pipe([*services, *without, "."], "docker", "import", "-", "services-base")
     copied = work / "images"
     shutil.copytree(IMAGES, copied, dirs_exist_ok=True)
-    for name, folder in {"postgres:18": "postgres", "valkey/valkey:9": "valkey"}.items():
+    for name in STANDS_IN:
+        folder = re.sub(r"(.*/)?(\w+):.*", r"\2", name)
         engine.run("docker", "build", "--quiet", "--tag", name, str(copied / folder))
 
 

@@ -4,7 +4,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-ENGINE_PACKAGES = "docker.io docker-cli docker-compose docker-buildx postgresql-18 valkey-server caddy prometheus gosu"
+ENGINE_PACKAGES = (
+    "docker.io docker-cli docker-compose docker-buildx postgresql-18 valkey-server caddy prometheus gosu libcap2-bin"
+)
 CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 
 

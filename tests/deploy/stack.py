@@ -50,7 +50,7 @@ class Stack:
         name = self.compose("ps", "--all", "--quiet", service).stdout.strip()
         return dict(json.loads(self.engine.run("docker", "inspect", name).stdout)[0])
 
-    def wait_until_ready(self, seconds: float = 120) -> None:
+    def wait_until_ready(self, seconds: float = 300) -> None:
         """Until the API answers and a worker is there."""
 
         def ready() -> bool:
@@ -81,10 +81,10 @@ class Stack:
                 return False
             return True
 
-        self.until(answers, 60, "the API answers")
+        self.until(answers, 180, "the API answers")
         return found
 
-    def wait_for_step(self, job_id: str, step: int, seconds: float = 300) -> None:
+    def wait_for_step(self, job_id: str, step: int, seconds: float = 600) -> None:
         def there() -> bool:
             job = self.job(job_id)
             assert job["status"] not in TERMINAL, f"ended as {job}"
@@ -92,7 +92,7 @@ class Stack:
 
         self.until(there, seconds, f"{job_id} is at step {step}")
 
-    def wait(self, job_id: str, status: str = "succeeded", seconds: float = 600) -> dict[str, Any]:
+    def wait(self, job_id: str, status: str = "succeeded", seconds: float = 1200) -> dict[str, Any]:
         """The job, once it has this status."""
 
         def there() -> bool:

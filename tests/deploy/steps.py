@@ -75,7 +75,7 @@ def train_an_upload(stack: Stack, data: Path) -> str:
 
 
 def restart_everything(stack: Stack) -> str:
-    job = stack.submit(40)
+    job = stack.submit(25)
     stack.wait_for_step(job, 3)
     for service in SERVICES:
         stack.compose("restart", service)
@@ -83,7 +83,7 @@ def restart_everything(stack: Stack) -> str:
     stack.compose("kill", "worker")
     stack.compose("start", "worker")
     done = stack.wait(job)
-    stack.check_steps(job, 40)
+    stack.check_steps(job, 25)
     return f"restart of each, kill of the worker: succeeded after {done['attempts']} attempts, every step once"
 
 
