@@ -41,8 +41,8 @@ def main() -> None:
     finally:
         table.print()
     left = traces() - before
-    if left:
-        sys.exit(f"left on the machine: {left}")
+    if left or table.failed:
+        sys.exit(f"failed: {table.failed}; left on the machine: {left or 'nothing'}")
 
 
 def make_stack(running: Engine, data: Path, table: Table) -> Stack:

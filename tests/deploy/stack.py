@@ -115,7 +115,7 @@ class Stack:
             if time.monotonic() > deadline:
                 logs = self.compose("logs", "--tail=30", check=False).stdout
                 raise RuntimeError(f"not within {seconds} s: {what}\n{logs}")
-            time.sleep(0.2)
+            time.sleep(0.5)
 
 
 def copy_checkout(root: Path, to: Path) -> None:

@@ -84,7 +84,7 @@ def restart_everything(stack: Stack) -> str:
     stack.compose("start", "worker")
     done = stack.wait(job)
     stack.check_steps(job, 25)
-    return f"restart of each, kill of the worker: succeeded after {done['attempts']} attempts, every step once"
+    return f"restart of each, kill of the worker: succeeded at attempt {done['attempt']}, every step once"
 
 
 def kill_everything(stack: Stack) -> str:
@@ -95,7 +95,7 @@ def kill_everything(stack: Stack) -> str:
     stack.wait_until_ready()
     done = stack.wait(job)
     stack.check_steps(job, 20)
-    return f"kill -9 of all at once: restarted by themselves, succeeded after {done['attempts']} attempts"
+    return f"kill -9 of all at once: restarted by themselves, succeeded at attempt {done['attempt']}"
 
 
 def stop_a_stubborn_trainer(stack: Stack) -> str:
@@ -138,7 +138,7 @@ def stop_the_engine(stack: Stack) -> str:
     stack.wait_until_ready()
     done = stack.wait(job)
     stack.check_steps(job, 20)
-    again = f"attempts {done['attempts']}, retries {done['retries']}"
+    again = f"attempt {done['attempt']}, retries {done['retries']}"
     return f"the engine stopped within {seconds:.1f} s; after its start the job succeeded, every step once ({again})"
 
 
