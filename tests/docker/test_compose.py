@@ -1,6 +1,7 @@
 """What the Compose files promise, as far as their text says: nothing is started here. tests/deploy/run starts them."""
 
 import re
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,13 @@ def test_dashboard_asks_for_metrics_that_exist() -> None:
     documented = set(re.findall(r"`(finetuned_\w+)", (ROOT / "docs/observability.md").read_text()))
     assert len(asked_for) > 8
     assert asked_for <= documented
+
+
+def test_images_are_tagged_with_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for file in [*FILES, ROOT / ".env.example"]:
+        assert set(re.findall(r"FINETUNED_VERSION(?::-|=)([\d.]+)", file.read_text())) <= {version}
+    ours = [
+        each["image"] for file in FILES for each in services(file).values() if "finetuned-" in each.get("image", "")
+    ]
+    assert all(image.endswith(f":${{FINETUNED_VERSION:-{version}}}") for image in ours)
