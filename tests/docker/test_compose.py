@@ -213,3 +213,11 @@ def test_images_are_tagged_with_the_version() -> None:
         each["image"] for file in FILES for each in services(file).values() if "finetuned-" in each.get("image", "")
     ]
     assert all(image.endswith(f":${{FINETUNED_VERSION:-{version}}}") for image in ours)
+
+
+def test_api_trusts_the_proxys_address_alone() -> None:
+    each = services("docker-compose.yml")
+    proxy, api = (each[name]["networks"]["proxy"]["ipv4_address"] for name in ("caddy", "api"))
+    trusted = each["api"]["environment"]["FINETUNED_TRUSTED_PROXIES"]
+    assert trusted == f"${{FINETUNED_TRUSTED_PROXIES:-{proxy}}}"
+    assert proxy != api
