@@ -5,11 +5,20 @@ import sys
 from alembic import command
 from alembic.config import Config
 
+from migrations import worker_role
+from migrations.settings import MigrationSettings
+from runtime.settings import read_settings
+
 
 def main() -> None:
+    settings = read_settings(MigrationSettings)
     config = Config()
     config.set_main_option("script_location", "migrations:")
-    command.upgrade(config, sys.argv[1] if sys.argv[1:] else "head")
+    revision = sys.argv[1] if sys.argv[1:] else "head"
+    command.upgrade(config, revision)
+    # An earlier revision, which a restore asks for, lacks tables; the upgrade to the head follows.
+    if revision == "head" and settings.worker_password is not None:
+        worker_role.grant(settings.database_url.get_secret_value(), settings.worker_password.get_secret_value())
 
 
 if __name__ == "__main__":

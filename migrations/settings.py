@@ -1,10 +1,10 @@
-"""The address of the database, which is all that a migration needs."""
+"""The settings of the migrations."""
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runtime.settings import DatabaseSettings
 
 
-class MigrationSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="FINETUNED_", frozen=True, hide_input_in_errors=True)
-
-    database_url: SecretStr
+class MigrationSettings(DatabaseSettings):
+    worker_password: SecretStr | None = None
+    """The password of the database's role finetuned_worker. None makes no such role."""

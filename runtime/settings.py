@@ -1,11 +1,13 @@
 """Settings of the database, the broker and the files, read once per process from FINETUNED_* variables. A wrong one
-ends the process."""
+ends the process. FINETUNED_NAME_FILE names a file that holds the value of FINETUNED_NAME; an empty one sets nothing."""
 
+import os
 import re
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -38,12 +40,24 @@ Kept = Annotated[
 """How long something is kept: as Seconds, or "forever", which is None."""
 
 
-class StoreSettings(BaseSettings):
+class DatabaseSettings(BaseSettings):
     # hide_input: the error about one setting would show the others, with the passwords in their URLs.
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
+    database_password: SecretStr | None = None
+    """The password of a database_url that has none."""
     database_url: SecretStr
     """postgresql+psycopg://user:password@host/name"""
+
+    @field_validator("database_url")
+    @classmethod
+    def _with_database_password(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        return with_password(value, info.data.get("database_password"))
+
+
+class StoreSettings(DatabaseSettings):
+    broker_password: SecretStr | None = None
+    """The password of a broker_url that has none."""
     broker_url: SecretStr
     """redis://host:6379/0, or redis+socket:///absolute/path"""
     home: Path
@@ -56,6 +70,13 @@ class StoreSettings(BaseSettings):
     storage: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w-][\w.=-]*)*/?$")] | None = None
     """s3://BUCKET/PREFIX, where datasets and artifacts are stored; None stores them in `home`. The AWS_* variables say
     how to reach the bucket."""
+    storage_secret_key: SecretStr | None = None
+    """The secret key of the bucket, in the place of AWS_SECRET_ACCESS_KEY."""
+
+    @field_validator("broker_url")
+    @classmethod
+    def _with_broker_password(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        return with_password(value, info.data.get("broker_password"))
 
     keep_run_folders: Kept = timedelta(days=7)
     """How long after a job's end the run folders of its earlier attempts are kept, and with a bucket all of its run
@@ -105,13 +126,51 @@ class StoreSettings(BaseSettings):
         return Folders(self.models, self.allowed_paths, self.datasets, self.home)
 
 
-Settings = TypeVar("Settings", bound=StoreSettings)
+def with_password(url: SecretStr, password: SecretStr | None) -> SecretStr:
+    """The URL with the password behind its user. Raises ValueError if it names no user, or has a password."""
+    if password is None:
+        return url
+    parts = urlsplit(url.get_secret_value())
+    if parts.password is not None:
+        raise ValueError("has a password, and there is a setting with another; use one of them")
+    if not parts.username:
+        raise ValueError("names no user whose password it could be; write USER@ before the host")
+    user, _, host = parts.netloc.rpartition("@")
+    secret = quote(password.get_secret_value(), safe="")
+    return SecretStr(parts._replace(netloc=f"{user.removesuffix(':')}:{secret}@{host}").geturl())
+
+
+Settings = TypeVar("Settings", bound=DatabaseSettings)
 
 
 def read_settings(kind: type[Settings]) -> Settings:
     """The settings of one kind of process. Exits with 1 and one line for each wrong variable."""
-    try:
-        return kind()  # type: ignore[call-arg]  # the environment gives what is required
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
-        sys.exit("\n".join(f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in problems))
+    values, problems = _read_files(kind)
+    if not problems:
+        try:
+            return kind(**values)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+            problems = [f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in found]
+    sys.exit("\n".join(problems))
+
+
+def _read_files(kind: type[DatabaseSettings]) -> tuple[dict[str, Any], list[str]]:
+    """The values of settings that are in files, and what is wrong with those files."""
+    values: dict[str, Any] = {}
+    problems = []
+    for field in kind.model_fields:
+        name = f"{PREFIX}{field.upper()}"
+        file = os.environ.get(f"{name}_FILE")
+        if file is None:
+            continue
+        try:
+            value = Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{name}_FILE: cannot read {file}: {error}")
+            continue
+        if value and name in os.environ:
+            problems.append(f"{name}_FILE: {name} is set too; use one of them")
+        elif value:
+            values[field] = value
+    return values, problems

@@ -128,11 +128,13 @@ class BucketStorage:
 
     remote = True
 
-    def __init__(self, name: str, prefix: str) -> None:
-        """Reads the address and credentials from the usual AWS_* variables, as obstore does."""
+    def __init__(self, name: str, prefix: str, secret_key: str | None = None) -> None:
+        """Reads the address and credentials from the usual AWS_* variables, as obstore does; `secret_key` takes the
+        place of AWS_SECRET_ACCESS_KEY."""
         self._store = S3Store(
             name,
             prefix=prefix or None,
+            config=None if secret_key is None else {"secret_access_key": secret_key},
             # AWS_ENDPOINT_URL decides between http and https, which is the default.
             client_options={"timeout": _LONGEST_REQUEST, "allow_http": True},
             # Fails soon: a caller that can wait tries again.
@@ -211,7 +213,8 @@ def make_storage(settings: StoreSettings) -> Storage:
     if settings.storage is None:
         return FolderStorage(settings.home)
     name, _, prefix = settings.storage.removeprefix("s3://").partition("/")
-    return BucketStorage(name, prefix.strip("/"))
+    secret = settings.storage_secret_key
+    return BucketStorage(name, prefix.strip("/"), None if secret is None else secret.get_secret_value())
 
 
 def _exists(storage: Storage, key: str) -> bool:

@@ -32,7 +32,7 @@ def servers_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def database_url(servers_folder: Path) -> Iterator[str]:
     with postgres.running(servers_folder / "postgres") as url:
-        environment = {**os.environ, "FINETUNED_DATABASE_URL": url}
+        environment = {**os.environ, "FINETUNED_DATABASE_URL": url, "FINETUNED_WORKER_PASSWORD": "any"}
         subprocess.run([sys.executable, "-m", "migrations"], env=environment, check=True)
         relax_durability(url)
         yield url
@@ -75,12 +75,13 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 @pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU, none that needs
-    one; the exhaustive ones only where -m names them. With --part, some of their files."""
+    one; the exhaustive ones and those of the deployment only where -m names them. With --part, some of their files."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    if "exhaustive" not in config.option.markexpr:
-        more = [item for item in items if item.get_closest_marker("exhaustive") is not None]
-        config.hook.pytest_deselected(items=more)
-        items[:] = [item for item in items if item not in more]
+    for mark in ("exhaustive", "deploy"):
+        if mark not in config.option.markexpr:
+            more = [item for item in items if item.get_closest_marker(mark) is not None]
+            config.hook.pytest_deselected(items=more)
+            items[:] = [item for item in items if item not in more]
     for_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
     if for_gpu and not _has_gpu():
         config.hook.pytest_deselected(items=for_gpu)

@@ -13,8 +13,10 @@ ALLOWED_PATHS = "FINETUNED_ALLOWED_PATHS"
 _SECRETS: Mapping[str, tuple[str, ...]] = {
     "FINETUNED_ADMIN_KEY": ("api",),
     "FINETUNED_API_KEY": (),
-    "FINETUNED_DATABASE_URL": ("api", "worker", "migrations", "backup", "doctor"),
-    "FINETUNED_BROKER_URL": ("api", "worker", "doctor"),
+    "FINETUNED_DATABASE_": ("api", "worker", "migrations", "backup", "doctor"),
+    "FINETUNED_BROKER_": ("api", "worker", "doctor"),
+    "FINETUNED_WORKER_PASSWORD": ("migrations",),
+    "FINETUNED_STORAGE_SECRET_KEY": ("api", "worker", "backup", "doctor"),
     "AWS_": ("api", "worker", "backup", "doctor"),
     "HF_TOKEN": ("worker",),
     "HUGGING_FACE_HUB_TOKEN": ("worker",),

@@ -46,6 +46,10 @@ def any_active(session: Session) -> bool:
     return session.scalar(select(Key.id).where(Key.revoked_at.is_(None)).limit(1)) is not None
 
 
+def any_admin(session: Session) -> bool:
+    return session.scalar(select(Key.id).where(Key.admin, Key.revoked_at.is_(None)).limit(1)) is not None
+
+
 def get(session: Session, key_id: str) -> Key:
     """A key, revoked or not. Raises KeyNotFound."""
     key = session.get(Key, key_id)

