@@ -199,10 +199,10 @@ def test_env_example_and_the_manual_have_every_setting() -> None:
 
 def test_dashboard_asks_for_metrics_that_exist() -> None:
     text = (ROOT / "docker/grafana/dashboards/finetuned.json").read_text()
-    asked_for = {re.sub(r"_bucket$", "", name) for name in re.findall(r"\bfinetuned_\w+", text)}
-    documented = set(re.findall(r"`(finetuned_\w+)", (ROOT / "docs/observability.md").read_text()))
-    assert len(asked_for) > 8
-    assert asked_for <= documented
+    queried = {re.sub(r"_bucket$", "", name) for name in re.findall(r"\bfinetuned_\w+", text)}
+    documented = set(re.findall(r"`(finetuned_\w+)", (ROOT / "docs/operations.md").read_text()))
+    assert len(queried) > 8
+    assert queried <= documented
 
 
 def test_images_are_tagged_with_the_version() -> None:
