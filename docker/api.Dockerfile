@@ -8,7 +8,7 @@ COPY requirements.lock ./
 RUN pip install --constraint requirements.lock pip setuptools
 # The project without its packages is an empty shell: so its dependencies are a layer that a change of code leaves alone.
 COPY pyproject.toml LICENSE ./
-RUN pip install --no-build-isolation --constraint requirements.lock --group server .
+RUN pip install --no-build-isolation --constraint requirements.lock --group server --group tracing .
 COPY README.md ./
 COPY api api
 COPY contract contract

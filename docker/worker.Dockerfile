@@ -18,7 +18,7 @@ RUN pip install --constraint requirements.lock pip setuptools
 # The project without its packages is an empty shell: so its dependencies are a layer that a change of code leaves alone.
 COPY pyproject.toml LICENSE ./
 RUN DS_BUILD_OPS=0 pip install --no-build-isolation --constraint requirements.lock --constraint gpu.lock \
-    --group server --group trainer --group gpu .
+    --group server --group tracing --group trainer --group gpu .
 COPY README.md ./
 COPY api api
 COPY contract contract

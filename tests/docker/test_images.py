@@ -121,14 +121,14 @@ def test_commented_env_values_are_passed_on() -> None:
 
 
 def test_image_of_the_api_has_no_torch() -> None:
-    assert groups(DOCKERFILES[0]) == {"server"}
+    assert groups(DOCKERFILES[0]) == {"server", "tracing"}
     installed = installed_with(groups(DOCKERFILES[0]))
     assert {"fastapi", "psycopg-binary", "redis"} <= installed
     assert installed.isdisjoint({"torch", "transformers", "peft", "accelerate"})
 
 
 def test_image_of_the_worker_brings_no_database_server() -> None:
-    assert groups(DOCKERFILES[1]) == {"server", "trainer", "gpu"}
+    assert groups(DOCKERFILES[1]) == {"server", "tracing", "trainer", "gpu"}
     # What that brings is not on a machine without one.
     installed = installed_with(groups(DOCKERFILES[1]) - {"gpu"})
     assert {"torch", "celery", "psycopg-binary"} <= installed

@@ -53,7 +53,9 @@ def _train_or_fail(attempt: Attempt) -> AttemptEnd:
     part = attempt.part
     try:
         with ExitStack() as files:
-            return _train(attempt, lay_out(attempt, files))
+            with attempt.span("lay_out"):
+                recipe = lay_out(attempt, files)
+            return _train(attempt, recipe)
     except (StaleAttempt, DatabaseGivenUp):
         raise
     except StorageUnavailable as error:
@@ -79,7 +81,8 @@ def _train(attempt: Attempt, recipe: Recipe) -> AttemptEnd:
     state = find_state(attempt)
     if catch_up(attempt, state):
         return AttemptEnd(JobStatus.SUCCEEDED)
-    trainer = launch(attempt, recipe, state)
+    with attempt.span("launch"):
+        trainer = launch(attempt, recipe, state)
     try:
         watch, memory_before = follow(attempt, recipe.resources.nodes, trainer)
     finally:
