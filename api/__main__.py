@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from api.app import create_app
 from api.http.server import bounds_of, serve
 from api.settings import USUAL_PORT, ApiSettings, is_loopback
-from runtime import logs
+from runtime import logs, tracing
 from runtime.private_files import keep_private
 from runtime.settings import read_settings
 from store import schema
@@ -27,10 +27,14 @@ def main() -> None:
     settings = read_settings(ApiSettings)
     keep_private(settings.home)
     logs.configure(settings)
+    tracing.start("finetuned-api")
     _refuse_another_schema(settings)
     _refuse_without_keys(settings)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    serve(create_app(settings), settings, bounds_of(settings))
+    try:
+        serve(create_app(settings), settings, bounds_of(settings))
+    finally:
+        tracing.stop()
 
 
 def _refuse_another_schema(settings: ApiSettings) -> None:

@@ -23,6 +23,7 @@ from api.datasets.reader import RowReader
 from api.http import request_id
 from api.http.repeated import refuse_repeated
 from api.http.request_log import RequestLog
+from api.http.request_trace import RequestTrace
 from api.http.telemetry import Telemetry
 from api.http.unread import CloseUnread
 from api.jobs import routes as jobs
@@ -32,6 +33,7 @@ from api.settings import ApiSettings
 from api.tags import TAGS
 from api.webhooks import routes as webhooks
 from dataset.sandbox.child import DatasetSandbox
+from runtime import tracing
 from runtime.broker import make_publisher
 from storage.backends import make_storage
 from store.session import make_engine, make_sessions
@@ -128,6 +130,8 @@ def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  #
     errors.install(app)
     app.add_middleware(KeyCheck, keyring=services.keyring)
     app.add_middleware(RequestLog, telemetry=services.telemetry)
+    if tracing.is_on():
+        app.add_middleware(RequestTrace)
     app.add_middleware(request_id.RequestId)
     app.add_middleware(CloseUnread)
     return app

@@ -26,8 +26,8 @@ class DeviceOut(BaseModel):
     uuid: str | None
     memory_bytes: int | None
     status: Literal["free", "leased", "busy", "unavailable"]
-    """"busy": other programs use it. "unavailable": its driver does not answer, or is too old for the trainer. Jobs get
-    neither."""
+    """"busy": other programs use it. "unavailable": its driver does not answer or is too old for the trainer, or a
+    trainer could not use it. Jobs get neither."""
     jobs: list[str]
     """Jobs that hold the device; several if all of them allow sharing."""
     jobs_of_other_owners: int

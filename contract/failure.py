@@ -42,6 +42,7 @@ class FailureCode(StrEnum):
 
 _INFRASTRUCTURE = frozenset(
     {
+        FailureCode.DEVICES_UNAVAILABLE,
         FailureCode.DISK_FULL,
         FailureCode.STORAGE_UNAVAILABLE,
         FailureCode.TRAINER_KILLED,

@@ -71,6 +71,10 @@ class Machine(BaseModel):
         gpus = recipe.resources.gpus
         return gpus if self.gpus else min(gpus, self.slots)
 
+    def unusable_devices(self, reason: str) -> dict[int, list[ExternalProcess]]:
+        """What keeps jobs off all of its devices: `reason` takes the place of a process."""
+        return {number: [ExternalProcess(pid=None, name=reason, memory_bytes=None)] for number in range(self.devices)}
+
     def describe(self) -> str:
         names = [gpu.name for gpu in self.gpus]
         return ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names))) or f"CPU, {self.cores} cores"

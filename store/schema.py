@@ -24,6 +24,7 @@ REVISIONS = (
     "20261130_deletions",
     "20261130_retention",
     "20261130_disk",
+    "20261130_traceparent",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

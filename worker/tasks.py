@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from celery import Celery, signals
 from sqlalchemy.orm import Session
 
 from contract.machine import Machine
+from runtime import tracing
 from runtime.broker import RUN_JOB, SCHEDULE, make_celery, make_publisher
 from runtime.processes import end_with_parent
 from store.jobs import transitions
@@ -32,6 +34,9 @@ from worker.transaction import DatabaseGivenUp, Patience, run_transaction
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+_SERVICE = "finetuned-worker"
+"""The service of its spans."""
 
 
 class CeleryWorker:
@@ -56,6 +61,7 @@ class CeleryWorker:
         signals.worker_ready.connect(self._start_threads, weak=False)
         signals.worker_shutting_down.connect(self._drain, weak=False)
         signals.worker_shutdown.connect(self._leave, weak=False)
+        signals.worker_process_shutdown.connect(_send_spans, weak=False)
 
     @cached_property
     def _sessions(self) -> Sessions:
@@ -97,6 +103,7 @@ class CeleryWorker:
             self._transact(job_id, lambda session: leases.revoke(session, job_id))
             return
         me = (settings.worker, os.getpid())
+        began = time.time()
         part = self._transact(job_id, lambda session: transitions.begin(session, job_id, number, *me, settings.lease))
         if part is None:
             # Another process has it, or the connection broke after this one had begun it: nobody follows it then.
@@ -104,6 +111,7 @@ class CeleryWorker:
             return
         log.info("begun as machine %s of the attempt, with devices %s", part.rank, part.devices)
         attempt = Attempt(sessions, settings, self.machine, part, self._is_draining)
+        tracing.record("claim", (began, time.time()), part.traceparent, attempt.trace_attributes)
         try:
             if part.rank == 0:
                 lifecycle.run(attempt)
@@ -118,8 +126,10 @@ class CeleryWorker:
         """Ends this process of the pool with the worker's main process: its job will be given to another."""
         if not end_with_parent(self._pid, signal.SIGKILL):
             os.kill(os.getpid(), signal.SIGKILL)
+        tracing.start(_SERVICE)
 
     def _start_threads(self, **_: Any) -> None:
+        tracing.start(_SERVICE)
         threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True).start()
         threading.Thread(target=self._publishing.run, name="publishing", daemon=True).start()
 
@@ -129,6 +139,7 @@ class CeleryWorker:
     def _leave(self, **_: Any) -> None:
         self._publishing.stop()
         self._reconciler.leave()
+        tracing.stop()
 
 
 def _detect(settings: WorkerSettings) -> Machine:
@@ -138,6 +149,10 @@ def _detect(settings: WorkerSettings) -> Machine:
     if reason is not None:
         log.error("no job gets a GPU of this machine: %s", reason)
     return machine.model_copy(update={"unusable": reason})
+
+
+def _send_spans(**_: Any) -> None:
+    tracing.stop()
 
 
 def _keep_logging(**_: Any) -> None:

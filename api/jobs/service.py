@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from api.jobs.submission import Examples, Submission, resolved
 from api.jobs.view import JobView, views
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from runtime import broker
+from runtime import broker, tracing
 from store import datasets
 from store.access import audit, quotas
 from store.access.idempotent_requests import IdempotentRequest
@@ -48,10 +49,13 @@ def create_job(  # parameters: who asks for what, how
     with autocommit(services.sessions) as connection:
         quotas.refuse_full_queue(connection, who.owner)  # before all rows are read
         machines = workers.list_machines(connection)
-    with resolved(services, who, recipe, machines) as submission:
-        if not force:
-            refuse_what_cannot_fit(services, submission)
-        with services.sessions.begin() as session:
+    trace = tracing.traceparent()
+    with ExitStack() as files:
+        with tracing.span("resolve", trace):
+            submission = files.enter_context(resolved(services, who, recipe, machines))
+            if not force:
+                refuse_what_cannot_fit(services, submission)
+        with tracing.span("insert", trace), services.sessions.begin() as session:
             job = _insert(session, who, submission, labels)
             audit.record(session, who, "job.create", job.id)
             turn.complete(session, job.id)
@@ -75,6 +79,7 @@ def _insert(session: Session, who: Principal, submission: Submission, labels: La
         start_from_job=_hold_earlier(session, who, submission.recipe.adapter.start_from),
         tags=labels.tags,
         openai_request=labels.openai_request,
+        traceparent=tracing.traceparent(),
     )
 
 

@@ -38,6 +38,7 @@ def create(  # parameters: the columns of a row
     start_from_job: str | None = None,
     tags: Mapping[str, str] | None = None,
     openai_request: Mapping[str, Any] | None = None,
+    traceparent: str | None = None,
 ) -> Job:
     """Creates a queued job. Its first events record that, and the warnings about its recipe. More than five parameters:
     the columns of the new row, which only POST /jobs sets."""
@@ -58,6 +59,7 @@ def create(  # parameters: the columns of a row
         start_from_job=start_from_job,
         tags=dict(tags) if tags else None,
         openai_request=dict(openai_request) if openai_request else None,
+        traceparent=traceparent,
     )
     session.add(job)
     session.flush()

@@ -100,6 +100,8 @@ class AttemptPart:
     """Numbers of the devices on the worker's machine."""
     rank: int
     """Rank of the machine: 0 runs the job, the others only train."""
+    traceparent: str | None = None
+    """The span of the request that created the job."""
 
 
 def begin(  # parameters: the guard and the lease
@@ -114,7 +116,7 @@ def begin(  # parameters: the guard and the lease
         return None
     first = taken[0]
     devices = sorted(each.number for each in taken)
-    return AttemptPart(job_id, attempt, first.recipe, first.batch, devices, first.rank)
+    return AttemptPart(job_id, attempt, first.recipe, first.batch, devices, first.rank, first.traceparent)
 
 
 def _beginning() -> Select[Any]:
@@ -123,8 +125,8 @@ def _beginning() -> Select[Any]:
         and_(Job.status == JobStatus.QUEUED, Job.attempt == attempt - 1),
         and_(Job.status == JobStatus.RUNNING, Job.attempt == attempt),
     )
-    locked = select(Job.id, Job.recipe, Job.batch).where(Job.id == bindparam("its_id"), startable).with_for_update()
-    job = locked.cte("job")
+    found = select(Job.id, Job.recipe, Job.batch, Job.traceparent)
+    job = found.where(Job.id == bindparam("its_id"), startable).with_for_update().cte("job")
     taken = leases.claim(job.c.id, attempt, worker, bindparam("its_pid", type_=Integer))
     values = {
         "attempt": attempt,
@@ -135,7 +137,8 @@ def _beginning() -> Select[Any]:
         "rendezvous": None,
     }
     head = select(taken.c.rank).where(taken.c.rank == 0).exists()
-    begun = select(taken.c.rank, taken.c.number, job.c.recipe, job.c.batch).join_from(taken, job, true())
+    kept = (job.c.recipe, job.c.batch, job.c.traceparent)
+    begun = select(taken.c.rank, taken.c.number, *kept).join_from(taken, job, true())
     return begun.add_cte(*_moving(JobStatus.RUNNING, {JobStatus.QUEUED}, values, head))
 
 

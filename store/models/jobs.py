@@ -111,6 +111,8 @@ class Job(Base):
     """The attempt after which both were measured; 0 again when its artifacts have changed since."""
     cleaned_at: Mapped[datetime | None]
     """When store.retention last deleted what was due in its run folders."""
+    traceparent: Mapped[str | None]
+    """The span of the request that created it, under which workers add theirs; None while tracing was off."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next one locks the row, so that events become visible in order."""
 

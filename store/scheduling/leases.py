@@ -27,6 +27,8 @@ class Placement:
     attempt: int
     devices: Sequence[DeviceRef]
     shared: bool
+    traceparent: str | None = None
+    """The span of the request that created the job."""
 
     @property
     def workers(self) -> list[str]:

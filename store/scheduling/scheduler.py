@@ -48,12 +48,12 @@ def schedule(session: Session) -> list[Placement]:
         _request_preemption(session, decision.preempt)
     if not decision.starts:
         return []
-    still_queued = select(Job.id, Job.attempt).where(Job.id.in_(decision.starts), Job.status == JobStatus.QUEUED)
-    locked = session.execute(still_queued.with_for_update(skip_locked=True))
-    before = dict(locked.all())
+    still_queued = (Job.id.in_(decision.starts), Job.status == JobStatus.QUEUED)
+    rows = select(Job.id, Job.attempt, Job.traceparent).where(*still_queued)
+    before = {row.id: row for row in session.execute(rows.with_for_update(skip_locked=True))}
     shares = {each.id: each.share for each in queue.waiting}
     placed = [
-        Placement(job_id, before[job_id] + 1, places, shares[job_id])
+        Placement(job_id, before[job_id].attempt + 1, places, shares[job_id], before[job_id].traceparent)
         for job_id, places in decision.starts.items()
         if job_id in before
     ]

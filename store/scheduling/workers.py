@@ -48,20 +48,37 @@ def heartbeat(
     draining: bool,
 ) -> bool:
     """Records that a worker is alive and which programs use its devices, and deletes workers that have long been
-    silent. False where this worker was deleted itself. Raises WorkerSuperseded."""
+    silent. No device of a machine whose GPUs cannot be used becomes free. False where this worker was deleted itself.
+    Raises WorkerSuperseded."""
     mine = update(Worker).where(Worker.name == name, Worker.instance_id == instance_id)
-    if session.scalar(mine.values(seen_at=func.now(), draining=draining).returning(Worker.name)) is None:
+    recorded = session.scalar(mine.values(seen_at=func.now(), draining=draining).returning(Worker.machine))
+    if recorded is None:
         if session.get(Worker, name) is None:
             return False
         raise WorkerSuperseded(name)
-    for device in session.scalars(select(Device).where(Device.worker == name)):
-        found = [process.model_dump(mode="json") for process in external_processes.get(device.number, ())] or None
-        if device.external_processes != found:
-            device.external_processes = found
+    machine = Machine.model_validate(recorded)
+    if machine.unusable is not None:
+        external_processes = machine.unusable_devices(machine.unusable)
+    _record_use(session, name, external_processes)
     # Skips locked rows: after an outage of the database all workers were silent, and would block each other.
     gone = select(Worker.name).where(Worker.seen_at < func.now() - _FORGOTTEN).with_for_update(skip_locked=True)
     session.execute(delete(Worker).where(Worker.name.in_(gone)))
     return True
+
+
+def _record_use(session: Session, name: str, external_processes: Mapping[int, Sequence[ExternalProcess]]) -> None:
+    for device in session.scalars(select(Device).where(Device.worker == name)):
+        found = [process.model_dump(mode="json") for process in external_processes.get(device.number, ())] or None
+        if device.external_processes != found:
+            device.external_processes = found
+
+
+def mark_unusable(session: Session, name: str, reason: str) -> None:
+    """Keeps jobs off a machine whose GPUs have failed a trainer, until its worker starts again."""
+    worker = session.get_one(Worker, name, with_for_update=True)
+    machine = Machine.model_validate(worker.machine).model_copy(update={"unusable": reason})
+    worker.machine = machine.model_dump(mode="json")
+    _record_use(session, name, machine.unusable_devices(reason))
 
 
 def record_disk(session: Session, name: str, instance_id: str, disk: Disk) -> None:

@@ -2,7 +2,7 @@
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker's setting `trainer` names. The name is a
 list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half=17 torn exit=3
-stubborn rogue orphan leak bug".
+stubborn rogue orphan leak bug phases".
 What fails with `once` does so in the first attempt alone.
 
 What it trains is a number, which each step changes, and each state holds: the losses tell which state it went on from.
@@ -57,6 +57,9 @@ def main() -> None:
         (run_dir.path / "orphan.pid").write_text(str(child.pid))
     if "environment" in words:
         (run_dir.path / "environment.json").write_text(json.dumps(dict(os.environ)))
+    if "phases" in words:
+        for name in ("imports", "model", "data"):
+            tell(run_dir, events.PhaseEvent(time=time.time(), name=name, seconds=0.01))
     total = int(words.get("steps", 2))
     number = run_dir.path.name.removeprefix("attempt-")
     attempt = int(number) if number.isdigit() else 1  # else it was started by hand
@@ -83,6 +86,8 @@ def main() -> None:
                 file.write(line[: len(line) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         tell(run_dir, reported)
+        if "phases" in words and step == resumed + 1:
+            tell(run_dir, events.PhaseEvent(time=time.time(), name="first_step", seconds=0.01))
         time.sleep(float(words.get("sleep", 0)))
         if stop or step % int(words.get("every", total + 1)) == 0:
             leave_if_superseded(run_dir, words)

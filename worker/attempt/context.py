@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from contract.machine import Machine
 from contract.run_dir import RunDir
+from runtime import tracing
 from storage.backends import Storage, make_storage
 from store import artifacts
 from store.jobs import jobs
@@ -52,6 +54,16 @@ class Attempt:
 
     def _run_dir(self, number: int) -> RunDir:
         return RunDir(self.settings.runs / artifacts.run_path(self.part.job_id, number))
+
+    @property
+    def trace_attributes(self) -> dict[str, str | int]:
+        """What each of its spans has."""
+        worker, part = self.settings.worker, self.part
+        return {"finetuned.job_id": part.job_id, "finetuned.attempt": part.attempt, "finetuned.worker": worker}
+
+    def span(self, name: str) -> AbstractContextManager[None]:
+        """Times a part of its start in the trace of the job's request."""
+        return tracing.span(name, self.part.traceparent, self.trace_attributes)
 
     @cached_property
     def patience(self) -> Patience:

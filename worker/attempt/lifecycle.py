@@ -17,6 +17,7 @@ from contract.status import JobStatus
 from storage.errors import StorageUnavailable
 from store.errors import StaleAttempt
 from store.jobs.attempts import AttemptEnd
+from store.scheduling import workers
 from worker.attempt.context import Attempt
 from worker.attempt.finish import finish
 from worker.attempt.launch import launch
@@ -52,7 +53,9 @@ def _train_or_fail(attempt: Attempt) -> AttemptEnd:
     part = attempt.part
     try:
         with ExitStack() as files:
-            return _train(attempt, lay_out(attempt, files))
+            with attempt.span("lay_out"):
+                recipe = lay_out(attempt, files)
+            return _train(attempt, recipe)
     except (StaleAttempt, DatabaseGivenUp):
         raise
     except StorageUnavailable as error:
@@ -78,7 +81,8 @@ def _train(attempt: Attempt, recipe: Recipe) -> AttemptEnd:
     state = find_state(attempt)
     if catch_up(attempt, state):
         return AttemptEnd(JobStatus.SUCCEEDED)
-    trainer = launch(attempt, recipe, state)
+    with attempt.span("launch"):
+        trainer = launch(attempt, recipe, state)
     try:
         watch, memory_before = follow(attempt, recipe.resources.nodes, trainer)
     finally:
@@ -93,6 +97,8 @@ def _end(
     attempt: Attempt, recipe: Recipe, watch: Watch, exit_code: int, exit_report: dict[str, Any] | None
 ) -> AttemptEnd:
     error, log_tail = read_error(attempt.run_dir), read_log_tail(attempt.run_dir.log)
+    if error is not None and error.code is FailureCode.DEVICES_UNAVAILABLE and recipe.resources.nodes == 1:
+        _give_no_gpu(attempt, error)
     outcome = decide(exit_code, watch.done, error, watch.requested, watch.excused, log_tail)
     status, failure = outcome.status, outcome.failure
     if watch.lost_peer and status is JobStatus.QUEUED:
@@ -101,6 +107,14 @@ def _end(
         status, failure = JobStatus.FAILED, Failure(code=FailureCode.WORKER_LOST, message=message)
     smaller = _smaller(recipe, failure, watch.started)
     return AttemptEnd(status, failure, smaller=smaller, log_tail=log_tail, exit_report=exit_report)
+
+
+def _give_no_gpu(attempt: Attempt, error: Failure) -> None:
+    """Marks this machine's GPUs before the attempt's are freed, so that the next job does not fail on them too."""
+    if attempt.machine.gpus:
+        log.error("no job gets a GPU of this machine until the worker is restarted: %s", error.message)
+        reason = f"a trainer could not use it, so no job gets it until the worker is restarted: {error.message}"
+        attempt.transact(lambda session: workers.mark_unusable(session, attempt.settings.worker, reason))
 
 
 def _smaller(recipe: Recipe, failure: Failure | None, started: StartedEvent | None) -> Batch | None:

@@ -2,10 +2,13 @@
 
 import logging
 import time
+from collections.abc import Sequence
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from contract.events import Event, PhaseEvent
+from runtime import tracing
 from store.jobs import progress
 from store.scheduling import workers
 from worker.attempt.context import Attempt
@@ -57,7 +60,16 @@ def _record(attempt: Attempt, nodes: int, watch: Watch, exited: bool) -> None:
         watch.not_recorded()
     else:
         attempt.patience.succeeded()
+        _trace(attempt, watch.unrecorded)
         watch.recorded(requested, peers)
+
+
+def _trace(attempt: Attempt, events: Sequence[Event]) -> None:
+    """Turns the phases of the trainer's start into spans, so that the trainer needs no OpenTelemetry."""
+    for event in events:
+        if isinstance(event, PhaseEvent):
+            times = (event.time - event.seconds, event.time)
+            tracing.record(f"trainer.{event.name}", times, attempt.part.traceparent, attempt.trace_attributes)
 
 
 def _peers(session: Session, attempt: Attempt, nodes: int) -> Peers:

@@ -40,16 +40,9 @@ def external_processes(
     """The processes on each GPU that are not ours.
 
     `is_ours` is called with pids; `leased` are the devices of running jobs. A GPU whose driver does not answer counts
-    as used, so that no job gets it, and so do the GPUs of a machine whose trainers cannot use them.
+    as used, so that no job gets it.
     """
-    if machine.unusable is not None:
-        return unusable(machine, machine.unusable)
     return {number: _external_processes(gpu.uuid, is_ours, number in leased) for number, gpu in enumerate(machine.gpus)}
-
-
-def unusable(machine: Machine, reason: str) -> dict[int, list[ExternalProcess]]:
-    """The same where no device may be given to a job; `reason` takes the place of a process."""
-    return {number: [ExternalProcess(pid=None, name=reason, memory_bytes=None)] for number in range(machine.devices)}
 
 
 def _external_processes(uuid: str, is_ours: Callable[[int], bool], leased: bool) -> list[ExternalProcess]:

@@ -115,7 +115,7 @@ class Reconciler:
         if self._outdated is None:
             external_processes = devices.external_processes(self._machine, self._is_ours, leased)
         else:
-            external_processes = devices.unusable(self._machine, self._outdated)
+            external_processes = self._machine.unusable_devices(self._outdated)
         draining = self._draining() or self._outdated is not None
         with self._sessions.begin() as session:
             if not self._registered:

@@ -11,6 +11,7 @@ CPU = cpu(slots=2)
 T4 = Machine(
     gpus=[Gpu(uuid="GPU-1", name="Tesla T4", memory_bytes=2**34, compute_capability=(7, 5))], cores=8, cpu_bf16=False
 )
+TWO_T4 = T4.model_copy(update={"gpus": [*T4.gpus, T4.gpus[0].model_copy(update={"uuid": "GPU-2"})]})
 FOREIGN = ExternalProcess(pid=7, name="blender", memory_bytes=2**33)
 
 
@@ -53,6 +54,31 @@ def test_beat_tells_who_else_uses_the_devices(sessions: Sessions) -> None:
     with sessions.begin() as session:
         (device,) = workers.list_devices(session)
     assert device.external_processes == [FOREIGN.model_dump(mode="json")]
+
+
+def reasons(sessions: Sessions) -> set[str | None]:
+    """Why no job may get a device; None for each that one may get."""
+    with sessions.begin() as session:
+        found = [device.external_processes for device in workers.list_devices(session)]
+    return {each[0]["name"] if each else None for each in found}
+
+
+def test_unusable_gpus_are_given_to_nobody(sessions: Sessions) -> None:
+    register(sessions, "a", TWO_T4.model_copy(update={"unusable": "the driver is too old"}))
+    assert beat(sessions, "a")
+    assert reasons(sessions) == {"the driver is too old"}
+
+
+def test_gpus_marked_unusable_stay_so_until_a_restart(sessions: Sessions) -> None:
+    register(sessions, "a", TWO_T4)
+    with sessions.begin() as session:
+        workers.mark_unusable(session, "a", "lost")
+    assert reasons(sessions) == {"lost"}
+    assert beat(sessions, "a")
+    assert reasons(sessions) == {"lost"}
+    register(sessions, "a", TWO_T4, "second")
+    assert beat(sessions, "a", "second")
+    assert reasons(sessions) == {"blender", None}
 
 
 def test_silent_worker_is_dropped_and_finally_forgotten(sessions: Sessions, engine: sa.Engine) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from api.workers import worker_out
 from contract.events import CheckpointEvent
 from contract.machine import Gpu, Machine
 from contract.run_dir import RunDir
 from contract.status import JobStatus
 from store import artifacts, datasets
 from store.models import Job
-from store.scheduling import leases
+from store.scheduling import leases, scheduler, workers
 from store.session import Sessions
 from tests.support import fake_nvml
 from tests.support.artifacts import publish_rows
@@ -125,15 +126,39 @@ def test_trainer_knows_worker_run_and_cores(sessions: Sessions, settings: Worker
 def test_trainer_sees_the_gpus_that_it_was_given(
     sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    have = fake_nvml.stand_in(monkeypatch, tmp_path)
-    uuids = [f"GPU-{number}" for number in range(3)]
-    have(*({"uuid": uuid} for uuid in uuids))
-    gpus = [Gpu(uuid=uuid, name="one", memory_bytes=1, compute_capability=(9, 0)) for uuid in uuids]
-    machine = Machine(gpus=gpus, cores=1, cpu_bf16=False)
+    machine = make_gpus(monkeypatch, tmp_path, 3)
     job = run(sessions, settings, machine, name="environment", resources={"gpus": 2})
     given = environment(settings, job)
     assert given["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
     assert "FINETUNED_CORES" not in given
+
+
+def make_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int) -> Machine:
+    have = fake_nvml.stand_in(monkeypatch, tmp_path)
+    uuids = [f"GPU-{number}" for number in range(count)]
+    have(*({"uuid": uuid} for uuid in uuids))
+    gpus = [Gpu(uuid=uuid, name="one", memory_bytes=1, compute_capability=(9, 0)) for uuid in uuids]
+    return Machine(gpus=gpus, cores=1, cpu_bf16=False)
+
+
+def test_lost_gpus_fail_one_job_alone(
+    sessions: Sessions, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = make_gpus(monkeypatch, tmp_path, 2)
+    job = run(sessions, settings, machine, name="fail=devices_unavailable once")
+    assert job.status is JobStatus.QUEUED
+    (retry,) = events_of_type(sessions, job.id, "retry")
+    assert retry["code"] == "devices_unavailable"
+    with sessions.begin() as session:
+        ((worker, alive),) = workers.list_workers(session)
+        shown = worker_out(worker, alive, workers.list_devices(session), [], [])
+        assert scheduler.schedule(session) == []
+        workers.register(session, "worker", "restarted", "localhost", machine)
+        workers.heartbeat(session, "worker", "restarted", {}, draining=False)
+    assert [device.status for device in shown.devices] == ["unavailable"] * 2
+    assert retry["message"] in str(shown.devices[0].reason)
+    restarted = run_next(sessions, settings, job.id, machine)
+    assert (restarted.status, restarted.attempt) == (JobStatus.SUCCEEDED, 2)
 
 
 def environment(settings: WorkerSettings, job: Job) -> dict[str, str]:

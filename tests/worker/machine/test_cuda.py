@@ -10,8 +10,6 @@ import pytest
 
 from tests.support.fake_nvml import Have, stand_in
 from worker.machine.cuda import read_versions, unusable_reason
-from worker.machine.devices import external_processes
-from worker.machine.inventory import detect
 
 
 @pytest.fixture
@@ -58,13 +56,3 @@ def test_installed_torch_is_read_without_import() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     version, cuda = read_versions(Path(spec.origin).with_name("version.py"))
     assert done.stdout.strip() == f"{version} {cuda}"
-
-
-def test_unusable_gpus_are_given_to_nobody(have: Have) -> None:
-    have({"uuid": "GPU-a"}, {"uuid": "GPU-b"})
-    machine = detect({}, slots=1).model_copy(update={"unusable": "the driver is too old"})
-    found = external_processes(machine, lambda _: False, set())
-    assert {number: [each.name for each in processes] for number, processes in found.items()} == {
-        0: ["the driver is too old"],
-        1: ["the driver is too old"],
-    }
