@@ -7,8 +7,9 @@ from pydantic import BaseModel
 
 from api.auth.who import Admin
 from api.context import Context
+from api.http.idempotency import Keyed, idempotent
 from store.access import audit
-from store.retention import Kind, Retention
+from store.retention import Freed, Kind, Retention
 
 
 class FreedOut(BaseModel):
@@ -30,12 +31,16 @@ router = APIRouter(tags=["clean"])
 
 
 @router.post("/clean")
-def clean(services: Context, who: Admin, dry_run: Annotated[bool, Query()] = False) -> CleanOut:
+def clean_files(services: Context, who: Admin, once: Keyed, dry_run: Annotated[bool, Query()] = False) -> CleanOut:
     """Deletes what the retention settings no longer keep, as workers do by themselves every minute; with `dry_run` it
-    only says what that is. For admins."""
-    freed = Retention(services.sessions, services.settings, services.storage).clean(dry_run)
-    if not dry_run:
-        with services.sessions.begin() as session:
-            audit.record(session, who, "clean", None, bytes=freed.bytes.total())
+    only says what that is. For admins. A repeated request with the same Idempotency-Key frees nothing more."""
+    with idempotent(services, once) as turn:
+        freed = Freed()
+        if turn.made is None:
+            freed = Retention(services.sessions, services.settings, services.storage).clean(dry_run)
+            with services.sessions.begin() as session:
+                if not dry_run:
+                    audit.record(session, who, "clean", None, bytes=freed.bytes.total())
+                turn.complete(session, "clean")
     found = [FreedOut(kind=kind, count=freed.count[kind], bytes=freed.bytes[kind]) for kind in Kind]
     return CleanOut(dry_run=dry_run, bytes=freed.bytes.total(), data=found)

@@ -227,7 +227,7 @@ class Client:
         found: list[dict[str, Any]] = self._json("GET", "/workers")["data"]
         return found
 
-    def clean(self, dry_run: bool = False) -> dict[str, Any]:
+    def clean_files(self, dry_run: bool = False) -> dict[str, Any]:
         """Deletes what the service's retention settings no longer keep, or with `dry_run` only says what that is:
         "bytes", and in "data" the count and bytes of each kind. Takes an admin's key."""
         return self._json("POST", "/clean", params={"dry_run": "true"} if dry_run else {}, timeout=_CLEAN_SECONDS)

@@ -16,8 +16,9 @@ from store.session import Sessions, make_sessions
 from tests.support.database import empty_database, relax_durability
 from tests.support.service import Service
 
-# hypothesis draws others at each run, so that fewer of them find as much in a few days.
-hypothesis.settings.register_profile("few", max_examples=40)
+# hypothesis draws others at each run, so that fewer of them find as much in a few days. A busy machine draws slowly.
+SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("few", max_examples=40, suppress_health_check=SLOW)
 hypothesis.settings.load_profile("few")
 
 

@@ -20,7 +20,7 @@ def clean(
 ) -> None:
     """Delete what the retention settings no longer keep; for admins."""
     with Client(url, key=key) as client:
-        freed = client.clean(dry_run)
+        freed = client.clean_files(dry_run)
     if as_json:
         print_json(freed)
         return

@@ -148,7 +148,7 @@ _LAST_METRICS = _last_metrics()
 """One look into the index for each job: DISTINCT ON would read all of its metrics."""
 
 
-class Queue(NamedTuple):
+class WaitingJobs(NamedTuple):
     """The first waiting jobs of each owner and shape."""
 
     waiting: list[Waiting]
@@ -158,23 +158,23 @@ class Queue(NamedTuple):
     """Owner and shape of each."""
 
 
-def read_ready(session: Session, machines: Mapping[str, Machine], most: int) -> Queue:
+def read_ready(session: Session, machines: Mapping[str, Machine], most: int) -> WaitingJobs:
     """At most `most` of each owner and shape, and fewer if there are many shapes."""
     return _queue(session, machines, _FIRST_READY, most)
 
 
-def read_queue(session: Session, machines: Mapping[str, Machine]) -> Queue:
+def read_queue(session: Session, machines: Mapping[str, Machine]) -> WaitingJobs:
     """With those that wait after a failure."""
     return _queue(session, machines, _FIRST, MOST_PER_SHAPE)
 
 
-def _queue(session: Session, machines: Mapping[str, Machine], first: Select[Any], most: int) -> Queue:
+def _queue(session: Session, machines: Mapping[str, Machine], first: Select[Any], most: int) -> WaitingJobs:
     rows = session.execute(first, {"most": most}).all()
     left = _ends(session, {row.id for row in rows if row.attempt > 0})
     requirements = _requirements(rows, machines)
     waiting = [_as_waiting(row, left.get(row.id), requirements[row.shape]) for row in rows]
     most_running = {row.owner: row.most_running for row in rows if row.most_running is not None}
-    return Queue(waiting, most_running, [(row.owner, row.shape) for row in rows])
+    return WaitingJobs(waiting, most_running, [(row.owner, row.shape) for row in rows])
 
 
 def _first(*which: Callable[[type[Job]], ColumnElement[bool]]) -> Select[Any]:

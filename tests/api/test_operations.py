@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from api.app import create_app
 from api.settings import ApiSettings
 
-VERBS = "cancel|create|delete|download|get|list|pause|ping|preview|resume|retry|revoke|set|update"
+VERBS = "cancel|clean|create|delete|download|get|list|pause|ping|preview|resume|retry|revoke|set|update"
 
 
 @pytest.fixture(scope="module")

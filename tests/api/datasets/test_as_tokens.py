@@ -45,8 +45,9 @@ def test_rows_are_shown_as_the_model_sees_them(client: TestClient, home: Path) -
     assert plain["data"][0]["texts"][0]["text"] == "hihello<|im_end|>"
 
 
-def test_model_that_cannot_show_them_is_told(client: TestClient) -> None:
+def test_model_that_cannot_show_them_is_named(client: TestClient, home: Path) -> None:
     dataset = upload(client)
+    (home / "models" / "tiny" / "tokenizer.json").unlink()
     for model, code in (("tiny", "model_unsupported"), ("none", "model_not_found"), ("org/name", "model_not_found")):
         for what in ("report", "preview"):
             answer = client.get(f"/datasets/{dataset['id']}/{what}?model={model}")

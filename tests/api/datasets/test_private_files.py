@@ -172,8 +172,9 @@ def test_no_model_file_is_served_by_any_route(shared: TestClient, bob: Headers, 
 
 
 def test_pipe_in_a_model_keeps_nobody_waiting(client: TestClient, home: Path) -> None:
-    write_tokenizer(home / "models" / "tiny", template=None)
-    os.mkfifo(home / "models" / "tiny" / "chat_template.jinja")
+    template = home / "models" / "tiny" / "chat_template.jinja"
+    template.unlink()
+    os.mkfifo(template)
     made = client.post("/datasets", files={"file": ("rows.jsonl", ROWS_FILE)}).json()
     wait_until_checked(client, made["id"])
     answer = client.get(f"/datasets/{made['id']}/preview", params={"model": "tiny"})

@@ -202,6 +202,7 @@ def test_path_moved_since_the_post_fails(sessions: Sessions, settings: WorkerSet
     for dataset in ("rows.jsonl", str(private), f"{settings.home.name}/blobs/rows.jsonl"):
         assert reason(run(sessions, settings, dataset=dataset)) == "dataset_not_found"
     link = settings.home / "models" / "tiny" / "chat_template.jinja"
+    link.unlink()
     link.symlink_to(private)
     assert reason(run(sessions, settings)) == "model_unsupported"
 
