@@ -78,7 +78,7 @@ def move(stack: Stack, data: Path, table: Table) -> None:
         table.run("upgrade", lambda: upgrade.upgrade(previous, stack, WORK))
         table.run("rollback", lambda: upgrade.go_back(previous, stack, WORK))
     finally:
-        steps.remove(stack)
+        upgrade.clear(stack)
 
 
 def make_roots() -> str:
