@@ -20,7 +20,13 @@ def prepare(stack: Stack, data: Path, overlays: str) -> None:
     # Without an index of PyTorch's: the base image has the wheel.
     stack.set_variables(DATA_FOLDER=str(data), COMPOSE_FILE=overlays, COMPOSE_PROJECT_NAME="finetuned", TORCH_INDEX="")
     # What an interrupted run has left has other passwords.
+    clear(stack)
+
+
+def clear(stack: Stack) -> None:
     stack.compose("--profile=*", "down", "--volumes")
+    # The previous release's Valkey leaves a volume without a name at every `down`.
+    stack.engine.run("docker", "volume", "prune", "--force")
 
 
 def build(stack: Stack) -> str:

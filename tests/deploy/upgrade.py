@@ -5,6 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.deploy import steps
 from tests.deploy.stack import Stack
 
 PREVIOUS = "cdc0194"
@@ -75,7 +76,7 @@ def back_up(stack: Stack, work: Path) -> None:
 
 
 def go_back(previous: Stack, stack: Stack, work: Path) -> str:
-    clear(stack)
+    steps.clear(stack)
     previous.compose("up", "--detach", "--no-build")
     previous.wait_until_ready()
     previous.compose("stop", "worker")
@@ -91,14 +92,8 @@ def go_back(previous: Stack, stack: Stack, work: Path) -> str:
     assert len(unfinished) == 2, jobs
     for job in unfinished:
         previous.wait(job)
-    clear(previous)
+    steps.clear(previous)
     return "the restored version ran on: the same four jobs, and those that were not finished succeeded"
-
-
-def clear(stack: Stack) -> None:
-    stack.compose("--profile=*", "down", "--volumes")
-    # The previous release's Valkey leaves a volume without a name at every `down`.
-    stack.engine.run("docker", "volume", "prune", "--force")
 
 
 def variable(stack: Stack, name: str) -> str:
