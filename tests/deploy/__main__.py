@@ -32,12 +32,12 @@ def main() -> None:
         data = make_data()
         with engine.running(WORK) as running:
             table.run("make the base images", lambda: make_base_images(running))
-            running.machine.enter_network()
-            stack = make_stack(running, data, table)
-            if "drive" in parts:
-                drive(stack, data, table)
-            if "upgrade" in parts:
-                move(stack, data, table)
+            with running.machine.network():
+                stack = make_stack(running, data, table)
+                if "drive" in parts:
+                    drive(stack, data, table)
+                if "upgrade" in parts:
+                    move(stack, data, table)
     finally:
         table.print()
     left = traces() - before
@@ -78,7 +78,7 @@ def move(stack: Stack, data: Path, table: Table) -> None:
         table.run("upgrade", lambda: upgrade.upgrade(previous, stack, WORK))
         table.run("rollback", lambda: upgrade.go_back(previous, stack, WORK))
     finally:
-        steps.remove(stack)
+        steps.clear(stack)
 
 
 def make_roots() -> str:

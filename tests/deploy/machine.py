@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 
@@ -45,12 +45,21 @@ class Machine(NamedTuple):
         variables = [f"{name}={value}" for name, value in {**ENVIRONMENT, **environment}.items()]
         return [*enter, "env", "--ignore-environment", f"--chdir={folder}", *variables, *words]
 
-    def enter_network(self) -> None:
+    @contextmanager
+    def network(self) -> Iterator[None]:
         """Moves this thread, and those that it starts, into the machine's network."""
-        with open(f"/proc/{self.pid}/ns/net") as network:
-            # os.setns is there from Python 3.12 on.
-            if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), 0) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+        with open("/proc/thread-self/ns/net") as own, open(f"/proc/{self.pid}/ns/net") as machines:
+            _enter(machines)
+            try:
+                yield
+            finally:
+                _enter(own)
+
+
+def _enter(network: IO[str]) -> None:
+    # os.setns is there from Python 3.12 on.
+    if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), 0) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 @contextmanager

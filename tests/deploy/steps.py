@@ -20,7 +20,13 @@ def prepare(stack: Stack, data: Path, overlays: str) -> None:
     # Without an index of PyTorch's: the base image has the wheel.
     stack.set_variables(DATA_FOLDER=str(data), COMPOSE_FILE=overlays, COMPOSE_PROJECT_NAME="finetuned", TORCH_INDEX="")
     # What an interrupted run has left has other passwords.
+    clear(stack)
+
+
+def clear(stack: Stack) -> None:
     stack.compose("--profile=*", "down", "--volumes")
+    # The previous release's Valkey leaves a volume without a name at every `down`.
+    stack.engine.run("docker", "volume", "prune", "--force")
 
 
 def build(stack: Stack) -> str:
@@ -177,12 +183,16 @@ def everything(stack: Stack) -> dict[str, str]:
 
 
 def serve_https(stack: Stack) -> str:
-    stack.set_variables(TLS_NAME="localhost", TLS_CERTIFICATE="internal", COMPOSE_PROFILES="tls")
-    stack.compose("up", "--detach", "caddy")
+    stack.set_variables(TLS_NAME="localhost", TLS_CERTIFICATE="internal")
+    stack.compose("--profile=tls", "up", "--detach", "caddy")
     authority = "/data/caddy/pki/authorities/local/root.crt"
-    stack.until(lambda: stack.compose("exec", "-T", "caddy", "cat", authority, check=False).returncode == 0, 30, "CA")
+    stack.until(
+        lambda: stack.compose("--profile=tls", "exec", "-T", "caddy", "cat", authority, check=False).returncode == 0,
+        30,
+        "CA",
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(stack.compose("exec", "-T", "caddy", "cat", authority).stdout)
+        file.write(stack.compose("--profile=tls", "exec", "-T", "caddy", "cat", authority).stdout)
         file.flush()
         job = stack.submit(5)
         headers = {"authorization": f"Bearer {stack.key}"}
@@ -191,7 +201,6 @@ def serve_https(stack: Stack) -> str:
             with client.stream("GET", f"/jobs/{job}/events", timeout=300) as stream:
                 seen += [time.monotonic() for line in stream.iter_lines() if line.startswith("event: ")]
     assert seen[-1] - seen[1] > 1, "the events came all at once"
-    stack.set_variables(COMPOSE_PROFILES="")
     stack.compose("--profile=tls", "rm", "--stop", "--force", "caddy")
     return f"{len(seen) - 1} events of a running job, one by one"
 

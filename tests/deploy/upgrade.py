@@ -76,7 +76,7 @@ def back_up(stack: Stack, work: Path) -> None:
 
 
 def go_back(previous: Stack, stack: Stack, work: Path) -> str:
-    steps.remove(stack)
+    steps.clear(stack)
     previous.compose("up", "--detach", "--no-build")
     previous.wait_until_ready()
     previous.compose("stop", "worker")
@@ -92,7 +92,7 @@ def go_back(previous: Stack, stack: Stack, work: Path) -> str:
     assert len(unfinished) == 2, jobs
     for job in unfinished:
         previous.wait(job)
-    steps.remove(previous)
+    steps.clear(previous)
     return "the restored version ran on: the same four jobs, and those that were not finished succeeded"
 
 
