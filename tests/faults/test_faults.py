@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from runtime.processes import parent_of
 from tests.faults.victims import command_has, guard, launcher, pool_process, ranks
 from tests.support.fake_trainer import losses
-from tests.support.processes import parent_of
 from tests.support.servers import Servers
 from tests.support.service import Service, busy_devices, parse_events
 from tests.support.waiting import until
@@ -148,13 +148,11 @@ def test_all_processes_of_a_worker_are_killed(live: Service) -> None:
 
 
 def is_below(pid: int, ancestor: int) -> bool:
-    while pid > 1:
-        try:
-            pid = parent_of(pid)
-        except IndexError:
-            return False
-        if pid == ancestor:
+    parent = parent_of(pid)
+    while parent is not None and parent > 1:
+        if parent == ancestor:
             return True
+        parent = parent_of(parent)
     return False
 
 

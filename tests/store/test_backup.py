@@ -270,11 +270,12 @@ def test_backup_of_an_older_version_is_migrated(engine: sa.Engine, target: Backu
         older, empty = (
             sa.create_engine(engine.url.set(database=name), poolclass=sa.NullPool) for name in ("older", "empty")
         )
-        revision = "20261130_plain_tar"  # the next one renames a column
+        revision = schema.REVISIONS[-2]
         migrate(older, revision)
         with older.begin() as rows:
-            job = "INSERT INTO jobs (id, owner, recipe, status, attempt, retries, priority, event_count, asked) VALUES "
-            rows.execute(sa.text(job + "('job_1', 'anna', '{}', 'queued', 0, 0, 0, 0, '[1]')"))
+            columns = "id, owner, recipe, status, attempt, retries, priority, event_count, openai_request"
+            values = "'job_1', 'anna', '{}', 'queued', 0, 0, 0, 0, '[1]'"
+            rows.execute(sa.text(f"INSERT INTO jobs ({columns}) VALUES ({values})"))
         stream = BytesIO()
         writer = ArchiveWriter(stream, Header(revision=revision, created_at=""))
         with older.connect() as rows:
