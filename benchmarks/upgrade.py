@@ -23,10 +23,9 @@ from tests.support import service
 PREVIOUS = "20261130_store_names"
 """The schema of the release before."""
 JOBS = sa.text(
-    "INSERT INTO jobs (id, owner, recipe, status, attempt, retries, priority, event_count, "
-    "finished_at) "
-    "SELECT 'job_' || lpad(to_hex(n), 24, '0'), 'owner' || n % 20, CAST(:recipe AS json), 'succeeded', 1, 0, 0, 0, now() "
-    "FROM generate_series(1, :jobs) n"
+    "INSERT INTO jobs (id, owner, recipe, status, attempt, retries, priority, event_count, finished_at) "
+    "SELECT 'job_' || lpad(to_hex(n), 24, '0'), 'owner' || n % 20, CAST(:recipe AS json), 'succeeded', 1, 0, 0, 0, "
+    "now() FROM generate_series(1, :jobs) n"
 )
 METRICS = sa.text(
     "INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, overflow, skipped_steps, tokens, "
