@@ -17,6 +17,6 @@ def dispatch(sessions: Sessions, app: Celery) -> None:
     ended = time.time()
     for each in placed:
         its = {"finetuned.job_id": each.job_id, "finetuned.workers": ", ".join(each.workers)}
-        tracing.record("place", (began, ended), each.traceparent, {**its, "finetuned.attempt": each.attempt})
+        tracing.record("schedule", (began, ended), each.traceparent, {**its, "finetuned.attempt": each.attempt})
         for worker in each.workers:
             broker.request_start(app, worker, each.job_id, each.attempt)

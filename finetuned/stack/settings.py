@@ -15,7 +15,7 @@ _SECRETS: Mapping[str, tuple[str, ...]] = {
     "FINETUNED_API_KEY": (),
     "FINETUNED_DATABASE_": ("api", "worker", "migrations", "backup", "doctor"),
     "FINETUNED_BROKER_": ("api", "worker", "doctor"),
-    "FINETUNED_WORKER_PASSWORD": ("migrations",),
+    "FINETUNED_WORKER_PASSWORD": ("migrations", "backup"),
     "FINETUNED_STORAGE_SECRET_KEY": ("api", "worker", "backup", "doctor"),
     "AWS_": ("api", "worker", "backup", "doctor"),
     "HF_TOKEN": ("worker",),

@@ -16,10 +16,10 @@ import pytest
 import sqlalchemy as sa
 
 from store.session import Sessions
-from tests.store.test_backup import contents, dump
 from tests.support import s3
 from tests.support.api import ADMIN_KEY, bearer
-from tests.support.files import ROW, add_model_and_dataset
+from tests.support.database import dump
+from tests.support.files import ROW, add_model_and_dataset, contents
 from tests.support.servers import free_port
 from tests.support.service import FAKE_TRAINER, Service, running
 from tests.support.waiting import until
@@ -52,6 +52,7 @@ def finetuned(action: str, file: Path, home: Path, database: sa.Engine, **settin
         **os.environ,
         "FINETUNED_DATABASE_URL": database.url.render_as_string(hide_password=False),
         "FINETUNED_HOME": str(home),
+        "FINETUNED_WORKER_PASSWORD": "any",  # the tests' workers have the rights of its role alone
         **settings,
     }
     command = [sys.executable, "-W", "error", "-m", "finetuned", action, str(file)]

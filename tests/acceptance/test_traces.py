@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _, TRACE, CALLER_SPAN, _ = CALLER.split("-")
-STARTS = ["place", "claim", "lay_out", "launch", *(f"trainer.{each}" for each in ("imports", "model", "data"))]
+STARTS = ["schedule", "claim", "lay_out", "launch", *(f"trainer.{each}" for each in ("imports", "model", "data"))]
 
 STARTED = """
 import sys

@@ -48,7 +48,7 @@ def as_printed(command: str, folder: Path, **names: str) -> subprocess.Completed
 
 
 def test_every_printed_command_works_as_printed(up: Up, folder: Path) -> None:
-    add, submit = commands(up.log.read_text())
+    add, submit = until(lambda: printed if len(printed := commands(up.log.read_text())) == 2 else None)
     assert add == f"finetuned models add smollm2-135m-instruct --home {folder}/home"
     assert as_printed(add.replace("add smollm2-135m-instruct ", ""), folder).returncode == 0
     write_model(folder / "home" / "models" / "tiny")

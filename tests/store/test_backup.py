@@ -24,10 +24,10 @@ from store.backup.restore import migrate_by_process, restore
 from store.backup.save import save
 from store.backup.settings import BackupSettings
 from store.session import Sessions, make_sessions
-from tests.store.test_migrations import migrate
 from tests.support import s3
 from tests.support.artifacts import publish
-from tests.support.database import empty_database
+from tests.support.database import dump, empty_database, migrate
+from tests.support.files import contents
 from tests.support.jobs import create_job
 from tests.support.servers import free_port
 
@@ -79,19 +79,6 @@ def add_checkpoint(sessions: Sessions, home: Path, job_id: str, step: int) -> No
     with sessions.begin() as session:
         artifacts.add_checkpoint(session, job_id, 1, event)
     publish(sessions, home)
-
-
-def dump(database: sa.Engine) -> dict[str, list[str]]:
-    """Every row of every table, as text."""
-    with database.connect() as connection:
-        names = connection.scalars(sa.text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
-        return {
-            name: sorted(connection.scalars(sa.text(f'SELECT CAST(t AS text) FROM "{name}" t')).all()) for name in names
-        }
-
-
-def contents(home: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
 
 def is_migrated(_: str) -> None:

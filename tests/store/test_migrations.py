@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from contract.machine import ExternalProcess
 from contract.recipe import Batch, Recipe
 from contract.status import RequestedAction
 from store.models import Delivery, Device, Event, Export, Job
+from tests.support.database import migrate
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,13 +27,6 @@ def old(engine: sa.Engine) -> Iterator[sa.Engine]:
         migrate(other, "20261124_jobs")
         yield other
         connection.execute(sa.text("DROP DATABASE old"))
-
-
-def migrate(engine: sa.Engine, *revision: str) -> None:
-    """To `revision` by Alembic's own command; without one, as the service does."""
-    arguments = ["alembic", "upgrade", *revision] if revision else ["migrations"]
-    environment = {**os.environ, "FINETUNED_DATABASE_URL": engine.url.render_as_string(hide_password=False)}
-    subprocess.run([sys.executable, "-m", *arguments], env=environment, cwd=ROOT, check=True)
 
 
 def test_job_of_the_first_release_is_kept_whole(old: sa.Engine) -> None:

@@ -1,8 +1,15 @@
 """The tests' database."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import sqlalchemy as sa
 
 from store.models import Base
+
+ROOT = Path(__file__).parents[2]
 
 
 def relax_durability(url: str) -> None:
@@ -26,3 +33,19 @@ def empty_database(engine: sa.Engine) -> None:
     statements += ["SET LOCAL session_replication_role = replica", *(f"DELETE FROM {table}" for table in tables)]
     with engine.begin() as connection:
         connection.execute(sa.text("; ".join(statements)))
+
+
+def dump(database: sa.Engine) -> dict[str, list[str]]:
+    """Every row of every table, as text."""
+    with database.connect() as connection:
+        names = connection.scalars(sa.text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
+        return {
+            name: sorted(connection.scalars(sa.text(f'SELECT CAST(t AS text) FROM "{name}" t')).all()) for name in names
+        }
+
+
+def migrate(engine: sa.Engine, *revision: str) -> None:
+    """To `revision` by Alembic's own command; without one, as the service does."""
+    arguments = ["alembic", "upgrade", *revision] if revision else ["migrations"]
+    environment = {**os.environ, "FINETUNED_DATABASE_URL": engine.url.render_as_string(hide_password=False)}
+    subprocess.run([sys.executable, "-m", *arguments], env=environment, cwd=ROOT, check=True)

@@ -68,3 +68,7 @@ def add_model_and_dataset(home: Path) -> None:
     """What RECIPE of tests/support/jobs.py names."""
     write_model(home / "models" / "tiny")
     write_dataset(home / "datasets" / "rows.jsonl")
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
