@@ -22,6 +22,7 @@ from store import artifacts
 from store.session import Sessions, make_sessions
 from tests.support.artifacts import publish
 from tests.support.jobs import create_job
+from tests.support.service import migrate
 
 METRICS = sa.text(
     "INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, overflow, skipped_steps, tokens, "
@@ -55,9 +56,7 @@ def main() -> None:
 
 def make_databases(old_url: str) -> str:
     """Migrates the database, and makes an empty one beside it. Returns the URL of the empty one."""
-    subprocess.run(
-        [sys.executable, "-m", "migrations"], env={**os.environ, "FINETUNED_DATABASE_URL": old_url}, check=True
-    )
+    migrate(old_url)
     url = sa.make_url(old_url)
     with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(sa.text("CREATE DATABASE other"))

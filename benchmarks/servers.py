@@ -14,6 +14,7 @@ import httpx
 
 from finetuned.stack import postgres, valkey
 from tests.support.servers import free_port
+from tests.support.service import migrate
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def running_servers(parent: Path | None = None) -> Iterator[Servers]:
         with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
             servers = Servers(folder, database_url, broker_url)
             servers.home.mkdir()
-            subprocess.run([sys.executable, "-m", "migrations"], env=servers.environment, check=True)
+            migrate(database_url)
             yield servers
 
 

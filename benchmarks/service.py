@@ -13,7 +13,6 @@ import argparse
 import os
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -69,8 +68,7 @@ def main() -> None:
             (home / "models" / MODEL).symlink_to(arguments.model.resolve())
         trainer = shlex.join([sys.executable, "-S", "-E", "-c", STUB])
         with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
-            migrate = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
-            subprocess.run([sys.executable, "-m", "migrations"], env=migrate, check=True)
+            service.migrate(database_url)
             settings = {"FINETUNED_TRAINER": trainer, "FINETUNED_ALLOWED_PATHS": str(ROOT)}
             with service.running(home, database_url, broker_url, **settings) as live:
                 measure(live, make_sessions(sa.create_engine(database_url)), 10 if arguments.short else 40)

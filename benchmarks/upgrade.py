@@ -7,8 +7,6 @@ migrations of this version run, and an API of this version starts until it answe
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,11 +42,11 @@ def main() -> None:
         folder = Path(name)
         (folder / "home" / "models").mkdir(parents=True)
         with postgres.running(folder / "postgres") as database_url, valkey.running(folder / "valkey") as broker_url:
-            migrate(database_url, PREVIOUS)
+            service.migrate(database_url, PREVIOUS)
             fill(database_url, jobs, with_metrics)
             print(f"{jobs:,} jobs and {with_metrics * 1000:,} metrics, from {PREVIOUS} to {schema.HEAD}", flush=True)
             began = time.monotonic()
-            migrate(database_url, "head")
+            service.migrate(database_url, "head")
             migrated = time.monotonic()
             with service.running(folder / "home", database_url, broker_url, workers=()) as live:
                 answered = time.monotonic()
@@ -56,11 +54,6 @@ def main() -> None:
             print(f"migrations                    {migrated - began:6.1f} s")
             print(f"start of the API              {answered - migrated:6.1f} s")
             print(f"the API was away for          {answered - began:6.1f} s")
-
-
-def migrate(database_url: str, revision: str) -> None:
-    environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url}
-    subprocess.run([sys.executable, "-m", "migrations", revision], env=environment, check=True)
 
 
 def fill(database_url: str, jobs: int, with_metrics: int) -> None:

@@ -1,8 +1,6 @@
 """Real servers for all tests: PostgreSQL with the migrated schema, and Valkey, each started once."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ import sqlalchemy as sa
 from finetuned.stack import postgres, valkey
 from store.session import Sessions, make_sessions
 from tests.support.database import empty_database, relax_durability
-from tests.support.service import Service
+from tests.support.service import Service, migrate
 
 # hypothesis draws others at each run, so that fewer of them find as much in a few days. A busy machine draws slowly.
 SLOW = [hypothesis.HealthCheck.too_slow]
@@ -33,8 +31,7 @@ def servers_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def database_url(servers_folder: Path) -> Iterator[str]:
     with postgres.running(servers_folder / "postgres") as url:
-        environment = {**os.environ, "FINETUNED_DATABASE_URL": url, "FINETUNED_WORKER_PASSWORD": "any"}
-        subprocess.run([sys.executable, "-m", "migrations"], env=environment, check=True)
+        migrate(url)
         relax_durability(url)
         yield url
 

@@ -1,6 +1,5 @@
 """One soak: starts the service, lets owners and chaos loose on it, waits until all has come to an end."""
 
-import os
 import random
 import sched
 import sys
@@ -81,7 +80,7 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
 
 @contextmanager
 def live_service(home: Path, ours: Servers, workers: int) -> Iterator[Service]:
-    service.run("migrations", {**os.environ, "FINETUNED_DATABASE_URL": ours.database.url})
+    service.migrate(ours.database.url)
     add_model_and_dataset(home)
     names = [f"w{number}" for number in range(1, workers + 1)]
     with service.running(home, ours.database.url, ours.broker.url, names, **SETTINGS) as live:

@@ -1,6 +1,5 @@
 """The service with two workers, on servers of its own that a test may stop."""
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +22,7 @@ def servers(servers_folder: Path) -> Iterator[Servers]:
 
 @pytest.fixture(scope="module")
 def live(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    environment = {**os.environ, "FINETUNED_DATABASE_URL": servers.database.url, "FINETUNED_WORKER_PASSWORD": "any"}
-    service.run("migrations", environment)
+    service.migrate(servers.database.url)
     home = tmp_path_factory.mktemp("home")
     add_model_and_dataset(home)
     # All else as by default: what is promised of times is promised of that.
