@@ -64,18 +64,18 @@ def _render_answer(tokenizer: Tokenizer, example: Conversation, index: int) -> t
 
 def _check_turn_is_written(tokenizer: Tokenizer, example: Conversation, index: int, text: str) -> None:
     """Raises InputError if the answer messages[index], or the question before it, has no effect on the text."""
-    asked = [place for place in range(index) if example.messages[place]["role"] == "user"]
-    for place in (index, *asked[-1:]):
-        message = example.messages[place]
+    questions = [number for number in range(index) if example.messages[number]["role"] == "user"]
+    for number in (index, *questions[-1:]):
+        message = example.messages[number]
         content = message["content"].strip()
         if content in text:
             continue
         other: ChatMessage = {**message, "content": "b" if content == "a" else "a"}
-        changed = [*example.messages[:place], other, *example.messages[place + 1 : index + 1]]
+        changed = [*example.messages[:number], other, *example.messages[number + 1 : index + 1]]
         if text == _render_without(tokenizer, example, changed):
             _refuse_model(
                 example,
-                f"leaves out the content of messages[{place}]; name another template in dataset.chat_template, or use "
+                f"leaves out the content of messages[{number}]; name another template in dataset.chat_template, or use "
                 "another model",
             )
 

@@ -9,7 +9,7 @@ from store.scheduling.situation import Wait
 from tests.store.scheduling.factories import NOW, A, B, full, job, machine, running, waits
 
 
-def test_preemptible_job_of_lower_priority_is_asked() -> None:
+def test_preemptible_job_of_lower_priority_is_preempted() -> None:
     made = plan(NOW, [A], [job("urgent", priority=1)], [full(A, preemptible=True)])
     assert made.preempt == ("all-of-a",)
     assert made.waits == {"urgent": Wait(1, "The job waits for all-of-a to save and make room.", NOW)}
@@ -17,7 +17,7 @@ def test_preemptible_job_of_lower_priority_is_asked() -> None:
     assert plan(NOW, [A], [job("equal")], [full(A, preemptible=True)]).preempt == ()
 
 
-def test_useless_preemption_is_not_asked() -> None:
+def test_useless_preemption_is_not_requested() -> None:
     taken = [running("r", "a0", preemptible=True), running("s", "a1")]
     assert plan(NOW, [A], [job("urgent", gpus=4, priority=1)], taken).preempt == ()
     gang = job("gang", gpus=4, nodes=2, priority=1)
