@@ -16,6 +16,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from benchmarks.many_metrics import insert_metrics
 from contract.events import CheckpointEvent
 from finetuned.stack import postgres
 from store import artifacts
@@ -23,12 +24,6 @@ from store.session import Sessions, make_sessions
 from tests.support.artifacts import publish
 from tests.support.jobs import create_job
 from tests.support.service import migrate
-
-METRICS = sa.text(
-    "INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, overflow, skipped_steps, tokens, "
-    "supervised_tokens, tokens_per_second, memory_bytes, progress, eta_seconds) "
-    "SELECT id, step, 0, 1, 1.5, 1e-4, false, 0, 100, 50, 1000, 1, 1, 0 FROM jobs, generate_series(1, 10000) step"
-)
 
 
 def main() -> None:
@@ -44,7 +39,7 @@ def main() -> None:
             new_home.mkdir()
             add_jobs(make_sessions(sa.create_engine(old_url)), home, jobs, megabytes)
             with sa.create_engine(old_url).begin() as connection:
-                connection.execute(METRICS)
+                insert_metrics(connection, jobs, 10_000)
             saved = finetuned("backup", archive, old_url, home)
             restored = finetuned("restore", archive, new_url, new_home)
             assert list(rows(old_url)) == list(rows(new_url)), "rows differ"

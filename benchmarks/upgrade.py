@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from benchmarks.many_metrics import insert_metrics
 from contract.recipe import Recipe
 from finetuned.stack import postgres, valkey
 from store import schema
@@ -24,12 +25,6 @@ JOBS = sa.text(
     "INSERT INTO jobs (id, owner, recipe, status, attempt, retries, priority, event_count, finished_at) "
     "SELECT 'job_' || lpad(to_hex(n), 24, '0'), 'owner' || n % 20, CAST(:recipe AS json), 'succeeded', 1, 0, 0, 0, "
     "now() FROM generate_series(1, :jobs) n"
-)
-METRICS = sa.text(
-    "INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, overflow, skipped_steps, tokens, "
-    "supervised_tokens, tokens_per_second, memory_bytes, progress, eta_seconds) "
-    "SELECT id, step, 0, 1, 1.5, 1e-4, false, 0, 100, 50, 1000, 1, 1, 0 "
-    "FROM (SELECT id FROM jobs ORDER BY id LIMIT :with_metrics) trained, generate_series(1, 1000) step"
 )
 
 
@@ -61,7 +56,7 @@ def fill(database_url: str, jobs: int, with_metrics: int) -> None:
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
         connection.execute(JOBS, {"recipe": recipe, "jobs": jobs})
-        connection.execute(METRICS, {"with_metrics": with_metrics})
+        insert_metrics(connection, with_metrics, 1000)
     engine.dispose()
 
 
