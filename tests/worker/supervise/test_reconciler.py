@@ -1,147 +1,42 @@
-"""What each round of the reconciler promises. The test's process is the worker's, its children are the pool's."""
+"""What each round of the reconciler reports and sends."""
 
-import json
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from celery import Celery
-from kombu.simple import SimpleQueue
-from pydantic import SecretStr
 
 from api.workers import worker_out
-from contract.run_dir import RunDir
 from contract.status import JobStatus
-from runtime.broker import make_celery, make_publisher, worker_queue
-from store import artifacts, schema
+from store import schema
 from store.jobs import jobs, transitions
 from store.models import Worker
-from store.scheduling import leases, scheduler, workers
-from store.scheduling.leases import Placement
-from store.scheduling.situation import DeviceRef
+from store.scheduling import scheduler, workers
 from store.session import Sessions, make_sessions
-from tests.support.jobs import cpu, create_job, make_recipe
-from tests.support.processes import is_gone
+from tests.support.jobs import create_job
 from tests.support.waiting import until
+from tests.worker.supervise.rounds import (
+    MACHINE,
+    NEVER,
+    Start,
+    leased,
+    make_reconciler,
+    received,
+    rounds_until,
+    run_here,
+    run_on_a_silent_worker,
+    status,
+)
 from worker.settings import WorkerSettings
-from worker.supervise.process import marks
-from worker.supervise.reconciler import Reconciler, release_earlier
-
-MACHINE = cpu(2)
-NEVER = timedelta(hours=1)
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str, broker_url: str) -> WorkerSettings:
-    """Whoever is not heard of is lost at once."""
-    return WorkerSettings(
-        database_url=SecretStr(database_url),
-        broker_url=SecretStr(broker_url),
-        home=tmp_path,
-        worker="host-1",
-        lease=timedelta(0),
-        grace=timedelta(0),
-    )
-
-
-@pytest.fixture
-def broker(settings: WorkerSettings) -> Celery:
-    app = make_celery(settings)
-    received(app)
-    return app
-
-
-@pytest.fixture
-def no_broker(settings: WorkerSettings, tmp_path: Path) -> Celery:
-    url = SecretStr(f"redis+socket://{tmp_path}/none.sock")
-    return make_publisher(settings.model_copy(update={"broker_url": url}))
-
-
-def received(app: Celery) -> list[tuple[str, int]]:
-    """The attempts that the worker was requested to begin since the last call."""
-    reported: list[tuple[str, int]] = []
-    with app.connection_for_read() as connection, SimpleQueue(connection, worker_queue("host-1")) as queue:
-        while True:
-            try:
-                message = queue.get(block=False)
-            except queue.Empty:
-                return reported
-            message.ack()
-            (job_id, attempt), _, _ = message.payload
-            reported.append((job_id, attempt))
-
-
-@pytest.fixture
-def start(settings: WorkerSettings) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(of_job: str | None = None) -> "subprocess.Popen[bytes]":
-        """A process of the pool, or of the first attempt at a job."""
-        run = settings.runs / artifacts.run_path(of_job or "-", 1)
-        started.append(subprocess.Popen(["sleep", "1000"], env=marks("host-1", run) if of_job else {}))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-def make_reconciler(
-    sessions: Sessions, app: Celery, settings: WorkerSettings, draining: Callable[[], bool] = lambda: False
-) -> Reconciler:
-    return Reconciler(sessions, app, settings, MACHINE, draining)
-
-
-def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
-    with sessions.begin() as session:
-        job_id = jobs.create(session, make_recipe()).id
-        workers.register(session, worker, "another", "localhost", MACHINE)
-        leases.place(session, [Placement(job_id, 1, [DeviceRef(worker, 0)], shared=False)])
-        assert transitions.begin(session, job_id, 1, worker, pid, lease) is not None
-    return job_id
-
-
-def run_here(sessions: Sessions, pid: int, lease: timedelta = NEVER) -> str:
-    """A job that a process of the pool follows."""
-    return run_on(sessions, "host-1", pid, lease)
-
-
-def run_on_a_silent_worker(sessions: Sessions, name: str = "silent") -> str:
-    job_id = run_on(sessions, name, 1, lease=timedelta(seconds=-1))
-    with sessions.begin() as session:
-        session.execute(sa.update(Worker).where(Worker.name == name).values(seen_at=sa.func.now() - NEVER / 2))
-    return job_id
-
-
-def status(sessions: Sessions, job_id: str) -> JobStatus:
-    with sessions.begin() as session:
-        return jobs.get(session, job_id).status
-
-
-def leased(sessions: Sessions, job_id: str) -> bool:
-    """Whether the first attempt at a job has devices."""
-    with sessions.begin() as session:
-        return leases.machines(session, job_id, 1) != set()
-
-
-def rounds_until(reconciler: Reconciler, condition: Callable[[], bool]) -> None:
-    def after_one_more() -> bool:
-        reconciler.round()
-        return condition()
-
-    until(after_one_more)
+from worker.supervise.reconciler import Reconciler
 
 
 def test_first_round_reports_the_machine(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
@@ -215,121 +110,6 @@ def test_waiting_job_is_placed_and_sent_again(
         assert transitions.begin(session, job_id, 1, "host-1", start().pid, NEVER) is not None
     reconciler.round()
     assert received(broker) == []
-
-
-def test_attempt_whose_process_lives_is_left_alone(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
-) -> None:
-    job_id = run_here(sessions, start().pid)
-    trainer = start(of_job=job_id)
-    for _ in range(2):
-        make_reconciler(sessions, broker, settings).round()
-    assert status(sessions, job_id) is JobStatus.RUNNING
-    assert not is_gone(trainer.pid)
-
-
-def test_attempt_without_a_process_is_retried(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
-) -> None:
-    pool = start()
-    job_id = run_here(sessions, pool.pid)
-    pool.kill()
-    until(lambda: is_gone(pool.pid))  # and nobody has taken note of it
-    make_reconciler(sessions, broker, settings).round()
-    assert status(sessions, job_id) is JobStatus.QUEUED
-    assert not leased(sessions, job_id)
-
-
-def test_job_keeps_what_the_attempt_has_left(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
-) -> None:
-    pool = start()
-    here, elsewhere = run_here(sessions, pool.pid), run_on_a_silent_worker(sessions)
-    exit_report = {
-        "stop_requested": None,
-        "ended": 2.0,
-        "seconds": 1.0,
-        "processes": [{"pid": 7, "name": "rank", "killed": False}],
-    }
-    for job_id in (here, elsewhere):
-        run = RunDir(settings.runs / artifacts.run_path(job_id, 1))
-        run.path.mkdir(parents=True)
-        run.log.write_text("the end of the log")
-        run.exit_report.write_text(json.dumps(exit_report))
-    pool.kill()
-    pool.wait()
-    make_reconciler(sessions, broker, settings).round()
-    for job_id in (here, elsewhere):
-        with sessions.begin() as session:
-            job = jobs.get(session, job_id)
-            assert (job.status, job.log_tail) == (JobStatus.QUEUED, "the end of the log")
-            assert job.exit_report is not None
-            assert job.exit_report["processes"] == exit_report["processes"]
-
-
-def test_attempt_released_without_an_end_is_lost(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
-) -> None:
-    pool = start()
-    job_id = run_here(sessions, pool.pid)
-    with sessions.begin() as session:
-        leases.release(session, job_id, 1, "host-1", pool.pid)
-    make_reconciler(sessions, broker, settings).round()
-    assert status(sessions, job_id) is JobStatus.QUEUED
-
-
-def test_reused_pid_follows_no_earlier_attempt(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
-) -> None:
-    pool = start()
-    job_id = run_here(sessions, pool.pid)
-    with sessions.begin() as session:
-        release_earlier(session, "host-1")
-    make_reconciler(sessions, broker, settings).round()
-    assert status(sessions, job_id) is JobStatus.QUEUED
-    assert not is_gone(pool.pid)
-
-
-def test_its_devices_stay_leased_while_its_trainer_ends(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
-) -> None:
-    pool = start()
-    job_id = run_here(sessions, pool.pid)
-    trainer = start(of_job=job_id)
-    trainer.send_signal(signal.SIGSTOP)  # so that it takes its time
-    pool.kill()
-    pool.wait()
-    reconciler = make_reconciler(sessions, broker, settings)
-    for _ in range(2):
-        reconciler.round()
-        assert status(sessions, job_id) is JobStatus.RUNNING
-        assert leased(sessions, job_id)
-    trainer.send_signal(signal.SIGCONT)
-    assert trainer.wait(20) == -signal.SIGTERM
-    reconciler.round()
-    assert status(sessions, job_id) is JobStatus.QUEUED
-    assert not leased(sessions, job_id)
-
-
-def test_hanging_process_is_killed_and_retried(
-    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
-) -> None:
-    pool = start()
-    job_id = run_here(sessions, pool.pid, lease=timedelta(seconds=-1))
-    for has_more in ({"grace": NEVER}, {"lease": NEVER}):  # time to come back
-        make_reconciler(sessions, broker, settings.model_copy(update=has_more)).round()
-        assert not is_gone(pool.pid)
-    reconciler = make_reconciler(sessions, broker, settings)
-    reconciler.round()
-    assert pool.wait(20) == -signal.SIGKILL
-    reconciler.round()
-    assert status(sessions, job_id) is JobStatus.QUEUED
-
-
-def test_job_of_a_silent_worker_is_taken(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:
-    job_id = run_on_a_silent_worker(sessions)
-    make_reconciler(sessions, broker, settings).round()
-    assert status(sessions, job_id) is JobStatus.QUEUED
 
 
 def test_broker_that_is_away_stops_no_other_duty(
