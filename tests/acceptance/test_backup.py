@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from store.session import Sessions
 from tests.support import s3
 from tests.support.api import ADMIN_KEY, bearer
-from tests.support.database import dump
+from tests.support.database import dump, new_database
 from tests.support.files import ROW, add_model_and_dataset, contents
 from tests.support.servers import free_port
 from tests.support.service import FAKE_TRAINER, Service, running
@@ -40,11 +40,8 @@ LONG = "steps=10000 every=4 sleep=0.1"
 @pytest.fixture
 def lost(engine: sa.Engine) -> Iterator[sa.Engine]:
     """A database without any table."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("CREATE DATABASE drill"))
-        other = sa.create_engine(engine.url.set(database="drill"), poolclass=sa.NullPool)
+    with new_database(engine, "drill") as other:
         yield other
-        connection.execute(sa.text("DROP DATABASE drill"))
 
 
 def finetuned(action: str, file: Path, home: Path, database: sa.Engine, **settings: str) -> str:

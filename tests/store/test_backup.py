@@ -26,7 +26,7 @@ from store.backup.settings import BackupSettings
 from store.session import Sessions, make_sessions
 from tests.support import s3
 from tests.support.artifacts import publish
-from tests.support.database import dump, empty_database, migrate
+from tests.support.database import dump, empty_database, migrate, new_database
 from tests.support.files import contents
 from tests.support.jobs import create_job
 from tests.support.servers import free_port
@@ -41,12 +41,9 @@ def url_of(engine: sa.Engine) -> str:
 @pytest.fixture(scope="module")
 def second(engine: sa.Engine) -> Iterator[sa.Engine]:
     """Another database with today's schema."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("CREATE DATABASE second"))
-        other = sa.create_engine(engine.url.set(database="second"), poolclass=sa.NullPool)
+    with new_database(engine, "second") as other:
         migrate(other)
         yield other
-        connection.execute(sa.text("DROP DATABASE second"))
 
 
 @pytest.fixture
@@ -251,12 +248,7 @@ def test_backup_of_a_newer_version_is_refused(target: BackupSettings) -> None:
 
 
 def test_backup_of_an_older_version_is_migrated(engine: sa.Engine, target: BackupSettings, tmp_path: Path) -> None:
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for name in ("older", "empty"):
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        older, empty = (
-            sa.create_engine(engine.url.set(database=name), poolclass=sa.NullPool) for name in ("older", "empty")
-        )
+    with new_database(engine, "older") as older, new_database(engine, "empty") as empty:
         revision = schema.REVISIONS[-2]
         migrate(older, revision)
         with older.begin() as rows:
@@ -274,5 +266,3 @@ def test_backup_of_an_older_version_is_migrated(engine: sa.Engine, target: Backu
         with empty.connect() as rows:
             assert schema.revision_of(rows) == schema.HEAD
             assert rows.execute(sa.text("SELECT id, openai_request FROM jobs")).one() == ("job_1", [1])
-        for name in ("older", "empty"):
-            connection.execute(sa.text(f"DROP DATABASE {name}"))

@@ -13,7 +13,7 @@ from contract.machine import ExternalProcess
 from contract.recipe import Batch, Recipe
 from contract.status import RequestedAction
 from store.models import Delivery, Device, Event, Export, Job
-from tests.support.database import migrate
+from tests.support.database import migrate, new_database
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,12 +21,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def old(engine: sa.Engine) -> Iterator[sa.Engine]:
     """A database of its own with the first revision's tables."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("CREATE DATABASE old"))
-        other = sa.create_engine(engine.url.set(database="old"), poolclass=sa.NullPool)
+    with new_database(engine, "old") as other:
         migrate(other, "20261124_jobs")
         yield other
-        connection.execute(sa.text("DROP DATABASE old"))
 
 
 def test_job_of_the_first_release_is_kept_whole(old: sa.Engine) -> None:

@@ -13,6 +13,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from store import schema
+from tests.support.database import new_database
 from tests.support.servers import free_port
 
 
@@ -33,11 +34,8 @@ def test_mismatch_says_which_side_is_older() -> None:
 @pytest.fixture
 def old(engine: sa.Engine) -> Iterator[sa.Engine]:
     """A database without a schema."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("CREATE DATABASE without_schema"))
-        other = sa.create_engine(engine.url.set(database="without_schema"), poolclass=sa.NullPool)
+    with new_database(engine, "without_schema") as other:
         yield other
-        connection.execute(sa.text("DROP DATABASE without_schema"))
 
 
 def set_revision(engine: sa.Engine, revision: str) -> None:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -42,6 +44,17 @@ def dump(database: sa.Engine) -> dict[str, list[str]]:
         return {
             name: sorted(connection.scalars(sa.text(f'SELECT CAST(t AS text) FROM "{name}" t')).all()) for name in names
         }
+
+
+@contextmanager
+def new_database(engine: sa.Engine, name: str) -> Iterator[sa.Engine]:
+    """An empty database on the same server, for as long as the block lasts."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        try:
+            yield sa.create_engine(engine.url.set(database=name), poolclass=sa.NullPool)
+        finally:
+            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def migrate(engine: sa.Engine, *revision: str) -> None:
