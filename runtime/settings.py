@@ -71,7 +71,7 @@ class StoreSettings(DatabaseSettings):
     """s3://BUCKET/PREFIX, where datasets and artifacts are stored; None stores them in `home`. The AWS_* variables say
     how to reach the bucket."""
     storage_secret_key: SecretStr | None = None
-    """The secret key of the bucket, in the place of AWS_SECRET_ACCESS_KEY."""
+    """The secret key of the bucket, instead of AWS_SECRET_ACCESS_KEY."""
 
     @field_validator("broker_url")
     @classmethod

@@ -1,4 +1,4 @@
-"""Publishes what jobs have saved, as a worker's clerk does beside it."""
+"""Publishes what jobs have saved, as a worker's publishing process does."""
 
 import threading
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def _waiting(sessions: Sessions) -> list[Artifact]:
 
 @contextmanager
 def publishing_on(sessions: Sessions, settings: WorkerSettings) -> Iterator[None]:
-    """As the clerk of the worker of these settings."""
+    """As the publishing process of a worker with these settings."""
     stop = threading.Event()
 
     def keep() -> None:

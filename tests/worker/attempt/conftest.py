@@ -19,7 +19,7 @@ from worker.settings import WorkerSettings
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[WorkerSettings]:
-    """Of a worker whose clerk is there."""
+    """Of a worker whose publishing process runs."""
     write_model(tmp_path / "models" / "tiny")
     write_dataset(tmp_path / "datasets" / "rows.jsonl")
     settings = WorkerSettings(

@@ -8,17 +8,17 @@ import pytest
 from tests.support.waiting import until
 
 
-def test_clerk_without_a_worker_ends(tmp_path: Path, database_url: str) -> None:
+def test_daemon_without_a_worker_ends(tmp_path: Path, database_url: str) -> None:
     environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url, "FINETUNED_BROKER_URL": "redis://x"}
     environment["FINETUNED_HOME"] = str(tmp_path)
     gone = subprocess.Popen(["true"])
     gone.wait()
-    clerk = [sys.executable, "-m", "worker.publishing.daemon", str(gone.pid)]
-    assert subprocess.run(clerk, env=environment, timeout=60).returncode == 0
+    daemon = [sys.executable, "-m", "worker.publishing.daemon", str(gone.pid)]
+    assert subprocess.run(daemon, env=environment, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("how", ["terminate", "kill"])
-def test_clerk_ends_with_its_worker(tmp_path: Path, database_url: str, how: str) -> None:
+def test_daemon_ends_with_its_worker(tmp_path: Path, database_url: str, how: str) -> None:
     environment = {**os.environ, "FINETUNED_DATABASE_URL": database_url, "FINETUNED_BROKER_URL": "redis://x"}
     environment["FINETUNED_HOME"] = str(tmp_path)
     keep = (
@@ -27,11 +27,11 @@ def test_clerk_ends_with_its_worker(tmp_path: Path, database_url: str, how: str)
     keep += "threading.Thread(target=process.run, daemon=True).start(); threading.Event().wait()"
     with subprocess.Popen([sys.executable, "-c", keep], env=environment) as worker:
         try:
-            (clerk,) = until(lambda: children(worker.pid))
-            until(lambda: is_at_work(clerk))
+            (daemon,) = until(lambda: children(worker.pid))
+            until(lambda: is_at_work(daemon))
             getattr(worker, how)()
             worker.wait()
-            until(lambda: not Path(f"/proc/{clerk}").exists())
+            until(lambda: not Path(f"/proc/{daemon}").exists())
         finally:
             worker.kill()
 
@@ -48,8 +48,8 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def is_at_work(clerk: int) -> bool:
+def is_at_work(daemon: int) -> bool:
     """It has got to its rounds: SIGTERM is caught."""
-    status = Path(f"/proc/{clerk}/status").read_text()
+    status = Path(f"/proc/{daemon}/status").read_text()
     caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
     return bool(caught & (1 << 14))

@@ -149,7 +149,7 @@ def test_workers_return_after_a_database_outage(
         assert time.monotonic() - back >= lease
 
 
-def test_replaced_keeper_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
+def test_replaced_reconciler_ends_its_worker(sessions: Sessions, settings: WorkerSettings) -> None:
     script = (
         "from tests.support.jobs import cpu\n"
         "from runtime.broker import make_publisher\n"
