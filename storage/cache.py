@@ -32,6 +32,16 @@ def acquire(
     then while it fetches them or waits for another process that does. Raises FileNotFoundError, StorageUnavailable,
     before the context is entered."""
     copy.parent.mkdir(parents=True, exist_ok=True)
+    # A copy that is there waits for no fetch, which may be that of another file: several share a lock.
+    held = _lock(copy, "rb", fcntl.LOCK_SH | fcntl.LOCK_NB)
+    if held is None:
+        held = _fetch(storage, key, copy, heartbeat, most_bytes)
+    os.utime(held.fileno())
+    return _until_closed(held, copy)
+
+
+def _fetch(storage: Storage, key: str, copy: Path, heartbeat: Callable[[], None], most_bytes: int) -> IO[bytes]:
+    """The copy, open and locked. One process fetches it, the others wait for that."""
     # Lock files are never removed: there are 256 at most.
     with (copy.parent / f"lock-{copy.name[:2]}").open("w") as turn:
         while not _try_lock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -40,8 +50,7 @@ def acquire(
         while (held := _lock(copy, "rb", fcntl.LOCK_SH)) is None:
             storage.fetch(key, copy, heartbeat)
             _drop_least_recently_used(copy.parent, most_bytes, keep=copy)
-        os.utime(held.fileno())
-    return _until_closed(held, copy)
+    return held
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def test_job_succeeds_when_the_bucket_is_there_again(
     with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         job = live.submit()
         until(lambda: live.run_dir(job["id"]).adapter.is_dir())
-        until(lambda: "waits" in (tmp_path / "worker.log").read_text())
+        until(lambda: "publishing failed, retry" in (tmp_path / "worker.log").read_text())
         reported = live.job(job["id"])
         assert (reported["status"], reported["devices"]) == ("running", [])
         with s3.running_s3(bucket):
@@ -92,6 +92,21 @@ def test_job_succeeds_when_the_bucket_is_there_again(
             assert live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar").is_success
         answer = live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
+
+
+@pytest.mark.exhaustive
+def test_worker_stops_while_the_bucket_is_away(
+    tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
+) -> None:
+    add_model_and_dataset(tmp_path)
+    with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
+        job = live.submit()
+        until(lambda: "publishing failed, retry" in (tmp_path / "worker.log").read_text())
+        live.stop_worker()
+        with s3.running_s3(bucket):
+            live.start_worker("another")
+            assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
+            assert live.client.get(f"/jobs/{job['id']}/artifacts/adapter.tar").is_success
 
 
 @pytest.mark.exhaustive
@@ -185,9 +200,11 @@ def test_job_survives_a_slow_fetch_of_its_dataset(
     cache = tmp_path / "cache" / "datasets"
     with s3.running_s3(bucket), running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
         dataset = upload(live)
+        (cache / SHA256).unlink()
         with (cache / f"lock-{SHA256[:2]}").open("w") as fetching:
             fcntl.flock(fetching, fcntl.LOCK_EX)
-            job = live.submit(dataset=dataset["id"])
+            # A model that the server does not have, so that the API does not need the rows, too.
+            job = live.submit(model="org/name", dataset=dataset["id"])
             live.wait(job["id"], "running")
             time.sleep(3 * LEASE)
         ended = live.wait(job["id"])

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -47,6 +48,18 @@ def test_fetched_copy_is_not_fetched_again(storage: FolderStorage, cache: Path) 
     assert read(storage, cache, "a") == b"a" * 100
     storage.delete("blobs/a")
     assert read(storage, cache, "a") == b"a" * 100
+
+
+def test_fetched_copy_waits_for_no_other_fetch(storage: FolderStorage, cache: Path) -> None:
+    read(storage, cache, "a")
+
+    def waits() -> None:
+        raise AssertionError("it waits for the process that fetches")
+
+    with (cache / "lock-a").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with acquire(storage, "blobs/a", cache / "a", heartbeat=waits) as path:
+            assert path.read_bytes() == b"a" * 100
 
 
 def test_failed_fetch_leaves_nothing(storage: FolderStorage, cache: Path) -> None:
