@@ -29,7 +29,7 @@ from worker.machine.inventory import detect
 from worker.settings import WorkerSettings
 from worker.supervise.publishing import PublishingProcess
 from worker.supervise.reconciler import Reconciler
-from worker.transaction import DatabaseGivenUp, Patience, run_transaction
+from worker.transaction import JobGivenUp, Patience, run_transaction
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class CeleryWorker:
         with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=number):
             try:
                 self._run_job(job_id, number)
-            except DatabaseGivenUp as error:
+            except JobGivenUp as error:
                 log.warning("%s; the job will be taken over as that of a lost worker", error)
 
     def _transact(self, job_id: str, work: Callable[[Session], T]) -> T:

@@ -18,8 +18,8 @@ LONGEST_WAIT_TO_STOP = 5.0
 machine, and the worker would be killed while it waits."""
 
 
-class DatabaseGivenUp(Exception):
-    """The worker is to stop, and the database is unavailable: its jobs will be taken over as those of a lost worker."""
+class JobGivenUp(Exception):
+    """The worker is to stop and cannot record how a job ended. It will be taken over as that of a lost worker."""
 
 
 class Patience:
@@ -40,7 +40,7 @@ class Patience:
 
 def run_transaction(sessions: Sessions, what: str, work: Callable[[Session], T], patience: Patience | None = None) -> T:
     """Runs `work` in one transaction, and again while the database is unavailable. The log names the work as `what`.
-    Raises DatabaseGivenUp when `patience` is over; without one it never is."""
+    Raises JobGivenUp when `patience` is over; without one it never is."""
 
     def run() -> T:
         try:
@@ -48,7 +48,7 @@ def run_transaction(sessions: Sessions, what: str, work: Callable[[Session], T],
                 result = work(session)
         except OperationalError as error:
             if patience is not None and patience.failed():
-                raise DatabaseGivenUp(f"{what}: the database is unavailable and the worker is to stop") from error
+                raise JobGivenUp(f"{what}: the database is unavailable and the worker is to stop") from error
             raise
         if patience is not None:
             patience.succeeded()

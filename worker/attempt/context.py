@@ -70,7 +70,7 @@ class Attempt:
         return Patience(self.draining)
 
     def transact(self, work: Callable[[Session], T]) -> T:
-        """Runs `work` in one transaction, however long the database is unavailable. Raises DatabaseGivenUp once the
+        """Runs `work` in one transaction, however long the database is unavailable. Raises JobGivenUp once the
         worker is to stop."""
         return run_transaction(self.sessions, f"job {self.part.job_id}", work, self.patience)
 

@@ -14,6 +14,7 @@ from store.jobs import attempts, jobs
 from store.jobs.attempts import AttemptEnd
 from store.scheduling import workers
 from worker.attempt.context import Attempt
+from worker.transaction import JobGivenUp
 
 
 def finish(attempt: Attempt, end: AttemptEnd) -> None:
@@ -46,7 +47,8 @@ def _wait_for_peers(attempt: Attempt, end: AttemptEnd) -> None:
 
 def _publish(attempt: Attempt, end: AttemptEnd) -> None:
     """Hands the artifacts to the publishing process, frees the devices, and waits until they are published: without
-    limit where the job succeeds, else for a few seconds."""
+    limit where the job succeeds, else for a few seconds. Raises JobGivenUp where the worker is to stop meanwhile: the
+    bucket may be away for longer than its machine waits."""
     part, run_dir = attempt.part, attempt.run_dir
     log_bytes = run_dir.log.stat().st_size if run_dir.log.exists() else None
 
@@ -61,7 +63,14 @@ def _publish(attempt: Attempt, end: AttemptEnd) -> None:
         return artifacts.all_published(session, part.job_id)
 
     attempt.transact(hand_over)
-    longest = math.inf if end.status is JobStatus.SUCCEEDED else attempt.timing.publishing
-    deadline = time.monotonic() + longest
-    while not attempt.transact(is_done) and time.monotonic() < deadline and run_dir.path.exists():
-        time.sleep(attempt.timing.tick)
+    longest, succeeds = attempt.timing.publishing, end.status is JobStatus.SUCCEEDED
+    deadline = math.inf if succeeds else time.monotonic() + longest
+    while not attempt.transact(is_done) and run_dir.path.exists():
+        if attempt.draining():
+            deadline = min(deadline, time.monotonic() + longest)
+        if time.monotonic() < deadline:
+            time.sleep(attempt.timing.tick)
+        elif succeeds:
+            raise JobGivenUp(f"job {part.job_id}: the worker is to stop, and its artifacts are not published")
+        else:
+            return

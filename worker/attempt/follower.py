@@ -17,18 +17,18 @@ from store.scheduling import leases
 from worker.attempt.context import Attempt
 from worker.attempt.launch import launch_part
 from worker.supervise.process import GuardedProcess
-from worker.transaction import DatabaseGivenUp
+from worker.transaction import JobGivenUp
 
 log = logging.getLogger(__name__)
 
 
 def run(attempt: Attempt) -> None:
-    """Returns when no process of the part is left. Raises DatabaseGivenUp."""
+    """Returns when no process of the part is left. Raises JobGivenUp."""
     try:
         launched = _wait_for_head(attempt)
         if launched is not None:
             _train(attempt, *launched)
-    except DatabaseGivenUp:
+    except JobGivenUp:
         raise
     except Exception:
         # The head node sees that this machine's leases are gone, and ends the attempt.

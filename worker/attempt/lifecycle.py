@@ -28,7 +28,7 @@ from worker.attempt.resume import catch_up, find_state
 from worker.attempt.watch import Watch
 from worker.machine import devices
 from worker.run_output import read_error, read_exit_report, read_log_tail
-from worker.transaction import DatabaseGivenUp
+from worker.transaction import JobGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _BUGS = (ArithmeticError, AssertionError, AttributeError, DataError, LookupError
 
 def run(attempt: Attempt) -> None:
     """Runs the attempt until it has ended or its lease is lost. It holds no database session meanwhile. Raises
-    DatabaseGivenUp once no process of it is left."""
+    JobGivenUp once no process of it is left."""
     try:
         finish(attempt, _train_or_fail(attempt))
     except StaleAttempt as stale:
@@ -49,14 +49,14 @@ def run(attempt: Attempt) -> None:
 
 
 def _train_or_fail(attempt: Attempt) -> AttemptEnd:
-    """How the training ended. Raises StaleAttempt, DatabaseGivenUp."""
+    """How the training ended. Raises StaleAttempt, JobGivenUp."""
     part = attempt.part
     try:
         with ExitStack() as files:
             with attempt.span("lay_out"):
                 recipe = lay_out(attempt, files)
             return _train(attempt, recipe)
-    except (StaleAttempt, DatabaseGivenUp):
+    except (StaleAttempt, JobGivenUp):
         raise
     except StorageUnavailable as error:
         log.warning("attempt %s at job %s cannot get its files: %s", part.attempt, part.job_id, error)

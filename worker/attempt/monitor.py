@@ -16,7 +16,7 @@ from worker.attempt.tail import Tail
 from worker.attempt.watch import Peers, Watch
 from worker.machine import devices
 from worker.supervise.process import GuardedProcess
-from worker.transaction import DatabaseGivenUp
+from worker.transaction import JobGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch
     """Returns once the trainer has exited and everything it reported is recorded.
 
     Returns what was seen, and the memory in use on each GPU just before a stop, empty without one. Raises StaleAttempt
-    while the trainer may still run, and DatabaseGivenUp once it has exited: its events are read again by the next
+    while the trainer may still run, and JobGivenUp once it has exited: its events are read again by the next
     attempt.
     """
     watch = Watch(time.monotonic(), attempt.settings.cut_off.total_seconds(), attempt.timing)
@@ -55,7 +55,7 @@ def _record(attempt: Attempt, nodes: int, watch: Watch, exited: bool) -> None:
             peers = Peers() if nodes == 1 else _peers(session, attempt, nodes)
     except OperationalError as error:
         if attempt.patience.failed() and exited:
-            raise DatabaseGivenUp(f"job {part.job_id}: its last events are not recorded") from error
+            raise JobGivenUp(f"job {part.job_id}: its last events are not recorded") from error
         log.warning("job %s: the database is unavailable, events wait: %s", part.job_id, error)
         watch.not_recorded()
     else:
