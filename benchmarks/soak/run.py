@@ -28,7 +28,9 @@ SLOTS = 3
 OPEN_JOBS = 2
 """For each slot, at most."""
 LONGEST_CHAOS = 3.0
-"""Seconds for each job, and half a minute. Those that are sent later have peace."""
+"""Seconds for each job. Those that are sent later have peace."""
+LONGEST_ROUND = 150.0
+"""Seconds in which each kind of strike has come once, more than enough on a loaded machine, too."""
 LONGEST_PEACE = 180.0
 """Seconds from then until all have been sent; until every job has ended; and until nothing is left of them."""
 
@@ -51,7 +53,7 @@ def soak(folder: Path, jobs: int, workers: int, seed: int) -> Ledger:
     with running_servers(folder) as ours, live_service(folder / "home", ours, workers) as live:
         engine = sa.create_engine(ours.database.url, pool_pre_ping=True)
         owners = Owners(live, engine, sent, OPEN_JOBS * SLOTS * workers, agenda, random.Random(f"owners {seed}"))
-        chaos_ends = time.monotonic() + LONGEST_CHAOS * jobs + 30
+        chaos_ends = time.monotonic() + LONGEST_CHAOS * jobs + LONGEST_ROUND
         chaos = Chaos(
             live,
             ours,

@@ -40,7 +40,8 @@ def live(
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", runs], capture_output=True, text=True)
     assert mounted.returncode == 0, f"a full disk wants one to fill, which root can mount: {mounted.stderr}"
     try:
-        settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1"}
+        # With a reserve, no attempt would begin on a disk that is so small.
+        settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1", "FINETUNED_DISK_RESERVE": "0"}
         with service.running(tmp_path, database_url, broker_url, **settings) as running:
             yield running
     finally:
