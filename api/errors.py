@@ -100,6 +100,10 @@ class OriginNotAllowed(RequestError):
     status, code = HTTPStatus.FORBIDDEN, "origin_not_allowed"
 
 
+class PageNotFound(RequestError):
+    status, code = HTTPStatus.NOT_FOUND, "not_found"
+
+
 class NotReady(RequestError):
     status, code = HTTPStatus.SERVICE_UNAVAILABLE, "not_ready"
 
