@@ -8,7 +8,22 @@ from operator import attrgetter
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
-from api import artifacts, audit, clean, errors, events, exports, health, keys, metrics, page, plans, quotas, workers
+from api import (
+    artifacts,
+    audit,
+    clean,
+    errors,
+    events,
+    exports,
+    health,
+    keys,
+    metrics,
+    page,
+    plans,
+    quotas,
+    sign_in,
+    workers,
+)
 from api.auth.key_check import KeyCheck
 from api.auth.keyring import Keyring
 from api.auth.origin import refuse_foreign
@@ -55,6 +70,7 @@ _NOUNS = (
     health,
     openai,
     page,
+    sign_in,
 )
 
 

@@ -92,6 +92,10 @@ class WrongKey(RequestError):
     status, code, headers = HTTPStatus.UNAUTHORIZED, "invalid_api_key", {"www-authenticate": "Bearer"}
 
 
+class WrongSignIn(RequestError):
+    status, code, param = HTTPStatus.UNAUTHORIZED, "wrong_key", "key"
+
+
 class AdminOnly(RequestError):
     status, code = HTTPStatus.FORBIDDEN, "admin_only"
 

@@ -85,8 +85,15 @@ def test_rebuilt_page_of_same_size_and_time_is_sent_again(browser: TestClient, w
 
 @pytest.mark.parametrize(
     ("accepted", "compressed"),
-    [("gzip, deflate, br", True), ("br;q=1.0, GZIP;q=0.5", True), ("*", True)]
-    + [("gzip;q=0", False), ("gzip; q=0.000", False), ("br", False), ("", False)],
+    [
+        ("gzip, deflate, br", True),
+        ("br;q=1.0, GZIP;q=0.5", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("br", False),
+        ("", False),
+    ],
 )
 def test_asset_is_sent_compressed_where_that_is_accepted(browser: TestClient, accepted: str, compressed: bool) -> None:
     answer = browser.get("/assets/main-1a2b.js", headers={"accept-encoding": accepted})
