@@ -44,9 +44,9 @@ class Keyring:
     def remembered(self, shown: Credential) -> Holder | None:
         """The owner, if it is known without the database."""
         digest = keys.digest(shown.secret)
-        if not shown.is_session and self.admin_key is not None:
-            if hmac.compare_digest(digest, keys.digest(self.admin_key)):
-                return _ADMIN
+        may_be_admin = self.admin_key is not None and not shown.is_session
+        if may_be_admin and hmac.compare_digest(digest, keys.digest(self.admin_key or "")):
+            return _ADMIN
         until, holder = self._known.get((digest, shown.is_session), (0.0, None))
         return holder if time.monotonic() < until else None
 

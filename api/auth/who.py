@@ -17,7 +17,8 @@ from store.access.principal import Principal
 
 _bearer = HTTPBearer(
     auto_error=False,
-    description="A key, or the cookie of POST /session. On loopback none is needed, unless FINETUNED_REQUIRE_KEYS says so.",
+    description="A key; a browser may sign in with it by POST /session. On loopback none is needed, unless "
+    "FINETUNED_REQUIRE_KEYS says so.",
 )
 
 
