@@ -279,7 +279,8 @@ def test_client_whose_changes_are_forgotten_begins_anew(sessions: Sessions) -> N
             await watching.take()
             for _ in range(4):
                 act(sessions, actions.cancel, job_id := create_job(sessions))
-                await watching.until(lambda jobs, job_id=job_id: jobs.get(job_id, {}).get("status") == "cancelled")
+                while watching.jobs.get(job_id, {}).get("status") != "cancelled":
+                    await watching.take()
             again = Table(table.stream(ADMIN, before.id))
             assert (await again.take())["reset"]
             assert again.jobs == watching.jobs
