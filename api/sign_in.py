@@ -1,6 +1,7 @@
 """Signs a browser in with a key: its cookie then opens what the key opens."""
 
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -15,7 +16,6 @@ from api.context import Context, Services
 from api.errors import WrongSignIn
 from api.http.body import described, json_body
 from api.http.json_response import json_response
-from finetuned import __version__
 from store.access import audit, sign_ins
 from store.access.principal import Principal
 
@@ -37,6 +37,8 @@ class SessionOut(BaseModel):
     version: str
     """Version of the service."""
 
+
+_VERSION = version("finetuned")
 
 router = APIRouter(prefix="/session", tags=["session"])
 
@@ -112,7 +114,7 @@ def _response(request: Request, services: Services, holder: Holder | None, signe
         admin=who.admin if who else False,
         key_needed=needed,
         signed_in=signed_in,
-        version=__version__,
+        version=_VERSION,
     )
     response = json_response(session)
     response.headers["cache-control"] = "no-store"
