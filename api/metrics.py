@@ -53,11 +53,16 @@ class SampleList(BaseModel):
 router = APIRouter()
 
 
+_NAME = f"({'|'.join(curves.COLUMNS)})"
+_NAMES = f"^{_NAME}(,{_NAME})*$"
 Step = Annotated[int, Query(ge=0, le=LARGEST_INTEGER)]
 
 
 def _columns(
-    columns: Annotated[str | None, Query(description="Names separated by commas; without it, all.")] = None,
+    columns: Annotated[
+        str | None,
+        Query(description="Names separated by commas; without it, all.", json_schema_extra={"pattern": _NAMES}),
+    ] = None,
 ) -> Sequence[str]:
     if columns is None:
         return curves.COLUMNS
