@@ -1,6 +1,7 @@
 """What every request needs, made once for each process of the API."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypedDict
 
 from celery import Celery
@@ -9,6 +10,7 @@ from fastapi import Depends, Request
 from api.auth.keyring import Keyring
 from api.auth.rates import Rates
 from api.background.checks import Checks
+from api.background.job_table import JobTable
 from api.background.live import Live
 from api.background.open_requests import OpenRequests
 from api.datasets.reader import RowReader
@@ -39,6 +41,10 @@ class Services:
     telemetry: Telemetry
     live: Live
     """The event streams."""
+    job_table: JobTable
+    """The streams of all jobs' summaries."""
+    web: Path
+    """Folder of the built page."""
 
 
 class State(TypedDict):
