@@ -73,6 +73,8 @@ class JobOut(BaseModel):
     """Infrastructure failures in a row without progress."""
     not_before: datetime | None
     """Time until which it waits after such a failure."""
+    sweep_id: str | None
+    """The sweep that it is a run of."""
     batch: dict[str, Any] | None
     """Replaces the recipe's batch, which did not fit into the device's memory."""
     worker: str | None
@@ -113,6 +115,7 @@ def job_out(view: JobView) -> JobOut:
         attempt=job.attempt,
         retries=job.retries,
         not_before=job.not_before,
+        sweep_id=job.sweep_id,
         batch=job.batch,
         worker=job.worker,
         created_at=job.created_at,
