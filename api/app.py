@@ -46,6 +46,7 @@ from api.jobs import routes as jobs
 from api.model_folders import ModelFolders
 from api.openai import routes as openai
 from api.settings import ApiSettings
+from api.sweeps import routes as sweeps
 from api.tags import TAGS
 from api.webhooks import routes as webhooks
 from dataset.sandbox.child import DatasetSandbox
@@ -56,6 +57,7 @@ from store.session import make_engine, make_sessions
 
 _NOUNS = (
     jobs,
+    sweeps,
     metrics,
     plans,
     events,

@@ -40,6 +40,7 @@ from store.errors import (
     QuotaExceeded,
     RequestOvertaken,
     RequestReused,
+    SweepNotFound,
     WebhookNotFound,
 )
 
@@ -63,7 +64,7 @@ _RETRY_SOON = {"retry-after": "2"}
 class InvalidParameter(RequestError):
     status, code = HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter"
 
-    def __init__(self, param: str, given: str, wanted: str) -> None:
+    def __init__(self, param: str, given: object, wanted: str) -> None:
         super().__init__(f"{param}: got {format_value(given)}; {wanted}")
         self.param = param
 
@@ -209,6 +210,7 @@ ANSWERS: dict[type[Exception], StatusAnswer] = {
     JobNotFound: _NOT_FOUND,
     KeyNotFound: _NOT_FOUND,
     ModelNotFound: _NOT_FOUND,
+    SweepNotFound: _NOT_FOUND,
     WebhookNotFound: _NOT_FOUND,
     DatasetInUse: StatusAnswer(HTTPStatus.CONFLICT, "dataset_in_use", headers=_NO_RETRY),
     JobInUse: StatusAnswer(HTTPStatus.CONFLICT, "job_in_use", headers=_NO_RETRY),

@@ -4,6 +4,7 @@ TAGS: list[dict[str, str]] = [
     {"name": name, "description": description}
     for name, description in {
         "jobs": "Create, list, cancel, pause, resume, retry and delete fine-tuning jobs.",
+        "sweeps": "Groups of jobs that try values of the recipe's fields, with the best of them.",
         "plans": "What a recipe needs, before it is a job: memory, time and disk.",
         "metrics": "Loss, speed and memory of a job, step by step.",
         "events": "What happens to a job, as a list or as a stream.",

@@ -9,6 +9,7 @@ import secrets
 
 JOB = "job_"
 DATASET = "file-"
+SWEEP = "sweep_"
 EXPORT = "exp_"
 KEY = "key_"
 WEBHOOK = "wh_"

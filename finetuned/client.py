@@ -130,6 +130,29 @@ class Client:
         found: list[dict[str, Any]] = self._json("GET", f"/jobs/{_part(job_id)}/samples", params=params)["data"]
         return found
 
+    # Sweeps
+
+    def create_sweep(self, sweep: dict[str, Any] | bytes, force: bool = False) -> dict[str, Any]:
+        """Creates the jobs of a sweep, all or none, from {"recipe": ..., "grid": {"adapter.r": [8, 16]}} or with a
+        "list" of the values of each job. Raises Refused with the value that is wrong in `param`."""
+        headers = {"content-type": "application/json", "idempotency-key": secrets.token_hex(16)}
+        params = {"force": "true"} if force else {}
+        # The service may read several datasets first.
+        return self._json(
+            "POST", "/sweeps", content=_body(sweep), headers=headers, params=params, timeout=_PLAN_SECONDS
+        )
+
+    def get_sweep(self, sweep_id: str) -> dict[str, Any]:
+        """Gives a sweep with the results of its "jobs", and the id of the "best"."""
+        return self._json("GET", f"/sweeps/{_part(sweep_id)}")
+
+    def list_sweeps(self) -> Iterator[dict[str, Any]]:
+        return self._pages("/sweeps")
+
+    def cancel_sweep(self, sweep_id: str, keep: Sequence[str] = ()) -> dict[str, Any]:
+        """Requests the end of all jobs of a sweep but those to `keep`."""
+        return self._json("POST", f"/sweeps/{_part(sweep_id)}/cancel", params={"keep": list(keep)} if keep else {})
+
     # Artifacts
 
     def list_artifacts(self, job_id: str) -> list[dict[str, Any]]:

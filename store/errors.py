@@ -14,6 +14,7 @@ StoreError
 +-- QuotaExceeded   the owner has reached a limit
 +-- RequestReused   an Idempotency-Key came with another body
 +-- RequestOvertaken    the request was taken for dead, and another has begun in its place
++-- SweepNotFound
 +-- IllegalMove     a job cannot go from its status to the requested one
 +-- StaleAttempt    a worker wrote for an attempt that it no longer owns
 +-- WorkerSuperseded    another worker has started with this one's name
@@ -34,6 +35,11 @@ class JobNotFound(StoreError):
 
 class JobInUse(StoreError):
     pass
+
+
+class SweepNotFound(StoreError):
+    def __init__(self, sweep_id: str) -> None:
+        super().__init__(f"no sweep {sweep_id}")
 
 
 class KeyNotFound(StoreError):

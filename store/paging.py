@@ -6,10 +6,10 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select, tuple_
 
-from store.models import Dataset, Delivery, Export, Job, Key, Webhook
+from store.models import Dataset, Delivery, Export, Job, Key, Sweep, Webhook
 
 Row = TypeVar("Row")
-Listed = Dataset | Delivery | Export | Job | Key | Webhook
+Listed = Dataset | Delivery | Export | Job | Key | Sweep | Webhook
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ REVISIONS = (
     "20261130_traceparent",
     "20261130_sessions",
     "20261130_changes",
+    "20261130_sweeps",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

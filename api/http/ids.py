@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 from contract.formatting import truncate
 from store import datasets
-from store.errors import DatasetNotFound, DeliveryNotFound, JobNotFound, KeyNotFound, WebhookNotFound
+from store.errors import DatasetNotFound, DeliveryNotFound, JobNotFound, KeyNotFound, SweepNotFound, WebhookNotFound
 
 LARGEST_INTEGER = 2**31 - 1
 """The largest seq or step that a column holds."""
@@ -34,6 +34,7 @@ def check_dataset_id(value: str) -> str:
 
 
 JobId = Annotated[str, AfterValidator(_id("job", JobNotFound))]
+SweepId = Annotated[str, AfterValidator(_id("sweep", SweepNotFound))]
 DatasetId = Annotated[str, AfterValidator(check_dataset_id)]
 KeyId = Annotated[str, AfterValidator(_id("key", KeyNotFound))]
 WebhookId = Annotated[str, AfterValidator(_id("wh", WebhookNotFound))]

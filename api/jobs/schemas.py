@@ -73,6 +73,8 @@ class JobOut(BaseModel):
     """Infrastructure failures in a row without progress."""
     not_before: datetime | None
     """Time until which it waits after such a failure."""
+    sweep_id: str | None
+    """The sweep that it is a run of."""
     batch: dict[str, Any] | None
     """Replaces the recipe's batch, which did not fit into the device's memory."""
     worker: str | None
@@ -105,7 +107,6 @@ class JobSummary(BaseModel):
     priority: int
     model: str
     dataset: str | None
-    method: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -124,6 +125,8 @@ class JobSummary(BaseModel):
     """As WORKER:NUMBER."""
     failure_code: FailureCode | None
     failure_message: str | None
+    sweep_id: str | None
+    """The sweep that it is a run of."""
     tags: dict[str, str]
 
 
@@ -156,6 +159,7 @@ def job_out(view: JobView) -> JobOut:
         attempt=job.attempt,
         retries=job.retries,
         not_before=job.not_before,
+        sweep_id=job.sweep_id,
         batch=job.batch,
         worker=job.worker,
         created_at=job.created_at,

@@ -25,6 +25,7 @@ from store.access.principal import Principal
 from store.earlier_adapter import hold_earlier
 from store.errors import DatasetNotFound
 from store.jobs import actions, deletion, jobs
+from store.jobs.jobs import SweepPart
 from store.models import Job
 from store.paging import Page, page
 from store.scheduling import workers
@@ -39,6 +40,7 @@ class Labels:
 
     tags: Mapping[str, str] | None = None
     openai_request: Mapping[str, Any] | None = None
+    part: SweepPart | None = None
 
 
 def create_job(  # parameters: who asks for what, how
@@ -56,29 +58,32 @@ def create_job(  # parameters: who asks for what, how
             if not force:
                 refuse_what_cannot_fit(services, submission)
         with tracing.span("insert", trace), services.sessions.begin() as session:
-            job = _insert(session, who, submission, labels)
+            seconds = jobs.expected_seconds(session, submission.recipe, submission.workload.examples)
+            quotas.check_queue(session, who.owner)  # late, since it holds up the owner's other requests
+            job = insert_job(session, who, submission, seconds, labels)
             audit.record(session, who, "job.create", job.id)
             turn.complete(session, job.id)
     wake_workers(services)
     return job
 
 
-def _insert(session: Session, who: Principal, submission: Submission, labels: Labels) -> Job:
-    examples = submission.workload.examples
-    seconds = jobs.expected_seconds(session, submission.recipe, examples)
-    quotas.check_queue(session, who.owner)  # late, since it holds up the owner's other requests
+def insert_job(
+    session: Session, who: Principal, submission: Submission, expected_seconds: float | None, labels: Labels
+) -> Job:
+    """Raises InputError where something that the recipe names was deleted since it was read."""
     return jobs.create(
         session,
         submission.recipe,
         who.owner,
         submission.warnings,
-        examples,
-        seconds,
+        submission.workload.examples,
+        expected_seconds,
         training_file=_hold(session, who, submission.training),
         validation_file=_hold(session, who, submission.validation),
         start_from_job=_hold_earlier(session, who, submission.recipe.adapter.start_from),
         tags=labels.tags,
         openai_request=labels.openai_request,
+        part=labels.part,
         traceparent=tracing.traceparent(),
     )
 

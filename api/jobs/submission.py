@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,28 +68,64 @@ class Submission:
 
 @contextmanager
 def resolved(services: Services, who: Principal, recipe: Recipe, machines: Sequence[Machine]) -> Iterator[Submission]:
-    """The recipe with all that it names; `machines` are the workers'. Raises InputError: no such file or folder,
-    a bad row, unmatched modules, a row that the model cannot read. Raises TooManyRequests, StorageUnavailable."""
-    check_machines(recipe, machines)
-    model = services.models.find(recipe.model)
-    with _earlier(services, who, recipe.adapter.start_from) as earlier:
-        left_out = _check_adapter(who, recipe, model, earlier)
-        training = _examples(services, who, recipe.dataset, model)
+    """The recipe with all that it names; `machines` are the workers'. Raises what Resolver.resolve does."""
+    with ExitStack() as files:
+        yield Resolver(services, who, machines, files).resolve(recipe)
+
+
+class Resolver:
+    """Finds and reads what recipes name, each model, dataset and earlier adapter once for all of them."""
+
+    def __init__(self, services: Services, who: Principal, machines: Sequence[Machine], files: ExitStack) -> None:
+        """`machines` are the workers'. What is fetched lasts as long as `files`."""
+        self._services = services
+        self._who = who
+        self._machines = machines
+        self._files = files
+        self._models: dict[str, ModelFolder | None] = {}
+        self._earlier: dict[str, Path] = {}
+        self._read: dict[tuple[str, str], Examples] = {}
+        """By the model's name and the dataset as JSON."""
+
+    def resolve(self, recipe: Recipe) -> Submission:
+        """The recipe with all that it names. Raises InputError: no such file or folder, a bad row, unmatched modules,
+        a row that the model cannot read. Raises TooManyRequests, StorageUnavailable."""
+        check_machines(recipe, self._machines)
+        model = self._find_model(recipe.model)
+        earlier = self._fetch_earlier(recipe.adapter.start_from)
+        left_out = _check_adapter(self._who, recipe, model, earlier)
+        training = self._examples(recipe, recipe.dataset)
         validation, evaluation = None, recipe.evaluation
         if evaluation.dataset is not None:
             with dataset_errors_as("evaluation.dataset"):
-                validation = _examples(services, who, evaluation.dataset, model)
+                validation = self._examples(recipe, evaluation.dataset)
             evaluation = evaluation.model_copy(update={"dataset": validation.dataset})
         recipe = recipe.model_copy(update={"dataset": training.dataset, "evaluation": evaluation})
-        warnings = [*machine_warnings(recipe, machines), *shortfalls(recipe, training.count), *left_out]
-        yield Submission(recipe, machines, model, earlier, training, validation, warnings)
+        warnings = [*machine_warnings(recipe, self._machines), *shortfalls(recipe, training.count), *left_out]
+        return Submission(recipe, self._machines, model, earlier, training, validation, warnings)
+
+    def _find_model(self, name: str) -> ModelFolder | None:
+        if name not in self._models:
+            self._models[name] = self._services.models.find(name)
+        return self._models[name]
+
+    def _fetch_earlier(self, start_from: str | None) -> Path | None:
+        if start_from is None:
+            return None
+        if start_from not in self._earlier:
+            fetched = _earlier(self._services, self._who, start_from)
+            self._earlier[start_from] = self._files.enter_context(fetched)
+        return self._earlier[start_from]
+
+    def _examples(self, recipe: Recipe, given: DatasetSource) -> Examples:
+        key = recipe.model, given.model_dump_json()
+        if key not in self._read:
+            self._read[key] = _examples(self._services, self._who, given, self._find_model(recipe.model))
+        return self._read[key]
 
 
 @contextmanager
-def _earlier(services: Services, who: Principal, start_from: str | None) -> Iterator[Path | None]:
-    if start_from is None:
-        yield None
-        return
+def _earlier(services: Services, who: Principal, start_from: str) -> Iterator[Path]:
     home = FolderStorage(services.settings.home)
     with tempfile.TemporaryDirectory(prefix="finetuned-") as fetched:
         folder = Path(fetched) / "adapter"

@@ -36,7 +36,7 @@ html_show_sphinx = False
 html_copy_source = False
 
 GUIDES = (
-    "training adapters data datasets plans jobs events dashboard webhooks artifacts openai parallel deploy "
+    "training adapters data datasets plans jobs sweeps events dashboard webhooks artifacts openai parallel deploy "
     "gpu-troubleshooting keys observability operations speed"
 )
 CONTENTS = {

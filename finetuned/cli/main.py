@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from finetuned.cli import clean, datasets, jobs, keys, local_service, webhooks, workers
+from finetuned.cli import clean, datasets, jobs, keys, local_service, sweeps, webhooks, workers
 from finetuned.cli.next_command import start_at
 from finetuned.cli.terminal import note
 from finetuned.errors import FinetunedError, Unreachable
@@ -50,6 +50,7 @@ app.command()(jobs.download)
 app.command()(jobs.export)
 app.command()(jobs.logs)
 app.command()(clean.clean)
+app.add_typer(sweeps.app, name="sweep")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")

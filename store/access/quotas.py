@@ -69,19 +69,21 @@ def count_bytes(session: Session | Connection, owner: str) -> int:
     return sum(int(session.scalar(part) or 0) for part in parts)
 
 
-def check_queue(session: Session, owner: str) -> None:
-    """Checks that the owner may queue one more job, and has room for what it leaves. Raises QuotaExceeded. Concurrent
+def check_queue(session: Session, owner: str, more: int = 1) -> None:
+    """Checks that the owner may queue `more` jobs, and has room for what they leave. Raises QuotaExceeded. Concurrent
     requests are counted one by one."""
     _count_one_by_one(session, f"queue of {owner}")
-    refuse_full_queue(session, owner)
+    refuse_full_queue(session, owner, more)
 
 
-def refuse_full_queue(session: Session | Connection, owner: str) -> None:
+def refuse_full_queue(session: Session | Connection, owner: str, more: int = 1) -> None:
     """Raises QuotaExceeded. A look that holds nobody up: concurrent requests may pass it together."""
     limit, count, most_bytes = session.execute(_QUEUE, {"its_owner": owner}).one()
-    if count >= limit:
+    if count + more > limit:
+        them = "" if more == 1 else f", which leaves no room for {more} more"
         raise QuotaExceeded(
-            f"{owner} has {count} jobs that wait, and may have {limit}; submit more when some of them have started"
+            f"{owner} has {count} jobs that wait, and may have {limit}{them}; submit more when some of them have "
+            "started"
         )
     _check_bytes(session, owner, 1, most_bytes)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from store.backup.archive import ArchiveWriter, BackupError, Table
 from store.models import Base
@@ -14,10 +14,10 @@ _PART = 16 << 20
 
 
 def write(writer: ArchiveWriter, connection: Connection, folder: str) -> list[Table]:
-    """Writes every row as members below `folder`. A database of an older schema may have fewer tables."""
-    there = set(connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")))
-    tables = [table.name for table in Base.metadata.sorted_tables]
-    return [_write(writer, connection, name, f"{folder}/{name}") for name in tables if name in there]
+    """Writes every row as members below `folder`. A database of an older schema may lack some of today's tables."""
+    present = inspect(connection).get_table_names()
+    tables = [table.name for table in Base.metadata.sorted_tables if table.name in present]
+    return [_write(writer, connection, name, f"{folder}/{name}") for name in tables]
 
 
 def _write(writer: ArchiveWriter, connection: Connection, name: str, folder: str) -> Table:

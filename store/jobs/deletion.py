@@ -6,7 +6,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from contract.status import TERMINAL, JobStatus
-from store import artifacts, deletions
+from store import artifacts, deletions, sweeps
 from store.errors import JobInUse
 from store.jobs import jobs
 from store.models import DeletedJob, Job, Lease
@@ -15,7 +15,8 @@ _REMEMBERED = timedelta(days=1)
 
 
 def delete_job(session: Session, job_id: str, owner: str | None = None) -> None:
-    """Deletes a job that has ended, with its events, metrics, artifacts and exports. Raises JobNotFound, JobInUse."""
+    """Deletes a job that has ended, with its events, metrics, artifacts and exports, and with the
+    last job of a sweep the sweep. Raises JobNotFound, JobInUse."""
     job = jobs.lock(session, job_id, owner)
     if job.status not in TERMINAL:
         raise JobInUse(f"job {job_id} is {job.status}; cancel it, and delete it once it has ended")
@@ -26,6 +27,8 @@ def delete_job(session: Session, job_id: str, owner: str | None = None) -> None:
     deletions.add(session, [job_id])
     session.add(DeletedJob(id=job_id, owner=job.owner))
     session.execute(delete(Job).where(Job.id == job_id))
+    if job.sweep_id is not None:
+        sweeps.delete_if_empty(session, job.sweep_id)
 
 
 def forget(session: Session) -> None:

@@ -26,6 +26,14 @@ _NewEvent = tuple[str, Mapping[str, Any]]
 """Type and data."""
 
 
+class SweepPart(NamedTuple):
+    """What makes a job a run of a sweep."""
+
+    sweep_id: str
+    values: Mapping[str, Any]
+    """By the dotted path of the recipe's field."""
+
+
 def create(  # parameters: the columns of a row
     session: Session,
     recipe: Recipe,
@@ -38,10 +46,11 @@ def create(  # parameters: the columns of a row
     start_from_job: str | None = None,
     tags: Mapping[str, str] | None = None,
     openai_request: Mapping[str, Any] | None = None,
+    part: SweepPart | None = None,
     traceparent: str | None = None,
 ) -> Job:
     """Creates a queued job. Its first events record that, and the warnings about its recipe. More than five parameters:
-    the columns of the new row, which only POST /jobs sets."""
+    the columns of the new row, which only POST /jobs and POST /sweeps set."""
     job = Job(
         id=ids.new_id(ids.JOB),
         name=recipe.name,
@@ -59,6 +68,10 @@ def create(  # parameters: the columns of a row
         start_from_job=start_from_job,
         tags=dict(tags) if tags else None,
         openai_request=dict(openai_request) if openai_request else None,
+        sweep_id=part.sweep_id if part else None,
+        sweep_values=dict(part.values) if part else None,
+        # Not the start of the transaction, which all runs of a sweep share: the queue keeps their order.
+        created_at=func.clock_timestamp(),
         traceparent=traceparent,
     )
     session.add(job)

@@ -36,7 +36,6 @@ _FIELDS = {
     **{name: f"jobs.{name}" for name in ("id", "name", "owner", "status", "requested_action", "priority")},
     "model": "recipe ->> 'model'",
     "dataset": "coalesce(recipe #>> '{dataset,filename}', recipe #>> '{dataset,path}')",
-    "method": "recipe ->> 'method'",
     **{name: _time(name) for name in ("created_at", "started_at", "finished_at")},
     **{name: f"jobs.{name}" for name in ("attempt", "retries")},
     "step": "last.step",
@@ -46,6 +45,7 @@ _FIELDS = {
     "losses": "coalesce(curve.losses, '[]')",
     "failure_code": "failure ->> 'code'",
     "failure_message": "failure ->> 'message'",
+    "sweep_id": "sweep_id",
     "tags": "coalesce(tags, '{}')",
 }
 # One look into an index for each loss; a job that never started costs one.

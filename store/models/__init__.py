@@ -6,6 +6,7 @@ from store.models.deletions import Deletion
 from store.models.exports import Export
 from store.models.jobs import Artifact, DeletedJob, Event, Job, StepMetric
 from store.models.owners import AuditEntry, Key, Quota, Request, SignIn
+from store.models.sweeps import Sweep
 from store.models.webhooks import Delivery, Webhook
 from store.models.workers import Device, Lease, Worker
 
@@ -28,6 +29,7 @@ __all__ = [
     "Request",
     "SignIn",
     "StepMetric",
+    "Sweep",
     "Webhook",
     "Worker",
 ]

@@ -46,6 +46,7 @@ class Job(Base):
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
         Index("ix_jobs_unmeasured", "id", postgresql_where=text("measured_attempt < attempt")),
         Index("ix_jobs_changed", "changed"),
+        Index("ix_jobs_sweep", "sweep_id", "created_at", postgresql_where=text("sweep_id IS NOT NULL")),
         Index("ix_jobs_start_from_job", "start_from_job", postgresql_where=text("start_from_job IS NOT NULL")),
     )
 
@@ -101,6 +102,9 @@ class Job(Base):
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     start_from_job: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     """The job with whose adapter it starts, which cannot be deleted before this one has ended."""
+    sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id", ondelete="SET NULL"))
+    sweep_values: Mapped[dict[str, Any] | None]
+    """The values that its sweep gave it, by the path of the field."""
     openai_request: Mapped[dict[str, Any] | None]
     """The fields of the request to OpenAI's API that created it, for its answers; None for other jobs."""
     tags: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))

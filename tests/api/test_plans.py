@@ -145,6 +145,16 @@ def test_too_large_recipe_is_refused_unless_forced(client: TestClient, sessions:
     assert submit_llama(client, "?force=true").status_code == 201
 
 
+def test_sweep_with_too_large_run_is_refused_unless_forced(client: TestClient, sessions: Sessions) -> None:
+    register(sessions, machine(8))
+    sweep = {"recipe": RECIPE, "grid": {"base_bits": [4, None]}}
+    error = client.post("/sweeps", json=sweep).json()["error"]
+    assert (error["code"], error["param"]) == ("does_not_fit", "recipe.model")
+    assert "force=true takes it as it is; the first run with this is base_bits=null" in error["message"]
+    assert client.get("/jobs").json()["data"] == []
+    assert client.post("/sweeps?force=true", json=sweep).status_code == 201
+
+
 def test_openai_sdk_can_force_a_recipe(client: TestClient, sessions: Sessions) -> None:
     register(sessions, machine(8))
     with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", http_client=client) as sdk:

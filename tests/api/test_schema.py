@@ -72,6 +72,7 @@ FORM = "multipart/form-data"
 RIGHT: dict[str, dict[str, Any]] = {
     "POST /jobs": {"body": RECIPE},
     "POST /plans": {"body": RECIPE},
+    "POST /sweeps": {"body": {"recipe": RECIPE, "grid": {"seed": [1, 2]}}},
     "POST /jobs/{job_id}/exports": {"body": {"source": "checkpoint-1.tar"}},
     "POST /datasets": {"body": FILE, "media_type": FORM},
     "GET /datasets/{dataset_id}/report": {"query": {"model": "tiny"}},
@@ -169,6 +170,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
     publish(sessions, home)
     dataset_id = post("/datasets", body=FILE, media_type=FORM)["id"]
     webhook_id = post("/webhooks", body={"url": "http://127.0.0.1.nowhere.invalid/"})["id"]
+    sweep_id = post("/sweeps", body={"recipe": RECIPE, "grid": {"seed": [1, 2]}})["id"]
     return {
         "job_id": succeeded,
         "failed": failed,
@@ -178,6 +180,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         "path": "adapter_config.json",
         "model": f"ft:tiny:admin::{succeeded.removeprefix('job_')}",
         "dataset_id": dataset_id,
+        "sweep_id": sweep_id,
         "file_id": dataset_id,
         "export_id": post("/jobs/{job_id}/exports", path_parameters={"job_id": succeeded}, body={})["id"],
         "webhook_id": webhook_id,

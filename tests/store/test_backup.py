@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from contract.events import CheckpointEvent
 from runtime.settings import StoreSettings
 from storage.backends import FolderStorage
-from store import artifacts, datasets, schema
+from store import artifacts, datasets, schema, sweeps
 from store.access import audit, keys
 from store.access.principal import Principal
 from store.backup import files, tables
@@ -23,12 +23,14 @@ from store.backup.archive import ArchiveReader, ArchiveWriter, BackupError, Head
 from store.backup.restore import migrate_by_process, restore
 from store.backup.save import save
 from store.backup.settings import BackupSettings
+from store.jobs import jobs
+from store.jobs.jobs import SweepPart
 from store.session import Sessions, make_sessions
 from tests.support import s3
 from tests.support.artifacts import publish
 from tests.support.database import dump, empty_database, migrate, new_database
 from tests.support.files import contents
-from tests.support.jobs import create_job
+from tests.support.jobs import create_job, make_recipe
 from tests.support.servers import free_port
 
 ANNA = Principal("anna", admin=True, key_id=None, request_id="request")
@@ -99,6 +101,8 @@ def filled(source: BackupSettings, sessions: Sessions) -> BackupSettings:
     with sessions.begin() as session:
         keys.create(session, "anna", None, admin=True)
         audit.record(session, ANNA, "job.create", job_id)
+        sweep = sweeps.create(session, "anna", None, ["seed"])
+        jobs.create(session, make_recipe(), "anna", part=SweepPart(sweep.id, {"seed": 1}))
     return source
 
 

@@ -11,15 +11,20 @@ from contract.recipe import Recipe
 ID = "lpad(to_hex(n), 24, '0')"
 
 _TABLES = {
+    "sweeps": f"""
+        INSERT INTO sweeps (id, owner, name, fields, created_at)
+        SELECT 'sweep_' || {ID}, 'default', 'a sweep', '["adapter.r"]', now() - n * interval '1 s'""",
     "datasets": f"""
         INSERT INTO datasets (id, owner, filename, purpose, path, bytes, status, format, rows, report, created_at)
         SELECT 'file-' || {ID}, 'default', 'rows.jsonl', 'fine-tune', '/rows.jsonl', 1000, 'processed', 'messages', 100,
                '{{}}', now() - n * interval '1 s'""",
     "jobs": f"""
         INSERT INTO jobs (id, owner, recipe, priority, status, attempt, retries, event_count, created_at, started_at,
-                          finished_at, total_steps, worker, log_tail, command, exit_report, training_file)
+                          finished_at, total_steps, worker, log_tail, command, exit_report, training_file, sweep_id,
+                          sweep_values)
         SELECT 'job_' || {ID}, 'default', :recipe, 0, 'succeeded', 1, 0, 3, now() - n * interval '1 s', now(), now(), 9,
-               'worker', repeat('log ', 1000), 'torchrun', '{{}}', 'file-' || {ID}""",
+               'worker', repeat('log ', 1000), 'torchrun', '{{}}', 'file-' || {ID},
+               'sweep_' || lpad(to_hex((n + 99) / 100), 24, '0'), '{{"adapter.r": 8}}'""",
     "events": f"""
         INSERT INTO events (job_id, seq, time, type, data)
         SELECT 'job_' || {ID}, seq, 1, 'status', '{{"status": "succeeded"}}'""",
@@ -50,7 +55,12 @@ _TABLES = {
 }
 _TWICE = {"events", "metrics"}
 
-_IDS = {"job_id": "job_" + "1".rjust(24, "0"), "webhook_id": "wh_" + "1".rjust(24, "0"), "owner": "owner-1"}
+_IDS = {
+    "job_id": "job_" + "1".rjust(24, "0"),
+    "webhook_id": "wh_" + "1".rjust(24, "0"),
+    "sweep_id": "sweep_" + "1".rjust(24, "0"),
+    "owner": "owner-1",
+}
 """Of things that are there, by the parameter of a path."""
 _NAME_ONE = {"path", "name", "export_id", "dataset_id", "file_id", "model"}
 """Parameters that name one thing: their routes are no lists."""

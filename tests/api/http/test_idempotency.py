@@ -19,7 +19,7 @@ from api.background.live import Pace
 from api.background.open_requests import OpenRequests
 from api.settings import ApiSettings
 from contract.events import CheckpointEvent
-from store import artifacts, webhooks
+from store import artifacts, sweeps, webhooks
 from store.access import idempotent_requests
 from store.access.idempotent_requests import IdempotentRequest, New, Replay
 from store.errors import RequestOvertaken, RequestReused
@@ -118,6 +118,11 @@ TWO_BODIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "/jobs": ({"json": RECIPE}, {"json": {**RECIPE, "seed": 7}}),
     "/plans": ({"json": RECIPE}, {"json": {**RECIPE, "seed": 7}}),
     "/datasets": (form(1), form(2)),
+    "/sweeps": (
+        {"json": {"recipe": RECIPE, "grid": {"seed": [1, 2]}}},
+        {"json": {"recipe": RECIPE, "grid": {"seed": [1, 3]}}},
+    ),
+    "/sweeps/{sweep_id}/cancel": ({}, {"params": {"keep": "job_" + "0" * 24}}),
     "/keys": ({"json": {"owner": "anna"}}, {"json": {"owner": "bob"}}),
     "/webhooks": ({"json": {"url": "https://example.com/a"}}, {"json": {"url": "https://example.com/b"}}),
     "/jobs/{job_id}/exports": (
@@ -142,11 +147,12 @@ def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
         artifacts.add_checkpoint(
             session, job_id, 1, CheckpointEvent(time=1, step=5, path="step-5", bytes=2, final=True)
         )
+        sweep_id = sweeps.create(session, "default", None, ["seed"]).id
         webhook = webhooks.create(session, "default", "https://example.com/hook", [])
         webhook.enabled = False
         delivery_id = webhooks.ping(session, webhook).id
     publish_rows(sessions)
-    return {"job_id": job_id, "webhook_id": webhook.id, "delivery_id": delivery_id}
+    return {"job_id": job_id, "sweep_id": sweep_id, "webhook_id": webhook.id, "delivery_id": delivery_id}
 
 
 def done(engine: sa.Engine) -> int:
