@@ -8,12 +8,13 @@ from rich.table import Table
 
 from finetuned import Client, Job
 from finetuned.address import DEFAULT_URL
-from finetuned.cli.job_text import one_line, sparkline
+from finetuned.cli.curve import curve
+from finetuned.cli.job_text import one_line
 from finetuned.cli.options import Key, OneAsJson, Url
 from finetuned.cli.recipes import flat
 from finetuned.cli.terminal import out, plain_table, print_json
 
-_WIDTH = 40
+_WIDTH, _LINES = 30, 4
 
 
 def compare(
@@ -60,7 +61,7 @@ def _table(jobs: list[Job], rows: dict[str, list[Any]], losses: list[list[float]
         table.add_column(name, overflow="fold")
     for name, values in rows.items():
         table.add_row(name, *map(_cell, values))
-    table.add_row("loss curve", *(sparkline(each, _WIDTH) for each in losses))
+    table.add_row("loss curve", *("\n".join(curve(each, _WIDTH, _LINES)) for each in losses))
     return table
 
 

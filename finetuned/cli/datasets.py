@@ -39,6 +39,7 @@ def add(  # parameters: each is an option of the command
         typer.Option(metavar="FIELD=NAME", help="The file's name for a field; repeatable."),
     ] = None,
     owner: Owner = None,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -49,7 +50,10 @@ def add(  # parameters: each is an option of the command
             uploaded = client.datasets.upload(file, format, columns)
         with err.status("checking its rows"):
             dataset = uploaded.refresh().wait().raw
-    print_plain(dataset["id"])
+    if as_json:
+        print_json(dataset)
+    else:
+        print_plain(dataset["id"])
     for line in report_lines(dataset, on_service(f"datasets show {dataset['id']}", url, key)):
         note(line)
     if dataset["status"] == "error":

@@ -1,5 +1,7 @@
 """The commands on a job."""
 
+import json
+from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -22,10 +24,23 @@ from finetuned.status import Status
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 
-def watch(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def watch(
+    job: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
     """Watch a job until it ends; exit code 0 if it succeeded."""
     with Client(url, key=key) as client:
-        watch_to_the_end(client, job, out)
+        if not as_json:
+            watch_to_the_end(client, job, out)
+            return
+        status = ""
+        for event in client.jobs.at(job).watch(reconnecting=note):
+            status = event.data["status"] if event.type == "status" else status
+            print_plain(json.dumps(asdict(event)))
+        if status != Status.SUCCEEDED:
+            raise typer.Exit(1)
 
 
 def list_jobs(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:

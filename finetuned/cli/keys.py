@@ -9,8 +9,8 @@ from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Url
-from finetuned.cli.terminal import age, list_table, note, print_list, print_plain
+from finetuned.cli.options import AsJson, Key, OneAsJson, Url
+from finetuned.cli.terminal import age, list_table, note, print_json, print_list, print_plain
 
 app = typer.Typer(help="API keys; for admins.", invoke_without_command=True)
 
@@ -31,12 +31,16 @@ def create(
     owner: Annotated[str, typer.Option(help="Owner that the key acts for.")],
     name: Annotated[str | None, typer.Option(help="Note for people, such as the key's purpose.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="Act for all owners, and manage keys.")] = False,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Create a key and print its secret, which is shown only now."""
     with Client(url, key=key) as client:
         made = client.keys.create(owner, name, admin)
+    if as_json:
+        print_json(made.raw)
+        return
     print_plain(made.secret or "")
     note(f"{made.id} of {owner}; use the secret, which nobody stores, in FINETUNED_API_KEY or as a bearer token")
 
@@ -44,12 +48,15 @@ def create(
 @app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `finetuned keys` lists it.")],
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Revoke a key, at once and for ever."""
     with Client(url, key=key) as client:
         revoked = client.keys.revoke(key_id)
+    if as_json:
+        print_json(revoked.raw)
     note(f"{revoked.id} of {revoked.owner} is revoked")
 
 

@@ -56,6 +56,7 @@ def clone(  # parameters: each is an option of the command
     ] = False,
     owner: Owner = None,
     watch: Watch = False,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -66,7 +67,10 @@ def clone(  # parameters: each is an option of the command
             made = client.jobs.get(edit_until_accepted(recipe, lambda body: client.jobs.create(body).id))
         else:
             made = client.jobs.create(recipe)
-        print_plain(made.id)
+        if as_json:
+            print_json(made.raw)
+        else:
+            print_plain(made.id)
         _watch_or_advise(client, made, watch)
 
 

@@ -10,8 +10,8 @@ from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Limit, Url
-from finetuned.cli.terminal import age, list_table, note, print_list, print_plain
+from finetuned.cli.options import AsJson, Key, Limit, OneAsJson, Url
+from finetuned.cli.terminal import age, list_table, note, print_json, print_list, print_plain
 
 app = typer.Typer(help="Addresses that get a message when a job ends.", invoke_without_command=True)
 WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `finetuned webhooks` lists it.")]
@@ -34,13 +34,17 @@ def add(
     event: Annotated[
         list[str] | None, typer.Option(help="Event such as job.failed; repeatable. Default: every end of a job.")
     ] = None,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Add a webhook and print its secret, which is shown only now."""
     with Client(url, key=key) as client:
         made = client.webhooks.create(address, event or ())
-    print_plain(made.secret or "")
+    if as_json:
+        print_json(made.raw)
+    else:
+        print_plain(made.secret or "")
     test = on_service(f"webhooks test {made.id}", url, key)
     note(f"{made.id} gets {', '.join(made.events)}; try it with: {test}")
 
@@ -54,10 +58,12 @@ def delete(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
 
 
 @app.command(name="test")
-def ping(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def ping(webhook: WebhookId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Send a ping to a webhook."""
     with Client(url, key=key) as client:
-        client.webhooks.test(webhook)
+        delivery = client.webhooks.test(webhook)
+    if as_json:
+        print_json(delivery.raw)
     note(f"a ping is being sent; see its result with: {on_service(f'webhooks log {webhook}', url, key)}")
 
 

@@ -57,7 +57,7 @@ def test_comparison_shows_what_differs(api: FakeApi) -> None:
     shown = finetuned("compare", "job_1", "job_2", "--url", api.url, COLUMNS="120").stdout
     assert any(line.split() == ["optimizer.learning_rate", "0.0001", "0.0002"] for line in shown.splitlines())
     assert "model" not in shown
-    assert "█▁" in shown
+    assert "⢱" in shown
     found = json.loads(finetuned("compare", "job_1", "job_2", "--json", "--url", api.url).stdout)
     assert found["recipe"] == {"optimizer.learning_rate": [1e-4, 2e-4]}
 
