@@ -111,6 +111,12 @@ def test_installed_command_says_where_the_service_runs(installed: Path, words: l
     )
 
 
+def test_installed_command_says_where_datasets_are_checked(installed: Path) -> None:
+    done = run(installed, "finetuned", "datasets", "check", "rows.jsonl")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run it from a checkout, or let a service check the file with: finetuned datasets add FILE" in done.stderr
+
+
 @pytest.mark.slow
 def test_type_checker_sees_the_installed_types(installed: Path) -> None:
     (installed / "typed.py").write_text(TYPED)
