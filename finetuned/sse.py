@@ -12,21 +12,29 @@ class ServerSentEvent:
     """The last id that the server has sent, to send back as Last-Event-ID."""
 
 
-def parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """Yields the events in the lines of a stream, which come without line ends. Drops comments, and an event that the
-    end of the stream cuts off."""
-    event, data, last_id = "", list[str](), ""
-    for line in lines:
+class EventParser:
+    """Takes the lines of a stream, which come without line ends."""
+
+    def __init__(self) -> None:
+        self._event, self._data, self._last_id = "", list[str](), ""
+
+    def feed(self, line: str) -> ServerSentEvent | None:
+        """Takes a line; gives the event that it completes."""
         if not line:
-            if data:
-                yield ServerSentEvent(event or "message", "\n".join(data), last_id)
-            event, data = "", []
-            continue
+            event, data, self._event, self._data = self._event, self._data, "", []
+            return ServerSentEvent(event or "message", "\n".join(data), self._last_id) if data else None
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":
-            event = value
+            self._event = value
         elif name == "data":
-            data.append(value)
+            self._data.append(value)
         elif name == "id" and "\0" not in value:
-            last_id = value
+            self._last_id = value
+        return None
+
+
+def parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
+    """Yields the events in the lines of a stream. Drops comments, and an event that the end of the stream cuts off."""
+    parser = EventParser()
+    return filter(None, map(parser.feed, lines))

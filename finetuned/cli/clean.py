@@ -5,11 +5,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import format_bytes
 from finetuned.cli.options import Key, Url
 from finetuned.cli.terminal import list_table, note, out, print_json
-from finetuned.client import Client
 
 
 def clean(
@@ -20,7 +20,7 @@ def clean(
 ) -> None:
     """Delete what the retention settings no longer keep; for admins."""
     with Client(url, key=key) as client:
-        freed = client.clean_files(dry_run)
+        freed = client.clean(dry_run).raw
     if as_json:
         print_json(freed)
         return

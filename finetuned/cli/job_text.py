@@ -1,5 +1,6 @@
 """A running job, from its events: drawn for a terminal, or as lines of text."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from finetuned.cli.curve import curve
 from finetuned.events import JobEvent
 from finetuned.status import TERMINAL, Status
 
@@ -24,6 +26,8 @@ _STYLES = {
 }
 _NOTES_SHOWN = 6
 _SAMPLES_SHOWN = 2
+_FEWEST_FOR_A_CURVE = 10
+_CURVE_LINES = 5
 _LONGEST_SAMPLE = 300  # characters of an answer
 _LONGEST_PROMPT = 50
 
@@ -171,8 +175,16 @@ def _rows(view: JobDisplay, width: int) -> Iterator[tuple[str, RenderableType]]:
         ProgressBar(1.0, m["progress"], width, complete_style="cyan", finished_style="green"), Text(steps, style="bold")
     )
     yield "progress", bar
-    loss = Text.assemble((f"{m['loss']:.4f}", "bold"), "  ", (sparkline(view.losses, width), "cyan"))
-    yield "loss", loss
+    few = len(view.losses) < _FEWEST_FOR_A_CURVE
+    yield (
+        "loss",
+        Text.assemble((f"{m['loss']:.4f}", "bold"), "  ", (sparkline(view.losses, width) if few else "", "cyan")),
+    )
+    if not few:
+        finite = [loss for loss in view.losses if math.isfinite(loss)] or [math.nan]
+        labels = [f"{max(finite):.3g}", *[""] * (_CURVE_LINES - 2), f"{min(finite):.3g}"]
+        for label, line in zip(labels, curve(view.losses, width, _CURVE_LINES), strict=False):
+            yield label, Text(line, style="cyan")
     if view.evaluations:
         first, last = view.evaluations[0][1], view.evaluations[-1][1]
         change = f"{first:.3f}" if len(view.evaluations) == 1 else f"{first:.3f} → {last:.3f}"

@@ -1,127 +1,114 @@
-"""`finetuned submit`, and the commands on a job."""
+"""The commands on a job."""
 
-import sys
-import time
+import json
+from dataclasses import asdict
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Limit, Owner, Url, owner_or_user
-from finetuned.cli.plan_text import show_plan
-from finetuned.cli.terminal import age, err, fail, list_table, note, out, print_json, print_list, print_plain
+from finetuned.cli.options import AsJson, Key, Limit, OneAsJson, Url
+from finetuned.cli.terminal import age, fail, list_table, note, out, print_json, print_list, print_plain
 from finetuned.cli.watch import watch as watch_job
-from finetuned.client import Client, Job
+from finetuned.events import JobEvent
 from finetuned.status import Status
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE.json", help="File of the recipe; - is stdin.")]
 
 
-def submit(  # parameters: each is an option of the command
-    recipe: RecipeFile,
-    owner: Owner = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Watch the job until it ends.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Submit even if it will not fit into memory.")] = False,
+def watch(
+    job: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Submit a job and print its id."""
-    body = _read_recipe(recipe)
-    with Client(url, owner_or_user(owner, key), key) as client:
-        job = client.submit(body, force)
-        print_plain(job["id"])
-        if watch:
-            _watch(client, job["id"], err)
-        else:
-            again = on_service(f"watch {job['id']}", url, key)
-            note(f"{job['status']}; watch it with: {again}")
-
-
-def plan(
-    recipe: RecipeFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the service's JSON.")] = False,
-    url: Url = DEFAULT_URL,
-    key: Key = None,
-) -> None:
-    """Estimate memory, time and disk of a recipe, without training."""
-    body = _read_recipe(recipe)
-    with Client(url, key=key) as client:
-        found = client.plan(body)
-    if as_json:
-        print_json(found)
-    else:
-        show_plan(found, out)
-
-
-def _read_recipe(recipe: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if recipe == "-" else Path(recipe).read_bytes()
-    except OSError as error:
-        fail(f"cannot read {recipe}: {error.strerror}")
-
-
-def watch(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Watch a job until it ends; exit code 0 if it succeeded."""
     with Client(url, key=key) as client:
-        _watch(client, job, out)
+        if not as_json:
+            watch_to_the_end(client, job, out)
+            return
+        status = ""
+        for event in client.jobs.at(job).watch(reconnecting=note):
+            status = event.data["status"] if event.type == "status" else status
+            print_plain(json.dumps(asdict(event)))
+        if status != Status.SUCCEEDED:
+            raise typer.Exit(1)
 
 
 def list_jobs(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List jobs, newest first."""
     with Client(url, key=key) as client:
-        jobs = list(islice(client.list_jobs(), limit))
+        jobs = [job.raw for job in islice(client.jobs.list(), limit)]
     print_list(jobs, as_json, _job_table, "no jobs yet")
 
 
 def show(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Print a job as JSON."""
     with Client(url, key=key) as client:
-        print_json(client.get_job(job))
+        print_json(client.jobs.get(job).raw)
 
 
 def cancel(
     job: JobId,
     force: Annotated[bool, typer.Option("--force", help="Give it no time to save.")] = False,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Cancel a job."""
     with Client(url, key=key) as client:
-        status = client.cancel(job, force)["status"]
+        found = client.jobs.at(job).cancel(force)
+    status = found.status
+    if as_json:
+        print_json(found.raw)
+        return
     note(status if status == Status.CANCELLED else f"{status}; it will be cancelled once its processes are gone")
 
 
-def pause(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def pause(job: JobId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Save a job's state and pause it."""
     with Client(url, key=key) as client:
-        status = client.pause(job)["status"]
+        found = client.jobs.at(job).pause()
+    status = found.status
+    if as_json:
+        print_json(found.raw)
+        return
     state = status if status == Status.PAUSED else f"{status}; it will be paused once it has saved"
     note(f"{state}; resume it with: {on_service(f'resume {job}', url, key)}")
 
 
-def resume(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def resume(job: JobId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Resume a paused job from its last training checkpoint."""
     with Client(url, key=key) as client:
-        note(f"{client.resume(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
+        found = client.jobs.at(job).resume()
+    if as_json:
+        print_json(found.raw)
+    else:
+        note(f"{found.status}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
-def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def retry(job: JobId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Retry a failed or cancelled job from its last training checkpoint."""
     with Client(url, key=key) as client:
-        note(f"{client.retry(job)['status']}; watch it with: {on_service(f'watch {job}', url, key)}")
+        found = client.jobs.at(job).retry()
+    if as_json:
+        print_json(found.raw)
+    else:
+        note(f"{found.status}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
 def delete(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Delete a job that has ended, with its adapter and all its files."""
     with Client(url, key=key) as client:
-        client.delete_job(job)
+        client.jobs.at(job).delete()
     note(f"{job} is deleted")
 
 
@@ -136,7 +123,7 @@ def download(
 ) -> None:
     """Download a job's adapter and print its folder."""
     with Client(url, key=key) as client:
-        print_plain(str(client.download(job, folder or Path(job), best)))
+        print_plain(str(client.jobs.at(job).download(folder or Path(job), best)))
 
 
 def export(
@@ -149,22 +136,41 @@ def export(
 ) -> None:
     """Merge a job's adapter into its base model; waits, and prints the artifact's name."""
     with Client(url, key=key) as client:
-        made = client.create_export(job, source)
-        while made["status"] in ("queued", "running"):
-            time.sleep(1)
-            made = client.get_export(job, made["id"])
-    if made["failure"] is not None:
-        fail(made["failure"]["message"])
-    print_plain(made["artifact"])
+        made = client.jobs.at(job).export(source)
+    if made.failure is not None:
+        fail(made.failure.message)
+    print_plain(made.artifact or "")
 
 
-def logs(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def logs(
+    job: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print messages and statuses as they come, until the job has ended.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
     """Print the log of a job's trainer."""
     with Client(url, key=key) as client:
-        print_plain(client.read_artifact(job, "trainer.log"))
+        named = client.jobs.at(job)
+        if follow:
+            for event in named.watch():
+                if (line := _log_line(event)) is not None:
+                    print_plain(line)
+            return
+        print_plain(named.read_artifact("trainer.log"))
 
 
-def _watch(client: Client, job_id: str, console: Console) -> None:
+def _log_line(event: JobEvent) -> str | None:
+    """A log event or a change of status as a line; None for other events."""
+    if event.type not in ("log", "status"):
+        return None
+    text = event.data["status"] if event.type == "status" else event.data["message"]
+    level = "" if event.data.get("level", "info") == "info" else f"{event.data['level']}: "
+    return f"{datetime.fromtimestamp(event.time):%H:%M:%S}  {level}{one_line(text)}"
+
+
+def watch_to_the_end(client: Client, job_id: str, console: Console) -> None:
     try:
         view = watch_job(client, job_id, console)
     except KeyboardInterrupt:
@@ -175,7 +181,7 @@ def _watch(client: Client, job_id: str, console: Console) -> None:
         raise typer.Exit(1)
 
 
-def _job_table(jobs: list[Job]) -> Table:
+def _job_table(jobs: list[dict[str, Any]]) -> Table:
     table = list_table("job", "name", "owner", "status", "step", "loss", "age", folding=("name", "owner"))
     for job in jobs:
         progress = job["progress"]

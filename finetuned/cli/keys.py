@@ -5,12 +5,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Url
-from finetuned.cli.terminal import age, list_table, note, print_list, print_plain
-from finetuned.client import Client
+from finetuned.cli.options import AsJson, Key, OneAsJson, Url
+from finetuned.cli.terminal import age, list_table, note, print_json, print_list, print_plain
 
 app = typer.Typer(help="API keys; for admins.", invoke_without_command=True)
 
@@ -21,7 +21,7 @@ def list_keys(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_UR
     if ctx.invoked_subcommand is not None:
         return
     with Client(url, key=key) as client:
-        found = list(client.list_keys())
+        found = [each.raw for each in client.keys.list()]
     create = on_service("keys create --owner NAME", url, key)
     print_list(found, as_json, _table, f"no keys yet; create one with: {create}")
 
@@ -31,26 +31,33 @@ def create(
     owner: Annotated[str, typer.Option(help="Owner that the key acts for.")],
     name: Annotated[str | None, typer.Option(help="Note for people, such as the key's purpose.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="Act for all owners, and manage keys.")] = False,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Create a key and print its secret, which is shown only now."""
     with Client(url, key=key) as client:
-        made = client.create_key(owner, name, admin)
-    print_plain(made["secret"])
-    note(f"{made['id']} of {owner}; use the secret, which nobody stores, in FINETUNED_API_KEY or as a bearer token")
+        made = client.keys.create(owner, name, admin)
+    if as_json:
+        print_json(made.raw)
+        return
+    print_plain(made.secret or "")
+    note(f"{made.id} of {owner}; use the secret, which nobody stores, in FINETUNED_API_KEY or as a bearer token")
 
 
 @app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `finetuned keys` lists it.")],
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Revoke a key, at once and for ever."""
     with Client(url, key=key) as client:
-        revoked = client.revoke_key(key_id)
-    note(f"{revoked['id']} of {revoked['owner']} is revoked")
+        revoked = client.keys.revoke(key_id)
+    if as_json:
+        print_json(revoked.raw)
+    note(f"{revoked.id} of {revoked.owner} is revoked")
 
 
 def _table(keys: list[dict[str, Any]]) -> Table:

@@ -2,14 +2,83 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 
-from finetuned.cli import clean, datasets, jobs, keys, local_service, sweeps, webhooks, workers
-from finetuned.cli.next_command import start_at
-from finetuned.cli.terminal import note
+from finetuned.cli.exit_codes import FAILED, INTERRUPTED, UNREACHABLE
+from finetuned.cli.lazy import Lazy, LazyGroup
 from finetuned.errors import FinetunedError, Unreachable
+
+_CLI, _STACK = "finetuned.cli", "finetuned.stack"
+HAS_SERVICE = find_spec(_STACK) is not None
+LOCAL = {
+    "up": Lazy(f"{_STACK}.commands", "up", "Start the whole service on this machine; Ctrl-C stops it."),
+    "down": Lazy(f"{_STACK}.commands", "down", "Stop the service that `finetuned up` runs on a home folder."),
+    "demo": Lazy(
+        f"{_STACK}.commands",
+        "demo",
+        "Start everything, train a small model, and compare its answers.",
+    ),
+    "models": Lazy(f"{_STACK}.commands", "models", "The base models in the home folder."),
+    "backup": Lazy(
+        f"{_STACK}.backups", "backup", "Save all rows and files of the service in one archive; jobs may run meanwhile."
+    ),
+    "restore": Lazy(
+        f"{_STACK}.backups",
+        "restore",
+        "Restore an archive into an empty database and home of a stopped service.",
+    ),
+    "doctor": Lazy(
+        f"{_STACK}.doctor",
+        "doctor",
+        "Check database, broker, disk, GPUs and the rest; exits with 1 and says what to do if one is at fault.",
+    ),
+}
+CLIENT = {
+    "status": Lazy(f"{_CLI}.service", "status", "Say whether the service answers, and what it is doing."),
+    "open": Lazy(f"{_CLI}.service", "open_dashboard", "Open the dashboard in the browser, and print its address."),
+    "submit": Lazy(f"{_CLI}.submission", "submit", "Submit a job and print its id."),
+    "clone": Lazy(f"{_CLI}.submission", "clone", "Submit a job's recipe again, with changes."),
+    "plan": Lazy(f"{_CLI}.submission", "plan", "Estimate memory, time and disk of a recipe, without training."),
+    "watch": Lazy(f"{_CLI}.jobs", "watch", "Watch a job until it ends; exit code 0 if it succeeded."),
+    "list": Lazy(f"{_CLI}.jobs", "list_jobs", "List jobs, newest first."),
+    "show": Lazy(f"{_CLI}.jobs", "show", "Print a job as JSON."),
+    "compare": Lazy(f"{_CLI}.compare", "compare", "Compare the recipes and results of jobs."),
+    "cancel": Lazy(f"{_CLI}.jobs", "cancel", "Cancel a job."),
+    "pause": Lazy(f"{_CLI}.jobs", "pause", "Save a job's state and pause it."),
+    "resume": Lazy(f"{_CLI}.jobs", "resume", "Resume a paused job from its last training checkpoint."),
+    "retry": Lazy(f"{_CLI}.jobs", "retry", "Retry a failed or cancelled job from its last training checkpoint."),
+    "delete": Lazy(f"{_CLI}.jobs", "delete", "Delete a job that has ended, with its adapter and all its files."),
+    "workers": Lazy(f"{_CLI}.workers", "workers", "List the workers, and what runs on each of their devices."),
+    "download": Lazy(f"{_CLI}.jobs", "download", "Download a job's adapter and print its folder."),
+    "export": Lazy(
+        f"{_CLI}.jobs", "export", "Merge a job's adapter into its base model; waits, and prints the artifact's name."
+    ),
+    "logs": Lazy(f"{_CLI}.jobs", "logs", "Print the log of a job's trainer."),
+    "clean": Lazy(f"{_CLI}.clean", "clean", "Delete what the retention settings no longer keep; for admins."),
+    "sweep": Lazy(f"{_CLI}.sweeps", "app", "Jobs that try values of a recipe's fields."),
+    "datasets": Lazy(f"{_CLI}.datasets", "app", "Files of examples."),
+    "keys": Lazy(f"{_CLI}.keys", "app", "API keys; for admins."),
+    "webhooks": Lazy(f"{_CLI}.webhooks", "app", "Addresses that get a message when a job ends."),
+    "completion": Lazy(f"{_CLI}.completion", "completion", "Print a script of completions for a shell."),
+}
+_EXPLANATION = (
+    "finetuned {}: the service is not part of this package, which is the client alone; "
+    "run the service from a checkout or a container image"
+)
+
+
+class _Commands(LazyGroup):
+    lazy = (LOCAL if HAS_SERVICE else {}) | CLIENT
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in LOCAL and not HAS_SERVICE:
+            typer.echo(_EXPLANATION.format(cmd_name), err=True)
+            raise typer.Exit(FAILED)
+        return super().get_command(ctx, cmd_name)
 
 
 class _App(typer.Typer):
@@ -18,39 +87,42 @@ class _App(typer.Typer):
         try:
             return super().__call__(*args, **options)
         except Unreachable as error:
-            start = start_at(error.url) if local_service.AVAILABLE else None
-            note(f"{error}. Start one with: {start}" if start else f"{error}. Is it running there?")
+            _note(f"{error}. {_advice(error.url)}")
+            sys.exit(UNREACHABLE)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         except BrokenPipeError:  # for instance in `finetuned list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (FinetunedError, OSError) as error:
-            note(str(error))
-        sys.exit(1)
+            _note(str(error))
+        sys.exit(FAILED)
+
+
+def _note(line: str) -> None:
+    from finetuned.cli.terminal import note
+
+    note(line)
+
+
+def _advice(url: str) -> str:
+    from finetuned.cli.next_command import start_at
+
+    other = "for a service elsewhere, set FINETUNED_URL or give --url"
+    start = start_at(url) if HAS_SERVICE else None
+    return f"Start one with: {start}\nOr, {other}" if start else f"Is it running there? Or, {other}"
 
 
 app = _App(
+    cls=_Commands,
     help="Fine-tuning jobs on your own GPUs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
+completion_init()
 
-local_service.add_commands(app)
-app.command()(jobs.submit)
-app.command()(jobs.plan)
-app.command()(jobs.watch)
-app.command(name="list")(jobs.list_jobs)
-app.command()(jobs.show)
-app.command()(jobs.cancel)
-app.command()(jobs.pause)
-app.command()(jobs.resume)
-app.command()(jobs.retry)
-app.command()(jobs.delete)
-app.command()(workers.workers)
-app.command()(jobs.download)
-app.command()(jobs.export)
-app.command()(jobs.logs)
-app.command()(clean.clean)
-app.add_typer(sweeps.app, name="sweep")
-app.add_typer(datasets.app, name="datasets")
-app.add_typer(keys.app, name="keys")
-app.add_typer(webhooks.app, name="webhooks")
+
+@app.callback()
+def _finetuned() -> None:
+    pass

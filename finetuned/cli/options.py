@@ -14,6 +14,7 @@ Owner = Annotated[
     typer.Option(envvar="FINETUNED_OWNER", help="Owner to act for; default: the key's owner, else your login name."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON list.")]
+OneAsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Limit = Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")]
 
 

@@ -11,12 +11,13 @@ import typer
 from rich.live import Live
 from typer.core import TyperGroup
 
+from finetuned import Client
 from finetuned.address import DEFAULT_URL
+from finetuned.cli.exit_codes import INTERRUPTED
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Limit, Owner, Url, owner_or_user
+from finetuned.cli.options import AsJson, Key, Limit, OneAsJson, Owner, Url, owner_or_user
 from finetuned.cli.sweep_text import list_of_sweeps, sweep_lines, sweep_table
 from finetuned.cli.terminal import err, fail, note, out, print_json, print_list, print_plain
-from finetuned.client import Client
 from finetuned.status import TERMINAL, Status
 
 _POLL_SECONDS = 2.0
@@ -38,7 +39,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="The sweep's id.")]
-JsonObject = Annotated[bool, typer.Option("--json", help="Print the sweep as JSON.")]
 
 
 @app.command()
@@ -56,14 +56,14 @@ def submit(  # parameters: each is an option of the command
     owner: Owner = None,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the jobs until all have ended.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Submit even if it will not fit into memory.")] = False,
-    as_json: JsonObject = False,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Submit a job for each combination of values and print the sweep's id."""
     body = _body(recipe, grid or [], entries, name)
-    with Client(url, owner_or_user(owner, key), key) as client:
-        sweep = client.create_sweep(body, force)
+    with Client(url, key=key, owner=owner_or_user(owner, key)) as client:
+        sweep = client.sweeps.create(body, force).raw
         if not as_json:
             print_plain(sweep["id"])
         if watch:
@@ -78,10 +78,10 @@ def submit(  # parameters: each is an option of the command
 
 
 @app.command()
-def show(sweep: SweepId, as_json: JsonObject = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def show(sweep: SweepId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Show the results of a sweep; the best job is marked."""
     with Client(url, key=key) as client:
-        found = client.get_sweep(sweep)
+        found = client.sweeps.get(sweep).raw
     if as_json:
         print_json(found)
         return
@@ -95,7 +95,7 @@ def show(sweep: SweepId, as_json: JsonObject = False, url: Url = DEFAULT_URL, ke
 def list_sweeps(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List sweeps, newest first."""
     with Client(url, key=key) as client:
-        found = list(islice(client.list_sweeps(), limit))
+        found = [each.raw for each in islice(client.sweeps.list(), limit)]
     print_list(found, as_json, list_of_sweeps, "no sweeps yet")
 
 
@@ -104,14 +104,14 @@ def stop(  # parameters: each is an option of the command
     sweep: SweepId,
     keep: Annotated[list[str] | None, typer.Option(metavar="JOB", help="A job that goes on; repeatable.")] = None,
     keep_best: Annotated[bool, typer.Option("--keep-best", help="The best job so far goes on.")] = False,
-    as_json: JsonObject = False,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Cancel the jobs of a sweep that have not ended."""
     with Client(url, key=key) as client:
         kept = [*(keep or []), *([_best(client, sweep)] if keep_best else [])]
-        found = client.cancel_sweep(sweep, kept)
+        found = client.sweeps.cancel(sweep, kept).raw
     if as_json:
         print_json(found)
     else:
@@ -120,7 +120,7 @@ def stop(  # parameters: each is an option of the command
 
 
 def _best(client: Client, sweep_id: str) -> str:
-    best: str | None = client.get_sweep(sweep_id)["best"]
+    best: str | None = client.sweeps.get(sweep_id).best
     if best is None:
         fail("--keep-best: no job of the sweep has a loss yet; name one with --keep")
     return best
@@ -188,14 +188,14 @@ def _watch(client: Client, sweep: dict[str, Any]) -> dict[str, Any]:
     except KeyboardInterrupt:
         again = on_service(f"sweep show {sweep['id']}", client.url, client.key)
         note(f"the jobs continue; see them with: {again}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _show_live(client: Client, sweep: dict[str, Any]) -> dict[str, Any]:
     with Live(sweep_table(sweep), console=err, auto_refresh=False) as live:
         while not _ended(sweep):
             time.sleep(_POLL_SECONDS)
-            sweep = client.get_sweep(sweep["id"])
+            sweep = client.sweeps.get(sweep["id"]).raw
             live.update(sweep_table(sweep), refresh=True)
     return sweep
 
@@ -210,7 +210,7 @@ def _show_lines(client: Client, sweep: dict[str, Any]) -> dict[str, Any]:
         if _ended(sweep):
             return sweep
         time.sleep(_POLL_SECONDS)
-        sweep = client.get_sweep(sweep["id"])
+        sweep = client.sweeps.get(sweep["id"]).raw
 
 
 def _ended(sweep: dict[str, Any]) -> bool:

@@ -7,9 +7,9 @@ from functools import partial
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
+from finetuned import Client
 from finetuned.cli.job_text import JobDisplay, draw
 from finetuned.cli.next_command import on_service
-from finetuned.client import Client
 from finetuned.events import JobEvent
 from finetuned.status import Status
 
@@ -20,9 +20,9 @@ OnEvent = Callable[[JobEvent], None]
 
 def watch(client: Client, job_id: str, console: Console, on_event: OnEvent = lambda event: None) -> JobDisplay:
     """Shows a job on `console` until it has ended; gives the final view. Raises ServiceError."""
-    job = client.get_job(job_id)
+    job = client.jobs.get(job_id)
     command = partial(on_service, url=client.url, key=client.key)
-    view = JobDisplay(job["id"], job["name"], Status.QUEUED, command=command)
+    view = JobDisplay(job.id, job.name, Status.QUEUED, command=command)
     show = _show_live if console.is_terminal else _show_lines
     show(client, view, console, on_event)
     return view
@@ -30,7 +30,7 @@ def watch(client: Client, job_id: str, console: Console, on_event: OnEvent = lam
 
 def _show_live(client: Client, view: JobDisplay, console: Console, on_event: OnEvent) -> None:
     with Live(_Drawing(view), console=console, refresh_per_second=8) as live:
-        for event in client.events(view.job_id, reconnecting=live.console.log):
+        for event in client.jobs.at(view.job_id).watch(reconnecting=live.console.log):
             view.apply(event)
             on_event(event)
 
@@ -40,7 +40,7 @@ def _show_lines(client: Client, view: JobDisplay, console: Console, on_event: On
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     shown_at, shown_step = 0.0, 0
-    for event in client.events(view.job_id, reconnecting=show):
+    for event in client.jobs.at(view.job_id).watch(reconnecting=show):
         line = view.apply(event)
         on_event(event)
         if event.type == "metric" and time.monotonic() - shown_at >= _SECONDS_BETWEEN_LINES:

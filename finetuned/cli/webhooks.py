@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Limit, Url
-from finetuned.cli.terminal import age, list_table, note, print_list, print_plain
-from finetuned.client import Client
+from finetuned.cli.options import AsJson, Key, Limit, OneAsJson, Url
+from finetuned.cli.terminal import age, list_table, note, print_json, print_list, print_plain
 
 app = typer.Typer(help="Addresses that get a message when a job ends.", invoke_without_command=True)
 WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `finetuned webhooks` lists it.")]
@@ -23,7 +23,7 @@ def list_webhooks(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAUL
     if ctx.invoked_subcommand is not None:
         return
     with Client(url, key=key) as client:
-        found = list(client.list_webhooks())
+        found = [each.raw for each in client.webhooks.list()]
     new = on_service("webhooks add URL", url, key)
     print_list(found, as_json, _webhook_table, f"no webhooks yet; add one with: {new}")
 
@@ -34,30 +34,36 @@ def add(
     event: Annotated[
         list[str] | None, typer.Option(help="Event such as job.failed; repeatable. Default: every end of a job.")
     ] = None,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Add a webhook and print its secret, which is shown only now."""
     with Client(url, key=key) as client:
-        made = client.create_webhook(address, event or ())
-    print_plain(made["secret"])
-    test = on_service(f"webhooks test {made['id']}", url, key)
-    note(f"{made['id']} gets {', '.join(made['events'])}; try it with: {test}")
+        made = client.webhooks.create(address, event or ())
+    if as_json:
+        print_json(made.raw)
+    else:
+        print_plain(made.secret or "")
+    test = on_service(f"webhooks test {made.id}", url, key)
+    note(f"{made.id} gets {', '.join(made.events)}; try it with: {test}")
 
 
 @app.command()
 def delete(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Delete a webhook and its unsent messages."""
     with Client(url, key=key) as client:
-        client.delete_webhook(webhook)
+        client.webhooks.delete(webhook)
     note(f"{webhook} is deleted")
 
 
 @app.command(name="test")
-def ping(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def ping(webhook: WebhookId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Send a ping to a webhook."""
     with Client(url, key=key) as client:
-        client.test_webhook(webhook)
+        delivery = client.webhooks.test(webhook)
+    if as_json:
+        print_json(delivery.raw)
     note(f"a ping is being sent; see its result with: {on_service(f'webhooks log {webhook}', url, key)}")
 
 
@@ -67,7 +73,7 @@ def log(
 ) -> None:
     """List the messages of a webhook, newest first."""
     with Client(url, key=key) as client:
-        found = list(islice(client.list_deliveries(webhook), limit))
+        found = [each.raw for each in islice(client.webhooks.deliveries(webhook), limit)]
     test = on_service(f"webhooks test {webhook}", url, key)
     print_list(found, as_json, _delivery_table, f"no messages yet; try it with: {test}")
 

@@ -4,17 +4,17 @@ from typing import Any
 
 from rich.table import Table
 
+from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.options import AsJson, Key, Url
 from finetuned.cli.terminal import plain_table, print_list
-from finetuned.client import Client
 
 
 def workers(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """List the workers, and what runs on each of their devices."""
     with Client(url, key=key) as client:
-        found = client.list_workers()
+        found = [worker.raw for worker in client.workers.list()]
     print_list(found, as_json, _worker_table, "no workers yet")
 
 

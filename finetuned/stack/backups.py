@@ -27,7 +27,7 @@ def backup(file: File, home: Home) -> None:
 
 
 def restore(file: File, home: Home) -> None:
-    """Restore an archive into an empty database and home, while the service is stopped."""
+    """Restore an archive into an empty database and home of a stopped service."""
     make_folder(home.absolute(), on_the_way=True)
     if _DATABASE in os.environ:
         _run("restore", file, home, os.environ[_DATABASE])

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from finetuned.cli.next_command import on_own_service
 from finetuned.cli.terminal import err, note, out
 from finetuned.stack import demo as demo_run
 from finetuned.stack import services
+from finetuned.stack.home import holder
 from finetuned.stack.models import SHIPPED, add_model, list_models
 from finetuned.stack.settings import StackSettings, default_home
 
@@ -40,13 +42,26 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
         note("stopped")
 
 
+def down(home: Home) -> None:
+    """Stop the service that `finetuned up` runs on a home folder."""
+    process = holder(home)
+    if process is None:
+        note(f"no service runs on {home}")
+        return
+    os.kill(process, signal.SIGTERM)
+    with err.status("stopping"):
+        while holder(home) is not None:
+            time.sleep(0.1)
+    note("stopped")
+
+
 def demo(
     home: Home,
     exit_after: Annotated[bool, typer.Option("--exit", help="Stop everything at the end.")] = False,
     host: Host = DEFAULT_HOST,
     port: Port = DEFAULT_PORT,
 ) -> None:
-    """Start everything, train a small model on a few examples, and compare its answers."""
+    """Start everything, train a small model, and compare its answers."""
     try:
         demo_run.run(home.absolute(), host, port, out, exit_after)
     except KeyboardInterrupt:

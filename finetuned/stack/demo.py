@@ -15,8 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from finetuned import Client
 from finetuned.cli.watch import watch
-from finetuned.client import Client
 from finetuned.events import JobEvent
 from finetuned.stack import services
 from finetuned.stack.models import await_import, launch_import
@@ -76,9 +76,9 @@ class _Clock:
 
 def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> None:
     with Client(settings.address) as client:
-        job = client.submit((root / RECIPE).read_bytes())
+        job = client.jobs.create((root / RECIPE).read_bytes())
         submitted = clock.seconds
-        clock.note(f"submitted {RECIPE} as job {job['id']}")
+        clock.note(f"submitted {RECIPE} as job {job.id}")
         first_metric: list[float] = []
 
         def note_first_metric(event: JobEvent) -> None:
@@ -86,16 +86,16 @@ def _train_and_compare(settings: StackSettings, root: Path, clock: _Clock) -> No
                 first_metric.append(clock.seconds - submitted)
 
         try:
-            view = watch(client, job["id"], clock.console, note_first_metric)
+            view = watch(client, job.id, clock.console, note_first_metric)
         except KeyboardInterrupt:
-            client.cancel(job["id"])  # it would continue at the next start
+            job.cancel()  # it would continue at the next start
             raise
         trained = clock.seconds - submitted
         if view.status != Status.SUCCEEDED:
-            raise StackError(f"the job ended as {view.status}; its log: {settings.home / 'runs' / job['id']}")
-        adapter = client.download(job["id"], OUTPUT)
+            raise StackError(f"the job ended as {view.status}; its log: {settings.home / 'runs' / job.id}")
+        adapter = job.download(OUTPUT)
     clock.note(f"downloaded the adapter to {adapter}; asking the base model and the adapted one")
-    for answer in ask(settings.models / job["recipe"]["model"], adapter, settings.logs / "answer.log"):
+    for answer in ask(settings.models / job.recipe["model"], adapter, settings.logs / "answer.log"):
         clock.console.print(_side_by_side(answer))
     clock.note(
         f"first metric {first_metric[0]:.1f} s after the job was submitted, adapter after {trained:.1f} s; "

@@ -81,3 +81,18 @@ def hold(home: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def holder(home: Path) -> int | None:
+    """The process of the stack that has the home folder; None if none runs."""
+    try:
+        lock = os.open(home / "stack.lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.read(lock, 20) or 0) or None
+    finally:
+        os.close(lock)
+    return None

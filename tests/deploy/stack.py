@@ -66,7 +66,7 @@ class Stack:
             batch = {"micro_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 64}
             schedule = {"max_steps": steps}
             body = {"model": "smollm2-135m-instruct", "dataset": dataset, "batch": batch, "schedule": schedule}
-            return str(client.submit({**body, **recipe})["id"])
+            return str(client.jobs.create({**body, **recipe}).id)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """The job, once the service answers."""
@@ -76,7 +76,7 @@ class Stack:
             nonlocal found
             try:
                 with self.client() as client:
-                    found = client.get_job(job_id)
+                    found = client.jobs.get(job_id).raw
             except (Refused, Unreachable):  # while a part of it is away
                 return False
             return True
@@ -106,7 +106,7 @@ class Stack:
     def check_steps(self, job_id: str, steps: int) -> None:
         """Whether the job has a metric of every step, once."""
         with self.client() as client:
-            found = client.get_metrics(job_id)["columns"]["step"]
+            found = client.jobs.at(job_id).metrics()["step"]
         assert found == list(range(1, steps + 1)), found
 
     def until(self, done: Callable[[], bool], seconds: float, what: str) -> None:

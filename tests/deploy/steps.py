@@ -58,7 +58,7 @@ def make_keys(stack: Stack) -> str:
     create = ("finetuned", "keys", "create", "--owner=anna")
     stack.key = stack.compose("exec", "-T", "-e", f"FINETUNED_API_KEY={admin}", "api", *create).stdout.strip()
     with stack.client() as client:
-        assert list(client.list_jobs()) == []
+        assert list(client.jobs.list()) == []
     return "401 without a key; the first key is printed once; with it one for anna"
 
 
@@ -66,7 +66,7 @@ def train(stack: Stack) -> str:
     job = stack.submit(6)
     stack.wait(job)
     with tempfile.TemporaryDirectory() as folder, stack.client() as client:
-        adapter = client.download(job, Path(folder) / "adapter")
+        adapter = client.jobs.at(job).download(Path(folder) / "adapter")
         names = {file.name for file in adapter.iterdir()}
         assert {"adapter_config.json", "adapter_model.safetensors"} <= names, names
     return "a job of 6 steps has succeeded, its adapter is downloaded"
@@ -74,9 +74,8 @@ def train(stack: Stack) -> str:
 
 def train_an_upload(stack: Stack, data: Path) -> str:
     with stack.client() as client:
-        uploaded = client.upload_dataset(data / "datasets/quickstart.jsonl")
-        client.wait_for_dataset(uploaded["id"])
-    stack.wait(stack.submit(2, dataset=uploaded["id"]))
+        uploaded = client.datasets.upload(data / "datasets/quickstart.jsonl").wait()
+    stack.wait(stack.submit(2, dataset=uploaded.id))
     return "a job on an uploaded dataset has succeeded"
 
 

@@ -47,7 +47,7 @@ def upgrade(previous: Stack, stack: Stack, work: Path) -> str:
     assert stack.job(done)["status"] == "succeeded"
     assert stack.job(paused)["status"] == "paused"
     with stack.client() as client:
-        client.resume(paused)
+        client.jobs.at(paused).resume()
     for job, steps_of_it in ((running, 20), (queued, 3), (paused, 3)):
         stack.wait(job)
         stack.check_steps(job, steps_of_it)
@@ -62,7 +62,7 @@ def fill(stack: Stack) -> tuple[str, str, str, str]:
     stack.wait_for_step(running, 2)
     paused, queued = stack.submit(3), stack.submit(3)
     with stack.client() as client:
-        client.pause(paused)
+        client.jobs.at(paused).pause()
     stack.wait(paused, "paused")
     return done, running, paused, queued
 
@@ -86,7 +86,7 @@ def go_back(previous: Stack, stack: Stack, work: Path) -> str:
     previous.engine.load(work / "previous.tar", "docker", "compose", *unpack, folder=previous.folder)
     previous.compose("start", "worker")
     with previous.client() as client:
-        jobs = {job["id"]: job["status"] for job in client.list_jobs()}
+        jobs = {job.id: job.status for job in client.jobs.list()}
     assert sorted(jobs.values()).count("paused") == 1, jobs
     unfinished = [job for job, status in jobs.items() if status in ("running", "queued")]
     assert len(unfinished) == 2, jobs

@@ -25,6 +25,10 @@ class FakeApi:
     """As the downloads requested them."""
     last_event_ids: list[str | None] = field(default_factory=list)
     """As the connections to the stream sent them."""
+    busy: list[tuple[int, dict[str, str], Any]] = field(default_factory=list)
+    """Status, headers and body of the next answers, before those in `answers`; status 0 breaks the connection."""
+    idempotency_keys: list[str | None] = field(default_factory=list)
+    """As the POSTs sent them."""
     bodies: list[bytes] = field(default_factory=list)
     owners: list[str | None] = field(default_factory=list)
     """As the POSTs sent them."""
@@ -75,6 +79,7 @@ def running() -> Iterator[FakeApi]:
             self.wfile.write(content[start:end])
 
         def do_POST(self) -> None:
+            api.idempotency_keys.append(self.headers["idempotency-key"])
             api.owners.append(self.headers["x-owner"])
             api.authorizations.append(self.headers["authorization"])
             api.bodies.append(self.rfile.read(int(self.headers["content-length"] or 0)))
@@ -84,11 +89,18 @@ def running() -> Iterator[FakeApi]:
             self._answer("DELETE", self.path)
 
         def _answer(self, method: str, path: str) -> None:
+            if api.busy:
+                status, headers, body = api.busy.pop(0)
+                if status:
+                    self._send(status, "application/json", json.dumps(body).encode(), headers)
+                return
             status, body = api.answers[f"{method} {path}"]
             self._send(status, "application/json", body if isinstance(body, bytes) else json.dumps(body).encode())
 
-        def _send(self, status: int, kind: str, body: bytes) -> None:
+        def _send(self, status: int, kind: str, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("content-type", kind)
             self.end_headers()
             self.wfile.write(body)

@@ -12,6 +12,6 @@ def test_refusal_is_shown_without_a_traceback(api: FakeApi) -> None:
 def test_missing_service_is_reported_with_advice() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     done = finetuned("list", "--url", url)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert url in done.stderr
     assert "finetuned up" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from contract.locate import PRIVATE
-from finetuned.client import Client
+from finetuned import Client
 from tests.finetuned.stacks import Up, launched, pids_of, ready
 from tests.support.files import write_dataset, write_model
 from tests.support.processes import read_proc
@@ -82,9 +82,9 @@ def test_no_other_user_reads_what_is_written(up: Up, folder: Path) -> None:
     home = folder / "home"
     write_model(home / "models" / "other")
     with Client(up.url, key=KEY) as client:
-        client.upload_dataset(folder / "rows.jsonl")
-        job_id = client.submit({"model": "other", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
-        assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+        client.datasets.upload(folder / "rows.jsonl")
+        job_id = client.jobs.create({"model": "other", "dataset": "rows.jsonl", "name": "steps=2"}).id
+        assert list(client.jobs.at(job_id).watch())[-1].data["status"] == "succeeded"
     # Where a link has put one of them elsewhere, it is closed there by its name.
     folders = {path.name for path in home.iterdir() if path.is_dir()}
     assert {"blobs", "logs", "postgres", "runs"} <= folders <= {*PRIVATE, "models"}

@@ -3,8 +3,11 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
+from finetuned.cli.curve import curve
 from finetuned.cli.job_text import JobDisplay, draw, format_bytes, format_seconds, sparkline
 from finetuned.events import JobEvent
 from finetuned.status import Status
@@ -190,3 +193,17 @@ def test_sparkline_marks_a_loss_that_is_no_number() -> None:
 def test_sizes_and_times_have_fitting_units() -> None:
     assert [format_bytes(count) for count in (12, 1_500, 2_500_000, 3e9)] == ["12 B", "1.5 kB", "2.5 MB", "3.0 GB"]
     assert [format_seconds(seconds) for seconds in (5.4, 65, 3_660)] == ["5 s", "1:05 min", "1:01 h"]
+
+
+@given(st.lists(st.floats(), max_size=300), st.integers(1, 60), st.integers(1, 8))
+def test_curve_keeps_within_its_box(values: list[float], width: int, height: int) -> None:
+    lines = curve(values, width, height)
+    assert len(lines) in ((height, 0) if any(map(math.isfinite, values)) else (0,))
+    assert all(len(line) <= width and all(0x2800 <= ord(char) <= 0x28FF for char in line) for line in lines)
+
+
+def test_curve_falls_from_left_to_right() -> None:
+    assert curve([3.0, 2.0, 1.0, 0.0], 2, 1) == ["⠑⢄"]
+    long = drawn(view(STARTED, *(metric(step, 10.0 / step) for step in range(1, 11))))
+    assert "10" in long
+    assert "⡇" in long or "⢇" in long or "⢣" in long

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from finetuned.client import Client
+from finetuned import Client
 from tests.finetuned.command_line import finetuned as command_line
 from tests.finetuned.stacks import launched, pids_of, ready
 from tests.support.files import write_model
@@ -17,6 +18,7 @@ from tests.support.processes import commands_naming
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +47,37 @@ def test_job_runs_and_survives_a_restart(examples: Path) -> None:
             ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,
             Client(up.url) as client,
         ):
-            assert [worker["status"] for worker in client.list_workers()] == ["ready"]  # from the first moment
+            assert [worker.status for worker in client.workers.list()] == ["ready"]  # from the first moment
             if status == "succeeded":
-                job_id = client.submit({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
-                assert list(client.events(job_id))[-1].data["status"] == status
-            assert client.get_job(job_id)["status"] == "succeeded"
+                job_id = client.jobs.create({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"}).id
+                assert list(client.jobs.at(job_id).watch())[-1].data["status"] == status
+            assert client.jobs.get(job_id).status == "succeeded"
+
+
+def test_notebook_runs_from_its_first_cell_to_its_last(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    notebook = json.loads((ROOT / "examples/client.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"] == [[]] * len(cells)
+    names: dict[str, object] = {}
+    with ready(examples / "home", examples / "log") as up:
+        monkeypatch.setenv("FINETUNED_URL", up.url)
+        for cell in cells:
+            exec(cell.replace("smollm2-135m-instruct", "tiny"), names)
+    assert getattr(names["job"], "status") == "succeeded"  # noqa: B009
+    assert getattr(names["dataset"], "status") == "processed"  # noqa: B009
 
 
 def test_killed_stack_loses_no_process_nor_job(examples: Path) -> None:
     allowed = {"FINETUNED_ALLOWED_PATHS": str(examples), "FINETUNED_LEASE": "PT1S"}
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 sleep=0.1"}
-        job_id = client.submit(recipe)["id"]
-        until(lambda: client.get_job(job_id)["status"] == "running", seconds=20)
+        job_id = client.jobs.create(recipe).id
+        until(lambda: client.jobs.get(job_id).status == "running", seconds=20)
         up.process.kill()
         until(lambda: not commands_naming(examples), seconds=20)
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
-        assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+        assert list(client.jobs.at(job_id).watch())[-1].data["status"] == "succeeded"
 
 
 @pytest.mark.exhaustive
@@ -72,12 +88,12 @@ def test_dead_part_is_restarted_and_jobs_continue(examples: Path, part: str) -> 
         Client(up.url) as client,
     ):
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=30 every=3 sleep=0.1"}
-        job_id = client.submit(recipe)["id"]
-        until(lambda: client.get_job(job_id)["progress"] is not None, seconds=20)
+        job_id = client.jobs.create(recipe).id
+        until(lambda: client.jobs.get(job_id).progress is not None, seconds=20)
         (pid,) = pids_of(up.process.pid, f"-m\0{part}\0")
         os.kill(pid, signal.SIGKILL)
         until(lambda: f"the {part} died with SIGKILL; restarting it" in up.log.read_text(), seconds=20)
-        assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+        assert list(client.jobs.at(job_id).watch())[-1].data["status"] == "succeeded"
         up.process.terminate()
         code, log = up.wait()
         assert code == 0, log
@@ -96,16 +112,16 @@ def test_dead_server_restarts_but_database_only_once(examples: Path) -> None:
             until(lambda: up.log.read_text().count("restarting it") > before, seconds=20)
 
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=40 every=4 sleep=0.1"}
-        running = client.submit(recipe)["id"]
-        until(lambda: client.get_job(running)["progress"] is not None, seconds=20)
+        running = client.jobs.create(recipe).id
+        until(lambda: client.jobs.get(running).progress is not None, seconds=20)
         kill("valkey-server")
-        waiting = client.submit(recipe)["id"]
+        waiting = client.jobs.create(recipe).id
         kill("postgres")
         for job_id in (running, waiting):
-            assert list(client.events(job_id))[-1].data["status"] == "succeeded"
+            assert list(client.jobs.at(job_id).watch())[-1].data["status"] == "succeeded"
             until(lambda: is_ready(up.url), seconds=20)
-            assert client.get_job(job_id)["attempt"] == 1
-            assert client.get_metrics(job_id)["columns"]["step"] == list(range(1, 41))
+            assert client.jobs.get(job_id).attempt == 1
+            assert client.jobs.at(job_id).metrics()["step"] == list(range(1, 41))
         began = time.monotonic()
         os.kill(pids_of(up.process.pid, "/postgres")[0], signal.SIGKILL)
         code, log = up.wait()
@@ -121,9 +137,9 @@ def test_running_stack_is_saved_and_restored_elsewhere(examples: Path) -> None:
     allowed = {"FINETUNED_ALLOWED_PATHS": str(examples)}
     archive, other = examples / "stack.tar", examples / "other"
     with ready(examples / "home", examples / "log", **allowed) as up, Client(up.url) as client:
-        job_id = client.submit({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"})["id"]
-        assert list(client.events(job_id))[-1].data["status"] == "succeeded"
-        artifacts = client.list_artifacts(job_id)
+        job_id = client.jobs.create({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=2"}).id
+        assert list(client.jobs.at(job_id).watch())[-1].data["status"] == "succeeded"
+        artifacts = client.jobs.at(job_id).artifacts()
         port = up.url.rpartition(":")[2]
         done = command_line("doctor", "--home", str(examples / "home"), "--port", port)
         assert (done.returncode, "FAULT" in done.stdout) == (0, False), done.stdout + done.stderr
@@ -132,7 +148,7 @@ def test_running_stack_is_saved_and_restored_elsewhere(examples: Path) -> None:
     done = command_line("restore", str(archive), "--home", str(other))
     assert done.returncode == 0, done.stderr
     with ready(other, examples / "log", **allowed) as up, Client(up.url) as client:
-        assert client.list_artifacts(job_id) == artifacts
+        assert client.jobs.at(job_id).artifacts() == artifacts
 
 
 def is_ready(url: str) -> bool:

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 import finetuned
 from contract import status
+from finetuned.status import TERMINAL
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -22,8 +23,10 @@ TYPED = """
 from pathlib import Path
 from finetuned import Client, __version__
 with Client("http://127.0.0.1:8000") as client:
-    reveal_type(client.download("job_1", Path("out")))
-    client.download(1)
+    reveal_type(client.jobs.at("job_1").download(Path("out")))
+    client.jobs.at("job_1").download()
+    for job in client.jobs.list():
+        reveal_type(job.created_at)
 reveal_type(__version__)
 """
 
@@ -96,7 +99,7 @@ def test_installed_command_and_client_work_without_the_service(installed: Path) 
 
 @pytest.mark.parametrize(
     "words",
-    [["up", "--port", "1"], ["demo"], ["models", "add", "x"], ["backup", "x"], ["restore", "x"], ["doctor"]],
+    [["up", "--port", "1"], ["demo"], ["models", "add", "x"], ["backup", "x"], ["restore", "x"], ["doctor"], ["down"]],
     ids=lambda words: words[0],
 )
 def test_installed_command_says_where_the_service_runs(installed: Path, words: list[str]) -> None:
@@ -108,6 +111,12 @@ def test_installed_command_says_where_the_service_runs(installed: Path, words: l
     )
 
 
+def test_installed_command_says_where_datasets_are_checked(installed: Path) -> None:
+    done = run(installed, "finetuned", "datasets", "check", "rows.jsonl")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run it from a checkout, or let a service check the file with: finetuned datasets add FILE" in done.stderr
+
+
 @pytest.mark.slow
 def test_type_checker_sees_the_installed_types(installed: Path) -> None:
     (installed / "typed.py").write_text(TYPED)
@@ -116,27 +125,22 @@ def test_type_checker_sees_the_installed_types(installed: Path) -> None:
     done = subprocess.run(command, cwd=installed, capture_output=True, text=True, timeout=280)
     assert 'Revealed type is "pathlib.Path"' in done.stdout
     assert 'Revealed type is "str"' in done.stdout.replace("builtins.", "")
-    assert 'Missing positional argument "out" in call to "download" of "Client"' in done.stdout
+    assert 'Revealed type is "datetime.datetime | None"' in done.stdout
+    assert 'Missing positional argument "out" in call to "download" of "Job"' in done.stdout
     assert "import-untyped" not in done.stdout
 
 
 def test_public_names_are_these() -> None:
-    assert finetuned.__all__ == [
-        "Client",
-        "Damaged",
-        "FinetunedError",
-        "Job",
-        "JobEvent",
-        "Refused",
-        "ServiceError",
-        "Status",
-        "Unreachable",
-        "__version__",
-    ]
+    names = (
+        "AsyncClient AsyncDataset AsyncJob Client Conflict Damaged Dataset FinetunedError InvalidRequest Job JobEvent "
+        "Metrics NotAllowed NotFound Plan Refused ServiceError ServiceFailed Status TooMany UnexpectedAnswer "
+        "Unreachable WaitTimeout __version__"
+    )
+    assert finetuned.__all__ == names.split()
     assert all(hasattr(finetuned, name) for name in finetuned.__all__)
     assert finetuned.__version__ == PROJECT["project"]["version"]
 
 
 def test_client_knows_the_statuses_of_the_service() -> None:
     assert {each.value for each in finetuned.Status} == {each.value for each in status.JobStatus}
-    assert {each.value for each in finetuned.status.TERMINAL} == {each.value for each in status.TERMINAL}
+    assert {each.value for each in TERMINAL} == {each.value for each in status.TERMINAL}

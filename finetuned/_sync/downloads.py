@@ -2,28 +2,28 @@
 
 import hashlib
 import secrets
-import time
 from http import HTTPStatus
 from pathlib import Path
 
 import httpx
 
-from finetuned.errors import Damaged, Unreachable, raise_for_error
+from finetuned.errors import Damaged, Unreachable, error_of
+from finetuned.pauses import pause
 
-_WAIT_SECONDS = (0.2, 1.0, 2.0, 4.0)
+_PAUSES_SECONDS = (0.2, 1.0, 2.0, 4.0)
 
 
 def download(http: httpx.Client, path: str, file: Path) -> None:
     """Writes the body of `path` to `file`, which is complete or absent. What was received stays in a hidden file
     beside it until the download is complete. Raises ServiceError, OSError."""
-    for seconds in (*_WAIT_SECONDS, None):
+    for seconds in (*_PAUSES_SECONDS, None):
         try:
             partial, sha256 = _fetch_rest(http, path, file)
             break
         except httpx.TransportError as error:
             if seconds is None or isinstance(error, httpx.ConnectError):
                 raise Unreachable(str(http.base_url).rstrip("/"), error) from error
-            time.sleep(seconds)
+            pause(seconds)
     try:
         if sha256 is not None and _sha256(partial) != sha256:
             raise Damaged(f"{path} arrived with other bytes than the service has; try again")
@@ -36,7 +36,7 @@ def _fetch_rest(http: httpx.Client, path: str, file: Path) -> tuple[Path, str | 
     """Fetches the bytes that the partial file does not have yet. Gives that file, and the SHA-256 that the service
     states for the whole, if any."""
     with http.stream("GET", path) as response:
-        raise_for_error(response)
+        _raise_for_error(response)
         sha256 = response.headers.get("etag", "").strip('"') or None
         partial = file.with_name(f".{file.name}.{(sha256 or secrets.token_hex(8))[:16]}.partial")
         received = partial.stat().st_size if partial.exists() else 0
@@ -47,11 +47,17 @@ def _fetch_rest(http: httpx.Client, path: str, file: Path) -> tuple[Path, str | 
     if not complete:
         headers = {"range": f"bytes={received}-", "if-range": f'"{sha256}"'}
         with http.stream("GET", path, headers=headers) as response:
-            raise_for_error(response)
+            _raise_for_error(response)
             if response.status_code != HTTPStatus.PARTIAL_CONTENT:
                 partial.unlink()
             _append(response, partial)
     return partial, sha256
+
+
+def _raise_for_error(response: httpx.Response) -> None:
+    if not response.is_success:
+        response.read()
+        raise error_of(response)
 
 
 def _append(response: httpx.Response, file: Path) -> None:

@@ -1,0 +1,76 @@
+"""Plans, workers, keys and webhooks."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from finetuned._async.transport import AsyncTransport, part, recipe_body
+from finetuned.objects import Delivery, Key, Plan, Webhook, Worker
+
+_PLAN_SECONDS = 90.0  # the service may read and tokenize a part of a large dataset
+
+
+class AsyncPlans:
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(self, recipe: dict[str, Any] | bytes) -> Plan:
+        """Estimates what a recipe needs, without training. Raises InvalidRequest as `jobs.create` does."""
+        answer = await self._transport.json("POST", "/plans", timeout=_PLAN_SECONDS, **recipe_body(recipe))
+        return Plan.from_json(answer)
+
+
+class AsyncWorkers:
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> Sequence[Worker]:
+        """Lists the workers, each with its devices and the jobs on them."""
+        answer = await self._transport.json("GET", "/workers")
+        return [Worker.from_json(each) for each in answer["data"]]
+
+
+class AsyncKeys:
+    """API keys; for admins."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(self, owner: str, name: str | None = None, admin: bool = False) -> Key:
+        """Creates an API key for `owner`. Only this answer has its `secret`."""
+        body = {"owner": owner, "name": name, "admin": admin}
+        return Key.from_json(await self._transport.json("POST", "/keys", json=body))
+
+    async def list(self) -> AsyncIterator[Key]:
+        """Yields all API keys, revoked ones included."""
+        async for each in self._transport.pages("/keys"):
+            yield Key.from_json(each)
+
+    async def revoke(self, key_id: str) -> Key:
+        return Key.from_json(await self._transport.json("DELETE", f"/keys/{part(key_id)}"))
+
+
+class AsyncWebhooks:
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(self, url: str, events: Sequence[str] = ()) -> Webhook:
+        """Has the service post `events` to `url`; without any, those that end a job. Only this answer has the webhook's
+        `secret`."""
+        body = {"url": url} | ({"events": list(events)} if events else {})
+        return Webhook.from_json(await self._transport.json("POST", "/webhooks", json=body))
+
+    async def list(self) -> AsyncIterator[Webhook]:
+        async for each in self._transport.pages("/webhooks"):
+            yield Webhook.from_json(each)
+
+    async def delete(self, webhook_id: str) -> None:
+        await self._transport.send("DELETE", f"/webhooks/{part(webhook_id)}")
+
+    async def test(self, webhook_id: str) -> Delivery:
+        """Sends a ping to a webhook; gives its delivery, which is still pending."""
+        return Delivery.from_json(await self._transport.json("POST", f"/webhooks/{part(webhook_id)}/test"))
+
+    async def deliveries(self, webhook_id: str) -> AsyncIterator[Delivery]:
+        """Yields the messages of a webhook, those that are still to be sent included."""
+        async for each in self._transport.pages(f"/webhooks/{part(webhook_id)}/deliveries"):
+            yield Delivery.from_json(each)

@@ -1,0 +1,1 @@
+"""Generated from finetuned/_async by scripts/client.py; edit that."""

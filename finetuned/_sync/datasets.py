@@ -1,0 +1,90 @@
+"""Datasets."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from finetuned._sync.transport import Transport, part
+from finetuned.errors import WaitTimeout
+from finetuned.objects import DatasetFields, PreviewExample, TokenReport
+from finetuned.pauses import pause
+
+_UPLOAD_SECONDS = 300.0  # of silence, while the service writes a large file to its disk
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Dataset(DatasetFields):
+    """A dataset as it was when the service answered."""
+
+    transport: Transport = field(kw_only=True, repr=False, compare=False)
+
+    def refresh(self) -> Self:
+        return self.from_json(self.transport.json("GET", self._path), transport=self.transport)
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Waits until every row has been checked; gives the dataset with its `report`. Raises WaitTimeout."""
+        began, dataset = time.monotonic(), self
+        while dataset.status == "uploaded":
+            if timeout is not None and time.monotonic() - began >= timeout:
+                raise WaitTimeout(f"dataset {self.id} is still being checked after {timeout:g} s")
+            pause(_POLL_SECONDS)
+            dataset = dataset.refresh()
+        return dataset
+
+    def token_report(self, model: str, **options: Any) -> TokenReport:
+        """Measures the examples in tokens of `model`; options are chat_template and max_length."""
+        answer = self.transport.json("GET", f"{self._path}/report", params={"model": model, **options})
+        return TokenReport.from_json(answer)
+
+    def preview(self, model: str, **options: Any) -> list[PreviewExample]:
+        """Shows rows as `model` sees them, token by token; options are limit, offset, chat_template and max_length."""
+        answer = self.transport.json("GET", f"{self._path}/preview", params={"model": model, **options})
+        return [PreviewExample.from_json(each) for each in answer["data"]]
+
+    def delete(self) -> None:
+        self.transport.send("DELETE", self._path)
+
+    @property
+    def _path(self) -> str:
+        return f"/datasets/{part(self.id)}"
+
+
+class Datasets:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def upload(self, file: Path | str, format: str | None = None, columns: dict[str, str] | None = None) -> Dataset:
+        """Uploads a file of examples. `format` and `columns` say how to read its rows; the service detects both when
+        they are not given. The service may still check the rows when this returns: see `wait`. Raises OSError."""
+        fields = {} if format is None else {"format": format}
+        if columns:
+            fields["columns"] = json.dumps(columns)
+        with Path(file).open("rb") as opened:
+            form = {"file": (Path(file).name, opened, "application/octet-stream")}
+            answer = self._transport.json(
+                "POST", "/datasets", rewind=lambda: opened.seek(0), files=form, data=fields, timeout=_UPLOAD_SECONDS
+            )
+        return Dataset.from_json(answer, transport=self._transport)
+
+    def register(self, reference: dict[str, Any]) -> Dataset:
+        """Adds a dataset from a file on the server, {"path": ...}, or from a hub, {"hub": "org/name", "file": ...}."""
+        answer = self._transport.json("POST", "/datasets", json=reference, timeout=_UPLOAD_SECONDS)
+        return Dataset.from_json(answer, transport=self._transport)
+
+    def get(self, dataset_id: str) -> Dataset:
+        answer = self._transport.json("GET", f"/datasets/{part(dataset_id)}")
+        return Dataset.from_json(answer, transport=self._transport)
+
+    def at(self, dataset_id: str) -> Dataset:
+        """The dataset with this id, without a request: only its methods are of use."""
+        return Dataset(dataset_id, "", transport=self._transport)
+
+    def list(self, owner: str | None = None) -> Iterator[Dataset]:
+        """Yields datasets, newest first; `owner` chooses those of one owner."""
+        params = {} if owner is None else {"owner": owner}
+        for each in self._transport.pages("/datasets", **params):
+            yield Dataset.from_json(each, transport=self._transport)

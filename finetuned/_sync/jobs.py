@@ -1,0 +1,167 @@
+"""Jobs, and what a job has."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from finetuned._sync.downloads import download
+from finetuned._sync.following import follow
+from finetuned._sync.transport import Transport, part, recipe_body
+from finetuned.errors import WaitTimeout
+from finetuned.events import JobEvent
+from finetuned.objects import Artifact, Export, JobFields, Metrics, Sample
+from finetuned.pauses import pause
+from finetuned.unpacking import unpack
+
+_POLL_SECONDS = 1.0
+_METRICS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class Job(JobFields):
+    """A job as it was when the service answered; `refresh` reads it again, and so do the methods that give a job."""
+
+    transport: Transport = field(kw_only=True, repr=False, compare=False)
+
+    def refresh(self) -> Self:
+        return self._action("GET", "")
+
+    def cancel(self, force: bool = False) -> Self:
+        """Requests the end of the job; `force` gives it no time to save. It becomes "cancelled" once all its processes
+        are gone."""
+        return self._action("POST", "/cancel", force)
+
+    def pause(self) -> Self:
+        """Requests that the job saves and stops; it becomes "paused" once its devices are free."""
+        return self._action("POST", "/pause")
+
+    def resume(self) -> Self:
+        """Queues the paused job again; it continues from its last training checkpoint."""
+        return self._action("POST", "/resume")
+
+    def retry(self) -> Self:
+        """Queues the failed or cancelled job again; it continues from its last training checkpoint."""
+        return self._action("POST", "/retry")
+
+    def delete(self) -> None:
+        """Deletes the job, which has ended, with its artifacts and everything else that it has left."""
+        self.transport.send("DELETE", self._path)
+
+    def _action(self, method: str, action: str, force: bool = False) -> Self:
+        params = {"force": "true"} if force else {}
+        answer = self.transport.json(method, f"{self._path}{action}", params=params)
+        return self.from_json(answer, transport=self.transport)
+
+    @property
+    def _path(self) -> str:
+        return f"/jobs/{part(self.id)}"
+
+    def watch(self, after: str = "", reconnecting: Callable[[str], None] = lambda note: None) -> Iterator[JobEvent]:
+        """Yields every event of the job once, from its start, or after the event with the id `after`, until the job has
+        ended.
+
+        Reconnects when the connection breaks, and calls `reconnecting` with a line about it; raises Unreachable once
+        that has failed for half a minute.
+        """
+        return follow(self.transport.http, f"{self._path}/events", after, reconnecting)
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Waits until the job has ended; gives it as it is then. Raises WaitTimeout after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        job = self.refresh()
+        while not job.ended:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(f"job {self.id} is {job.status} after {timeout:g} s")
+            left = _POLL_SECONDS if deadline is None else deadline - time.monotonic()
+            pause(max(0.0, min(_POLL_SECONDS, left)))
+            job = job.refresh()
+        return job
+
+    def metrics(self, points: int | None = None, columns: str | None = None) -> Metrics:
+        """Gives the training metrics, every step of them: pandas.DataFrame(job.metrics()). `points` leaves out steps
+        of a longer run, and `columns`, such as "loss,learning_rate", the other columns."""
+        params = {name: value for name, value in (("points", points), ("columns", columns)) if value is not None}
+        found: dict[str, list[Any]] = {}
+        while True:
+            since = found["step"][-1] if found.get("step") else 0
+            at_once = {} if points else {"since_step": since, "limit": _METRICS_AT_ONCE}
+            answer = self.transport.json("GET", f"{self._path}/metrics", params=params | at_once)
+            for name, values in answer["columns"].items():
+                found.setdefault(name, []).extend(values)
+            if points or len(answer["columns"].get("step", ())) < _METRICS_AT_ONCE:
+                return Metrics(found, answer.get("evaluations") or {}, answer.get("thinned") or False)
+
+    def samples(self, step: int | None = None) -> list[Sample]:
+        """Lists the model's answers at the evaluation of `step`, or of the latest one."""
+        params = {} if step is None else {"step": step}
+        answer = self.transport.json("GET", f"{self._path}/samples", params=params)
+        return [Sample.from_json(each) for each in answer["data"]]
+
+    def artifacts(self) -> list[Artifact]:
+        """Lists the files that the job has published."""
+        answer = self.transport.json("GET", f"{self._path}/artifacts")
+        return [Artifact.from_json(each) for each in answer["data"]]
+
+    def read_artifact(self, name: str) -> str:
+        """Gives the text of a small artifact, such as "trainer.log"."""
+        return (self.transport.send("GET", self._artifact(name))).text
+
+    def save_artifact(self, name: str, file: Path | str) -> None:
+        """Downloads an artifact to `file`, which is complete or absent.
+
+        An interrupted download continues, and so does the next call with the same `file`. Raises Damaged when the bytes
+        differ from what the service has, and OSError.
+        """
+        download(self.transport.http, self._artifact(name), Path(file))
+
+    def download(self, out: Path | str, best: bool = False) -> Path:
+        """Unpacks the job's adapter into a folder in `out`, and gives this folder. `best` takes the checkpoint with the
+        lowest evaluation loss. Raises Damaged when the archive cannot be unpacked, and OSError."""
+        name = "best" if best else "adapter"
+        folder = Path(out) / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        archive = folder.parent / f".{name}.tar"
+        self.save_artifact(f"{name}.tar", archive)
+        unpack(archive, folder)
+        return folder
+
+    def _artifact(self, name: str) -> str:
+        return f"{self._path}/artifacts/{part(name)}"
+
+    def export(self, source: str = "adapter.tar") -> Export:
+        """Merges an artifact of the job into its base model, and waits until that is done or has failed. A second call
+        gives the same export."""
+        body = {"format": "merged", "source": source}
+        export = Export.from_json(self.transport.json("POST", f"{self._path}/exports", json=body))
+        while export.status in ("queued", "running"):
+            pause(_POLL_SECONDS)
+            export = Export.from_json(self.transport.json("GET", f"{self._path}/exports/{part(export.id)}"))
+        return export
+
+
+class Jobs:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, recipe: dict[str, Any] | bytes, force: bool = False) -> Job:
+        """Creates a job from a recipe, given as a dictionary or as JSON text. `force` accepts a recipe that is expected
+        to run out of memory. Raises InvalidRequest with the field that is wrong in `param`."""
+        params = {"force": "true"} if force else {}
+        answer = self._transport.json("POST", "/jobs", params=params, **recipe_body(recipe))
+        return Job.from_json(answer, transport=self._transport)
+
+    def get(self, job_id: str) -> Job:
+        answer = self._transport.json("GET", f"/jobs/{part(job_id)}")
+        return Job.from_json(answer, transport=self._transport)
+
+    def at(self, job_id: str) -> Job:
+        """The job with this id, without a request: only its methods are of use."""
+        return Job(job_id, "", transport=self._transport)
+
+    def list(self, owner: str | None = None) -> Iterator[Job]:
+        """Yields jobs, newest first; `owner` chooses those of one owner."""
+        params = {} if owner is None else {"owner": owner}
+        for each in self._transport.pages("/jobs", **params):
+            yield Job.from_json(each, transport=self._transport)
