@@ -8,7 +8,22 @@ from operator import attrgetter
 from anyio import create_task_group
 from fastapi import Depends, FastAPI
 
-from api import artifacts, audit, clean, errors, events, exports, health, keys, metrics, plans, quotas, workers
+from api import (
+    artifacts,
+    audit,
+    clean,
+    errors,
+    events,
+    exports,
+    health,
+    keys,
+    metrics,
+    page,
+    plans,
+    quotas,
+    sign_in,
+    workers,
+)
 from api.auth.key_check import KeyCheck
 from api.auth.keyring import Keyring
 from api.auth.origin import refuse_foreign
@@ -54,6 +69,8 @@ _NOUNS = (
     audit,
     health,
     openai,
+    page,
+    sign_in,
 )
 
 
@@ -78,6 +95,7 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
         requests=OpenRequests(sessions),
         telemetry=Telemetry(sessions, settings.home, lambda: services.live.clients),
         live=Live(sessions, pace),
+        web=page.FOLDER,
     )
     return services
 

@@ -1,6 +1,7 @@
 """What every request needs, made once for each process of the API."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypedDict
 
 from celery import Celery
@@ -39,6 +40,8 @@ class Services:
     telemetry: Telemetry
     live: Live
     """The event streams."""
+    web: Path
+    """Folder of the built page."""
 
 
 class State(TypedDict):

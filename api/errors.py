@@ -92,12 +92,20 @@ class WrongKey(RequestError):
     status, code, headers = HTTPStatus.UNAUTHORIZED, "invalid_api_key", {"www-authenticate": "Bearer"}
 
 
+class WrongSignIn(RequestError):
+    status, code, param = HTTPStatus.UNAUTHORIZED, "wrong_key", "key"
+
+
 class AdminOnly(RequestError):
     status, code = HTTPStatus.FORBIDDEN, "admin_only"
 
 
 class OriginNotAllowed(RequestError):
     status, code = HTTPStatus.FORBIDDEN, "origin_not_allowed"
+
+
+class PageNotFound(RequestError):
+    status, code = HTTPStatus.NOT_FOUND, "not_found"
 
 
 class NotReady(RequestError):

@@ -1,29 +1,40 @@
 """A job's metrics, and the samples of its evaluations."""
 
+import csv
+from collections.abc import Iterator, Sequence
+from io import StringIO
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from api.auth.who import Who
 from api.context import Context
+from api.errors import InvalidParameter
 from api.http.ids import LARGEST_INTEGER, JobId
 from store.errors import JobNotFound
-from store.jobs import jobs, progress
-from store.session import autocommit
+from store.jobs import curves, jobs, progress
+from store.session import Sessions, autocommit
 
 
 class Evaluations(BaseModel):
     step: list[int]
     eval_loss: list[float]
+    time: list[float]
+    """Seconds since the epoch."""
 
 
 class Metrics(BaseModel):
     job_id: str
     columns: dict[str, list[float | bool | None]]
-    """One list per column, all of one length, by step."""
+    """One list per column, all of one length, by step. `step`, `time`, `epoch` and `tokens` are always there; `tokens`
+    counts all tokens trained on since the first step."""
     evaluations: Evaluations
+    total: int
+    """Number of steps in the requested range."""
+    thinned: bool
+    """Whether the columns have fewer steps than that."""
 
 
 class Sample(BaseModel):
@@ -42,21 +53,66 @@ class SampleList(BaseModel):
 router = APIRouter()
 
 
+Step = Annotated[int, Query(ge=0, le=LARGEST_INTEGER)]
+
+
+def _columns(
+    columns: Annotated[str | None, Query(description="Names separated by commas; without it, all.")] = None,
+) -> Sequence[str]:
+    if columns is None:
+        return curves.COLUMNS
+    names = columns.split(",")
+    unknown = [name for name in names if name not in curves.COLUMNS]
+    if unknown:
+        raise InvalidParameter("columns", unknown[0], f"give some of {', '.join(curves.COLUMNS)}, separated by commas")
+    return names
+
+
 @router.get("/jobs/{job_id}/metrics", tags=["metrics"], response_class=Response, responses={200: {"model": Metrics}})
 def get_metrics(  # parameters: the request's
     services: Context,
     who: Who,
     job_id: JobId,
-    since_step: Annotated[int, Query(ge=0, le=LARGEST_INTEGER)] = 0,
-    limit: Annotated[int, Query(ge=1, le=100_000)] = 10_000,
-    downsample: Annotated[int | None, Query(ge=2, le=10_000)] = None,
+    columns: Annotated[Sequence[str], Depends(_columns)],
+    points: Annotated[int | None, Query(ge=2, le=10_000)] = None,
+    from_step: Step = 0,
+    to_step: Step = LARGEST_INTEGER,
+    since_step: Step = 0,
+    limit: Annotated[int, Query(ge=1, le=100_000)] = 100_000,
 ) -> Response:
-    """The metrics after `since_step` as columns, ready to plot; `downsample` thins them to about so many points."""
+    """The metrics as columns, ready to plot: from `from_step` to `to_step`, or for clients that poll those after
+    `since_step`; the first `limit` of them.
+
+    With `points` a curve is thinned, and keeps its spikes: the steps are divided into half as many groups, and of each
+    group those stay that have the least or the largest value of a column, besides the first and the last of all."""
+    wanted = curves.CurveRange(columns, max(since_step, from_step - 1), to_step, limit, points)
     with autocommit(services.sessions) as connection:
-        found = progress.curves(connection, job_id, who.scope, since_step, limit, downsample)
+        found = curves.read(connection, job_id, who.scope, wanted)
     if found is None:
         raise JobNotFound(job_id)
     return Response(found, media_type="application/json")
+
+
+@router.get(
+    "/jobs/{job_id}/metrics.csv",
+    tags=["metrics"],
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def download_metrics(services: Context, who: Who, job_id: JobId) -> Response:
+    """Every step with all columns, as CSV, while the job runs too. `tokens` counts from the first step."""
+    with services.sessions.begin() as session:
+        jobs.get(session, job_id, who.scope)
+    headers = {"content-disposition": f'attachment; filename="{job_id}.csv"', "x-content-type-options": "nosniff"}
+    return StreamingResponse(_csv(services.sessions, job_id), media_type="text/csv", headers=headers)
+
+
+def _csv(sessions: Sessions, job_id: str) -> Iterator[str]:
+    yield ",".join(curves.COLUMNS) + "\n"
+    for rows in curves.list_steps(sessions, job_id):
+        page = StringIO()
+        csv.writer(page, lineterminator="\n").writerows(rows)
+        yield page.getvalue()
 
 
 @router.get("/jobs/{job_id}/samples", tags=["samples"])

@@ -13,6 +13,7 @@ TAGS: list[dict[str, str]] = [
         "datasets": "Upload files of examples, check them, and see them as the model will.",
         "webhooks": "Addresses of yours that receive a message when a job starts or ends.",
         "workers": "The machines, their devices, and the jobs that have them.",
+        "session": "Sign a browser in with a key, and out.",
         "keys": "API keys of owners. For administrators.",
         "quotas": "Limits of an owner, and how much of them is used.",
         "clean": "Delete what the retention settings no longer keep. For administrators.",

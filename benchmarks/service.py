@@ -124,7 +124,7 @@ def wait_for_start(live: Service, job_id: str) -> float:
 
 def measure_metrics(live: Service, sessions: Sessions, rounds: int) -> None:
     job_id = long_job(sessions)
-    for query in ("", "?downsample=500", f"?since_step={STEPS - 10}"):
+    for query in ("", "?columns=loss&points=500", f"?since_step={STEPS - 10}"):
         path = f"/jobs/{job_id}/metrics{query}"
         size = len(live.client.get(path).content)
         title = f"GET /jobs/{{id}}/metrics{query} of {STEPS} steps, {size:,} bytes"

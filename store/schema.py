@@ -25,6 +25,7 @@ REVISIONS = (
     "20261130_retention",
     "20261130_disk",
     "20261130_traceparent",
+    "20261130_sessions",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

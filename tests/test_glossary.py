@@ -23,7 +23,7 @@ TERMS = {term.lower() for bold in re.findall(r"\*\*(.+?)\*\*", GLOSSARY) for ter
 _ORDINARY = """
     accept action address admin after allow anchor answer answers at available bad base before best bias bits
     buffers by bytes characters chat columns command complete completed cores count cpu created data deleted
-    delivered details disk downsample duplicate duplicates early effective empty enabled ended error errors
+    delivered details disk duplicate duplicates early effective empty enabled ended error errors
     estimated every exception expected expires fields file filename files final fine finish finished fits force
     format fraction from full generated has histogram id index integrations job keep kept killed kind last left
     length level limit limits location log longest max measured memory message method minutes model module modules

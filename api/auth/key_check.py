@@ -1,5 +1,5 @@
-"""Checks a request's key again while its body arrives and while its response is sent. A revoked key gets no more of an
-event stream or a download, and completes no upload."""
+"""Checks a request's key again while its body arrives and while its response is sent. A revoked key, or a
+browser that has signed out, gets no more of an event stream or a download, and completes no upload."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth.keyring import Holder, Keyring
+from api.auth.keyring import Credential, Holder, Keyring
 from api.errors import WrongKey
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,9 @@ class _Revoked(Exception):
 
 @dataclass
 class Opened:
-    """The key of a request, and its owner at that time."""
+    """The key or the sign-in of a request, and its owner at that time."""
 
-    secret: str
+    shown: Credential
     holder: Holder
     unchecked_until: float = 0.0
 
@@ -37,7 +37,7 @@ class Opened:
         if time.monotonic() < self.unchecked_until:
             return True
         try:
-            holder = keyring.remembered(self.secret) or await run_in_threadpool(keyring.find, self.secret)
+            holder = keyring.remembered(self.shown) or await run_in_threadpool(keyring.find, self.shown)
         except (OperationalError, NoConnectionFree):
             self.unchecked_until = time.monotonic() + _AWAY_SECONDS
             return True

@@ -1,5 +1,5 @@
 """Renews the requests in progress, so that one that reads or copies for long does not count as dead, and forgets those
-that are too old to be repeated."""
+that are too old to be repeated. Also deletes the sign-ins that have ended."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import anyio
 from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
-from store.access import idempotent_requests
+from store.access import idempotent_requests, sign_ins
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
@@ -45,5 +45,6 @@ class OpenRequests:
                 for request_id in self._ids.copy():
                     idempotent_requests.renew(session, request_id)
                 idempotent_requests.forget(session)
+                sign_ins.forget(session)
         except SQLAlchemyError as error:
             log.warning("requests in progress may count as dead: %s", error)

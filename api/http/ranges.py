@@ -43,7 +43,7 @@ def hand_out(request: Request, content: Content) -> Response:
         if not content.name.isascii() or '"' in content.name
         else f'attachment; filename="{content.name}"',
     }
-    if _is_known(request.headers.get("if-none-match"), content.etag):
+    if is_known(request.headers.get("if-none-match"), content.etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     part = _part(request, content)
     start, end = part or (0, content.size)
@@ -70,7 +70,7 @@ async def _ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
         reading.cancel()
 
 
-def _is_known(given: str | None, etag: str) -> bool:
+def is_known(given: str | None, etag: str) -> bool:
     return given is not None and (given.strip() == "*" or etag in re.findall(r'"[^"]*"', given))
 
 

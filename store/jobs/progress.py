@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    Connection,
     Select,
     Text,
     bindparam,
@@ -116,48 +115,6 @@ def _keep(session: Session, job_id: str, attempt: int, batch: Sequence[events.Ev
     for event in batch:
         if isinstance(event, events.CheckpointEvent):
             artifacts.add_checkpoint(session, job_id, attempt, event)
-
-
-def curves(  # parameters: the request's
-    session: Session | Connection, job_id: str, owner: str | None, since_step: int, limit: int, downsample: int | None
-) -> str | None:
-    """The first `limit` metrics after `since_step` as columns, and all evaluations, as the text of a JSON object. None
-    where `owner`, or any owner with None, has no such job. Six parameters: the query of the route.
-
-    `downsample` thins them to about that many steps at even distances, with the last one. PostgreSQL writes the JSON in
-    one query: building Python objects of 10,000 steps, only to write them out again, takes three times as long.
-    """
-    parameters = {"id": job_id, "owner": owner, "since": since_step, "limit": limit, "points": downsample or limit}
-    return session.scalar(_CURVES, parameters)
-
-
-# A group has its rows in the order of the subquery: sorting them again for each column costs more than the rest.
-_CURVES = text(
-    f"""
-    SELECT json_build_object('job_id', id, 'columns', columns, 'evaluations', evaluations)::text
-    FROM jobs, LATERAL (
-        SELECT json_build_object({", ".join(f"'{name}', coalesce(json_agg({name}), '[]')" for name in METRIC_COLUMNS)})
-        FROM (
-            SELECT {", ".join(METRIC_COLUMNS)} FROM (
-                SELECT *, row_number() OVER (ORDER BY step DESC) AS number, count(*) OVER () AS count FROM (
-                    SELECT * FROM metrics WHERE job_id = :id AND step > :since ORDER BY step LIMIT :limit
-                ) AS read
-            ) AS numbered
-            WHERE (number - 1) % greatest(1, ceil(count / CAST(:points AS float))::int) = 0
-            ORDER BY step
-        ) AS thinned
-    ) AS curves (columns), LATERAL (
-        SELECT json_build_object(
-            'step', coalesce(json_agg(step), '[]'), 'eval_loss', coalesce(json_agg(eval_loss), '[]')
-        )
-        FROM (
-            SELECT DISTINCT ON ((data ->> 'step')::int) (data ->> 'step')::int AS step, data -> 'eval_loss' AS eval_loss
-            FROM events WHERE job_id = :id AND type = 'evaluation' ORDER BY (data ->> 'step')::int, seq DESC
-        ) AS last
-    ) AS evaluated (evaluations)
-    WHERE id = :id AND owner = coalesce(CAST(:owner AS text), owner)
-    """
-)
 
 
 def samples(session: Session, job_id: str, step: int | None) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from store.models.datasets import Blob, Dataset
 from store.models.deletions import Deletion
 from store.models.exports import Export
 from store.models.jobs import Artifact, Event, Job, StepMetric
-from store.models.owners import AuditEntry, Key, Quota, Request
+from store.models.owners import AuditEntry, Key, Quota, Request, SignIn
 from store.models.webhooks import Delivery, Webhook
 from store.models.workers import Device, Lease, Worker
 
@@ -25,6 +25,7 @@ __all__ = [
     "Lease",
     "Quota",
     "Request",
+    "SignIn",
     "StepMetric",
     "Webhook",
     "Worker",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Identity, Index, func, text
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.models.base import Base
@@ -27,6 +27,21 @@ class Key(Base):
     """Last characters of the secret, by which people recognise it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
+
+
+class SignIn(Base):
+    """A browser that is signed in with a key. It opens what the key opens; the token itself is never stored."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_ends", "ends_at"),)
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    """SHA-256 of the token; with the admin key of the settings, an HMAC of that key by the token, so that another admin
+    key ends it."""
+    key_id: Mapped[str | None] = mapped_column(ForeignKey("keys.id", ondelete="CASCADE"))
+    """None for the admin key of the settings."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ends_at: Mapped[datetime]
 
 
 class Quota(Base):

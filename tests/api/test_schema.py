@@ -79,6 +79,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "POST /webhooks": {"body": {"url": "https://example.com/"}},
     "PATCH /webhooks/{webhook_id}": {"body": {"enabled": False}},
     "POST /keys": {"body": {"owner": "anna"}},
+    "POST /session": {"body": {"key": ADMIN_KEY}},
     "PUT /quotas/{owner}": {"body": {"running_jobs": 1}},
     "POST /v1/files": {"body": {**FILE, "purpose": "fine-tune"}, "media_type": FORM},
     "POST /v1/fine_tuning/jobs": {"body": {"model": "tiny", "training_file": "rows.jsonl"}},

@@ -17,7 +17,9 @@ _TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=300)
 _ID = _TEXT | st.just("job_" + "0" * 24)
 _PATH = st.sampled_from(["", "/metrics", "/events", "/artifacts", "/artifacts/", "/cancel", "/pause", "/none"])
 _QUERY = st.dictionaries(
-    st.sampled_from(["limit", "after", "since_step", "downsample"]), _TEXT | st.integers().map(str), max_size=3
+    st.sampled_from(["limit", "after", "since_step", "points", "columns", "from_step"]),
+    _TEXT | st.integers().map(str),
+    max_size=3,
 )
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,

@@ -221,7 +221,17 @@ def test_parameter_out_of_range_is_named(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["since_step=99999999999", "since_step=-1", "limit=0", "downsample=x", "limit=" + "9" * 5000]
+    "query",
+    [
+        "since_step=99999999999",
+        "since_step=-1",
+        "limit=0",
+        "points=x",
+        "points=1",
+        "columns=loss,none",
+        "to_step=-1",
+        "limit=" + "9" * 5000,
+    ],
 )
 def test_metrics_parameter_out_of_range_is_named(client: TestClient, query: str) -> None:
     answer = client.get(f"/jobs/{post_job(client)['id']}/metrics?{query}")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from contract import events
 from contract.status import RequestedAction
 from store.errors import StaleAttempt
-from store.jobs import actions, jobs, progress
+from store.jobs import actions, curves, jobs, progress
+from store.jobs.curves import CurveRange
 from store.jobs.progress import Cursor
 from store.models import Artifact, Job
 from store.session import Sessions
@@ -41,9 +42,11 @@ def job_id(sessions: Sessions) -> str:
     return job.id
 
 
-def columns(sessions: Sessions, job_id: str, since: int = 0, limit: int = 1000, thin: int | None = None) -> list[int]:
+def columns(sessions: Sessions, job_id: str, since: int = 0, limit: int = 1000) -> list[int]:
     with sessions.begin() as session:
-        return json.loads(progress.curves(session, job_id, None, since, limit, thin) or "")["columns"]["step"]
+        return json.loads(curves.read(session, job_id, None, CurveRange(after=since, limit=limit)) or "")["columns"][
+            "step"
+        ]
 
 
 def stream(sessions: Sessions, job_id: str, cursor: Cursor = START, limit: int = 1000) -> list[progress.StreamedEvent]:
@@ -55,7 +58,7 @@ def test_repeated_step_keeps_its_first_value(sessions: Sessions, job_id: str) ->
     record_events(sessions, job_id, measured(1, 2.0), measured(2, 1.5))
     record_events(sessions, job_id, measured(2, 9.0), measured(3, 1.2))
     with sessions.begin() as session:
-        kept = json.loads(progress.curves(session, job_id, None, 0, 100, None) or "")["columns"]
+        kept = json.loads(curves.read(session, job_id, None, CurveRange()) or "")["columns"]
     assert kept["step"] == [1, 2, 3]
     assert kept["loss"] == [2.0, 1.5, 1.2]
 
@@ -64,7 +67,7 @@ def test_earlier_start_replaces_later_metrics(sessions: Sessions, job_id: str) -
     record_events(sessions, job_id, *(measured(step, 9.0) for step in (1, 2, 3, 4)))
     record_events(sessions, job_id, started(total=9, resumed=2), measured(3, 1.0))
     with sessions.begin() as session:
-        kept = json.loads(progress.curves(session, job_id, None, 0, 100, None) or "")["columns"]
+        kept = json.loads(curves.read(session, job_id, None, CurveRange()) or "")["columns"]
     assert kept["step"] == [1, 2, 3]
     assert kept["loss"] == [9.0, 9.0, 1.0]
 
@@ -75,7 +78,7 @@ def test_next_worker_records_what_was_missed(sessions: Sessions, job_id: str) ->
     with sessions.begin() as session:
         progress.catch_up(session, job_id, 1, 0, [measured(1, 9.0), measured(2, 1.0), checkpoint], LEASE * 2)
     with sessions.begin() as session:
-        assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["columns"]["loss"] == [2.0, 1.0]
+        assert json.loads(curves.read(session, job_id, None, CurveRange()) or "")["columns"]["loss"] == [2.0, 1.0]
         assert [a.path for a in session.scalars(sa.select(Artifact))] == [f"{job_id}/attempt-0/checkpoints/step-000002"]
         assert session.scalar(sa.select(Job.lease_expires_at > sa.func.now() + LEASE * 1.5))
     with pytest.raises(StaleAttempt), sessions.begin() as session:
@@ -100,18 +103,10 @@ def test_metrics_are_read_by_range(sessions: Sessions, job_id: str) -> None:
     assert columns(sessions, job_id, since=5, limit=3) == [6, 7, 8]
 
 
-@pytest.mark.parametrize("thin", [2, 7, 20, 100])
-def test_downsampling_keeps_the_last_step(sessions: Sessions, job_id: str, thin: int) -> None:
-    record_events(sessions, job_id, *map(measured, range(1, 101)))
-    steps = columns(sessions, job_id, thin=thin)
-    assert steps[-1] == 100
-    assert thin / 2 <= len(steps) <= thin
-
-
 @pytest.mark.parametrize("thin", [None, 5])
 def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str, thin: int | None) -> None:
     with sessions.begin() as session:
-        columns = json.loads(progress.curves(session, job_id, None, 0, 10, thin) or "")["columns"]
+        columns = json.loads(curves.read(session, job_id, None, CurveRange(points=thin)) or "")["columns"]
     assert set(columns) == {*events.MetricEvent.model_fields} - {"type"}
     assert all(column == [] for column in columns.values())
 
@@ -119,9 +114,10 @@ def test_no_metrics_are_empty_columns(sessions: Sessions, job_id: str, thin: int
 def test_evaluations_are_columns_of_their_own(sessions: Sessions, job_id: str) -> None:
     record_events(sessions, job_id, evaluation(0, 3.0), measured(1), evaluation(1, 2.0))
     with sessions.begin() as session:
-        assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["evaluations"] == {
+        assert json.loads(curves.read(session, job_id, None, CurveRange()) or "")["evaluations"] == {
             "step": [0, 1],
             "eval_loss": [3.0, 2.0],
+            "time": [NOW, NOW + 1],
         }
         assert progress.latest(session, [job_id])[job_id].eval_loss == 2.0
 
@@ -142,7 +138,7 @@ def test_fp16_values_are_stored(sessions: Sessions, job_id: str) -> None:
     overflow = {"grad_norm": None, "loss_scale": 32768.0, "overflow": True, "skipped_steps": 1}
     record_events(sessions, job_id, measured(1), measured(2).model_copy(update=overflow))
     with sessions.begin() as session:
-        kept = json.loads(progress.curves(session, job_id, None, 0, 100, None) or "")["columns"]
+        kept = json.loads(curves.read(session, job_id, None, CurveRange()) or "")["columns"]
     assert {name: kept[name] for name in overflow} == {
         "grad_norm": [0.5, None],
         "loss_scale": [None, 32768.0],

@@ -11,7 +11,8 @@ import contract.run_dir
 from contract.run_dir import RunDir, list_states, write_checksums
 from contract.status import JobStatus
 from store import artifacts
-from store.jobs import attempts, jobs, progress
+from store.jobs import attempts, curves, jobs, progress
+from store.jobs.curves import CurveRange
 from store.scheduling import leases
 from store.session import Sessions
 from tests.support.jobs import create_job, events_of_type
@@ -128,7 +129,7 @@ def test_resumed_attempt_reports_its_saved_past(sessions: Sessions, settings: Wo
     job = run_next(sessions, settings, job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 3)
     with sessions.begin() as session:
-        assert json.loads(progress.curves(session, job_id, None, 0, 9, None) or "")["columns"]["step"] == [1, 2, 3]
+        assert json.loads(curves.read(session, job_id, None, CurveRange()) or "")["columns"]["step"] == [1, 2, 3]
     assert events_of_type(sessions, job_id, "started")[0]["resumed_step"] == 2
 
 
