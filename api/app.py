@@ -29,6 +29,7 @@ from api.auth.keyring import Keyring
 from api.auth.origin import refuse_foreign
 from api.auth.rates import Rates
 from api.background.checks import Checks
+from api.background.job_table import JobTable
 from api.background.live import Live, Pace
 from api.background.open_requests import OpenRequests
 from api.background.webhook_sender import Sender, SenderPace
@@ -93,8 +94,9 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
         keyring=Keyring(sessions, settings.admin_key.get_secret_value() if settings.admin_key else None),
         rates=Rates(settings.rate_limit),
         requests=OpenRequests(sessions),
-        telemetry=Telemetry(sessions, settings.home, lambda: services.live.clients),
+        telemetry=Telemetry(sessions, settings.home, lambda: services.live.clients + services.job_table.clients),
         live=Live(sessions, pace),
+        job_table=JobTable(sessions),
         web=page.FOLDER,
     )
     return services
@@ -109,6 +111,7 @@ def _restarted(services: Services) -> Services:
         reader=RowReader(sandbox, settings.largest_dataset, settings.lengths),
         checks=Checks(services.sessions, settings, services.storage, DatasetSandbox()),
         live=services.live.restarted(),
+        job_table=services.job_table.restarted(),
     )
 
 
@@ -116,11 +119,12 @@ def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  #
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         running = _restarted(services)
-        services.live = running.live  # for the telemetry
+        services.live, services.job_table = running.live, running.job_table  # for the telemetry
         running.checks.start()
         # anyio's: what is cancelled here still waits for its threads, which have connections of the engine.
         async with create_task_group() as tasks:
             tasks.start_soon(running.live.run)
+            tasks.start_soon(running.job_table.run)
             tasks.start_soon(running.requests.run)
             tasks.start_soon(Sender(running.sessions, running.settings.webhook_allow_private, pace).run)
             yield {"services": running}

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from api.auth.keyring import Keyring
 from api.auth.rates import Rates
 from api.background.checks import Checks
+from api.background.job_table import JobTable
 from api.background.live import Live
 from api.background.open_requests import OpenRequests
 from api.datasets.reader import RowReader
@@ -40,6 +41,8 @@ class Services:
     telemetry: Telemetry
     live: Live
     """The event streams."""
+    job_table: JobTable
+    """The streams of all jobs' summaries."""
     web: Path
     """Folder of the built page."""
 

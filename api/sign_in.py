@@ -20,7 +20,7 @@ from store.access import audit, sign_ins
 from store.access.principal import Principal
 
 
-class SignIn(BaseModel):
+class NewSession(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -51,9 +51,9 @@ async def get_session(request: Request, services: Context) -> Response:
     return _response(request, services, holder, holder is not None and shown is not None and shown.is_session)
 
 
-@router.post("", response_model=SessionOut, openapi_extra=described(SignIn))
-async def sign_in(
-    request: Request, services: Context, given: Annotated[SignIn, Depends(json_body(SignIn))]
+@router.post("", response_model=SessionOut, openapi_extra=described(NewSession))
+async def create_session(
+    request: Request, services: Context, given: Annotated[NewSession, Depends(json_body(NewSession))]
 ) -> Response:
     """Signs in with a key, for 30 days. The cookie opens what the key opens, until DELETE /session or the key's
     revocation. A sign-in that the browser had before ends."""
@@ -69,7 +69,7 @@ async def sign_in(
 
 
 @router.delete("", status_code=HTTPStatus.NO_CONTENT)
-async def sign_out(request: Request, services: Context) -> Response:
+async def delete_session(request: Request, services: Context) -> Response:
     """Signs out: the cookie opens nothing from then on. Without a sign-in it changes nothing."""
     shown = [Credential(token, is_session=True) for token in tokens_of(request)]
     holders = [holder for each in shown if (holder := await holder_of(services.keyring, each)) is not None]

@@ -26,6 +26,7 @@ REVISIONS = (
     "20261130_disk",
     "20261130_traceparent",
     "20261130_sessions",
+    "20261130_changes",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

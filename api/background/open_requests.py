@@ -1,5 +1,6 @@
 """Renews the requests in progress, so that one that reads or copies for long does not count as dead, and forgets those
-that are too old to be repeated. Also deletes the sign-ins that have ended."""
+that are too old to be repeated. Also deletes the sign-ins that have
+ended, and the notes of jobs that were deleted."""
 
 import logging
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
 from store.access import idempotent_requests, sign_ins
+from store.jobs import deletion
 from store.session import Sessions
 
 log = logging.getLogger(__name__)
@@ -46,5 +48,6 @@ class OpenRequests:
                     idempotent_requests.renew(session, request_id)
                 idempotent_requests.forget(session)
                 sign_ins.forget(session)
+                deletion.forget(session)
         except SQLAlchemyError as error:
             log.warning("requests in progress may count as dead: %s", error)

@@ -1,22 +1,36 @@
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 
 from api.auth.owner import Owner
 from api.auth.who import Who
-from api.context import Context
+from api.background.job_table import Viewer
+from api.context import Context, Services
 from api.http.body import described, read_body
 from api.http.idempotency import Keyed, Once, idempotent
 from api.http.ids import JobId
 from api.http.json_response import json_response
+from api.http.json_schema import whole_schema
 from api.jobs import service
-from api.jobs.schemas import JobDeleted, JobOut, JobPage, job_out
+from api.jobs.schemas import JobChanges, JobDeleted, JobOut, JobPage, job_out
 from api.jobs.view import JobView
 from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
+from store.access.principal import Principal
 
 router = APIRouter(tags=["jobs"])
+
+_LIST: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A page of jobs, or with `Accept: text/event-stream` a stream of events whose data are of this "
+        "schema.",
+        "model": JobPage,
+        "content": {"text/event-stream": {"schema": whole_schema(JobChanges)}},
+    }
+}
 
 _RECIPE_SCHEMA = Recipe.model_json_schema()
 
@@ -36,15 +50,34 @@ def create_job(
     return json_response(job_out(service.get_job(services, who, turn.made)), HTTPStatus.CREATED)
 
 
-@router.get("/jobs", response_model=JobPage)
-def list_jobs(
+async def _wants_stream(accept: Annotated[str, Header()] = "*/*") -> bool:
+    return "text/event-stream" in accept and "application/json" not in accept
+
+
+@router.get("/jobs", response_class=Response, responses=_LIST)
+async def list_jobs(  # parameters: the request's
     services: Context,
     who: Who,
+    wants_stream: Annotated[bool, Depends(_wants_stream)],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: JobId | None = None,
     owner: Owner | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Newest first. `owner` is for admins, who see the jobs of all owners."""
+    """Newest first. `owner` is for admins, who see the jobs of all owners.
+
+    With `Accept: text/event-stream` a live table: an event `jobs` with summaries of the newest 1,000 jobs and of all
+    that have not ended, and then at most one a second with those that have changed. A client that comes back with
+    Last-Event-ID gets what has changed since then, or the whole table again with `reset`."""
+    if wants_stream:
+        viewer = Viewer(who.scope or owner, who.admin)
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # a proxy is to pass each event on at once
+        stream = services.job_table.stream(viewer, last_event_id)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return await run_in_threadpool(_page, services, who, limit, after, owner)
+
+
+def _page(services: Services, who: Principal, limit: int, after: str | None, owner: str | None) -> Response:
     found = service.list_jobs(services, who, limit, after, owner)
     return json_response(JobPage(data=[job_out(view) for view in found.rows], has_more=found.has_more))
 

@@ -94,6 +94,49 @@ class JobPage(BaseModel):
     has_more: bool
 
 
+class JobSummary(BaseModel):
+    """A job in the live table. Unknown values are null."""
+
+    id: str
+    name: str | None
+    owner: str
+    status: JobStatus
+    requested_action: RequestedAction | None
+    priority: int
+    model: str
+    dataset: str | None
+    method: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempt: int
+    retries: int
+    step: int | None
+    total_steps: int | None
+    progress: float | None
+    eta_seconds: float | None
+    loss: float | None
+    eval_loss: float | None
+    losses: list[float]
+    """At most 24 losses at even distances over the whole curve, the last step's at the end."""
+    queue: Queue | None
+    devices: list[str]
+    """As WORKER:NUMBER."""
+    failure_code: FailureCode | None
+    failure_message: str | None
+    tags: dict[str, str]
+
+
+class JobChanges(BaseModel):
+    """Data of an event `jobs`."""
+
+    jobs: list[JobSummary]
+    deleted: list[str] = []
+    """Ids of jobs that are gone."""
+    reset: bool
+    """True where the jobs are all that there are, and replace what the client has."""
+
+
 class JobDeleted(BaseModel):
     id: str
     deleted: Literal[True] = True

@@ -65,6 +65,27 @@ def waits_of(sessions: Sessions, job_ids: Sequence[str]) -> dict[str, Wait]:
     return readable
 
 
+Waits = dict[str, tuple[Wait, Wait]]
+"""What queued jobs wait for: in words that their owners may read, and in those for admins."""
+
+
+def waits_of_queue(sessions: Sessions) -> Waits:
+    """What all queued jobs wait for."""
+    with read_snapshot(sessions) as session:
+        queued = jobs.list_queued(session)
+        waits = scheduler.outlook(session, queued) if queued else {}
+        owners = jobs.owners(session, {named for wait in waits.values() for named in _JOB_ID.findall(wait.reason)})
+    return {job.id: (_readable(waits[job.id], owners, job.owner), waits[job.id]) for job in queued if job.id in waits}
+
+
+def _readable(wait: Wait, owners: Mapping[str, str], owner: str) -> Wait:
+    """Without the names of jobs that are not the owner's."""
+    return replace(
+        wait,
+        reason=_JOB_ID.sub(lambda found: found[0] if owners.get(found[0]) == owner else "another's job", wait.reason),
+    )
+
+
 def news(sessions: Sessions, cursors: Mapping[str, Cursor], limit: int) -> dict[str, JobUpdate]:
     """The first `limit` events after each job's cursor, of the jobs that exist."""
     with sessions.begin() as session:

@@ -36,8 +36,8 @@ html_show_sphinx = False
 html_copy_source = False
 
 GUIDES = (
-    "training adapters data datasets plans jobs events webhooks artifacts openai parallel deploy gpu-troubleshooting "
-    "keys observability operations speed"
+    "training adapters data datasets plans jobs events dashboard webhooks artifacts openai parallel deploy "
+    "gpu-troubleshooting keys observability operations speed"
 )
 CONTENTS = {
     "Start": ["/docs/tutorial"],

@@ -14,9 +14,10 @@ _PART = 16 << 20
 
 
 def write(writer: ArchiveWriter, connection: Connection, folder: str) -> list[Table]:
-    """Writes every row as members below `folder`."""
+    """Writes every row as members below `folder`. A database of an older schema may have fewer tables."""
+    there = set(connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")))
     tables = [table.name for table in Base.metadata.sorted_tables]
-    return [_write(writer, connection, name, f"{folder}/{name}") for name in tables]
+    return [_write(writer, connection, name, f"{folder}/{name}") for name in tables if name in there]
 
 
 def _write(writer: ArchiveWriter, connection: Connection, name: str, folder: str) -> Table:

@@ -1,5 +1,7 @@
 """Deletes jobs and their models."""
 
+from datetime import timedelta
+
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
@@ -7,7 +9,9 @@ from contract.status import TERMINAL, JobStatus
 from store import artifacts, deletions
 from store.errors import JobInUse
 from store.jobs import jobs
-from store.models import Job, Lease
+from store.models import DeletedJob, Job, Lease
+
+_REMEMBERED = timedelta(days=1)
 
 
 def delete_job(session: Session, job_id: str, owner: str | None = None) -> None:
@@ -20,7 +24,13 @@ def delete_job(session: Session, job_id: str, owner: str | None = None) -> None:
         raise JobInUse(f"job {job_id} may still have processes on {worker}; delete it once its devices are free")
     _check_unneeded(session, job)
     deletions.add(session, [job_id])
+    session.add(DeletedJob(id=job_id, owner=job.owner))
     session.execute(delete(Job).where(Job.id == job_id))
+
+
+def forget(session: Session) -> None:
+    """Deletes the notes of jobs that were deleted some time ago."""
+    session.execute(delete(DeletedJob).where(DeletedJob.deleted_at < func.now() - _REMEMBERED))
 
 
 def delete_model(session: Session, job: Job) -> bool:

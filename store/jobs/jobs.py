@@ -115,6 +115,14 @@ def list_jobs(
     return list(session.scalars(newest_first(query, Job, limit, last)))
 
 
+class QueuedJob(NamedTuple):
+    """What an outlook needs of a queued job."""
+
+    id: str
+    owner: str
+    shape: str
+
+
 class MadeModel(NamedTuple):
     """A model that a job has made, with what a list needs of it."""
 
@@ -140,6 +148,19 @@ def list_models(session: Session, owner: str | None, limit: int, after: str | No
         made = made.where(Job.owner == owner)
     last = None if after is None else get(session, after, owner)
     return [MadeModel(*row) for row in session.execute(newest_first(made, Job, limit, last))]
+
+
+def list_queued(session: Session) -> Sequence[QueuedJob]:
+    """All queued jobs. Rows, not objects: decoding their recipes takes longer than the rest."""
+    queued = select(Job.id, Job.owner, Job.shape).where(Job.status == JobStatus.QUEUED)
+    return [QueuedJob(*row) for row in session.execute(queued)]
+
+
+def owners(session: Session, job_ids: Collection[str]) -> dict[str, str]:
+    """The owners of those of the jobs that exist."""
+    if not job_ids:
+        return {}
+    return {row.id: row.owner for row in session.execute(select(Job.id, Job.owner).where(Job.id.in_(job_ids)))}
 
 
 def owned(session: Session, job_ids: Collection[str], owner: str) -> set[str]:

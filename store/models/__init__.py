@@ -4,7 +4,7 @@ from store.models.base import Base
 from store.models.datasets import Blob, Dataset
 from store.models.deletions import Deletion
 from store.models.exports import Export
-from store.models.jobs import Artifact, Event, Job, StepMetric
+from store.models.jobs import Artifact, DeletedJob, Event, Job, StepMetric
 from store.models.owners import AuditEntry, Key, Quota, Request, SignIn
 from store.models.webhooks import Delivery, Webhook
 from store.models.workers import Device, Lease, Worker
@@ -15,6 +15,7 @@ __all__ = [
     "Base",
     "Blob",
     "Dataset",
+    "DeletedJob",
     "Deletion",
     "Delivery",
     "Device",

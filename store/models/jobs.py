@@ -24,6 +24,9 @@ SHAPE = " || ' ' || ".join(
 """The fields of a recipe that contract.machine reads, as one text."""
 
 
+TRANSACTION = "pg_current_xact_id()::text::bigint"
+
+
 class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
@@ -42,6 +45,7 @@ class Job(Base):
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
         Index("ix_jobs_unmeasured", "id", postgresql_where=text("measured_attempt < attempt")),
+        Index("ix_jobs_changed", "changed"),
         Index("ix_jobs_start_from_job", "start_from_job", postgresql_where=text("start_from_job IS NOT NULL")),
     )
 
@@ -115,6 +119,21 @@ class Job(Base):
     """The span of the request that created it, under which workers add theirs; None while tracing was off."""
     event_count: Mapped[int]
     """The last event's seq. Taking the next one locks the row, so that events become visible in order."""
+    changed: Mapped[int] = mapped_column(BigInteger, server_default=text(TRANSACTION), deferred=True)
+    """The transaction that last changed what a summary shows; a trigger writes it. All transactions before a snapshot's
+    xmin have ended, so a reader that goes on from there misses none, however late it was committed."""
+
+
+class DeletedJob(Base):
+    """A job that was deleted lately, for those who have it in a list."""
+
+    __tablename__ = "deleted_jobs"
+    __table_args__ = (Index("ix_deleted_jobs_changed", "changed"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    changed: Mapped[int] = mapped_column(BigInteger, server_default=text(TRANSACTION))
+    deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Event(Base):

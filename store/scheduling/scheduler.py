@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from contract.status import JobStatus, RequestedAction
 from store.jobs import jobs
+from store.jobs.jobs import QueuedJob
 from store.models import Device, Job, Lease, Worker
 from store.scheduling import leases, reading
 from store.scheduling.leases import Placement
@@ -61,7 +62,7 @@ def schedule(session: Session) -> list[Placement]:
     return placed
 
 
-def outlook(session: Session, queued: Sequence[Job]) -> dict[str, Wait]:
+def outlook(session: Session, queued: Sequence[Job | QueuedJob]) -> dict[str, Wait]:
     """Why and how long each of these queued jobs is expected to wait."""
     read = reading.read_machines(session)
     queue = reading.read_queue(session, read.machines)

@@ -105,7 +105,8 @@ def test_concurrent_requests_of_one_key_create_one_job(client: TestClient) -> No
 
 NOWHERE = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
 DESCRIBED = create_app(ApiSettings(database_url=NOWHERE, broker_url=SecretStr("redis://nowhere"), home=Path("/none")))
-POSTS = sorted(path for path, methods in DESCRIBED.openapi()["paths"].items() if "post" in methods)
+# A sign-in cannot be answered again: its token is stored nowhere.
+POSTS = sorted({path for path, methods in DESCRIBED.openapi()["paths"].items() if "post" in methods} - {"/session"})
 
 
 def form(rows: int) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""Jobs as a live table shows them: one line each, and what has changed since a look."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+LOSSES = 24
+"""Most losses of one summary, at even distances over the whole curve."""
+
+
+class Summary(NamedTuple):
+    id: str
+    owner: str
+    status: str
+    body: str
+    """The text of a JSON object, without what the scheduler knows: queue and devices."""
+
+
+class Changes(NamedTuple):
+    position: int
+    """Where the next look begins."""
+    summaries: list[Summary]
+    deleted: list[tuple[str, str]]
+    """Id and owner."""
+    devices: dict[str, list[str]]
+    """The leased devices of each job, as WORKER:NUMBER."""
+
+
+def _time(column: str) -> str:
+    return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+
+
+_FIELDS = {
+    **{name: f"jobs.{name}" for name in ("id", "name", "owner", "status", "requested_action", "priority")},
+    "model": "recipe ->> 'model'",
+    "dataset": "coalesce(recipe #>> '{dataset,filename}', recipe #>> '{dataset,path}')",
+    "method": "recipe ->> 'method'",
+    **{name: _time(name) for name in ("created_at", "started_at", "finished_at")},
+    **{name: f"jobs.{name}" for name in ("attempt", "retries")},
+    "step": "last.step",
+    "total_steps": "total_steps",
+    **{name: f"last.{name}" for name in ("progress", "eta_seconds", "loss")},
+    "eval_loss": "evaluated.eval_loss",
+    "losses": "coalesce(curve.losses, '[]')",
+    "failure_code": "failure ->> 'code'",
+    "failure_message": "failure ->> 'message'",
+    "tags": "coalesce(tags, '{}')",
+}
+# One look into an index for each loss; a job that never started costs one.
+_OBJECT = ", ".join(f"'{name}', {value}" for name, value in _FIELDS.items())
+_SUMMARY = f"""
+    SELECT 'job', jobs.id, owner, status, json_build_object({_OBJECT})::text
+    FROM jobs LEFT JOIN LATERAL (
+        SELECT step, loss, progress, eta_seconds FROM metrics WHERE job_id = jobs.id ORDER BY step DESC LIMIT 1
+    ) AS last ON true LEFT JOIN LATERAL (
+        SELECT data -> 'eval_loss' AS eval_loss FROM events
+        WHERE job_id = jobs.id AND type = 'evaluation' AND attempt > 0 ORDER BY seq DESC LIMIT 1
+    ) AS evaluated ON true LEFT JOIN LATERAL (
+        SELECT json_agg(chosen.loss::real ORDER BY number) AS losses
+        FROM generate_series(1, least({LOSSES}, last.step)) AS number, LATERAL (
+            SELECT loss FROM metrics
+            WHERE job_id = jobs.id AND step >= number * last.step::bigint / least({LOSSES}, last.step)
+            ORDER BY step LIMIT 1
+        ) AS chosen
+    ) AS curve ON true
+"""
+_LOOK = """
+    SELECT 'position', NULL, NULL, NULL, pg_snapshot_xmin(pg_current_snapshot())::text
+    UNION ALL SELECT 'lease', job_id, NULL, NULL, worker || ':' || number FROM leases
+    UNION ALL
+"""
+# What has another cluster's number, after a restore, was not changed since.
+_NEW = "changed >= :since AND changed < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+_CHANGES = text(
+    f"{_LOOK} SELECT 'deleted', id, owner, NULL, NULL FROM deleted_jobs WHERE {_NEW} UNION ALL {_SUMMARY} WHERE {_NEW}"
+)
+_OPEN = text(f"{_LOOK} {_SUMMARY} WHERE finished_at IS NULL")
+_NEWEST = text(
+    f"""{_SUMMARY} WHERE jobs.id IN (
+        (SELECT id FROM jobs WHERE owner = coalesce(:owner, owner) ORDER BY created_at DESC, id DESC LIMIT :limit)
+        UNION SELECT id FROM jobs WHERE finished_at IS NULL AND owner = coalesce(:owner, owner)
+    ) ORDER BY created_at DESC, jobs.id DESC"""
+)
+_THESE = text(f"{_SUMMARY} WHERE jobs.id = ANY(:ids)")
+
+
+def read_changes(connection: Connection, since: int | None) -> Changes:
+    """What has changed since the position `since`, found by an index; with None all jobs that have not ended."""
+    rows = connection.execute(_CHANGES, {"since": since}) if since is not None else connection.execute(_OPEN)
+    changes = Changes(0, [], [], defaultdict(list))
+    for kind, job_id, owner, status, body in rows:
+        match kind:
+            case "job":
+                changes.summaries.append(Summary(job_id, owner, status, body))
+            case "deleted":
+                changes.deleted.append((job_id, owner))
+            case "lease":
+                changes.devices[job_id].append(body)
+            case "position":
+                changes = changes._replace(position=int(body))
+    for devices in changes.devices.values():
+        devices.sort()
+    return changes
+
+
+def list_newest(connection: Connection, owner: str | None, limit: int) -> list[Summary]:
+    """The newest `limit` jobs and all that have not ended, newest first, of `owner` or of all."""
+    return [Summary(*row[1:]) for row in connection.execute(_NEWEST, {"owner": owner, "limit": limit})]
+
+
+def get_summaries(connection: Connection, job_ids: Collection[str]) -> list[Summary]:
+    return [Summary(*row[1:]) for row in connection.execute(_THESE, {"ids": list(job_ids)})]
