@@ -7,7 +7,7 @@ import { useLoaded } from "../parts/load";
 import { Problem } from "../parts/Problem";
 import { Status } from "../parts/Status";
 import { Chart } from "../plot/Chart";
-import { type X, aligned, smooth, xOf } from "../plot/series";
+import { type X, aligned, axisOf, smooth, xOf } from "../plot/series";
 import { href, route, setQuery } from "../route";
 import type { Job } from "../types";
 import { t } from "../words";
@@ -66,7 +66,7 @@ export function Compare() {
         </label>
         <button onClick={reload}>{t("retry")}</button>
       </div>
-      <Chart key={x} title={t("loss")} content={content} height={340} />
+      <Chart key={x} title={t("loss")} content={content} axis={axisOf(x)} height={340} />
       <div class="scroll" tabIndex={0} role="region" aria-label={t("differences")}>
         <table class="plain">
           <thead>

@@ -1,25 +1,25 @@
 import { useEffect, useRef } from "preact/hooks";
 import { language, theme } from "../settings";
-import { type Content, Plot } from "./plot";
+import { type Axis, type Content, Plot } from "./plot";
 
 type Props = {
   title: string;
   content: Content;
+  axis: Axis;
   log?: boolean;
-  time?: boolean;
   height?: number;
   zoomed?: (range: { min: number; max: number } | null) => void;
 };
 
 const HEIGHT = 220;
 
-export function Chart({ title, content, log = false, time = false, height = HEIGHT, zoomed = () => {} }: Props) {
+export function Chart({ title, content, axis, log = false, height = HEIGHT, zoomed = () => {} }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<Plot>(undefined);
   // A line that comes or goes, another scale, theme or language: a new plot. New points: the same.
-  const form = [log, time, theme.value, language.value, ...content.lines.map((line) => `${line.label} ${line.color}`)].join("|");
+  const form = [log, axis.label, theme.value, language.value, ...content.lines.map((line) => `${line.label} ${line.color}`)].join("|");
   useEffect(() => {
-    plot.current = new Plot(place.current!, content, { log, time, height, zoomed });
+    plot.current = new Plot(place.current!, content, { log, axis, height, zoomed });
     return () => plot.current!.remove();
   }, [form]);
   useEffect(() => plot.current!.update(content), [content]);

@@ -1,7 +1,7 @@
 // Draws lines on a canvas. The only file that knows uPlot, which draws millions of points fast in 20 kB.
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { compact } from "../format";
+import { compact, moment } from "../format";
 
 export type Line = {
   label: string;
@@ -13,12 +13,16 @@ export type Line = {
 };
 export type Mark = { x: number; label: string; color: string };
 export type Content = { x: number[]; lines: Line[]; marks: Mark[] };
+export type Axis = { label: string; time: boolean; whole: boolean };
 export type Options = {
   log: boolean;
-  time: boolean;
+  axis: Axis;
   height: number;
   zoomed: (range: { min: number; max: number } | null) => void;
 };
+
+// Distances of ticks between whole numbers.
+const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 export class Plot {
   private readonly plot: uPlot;
@@ -28,6 +32,7 @@ export class Plot {
 
   constructor(place: HTMLElement, content: Content, options: Options) {
     this.marks = content.marks;
+    const x = options.axis;
     const style = getComputedStyle(place);
     const [ink, grid] = [style.getPropertyValue("--quiet"), style.getPropertyValue("--line")];
     const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
@@ -36,9 +41,9 @@ export class Plot {
       {
         width: place.clientWidth || 600,
         height: options.height,
-        scales: { x: { time: options.time }, y: { distr: options.log ? 3 : 1 } },
-        axes: [options.time ? axis : { ...axis, values: numbers }, { ...axis, size: 64, values: numbers }],
-        series: [{ value: (_, x) => (x == null ? "–" : options.time ? new Date(x * 1000).toLocaleString() : compact(x)) }, ...content.lines.map(series)],
+        scales: { x: { time: x.time }, y: { distr: options.log ? 3 : 1 } },
+        axes: [x.time ? axis : { ...axis, values: numbers, ...(x.whole && { incrs: WHOLE }) }, { ...axis, size: 64, values: numbers }],
+        series: [{ label: x.label, value: (_, at) => (at == null ? "–" : x.time ? moment(at * 1000) : compact(at)) }, ...content.lines.map(series)],
         legend: { live: true },
         cursor: { drag: { x: true, y: false, uni: 8 }, points: { size: 6 } },
         hooks: {

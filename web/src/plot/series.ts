@@ -1,5 +1,7 @@
-// What is drawn of the numbers, free of the page, so that it can be tested by itself.
+// What is drawn of the numbers.
 import type { Curves } from "../live/curves";
+import { t } from "../words";
+import type { Axis } from "./plot";
 
 export type X = "step" | "epoch" | "tokens" | "time";
 type Numbers = readonly (number | null)[];
@@ -35,6 +37,11 @@ export function indexOf(steps: Numbers, step: number): number {
     else high = middle;
   }
   return steps.length ? low : -1;
+}
+
+// How an x is shown.
+export function axisOf(x: X): Axis {
+  return { label: t(x), time: x === "time", whole: x === "step" || x === "tokens" };
 }
 
 export function xOf({ columns }: Curves, x: X): number[] {

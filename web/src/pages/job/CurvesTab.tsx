@@ -3,7 +3,7 @@ import { colorOf } from "../../colors";
 import { type Curves, SHOWN, readCurves } from "../../live/curves";
 import { Chart } from "../../plot/Chart";
 import type { Content, Mark } from "../../plot/plot";
-import { type X, alongside, indexOf, smooth, xOf } from "../../plot/series";
+import { type X, alongside, axisOf, indexOf, smooth, xOf } from "../../plot/series";
 import { route, setQuery } from "../../route";
 import { type Word, t } from "../../words";
 import type { Watched } from "./JobPage";
@@ -72,7 +72,7 @@ export function CurvesTab({ id, watched }: { id: string; watched: Watched }) {
         </a>
         <span class="quiet">{t("zoomHint")}</span>
       </div>
-      <Chart key={`loss ${x} ${detail ? "detail" : ""}`} title={t("loss")} content={content} log={log} time={x === "time"} height={340} zoomed={zoomed} />
+      <Chart key={`loss ${x} ${detail ? "detail" : ""}`} title={t("loss")} content={content} axis={axisOf(x)} log={log} height={340} zoomed={zoomed} />
       <div class="charts">
         {SHOWN.filter((name) => name !== "loss").map((name) => (
           <Small key={`${name} ${x}`} name={name} curves={curves} round={watched.round} x={x} color={colorOf(id)} />
@@ -91,18 +91,29 @@ function Small({ name, curves, round, x, color }: SmallProps) {
   }, [curves, round, x]);
   // A loss scale belongs to fp16, and memory to a GPU.
   if (content.lines[0]!.values.every((value) => value === null)) return null;
-  return <Chart title={t(WORDS[name])} content={content} time={x === "time"} />;
+  return <Chart title={t(WORDS[name])} content={content} axis={axisOf(x)} />;
 }
 
 function lossContent(id: string, curves: Curves, x: X, weight: number, marks: Mark[]): Content {
-  const { columns, evaluations } = curves;
+  const { columns, evaluations } = fromTheBase(curves);
   const color = colorOf(id);
   const raw = { label: t("trainLoss"), color, values: [...columns.loss], faint: weight > 0 };
   const lines = [raw];
   if (weight > 0) lines.push({ label: t("smoothed"), color, values: smooth(columns.loss, weight), faint: false });
   const evaluated = alongside(columns.step, evaluations.step, evaluations.eval_loss);
   const all = evaluations.step.length ? [...lines, { label: t("evalLoss"), color: "#d55e00", values: evaluated, dots: true }] : lines;
-  return { x: [...xOf(curves, x)], lines: all, marks };
+  return { x: [...columns[x]] as number[], lines: all, marks };
+}
+
+// The base model is evaluated before the first step: at step 0, which has no loss of its own.
+function fromTheBase({ columns, evaluations }: Curves): Curves {
+  if (evaluations.step[0] !== 0 || columns.step[0] !== 1) return { columns, evaluations };
+  const names = Object.keys(columns) as (keyof Curves["columns"])[];
+  const extended = names.map((name) => {
+    const first = name === "time" ? columns.time[0]! : ["step", "epoch", "tokens"].includes(name) ? 0 : null;
+    return [name, [first, ...columns[name]]];
+  });
+  return { columns: Object.fromEntries(extended) as Curves["columns"], evaluations };
 }
 
 function marksOf({ job, curves, events }: Watched, x: X): Mark[] {
