@@ -1,0 +1,46 @@
+"""The dashboard in a browser, against the whole service with a trainer that trains nothing."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Browser, Page
+
+from tests.support import browser as browsers
+from tests.support import service
+from tests.support.database import empty_database
+from tests.support.files import add_model_and_dataset
+from tests.support.service import FAKE_TRAINER, Service
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with browsers.browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def live(
+    tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str
+) -> Iterator[Service]:
+    empty_database(engine)
+    home = tmp_path_factory.mktemp("home")
+    add_model_and_dataset(home)
+    settings = {"FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}", "FINETUNED_SLOTS": "3"}
+    with service.running(home, database_url, broker_url, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, live: Service) -> Iterator[Page]:
+    """A tab of a reader who has never been here, in English. The page may log no error and load nothing from elsewhere."""
+    context = browser.new_context(base_url=str(live.client.base_url), locale="en-US", timezone_id="UTC")
+    tab = context.new_page()
+    faults: list[str] = []
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("request", lambda request: faults.extend([request.url] * (not request.url.startswith((own, "data:")))))
+    own = str(live.client.base_url)
+    yield tab
+    context.close()
+    assert faults == []

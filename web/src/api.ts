@@ -1,0 +1,40 @@
+// Requests to the API, which the page shares its origin with. A signed-in browser sends its cookie by itself.
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly param: string | null = null,
+  ) {
+    super(message);
+  }
+}
+
+export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => request("GET", path, undefined, signal);
+export const post = <T>(path: string, body?: unknown): Promise<T> => request("POST", path, body);
+export const remove = <T>(path: string): Promise<T> => request("DELETE", path);
+
+async function request<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const isForm = body instanceof FormData;
+  const headers: Record<string, string> = { accept: "application/json" };
+  if (body !== undefined && !isForm) headers["content-type"] = "application/json";
+  // A POST that is sent again after a lost response must not act twice.
+  if (method === "POST" && path !== "/session") headers["idempotency-key"] = randomId();
+  let answer: Response;
+  try {
+    answer = await fetch(path, { method, headers, body: isForm ? body : JSON.stringify(body), ...(signal && { signal }) });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "unreachable", "The service cannot be reached.");
+  }
+  if (answer.status === 204) return undefined as T;
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    const { code = "error", message = `The service answered ${answer.status}.`, param = null } = content.error ?? {};
+    throw new ApiError(answer.status, code, message, param);
+  }
+  return content as T;
+}
+
+// crypto.randomUUID wants https, or loopback.
+const randomId = (): string => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("");

@@ -1,0 +1,37 @@
+// Numbers and times as the reader's language writes them.
+import { language } from "./settings";
+
+const locale = () => (language.value === "zh" ? "zh-CN" : "en");
+
+// As many digits whatever the number is, so that a live one does not jump.
+export const loss = (value: number | null | undefined): string => (value == null ? "–" : value.toFixed(4));
+
+export function compact(value: number): string {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size < 0.001 || size >= 1e15) return value.toExponential(1);
+  return new Intl.NumberFormat(locale(), { maximumSignificantDigits: 4, notation: size >= 1e5 ? "compact" : "standard" }).format(value);
+}
+
+export const integer = (value: number): string => new Intl.NumberFormat(locale()).format(value);
+
+export const percent = (value: number): string => `${Math.floor(value * 100)}%`;
+
+export function bytes(value: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(value) / 3));
+  const shown = value / 1000 ** power;
+  return `${power && shown < 100 ? shown.toFixed(1) : Math.round(shown)} ${units[power]}`;
+}
+
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
+  if (minutes) return `${minutes} min ${String(whole % 60).padStart(2, "0")} s`;
+  return `${whole} s`;
+}
+
+export const moment = (iso: string | number): string =>
+  new Intl.DateTimeFormat(locale(), { dateStyle: "short", timeStyle: "medium" }).format(new Date(iso));

@@ -1,0 +1,111 @@
+import { signal } from "@preact/signals";
+import { render } from "preact";
+import { useEffect } from "preact/hooks";
+import { get, remove } from "./api";
+import { connected } from "./live/stream";
+import { Compare } from "./pages/Compare";
+import { Jobs } from "./pages/Jobs";
+import { JobPage } from "./pages/job/JobPage";
+import { Machines } from "./pages/Machines";
+import { SignIn } from "./pages/SignIn";
+import { Problem } from "./parts/Problem";
+import { href, route } from "./route";
+import { type Language, type Theme, language, theme } from "./settings";
+import "./style.css";
+import type { Session } from "./types";
+import { type Word, t } from "./words";
+
+const session = signal<Session | null>(null);
+const problem = signal<unknown>(undefined);
+
+function readSession(): void {
+  get<Session>("/session").then(
+    (found) => {
+      session.value = found;
+      problem.value = undefined;
+    },
+    (error: unknown) => {
+      problem.value = error;
+    },
+  );
+}
+
+function Page() {
+  useEffect(readSession, []);
+  if (problem.value !== undefined) return <Problem error={problem.value} again={readSession} />;
+  if (session.value === null) return <p class="quiet">{t("loading")}</p>;
+  if (session.value.owner === null) return <SignIn done={(found) => (session.value = found)} />;
+  return (
+    <>
+      <a class="skip" href="#content" onClick={skip}>
+        {t("skip")}
+      </a>
+      <Bar session={session.value} />
+      {!connected.value && (
+        <p role="status" class="offline">
+          {t("offline")}
+        </p>
+      )}
+      <main id="content" tabIndex={-1}>
+        <Content />
+      </main>
+    </>
+  );
+}
+
+// The part of the address after "#" says which page this is.
+function skip(event: MouseEvent): void {
+  event.preventDefault();
+  document.getElementById("content")?.focus();
+}
+
+function Content() {
+  const [room = "jobs", id, tab = "curves"] = route.value.path;
+  if (room === "jobs") return id ? <JobPage key={id} id={id} tab={tab} /> : <Jobs />;
+  if (room === "compare") return <Compare />;
+  if (room === "machines") return <Machines />;
+  return <p>{t("notFound")}</p>;
+}
+
+const ROOMS = ["jobs", "compare", "machines"] as const satisfies readonly Word[];
+
+function Bar({ session: { owner, signed_in } }: { session: Session }) {
+  const [room = "jobs"] = route.value.path;
+  return (
+    <header class="bar">
+      <a class="brand" href={href([])}>
+        finetuned
+      </a>
+      <nav aria-label="finetuned">
+        {ROOMS.map((each) => (
+          <a href={href([each])} aria-current={room === each ? "page" : undefined}>
+            {t(each)}
+          </a>
+        ))}
+      </nav>
+      <span class="quiet who">{owner}</span>
+      <select aria-label={t("language")} value={language.value} onChange={(event) => (language.value = event.currentTarget.value as Language)}>
+        <option value="en" lang="en">
+          English
+        </option>
+        <option value="zh" lang="zh-CN">
+          中文
+        </option>
+      </select>
+      <select aria-label={t("theme")} value={theme.value} onChange={(event) => (theme.value = event.currentTarget.value as Theme)}>
+        {(["system", "light", "dark"] as const).map((each) => (
+          <option value={each}>{t(`theme.${each}`)}</option>
+        ))}
+      </select>
+      {signed_in && <button onClick={signOut}>{t("signOut")}</button>}
+    </header>
+  );
+}
+
+async function signOut(): Promise<void> {
+  await remove("/session");
+  // What was read with the key is gone with the document.
+  location.reload();
+}
+
+render(<Page />, document.getElementById("page")!);

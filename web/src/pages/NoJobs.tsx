@@ -1,0 +1,15 @@
+import { Copy } from "../parts/Copy";
+import { t } from "../words";
+
+const FIRST = `finetuned submit '{"model": "MODEL", "dataset": "rows.jsonl"}' --watch`;
+
+export function NoJobs() {
+  return (
+    <section class="empty">
+      <h1>{t("jobs.empty")}</h1>
+      <p>{t("jobs.emptyHelp")}</p>
+      <pre>{FIRST}</pre>
+      <Copy text={FIRST} label={t("copy.command")} />
+    </section>
+  );
+}

@@ -1,0 +1,125 @@
+import { useEffect, useReducer, useRef, useState } from "preact/hooks";
+import { get } from "../../api";
+import { duration, integer, loss, moment } from "../../format";
+import { type Curves, follow, readCurves } from "../../live/curves";
+import { Problem } from "../../parts/Problem";
+import { Progress } from "../../parts/Progress";
+import { Status } from "../../parts/Status";
+import { href } from "../../route";
+import type { Job, JobEvent } from "../../types";
+import { type Word, t } from "../../words";
+import { Actions } from "./Actions";
+import { Artifacts } from "./Artifacts";
+import { CurvesTab } from "./CurvesTab";
+import { Events } from "./Events";
+import { RecipeTab } from "./RecipeTab";
+import { Samples } from "./Samples";
+
+const TABS = ["curves", "recipe", "events", "samples", "artifacts"] as const satisfies readonly Word[];
+
+export type Watched = { job: Job; curves: Curves; events: JobEvent[]; round: number };
+
+export function JobPage({ id, tab }: { id: string; tab: string }) {
+  const { watched, error, reload } = useJob(id);
+  if (error !== undefined) return <Problem error={error} again={reload} />;
+  if (!watched) return <p class="quiet">{t("loading")}</p>;
+  const { job } = watched;
+  return (
+    <>
+      <header class="job">
+        <div class="row">
+          <h1>{job.name ?? job.id}</h1>
+          <Status status={job.status} requested={job.requested_action} />
+          <Actions job={job} done={reload} />
+        </div>
+        <Facts job={job} />
+        {job.queue && <p>{job.queue.reason}</p>}
+        {job.failure && (
+          <section class="problem" aria-label={t("failure")}>
+            <p>
+              <strong>{job.failure.code}</strong> {job.failure.message}
+            </p>
+            {job.failure.log_tail && (
+              <details>
+                <summary>{t("logTail")}</summary>
+                <pre>{job.failure.log_tail}</pre>
+              </details>
+            )}
+          </section>
+        )}
+      </header>
+      <nav class="tabs" aria-label={job.name ?? job.id}>
+        {TABS.map((each) => (
+          <a href={href(["jobs", id, each])} aria-current={each === tab ? "page" : undefined}>
+            {t(each)}
+          </a>
+        ))}
+      </nav>
+      {tab === "curves" && <CurvesTab id={id} watched={watched} />}
+      {tab === "recipe" && <RecipeTab job={job} />}
+      {tab === "events" && <Events events={watched.events} />}
+      {tab === "samples" && <Samples id={id} events={watched.events} />}
+      {tab === "artifacts" && <Artifacts job={job} events={watched.events} />}
+    </>
+  );
+}
+
+function Facts({ job }: { job: Job }) {
+  const { progress } = job;
+  const facts: [Word, preact.ComponentChildren][] = [
+    ["model", job.recipe.model],
+    ["owner", job.owner],
+    ["created", moment(job.created_at)],
+    ["progress", progress ? <Progress done={progress.progress} left={job.status === "running" ? progress.eta_seconds : null} /> : "–"],
+    ["step", progress ? `${integer(progress.step)}${progress.total_steps ? ` / ${integer(progress.total_steps)}` : ""}` : "–"],
+    ["loss", loss(progress?.loss)],
+    ["evalLoss", loss(progress?.eval_loss)],
+    ["device", job.devices.map((each) => `${each.worker}:${each.number}`).join(", ") || "–"],
+    ["time", job.started_at ? duration((Date.parse(job.finished_at ?? "") || Date.now()) / 1000 - Date.parse(job.started_at) / 1000) : "–"],
+  ];
+  return (
+    <dl class="facts">
+      {facts.map(([word, value]) => (
+        <div>
+          <dt>{t(word)}</dt>
+          <dd class="number">{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+// The job, its curves and its events, from one stream: the job is read again when an event says that it has changed.
+function useJob(id: string): { watched?: Watched; error?: unknown; reload: () => void } {
+  const [error, setError] = useState<unknown>();
+  const [round, reload] = useReducer<number, void>((count) => count + 1, 0);
+  const [, draw] = useReducer<number, void>((count) => count + 1, 0);
+  const watched = useRef<Watched>(undefined);
+  useEffect(() => {
+    const abort = new AbortController();
+    let stop = () => {};
+    const readJob = () => get<Job>(`/jobs/${id}`, abort.signal);
+    async function begin(): Promise<void> {
+      const [job, curves] = await Promise.all([readJob(), readCurves(id, undefined, undefined, abort.signal)]);
+      watched.current = { job, curves, events: [], round: 0 };
+      setError(undefined);
+      draw();
+      stop = follow(id, curves, async ({ events, stepped }) => {
+        const now = watched.current!;
+        watched.current = { ...now, events: [...now.events, ...events], round: now.round + (stepped ? 1 : 0) };
+        draw();
+        const found = await readJob().catch(() => undefined);
+        if (found) watched.current = { ...watched.current, job: found };
+        draw();
+      });
+      if (abort.signal.aborted) stop();
+    }
+    begin().catch((problem: unknown) => abort.signal.aborted || setError(problem));
+    return () => {
+      abort.abort();
+      stop();
+    };
+  }, [id, round]);
+  return { watched: watched.current?.job.id === id ? watched.current : undefined, error, reload: () => reload() };
+}
+

@@ -1,0 +1,126 @@
+// Draws lines on a canvas. The only file that knows uPlot, which draws millions of points fast in 20 kB.
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { compact, moment } from "../format";
+
+export type Line = {
+  label: string;
+  color: string;
+  values: (number | null)[];
+  faint?: boolean;
+  dots?: boolean;
+  dash?: number[];
+};
+export type Mark = { x: number; label: string; color: string };
+export type Content = { x: number[]; lines: Line[]; marks: Mark[] };
+export type Axis = { label: string; time: boolean; whole: boolean };
+export type Options = {
+  log: boolean;
+  axis: Axis;
+  height: number;
+  zoomed: (range: { min: number; max: number } | null) => void;
+};
+
+// Distances of ticks between whole numbers.
+const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
+
+export class Plot {
+  private readonly plot: uPlot;
+  private readonly observer: ResizeObserver;
+  private marks: Mark[];
+  private isZoomed = false;
+
+  constructor(place: HTMLElement, content: Content, options: Options) {
+    this.marks = content.marks;
+    const x = options.axis;
+    const style = getComputedStyle(place);
+    const [ink, grid] = [style.getPropertyValue("--quiet"), style.getPropertyValue("--line")];
+    const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
+    const numbers = (_: uPlot, splits: number[]) => splits.map((each) => (each == null ? "" : compact(each)));
+    this.plot = new uPlot(
+      {
+        width: place.clientWidth || 600,
+        height: options.height,
+        scales: { x: { time: x.time }, y: { distr: options.log ? 3 : 1 } },
+        axes: [x.time ? axis : { ...axis, values: numbers, ...(x.whole && { incrs: WHOLE }) }, { ...axis, size: 64, values: numbers }],
+        series: [{ label: x.label, value: (_, at) => (at == null ? "–" : x.time ? moment(at * 1000) : compact(at)) }, ...content.lines.map(series)],
+        legend: { live: true },
+        cursor: { drag: { x: true, y: false, uni: 8 }, points: { size: 6 } },
+        hooks: {
+          draw: [() => this.drawMarks()],
+          setSelect: [
+            (plot) => {
+              if (plot.select.width < 2) return;
+              this.isZoomed = true;
+              options.zoomed({ min: plot.posToVal(plot.select.left, "x"), max: plot.posToVal(plot.select.left + plot.select.width, "x") });
+            },
+          ],
+          ready: [
+            (plot) => {
+              plot.over.addEventListener("dblclick", () => {
+                this.isZoomed = false;
+                options.zoomed(null);
+              });
+            },
+          ],
+        },
+      },
+      data(content),
+      place,
+    );
+    this.observer = new ResizeObserver(() => this.plot.setSize({ width: place.clientWidth, height: options.height }));
+    this.observer.observe(place);
+  }
+
+  // While the reader looks at a part of the run, that part stays in place as the run goes on.
+  update(content: Content): void {
+    this.marks = content.marks;
+    this.plot.setData(data(content), !this.isZoomed);
+    if (this.isZoomed) this.plot.redraw();
+  }
+
+  showAll(): void {
+    this.isZoomed = false;
+    this.plot.setData(this.plot.data, true);
+  }
+
+  remove(): void {
+    this.observer.disconnect();
+    this.plot.destroy();
+  }
+
+  private drawMarks(): void {
+    const { ctx, bbox } = this.plot;
+    ctx.save();
+    ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    let occupied = -Infinity;
+    for (const mark of this.marks) {
+      const x = Math.round(this.plot.valToPos(mark.x, "x", true));
+      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      ctx.strokeStyle = ctx.fillStyle = mark.color;
+      ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      if (x < occupied) continue;
+      ctx.fillText(mark.label, x + 4 * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
+      occupied = x + ctx.measureText(mark.label).width + 12 * devicePixelRatio;
+    }
+    ctx.restore();
+  }
+}
+
+const data = (content: Content): uPlot.AlignedData => [content.x, ...content.lines.map((line) => line.values)] as uPlot.AlignedData;
+
+function series(line: Line): uPlot.Series {
+  return {
+    label: line.label,
+    stroke: line.faint ? `${line.color}55` : line.color,
+    width: line.faint ? 1 : 1.75,
+    spanGaps: true,
+    points: { show: line.dots ?? false, size: 7 },
+    value: (_, value) => (value == null ? "–" : compact(value)),
+    ...(line.dash && { dash: line.dash }),
+  };
+}

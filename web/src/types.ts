@@ -1,0 +1,100 @@
+// The parts of the API's answers that the page shows; docs/api.md describes them.
+export type Status = "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
+
+export type Queue = { position: number; reason: string; estimated_start_at: string | null };
+
+export type Session = { owner: string | null; admin: boolean; key_needed: boolean; signed_in: boolean; version: string };
+
+export type Summary = {
+  id: string;
+  name: string | null;
+  owner: string;
+  status: Status;
+  requested_action: string | null;
+  model: string;
+  dataset: string;
+  created_at: string;
+  started_at: string | null;
+  finished_at: string | null;
+  step: number | null;
+  total_steps: number | null;
+  progress: number | null;
+  eta_seconds: number | null;
+  loss: number | null;
+  eval_loss: number | null;
+  losses: number[];
+  queue: Queue | null;
+  failure_message: string | null;
+};
+
+export type Job = {
+  id: string;
+  name: string | null;
+  owner: string;
+  status: Status;
+  requested_action: string | null;
+  queue: Queue | null;
+  devices: { worker: string; number: number }[];
+  attempt: number;
+  retries: number;
+  worker: string | null;
+  created_at: string;
+  started_at: string | null;
+  finished_at: string | null;
+  recipe: Record<string, unknown> & { model: string };
+  command: string | null;
+  progress: null | {
+    step: number;
+    total_steps: number | null;
+    epoch: number;
+    loss: number;
+    eval_loss: number | null;
+    best_step: number | null;
+    stopped_early: boolean;
+    tokens_per_second: number;
+    progress: number;
+    eta_seconds: number;
+  };
+  failure: null | { code: string; message: string; param: string | null; retryable: boolean; log_tail: string | null };
+  exit_report: unknown;
+};
+
+export type Metrics = {
+  columns: Record<string, (number | boolean | null)[]>;
+  evaluations: { step: number[]; eval_loss: number[]; time: number[] };
+  total: number;
+  thinned: boolean;
+};
+
+export type JobEvent = { id: string; type: string; time: number; data: Record<string, unknown> };
+
+export type Sample = { step: number; index: number; prompt: string; expected: string; generated: string };
+
+export type Artifact = {
+  name: string;
+  kind: string;
+  step: number | null;
+  bytes: number;
+  sha256: string;
+  eval_loss: number | null;
+  best: boolean;
+};
+
+export type Device = {
+  number: number;
+  name: string;
+  memory_bytes: number | null;
+  status: "free" | "leased" | "busy" | "unavailable";
+  jobs: string[];
+  jobs_of_other_owners: number;
+  reason: string | null;
+};
+
+export type Worker = {
+  name: string;
+  address: string;
+  status: "ready" | "draining" | "lost";
+  seen_at: string;
+  disk: { free_bytes: number; total_bytes: number; low: boolean } | null;
+  devices: Device[];
+};
