@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from finetuned.stack import postgres, valkey
 from store.session import Sessions, make_sessions
+from tests.support.chromium import CHROMIUM, NO_CHROMIUM
 from tests.support.database import empty_database, relax_durability
 from tests.support.service import Service, migrate
 
@@ -72,9 +73,14 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 
 @pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU, none that needs
-    one; the exhaustive ones and those of the deployment only where -m names them. With --part, some of their files."""
+    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU or a browser,
+    none that needs one; the exhaustive ones and those of the deployment only where -m names them. With --part, some of
+    their files."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    in_browser = [item for item in items if "browser" in getattr(item, "fixturenames", ())]
+    if in_browser and CHROMIUM is None:
+        config.hook.pytest_deselected(items=in_browser)
+        items[:] = [item for item in items if item not in in_browser]
     for mark in ("exhaustive", "deploy"):
         if mark not in config.option.markexpr:
             more = [item for item in items if item.get_closest_marker(mark) is not None]
@@ -89,6 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = set(sorted({item.path for item in items})[part % parts :: parts])
         config.hook.pytest_deselected(items=[item for item in items if item.path not in chosen])
         items[:] = [item for item in items if item.path in chosen]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if CHROMIUM is None:
+        terminalreporter.line(NO_CHROMIUM, yellow=True)
 
 
 def _has_gpu() -> bool:

@@ -7,8 +7,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page
 
-from tests.support import browser as browsers
-from tests.support import service
+from tests.support import chromium, service
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
 from tests.support.service import FAKE_TRAINER, Service
@@ -16,7 +15,7 @@ from tests.support.service import FAKE_TRAINER, Service
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    with browsers.browser() as running:
+    with chromium.browser() as running:
         yield running
 
 
@@ -34,7 +33,7 @@ def live(
 
 @pytest.fixture
 def page(browser: Browser, live: Service) -> Iterator[Page]:
-    """A tab of a reader who has never been here, in English. The page may log no error and load nothing from elsewhere."""
+    """A tab of a reader who was never here, in English. The page may log no error and load nothing from elsewhere."""
     context = browser.new_context(base_url=str(live.client.base_url), locale="en-US", timezone_id="UTC")
     tab = context.new_page()
     faults: list[str] = []

@@ -3,8 +3,11 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Browser, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 
 CHROMIUM = shutil.which("chromium")
 NO_CHROMIUM = "The dashboard was not tested: there is no chromium here (on Debian: apt-get install chromium)."
@@ -13,7 +16,9 @@ _QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgrou
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator["Browser"]:
+    from playwright.sync_api import sync_playwright  # not where no test wants one
+
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=_QUIET)
         yield running
