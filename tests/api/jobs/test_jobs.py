@@ -24,7 +24,6 @@ from tests.support.api import post_job, serve
 from tests.support.files import ROW, write_dataset
 from tests.support.jobs import RECIPE, claim
 
-
 PUBLISHER_GIVES_UP = 5
 """Seconds in which a publisher has surely given up on a broker: half of what a consumer waits."""
 
