@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 STEPS = 30
 WORK = f"steps={STEPS} every=3 sleep=0.1 ranks=2"
+WORKER_IS_KILLED = 60
+"""Seconds after which a machine that shuts down kills a worker that is still trying to write."""
 
 
 @pytest.fixture(autouse=True)
@@ -340,7 +342,7 @@ def test_worker_whose_servers_stopped_first_ends_soon(live: Service) -> None:
         live.workers[name].terminate()
     for name in ("a", "b"):
         live.stop_worker(name)
-    assert time.monotonic() - began < 25, live.home
+    assert time.monotonic() - began < WORKER_IS_KILLED, live.home
     until(lambda: not live.processes(job_id), seconds=5)  # and the trainer has saved
     live.servers.start_what_is_down()
     for name in ("a", "b"):
