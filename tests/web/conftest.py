@@ -36,10 +36,11 @@ def page(browser: Browser, live: Service) -> Iterator[Page]:
     """A tab of a reader who was never here, in English. The page may log no error and load nothing from elsewhere."""
     context = browser.new_context(base_url=str(live.client.base_url), locale="en-US", timezone_id="UTC")
     tab = context.new_page()
-    faults: list[str] = []
-    tab.on("pageerror", lambda error: faults.append(str(error)))
-    tab.on("request", lambda request: faults.extend([request.url] * (not request.url.startswith((own, "data:")))))
-    own = str(live.client.base_url)
+    errors: list[str] = []
+    requested: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("request", lambda request: requested.append(request.url))
     yield tab
     context.close()
-    assert faults == []
+    assert errors == []
+    assert [url for url in requested if not url.startswith((str(live.client.base_url), "data:"))] == []
