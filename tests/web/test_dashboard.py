@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
-LONG = "steps=400 every=50 sleep=0.05"
+LONG = "steps=4000 every=500 sleep=0.05"
 
 
 def fact(page: Page, name: str) -> str:
@@ -162,8 +162,8 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
         viewport={"width": 390, "height": 800},
     )
     tab = context.new_page()
-    tabs = ["curves", "recipe", "events", "samples", "artifacts"]
-    for path in ("jobs", f"compare?jobs={job['id']}", "machines", *(f"jobs/{job['id']}/{each}" for each in tabs)):
+    tabs = [f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "samples", "artifacts")]
+    for path in ("jobs", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs):
         tab.goto(f"/#/{path}")
         expect(tab.locator("main :is(h1, p, dl)").first).to_be_visible()
         tab.wait_for_load_state("networkidle") if path == "machines" else None
@@ -173,3 +173,15 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
         width = tab.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, f"{path} is {width} px wide on a phone"
     context.close()
+
+
+def test_sweep_shows_its_best_and_stops_the_rest(page: Page, live: Service) -> None:
+    recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=4000 sleep=0.05"}
+    sweep = live.client.post("/sweeps", json={"recipe": recipe, "grid": {"adapter.r": [8, 16, 32]}}).json()
+    page.goto("/#/sweeps")
+    page.get_by_role("link", name=recipe["name"]).click()
+    expect(page.get_by_text("★ best")).to_have_count(1, timeout=30_000)
+    page.get_by_role("button", name="Stop the rest").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop the rest").click()
+    expect(page.locator("span.status.cancelled")).to_have_count(2, timeout=60_000)
+    live.client.post(f"/sweeps/{sweep['id']}/cancel").raise_for_status()

@@ -1,5 +1,6 @@
 // Numbers and times as the reader's language writes them.
 import { language } from "./settings";
+import { t } from "./words";
 
 const locale = () => (language.value === "zh" ? "zh-CN" : "en");
 
@@ -27,10 +28,11 @@ export function bytes(value: number): string {
 export function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
-  if (days) return `${days} d ${hours} h`;
-  if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
-  if (minutes) return `${minutes} min ${String(whole % 60).padStart(2, "0")} s`;
-  return `${whole} s`;
+  const two = (n: number): string => String(n).padStart(2, "0");
+  if (days) return `${t("unit.days", { n: days })} ${t("unit.hours", { n: hours })}`;
+  if (hours) return `${t("unit.hours", { n: hours })} ${t("unit.minutes", { n: two(minutes) })}`;
+  if (minutes) return `${t("unit.minutes", { n: minutes })} ${t("unit.seconds", { n: two(whole % 60) })}`;
+  return t("unit.seconds", { n: whole });
 }
 
 export const moment = (iso: string | number): string =>

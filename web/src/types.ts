@@ -25,6 +25,7 @@ export type Summary = {
   losses: number[];
   queue: Queue | null;
   failure_message: string | null;
+  sweep_id: string | null;
 };
 
 export type Job = {
@@ -64,6 +65,24 @@ export type Metrics = {
   evaluations: { step: number[]; eval_loss: number[]; time: number[] };
   total: number;
   thinned: boolean;
+};
+
+export type Sweep = {
+  id: string;
+  name: string | null;
+  owner: string;
+  created_at: string;
+  fields: string[];
+  jobs: {
+    id: string;
+    values: Record<string, unknown>;
+    status: Status;
+    loss: number | null;
+    eval_loss: number | null;
+    step: number | null;
+    total_steps: number | null;
+  }[];
+  best: string | null;
 };
 
 export type JobEvent = { id: string; type: string; time: number; data: Record<string, unknown> };

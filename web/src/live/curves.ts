@@ -14,7 +14,13 @@ export type Curves = {
   columns: Record<Column, (number | null)[]>;
   evaluations: { step: number[]; eval_loss: number[] };
 };
-export type News = { events: JobEvent[]; stepped: boolean };
+export type News = {
+  events: JobEvent[];
+  stepped: boolean;
+  // Something other than a step: the job may have another status, or another place in the queue.
+  changed: boolean;
+  last: Record<string, unknown> | null;
+};
 
 export async function readCurves(jobId: string, from?: number, to?: number, signal?: AbortSignal): Promise<Curves> {
   const query = new URLSearchParams({ columns: SHOWN.join(","), points: String(POINTS) });
@@ -29,7 +35,7 @@ export async function readCurves(jobId: string, from?: number, to?: number, sign
 // Adds to `curves` what comes, and says so to `heard`: several steps at once where several have come.
 export function follow(jobId: string, curves: Curves, heard: (news: News) => void): () => void {
   let ended = false;
-  let pending: News = { events: [], stepped: false };
+  let pending = nothing();
   let frame: number | undefined;
 
   function receive(type: string, data: unknown): void {
@@ -38,11 +44,14 @@ export function follow(jobId: string, curves: Curves, heard: (news: News) => voi
     else if (type === "evaluation") addEvaluation(curves, fields);
     if (type === "status") ended = ENDED.has(String(fields.status));
     pending.stepped ||= type === "metric" || type === "evaluation";
-    if (type !== "metric") pending.events.push({ id: "", type, time, data: fields });
+    pending.changed ||= type !== "metric";
+    if (type === "metric") pending.last = fields;
+    // The job itself says where it waits.
+    if (type !== "metric" && type !== "queue") pending.events.push({ id: "", type, time, data: fields });
     frame ??= setTimeout(() => {
       frame = undefined;
       heard(pending);
-      pending = { events: [], stepped: false };
+      pending = nothing();
     }, 250);
   }
 
@@ -53,6 +62,8 @@ export function follow(jobId: string, curves: Curves, heard: (news: News) => voi
     stop();
   };
 }
+
+const nothing = (): News => ({ events: [], stepped: false, changed: false, last: null });
 
 function add({ columns }: Curves, metric: Record<string, unknown>): void {
   const step = metric.step as number;

@@ -1,4 +1,4 @@
-import { moment } from "../../format";
+import { compact, moment } from "../../format";
 import { route, setQuery } from "../../route";
 import type { JobEvent } from "../../types";
 import { t } from "../../words";
@@ -35,5 +35,8 @@ export function Events({ events }: { events: JobEvent[] }) {
 
 function describe(data: Record<string, unknown>): string {
   const parts = Object.entries(data).filter(([, value]) => value !== null);
-  return parts.map(([name, value]) => (name === "message" ? String(value) : `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`)).join(" · ");
+  return parts.map(([name, value]) => (name === "message" ? String(value) : `${name} ${text(value)}`)).join(" · ");
 }
+
+const text = (value: unknown): string =>
+  typeof value === "string" ? value : typeof value === "number" ? compact(value) : JSON.stringify(value);

@@ -104,10 +104,12 @@ function useJob(id: string): { watched?: Watched; error?: unknown; reload: () =>
       watched.current = { job, curves, events: [], round: 0 };
       setError(undefined);
       draw();
-      stop = follow(id, curves, async ({ events, stepped }) => {
+      stop = follow(id, curves, async ({ events, stepped, changed, last }) => {
         const now = watched.current!;
-        watched.current = { ...now, events: [...now.events, ...events], round: now.round + (stepped ? 1 : 0) };
+        const job = { ...now.job, progress: advanced(now.job.progress, last) };
+        watched.current = { ...now, job, events: [...now.events, ...events], round: now.round + (stepped ? 1 : 0) };
         draw();
+        if (!changed && job.progress) return;
         const found = await readJob().catch(() => undefined);
         if (found) watched.current = { ...watched.current, job: found };
         draw();
@@ -123,3 +125,10 @@ function useJob(id: string): { watched?: Watched; error?: unknown; reload: () =>
   return { watched: watched.current?.job.id === id ? watched.current : undefined, error, reload: () => reload() };
 }
 
+
+// A step says by itself how far the job is.
+function advanced(progress: Job["progress"], last: Record<string, unknown> | null): Job["progress"] {
+  if (!progress || !last) return progress;
+  const names = ["step", "epoch", "loss", "tokens_per_second", "progress", "eta_seconds"] as const;
+  return { ...progress, ...Object.fromEntries(names.map((name) => [name, last[name] as number])) };
+}

@@ -1,0 +1,44 @@
+// A line for each run through an axis for each field, and one for its loss.
+import { compact } from "../../format";
+import type { Sweep } from "../../types";
+import { t } from "../../words";
+import { scaleOf } from "./scale";
+
+const [WIDTH, HEIGHT, TOP, SIDE] = [900, 260, 32, 90];
+
+type Props = { fields: string[]; runs: Sweep["jobs"]; colors: string[]; best: string | null };
+
+export function Parallel({ fields, runs, colors, best }: Props) {
+  const ended = runs.map((run) => run.eval_loss ?? run.loss);
+  const axes = [
+    ...fields.map((field) => ({ label: field, values: runs.map((run) => run.values[field]) })),
+    { label: t("loss"), values: ended },
+  ].map((axis) => ({ ...axis, scale: scaleOf(axis.values) }));
+  // One line says nothing, and one without a loss ends nowhere.
+  if (ended.filter((value) => value !== null).length < 2) return null;
+  const x = (index: number) => SIDE + (index / (axes.length - 1)) * (WIDTH - 2 * SIDE);
+  const y = (place: number) => TOP + 8 + (1 - place) * (HEIGHT - TOP - 24);
+  return (
+    <svg class="parallel" viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={axes.map((axis) => axis.label).join(" → ")}>
+      {axes.map(({ label, scale }, index) => (
+        <g>
+          <line x1={x(index)} x2={x(index)} y1={y(0)} y2={y(1)} />
+          <text x={x(index)} y={16} text-anchor="middle">
+            {label}
+          </text>
+          {scale.ticks.map(({ place, value }) => (
+            <text class="tick" x={x(index) + 6} y={y(place) + 4}>
+              {typeof value === "number" ? compact(value) : String(value)}
+            </text>
+          ))}
+        </g>
+      ))}
+      {runs.map((run, at) => {
+        const places = axes.map(({ scale, values }) => scale.place(values[at]));
+        if (places.some((place) => place === null)) return null;
+        const points = places.map((place, index) => `${x(index)},${y(place!)}`);
+        return <polyline points={points.join(" ")} stroke={colors[at]} class={run.id === best ? "best" : ""} />;
+      })}
+    </svg>
+  );
+}

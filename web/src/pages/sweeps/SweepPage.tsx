@@ -1,0 +1,99 @@
+import { useEffect, useState } from "preact/hooks";
+import { get, post } from "../../api";
+import { colorsOf } from "../../colors";
+import { loss } from "../../format";
+import { followJobs, jobs } from "../../live/jobs";
+import { Confirm } from "../../parts/Confirm";
+import { Copy } from "../../parts/Copy";
+import { useLoaded } from "../../parts/load";
+import { Problem } from "../../parts/Problem";
+import { Status } from "../../parts/Status";
+import { href } from "../../route";
+import type { Sweep } from "../../types";
+import { t } from "../../words";
+import { asCurl } from "../actions";
+import { Parallel } from "./Parallel";
+
+export function SweepPage({ id }: { id: string }) {
+  useEffect(followJobs, []);
+  const live = new Map((jobs.value ?? []).filter((job) => job.sweep_id === id).map((job) => [job.id, job]));
+  // Which is the best may change whenever a result does.
+  const news = [...live.values()].map((job) => `${job.status} ${job.eval_loss}`).join();
+  const { data: sweep, error, reload } = useLoaded((signal) => get<Sweep>(`/sweeps/${id}`, signal), [id, news]);
+  const [confirming, setConfirming] = useState(false);
+  const [refused, setRefused] = useState<unknown>();
+  if (error !== undefined) return <Problem error={error} again={reload} />;
+  if (!sweep) return <p class="quiet">{t("loading")}</p>;
+  const runs = sweep.jobs.map((run) => ({ ...run, ...pick(live.get(run.id)) }));
+  const open = runs.filter((run) => ["queued", "running", "paused"].includes(run.status) && run.id !== sweep.best);
+  const colors = colorsOf(runs.map((run) => run.id));
+  return (
+    <>
+      <div class="row">
+        <h1>{sweep.name ?? sweep.id}</h1>
+        <a href={href(["compare"], { jobs: runs.map((run) => run.id).join(",") })}>{t("compare")}</a>
+        <button class="danger" disabled={open.length === 0} onClick={() => setConfirming(true)}>
+          {t("sweeps.stop")}
+        </button>
+        <Copy text={asCurl("GET", `/sweeps/${id}`)} label={t("copy.curl")} />
+        <Copy text={`finetuned sweep show ${id}`} label={t("copy.command")} />
+      </div>
+      {refused !== undefined && <Problem error={refused} />}
+      <Parallel fields={sweep.fields} runs={runs} colors={colors} best={sweep.best} />
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("result")}>
+        <table class="plain">
+          <thead>
+            <tr>
+              {sweep.fields.map((field) => (
+                <th scope="col">{field}</th>
+              ))}
+              <th scope="col">{t("status")}</th>
+              <th scope="col">{t("step")}</th>
+              <th scope="col">{t("loss")}</th>
+              <th scope="col">{t("evalLoss")}</th>
+              <th scope="col">{t("name")}</th>
+            </tr>
+          </thead>
+          <tbody>
+            {runs.map((run) => (
+              <tr>
+                {sweep.fields.map((field) => (
+                  <td class="number">{field in run.values ? JSON.stringify(run.values[field]) : "–"}</td>
+                ))}
+                <td>
+                  <Status status={run.status} />
+                </td>
+                <td class="number">
+                  {run.step ?? "–"}
+                  {run.total_steps !== null && ` / ${run.total_steps}`}
+                </td>
+                <td class="number">{loss(run.loss)}</td>
+                <td class="number">
+                  {loss(run.eval_loss)} {run.id === sweep.best && `★ ${t("best")}`}
+                </td>
+                <td>
+                  <a href={href(["jobs", run.id])}>{run.id}</a>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {confirming && (
+        <Confirm
+          title={t("sweeps.stop")}
+          text={t("confirm.cancelMany", { n: open.length })}
+          action={t("sweeps.stop")}
+          confirm={() => stop(id, sweep.best).then(reload, setRefused)}
+          close={() => setConfirming(false)}
+        />
+      )}
+    </>
+  );
+}
+
+const stop = (id: string, best: string | null): Promise<unknown> => post(`/sweeps/${id}/cancel${best ? `?keep=${best}` : ""}`);
+
+function pick(job: Pick<Sweep["jobs"][number], "status" | "step" | "loss" | "eval_loss" | "total_steps"> | undefined) {
+  return job && { status: job.status, step: job.step, loss: job.loss, eval_loss: job.eval_loss, total_steps: job.total_steps };
+}
