@@ -17,7 +17,7 @@ const schema: Schema = {
       type: "object",
       properties: {
         epochs: { anyOf: [{ type: "number", exclusiveMinimum: 0, maximum: 1000 }, { type: "null" }], default: null },
-        max_steps: { anyOf: [{ type: "integer", minimum: 1 }, { type: "null" }], default: null },
+        max_steps: { anyOf: [{ type: "integer", minimum: 1, maximum: 2147483647 }, { type: "null" }], default: null },
       },
     },
     Adapter: {
@@ -65,6 +65,7 @@ test("fields have the kinds of their schemas", () => {
     "adapter.norm": "number",
   });
   assert.deepEqual([at("schedule.epochs").least, at("schedule.epochs").most], ["> 0", "≤ 1000"]);
+  assert.deepEqual([at("schedule.max_steps").least, at("schedule.max_steps").most], ["≥ 1", ""]);
   assert.equal(at("schedule.epochs").usual, 3);
   assert.deepEqual(at("adapter.size").choices, ["auto"]);
   assert.deepEqual([at("model").required, at("dataset").required, at("bits").required], [true, true, false]);

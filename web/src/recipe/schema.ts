@@ -47,7 +47,7 @@ export function formOf(root: Schema): Form {
   for (const [name, schema] of Object.entries(root.properties ?? {})) {
     const fields = walk(root, schema, name, (root.required ?? []).includes(name), undefined, form.groups);
     const object = objectOf(root, schema);
-    if (object) form.sections.push({ name, help: (object.description ?? schema.description ?? ""), fields });
+    if (object) form.sections.push({ name, help: object.description ?? schema.description ?? "", fields });
     else general.fields.push(...fields);
   }
   return form;
@@ -97,7 +97,11 @@ function kindOf(parts: Schema[]): Kind {
   return types.has("string") ? "text" : "list";
 }
 
+const LARGEST = 2 ** 31 - 1;
+
 function bound(inclusive: number | undefined, sign: string, exclusive: number | undefined, strict: string): string {
+  // The largest number of the database's type is no limit that a reader meets.
+  if (inclusive === LARGEST) return "";
   if (inclusive !== undefined) return `${sign} ${inclusive}`;
   return exclusive === undefined ? "" : `${strict} ${exclusive}`;
 }
