@@ -10,31 +10,36 @@ export class ApiError extends Error {
   }
 }
 
-export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => request("GET", path, undefined, signal);
-export const post = <T>(path: string, body?: unknown): Promise<T> => request("POST", path, body);
+// A text as body is sent as it is. With the same key, a POST takes effect once, however often it is sent.
+type Options = { signal?: AbortSignal; key?: string };
+
+export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => request("GET", path, undefined, { ...(signal && { signal }) });
+export const post = <T>(path: string, body?: unknown, options?: Options): Promise<T> => request("POST", path, body, options);
 export const remove = <T>(path: string): Promise<T> => request("DELETE", path);
 
-async function request<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+async function request<T>(method: string, path: string, body?: unknown, { signal, key = randomId() }: Options = {}): Promise<T> {
   const isForm = body instanceof FormData;
   const headers: Record<string, string> = { accept: "application/json" };
   if (body !== undefined && !isForm) headers["content-type"] = "application/json";
   // A POST that is sent again after a lost response must not act twice.
-  if (method === "POST" && path !== "/session") headers["idempotency-key"] = randomId();
+  if (method === "POST" && path !== "/session" && path !== "/plans") headers["idempotency-key"] = key;
   let answer: Response;
   try {
-    answer = await fetch(path, { method, headers, body: isForm ? body : JSON.stringify(body), ...(signal && { signal }) });
+    answer = await fetch(path, { method, headers, body: isForm || typeof body === "string" ? body : JSON.stringify(body), ...(signal && { signal }) });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, "unreachable", "The service cannot be reached.");
   }
   if (answer.status === 204) return undefined as T;
   const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const { code = "error", message = `The service answered ${answer.status}.`, param = null } = content.error ?? {};
-    throw new ApiError(answer.status, code, message, param);
-  }
+  if (!answer.ok) throw refusal(answer.status, content);
   return content as T;
 }
 
+export function refusal(status: number, content: { error?: { code?: string; message?: string; param?: string | null } }): ApiError {
+  const { code = "error", message = `The service answered ${status}.`, param = null } = content.error ?? {};
+  return new ApiError(status, code, message, param);
+}
+
 // crypto.randomUUID wants https, or loopback.
-const randomId = (): string => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("");
+export const randomId = (): string => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("");

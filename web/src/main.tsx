@@ -7,8 +7,7 @@ import { Compare } from "./pages/Compare";
 import { Jobs } from "./pages/Jobs";
 import { JobPage } from "./pages/job/JobPage";
 import { Machines } from "./pages/Machines";
-import { SweepPage } from "./pages/sweeps/SweepPage";
-import { Sweeps } from "./pages/sweeps/Sweeps";
+import { NewJob } from "./pages/new/NewJob";
 import { SignIn } from "./pages/SignIn";
 import { Problem } from "./parts/Problem";
 import { href, route } from "./route";
@@ -64,13 +63,13 @@ function skip(event: MouseEvent): void {
 function Content() {
   const [room = "jobs", id, tab = "curves"] = route.value.path;
   if (room === "jobs") return id ? <JobPage key={id} id={id} tab={tab} /> : <Jobs />;
-  if (room === "sweeps") return id ? <SweepPage key={id} id={id} /> : <Sweeps />;
+  if (room === "new") return <NewJob />;
   if (room === "compare") return <Compare />;
   if (room === "machines") return <Machines />;
   return <p>{t("notFound")}</p>;
 }
 
-const ROOMS = ["jobs", "sweeps", "compare", "machines"] as const satisfies readonly Word[];
+const ROOMS = ["jobs", "compare", "machines"] as const satisfies readonly Word[];
 
 function Bar({ session: { owner, signed_in } }: { session: Session }) {
   const [room = "jobs"] = route.value.path;
@@ -85,6 +84,9 @@ function Bar({ session: { owner, signed_in } }: { session: Session }) {
             {t(each)}
           </a>
         ))}
+        <a href={href(["new"])} aria-current={room === "new" ? "page" : undefined}>
+          {t("newJob")}
+        </a>
       </nav>
       <span class="quiet who">{owner}</span>
       <select aria-label={t("language")} value={language.value} onChange={(event) => (language.value = event.currentTarget.value as Language)}>
@@ -107,7 +109,8 @@ function Bar({ session: { owner, signed_in } }: { session: Session }) {
 
 async function signOut(): Promise<void> {
   await remove("/session");
-  // What was read with the key is gone with the document.
+  // What was read with the key is gone with the document, and so is a job that was not submitted.
+  sessionStorage.clear();
   location.reload();
 }
 

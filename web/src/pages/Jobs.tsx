@@ -29,6 +29,9 @@ export function Jobs() {
     <>
       <div class="row filters">
         <h1>{t("jobs")}</h1>
+        <button class="primary" onClick={() => go(["new"])}>
+          {t("newJob")}
+        </button>
         <input
           type="search"
           id="search"

@@ -1,4 +1,5 @@
 import { Copy } from "../parts/Copy";
+import { go } from "../route";
 import { t } from "../words";
 
 const FIRST = `finetuned submit '{"model": "MODEL", "dataset": "rows.jsonl"}' --watch`;
@@ -9,6 +10,9 @@ export function NoJobs() {
       <h1>{t("jobs.empty")}</h1>
       <p>{t("jobs.emptyHelp")}</p>
       <pre>{FIRST}</pre>
+      <button class="primary" onClick={() => go(["new"])}>
+        {t("newJob")}
+      </button>{" "}
       <Copy text={FIRST} label={t("copy.command")} />
     </section>
   );

@@ -28,6 +28,10 @@ export function act(action: Action, jobId: string): Promise<unknown> {
   return action === "delete" ? remove(`/jobs/${jobId}`) : post(`/jobs/${jobId}/${action}`);
 }
 
-export function asCurl(method: "GET" | "POST" | "DELETE", path: string): string {
-  return `curl -X ${method} -H "Authorization: Bearer $FINETUNED_KEY" ${location.origin}${path}`;
+export function asCurl(method: "GET" | "POST" | "DELETE", path: string, json?: string): string {
+  const body = json === undefined ? "" : ` --json ${quoted(json)}`;
+  return `curl -X ${method} -H "Authorization: Bearer $FINETUNED_KEY"${body} ${location.origin}${path}`;
 }
+
+// For a POSIX shell.
+const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;

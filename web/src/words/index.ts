@@ -8,3 +8,5 @@ export function t(word: Word, values: Readonly<Record<string, string | number>> 
   const text = (language.value === "zh" ? zh : en)[word];
   return text.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
 }
+
+export const isWord = (text: string): text is Word => Object.hasOwn(en, text);

@@ -41,6 +41,7 @@ export function Actions({ job, done }: { job: Job; done: () => void }) {
           {t(ACTION_WORDS[action])}
         </button>
       ))}
+      <button onClick={() => go(["new"], { from: job.id })}>{t("clone")}</button>
       <Copy text={asCurl("GET", `/jobs/${job.id}`)} label={t("copy.curl")} />
       <Copy text={`finetuned watch ${job.id}`} label={t("copy.command")} />
       {error !== undefined && <Problem error={error} />}

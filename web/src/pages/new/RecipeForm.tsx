@@ -1,0 +1,63 @@
+import type { ComponentChildren } from "preact";
+import { type Field, type Form, type Section, divided } from "../../recipe/schema";
+import { type Recipe, read } from "../../recipe/values";
+import { isWord, t } from "../../words";
+import { FieldRow } from "./FieldRow";
+import type { PickOption } from "./inputs";
+import { opened, setOpened } from "./opened";
+
+type Props = {
+  form: Form;
+  recipe: Recipe | null;
+  fault: { path: string; message: string } | undefined;
+  options: Record<string, PickOption[]>;
+  set: (path: string, value: unknown) => void;
+  children: ComponentChildren;
+};
+
+// The everyday fields, then `children`, then the folded sections. While there is no recipe, nothing can be typed.
+export function RecipeForm({ form, recipe, fault, options, set, children }: Props) {
+  const { everyday, rest } = divided(form);
+  const row = (field: Field, label: string) => (
+    <FieldRow
+      key={field.path}
+      field={field}
+      label={label}
+      value={recipe ? read(recipe, field.path) : undefined}
+      error={fault?.path === field.path ? fault.message : undefined}
+      options={options[field.path]}
+      set={(value) => set(field.path, value)}
+    />
+  );
+  const isSet = (field: Field) => recipe !== null && read(recipe, field.path) !== undefined;
+  return (
+    <fieldset class="recipe" disabled={recipe === null} aria-label={t("form")}>
+      <div class="fields">{everyday.map((field) => row(field, field.path.replace(/\.path$/, "")))}</div>
+      {children}
+      {rest.map((section) => (
+        <Folded section={section} set={section.fields.filter(isSet).length} faulty={section.fields.some((field) => field.path === fault?.path)}>
+          {section.fields.map((field) => row(field, field.path.replace(`${section.name}.`, "")))}
+        </Folded>
+      ))}
+    </fieldset>
+  );
+}
+
+type FoldedProps = { section: Section; set: number; faulty: boolean; children: ComponentChildren };
+
+function Folded({ section: { name, help }, set, faulty, children }: FoldedProps) {
+  const word = `section.${name}`;
+  return (
+    <details open={faulty || opened.value.includes(name)} onToggle={(event) => setOpened(name, event.currentTarget.open)}>
+      <summary>
+        {isWord(word) ? t(word) : name} {set > 0 && <span class="pill">{t("setFields", { n: set })}</span>}
+      </summary>
+      {help && (
+        <p class="quiet help" lang="en">
+          {help}
+        </p>
+      )}
+      <div class="fields">{children}</div>
+    </details>
+  );
+}

@@ -1,0 +1,82 @@
+// Datasets as the API answers about them, and their upload.
+import { ApiError, refusal } from "../../api";
+
+export type Problem = { row: number | null; message: string };
+
+export type Dataset = {
+  id: string;
+  filename: string;
+  bytes: number;
+  status: "uploaded" | "processed" | "error";
+  status_details: string | null;
+  format: string | null;
+  rows: number | null;
+};
+
+export type DatasetReport = {
+  columns: Record<string, string>;
+  rows: number;
+  examples: number;
+  bad_rows: number;
+  empty_answers: number;
+  duplicates: number;
+  duplicate_rows: number[];
+  errors: Problem[];
+  error_count: number;
+  unused_fields: Record<string, number>;
+};
+
+export type DatasetDetail = Dataset & { report: DatasetReport | null };
+
+export type Bucket = { from_tokens: number; to_tokens: number; examples: number };
+
+export type TokenReport = {
+  examples: number;
+  complete: boolean;
+  supervised_fraction: number | null;
+  histogram: Bucket[];
+  max_length: number;
+  truncated: number;
+  dropped: number;
+  problems: Problem[];
+};
+
+export type RenderedText = { kept: number; tokens: { text: string; supervised: boolean }[] };
+export type PreviewExample = { row: number; texts: RenderedText[]; dropped: boolean; problem: string | null };
+export type Preview = { data: PreviewExample[]; has_more: boolean };
+
+// fetch does not say how much of a body has been sent.
+export function upload(file: File, progress: (part: number) => void, signal: AbortSignal): Promise<DatasetDetail> {
+  const request = new XMLHttpRequest();
+  const body = new FormData();
+  body.append("file", file);
+  return new Promise((resolve, reject) => {
+    request.upload.onprogress = (event) => progress(event.lengthComputable ? event.loaded / event.total : 0);
+    request.onerror = () => reject(new ApiError(0, "unreachable", "The service cannot be reached."));
+    request.onabort = () => reject(new DOMException("", "AbortError"));
+    request.onload = () => {
+      const content = request.response ?? {};
+      if (request.status < 300) resolve(content as DatasetDetail);
+      else reject(refusal(request.status, content));
+    };
+    signal.addEventListener("abort", () => request.abort());
+    request.open("POST", "/datasets");
+    request.responseType = "json";
+    request.setRequestHeader("accept", "application/json");
+    request.send(body);
+  });
+}
+
+// Neighbouring tokens of one kind, as one piece of text.
+export type Run = { text: string; learned: boolean; cut: boolean };
+
+export function runs({ tokens, kept }: RenderedText): Run[] {
+  const found: Run[] = [];
+  tokens.forEach(({ text, supervised: learned }, index) => {
+    const cut = index >= kept;
+    const last = found.at(-1);
+    if (last && last.learned === learned && last.cut === cut) last.text += text;
+    else found.push({ text, learned, cut });
+  });
+  return found;
+}
