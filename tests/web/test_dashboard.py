@@ -163,7 +163,7 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
     )
     tab = context.new_page()
     tabs = [f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "samples", "artifacts")]
-    for path in ("jobs", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs):
+    for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs):
         tab.goto(f"/#/{path}")
         expect(tab.locator("main :is(h1, p, dl)").first).to_be_visible()
         tab.wait_for_load_state("networkidle") if path == "machines" else None
@@ -185,3 +185,17 @@ def test_sweep_shows_its_best_and_stops_the_rest(page: Page, live: Service) -> N
     page.get_by_role("dialog").get_by_role("button", name="Stop the rest").click()
     expect(page.locator("span.status.cancelled")).to_have_count(2, timeout=60_000)
     live.client.post(f"/sweeps/{sweep['id']}/cancel").raise_for_status()
+
+
+def test_job_is_submitted_by_the_form(page: Page, live: Service) -> None:
+    page.goto("/#/new")
+    recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=3", "adapter": {"r": 4}}
+    page.get_by_label("JSON to post").fill(json.dumps(recipe))
+    expect(page.get_by_role("button", name="Submit", exact=True)).to_be_enabled()
+    page.reload()
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_role("heading", name="steps=3")).to_be_visible(timeout=30_000)
+    job_id = page.url.rpartition("/")[2]
+    assert live.job(job_id)["recipe"]["adapter"]["r"] == 4
+    page.get_by_role("link", name="Clone").click()
+    expect(page.get_by_label("JSON to post")).to_have_value(re.compile('"r": 4'))
