@@ -18,10 +18,14 @@ export const integer = (value: number): string => new Intl.NumberFormat(locale()
 
 export const percent = (value: number): string => `${Math.floor(value * 100)}%`;
 
-export function bytes(value: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(value) / 3));
-  const shown = value / 1000 ** power;
+// Files are counted in thousands and memory in 1024s, as the API's messages do.
+export const bytes = (value: number): string => sized(value, 1000, ["B", "kB", "MB", "GB", "TB"]);
+
+export const memory = (value: number): string => sized(value, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
+
+function sized(value: number, base: number, units: string[]): string {
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log(value) / Math.log(base)));
+  const shown = value / base ** power;
   return `${power && shown < 100 ? shown.toFixed(1) : Math.round(shown)} ${units[power]}`;
 }
 

@@ -1,6 +1,6 @@
 import { useEffect } from "preact/hooks";
 import { get } from "../api";
-import { bytes, moment } from "../format";
+import { bytes, memory, moment } from "../format";
 import { useLoaded } from "../parts/load";
 import { Problem } from "../parts/Problem";
 import { href } from "../route";
@@ -66,7 +66,7 @@ function DeviceRow({ device }: { device: Device }) {
       <td>
         <span class={`pill ${device.status}`}>{t(`device.${device.status}`)}</span>
       </td>
-      <td class="number">{device.memory_bytes === null ? "–" : bytes(device.memory_bytes)}</td>
+      <td class="number">{device.memory_bytes === null ? "–" : memory(device.memory_bytes)}</td>
       <td>
         {device.jobs.map((id) => (
           <>

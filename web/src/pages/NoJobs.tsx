@@ -1,8 +1,9 @@
 import { Copy } from "../parts/Copy";
 import { go } from "../route";
 import { t } from "../words";
+import { asSubmit } from "./actions";
 
-const FIRST = `finetuned submit '{"model": "MODEL", "dataset": "rows.jsonl"}' --watch`;
+const FIRST = asSubmit('{"model": "MODEL", "dataset": "rows.jsonl"}');
 
 export function NoJobs() {
   return (

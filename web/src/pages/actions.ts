@@ -30,8 +30,10 @@ export function act(action: Action, jobId: string): Promise<unknown> {
 
 export function asCurl(method: "GET" | "POST" | "DELETE", path: string, json?: string): string {
   const body = json === undefined ? "" : ` --json ${quoted(json)}`;
-  return `curl -X ${method} -H "Authorization: Bearer $FINETUNED_KEY"${body} ${location.origin}${path}`;
+  return `curl -X ${method} -H "Authorization: Bearer $FINETUNED_API_KEY"${body} ${location.origin}${path}`;
 }
+
+export const asSubmit = (json: string): string => `finetuned submit - --watch <<'RECIPE'\n${json}\nRECIPE`;
 
 // For a POSIX shell.
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;

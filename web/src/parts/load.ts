@@ -1,5 +1,8 @@
 // What a page reads once, and again when what it is about changes.
+import { ApiError } from "../api";
 import { useCallback, useEffect, useState } from "preact/hooks";
+
+const RETRY_MS = 2000;
 
 type Loaded<T> = { data?: T; error?: unknown; reload: () => void };
 
@@ -8,11 +11,19 @@ export function useLoaded<T>(read: (signal: AbortSignal) => Promise<T>, about: r
   const [round, setRound] = useState(0);
   useEffect(() => {
     const abort = new AbortController();
+    let timer: number | undefined;
     read(abort.signal).then(
       (data) => setFound({ data }),
-      (error: unknown) => abort.signal.aborted || setFound((before) => ({ ...before, error })),
+      (error: unknown) => {
+        if (abort.signal.aborted) return;
+        setFound((before) => ({ ...before, error }));
+        if (error instanceof ApiError && error.code === "unreachable") timer = setTimeout(() => setRound((each) => each + 1), RETRY_MS);
+      },
     );
-    return () => abort.abort();
+    return () => {
+      clearTimeout(timer);
+      abort.abort();
+    };
   }, [...about, round]);
   return { ...found, reload: useCallback(() => setRound((each) => each + 1), []) };
 }

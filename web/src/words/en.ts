@@ -156,7 +156,6 @@ export const en = {
   "plan.trained": "Trained parameters",
   "plan.unknown": "Not known",
   "plan.noDevices": "The memory is not known.",
-  "plan.deviceMemory": "Memory of the device",
   "memory.weights": "Weights",
   "memory.adapter": "Adapter",
   "memory.gradients": "Gradients",

@@ -158,7 +158,6 @@ export const zh: Record<keyof typeof en, string> = {
   "plan.trained": "训练的参数",
   "plan.unknown": "未知",
   "plan.noDevices": "显存需求未知。",
-  "plan.deviceMemory": "设备的显存",
   "memory.weights": "权重",
   "memory.adapter": "适配器",
   "memory.gradients": "梯度",

@@ -1,6 +1,6 @@
 import { Copy } from "../../parts/Copy";
 import { t } from "../../words";
-import { asCurl } from "../actions";
+import { asCurl, asSubmit } from "../actions";
 import { recipe, text } from "./draft";
 
 export function JsonPane() {
@@ -10,7 +10,7 @@ export function JsonPane() {
       <div class="row">
         <h2 id="json-title">{t("json.title")}</h2>
         <Copy text={asCurl("POST", "/jobs", text.value)} label={t("copy.curl")} />
-        <Copy text={`finetuned submit - <<'RECIPE'\n${text.value}\nRECIPE`} label={t("copy.command")} />
+        <Copy text={asSubmit(text.value)} label={t("copy.command")} />
       </div>
       <textarea
         aria-labelledby="json-title"

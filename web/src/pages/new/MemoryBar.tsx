@@ -1,4 +1,4 @@
-import { bytes } from "../../format";
+import { memory as inMemory } from "../../format";
 import { t } from "../../words";
 import { stacked } from "./memory";
 import type { DevicePlan } from "./plan";
@@ -24,7 +24,7 @@ export function MemoryBar({ plan: { memory, available } }: { plan: DevicePlan })
             <svg class="swatch" viewBox="0 0 10 10" aria-hidden="true">
               <rect class={`part-${part}`} width="10" height="10" />
             </svg>{" "}
-            {t(`memory.${part}`)} <span class="number">{bytes(size)}</span>
+            {t(`memory.${part}`)} <span class="number">{inMemory(size)}</span>
           </li>
         ))}
       </ul>

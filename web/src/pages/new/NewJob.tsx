@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, get } from "../../api";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
@@ -67,18 +67,18 @@ function Editor({ form, models, datasets, uploaded }: EditorProps) {
   const [refused, setRefused] = useState<{ about: string; error: unknown }>();
   const [busy, setBusy] = useState(false);
   const now = recipe.value;
-  const started = now !== null && read(now, "model") !== undefined && read(now, "dataset.path") !== undefined;
-  const planned = usePlan(started ? text.value : null);
+  // While the text is broken, the form shows what it last meant.
+  const last = useRef(now ?? {});
+  const seen = (last.current = now ?? last.current);
+  const started = read(seen, "model") !== undefined && read(seen, "dataset.path") !== undefined;
+  const planned = usePlan(now === null ? undefined : started ? text.value : null);
   // A refusal is of one recipe: it goes when that changes.
   const error = refused?.about === text.value ? refused.error : planned.error;
   const fault = faultOf(form, error);
-  const options = useMemo(
-    () => ({
-      model: models.map(({ id }) => ({ value: id, label: id })),
-      "dataset.path": datasets.map(({ id, filename, rows }) => ({ value: id, label: `${filename} · ${rows ?? "?"} · ${id.slice(0, 11)}…` })),
-    }),
-    [models, datasets],
-  );
+  const options = useMemo(() => {
+    const files = datasets.map(({ id, filename, rows }) => ({ value: id, label: `${filename} · ${rows ?? "?"} · ${id.slice(0, 11)}…` }));
+    return { model: models.map(({ id }) => ({ value: id, label: id })), "dataset.path": files, "evaluation.dataset.path": files };
+  }, [models, datasets]);
 
   useEffect(() => {
     if (refused === undefined) return;
@@ -101,6 +101,7 @@ function Editor({ form, models, datasets, uploaded }: EditorProps) {
     }
   }
 
+  const unreachable = error instanceof ApiError && error.code === "unreachable";
   const tooLarge = error instanceof ApiError && error.code === "does_not_fit";
   return (
     <>
@@ -110,10 +111,10 @@ function Editor({ form, models, datasets, uploaded }: EditorProps) {
           {t("startOver")}
         </button>
       </div>
-      {error !== undefined && !fault && <Problem error={error} {...(error === planned.error && { again: planned.again })} />}
+      {error !== undefined && !fault && <Problem error={error} {...(unreachable && error === planned.error && { again: planned.again })} />}
       <div class="new-job">
-        <RecipeForm form={form} recipe={now} fault={fault} options={options} set={set}>
-          <DatasetPanel recipe={now ?? {}} choose={(id) => set("dataset.path", id)} uploaded={uploaded} />
+        <RecipeForm form={form} recipe={seen} broken={now === null} fault={fault} options={options} set={set}>
+          <DatasetPanel recipe={seen} choose={(id) => set("dataset.path", id)} uploaded={uploaded} />
         </RecipeForm>
         <aside>
           <PlanView

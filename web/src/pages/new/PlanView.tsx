@@ -1,4 +1,4 @@
-import { bytes, compact, duration, integer } from "../../format";
+import { bytes, memory, compact, duration, integer } from "../../format";
 import type { Recipe } from "../../recipe/values";
 import { type Word, t } from "../../words";
 import { flat } from "../recipes";
@@ -64,7 +64,7 @@ const SHAPES = { fits: "✓", tooClose: "≈", doesNotFit: "✕" };
 
 function Device({ device, apply }: { device: DevicePlan; apply: (change: Recipe) => void }) {
   const verdict = device.fits === null ? "tooClose" : device.fits ? "fits" : "doesNotFit";
-  const size = device.available === null ? bytes(device.memory.total) : t("plan.of", { used: bytes(device.memory.total), available: bytes(device.available) });
+  const size = device.available === null ? memory(device.memory.total) : t("plan.of", { used: memory(device.memory.total), available: memory(device.available) });
   return (
     <section>
       <h3>

@@ -8,30 +8,31 @@ import { opened, setOpened } from "./opened";
 
 type Props = {
   form: Form;
-  recipe: Recipe | null;
+  recipe: Recipe;
+  broken: boolean;
   fault: { path: string; message: string } | undefined;
   options: Record<string, PickOption[]>;
   set: (path: string, value: unknown) => void;
   children: ComponentChildren;
 };
 
-// The everyday fields, then `children`, then the folded sections. While there is no recipe, nothing can be typed.
-export function RecipeForm({ form, recipe, fault, options, set, children }: Props) {
+// The everyday fields, then `children`, then the folded sections. Nothing can be typed while the JSON is broken.
+export function RecipeForm({ form, recipe, broken, fault, options, set, children }: Props) {
   const { everyday, rest } = divided(form);
   const row = (field: Field, label: string) => (
     <FieldRow
       key={field.path}
       field={field}
       label={label}
-      value={recipe ? read(recipe, field.path) : undefined}
+      value={read(recipe, field.path)}
       error={fault?.path === field.path ? fault.message : undefined}
       options={options[field.path]}
       set={(value) => set(field.path, value)}
     />
   );
-  const isSet = (field: Field) => recipe !== null && read(recipe, field.path) !== undefined;
+  const isSet = (field: Field) => read(recipe, field.path) !== undefined;
   return (
-    <fieldset class="recipe" disabled={recipe === null} aria-label={t("form")}>
+    <fieldset class="recipe" disabled={broken} aria-label={t("form")}>
       <div class="fields">{everyday.map((field) => row(field, field.path.replace(/\.path$/, "")))}</div>
       {children}
       {rest.map((section) => (

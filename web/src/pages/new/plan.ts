@@ -42,13 +42,15 @@ export type Planned = { plan?: Plan; error?: unknown; busy: boolean; again: () =
 
 const RETRY_MS = 2000;
 
-// The last answer stays in sight until the next one comes. `text` is null while there is nothing to plan.
-export function usePlan(text: string | null): Planned {
+// The last answer stays in sight until the next one comes. `text` is null if there is nothing to plan, and undefined
+// while it cannot be said yet.
+export function usePlan(text: string | null | undefined): Planned {
   const settled = useDebounced(text);
   const [round, setRound] = useState(0);
   const [found, setFound] = useState<{ about?: string; plan?: Plan; error?: unknown }>({});
   const again = () => setRound((each) => each + 1);
   useEffect(() => {
+    if (settled === undefined) return;
     if (settled === null) {
       setFound({});
       return;
@@ -69,5 +71,5 @@ export function usePlan(text: string | null): Planned {
     };
   }, [settled, round]);
   const { about, ...rest } = found;
-  return { ...rest, busy: text !== null && about !== text, again };
+  return { ...rest, busy: typeof text === "string" && about !== text, again };
 }
