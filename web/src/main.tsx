@@ -8,6 +8,8 @@ import { Jobs } from "./pages/Jobs";
 import { JobPage } from "./pages/job/JobPage";
 import { Machines } from "./pages/Machines";
 import { NewJob } from "./pages/new/NewJob";
+import { SweepPage } from "./pages/sweeps/SweepPage";
+import { Sweeps } from "./pages/sweeps/Sweeps";
 import { SignIn } from "./pages/SignIn";
 import { Problem } from "./parts/Problem";
 import { href, route } from "./route";
@@ -64,12 +66,13 @@ function Content() {
   const [room = "jobs", id, tab = "curves"] = route.value.path;
   if (room === "jobs") return id ? <JobPage key={id} id={id} tab={tab} /> : <Jobs />;
   if (room === "new") return <NewJob />;
+  if (room === "sweeps") return id ? <SweepPage key={id} id={id} /> : <Sweeps />;
   if (room === "compare") return <Compare />;
   if (room === "machines") return <Machines />;
   return <p>{t("notFound")}</p>;
 }
 
-const ROOMS = ["jobs", "compare", "machines"] as const satisfies readonly Word[];
+const ROOMS = ["jobs", "sweeps", "compare", "machines"] as const satisfies readonly Word[];
 
 function Bar({ session: { owner, signed_in } }: { session: Session }) {
   const [room = "jobs"] = route.value.path;

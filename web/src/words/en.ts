@@ -3,6 +3,7 @@ export const en = {
   machines: "Machines",
   newJob: "New job",
   compare: "Compare",
+  sweeps: "Sweeps",
   signIn: "Sign in",
   signOut: "Sign out",
   key: "Key",
@@ -77,7 +78,7 @@ export const en = {
   time: "Time",
   trainLoss: "Training loss",
   evalLoss: "Evaluation loss",
-  smoothed: "smoothed",
+  smoothed: "Smoothed",
   learningRate: "Learning rate",
   gradNorm: "Gradient norm",
   tokensPerSecond: "Tokens per second",
@@ -192,6 +193,15 @@ export const en = {
   "data.droppedExample": "Training leaves this example out: no answer begins within max_length.",
   previous: "Previous",
   next: "Next",
+
+  "sweeps.empty": "No sweep yet",
+  "sweeps.emptyHelp": "A sweep tries values of a recipe's fields, one job for each combination, and shows the best:",
+  "sweeps.stop": "Stop the rest",
+
+  "unit.days": "{n} d",
+  "unit.hours": "{n} h",
+  "unit.minutes": "{n} min",
+  "unit.seconds": "{n} s",
 
   memoryShort: "Memory",
   disk: "Disk",

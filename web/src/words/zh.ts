@@ -5,6 +5,7 @@ export const zh: Record<keyof typeof en, string> = {
   machines: "机器",
   newJob: "新建任务",
   compare: "对比",
+  sweeps: "参数扫描",
   signIn: "登录",
   signOut: "退出登录",
   key: "密钥",
@@ -79,7 +80,7 @@ export const zh: Record<keyof typeof en, string> = {
   time: "时间",
   trainLoss: "训练损失",
   evalLoss: "评估损失",
-  smoothed: "平滑",
+  smoothed: "平滑后",
   learningRate: "学习率",
   gradNorm: "梯度范数",
   tokensPerSecond: "每秒词元数",
@@ -194,6 +195,15 @@ export const zh: Record<keyof typeof en, string> = {
   "data.droppedExample": "训练会舍弃此样本：max_length 之内没有回答开始。",
   previous: "上一页",
   next: "下一页",
+
+  "sweeps.empty": "还没有参数扫描",
+  "sweeps.emptyHelp": "参数扫描尝试配方中各字段的取值，每种组合一个任务，并给出最佳结果：",
+  "sweeps.stop": "停止其余任务",
+
+  "unit.days": "{n} 天",
+  "unit.hours": "{n} 小时",
+  "unit.minutes": "{n} 分",
+  "unit.seconds": "{n} 秒",
 
   memoryShort: "显存",
   disk: "磁盘",
