@@ -54,14 +54,14 @@ router = APIRouter()
 
 
 _NAME = f"({'|'.join(curves.COLUMNS)})"
-_NAMES = f"^{_NAME}(,{_NAME})*$"
+NAMES = f"^{_NAME}(,{_NAME})*$"
 Step = Annotated[int, Query(ge=0, le=LARGEST_INTEGER)]
 
 
 def _columns(
     columns: Annotated[
         str | None,
-        Query(description="Names separated by commas; without it, all.", json_schema_extra={"pattern": _NAMES}),
+        Query(description="Names separated by commas; without it, all.", json_schema_extra={"pattern": NAMES}),
     ] = None,
 ) -> Sequence[str]:
     if columns is None:

@@ -27,7 +27,7 @@ def list_keys(ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_UR
 
 
 @app.command()
-def create(
+def create(  # parameters: each is an option of the command
     owner: Annotated[str, typer.Option(help="Owner that the key acts for.")],
     name: Annotated[str | None, typer.Option(help="Note for people, such as the key's purpose.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="Act for all owners, and manage keys.")] = False,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from store.access import keys
 from store.session import Sessions
 from tests.support.servers import free_port
 from tests.support.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """As it was: a service that starts in this process closes its files to others."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 def variables(database_url: str, broker_url: str, home: Path) -> dict[str, str]:

@@ -29,7 +29,8 @@ def checkout(root: Path) -> Path:
     for name, text in {
         "store/__init__.py": "",
         "store/jobs.py": CODE,
-        "finetuned/client.py": "class Twice:\n    pass\n",
+        "worker/__init__.py": "",
+        "worker/client.py": "class Twice:\n    pass\n",
         "tests/__init__.py": "",
         "tests/test_jobs.py": "def test_one():\n    pass\n\n\ndef helper(a, b, c, d, e, f):\n    pass\n",
         "README.md": "# A\n\nB\n",
@@ -58,7 +59,7 @@ def test_many_parameters_need_a_reason(tmp_path: Path) -> None:
 
 def test_class_in_two_files_is_reported(tmp_path: Path) -> None:
     found = read_structure(checkout(tmp_path))
-    assert found.repeated_classes == {"Twice": ["finetuned/client.py", "store/jobs.py"]}
+    assert found.repeated_classes == {"Twice": ["store/jobs.py", "worker/client.py"]}
     assert (found.tests, found.readme_lines) == (1, 3)
 
 

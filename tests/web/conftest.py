@@ -13,7 +13,7 @@ from tests.support.files import add_model_and_dataset
 from tests.support.service import FAKE_TRAINER, Service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, nothing else in the process can have an event loop
 def browser() -> Iterator[Browser]:
     with chromium.browser() as running:
         yield running

@@ -197,5 +197,5 @@ def test_job_is_submitted_by_the_form(page: Page, live: Service) -> None:
     expect(page.get_by_role("heading", name="steps=3")).to_be_visible(timeout=30_000)
     job_id = page.url.rpartition("/")[2]
     assert live.job(job_id)["recipe"]["adapter"]["r"] == 4
-    page.get_by_role("link", name="Clone").click()
+    page.get_by_role("button", name="Clone").click()
     expect(page.get_by_label("JSON to post")).to_have_value(re.compile('"r": 4'))

@@ -12,20 +12,20 @@ import { href } from "../../route";
 import type { Sweep } from "../../types";
 import { t } from "../../words";
 import { asCurl } from "../actions";
+import { bestOf } from "./best";
 import { Parallel } from "./Parallel";
 
 export function SweepPage({ id }: { id: string }) {
   useEffect(followJobs, []);
   const live = new Map((jobs.value ?? []).filter((job) => job.sweep_id === id).map((job) => [job.id, job]));
-  // Which is the best may change whenever a result does.
-  const news = [...live.values()].map((job) => `${job.status} ${job.eval_loss}`).join();
-  const { data: sweep, error, reload } = useLoaded((signal) => get<Sweep>(`/sweeps/${id}`, signal), [id, news]);
+  const { data: sweep, error, reload } = useLoaded((signal) => get<Sweep>(`/sweeps/${id}`, signal), [id]);
   const [confirming, setConfirming] = useState(false);
   const [refused, setRefused] = useState<unknown>();
   if (error !== undefined) return <Problem error={error} again={reload} />;
   if (!sweep) return <p class="quiet">{t("loading")}</p>;
   const runs = sweep.jobs.map((run) => ({ ...run, ...pick(live.get(run.id)) }));
-  const open = runs.filter((run) => ["queued", "running", "paused"].includes(run.status) && run.id !== sweep.best);
+  const best = bestOf(runs);
+  const open = runs.filter((run) => ["queued", "running", "paused"].includes(run.status) && run.id !== best);
   const colors = colorsOf(runs.map((run) => run.id));
   return (
     <>
@@ -39,7 +39,7 @@ export function SweepPage({ id }: { id: string }) {
         <Copy text={`finetuned sweep show ${id}`} label={t("copy.command")} />
       </div>
       {refused !== undefined && <Problem error={refused} />}
-      <Parallel fields={sweep.fields} runs={runs} colors={colors} best={sweep.best} />
+      <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} />
       <div class="scroll" tabIndex={0} role="region" aria-label={t("result")}>
         <table class="plain">
           <thead>
@@ -69,7 +69,7 @@ export function SweepPage({ id }: { id: string }) {
                 </td>
                 <td class="number">{loss(run.loss)}</td>
                 <td class="number">
-                  {loss(run.eval_loss)} {run.id === sweep.best && `★ ${t("best")}`}
+                  {loss(run.eval_loss)} {run.id === best && `★ ${t("best")}`}
                 </td>
                 <td>
                   <a href={href(["jobs", run.id])}>{run.id}</a>
@@ -84,7 +84,7 @@ export function SweepPage({ id }: { id: string }) {
           title={t("sweeps.stop")}
           text={t("confirm.cancelMany", { n: open.length })}
           action={t("sweeps.stop")}
-          confirm={() => stop(id, sweep.best).then(reload, setRefused)}
+          confirm={() => stop(id, best).then(reload, setRefused)}
           close={() => setConfirming(false)}
         />
       )}
