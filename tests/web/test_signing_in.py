@@ -79,4 +79,4 @@ def test_signing_out_closes_the_page_and_the_cookie(page: Page, live: Service, k
 
 
 def cookies(context: BrowserContext) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in context.cookies() if each["name"] == "finetuned_session"}  # type: ignore[typeddict-item]
+    return {each["name"]: each["value"] for each in context.cookies() if each["name"] == "finetuned_session"}
