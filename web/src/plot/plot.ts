@@ -93,6 +93,7 @@ export class Plot {
     const { ctx, bbox } = this.plot;
     ctx.save();
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
     let occupied = -Infinity;
     for (const mark of this.marks) {
       const x = Math.round(this.plot.valToPos(mark.x, "x", true));
@@ -103,9 +104,12 @@ export class Plot {
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      if (x < occupied) continue;
-      ctx.fillText(mark.label, x + 4 * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
-      occupied = x + ctx.measureText(mark.label).width + 12 * devicePixelRatio;
+      const width = ctx.measureText(mark.label).width + 8 * devicePixelRatio;
+      // To the left of its line where there is no room to the right.
+      const begin = x + width > bbox.left + bbox.width ? x - width : x;
+      if (begin < occupied) continue;
+      ctx.fillText(mark.label, begin + 4 * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
+      occupied = begin + width;
     }
     ctx.restore();
   }
