@@ -1,6 +1,5 @@
 """Parses an event stream: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -32,9 +31,3 @@ class EventParser:
         elif name == "id" and "\0" not in value:
             self._last_id = value
         return None
-
-
-def parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """Yields the events in the lines of a stream. Drops comments, and an event that the end of the stream cuts off."""
-    parser = EventParser()
-    return filter(None, map(parser.feed, lines))

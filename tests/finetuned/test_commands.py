@@ -58,8 +58,8 @@ def test_completion_script_names_the_command(shell: str) -> None:
 
 
 def test_completion_lists_the_commands() -> None:
-    asked = {"_FINETUNED_COMPLETE": "complete_bash", "COMP_WORDS": "finetuned wa", "COMP_CWORD": "1"}
-    assert finetuned(**asked).stdout.split() == ["watch"]
+    request = {"_FINETUNED_COMPLETE": "complete_bash", "COMP_WORDS": "finetuned wa", "COMP_CWORD": "1"}
+    assert finetuned(**request).stdout.split() == ["watch"]
 
 
 @pytest.mark.parametrize(

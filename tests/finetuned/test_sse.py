@@ -1,4 +1,5 @@
-from finetuned.sse import ServerSentEvent, parse_events
+from finetuned.sse import ServerSentEvent
+from tests.support.sse import parse_events
 
 
 def test_event_has_a_type_data_and_id() -> None:

@@ -11,13 +11,13 @@ from fastapi.testclient import TestClient
 from api.background.live import Pace
 from api.settings import ApiSettings
 from contract.status import JobStatus
-from finetuned.sse import parse_events
 from store.jobs import actions, attempts, jobs
 from store.jobs.attempts import AttemptEnd
 from store.scheduling import scheduler
 from store.session import Sessions, read_snapshot
 from tests.support.api import post_job, serve
 from tests.support.jobs import RETRIES, begin, claim, make_recipe, register
+from tests.support.sse import parse_events
 
 RECIPE = make_recipe()
 
