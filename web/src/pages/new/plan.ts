@@ -1,4 +1,4 @@
-// What the API says that the recipe needs, asked anew after each pause in typing.
+// What the recipe needs, as the API says after each pause in typing.
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, post } from "../../api";
 import { useDebounced } from "../../parts/debounced";
