@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from contract.model.earlier_adapter import WEIGHTS
+from contract.model.embeddings import is_embedding
 from contract.model.folder import tensor_shapes
 from contract.model.loaded_names import Shapes, model_type
 from contract.model.target_modules import suffixes, target_modules
 from contract.recipe import Adapter
-from estimate.architecture import is_embedding, is_transposed
+from estimate.architecture import is_transposed
 
 _EARLIER = "base_model.model."
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from contract.formatting import format_value
+from contract.model.embeddings import is_embedding
 from contract.model.loaded_names import Shapes
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
-_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,6 @@ def count_parameters(shapes: Shapes) -> int:
 def output_head(shapes: Shapes) -> str | None:
     """The module of the output head; None if it is tied to the embeddings."""
     return next((name.removesuffix(".weight") for name in _HEADS if name in shapes), None)
-
-
-def is_embedding(module: str) -> bool:
-    return module.rsplit(".", 1)[-1] in _EMBEDDINGS
-
-
-def embedding_rows(shapes: Shapes) -> int | None:
-    """Number of token ids with an embedding; None if the table has an unknown name."""
-    found = (shape[0] for name, shape in shapes.items() if is_embedding(name.removesuffix(".weight")) and shape)
-    return max(found, default=None)
 
 
 def is_transposed(module: str, config: dict[str, Any]) -> bool:

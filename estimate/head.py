@@ -1,9 +1,10 @@
 """Bytes of the output head: logits are computed only for supervised positions, and for a frozen head one chunk at a
 time."""
 
+from contract.model.embeddings import is_embedding
 from contract.model.loaded_names import Shapes
 from estimate.adapter import TrainedParameters
-from estimate.architecture import is_embedding, output_head
+from estimate.architecture import output_head
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.weights import BYTES_PER_PARAMETER
 

@@ -2,9 +2,10 @@
 
 import math
 
+from contract.model.embeddings import is_embedding
 from contract.model.loaded_names import Shapes
 from contract.recipe import Recipe
-from estimate.architecture import is_embedding, output_head
+from estimate.architecture import output_head
 
 BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes per parameter, by the resolved precision."""

@@ -18,6 +18,7 @@ from api.errors import TooManyRequests
 from api.file_cache import FileCache
 from api.model_folders import ModelFolder
 from contract.dataset_format import DatasetField, DatasetFormat
+from contract.model.embeddings import embedding_rows
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import ExampleCount, count_examples
 from dataset.lengths import TokenLengths
@@ -33,7 +34,6 @@ from dataset.sandbox.tasks import (
     TokenizerRef,
     TryExamples,
 )
-from estimate.architecture import embedding_rows
 from storage.errors import StorageUnavailable
 from store.models import Dataset
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from contract.formatting import truncate
 from contract.model.config import already_quantised, read_model_config, unsupported
+from contract.model.config_match import check_matches_config
 from contract.model.loaded_names import Shapes, loaded_shapes, model_type
 from contract.model.model_types import check_model_type
 from contract.model.tensor_header import TensorHeader, read_header
@@ -32,7 +33,9 @@ def loaded_base(folder: Path) -> LoadedBase:
     """Raises InputError for files that cannot be loaded."""
     config = read_model_config(folder)
     check_model_type(config)
-    return LoadedBase(loaded_shapes(weight_shapes(folder), config), config)
+    shapes = loaded_shapes(weight_shapes(folder), config)
+    check_matches_config(shapes, config)
+    return LoadedBase(shapes, config)
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:

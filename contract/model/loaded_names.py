@@ -136,7 +136,7 @@ def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
     kind = model_type(config)
     renamed = {_rename(name, kind): shape for name, shape in _with_backbone(shapes).items()}
     last = _layers(config)
-    tied = any(each.get("tie_word_embeddings") is True for each in (config, _text(config)))
+    tied = any(each.get("tie_word_embeddings") is True for each in (config, text_config(config)))
     kept = {
         name: shape
         for name, shape in renamed.items()
@@ -164,14 +164,14 @@ def _rename(name: str, kind: str) -> str:
     return name
 
 
-def _text(config: dict[str, Any]) -> dict[str, Any]:
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
     text = config.get("text_config")
     return text if isinstance(text, dict) else {}
 
 
 def _layers(config: dict[str, Any]) -> int | None:
     """Number of layers that are loaded. Some models' files have more, which predict further tokens."""
-    found = (each.get("num_hidden_layers") for each in (_text(config), config))
+    found = (each.get("num_hidden_layers") for each in (text_config(config), config))
     return next((number for number in found if isinstance(number, int)), None)
 
 

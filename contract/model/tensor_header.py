@@ -1,6 +1,7 @@
 """Reads the header of a safetensors file, without torch and without reading weights."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,13 @@ from contract.formatting import truncate
 from contract.json_objects import unique_object
 
 _LONGEST = 100_000_000  # the format's own limit, in bytes
+_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+"""Bits per number. Formats that are not here are newer."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         raise ValueError("its header is not a JSON object")
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     tensors = {name: _tensor(name, entry) for name, entry in entries.items()}
-    whole = 8 + length + max((_end(name, entry) for name, entry in entries.items()), default=0)
+    whole = 8 + length + _check_places({name: _place(name, entry) for name, entry in entries.items()}, tensors)
     if size != whole:
         raise ValueError(f"it has {size} bytes of {whole}")
     return tensors
@@ -50,8 +58,22 @@ def _tensor(name: str, entry: Any) -> TensorHeader:
     return TensorHeader(dtype, shape)
 
 
-def _end(name: str, entry: Any) -> int:
+def _place(name: str, entry: Any) -> tuple[int, int]:
     match entry.get("data_offsets"):
-        case [int(), int(end)]:
-            return end
+        case [int(start), int(end)]:
+            return start, end
     raise ValueError(f"{truncate(name)} has no data_offsets")
+
+
+def _check_places(places: dict[str, tuple[int, int]], tensors: dict[str, TensorHeader]) -> int:
+    """Number of bytes of all tensors, which follow each other without gaps. Raises ValueError."""
+    reached = 0
+    for name, (start, end) in sorted(places.items(), key=lambda each: each[1]):
+        tensor = tensors[name]
+        expected = math.prod(tensor.shape) * _BITS[tensor.dtype] // 8 if tensor.dtype in _BITS else end - start
+        if start != reached or end - start != expected:
+            raise ValueError(
+                f"{truncate(name)} has the bytes {start} to {end}, where {reached} to {reached + expected} is its place"
+            )
+        reached = end
+    return reached

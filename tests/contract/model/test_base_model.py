@@ -49,6 +49,27 @@ def test_header_that_is_none_is_refused(tmp_path: Path, header: object) -> None:
     assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"a.weight": (0, 8), "b.weight": (8, 12)},  # shorter than its shape
+        {"a.weight": (0, 8), "b.weight": (8, 24)},  # longer
+        {"a.weight": (0, 8), "b.weight": (4, 12)},  # overlapping
+        {"a.weight": (0, 8), "b.weight": (16, 24)},  # behind a gap
+        {"a.weight": (8, 16), "b.weight": (16, 24)},
+        {"a.weight": (8, 0), "b.weight": (8, 16)},
+        {"a.weight": (-8, 0), "b.weight": (0, 8)},
+    ],
+)
+def test_tensor_outside_its_place_is_refused(tmp_path: Path, places: dict[str, tuple[int, int]]) -> None:
+    header = {name: {"dtype": "F32", "shape": [2], "data_offsets": place} for name, place in places.items()}
+    write(tmp_path, header)
+    with (tmp_path / "model.safetensors").open("ab") as file:
+        file.write(bytes(max(end for _, end in places.values())))
+    with pytest.raises(InputError, match=r"(a|b)\.weight has the bytes"):
+        weight_shapes(tmp_path)
+
+
 def test_overlong_header_is_not_read(tmp_path: Path) -> None:
     write(tmp_path, b"{}", length=2**63)
     with pytest.raises(InputError, match="a header of"):
