@@ -1,15 +1,17 @@
-"""`python -m worker.doctor`: looks at all that the service needs here, and prints a line for each.
+"""`python -m worker.doctor [--json]`: looks at all that the service needs here, and prints a line for each.
 
 Exits with 1 if anything is at fault; its line says what to do. It runs beside the API or a worker, with their settings.
 """
 
 import http.client
+import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kombu.exceptions import OperationalError
@@ -44,18 +46,29 @@ Check = Callable[[WorkerSettings], str]
 
 def main() -> None:
     settings = read_settings(WorkerSettings)
-    found = [report(name, check, settings) for name, check in CHECKS.items()]
-    sys.exit(0 if all(found) else 1)
+    as_json = sys.argv[1:] == ["--json"]
+    found = [report(name, check, settings, as_json) for name, check in CHECKS.items()]
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
+    sys.exit(0 if all(each.ok for each in found) else 1)
 
 
-def report(name: str, check: Check, settings: WorkerSettings) -> bool:
-    """Prints the line of one check. Returns whether all is well."""
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    ok: bool
+    message: str
+
+
+def report(name: str, check: Check, settings: WorkerSettings, as_json: bool = False) -> Finding:
+    """Makes one check, and prints its line unless all are printed as JSON."""
     try:
-        word, found = "ok", check(settings)
+        found = Finding(name, True, check(settings))
     except CheckFailed as fault:
-        word, found = "FAULT", str(fault)
-    sys.stdout.write(f"{word:5}  {name:9}  {found}\n")
-    return word == "ok"
+        found = Finding(name, False, str(fault))
+    if not as_json:
+        sys.stdout.write(f"{'ok' if found.ok else 'FAULT':5}  {name:9}  {found.message}\n")
+    return found
 
 
 def check_database(settings: WorkerSettings) -> str:

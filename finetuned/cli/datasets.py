@@ -54,7 +54,7 @@ def add(  # parameters: each is an option of the command
         print_json(dataset)
     else:
         print_plain(dataset["id"])
-    for line in report_lines(dataset, on_service(f"datasets show {dataset['id']}", url, key)):
+    for line in report_lines(dataset, on_service(f"datasets show {dataset['id']} --json", url, key)):
         note(line)
     if dataset["status"] == "error":
         raise typer.Exit(1)
@@ -98,10 +98,16 @@ def check(  # parameters: each is an option of the command
 
 
 @app.command()
-def show(dataset: DatasetId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Print a dataset as JSON, with the report on its rows."""
+def show(dataset: DatasetId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Show a dataset, with the report on its rows."""
     with Client(url, key=key) as client:
-        print_json(client.datasets.get(dataset).raw)
+        found = client.datasets.get(dataset).raw
+    if as_json:
+        print_json(found)
+        return
+    out.print(dataset_table([found]), markup=False, highlight=False)
+    for line in report_lines(found, on_service(f"datasets show {found['id']} --json", url, key)):
+        print_plain(line)
 
 
 @app.command()
@@ -128,8 +134,11 @@ def preview(  # parameters: each is an option of the command
 
 
 @app.command()
-def delete(dataset: DatasetId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def delete(dataset: DatasetId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Delete a dataset, unless a job that is not over needs it."""
     with Client(url, key=key) as client:
         client.datasets.at(dataset).delete()
-    note(f"{dataset} is deleted")
+    if as_json:
+        print_json({"id": dataset, "deleted": True})
+    else:
+        note(f"{dataset} is deleted")

@@ -152,11 +152,15 @@ def draw(view: JobDisplay, width: int) -> RenderableType:
     rows.add_column(overflow="fold")
     for label, content in _rows(view, max(20, min(60, width - 40))):
         rows.add_row(label, content)
-    style = _STYLES[view.status]
-    title = Text.assemble((f"● {view.status}", f"bold {style}"), f"  {view.name or ''}  ", (view.job_id, "dim"))
     notes = [Text(f"  {note}", style="dim") for note in view.notes[-_NOTES_SHOWN:]]
-    end = [Text(view.last_line(), style=f"bold {style}")] if view.ended else []
-    return Group(title, rows, *notes, *end)
+    end = [Text(view.last_line(), style=f"bold {_STYLES[view.status]}")] if view.ended else []
+    return Group(title(view.status, view.name, view.job_id), rows, *notes, *end)
+
+
+def title(status: str, name: str | None, job_id: str) -> Text:
+    """The first line about a job. A newer service may have other statuses."""
+    style = _STYLES[Status(status)] if status in _STYLES else ""
+    return Text.assemble((f"● {status}", f"bold {style}"), f"  {one_line(name or '')}  ", (job_id, "dim"))
 
 
 def _rows(view: JobDisplay, width: int) -> Iterator[tuple[str, RenderableType]]:

@@ -50,12 +50,6 @@ def list_jobs(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL
     print_list(jobs, as_json, _job_table, "no jobs yet")
 
 
-def show(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """Print a job as JSON."""
-    with Client(url, key=key) as client:
-        print_json(client.jobs.get(job).raw)
-
-
 def cancel(
     job: JobId,
     force: Annotated[bool, typer.Option("--force", help="Give it no time to save.")] = False,
@@ -105,11 +99,14 @@ def retry(job: JobId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: K
         note(f"{found.status}; watch it with: {on_service(f'watch {job}', url, key)}")
 
 
-def delete(job: JobId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def delete(job: JobId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Delete a job that has ended, with its adapter and all its files."""
     with Client(url, key=key) as client:
         client.jobs.at(job).delete()
-    note(f"{job} is deleted")
+    if as_json:
+        print_json({"id": job, "deleted": True})
+    else:
+        note(f"{job} is deleted")
 
 
 def download(
@@ -118,12 +115,17 @@ def download(
         Path | None, typer.Option("--out", help="Folder to unpack it in; default: a folder named JOB.")
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="The checkpoint with the lowest evaluation loss.")] = False,
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Download a job's adapter and print its folder."""
     with Client(url, key=key) as client:
-        print_plain(str(client.jobs.at(job).download(folder or Path(job), best)))
+        unpacked = str(client.jobs.at(job).download(folder or Path(job), best))
+    if as_json:
+        print_json({"job_id": job, "folder": unpacked})
+    else:
+        print_plain(unpacked)
 
 
 def export(
@@ -131,15 +133,19 @@ def export(
     source: Annotated[
         str, typer.Option("--source", help="Artifact of the job: adapter, a checkpoint or the best one.")
     ] = "adapter.tar",
+    as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Merge a job's adapter into its base model; waits, and prints the artifact's name."""
     with Client(url, key=key) as client:
         made = client.jobs.at(job).export(source)
+    if as_json:
+        print_json(made.raw)
     if made.failure is not None:
         fail(made.failure.message)
-    print_plain(made.artifact or "")
+    if not as_json:
+        print_plain(made.artifact or "")
 
 
 def logs(
@@ -147,6 +153,7 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print messages and statuses as they come, until the job has ended.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each line as a JSON object.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -156,9 +163,14 @@ def logs(
         if follow:
             for event in named.watch():
                 if (line := _log_line(event)) is not None:
-                    print_plain(line)
+                    print_plain(json.dumps(asdict(event)) if as_json else line)
             return
-        print_plain(named.read_artifact("trainer.log"))
+        text = named.read_artifact("trainer.log")
+    if as_json:
+        for line in text.splitlines():
+            print_plain(json.dumps({"line": line}))
+    else:
+        print_plain(text)
 
 
 def _log_line(event: JobEvent) -> str | None:

@@ -45,7 +45,7 @@ CLIENT = {
     "plan": Lazy(f"{_CLI}.submission", "plan", "Estimate memory, time and disk of a recipe, without training."),
     "watch": Lazy(f"{_CLI}.jobs", "watch", "Watch a job until it ends; exit code 0 if it succeeded."),
     "list": Lazy(f"{_CLI}.jobs", "list_jobs", "List jobs, newest first."),
-    "show": Lazy(f"{_CLI}.jobs", "show", "Print a job as JSON."),
+    "show": Lazy(f"{_CLI}.show", "show", "Show a job: its recipe in short, how far it is, and what went wrong."),
     "compare": Lazy(f"{_CLI}.compare", "compare", "Compare the recipes and results of jobs."),
     "cancel": Lazy(f"{_CLI}.jobs", "cancel", "Cancel a job."),
     "pause": Lazy(f"{_CLI}.jobs", "pause", "Save a job's state and pause it."),

@@ -7,13 +7,13 @@ from typing import Any
 
 from finetuned import Client
 from finetuned.address import DEFAULT_URL
-from finetuned.cli.options import AsJson, Key, Url
+from finetuned.cli.options import Key, OneAsJson, Url
 from finetuned.cli.terminal import note, print_json, print_plain
 
 _JOBS_READ = 1000
 
 
-def status(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def status(as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Say whether the service answers, and what it is doing."""
     with Client(url, key=key) as client:
         workers = list(client.workers.list())
@@ -34,11 +34,14 @@ def status(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> 
         print_plain(f"{name + ':':<9}{counts or 'none'}")
 
 
-def open_dashboard(url: Url = DEFAULT_URL) -> None:
+def open_dashboard(as_json: OneAsJson = False, url: Url = DEFAULT_URL) -> None:
     """Open the dashboard in the browser, and print its address."""
     with Client(url) as client:
         client.check()
         address = f"{client.url}/"
-    print_plain(address)
+    if as_json:
+        print_json({"url": address})
+    else:
+        print_plain(address)
     if not webbrowser.open(address):
         note("no browser could be started here; open the address in yours")

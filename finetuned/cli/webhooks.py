@@ -50,11 +50,14 @@ def add(
 
 
 @app.command()
-def delete(webhook: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def delete(webhook: WebhookId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Delete a webhook and its unsent messages."""
     with Client(url, key=key) as client:
         client.webhooks.delete(webhook)
-    note(f"{webhook} is deleted")
+    if as_json:
+        print_json({"id": webhook, "deleted": True})
+    else:
+        note(f"{webhook} is deleted")
 
 
 @app.command(name="test")

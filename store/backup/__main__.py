@@ -1,5 +1,6 @@
-"""`python -m store.backup backup FILE` and `restore FILE`; "-" is the standard output or input."""
+"""`python -m store.backup backup FILE [--json]` and `restore FILE [--json]`; "-" is the standard output or input."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -20,11 +21,15 @@ from store.backup.settings import BackupSettings
 
 
 def main() -> None:
-    action, file = sys.argv[1:]
+    action, file, *options = sys.argv[1:]
     settings = read_settings(BackupSettings)
     keep_private(settings.home)  # the archive has the secrets of webhooks
     try:
-        {"backup": _backup, "restore": _restore}[action](settings, file)
+        found, words = {"backup": _backup, "restore": _restore}[action](settings, file)
+        if options == ["--json"]:
+            sys.stdout.write(json.dumps(found) + "\n")
+        else:
+            sys.stderr.write(f"{words}\n")
     except BackupError as error:
         sys.exit(f"{action}: {file}: {error}")
     except (StorageUnavailable, OSError) as error:
@@ -33,14 +38,16 @@ def main() -> None:
         sys.exit(f"{action}: the database: {str(error).splitlines()[0]}")
 
 
-def _backup(settings: BackupSettings, file: str) -> None:
+def _backup(settings: BackupSettings, file: str) -> tuple[dict[str, int], str]:
+    """What was saved, as JSON and as a line."""
     with _output(file) as stream:
         saved = save(settings, stream)
     for words, keys in (("is missing in the storage", saved.missing), ("has changed in the storage", saved.changed)):
         for key in sorted(keys):
             sys.stderr.write(f"backup: {key} {words}\n")
     manifest = saved.manifest
-    sys.stderr.write(f"saved {manifest.rows} rows and {manifest.files} files, {saved.bytes:,} bytes\n")
+    found = {"rows": manifest.rows, "files": manifest.files, "bytes": saved.bytes}
+    return found, f"saved {manifest.rows} rows and {manifest.files} files, {saved.bytes:,} bytes"
 
 
 @contextmanager
@@ -56,13 +63,15 @@ def _output(file: str) -> Iterator[IO[bytes]]:
         os.fsync(stream.fileno())
 
 
-def _restore(settings: BackupSettings, file: str) -> None:
+def _restore(settings: BackupSettings, file: str) -> tuple[dict[str, int], str]:
+    """What was restored, as JSON and as a line."""
     if file == "-":
         manifest = restore(settings, sys.stdin.buffer, migrate_by_process)
     else:
         with Path(file).open("rb") as stream:
             manifest = restore(settings, stream, migrate_by_process)
-    sys.stderr.write(f"restored {manifest.rows} rows and {manifest.files} files\n")
+    found = {"rows": manifest.rows, "files": manifest.files}
+    return found, f"restored {manifest.rows} rows and {manifest.files} files"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the doctor finds, on real servers."""
 
+import json
 import os
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def settings(sessions: Sessions, tmp_path: Path, database_url: str, broker_url: 
     )
 
 
-def run(settings: WorkerSettings, **variables: str) -> "subprocess.CompletedProcess[str]":
+def run(settings: WorkerSettings, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {
         **os.environ,
         "FINETUNED_DATABASE_URL": settings.database_url.get_secret_value(),
@@ -43,7 +44,7 @@ def run(settings: WorkerSettings, **variables: str) -> "subprocess.CompletedProc
         "FINETUNED_PORT": str(free_port()),
         **variables,
     }
-    command = [sys.executable, "-W", "error", "-m", "finetuned", "doctor"]
+    command = [sys.executable, "-W", "error", "-m", "finetuned", "doctor", *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -60,6 +61,12 @@ def test_each_fault_is_one_line_and_the_exit_code(settings: WorkerSettings, tmp_
     (fault,) = [line for line in done.stdout.splitlines() if line.startswith("FAULT")]
     assert fault.split()[1] == "broker"
     assert len(done.stdout.splitlines()) == len(doctor.CHECKS)
+
+
+def test_findings_are_json_on_request(settings: WorkerSettings, tmp_path: Path) -> None:
+    done = run(settings, "--json", FINETUNED_BROKER_URL=f"redis+socket://{tmp_path}/none.sock")
+    assert done.returncode == 1
+    assert [each["check"] for each in json.loads(done.stdout) if not each["ok"]] == ["broker"]
 
 
 def fault_of(check: Callable[[WorkerSettings], str], settings: WorkerSettings) -> str:
