@@ -194,11 +194,14 @@ def watch_to_the_end(client: Client, job_id: str, console: Console) -> None:
 
 
 def _job_table(jobs: list[dict[str, Any]]) -> Table:
-    table = list_table("job", "name", "owner", "status", "step", "loss", "age", folding=("name", "owner"))
+    # Names need the room where all jobs are of one owner.
+    owner = ["owner"] if len({job["owner"] for job in jobs}) > 1 else []
+    table = list_table("job", "name", *owner, "status", "step", "loss", "age", folding=("name", "owner"))
     for job in jobs:
         progress = job["progress"]
         steps = f"{progress['step']}/{progress['total_steps'] or '?'}" if progress else ""
         loss = f"{progress['loss']:.4f}" if progress else ""
         status = f"{job['status']} #{job['queue']['position']}" if job["queue"] else job["status"]
-        table.add_row(job["id"], one_line(job["name"] or ""), job["owner"], status, steps, loss, age(job["created_at"]))
+        whose = [job[name] for name in owner]
+        table.add_row(job["id"], one_line(job["name"] or ""), *whose, status, steps, loss, age(job["created_at"]))
     return table

@@ -200,7 +200,7 @@ def test_job_list_is_a_table_or_json(api: FakeApi) -> None:
     api.answers["GET /jobs"] = (200, {"data": jobs, "has_more": False})
     table = finetuned("list", "--url", api.url, COLUMNS="100").stdout
     assert [line.split("  ") for line in re.sub(" {3,}", "  ", table).splitlines()][1:] == [
-        ["job_1", name, "anna", status, "3/9", "1.2500", "2 h"]
+        ["job_1", name, status, "3/9", "1.2500", "2 h"]
         for name, status in (
             ("a name", "running"),
             ("a name", "queued #3"),
@@ -212,7 +212,7 @@ def test_job_list_is_a_table_or_json(api: FakeApi) -> None:
 
 def test_job_fits_a_terminal_of_eighty_columns(api: FakeApi) -> None:
     wide = {"id": "job_" + "0" * 24, "name": "a-long-name-of-a-job", "owner": "somebody@example.com"}
-    api.answers["GET /jobs"] = (200, {"data": [job("queued") | wide], "has_more": False})
+    api.answers["GET /jobs"] = (200, {"data": [job("queued") | wide, job()], "has_more": False})
     lines = finetuned("list", "--url", api.url, COLUMNS="80").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["job", "name", "owner", "status", "step", "loss", "age"]
@@ -220,7 +220,13 @@ def test_job_fits_a_terminal_of_eighty_columns(api: FakeApi) -> None:
     columns = [
         slice(lines[0].index(name), lines[0].index(after)) for name, after in (("name", "owner"), ("owner", "status"))
     ]
-    assert ["".join(line[column].strip() for line in lines[1:]) for column in columns] == [wide["name"], wide["owner"]]
+    assert ["".join(line[column].strip() for line in lines[1:-1]) for column in columns] == [wide["name"], wide["owner"]]
+
+
+def test_usual_name_stays_on_one_line(api: FakeApi) -> None:
+    named = {"id": "job_" + "0" * 24, "name": "quickstart"}
+    api.answers["GET /jobs"] = (200, {"data": [job("succeeded") | named], "has_more": False})
+    assert "  quickstart  " in finetuned("list", "--url", api.url, COLUMNS="80").stdout
 
 
 def test_download_takes_the_best_on_request(api: FakeApi, tmp_path: Path) -> None:
