@@ -1,11 +1,13 @@
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -68,6 +70,24 @@ def test_notebook_runs_from_its_first_cell_to_its_last(examples: Path, monkeypat
             exec(cell.replace("smollm2-135m-instruct", "tiny"), names)
     assert getattr(names["job"], "status") == "succeeded"  # noqa: B009
     assert getattr(names["dataset"], "status") == "processed"  # noqa: B009
+
+
+def test_examples_of_the_clients_page_run(
+    examples: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/client.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    monkeypatch.chdir(examples)
+    with ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(ROOT)) as up:
+        monkeypatch.setenv("FINETUNED_URL", up.url)
+        names: dict[str, Any] = {}
+        for block in blocks:
+            exec(block.replace("smollm2-135m-instruct", "tiny"), names)
+        with Client(up.url) as client:
+            whole, thinned = (client.jobs.at(names["job"].id).metrics(points) for points in (None, 2))
+    assert list((examples / "adapter").rglob("adapter_config.json"))
+    assert capsys.readouterr().out.splitlines()[0].startswith("1 ")
+    assert (thinned["step"][0], thinned["step"][-1]) == (whole["step"][0], whole["step"][-1])
 
 
 def test_killed_stack_loses_no_process_nor_job(examples: Path) -> None:

@@ -220,7 +220,10 @@ def test_job_fits_a_terminal_of_eighty_columns(api: FakeApi) -> None:
     columns = [
         slice(lines[0].index(name), lines[0].index(after)) for name, after in (("name", "owner"), ("owner", "status"))
     ]
-    assert ["".join(line[column].strip() for line in lines[1:-1]) for column in columns] == [wide["name"], wide["owner"]]
+    assert ["".join(line[column].strip() for line in lines[1:-1]) for column in columns] == [
+        wide["name"],
+        wide["owner"],
+    ]
 
 
 def test_usual_name_stays_on_one_line(api: FakeApi) -> None:
