@@ -67,6 +67,7 @@ def drive(stack: Stack, data: Path, table: Table) -> None:
         table.run("backup and restore", lambda: steps.restore_a_backup(stack, WORK))
         table.run("profile tls", lambda: steps.serve_https(stack))
         table.run("profile monitoring", lambda: steps.watch(stack))
+        table.run("no internet", lambda: steps.install_a_bundle(stack, WORK))
     finally:
         table.run("down --volumes", lambda: steps.remove(stack))
 

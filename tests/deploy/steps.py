@@ -1,6 +1,7 @@
 """What is done with a deployment, step by step. Each returns its result in words."""
 
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -220,6 +221,37 @@ def watch(stack: Stack) -> str:
     stack.until(scraped, 60, "Prometheus has read the API's metrics")
     stack.compose("--profile=monitoring", "rm", "--stop", "--force", "prometheus")
     return "Prometheus reads the API's metrics"
+
+
+def install_a_bundle(stack: Stack, work: Path) -> str:
+    """Replaces the stack by what one file has, without a registry or a build."""
+    bundle = work / "bundle.tar"
+    bundle.unlink(missing_ok=True)
+    shutil.rmtree(work / "bundle", ignore_errors=True)
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
+    for words in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message=release")):
+        stack.engine.run(*git, *words, folder=stack.folder)
+    stack.engine.run("scripts/bundle", str(bundle), "images", folder=stack.folder)
+    stack.compose("down")
+    images = stack.compose("config", "--images").stdout.split()
+    stack.engine.run("docker", "image", "rm", *images)
+    subprocess.run(["tar", "--extract", "--file", bundle, "--one-top-level", "--directory", work], check=True)
+    (unpacked,) = (work / "bundle").iterdir()
+    subprocess.run(
+        ["cp", "--recursive", "--preserve", stack.folder / ".env", stack.folder / "secrets", unpacked], check=True
+    )
+    stack.engine.run("docker", "image", "load", "--input", "offline/images.tar", folder=unpacked)
+    there = Stack(stack.engine, unpacked, stack.key)
+    there.compose("up", "--detach", "--no-build")
+    there.wait_until_ready()
+    there.wait(there.submit(2))
+    megabytes = bundle.stat().st_size / 1e6
+    there.compose("down")
+    stack.compose("up", "--detach", "--no-build")
+    stack.wait_until_ready()
+    bundle.unlink()
+    shutil.rmtree(work / "bundle")
+    return f"one file of {megabytes:.0f} MB; the images removed, loaded from it, and a job has succeeded"
 
 
 def remove(stack: Stack) -> str:
