@@ -3,11 +3,12 @@
 import os
 import sys
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]
 
+import finetuned
 from finetuned.cli.exit_codes import FAILED, INTERRUPTED, UNREACHABLE
 from finetuned.cli.lazy import Lazy, LazyGroup
 from finetuned.errors import FinetunedError, Unreachable
@@ -123,6 +124,16 @@ app = _App(
 completion_init()
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(finetuned.__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _finetuned() -> None:
+def _finetuned(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     pass

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+import finetuned
 from finetuned.cli.exit_codes import MEANINGS
 from finetuned.cli.lazy import load
 from finetuned.cli.main import CLIENT, LOCAL
-from tests.finetuned.command_line import finetuned
+from tests.finetuned.command_line import finetuned as run
 from tests.support.servers import free_port
 
 PAGE = (Path(__file__).parents[2] / "docs/cli.md").read_text()
@@ -32,12 +33,12 @@ def test_documented_exit_codes_are_the_commands() -> None:
 
 def test_exit_codes_tell_kinds_of_failure_apart() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    unreachable = finetuned("list", "--url", url)
+    unreachable = run("list", "--url", url)
     assert (unreachable.returncode, unreachable.stdout) == (3, "")
     assert url in unreachable.stderr
     assert "FINETUNED_URL" in unreachable.stderr
-    assert finetuned("list", "--colour").returncode == 2
-    assert finetuned("submit", "none.json", "--url", url).returncode == 1
+    assert run("list", "--colour").returncode == 2
+    assert run("submit", "none.json", "--url", url).returncode == 1
 
 
 def test_help_imports_neither_http_nor_tables() -> None:
@@ -51,16 +52,20 @@ def test_help_imports_neither_http_nor_tables() -> None:
     assert all(name in done.stdout for name in CLIENT)
 
 
+def test_version_is_the_packages() -> None:
+    assert run("--version").stdout == f"{finetuned.__version__}\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script_names_the_command(shell: str) -> None:
-    done = finetuned("completion", shell)
+    done = run("completion", shell)
     assert done.returncode == 0
     assert "_FINETUNED_COMPLETE" in done.stdout
 
 
 def test_completion_lists_the_commands() -> None:
     request = {"_FINETUNED_COMPLETE": "complete_bash", "COMP_WORDS": "finetuned wa", "COMP_CWORD": "1"}
-    assert finetuned(**request).stdout.split() == ["watch"]
+    assert run(**request).stdout.split() == ["watch"]
 
 
 @pytest.mark.parametrize("name", sorted({*LOCAL, *CLIENT} - {"demo", "completion"}))
