@@ -109,7 +109,7 @@ def delete(job: JobId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: 
         note(f"{job} is deleted")
 
 
-def download(
+def download(  # parameters: each is an option of the command
     job: JobId,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to unpack it in; default: a folder named JOB.")
