@@ -29,6 +29,7 @@ REVISIONS = (
     "20261130_changes",
     "20261130_sweeps",
     "20261130_memory_readings",
+    "20261130_audit_filters",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

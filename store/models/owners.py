@@ -59,7 +59,11 @@ class AuditEntry(Base):
     """An entry of the audit log. Triggers refuse everything but inserts."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("ix_audit_owner", "owner", "seq"),)
+    __table_args__ = (
+        Index("ix_audit_owner", "owner", "seq"),
+        Index("ix_audit_action", "action", "seq"),
+        Index("ix_audit_target", "target", "seq"),
+    )
 
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
