@@ -11,7 +11,7 @@ export function Calls({ list, of }: { list: readonly Titled[]; of?: string }) {
   const [open, setOpen] = useState(false);
   return (
     <>
-      <button class="plain" aria-haspopup="dialog" aria-label={of && `${t("copy.as")}: ${of}`} onClick={() => setOpen(true)}>
+      <button type="button" class="plain" aria-haspopup="dialog" aria-label={of && `${t("copy.as")}: ${of}`} onClick={() => setOpen(true)}>
         {t("copy.as")}
       </button>
       {open && <Dialog list={list} close={() => setOpen(false)} />}
@@ -33,9 +33,12 @@ function Dialog({ list, close }: { list: readonly Titled[]; close: () => void })
           <Form of={title} label={t("copy.curl")} text={calls.map((call) => asCurl(call, location.origin)).join("\n")} />
         </section>
       ))}
-      <form method="dialog" class="row end">
-        <button>{t("close")}</button>
-      </form>
+      {/* Not a form: this may be inside one. */}
+      <div class="row end">
+        <button type="button" onClick={() => dialog.current?.close()}>
+          {t("close")}
+        </button>
+      </div>
     </dialog>
   );
 }

@@ -14,7 +14,7 @@ export function Copy({ text, label, of }: { text: string; label: string; of?: st
     setTimeout(() => setDone(false), SHOWN_MS);
   }
   return (
-    <button class="plain" title={text} aria-label={of && !done ? `${label}: ${of}` : undefined} onClick={copy}>
+    <button type="button" class="plain" title={text} aria-label={of && !done ? `${label}: ${of}` : undefined} onClick={copy}>
       {done ? t("copied") : label}
     </button>
   );

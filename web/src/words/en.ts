@@ -62,7 +62,7 @@ export const en = {
   "confirm.cancelMany": "{n} jobs save and end. A retry continues from there.",
   "confirm.delete": "This deletes the job with its curves, events, checkpoints and adapter. It cannot be undone.",
   "copy.curl": "Copy as curl",
-  "copy.command": "Copy as a command",
+  "copy.command": "Copy as command",
   "copy.json": "Copy as JSON",
   copied: "Copied",
 

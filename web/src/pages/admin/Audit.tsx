@@ -59,12 +59,12 @@ export function Audit() {
               {rows.map((entry) => (
                 <tr key={entry.seq}>
                   <td class="number">{moment(entry.at)}</td>
-                  <td>{entry.owner}</td>
-                  <td>{entry.action}</td>
-                  <td>
+                  <td class="word">{entry.owner}</td>
+                  <td class="word">{entry.action}</td>
+                  <td class="word">
                     <Target of={entry} />
                   </td>
-                  <td>{entry.data && <code>{JSON.stringify(entry.data)}</code>}</td>
+                  <td class="details">{entry.data && <code>{JSON.stringify(entry.data)}</code>}</td>
                   <td>{entry.key_id ? <code>{entry.key_id}</code> : <span class="quiet">–</span>}</td>
                   <td>
                     <code class="quiet">{entry.request_id}</code>

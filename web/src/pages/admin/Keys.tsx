@@ -107,7 +107,7 @@ function Row({ row: key, ask }: { row: Key; ask: (action: "revoke" | "rotate") =
             <Calls
               of={nameOf(key)}
               list={[
-                { title: t("keys.rotate"), calls: [likeIt(key), revokeKey(key.id)] },
+                { title: t("keys.rotate"), calls: [likeIt(key)] },
                 { title: t("keys.revoke"), calls: [revokeKey(key.id)] },
               ]}
             />

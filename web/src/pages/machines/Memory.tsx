@@ -70,7 +70,8 @@ function OfDevice({ of, title }: { of: DeviceMemory; title: string }) {
     const total = of.total_bytes;
     const lines = [{ label: t("memory.used"), color: LINE, values: used }];
     const most = { label: t("memory.total"), color: "#7f8792", values: used.map(() => (total ?? 0) / GIB), dash: [4, 4] };
-    const marks = of.holders.flatMap(({ start, jobs }) => jobs.slice(0, 1).map((job) => ({ x: start, label: short(job), color: colorOf(job) })));
+    // The list below names them, in the same colours.
+    const marks = of.holders.flatMap(({ start, jobs }) => jobs.slice(0, 1).map((job) => ({ x: start, label: "", color: colorOf(job) })));
     return { x: of.time, lines: total === null ? lines : [...lines, most], marks };
   }, [of, t("memory.used")]);
   return (
@@ -80,8 +81,6 @@ function OfDevice({ of, title }: { of: DeviceMemory; title: string }) {
     </div>
   );
 }
-
-const short = (job: string): string => job.slice(0, 10);
 
 function Holders({ of }: { of: DeviceMemory }) {
   const held = of.holders.slice(-SHOWN_HOLDERS).reverse();

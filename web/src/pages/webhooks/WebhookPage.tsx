@@ -12,7 +12,7 @@ import { Deliveries } from "./Deliveries";
 import type { Delivery, Webhook } from "./types";
 import { Enabled } from "./Webhooks";
 
-const EVERY_MS = 3000;
+const EVERY_MS = 2000;
 
 export function WebhookPage({ id }: { id: string }) {
   const { data: webhook, error, reload } = useLoaded((signal) => get<Webhook>(`/webhooks/${id}`, signal), [id]);
