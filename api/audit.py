@@ -37,7 +37,7 @@ router = APIRouter(tags=["audit"])
 
 
 @router.get("/audit")
-def list_audit_entries(
+def list_audit_entries(  # parameters: the request's
     services: Context,
     who: Admin,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,

@@ -17,7 +17,7 @@ from store.scheduling import memory
 from store.session import read_snapshot
 
 
-class HolderOut(BaseModel):
+class DeviceLease(BaseModel):
     """Jobs that held the device without a change, from the first reading to the last."""
 
     start: float
@@ -34,7 +34,7 @@ class DeviceMemory(BaseModel):
     total_bytes: int | None
     time: list[float]
     used_bytes: list[int]
-    holders: list[HolderOut]
+    leases: list[DeviceLease]
 
 
 class WorkerMemory(BaseModel):
@@ -84,8 +84,8 @@ def _device(
         total_bytes=_total(device, machine),
         time=[reading.time for reading in mine],
         used_bytes=[reading.used_bytes for reading in mine],
-        holders=[
-            HolderOut(
+        leases=[
+            DeviceLease(
                 start=each.start,
                 end=each.end,
                 jobs=[job for job in each.jobs if job in own],

@@ -46,7 +46,7 @@ class OwnerLimits(NamedTuple):
     """With those of EVERYBODY and the defaults in place of what was not."""
 
 
-class Usage(NamedTuple):
+class OwnerUsage(NamedTuple):
     running_jobs: int
     queued_jobs: int
     bytes: int
@@ -117,14 +117,14 @@ def set_limits(session: Session, owner: str, limits: Limits) -> None:
     session.execute(insert(Quota).values(owner=owner, **row).on_conflict_do_update(index_elements=["owner"], set_=row))
 
 
-def list_usage(session: Session, owners: Sequence[str]) -> dict[str, Usage]:
+def list_usage(session: Session, owners: Sequence[str]) -> dict[str, OwnerUsage]:
     query = select(Job.owner, Job.status, func.count()).where(
         Job.owner.in_(owners), Job.status.in_([JobStatus.RUNNING, JobStatus.QUEUED])
     )
     jobs = {(owner, status): count for owner, status, count in session.execute(query.group_by(Job.owner, Job.status))}
     kept = _list_bytes(session, owners)
     return {
-        owner: Usage(jobs.get((owner, JobStatus.RUNNING), 0), jobs.get((owner, JobStatus.QUEUED), 0), kept[owner])
+        owner: OwnerUsage(jobs.get((owner, JobStatus.RUNNING), 0), jobs.get((owner, JobStatus.QUEUED), 0), kept[owner])
         for owner in owners
     }
 

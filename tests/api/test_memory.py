@@ -37,7 +37,7 @@ def read(client: TestClient, query: str = "", **headers: str) -> dict[int | None
     return {each["device"]: each for each in answer.json()["data"]}
 
 
-def test_memory_is_listed_by_device_with_its_holders(client: TestClient, sessions: Sessions) -> None:
+def test_memory_is_listed_by_device_with_its_leases(client: TestClient, sessions: Sessions) -> None:
     add_worker(sessions, GPUS.model_copy(update={"memory_bytes": 100}))
     record(sessions, {0: 1, 1: 2, memory.MACHINE: 10}, seconds_ago=90)
     with sessions.begin() as session:
@@ -53,11 +53,11 @@ def test_memory_is_listed_by_device_with_its_holders(client: TestClient, session
     }
     assert [found[device]["total_bytes"] for device in (None, 0)] == [100, 80 * 2**30]
     (held,) = part.devices
-    (holder,) = found[held]["holders"]
-    assert (holder["jobs"], holder["jobs_of_other_owners"]) == ([job_id], 0)
-    assert [holder["start"], holder["end"]] == found[held]["time"][1:]
-    assert found[None]["holders"] == [holder]
-    assert found[1 - held]["holders"] == []
+    (lease,) = found[held]["leases"]
+    assert (lease["jobs"], lease["jobs_of_other_owners"]) == ([job_id], 0)
+    assert [lease["start"], lease["end"]] == found[held]["time"][1:]
+    assert found[None]["leases"] == [lease]
+    assert found[1 - held]["leases"] == []
     later = read(client, f"?after={found[0]['time'][1]}")
     assert later[0]["used_bytes"] == [4]
 
@@ -69,9 +69,9 @@ def test_memory_names_no_job_of_another_owner(locked: TestClient, sessions: Sess
         job_id = jobs.create(session, make_recipe(), "anna").id
         begin(session)
     record(sessions, {memory.MACHINE: 1})
-    assert read(locked, **anna)[None]["holders"][0]["jobs"] == [job_id]
-    (holder,) = read(locked, **bob)[None]["holders"]
-    assert (holder["jobs"], holder["jobs_of_other_owners"]) == ([], 1)
+    assert read(locked, **anna)[None]["leases"][0]["jobs"] == [job_id]
+    (lease,) = read(locked, **bob)[None]["leases"]
+    assert (lease["jobs"], lease["jobs_of_other_owners"]) == ([], 1)
 
 
 def test_memory_of_an_unknown_worker_is_not_found(client: TestClient) -> None:

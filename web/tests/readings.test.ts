@@ -6,8 +6,8 @@ const DAY = 86_400;
 
 function readings(first: number, used: number[], job?: string): DeviceMemory {
   const time = used.map((_, index) => first + 30 * index);
-  const holders = job ? [{ start: first, end: time.at(-1)!, jobs: [job], jobs_of_other_owners: 0 }] : [];
-  return { device: 0, total_bytes: 100, time, used_bytes: used, holders };
+  const leases = job ? [{ start: first, end: time.at(-1)!, jobs: [job], jobs_of_other_owners: 0 }] : [];
+  return { device: 0, total_bytes: 100, time, used_bytes: used, leases };
 }
 
 test("new readings follow those that were there", () => {
@@ -20,13 +20,13 @@ test("new readings follow those that were there", () => {
 test("holder that goes on stays one", () => {
   const [same] = extended([readings(1000, [1, 9], "job_a")], [readings(1060, [3], "job_a")], DAY);
   assert.deepEqual(
-    same!.holders.map(({ start, end }) => [start, end]),
+    same!.leases.map(({ start, end }) => [start, end]),
     [[1000, 1060]],
   );
-  assert.equal(peakOf(same!, same!.holders[0]!), 9);
+  assert.equal(peakOf(same!, same!.leases[0]!), 9);
   const [two] = extended([readings(1000, [1], "job_a")], [readings(1030, [3], "job_b")], DAY);
   assert.deepEqual(
-    two!.holders.map((each) => each.jobs),
+    two!.leases.map((each) => each.jobs),
     [["job_a"], ["job_b"]],
   );
 });
@@ -35,7 +35,7 @@ test("readings before the last day are dropped", () => {
   const [found] = extended([readings(1000, [1, 2], "job_a")], [readings(1020 + DAY, [3])], DAY);
   assert.deepEqual(found!.used_bytes, [2, 3]);
   const [later] = extended([readings(1000, [1, 2], "job_a")], [readings(5000 + DAY, [3])], DAY);
-  assert.deepEqual([later!.used_bytes, later!.holders], [[3], []]);
+  assert.deepEqual([later!.used_bytes, later!.leases], [[3], []]);
 });
 
 test("device that is new or gone is kept", () => {

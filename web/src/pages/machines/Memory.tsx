@@ -9,13 +9,13 @@ import type { Content } from "../../plot/plot";
 import { href } from "../../route";
 import type { Worker } from "../../types";
 import { t } from "../../words";
-import { type DeviceMemory, type Holder, extended, lastTime, peakOf } from "./readings";
+import { type DeviceMemory, type Lease, extended, lastTime, peakOf } from "./readings";
 
 const POINTS = 600;
 const EVERY_MS = 30_000;
 const KEPT_SECONDS = 86_400;
 const GIB = 2 ** 30;
-const SHOWN_HOLDERS = 5;
+const SHOWN_LEASES = 5;
 const LINE = "#0072b2";
 
 export function Memory({ worker }: { worker: Worker }) {
@@ -71,36 +71,36 @@ function OfDevice({ of, title }: { of: DeviceMemory; title: string }) {
     const lines = [{ label: t("memory.used"), color: LINE, values: used }];
     const most = { label: t("memory.total"), color: "#7f8792", values: used.map(() => (total ?? 0) / GIB), dash: [4, 4] };
     // The list below names them, in the same colours.
-    const marks = of.holders.flatMap(({ start, jobs }) => jobs.slice(0, 1).map((job) => ({ x: start, label: "", color: colorOf(job) })));
+    const marks = of.leases.flatMap(({ start, jobs }) => jobs.slice(0, 1).map((job) => ({ x: start, label: "", color: colorOf(job) })));
     return { x: of.time, lines: total === null ? lines : [...lines, most], marks };
   }, [of, t("memory.used")]);
   return (
     <div>
       <Chart title={`${title} (GiB)`} content={content} axis={{ label: t("time"), time: true, whole: false }} height={180} />
-      <Holders of={of} />
+      <Leases of={of} />
     </div>
   );
 }
 
-function Holders({ of }: { of: DeviceMemory }) {
-  const held = of.holders.slice(-SHOWN_HOLDERS).reverse();
+function Leases({ of }: { of: DeviceMemory }) {
+  const held = of.leases.slice(-SHOWN_LEASES).reverse();
   if (held.length === 0) return <p class="quiet">{t("memory.unheld")}</p>;
   return (
-    <ul class="holders" aria-label={t("memory.holders")}>
-      {held.map((holder) => (
-        <li key={holder.start}>
-          <Jobs of={holder} />
+    <ul class="leases" aria-label={t("memory.holders")}>
+      {held.map((lease) => (
+        <li key={lease.start}>
+          <Jobs of={lease} />
           <span class="quiet number">
-            {moment(holder.start * 1000)} – {moment(holder.end * 1000)}
+            {moment(lease.start * 1000)} – {moment(lease.end * 1000)}
           </span>
-          <span class="number">{t("memory.peak", { size: memory(peakOf(of, holder)) })}</span>
+          <span class="number">{t("memory.peak", { size: memory(peakOf(of, lease)) })}</span>
         </li>
       ))}
     </ul>
   );
 }
 
-function Jobs({ of: { jobs, jobs_of_other_owners: others } }: { of: Holder }) {
+function Jobs({ of: { jobs, jobs_of_other_owners: others } }: { of: Lease }) {
   return (
     <span>
       {jobs.map((job) => (

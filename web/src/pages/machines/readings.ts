@@ -1,6 +1,6 @@
 // A machine's memory as the API lists it, and what has come since.
-export type Holder = { start: number; end: number; jobs: string[]; jobs_of_other_owners: number };
-export type DeviceMemory = { device: number | null; total_bytes: number | null; time: number[]; used_bytes: number[]; holders: Holder[] };
+export type Lease = { start: number; end: number; jobs: string[]; jobs_of_other_owners: number };
+export type DeviceMemory = { device: number | null; total_bytes: number | null; time: number[]; used_bytes: number[]; leases: Lease[] };
 
 // The readings of `later` come after those of `earlier`.
 export function extended(earlier: readonly DeviceMemory[], later: readonly DeviceMemory[], keep: number): DeviceMemory[] {
@@ -15,19 +15,19 @@ export function extended(earlier: readonly DeviceMemory[], later: readonly Devic
       total_bytes: after.total_bytes,
       time: time.slice(first),
       used_bytes: [...before.used_bytes, ...after.used_bytes].slice(first),
-      holders: joined([...before.holders, ...after.holders]).filter((holder) => holder.end >= time[first]!),
+      leases: joined([...before.leases, ...after.leases]).filter((lease) => lease.end >= time[first]!),
     };
   });
 }
 
 // One that went on while the page read is one.
-function joined(holders: readonly Holder[]): Holder[] {
-  const found: Holder[] = [];
-  for (const holder of holders) {
+function joined(leases: readonly Lease[]): Lease[] {
+  const found: Lease[] = [];
+  for (const lease of leases) {
     const last = found.at(-1);
-    const same = last && String(last.jobs) === String(holder.jobs) && last.jobs_of_other_owners === holder.jobs_of_other_owners;
-    if (same && holder.start - last.end < GAP_SECONDS) found[found.length - 1] = { ...last, end: holder.end };
-    else found.push(holder);
+    const same = last && String(last.jobs) === String(lease.jobs) && last.jobs_of_other_owners === lease.jobs_of_other_owners;
+    if (same && lease.start - last.end < GAP_SECONDS) found[found.length - 1] = { ...last, end: lease.end };
+    else found.push(lease);
   }
   return found;
 }
@@ -37,6 +37,6 @@ const GAP_SECONDS = 45;
 
 export const lastTime = (devices: readonly DeviceMemory[]): number => Math.max(0, ...devices.map((each) => each.time.at(-1) ?? 0));
 
-export function peakOf({ time, used_bytes }: DeviceMemory, { start, end }: Holder): number {
+export function peakOf({ time, used_bytes }: DeviceMemory, { start, end }: Lease): number {
   return Math.max(0, ...used_bytes.filter((_, index) => time[index]! >= start && time[index]! <= end));
 }

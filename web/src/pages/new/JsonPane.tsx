@@ -9,7 +9,7 @@ export function JsonPane() {
     <section class="json">
       <div class="row">
         <h2 id="json-title">{t("json.title")}</h2>
-        <Calls of={t("json.title")} list={[{ title: t("submit"), calls: [submitJob(text.value)] }]} />
+        <Calls of={t("newJob")} list={[{ title: t("submit"), calls: [submitJob(text.value)] }]} />
       </div>
       <textarea
         aria-labelledby="json-title"
