@@ -335,6 +335,7 @@ class Key(Object):
     hint: str = ""
     created_at: datetime | None = None
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
     secret: str | None = field(default=None, repr=False)
     """Only in the answer that creates the key."""
 

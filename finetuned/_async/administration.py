@@ -1,6 +1,7 @@
 """Plans, workers, keys, quotas and webhooks."""
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from finetuned._async.transport import AsyncTransport, part, recipe_body
@@ -35,9 +36,13 @@ class AsyncKeys:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def create(self, owner: str, name: str | None = None, admin: bool = False) -> Key:
-        """Creates an API key for `owner`. Only this answer has its `secret`."""
-        body = {"owner": owner, "name": name, "admin": admin}
+    async def create(
+        self, owner: str, name: str | None = None, admin: bool = False, expires_at: datetime | None = None
+    ) -> Key:
+        """Creates an API key for `owner`. Only this answer has its `secret`. `expires_at` has a time zone."""
+        body: dict[str, Any] = {"owner": owner, "name": name, "admin": admin}
+        if expires_at is not None:
+            body["expires_at"] = expires_at.isoformat()
         return Key.from_json(await self._transport.json("POST", "/keys", json=body))
 
     async def list(self) -> AsyncIterator[Key]:

@@ -1,6 +1,7 @@
 """Plans, workers, keys, quotas and webhooks."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from finetuned._sync.transport import Transport, part, recipe_body
@@ -35,9 +36,13 @@ class Keys:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, owner: str, name: str | None = None, admin: bool = False) -> Key:
-        """Creates an API key for `owner`. Only this answer has its `secret`."""
-        body = {"owner": owner, "name": name, "admin": admin}
+    def create(
+        self, owner: str, name: str | None = None, admin: bool = False, expires_at: datetime | None = None
+    ) -> Key:
+        """Creates an API key for `owner`. Only this answer has its `secret`. `expires_at` has a time zone."""
+        body: dict[str, Any] = {"owner": owner, "name": name, "admin": admin}
+        if expires_at is not None:
+            body["expires_at"] = expires_at.isoformat()
         return Key.from_json(self._transport.json("POST", "/keys", json=body))
 
     def list(self) -> Iterator[Key]:

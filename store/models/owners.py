@@ -27,6 +27,8 @@ class Key(Base):
     """Last characters of the secret, by which people recognise it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    """Time from which it opens nothing; None for never."""
 
 
 class SignIn(Base):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def test_key_is_made_by_keyboard_and_shown_once(admin: Page, live: Service) -> N
 
 
 def test_rotated_key_works_beside_the_old_one(admin: Page, live: Service) -> None:
-    old = live.client.post("/keys", json={"owner": "dora", "name": "ci"}, headers=ADMIN).json()
+    end = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    old = live.client.post("/keys", json={"owner": "dora", "name": "ci", "expires_at": end}, headers=ADMIN).json()
     admin.goto("/#/admin/keys?owner=dora")
     admin.get_by_role("button", name="Rotate").click()
     admin.get_by_role("dialog").get_by_role("button", name="Rotate").click()
@@ -99,6 +101,10 @@ def test_rotated_key_works_beside_the_old_one(admin: Page, live: Service) -> Non
     assert secret != old["secret"]
     assert opens(live, secret)
     assert opens(live, old["secret"])
+    new, _ = live.client.get("/keys?owner=dora", headers=ADMIN).json()["data"]
+    assert (new["name"], new["admin"]) == ("ci", False)
+    left = datetime.fromisoformat(new["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=29) < left <= timedelta(days=30)
 
 
 def test_limits_of_an_owner_are_edited(admin: Page, live: Service) -> None:

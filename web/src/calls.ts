@@ -13,6 +13,7 @@ export type Call = {
 
 const HOME = "http://127.0.0.1:8000";
 const END = "JSON";
+export const DAY_MS = 86_400_000;
 
 export const showJob = (id: string): Call => ({ method: "GET", path: `/jobs/${id}`, command: ["watch", id] });
 export const pauseJob = (id: string): Call => ({ method: "POST", path: `/jobs/${id}/pause`, command: ["pause", id] });
@@ -41,12 +42,13 @@ export const stopSweep = (id: string, keep: string | null): Call => ({
 export const uploadDataset = (file: string): Call => ({ method: "POST", path: "/datasets", file, command: ["datasets", "add", file] });
 export const deleteDataset = (id: string): Call => ({ method: "DELETE", path: `/datasets/${id}`, command: ["datasets", "delete", id] });
 
-export type NewKey = { owner: string; name: string | null; admin: boolean };
-export const createKey = (key: NewKey): Call => ({
+// `days` until it expires, or null for never.
+export type NewKey = { owner: string; name: string | null; admin: boolean; days: number | null };
+export const createKey = ({ owner, name, admin, days }: NewKey, now = Date.now()): Call => ({
   method: "POST",
   path: "/keys",
-  body: key,
-  command: ["keys", "create", "--owner", key.owner, ...(key.name ? ["--name", key.name] : []), ...(key.admin ? ["--admin"] : [])],
+  body: { owner, name, admin, ...(days !== null && { expires_at: new Date(now + days * DAY_MS).toISOString() }) },
+  command: ["keys", "create", "--owner", owner, ...(name ? ["--name", name] : []), ...(admin ? ["--admin"] : []), ...(days === null ? [] : ["--days", String(days)])],
 });
 export const revokeKey = (id: string): Call => ({ method: "DELETE", path: `/keys/${id}`, command: ["keys", "revoke", id] });
 

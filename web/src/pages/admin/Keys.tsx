@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { send } from "../../api";
-import { createKey, revokeKey } from "../../calls";
+import { DAY_MS, createKey, revokeKey } from "../../calls";
 import { moment } from "../../format";
 import { Calls } from "../../parts/Calls";
 import { Confirm } from "../../parts/Confirm";
@@ -13,7 +13,9 @@ import { NewKey } from "./NewKey";
 import type { Key, NewlyMade } from "./types";
 
 const nameOf = (key: Key): string => `${key.owner}${key.name ? ` · ${key.name}` : ""} …${key.hint}`;
-const likeIt = ({ owner, name, admin }: Key) => createKey({ owner, name, admin });
+// As long valid as the first one was when it was made.
+const likeIt = ({ owner, name, admin, created_at, expires_at }: Key) =>
+  createKey({ owner, name, admin, days: expires_at === null ? null : Math.max(1, Math.round((Date.parse(expires_at) - Date.parse(created_at)) / DAY_MS)) });
 
 export function Keys() {
   const owner = route.value.query.get("owner");
@@ -82,7 +84,7 @@ export function Keys() {
 }
 
 function Row({ row: key, ask }: { row: Key; ask: (action: "revoke" | "rotate") => void }) {
-  const open = key.revoked_at === null;
+  const open = isOpen(key);
   return (
     <tr>
       <th scope="row">
@@ -94,7 +96,9 @@ function Row({ row: key, ask }: { row: Key; ask: (action: "revoke" | "rotate") =
         <code>…{key.hint}</code>
       </td>
       <td class="number">{moment(key.created_at)}</td>
-      <td>{open ? <span class="pill ready">{t("keys.valid")}</span> : <span class="pill">{t("keys.revoked", { time: moment(key.revoked_at!) })}</span>}</td>
+      <td>
+        <Validity of={key} />
+      </td>
       <td class="actions">
         {open && (
           <>
@@ -116,4 +120,12 @@ function Row({ row: key, ask }: { row: Key; ask: (action: "revoke" | "rotate") =
       </td>
     </tr>
   );
+}
+
+const isOpen = ({ revoked_at, expires_at }: Key): boolean => revoked_at === null && (expires_at === null || Date.parse(expires_at) > Date.now());
+
+function Validity({ of: key }: { of: Key }) {
+  if (key.revoked_at !== null) return <span class="pill">{t("keys.revoked", { time: moment(key.revoked_at) })}</span>;
+  if (!isOpen(key)) return <span class="pill draining">{t("keys.expired", { time: moment(key.expires_at!) })}</span>;
+  return <span class="pill ready">{key.expires_at === null ? t("keys.valid") : t("keys.until", { time: moment(key.expires_at) })}</span>;
 }

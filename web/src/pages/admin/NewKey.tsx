@@ -6,7 +6,8 @@ import { Problem } from "../../parts/Problem";
 import { t } from "../../words";
 import type { NewlyMade } from "./types";
 
-const EMPTY: Wanted = { owner: "", name: null, admin: false };
+const EMPTY: Wanted = { owner: "", name: null, admin: false, days: null };
+const DAYS = [7, 30, 90, 365];
 
 export function NewKey({ made }: { made: (key: NewlyMade) => void }) {
   const [wanted, setWanted] = useState(EMPTY);
@@ -37,6 +38,15 @@ export function NewKey({ made }: { made: (key: NewlyMade) => void }) {
         <label>
           {t("keys.name")}
           <input value={wanted.name ?? ""} autocomplete="off" placeholder={t("keys.nameHint")} onInput={(event) => setWanted({ ...wanted, name: event.currentTarget.value || null })} />
+        </label>
+        <label>
+          {t("keys.expires")}
+          <select value={wanted.days ?? ""} onChange={(event) => setWanted({ ...wanted, days: Number(event.currentTarget.value) || null })}>
+            <option value="">{t("keys.never")}</option>
+            {DAYS.map((n) => (
+              <option value={n}>{t("keys.inDays", { n })}</option>
+            ))}
+          </select>
         </label>
         <label class="check">
           <input type="checkbox" checked={wanted.admin} onChange={(event) => setWanted({ ...wanted, admin: event.currentTarget.checked })} />

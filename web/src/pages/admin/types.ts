@@ -8,6 +8,7 @@ export type Key = {
   hint: string;
   created_at: string;
   revoked_at: string | null;
+  expires_at: string | null;
 };
 export type NewlyMade = Key & { secret: string | null };
 
