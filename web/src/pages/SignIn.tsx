@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { post } from "../api";
+import { ApiError, post } from "../api";
 import { Preferences } from "../parts/Preferences";
 import { Problem } from "../parts/Problem";
 import type { Session } from "../types";
@@ -16,7 +16,7 @@ export function SignIn({ done }: { done: (session: Session) => void }) {
     try {
       done(await post<Session>("/session", { key: key.trim() }));
     } catch (problem) {
-      setError(problem);
+      setError(problem instanceof ApiError && problem.code === "wrong_key" ? new Error(t("wrongKey")) : problem);
       setBusy(false);
       document.getElementById("key")?.focus();
     }

@@ -1,4 +1,4 @@
-// A secret, the one time that the API hands it out. Nothing of it is left when the dialog is closed.
+// A secret, the one time that the API shows it. Nothing of it is left when the dialog is closed.
 import { useEffect, useRef } from "preact/hooks";
 import { t } from "../words";
 import { Copy } from "./Copy";
