@@ -54,10 +54,10 @@ def get_worker_memory(
     who: Who,
     worker: _Name,
     after: Annotated[float, Query(ge=0, le=2**40)] = 0,
-    points: Annotated[int | None, Query(ge=2, le=10_000)] = None,
+    points: Annotated[int, Query(ge=2, le=10_000)] = 200,
 ) -> WorkerMemory:
-    """Readings of the last day, one every half minute; clients that poll get those `after` a time. With `points` they
-    are thinned and keep their peaks: of each of half as many groups the least and the largest stay."""
+    """Readings of the last day, one every half minute; clients that poll get those `after` a time. Each device's are
+    thinned to about `points` and keep their peaks: of each of half as many groups the least and the largest stay."""
     with read_snapshot(services.sessions) as session:
         found = session.get(Worker, worker)
         if found is None:

@@ -52,10 +52,11 @@ def prune(session: Session) -> None:
     session.execute(delete(MemoryReading).where(MemoryReading.at < func.now() - KEPT))
 
 
-def read(session: Session, worker: str, after: float, points: int | None) -> list[Reading]:
-    """The readings of a worker after a time, by device and time. `points` thins each device's: its time is divided into
-    half as many groups, of each of which the least and the largest stay; the first and the last reading always stay."""
-    values = {"worker": worker, "after": after, "groups": None if points is None else max(1, points // 2)}
+def read(session: Session, worker: str, after: float, points: int) -> list[Reading]:
+    """The readings of a worker after a time, by device and time. Each device's are thinned: the time is divided into
+    half as many groups as `points`, of each of which the least and the largest stay, besides the first and the last of
+    all."""
+    values = {"worker": worker, "after": after, "groups": max(1, points // 2)}
     return [Reading(*row) for row in session.execute(_READINGS, values)]
 
 
@@ -83,7 +84,7 @@ _READINGS = text(
         FROM its
     )
     SELECT device, extract(epoch FROM at)::float, used_bytes FROM placed
-    WHERE CAST(:groups AS int) IS NULL OR up = 1 OR down = 1 OR at_an_end ORDER BY device, at
+    WHERE up = 1 OR down = 1 OR at_an_end ORDER BY device, at
     """
 )
 _HOLDINGS = text(

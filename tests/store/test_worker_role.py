@@ -33,7 +33,7 @@ def test_workers_role_records_memory_and_deletes_old_readings(worker: sa.Engine)
     with Session(worker) as session:
         memory.prune(session)
         memory.record(session, "gpu-a", {memory.MACHINE: 5})
-        assert [reading.used_bytes for reading in memory.read(session, "gpu-a", 0, None)] == [5]
+        assert [reading.used_bytes for reading in memory.read(session, "gpu-a", 0, 10)] == [5]
 
 
 def test_rights_are_granted_again_with_a_new_password(database_url: str, engine: sa.Engine, worker: sa.Engine) -> None:

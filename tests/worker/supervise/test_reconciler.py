@@ -60,7 +60,7 @@ def test_first_round_records_the_memory_in_use(
     reconciler.round()
     reconciler.round()
     with sessions.begin() as session:
-        (reading,) = memory.read(session, "host-1", 0, None)
+        (reading,) = memory.read(session, "host-1", 0, 10)
         (holding,) = memory.holdings(session, "host-1", 0)
     assert (reading.device, holding.jobs) == (memory.MACHINE, [job_id])
     assert reading.used_bytes > 2**20
