@@ -42,6 +42,7 @@ from store.errors import (
     RequestReused,
     SweepNotFound,
     WebhookNotFound,
+    WorkerNotFound,
 )
 
 log = logging.getLogger(__name__)
@@ -212,6 +213,7 @@ ANSWERS: dict[type[Exception], StatusAnswer] = {
     ModelNotFound: _NOT_FOUND,
     SweepNotFound: _NOT_FOUND,
     WebhookNotFound: _NOT_FOUND,
+    WorkerNotFound: _NOT_FOUND,
     DatasetInUse: StatusAnswer(HTTPStatus.CONFLICT, "dataset_in_use", headers=_NO_RETRY),
     JobInUse: StatusAnswer(HTTPStatus.CONFLICT, "job_in_use", headers=_NO_RETRY),
     IllegalMove: StatusAnswer(HTTPStatus.CONFLICT, "illegal_state", headers=_NO_RETRY),

@@ -1,15 +1,16 @@
 """Makes, lists and revokes keys. For admins."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from api.auth.owner import Owner
 from api.auth.who import Admin
 from api.context import Context
+from api.errors import InvalidParameter
 from api.http.body import described, json_body
 from api.http.idempotency import Once, idempotent
 from api.http.ids import KeyId
@@ -25,6 +26,8 @@ class NewKey(BaseModel):
     owner: Owner
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)] | None = None
     admin: bool = False
+    expires_at: AwareDatetime | None = None
+    """Time from which it opens nothing; null for never."""
 
 
 class KeyOut(BaseModel):
@@ -36,6 +39,7 @@ class KeyOut(BaseModel):
     """Last characters of the secret."""
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None
 
 
 class KeyCreated(KeyOut):
@@ -56,11 +60,14 @@ def create_key(
     services: Context, who: Admin, once: Once, new: Annotated[NewKey, Depends(json_body(NewKey))]
 ) -> KeyCreated:
     """Makes a key of an owner, who need not be known yet. Only this answer has its secret. For admins."""
+    if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
+        raise InvalidParameter("expires_at", new.expires_at.isoformat(), "give a time in the future, or null for never")
     with idempotent(services, once) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return key_created(keys.get(session, turn.made), None)
-        key, secret = keys.create(session, new.owner, new.name, new.admin)
-        audit.record(session, who, "key.create", key.id, owner=new.owner, admin=new.admin)
+        key, secret = keys.create(session, new.owner, new.name, new.admin, new.expires_at)
+        expires = {} if new.expires_at is None else {"expires_at": new.expires_at.isoformat()}
+        audit.record(session, who, "key.create", key.id, owner=new.owner, admin=new.admin, **expires)
         turn.complete(session, key.id)
         return key_created(key, secret)
 

@@ -62,7 +62,7 @@ async def create_session(
     holder = await holder_of(services.keyring, Credential(given.key))
     if holder is None:
         services.rates.count_wrong_key(address_of(request))
-        raise WrongSignIn("key: it is wrong, or was revoked; an admin can make another")
+        raise WrongSignIn("key: it is wrong, was revoked or has expired; an admin can make another")
     services.rates.count(holder.owner)
     token = await run_in_threadpool(_create, services, _principal(request, holder), tokens_of(request))
     response = _response(request, services, holder, signed_in=True)

@@ -335,8 +335,35 @@ class Key(Object):
     hint: str = ""
     created_at: datetime | None = None
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
     secret: str | None = field(default=None, repr=False)
     """Only in the answer that creates the key."""
+
+
+@dataclass(frozen=True)
+class Limits(Object):
+    """None is no limit."""
+
+    running_jobs: int | None = None
+    queued_jobs: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Usage(Object):
+    running_jobs: int = 0
+    queued_jobs: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Quota(Object):
+    owner: str
+    limits: Limits = field(default_factory=Limits)
+    """Those that apply to the owner."""
+    own_limits: Limits = field(default_factory=Limits)
+    """Those that were set for this owner alone."""
+    used: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ ROLE = "finetuned_worker"
 _GRANTS = {
     "SELECT": ("alembic_version", "quotas", "webhooks (id, owner, events, enabled)"),
     "SELECT, INSERT": ("deliveries", "events"),
+    "SELECT, INSERT, DELETE": ("memory_readings",),
     "SELECT, UPDATE": ("jobs",),
     "SELECT, UPDATE, DELETE": ("datasets", "exports"),
     "SELECT, INSERT, UPDATE, DELETE": ("artifacts", "blobs", "deletions", "devices", "leases", "metrics", "workers"),

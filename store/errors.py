@@ -15,6 +15,7 @@ StoreError
 +-- RequestReused   an Idempotency-Key came with another body
 +-- RequestOvertaken    the request was taken for dead, and another has begun in its place
 +-- SweepNotFound
++-- WorkerNotFound
 +-- IllegalMove     a job cannot go from its status to the requested one
 +-- StaleAttempt    a worker wrote for an attempt that it no longer owns
 +-- WorkerSuperseded    another worker has started with this one's name
@@ -40,6 +41,11 @@ class JobInUse(StoreError):
 class SweepNotFound(StoreError):
     def __init__(self, sweep_id: str) -> None:
         super().__init__(f"no sweep {sweep_id}")
+
+
+class WorkerNotFound(StoreError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no worker {truncate(name, 200)}")
 
 
 class KeyNotFound(StoreError):

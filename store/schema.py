@@ -28,6 +28,9 @@ REVISIONS = (
     "20261130_sessions",
     "20261130_changes",
     "20261130_sweeps",
+    "20261130_memory_readings",
+    "20261130_audit_filters",
+    "20261130_key_expiry",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

@@ -78,7 +78,7 @@ def _words(request: Request) -> str:
         return "the sign-in has ended; sign in again" if tokens else "no key; send: Authorization: Bearer KEY"
     if credential_of(request) is None:
         return "Authorization: no key in it; send: Authorization: Bearer KEY"
-    return "the key is wrong, or was revoked; an admin can make another"
+    return "the key is wrong, was revoked or has expired; an admin can make another"
 
 
 Who = Annotated[Principal, Depends(_who)]

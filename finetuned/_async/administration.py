@@ -1,10 +1,11 @@
-"""Plans, workers, keys and webhooks."""
+"""Plans, workers, keys, quotas and webhooks."""
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from finetuned._async.transport import AsyncTransport, part, recipe_body
-from finetuned.objects import Delivery, Key, Plan, Webhook, Worker
+from finetuned.objects import Delivery, Key, Plan, Quota, Webhook, Worker
 
 _PLAN_SECONDS = 90.0  # the service may read and tokenize a part of a large dataset
 
@@ -35,9 +36,13 @@ class AsyncKeys:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def create(self, owner: str, name: str | None = None, admin: bool = False) -> Key:
-        """Creates an API key for `owner`. Only this answer has its `secret`."""
-        body = {"owner": owner, "name": name, "admin": admin}
+    async def create(
+        self, owner: str, name: str | None = None, admin: bool = False, expires_at: datetime | None = None
+    ) -> Key:
+        """Creates an API key for `owner`. Only this answer has its `secret`. `expires_at` has a time zone."""
+        body: dict[str, Any] = {"owner": owner, "name": name, "admin": admin}
+        if expires_at is not None:
+            body["expires_at"] = expires_at.isoformat()
         return Key.from_json(await self._transport.json("POST", "/keys", json=body))
 
     async def list(self) -> AsyncIterator[Key]:
@@ -47,6 +52,31 @@ class AsyncKeys:
 
     async def revoke(self, key_id: str) -> Key:
         return Key.from_json(await self._transport.json("DELETE", f"/keys/{part(key_id)}"))
+
+
+class AsyncQuotas:
+    """Limits of owners, and what they use; for admins."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> AsyncIterator[Quota]:
+        """Yields the owners by name."""
+        async for each in self._transport.pages("/quotas", cursor="owner"):
+            yield Quota.from_json(each)
+
+    async def set(
+        self,
+        owner: str,
+        *,
+        running_jobs: int | None = None,
+        queued_jobs: int | None = None,
+        bytes: int | None = None,
+    ) -> Quota:
+        """Sets the limits of an owner, or with "*" of everybody without their own. Without a limit, the common one
+        applies."""
+        limits = {"running_jobs": running_jobs, "queued_jobs": queued_jobs, "bytes": bytes}
+        return Quota.from_json(await self._transport.json("PUT", f"/quotas/{part(owner)}", json=limits))
 
 
 class AsyncWebhooks:
@@ -63,6 +93,18 @@ class AsyncWebhooks:
         async for each in self._transport.pages("/webhooks"):
             yield Webhook.from_json(each)
 
+    async def enable(self, webhook_id: str) -> Webhook:
+        """Sends the messages that wait since the webhook was disabled."""
+        return await self._change(webhook_id, True)
+
+    async def disable(self, webhook_id: str) -> Webhook:
+        """Has messages to a webhook wait until it is enabled."""
+        return await self._change(webhook_id, False)
+
+    async def _change(self, webhook_id: str, enabled: bool) -> Webhook:
+        body = {"enabled": enabled}
+        return Webhook.from_json(await self._transport.json("PATCH", f"/webhooks/{part(webhook_id)}", json=body))
+
     async def delete(self, webhook_id: str) -> None:
         await self._transport.send("DELETE", f"/webhooks/{part(webhook_id)}")
 
@@ -74,3 +116,7 @@ class AsyncWebhooks:
         """Yields the messages of a webhook, those that are still to be sent included."""
         async for each in self._transport.pages(f"/webhooks/{part(webhook_id)}/deliveries"):
             yield Delivery.from_json(each)
+
+    async def retry(self, delivery_id: str) -> Delivery:
+        """Sends a message again, now."""
+        return Delivery.from_json(await self._transport.json("POST", f"/webhooks/deliveries/{part(delivery_id)}/retry"))

@@ -76,15 +76,16 @@ class AsyncTransport:
             raise UnexpectedAnswer(f"{response.request.url} answered with JSON that is no object")
         return answer
 
-    async def pages(self, path: str, **params: Any) -> AsyncIterator[dict[str, Any]]:
-        """Yields the objects of a list, and reads further pages as they are needed."""
+    async def pages(self, path: str, cursor: str = "id", **params: Any) -> AsyncIterator[dict[str, Any]]:
+        """Yields the objects of a list, and reads further pages as they are needed, each after the last one's field
+        `cursor`."""
         while True:
             page = await self.json("GET", path, params={"limit": 100, **params})
             for each in page["data"]:
                 yield each
             if not page.get("has_more") or not page["data"]:
                 return
-            params["after"] = page["data"][-1]["id"]
+            params["after"] = page["data"][-1][cursor]
 
 
 def _is_temporary(error: Refused, retry_after: float | None) -> bool:

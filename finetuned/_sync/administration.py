@@ -1,10 +1,11 @@
-"""Plans, workers, keys and webhooks."""
+"""Plans, workers, keys, quotas and webhooks."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from finetuned._sync.transport import Transport, part, recipe_body
-from finetuned.objects import Delivery, Key, Plan, Webhook, Worker
+from finetuned.objects import Delivery, Key, Plan, Quota, Webhook, Worker
 
 _PLAN_SECONDS = 90.0  # the service may read and tokenize a part of a large dataset
 
@@ -35,9 +36,13 @@ class Keys:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, owner: str, name: str | None = None, admin: bool = False) -> Key:
-        """Creates an API key for `owner`. Only this answer has its `secret`."""
-        body = {"owner": owner, "name": name, "admin": admin}
+    def create(
+        self, owner: str, name: str | None = None, admin: bool = False, expires_at: datetime | None = None
+    ) -> Key:
+        """Creates an API key for `owner`. Only this answer has its `secret`. `expires_at` has a time zone."""
+        body: dict[str, Any] = {"owner": owner, "name": name, "admin": admin}
+        if expires_at is not None:
+            body["expires_at"] = expires_at.isoformat()
         return Key.from_json(self._transport.json("POST", "/keys", json=body))
 
     def list(self) -> Iterator[Key]:
@@ -47,6 +52,31 @@ class Keys:
 
     def revoke(self, key_id: str) -> Key:
         return Key.from_json(self._transport.json("DELETE", f"/keys/{part(key_id)}"))
+
+
+class Quotas:
+    """Limits of owners, and what they use; for admins."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[Quota]:
+        """Yields the owners by name."""
+        for each in self._transport.pages("/quotas", cursor="owner"):
+            yield Quota.from_json(each)
+
+    def set(
+        self,
+        owner: str,
+        *,
+        running_jobs: int | None = None,
+        queued_jobs: int | None = None,
+        bytes: int | None = None,
+    ) -> Quota:
+        """Sets the limits of an owner, or with "*" of everybody without their own. Without a limit, the common one
+        applies."""
+        limits = {"running_jobs": running_jobs, "queued_jobs": queued_jobs, "bytes": bytes}
+        return Quota.from_json(self._transport.json("PUT", f"/quotas/{part(owner)}", json=limits))
 
 
 class Webhooks:
@@ -63,6 +93,18 @@ class Webhooks:
         for each in self._transport.pages("/webhooks"):
             yield Webhook.from_json(each)
 
+    def enable(self, webhook_id: str) -> Webhook:
+        """Sends the messages that wait since the webhook was disabled."""
+        return self._change(webhook_id, True)
+
+    def disable(self, webhook_id: str) -> Webhook:
+        """Has messages to a webhook wait until it is enabled."""
+        return self._change(webhook_id, False)
+
+    def _change(self, webhook_id: str, enabled: bool) -> Webhook:
+        body = {"enabled": enabled}
+        return Webhook.from_json(self._transport.json("PATCH", f"/webhooks/{part(webhook_id)}", json=body))
+
     def delete(self, webhook_id: str) -> None:
         self._transport.send("DELETE", f"/webhooks/{part(webhook_id)}")
 
@@ -74,3 +116,7 @@ class Webhooks:
         """Yields the messages of a webhook, those that are still to be sent included."""
         for each in self._transport.pages(f"/webhooks/{part(webhook_id)}/deliveries"):
             yield Delivery.from_json(each)
+
+    def retry(self, delivery_id: str) -> Delivery:
+        """Sends a message again, now."""
+        return Delivery.from_json(self._transport.json("POST", f"/webhooks/deliveries/{part(delivery_id)}/retry"))

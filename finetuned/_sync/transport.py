@@ -76,14 +76,15 @@ class Transport:
             raise UnexpectedAnswer(f"{response.request.url} answered with JSON that is no object")
         return answer
 
-    def pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """Yields the objects of a list, and reads further pages as they are needed."""
+    def pages(self, path: str, cursor: str = "id", **params: Any) -> Iterator[dict[str, Any]]:
+        """Yields the objects of a list, and reads further pages as they are needed, each after the last one's field
+        `cursor`."""
         while True:
             page = self.json("GET", path, params={"limit": 100, **params})
             yield from page["data"]
             if not page.get("has_more") or not page["data"]:
                 return
-            params["after"] = page["data"][-1]["id"]
+            params["after"] = page["data"][-1][cursor]
 
 
 def _is_temporary(error: Refused, retry_after: float | None) -> bool:

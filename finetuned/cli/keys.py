@@ -1,5 +1,6 @@
 """`finetuned keys`."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -31,13 +32,15 @@ def create(  # parameters: each is an option of the command
     owner: Annotated[str, typer.Option(help="Owner that the key acts for.")],
     name: Annotated[str | None, typer.Option(help="Note for people, such as the key's purpose.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="Act for all owners, and manage keys.")] = False,
+    days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until it expires; default: never.")] = None,
     as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Create a key and print its secret, which is shown only now."""
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     with Client(url, key=key) as client:
-        made = client.keys.create(owner, name, admin)
+        made = client.keys.create(owner, name, admin, expires_at)
     if as_json:
         print_json(made.raw)
         return
@@ -61,9 +64,8 @@ def revoke(
 
 
 def _table(keys: list[dict[str, Any]]) -> Table:
-    table = list_table("key", "owner", "name", "secret", "admin", "age", "revoked", folding=("owner", "name"))
+    table = list_table("key", "owner", "name", "secret", "admin", "age", "status", folding=("owner", "name"))
     for each in keys:
-        revoked = f"{age(each['revoked_at'])} ago" if each["revoked_at"] else ""
         admin = "yes" if each["admin"] else ""
         table.add_row(
             each["id"],
@@ -72,6 +74,16 @@ def _table(keys: list[dict[str, Any]]) -> Table:
             f"...{each['hint']}",
             admin,
             age(each["created_at"]),
-            revoked,
+            _validity(each),
         )
     return table
+
+
+def _validity(key: dict[str, Any]) -> str:
+    if key["revoked_at"]:
+        return f"revoked {age(key['revoked_at'])} ago"
+    expires = key.get("expires_at")
+    if expires is None:
+        return "valid"
+    ended = datetime.fromisoformat(expires) <= datetime.now(UTC)
+    return f"expired {age(expires)} ago" if ended else f"until {expires[:10]}"

@@ -60,6 +60,42 @@ def delete(webhook: WebhookId, as_json: OneAsJson = False, url: Url = DEFAULT_UR
         note(f"{webhook} is deleted")
 
 
+@app.command()
+def enable(webhook: WebhookId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Enable a webhook, and send the messages that wait."""
+    with Client(url, key=key) as client:
+        found = client.webhooks.enable(webhook)
+    if as_json:
+        print_json(found.raw)
+    note(f"{webhook} is enabled")
+
+
+@app.command()
+def disable(webhook: WebhookId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Disable a webhook; its messages wait until it is enabled."""
+    with Client(url, key=key) as client:
+        found = client.webhooks.disable(webhook)
+    if as_json:
+        print_json(found.raw)
+    note(f"{webhook} is disabled; its messages wait until: {on_service(f'webhooks enable {webhook}', url, key)}")
+
+
+@app.command()
+def retry(
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="As `finetuned webhooks log` lists it.")],
+    as_json: OneAsJson = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Send a message again, now."""
+    with Client(url, key=key) as client:
+        delivery = client.webhooks.retry(message)
+    if as_json:
+        print_json(delivery.raw)
+    log_it = on_service(f"webhooks log {delivery.webhook_id}", url, key)
+    note(f"{message} is being sent; see its result with: {log_it}")
+
+
 @app.command(name="test")
 def ping(webhook: WebhookId, as_json: OneAsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Send a ping to a webhook."""

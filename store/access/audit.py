@@ -1,5 +1,6 @@
 """The audit log. An entry is written in the same transaction as the change it records."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -20,11 +21,22 @@ _RECORD = insert(AuditEntry)
 """Without an object of the entry, whose seq would be read back."""
 
 
-def list_entries(session: Session, limit: int, after: int | None, owner: str | None) -> list[AuditEntry]:
-    """One page of entries, newest first, of `owner` or of all; `after` is the last seq of the page before."""
+@dataclass(frozen=True)
+class Chosen:
+    """Entries of an owner, an action and an object; None for any."""
+
+    owner: str | None = None
+    action: str | None = None
+    target: str | None = None
+
+
+def list_entries(session: Session, limit: int, after: int | None, chosen: Chosen) -> list[AuditEntry]:
+    """One page of the chosen entries, newest first; `after` is the last seq of the page before."""
     query = select(AuditEntry).order_by(AuditEntry.seq.desc()).limit(limit)
-    if owner is not None:
-        query = query.where(AuditEntry.owner == owner)
+    columns = ((AuditEntry.owner, chosen.owner), (AuditEntry.action, chosen.action), (AuditEntry.target, chosen.target))
+    for column, value in columns:
+        if value is not None:
+            query = query.where(column == value)
     if after is not None:
         query = query.where(AuditEntry.seq < after)
     return list(session.scalars(query))

@@ -2,8 +2,9 @@
 
 import hashlib
 import secrets
+from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from contract import ids
@@ -16,7 +17,9 @@ _RANDOM_BYTES = 32
 _HINT = 4  # characters
 
 
-def create(session: Session, owner: str, name: str | None, admin: bool) -> tuple[Key, str]:
+def create(
+    session: Session, owner: str, name: str | None, admin: bool, expires_at: datetime | None = None
+) -> tuple[Key, str]:
     """A new key, and its secret."""
     secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     key = Key(
@@ -26,6 +29,7 @@ def create(session: Session, owner: str, name: str | None, admin: bool) -> tuple
         admin=admin,
         digest=digest(secret),
         hint=secret[-_HINT:],
+        expires_at=expires_at,
     )
     session.add(key)
     session.flush()
@@ -38,16 +42,21 @@ def digest(secret: str) -> str:
 
 
 def find(session: Session, secret: str) -> Key | None:
-    """The unrevoked key of a secret, or None."""
-    return session.scalar(select(Key).where(Key.digest == digest(secret), Key.revoked_at.is_(None)))
+    """The valid key of a secret, or None."""
+    return session.scalar(select(Key).where(Key.digest == digest(secret), valid()))
+
+
+def valid() -> ColumnElement[bool]:
+    """Whether a key is neither revoked nor has expired."""
+    return Key.revoked_at.is_(None) & (Key.expires_at.is_(None) | (Key.expires_at > func.now()))
 
 
 def any_active(session: Session) -> bool:
-    return session.scalar(select(Key.id).where(Key.revoked_at.is_(None)).limit(1)) is not None
+    return session.scalar(select(Key.id).where(valid()).limit(1)) is not None
 
 
 def any_admin(session: Session) -> bool:
-    return session.scalar(select(Key.id).where(Key.admin, Key.revoked_at.is_(None)).limit(1)) is not None
+    return session.scalar(select(Key.id).where(Key.admin, valid()).limit(1)) is not None
 
 
 def get(session: Session, key_id: str) -> Key:

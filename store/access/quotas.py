@@ -1,8 +1,22 @@
 """Limits of what each owner may have at once. An owner without its own has those of EVERYBODY."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, Text, bindparam, case, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    Text,
+    TextClause,
+    bindparam,
+    case,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -20,21 +34,72 @@ _QUEUED_JOBS = 1000  # the default: enough for people, and it stops a loop that 
 class Limits:
     """Limits of one owner. None is no limit, and in an owner's own row the limit of EVERYBODY."""
 
-    running_jobs: int | None
-    queued_jobs: int | None
-    bytes: int | None
+    running_jobs: int | None = None
+    queued_jobs: int | None = None
+    bytes: int | None = None
+
+
+class OwnerLimits(NamedTuple):
+    own: Limits
+    """What was set for this owner."""
+    effective: Limits
+    """With those of EVERYBODY and the defaults in place of what was not."""
+
+
+class OwnerUsage(NamedTuple):
+    running_jobs: int
+    queued_jobs: int
+    bytes: int
 
 
 def get_limits(session: Session, owner: str) -> Limits:
     """The limits that apply to an owner."""
-    rows = {row.owner: row for row in session.scalars(select(Quota).where(Quota.owner.in_([owner, EVERYBODY])))}
-    limits = [rows[name] for name in (owner, EVERYBODY) if name in rows]
+    return list_limits(session, [owner])[owner].effective
+
+
+def list_limits(session: Session, owners: Sequence[str]) -> dict[str, OwnerLimits]:
+    rows = {row.owner: row for row in session.scalars(select(Quota).where(Quota.owner.in_([*owners, EVERYBODY])))}
+    return {owner: _limits_of(rows.get(owner), rows.get(EVERYBODY)) for owner in owners}
+
+
+def _limits_of(own: Quota | None, everybodys: Quota | None) -> OwnerLimits:
+    limits = [row for row in (own, everybodys) if row is not None]
 
     def first(name: str) -> int | None:
         return next((limit for row in limits if (limit := getattr(row, name)) is not None), None)
 
     queued = first("queued_jobs")
-    return Limits(first("running_jobs"), _QUEUED_JOBS if queued is None else queued, first("bytes"))
+    effective = Limits(first("running_jobs"), _QUEUED_JOBS if queued is None else queued, first("bytes"))
+    return OwnerLimits(Limits(own.running_jobs, own.queued_jobs, own.bytes) if own else Limits(), effective)
+
+
+def list_owners(session: Session, limit: int, after: str | None) -> list[str]:
+    """One page of the owners of jobs, datasets, keys or limits, by name; `after` is the last one of the page before."""
+    return list(session.scalars(_OWNERS, {"after": after or "", "limit": limit}))
+
+
+def _owners() -> TextClause:
+    """Each owner by the next name in an index, however many jobs it has."""
+
+    def following(name: str) -> str:
+        tables = ("jobs", "datasets", "keys", "quotas")
+        return ", ".join(
+            f"(SELECT min(owner) FROM {each} WHERE owner > {name} AND owner <> '{EVERYBODY}')" for each in tables
+        )
+
+    return text(
+        f"""
+        WITH RECURSIVE owners (owner, place) AS (
+            SELECT least({following("CAST(:after AS text)")}), 1
+            UNION ALL
+            SELECT least({following("owners.owner")}), place + 1 FROM owners WHERE owner IS NOT NULL AND place < :limit
+        )
+        SELECT owner FROM owners WHERE owner IS NOT NULL ORDER BY place
+        """
+    )
+
+
+_OWNERS = _owners()
 
 
 def running_limit(owner: ColumnElement[str]) -> ColumnElement[int]:
@@ -52,21 +117,40 @@ def set_limits(session: Session, owner: str, limits: Limits) -> None:
     session.execute(insert(Quota).values(owner=owner, **row).on_conflict_do_update(index_elements=["owner"], set_=row))
 
 
-def count_jobs(session: Session, owner: str, status: JobStatus) -> int:
-    return session.scalar(select(func.count()).where(Job.owner == owner, Job.status == status)) or 0
+def list_usage(session: Session, owners: Sequence[str]) -> dict[str, OwnerUsage]:
+    query = select(Job.owner, Job.status, func.count()).where(
+        Job.owner.in_(owners), Job.status.in_([JobStatus.RUNNING, JobStatus.QUEUED])
+    )
+    jobs = {(owner, status): count for owner, status, count in session.execute(query.group_by(Job.owner, Job.status))}
+    kept = _list_bytes(session, owners)
+    return {
+        owner: OwnerUsage(jobs.get((owner, JobStatus.RUNNING), 0), jobs.get((owner, JobStatus.QUEUED), 0), kept[owner])
+        for owner in owners
+    }
 
 
 def count_bytes(session: Session | Connection, owner: str) -> int:
-    """The bytes of an owner's stored datasets, equal contents counted once, of what its jobs have left to download, and
-    of their run folders as they were last measured."""
-    shas = select(Dataset.sha256).where(Dataset.owner == owner, Dataset.sha256.is_not(None)).distinct()
+    return _list_bytes(session, [owner])[owner]
+
+
+def _list_bytes(session: Session | Connection, owners: Sequence[str]) -> dict[str, int]:
+    """The bytes of each owner's stored datasets, equal contents counted once, of what its jobs have left to download,
+    and of their run folders as they were last measured."""
+    its_datasets = (Dataset.owner.in_(owners), Dataset.sha256.is_not(None))
+    shas = select(Dataset.owner, Dataset.sha256).where(*its_datasets).distinct().subquery()
     unmeasured = Job.measured_attempt < Job.attempt
+    of_jobs = func.sum(Job.run_bytes + case((~unmeasured, Job.artifact_bytes), else_=0))
+    its = Job.owner.in_(owners)
     parts = (
-        select(func.sum(Blob.bytes)).where(Blob.sha256.in_(shas)),
-        select(func.sum(Job.run_bytes + case((~unmeasured, Job.artifact_bytes), else_=0))).where(Job.owner == owner),
-        select(func.sum(Artifact.bytes)).join(Job).where(Job.owner == owner, unmeasured),
+        select(shas.c.owner, func.sum(Blob.bytes)).join(Blob, Blob.sha256 == shas.c.sha256).group_by(shas.c.owner),
+        select(Job.owner, of_jobs).where(its).group_by(Job.owner),
+        select(Job.owner, func.sum(Artifact.bytes)).join(Artifact).where(its, unmeasured).group_by(Job.owner),
     )
-    return sum(int(session.scalar(part) or 0) for part in parts)
+    counts = dict.fromkeys(owners, 0)
+    for part in parts:
+        for owner, count in session.execute(part):
+            counts[owner] += int(count or 0)
+    return counts
 
 
 def check_queue(session: Session, owner: str, more: int = 1) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
+from store.access import keys
 from store.access.keys import digest
 from store.models import Key, SignIn
 
@@ -36,8 +37,8 @@ def _bound(token: str, admin_key: str) -> str:
 
 
 def find(session: Session, token: str, admin_key: str | None) -> SignedIn | None:
-    """The key that the token's sign-in opens with; None where it has ended or its key was revoked."""
-    with_key = (SignIn.digest == digest(token)) & Key.revoked_at.is_(None) & Key.id.is_not(None)
+    """The key that the token's sign-in opens with; None where it has ended or its key is no longer valid."""
+    with_key = (SignIn.digest == digest(token)) & keys.valid() & Key.id.is_not(None)
     opens: list[ColumnElement[bool]] = [with_key]
     if admin_key is not None:
         opens.append((SignIn.digest == _bound(token, admin_key)) & SignIn.key_id.is_(None))
@@ -55,6 +56,6 @@ def end(session: Session, tokens: Collection[str], admin_key: str | None) -> Non
 
 
 def forget(session: Session) -> None:
-    """Deletes the sign-ins that have ended, and those whose key was revoked."""
-    revoked = select(Key.id).where(Key.revoked_at.is_not(None))
-    session.execute(delete(SignIn).where((SignIn.ends_at <= func.now()) | SignIn.key_id.in_(revoked)))
+    """Deletes the sign-ins that have ended, and those whose key is no longer valid."""
+    invalid = select(Key.id).where(~keys.valid())
+    session.execute(delete(SignIn).where((SignIn.ends_at <= func.now()) | SignIn.key_id.in_(invalid)))

@@ -8,7 +8,7 @@ from store.models.jobs import Artifact, DeletedJob, Event, Job, StepMetric
 from store.models.owners import AuditEntry, Key, Quota, Request, SignIn
 from store.models.sweeps import Sweep
 from store.models.webhooks import Delivery, Webhook
-from store.models.workers import Device, Lease, Worker
+from store.models.workers import Device, Lease, MemoryReading, Worker
 
 __all__ = [
     "Artifact",
@@ -25,6 +25,7 @@ __all__ = [
     "Job",
     "Key",
     "Lease",
+    "MemoryReading",
     "Quota",
     "Request",
     "SignIn",

@@ -27,6 +27,8 @@ class Key(Base):
     """Last characters of the secret, by which people recognise it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    """Time from which it opens nothing; None for never."""
 
 
 class SignIn(Base):
@@ -59,7 +61,11 @@ class AuditEntry(Base):
     """An entry of the audit log. Triggers refuse everything but inserts."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("ix_audit_owner", "owner", "seq"),)
+    __table_args__ = (
+        Index("ix_audit_owner", "owner", "seq"),
+        Index("ix_audit_action", "action", "seq"),
+        Index("ix_audit_target", "target", "seq"),
+    )
 
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -4,9 +4,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Text,
     false,
     func,
     text,
@@ -70,3 +73,17 @@ class Lease(Base):
     """When a process of the worker claimed it."""
     pid: Mapped[int | None]
     """That process's id."""
+
+
+class MemoryReading(Base):
+    """Memory in use at one time. It outlives its worker, which is deleted when it stops."""
+
+    __tablename__ = "memory_readings"
+
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True, server_default=func.now())
+    device: Mapped[int] = mapped_column(primary_key=True)
+    """Number of the GPU; -1 for the memory of the machine itself."""
+    used_bytes: Mapped[int] = mapped_column(BigInteger)
+    jobs: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    """Jobs that held the device then, by id; those of all devices for the machine itself."""

@@ -118,6 +118,19 @@ def test_audit_tells_who_did_what_newest_first(client: TestClient) -> None:
     assert [each["owner"] for each in client.get("/audit?owner=bob").json()["data"]] == ["bob"]
 
 
+def test_audit_is_searched_by_action_and_object(client: TestClient) -> None:
+    first, second = (submit(client).json()["id"] for _ in range(2))
+    client.post(f"/jobs/{first}/cancel").raise_for_status()
+
+    def found(**chosen: str) -> list[tuple[str, str]]:
+        return [(each["action"], each["target"]) for each in client.get("/audit", params=chosen).json()["data"]]
+
+    assert found(action="job.create") == [("job.create", second), ("job.create", first)]
+    assert found(target=first) == [("job.cancel", first), ("job.create", first)]
+    assert found(target=first, action="job.create", owner="default") == [("job.create", first)]
+    assert found(target=first, owner="anna") == []
+
+
 @pytest.mark.parametrize("change", ["UPDATE audit SET owner = 'nobody'", "DELETE FROM audit", "TRUNCATE audit"])
 def test_nothing_is_taken_off_the_audit(client: TestClient, engine: sa.Engine, change: str) -> None:
     submit(client)

@@ -41,9 +41,29 @@ def test_quota_shows_limits_and_usage(client: TestClient) -> None:
     assert quota == {
         "owner": "anna",
         "limits": {"running_jobs": 2, "queued_jobs": 1000, "bytes": 10},
+        "own_limits": {"running_jobs": 2, "queued_jobs": None, "bytes": 10},
         "used": {"running_jobs": 0, "queued_jobs": 1, "bytes": 0},
     }
     assert client.get("/quotas/anna").json() == quota
+
+
+def test_owners_are_listed_by_name_with_their_usage(client: TestClient) -> None:
+    client.put("/quotas/*", json={"running_jobs": 7}).raise_for_status()
+    client.put("/quotas/zoe", json={"bytes": 5}).raise_for_status()
+    client.post("/keys", json={"owner": "bob"}).raise_for_status()
+    client.post("/datasets", files={"file": ("x.jsonl", b"{}")}, headers={"x-owner": "dan"}).raise_for_status()
+    for _ in range(2):
+        submit(client, {"x-owner": "anna"})
+    pages = [client.get("/quotas", params={"limit": 3}).json()]
+    pages.append(client.get("/quotas", params={"limit": 3, "after": pages[0]["data"][-1]["owner"]}).json())
+    assert [[each["owner"] for each in page["data"]] for page in pages] == [["anna", "bob", "dan"], ["zoe"]]
+    assert [page["has_more"] for page in pages] == [True, False]
+    listed = {each["owner"]: each for page in pages for each in page["data"]}
+    assert [listed[owner]["used"]["queued_jobs"] for owner in ("anna", "bob")] == [2, 0]
+    assert [listed[owner]["used"]["bytes"] for owner in ("anna", "dan")] == [0, 2]
+    assert listed["zoe"]["limits"] == {"running_jobs": 7, "queued_jobs": 1000, "bytes": 5}
+    for owner, quota in listed.items():
+        assert client.get(f"/quotas/{owner}").json() == quota
 
 
 def test_artifacts_and_run_folders_count_as_bytes(client: TestClient, sessions: Sessions) -> None:

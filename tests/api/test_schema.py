@@ -187,6 +187,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         "delivery_id": post("/webhooks/{webhook_id}/test", path_parameters={"webhook_id": webhook_id})["id"],
         "key_id": post("/keys", body={"owner": "bob"})["id"],
         "owner": "bob",
+        "worker": "worker",
     }
 
 

@@ -83,7 +83,9 @@ def running() -> Iterator[FakeApi]:
             api.owners.append(self.headers["x-owner"])
             api.authorizations.append(self.headers["authorization"])
             api.bodies.append(self.rfile.read(int(self.headers["content-length"] or 0)))
-            self._answer("POST", self.path)
+            self._answer(self.command, self.path)
+
+        do_PATCH = do_PUT = do_POST
 
         def do_DELETE(self) -> None:
             self._answer("DELETE", self.path)

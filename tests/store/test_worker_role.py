@@ -3,8 +3,10 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session
 
 from migrations import worker_role
+from store.scheduling import memory
 from tests.support.service import as_worker_role
 
 
@@ -25,6 +27,13 @@ def test_workers_role_reads_no_secret(worker: sa.Engine, query: str) -> None:
 def test_workers_role_changes_no_more_than_a_worker(worker: sa.Engine, change: str) -> None:
     with worker.connect() as connection, pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
         connection.execute(sa.text(change))
+
+
+def test_workers_role_records_memory_and_deletes_old_readings(worker: sa.Engine) -> None:
+    with Session(worker) as session:
+        memory.prune(session)
+        memory.record(session, "gpu-a", {memory.MACHINE: 5})
+        assert [reading.used_bytes for reading in memory.read(session, "gpu-a", 0, 10)] == [5]
 
 
 def test_rights_are_granted_again_with_a_new_password(database_url: str, engine: sa.Engine, worker: sa.Engine) -> None:

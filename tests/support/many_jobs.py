@@ -50,9 +50,15 @@ _TABLES = {
         INSERT INTO deliveries (id, webhook_id, type, payload, status, attempts, due_at, created_at)
         SELECT 'msg_' || {ID}, 'wh_' || lpad('1', 24, '0'), 'job.succeeded', '{{}}', 'delivered', 1, now(),
                now() - n * interval '1 s'""",
+    "memory_readings": """
+        INSERT INTO memory_readings (worker, at, device, used_bytes, jobs)
+        SELECT 'worker', now() - n / 9 * interval '30 s', n % 9 - 1, 1000000000 + n, '{job}'""",
     "audit": """
         INSERT INTO audit (owner, action, target, request_id) SELECT 'default', 'job.create', 'job', 'request'""",
 }
+_WORKER = """
+    INSERT INTO workers (name, instance_id, address, machine, draining, seen_at)
+    VALUES ('worker', '1', 'localhost', '{"gpus": [], "cores": 1, "cpu_bf16": false}', false, now())"""
 _TWICE = {"events", "metrics"}
 
 _IDS = {
@@ -60,6 +66,7 @@ _IDS = {
     "webhook_id": "wh_" + "1".rjust(24, "0"),
     "sweep_id": "sweep_" + "1".rjust(24, "0"),
     "owner": "owner-1",
+    "worker": "worker",
 }
 """Of things that are there, by the parameter of a path."""
 _NAME_ONE = {"path", "name", "export_id", "dataset_id", "file_id", "model"}
@@ -76,6 +83,7 @@ def fill(engine: sa.Engine, jobs: int) -> None:
             if table in _TWICE:
                 rows += ", generate_series(1, 3) AS seq"
             connection.execute(sa.text(rows), values)
+        connection.exec_driver_sql(_WORKER)
         connection.execute(sa.text("ANALYZE"))
 
 

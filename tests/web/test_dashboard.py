@@ -162,16 +162,20 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
         viewport={"width": 390, "height": 800},
     )
     tab = context.new_page()
+    webhook = live.client.post("/webhooks", json={"url": "http://nowhere.invalid/"}).json()["id"]
+    live.client.post(f"/webhooks/{webhook}/test").raise_for_status()
     tabs = [f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "samples", "artifacts")]
-    for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs):
+    admin = ["webhooks", f"webhooks/{webhook}", *(f"admin/{each}" for each in ("keys", "owners", "audit"))]
+    for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs, *admin):
         tab.goto(f"/#/{path}")
         expect(tab.locator("main :is(h1, p, dl)").first).to_be_visible()
-        tab.wait_for_load_state("networkidle") if path == "machines" else None
+        tab.wait_for_load_state("networkidle") if path == "machines" or path in admin else None
         found = Axe().run(tab).response["violations"]
         serious = [each for each in found if each["impact"] in ("serious", "critical")]
         assert serious == [], json.dumps([(each["id"], each["nodes"][0]["html"]) for each in serious])
         width = tab.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, f"{path} is {width} px wide on a phone"
+    live.client.delete(f"/webhooks/{webhook}").raise_for_status()
     context.close()
 
 

@@ -1,3 +1,5 @@
+import type { Call } from "./calls";
+
 // Requests to the API, which the page shares its origin with. A signed-in browser sends its cookie by itself.
 export class ApiError extends Error {
   constructor(
@@ -15,6 +17,7 @@ type Options = { signal?: AbortSignal; key?: string };
 
 export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => request("GET", path, undefined, { ...(signal && { signal }) });
 export const post = <T>(path: string, body?: unknown, options?: Options): Promise<T> => request("POST", path, body, options);
+export const send = <T>({ method, path, body }: Call): Promise<T> => request(method, path, body);
 export const remove = <T>(path: string): Promise<T> => request("DELETE", path);
 
 async function request<T>(method: string, path: string, body?: unknown, { signal, key = randomId() }: Options = {}): Promise<T> {

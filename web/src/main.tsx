@@ -3,6 +3,7 @@ import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { get, remove } from "./api";
 import { connected } from "./live/stream";
+import { Admin } from "./pages/admin/Admin";
 import { Compare } from "./pages/Compare";
 import { Jobs } from "./pages/Jobs";
 import { JobPage } from "./pages/job/JobPage";
@@ -11,9 +12,11 @@ import { NewJob } from "./pages/new/NewJob";
 import { SweepPage } from "./pages/sweeps/SweepPage";
 import { Sweeps } from "./pages/sweeps/Sweeps";
 import { SignIn } from "./pages/SignIn";
+import { WebhookPage } from "./pages/webhooks/WebhookPage";
+import { Webhooks } from "./pages/webhooks/Webhooks";
+import { Preferences } from "./parts/Preferences";
 import { Problem } from "./parts/Problem";
 import { href, route } from "./route";
-import { type Language, type Theme, language, theme } from "./settings";
 import "./style.css";
 import type { Session } from "./types";
 import { type Word, t } from "./words";
@@ -50,7 +53,7 @@ function Page() {
         </p>
       )}
       <main id="content" tabIndex={-1}>
-        <Content />
+        <Content admin={session.value.admin} />
       </main>
     </>
   );
@@ -62,19 +65,21 @@ function skip(event: MouseEvent): void {
   document.getElementById("content")?.focus();
 }
 
-function Content() {
+function Content({ admin }: { admin: boolean }) {
   const [room = "jobs", id, tab = "curves"] = route.value.path;
   if (room === "jobs") return id ? <JobPage key={id} id={id} tab={tab} /> : <Jobs />;
   if (room === "new") return <NewJob />;
   if (room === "sweeps") return id ? <SweepPage key={id} id={id} /> : <Sweeps />;
   if (room === "compare") return <Compare />;
   if (room === "machines") return <Machines />;
+  if (room === "webhooks") return id ? <WebhookPage key={id} id={id} /> : <Webhooks />;
+  if (room === "admin" && admin) return <Admin tab={id ?? ""} />;
   return <p>{t("notFound")}</p>;
 }
 
-const ROOMS = ["jobs", "sweeps", "compare", "machines"] as const satisfies readonly Word[];
+const ROOMS = ["jobs", "sweeps", "compare", "machines", "webhooks"] as const satisfies readonly Word[];
 
-function Bar({ session: { owner, signed_in } }: { session: Session }) {
+function Bar({ session: { owner, admin, signed_in } }: { session: Session }) {
   const [room = "jobs"] = route.value.path;
   return (
     <header class="bar">
@@ -82,7 +87,7 @@ function Bar({ session: { owner, signed_in } }: { session: Session }) {
         finetuned
       </a>
       <nav aria-label="finetuned">
-        {ROOMS.map((each) => (
+        {[...ROOMS, ...(admin ? (["admin"] as const) : [])].map((each) => (
           <a href={href([each])} aria-current={room === each ? "page" : undefined}>
             {t(each)}
           </a>
@@ -92,19 +97,7 @@ function Bar({ session: { owner, signed_in } }: { session: Session }) {
         </a>
       </nav>
       <span class="quiet who">{owner}</span>
-      <select aria-label={t("language")} value={language.value} onChange={(event) => (language.value = event.currentTarget.value as Language)}>
-        <option value="en" lang="en">
-          English
-        </option>
-        <option value="zh" lang="zh-CN">
-          中文
-        </option>
-      </select>
-      <select aria-label={t("theme")} value={theme.value} onChange={(event) => (theme.value = event.currentTarget.value as Theme)}>
-        {(["system", "light", "dark"] as const).map((each) => (
-          <option value={each}>{t(`theme.${each}`)}</option>
-        ))}
-      </select>
+      <Preferences />
       {signed_in && <button onClick={signOut}>{t("signOut")}</button>}
     </header>
   );

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,36 @@ def detect(environment: Mapping[str, str], slots: int) -> Machine:
 
 def memory_limit(meminfo: Path, groups: Path, own: Path) -> int:
     """Bytes of memory that trainers may use: the machine's, or the limit of its control groups (version 2)."""
-    limits = [int(meminfo.read_text().partition("MemTotal:")[2].split()[0]) * 1024]
+    return min(limit for limit, _ in _limits(meminfo, groups, own))
+
+
+def machine_memory_used() -> int:
+    return memory_used(Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+
+
+def memory_used(meminfo: Path, groups: Path, own: Path) -> int:
+    """Bytes in use of what `memory_limit` bounds, without the file cache, which makes room when memory is needed."""
+    _, group = min(_limits(meminfo, groups, own), key=itemgetter(0))
+    if group is None:
+        return _kilobytes(meminfo, "MemTotal") - _kilobytes(meminfo, "MemAvailable")
+    cache = int((group / "memory.stat").read_text().partition("\ninactive_file ")[2].split()[0])
+    return max(0, int((group / "memory.current").read_text()) - cache)
+
+
+def _limits(meminfo: Path, groups: Path, own: Path) -> list[tuple[int, Path | None]]:
+    """Each with the control group that sets it; None for the machine."""
+    limits: list[tuple[int, Path | None]] = [(_kilobytes(meminfo, "MemTotal"), None)]
     group = groups / own.read_text().partition("0::/")[2].split("\n")[0]
     for folder in (group, *group.parents):
         if (limit := folder / "memory.max").is_file() and (most := limit.read_text().strip()) != "max":
-            limits.append(int(most))
+            limits.append((int(most), folder))
         if folder == groups:
             break
-    return min(limits)
+    return limits
+
+
+def _kilobytes(meminfo: Path, name: str) -> int:
+    return int(meminfo.read_text().partition(f"{name}:")[2].split()[0]) * 1024
 
 
 def visible(cards: Sequence[Sequence[Gpu]], chosen: str | None) -> list[Gpu]:

@@ -1,7 +1,8 @@
 """Keeps the promises that no single attempt can keep, once a second.
 
 It sends the worker's heartbeat and the use of its GPUs, ends orphaned processes and frees their devices, takes over
-jobs whose worker has gone silent, gives devices to waiting jobs, and resends messages that may be lost.
+jobs whose worker has gone silent, gives devices to waiting jobs, resends messages that may be lost, and records the
+memory in use.
 """
 
 import logging
@@ -26,11 +27,12 @@ from store import artifacts, schema
 from store.errors import WorkerSuperseded
 from store.jobs import attempts, jobs
 from store.models import Lease
-from store.scheduling import leases, workers
+from store.scheduling import leases, memory, workers
 from store.session import Sessions
 from worker.dispatch import dispatch
 from worker.machine import devices
 from worker.machine.disk import DiskWatch
+from worker.machine.inventory import machine_memory_used
 from worker.run_output import read_exit_report, read_log_tail
 from worker.settings import WorkerSettings
 from worker.supervise import orphans
@@ -38,6 +40,7 @@ from worker.supervise import orphans
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_ROUNDS = 1.0
+SECONDS_BETWEEN_MEMORY_READINGS = 30.0
 _LATER_THAN_A_GUARD = timedelta(seconds=5)
 
 
@@ -72,6 +75,8 @@ class Reconciler:
         self._registered = False
         self._disk = DiskWatch(settings.home, settings.disk_reserve)
         self._recorded_disk: Disk | None = None
+        self._next_memory_reading = 0.0
+        """On the monotonic clock."""
         self._stopping = threading.Event()
         self._outdated: str | None = None
         """What is wrong with the database's schema."""
@@ -94,7 +99,14 @@ class Reconciler:
 
     def round(self) -> None:
         """Does each duty once. Raises nothing: whatever goes wrong, the next round is the remedy."""
-        for duty in (self.send_heartbeat, self.end_orphans, self.take_over, self.dispatch, self.resend):
+        for duty in (
+            self.send_heartbeat,
+            self.end_orphans,
+            self.take_over,
+            self.dispatch,
+            self.resend,
+            self.record_memory,
+        ):
             try:
                 duty()
             except WorkerSuperseded as error:
@@ -217,6 +229,18 @@ class Reconciler:
             waiting = leases.not_started(session, self._settings.worker)
         for job_id, attempt in waiting:
             broker.request_start(self._app, self._settings.worker, job_id, attempt)
+
+    def record_memory(self) -> None:
+        """Records the memory in use on this machine and its GPUs, every half minute."""
+        if self._outdated is not None or time.monotonic() < self._next_memory_reading:
+            return
+        used = devices.memory_used(self._machine, range(len(self._machine.gpus)))
+        used[memory.MACHINE] = machine_memory_used()
+        with self._sessions.begin() as session:
+            if self._next_memory_reading == 0:
+                memory.prune(session)
+            memory.record(session, self._settings.worker, used)
+        self._next_memory_reading = time.monotonic() + SECONDS_BETWEEN_MEMORY_READINGS
 
     def leave(self) -> None:
         """Removes this worker from the list when it stops. No round follows that would list it again."""

@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from api.auth.rates import Rates
 from api.errors import TooManyRequests
 from store.access.keys import digest
 from tests.support.api import ADMIN_KEY, bearer, make_key
+from tests.support.waiting import until
 
 
 def test_locked_api_reveals_nothing_without_a_key(locked: TestClient) -> None:
@@ -29,6 +31,27 @@ def test_key_opens_until_it_is_revoked(locked: TestClient) -> None:
     assert locked.delete(f"/keys/{key['id']}", headers=bearer(ADMIN_KEY)).json() == revoked
     answer = locked.get("/jobs", headers=bearer(key["secret"]))
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_key_opens_until_it_expires(locked: TestClient, engine: sa.Engine) -> None:
+    end = datetime.now(UTC) + timedelta(days=30)
+    key = make_key(locked, owner="anna", expires_at=end.isoformat())
+    assert datetime.fromisoformat(key["expires_at"]) == end
+    assert locked.get("/jobs", headers=bearer(key["secret"])).status_code == 200
+    locked.post("/session", json={"key": key["secret"]}).raise_for_status()
+    assert locked.get("/session").json()["signed_in"]
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE keys SET expires_at = now()"))
+    until(lambda: locked.get("/jobs", headers=bearer(key["secret"])).status_code == 401)
+    until(lambda: not locked.get("/session").json()["signed_in"])
+    answer = locked.post("/session", json={"key": key["secret"]})
+    assert "has expired" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("given", ["2020-01-01T00:00:00Z", "2126-01-01T00:00:00", "tomorrow", 5])
+def test_expiry_that_is_no_future_time_is_named(client: TestClient, given: Any) -> None:
+    answer = client.post("/keys", json={"owner": "anna", "expires_at": given})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "expires_at")
 
 
 def test_secret_is_told_once_and_kept_nowhere(locked: TestClient, engine: sa.Engine) -> None:

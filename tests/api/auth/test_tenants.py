@@ -24,7 +24,8 @@ from tests.support.artifacts import publish, results
 from tests.support.files import ROW, write_tokenizer
 from tests.support.jobs import RECIPE, begin, register
 
-OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas/{owner}", "/audit"}
+OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas", "/quotas/{owner}", "/audit"}
+OF_EVERYBODY = {"/workers/{worker}/memory"}
 
 Headers = dict[str, str]
 
@@ -120,7 +121,7 @@ def reported(answer: Response) -> tuple[int, str]:
 def test_nothing_of_another_is_there_by_any_route(
     locked: TestClient, anna: Headers, bob: Headers, annas: dict[str, str]
 ) -> None:
-    named = [(method, path) for method, path in routes(locked) if "{" in path and path not in OF_ADMINS]
+    named = [(method, path) for method, path in routes(locked) if "{" in path and path not in OF_ADMINS | OF_EVERYBODY]
     assert len(named) >= 36
     results, checkpoint = f"file-{annas['job_id']}", f"{annas['model']}:ckpt-step-5"
     for things in (annas, annas | {"job_id": annas["waiting"], "file_id": results, "model": checkpoint}):
@@ -161,7 +162,12 @@ def test_lists_show_nothing_of_other_owners(locked: TestClient, bob: Headers, an
         "/v1/fine_tuning/jobs/{job_id}/checkpoints": f"ftckpt_{annas['job_id'].removeprefix('job_')}_5",
     }
     # Of a job's own events, by number.
-    assert cursors(locked) == {*after, "/jobs/{job_id}/events"} | {"/keys", "/audit"}
+    assert cursors(locked) == {*after, "/jobs/{job_id}/events"} | {
+        "/keys",
+        "/quotas",
+        "/audit",
+        "/workers/{worker}/memory",
+    }
     for path, cursor in [*after.items(), ("/v1/files", f"file-{annas['job_id']}")]:
         url = path.format_map(own)
         answer, nobodys = (locked.get(url, params={"after": each}, headers=bob) for each in (cursor, made_up(cursor)))

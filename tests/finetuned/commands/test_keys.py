@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime, timedelta
 
 from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi
@@ -31,6 +32,12 @@ def test_keys_are_made_listed_and_revoked(api: FakeApi) -> None:
     assert "...wxyz" in anna
     assert ("yes" in anna, "yes" in boss) == (False, True)
     assert (anna.count(" ago"), boss.count(" ago")) == (0, 1)
+    assert "revoked" in boss
+    api.answers["GET /keys"] = (200, {"data": [{**KEY, "expires_at": "2126-01-02T03:04:05Z"}], "has_more": False})
+    assert "until 2126-01-02" in finetuned("keys", *here, COLUMNS="200").stdout
+    finetuned("keys", "create", "--owner", "anna", "--days", "30", *here)
+    expires = datetime.fromisoformat(json.loads(api.bodies[-1])["expires_at"])
+    assert timedelta(days=29) < expires - datetime.now(UTC) <= timedelta(days=30)
     assert "key_1 of anna is revoked" in finetuned("keys", "revoke", "key_1", *here).stderr
 
 

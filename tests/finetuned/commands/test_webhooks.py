@@ -20,4 +20,11 @@ def test_webhooks_are_added_listed_tested_and_deleted(api: FakeApi) -> None:
     assert "https://example.com" in finetuned("webhooks", *here, COLUMNS="200").stdout
     assert "finetuned webhooks log wh_1" in finetuned("webhooks", "test", "wh_1", *here).stderr
     assert "it answered 500" in finetuned("webhooks", "log", "wh_1", *here, COLUMNS="200").stdout
+    api.answers["PATCH /webhooks/wh_1"] = (200, {**webhook, "enabled": False})
+    assert "finetuned webhooks enable wh_1" in finetuned("webhooks", "disable", "wh_1", *here).stderr
+    assert json.loads(api.bodies[-1]) == {"enabled": False}
+    assert "wh_1 is enabled" in finetuned("webhooks", "enable", "wh_1", *here).stderr
+    assert json.loads(api.bodies[-1]) == {"enabled": True}
+    api.answers["POST /webhooks/deliveries/msg_1/retry"] = (202, {**sent, "webhook_id": "wh_1"})
+    assert "finetuned webhooks log wh_1" in finetuned("webhooks", "retry", "msg_1", *here).stderr
     assert "wh_1 is deleted" in finetuned("webhooks", "delete", "wh_1", *here).stderr

@@ -6,7 +6,7 @@ import pytest
 
 from contract.machine import Gpu, has_bf16
 from tests.support.fake_nvml import Have, stand_in
-from worker.machine.inventory import detect, memory_limit, visible
+from worker.machine.inventory import detect, machine_memory_used, memory_limit, memory_used, visible
 
 
 def gpu(uuid: str) -> Gpu:
@@ -46,6 +46,23 @@ def test_machine_memory_respects_control_groups(tmp_path: Path) -> None:
     (groups / "a" / "b" / "memory.max").write_text("max\n")
     (groups / "a" / "memory.max").write_text("9000\n")
     assert memory_limit(meminfo, groups, own) == 9000
+
+
+def test_used_memory_is_of_what_bounds_it(tmp_path: Path) -> None:
+    meminfo, own = tmp_path / "meminfo", tmp_path / "cgroup"
+    meminfo.write_text("MemTotal:       16 kB\nMemFree:  3 kB\nMemAvailable:    6 kB\n")
+    own.write_text("0::/a/b\n")
+    group = tmp_path / "groups" / "a"
+    (group / "b").mkdir(parents=True)
+    assert memory_used(meminfo, group.parent, own) == 10 * 1024
+    (group / "memory.max").write_text("9000\n")
+    (group / "memory.current").write_text("8000\n")
+    (group / "memory.stat").write_text("anon 5000\ninactive_file 2500\nactive_file 500\n")
+    assert memory_used(meminfo, group.parent, own) == 5500
+
+
+def test_this_machine_uses_some_of_its_memory() -> None:
+    assert 0 < machine_memory_used() < (detect(os.environ, slots=1).memory_bytes or 0)
 
 
 @pytest.mark.parametrize(

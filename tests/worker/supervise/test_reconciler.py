@@ -19,7 +19,7 @@ from contract.status import JobStatus
 from store import schema
 from store.jobs import jobs, transitions
 from store.models import Worker
-from store.scheduling import scheduler, workers
+from store.scheduling import memory, scheduler, workers
 from store.session import Sessions, make_sessions
 from tests.support.jobs import create_job
 from tests.support.waiting import until
@@ -50,6 +50,20 @@ def test_first_round_reports_the_machine(sessions: Sessions, broker: Celery, set
     reconciler.round()
     with sessions.begin() as session:
         assert workers.alive_names(session) == {"host-1"}
+
+
+def test_first_round_records_the_memory_in_use(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings, start: Start
+) -> None:
+    job_id = run_here(sessions, start().pid)
+    reconciler = make_reconciler(sessions, broker, settings)
+    reconciler.round()
+    reconciler.round()
+    with sessions.begin() as session:
+        (reading,) = memory.read(session, "host-1", 0, 10)
+        (holding,) = memory.holdings(session, "host-1", 0)
+    assert (reading.device, holding.jobs) == (memory.MACHINE, [job_id])
+    assert reading.used_bytes > 2**20
 
 
 def test_draining_worker_gets_no_job(sessions: Sessions, broker: Celery, settings: WorkerSettings) -> None:

@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { colorOf } from "../colors";
 import { loss, moment } from "../format";
 import { followJobs, jobs } from "../live/jobs";
+import { Calls } from "../parts/Calls";
 import { Confirm } from "../parts/Confirm";
 import { Problem } from "../parts/Problem";
 import { Progress } from "../parts/Progress";
@@ -11,7 +12,7 @@ import { Status } from "../parts/Status";
 import { go, href, route, setQuery } from "../route";
 import type { Status as StatusName, Summary } from "../types";
 import { t } from "../words";
-import { type Action, act, possible } from "./actions";
+import { ACTION_WORDS, type Action, act, callOf, possible } from "./actions";
 import { NoJobs } from "./NoJobs";
 import { type Order, matching } from "./matching";
 
@@ -86,6 +87,11 @@ function Bulk({ selected, clear }: { selected: ReadonlySet<string>; clear: () =>
       <button disabled={can("retry").length === 0} onClick={() => all("retry")}>
         {t("retryJob")}
       </button>
+      <Calls
+        list={(["cancel", "retry"] as const)
+          .filter((action) => can(action).length > 0)
+          .map((action) => ({ title: t(ACTION_WORDS[action]), calls: can(action).map((job) => callOf(action, job.id)) }))}
+      />
       {error !== undefined && <Problem error={error} />}
       {confirming && (
         <Confirm

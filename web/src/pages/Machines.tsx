@@ -3,9 +3,11 @@ import { get } from "../api";
 import { bytes, memory, moment } from "../format";
 import { useLoaded } from "../parts/load";
 import { Problem } from "../parts/Problem";
+import { Seen } from "../parts/Seen";
 import { href } from "../route";
 import type { Device, Worker } from "../types";
 import { t } from "../words";
+import { Memory } from "./machines/Memory";
 
 const EVERY_MS = 5000;
 
@@ -27,7 +29,7 @@ export function Machines() {
         </section>
       )}
       {data.data.map((worker) => (
-        <section class="machine">
+        <section key={worker.name} class="machine" aria-label={worker.name}>
           <h2>
             {worker.name} <span class={`pill ${worker.status}`}>{t(`worker.${worker.status}`)}</span>
           </h2>
@@ -36,7 +38,7 @@ export function Machines() {
             {worker.disk && ` · ${t("disk")}: ${bytes(worker.disk.free_bytes)} / ${bytes(worker.disk.total_bytes)} ${t("free")}`}
           </p>
           {worker.disk?.low && <p class="problem">{t("diskLow")}</p>}
-          <table class="plain">
+          <table class="plain devices">
             <thead>
               <tr>
                 <th scope="col">{t("device")}</th>
@@ -51,6 +53,10 @@ export function Machines() {
               ))}
             </tbody>
           </table>
+          <h3>{t("memory.title")}</h3>
+          <Seen height={260}>
+            <Memory worker={worker} />
+          </Seen>
         </section>
       ))}
     </>

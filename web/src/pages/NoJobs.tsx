@@ -1,9 +1,9 @@
+import { asCommand, submitJob } from "../calls";
 import { Copy } from "../parts/Copy";
 import { go } from "../route";
 import { t } from "../words";
-import { asSubmit } from "./actions";
 
-const FIRST = asSubmit('{"model": "MODEL", "dataset": "rows.jsonl"}');
+const FIRST = asCommand(submitJob('{"model": "MODEL", "dataset": "rows.jsonl"}'), location.origin);
 
 export function NoJobs() {
   return (

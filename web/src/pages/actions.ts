@@ -1,5 +1,6 @@
 // What can be done with a job in its status, as docs/jobs.md says.
-import { post, remove } from "../api";
+import { send } from "../api";
+import { type Call, cancelJob, deleteJob, pauseJob, resumeJob, retryJob } from "../calls";
 import type { Status } from "../types";
 import type { Word } from "../words";
 
@@ -24,16 +25,8 @@ const POSSIBLE: Record<Status, Action[]> = {
 
 export const possible = (status: Status): Action[] => POSSIBLE[status];
 
-export function act(action: Action, jobId: string): Promise<unknown> {
-  return action === "delete" ? remove(`/jobs/${jobId}`) : post(`/jobs/${jobId}/${action}`);
-}
+const CALLS: Record<Action, (jobId: string) => Call> = { pause: pauseJob, resume: resumeJob, cancel: cancelJob, retry: retryJob, delete: deleteJob };
 
-export function asCurl(method: "GET" | "POST" | "DELETE", path: string, json?: string): string {
-  const body = json === undefined ? "" : ` --json ${quoted(json)}`;
-  return `curl -X ${method} -H "Authorization: Bearer $FINETUNED_API_KEY"${body} ${location.origin}${path}`;
-}
+export const callOf = (action: Action, jobId: string): Call => CALLS[action](jobId);
 
-export const asSubmit = (json: string): string => `finetuned submit - --watch <<'RECIPE'\n${json}\nRECIPE`;
-
-// For a POSIX shell.
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
+export const act = (action: Action, jobId: string): Promise<unknown> => send(callOf(action, jobId));

@@ -1,11 +1,12 @@
 import { useState } from "preact/hooks";
+import { cloneJob, showJob } from "../../calls";
+import { Calls } from "../../parts/Calls";
 import { Confirm } from "../../parts/Confirm";
-import { Copy } from "../../parts/Copy";
 import { Problem } from "../../parts/Problem";
 import { go } from "../../route";
 import type { Job } from "../../types";
 import { t } from "../../words";
-import { ACTION_WORDS, type Action, act, asCurl, possible } from "../actions";
+import { ACTION_WORDS, type Action, act, callOf, possible } from "../actions";
 
 const DESTRUCTIVE: Partial<Record<Action, "confirm.cancel" | "confirm.delete">> = {
   cancel: "confirm.cancel",
@@ -42,8 +43,13 @@ export function Actions({ job, done }: { job: Job; done: () => void }) {
         </button>
       ))}
       <button onClick={() => go(["new"], { from: job.id })}>{t("clone")}</button>
-      <Copy text={asCurl("GET", `/jobs/${job.id}`)} label={t("copy.curl")} />
-      <Copy text={`finetuned watch ${job.id}`} label={t("copy.command")} />
+      <Calls
+        list={[
+          ...possible(job.status).map((action) => ({ title: t(ACTION_WORDS[action]), calls: [callOf(action, job.id)] })),
+          { title: t("clone"), calls: [cloneJob(job.id, job.recipe)] },
+          { title: t("watch"), calls: [showJob(job.id)] },
+        ]}
+      />
       {error !== undefined && <Problem error={error} />}
       {confirming && (
         <Confirm

@@ -4,7 +4,7 @@ import { Upload } from "./Upload";
 
 const ID = /^file-[0-9a-f]+$/;
 
-type Props = { recipe: Recipe; choose: (id: string) => void; uploaded: () => void };
+type Props = { recipe: Recipe; choose: (id: string | undefined) => void; uploaded: () => void };
 
 // Uploads a dataset, and shows what is in the one that the recipe names.
 export function DatasetPanel({ recipe, choose, uploaded }: Props) {
@@ -22,6 +22,10 @@ export function DatasetPanel({ recipe, choose, uploaded }: Props) {
         <DatasetReport
           key={id}
           id={id}
+          deleted={() => {
+            uploaded();
+            choose(undefined);
+          }}
           query={{
             ...(typeof model === "string" && { model }),
             ...(typeof template === "string" && { chat_template: template }),

@@ -1,6 +1,9 @@
-import { useEffect } from "preact/hooks";
-import { get } from "../../api";
+import { useEffect, useState } from "preact/hooks";
+import { get, send } from "../../api";
+import { deleteDataset, uploadDataset } from "../../calls";
 import { bytes, integer } from "../../format";
+import { Calls } from "../../parts/Calls";
+import { Confirm } from "../../parts/Confirm";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
 import { type Word, t } from "../../words";
@@ -10,7 +13,9 @@ import { PreviewRows } from "./PreviewRows";
 
 const EVERY_MS = 1000;
 
-export function DatasetReport({ id, query }: { id: string; query: Record<string, string> }) {
+type Props = { id: string; query: Record<string, string>; deleted: () => void };
+
+export function DatasetReport({ id, query, deleted }: Props) {
   const { data, error, reload } = useLoaded((signal) => get<DatasetDetail>(`/datasets/${id}`, signal), [id]);
   useEffect(() => {
     if (data?.status !== "uploaded") return;
@@ -21,9 +26,12 @@ export function DatasetReport({ id, query }: { id: string; query: Record<string,
   if (!data) return <p class="quiet">{t("loading")}</p>;
   return (
     <>
-      <h2>
-        {data.filename} <span class="quiet number">{bytes(data.bytes)}</span>
-      </h2>
+      <div class="row">
+        <h2>
+          {data.filename} <span class="quiet number">{bytes(data.bytes)}</span>
+        </h2>
+        <DatasetActions dataset={data} deleted={deleted} />
+      </div>
       <Verdict dataset={data} />
       {data.report && <Counts report={data.report} />}
       {data.report && data.report.errors.length > 0 && <Errors report={data.report} />}
@@ -33,6 +41,35 @@ export function DatasetReport({ id, query }: { id: string; query: Record<string,
           {data.status === "processed" && <Lengths id={id} query={query} />}
           <PreviewRows id={id} query={query} />
         </>
+      )}
+    </>
+  );
+}
+
+function DatasetActions({ dataset: { id, filename }, deleted }: { dataset: DatasetDetail; deleted: () => void }) {
+  const [asking, setAsking] = useState(false);
+  const [error, setError] = useState<unknown>();
+  return (
+    <>
+      <button type="button" class="danger" aria-label={`${t("delete")}: ${filename}`} onClick={() => setAsking(true)}>
+        {t("delete")}
+      </button>
+      <Calls
+        of={filename}
+        list={[
+          { title: t("data.upload"), calls: [uploadDataset(filename)] },
+          { title: t("delete"), calls: [deleteDataset(id)] },
+        ]}
+      />
+      {error !== undefined && <Problem error={error} />}
+      {asking && (
+        <Confirm
+          title={`${t("delete")}: ${filename}`}
+          text={t("data.deleteHelp")}
+          action={t("delete")}
+          confirm={() => send(deleteDataset(id)).then(deleted, setError)}
+          close={() => setAsking(false)}
+        />
       )}
     </>
   );

@@ -1,6 +1,6 @@
-import { Copy } from "../../parts/Copy";
+import { submitJob } from "../../calls";
+import { Calls } from "../../parts/Calls";
 import { t } from "../../words";
-import { asCurl, asSubmit } from "../actions";
 import { recipe, text } from "./draft";
 
 export function JsonPane() {
@@ -9,8 +9,7 @@ export function JsonPane() {
     <section class="json">
       <div class="row">
         <h2 id="json-title">{t("json.title")}</h2>
-        <Copy text={asCurl("POST", "/jobs", text.value)} label={t("copy.curl")} />
-        <Copy text={asSubmit(text.value)} label={t("copy.command")} />
+        <Calls of={t("newJob")} list={[{ title: t("submit"), calls: [submitJob(text.value)] }]} />
       </div>
       <textarea
         aria-labelledby="json-title"

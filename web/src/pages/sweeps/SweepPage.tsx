@@ -1,17 +1,17 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, post } from "../../api";
+import { get, send } from "../../api";
+import { showSweep, stopSweep } from "../../calls";
 import { colorsOf } from "../../colors";
 import { loss } from "../../format";
 import { followJobs, jobs } from "../../live/jobs";
+import { Calls } from "../../parts/Calls";
 import { Confirm } from "../../parts/Confirm";
-import { Copy } from "../../parts/Copy";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
 import { Status } from "../../parts/Status";
 import { href } from "../../route";
 import type { Sweep } from "../../types";
 import { t } from "../../words";
-import { asCurl } from "../actions";
 import { bestOf } from "./best";
 import { Parallel } from "./Parallel";
 
@@ -35,8 +35,12 @@ export function SweepPage({ id }: { id: string }) {
         <button class="danger" disabled={open.length === 0} onClick={() => setConfirming(true)}>
           {t("sweeps.stop")}
         </button>
-        <Copy text={asCurl("GET", `/sweeps/${id}`)} label={t("copy.curl")} />
-        <Copy text={`finetuned sweep show ${id}`} label={t("copy.command")} />
+        <Calls
+          list={[
+            { title: t("sweeps.stop"), calls: [stopSweep(id, best)] },
+            { title: t("result"), calls: [showSweep(id)] },
+          ]}
+        />
       </div>
       {refused !== undefined && <Problem error={refused} />}
       <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} />
@@ -84,15 +88,13 @@ export function SweepPage({ id }: { id: string }) {
           title={t("sweeps.stop")}
           text={t("confirm.cancelMany", { n: open.length })}
           action={t("sweeps.stop")}
-          confirm={() => stop(id, best).then(reload, setRefused)}
+          confirm={() => send(stopSweep(id, best)).then(reload, setRefused)}
           close={() => setConfirming(false)}
         />
       )}
     </>
   );
 }
-
-const stop = (id: string, best: string | null): Promise<unknown> => post(`/sweeps/${id}/cancel${best ? `?keep=${best}` : ""}`);
 
 function pick(job: Pick<Sweep["jobs"][number], "status" | "step" | "loss" | "eval_loss" | "total_steps"> | undefined) {
   return job && { status: job.status, step: job.step, loss: job.loss, eval_loss: job.eval_loss, total_steps: job.total_steps };

@@ -1,12 +1,14 @@
 import { get } from "../../api";
+import { asCommand, createSweep } from "../../calls";
 import { moment } from "../../format";
+import { Calls } from "../../parts/Calls";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
 import { href } from "../../route";
 import type { Sweep } from "../../types";
 import { t } from "../../words";
 
-const FIRST = "finetuned sweep recipe.json --grid optimizer.learning_rate=1e-4,2e-4 --grid adapter.r=8,16";
+const FIRST = createSweep({ model: "MODEL", dataset: "rows.jsonl" }, { "optimizer.learning_rate": [0.0001, 0.0002], "adapter.r": [8, 16] });
 
 export function Sweeps() {
   const { data, error, reload } = useLoaded((signal) => get<{ data: Sweep[] }>("/sweeps", signal), []);
@@ -17,13 +19,17 @@ export function Sweeps() {
       <section class="empty">
         <h1>{t("sweeps.empty")}</h1>
         <p>{t("sweeps.emptyHelp")}</p>
-        <pre>{FIRST}</pre>
+        <pre>{asCommand(FIRST, location.origin)}</pre>
+        <Calls list={[{ title: t("sweeps.create"), calls: [FIRST] }]} />
       </section>
     );
   }
   return (
     <>
-      <h1>{t("sweeps")}</h1>
+      <div class="row">
+        <h1>{t("sweeps")}</h1>
+        <Calls list={[{ title: t("sweeps.create"), calls: [FIRST] }]} />
+      </div>
       <div class="scroll" tabIndex={0} role="region" aria-label={t("sweeps")}>
         <table class="plain">
           <thead>

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { test } from "node:test";
+import * as calls from "../src/calls";
+import { type Call, asCommand, asCurl } from "../src/calls";
+import expected from "./calls.json";
+
+const ORIGIN = "http://127.0.0.1:8000";
+const [JOB, SWEEP, DATASET, KEY, WEBHOOK, MESSAGE] = ["job_", "sweep_", "file-", "key_", "wh_", "msg_"].map((prefix) => prefix + "0".repeat(24)) as [string, string, string, string, string, string];
+const RECIPE = { model: "tiny", dataset: "rows.jsonl", name: "it's" };
+
+const EXAMPLES: Record<string, Call[]> = {
+  showJob: [calls.showJob(JOB)],
+  pauseJob: [calls.pauseJob(JOB)],
+  resumeJob: [calls.resumeJob(JOB)],
+  cancelJob: [calls.cancelJob(JOB)],
+  retryJob: [calls.retryJob(JOB)],
+  deleteJob: [calls.deleteJob(JOB)],
+  cloneJob: [calls.cloneJob(JOB, RECIPE)],
+  submitJob: [calls.submitJob(JSON.stringify(RECIPE))],
+  showSweep: [calls.showSweep(SWEEP)],
+  createSweep: [calls.createSweep(RECIPE, { "adapter.r": [8, 16], "adapter.target_modules": ["all-linear", ["q_proj"]] })],
+  stopSweep: [calls.stopSweep(SWEEP, null), calls.stopSweep(SWEEP, JOB)],
+  uploadDataset: [calls.uploadDataset("my rows.jsonl")],
+  deleteDataset: [calls.deleteDataset(DATASET)],
+  createKey: [calls.createKey({ owner: "anna", name: "Anna's laptop", admin: false, days: null }), calls.createKey({ owner: "boss", name: null, admin: true, days: 30 }, Date.UTC(2026, 0, 1))],
+  revokeKey: [calls.revokeKey(KEY)],
+  setLimits: [calls.setLimits("anna", { running_jobs: 2, queued_jobs: null, bytes: 5000 }), calls.setLimits("*", { running_jobs: 0, queued_jobs: 50, bytes: null })],
+  addWebhook: [calls.addWebhook("https://example.com/hook?a=1&b=2", ["job.failed", "job.succeeded"])],
+  testWebhook: [calls.testWebhook(WEBHOOK)],
+  enableWebhook: [calls.enableWebhook(WEBHOOK)],
+  disableWebhook: [calls.disableWebhook(WEBHOOK)],
+  deleteWebhook: [calls.deleteWebhook(WEBHOOK)],
+  retryDelivery: [calls.retryDelivery(MESSAGE)],
+};
+
+test("every action has a curl call and a command that are known to work", () => {
+  const made = Object.entries(calls).flatMap(([name, each]) => (typeof each === "function" && !name.startsWith("as") ? [name] : []));
+  assert.deepEqual(Object.keys(EXAMPLES).toSorted(), made.toSorted());
+  const written = Object.values(EXAMPLES)
+    .flat()
+    .map((call) => ({ curl: asCurl(call, ORIGIN), command: asCommand(call, ORIGIN) }));
+  // tests/finetuned/test_copied_calls.py holds that the API and the command take what is in this file.
+  if (process.env.UPDATE) writeFileSync("tests/calls.json", `${JSON.stringify(written, null, 2)}\n`);
+  else assert.deepEqual(written, expected, "on a change: UPDATE=1 npm --prefix web test");
+});
+
+test("command for another service names it before what it reads", () => {
+  const lines = asCommand(calls.submitJob("{}"), "https://gpu.example.com").split("\n");
+  assert.deepEqual(lines, ["finetuned submit - --watch --url https://gpu.example.com <<'JSON'", "{}", "JSON"]);
+});
+
+test("no copied call holds a key", () => {
+  for (const call of Object.values(EXAMPLES).flat()) {
+    assert.match(asCurl(call, ORIGIN), /-H "Authorization: Bearer \$FINETUNED_API_KEY"/);
+    assert.doesNotMatch(asCommand(call, ORIGIN), /--key/);
+  }
+});
