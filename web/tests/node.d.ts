@@ -1,0 +1,13 @@
+// What the tests use of Node. All of its types would change those of the browser, such as of setTimeout.
+declare module "node:test" {
+  export function test(name: string, run: () => void | Promise<void>): void;
+}
+
+declare module "node:assert/strict" {
+  const assert: {
+    ok(value: unknown, message?: string): asserts value;
+    equal<T>(actual: unknown, expected: T, message?: string): asserts actual is T;
+    deepEqual<T>(actual: unknown, expected: T, message?: string): asserts actual is T;
+  };
+  export default assert;
+}
