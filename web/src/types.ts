@@ -24,6 +24,7 @@ export type Summary = {
   eval_loss: number | null;
   losses: number[];
   queue: Queue | null;
+  failure_code: string | null;
   failure_message: string | null;
   sweep_id: string | null;
 };
@@ -42,7 +43,8 @@ export type Job = {
   created_at: string;
   started_at: string | null;
   finished_at: string | null;
-  recipe: Record<string, unknown> & { model: string };
+  recipe: Record<string, unknown> & { model: string; dataset: { path: string; filename: string | null } };
+  sweep_id: string | null;
   command: string | null;
   progress: null | {
     step: number;

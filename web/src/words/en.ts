@@ -213,4 +213,8 @@ export const en = {
   noMachines: "No worker has registered",
   noMachinesHelp: "Start one on a machine with GPUs:",
   diskLow: "The disk is low: no attempt starts here.",
+
+  "jobs.shownLoaded": "{shown} of {all} loaded jobs",
+  "jobs.loadOlder": "Load older jobs",
+  "jobs.searchedLoaded": "Search, filter and order cover the loaded jobs.",
 };

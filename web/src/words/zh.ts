@@ -215,4 +215,8 @@ export const zh: Record<keyof typeof en, string> = {
   noMachines: "还没有注册的 worker",
   noMachinesHelp: "在有 GPU 的机器上启动一个：",
   diskLow: "磁盘空间不足：此机器不会开始新的尝试。",
+
+  "jobs.shownLoaded": "{shown} / {all} 个已加载的任务",
+  "jobs.loadOlder": "加载更早的任务",
+  "jobs.searchedLoaded": "搜索、筛选和排序只涵盖已加载的任务。",
 };
