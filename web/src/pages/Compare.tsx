@@ -1,48 +1,37 @@
-import { useMemo } from "preact/hooks";
-import { get } from "../api";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { colorsOf } from "../colors";
 import { loss } from "../format";
-import { readCurves } from "../live/curves";
-import { useLoaded } from "../parts/load";
+import { type Compared, useCompared } from "../live/compared";
+import { type Curves, readLosses } from "../live/curves";
 import { Problem } from "../parts/Problem";
 import { Status } from "../parts/Status";
 import { Chart } from "../plot/Chart";
-import { type X, aligned, axisOf, smooth, xOf } from "../plot/series";
+import { axisOf } from "../plot/axis";
+import type { Content } from "../plot/plot";
+import { type X, aligned, smooth, stepsOf, xOf } from "../plot/series";
 import { href, route, setQuery } from "../route";
-import type { Job } from "../types";
 import { t } from "../words";
 import { differing, flat } from "./recipes";
 
 const XS: X[] = ["step", "epoch", "tokens"];
+const COLORS = 6;
+const EMPTY: Content = { x: [], lines: [], marks: [] };
 
 export function Compare() {
   const query = route.value.query;
   const ids = [...new Set((query.get("jobs") ?? "").split(",").filter(Boolean))];
   const x = XS.find((each) => each === query.get("x")) ?? "step";
   const weight = Math.min(0.99, Number(query.get("smooth") ?? 0) || 0);
-  const { data, error, reload } = useLoaded(
-    (signal) =>
-      Promise.all(
-        ids.map(async (id) => {
-          const [job, curves] = await Promise.all([get<Job>(`/jobs/${id}`, signal), readCurves(id, undefined, undefined, signal)]);
-          return { job, curves };
-        }),
-      ),
-    [ids.join()],
-  );
-  const content = useMemo(() => {
-    const found = data ?? [];
-    const colors = colorsOf(found.map(({ job }) => job.id));
-    const joined = aligned(found.map(({ curves }) => ({ x: xOf(curves, x), values: smooth(curves.columns.loss, weight) })));
-    const lines = found.map(({ job }, index) => ({
-      label: job.name ?? job.id,
-      color: colors[index]!,
-      values: joined.columns[index]!,
-      // Told apart by their dashes, too, where there are more jobs than colours.
-      dash: index < 6 ? [] : [6, 4],
-    }));
-    return { x: joined.x, lines, marks: [] };
-  }, [data, x, weight]);
+  const { data, round, error, reload } = useCompared(ids);
+  const [detail, setDetail] = useState<Curves[]>();
+  useEffect(() => setDetail(undefined), [ids.join(), x]);
+  const content = useMemo(() => (data ? losses(data, detail, x, weight) : EMPTY), [data, round, detail, x, weight]);
+
+  // The whole of each curve is thinned; a part of it has more.
+  async function zoomed(range: { min: number; max: number } | null): Promise<void> {
+    const parts = range && data?.map(({ job, curves }) => ({ id: job.id, ...stepsOf(curves, x, range) }));
+    setDetail(parts ? await Promise.all(parts.map(({ id, from, to }) => readLosses(id, { from, to }))) : undefined);
+  }
 
   if (ids.length === 0) return <p class="quiet">{t("compareHelp")}</p>;
   if (error !== undefined) return <Problem error={error} again={reload} />;
@@ -64,9 +53,10 @@ export function Compare() {
           {t("smoothing")}
           <input type="range" min="0" max="0.99" step="0.01" value={weight} onInput={(event) => setQuery("smooth", event.currentTarget.value)} />
         </label>
-        <button onClick={reload}>{t("retry")}</button>
+        {detail && <button onClick={() => setDetail(undefined)}>{t("resetZoom")}</button>}
+        <span class="quiet">{t("zoomHint")}</span>
       </div>
-      <Chart key={x} title={t("loss")} content={content} axis={axisOf(x)} height={340} />
+      <Chart key={`${x} ${detail ? "detail" : ""}`} title={t("loss")} content={content} axis={axisOf(x)} height={340} zoomed={zoomed} />
       <div class="scroll" tabIndex={0} role="region" aria-label={t("differences")}>
         <table class="plain">
           <thead>
@@ -108,6 +98,20 @@ export function Compare() {
       </div>
     </>
   );
+}
+
+function losses(data: readonly Compared[], detail: readonly Curves[] | undefined, x: X, weight: number): Content {
+  const colors = colorsOf(data.map(({ job }) => job.id));
+  const shown = detail ?? data.map(({ curves }) => curves);
+  const joined = aligned(shown.map((curves) => ({ x: xOf(curves, x), values: smooth(curves.columns.loss, weight) })));
+  const lines = data.map(({ job }, index) => ({
+    label: job.name ?? job.id,
+    color: colors[index]!,
+    values: joined.columns[index]!,
+    // Several jobs of one colour are told apart by their dashes.
+    dash: index < COLORS ? [] : [6, 4],
+  }));
+  return { x: joined.x, lines, marks: [] };
 }
 
 function Result({ word, values }: { word: "loss" | "evalLoss"; values: (number | null | undefined)[] }) {

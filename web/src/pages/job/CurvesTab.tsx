@@ -2,14 +2,16 @@ import { useMemo, useState } from "preact/hooks";
 import { colorOf } from "../../colors";
 import { type Curves, SHOWN, readCurves } from "../../live/curves";
 import { Chart } from "../../plot/Chart";
+import { axisOf } from "../../plot/axis";
 import type { Content, Mark } from "../../plot/plot";
-import { type X, alongside, axisOf, indexOf, smooth, xOf } from "../../plot/series";
+import { type X, alongside, indexOf, smooth, stepsOf, thinned, xOf } from "../../plot/series";
 import { route, setQuery } from "../../route";
 import { type Word, t } from "../../words";
 import type { Watched } from "./JobPage";
 
 const XS: X[] = ["step", "epoch", "tokens", "time"];
 const GIB = 2 ** 30;
+const SMALL_POINTS = 600;
 const QUIET = "#808080";
 const WORDS: Record<Exclude<(typeof SHOWN)[number], "loss">, Word> = {
   learning_rate: "learningRate",
@@ -30,14 +32,7 @@ export function CurvesTab({ id, watched }: { id: string; watched: Watched }) {
   const content = useMemo(() => lossContent(id, curves, x, weight, marks), [curves, watched.round, x, weight, marks]);
 
   async function zoomed(range: { min: number; max: number } | null): Promise<void> {
-    if (range === null) {
-      setDetail(undefined);
-      return;
-    }
-    const { step } = watched.curves.columns;
-    const xs = xOf(watched.curves, x);
-    const [from, to] = [step[Math.max(0, indexOf(xs, range.min) - 1)], step[indexOf(xs, range.max)]];
-    if (from != null && to != null) setDetail(await readCurves(id, from, to));
+    setDetail(range ? await readCurves(id, stepsOf(watched.curves, x, range)) : undefined);
   }
 
   if (watched.curves.columns.step.length === 0) return <p class="quiet">{t("waitingForSteps")}</p>;
@@ -85,10 +80,13 @@ export function CurvesTab({ id, watched }: { id: string; watched: Watched }) {
 type SmallProps = { name: Exclude<(typeof SHOWN)[number], "loss">; curves: Curves; round: number; x: X; color: string };
 
 function Small({ name, curves, round, x, color }: SmallProps) {
+  // The large plot shows every half second what is new.
+  const calm = Math.floor(round / 4);
   const content = useMemo(() => {
-    const values = curves.columns[name].map((value) => (value !== null && name === "memory_bytes" ? value / GIB : value));
-    return { x: [...xOf(curves, x)], lines: [{ label: t(WORDS[name]), color, values }], marks: [] };
-  }, [curves, round, x]);
+    const found = thinned(xOf(curves, x), curves.columns[name], SMALL_POINTS);
+    const values = found.values.map((value) => (value !== null && name === "memory_bytes" ? value / GIB : value));
+    return { x: found.x, lines: [{ label: t(WORDS[name]), color, values }], marks: [] };
+  }, [curves, calm, x, color]);
   // A loss scale belongs to fp16, and memory to a GPU.
   if (content.lines[0]!.values.every((value) => value === null)) return null;
   return <Chart title={t(WORDS[name])} content={content} axis={axisOf(x)} />;

@@ -100,7 +100,7 @@ function useJob(id: string): { watched?: Watched; error?: unknown; reload: () =>
     let stop = () => {};
     const readJob = () => get<Job>(`/jobs/${id}`, abort.signal);
     async function begin(): Promise<void> {
-      const [job, curves] = await Promise.all([readJob(), readCurves(id, undefined, undefined, abort.signal)]);
+      const [job, curves] = await Promise.all([readJob(), readCurves(id, {}, abort.signal)]);
       watched.current = { job, curves, events: [], round: 0 };
       setError(undefined);
       draw();
