@@ -144,7 +144,7 @@ def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
     rows = session.execute(_LATEST, {"ids": list(job_ids)}).mappings() if job_ids else ()
     return {
         row["job_id"]: Latest(
-            StepMetric(**{name: row[name] for name in StepMetric.__table__.c.keys()}),
+            StepMetric(**{name: row[name] for name in ("job_id", *METRIC_COLUMNS)}),
             (row["evaluation"] or {}).get("eval_loss"),
             row["done"] or {},
         )
