@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.jobs.view import JobView
 from contract.exit_report import ExitReport
@@ -10,6 +10,7 @@ from contract.status import JobStatus, RequestedAction
 from store.jobs.progress import Latest
 from store.jobs.usage import Usage
 from store.models import Job
+from store.scheduling.reasons import CODES
 from store.scheduling.situation import Wait
 
 
@@ -47,6 +48,10 @@ class Queue(BaseModel):
     """Position in the queue; 1 is next."""
     reason: str
     """For people: a sentence that says what it waits for."""
+    code: Annotated[str, Field(json_schema_extra={"enum": list(CODES)})]
+    """For programs: the kind of reason."""
+    values: dict[str, Any]
+    """For programs: what the sentence names. A job of another owner is null."""
     estimated_start_at: datetime | None
     """Null where it cannot be known."""
 
@@ -215,7 +220,13 @@ def usage_out(job: Job, usage: Usage) -> JobUsage:
 
 def queue(wait: Wait) -> Queue:
     estimated_start_at = None if wait.estimated_start is None else datetime.fromtimestamp(wait.estimated_start, UTC)
-    return Queue(position=wait.position, reason=wait.reason, estimated_start_at=estimated_start_at)
+    return Queue(
+        position=wait.position,
+        reason=wait.reason,
+        code=wait.code,
+        values=dict(wait.values),
+        estimated_start_at=estimated_start_at,
+    )
 
 
 def _progress(job: Job, latest: Latest) -> Progress:

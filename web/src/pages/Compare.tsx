@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { colorsOf } from "../colors";
 import { loss } from "../format";
 import { type Compared, useCompared } from "../live/compared";
@@ -9,6 +9,7 @@ import { Chart } from "../plot/Chart";
 import { axisOf } from "../plot/axis";
 import type { Content } from "../plot/plot";
 import { type X, aligned, smooth, stepsOf, xOf } from "../plot/series";
+import { setX, useZoom } from "../plot/zoom";
 import { href, route, setQuery } from "../route";
 import { t } from "../words";
 import { differing, flat } from "./recipes";
@@ -23,15 +24,10 @@ export function Compare() {
   const x = XS.find((each) => each === query.get("x")) ?? "step";
   const weight = Math.min(0.99, Number(query.get("smooth") ?? 0) || 0);
   const { data, round, error, reload } = useCompared(ids);
-  const [detail, setDetail] = useState<Curves[]>();
-  useEffect(() => setDetail(undefined), [ids.join(), x]);
+  const { range, detail, zoomed } = useZoom(x, data !== undefined, (range) =>
+    Promise.all(data!.map(({ job, curves }) => readLosses(job.id, stepsOf(curves, x, range)))),
+  );
   const content = useMemo(() => (data ? losses(data, detail, x, weight) : EMPTY), [data, round, detail, x, weight]);
-
-  // The whole of each curve is thinned; a part of it has more.
-  async function zoomed(range: { min: number; max: number } | null): Promise<void> {
-    const parts = range && data?.map(({ job, curves }) => ({ id: job.id, ...stepsOf(curves, x, range) }));
-    setDetail(parts ? await Promise.all(parts.map(({ id, from, to }) => readLosses(id, { from, to }))) : undefined);
-  }
 
   if (ids.length === 0) return <p class="quiet">{t("compareHelp")}</p>;
   if (error !== undefined) return <Problem error={error} again={reload} />;
@@ -43,7 +39,7 @@ export function Compare() {
         <h1>{t("compare")}</h1>
         <label>
           {t("xAxis")}
-          <select value={x} onChange={(event) => setQuery("x", event.currentTarget.value)}>
+          <select value={x} onChange={(event) => setX(event.currentTarget.value)}>
             {XS.map((each) => (
               <option value={each}>{t(each)}</option>
             ))}
@@ -53,12 +49,12 @@ export function Compare() {
           {t("smoothing")}
           <input type="range" min="0" max="0.99" step="0.01" value={weight} onInput={(event) => setQuery("smooth", event.currentTarget.value)} />
         </label>
-        {detail && <button onClick={() => setDetail(undefined)}>{t("resetZoom")}</button>}
+        {range && <button onClick={() => zoomed(null)}>{t("resetZoom")}</button>}
         <span class="quiet">{t("zoomHint")}</span>
       </div>
-      <Chart key={`${x} ${detail ? "detail" : ""}`} title={t("loss")} content={content} axis={axisOf(x)} height={340} zoomed={zoomed} />
+      <Chart key={x} title={t("loss")} content={content} axis={axisOf(x)} height={340} range={range} zoomed={zoomed} />
       <div class="scroll" tabIndex={0} role="region" aria-label={t("differences")}>
-        <table class="plain">
+        <table class="plain compared">
           <thead>
             <tr>
               <th scope="col">{t("differences")}</th>

@@ -10,6 +10,7 @@ import { go, href, route, setQuery } from "../route";
 import { language } from "../settings";
 import type { Summary } from "../types";
 import { t } from "../words";
+import { explained, reasonOf } from "../words/server";
 import type { Order } from "./matching";
 
 const ROW = 48; // px, as in the style sheet
@@ -161,6 +162,9 @@ function Row({ job, index, current, selected, toggle }: RowProps) {
 
 function Cells({ job, index, current, selected, toggle }: RowProps) {
   const name = job.name ?? job.id;
+  // In English the message itself, which says more.
+  const failure = language.value === "zh" && job.failure_code ? explained(job.failure_code)?.what : job.failure_message;
+  const why = failure ?? job.failure_message ?? (job.queue && reasonOf(job.queue));
   return (
     <tr aria-rowindex={index + 2} class={current ? "current" : ""}>
       <td class="check">
@@ -169,15 +173,15 @@ function Cells({ job, index, current, selected, toggle }: RowProps) {
       <td class="status">
         <Status status={job.status} requested={job.requested_action} />
         {job.queue && (
-          <span class="quiet" title={job.queue.reason}>
+          <span class="quiet" title={reasonOf(job.queue)}>
             {t("position", { n: job.queue.position })}
           </span>
         )}
       </td>
       <td class="name">
         <a href={href(["jobs", job.id])}>{name}</a>
-        <span class="quiet" title={job.failure_message ?? job.queue?.reason ?? job.id}>
-          {job.failure_message ?? job.queue?.reason ?? (job.name ? job.id : "")}
+        <span class="quiet" title={job.failure_message ?? why ?? job.id}>
+          {why ?? (job.name ? job.id : "")}
         </span>
       </td>
       <td class="model">

@@ -1,7 +1,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { language, theme } from "../settings";
 import { drawNoMore, drawSoon } from "./frames";
-import { type Axis, type Content, Plot } from "./plot";
+import { type Axis, type Content, Plot, type Range } from "./plot";
 
 type Props = {
   title: string;
@@ -9,29 +9,31 @@ type Props = {
   axis: Axis;
   log?: boolean;
   height?: number;
-  zoomed?: (range: { min: number; max: number } | null) => void;
+  range?: Range | null;
+  zoomed?: (range: Range | null) => void;
 };
 
 const HEIGHT = 220;
 
-export function Chart({ title, content, axis, log = false, height = HEIGHT, zoomed = () => {} }: Props) {
+export function Chart({ title, content, axis, log = false, height = HEIGHT, range = null, zoomed = () => {} }: Props) {
   const place = useRef<HTMLDivElement>(null);
   // As the plot that is there, which outlives a render, is to be now.
-  const wanted = useRef({ content, zoomed });
-  wanted.current = { content, zoomed };
+  const wanted = useRef({ content, range, zoomed });
+  wanted.current = { content, range, zoomed };
   const changed = useRef<() => void>(undefined);
   // A line that comes or goes, another scale, theme or language: a new plot. New points: the same.
   const form = [log, axis.label, theme.value, language.value, ...content.lines.map((line) => `${line.label} ${line.color}`)].join("|");
   useEffect(() => {
-    const options = { log, axis, height, zoomed: (range: { min: number; max: number } | null) => wanted.current.zoomed(range) };
+    const options = { log, axis, height, zoomed: (chosen: Range | null) => wanted.current.zoomed(chosen) };
     let plot: Plot | undefined;
-    let shown: Content | undefined;
+    let shown: { content?: Content; range?: Range | null } = {};
     let inSight = false;
     const draw = (): void => {
-      if (!inSight || shown === wanted.current.content) return;
-      shown = wanted.current.content;
-      if (plot) plot.update(shown);
-      else plot = new Plot(place.current!, shown, options);
+      const { content, range } = wanted.current;
+      if (!inSight || (shown.content === content && shown.range === range)) return;
+      shown = { content, range };
+      if (plot) plot.update(content, range);
+      else plot = new Plot(place.current!, content, range, options);
     };
     // A plot that nobody sees is not drawn.
     const observer = new IntersectionObserver(
@@ -49,7 +51,7 @@ export function Chart({ title, content, axis, log = false, height = HEIGHT, zoom
       plot?.remove();
     };
   }, [form]);
-  useEffect(() => changed.current?.(), [content]);
+  useEffect(() => changed.current?.(), [content, range]);
   return (
     <figure class="chart">
       <figcaption>{title}</figcaption>

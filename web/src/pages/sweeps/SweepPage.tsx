@@ -39,7 +39,9 @@ export function SweepPage({ id }: { id: string }) {
         <Copy text={`finetuned sweep show ${id}`} label={t("copy.command")} />
       </div>
       {refused !== undefined && <Problem error={refused} />}
-      <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} />
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("sweeps.parallel")}>
+        <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} />
+      </div>
       <div class="scroll" tabIndex={0} role="region" aria-label={t("result")}>
         <table class="plain">
           <thead>
