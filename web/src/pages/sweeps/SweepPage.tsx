@@ -69,9 +69,11 @@ export function SweepPage({ id }: { id: string }) {
                   {run.step ?? "–"}
                   {run.total_steps !== null && ` / ${run.total_steps}`}
                 </td>
-                <td class="number">{loss(run.loss)}</td>
                 <td class="number">
-                  {loss(run.eval_loss)} {run.id === best && `★ ${t("best")}`}
+                  {loss(run.loss)} {run.id === best && run.eval_loss === null && `★ ${t("best")}`}
+                </td>
+                <td class="number">
+                  {loss(run.eval_loss)} {run.id === best && run.eval_loss !== null && `★ ${t("best")}`}
                 </td>
                 <td>
                   <a href={href(["jobs", run.id])}>{run.id}</a>
