@@ -162,7 +162,9 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
         viewport={"width": 390, "height": 800},
     )
     tab = context.new_page()
-    tabs = [f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "samples", "artifacts")]
+    tabs = [
+        f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "log", "samples", "artifacts", "usage")
+    ]
     for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs):
         tab.goto(f"/#/{path}")
         expect(tab.locator("main :is(h1, p, dl)").first).to_be_visible()
@@ -199,3 +201,16 @@ def test_job_is_submitted_by_the_form(page: Page, live: Service) -> None:
     assert live.job(job_id)["recipe"]["adapter"]["r"] == 4
     page.get_by_role("button", name="Clone").click()
     expect(page.get_by_label("JSON to post")).to_have_value(re.compile('"r": 4'))
+
+
+def test_form_writes_the_recipe(page: Page, live: Service) -> None:
+    page.goto("/#/new")
+    page.locator("#field-model").select_option("tiny")
+    page.locator("#field-dataset\\.path").select_option(label="Another: a path, or an id")
+    page.get_by_label("Another: a path, or an id").fill("rows.jsonl")
+    page.locator("#field-name").fill("steps=2")
+    page.locator("#field-adapter\\.r").fill("8")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_role("heading", name="steps=2")).to_be_visible(timeout=30_000)
+    recipe = live.job(page.url.rpartition("/")[2])["recipe"]
+    assert (recipe["model"], recipe["dataset"]["path"], recipe["adapter"]["r"]) == ("tiny", "rows.jsonl", 8)
