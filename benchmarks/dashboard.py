@@ -91,10 +91,14 @@ def main() -> None:
             scroll_table(browser, port, size)
             with training(sessions, ours, size.steps):
                 idle = share(port, size.seconds)
+                curves = f"{size.steps:,} steps"
                 together = ",".join(job.id for job in ours)
-                watch(browser, port, f"compare?jobs={together}", f"{CURVES} curves of {size.steps:,} steps", size, idle)
-                watch(browser, port, f"jobs/{ours[0].id}", f"a job of {size.steps:,} steps", size, idle)
-                watch(browser, port, "jobs", f"the table of {JOBS:,} jobs", size, idle)
+                for watched in (
+                    Watched(f"compare?jobs={together}", f"{CURVES} curves of {curves}", STEPS_A_SECOND),
+                    Watched(f"jobs/{ours[0].id}", f"a job of {curves}", STEPS_A_SECOND // CURVES),
+                    Watched("jobs", f"the table of {JOBS:,} jobs", STEPS_A_SECOND),
+                ):
+                    watch(browser, port, watched, size, idle)
         engine.dispose()
 
 
@@ -192,9 +196,20 @@ def scroll_table(browser: Browser, port: int, size: Size) -> None:
         print_frames("scrolling the table", traced(context, page, scroll))
 
 
-def watch(browser: Browser, port: int, path: str, what: str, size: Size, idle: float) -> None:
+@dataclass(frozen=True)
+class Watched:
+    path: str
+    what: str
+    steps: int
+    """New ones a second of what it shows."""
+
+
+def watch(browser: Browser, port: int, watched: Watched, size: Size, idle: float) -> None:
     """Opens a page and looks at it, then zooms; prints the frames, the API's share of a core, and the bytes."""
+    path, what, steps = watched.path, watched.what, watched.steps
     with opened(browser, port) as (context, page):
+        page.goto("/#/none")  # loads the page itself
+        page.locator("header nav").wait_for()
         received = count_bytes(context, page)
         page.goto(f"/#/{path}")
         page.locator("canvas, table.jobs tbody tr[aria-rowindex]").first.wait_for()
@@ -205,7 +220,8 @@ def watch(browser: Browser, port: int, path: str, what: str, size: Size, idle: f
         page.wait_for_timeout(size.seconds * 1e3)
         taken = (cpu_of(port) - before) / (time.monotonic() - began) - idle
         rate = (received() - loaded) / (time.monotonic() - began)
-        print(f"{what}: {loaded:,} bytes to open; then {rate:,.0f} bytes a second, {taken:.2%} of a core of the API")
+        print(f"{what}: {loaded:,} bytes to open; then {rate:,.0f} bytes a second for {steps} steps, ", end="")
+        print(f"{rate / steps:.0f} for each; {taken:.2%} of a core of the API")
         judge(taken < MOST_SHARE, f"one open page costs the API under {MOST_SHARE:.0%} of a core")
         print_frames("looking at it", traced(context, page, lambda: page.wait_for_timeout(size.seconds * 1e3)))
         if page.locator("canvas").count():
@@ -230,10 +246,10 @@ def zoom(page: Page, seconds: float) -> None:
 
 
 def count_bytes(context: BrowserContext, page: Page) -> Callable[[], int]:
-    """The bytes that the page has received, headers and compression included."""
+    """The bytes of the answers that the page has received from now on, which the API does not compress."""
     session = context.new_cdp_session(page)
     received = [0]
-    session.on("Network.dataReceived", lambda event: received.append(event["encodedDataLength"]))
+    session.on("Network.dataReceived", lambda event: received.append(event["dataLength"]))
     session.send("Network.enable")
     return lambda: sum(received)
 
