@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.support.service import Service
 from tests.support.waiting import until
@@ -12,7 +12,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.slow
 
 
-def test_failure_is_explained_in_the_readers_language(browser: Browser, page: Page, live: Service) -> None:
+def test_failure_is_explained_in_the_readers_language(page: Page, live: Service) -> None:
     job = live.submit(name="steps=2 fail=loss_not_finite")
     failure = live.wait(job["id"])["failure"]
     page.goto(f"/#/jobs/{job['id']}")
@@ -42,7 +42,7 @@ def test_log_is_searched_and_downloaded(page: Page, live: Service, tmp_path: Pat
     assert "status failed" in (tmp_path / "live.log").read_text()
     page.get_by_label("Find in the log").fill("authorization")
     page.get_by_label("Log", exact=True).and_(page.get_by_role("combobox")).select_option("trainer.log")
-    expect(log).to_contain_text("Authorization: Bearer")
+    expect(log).to_contain_text("Authorization: ")
     assert "WARNING" not in log.inner_text()
 
 
@@ -68,6 +68,7 @@ def test_zoom_is_kept_in_the_address(page: Page, live: Service) -> None:
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 50, steps=5)
+    until(lambda: page.locator(".u-select").first.evaluate("select => select.offsetWidth > 100"))
     page.mouse.up()
     expect(page.get_by_role("button", name="Whole run")).to_be_visible()
     assert "zoom=" in page.url

@@ -25,6 +25,8 @@ export function Chart({ title, content, axis, log = false, height = HEIGHT, rang
   const form = [log, axis.label, theme.value, language.value, ...content.lines.map((line) => `${line.label} ${line.color}`)].join("|");
   useEffect(() => {
     const options = { log, axis, height, zoomed: (chosen: Range | null) => wanted.current.zoomed(chosen) };
+    // It may be drawn once more after it has left the document.
+    const element = place.current!;
     let plot: Plot | undefined;
     let shown: { content?: Content; range?: Range | null } = {};
     let inSight = false;
@@ -33,7 +35,7 @@ export function Chart({ title, content, axis, log = false, height = HEIGHT, rang
       if (!inSight || (shown.content === content && shown.range === range)) return;
       shown = { content, range };
       if (plot) plot.update(content, range);
-      else plot = new Plot(place.current!, content, range, options);
+      else plot = new Plot(element, content, range, options);
     };
     // A plot that nobody sees is not drawn.
     const observer = new IntersectionObserver(
@@ -43,7 +45,7 @@ export function Chart({ title, content, axis, log = false, height = HEIGHT, rang
       },
       { rootMargin: "100px" },
     );
-    observer.observe(place.current!);
+    observer.observe(element);
     changed.current = () => drawSoon(draw);
     return () => {
       observer.disconnect();

@@ -60,11 +60,8 @@ export function LogTab({ job, events }: { job: Job; events: JobEvent[] }) {
 function Lines({ lines }: { lines: readonly string[] }) {
   const place = useRef<HTMLPreElement>(null);
   const [following, follow] = useState(true);
-  const toEnd = (): void => {
-    place.current!.scrollTop = place.current!.scrollHeight;
-  };
   useLayoutEffect(() => {
-    if (following) toEnd();
+    if (following) place.current?.scrollTo({ top: place.current.scrollHeight });
   }, [lines, following]);
   if (lines.length === 0) return <p class="quiet">{t("log.empty")}</p>;
   return (
