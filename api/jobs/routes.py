@@ -15,7 +15,7 @@ from api.http.ids import JobId
 from api.http.json_response import json_response
 from api.http.json_schema import whole_schema
 from api.jobs import service
-from api.jobs.schemas import JobChanges, JobDeleted, JobOut, JobPage, job_out
+from api.jobs.schemas import JobChanges, JobDeleted, JobOut, JobPage, JobUsage, job_out
 from api.jobs.view import JobView
 from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
@@ -85,6 +85,12 @@ def _page(services: Services, who: Principal, limit: int, after: str | None, own
 @router.get("/jobs/{job_id}", response_model=JobOut)
 def get_job(services: Context, who: Who, job_id: JobId) -> Response:
     return json_response(job_out(service.get_job(services, who, job_id)))
+
+
+@router.get("/jobs/{job_id}/usage")
+def get_usage(services: Context, who: Who, job_id: JobId) -> JobUsage:
+    """The memory, time and disk that a job has taken so far. POST /plans with its recipe says what it was to take."""
+    return service.get_usage(services, who, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut)

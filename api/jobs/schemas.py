@@ -1,14 +1,16 @@
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.jobs.view import JobView
 from contract.exit_report import ExitReport
 from contract.failure import Failure, FailureCode
 from contract.status import JobStatus, RequestedAction
 from store.jobs.progress import Latest
+from store.jobs.usage import Usage
 from store.models import Job
+from store.scheduling.reasons import CODES
 from store.scheduling.situation import Wait
 
 
@@ -46,6 +48,10 @@ class Queue(BaseModel):
     """Position in the queue; 1 is next."""
     reason: str
     """For people: a sentence that says what it waits for."""
+    code: Annotated[str, Field(json_schema_extra={"enum": list(CODES)})]
+    """For programs: the kind of reason."""
+    values: dict[str, Any]
+    """For programs: what the sentence names. A job of another owner is null."""
     estimated_start_at: datetime | None
     """Null where it cannot be known."""
 
@@ -140,6 +146,30 @@ class JobChanges(BaseModel):
     """True where the jobs are all that there are, and replace what the client has."""
 
 
+class JobUsage(BaseModel):
+    """What a job has taken so far, to compare with its plan."""
+
+    device: str | None
+    """The trainer's name for the device of the latest attempt, which begins as that of a plan; null before the
+    first."""
+    devices: int | None
+    """Number of devices of the latest attempt, on all machines together."""
+    precision: str | None
+    steps: int
+    tokens: int
+    """Tokens trained on."""
+    peak_memory_bytes: int | None
+    """Most bytes on one device: allocated on a GPU, or resident on a CPU."""
+    expected_seconds: float | None
+    """Time of training that similar jobs let expect when this one was created."""
+    training_seconds: float
+    """Time of its steps, without loading, evaluations and saving."""
+    artifact_bytes: int
+    """Bytes of its artifacts."""
+    run_bytes: int | None
+    """Bytes in its run folders besides; null where the latest attempt has not been measured yet."""
+
+
 class JobDeleted(BaseModel):
     id: str
     deleted: Literal[True] = True
@@ -173,9 +203,30 @@ def job_out(view: JobView) -> JobOut:
     )
 
 
+def usage_out(job: Job, usage: Usage) -> JobUsage:
+    return JobUsage(
+        device=usage.started.get("device"),
+        devices=usage.started.get("world_size"),
+        precision=usage.started.get("precision"),
+        steps=usage.steps,
+        tokens=usage.tokens,
+        peak_memory_bytes=usage.peak_memory_bytes,
+        expected_seconds=job.expected_seconds,
+        training_seconds=usage.training_seconds,
+        artifact_bytes=usage.artifact_bytes,
+        run_bytes=job.run_bytes if job.attempt and job.measured_attempt == job.attempt else None,
+    )
+
+
 def queue(wait: Wait) -> Queue:
     estimated_start_at = None if wait.estimated_start is None else datetime.fromtimestamp(wait.estimated_start, UTC)
-    return Queue(position=wait.position, reason=wait.reason, estimated_start_at=estimated_start_at)
+    return Queue(
+        position=wait.position,
+        reason=wait.reason,
+        code=wait.code,
+        values=dict(wait.values),
+        estimated_start_at=estimated_start_at,
+    )
 
 
 def _progress(job: Job, latest: Latest) -> Progress:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from api.context import Services
 from api.http.idempotency import Turn, idempotent
 from api.jobs.fit import refuse_what_cannot_fit
+from api.jobs.schemas import JobUsage, usage_out
 from api.jobs.submission import Examples, Submission, resolved
 from api.jobs.view import JobView, views
 from contract.failure import FailureCode, InputError
@@ -24,7 +25,7 @@ from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.earlier_adapter import hold_earlier
 from store.errors import DatasetNotFound
-from store.jobs import actions, deletion, jobs
+from store.jobs import actions, deletion, jobs, usage
 from store.jobs.jobs import SweepPart
 from store.models import Job
 from store.paging import Page, page
@@ -116,6 +117,13 @@ def get_job(services: Services, who: Principal, job_id: str) -> JobView:
     """Raises JobNotFound."""
     with read_snapshot(services.sessions) as session:
         return views(session, who, [jobs.get(session, job_id, who.scope)])[0]
+
+
+def get_usage(services: Services, who: Principal, job_id: str) -> JobUsage:
+    """Raises JobNotFound."""
+    with read_snapshot(services.sessions) as session:
+        job = jobs.get(session, job_id, who.scope)
+        return usage_out(job, usage.read(session, job))
 
 
 def list_jobs(

@@ -1,8 +1,10 @@
 """Jobs with all that is known of them, as one moment has it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -46,11 +48,21 @@ def _without_others(session: Session, waits: Mapping[str, Wait], owner: str) -> 
     """Without the names of jobs that are not the owner's."""
     named = {job_id for wait in waits.values() for job_id in _JOB_ID.findall(wait.reason)}
     own = jobs.owned(session, named, owner) if named else set()
+    return {job_id: _readable(wait, own) for job_id, wait in waits.items()}
 
-    def readable(reason: str) -> str:
-        return _JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", reason)
 
-    return {job_id: replace(wait, reason=readable(wait.reason)) for job_id, wait in waits.items()}
+def _readable(wait: Wait, own: Collection[str]) -> Wait:
+    def sentence(text: str) -> str:
+        return _JOB_ID.sub(lambda found: found[0] if found[0] in own else "another's job", text)
+
+    def value(given: Any) -> Any:
+        if isinstance(given, list):
+            return [value(each) for each in given]
+        # Null where the sentence says that it is another's.
+        return None if isinstance(given, str) and _JOB_ID.fullmatch(given) and given not in own else given
+
+    values = {name: value(given) for name, given in wait.values.items()}
+    return replace(wait, reason=sentence(wait.reason), values=values)
 
 
 def waits_of(sessions: Sessions, job_ids: Sequence[str]) -> dict[str, Wait]:
@@ -75,15 +87,10 @@ def waits_of_queue(sessions: Sessions) -> Waits:
         queued = jobs.list_queued(session)
         waits = scheduler.outlook(session, queued) if queued else {}
         owners = jobs.owners(session, {named for wait in waits.values() for named in _JOB_ID.findall(wait.reason)})
-    return {job.id: (_readable(waits[job.id], owners, job.owner), waits[job.id]) for job in queued if job.id in waits}
-
-
-def _readable(wait: Wait, owners: Mapping[str, str], owner: str) -> Wait:
-    """Without the names of jobs that are not the owner's."""
-    return replace(
-        wait,
-        reason=_JOB_ID.sub(lambda found: found[0] if owners.get(found[0]) == owner else "another's job", wait.reason),
-    )
+    own: dict[str, set[str]] = defaultdict(set)
+    for job_id, owner in owners.items():
+        own[owner].add(job_id)
+    return {job.id: (_readable(waits[job.id], own[job.owner]), waits[job.id]) for job in queued if job.id in waits}
 
 
 def news(sessions: Sessions, cursors: Mapping[str, Cursor], limit: int) -> dict[str, JobUpdate]:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from contract import events
 from contract.status import JobStatus, RequestedAction
@@ -141,26 +141,36 @@ class Latest(NamedTuple):
 
 def latest(session: Session, job_ids: Sequence[str]) -> dict[str, Latest]:
     """The latest results of each job that has a metric."""
-    rows = session.execute(_LATEST, {"ids": list(job_ids)}) if job_ids else ()
+    rows = session.execute(_LATEST, {"ids": list(job_ids)}).mappings() if job_ids else ()
     return {
-        metric.job_id: Latest(metric, (evaluation or {}).get("eval_loss"), done or {})
-        for metric, evaluation, done in rows
+        row["job_id"]: Latest(
+            StepMetric(**{name: row[name] for name in ("job_id", *METRIC_COLUMNS)}),
+            (row["evaluation"] or {}).get("eval_loss"),
+            row["done"] or {},
+        )
+        for row in rows
     }
 
 
 def _latest() -> Select[Any]:
     ids = func.unnest(bindparam("ids", type_=ARRAY(Text))).table_valued("id").render_derived()
-    last = select(StepMetric).where(StepMetric.job_id == ids.c.id).order_by(StepMetric.step.desc()).limit(1).lateral()
+    metrics, events = StepMetric.__table__, Event.__table__
+    last = select(metrics).where(metrics.c.job_id == ids.c.id).order_by(metrics.c.step.desc()).limit(1).lateral()
     ends = (
-        select(Event.data).where(Event.job_id == ids.c.id, Event.type == kind).order_by(Event.seq.desc()).limit(1)
+        select(events.c.data)
+        .where(events.c.job_id == ids.c.id, events.c.type == kind)
+        .order_by(events.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label(kind)
         for kind in ("evaluation", "done")
     )
-    evaluation, done = (data.scalar_subquery() for data in ends)
-    return select(aliased(StepMetric, last), evaluation, done).select_from(ids.join(last, true()))
+    return select(last, *ends).select_from(ids.join(last, true()))
 
 
 _LATEST = _latest()
-"""One look into the index for each job: DISTINCT ON would read all of its metrics."""
+"""One look into the index for each job: DISTINCT ON would read all of its metrics. It names columns and no classes: an
+alias of a class, shared by threads, is not safe while the first of them compile it."""
 
 
 class JobUpdate(NamedTuple):

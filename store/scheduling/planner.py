@@ -42,7 +42,7 @@ def plan(
         able = [view for view in there if len(view.times) >= view.needs]
         begins = None
         if job.not_before is not None and job.not_before > now:
-            reason = f"Starts again in {math.ceil(job.not_before - now)} s, after a failure."
+            reason = reasons.after_failure(job.not_before - now)
         elif running[job.owner] >= most_running.get(job.owner, math.inf):
             reason = reasons.owner_at_limit(running[job.owner])
         elif len(able) < job.nodes:
@@ -62,7 +62,7 @@ def plan(
             time, chosen = _earliest(able, job)
             begins = None if time == math.inf else time
             in_use[job.owner] += _keep(time, chosen, job)
-        waits[job.id] = Wait(len(waits) + 1, reason, begins)
+        waits[job.id] = reason.wait(len(waits) + 1, begins)
     return SchedulePlan(starts, tuple(preempted), waits)
 
 

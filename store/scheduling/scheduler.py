@@ -14,7 +14,7 @@ from contract.status import JobStatus, RequestedAction
 from store.jobs import jobs
 from store.jobs.jobs import QueuedJob
 from store.models import Device, Job, Lease, Worker
-from store.scheduling import leases, reading
+from store.scheduling import leases, reading, reasons
 from store.scheduling.leases import Placement
 from store.scheduling.planner import plan
 from store.scheduling.situation import DeviceRef, Host, Occupant, Wait
@@ -74,14 +74,14 @@ def outlook(session: Session, queued: Sequence[Job | QueuedJob]) -> dict[str, Wa
     found = {}
     for job in queued:
         if job.id in starts:
-            found[job.id] = Wait(1, f"The job is about to start on {starts[job.id][0].worker}.", read.now)
+            found[job.id] = reasons.starts_now(starts[job.id][0].worker).wait(1, read.now)
         elif job.id in decision.waits:
             found[job.id] = decision.waits[job.id]
         else:
             # All jobs read of its owner and shape come before it, and so does what comes before the last of them.
             before = places[job.owner, job.shape]
             count = max(len(before), *before, 0)
-            found[job.id] = Wait(count + 1, f"The job waits for at least {count} jobs that come before it.", None)
+            found[job.id] = reasons.many_before(count).wait(count + 1, None)
     return found
 
 

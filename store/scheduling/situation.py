@@ -1,8 +1,8 @@
 """What the planner is given, and what it decides. Times are in epoch seconds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 SHARERS = 2
 """Most jobs at once on a device, where all of them allow sharing. The plan keeps two times for each device."""
@@ -75,6 +75,10 @@ class Wait:
     """Sentence for people that says what it waits for."""
     estimated_start: float | None
     """Expected start; None if unknown."""
+    code: str = field(default="", compare=False)
+    """One of store.scheduling.reasons.CODES."""
+    values: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What the sentence names, for programs and other languages: numbers, texts, or lists of either or of objects."""
 
 
 @dataclass(frozen=True)

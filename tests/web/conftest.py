@@ -26,7 +26,11 @@ def live(
     empty_database(engine)
     home = tmp_path_factory.mktemp("home")
     add_model_and_dataset(home)
-    settings = {"FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}", "FINETUNED_SLOTS": "3"}
+    settings = {
+        "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
+        "FINETUNED_SLOTS": "3",
+        "HF_TOKEN": service.SECRET_TOKEN,
+    }
     with service.running(home, database_url, broker_url, **settings) as running:
         yield running
 

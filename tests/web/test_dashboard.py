@@ -164,7 +164,9 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
     tab = context.new_page()
     webhook = live.client.post("/webhooks", json={"url": "http://nowhere.invalid/"}).json()["id"]
     live.client.post(f"/webhooks/{webhook}/test").raise_for_status()
-    tabs = [f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "samples", "artifacts")]
+    tabs = [
+        f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "log", "samples", "artifacts", "usage")
+    ]
     admin = ["webhooks", f"webhooks/{webhook}", *(f"admin/{each}" for each in ("keys", "owners", "audit"))]
     for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs, *admin):
         tab.goto(f"/#/{path}")
@@ -203,3 +205,16 @@ def test_job_is_submitted_by_the_form(page: Page, live: Service) -> None:
     assert live.job(job_id)["recipe"]["adapter"]["r"] == 4
     page.get_by_role("button", name="Clone").click()
     expect(page.get_by_label("JSON to post")).to_have_value(re.compile('"r": 4'))
+
+
+def test_form_writes_the_recipe(page: Page, live: Service) -> None:
+    page.goto("/#/new")
+    page.locator("#field-model").select_option("tiny")
+    page.locator("#field-dataset\\.path").select_option(label="Another: a path, or an id")
+    page.get_by_label("Another: a path, or an id").fill("rows.jsonl")
+    page.locator("#field-name").fill("steps=2")
+    page.locator("#field-adapter\\.r").fill("8")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_role("heading", name="steps=2")).to_be_visible(timeout=30_000)
+    recipe = live.job(page.url.rpartition("/")[2])["recipe"]
+    assert (recipe["model"], recipe["dataset"]["path"], recipe["adapter"]["r"]) == ("tiny", "rows.jsonl", 8)

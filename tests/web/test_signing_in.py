@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.support import service
+from tests.support import many_jobs, service
 from tests.support.api import ADMIN_KEY, bearer
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
@@ -76,6 +76,22 @@ def test_signing_out_closes_the_page_and_the_cookie(page: Page, live: Service, k
     assert cookies(page.context) == {}
     answer = live.client.get("/jobs", headers={"cookie": f"finetuned_session={token}"})
     assert answer.status_code == 401
+
+
+def test_older_jobs_are_loaded_at_the_end(page: Page, live: Service, engine: sa.Engine) -> None:
+    many_jobs.fill(engine, 1_050)
+    sign_in(page, ADMIN_KEY)
+    table = page.get_by_role("region", name="Jobs")
+    expect(page.get_by_text("1000 of 1000 loaded jobs")).to_be_visible()
+    page.get_by_role("searchbox").fill("org/base")
+    expect(page.get_by_text("cover the loaded jobs")).to_have_count(1)
+    page.get_by_role("searchbox").fill("")
+    table.focus()
+    page.keyboard.press("End")
+    expect(page.get_by_role("button", name="Load older jobs")).to_have_count(0, timeout=30_000)
+    with engine.connect() as connection:
+        count = connection.scalar(sa.text("SELECT count(*) FROM jobs"))
+    expect(page.get_by_text(f"{count} of {count} jobs")).to_be_visible()
 
 
 def cookies(context: BrowserContext) -> dict[str, str]:

@@ -1,7 +1,7 @@
 // The parts of the API's answers that the page shows; docs/api.md describes them.
 export type Status = "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
 
-export type Queue = { position: number; reason: string; estimated_start_at: string | null };
+export type Queue = { position: number; reason: string; code: string; values: Record<string, unknown>; estimated_start_at: string | null };
 
 export type Session = { owner: string | null; admin: boolean; key_needed: boolean; signed_in: boolean; version: string };
 
@@ -24,6 +24,7 @@ export type Summary = {
   eval_loss: number | null;
   losses: number[];
   queue: Queue | null;
+  failure_code: string | null;
   failure_message: string | null;
   sweep_id: string | null;
 };
@@ -42,7 +43,8 @@ export type Job = {
   created_at: string;
   started_at: string | null;
   finished_at: string | null;
-  recipe: Record<string, unknown> & { model: string };
+  recipe: Record<string, unknown> & { model: string; dataset: { path: string; filename: string | null } };
+  sweep_id: string | null;
   command: string | null;
   progress: null | {
     step: number;
@@ -57,7 +59,30 @@ export type Job = {
     eta_seconds: number;
   };
   failure: null | { code: string; message: string; param: string | null; retryable: boolean; log_tail: string | null };
-  exit_report: unknown;
+  batch: Record<string, unknown> | null;
+  exit_report: ExitReport | null;
+};
+
+export type ExitReport = {
+  stop_requested: number | null;
+  ended: number;
+  seconds: number;
+  processes: { pid: number; name: string; killed: boolean }[];
+  memory_before: Record<string, number>;
+  memory_after: Record<string, number>;
+};
+
+export type Usage = {
+  device: string | null;
+  devices: number | null;
+  precision: string | null;
+  steps: number;
+  tokens: number;
+  peak_memory_bytes: number | null;
+  expected_seconds: number | null;
+  training_seconds: number;
+  artifact_bytes: number;
+  run_bytes: number | null;
 };
 
 export type Metrics = {

@@ -34,7 +34,18 @@ def test_queued_job_shows_its_position_and_reason(client: TestClient, sessions: 
         claim(session)
     second, third = (client.get(f"/jobs/{post_job(client)['id']}").json() for _ in range(2))
     reason = "The job waits for 1 CPU slot on one machine: worker has 0 of 1 free."
-    assert third["queue"] == {"position": 2, "reason": reason, "estimated_start_at": None}
+    values = {
+        "needs": [{"count": 1, "unit": "CPU slot"}],
+        "states": [{"machine": "worker", "free": 0, "usable": 1, "busy": 0}],
+        "more": 0,
+    }
+    assert third["queue"] == {
+        "position": 2,
+        "reason": reason,
+        "code": "busy_devices",
+        "values": values,
+        "estimated_start_at": None,
+    }
     assert [job["queue"]["position"] for job in client.get("/jobs?limit=2").json()["data"]] == [2, 1]
     assert client.post(f"/jobs/{second['id']}/cancel").json()["queue"] is None
     assert queue(client, third["id"])["position"] == 1

@@ -1,6 +1,10 @@
 import json
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -180,6 +184,30 @@ def test_ended_run_has_its_last_step(sessions: Sessions, job_id: str) -> None:
     with sessions.begin() as session:
         reported = progress.latest(session, [job_id])[job_id].done
     assert (reported["stopped_early"], reported["best_step"]) == (True, 4)
+
+
+def test_first_readers_of_a_process_do_not_disturb_each_other(
+    sessions: Sessions, engine: sa.Engine, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_events(sessions, job_id, measured(1, 2.0))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(15):
+            monkeypatch.setattr(progress, "_LATEST", progress._latest())  # as a new process has it
+            engine.clear_compiled_cache()
+            with ThreadPoolExecutor(8) as threads:
+                found = list(threads.map(partial(read_latest, sessions, threading.Barrier(8)), [job_id] * 8))
+            assert [each[job_id].metric.loss for each in found] == [2.0] * 8
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def read_latest(sessions: Sessions, together: threading.Barrier, job_id: str) -> dict[str, progress.Latest]:
+    with sessions.begin() as session:
+        session.execute(sa.text("SELECT 1"))
+        together.wait()
+        return progress.latest(session, [job_id])
 
 
 def test_stream_orders_metrics_and_events_by_time(sessions: Sessions, job_id: str) -> None:

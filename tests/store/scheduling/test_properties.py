@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.scheduling.planner import plan
+from store.scheduling.reasons import CODES
 from store.scheduling.situation import DeviceRef, Host, Occupant, Waiting
 from tests.sentences import is_sentence
 from tests.store.scheduling.factories import NOW, A, job, machine
@@ -92,6 +93,7 @@ def test_every_job_starts_or_has_a_position(
     assert sorted([*made.starts, *made.waits]) == sorted(each.id for each in waiting)
     assert [wait.position for wait in made.waits.values()] == list(range(1, len(made.waits) + 1))
     assert all(is_sentence(wait.reason) for wait in made.waits.values())
+    assert {wait.code for wait in made.waits.values()} <= set(CODES)
     assert all(wait.estimated_start is None or wait.estimated_start >= NOW for wait in made.waits.values())
 
 

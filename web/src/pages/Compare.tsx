@@ -1,48 +1,33 @@
 import { useMemo } from "preact/hooks";
-import { get } from "../api";
 import { colorsOf } from "../colors";
 import { loss } from "../format";
-import { readCurves } from "../live/curves";
-import { useLoaded } from "../parts/load";
+import { type Compared, useCompared } from "../live/compared";
+import { type Curves, readLosses } from "../live/curves";
 import { Problem } from "../parts/Problem";
 import { Status } from "../parts/Status";
 import { Chart } from "../plot/Chart";
-import { type X, aligned, axisOf, smooth, xOf } from "../plot/series";
+import { axisOf } from "../plot/axis";
+import type { Content } from "../plot/plot";
+import { type X, aligned, smooth, stepsOf, xOf } from "../plot/series";
+import { setX, useZoom } from "../plot/zoom";
 import { href, route, setQuery } from "../route";
-import type { Job } from "../types";
 import { t } from "../words";
 import { differing, flat } from "./recipes";
 
 const XS: X[] = ["step", "epoch", "tokens"];
+const COLORS = 6;
+const EMPTY: Content = { x: [], lines: [], marks: [] };
 
 export function Compare() {
   const query = route.value.query;
   const ids = [...new Set((query.get("jobs") ?? "").split(",").filter(Boolean))];
   const x = XS.find((each) => each === query.get("x")) ?? "step";
   const weight = Math.min(0.99, Number(query.get("smooth") ?? 0) || 0);
-  const { data, error, reload } = useLoaded(
-    (signal) =>
-      Promise.all(
-        ids.map(async (id) => {
-          const [job, curves] = await Promise.all([get<Job>(`/jobs/${id}`, signal), readCurves(id, undefined, undefined, signal)]);
-          return { job, curves };
-        }),
-      ),
-    [ids.join()],
+  const { data, round, error, reload } = useCompared(ids);
+  const { range, detail, zoomed } = useZoom(x, data !== undefined, (range) =>
+    Promise.all(data!.map(({ job, curves }) => readLosses(job.id, stepsOf(curves, x, range)))),
   );
-  const content = useMemo(() => {
-    const found = data ?? [];
-    const colors = colorsOf(found.map(({ job }) => job.id));
-    const joined = aligned(found.map(({ curves }) => ({ x: xOf(curves, x), values: smooth(curves.columns.loss, weight) })));
-    const lines = found.map(({ job }, index) => ({
-      label: job.name ?? job.id,
-      color: colors[index]!,
-      values: joined.columns[index]!,
-      // Told apart by their dashes, too, where there are more jobs than colours.
-      dash: index < 6 ? [] : [6, 4],
-    }));
-    return { x: joined.x, lines, marks: [] };
-  }, [data, x, weight]);
+  const content = useMemo(() => (data ? losses(data, detail, x, weight) : EMPTY), [data, round, detail, x, weight]);
 
   if (ids.length === 0) return <p class="quiet">{t("compareHelp")}</p>;
   if (error !== undefined) return <Problem error={error} again={reload} />;
@@ -54,7 +39,7 @@ export function Compare() {
         <h1>{t("compare")}</h1>
         <label>
           {t("xAxis")}
-          <select value={x} onChange={(event) => setQuery("x", event.currentTarget.value)}>
+          <select value={x} onChange={(event) => setX(event.currentTarget.value)}>
             {XS.map((each) => (
               <option value={each}>{t(each)}</option>
             ))}
@@ -64,11 +49,12 @@ export function Compare() {
           {t("smoothing")}
           <input type="range" min="0" max="0.99" step="0.01" value={weight} onInput={(event) => setQuery("smooth", event.currentTarget.value)} />
         </label>
-        <button onClick={reload}>{t("retry")}</button>
+        {range && <button onClick={() => zoomed(null)}>{t("resetZoom")}</button>}
+        <span class="quiet">{t("zoomHint")}</span>
       </div>
-      <Chart key={x} title={t("loss")} content={content} axis={axisOf(x)} height={340} />
+      <Chart key={x} title={t("loss")} content={content} axis={axisOf(x)} height={340} range={range} zoomed={zoomed} />
       <div class="scroll" tabIndex={0} role="region" aria-label={t("differences")}>
-        <table class="plain">
+        <table class="plain compared">
           <thead>
             <tr>
               <th scope="col">{t("differences")}</th>
@@ -108,6 +94,20 @@ export function Compare() {
       </div>
     </>
   );
+}
+
+function losses(data: readonly Compared[], detail: readonly Curves[] | undefined, x: X, weight: number): Content {
+  const colors = colorsOf(data.map(({ job }) => job.id));
+  const shown = detail ?? data.map(({ curves }) => curves);
+  const joined = aligned(shown.map((curves) => ({ x: xOf(curves, x), values: smooth(curves.columns.loss, weight) })));
+  const lines = data.map(({ job }, index) => ({
+    label: job.name ?? job.id,
+    color: colors[index]!,
+    values: joined.columns[index]!,
+    // Several jobs of one colour are told apart by their dashes.
+    dash: index < COLORS ? [] : [6, 4],
+  }));
+  return { x: joined.x, lines, marks: [] };
 }
 
 function Result({ word, values }: { word: "loss" | "evalLoss"; values: (number | null | undefined)[] }) {

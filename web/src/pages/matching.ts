@@ -18,6 +18,7 @@ export function matching(jobs: readonly Summary[], query: URLSearchParams): Summ
   const status = query.get("status");
   const found = jobs.filter((job) => {
     if (status && job.status !== status) return false;
+    if (words.length === 0) return true;
     const text = `${job.name ?? ""} ${job.id} ${job.model} ${job.dataset} ${job.owner}`.toLowerCase();
     return words.every((word) => text.includes(word));
   });

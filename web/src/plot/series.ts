@@ -1,7 +1,5 @@
 // What is drawn of the numbers.
 import type { Curves } from "../live/curves";
-import { t } from "../words";
-import type { Axis } from "./plot";
 
 export type X = "step" | "epoch" | "tokens" | "time";
 type Numbers = readonly (number | null)[];
@@ -39,25 +37,45 @@ export function indexOf(steps: Numbers, step: number): number {
   return steps.length ? low : -1;
 }
 
-// How an x is shown.
-export function axisOf(x: X): Axis {
-  return { label: t(x), time: x === "time", whole: x === "step" || x === "tokens" };
-}
-
 export function xOf({ columns }: Curves, x: X): number[] {
   return columns[x] as number[];
 }
 
-// One axis for several jobs: every x that any of them has, and each job's values beside it.
-export function aligned(curves: readonly { x: number[]; values: Numbers }[]): { x: number[]; columns: (number | null)[][] } {
-  const x = [...new Set(curves.flatMap((each) => each.x))].sort((a, b) => a - b);
-  const place = new Map(x.map((value, index) => [value, index]));
+// The steps of a part of the x axis, with one before it.
+export function stepsOf(curves: Curves, x: X, { min, max }: { min: number; max: number }): { from: number | undefined; to: number | undefined } {
+  const { step } = curves.columns;
+  const xs = xOf(curves, x);
+  return { from: step[Math.max(0, indexOf(xs, min) - 1)] ?? undefined, to: step[indexOf(xs, max)] ?? undefined };
+}
+
+// At most about that many points, with the least and the largest of each group of neighbours. A small plot has no room
+// for more, and is drawn often.
+export function thinned(x: readonly number[], values: Numbers, points: number): { x: number[]; values: (number | null)[] } {
+  const size = Math.ceil((2 * x.length) / points);
+  const kept: number[] = [];
+  for (let first = 0; first < x.length; first += size) {
+    const last = Math.min(first + size, x.length) - 1;
+    let [least, most] = [first, first];
+    for (let index = first; index <= last; index++) {
+      const value = values[index] ?? null;
+      if (value === null) continue;
+      if (values[least] == null || value < values[least]!) least = index;
+      if (values[most] == null || value >= values[most]!) most = index;
+    }
+    kept.push(Math.min(least, most));
+    if (least !== most) kept.push(Math.max(least, most));
+  }
+  return { x: kept.map((index) => x[index]!), values: kept.map((index) => values[index]!) };
+}
+
+// One axis for several jobs: every x that any of them has, and each job's values beside it. Each x grows.
+export function aligned(curves: readonly { x: readonly number[]; values: Numbers }[]): { x: number[]; columns: (number | null)[][] } {
+  const sorted = Float64Array.from(curves.flatMap((each) => each.x)).sort();
+  const x: number[] = [];
+  for (const value of sorted) if (value !== x.at(-1)) x.push(value);
   const columns = curves.map((each) => {
-    const column: (number | null)[] = x.map(() => null);
-    each.x.forEach((value, index) => {
-      column[place.get(value)!] = each.values[index] ?? null;
-    });
-    return column;
+    let at = 0;
+    return x.map((value) => (each.x[at] === value ? (each.values[at++] ?? null) : null));
   });
   return { x, columns };
 }

@@ -1,15 +1,18 @@
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { colorOf } from "../../colors";
 import { type Curves, SHOWN, readCurves } from "../../live/curves";
 import { Chart } from "../../plot/Chart";
-import type { Content, Mark } from "../../plot/plot";
-import { type X, alongside, axisOf, indexOf, smooth, xOf } from "../../plot/series";
+import { axisOf } from "../../plot/axis";
+import type { Content, Mark, Range } from "../../plot/plot";
+import { type X, alongside, indexOf, smooth, stepsOf, thinned, xOf } from "../../plot/series";
+import { setX, useZoom } from "../../plot/zoom";
 import { route, setQuery } from "../../route";
 import { type Word, t } from "../../words";
 import type { Watched } from "./JobPage";
 
 const XS: X[] = ["step", "epoch", "tokens", "time"];
 const GIB = 2 ** 30;
+const SMALL_POINTS = 600;
 const QUIET = "#808080";
 const WORDS: Record<Exclude<(typeof SHOWN)[number], "loss">, Word> = {
   learning_rate: "learningRate",
@@ -20,25 +23,14 @@ const WORDS: Record<Exclude<(typeof SHOWN)[number], "loss">, Word> = {
 };
 
 export function CurvesTab({ id, watched }: { id: string; watched: Watched }) {
-  const [detail, setDetail] = useState<Curves>();
   const query = route.value.query;
   const x = XS.find((each) => each === query.get("x")) ?? "step";
   const log = query.get("log") === "1";
   const weight = Math.min(0.99, Number(query.get("smooth") ?? 0) || 0);
+  const { range, detail, zoomed } = useZoom(x, watched.curves.columns.step.length > 0, (range) => readCurves(id, stepsOf(watched.curves, x, range)));
   const curves = detail ?? watched.curves;
   const marks = useMemo(() => marksOf(watched, x), [watched.events, watched.round, x]);
   const content = useMemo(() => lossContent(id, curves, x, weight, marks), [curves, watched.round, x, weight, marks]);
-
-  async function zoomed(range: { min: number; max: number } | null): Promise<void> {
-    if (range === null) {
-      setDetail(undefined);
-      return;
-    }
-    const { step } = watched.curves.columns;
-    const xs = xOf(watched.curves, x);
-    const [from, to] = [step[Math.max(0, indexOf(xs, range.min) - 1)], step[indexOf(xs, range.max)]];
-    if (from != null && to != null) setDetail(await readCurves(id, from, to));
-  }
 
   if (watched.curves.columns.step.length === 0) return <p class="quiet">{t("waitingForSteps")}</p>;
   return (
@@ -46,7 +38,7 @@ export function CurvesTab({ id, watched }: { id: string; watched: Watched }) {
       <div class="row controls">
         <label>
           {t("xAxis")}
-          <select value={x} onChange={(event) => setQuery("x", event.currentTarget.value)}>
+          <select value={x} onChange={(event) => setX(event.currentTarget.value)}>
             {XS.map((each) => (
               <option value={each}>{t(each)}</option>
             ))}
@@ -66,32 +58,43 @@ export function CurvesTab({ id, watched }: { id: string; watched: Watched }) {
             onInput={(event) => setQuery("smooth", event.currentTarget.value === "0" ? "" : event.currentTarget.value)}
           />
         </label>
-        {detail && <button onClick={() => setDetail(undefined)}>{t("resetZoom")}</button>}
+        {range && <button onClick={() => zoomed(null)}>{t("resetZoom")}</button>}
         <a href={`/jobs/${id}/metrics.csv`} download>
           {t("csv")}
         </a>
         <span class="quiet">{t("zoomHint")}</span>
       </div>
-      <Chart key={`loss ${x} ${detail ? "detail" : ""}`} title={t("loss")} content={content} axis={axisOf(x)} log={log} height={340} zoomed={zoomed} />
+      <Chart key={`loss ${x}`} title={t("loss")} content={content} axis={axisOf(x)} log={log} height={340} range={range} zoomed={zoomed} />
       <div class="charts">
         {SHOWN.filter((name) => name !== "loss").map((name) => (
-          <Small key={`${name} ${x}`} name={name} curves={curves} round={watched.round} x={x} color={colorOf(id)} />
+          <Small key={`${name} ${x}`} name={name} curves={curves} round={watched.round} x={x} color={colorOf(id)} range={range} zoomed={zoomed} />
         ))}
       </div>
     </>
   );
 }
 
-type SmallProps = { name: Exclude<(typeof SHOWN)[number], "loss">; curves: Curves; round: number; x: X; color: string };
+type SmallProps = {
+  name: Exclude<(typeof SHOWN)[number], "loss">;
+  curves: Curves;
+  round: number;
+  x: X;
+  color: string;
+  range: Range | null;
+  zoomed: (range: Range | null) => void;
+};
 
-function Small({ name, curves, round, x, color }: SmallProps) {
+function Small({ name, curves, round, x, color, range, zoomed }: SmallProps) {
+  // The large plot shows every half second what is new.
+  const calm = Math.floor(round / 4);
   const content = useMemo(() => {
-    const values = curves.columns[name].map((value) => (value !== null && name === "memory_bytes" ? value / GIB : value));
-    return { x: [...xOf(curves, x)], lines: [{ label: t(WORDS[name]), color, values }], marks: [] };
-  }, [curves, round, x]);
+    const found = thinned(xOf(curves, x), curves.columns[name], SMALL_POINTS);
+    const values = found.values.map((value) => (value !== null && name === "memory_bytes" ? value / GIB : value));
+    return { x: found.x, lines: [{ label: t(WORDS[name]), color, values }], marks: [] };
+  }, [curves, calm, x, color]);
   // A loss scale belongs to fp16, and memory to a GPU.
   if (content.lines[0]!.values.every((value) => value === null)) return null;
-  return <Chart title={t(WORDS[name])} content={content} axis={axisOf(x)} />;
+  return <Chart title={t(WORDS[name])} content={content} axis={axisOf(x)} range={range} zoomed={zoomed} />;
 }
 
 function lossContent(id: string, curves: Curves, x: X, weight: number, marks: Mark[]): Content {

@@ -33,7 +33,7 @@ export function Events({ events }: { events: JobEvent[] }) {
   );
 }
 
-function describe(data: Record<string, unknown>): string {
+export function describe(data: Record<string, unknown>): string {
   const parts = Object.entries(data).filter(([, value]) => value !== null);
   return parts.map(([name, value]) => (name === "message" ? String(value) : `${name} ${text(value)}`)).join(" · ");
 }

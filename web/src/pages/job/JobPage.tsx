@@ -8,14 +8,18 @@ import { Status } from "../../parts/Status";
 import { href } from "../../route";
 import type { Job, JobEvent } from "../../types";
 import { type Word, t } from "../../words";
+import { reasonOf } from "../../words/server";
 import { Actions } from "./Actions";
 import { Artifacts } from "./Artifacts";
 import { CurvesTab } from "./CurvesTab";
 import { Events } from "./Events";
+import { Failure } from "./Failure";
+import { LogTab } from "./LogTab";
 import { RecipeTab } from "./RecipeTab";
 import { Samples } from "./Samples";
+import { UsageTab } from "./UsageTab";
 
-const TABS = ["curves", "recipe", "events", "samples", "artifacts"] as const satisfies readonly Word[];
+const TABS = ["curves", "recipe", "events", "log", "samples", "artifacts", "usage"] as const satisfies readonly Word[];
 
 export type Watched = { job: Job; curves: Curves; events: JobEvent[]; round: number };
 
@@ -33,20 +37,8 @@ export function JobPage({ id, tab }: { id: string; tab: string }) {
           <Actions job={job} done={reload} />
         </div>
         <Facts job={job} />
-        {job.queue && <p>{job.queue.reason}</p>}
-        {job.failure && (
-          <section class="problem" aria-label={t("failure")}>
-            <p>
-              <strong>{job.failure.code}</strong> {job.failure.message}
-            </p>
-            {job.failure.log_tail && (
-              <details>
-                <summary>{t("logTail")}</summary>
-                <pre>{job.failure.log_tail}</pre>
-              </details>
-            )}
-          </section>
-        )}
+        {job.queue && <p>{reasonOf(job.queue)}</p>}
+        {job.failure && <Failure failure={job.failure} />}
       </header>
       <nav class="tabs" aria-label={job.name ?? job.id}>
         {TABS.map((each) => (
@@ -58,8 +50,10 @@ export function JobPage({ id, tab }: { id: string; tab: string }) {
       {tab === "curves" && <CurvesTab id={id} watched={watched} />}
       {tab === "recipe" && <RecipeTab job={job} />}
       {tab === "events" && <Events events={watched.events} />}
+      {tab === "log" && <LogTab job={job} events={watched.events} />}
       {tab === "samples" && <Samples id={id} events={watched.events} />}
       {tab === "artifacts" && <Artifacts job={job} events={watched.events} />}
+      {tab === "usage" && <UsageTab job={job} />}
     </>
   );
 }
@@ -100,7 +94,7 @@ function useJob(id: string): { watched?: Watched; error?: unknown; reload: () =>
     let stop = () => {};
     const readJob = () => get<Job>(`/jobs/${id}`, abort.signal);
     async function begin(): Promise<void> {
-      const [job, curves] = await Promise.all([readJob(), readCurves(id, undefined, undefined, abort.signal)]);
+      const [job, curves] = await Promise.all([readJob(), readCurves(id, {}, abort.signal)]);
       watched.current = { job, curves, events: [], round: 0 };
       setError(undefined);
       draw();
@@ -124,7 +118,6 @@ function useJob(id: string): { watched?: Watched; error?: unknown; reload: () =>
   }, [id, round]);
   return { watched: watched.current?.job.id === id ? watched.current : undefined, error, reload: () => reload() };
 }
-
 
 // A step says by itself how far the job is.
 function advanced(progress: Job["progress"], last: Record<string, unknown> | null): Job["progress"] {

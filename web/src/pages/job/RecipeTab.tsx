@@ -30,37 +30,33 @@ export function RecipeTab({ job }: { job: Job }) {
         <Copy text={text} label={t("copy.json")} />
       </form>
       {error !== undefined && <Problem error={error} />}
-      <table class="plain">
-        <thead>
-          <tr>
-            <th scope="col">{t("field")}</th>
-            <th scope="col">{job.name ?? job.id}</th>
-            {data && other && <th scope="col">{data.name ?? data.id}</th>}
-          </tr>
-        </thead>
-        <tbody>
-          {fields.map((field) => (
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("recipe")}>
+        <table class="plain">
+          <thead>
             <tr>
-              <th scope="row">{field}</th>
-              {recipes.map((recipe) => (
-                <td>
-                  <code>{recipe[field] ?? "–"}</code>
-                </td>
-              ))}
+              <th scope="col">{t("field")}</th>
+              <th scope="col">{job.name ?? job.id}</th>
+              {data && other && <th scope="col">{data.name ?? data.id}</th>}
             </tr>
-          ))}
-        </tbody>
-      </table>
+          </thead>
+          <tbody>
+            {fields.map((field) => (
+              <tr>
+                <th scope="row">{field}</th>
+                {recipes.map((recipe) => (
+                  <td>
+                    <code>{recipe[field] ?? "–"}</code>
+                  </td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
       {job.command && (
         <details>
           <summary>{t("command")}</summary>
           <pre>{job.command}</pre>
-        </details>
-      )}
-      {job.exit_report !== null && (
-        <details>
-          <summary>{t("exitReport")}</summary>
-          <pre>{JSON.stringify(job.exit_report, null, 2)}</pre>
         </details>
       )}
     </>

@@ -1,12 +1,14 @@
 import type { Field } from "../../recipe/schema";
 import { shown } from "../../recipe/text";
 import { t } from "../../words";
+import { helpOf } from "../../words/server";
 import { Choice, Pick, type PickOption, Switch, TextInput } from "./inputs";
 
 type Props = { field: Field; label: string; value: unknown; error: string | undefined; options?: PickOption[] | undefined; set: (value: unknown) => void };
 
 export function FieldRow({ field, label, value, error, options, set }: Props) {
   const id = `field-${field.path}`;
+  const help = helpOf(field.path, field.help);
   const common = {
     id,
     field,
@@ -24,7 +26,7 @@ export function FieldRow({ field, label, value, error, options, set }: Props) {
         {error}
       </p>
       <p id={`${id}-help`} class="quiet help">
-        <span lang="en">{field.help}</span> <span class="number">{limits(field)}</span>
+        <span lang={help.lang}>{help.text}</span> <span class="number">{limits(field)}</span>
       </p>
     </div>
   );

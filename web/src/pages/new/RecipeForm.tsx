@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import { type Field, type Form, type Section, divided } from "../../recipe/schema";
 import { type Recipe, read } from "../../recipe/values";
 import { isWord, t } from "../../words";
+import { helpOf } from "../../words/server";
 import { FieldRow } from "./FieldRow";
 import type { PickOption } from "./inputs";
 import { opened, setOpened } from "./opened";
@@ -46,16 +47,18 @@ export function RecipeForm({ form, recipe, broken, fault, options, set, children
 
 type FoldedProps = { section: Section; set: number; faulty: boolean; children: ComponentChildren };
 
-function Folded({ section: { name, help }, set, faulty, children }: FoldedProps) {
+function Folded({ section, set, faulty, children }: FoldedProps) {
+  const { name } = section;
   const word = `section.${name}`;
+  const help = helpOf(name, section.help);
   return (
     <details open={faulty || opened.value.includes(name)} onToggle={(event) => setOpened(name, event.currentTarget.open)}>
       <summary>
         {isWord(word) ? t(word) : name} {set > 0 && <span class="pill">{t("setFields", { n: set })}</span>}
       </summary>
-      {help && (
-        <p class="quiet help" lang="en">
-          {help}
+      {help.text && (
+        <p class="quiet help" lang={help.lang}>
+          {help.text}
         </p>
       )}
       <div class="fields">{children}</div>

@@ -32,7 +32,7 @@ export type Plan = {
   parameters: { total: number; trainable: number } | null;
   work: { train_examples: number; effective_batch_size: number; steps: number; tokens: number | null };
   devices: DevicePlan[];
-  disk: { total: number } | null;
+  disk: { adapters: number; total: number } | null;
   expected_seconds: number | null;
   unknown: Record<string, string>;
   warnings: string[];

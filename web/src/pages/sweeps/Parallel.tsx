@@ -2,9 +2,10 @@
 import { compact } from "../../format";
 import type { Sweep } from "../../types";
 import { t } from "../../words";
-import { scaleOf } from "./scale";
+import { type Scale, scaleOf } from "./scale";
 
 const [WIDTH, HEIGHT, TOP, SIDE] = [900, 260, 32, 90];
+const LEAST_DISTANCE = 16 / (HEIGHT - TOP - 24); // of two words on an axis
 
 type Props = { fields: string[]; runs: Sweep["jobs"]; colors: string[]; best: string | null };
 
@@ -20,25 +21,37 @@ export function Parallel({ fields, runs, colors, best }: Props) {
   const y = (place: number) => TOP + 8 + (1 - place) * (HEIGHT - TOP - 24);
   return (
     <svg class="parallel" viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={axes.map((axis) => axis.label).join(" → ")}>
-      {axes.map(({ label, scale }, index) => (
-        <g>
-          <line x1={x(index)} x2={x(index)} y1={y(0)} y2={y(1)} />
-          <text x={x(index)} y={16} text-anchor="middle">
-            {label}
-          </text>
-          {scale.ticks.map(({ place, value }) => (
-            <text class="tick" x={x(index) + 6} y={y(place) + 4}>
-              {typeof value === "number" ? compact(value) : String(value)}
-            </text>
-          ))}
-        </g>
-      ))}
       {runs.map((run, at) => {
         const places = axes.map(({ scale, values }) => scale.place(values[at]));
         if (places.some((place) => place === null)) return null;
         const points = places.map((place, index) => `${x(index)},${y(place!)}`);
         return <polyline points={points.join(" ")} stroke={colors[at]} class={run.id === best ? "best" : ""} />;
       })}
+      {axes.map(({ label, scale }, index) => (
+        <g>
+          <line x1={x(index)} x2={x(index)} y1={y(0)} y2={y(1)} />
+          <text x={x(index)} y={16} text-anchor="middle">
+            {label}
+          </text>
+          {apart(scale.ticks).map(({ place, value }) => (
+            <text class="tick" x={x(index) + 6} y={y(place) + 4}>
+              {typeof value === "number" ? compact(value) : String(value)}
+            </text>
+          ))}
+        </g>
+      ))}
     </svg>
   );
+}
+
+// Without those whose words would lie on each other. The ends of the axis stay.
+function apart(ticks: Scale["ticks"]): Scale["ticks"] {
+  const [first, ...others] = ticks.toSorted((a, b) => a.place - b.place);
+  const last = others.at(-1);
+  if (!first || !last) return ticks;
+  const kept = [first];
+  for (const tick of others.slice(0, -1)) {
+    if (tick.place - kept.at(-1)!.place >= LEAST_DISTANCE && last.place - tick.place >= LEAST_DISTANCE) kept.push(tick);
+  }
+  return [...kept, last];
 }

@@ -43,7 +43,9 @@ export function SweepPage({ id }: { id: string }) {
         />
       </div>
       {refused !== undefined && <Problem error={refused} />}
-      <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} />
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("sweeps.parallel")}>
+        <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} />
+      </div>
       <div class="scroll" tabIndex={0} role="region" aria-label={t("result")}>
         <table class="plain">
           <thead>
@@ -71,9 +73,11 @@ export function SweepPage({ id }: { id: string }) {
                   {run.step ?? "–"}
                   {run.total_steps !== null && ` / ${run.total_steps}`}
                 </td>
-                <td class="number">{loss(run.loss)}</td>
                 <td class="number">
-                  {loss(run.eval_loss)} {run.id === best && `★ ${t("best")}`}
+                  {loss(run.loss)} {run.id === best && run.eval_loss === null && `★ ${t("best")}`}
+                </td>
+                <td class="number">
+                  {loss(run.eval_loss)} {run.id === best && run.eval_loss !== null && `★ ${t("best")}`}
                 </td>
                 <td>
                   <a href={href(["jobs", run.id])}>{run.id}</a>

@@ -1,0 +1,34 @@
+"""What a job has taken so far: memory, time and disk."""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from store import artifacts
+from store.models import Event, Job, StepMetric
+
+
+class Usage(NamedTuple):
+    started: dict[str, Any]
+    """Data of the latest event contract.events.StartedEvent; empty without one."""
+    steps: int
+    tokens: int
+    peak_memory_bytes: int | None
+    training_seconds: float
+    artifact_bytes: int
+
+
+def read(session: Session, job: Job) -> Usage:
+    metrics = select(
+        func.count(),
+        func.coalesce(func.sum(StepMetric.tokens), 0),
+        func.max(StepMetric.memory_bytes),
+        func.coalesce(func.sum(StepMetric.tokens / func.nullif(StepMetric.tokens_per_second, 0)), 0.0),
+    ).where(StepMetric.job_id == job.id)
+    started = (
+        select(Event.data).where(Event.job_id == job.id, Event.type == "started").order_by(Event.seq.desc()).limit(1)
+    )
+    steps, tokens, memory, seconds = session.execute(metrics).one()
+    saved = artifacts.count_bytes(session, job.id)
+    return Usage(session.scalar(started) or {}, steps, int(tokens), memory, float(seconds), saved)
