@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from api.background.sse import HEARTBEAT
-from api.jobs.schemas import queue
+from api.jobs.schemas import with_queue
 from api.jobs.view import Waits, waits_of_queue
 from contract.status import JobStatus
 from store.jobs import summaries
@@ -167,11 +167,10 @@ class JobTable:
         """As the owner reads it, and as admins do."""
         devices = json.dumps(self._devices.get(summary.id, []))
         found = self._waits.get(summary.id) if _waits(summary) else None
-        bodies = []
-        for wait in found or (None, None):
-            waiting = "null" if wait is None else queue(wait).model_dump_json()
-            bodies.append(f'{summary.body.rstrip()[:-1]}, "queue" : {waiting}, "devices" : {devices}}}')
-        return bodies[0], bodies[1]
+        body = f'{summary.body.rstrip()[:-1]}, "devices" : {devices}}}'
+        if found is None:
+            return (with_queue(body, None),) * 2
+        return with_queue(body, found[0]), with_queue(body, found[1])
 
     def _forget_ended(self) -> None:
         if len(self._entries) <= self._pace.most_ended:

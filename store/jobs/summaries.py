@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from store.jobs.details import json_object, json_time
+
 LOSSES = 24
 """Most losses of one summary, at even distances over the whole curve."""
 
@@ -28,15 +30,11 @@ class Changes(NamedTuple):
     """The leased devices of each job, as WORKER:NUMBER."""
 
 
-def _time(column: str) -> str:
-    return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-
-
 _FIELDS = {
     **{name: f"jobs.{name}" for name in ("id", "name", "owner", "status", "requested_action", "priority")},
     "model": "recipe ->> 'model'",
     "dataset": "coalesce(recipe #>> '{dataset,filename}', recipe #>> '{dataset,path}')",
-    **{name: _time(name) for name in ("created_at", "started_at", "finished_at")},
+    **{name: json_time(name) for name in ("created_at", "started_at", "finished_at")},
     **{name: f"jobs.{name}" for name in ("attempt", "retries")},
     "step": "last.step",
     "total_steps": "total_steps",
@@ -49,9 +47,8 @@ _FIELDS = {
     "tags": "coalesce(tags, '{}')",
 }
 # One look into an index for each loss; a job that never started costs one.
-_OBJECT = ", ".join(f"'{name}', {value}" for name, value in _FIELDS.items())
 _SUMMARY = f"""
-    SELECT 'job', jobs.id, owner, status, json_build_object({_OBJECT})::text
+    SELECT 'job', jobs.id, owner, status, {json_object(_FIELDS)}::text
     FROM jobs LEFT JOIN LATERAL (
         SELECT step, loss, progress, eta_seconds FROM metrics WHERE job_id = jobs.id ORDER BY step DESC LIMIT 1
     ) AS last ON true LEFT JOIN LATERAL (
