@@ -26,8 +26,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from benchmarks.costs import show
 from benchmarks.servers import running_servers
-from benchmarks.service import show
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.status import JobStatus
