@@ -38,7 +38,11 @@ class Costs:
         return statistics.median(seconds)
 
     def _cpu(self) -> tuple[float, float]:
-        return _cpu_of([self.api]), _cpu_of([self.postgres, *self.postgres.children()])
+        return _cpu_of([self.api]), self.postgres_cpu()
+
+    def postgres_cpu(self) -> float:
+        """Seconds that the connections that are open have computed."""
+        return _cpu_of([self.postgres, *self.postgres.children()])
 
 
 def _cpu_of(processes: Sequence[psutil.Process]) -> float:

@@ -30,8 +30,8 @@ class Changes(NamedTuple):
 
 _FIELDS = {
     **{name: f"jobs.{name}" for name in ("id", "name", "owner", "status", "requested_action", "priority")},
-    "model": "recipe ->> 'model'",
-    "dataset": "coalesce(recipe #>> '{dataset,filename}', recipe #>> '{dataset,path}')",
+    "model": "named.model",
+    "dataset": "coalesce(named.dataset ->> 'filename', named.dataset ->> 'path')",
     **{name: json_time(name) for name in ("created_at", "started_at", "finished_at")},
     **{name: f"jobs.{name}" for name in ("attempt", "retries")},
     "step": "last.step",
@@ -44,9 +44,10 @@ _FIELDS = {
     "sweep_id": "sweep_id",
     "tags": "coalesce(tags, '{}')",
 }
+# A recipe is read once: each operator on it would read it again.
 _SUMMARY = f"""
     SELECT 'job', jobs.id, owner, status, {json_object(_FIELDS)}::text
-    FROM jobs {LAST_METRIC}
+    FROM jobs CROSS JOIN LATERAL json_to_record(recipe) AS named (model text, dataset json) {LAST_METRIC}
     LEFT JOIN LATERAL (SELECT {last_event("evaluation")}) AS ends ON last.step IS NOT NULL
 """
 _LOOK = """
