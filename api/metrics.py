@@ -15,7 +15,7 @@ from api.errors import InvalidParameter
 from api.http.ids import LARGEST_INTEGER, JobId
 from store.errors import JobNotFound
 from store.jobs import curves, jobs, progress
-from store.session import Sessions, autocommit
+from store.session import Sessions, read_snapshot
 
 
 class Evaluations(BaseModel):
@@ -91,8 +91,8 @@ def get_metrics(  # parameters: the request's
     With `points` a curve is thinned, and keeps its spikes: the steps are divided into half as many groups, and of each
     group those stay that have the least or the largest value of a column, besides the first and the last of all."""
     wanted = curves.CurveRange(columns, max(since_step, from_step - 1), to_step, limit, points)
-    with autocommit(services.sessions) as connection:
-        found = curves.read(connection, job_id, who.scope, wanted)
+    with read_snapshot(services.sessions) as session:
+        found = curves.read(session, job_id, who.scope, wanted)
     if found is None:
         raise JobNotFound(job_id)
     return Response(found, media_type="application/json")

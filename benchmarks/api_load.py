@@ -288,9 +288,13 @@ def at(times: list[float], share: float) -> float:
 
 def cpu_of(port: int) -> float:
     """Seconds that the process that listens there has computed."""
-    own = next(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _listens(pid, port))
-    fields = Path(f"/proc/{own}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{process_at(port)}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def process_at(port: int) -> int:
+    """The id of the process that listens there."""
+    return next(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _listens(pid, port))
 
 
 def _listens(pid: int, port: int) -> bool:

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from benchmarks.costs import Costs, show
 from benchmarks.servers import running_servers
-from benchmarks.service import show
 from contract.machine import Machine
 from contract.recipe import Recipe
 from contract.status import JobStatus
@@ -84,7 +84,7 @@ def main() -> None:
         sessions = make_sessions(engine)
         submit(sessions, size)
         engine.dispose()
-        claim(servers.database_url, engine, size)
+        claim(servers.database_url, engine, Costs.of(os.getpid(), servers.folder / "postgres"), size)
         register(sessions, size.claimers, FEW_DEVICES)
         engine.dispose()
         claim_and_end(servers.database_url, engine, size)
@@ -114,9 +114,9 @@ def worker(number: int) -> str:
     return f"worker-{number}"
 
 
-def claim(database_url: str, engine: sa.Engine, size: Size) -> None:
+def claim(database_url: str, engine: sa.Engine, costs: Costs, size: Size) -> None:
     """Measures claims until all devices are taken, in each round anew."""
-    took = []
+    took, postgres = [], 0.0
     context = multiprocessing.get_context("fork")
     together = context.Barrier(size.claimers + 1)
     with ProcessPoolExecutor(size.claimers, context, initializer=_share, initargs=(together,)) as pool:
@@ -124,16 +124,24 @@ def claim(database_url: str, engine: sa.Engine, size: Size) -> None:
         for _ in range(size.rounds):
             free_all(engine)
             together.wait()
-            began = time.perf_counter()
+            began, before = time.perf_counter(), costs.postgres_cpu()
             together.wait()
             took.append(time.perf_counter() - began)
-        claims = sum(each.result() for each in done)
+            postgres += costs.postgres_cpu() - before
+        found = [each.result() for each in done]
+    claims, own = sum(each.claims for each in found), sum(each.cpu for each in found)
     devices = size.claimers * size.devices
     rates = sorted(devices / seconds for seconds in took)
     print(f"{size.claimers} claimers, {size.jobs:,} jobs queued, {devices} devices, {size.rounds} rounds")
     rate, double = claims / sum(took), double_claims(engine)
     print(f"    {rate:.0f} claims/s ({rates[0]:.0f} to {rates[-1]:.0f})")
     print(f"    {double} double claims of {claims}")
+    each, cores = (own + postgres) / claims, os.cpu_count() or 1
+    print(
+        f"    CPU of each: {own / claims * 1e3:.1f} ms of the claimers, {postgres / claims * 1e3:.1f} of PostgreSQL; ",
+        end="",
+    )
+    print(f"{cores} cores with nothing else to do would bear {cores / each:.0f} claims/s")
     print(f"    {'holds' if rate >= LEAST and not double else 'does not hold'}: {LEAST} claims/s, and none twice")
 
 
@@ -142,20 +150,22 @@ def _share(barrier: Barrier) -> None:
     _together = barrier
 
 
-def fill(database_url: str, name: str, size: Size) -> int:
+def fill(database_url: str, name: str, size: Size) -> Work:
     """One worker, until its devices are taken, in every round."""
     sessions = make_sessions(sa.create_engine(database_url))
     mine = Work()
     for number in range(1, size.rounds + 1):
         _together.wait()
+        cpu_before = cpu_of_own()
         while mine.claims < number * size.devices:
             one_pass(sessions)
             with sessions.begin() as session:
                 given = sorted(leases.not_started(session, name))
             for claimed in given:
                 begin(sessions, mine, name, *claimed)
+        mine.cpu += cpu_of_own() - cpu_before
         _together.wait()
-    return mine.claims
+    return mine
 
 
 def free_all(engine: sa.Engine) -> None:

@@ -7,20 +7,22 @@ bytes that each page receives; then how long a first table takes, and thinned cu
 """
 
 import argparse
-import statistics
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.api_load import cpu_of, running_jobs
+from benchmarks.api_load import cpu_of, process_at, running_jobs
+from benchmarks.costs import Costs, verdict
 from benchmarks.many_metrics import insert_metrics
 from benchmarks.servers import running_servers, serving
 from benchmarks.service import metric
 from store.jobs import jobs, progress
+from store.jobs.loss_curve import LOSS_CURVE
 from store.models import Job
 from store.session import Sessions, make_sessions
 from tests.support import many_jobs
@@ -28,6 +30,8 @@ from tests.support.jobs import LEASE, make_recipe
 
 PROMISED_SHARE = 0.01
 """Of a core, for one open page."""
+PROMISED_TABLE, PROMISED_CURVE = 0.150, 0.200
+"""Seconds."""
 _LONG = sa.text(
     "INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, grad_norm, overflow, skipped_steps, tokens, "
     "supervised_tokens, tokens_per_second, memory_bytes, progress, eta_seconds) "
@@ -49,6 +53,7 @@ def main() -> None:
         with engine.begin() as connection:
             connection.execute(sa.text("DELETE FROM metrics"))
             insert_metrics(connection, 980, 200)
+            connection.execute(sa.text(f"UPDATE jobs SET loss_curve = {LOSS_CURVE}"))
             long = connection.scalar(sa.text("SELECT id FROM jobs ORDER BY id LIMIT 1"))
             connection.execute(sa.text("DELETE FROM metrics WHERE job_id = :id AND step >= 10"), {"id": long})
             connection.execute(_LONG, {"job_id": long, "steps": steps})
@@ -58,8 +63,11 @@ def main() -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("ANALYZE"))
         with serving(["-m", "api"], servers.environment, "/health") as port, training(sessions, ours):
-            time_first_table(port)
-            time_curves(port, str(long), steps)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+                costs = Costs.of(process_at(port), servers.folder / "postgres")
+                costs.time_requests("GET /health/live", 40, partial(client.get, "/health/live"))
+                time_first_table(costs, client)
+                time_curves(costs, client, str(long), steps)
             none = share(port, seconds)
             for pages in (1, 10):
                 measure(port, pages, seconds, none)
@@ -93,34 +101,30 @@ def training(sessions: Sessions, ours: list[Job]) -> Iterator[None]:
         thread.join()
 
 
-def time_first_table(port: int) -> None:
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        with ExitStack() as stack:
-            size = len(next(page(stack, port)))
-        times.append(time.perf_counter() - began)
-    print(
-        f"first table of 1,000 jobs: at best {min(times) * 1e3:.0f} ms, at worst {max(times) * 1e3:.0f}, {size:,} bytes"
-    )
+def time_first_table(costs: Costs, client: httpx.Client) -> None:
+    def first() -> httpx.Response:
+        with client.stream("GET", "/jobs", headers={"accept": "text/event-stream"}) as answer:
+            next(events(answer))
+        return answer
+
+    first()
+    verdict("first table of 1,000 jobs", costs.time_requests("first table of 1,000 jobs", 10, first), PROMISED_TABLE)
 
 
-def time_curves(port: int, job_id: str, steps: int) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
-        for query in ("columns=loss&points=2000", "columns=loss,grad_norm,learning_rate&points=2000", "points=2000"):
-            times = []
-            for _ in range(7):
-                began = time.perf_counter()
-                answer = client.get(f"/jobs/{job_id}/metrics?{query}").raise_for_status()
-                times.append(time.perf_counter() - began)
-            print(f"curve of {steps:,} steps, {query}: median {statistics.median(times) * 1e3:.0f} ms, ", end="")
-            print(f"{len(answer.content):,} bytes")
+def time_curves(costs: Costs, client: httpx.Client, job_id: str, steps: int) -> None:
+    for query in ("columns=loss&points=2000", "columns=loss,grad_norm,learning_rate&points=2000", "points=2000"):
+        path = f"/jobs/{job_id}/metrics?{query}"
+        title = f"curve of {steps:,} steps, {query}, {len(client.get(path).content):,} bytes"
+        verdict("a thinned curve", costs.time_requests(title, 7, partial(client.get, path)), PROMISED_CURVE)
 
 
 def page(stack: ExitStack, port: int) -> Iterator[bytes]:
     """The events of an open page."""
     client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60))
-    answer = stack.enter_context(client.stream("GET", "/jobs", headers={"accept": "text/event-stream"}))
+    yield from events(stack.enter_context(client.stream("GET", "/jobs", headers={"accept": "text/event-stream"})))
+
+
+def events(answer: httpx.Response) -> Iterator[bytes]:
     rest = b""
     for chunk in answer.iter_raw():
         *whole, rest = (rest + chunk).split(b"\n\n")
@@ -140,10 +144,10 @@ def measure(port: int, pages: int, seconds: float, none: float) -> None:
 
     def read(number: int) -> None:
         with ExitStack() as stack:
-            events = page(stack, port)
-            next(events)  # the first table
+            received_events = page(stack, port)
+            next(received_events)  # the first table
             ready.wait()
-            for event in events:
+            for event in received_events:
                 received[number] += len(event)
                 if over.is_set():
                     return

@@ -15,6 +15,8 @@ autograd differentiates determine what is kept per token of a row, in fp32 or in
 With gradient checkpointing a layer keeps only its input, and the rest exists for one layer at a time.
 """
 
+from functools import lru_cache
+
 from contract.recipe import Recipe
 from estimate.adapter import TrainedParameters
 from estimate.architecture import Architecture
@@ -89,7 +91,7 @@ def _lora(recipe: Recipe, kind: DeviceKind, model: SizedModel, row: PackedRow) -
         if dropout or (element_bytes < 4 and not fused):
             total += (narrow + mask) * lora.in_features
         else:
-            shared[layer, _reads(module, model.architecture)] = element_bytes * lora.in_features
+            shared[layer, _reads(module, model.architecture.family.shared_input)] = element_bytes * lora.in_features
     if row.documents == 1 and not (element_bytes < 4 and _is_short(kind.on_gpu, row)):
         # For one document, attention's output is what the next module reads, and is counted there.
         shared = {key: size for key, size in shared.items() if key[1] != "attention"}
@@ -112,14 +114,16 @@ def _is_short(on_gpu: bool, row: PackedRow) -> bool:
     return not on_gpu and row.tokens / max(1, row.documents) <= _ATTENTION_IN_FP32
 
 
+@lru_cache(maxsize=4096)
 def _layer_of(module: str) -> str | None:
     return next((part for part in module.split(".") if part.isdigit()), None)
 
 
-def _reads(module: str, model: Architecture) -> str:
+@lru_cache(maxsize=4096)
+def _reads(module: str, shared_input: bool) -> str:
     """The tensor of its layer that a module reads."""
     if module.endswith(_READS_INNER):
         return "inner"
     if module.endswith(_READS_ATTENTION):
         return "attention"
-    return "stream" if model.family.shared_input or module.endswith(_READS_STREAM) else "second stream"
+    return "stream" if shared_input or module.endswith(_READS_STREAM) else "second stream"

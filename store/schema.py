@@ -31,6 +31,7 @@ REVISIONS = (
     "20261130_memory_readings",
     "20261130_audit_filters",
     "20261130_key_expiry",
+    "20261130_loss_curve",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

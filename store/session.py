@@ -1,9 +1,12 @@
 """Connections to the database. Each process makes one engine, after any fork."""
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
 
 from runtime.settings import StoreSettings
@@ -30,19 +33,40 @@ def make_engine(settings: StoreSettings) -> Engine:
         # PostgreSQL starts a process for every new one.
         pool_size=15,
         max_overflow=0,
-        pool_pre_ping=True,
         connect_args={"application_name": "finetuned", **_KEEPALIVE},
     )
+    event.listen(engine, "checkout", _refuse_closed)
     event.listen(engine, "begin", _limit_statements)
     return engine
 
 
-def _limit_statements(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+def _refuse_closed(connection: psycopg.Connection, *_: object) -> None:
+    """Makes the pool replace a connection that the server closed while it was idle. SQLAlchemy's pool_pre_ping does so
+    too, but takes a round trip for every request; here only a connection with something to read is tried."""
+    if not connection.closed and not _has_something_to_read(connection):
         return
-    # In each transaction: PgBouncer refuses it among the options of a connection, and a setting of the whole session
-    # would stay on a pooled connection that a migration gets next.
-    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{LONGEST_STATEMENT}'")
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.OperationalError as error:
+        raise InvalidatePoolError from error
+
+
+def _has_something_to_read(connection: psycopg.Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+_LIMIT = f"SET LOCAL statement_timeout = '{LONGEST_STATEMENT}'"
+# In each transaction: PgBouncer refuses it among the options of a connection, and a setting of the whole session would
+# stay on a pooled connection that a migration gets next.
+
+
+def _limit_statements(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql(_LIMIT)
 
 
 def make_sessions(engine: Engine) -> Sessions:
@@ -61,7 +85,13 @@ def autocommit(sessions: Sessions) -> Iterator[Connection]:
 
 @contextmanager
 def read_snapshot(sessions: Sessions) -> Iterator[Session]:
-    """A REPEATABLE READ transaction, so that one response never mixes two moments of a job."""
-    with sessions.begin() as session:
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        yield session
+    """A REPEATABLE READ transaction, so that one response never mixes two moments of a job. It is rolled back at its
+    end, as it has written nothing."""
+    with autocommit(sessions) as connection:
+        connection.exec_driver_sql(_SNAPSHOT)  # one round trip for what SQLAlchemy and psycopg do in two
+        with Session(connection) as session:
+            yield session
+
+
+# PostgreSQL takes a thinned curve for a large query; to compile it would take longer than to run it.
+_SNAPSHOT = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_LIMIT}; SET LOCAL jit = off"

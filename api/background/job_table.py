@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from api.background.sse import HEARTBEAT
-from api.jobs.schemas import queue
+from api.jobs.schemas import with_queue
 from api.jobs.view import Waits, waits_of_queue
 from contract.status import JobStatus
 from store.jobs import summaries
@@ -76,6 +76,7 @@ class JobTable:
         self.clients = 0
         self._sessions, self._pace = sessions, pace
         self._any_clients, self._looked, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._first_client = asyncio.Event()
         # A look and a client's first list exclude each other: the list is of one version.
         self._lock, self._reader = asyncio.Lock(), CapacityLimiter(1)
         self._begin_anew(0)
@@ -97,6 +98,7 @@ class JobTable:
         """Runs until it is cancelled."""
         while True:
             await self._any_clients.wait()
+            self._first_client.clear()
             try:
                 async with self._lock:
                     await self._look()
@@ -105,7 +107,7 @@ class JobTable:
                 log.warning("the table of jobs waits, the database is unavailable: %s", error)
             except Exception:
                 log.exception("the table of jobs waits; the next look will find what is new")
-            await asyncio.sleep(self._pace.look_seconds)
+            await _happens(self._first_client, self._pace.look_seconds)
 
     async def _look(self) -> None:
         now = time.monotonic()
@@ -167,11 +169,10 @@ class JobTable:
         """As the owner reads it, and as admins do."""
         devices = json.dumps(self._devices.get(summary.id, []))
         found = self._waits.get(summary.id) if _waits(summary) else None
-        bodies = []
-        for wait in found or (None, None):
-            waiting = "null" if wait is None else queue(wait).model_dump_json()
-            bodies.append(f'{summary.body.rstrip()[:-1]}, "queue" : {waiting}, "devices" : {devices}}}')
-        return bodies[0], bodies[1]
+        body = f'{summary.body.rstrip()[:-1]}, "devices" : {devices}}}'
+        if found is None:
+            return (with_queue(body, None),) * 2
+        return with_queue(body, found[0]), with_queue(body, found[1])
 
     def _forget_ended(self) -> None:
         if len(self._entries) <= self._pace.most_ended:
@@ -213,6 +214,8 @@ class JobTable:
             self._leave()
 
     def _join(self) -> None:
+        if not self.clients:
+            self._first_client.set()  # it does not wait for the time between two looks
         self.clients += 1
         self._any_clients.set()
 
@@ -224,14 +227,18 @@ class JobTable:
 
     async def _list(self, viewer: Viewer) -> tuple[tuple[str, int], dict[str, str]] | None:
         """The position of a first list, and its texts by id. None where the database is unavailable."""
-        read = partial(_list, self._sessions, viewer.owner, self._pace.newest)
+
+        def read() -> dict[str, str]:
+            found = _list(self._sessions, viewer.owner, self._pace.newest)
+            return {each.id: self._bodies(each)[viewer.admin] for each in found}
+
         async with self._lock:
             try:
-                found = await to_thread.run_sync(read, limiter=self._reader)
+                listed = await to_thread.run_sync(read, limiter=self._reader)
             except (OperationalError, NoConnectionFree) as error:
                 log.warning("a table of jobs waits, the database is unavailable: %s", error)
                 return None
-            return (self._epoch, self._version), {each.id: self._bodies(each)[viewer.admin] for each in found}
+            return (self._epoch, self._version), listed
 
     def _after(self, version: int, viewer: Viewer, sent: dict[str, str]) -> tuple[list[str], list[str]]:
         """The texts that are new after a version, newest change first, and the ids of deleted jobs."""

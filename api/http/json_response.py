@@ -8,4 +8,8 @@ from pydantic import BaseModel
 
 
 def json_response(model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(model.model_dump_json(), status, media_type="application/json")
+    return json_text(model.model_dump_json(), status)
+
+
+def json_text(text: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(text, status, media_type="application/json")

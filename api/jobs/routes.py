@@ -1,3 +1,4 @@
+import json
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -12,10 +13,10 @@ from api.context import Context, Services
 from api.http.body import described, read_body
 from api.http.idempotency import Keyed, Once, idempotent
 from api.http.ids import JobId
-from api.http.json_response import json_response
+from api.http.json_response import json_text
 from api.http.json_schema import whole_schema
 from api.jobs import service
-from api.jobs.schemas import JobChanges, JobDeleted, JobOut, JobPage, JobUsage, job_out
+from api.jobs.schemas import JobChanges, JobDeleted, JobOut, JobPage, JobUsage, job_json
 from api.jobs.view import JobView
 from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
@@ -45,9 +46,9 @@ def create_job(
     recipe = parse_recipe(body)
     with idempotent(services, once) as turn:
         if turn.made is None:
-            made = JobView(service.create_job(services, who, turn, recipe, force))
-            return json_response(job_out(made), HTTPStatus.CREATED)
-    return json_response(job_out(service.get_job(services, who, turn.made)), HTTPStatus.CREATED)
+            job = service.create_job(services, who, turn, recipe, force)
+            return json_text(job_json(JobView(service.get_details(services, who, job.id), None)), HTTPStatus.CREATED)
+    return json_text(job_json(service.get_job(services, who, turn.made)), HTTPStatus.CREATED)
 
 
 async def _wants_stream(accept: Annotated[str, Header()] = "*/*") -> bool:
@@ -79,12 +80,13 @@ async def list_jobs(  # parameters: the request's
 
 def _page(services: Services, who: Principal, limit: int, after: str | None, owner: str | None) -> Response:
     found = service.list_jobs(services, who, limit, after, owner)
-    return json_response(JobPage(data=[job_out(view) for view in found.rows], has_more=found.has_more))
+    data = ", ".join(job_json(view) for view in found.rows)
+    return json_text(f'{{"data": [{data}], "has_more": {json.dumps(found.has_more)}}}')
 
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
 def get_job(services: Context, who: Who, job_id: JobId) -> Response:
-    return json_response(job_out(service.get_job(services, who, job_id)))
+    return json_text(job_json(service.get_job(services, who, job_id)))
 
 
 @router.get("/jobs/{job_id}/usage")

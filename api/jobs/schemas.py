@@ -5,10 +5,9 @@ from pydantic import BaseModel, Field
 
 from api.jobs.view import JobView
 from contract.exit_report import ExitReport
-from contract.failure import Failure, FailureCode
+from contract.failure import FailureCode
 from contract.status import JobStatus, RequestedAction
-from store.jobs.progress import Latest
-from store.jobs.usage import Usage
+from store.jobs.usage import MeasuredUsage
 from store.models import Job
 from store.scheduling.reasons import CODES
 from store.scheduling.situation import Wait
@@ -175,35 +174,17 @@ class JobDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-def job_out(view: JobView) -> JobOut:
-    job, latest = view.job, view.latest
-    return JobOut(
-        id=job.id,
-        name=job.name,
-        status=job.status,
-        owner=job.owner,
-        requested_action=job.requested_action,
-        priority=job.priority,
-        queue=queue(view.wait) if view.wait else None,
-        devices=[DeviceOfJob(worker=device.worker, number=device.number) for device in view.devices],
-        attempt=job.attempt,
-        retries=job.retries,
-        not_before=job.not_before,
-        sweep_id=job.sweep_id,
-        batch=job.batch,
-        worker=job.worker,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        recipe=job.recipe,
-        command=job.command,
-        progress=_progress(job, latest) if latest else None,
-        failure=_failure(job),
-        exit_report=ExitReport.model_validate(job.exit_report) if job.exit_report else None,
-    )
+def job_json(view: JobView) -> str:
+    """A JobOut. PostgreSQL has written all of it but the queue."""
+    return with_queue(view.job.body, view.wait)
 
 
-def usage_out(job: Job, usage: Usage) -> JobUsage:
+def with_queue(body: str, wait: Wait | None) -> str:
+    """The text of a JSON object with one more field."""
+    return f'{body.rstrip()[:-1]}, "queue" : {queue(wait).model_dump_json() if wait else "null"}}}'
+
+
+def usage_out(job: Job, usage: MeasuredUsage) -> JobUsage:
     return JobUsage(
         device=usage.started.get("device"),
         devices=usage.started.get("world_size"),
@@ -226,33 +207,4 @@ def queue(wait: Wait) -> Queue:
         code=wait.code,
         values=dict(wait.values),
         estimated_start_at=estimated_start_at,
-    )
-
-
-def _progress(job: Job, latest: Latest) -> Progress:
-    metric = latest.metric
-    return Progress(
-        step=metric.step,
-        total_steps=job.total_steps,
-        epoch=metric.epoch,
-        loss=metric.loss,
-        eval_loss=latest.eval_loss,
-        best_step=latest.done.get("best_step"),
-        stopped_early=latest.done.get("stopped_early", False),
-        tokens_per_second=metric.tokens_per_second,
-        progress=metric.progress,
-        eta_seconds=metric.eta_seconds,
-    )
-
-
-def _failure(job: Job) -> FailureOut | None:
-    if job.failure is None:
-        return None
-    failure = Failure.model_validate(job.failure)
-    return FailureOut(
-        code=failure.code,
-        message=failure.message,
-        param=failure.param,
-        retryable=failure.code.retryable,
-        log_tail=job.log_tail,
     )

@@ -25,7 +25,8 @@ from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
 from store.earlier_adapter import hold_earlier
 from store.errors import DatasetNotFound
-from store.jobs import actions, deletion, jobs, usage
+from store.jobs import actions, deletion, details, jobs, usage
+from store.jobs.details import JobDetails
 from store.jobs.jobs import SweepPart
 from store.models import Job
 from store.paging import Page, page
@@ -116,7 +117,13 @@ def wake_workers(services: Services) -> None:
 def get_job(services: Services, who: Principal, job_id: str) -> JobView:
     """Raises JobNotFound."""
     with read_snapshot(services.sessions) as session:
-        return views(session, who, [jobs.get(session, job_id, who.scope)])[0]
+        return views(session, who, [details.get(session, job_id, who.scope)])[0]
+
+
+def get_details(services: Services, who: Principal, job_id: str) -> JobDetails:
+    """Without what it waits for. Raises JobNotFound."""
+    with autocommit(services.sessions) as connection:
+        return details.get(connection, job_id, who.scope)
 
 
 def get_usage(services: Services, who: Principal, job_id: str) -> JobUsage:
@@ -131,7 +138,7 @@ def list_jobs(
 ) -> Page[JobView]:
     """Those of `owner`, where an admin asks for them. Raises JobNotFound for an unknown `after`."""
     with read_snapshot(services.sessions) as session:
-        found = page(jobs.list_jobs(session, limit + 1, after, who.scope or owner), limit)
+        found = page(details.list_jobs(session, limit + 1, after, who.scope or owner), limit)
         return Page(views(session, who, found.rows), found.has_more)
 
 

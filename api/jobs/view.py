@@ -3,43 +3,38 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus
 from store.access.principal import Principal
 from store.jobs import jobs, progress
-from store.jobs.progress import Cursor, JobUpdate, Latest
-from store.models import Job
-from store.scheduling import leases, scheduler
-from store.scheduling.situation import DeviceRef, Wait
+from store.jobs.details import JobDetails
+from store.jobs.jobs import QueuedJob
+from store.jobs.progress import Cursor, JobUpdate
+from store.scheduling import scheduler
+from store.scheduling.situation import Wait
 from store.session import Sessions, read_snapshot
 
 _JOB_ID = re.compile(r"job_[0-9a-f]{24}")
 
 
-@dataclass(frozen=True)
-class JobView:
-    job: Job
-    latest: Latest | None = None
-    """Its last metric."""
-    wait: Wait | None = None
+class JobView(NamedTuple):
+    job: JobDetails
+    wait: Wait | None
     """What it waits for, where it waits and that was looked up."""
-    devices: Sequence[DeviceRef] = field(default_factory=tuple)
 
 
-def views(session: Session, who: Principal, found: Sequence[Job]) -> list[JobView]:
+def views(session: Session, who: Principal, found: Sequence[JobDetails]) -> list[JobView]:
     """One scheduling plan tells what all those of them that wait are waiting for."""
-    queued = [job for job in found if job.status is JobStatus.QUEUED]
+    queued = [QueuedJob(job.id, job.owner, job.shape) for job in found if job.status == JobStatus.QUEUED]
     waits = _outlook(session, who, queued) if queued else {}
-    latest = progress.latest(session, [job.id for job in found if job.attempt > 0])
-    leased = leases.get_devices(session, [job.id for job in found])
-    return [JobView(job, latest.get(job.id), waits.get(job.id), leased.get(job.id, [])) for job in found]
+    return [JobView(job, waits.get(job.id)) for job in found]
 
 
-def _outlook(session: Session, who: Principal, queued: Sequence[Job]) -> dict[str, Wait]:
+def _outlook(session: Session, who: Principal, queued: Sequence[QueuedJob]) -> dict[str, Wait]:
     waits = scheduler.outlook(session, queued)
     return waits if who.admin else _without_others(session, waits, who.owner)
 

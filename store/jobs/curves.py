@@ -49,26 +49,17 @@ def read(session: Session | Connection, job_id: str, owner: str | None, wanted: 
 
 @lru_cache(maxsize=64)
 def _query(columns: tuple[str, ...], thinned: bool) -> TextClause:
-    # A group has its rows in the order of the subquery: sorting them again for each column costs more than the rest.
+    # The rows come in the order of the subquery: sorting them again for each column costs more than the rest.
     written = ", ".join(f"'{name}', coalesce(json_agg({name}), '[]')" for name in columns)
-    plain = ", ".join(f"metrics.{name}" for name in columns if name != "tokens")
-    kept = _extremes(columns) if thinned else "chosen AS (SELECT step FROM summed ORDER BY step LIMIT :limit)"
     return text(
         f"""
         WITH its AS (SELECT id FROM jobs WHERE id = :id AND owner = coalesce(CAST(:owner AS text), owner)),
         before AS (SELECT coalesce(sum(tokens), 0) AS tokens FROM metrics WHERE job_id = :id AND step <= :after),
-        summed AS MATERIALIZED (
-            SELECT step, sum(tokens) OVER (ORDER BY step ROWS UNBOUNDED PRECEDING) AS tokens FROM metrics WHERE {_ITS}
-        ),
-        {kept},
-        kept AS (
-            SELECT {plain}, summed.tokens + before.tokens AS tokens
-            FROM before, chosen JOIN summed USING (step) JOIN metrics ON {_ITS} AND metrics.step = chosen.step
-        )
+        {_thinned(columns) if thinned else _plain(columns)}
         SELECT json_build_object(
             'job_id', id, 'columns', columns, 'evaluations', evaluations, 'total', total, 'thinned', count < total
         )::text
-        FROM its, (SELECT count(*) FROM summed) AS counted (total), LATERAL (
+        FROM its, counted, LATERAL (
             SELECT json_build_object({written}), count(*) FROM (SELECT * FROM kept ORDER BY step) AS ordered
         ) AS curves (columns, count), LATERAL (
             SELECT json_build_object(
@@ -85,27 +76,52 @@ def _query(columns: tuple[str, ...], thinned: bool) -> TextClause:
     )
 
 
-_ITS = "metrics.job_id = :id AND metrics.step > :after AND metrics.step <= :upto"
+_ITS = "job_id = :id AND step > :after AND step <= :upto"
 
 
-def _extremes(columns: tuple[str, ...]) -> str:
-    """Of each group the first step with the least and the first with the largest value of each column. Ties keep one
-    step alone: a constant column would keep all of them otherwise. Two reads, of which the first finds the values and
-    the second their steps, take less time than one that sorts."""
+def _plain(columns: tuple[str, ...]) -> str:
+    plain = ", ".join(name for name in columns if name != "tokens")
+    running = "before.tokens + sum(metrics.tokens) OVER (ORDER BY step ROWS UNBOUNDED PRECEDING) AS tokens"
+    return f"""
+        counted AS (SELECT count(*) AS total FROM metrics WHERE {_ITS}),
+        kept AS (SELECT {plain}, {running} FROM before, metrics WHERE {_ITS} ORDER BY step LIMIT :limit)"""
+
+
+def _thinned(columns: tuple[str, ...]) -> str:
+    """Of each group of steps the first with the least and the first with the largest value of each column. Ties keep
+    one step alone: a constant column would keep all of them otherwise.
+
+    Each group is a range of the primary key that is read three times: for the values, for their steps, and for the
+    tokens up to these. One plan for any statistics: of a job that has just begun there are none."""
     varied = [name for name in columns if name not in ALWAYS]
     value = {name: f"{name}::int" if name == "overflow" else name for name in varied}
     bounds = "".join(f", min({value[name]}) AS min_{name}, max({value[name]}) AS max_{name}" for name in varied)
     firsts = [f"min(step) FILTER (WHERE {value[name]} = {end}_{name})" for name in varied for end in ("min", "max")]
-    part = "(step - first)::bigint * :groups / (last - first + 1)"
+    plain = ", ".join(f"metrics.{name}" for name in columns if name != "tokens")
+    in_group = "job_id = :id AND step >= low AND step < next"
     return f"""
-        span AS (SELECT min(step) AS first, max(step) AS last FROM metrics WHERE {_ITS}),
-        bounds AS MATERIALIZED (SELECT {part} AS part{bounds} FROM metrics, span WHERE {_ITS} GROUP BY 1),
-        chosen AS MATERIALIZED (
-            SELECT DISTINCT unnest(steps) AS step FROM (
-                SELECT ARRAY[{", ".join(firsts) or "min(step)"}] AS steps
-                FROM span, metrics, bounds WHERE {_ITS} AND {part} = part GROUP BY part
-                UNION ALL SELECT ARRAY[first, last] FROM span
-            ) AS extremes
+        span AS (SELECT min(step) AS first, max(step) AS last, max(step) - min(step) + 1::bigint AS size
+                 FROM metrics WHERE {_ITS}),
+        groups AS MATERIALIZED (
+            SELECT low, next, count, chosen.steps || ARRAY[first, last] AS steps,
+                sum(bounds.tokens) OVER (ORDER BY low) - bounds.tokens AS tokens
+            FROM span, generate_series(0, :groups - 1) AS number, LATERAL (
+                SELECT first + ((number * size + :groups - 1) / :groups)::int AS low,
+                    first + (((number + 1) * size + :groups - 1) / :groups)::int AS next
+            ) AS range, LATERAL (
+                SELECT count(*), sum(tokens) AS tokens{bounds} FROM metrics WHERE {in_group}
+            ) AS bounds, LATERAL (
+                SELECT ARRAY[{", ".join(firsts) or "min(step)"}] AS steps FROM metrics WHERE {in_group}
+            ) AS chosen
+        ),
+        counted AS (SELECT coalesce(sum(count), 0) AS total FROM groups),
+        kept AS (
+            SELECT {plain}, before.tokens + groups.tokens + (
+                SELECT sum(tokens) FROM metrics AS earlier
+                WHERE job_id = :id AND earlier.step >= low AND earlier.step <= metrics.step
+            ) AS tokens
+            FROM before, groups, LATERAL (SELECT DISTINCT unnest(steps) AS step) AS chosen,
+                LATERAL (SELECT * FROM metrics WHERE {in_group} AND step = chosen.step LIMIT 1) AS metrics
         )"""
 
 

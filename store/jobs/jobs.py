@@ -1,19 +1,27 @@
 """Queries on jobs. Their status is written by store.jobs.transitions alone."""
 
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    JSON,
+    Float,
     Select,
+    Text,
     bindparam,
+    cast,
     func,
     insert,
     select,
+    true,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.selectable import ExecutableReturnsRows
 
 from contract import ids
 from contract.recipe import Recipe
@@ -51,34 +59,65 @@ def create(  # parameters: the columns of a row
 ) -> Job:
     """Creates a queued job. Its first events record that, and the warnings about its recipe. More than five parameters:
     the columns of the new row, which only POST /jobs and POST /sweeps set."""
-    job = Job(
-        id=ids.new_id(ids.JOB),
-        name=recipe.name,
-        owner=owner,
-        recipe=recipe.model_dump(mode="json"),
-        priority=recipe.scheduling.priority,
-        examples=examples,
-        expected_seconds=expected_seconds,
+    values = {
+        "id": ids.new_id(ids.JOB),
+        "name": recipe.name,
+        "owner": owner,
+        "recipe": recipe.model_dump(mode="json"),
+        "priority": recipe.scheduling.priority,
+        "examples": examples,
+        "expected_seconds": expected_seconds,
+        "event_count": 1 + len(warnings),
+        "training_file": training_file,
+        "validation_file": validation_file,
+        "start_from_job": start_from_job,
+        "tags": dict(tags) if tags else None,
+        "openai_request": dict(openai_request) if openai_request else None,
+        "sweep_id": part.sweep_id if part else None,
+        "sweep_values": dict(part.values) if part else None,
+        "traceparent": traceparent,
+    }
+    events: list[_NewEvent] = [
+        ("status", {"status": JobStatus.QUEUED, "attempt": 0}),
+        *(("log", {"level": "warning", "message": warning}) for warning in warnings),
+    ]
+    recorded = {
+        "types": [kind for kind, _ in events],
+        "data": [json.dumps(data) for _, data in events],
+        "at": time.time(),
+    }
+    given = {f"its_{name}": value for name, value in values.items()}
+    return session.scalars(_CREATE, given | recorded).one()
+
+
+def _create() -> ExecutableReturnsRows:
+    """Adds a job and its first events."""
+    columns = Job.__table__.c
+    given = (
+        *("id", "name", "owner", "recipe", "priority", "examples", "expected_seconds", "event_count", "training_file"),
+        *("validation_file", "start_from_job", "tags", "openai_request", "sweep_id", "sweep_values", "traceparent"),
+    )
+    values = {name: bindparam(f"its_{name}", type_=columns[name].type) for name in given}
+    new = insert(Job).values(
+        **values,
         status=JobStatus.QUEUED,
         attempt=0,
         retries=0,
-        event_count=1 + len(warnings),
-        training_file=training_file,
-        validation_file=validation_file,
-        start_from_job=start_from_job,
-        tags=dict(tags) if tags else None,
-        openai_request=dict(openai_request) if openai_request else None,
-        sweep_id=part.sweep_id if part else None,
-        sweep_values=dict(part.values) if part else None,
         # Not the start of the transaction, which all runs of a sweep share: the queue keeps their order.
         created_at=func.clock_timestamp(),
-        traceparent=traceparent,
     )
-    session.add(job)
-    session.flush()
-    logs: list[_NewEvent] = [("log", {"level": "warning", "message": warning}) for warning in warnings]
-    _add_events(session, job.id, 1, [("status", {"status": job.status, "attempt": job.attempt}), *logs])
-    return job
+    job = new.returning(*columns).cte("job")
+    arrays = (bindparam(name, type_=ARRAY(Text)) for name in ("types", "data"))
+    event = func.unnest(*arrays).table_valued("type", "data", with_ordinality="seq").render_derived()
+    row = (job.c.id, event.c.seq, bindparam("at", type_=Float), event.c.type, cast(event.c.data, JSON))
+    recorded = insert(Event).from_select(
+        ["job_id", "seq", "time", "type", "data"], select(*row).join_from(job, event, true())
+    )
+    return select(Job).from_statement(select(job).add_cte(recorded.cte("recorded")))
+
+
+_CREATE = _create()
+"""One statement, made once: to put it together takes longer than to run it."""
 
 
 def get(session: Session, job_id: str, owner: str | None = None) -> Job:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-LOSSES = 24
-"""Most losses of one summary, at even distances over the whole curve."""
+from store.jobs.details import LAST_METRIC, json_object, json_time, last_event
+from store.jobs.loss_curve import LOSS_CURVE
 
 
 class Summary(NamedTuple):
@@ -28,43 +28,27 @@ class Changes(NamedTuple):
     """The leased devices of each job, as WORKER:NUMBER."""
 
 
-def _time(column: str) -> str:
-    return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-
-
 _FIELDS = {
     **{name: f"jobs.{name}" for name in ("id", "name", "owner", "status", "requested_action", "priority")},
-    "model": "recipe ->> 'model'",
-    "dataset": "coalesce(recipe #>> '{dataset,filename}', recipe #>> '{dataset,path}')",
-    **{name: _time(name) for name in ("created_at", "started_at", "finished_at")},
+    "model": "named.model",
+    "dataset": "coalesce(named.dataset ->> 'filename', named.dataset ->> 'path')",
+    **{name: json_time(name) for name in ("created_at", "started_at", "finished_at")},
     **{name: f"jobs.{name}" for name in ("attempt", "retries")},
     "step": "last.step",
     "total_steps": "total_steps",
     **{name: f"last.{name}" for name in ("progress", "eta_seconds", "loss")},
-    "eval_loss": "evaluated.eval_loss",
-    "losses": "coalesce(curve.losses, '[]')",
+    "eval_loss": "ends.evaluation -> 'eval_loss'",
+    "losses": f"coalesce(CASE WHEN finished_at IS NULL THEN {LOSS_CURVE} ELSE loss_curve END, '{{}}')",
     "failure_code": "failure ->> 'code'",
     "failure_message": "failure ->> 'message'",
     "sweep_id": "sweep_id",
     "tags": "coalesce(tags, '{}')",
 }
-# One look into an index for each loss; a job that never started costs one.
-_OBJECT = ", ".join(f"'{name}', {value}" for name, value in _FIELDS.items())
+# A recipe is read once: each operator on it would read it again.
 _SUMMARY = f"""
-    SELECT 'job', jobs.id, owner, status, json_build_object({_OBJECT})::text
-    FROM jobs LEFT JOIN LATERAL (
-        SELECT step, loss, progress, eta_seconds FROM metrics WHERE job_id = jobs.id ORDER BY step DESC LIMIT 1
-    ) AS last ON true LEFT JOIN LATERAL (
-        SELECT data -> 'eval_loss' AS eval_loss FROM events
-        WHERE job_id = jobs.id AND type = 'evaluation' AND attempt > 0 ORDER BY seq DESC LIMIT 1
-    ) AS evaluated ON true LEFT JOIN LATERAL (
-        SELECT json_agg(chosen.loss::real ORDER BY number) AS losses
-        FROM generate_series(1, least({LOSSES}, last.step)) AS number, LATERAL (
-            SELECT loss FROM metrics
-            WHERE job_id = jobs.id AND step >= number * last.step::bigint / least({LOSSES}, last.step)
-            ORDER BY step LIMIT 1
-        ) AS chosen
-    ) AS curve ON true
+    SELECT 'job', jobs.id, owner, status, {json_object(_FIELDS)}::text
+    FROM jobs CROSS JOIN LATERAL json_to_record(recipe) AS named (model text, dataset json) {LAST_METRIC}
+    LEFT JOIN LATERAL (SELECT {last_event("evaluation")}) AS ends ON last.step IS NOT NULL
 """
 _LOOK = """
     SELECT 'position', NULL, NULL, NULL, pg_snapshot_xmin(pg_current_snapshot())::text

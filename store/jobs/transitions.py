@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -29,6 +30,7 @@ from sqlalchemy.orm import Session
 
 from contract.status import TERMINAL, JobStatus, allowed_from
 from store import webhooks
+from store.jobs.loss_curve import LOSS_CURVE
 from store.models import Event, Job
 from store.scheduling import leases
 
@@ -70,6 +72,7 @@ def _moving(
     if target is not JobStatus.FAILED:
         columns["failure"] = None
     columns["finished_at"] = func.now() if target in TERMINAL else None
+    columns["loss_curve"] = literal_column(LOSS_CURVE) if target in TERMINAL else None
     its = update(Job).where(Job.id == bindparam("its_id"), Job.status.in_(sources), *guards)
     job = its.values(columns).returning(*Job.__table__.c).cte("moved")
     row = (job.c.id, job.c.event_count, bindparam("at", type_=Float), literal("status"), _event_data(job, target))

@@ -9,7 +9,7 @@ from store import artifacts
 from store.models import Event, Job, StepMetric
 
 
-class Usage(NamedTuple):
+class MeasuredUsage(NamedTuple):
     started: dict[str, Any]
     """Data of the latest event contract.events.StartedEvent; empty without one."""
     steps: int
@@ -19,7 +19,7 @@ class Usage(NamedTuple):
     artifact_bytes: int
 
 
-def read(session: Session, job: Job) -> Usage:
+def read(session: Session, job: Job) -> MeasuredUsage:
     metrics = select(
         func.count(),
         func.coalesce(func.sum(StepMetric.tokens), 0),
@@ -31,4 +31,4 @@ def read(session: Session, job: Job) -> Usage:
     )
     steps, tokens, memory, seconds = session.execute(metrics).one()
     saved = artifacts.count_bytes(session, job.id)
-    return Usage(session.scalar(started) or {}, steps, int(tokens), memory, float(seconds), saved)
+    return MeasuredUsage(session.scalar(started) or {}, steps, int(tokens), memory, float(seconds), saved)

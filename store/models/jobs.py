@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     CheckConstraint,
     Computed,
@@ -12,7 +13,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from contract.status import TERMINAL, JobStatus, RequestedAction
@@ -87,6 +88,8 @@ class Job(Base):
     """Start of the latest attempt."""
     finished_at: Mapped[datetime | None]
     total_steps: Mapped[int | None]
+    loss_curve: Mapped[list[float] | None] = mapped_column(ARRAY(REAL), deferred=True)
+    """The losses that the live table shows, once it has ended: store.jobs.loss_curve."""
     failure: Mapped[dict[str, Any] | None]
     """A contract.failure.Failure."""
     log_tail: Mapped[str | None]

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import CTE, ColumnElement, Select, Text, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import CTE, ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from store.models import Job, Lease
@@ -130,21 +129,6 @@ def list_started(session: Session, worker: str) -> list[Lease]:
     """The started leases of the worker, one for each attempt."""
     leases = select(Lease).where(Lease.worker == worker, Lease.begun_at.is_not(None)).order_by(Lease.number)
     return list({(lease.job_id, lease.attempt): lease for lease in session.scalars(leases)}.values())
-
-
-def get_devices(session: Session, job_ids: Sequence[str]) -> dict[str, list[DeviceRef]]:
-    found: dict[str, list[DeviceRef]] = {}
-    for job_id, worker, number in session.execute(_DEVICES, {"ids": list(job_ids)}):
-        found.setdefault(job_id, []).append(DeviceRef(worker, number))
-    return found
-
-
-_DEVICES = (
-    select(Lease.job_id, Lease.worker, Lease.number)
-    .where(Lease.job_id == func.any(bindparam("ids", type_=ARRAY(Text))))
-    .order_by(Lease.rank, Lease.number)
-)
-"""The ids are one array: with IN each number of them would be another statement."""
 
 
 def _part(

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from runtime.settings import StoreSettings
-from store.session import autocommit, make_engine, make_sessions
+from store.session import autocommit, make_engine, make_sessions, read_snapshot
 
 
 def test_statement_and_a_dead_line_are_given_up(database_url: str) -> None:
@@ -69,6 +69,38 @@ def test_lost_pooled_connection_is_replaced(database_url: str) -> None:
         connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
     other.dispose()
     assert own_pid() not in (None, pid)
+    engine.dispose()
+
+
+def test_connection_with_a_message_is_kept(database_url: str) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    with engine.connect() as connection:
+        pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+        connection.execute(sa.text("LISTEN anything"))
+        connection.commit()
+    other = sa.create_engine(database_url)
+    with other.begin() as connection:
+        connection.execute(sa.text("NOTIFY anything"))
+    other.dispose()
+    with engine.connect() as connection:  # something to read does not mean that it is closed
+        assert connection.scalar(sa.text("SELECT pg_backend_pid()")) == pid
+    engine.dispose()
+
+
+def test_snapshot_sees_one_moment_and_writes_nothing(database_url: str) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    sessions = make_sessions(engine)
+    setting = sa.text("SELECT current_setting(:name)")
+    with read_snapshot(sessions) as session:
+        given = [session.scalar(setting, {"name": f"transaction_{name}"}) for name in ("isolation", "read_only")]
+        assert [*given, session.scalar(setting, {"name": "statement_timeout"})] == ["repeatable read", "on", "30s"]
+    with autocommit(sessions) as connection:
+        given = [connection.scalar(setting, {"name": f"transaction_{name}"}) for name in ("isolation", "read_only")]
+        assert [*given, connection.scalar(setting, {"name": "statement_timeout"})] == ["read committed", "off", "0"]
     engine.dispose()
 
 

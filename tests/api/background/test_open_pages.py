@@ -1,10 +1,13 @@
 """The live table of a real API, as a page reads it that is signed in."""
 
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from store.jobs import actions, deletion
@@ -18,6 +21,8 @@ from tests.support.service import Service
 pytestmark = pytest.mark.timeout(120)
 
 STREAM = {"accept": "text/event-stream"}
+MOST_OF_A_PAGE = 1_500_000
+"""Bytes: some copies of the table, which is all that a page that does not read keeps."""
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +91,36 @@ def test_killed_api_costs_an_open_table_nothing(live: Service, browser: httpx.Cl
         _, data = next(events(answer))
     assert data["reset"]
     assert [(job["id"], job["status"]) for job in data["jobs"]] == [(cancelled, "cancelled"), (kept, "queued")]
+
+
+def test_pages_that_do_not_read_cost_the_api_no_memory(
+    live: Service, browser: httpx.Client, sessions: Sessions
+) -> None:
+    """Nor do they delay a page that reads: what it misses is read from the table when there is room for it again."""
+    job_ids = [create_job(sessions, name="n" * 200) for _ in range(300)]
+    api = psutil.Process(live.api.pid)
+    with ExitStack() as stack, browser.stream("GET", "/jobs", headers=STREAM) as answer:
+        news = events(answer)
+        (_, table) = next(news)
+        assert len(table["jobs"]) == len(job_ids)
+        before = api.memory_info().rss
+        for _ in range(40):
+            stack.enter_context(silent_page(live, browser))
+        for job_id in job_ids[:3]:
+            with sessions.begin() as session:
+                actions.cancel(session, job_id)
+            next(data for _, data in news if job_id in {job["id"] for job in data["jobs"]})
+        assert api.memory_info().rss - before < 40 * MOST_OF_A_PAGE
+
+
+@contextmanager
+def silent_page(live: Service, browser: httpx.Client) -> Iterator[None]:
+    """A connection that takes a few bytes of the table and reads none of them."""
+    with socket.socket() as page:
+        page.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        page.connect(("127.0.0.1", int(live.environment["FINETUNED_PORT"])))
+        page.sendall(
+            b"GET /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n"
+            + f"Cookie: finetuned_session={browser.cookies['finetuned_session']}\r\n\r\n".encode()
+        )
+        yield
