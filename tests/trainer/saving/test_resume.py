@@ -69,15 +69,16 @@ def test_interrupted_run_equals_the_uninterrupted_one(
     assert_same(rest, whole, after=4)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "parallel",
     [
         {},
-        pytest.param({"engine": "deepspeed", "zero_stage": 0}, marks=pytest.mark.exhaustive),
-        pytest.param({"engine": "deepspeed", "zero_stage": 1}, marks=pytest.mark.exhaustive),
-        pytest.param({"engine": "deepspeed"}, marks=pytest.mark.exhaustive),
-        pytest.param({"engine": "deepspeed", "zero_stage": 3}, marks=pytest.mark.exhaustive),
-        pytest.param({"engine": "fsdp"}, marks=pytest.mark.exhaustive),
+        {"engine": "deepspeed", "zero_stage": 0},
+        {"engine": "deepspeed", "zero_stage": 1},
+        {"engine": "deepspeed"},
+        {"engine": "deepspeed", "zero_stage": 3},
+        {"engine": "fsdp"},
     ],
     ids=["ddp", "zero-0", "zero-1", "zero-2", "zero-3", "fsdp"],
 )
