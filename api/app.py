@@ -6,7 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from anyio import create_task_group
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from api import (
     artifacts,
@@ -78,6 +78,17 @@ _NOUNS = (
     sign_in,
 )
 
+# FastAPI analyses the routes of an included router at their first request, once for each include_router. Applications
+# that share these routes share that work: tests make hundreds of applications in one process.
+_ROUTES = APIRouter(
+    dependencies=[Depends(refuse_repeated), Depends(refuse_foreign)],
+    responses=errors.DESCRIBED,
+    # Else the names of a generated client's methods would repeat each path.
+    generate_unique_id_function=attrgetter("name"),
+)
+for _noun in _NOUNS:
+    _ROUTES.include_router(_noun.router)
+
 
 def create_app(settings: ApiSettings, pace: Pace = Pace(), sender: SenderPace = SenderPace()) -> FastAPI:  # noqa: B008
     return assemble(make_services(settings, pace), sender)
@@ -141,18 +152,13 @@ def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  #
         title="finetuned",
         summary="Fine-tuning jobs on your own GPUs",
         lifespan=lifespan,
-        dependencies=[Depends(refuse_repeated), Depends(refuse_foreign)],
+        routes=_ROUTES.routes,
         # The page of /docs would load scripts of another host. api/health.py hands out the description.
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         openapi_tags=TAGS,
-        # Else the names of a generated client's methods would repeat each path.
-        generate_unique_id_function=attrgetter("name"),
-        responses=errors.DESCRIBED,
     )
-    for noun in _NOUNS:
-        app.include_router(noun.router)
     errors.install(app)
     app.add_middleware(KeyCheck, keyring=services.keyring)
     app.add_middleware(RequestLog, telemetry=services.telemetry)

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from api.http.json_schema import whole_schema
 from contract.failure import InputError
@@ -290,7 +291,7 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
 
 def _methods(request: Request) -> list[str]:
     """The methods of all routes with that path: the router names only those of the first."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    routes = iter_route_contexts(request.app.routes)
     found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in found for method in route.methods or ()})
 

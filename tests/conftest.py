@@ -15,9 +15,10 @@ from tests.support.chromium import CHROMIUM, NO_CHROMIUM
 from tests.support.database import empty_database, relax_durability
 from tests.support.service import Service, migrate
 
-# hypothesis draws others at each run, so that fewer of them find as much in a few days. A busy machine draws slowly.
+# hypothesis draws others at each run, so that fewer of them find as much in a few days. A busy machine draws slowly,
+# and so does one that measures coverage: no example has a deadline.
 SLOW = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("few", max_examples=40, suppress_health_check=SLOW)
+hypothesis.settings.register_profile("few", max_examples=40, deadline=None, suppress_health_check=SLOW)
 hypothesis.settings.load_profile("few")
 
 

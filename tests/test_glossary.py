@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from pydantic import SecretStr
 
-from api.app import create_app
-from api.settings import ApiSettings
 from contract.events import Event
 from contract.recipe import Recipe
 from contract.renamed import RENAMED
 from contract.status import JobStatus, RequestedAction
+from tests.support.api import description
 
 ROOT = Path(__file__).parents[1]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
@@ -57,12 +55,6 @@ def found(schema: Any, keyword: str) -> Iterator[Any]:
     elif isinstance(schema, list):
         for inner in schema:
             yield from found(inner, keyword)
-
-
-def description() -> dict[str, Any]:
-    database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
-    return create_app(settings).openapi()
 
 
 def names() -> set[str]:

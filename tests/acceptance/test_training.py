@@ -26,7 +26,7 @@ RECIPE = {
     "dataset": "rows.jsonl",
     "precision": "fp32",
     "adapter": {"r": 8, "target_modules": ["q_proj", "v_proj"]},
-    "batch": {"micro_batch_size": 4},
+    "batch": {"micro_batch_size": 2},
     "schedule": {"max_steps": 6, "warmup_steps": 0},
     "optimizer": {"learning_rate": 1e-3},
     "evaluation": {"fraction": 0.2},
@@ -41,7 +41,7 @@ def live(
     empty_database(engine)
     home = tmp_path_factory.mktemp("home")
     (home / "datasets").mkdir()
-    rows = QUICKSTART.read_text().splitlines(keepends=True)[:40]
+    rows = QUICKSTART.read_text().splitlines(keepends=True)[:20]
     (home / "datasets" / "rows.jsonl").write_text("".join(rows))
     add_model(MODEL, home / "models", home / "import.log")
     with service.running(home, database_url, broker_url) as running:
@@ -120,8 +120,8 @@ def test_adapter_has_the_reported_loss_in_plain_peft(live: Service, trained: dic
 
 @pytest.mark.exhaustive
 def test_two_processes_train_as_one_does(live: Service, trained: dict[str, object]) -> None:
-    """Two examples on each of two ranks are the four of one."""
-    batch, resources = {"micro_batch_size": 2}, {"gpus": 2}
+    """An example on each of two ranks are the two of one."""
+    batch, resources = {"micro_batch_size": 1}, {"gpus": 2}
     job = live.wait(live.submit(**RECIPE | {"batch": batch, "resources": resources})["id"], seconds=280)
     assert job["status"] == "succeeded", job
     mine, others = (live.client.get(f"/jobs/{each['id']}/metrics").json() for each in (job, trained))

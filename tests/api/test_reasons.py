@@ -1,14 +1,10 @@
 """A reason is a sentence for people, wherever one is given; programs read a code."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from api.app import create_app
 from api.plans import plan_out
-from api.settings import ApiSettings
 from api.workers import worker_out
 from contract.machine import ExternalProcess, Gpu, Machine
 from contract.model import target_modules
@@ -17,6 +13,7 @@ from estimate.plan import LocalModel, RunPlan
 from estimate.work import TrainingWork
 from store.models import Device, Worker
 from tests.sentences import is_sentence
+from tests.support.api import description
 
 SKIPPED = ("EXPERT_SKIPPED", "ROUTER_SKIPPED", "MEDIA_SKIPPED", "PEFT_UNSUPPORTED", "NAME_TAKEN")
 NOT_ADAPTED = [getattr(target_modules, name) for name in SKIPPED]
@@ -29,9 +26,7 @@ USES = [
 
 
 def test_only_these_parts_of_an_answer_have_a_reason() -> None:
-    database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
-    schemas = create_app(settings).openapi()["components"]["schemas"]
+    schemas = description()["components"]["schemas"]
     # Of a queue: tests/store/scheduling/test_properties.py. Of the others: below.
     assert {name for name, schema in schemas.items() if "reason" in schema.get("properties", {})} == {
         "Queue",

@@ -41,7 +41,7 @@ from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
-from api.app import assemble, create_app, make_services
+from api.app import assemble, make_services
 from api.background.live import Pace
 from api.context import Services
 from api.settings import ApiSettings
@@ -52,7 +52,7 @@ from store.jobs import actions, jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
 from store.models import Worker
 from store.session import Sessions, make_sessions
-from tests.support.api import ADMIN_KEY
+from tests.support.api import ADMIN_KEY, description, routes
 from tests.support.artifacts import publish
 from tests.support.database import empty_database
 from tests.support.files import write_dataset, write_model, write_tokenizer
@@ -60,11 +60,8 @@ from tests.support.jobs import LEASE, RECIPE, RETRIES, claim, make_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-nowhere = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-app = create_app(ApiSettings(database_url=nowhere, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none")))
-paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
-ROUTES = [(method.upper(), path) for path, methods in paths.items() for method in methods]
-ROUTES.sort(key=lambda route: route[0] != "GET")  # These change nothing: one seed does for all of them.
+# Those of GET change nothing: one seed does for all of them.
+ROUTES = sorted(routes(), key=lambda route: route[0] != "GET")
 
 HEADERS = {"host": "127.0.0.1", "Authorization": f"Bearer {ADMIN_KEY}"}
 FILE = {"file": b'{"prompt": "Who?", "completion": "I."}\n'}
@@ -245,7 +242,7 @@ def begun(sessions: Sessions, home: Path) -> str:
 
 def test_schema_patterns_mean_the_same_in_json_schema() -> None:
     r"""For whom \w has every letter there is, and \d the digits of all scripts."""
-    patterns = re.findall(r'"pattern": (".*?(?<!\\)")', json.dumps(app.openapi()))
+    patterns = re.findall(r'"pattern": (".*?(?<!\\)")', json.dumps(description()))
     assert len(patterns) > 10
     assert [each for each in map(json.loads, patterns) if re.search(r"\\[wdsb]", each)] == []
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from store.session import Sessions
 from tests.support import fake_merger
+from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
 from tests.support.service import FAKE_TRAINER, Service, running
 from tests.support.waiting import until
@@ -19,14 +20,18 @@ pytestmark = pytest.mark.slow
 FAKE_MERGER = Path(fake_merger.__file__)
 
 
-@pytest.fixture
-def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[Service]:
-    add_model_and_dataset(tmp_path)
+@pytest.fixture(scope="module")
+def live(
+    tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str
+) -> Iterator[Service]:
+    empty_database(engine)
+    home = tmp_path_factory.mktemp("home")
+    add_model_and_dataset(home)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
         "FINETUNED_MERGER": f"{sys.executable} -P {FAKE_MERGER}",
     }
-    with running(tmp_path, database_url, broker_url, workers=("first",), **settings) as live:
+    with running(home, database_url, broker_url, workers=("first",), **settings) as live:
         yield live
 
 
@@ -91,6 +96,7 @@ def test_export_of_killed_worker_moves_within_fifteen_seconds(live: Service) -> 
     assert not merger.exists()
     done = wait(live, made, "succeeded", "failed")
     assert (done["status"], done["worker"], done["attempt"]) == ("succeeded", "second", 2)
+    let_first_work_alone(live)
 
 
 @pytest.mark.exhaustive
@@ -102,3 +108,10 @@ def test_stopped_worker_hands_its_export_over(live: Service) -> None:
     assert live.client.get(f"/jobs/{job_id}/exports/{made['id']}").json()["status"] == "queued"
     live.start_worker("second")
     assert wait(live, made, "succeeded", "failed")["worker"] == "second"
+    let_first_work_alone(live)
+
+
+def let_first_work_alone(live: Service) -> None:
+    """As the next test finds them."""
+    live.stop_worker("second")
+    live.start_worker("first")

@@ -35,7 +35,7 @@ def train_here(
         stop.requested = stop.requested or passes == stop_in
         return accumulate(engine, batch, scale * (1e30 if passes == overflow_in else 1), sync_gradients)
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     run = RunDir(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ddp, "accumulate", watched)

@@ -143,7 +143,8 @@ def test_estimated_memory_is_within_a_quarter(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=EXHAUSTIVE)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_planned_memory_is_within_a_quarter(
     ranks: int, make_base: Callable[[Any], Path], run_trainer: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -172,11 +172,8 @@ def test_process_of_a_job_is_killed(
     check_went_on(live, job_id)
 
 
-@pytest.mark.parametrize(
-    "resources",
-    [LONE_RANK, pytest.param(TWO_RANKS, marks=pytest.mark.exhaustive)],
-    ids=["a lone rank", "two ranks"],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("resources", [LONE_RANK, TWO_RANKS], ids=["a lone rank", "two ranks"])
 def test_worker_is_killed(
     live: Service,
     machines: tuple[NetworkMachine, NetworkMachine],

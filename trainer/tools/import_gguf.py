@@ -7,7 +7,9 @@ import argparse
 import functools
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trainer.durable import commit_folder
 from trainer.environment import prepare_process
@@ -57,8 +59,20 @@ def _read_the_file_once() -> None:
     for every module, which takes most of a small model's import."""
     import gguf
 
-    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+    gguf.GGUFReader = functools.cache(functools.partial(_plain_reader, gguf.GGUFReader))
     gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
+
+
+def _plain_reader(reader: Callable[..., Any], *given: Any) -> Any:
+    """Its arrays are plain ones over the mapped file: a numpy.memmap runs Python code for each of millions of items."""
+    import numpy
+
+    memmap = numpy.memmap
+    numpy.memmap = lambda *file, **mode: numpy.asarray(memmap(*file, **mode))  # type: ignore[assignment, misc]
+    try:
+        return reader(*given)
+    finally:
+        numpy.memmap = memmap  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.app import assemble, make_services
@@ -19,7 +18,7 @@ from api.settings import ApiSettings
 from contract.events import CheckpointEvent
 from store import artifacts
 from store.session import Sessions
-from tests.support.api import ADMIN_KEY, Response, bearer, make_key, routes
+from tests.support.api import ADMIN_KEY, Response, bearer, description, make_key, routes
 from tests.support.artifacts import publish, results
 from tests.support.files import ROW, write_tokenizer
 from tests.support.jobs import RECIPE, begin, register
@@ -30,13 +29,11 @@ OF_EVERYBODY = {"/workers/{worker}/memory"}
 Headers = dict[str, str]
 
 
-def cursors(client: TestClient) -> set[str]:
+def cursors() -> set[str]:
     """The paths of the lists that go on after an id."""
-    app = client.app
-    assert isinstance(app, FastAPI)
     return {
         path
-        for path, methods in app.openapi()["paths"].items()
+        for path, methods in description()["paths"].items()
         if any(param["name"] == "after" for param in methods.get("get", {}).get("parameters", []))
     }
 
@@ -121,7 +118,7 @@ def reported(answer: Response) -> tuple[int, str]:
 def test_nothing_of_another_is_there_by_any_route(
     locked: TestClient, anna: Headers, bob: Headers, annas: dict[str, str]
 ) -> None:
-    named = [(method, path) for method, path in routes(locked) if "{" in path and path not in OF_ADMINS | OF_EVERYBODY]
+    named = [(method, path) for method, path in routes() if "{" in path and path not in OF_ADMINS | OF_EVERYBODY]
     assert len(named) >= 36
     results, checkpoint = f"file-{annas['job_id']}", f"{annas['model']}:ckpt-step-5"
     for things in (annas, annas | {"job_id": annas["waiting"], "file_id": results, "model": checkpoint}):
@@ -162,7 +159,7 @@ def test_lists_show_nothing_of_other_owners(locked: TestClient, bob: Headers, an
         "/v1/fine_tuning/jobs/{job_id}/checkpoints": f"ftckpt_{annas['job_id'].removeprefix('job_')}_5",
     }
     # Of a job's own events, by number.
-    assert cursors(locked) == {*after, "/jobs/{job_id}/events"} | {
+    assert cursors() == {*after, "/jobs/{job_id}/events"} | {
         "/keys",
         "/quotas",
         "/audit",
@@ -175,7 +172,7 @@ def test_lists_show_nothing_of_other_owners(locked: TestClient, bob: Headers, an
         assert reported(answer) == reported(nobodys)
         assert locked.get(url, headers=bob).status_code == 200
     ids = ID.findall(" ".join(annas.values()))
-    for method, path in routes(locked):
+    for method, path in routes():
         if method == "GET" and "{" not in path:
             text = locked.get(path, headers=bob).text
             assert not any(each in text for each in ids), path
@@ -260,7 +257,7 @@ def test_every_route_but_health_wants_a_key(settings: ApiSettings, sessions: Ses
 
 def check_that_keys_are_wanted(client: TestClient, services: Services) -> None:
     open_to_all = {"/health", "/health/live", "/health/ready", "/metrics", "/recipe-schema", "/session"}
-    requested = [(method, path) for method, path in routes(client) if path not in open_to_all]
+    requested = [(method, path) for method, path in routes() if path not in open_to_all]
     assert len(requested) >= 15
     for method, path in requested:
         services.rates.forget()  # of wrong keys, which are fewer in a minute than there are routes

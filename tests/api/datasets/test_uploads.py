@@ -70,7 +70,7 @@ def test_api_memory_is_bounded_for_large_uploads(
         send(live, iter([GOOD]))  # what is imported at the first one is there
         before = resident(live)
         rows = send(live, (piece for _ in range(100)))
-        line = send(live, (b"x" * MIB for _ in range(1024)), "line.jsonl")
+        line = send(live, (b"x" * MIB for _ in range(300)), "line.jsonl")
         assert resident(live, "VmHWM") - before < 50 * MIB
         assert checked(live, rows["id"])["rows"] == 100 * (MIB // len(row))
         found = checked(live, line["id"])

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from tests.support.api import description
+
 BEGINNINGS = {b"application/json": b"{", b"multipart/form-data; boundary=x": b"--x\r\n"}
 
 
@@ -38,9 +40,8 @@ def hang_up(client: TestClient, method: str, path: str, content_type: bytes) -> 
 
 
 def test_hangup_within_a_body_is_no_error(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    assert isinstance(client.app, FastAPI)
     tried = set()
-    for path, methods in client.app.openapi()["paths"].items():
+    for path, methods in description()["paths"].items():
         for method in sorted({"post", "put", "patch"} & set(methods)):
             for content_type in BEGINNINGS:
                 tried.add((path, hang_up(client, method.upper(), path, content_type)))

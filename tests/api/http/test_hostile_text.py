@@ -5,25 +5,22 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.support.api import Response, bearer
+from tests.support.api import Response, bearer, description
 
 HOSTILE = "x\x1b[2J\r\n2026-11-29T00:00:00Z info forged\t\0\x7f\x85\x9b\u2028\u2029\u202e\u2066\U000e0041"
 
 
-def operations(client: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
-    app = client.app
-    assert isinstance(app, FastAPI)
-    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    paths: dict[str, dict[str, Any]] = description()["paths"]
     return [(method.upper(), path, reported) for path, methods in paths.items() for method, reported in methods.items()]
 
 
-def hostile_requests(client: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
+def hostile_requests() -> list[tuple[str, str, dict[str, Any]]]:
     """Of each route: text in its path, in each parameter by itself, in a body's names and values."""
     found: list[tuple[str, str, dict[str, Any]]] = []
-    for method, path, reported in operations(client):
+    for method, path, reported in operations():
         parameters = reported.get("parameters", [])
         filled = path
         for parameter in parameters:
@@ -58,7 +55,7 @@ def shows_no_control_characters(answer: Response) -> None:
 
 def test_no_refusal_reflects_a_control_character(client: TestClient) -> None:
     refusals = 0
-    for method, path, more in hostile_requests(client):
+    for method, path, more in hostile_requests():
         answer = client.request(method, path, **more)
         assert answer.status_code < 500 or path == "/health/ready", (method, path, more, answer.text)
         if answer.status_code >= 400:
@@ -69,7 +66,7 @@ def test_no_refusal_reflects_a_control_character(client: TestClient) -> None:
 
 @pytest.mark.parametrize("headers", [{}, bearer("sk-ft-wrong"), {"authorization": b"Bearer \x9b\xe2\x80\xae"}])
 def test_key_refusal_reflects_no_control_character(locked: TestClient, headers: dict[str, str]) -> None:
-    for method, path, more in hostile_requests(locked)[:40]:
+    for method, path, more in hostile_requests()[:40]:
         answer = locked.request(method, path, **{**more, "headers": {**more.get("headers", {}), **headers}})
         if answer.status_code >= 400:
             shows_no_control_characters(answer)

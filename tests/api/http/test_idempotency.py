@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
-from api.app import assemble, create_app, make_services
+from api.app import assemble, make_services
 from api.background.live import Pace
 from api.background.open_requests import OpenRequests
 from api.settings import ApiSettings
@@ -25,7 +23,7 @@ from store.access.idempotent_requests import IdempotentRequest, New, Replay
 from store.errors import RequestOvertaken, RequestReused
 from store.jobs import jobs
 from store.session import Sessions
-from tests.support.api import submit
+from tests.support.api import description, submit
 from tests.support.artifacts import publish_rows
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE, make_recipe
@@ -103,10 +101,8 @@ def test_concurrent_requests_of_one_key_create_one_job(client: TestClient) -> No
     assert count(client) == 1
 
 
-NOWHERE = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-DESCRIBED = create_app(ApiSettings(database_url=NOWHERE, broker_url=SecretStr("redis://nowhere"), home=Path("/none")))
 # A sign-in cannot be answered again: its token is stored nowhere.
-POSTS = sorted({path for path, methods in DESCRIBED.openapi()["paths"].items() if "post" in methods} - {"/session"})
+POSTS = sorted({path for path, methods in description()["paths"].items() if "post" in methods} - {"/session"})
 
 
 def form(rows: int) -> dict[str, Any]:

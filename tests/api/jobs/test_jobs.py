@@ -212,7 +212,8 @@ def test_page_after_no_job_is_404(client: TestClient, after: str) -> None:
 
 def test_unknown_path_and_method_give_one_shape(client: TestClient) -> None:
     assert client.get("/nowhere").json()["error"]["code"] == "not_found"
-    assert client.delete("/jobs").json()["error"]["code"] == "method_not_allowed"
+    answer = client.delete("/jobs")
+    assert (answer.json()["error"]["code"], answer.headers["allow"]) == ("method_not_allowed", "GET, POST")
 
 
 def test_parameter_out_of_range_is_named(client: TestClient) -> None:

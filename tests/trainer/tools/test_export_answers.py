@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from contract.events import SampleEvent
+from contract.recipe import Recipe
 from tests.trainer.in_process_trainer import train_here
 from tests.trainer.tiny_models import CHATML
-from tests.trainer.trainer_process import merge
 from trainer.tools import answer
+from trainer.tools.merge import merge
 
 QUESTION = {"role": "user", "content": "Say hello."}
 
@@ -52,9 +53,8 @@ def test_export_answers_as_the_samples_did_and_stops(
     sample = [event for event in trained.events if isinstance(event, SampleEvent)][-1]
     assert sample.generated == "Hello there!"
     adapter = trained.folder / "adapter"
-    assert merge(tmp_path / "export", requested, adapter).returncode == 0
-
-    merged = tmp_path / "export" / "merged"
+    merged = tmp_path / "merged"
+    merge(Recipe.model_validate(requested | {"adapter": {"start_from": str(adapter)}}), merged)
     assert generate(merged) == sample.generated + "<|im_end|>"
     exported = AutoModelForCausalLM.from_pretrained(merged)
     assert exported.generation_config.eos_token_id == exported.config.eos_token_id == [0, 2]
