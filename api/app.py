@@ -21,6 +21,7 @@ from api import (
     page,
     plans,
     quotas,
+    secrets,
     sign_in,
     workers,
 )
@@ -53,6 +54,7 @@ from dataset.sandbox.child import DatasetSandbox
 from runtime import tracing
 from runtime.broker import make_publisher
 from storage.backends import make_storage
+from store.access.vault import Vault
 from store.session import make_engine, make_sessions
 
 _NOUNS = (
@@ -68,6 +70,7 @@ _NOUNS = (
     workers,
     keys,
     quotas,
+    secrets,
     clean,
     audit,
     health,
@@ -86,6 +89,7 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
     services = Services(
         settings=settings,
         sessions=sessions,
+        vault=Vault(settings.secret_key.get_secret_value()),
         publisher=make_publisher(settings),
         storage=storage,
         sandbox=sandbox,
@@ -128,7 +132,7 @@ def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  #
             tasks.start_soon(running.live.run)
             tasks.start_soon(running.job_table.run)
             tasks.start_soon(running.requests.run)
-            tasks.start_soon(Sender(running.sessions, running.settings.webhook_allow_private, pace).run)
+            tasks.start_soon(Sender(running.sessions, running.vault, running.settings.webhook_allow_private, pace).run)
             yield {"services": running}
             tasks.cancel_scope.cancel()
         running.sandbox.stop()

@@ -40,6 +40,7 @@ from store.errors import (
     QuotaExceeded,
     RequestOvertaken,
     RequestReused,
+    SecretNotFound,
     SweepNotFound,
     WebhookNotFound,
 )
@@ -210,6 +211,7 @@ ANSWERS: dict[type[Exception], StatusAnswer] = {
     JobNotFound: _NOT_FOUND,
     KeyNotFound: _NOT_FOUND,
     ModelNotFound: _NOT_FOUND,
+    SecretNotFound: _NOT_FOUND,
     SweepNotFound: _NOT_FOUND,
     WebhookNotFound: _NOT_FOUND,
     DatasetInUse: StatusAnswer(HTTPStatus.CONFLICT, "dataset_in_use", headers=_NO_RETRY),

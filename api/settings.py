@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from pydantic_settings import NoDecode
 
 from runtime.settings import StoreSettings
+from store.access.vault import Vault
 
 USUAL_PORT = 8000
 """Default of the `finetuned` command."""
@@ -32,6 +33,9 @@ class ApiSettings(StoreSettings):
     port: int = USUAL_PORT
     largest_dataset: Annotated[int, Field(ge=1)] = 10 << 30
     """Most bytes of a file of examples. It is read whole when a job is posted, at about 60 MB a second."""
+    secret_key: SecretStr
+    """Random text that encrypts the stored secrets of owners and webhooks. Of several, separated by commas, the first
+    encrypts and the others still decrypt."""
     admin_key: Annotated[SecretStr, Field(min_length=20)] | None = None
     """A key with all rights, to make the first other keys with."""
     require_keys: bool | None = None
@@ -49,6 +53,12 @@ class ApiSettings(StoreSettings):
     loopback."""
     webhook_allow_private: bool = False
     """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
+
+    @field_validator("secret_key")
+    @classmethod
+    def _makes_a_vault(cls, value: SecretStr) -> SecretStr:
+        Vault(value.get_secret_value())
+        return value
 
     @field_validator("require_keys")
     @classmethod

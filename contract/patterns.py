@@ -9,6 +9,7 @@ OWNER_OR_ALL = r"^(\.*[A-Za-z0-9_@-][A-Za-z0-9_.@-]*|\*)$"
 LONGEST_OWNER = 100
 SUFFIX = r"^[A-Za-z0-9_.-]{1,64}$"
 PURPOSE = r"^[A-Za-z0-9_-]*$"
+SECRET = r"^[A-Za-z0-9_-]{1,64}$"
 ARTIFACT = r"^[A-Za-z0-9_-]{1,90}\.tar$"
 URL = r"^[\x21-\x7e]*$"
 HUB_DATASET = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$"
@@ -24,6 +25,7 @@ DESCRIPTIONS = {
     OWNER_OR_ALL: "1 to 100 letters (a to z), digits, or any of . _ @ -, and not dots alone; or * alone",
     SUFFIX: "1 to 64 letters (a to z), digits, or any of . _ -",
     PURPOSE: "letters (a to z), digits, or any of _ -",
+    SECRET: "1 to 64 letters (a to z), digits, or any of _ -",
     ARTIFACT: 'the name of an artifact that ends in .tar, such as "adapter.tar"',
     URL: "a URL without spaces, its other than ASCII characters percent-encoded",
     HUB_DATASET: 'an owner and a name, such as "org/name"',

@@ -28,6 +28,7 @@ REVISIONS = (
     "20261130_sessions",
     "20261130_changes",
     "20261130_sweeps",
+    "20261130_trackers",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

@@ -15,6 +15,7 @@ from contract.events import Event
 from contract.recipe import Recipe
 from contract.renamed import RENAMED
 from contract.status import JobStatus, RequestedAction
+from tests.support.settings import SECRET_KEY
 
 ROOT = Path(__file__).parents[1]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
@@ -61,7 +62,8 @@ def found(schema: Any, keyword: str) -> Iterator[Any]:
 
 def description() -> dict[str, Any]:
     database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
+    broker = SecretStr("redis://127.0.0.1:1")
+    settings = ApiSettings(database_url=database, broker_url=broker, home=Path("/none"), secret_key=SECRET_KEY)
     return create_app(settings).openapi()
 
 

@@ -20,6 +20,8 @@ from standardwebhooks.webhooks import Webhook
 
 from api.webhooks.public_address import Forbidden, addresses_of
 from store import webhooks
+from store.access.secrets import encrypt_again, webhook_place
+from store.access.vault import Unreadable, Vault
 from store.session import Sessions
 from store.webhooks import DeliveryTiming, Due
 
@@ -43,8 +45,9 @@ class SenderPace:
 
 
 class Sender:
-    def __init__(self, sessions: Sessions, allow_private: bool, pace: SenderPace) -> None:
+    def __init__(self, sessions: Sessions, vault: Vault, allow_private: bool, pace: SenderPace) -> None:
         self._sessions = sessions
+        self._vault = vault
         self._allow_private = allow_private
         self._pace = pace
         self._at_work = 0
@@ -59,12 +62,25 @@ class Sender:
         timeout = httpx.Timeout(self._pace.send_seconds, connect=CONNECT_SECONDS)
         http = httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits)
         async with http, create_task_group() as sending:
+            while not await self._encrypt_again():
+                await asyncio.sleep(AWAY_SECONDS)
             while True:
                 due, wait = await self._look()
                 for each in due:
                     self._at_work += 1
                     sending.start_soon(self._send, http, each)
                 await asyncio.sleep(wait)
+
+    async def _encrypt_again(self) -> bool:
+        """Brings the stored secrets up to the first of the service's keys. Returns whether the database was there."""
+        try:
+            unreadable = await self._store(lambda session: encrypt_again(session, self._vault))
+        except SQLAlchemyError as error:
+            log.warning("webhooks wait, the database is away: %s", error)
+            return False
+        if unreadable:
+            log.error("%s stored secrets cannot be decrypted with FINETUNED_SECRET_KEY", unreadable)
+        return True
 
     async def _look(self) -> tuple[list[Due], float]:
         """The due messages that can be sent now, and the seconds until the next look."""
@@ -100,7 +116,7 @@ class Sender:
                 error = f"the receiver answered {status}"
         except TimeoutError:
             error = f"no answer within {self._pace.send_seconds:.0f} s"
-        except (Forbidden, OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:
+        except (Unreadable, Forbidden, OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:
             error = f"{problem}" or type(problem).__name__
         log.info("webhook message %s, try %s: %s", due.id, due.attempts, error or status)
         try:
@@ -115,7 +131,8 @@ class Sender:
         port = url.port or (443 if url.scheme == "https" else 80)
         addresses = await addresses_of(host, port, self._allow_private)
         body = json.dumps(due.payload, separators=(",", ":"), ensure_ascii=False).encode()
-        headers = _signed(due, body) | {"host": url.netloc, "content-type": "application/json"}
+        secret = self._vault.decrypt(webhook_place(due.webhook_id), due.secret)
+        headers = _signed(due, secret, body) | {"host": url.netloc, "content-type": "application/json"}
         headers["user-agent"] = f"finetuned/{version('finetuned')}"
         for address in addresses:
             # To the very address that was checked: the name may have another one by now.
@@ -139,11 +156,11 @@ class Sender:
             return work(session)
 
 
-def _signed(due: Due, body: bytes) -> dict[str, str]:
+def _signed(due: Due, secret: str, body: bytes) -> dict[str, str]:
     """The headers of https://www.standardwebhooks.com."""
     now = datetime.now(UTC)
     return {
         "webhook-id": due.id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(due.secret).sign(due.id, now, body.decode()),
+        "webhook-signature": Webhook(secret).sign(due.id, now, body.decode()),
     }

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from api.settings import ApiSettings
+from tests.support.settings import SECRET_KEY
 
 VERBS = "cancel|clean|create|delete|download|get|list|pause|ping|preview|resume|retry|revoke|set|update"
 
@@ -16,7 +17,8 @@ VERBS = "cancel|clean|create|delete|download|get|list|pause|ping|preview|resume|
 @pytest.fixture(scope="module")
 def description() -> dict[str, Any]:
     database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
+    broker = SecretStr("redis://127.0.0.1:1")
+    settings = ApiSettings(database_url=database, broker_url=broker, home=Path("/none"), secret_key=SECRET_KEY)
     return create_app(settings).openapi()
 
 

@@ -17,6 +17,7 @@ from estimate.plan import LocalModel, RunPlan
 from estimate.work import TrainingWork
 from store.models import Device, Worker
 from tests.sentences import is_sentence
+from tests.support.settings import SECRET_KEY
 
 SKIPPED = ("EXPERT_SKIPPED", "ROUTER_SKIPPED", "MEDIA_SKIPPED", "PEFT_UNSUPPORTED", "NAME_TAKEN")
 NOT_ADAPTED = [getattr(target_modules, name) for name in SKIPPED]
@@ -30,7 +31,8 @@ USES = [
 
 def test_only_these_parts_of_an_answer_have_a_reason() -> None:
     database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
+    broker = SecretStr("redis://127.0.0.1:1")
+    settings = ApiSettings(database_url=database, broker_url=broker, home=Path("/none"), secret_key=SECRET_KEY)
     schemas = create_app(settings).openapi()["components"]["schemas"]
     # Of a queue: tests/store/scheduling/test_properties.py. Of the others: below.
     assert {name for name, schema in schemas.items() if "reason" in schema.get("properties", {})} == {

@@ -57,11 +57,13 @@ from tests.support.artifacts import publish
 from tests.support.database import empty_database
 from tests.support.files import write_dataset, write_model, write_tokenizer
 from tests.support.jobs import LEASE, RECIPE, RETRIES, claim, make_recipe
+from tests.support.settings import SECRET_KEY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 nowhere = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-app = create_app(ApiSettings(database_url=nowhere, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none")))
+broker = SecretStr("redis://127.0.0.1:1")
+app = create_app(ApiSettings(database_url=nowhere, broker_url=broker, home=Path("/none"), secret_key=SECRET_KEY))
 paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
 ROUTES = [(method.upper(), path) for path, methods in paths.items() for method in methods]
 ROUTES.sort(key=lambda route: route[0] != "GET")  # These change nothing: one seed does for all of them.
@@ -111,6 +113,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def services(home: Path, database_url: str, broker_url: str) -> Services:
     settings = ApiSettings(
+        secret_key=SECRET_KEY,
         database_url=SecretStr(database_url),
         broker_url=SecretStr(broker_url),
         home=home,

@@ -29,6 +29,7 @@ from tests.support.api import submit
 from tests.support.artifacts import publish_rows
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE, make_recipe
+from tests.support.settings import SECRET_KEY, VAULT
 from tests.support.waiting import until
 
 
@@ -104,7 +105,8 @@ def test_concurrent_requests_of_one_key_create_one_job(client: TestClient) -> No
 
 
 NOWHERE = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-DESCRIBED = create_app(ApiSettings(database_url=NOWHERE, broker_url=SecretStr("redis://nowhere"), home=Path("/none")))
+_BROKER = SecretStr("redis://nowhere")
+DESCRIBED = create_app(ApiSettings(database_url=NOWHERE, broker_url=_BROKER, home=Path("/none"), secret_key=SECRET_KEY))
 # A sign-in cannot be answered again: its token is stored nowhere.
 POSTS = sorted({path for path, methods in DESCRIBED.openapi()["paths"].items() if "post" in methods} - {"/session"})
 
@@ -148,7 +150,7 @@ def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
             session, job_id, 1, CheckpointEvent(time=1, step=5, path="step-5", bytes=2, final=True)
         )
         sweep_id = sweeps.create(session, "default", None, ["seed"]).id
-        webhook = webhooks.create(session, "default", "https://example.com/hook", [])
+        webhook, _ = webhooks.create(session, VAULT, "default", "https://example.com/hook", [])
         webhook.enabled = False
         delivery_id = webhooks.ping(session, webhook).id
     publish_rows(sessions)
