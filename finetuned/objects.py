@@ -352,6 +352,16 @@ class Webhook(Object):
 
 
 @dataclass(frozen=True)
+class Secret(Object):
+    """A stored secret. The service never shows its value."""
+
+    name: str
+    owner: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Delivery(Object):
     id: str
     status: str = ""

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE, TARGET = ROOT / "finetuned/_async", ROOT / "finetuned/_sync"
 NAMES = {
     **{f"Async{name}": name for name in (
-        "Client", "Transport", "Job", "Jobs", "Dataset", "Datasets", "Plans", "Sweeps", "Workers", "Keys", "Webhooks",
+        "Client", "Transport", "Job", "Jobs", "Dataset", "Datasets", "Plans", "Sweeps", "Workers", "Keys", "Secrets",
+        "Webhooks",
     )},
     "_async": "_sync",
     "aclose": "close",

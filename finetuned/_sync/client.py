@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Self
 
-from finetuned._sync.administration import Keys, Plans, Webhooks, Workers
+from finetuned._sync.administration import Keys, Plans, Secrets, Webhooks, Workers
 from finetuned._sync.datasets import Datasets
 from finetuned._sync.jobs import Jobs
 from finetuned._sync.sweeps import Sweeps
@@ -39,6 +39,7 @@ class Client:
         self.plans = Plans(self._transport)
         self.workers = Workers(self._transport)
         self.keys = Keys(self._transport)
+        self.secrets = Secrets(self._transport)
         self.webhooks = Webhooks(self._transport)
 
     def __repr__(self) -> str:

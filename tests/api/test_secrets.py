@@ -59,9 +59,10 @@ def test_later_value_replaces_the_earlier(client: TestClient, sessions: Sessions
     assert client.get("/secrets").json() == {"data": []}
 
 
-@pytest.mark.parametrize(
-    "value", ["", " hidden ", "two\nlines", "x" * 4097, 12345678, None, ["hidden-value"], "caf\u00e9"]
-)
+REFUSED = ["", " hidden ", "two\nlines", "x" * 4097, 12345678, None, ["hidden-value"], "caf\u00e9"]
+
+
+@pytest.mark.parametrize("value", REFUSED)
 def test_refused_value_is_not_repeated(client: TestClient, value: object) -> None:
     answer = client.put("/secrets/a", json={"value": value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "value")
