@@ -49,6 +49,7 @@ from api.openai import routes as openai
 from api.settings import ApiSettings
 from api.sweeps import routes as sweeps
 from api.tags import TAGS
+from api.tracking.follower import Follower, FollowerPace
 from api.webhooks import routes as webhooks
 from dataset.sandbox.child import DatasetSandbox
 from runtime import tracing
@@ -80,8 +81,13 @@ _NOUNS = (
 )
 
 
-def create_app(settings: ApiSettings, pace: Pace = Pace(), sender: SenderPace = SenderPace()) -> FastAPI:  # noqa: B008
-    return assemble(make_services(settings, pace), sender)
+def create_app(  # parameters: settings and paces
+    settings: ApiSettings,
+    pace: Pace = Pace(),  # noqa: B008
+    sender: SenderPace = SenderPace(),  # noqa: B008
+    following: FollowerPace = FollowerPace(),  # noqa: B008
+) -> FastAPI:
+    return assemble(make_services(settings, pace), sender, following)
 
 
 def make_services(settings: ApiSettings, pace: Pace) -> Services:
@@ -121,7 +127,11 @@ def _restarted(services: Services) -> Services:
     )
 
 
-def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  # noqa: B008
+def assemble(
+    services: Services,
+    pace: SenderPace = SenderPace(),  # noqa: B008
+    following: FollowerPace = FollowerPace(),  # noqa: B008
+) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         running = _restarted(services)
@@ -132,7 +142,9 @@ def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  #
             tasks.start_soon(running.live.run)
             tasks.start_soon(running.job_table.run)
             tasks.start_soon(running.requests.run)
-            tasks.start_soon(Sender(running.sessions, running.vault, running.settings.webhook_allow_private, pace).run)
+            allow_private = running.settings.webhook_allow_private
+            tasks.start_soon(Follower(running.sessions, running.vault, allow_private, following).run)
+            tasks.start_soon(Sender(running.sessions, running.vault, allow_private, pace).run)
             yield {"services": running}
             tasks.cancel_scope.cancel()
         running.sandbox.stop()

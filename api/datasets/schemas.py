@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from contract import patterns
 from contract.dataset_format import DatasetField, DatasetFormat
-from contract.recipe import Text
+from contract.section import Text
 from dataset.dataset_report import DatasetReport
 from store.models import Dataset
 

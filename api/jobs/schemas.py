@@ -8,7 +8,7 @@ from contract.exit_report import ExitReport
 from contract.failure import Failure, FailureCode
 from contract.status import JobStatus, RequestedAction
 from store.jobs.progress import Latest
-from store.models import Job
+from store.models import Job, Tracking
 from store.scheduling.situation import Wait
 
 
@@ -55,6 +55,25 @@ class DeviceOfJob(BaseModel):
     number: int
 
 
+class TrackingOut(BaseModel):
+    type: Literal["mlflow", "wandb"]
+    url: str | None
+    """Address of the tracker."""
+    state: Literal["waiting", "following", "retrying", "complete", "given_up"]
+    """waiting: nothing was sent so far. retrying: the last try failed. given_up: it failed until 7 days after the job's
+    end."""
+    run: str | None
+    """Id of the run in the tracker."""
+    step: int
+    """The last step that the tracker has."""
+    behind: int
+    """Number of steps that it lacks."""
+    error: str | None
+    """Error of the last try."""
+    next_attempt_at: datetime | None
+    """Time of the next try, after one that failed."""
+
+
 class JobOut(BaseModel):
     id: str
     name: str | None
@@ -85,6 +104,8 @@ class JobOut(BaseModel):
     command: str | None
     """Command of the latest attempt, for a shell on the worker's machine."""
     progress: Progress | None
+    tracking: list[TrackingOut]
+    """The trackers that get the run, and how far they are."""
     failure: FailureOut | None
     exit_report: ExitReport | None
     """How the latest attempt's processes ended: when they were to stop and when all were gone, which ones had to be
@@ -168,6 +189,7 @@ def job_out(view: JobView) -> JobOut:
         recipe=job.recipe,
         command=job.command,
         progress=_progress(job, latest) if latest else None,
+        tracking=[_tracking(job, each, latest.metric.step if latest else 0) for each in view.trackings],
         failure=_failure(job),
         exit_report=ExitReport.model_validate(job.exit_report) if job.exit_report else None,
     )
@@ -191,6 +213,26 @@ def _progress(job: Job, latest: Latest) -> Progress:
         tokens_per_second=metric.tokens_per_second,
         progress=metric.progress,
         eta_seconds=metric.eta_seconds,
+    )
+
+
+def _tracking(job: Job, tracking: Tracking, step: int) -> TrackingOut:
+    state: Literal["waiting", "following", "retrying", "complete", "given_up"]
+    if tracking.due_at is None:
+        state = "given_up" if tracking.error else "complete"
+    elif tracking.error:
+        state = "retrying"
+    else:
+        state = "following" if tracking.run else "waiting"
+    return TrackingOut(
+        type=tracking.type,  # type: ignore[arg-type]  # a field of contract.tracking.Tracking
+        url=job.recipe["tracking"][tracking.type].get("url"),
+        state=state,
+        run=tracking.run,
+        step=tracking.step,
+        behind=max(0, step - tracking.step),
+        error=tracking.error,
+        next_attempt_at=tracking.due_at if state == "retrying" else None,
     )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus
+from store import trackings
 from store.access.principal import Principal
 from store.jobs import jobs, progress
 from store.jobs.progress import Cursor, JobUpdate, Latest
-from store.models import Job
+from store.models import Job, Tracking
 from store.scheduling import leases, scheduler
 from store.scheduling.situation import DeviceRef, Wait
 from store.session import Sessions, read_snapshot
@@ -26,6 +27,8 @@ class JobView:
     wait: Wait | None = None
     """What it waits for, where it waits and that was looked up."""
     devices: Sequence[DeviceRef] = field(default_factory=tuple)
+    trackings: Sequence[Tracking] = field(default_factory=tuple)
+    """How far its trackers are."""
 
 
 def views(session: Session, who: Principal, found: Sequence[Job]) -> list[JobView]:
@@ -34,7 +37,17 @@ def views(session: Session, who: Principal, found: Sequence[Job]) -> list[JobVie
     waits = _outlook(session, who, queued) if queued else {}
     latest = progress.latest(session, [job.id for job in found if job.attempt > 0])
     leased = leases.get_devices(session, [job.id for job in found])
-    return [JobView(job, latest.get(job.id), waits.get(job.id), leased.get(job.id, [])) for job in found]
+    tracked = trackings.of_jobs(session, [job.id for job in found if _is_tracked(job)])
+    return [
+        JobView(job, latest.get(job.id), waits.get(job.id), leased.get(job.id, []), tracked.get(job.id, []))
+        for job in found
+    ]
+
+
+def _is_tracked(job: Job) -> bool:
+    # A recipe of before has no such section.
+    section = job.recipe.get("tracking") or {}
+    return any(section.get(name) for name in ("mlflow", "wandb"))
 
 
 def _outlook(session: Session, who: Principal, queued: Sequence[Job]) -> dict[str, Wait]:

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("run", sa.Text()),
         sa.Column("seq", sa.Integer(), server_default="0", nullable=False),
         sa.Column("step", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("eval_step", sa.Integer(), server_default="-1", nullable=False),
         sa.Column("is_certain", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("claims", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),

@@ -23,6 +23,8 @@ class Tracking(Base):
     """The last event that was sent."""
     step: Mapped[int] = mapped_column(server_default="0")
     """The last step whose metrics were sent."""
+    eval_step: Mapped[int] = mapped_column(server_default="-1")
+    """Step of the last evaluation that was sent; -1 before the first."""
     is_certain: Mapped[bool] = mapped_column(server_default=true())
     """Whether the outcome of the last send is known. False while one is under way."""
     claims: Mapped[int] = mapped_column(server_default="0")

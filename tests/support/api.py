@@ -11,6 +11,7 @@ from api.app import create_app
 from api.background.live import Pace
 from api.background.webhook_sender import SenderPace
 from api.settings import ApiSettings
+from api.tracking.follower import FollowerPace
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE
 from tests.support.waiting import until
@@ -33,8 +34,13 @@ class Response(Protocol):
 ADMIN_KEY = "an-admin-key-of-some-length"
 
 
-def serve(settings: ApiSettings, pace: Pace = Pace(), sender: SenderPace = SenderPace()) -> TestClient:  # noqa: B008
-    app = create_app(settings, pace, sender)
+def serve(
+    settings: ApiSettings,
+    pace: Pace = Pace(),  # noqa: B008
+    sender: SenderPace = SenderPace(),  # noqa: B008
+    following: FollowerPace = FollowerPace(),  # noqa: B008
+) -> TestClient:
+    app = create_app(settings, pace, sender, following)
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 
