@@ -142,8 +142,8 @@ def assemble(
             tasks.start_soon(running.live.run)
             tasks.start_soon(running.job_table.run)
             tasks.start_soon(running.requests.run)
+            tasks.start_soon(Follower(running.sessions, running.vault, running.settings, following).run)
             allow_private = running.settings.webhook_allow_private
-            tasks.start_soon(Follower(running.sessions, running.vault, allow_private, following).run)
             tasks.start_soon(Sender(running.sessions, running.vault, allow_private, pace).run)
             yield {"services": running}
             tasks.cancel_scope.cancel()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from limits import parse
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from runtime.settings import StoreSettings
@@ -54,6 +54,11 @@ class ApiSettings(StoreSettings):
     webhook_allow_private: bool = False
     """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
 
+    wandb_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
+    """Address of the server that runs in Weights & Biases are sent to; None is the public one."""
+    wandb_offline: bool = False
+    """Whether runs for Weights & Biases are only written to files, below `home`, when their jobs have ended."""
+
     @field_validator("secret_key")
     @classmethod
     def _makes_a_vault(cls, value: SecretStr) -> SecretStr:
@@ -94,6 +99,11 @@ class ApiSettings(StoreSettings):
     def incoming(self) -> Path:
         """Folder of unfinished uploads."""
         return self.home / "incoming"
+
+    @property
+    def offline_wandb_runs(self) -> Path:
+        """Folder with the files of a run for each job."""
+        return self.home / "wandb"
 
     @property
     def lengths(self) -> Path:

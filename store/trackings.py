@@ -38,6 +38,9 @@ class Position(NamedTuple):
     """The last evaluation's step; -1 before the first."""
 
 
+START = Position(0, 0, -1)
+
+
 @dataclass(frozen=True)
 class Followed:
     """A job whose news one follower sends to one tracker."""
@@ -70,8 +73,8 @@ class News(NamedTuple):
     events: list[StreamedEvent]
     is_all: bool
     """Whether there is no more now."""
-    is_last: bool
-    """Whether there will be no more: the job has ended."""
+    has_ended: bool
+    """Whether the job has."""
 
 
 def follow_again(session: Session, job_id: str) -> None:
@@ -79,13 +82,14 @@ def follow_again(session: Session, job_id: str) -> None:
     session.execute(update(Tracking).where(Tracking.job_id == job_id).values(due_at=func.now(), failures=0))
 
 
-def claim(session: Session, limit: int, timing: TrackingTiming) -> list[Followed]:
-    """Jobs with news to send now, which no other follower takes for `timing.claimed`."""
+def claim(session: Session, types: Collection[str], limit: int, timing: TrackingTiming) -> list[Followed]:
+    """Jobs with news for trackers of these types now, which no other follower takes for `timing.claimed`."""
     further = select(StepMetric.step).where(StepMetric.job_id == Tracking.job_id, StepMetric.step > Tracking.step)
     due = (
         select(Tracking, Job)
         .join(Job, Job.id == Tracking.job_id)
-        .where(Tracking.due_at <= func.now(), or_(Job.event_count > Tracking.seq, further.exists()))
+        .where(Tracking.type.in_(types), Tracking.due_at <= func.now())
+        .where(or_(Job.event_count > Tracking.seq, further.exists()))
         .order_by(Tracking.due_at)
         .limit(limit)
         .with_for_update(of=Tracking, skip_locked=True)
@@ -124,16 +128,22 @@ def read_news(session: Session, followed: Followed, limit: int) -> News | None:
     job = found[followed.job_id]
     last = job.events[-1].cursor if job.events else Cursor(position.seq, position.step)
     is_all = last.seq >= job.end.seq and last.step >= job.end.step
-    return News(job.events, is_all, is_all and job.status in TERMINAL)
+    return News(job.events, is_all, job.status in TERMINAL)
 
 
-def record(session: Session, followed: Followed, news: News, timing: TrackingTiming) -> bool:
+def record(session: Session, followed: Followed, news: News, next_look: timedelta) -> bool:
     """Records that the tracker has what `followed` now says, of which `news` was the last part. Returns whether the
     follower still has the job."""
+    is_over = news.is_all and news.has_ended
     values: dict[str, Any] = {"run": followed.run, **followed.position._asdict(), "updated_at": func.now()}
     values |= {"failures": 0, "error": None, "is_certain": news.is_all}
-    values["due_at"] = None if news.is_last else func.now() if news.is_all else func.now() + timing.claimed
+    values["due_at"] = None if is_over else func.now() + next_look
     return _update(session, followed, values)
+
+
+def postpone(session: Session, followed: Followed, next_look: timedelta) -> None:
+    """Gives the job back without having sent anything."""
+    _update(session, followed, {"is_certain": followed.is_certain, "due_at": func.now() + next_look})
 
 
 def record_failure(session: Session, followed: Followed, error: str, timing: TrackingTiming) -> None:

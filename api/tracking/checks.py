@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from api.context import Services
+from api.tracking.wandb import is_installed
 from api.webhooks.public_address import Forbidden, check_url
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value
@@ -15,6 +16,8 @@ def check_tracking(services: Services, who: Principal, tracking: Tracking) -> No
     """Raises InputError for an address that may not be reached, and for a secret that is not stored."""
     if tracking.mlflow is not None:
         _check_address(services, tracking.mlflow.url)
+    if tracking.wandb is not None and not is_installed():
+        raise _refused("tracking.wandb", "this server lacks the package wandb, which its operator may install")
     named = {f"tracking.{name}.secret": place.secret for name, place in tracking.places.items() if place.secret}
     if not named:
         return

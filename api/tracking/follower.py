@@ -3,7 +3,7 @@ dies while it sends, another finds out what the tracker has, and goes on from th
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -13,15 +13,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.http.outgoing import make_client
+from api.settings import ApiSettings
 from api.tracking.mlflow import Mlflow
 from api.tracking.tracker import Tracker, TrackerError
+from api.tracking.wandb import Wandb, is_installed
 from api.webhooks.public_address import Forbidden
 from store import trackings
 from store.access import secrets
 from store.access.vault import Unreadable, Vault
 from store.errors import SecretNotFound
 from store.session import Sessions
-from store.trackings import Followed, TrackingTiming
+from store.trackings import START, Followed, TrackingTiming
 
 log = logging.getLogger(__name__)
 
@@ -31,22 +33,20 @@ _REFUSALS = (TrackerError, Unreadable, Forbidden, OSError, httpx.HTTPError, http
 
 AT_ONCE = 8
 AWAY_SECONDS = 2.0
-EVENTS = 100
-"""Most events and metrics of one send: their numbers are fewer than the 1000 that MLflow takes at once."""
 
 
 @dataclass(frozen=True)
 class FollowerPace:
     poll_seconds: float = 1.0
     send_seconds: float = 30.0
-    """Time for one send. Two of them are below `timing.claimed`."""
+    """Time for one send to MLflow."""
     timing: TrackingTiming = field(default_factory=TrackingTiming)
 
 
 class Follower:
-    def __init__(self, sessions: Sessions, vault: Vault, allow_private: bool, pace: FollowerPace) -> None:
+    def __init__(self, sessions: Sessions, vault: Vault, settings: ApiSettings, pace: FollowerPace) -> None:
         self._sessions, self._vault = sessions, vault
-        self._allow_private = allow_private
+        self._settings = settings
         self._pace = pace
         self._at_work = 0
         self._threads = CapacityLimiter(2)
@@ -54,19 +54,30 @@ class Follower:
     async def run(self) -> None:
         """Runs until it is cancelled."""
         async with make_client(self._pace.send_seconds, AT_ONCE) as http, create_task_group() as sending:
-            trackers: Mapping[str, Tracker] = {"mlflow": Mlflow(http, self._allow_private)}
+            trackers = self._trackers(http)
             while True:
-                due, wait = await self._look()
+                due, wait = await self._look(trackers)
                 for each in due:
                     self._at_work += 1
                     sending.start_soon(self._follow, trackers[each.type], each)
                 await asyncio.sleep(wait)
 
-    async def _look(self) -> tuple[list[Followed], float]:
+    def _trackers(self, http: httpx.AsyncClient) -> Mapping[str, Tracker]:
+        """By the field of a recipe's `tracking`."""
+        settings = self._settings
+        trackers: dict[str, Tracker] = {}
+        trackers["mlflow"] = Mlflow(http, settings.webhook_allow_private, self._pace.send_seconds)
+        if is_installed():
+            offline_folder = settings.offline_wandb_runs if settings.wandb_offline else None
+            trackers["wandb"] = Wandb(settings.wandb_url, offline_folder)
+        return trackers
+
+    async def _look(self, types: Collection[str]) -> tuple[list[Followed], float]:
         """Jobs whose news can be sent now, and the seconds until the next look."""
         free = AT_ONCE - self._at_work
         try:
-            due = await self._store(lambda session: trackings.claim(session, free, self._pace.timing)) if free else []
+            timing = self._pace.timing
+            due = await self._store(lambda session: trackings.claim(session, types, free, timing)) if free else []
         except SQLAlchemyError as error:
             log.warning("trackers wait, the database is away: %s", error)
             return [], AWAY_SECONDS
@@ -101,7 +112,7 @@ class Follower:
                 secret = await self._store(lambda session: secrets.reveal(session, self._vault, followed.owner, name))
             await self._send(tracker, followed, secret)
         except TimeoutError:
-            return f"no answer within {self._pace.send_seconds:.0f} s"
+            return f"no answer within {tracker.send_seconds:g} s"
         except SecretNotFound as problem:
             return f"{problem}: store it again with PUT /secrets/NAME"
         except (
@@ -124,13 +135,18 @@ class Follower:
 
     async def _send_part(self, tracker: Tracker, followed: Followed, secret: str | None) -> Followed | None:
         """The job as it is after a part of its news; None if there is nothing more to do."""
-        news = await self._store(lambda session: trackings.read_news(session, followed, EVENTS))
+        start = replace(followed, position=START) if tracker.whole_at_end else followed
+        news = await self._store(lambda session: trackings.read_news(session, start, tracker.most_events))
         if news is None:  # the job was deleted
             return None
-        async with asyncio.timeout(self._pace.send_seconds):
+        if tracker.whole_at_end and not news.has_ended:
+            await self._store(lambda session: trackings.postpone(session, followed, tracker.interval))
+            return None
+        async with asyncio.timeout(tracker.send_seconds):
             sent = await tracker.send(followed, secret, news)
         after = replace(followed, run=sent.run, position=sent.position, is_certain=True)
-        is_ours = await self._store(lambda session: trackings.record(session, after, news, self._pace.timing))
+        next_look = tracker.interval if news.is_all else self._pace.timing.claimed
+        is_ours = await self._store(lambda session: trackings.record(session, after, news, next_look))
         return after if is_ours and not news.is_all else None
 
     async def _store(self, work: Callable[[Session], T]) -> T:

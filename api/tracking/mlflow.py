@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -29,9 +30,14 @@ _STATUS = {
 
 
 class Mlflow:
-    def __init__(self, http: httpx.AsyncClient, allow_private: bool) -> None:
+    most_events = 100  # their numbers are fewer than the 1000 that MLflow takes at once
+    interval = timedelta(0)
+    whole_at_end = False
+
+    def __init__(self, http: httpx.AsyncClient, allow_private: bool, send_seconds: float) -> None:
         self._http = http
         self._allow_private = allow_private
+        self.send_seconds = send_seconds
 
     async def send(self, followed: Followed, secret: str | None, news: News) -> Sent:
         server = _Server(self._http, self._allow_private, followed.place, secret)

@@ -1,6 +1,7 @@
 """What a follower and the trackers exchange."""
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from contract.formatting import truncate
@@ -20,6 +21,15 @@ class Sent(NamedTuple):
 
 
 class Tracker(Protocol):
+    most_events: int
+    """Most events and metrics of one send."""
+    interval: timedelta
+    """Time from one send that brings the tracker up to date to the next one."""
+    whole_at_end: bool
+    """Whether it gets the whole run in one send, when the job has ended."""
+    send_seconds: float
+    """Time for one send."""
+
     async def send(self, followed: Followed, secret: str | None, news: News) -> Sent:
         """Sends the news that the tracker lacks. Raises TrackerError, Forbidden, OSError, httpx.HTTPError,
         httpx.InvalidURL, UnicodeError."""

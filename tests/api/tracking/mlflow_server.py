@@ -172,8 +172,8 @@ def real_server(folder: Path) -> Iterator[Callable[[str, str, dict[str, Any]], A
             _wait_until_healthy(http, url, server)
 
             def ask(method: str, path: str, body: dict[str, Any]) -> Answer:
-                sent = {"params": body} if method == "GET" else {"json": body}
-                answer = http.request(method, f"{url}{API}{path}", **sent)
+                at = f"{url}{API}{path}"
+                answer = http.get(at, params=body) if method == "GET" else http.post(at, json=body)
                 return answer.status_code, answer.json()
 
             yield ask
@@ -200,8 +200,8 @@ def _installed() -> Path:
     with folder.with_suffix(".lock").open("w") as lock:
         flock(lock, LOCK_EX)
         if not (folder / "complete").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", f"mlflow=={VERSION}"]
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", f"mlflow=={VERSION}"]
             subprocess.run(install, check=True)
             (folder / "complete").touch()
     return folder

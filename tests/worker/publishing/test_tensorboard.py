@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -15,7 +16,7 @@ from tests.worker.publishing.test_publisher import end, published, run_job
 from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
 
-TRACKING = {"tracking": {"tensorboard": True}}
+TRACKING: dict[str, Any] = {"tracking": {"tensorboard": True}}
 
 
 @pytest.fixture
