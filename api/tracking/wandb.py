@@ -32,7 +32,7 @@ class Wandb:
         self._url, self._offline_folder = url, offline_folder
         self.whole_at_end = offline_folder is not None
         self.most_events = 1_000_000 if self.whole_at_end else 20_000
-        self.interval = timedelta(seconds=30)
+        self.interval = timedelta(seconds=2 if self.whole_at_end else 30)
         self.send_seconds = 110.0  # more than the writer's own limit
 
     async def send(self, followed: Followed, secret: str | None, news: News) -> Sent:

@@ -200,8 +200,10 @@ def _installed() -> Path:
     with folder.with_suffix(".lock").open("w") as lock:
         flock(lock, LOCK_EX)
         if not (folder / "complete").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", f"mlflow=={VERSION}"]
-            subprocess.run(install, check=True)
+            uv = [sys.executable, "-m", "uv"]
+            subprocess.run([*uv, "venv", "--quiet", "--clear", str(folder)], check=True)
+            subprocess.run(
+                [*uv, "pip", "install", "--quiet", "--python", str(folder), f"mlflow=={VERSION}"], check=True
+            )
             (folder / "complete").touch()
     return folder
