@@ -104,7 +104,7 @@ class Tracker(Object):
     """A tracker that gets the run of a job, and how far it is."""
 
     type: str
-    state: str = ""
+    status: str = ""
     url: str | None = None
     run: str | None = None
     step: int = 0

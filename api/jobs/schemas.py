@@ -59,7 +59,7 @@ class TrackingOut(BaseModel):
     type: Literal["mlflow", "wandb"]
     url: str | None
     """Address of the tracker."""
-    state: Literal["waiting", "following", "retrying", "complete", "given_up"]
+    status: Literal["waiting", "following", "retrying", "complete", "given_up"]
     """waiting: nothing was sent so far. retrying: the last try failed. given_up: it failed until 7 days after the job's
     end."""
     run: str | None
@@ -217,22 +217,22 @@ def _progress(job: Job, latest: Latest) -> Progress:
 
 
 def _tracking(job: Job, tracking: Tracking, step: int) -> TrackingOut:
-    state: Literal["waiting", "following", "retrying", "complete", "given_up"]
+    status: Literal["waiting", "following", "retrying", "complete", "given_up"]
     if tracking.due_at is None:
-        state = "given_up" if tracking.error else "complete"
+        status = "given_up" if tracking.error else "complete"
     elif tracking.error:
-        state = "retrying"
+        status = "retrying"
     else:
-        state = "following" if tracking.run else "waiting"
+        status = "following" if tracking.run else "waiting"
     return TrackingOut(
         type=tracking.type,  # type: ignore[arg-type]  # a field of contract.tracking.Tracking
         url=job.recipe["tracking"][tracking.type].get("url"),
-        state=state,
+        status=status,
         run=tracking.run,
         step=tracking.step,
         behind=max(0, step - tracking.step),
         error=tracking.error,
-        next_attempt_at=tracking.due_at if state == "retrying" else None,
+        next_attempt_at=tracking.due_at if status == "retrying" else None,
     )
 
 

@@ -41,15 +41,10 @@ class Mlflow:
 
     async def send(self, followed: Followed, secret: str | None, news: News) -> Sent:
         server = _Server(self._http, self._allow_private, followed.place, secret)
-        run = followed.run or await _find_or_create(server, followed)
-        position = followed.position
-        if not followed.is_certain or followed.run is None:
-            position = await _position_of(server, run, position)
-        metrics = [each for point in points_after(position, news) for each in _metrics(point)]
-        if metrics:
-            await server.post("runs/log-batch", {"run_id": run, "metrics": metrics})
-        await _update_status(server, run, news)
-        return Sent(run, position_after(position, news))
+        try:
+            return await _send(server, followed, news)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise TrackerError(f"the answer is none of MLflow's: {error!r}; is the url right?") from error
 
 
 class _Server:
@@ -98,6 +93,18 @@ def _checked(status: int, answer: dict[str, Any]) -> dict[str, Any]:
         return answer
     words = " ".join(str(answer[name]) for name in ("error_code", "message") if name in answer)
     raise TrackerError(f"MLflow answers {status}{': ' if words else ''}{truncate(words, 300)}")
+
+
+async def _send(server: _Server, followed: Followed, news: News) -> Sent:
+    run = followed.run or await _find_or_create(server, followed)
+    position = followed.position
+    if not followed.is_certain or followed.run is None:
+        position = await _position_of(server, run, position)
+    metrics = [each for point in points_after(position, news) for each in _metrics(point)]
+    if metrics:
+        await server.post("runs/log-batch", {"run_id": run, "metrics": metrics})
+    await _update_status(server, run, news)
+    return Sent(run, position_after(position, news))
 
 
 async def _find_or_create(server: _Server, followed: Followed) -> str:

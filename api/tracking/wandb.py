@@ -17,7 +17,7 @@ from typing import Any
 from api.tracking.tracker import METRICS, Sent, TrackerError, points_after, position_after, run_name
 from contract.formatting import truncate
 from contract.status import TERMINAL, JobStatus
-from store.trackings import START, Followed, News, last_status
+from store.trackings import START, Followed, News, Position, last_status
 
 _PASSED_ON = ("PATH", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -63,7 +63,7 @@ class Wandb:
         return passed_on | own | {"WANDB_MODE": "offline" if self.whole_at_end else "online"}
 
 
-def _given(followed: Followed, news: News, position: Any) -> dict[str, Any]:
+def _given(followed: Followed, news: News, position: Position) -> dict[str, Any]:
     place = followed.place
     reported = last_status(news)
     ended = reported is not None and reported.status in TERMINAL

@@ -44,7 +44,7 @@ def test_log_lines_are_json_without_secrets(tmp_path: Path, database_url: str, b
         tracker = {"url": "http://127.0.0.1:9", "secret": "mlflow"}
         recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=1", "tracking": {"mlflow": tracker}}
         tracked = live.client.post("/jobs", json=recipe).raise_for_status().json()["id"]
-        until(lambda: live.job(tracked)["tracking"][0]["state"] == "retrying")
+        until(lambda: live.job(tracked)["tracking"][0]["status"] == "retrying")
         secret = live.client.post("/webhooks", json={"url": "https://example.com"}).json()["secret"]
         live.wait(job_id, "running")
         live.ask("cancel", job_id)

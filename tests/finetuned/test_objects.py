@@ -37,9 +37,9 @@ def test_missing_and_null_fields_are_none_or_empty() -> None:
 
 
 def test_trackers_of_a_job_are_read() -> None:
-    tracker = {"type": "mlflow", "state": "retrying", "step": 3, "behind": 2, "error": "MLflow answers 503"}
+    tracker = {"type": "mlflow", "status": "retrying", "step": 3, "behind": 2, "error": "MLflow answers 503"}
     (read,) = JobFields.from_json({**job(), "tracking": [tracker]}).tracking
-    assert (read.type, read.state, read.behind, read.error) == ("mlflow", "retrying", 2, "MLflow answers 503")
+    assert (read.type, read.status, read.behind, read.error) == ("mlflow", "retrying", 2, "MLflow answers 503")
 
 
 @given(

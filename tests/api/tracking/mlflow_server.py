@@ -3,6 +3,7 @@ through a relay that fails as a test wants."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,8 @@ class Mlflow:
     "hang", which is neither before `release`; "" passes."""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Path and headers."""
+    seconds: float = 0.5
+    """Time in which it answers, unless a fault says otherwise."""
     release: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, path: str, **body: Any) -> dict[str, Any]:
@@ -178,8 +181,8 @@ def real_server(folder: Path) -> Iterator[Callable[[str, str, dict[str, Any]], A
 
             yield ask
     finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def _wait_until_healthy(http: httpx.Client, url: str, server: subprocess.Popen[bytes]) -> None:

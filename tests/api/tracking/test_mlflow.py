@@ -30,10 +30,6 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(900)  # the first time, MLflow is installed
 
-TIMING = TrackingTiming(
-    claimed=timedelta(seconds=1), first_wait=timedelta(seconds=0.02), longest_wait=timedelta(seconds=0.1)
-)
-OFTEN = FollowerPace(poll_seconds=0.02, send_seconds=0.5, timing=TIMING)
 PATIENT = FollowerPace(poll_seconds=0.02, send_seconds=10, timing=TrackingTiming(first_wait=timedelta(seconds=0.02)))
 
 
@@ -46,6 +42,7 @@ def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mlflow]:
         folder = tmp_path / "mlflow"
         folder.mkdir()
         with real_server(folder) as backend, relaying(backend) as server:
+            server.seconds = 5
             yield server
 
 
@@ -62,8 +59,11 @@ def client(allowing: ApiSettings) -> Iterator[TestClient]:
 
 
 @contextmanager
-def impatient(settings: ApiSettings) -> Iterator[TestClient]:
-    with serve(settings, following=OFTEN) as client:
+def impatient(settings: ApiSettings, mlflow: Mlflow) -> Iterator[TestClient]:
+    waits = {"first_wait": timedelta(seconds=0.02), "longest_wait": timedelta(seconds=0.1)}
+    timing = TrackingTiming(claimed=timedelta(seconds=4 * mlflow.seconds), **waits)
+    pace = FollowerPace(poll_seconds=0.02, send_seconds=mlflow.seconds, timing=timing)
+    with serve(settings, following=pace) as client:
         yield client
 
 
@@ -76,9 +76,9 @@ def tracked(client: TestClient, job_id: str) -> dict[str, Any]:
     return found
 
 
-def is_in(client: TestClient, job_id: str, state: str) -> dict[str, Any]:
-    """What the job says of its tracker, once it has the state."""
-    return until(lambda: [each for each in [tracked(client, job_id)] if each["state"] == state], seconds=120)[0]
+def is_in(client: TestClient, job_id: str, status: str) -> dict[str, Any]:
+    """What the job says of its tracker, once it has the status."""
+    return until(lambda: [each for each in [tracked(client, job_id)] if each["status"] == status], seconds=240)[0]
 
 
 def start(sessions: Sessions) -> None:
@@ -112,7 +112,7 @@ def losses(steps: int) -> list[tuple[int, float]]:
 def test_run_has_recipe_metrics_and_status(client: TestClient, sessions: Sessions, mlflow: Mlflow) -> None:
     more = {"experiment": "greetings", "tags": {"team": "a b"}}
     job_id = post_job(client, name="first", tracking=tracking(mlflow, **more))["id"]
-    until(lambda: tracked(client, job_id)["state"] == "following")
+    until(lambda: tracked(client, job_id)["status"] == "following")
     (run,) = mlflow.runs(job_id, "greetings")
     assert run["info"]["status"] == "SCHEDULED"
     start(sessions)
@@ -163,7 +163,7 @@ def test_each_step_arrives_once_whatever_fails(
 ) -> None:
     chance = random.Random(seed)
     mlflow.faults = [chance.choice(["", "", "500", "lost", "hang", "429"]) for _ in range(40)]
-    with impatient(allowing) as client:
+    with impatient(allowing, mlflow) as client:
         job_id = post_job(client, tracking=tracking(mlflow))["id"]
         start(sessions)
         for first in range(1, 300, 30):
@@ -199,20 +199,27 @@ def test_two_processes_send_nothing_twice(allowing: ApiSettings, sessions: Sessi
 
 def test_unreachable_tracker_disturbs_no_job(allowing: ApiSettings, sessions: Sessions, mlflow: Mlflow) -> None:
     mlflow.faults = ["hang"] * 3 + ["503"] * 100
-    with impatient(allowing) as client:
+    with impatient(allowing, mlflow) as client:
         job_id = post_job(client, tracking=tracking(mlflow))["id"]
         start(sessions)
         train(sessions, job_id, 1, 7)
         end(sessions, job_id)
         assert client.get(f"/jobs/{job_id}").json()["status"] == "succeeded"
-        until(lambda: tracked(client, job_id)["error"] == "no answer within 0 s")
+        until(lambda: tracked(client, job_id)["error"] == f"no answer within {mlflow.seconds:g} s", seconds=60)
         until(lambda: tracked(client, job_id)["error"] == "MLflow answers 503: broken", seconds=30)
         said = tracked(client, job_id)
-        assert (said["state"], said["behind"], said["step"]) == ("retrying", 7, 0)
+        assert (said["status"], said["behind"], said["step"]) == ("retrying", 7, 0)
         assert said["next_attempt_at"] is not None
         mlflow.faults = []
         is_in(client, job_id, "complete")
     assert mlflow.history(mlflow.runs(job_id)[0], "loss") == losses(7)
+
+
+def test_server_of_something_else_is_reported(client: TestClient, mlflow: Mlflow) -> None:
+    mlflow.faults = ["200"] * 1000
+    job_id = post_job(client, tracking=tracking(mlflow))["id"]
+    said = is_in(client, job_id, "retrying")
+    assert said["error"] == "the answer is none of MLflow's: KeyError('experiment'); is the url right?"
 
 
 def test_tracker_is_given_up_long_after_the_end(allowing: ApiSettings, sessions: Sessions, mlflow: Mlflow) -> None:
@@ -240,7 +247,7 @@ def test_secret_goes_to_the_tracker_alone(
     client.put("/secrets/token", json={"value": "hidden-value"}).raise_for_status()
     mlflow.faults = ["401"]
     job_id = post_job(client, tracking=tracking(mlflow, **more))["id"]
-    until(lambda: tracked(client, job_id)["state"] == "following")
+    until(lambda: tracked(client, job_id)["status"] == "following")
     assert {headers.get("authorization") for _, headers in mlflow.requests} == {sent}
     shown = [client.get(path).text for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/events?after=0", "/audit")]
     assert "hidden-value" not in "".join(shown) + caplog.text
@@ -254,7 +261,7 @@ def test_deleted_secret_is_reported_and_may_come_back(client: TestClient, mlflow
     until(lambda: "no secret token" in (tracked(client, job_id)["error"] or ""))
     mlflow.faults = []
     client.put("/secrets/token", json={"value": "y"}).raise_for_status()
-    until(lambda: tracked(client, job_id)["state"] == "following")
+    until(lambda: tracked(client, job_id)["status"] == "following")
 
 
 @pytest.mark.parametrize(
@@ -303,7 +310,7 @@ def test_killed_api_sends_each_step_once(
                     service.api.wait()
                 service.start_api()
         end(sessions, job_id)
-        until(lambda: service.job(job_id)["tracking"][0]["state"] == "complete", seconds=200)
+        until(lambda: service.job(job_id)["tracking"][0]["status"] == "complete", seconds=200)
     (run,) = mlflow.runs(job_id)
     assert mlflow.history(run, "loss") == losses(400)
 
