@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 from api.auth.who import Who
 from api.context import Context
@@ -17,18 +17,20 @@ from store.models import Secret
 router = APIRouter(tags=["secrets"])
 
 Name = Annotated[str, Path(pattern=patterns.SECRET)]
-_VALUE = re.compile(r"[\x20-\x7e]{1,4096}")
+LONGEST = 4096
+# Printable ASCII without spaces around it: a line break in a header's value would begin another header.
+_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def _check_value(given: object) -> object:
     """Raises ValueError, which says nothing of the value: the errors of pydantic show it."""
-    # A line break in a header's value would begin another header.
-    if not isinstance(given, str) or not _VALUE.fullmatch(given) or given != given.strip():
+    if not isinstance(given, str) or len(given) > LONGEST or not _VALUE.fullmatch(given):
         raise ValueError("give a text of 1 to 4096 printable ASCII characters, without spaces around it")
     return given
 
 
-Value = Annotated[str, BeforeValidator(_check_value)]
+_SCHEMA = {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": f"^{_VALUE.pattern}$"}
+Value = Annotated[str, BeforeValidator(_check_value), WithJsonSchema(_SCHEMA)]
 
 
 class NewSecret(BaseModel):

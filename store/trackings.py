@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from contract.status import TERMINAL, JobStatus
 from store.jobs import progress
 from store.jobs.progress import Cursor, StreamedEvent
-from store.models import Job, StepMetric, Tracking
+from store.models import Job, StepMetric, TrackedRun
 
 LONGEST_ERROR = 500
 
@@ -79,20 +79,20 @@ class News(NamedTuple):
 
 def follow_again(session: Session, job_id: str) -> None:
     """Has the trackers of an ended job follow it on, since it is retried."""
-    session.execute(update(Tracking).where(Tracking.job_id == job_id).values(due_at=func.now(), failures=0))
+    session.execute(update(TrackedRun).where(TrackedRun.job_id == job_id).values(due_at=func.now(), failures=0))
 
 
 def claim(session: Session, types: Collection[str], limit: int, timing: TrackingTiming) -> list[Followed]:
     """Jobs with news for trackers of these types now, which no other follower takes for `timing.claimed`."""
-    further = select(StepMetric.step).where(StepMetric.job_id == Tracking.job_id, StepMetric.step > Tracking.step)
+    further = select(StepMetric.step).where(StepMetric.job_id == TrackedRun.job_id, StepMetric.step > TrackedRun.step)
     due = (
-        select(Tracking, Job)
-        .join(Job, Job.id == Tracking.job_id)
-        .where(Tracking.type.in_(types), Tracking.due_at <= func.now())
-        .where(or_(Job.event_count > Tracking.seq, further.exists()))
-        .order_by(Tracking.due_at)
+        select(TrackedRun, Job)
+        .join(Job, Job.id == TrackedRun.job_id)
+        .where(TrackedRun.type.in_(types), TrackedRun.due_at <= func.now())
+        .where(or_(Job.event_count > TrackedRun.seq, further.exists()))
+        .order_by(TrackedRun.due_at)
         .limit(limit)
-        .with_for_update(of=Tracking, skip_locked=True)
+        .with_for_update(of=TrackedRun, skip_locked=True)
     )
     taken = []
     for tracking, job in session.execute(due).all():
@@ -103,7 +103,7 @@ def claim(session: Session, types: Collection[str], limit: int, timing: Tracking
     return taken
 
 
-def _followed(tracking: Tracking, job: Job) -> Followed:
+def _followed(tracking: TrackedRun, job: Job) -> Followed:
     return Followed(
         job_id=job.id,
         type=tracking.type,
@@ -148,26 +148,26 @@ def postpone(session: Session, followed: Followed, next_look: timedelta) -> None
 
 def record_failure(session: Session, followed: Followed, error: str, timing: TrackingTiming) -> None:
     """Has the tracker tried again later, unless its job has ended long ago."""
-    doubled = timing.first_wait * func.power(2, func.least(Tracking.failures, 20))
+    doubled = timing.first_wait * func.power(2, func.least(TrackedRun.failures, 20))
     over = select(Job.id).where(Job.id == followed.job_id, Job.finished_at < func.now() - timing.give_up)
     due_at = case((over.exists(), None), else_=func.now() + func.least(doubled, timing.longest_wait))
-    _update(session, followed, {"failures": Tracking.failures + 1, "error": error[:LONGEST_ERROR], "due_at": due_at})
+    _update(session, followed, {"failures": TrackedRun.failures + 1, "error": error[:LONGEST_ERROR], "due_at": due_at})
 
 
 def _update(session: Session, followed: Followed, values: dict[str, Any]) -> bool:
     mine = (
-        Tracking.job_id == followed.job_id,
-        Tracking.type == followed.type,
-        Tracking.claims == followed.claims,
+        TrackedRun.job_id == followed.job_id,
+        TrackedRun.type == followed.type,
+        TrackedRun.claims == followed.claims,
     )
-    return session.scalar(update(Tracking).where(*mine).values(values).returning(Tracking.job_id)) is not None
+    return session.scalar(update(TrackedRun).where(*mine).values(values).returning(TrackedRun.job_id)) is not None
 
 
-def of_jobs(session: Session, job_ids: Collection[str]) -> dict[str, list[Tracking]]:
+def of_jobs(session: Session, job_ids: Collection[str]) -> dict[str, list[TrackedRun]]:
     """The trackers of each of the jobs, by type."""
-    found: dict[str, list[Tracking]] = {}
+    found: dict[str, list[TrackedRun]] = {}
     if job_ids:
-        query = select(Tracking).where(Tracking.job_id.in_(job_ids)).order_by(Tracking.job_id, Tracking.type)
+        query = select(TrackedRun).where(TrackedRun.job_id.in_(job_ids)).order_by(TrackedRun.job_id, TrackedRun.type)
         for each in session.scalars(query):
             found.setdefault(each.job_id, []).append(each)
     return found

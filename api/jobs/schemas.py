@@ -8,7 +8,7 @@ from contract.exit_report import ExitReport
 from contract.failure import Failure, FailureCode
 from contract.status import JobStatus, RequestedAction
 from store.jobs.progress import Latest
-from store.models import Job, Tracking
+from store.models import Job, TrackedRun
 from store.scheduling.situation import Wait
 
 
@@ -216,7 +216,7 @@ def _progress(job: Job, latest: Latest) -> Progress:
     )
 
 
-def _tracking(job: Job, tracking: Tracking, step: int) -> TrackingOut:
+def _tracking(job: Job, tracking: TrackedRun, step: int) -> TrackingOut:
     status: Literal["waiting", "following", "retrying", "complete", "given_up"]
     if tracking.due_at is None:
         status = "given_up" if tracking.error else "complete"

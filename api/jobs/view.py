@@ -11,7 +11,7 @@ from store import trackings
 from store.access.principal import Principal
 from store.jobs import jobs, progress
 from store.jobs.progress import Cursor, JobUpdate, Latest
-from store.models import Job, Tracking
+from store.models import Job, TrackedRun
 from store.scheduling import leases, scheduler
 from store.scheduling.situation import DeviceRef, Wait
 from store.session import Sessions, read_snapshot
@@ -27,7 +27,7 @@ class JobView:
     wait: Wait | None = None
     """What it waits for, where it waits and that was looked up."""
     devices: Sequence[DeviceRef] = field(default_factory=tuple)
-    trackings: Sequence[Tracking] = field(default_factory=tuple)
+    trackings: Sequence[TrackedRun] = field(default_factory=tuple)
     """How far its trackers are."""
 
 

@@ -19,7 +19,7 @@ from contract import ids
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.errors import JobNotFound, StaleAttempt
-from store.models import Event, Job, Tracking
+from store.models import Event, Job, TrackedRun
 from store.paging import newest_first
 
 _NewEvent = tuple[str, Mapping[str, Any]]
@@ -77,7 +77,7 @@ def create(  # parameters: the columns of a row
     session.add(job)
     session.flush()
     logs: list[_NewEvent] = [("log", {"level": "warning", "message": warning}) for warning in warnings]
-    session.add_all(Tracking(job_id=job.id, type=name) for name in recipe.tracking.places)
+    session.add_all(TrackedRun(job_id=job.id, type=name) for name in recipe.tracking.places)
     _add_events(session, job.id, 1, [("status", {"status": job.status, "attempt": job.attempt}), *logs])
     return job
 

@@ -8,7 +8,7 @@ from store.models.jobs import Artifact, DeletedJob, Event, Job, StepMetric
 from store.models.owners import AuditEntry, Key, Quota, Request, SignIn
 from store.models.secrets import Secret
 from store.models.sweeps import Sweep
-from store.models.trackings import Tracking
+from store.models.trackings import TrackedRun
 from store.models.webhooks import Delivery, Webhook
 from store.models.workers import Device, Lease, Worker
 
@@ -33,7 +33,7 @@ __all__ = [
     "SignIn",
     "StepMetric",
     "Sweep",
-    "Tracking",
+    "TrackedRun",
     "Webhook",
     "Worker",
 ]

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.models.base import Base
 
 
-class Tracking(Base):
+class TrackedRun(Base):
     """What a tracker has of a job."""
 
     __tablename__ = "trackings"
