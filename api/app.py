@@ -22,6 +22,7 @@ from api import (
     page,
     plans,
     quotas,
+    secrets,
     sign_in,
     workers,
 )
@@ -49,11 +50,13 @@ from api.openai import routes as openai
 from api.settings import ApiSettings
 from api.sweeps import routes as sweeps
 from api.tags import TAGS
+from api.tracking.follower import Follower, FollowerPace
 from api.webhooks import routes as webhooks
 from dataset.sandbox.child import DatasetSandbox
 from runtime import tracing
 from runtime.broker import make_publisher
 from storage.backends import make_storage
+from store.access.vault import Vault
 from store.session import make_engine, make_sessions
 
 _NOUNS = (
@@ -70,6 +73,7 @@ _NOUNS = (
     memory,
     keys,
     quotas,
+    secrets,
     clean,
     audit,
     health,
@@ -90,8 +94,13 @@ for _noun in _NOUNS:
     _ROUTES.include_router(_noun.router)
 
 
-def create_app(settings: ApiSettings, pace: Pace = Pace(), sender: SenderPace = SenderPace()) -> FastAPI:  # noqa: B008
-    return assemble(make_services(settings, pace), sender)
+def create_app(  # parameters: settings and paces
+    settings: ApiSettings,
+    pace: Pace = Pace(),  # noqa: B008
+    sender: SenderPace = SenderPace(),  # noqa: B008
+    following: FollowerPace = FollowerPace(),  # noqa: B008
+) -> FastAPI:
+    return assemble(make_services(settings, pace), sender, following)
 
 
 def make_services(settings: ApiSettings, pace: Pace) -> Services:
@@ -99,6 +108,7 @@ def make_services(settings: ApiSettings, pace: Pace) -> Services:
     services = Services(
         settings=settings,
         sessions=sessions,
+        vault=Vault(settings.secret_key.get_secret_value()),
         publisher=make_publisher(settings),
         storage=storage,
         sandbox=sandbox,
@@ -130,7 +140,11 @@ def _restarted(services: Services) -> Services:
     )
 
 
-def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  # noqa: B008
+def assemble(
+    services: Services,
+    pace: SenderPace = SenderPace(),  # noqa: B008
+    following: FollowerPace = FollowerPace(),  # noqa: B008
+) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         running = _restarted(services)
@@ -141,7 +155,9 @@ def assemble(services: Services, pace: SenderPace = SenderPace()) -> FastAPI:  #
             tasks.start_soon(running.live.run)
             tasks.start_soon(running.job_table.run)
             tasks.start_soon(running.requests.run)
-            tasks.start_soon(Sender(running.sessions, running.settings.webhook_allow_private, pace).run)
+            tasks.start_soon(Follower(running.sessions, running.vault, running.settings, following).run)
+            allow_private = running.settings.webhook_allow_private
+            tasks.start_soon(Sender(running.sessions, running.vault, allow_private, pace).run)
             yield {"services": running}
             tasks.cancel_scope.cancel()
         running.sandbox.stop()

@@ -19,6 +19,7 @@ from api.model_folders import ModelFolders
 from api.settings import ApiSettings
 from dataset.sandbox.child import DatasetSandbox
 from storage.backends import Storage
+from store.access.vault import Vault
 from store.session import Sessions
 
 
@@ -26,6 +27,8 @@ from store.session import Sessions
 class Services:
     settings: ApiSettings
     sessions: Sessions
+    vault: Vault
+    """Encrypts what is stored of secrets."""
     publisher: Celery
     """Sends messages to the workers."""
     storage: Storage

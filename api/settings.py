@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 from limits import parse
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from runtime.settings import StoreSettings
+from store.access.vault import Vault
 
 USUAL_PORT = 8000
 """Default of the `finetuned` command."""
@@ -32,6 +33,9 @@ class ApiSettings(StoreSettings):
     port: int = USUAL_PORT
     largest_dataset: Annotated[int, Field(ge=1)] = 10 << 30
     """Most bytes of a file of examples. It is read whole when a job is posted, at about 60 MB a second."""
+    secret_key: SecretStr
+    """Random text that encrypts the stored secrets of owners and webhooks. Of several, separated by commas, the first
+    encrypts and the others still decrypt."""
     admin_key: Annotated[SecretStr, Field(min_length=20)] | None = None
     """A key with all rights, to make the first other keys with."""
     require_keys: bool | None = None
@@ -49,6 +53,17 @@ class ApiSettings(StoreSettings):
     loopback."""
     webhook_allow_private: bool = False
     """Whether webhooks may lead to addresses that are not public, such as this machine's own."""
+
+    wandb_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
+    """Address of the server that runs in Weights & Biases are sent to; None is the public one."""
+    wandb_offline: bool = False
+    """Whether runs for Weights & Biases are only written to files, below `home`, when their jobs have ended."""
+
+    @field_validator("secret_key")
+    @classmethod
+    def _makes_a_vault(cls, value: SecretStr) -> SecretStr:
+        Vault(value.get_secret_value())
+        return value
 
     @field_validator("require_keys")
     @classmethod
@@ -84,6 +99,11 @@ class ApiSettings(StoreSettings):
     def incoming(self) -> Path:
         """Folder of unfinished uploads."""
         return self.home / "incoming"
+
+    @property
+    def offline_wandb_runs(self) -> Path:
+        """Folder with the files of a run for each job."""
+        return self.home / "wandb"
 
     @property
     def lengths(self) -> Path:

@@ -16,6 +16,7 @@ TAGS: list[dict[str, str]] = [
         "workers": "The machines, their devices, and the jobs that have them.",
         "session": "Sign a browser in with a key, and out.",
         "keys": "API keys of owners. For administrators.",
+        "secrets": "Keys of trackers and hubs, stored encrypted, which recipes and requests name.",
         "quotas": "Limits of an owner, and how much of them is used.",
         "clean": "Delete what the retention settings no longer keep. For administrators.",
         "audit": "Who did what, and when.",

@@ -35,6 +35,7 @@ class Servers:
             "FINETUNED_DATABASE_URL": self.database_url,
             "FINETUNED_BROKER_URL": self.broker_url,
             "FINETUNED_HOME": str(self.home),
+            "FINETUNED_SECRET_KEY": "-" * 32,
         }
 
 

@@ -18,7 +18,7 @@ from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
 from contract.model.earlier_adapter import CONFIG
 
-PRIVATE = ("blobs", "cache", "incoming", "logs", "postgres", "runs", "valkey")
+PRIVATE = ("blobs", "cache", "incoming", "logs", "postgres", "runs", "valkey", "wandb")
 """Folders of the home with owners' data, which stay closed if a link has put them on another disk."""
 
 _TEMPLATES = "additional_chat_templates"

@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from contract import patterns
 from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import format_value
+from contract.section import Section, Text
+from contract.tracking import Tracking
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
 
 _MAX_EXPRESSION = 200
 
@@ -26,12 +27,6 @@ class Conflict(ValueError):
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
         self.param = param
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class DatasetSource(Section):
@@ -306,6 +301,7 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     checkpointing: Checkpointing = Checkpointing()
     scheduling: Scheduling = Scheduling()
+    tracking: Tracking = Tracking()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
 
     @model_validator(mode="after")

@@ -100,6 +100,20 @@ class DeviceOfJob(Object):
 
 
 @dataclass(frozen=True)
+class Tracker(Object):
+    """A tracker that gets the run of a job, and how far it is."""
+
+    type: str
+    status: str = ""
+    url: str | None = None
+    run: str | None = None
+    step: int = 0
+    behind: int = 0
+    error: str | None = None
+    next_attempt_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class JobFields(Object):
     id: str
     status: str
@@ -118,6 +132,7 @@ class JobFields(Object):
     finished_at: datetime | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
+    tracking: tuple[Tracker, ...] = ()
     failure: Failure | None = None
     exit_report: dict[str, Any] | None = None
     sweep_id: str | None = None
@@ -376,6 +391,16 @@ class Webhook(Object):
     created_at: datetime | None = None
     secret: str | None = field(default=None, repr=False)
     """Only in the answer that creates the webhook."""
+
+
+@dataclass(frozen=True)
+class Secret(Object):
+    """A stored secret. The service never shows its value."""
+
+    name: str
+    owner: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 @dataclass(frozen=True)

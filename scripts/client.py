@@ -12,6 +12,7 @@ SOURCE, TARGET = ROOT / "finetuned/_async", ROOT / "finetuned/_sync"
 NAMES = {
     **{f"Async{name}": name for name in (
         "Client", "Transport", "Job", "Jobs", "Dataset", "Datasets", "Plans", "Sweeps", "Workers", "Keys", "Quotas",
+        "Secrets",
         "Webhooks",
     )},
     "_async": "_sync",

@@ -22,8 +22,14 @@ ADAPTER = "adapter.tar"
 BEST = "best.tar"
 """A name that stands for the best adapter or checkpoint; no row has it."""
 
-REPORT = {"metrics": "metrics.csv", "results": "results.csv", "curve": "loss.png", "card": "README.md"}
-"""The files that the publishing process makes when a job ends, by kind."""
+REPORT = {
+    "metrics": "metrics.csv",
+    "results": "results.csv",
+    "tensorboard": "events.out.tfevents",
+    "curve": "loss.png",
+    "card": "README.md",
+}
+"""The files that the publishing process makes when a job ends, by kind. TensorBoard's only where the recipe says so."""
 REPORT_FOLDER = "report"
 """The folder of these files in a run folder."""
 
@@ -71,7 +77,10 @@ def add_end(  # parameters: the columns of a row
         add(session, Artifact(job_id=job_id, name=log.name, kind="log", path=str(run / log), bytes=log_bytes))
     if not report or session.scalar(select(StepMetric.step).where(StepMetric.job_id == job_id).limit(1)) is None:
         return
+    with_events = session.scalar(select(Job.recipe["tracking"]["tensorboard"].as_boolean()).where(Job.id == job_id))
     for kind, name in REPORT.items():
+        if kind == "tensorboard" and not with_events:
+            continue
         add(session, Artifact(job_id=job_id, name=name, kind=kind, path=str(run / REPORT_FOLDER / name), bytes=0))
 
 

@@ -9,6 +9,7 @@ StoreError
 +-- DatasetInUse    an unfinished job needs it
 +-- ArtifactNotFound
 +-- WebhookNotFound
++-- SecretNotFound
 +-- DeliveryNotFound
 +-- ExportNotFound
 +-- QuotaExceeded   the owner has reached a limit
@@ -94,6 +95,11 @@ class ArtifactNotFound(StoreError):
 class WebhookNotFound(StoreError):
     def __init__(self, webhook_id: str) -> None:
         super().__init__(f"no webhook {webhook_id}")
+
+
+class SecretNotFound(StoreError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no secret {name}")
 
 
 class DeliveryNotFound(StoreError):

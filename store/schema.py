@@ -32,6 +32,7 @@ REVISIONS = (
     "20261130_audit_filters",
     "20261130_key_expiry",
     "20261130_loss_curve",
+    "20261130_trackers",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

@@ -2,11 +2,11 @@
 is lost and none reports what did not happen."""
 
 import base64
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from secrets import token_bytes
 from typing import Any, NamedTuple
 
 from sqlalchemy import CTE, FromClause, Text, cast, func, insert, literal, select, update
@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 
 from contract import ids
 from contract.status import JobStatus
+from store.access.secrets import WEBHOOK_PREFIX, webhook_place
+from store.access.vault import Vault
 from store.errors import DeliveryNotFound, QuotaExceeded, WebhookNotFound
 from store.models import Delivery, Webhook
 from store.paging import newest_first
@@ -57,18 +59,20 @@ MOST = 20
 """Most webhooks of one owner, which bounds the messages of each event."""
 
 
-def create(session: Session, owner: str, url: str, events: Sequence[EventType]) -> Webhook:
-    """Creates a webhook with a new secret. Raises QuotaExceeded."""
+def create(  # parameters: the columns, and what encrypts one
+    session: Session, vault: Vault, owner: str, url: str, events: Sequence[EventType]
+) -> tuple[Webhook, str]:
+    """Creates a webhook with a new secret, which is returned beside it. Raises QuotaExceeded."""
     count = session.scalar(select(func.count()).where(Webhook.owner == owner)) or 0
     if count >= MOST:
         raise QuotaExceeded(f"{owner} has {count} webhooks, and may have {MOST}; delete one")
-    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-    webhook = Webhook(
-        id=ids.new_id(ids.WEBHOOK), owner=owner, url=url, secret=secret, events=list(events), enabled=True
-    )
+    secret = WEBHOOK_PREFIX + base64.b64encode(token_bytes(32)).decode()
+    webhook_id = ids.new_id(ids.WEBHOOK)
+    encrypted = vault.encrypt(webhook_place(webhook_id), secret)
+    webhook = Webhook(id=webhook_id, owner=owner, url=url, secret=encrypted, events=list(events), enabled=True)
     session.add(webhook)
     session.flush()
-    return webhook
+    return webhook, secret
 
 
 def get(session: Session, webhook_id: str, owner: str | None) -> Webhook:
@@ -172,7 +176,9 @@ class Due(NamedTuple):
 
     id: str
     url: str
+    webhook_id: str
     secret: str
+    """Encrypted, as its row has it."""
     payload: dict[str, Any]
     attempts: int
     """Number of tries, this one included."""
@@ -193,7 +199,7 @@ def claim(session: Session, limit: int, timing: DeliveryTiming) -> list[Due]:
     for delivery, webhook in found:
         delivery.attempts += 1
         delivery.due_at = func.now() + timing.claimed
-        taken.append(Due(delivery.id, webhook.url, webhook.secret, message(delivery), delivery.attempts))
+        taken.append(Due(delivery.id, webhook.url, webhook.id, webhook.secret, message(delivery), delivery.attempts))
     return taken
 
 

@@ -29,8 +29,8 @@ _ORDINARY = """
     path pattern per percentiles pid plus position problem problems processes progress purpose rate ratio refused
     report request requested resources response result resumed revoked rows running save scale scheduling second
     seconds secret seen sequence since size skipped source stage start started steps stop stopped suffix tail target
-    text texts time to torch total train trainable trained training tuned tuning type unknown unused url used valid
-    versions warnings without work x
+    text texts time to torch total train trainable trained training tuned tuning type unknown unused updated url used
+    username valid versions warnings without work x
 """
 ORDINARY = {*_ORDINARY.split()}
 """English that says by itself what it means here, and what every program calls so."""

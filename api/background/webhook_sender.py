@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from anyio import CapacityLimiter, create_task_group, to_thread
@@ -18,8 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from standardwebhooks.webhooks import Webhook
 
-from api.webhooks.public_address import Forbidden, addresses_of
+from api.http.outgoing import answer_to, make_client
+from api.webhooks.public_address import Forbidden
 from store import webhooks
+from store.access.secrets import encrypt_again, webhook_place
+from store.access.vault import Unreadable, Vault
 from store.session import Sessions
 from store.webhooks import DeliveryTiming, Due
 
@@ -29,7 +30,6 @@ T = TypeVar("T")
 
 AT_ONCE = 16
 AWAY_SECONDS = 2.0
-CONNECT_SECONDS = 5.0  # to each of a name's addresses
 KEPT = timedelta(days=30)
 _FORGET_SECONDS = 3600.0
 
@@ -43,8 +43,9 @@ class SenderPace:
 
 
 class Sender:
-    def __init__(self, sessions: Sessions, allow_private: bool, pace: SenderPace) -> None:
+    def __init__(self, sessions: Sessions, vault: Vault, allow_private: bool, pace: SenderPace) -> None:
         self._sessions = sessions
+        self._vault = vault
         self._allow_private = allow_private
         self._pace = pace
         self._at_work = 0
@@ -53,18 +54,26 @@ class Sender:
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
-        # Without a pool: a kept connection is to an address that was right for another message. Without the
-        # environment: a proxy there would reach what we may not.
-        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
-        timeout = httpx.Timeout(self._pace.send_seconds, connect=CONNECT_SECONDS)
-        http = httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits)
-        async with http, create_task_group() as sending:
+        async with make_client(self._pace.send_seconds, AT_ONCE) as http, create_task_group() as sending:
+            while not await self._encrypt_again():
+                await asyncio.sleep(AWAY_SECONDS)
             while True:
                 due, wait = await self._look()
                 for each in due:
                     self._at_work += 1
                     sending.start_soon(self._send, http, each)
                 await asyncio.sleep(wait)
+
+    async def _encrypt_again(self) -> bool:
+        """Brings the stored secrets up to the first of the service's keys. Returns whether the database was there."""
+        try:
+            unreadable = await self._store(lambda session: encrypt_again(session, self._vault))
+        except SQLAlchemyError as error:
+            log.warning("webhooks wait, the database is away: %s", error)
+            return False
+        if unreadable:
+            log.error("%s stored secrets cannot be decrypted with FINETUNED_SECRET_KEY", unreadable)
+        return True
 
     async def _look(self) -> tuple[list[Due], float]:
         """The due messages that can be sent now, and the seconds until the next look."""
@@ -100,7 +109,7 @@ class Sender:
                 error = f"the receiver answered {status}"
         except TimeoutError:
             error = f"no answer within {self._pace.send_seconds:.0f} s"
-        except (Forbidden, OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:
+        except (Unreadable, Forbidden, OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:
             error = f"{problem}" or type(problem).__name__
         log.info("webhook message %s, try %s: %s", due.id, due.attempts, error or status)
         try:
@@ -110,26 +119,11 @@ class Sender:
 
     async def _post(self, http: httpx.AsyncClient, due: Due) -> int:
         """The status of the response. Nothing more of it is read."""
-        url = urlsplit(due.url)
-        host = url.hostname or ""
-        port = url.port or (443 if url.scheme == "https" else 80)
-        addresses = await addresses_of(host, port, self._allow_private)
         body = json.dumps(due.payload, separators=(",", ":"), ensure_ascii=False).encode()
-        headers = _signed(due, body) | {"host": url.netloc, "content-type": "application/json"}
-        headers["user-agent"] = f"finetuned/{version('finetuned')}"
-        for address in addresses:
-            # To the very address that was checked: the name may have another one by now.
-            at = httpx.URL(due.url).copy_with(host=address)
-            request = http.build_request("POST", at, content=body, headers=headers, extensions={"sni_hostname": host})
-            try:
-                answer = await http.send(request, stream=True, follow_redirects=False)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                if address == addresses[-1]:
-                    raise
-                continue
-            await answer.aclose()
+        secret = self._vault.decrypt(webhook_place(due.webhook_id), due.secret)
+        headers = {**_signed(due, secret, body), "content-type": "application/json"}
+        async with answer_to(http, "POST", due.url, headers, body, self._allow_private) as answer:
             return answer.status_code
-        raise OSError(f"{host} has no address")
 
     async def _store(self, work: Callable[[Session], T]) -> T:
         return await to_thread.run_sync(self._in_transaction, work, limiter=self._threads)
@@ -139,11 +133,11 @@ class Sender:
             return work(session)
 
 
-def _signed(due: Due, body: bytes) -> dict[str, str]:
+def _signed(due: Due, secret: str, body: bytes) -> dict[str, str]:
     """The headers of https://www.standardwebhooks.com."""
     now = datetime.now(UTC)
     return {
         "webhook-id": due.id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(due.secret).sign(due.id, now, body.decode()),
+        "webhook-signature": Webhook(secret).sign(due.id, now, body.decode()),
     }

@@ -26,10 +26,12 @@ from contract.formatting import truncate
 from contract.json_objects import unique_object
 from contract.locate import locate_dataset
 from store import datasets
-from store.access import audit, quotas
+from store.access import audit, quotas, secrets
 from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
+from store.access.vault import Unreadable
 from store.datasets import Source
+from store.errors import SecretNotFound
 from store.models import Dataset
 
 _FORM_BYTES = 64 << 10
@@ -187,14 +189,24 @@ def refer(services: Services, who: Principal, once: IdempotentRequest, body: byt
     return _checked(services, who, made)
 
 
+def _token(services: Services, who: Principal, name: str) -> str:
+    """Raises InvalidParameter."""
+    try:
+        with services.sessions.begin() as session:
+            return secrets.reveal(session, services.vault, who.owner, name)
+    except (SecretNotFound, Unreadable) as error:
+        raise InvalidParameter("secret", name, f"{error}; store it with PUT /secrets/{name}") from error
+
+
 def _fetch(services: Services, who: Principal, once: IdempotentRequest, reference: DatasetReference) -> Dataset:
     assert reference.hub is not None
     assert reference.file is not None
     _check_room(services, who, None)
+    token = None if reference.secret is None else _token(services, who, reference.secret)
     origin = f"{reference.hub}/{reference.file}" + (f"@{reference.revision}" if reference.revision else "")
     try:
         with incoming(services.settings.incoming, services.settings.largest_dataset) as file:
-            hub.download(reference.hub, reference.file, reference.revision, file)
+            hub.download(reference.hub, reference.file, reference.revision, token, file)
             source = Source(file.bytes, sha256=file.finish(), origin=origin)
             filename = reference.file.rpartition("/")[2]
             return _keep(services, who, once, file, NewDataset(filename, source, reference))

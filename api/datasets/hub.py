@@ -1,5 +1,5 @@
-"""Downloads one file of a hub's data set. HF_ENDPOINT names the hub. No token is sent: what is private to the operator
-is not for the users."""
+"""Downloads one file of a hub's data set. HF_ENDPOINT names the hub. The operator's token is not sent: what is private
+to the operator is not for the users."""
 
 import httpx
 
@@ -11,17 +11,20 @@ _SECONDS = 30.0  # for the next bytes
 _MOST_REDIRECTS = 5
 
 
-def download(name: str, file: str, revision: str | None, into: Incoming) -> None:
-    """Raises InputError if the hub refuses, TooLarge."""
+def download(name: str, file: str, revision: str | None, token: str | None, into: Incoming) -> None:
+    """`token` is the owner's. Raises InputError if the hub refuses, TooLarge."""
     # Its import takes a while, and few requests need it.
     from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(name, file, repo_type="dataset", revision=revision)
+    # As it is kept: what is counted and hashed is what is there.
+    headers = {"accept-encoding": "identity"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"  # httpx sends it to no other host that the hub redirects to
     try:
         with (
             httpx.Client(timeout=_SECONDS, follow_redirects=True, max_redirects=_MOST_REDIRECTS) as client,
-            # As it is kept: what is counted and hashed is what is there.
-            client.stream("GET", url, headers={"accept-encoding": "identity"}) as answer,
+            client.stream("GET", url, headers=headers) as answer,
         ):
             if not answer.is_success:
                 raise _refused(name, file, f"the hub answers {answer.status_code} {answer.reason_phrase}")

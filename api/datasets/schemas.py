@@ -5,7 +5,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from contract import patterns
 from contract.dataset_format import DatasetField, DatasetFormat
-from contract.recipe import Text
+from contract.section import Text
+from contract.tracking import SecretName
 from dataset.dataset_report import DatasetReport
 from store.models import Dataset
 
@@ -38,6 +39,8 @@ class DatasetReference(AboutDataset):
     """Its file, such as "data/train.jsonl"."""
     revision: Annotated[str, StringConstraints(pattern=patterns.HUB_REVISION)] | None = None
     """A branch, a tag or a commit; null is the main branch."""
+    secret: SecretName | None = None
+    """Name of the stored secret with the hub's token, for a data set that is not public."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -45,6 +48,8 @@ class DatasetReference(AboutDataset):
             raise ValueError("give path, or hub and file")
         if (self.hub is None) != (self.file is None) or (self.hub is None and self.revision is not None):
             raise ValueError("file and revision are those of a hub's data set: give hub and file, or path alone")
+        if self.hub is None and self.secret is not None:
+            raise ValueError("secret has the token of a hub: give hub and file too")
         if any(part in ("", ".", "..") for part in (self.file or "file").split("/")):
             raise ValueError("file is a path within the data set, such as data/train.jsonl")
         return self

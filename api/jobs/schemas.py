@@ -60,6 +60,25 @@ class DeviceOfJob(BaseModel):
     number: int
 
 
+class TrackingOut(BaseModel):
+    type: Literal["mlflow", "wandb"]
+    url: str | None
+    """Address of the tracker."""
+    status: Literal["waiting", "following", "retrying", "complete", "given_up"]
+    """waiting: nothing was sent so far. retrying: the last try failed. given_up: it failed until 7 days after the job's
+    end."""
+    run: str | None
+    """Id of the run in the tracker."""
+    step: int
+    """The last step that the tracker has."""
+    behind: int
+    """Number of steps that it lacks."""
+    error: str | None
+    """Error of the last try."""
+    next_attempt_at: datetime | None
+    """Time of the next try, after one that failed."""
+
+
 class JobOut(BaseModel):
     id: str
     name: str | None
@@ -90,6 +109,8 @@ class JobOut(BaseModel):
     command: str | None
     """Command of the latest attempt, for a shell on the worker's machine."""
     progress: Progress | None
+    tracking: list[TrackingOut]
+    """The trackers that get the run, and how far they are."""
     failure: FailureOut | None
     exit_report: ExitReport | None
     """How the latest attempt's processes ended: when they were to stop and when all were gone, which ones had to be

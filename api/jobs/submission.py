@@ -11,6 +11,7 @@ from api.context import Services
 from api.datasets.reader import RowFile
 from api.errors import TooManyRequests
 from api.model_folders import ModelFolder, base_of
+from api.tracking.checks import check_tracking
 from contract.failure import FailureCode, InputError, dataset_errors_as
 from contract.formatting import truncate
 from contract.locate import locate_dataset
@@ -91,6 +92,7 @@ class Resolver:
         """The recipe with all that it names. Raises InputError: no such file or folder, a bad row, unmatched modules,
         a row that the model cannot read. Raises TooManyRequests, StorageUnavailable."""
         check_machines(recipe, self._machines)
+        check_tracking(self._services, self._who, recipe.tracking)
         model = self._find_model(recipe.model)
         earlier = self._fetch_earlier(recipe.adapter.start_from)
         left_out = _check_adapter(self._who, recipe, model, earlier)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from api.errors import InvalidParameter
 from contract import patterns
 from contract.recipe import Optimizer
+from contract.tracking import WandbTag
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
 _FileId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)]
@@ -39,6 +40,21 @@ class Method(_RequestModel):
     reinforcement: dict[str, Any] | None = None
 
 
+class WandbIntegration(_RequestModel):
+    project: Annotated[str, StringConstraints(pattern=patterns.WANDB_NAME)]
+    name: _FileId | None = None
+    """Name of the run."""
+    entity: Annotated[str, StringConstraints(pattern=patterns.WANDB_NAME)] | None = None
+    tags: list[WandbTag] | None = None
+
+
+class Integration(_RequestModel):
+    """A run in Weights & Biases. Its API key is the owner's secret "wandb"."""
+
+    type: Literal["wandb"]
+    wandb: WandbIntegration
+
+
 class FineTuningJobRequest(_RequestModel):
     model: _Text
     training_file: _FileId
@@ -48,7 +64,7 @@ class FineTuningJobRequest(_RequestModel):
     method: Method | None = None
     hyperparameters: RequestedHyperparameters | None = None
     """The older place of method.supervised.hyperparameters."""
-    integrations: list[dict[str, Any]] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=1)] | None = None
     metadata: (
         Annotated[
             dict[
@@ -79,9 +95,6 @@ def hyperparameters_of(body: FineTuningJobRequest) -> RequestedHyperparameters:
 def recipe_of(body: FineTuningJobRequest, start_from: tuple[str, str] | None) -> dict[str, Any]:
     """The recipe; `start_from` has the base model and the adapter if `model` is a fine-tuned one. Raises
     InvalidParameter for a value that is given twice."""
-    if body.integrations:
-        wanted = "there is none here; the metrics are at GET /jobs/ID/metrics, and webhooks tell of a job's end"
-        raise InvalidParameter("integrations", str(body.integrations[0].get("type", "")), wanted)
     recipe = dict(body.recipe or {})
     model, adapter = start_from or (body.model, None)
     _say(recipe, "model", (), model, "model")
@@ -94,6 +107,10 @@ def recipe_of(body: FineTuningJobRequest, start_from: tuple[str, str] | None) ->
         _say(recipe, "seed", (), body.seed, "seed")
     if adapter is not None:
         _say(recipe, "adapter.start_from", (), adapter, "model")
+    for integration in body.integrations or ():
+        wandb = integration.wandb
+        place = {"project": wandb.project, "entity": wandb.entity, "run_name": wandb.name, "tags": wandb.tags or []}
+        _say(recipe, "tracking.wandb", (), place, "integrations")
     words = hyperparameters_of(body)
     if words.n_epochs != "auto":
         _say(recipe, "schedule.epochs", (), words.n_epochs, "n_epochs")

@@ -36,6 +36,18 @@ class MethodOut(BaseModel):
     supervised: SupervisedOut
 
 
+class WandbIntegrationOut(BaseModel):
+    project: str
+    name: str | None
+    entity: str | None
+    tags: list[str]
+
+
+class IntegrationOut(BaseModel):
+    type: Literal["wandb"] = "wandb"
+    wandb: WandbIntegrationOut
+
+
 class FineTuningJob(BaseModel):
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -53,7 +65,7 @@ class FineTuningJob(BaseModel):
     trained_tokens: int | None
     seed: int
     estimated_finish: int | None
-    integrations: list[Any]
+    integrations: list[IntegrationOut]
     metadata: dict[str, str] | None
     error: JobError | None
     recipe: dict[str, Any]
@@ -167,7 +179,7 @@ def job_object(job: Job, latest: Latest | None, tokens: int, has_results: bool) 
         trained_tokens=tokens if succeeded else None,
         seed=job.recipe["seed"],
         estimated_finish=_finish(job, latest),
-        integrations=[],
+        integrations=_integrations(job.recipe),
         metadata=job.tags,
         error=_error(job),
         recipe=job.recipe,
@@ -186,6 +198,16 @@ def _hyperparameters(recipe: dict[str, Any]) -> Hyperparameters:
         batch_size=examples_per_step(Batch.model_validate(recipe["batch"]), ranks),
         learning_rate_multiplier=round(recipe["optimizer"]["learning_rate"] / LEARNING_RATE, 9),
     )
+
+
+def _integrations(recipe: dict[str, Any]) -> list[IntegrationOut]:
+    place = (recipe.get("tracking") or {}).get("wandb")
+    if place is None:
+        return []
+    named = WandbIntegrationOut(
+        project=place["project"], name=place["run_name"], entity=place["entity"], tags=place["tags"]
+    )
+    return [IntegrationOut(wandb=named)]
 
 
 def _finish(job: Job, latest: Latest | None) -> int | None:

@@ -51,10 +51,10 @@ def create_webhook(
     with idempotent(services, once) as turn, services.sessions.begin() as session:
         if turn.made is not None:
             return webhook_created(webhooks.get(session, turn.made, who.scope), None)
-        webhook = webhooks.create(session, who.owner, new.url, new.events)
+        webhook, secret = webhooks.create(session, services.vault, who.owner, new.url, new.events)
         audit.record(session, who, "webhook.create", webhook.id, host=urlsplit(new.url).hostname)
         turn.complete(session, webhook.id)
-        return webhook_created(webhook, webhook.secret)
+        return webhook_created(webhook, secret)
 
 
 @router.get("/webhooks")

@@ -17,7 +17,8 @@ Schema = dict[str, Any]
 def describe_api() -> Schema:
     """openapi.json, without a database or a running service."""
     nowhere = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=nowhere, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
+    broker, key = SecretStr("redis://127.0.0.1:1"), SecretStr("-" * 32)
+    settings = ApiSettings(database_url=nowhere, broker_url=broker, home=Path("/none"), secret_key=key)
     return create_app(settings).openapi()
 
 

@@ -1,11 +1,11 @@
-"""Plans, workers, keys, quotas and webhooks."""
+"""Plans, workers, keys, quotas, secrets and webhooks."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from finetuned._async.transport import AsyncTransport, part, recipe_body
-from finetuned.objects import Delivery, Key, Plan, Quota, Webhook, Worker
+from finetuned.objects import Delivery, Key, Plan, Quota, Secret, Webhook, Worker
 
 _PLAN_SECONDS = 90.0  # the service may read and tokenize a part of a large dataset
 
@@ -77,6 +77,24 @@ class AsyncQuotas:
         applies."""
         limits = {"running_jobs": running_jobs, "queued_jobs": queued_jobs, "bytes": bytes}
         return Quota.from_json(await self._transport.json("PUT", f"/quotas/{part(owner)}", json=limits))
+
+
+class AsyncSecrets:
+    """Keys of trackers and hubs, which recipes name."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def set(self, name: str, value: str) -> Secret:
+        """Stores a secret, in place of an earlier one with this name."""
+        return Secret.from_json(await self._transport.json("PUT", f"/secrets/{part(name)}", json={"value": value}))
+
+    async def list(self) -> Sequence[Secret]:
+        answer = await self._transport.json("GET", "/secrets")
+        return [Secret.from_json(each) for each in answer["data"]]
+
+    async def delete(self, name: str) -> None:
+        await self._transport.send("DELETE", f"/secrets/{part(name)}")
 
 
 class AsyncWebhooks:

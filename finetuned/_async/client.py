@@ -3,7 +3,14 @@
 from types import TracebackType
 from typing import Self
 
-from finetuned._async.administration import AsyncKeys, AsyncPlans, AsyncQuotas, AsyncWebhooks, AsyncWorkers
+from finetuned._async.administration import (
+    AsyncKeys,
+    AsyncPlans,
+    AsyncQuotas,
+    AsyncSecrets,
+    AsyncWebhooks,
+    AsyncWorkers,
+)
 from finetuned._async.datasets import AsyncDatasets
 from finetuned._async.jobs import AsyncJobs
 from finetuned._async.sweeps import AsyncSweeps
@@ -40,6 +47,7 @@ class AsyncClient:
         self.workers = AsyncWorkers(self._transport)
         self.keys = AsyncKeys(self._transport)
         self.quotas = AsyncQuotas(self._transport)
+        self.secrets = AsyncSecrets(self._transport)
         self.webhooks = AsyncWebhooks(self._transport)
 
     def __repr__(self) -> str:

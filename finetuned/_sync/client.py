@@ -3,7 +3,14 @@
 from types import TracebackType
 from typing import Self
 
-from finetuned._sync.administration import Keys, Plans, Quotas, Webhooks, Workers
+from finetuned._sync.administration import (
+    Keys,
+    Plans,
+    Quotas,
+    Secrets,
+    Webhooks,
+    Workers,
+)
 from finetuned._sync.datasets import Datasets
 from finetuned._sync.jobs import Jobs
 from finetuned._sync.sweeps import Sweeps
@@ -40,6 +47,7 @@ class Client:
         self.workers = Workers(self._transport)
         self.keys = Keys(self._transport)
         self.quotas = Quotas(self._transport)
+        self.secrets = Secrets(self._transport)
         self.webhooks = Webhooks(self._transport)
 
     def __repr__(self) -> str:

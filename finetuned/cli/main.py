@@ -64,6 +64,7 @@ CLIENT = {
     "datasets": Lazy(f"{_CLI}.datasets", "app", "Files of examples."),
     "keys": Lazy(f"{_CLI}.keys", "app", "API keys; for admins."),
     "quotas": Lazy(f"{_CLI}.quotas", "app", "Limits of owners, and what they use; for admins."),
+    "secrets": Lazy(f"{_CLI}.secrets", "app", "Keys of trackers and hubs, which recipes name."),
     "webhooks": Lazy(f"{_CLI}.webhooks", "app", "Addresses that get a message when a job ends."),
     "completion": Lazy(f"{_CLI}.completion", "completion", "Print a script of completions for a shell."),
 }

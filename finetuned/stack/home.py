@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,22 @@ def close_to_others(folders: Iterable[Path]) -> None:
             folder.chmod(0o700)
         except OSError as error:
             raise StackError(f"cannot close {folder} to other users of the machine: {error.strerror}") from error
+
+
+def make_key(file: Path) -> None:
+    """Writes a random key that only this user can read, unless there is one. Raises StackError."""
+    if file.exists():
+        return
+    beside = file.with_name(f".{file.name}.partial")
+    try:
+        beside.unlink(missing_ok=True)
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(secrets.token_hex(32))
+            opened.flush()
+            os.fsync(opened.fileno())
+        beside.rename(file)
+    except OSError as error:
+        raise StackError(f"cannot write the key {file}: {error.strerror}") from error
 
 
 def socket_folder(folder: Path, socket: str) -> Path:

@@ -18,7 +18,7 @@ from types import FrameType
 
 import httpx
 
-from finetuned.stack.home import close_to_others, hold, make_folder
+from finetuned.stack.home import close_to_others, hold, make_folder, make_key
 from finetuned.stack.postgres import Postgres, await_postgres, launch_postgres, relaunch_postgres, stop_postgres
 from finetuned.stack.process import (
     Child,
@@ -98,6 +98,8 @@ def running(settings: StackSettings, report: Report) -> Iterator[Stack]:
         make_folder(folder)
     close_to_others([settings.logs])
     with _stop_signals_raise(), hold(settings.home), ExitStack() as parts:
+        if not settings.has_secret_key:
+            make_key(settings.secret_key_file)
         adopt_orphans()
         parts.callback(_end_orphans, report)
         stack = Stack(settings, report)

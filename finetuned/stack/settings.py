@@ -9,9 +9,11 @@ from contract.locate import refusal_reason
 from finetuned.address import is_loopback
 
 ALLOWED_PATHS = "FINETUNED_ALLOWED_PATHS"
+SECRET_KEY = "FINETUNED_SECRET_KEY"
 
 _SECRETS: Mapping[str, tuple[str, ...]] = {
     "FINETUNED_ADMIN_KEY": ("api",),
+    "FINETUNED_SECRET_KEY": ("api",),
     "FINETUNED_API_KEY": (),
     "FINETUNED_DATABASE_": ("api", "worker", "migrations", "backup", "doctor"),
     "FINETUNED_BROKER_": ("api", "worker", "doctor"),
@@ -40,6 +42,15 @@ class StackSettings:
     @property
     def logs(self) -> Path:
         return self.home / "logs"
+
+    @property
+    def has_secret_key(self) -> bool:
+        """Whether the user's settings have the key that encrypts stored secrets; otherwise `secret_key_file` does."""
+        return SECRET_KEY in self.environment or f"{SECRET_KEY}_FILE" in self.environment
+
+    @property
+    def secret_key_file(self) -> Path:
+        return self.home / "secret_key"
 
     @property
     def database_url(self) -> str | None:
@@ -80,6 +91,7 @@ class StackSettings:
         allowed = os.getcwd() if self.nothing_allowed_because is None else ""
         everything = (
             {ALLOWED_PATHS: allowed, "FINETUNED_LOG_FORMAT": "text"}
+            | ({} if self.has_secret_key else {f"{SECRET_KEY}_FILE": str(self.secret_key_file)})
             | dict(self.environment)
             | {
                 "FINETUNED_DATABASE_URL": database_url,

@@ -3,6 +3,7 @@
 from sqlalchemy.orm import Session
 
 from contract.status import JobStatus, RequestedAction
+from store import trackings
 from store.errors import IllegalMove
 from store.jobs import jobs, transitions
 from store.models import Job
@@ -58,6 +59,7 @@ def retry(session: Session, job_id: str, owner: str | None = None) -> Job:
     IllegalMove."""
     job = jobs.lock(session, job_id, owner)
     if job.status in _RETRIED:
+        trackings.follow_again(session, job_id)
         _queue(session, job)
     elif job.status not in (JobStatus.QUEUED, JobStatus.RUNNING) or job.requested_action in _CANCELS:
         instead = " by this; resume does it" if job.status is JobStatus.PAUSED else ""

@@ -40,6 +40,21 @@ _FAILURE = {
     "retryable": f"failure ->> 'code' IN ({one_of(code for code in FailureCode if code.retryable)})",
     "log_tail": "log_tail",
 }
+_TRACKER_STATUS = """
+    CASE WHEN tracked.due_at IS NULL THEN CASE WHEN tracked.error IS NULL THEN 'complete' ELSE 'given_up' END
+    WHEN tracked.error IS NOT NULL THEN 'retrying'
+    WHEN tracked.run IS NOT NULL THEN 'following'
+    ELSE 'waiting' END
+"""
+_TRACKING = {
+    "type": "tracked.type",
+    "url": "jobs.recipe #>> ARRAY['tracking', tracked.type, 'url']",
+    "status": _TRACKER_STATUS,
+    **{name: f"tracked.{name}" for name in ("run", "step")},
+    "behind": "greatest(0, coalesce(last.step, 0) - tracked.step)",
+    "error": "tracked.error",
+    "next_attempt_at": f"CASE WHEN tracked.error IS NOT NULL THEN {json_time('tracked.due_at')} END",
+}
 
 
 def json_object(fields: dict[str, str]) -> str:
@@ -56,6 +71,7 @@ _FIELDS = {
     **{name: json_time(name) for name in ("created_at", "started_at", "finished_at")},
     **{name: f"jobs.{name}" for name in ("recipe", "command")},
     "progress": f"CASE WHEN last.step IS NOT NULL THEN {json_object(_PROGRESS)} END",
+    "tracking": "coalesce(trackers.found, '[]')",
     "failure": f"CASE WHEN failure IS NOT NULL THEN {json_object(_FAILURE)} END",
     "exit_report": "CASE WHEN exit_report::text <> '{}' THEN exit_report END",
 }
@@ -82,6 +98,10 @@ _DETAILS = f"""
         SELECT json_agg(json_build_object('worker', worker, 'number', number) ORDER BY rank, number) AS devices
         FROM leases WHERE job_id = jobs.id
     ) AS leased ON true
+    LEFT JOIN LATERAL (
+        SELECT json_agg({json_object(_TRACKING)} ORDER BY tracked.type) AS found
+        FROM trackings AS tracked WHERE job_id = jobs.id
+    ) AS trackers ON true
 """
 _ONE = text(f"{_DETAILS} WHERE jobs.id = :id")
 

@@ -27,7 +27,7 @@ from contract import ids
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.errors import JobNotFound, StaleAttempt
-from store.models import Event, Job
+from store.models import Event, Job, TrackedRun
 from store.paging import newest_first
 
 _NewEvent = tuple[str, Mapping[str, Any]]
@@ -87,7 +87,9 @@ def create(  # parameters: the columns of a row
         "at": time.time(),
     }
     given = {f"its_{name}": value for name, value in values.items()}
-    return session.scalars(_CREATE, given | recorded).one()
+    job = session.scalars(_CREATE, given | recorded).one()
+    session.add_all(TrackedRun(job_id=job.id, type=name) for name in recipe.tracking.places)
+    return job
 
 
 def _create() -> ExecutableReturnsRows:

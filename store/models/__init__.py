@@ -6,7 +6,9 @@ from store.models.deletions import Deletion
 from store.models.exports import Export
 from store.models.jobs import Artifact, DeletedJob, Event, Job, StepMetric
 from store.models.owners import AuditEntry, Key, Quota, Request, SignIn
+from store.models.secrets import Secret
 from store.models.sweeps import Sweep
+from store.models.trackings import TrackedRun
 from store.models.webhooks import Delivery, Webhook
 from store.models.workers import Device, Lease, MemoryReading, Worker
 
@@ -28,9 +30,11 @@ __all__ = [
     "MemoryReading",
     "Quota",
     "Request",
+    "Secret",
     "SignIn",
     "StepMetric",
     "Sweep",
+    "TrackedRun",
     "Webhook",
     "Worker",
 ]

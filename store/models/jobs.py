@@ -188,7 +188,7 @@ class Artifact(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    """adapter, checkpoint, merged, log, metrics, results, curve or card"""
+    """adapter, checkpoint, merged, log, metrics, results, tensorboard, curve or card"""
     step: Mapped[int | None]
     path: Mapped[str]
     """Path of the folder or file below the runs folder."""

@@ -17,7 +17,7 @@ class Webhook(Base):
     owner: Mapped[str]
     url: Mapped[str]
     secret: Mapped[str]
-    """Key that signs deliveries; shown once."""
+    """Key that signs deliveries, shown once and encrypted by store.access.vault."""
     events: Mapped[list[Any]]
     """Types of the events that it receives."""
     enabled: Mapped[bool]

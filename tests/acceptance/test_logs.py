@@ -21,7 +21,12 @@ def test_log_lines_are_json_without_secrets(tmp_path: Path, database_url: str, b
     with_password = database_url.replace("//finetuned@", "//finetuned:planted-password@")
     assert with_password != database_url
     add_model_and_dataset(tmp_path)
-    wants = {"FINETUNED_LOG_FORMAT": "json", "FINETUNED_ADMIN_KEY": "planted-admin-key-of-some-length"}
+    wants = {
+        "FINETUNED_WEBHOOK_ALLOW_PRIVATE": "true",
+        "FINETUNED_LOG_FORMAT": "json",
+        "FINETUNED_ADMIN_KEY": "planted-admin-key-of-some-length",
+    }
+    wants["FINETUNED_WEBHOOK_ALLOW_PRIVATE"] = "true"
     trainer = {"FINETUNED_TRAINER": f"{sys.executable} -P {service.FAKE_TRAINER}", "HF_TOKEN": "hf_planted0123456789"}
     with service.running(tmp_path, with_password, broker_url, **wants, **trainer) as live:
         headers = {
@@ -35,6 +40,11 @@ def test_log_lines_are_json_without_secrets(tmp_path: Path, database_url: str, b
         job_id = answer.raise_for_status().json()["id"]
         refused = live.client.get("/jobs", params={"token": PLANTED}, headers={"authorization": f"Bearer {PLANTED}"})
         assert refused.status_code == 401
+        live.client.put("/secrets/mlflow", json={"value": "planted-token"}).raise_for_status()
+        tracker = {"url": "http://127.0.0.1:9", "secret": "mlflow"}
+        recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=1", "tracking": {"mlflow": tracker}}
+        tracked = live.client.post("/jobs", json=recipe).raise_for_status().json()["id"]
+        until(lambda: live.job(tracked)["tracking"][0]["status"] == "retrying")
         secret = live.client.post("/webhooks", json={"url": "https://example.com"}).json()["secret"]
         live.wait(job_id, "running")
         live.ask("cancel", job_id)

@@ -9,6 +9,7 @@ from api.settings import ApiSettings
 from store.session import Sessions
 from tests.support.api import ADMIN_KEY, serve
 from tests.support.files import write_dataset, write_model
+from tests.support.settings import SECRET_KEY
 
 
 @pytest.fixture
@@ -20,7 +21,8 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(home: Path, database_url: str, broker_url: str) -> ApiSettings:
-    return ApiSettings(database_url=SecretStr(database_url), broker_url=SecretStr(broker_url), home=home)
+    database, broker = SecretStr(database_url), SecretStr(broker_url)
+    return ApiSettings(database_url=database, broker_url=broker, home=home, secret_key=SECRET_KEY)
 
 
 @pytest.fixture

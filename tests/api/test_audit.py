@@ -54,6 +54,8 @@ OF_AN_OWNER: list[Step] = [
     ("POST", "/webhooks/{webhook_id}/test", "webhook.ping", "webhook_id", {}),
     ("POST", "/webhooks/deliveries/{delivery_id}/retry", "delivery.retry", "delivery_id", {}),
     ("DELETE", "/webhooks/{webhook_id}", "webhook.delete", "webhook_id", {}),
+    ("PUT", "/secrets/{secret_name}", "secret.put", "secret_name", {"json": {"value": "a-token"}}),
+    ("DELETE", "/secrets/{secret_name}", "secret.delete", "secret_name", {}),
 ]
 OF_WHAT_WAS_TRAINED: list[Step] = [
     ("POST", "/jobs/{job_id}/exports", "export.create", "export_id", {"json": {}}),
@@ -70,7 +72,7 @@ OF_AN_ADMIN: list[Step] = [
 
 
 def test_changes_are_audited_with_owner_and_key(locked: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
-    things = {"owner": "bob"}
+    things = {"owner": "bob", "secret_name": "tracker"}
 
     def do(key: dict[str, Any], steps: list[Step]) -> None:
         for method, path, action, target, more in steps:

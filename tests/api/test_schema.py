@@ -48,6 +48,7 @@ from api.settings import ApiSettings
 from contract import events
 from contract.failure import Failure, FailureCode
 from contract.status import JobStatus
+from store.access import secrets
 from store.jobs import actions, jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
 from store.models import Worker
@@ -57,6 +58,7 @@ from tests.support.artifacts import publish
 from tests.support.database import empty_database
 from tests.support.files import write_dataset, write_model, write_tokenizer
 from tests.support.jobs import LEASE, RECIPE, RETRIES, claim, make_recipe
+from tests.support.settings import SECRET_KEY, VAULT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -77,6 +79,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "POST /webhooks": {"body": {"url": "https://example.com/"}},
     "PATCH /webhooks/{webhook_id}": {"body": {"enabled": False}},
     "POST /keys": {"body": {"owner": "anna"}},
+    "PUT /secrets/{secret_name}": {"body": {"value": "a-token"}},
     "POST /session": {"body": {"key": ADMIN_KEY}},
     "PUT /quotas/{owner}": {"body": {"running_jobs": 1}},
     "POST /v1/files": {"body": {**FILE, "purpose": "fine-tune"}, "media_type": FORM},
@@ -108,6 +111,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def services(home: Path, database_url: str, broker_url: str) -> Services:
     settings = ApiSettings(
+        secret_key=SECRET_KEY,
         database_url=SecretStr(database_url),
         broker_url=SecretStr(broker_url),
         home=home,
@@ -163,6 +167,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         finish(session, succeeded, 1, AttemptEnd(JobStatus.SUCCEEDED, log_tail="said"), RETRIES)
         finish(session, failed, 1, AttemptEnd(JobStatus.FAILED, failure), RETRIES)
         jobs.create(session, make_recipe(), "admin")
+        secrets.put(session, VAULT, "admin", "tracker", "a-token")
         session.execute(sa.update(Worker).values(seen_at=sa.func.now() + timedelta(minutes=10)))  # It stays alive.
     publish(sessions, home)
     dataset_id = post("/datasets", body=FILE, media_type=FORM)["id"]
@@ -185,6 +190,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         "key_id": post("/keys", body={"owner": "bob"})["id"],
         "owner": "bob",
         "worker": "worker",
+        "secret_name": "tracker",
     }
 
 

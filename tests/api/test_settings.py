@@ -11,10 +11,12 @@ from api.http.bounds import connection_limit
 from api.http.server import bounds_of
 from api.settings import ApiSettings
 from runtime.settings import read_settings
+from tests.support.settings import SECRET_KEY
 
 SECRETS = {
     "FINETUNED_DATABASE_URL": "postgresql+psycopg://finetuned:s3cret@db/finetuned",
     "FINETUNED_BROKER_URL": "redis://:s3cret@broker:6379/0",
+    "FINETUNED_SECRET_KEY": SECRET_KEY.get_secret_value(),
 }
 
 
@@ -57,6 +59,7 @@ def test_invalid_trusted_proxies_are_refused(proxies: str, monkeypatch: pytest.M
 
 def settings(**given: object) -> ApiSettings:
     secret = SecretStr("redis://none")
+    given = {"secret_key": SECRET_KEY} | given
     return ApiSettings(database_url=secret, broker_url=secret, home=Path("/"), **given)  # type: ignore[arg-type]
 
 

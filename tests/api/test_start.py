@@ -12,6 +12,7 @@ from api.__main__ import main
 from store.access import keys
 from store.session import Sessions
 from tests.support.servers import free_port
+from tests.support.settings import SECRET_KEY
 from tests.support.waiting import until
 
 
@@ -29,6 +30,7 @@ def variables(database_url: str, broker_url: str, home: Path) -> dict[str, str]:
         "FINETUNED_DATABASE_URL": database_url,
         "FINETUNED_BROKER_URL": broker_url,
         "FINETUNED_HOME": str(home),
+        "FINETUNED_SECRET_KEY": SECRET_KEY.get_secret_value(),
         "FINETUNED_PORT": str(free_port()),
         "FINETUNED_HOST": "0.0.0.0",
     }

@@ -26,7 +26,7 @@ PROCESSES: list[tuple[str, str, type[BaseSettings]]] = [
 ]
 FIXED = {"DATABASE_URL", "BROKER_URL", "HOME", "HOST", "PORT", "ALLOWED_PATHS"}
 """Settings that follow from how the containers are connected."""
-IN_FILES = {"DATABASE_PASSWORD", "BROKER_PASSWORD", "WORKER_PASSWORD", "ADMIN_KEY", "STORAGE_SECRET_KEY"}
+IN_FILES = {"DATABASE_PASSWORD", "BROKER_PASSWORD", "WORKER_PASSWORD", "ADMIN_KEY", "SECRET_KEY", "STORAGE_SECRET_KEY"}
 
 every_process = pytest.mark.parametrize(("file", "service", "settings"), PROCESSES)
 every_whole_file = pytest.mark.parametrize("file", WHOLE)
@@ -114,6 +114,7 @@ def test_compose_sets_every_setting(
     for name, value in {**image, **environment}.items():
         if name.startswith("FINETUNED_") and not name.endswith("_FILE") and value is not None:
             monkeypatch.setenv(name, re.sub(r"\$\{\w+(?::-([^}]*)|:\?[^}]*)?\}", lambda given: given[1] or "x", value))
+    monkeypatch.setenv("FINETUNED_SECRET_KEY", "-" * 32)  # required, and in a file
     settings()
 
 

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import typer
-from pydantic import SecretStr
 
-from api.app import create_app
-from api.settings import ApiSettings
 from finetuned.cli.main import app
+from tests.support.api import description
 from tests.test_docs import parse
 
 EXAMPLES = json.loads((Path(__file__).parents[2] / "web/tests/calls.json").read_text())
@@ -27,9 +25,7 @@ def first_line(command: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def routes() -> set[tuple[str, str]]:
-    nowhere = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=nowhere, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
-    paths: dict[str, dict[str, Any]] = create_app(settings).openapi()["paths"]
+    paths: dict[str, dict[str, Any]] = description()["paths"]
     return {(method.upper(), path) for path, methods in paths.items() for method in methods}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from contract.locate import PRIVATE
 from finetuned import Client
+from finetuned.stack.home import make_key
 from tests.finetuned.stacks import Up, launched, pids_of, ready
 from tests.support.files import write_dataset, write_model
 from tests.support.processes import read_proc
@@ -76,6 +77,19 @@ def test_secrets_reach_only_the_processes_that_need_them(up: Up) -> None:
     }
     assert {part for part, environment in has.items() if KEY in environment} == {"api"}
     assert {part for part, environment in has.items() if "hf-token" in environment} == {"worker"}
+    assert {part for part, environment in has.items() if "FINETUNED_SECRET_KEY" in environment} == {"api"}
+
+
+def test_key_that_encrypts_secrets_is_made_once(up: Up, folder: Path) -> None:
+    file = folder / "home" / "secret_key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    before = file.read_text()
+    assert len(before) >= 64
+    make_key(file)
+    assert file.read_text() == before
+    with Client(up.url, key=KEY) as client:
+        client.secrets.set("token", "a-value")
+        assert [each.name for each in client.secrets.list()] == ["token"]
 
 
 def test_no_other_user_reads_what_is_written(up: Up, folder: Path) -> None:

@@ -36,6 +36,12 @@ def test_missing_and_null_fields_are_none_or_empty() -> None:
         assert (read.devices, read.queue, read.recipe, read.created_at) == ((), None, {}, None)
 
 
+def test_trackers_of_a_job_are_read() -> None:
+    tracker = {"type": "mlflow", "status": "retrying", "step": 3, "behind": 2, "error": "MLflow answers 503"}
+    (read,) = JobFields.from_json({**job(), "tracking": [tracker]}).tracking
+    assert (read.type, read.status, read.behind, read.error) == ("mlflow", "retrying", 2, "MLflow answers 503")
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["id", "status", "queue", "devices", "created_at", "bytes"]),

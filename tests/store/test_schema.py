@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from store import schema
 from tests.support.database import new_database
 from tests.support.servers import free_port
+from tests.support.settings import SECRET_KEY
 
 
 def test_service_knows_every_revision() -> None:
@@ -62,6 +63,7 @@ def test_program_refuses_a_database_of_another_version(
         "FINETUNED_DATABASE_URL": old.url.render_as_string(hide_password=False),
         "FINETUNED_BROKER_URL": broker_url,
         "FINETUNED_HOME": str(tmp_path),
+        "FINETUNED_SECRET_KEY": SECRET_KEY.get_secret_value(),
         "FINETUNED_PORT": str(free_port()),
     }
     command = [sys.executable, "-m", part]

@@ -13,8 +13,10 @@ from api.app import create_app
 from api.background.live import Pace
 from api.background.webhook_sender import SenderPace
 from api.settings import ApiSettings
+from api.tracking.follower import FollowerPace
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE
+from tests.support.settings import SECRET_KEY
 from tests.support.waiting import until
 
 
@@ -35,8 +37,13 @@ class Response(Protocol):
 ADMIN_KEY = "an-admin-key-of-some-length"
 
 
-def serve(settings: ApiSettings, pace: Pace = Pace(), sender: SenderPace = SenderPace()) -> TestClient:  # noqa: B008
-    app = create_app(settings, pace, sender)
+def serve(
+    settings: ApiSettings,
+    pace: Pace = Pace(),  # noqa: B008
+    sender: SenderPace = SenderPace(),  # noqa: B008
+    following: FollowerPace = FollowerPace(),  # noqa: B008
+) -> TestClient:
+    app = create_app(settings, pace, sender, following)
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 
@@ -94,7 +101,9 @@ def error_of(answer: Response, status: int, code: str) -> dict[str, Any]:
 def description() -> dict[str, Any]:
     """The API's openapi.json, which no setting changes."""
     database = SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    settings = ApiSettings(database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"))
+    settings = ApiSettings(
+        database_url=database, broker_url=SecretStr("redis://127.0.0.1:1"), home=Path("/none"), secret_key=SECRET_KEY
+    )
     return create_app(settings).openapi()
 
 

@@ -20,6 +20,7 @@ from migrations import worker_role
 from runtime.processes import parent_of
 from tests.support.processes import all_pids, ancestors, read_proc
 from tests.support.servers import Servers, free_port
+from tests.support.settings import SECRET_KEY
 from tests.support.waiting import until
 from worker.supervise.process import RUN_MARK
 
@@ -214,6 +215,7 @@ def running(
         "FINETUNED_BROKER_URL": broker_url,
         "FINETUNED_HOME": str(home),
         "FINETUNED_PORT": str(port),
+        "FINETUNED_SECRET_KEY": SECRET_KEY.get_secret_value(),
         **settings,
     }
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:

@@ -8,6 +8,7 @@ from typing import Any
 from contract.formatting import truncate
 from store.artifacts import REPORT
 from store.jobs.job_report import JobReport
+from worker.publishing import tensorboard
 
 
 def write(kind: str, report: JobReport, base: str, path: Path) -> None:
@@ -15,7 +16,9 @@ def write(kind: str, report: JobReport, base: str, path: Path) -> None:
     if kind == "card":
         path.write_text(card(report, base))
     else:
-        {"metrics": _write_metrics, "results": _write_results, "curve": _draw}[kind](report, path)
+        {"metrics": _write_metrics, "results": _write_results, "tensorboard": tensorboard.write, "curve": _draw}[kind](
+            report, path
+        )
 
 
 def _write_metrics(report: JobReport, path: Path) -> None:

@@ -145,6 +145,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("location", "/cdn/train")
             self.end_headers()
+        elif self.path.endswith("/private.jsonl") and self.headers["authorization"] == "Bearer hf_annas_own":
+            self.send_response(302)
+            self.send_header("location", f"http://localhost:{self.headers['host'].split(':')[1]}/cdn/private")
+            self.end_headers()
         elif self.path.startswith("/cdn/") or self.path == "/datasets/org/name/resolve/v1/rows.csv":
             body = b"text\na\n" if self.path.endswith(".csv") else GOOD * 5
             self.send_response(200)
@@ -211,6 +215,22 @@ def test_hub_file_is_fetched_and_checked(
             assert words in answer.json()["error"]["message"]
         assert not list((home / "incoming").iterdir())
         assert all("authorization" not in requested for requested in Hub.requested)
+
+
+def test_private_hub_file_needs_its_owners_secret(
+    home: Path, sessions: Sessions, database_url: str, broker_url: str, hub: str
+) -> None:
+    with api(home, database_url, broker_url, HF_ENDPOINT=hub) as live:
+        live.client.put("/secrets/hub", json={"value": "hf_annas_own"}).raise_for_status()
+        private = {"hub": "org/name", "file": "private.jsonl"}
+        assert "answers 404" in live.client.post("/datasets", json=private).text
+        dataset = live.client.post("/datasets", json={**private, "secret": "hub"}).raise_for_status().json()
+        assert checked(live, dataset["id"])["rows"] == 5
+        sent = [requested.get("authorization") for requested in Hub.requested]
+        assert sent == [None, "Bearer hf_annas_own", None]  # the last one to another host
+        refused = live.client.post("/datasets", json={**private, "secret": "none"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "secret")
+    assert "hf_annas_own" not in (home / "api.log").read_text()
 
 
 def test_hub_that_is_away_is_told(home: Path, sessions: Sessions, database_url: str, broker_url: str) -> None:

@@ -27,6 +27,7 @@ from tests.support.api import description, submit
 from tests.support.artifacts import publish_rows
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE, make_recipe
+from tests.support.settings import VAULT
 from tests.support.waiting import until
 
 
@@ -144,7 +145,7 @@ def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
             session, job_id, 1, CheckpointEvent(time=1, step=5, path="step-5", bytes=2, final=True)
         )
         sweep_id = sweeps.create(session, "default", None, ["seed"]).id
-        webhook = webhooks.create(session, "default", "https://example.com/hook", [])
+        webhook, _ = webhooks.create(session, VAULT, "default", "https://example.com/hook", [])
         webhook.enabled = False
         delivery_id = webhooks.ping(session, webhook).id
     publish_rows(sessions)

@@ -12,6 +12,7 @@ from store.scheduling import workers
 from store.session import Sessions
 from tests.support.api import serve
 from tests.support.jobs import claim, cpu, create_job, register
+from tests.support.settings import VAULT
 
 
 def numbers(client: TestClient) -> dict[str, float]:
@@ -59,7 +60,7 @@ def test_free_disk_and_low_workers_are_reported(
 
 def test_messages_to_webhooks_are_counted(client: TestClient, sessions: Sessions) -> None:
     with sessions.begin() as session:
-        webhook = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType))
+        webhook, _ = webhooks.create(session, VAULT, "default", "https://example.com", list(webhooks.EventType))
         webhook.enabled = False
         webhooks.ping(session, webhook)
     assert numbers(client)['finetuned_webhook_deliveries{status="pending"}'] == 1

@@ -7,6 +7,7 @@ import pytest
 from api.errors import InvalidParameter
 from api.openai.mapping import FineTuningJobRequest, recipe_of
 from contract.recipe import Recipe
+from contract.tracking import WandbTracking
 from tests.support.jobs import make_recipe
 
 
@@ -41,6 +42,14 @@ def test_batch_smaller_than_a_micro_batch_is_one() -> None:
     assert (batch.effective_batch_size, batch.micro_batch_size) == (3, 3)
 
 
+INTEGRATED: dict[str, Any] = {"integrations": [{"type": "wandb", "wandb": {"project": "p", "tags": ["a"]}}]}
+
+
+def test_integration_is_a_tracker() -> None:
+    place = recipe(**INTEGRATED, recipe={"tracking": {"tensorboard": True}}).tracking
+    assert (place.tensorboard, place.wandb) == (True, WandbTracking(project="p", tags=["a"]))
+
+
 def test_recipe_rides_along() -> None:
     requested = recipe(recipe={"adapter": {"r": 4}, "batch": {"max_length": 64}}, method=method(batch_size=2), seed=7)
     assert (requested.adapter.r, requested.batch.max_length, requested.batch.effective_batch_size, requested.seed) == (
@@ -62,7 +71,11 @@ def test_fine_tuned_model_is_trained_further() -> None:
     [
         ({"method": {"type": "dpo", "dpo": {}}}, "method.type", 'only "supervised"'),
         ({"method": {"type": "reinforcement"}}, "method.type", 'only "supervised"'),
-        ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "webhooks tell"),
+        (
+            {**INTEGRATED, "recipe": {"tracking": {"wandb": {"project": "q"}}}},
+            "recipe.tracking.wandb",
+            "integrations says it",
+        ),
         ({"method": method(n_epochs=2), "hyperparameters": {"n_epochs": 3}}, "hyperparameters", "otherwise"),
         ({"recipe": {"model": "other"}}, "recipe.model", "model says it"),
         ({"recipe": {"dataset": "other"}}, "recipe.dataset", "training_file says it"),

@@ -31,6 +31,7 @@ from tests.api.webhooks.receiver import Receiver, receiving
 from tests.support.api import serve
 from tests.support.certificates import Authority
 from tests.support.jobs import RETRIES, claim, create_job, make_recipe
+from tests.support.settings import VAULT
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -381,7 +382,7 @@ def test_owner_has_so_many_and_no_more(client: TestClient) -> None:
 def test_only_the_last_failure_is_an_end(sessions: Sessions) -> None:
     with sessions.begin() as session:
         every = [each for each in webhooks.EventType if each != "ping"]
-        webhook_id = webhooks.create(session, "default", "https://example.com", every).id
+        webhook_id = webhooks.create(session, VAULT, "default", "https://example.com", every)[0].id
     job_id = create_job(sessions)
     lost = Failure(code=FailureCode.TRAINER_KILLED, message="killed")
     for _ in range(RETRIES.most + 1):
@@ -396,7 +397,7 @@ def test_only_the_last_failure_is_an_end(sessions: Sessions) -> None:
 
 def test_uncommitted_event_sends_no_message(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        webhook_id = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType)).id
+        webhook_id = webhooks.create(session, VAULT, "default", "https://example.com", [*webhooks.EventType])[0].id
     job_id = create_job(sessions)
     with sessions() as session:
         actions.cancel(session, job_id)
@@ -407,7 +408,7 @@ def test_uncommitted_event_sends_no_message(sessions: Sessions) -> None:
 
 def test_two_senders_never_take_the_same_message(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        webhook = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType))
+        webhook, _ = webhooks.create(session, VAULT, "default", "https://example.com", list(webhooks.EventType))
         for _ in range(30):
             webhooks.ping(session, webhook)
     with sessions.begin() as one, sessions.begin() as other:
@@ -420,7 +421,7 @@ def test_two_senders_never_take_the_same_message(sessions: Sessions) -> None:
 
 def test_old_messages_are_pruned_unless_waiting(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        webhook = webhooks.create(session, "default", "https://example.com", list(webhooks.EventType))
+        webhook, _ = webhooks.create(session, VAULT, "default", "https://example.com", list(webhooks.EventType))
         kept = {status: webhooks.ping(session, webhook).id for status in ("pending", "delivered", "failed")}
         for status, message_id in kept.items():
             old = {"status": status, "created_at": sa.func.now() - timedelta(days=31)}
