@@ -18,18 +18,16 @@ router = APIRouter(tags=["secrets"])
 
 Name = Annotated[str, Path(pattern=patterns.SECRET)]
 LONGEST = 4096
-# Printable ASCII without spaces around it: a line break in a header's value would begin another header.
-_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def _check_value(given: object) -> object:
     """Raises ValueError, which says nothing of the value: the errors of pydantic show it."""
-    if not isinstance(given, str) or len(given) > LONGEST or not _VALUE.fullmatch(given):
+    if not isinstance(given, str) or len(given) > LONGEST or not re.fullmatch(patterns.SECRET_VALUE, given):
         raise ValueError("give a text of 1 to 4096 printable ASCII characters, without spaces around it")
     return given
 
 
-_SCHEMA = {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": f"^{_VALUE.pattern}$"}
+_SCHEMA = {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": patterns.SECRET_VALUE}
 Value = Annotated[str, BeforeValidator(_check_value), WithJsonSchema(_SCHEMA)]
 
 

@@ -10,6 +10,8 @@ LONGEST_OWNER = 100
 SUFFIX = r"^[A-Za-z0-9_.-]{1,64}$"
 PURPOSE = r"^[A-Za-z0-9_-]*$"
 SECRET = r"^[A-Za-z0-9_-]{1,64}$"
+# Printable ASCII without spaces around it: a line break in a header's value would begin another header.
+SECRET_VALUE = r"^[!-~]([ -~]*[!-~])?$"
 WANDB_NAME = r"^[A-Za-z0-9_.-]{1,128}$"
 TAG_KEY = r"^[A-Za-z0-9_./ -]{1,250}$"
 ARTIFACT = r"^[A-Za-z0-9_-]{1,90}\.tar$"
@@ -28,6 +30,7 @@ DESCRIPTIONS = {
     SUFFIX: "1 to 64 letters (a to z), digits, or any of . _ -",
     PURPOSE: "letters (a to z), digits, or any of _ -",
     SECRET: "1 to 64 letters (a to z), digits, or any of _ -",
+    SECRET_VALUE: "printable ASCII characters, without spaces around them",
     WANDB_NAME: "1 to 128 letters (a to z), digits, or any of . _ -",
     TAG_KEY: "1 to 250 letters (a to z), digits, spaces, or any of . _ / -",
     ARTIFACT: 'the name of an artifact that ends in .tar, such as "adapter.tar"',

@@ -4,7 +4,7 @@ import re
 import shlex
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import typer
@@ -15,6 +15,7 @@ from contract.events import Event
 from contract.recipe import Recipe
 from docs.site import api_reference, guarantees
 from finetuned.cli.main import app
+from tests.finetuned.command_line import parse_command
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -53,14 +54,6 @@ def code(text: str) -> list[str]:
 def commands(path: Path) -> list[str]:
     lines = re.findall(r"^(?:    |\$ )((?:[A-Z_]+=\S+ )?finetuned .*)$", path.read_text(), re.MULTILINE)
     return [re.sub(r"^[A-Z_]+=\S+ ", "", line) for line in lines]
-
-
-def parse(command: Any, words: list[str], parent: Any = None) -> None:
-    """Raises click's UsageError for an unknown command or option, or a missing argument."""
-    context = command.make_context(command.name, list(words), parent=parent)
-    if hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
-        _, subcommand, words = command.resolve_command(context, rest)
-        parse(subcommand, words, context)
 
 
 def test_guarantees_page_is_current() -> None:
@@ -134,12 +127,12 @@ def test_link_leads_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in PAGES if commands(path)], ids=lambda path: path.name)
 def test_printed_commands_exist(path: Path) -> None:
     for line in commands(path):
-        parse(typer.main.get_command(app), shlex.split(line, comments=True)[1:])
+        parse_command(typer.main.get_command(app), shlex.split(line, comments=True)[1:])
 
 
 def test_unknown_command_is_noticed() -> None:
     with pytest.raises(Exception, match="No such option"):
-        parse(typer.main.get_command(app), ["submit", "recipe.json", "--wait"])
+        parse_command(typer.main.get_command(app), ["submit", "recipe.json", "--wait"])
 
 
 def test_api_reference_has_every_route_and_schema() -> None:

@@ -87,3 +87,21 @@ def test_function_with_many_parameters_states_a_reason(structure: Structure) -> 
 
 def test_class_name_is_defined_once(structure: Structure) -> None:
     assert not structure.repeated_classes
+
+
+def test_no_module_imports_a_test_module() -> None:
+    """What two of them need is in a module of its own; benchmarks take of tests only tests.support."""
+    assert [each for each in _imports("tests") if ".test_" in each] == []
+    assert [each for each in _imports("benchmarks") if " tests" in each and " tests.support" not in each] == []
+
+
+def _imports(folder: str) -> list[str]:
+    """FILE: MODULE of every import below a folder."""
+    found = []
+    for file in sorted(Path(ROOT, folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                found.append(f"{file.name}: {node.module}")
+            elif isinstance(node, ast.Import):
+                found += [f"{file.name}: {each.name}" for each in node.names]
+    return found

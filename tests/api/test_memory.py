@@ -13,9 +13,9 @@ from store.jobs import jobs
 from store.models import MemoryReading
 from store.scheduling import memory, workers
 from store.session import Sessions
-from tests.api.test_workers import GPUS
 from tests.support.api import bearer, error_of, make_key
 from tests.support.jobs import begin, cpu, make_recipe
+from tests.support.machines import GPUS
 
 
 def add_worker(sessions: Sessions, machine: Machine = GPUS) -> None:

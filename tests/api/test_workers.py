@@ -7,15 +7,13 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from contract.machine import Disk, ExternalProcess, Gpu, Machine
+from contract.machine import Disk, ExternalProcess
 from contract.recipe import Recipe
 from store.jobs import jobs
 from store.scheduling import workers
 from store.session import Sessions
 from tests.support.jobs import begin, register
-
-A100 = Gpu(uuid="GPU-1", name="NVIDIA A100", memory_bytes=80 * 2**30, compute_capability=(8, 0))
-GPUS = Machine(gpus=[A100, A100.model_copy(update={"uuid": "GPU-2"})], cores=8, cpu_bf16=True)
+from tests.support.machines import GPUS
 
 
 def listed(client: TestClient) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from finetuned.cli.main import app
+from tests.finetuned.command_line import parse_command
 from tests.support.api import description
-from tests.test_docs import parse
 
 EXAMPLES = json.loads((Path(__file__).parents[2] / "web/tests/calls.json").read_text())
 URL = "http://127.0.0.1:8000"
@@ -33,9 +33,9 @@ def routes() -> set[tuple[str, str]]:
 def test_copied_command_is_one_of_the_command_line(example: dict[str, str]) -> None:
     program, *words = first_line(example["command"])
     assert program == "finetuned"
-    parse(typer.main.get_command(app), words)
+    parse_command(typer.main.get_command(app), words)
     with pytest.raises(Exception, match="No such option"):
-        parse(typer.main.get_command(app), [*words, "--no-such-option"])
+        parse_command(typer.main.get_command(app), [*words, "--no-such-option"])
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each["curl"])

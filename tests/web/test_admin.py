@@ -23,7 +23,7 @@ from tests.support.api import ADMIN_KEY, bearer
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
 from tests.support.service import Service
-from tests.web.test_signing_in import sign_in
+from tests.web.signing_in import sign_in
 
 pytestmark = pytest.mark.slow
 

@@ -11,6 +11,7 @@ from tests.support.api import ADMIN_KEY, bearer
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
 from tests.support.service import Service
+from tests.web.signing_in import sign_in
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +35,6 @@ def keys(live: Service) -> dict[str, str]:
     admin = bearer(ADMIN_KEY)
     made = [live.client.post("/keys", json={"owner": owner}, headers=admin).json() for owner in ("anna", "bob")]
     return {each["owner"]: each["secret"] for each in made}
-
-
-def sign_in(page: Page, key: str) -> None:
-    page.goto("/")
-    page.get_by_label("Key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
 
 
 def test_second_owner_sees_nothing_of_the_first(

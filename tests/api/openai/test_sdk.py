@@ -2,17 +2,12 @@
 
 import openai
 import pytest
-from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.settings import ApiSettings
 from store.session import Sessions
+from tests.api.openai.sdk import sdk
 from tests.support.api import ADMIN_KEY, serve
-
-
-def sdk(client: TestClient, key: str) -> openai.OpenAI:
-    """It does not try again: the wait takes longer than a test."""
-    return openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=key, http_client=client, max_retries=0)
 
 
 def test_frequent_sdk_requests_get_a_rate_limit_error(settings: ApiSettings, sessions: Sessions) -> None:

@@ -13,9 +13,9 @@ from api.settings import ApiSettings
 from contract.status import JobStatus
 from store.jobs import actions
 from store.session import Sessions
-from tests.api.openai.test_sdk import sdk
+from tests.api.openai.sdk import sdk
 from tests.api.tracking import wandb_files
-from tests.api.tracking.test_mlflow import PATIENT, end, evaluate, is_in, loss, start, tracked, train
+from tests.api.tracking.tracked_jobs import PATIENT, end, evaluate, is_in, loss, start, tracked, train
 from tests.support.api import error_of, post_job, serve, submit
 from tests.support.waiting import until
 

@@ -12,7 +12,7 @@ from storage.backends import FolderStorage
 from store import artifacts
 from store.session import Sessions
 from tests.support.fake_trainer import loss
-from tests.worker.publishing.test_publisher import end, published, run_job
+from tests.worker.publishing.ended_jobs import end, published, run_job
 from worker.publishing.publisher import publish_all
 from worker.settings import WorkerSettings
 
