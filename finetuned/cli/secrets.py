@@ -40,15 +40,21 @@ def set_secret(
         stored = client.secrets.set(name, value)
     if as_json:
         print_json(stored.raw)
+        return
     note(f"{stored.name} of {stored.owner} is stored")
 
 
 @app.command()
-def delete(name: Name, owner: Owner = None, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def delete(
+    name: Name, as_json: OneAsJson = False, owner: Owner = None, url: Url = DEFAULT_URL, key: Key = None
+) -> None:
     """Delete a secret; what names it fails from then on."""
     with Client(url, key=key, owner=owner_or_user(owner, key)) as client:
         client.secrets.delete(name)
-    note(f"{name} is deleted")
+    if as_json:
+        print_json({"name": name, "deleted": True})
+    else:
+        note(f"{name} is deleted")
 
 
 def _table(secrets: list[dict[str, Any]]) -> Table:

@@ -62,6 +62,8 @@ def _rows(job: Job) -> Iterator[tuple[str, str]]:
             yield "left", format_seconds(progress.eta_seconds)
     if job.attempt > 1:
         yield "attempts", f"{job.attempt}, {job.retries} of them after a failure"
+    for tracker in job.tracking:
+        yield tracker.type, f"{tracker.status}{f': {tracker.error}' if tracker.error else ''}"
     if job.failure is not None:
         yield "failure", f"{job.failure.code}: {job.failure.message}"
 

@@ -22,6 +22,7 @@ from tests.support import service
 from tests.support.api import ADMIN_KEY, bearer
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
+from tests.support.servers import free_port
 from tests.support.service import Service
 from tests.web.signing_in import sign_in
 
@@ -167,6 +168,26 @@ def test_webhook_is_added_tried_and_deleted(page: Page, live: Service) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("No webhook yet.")).to_be_visible()
     assert live.client.get("/webhooks", headers=bearer(key)).json()["data"] == []
+
+
+def test_secret_is_stored_used_and_deleted(page: Page, live: Service) -> None:
+    key = live.client.post("/keys", json={"owner": "ines"}, headers=ADMIN).json()["secret"]
+    sign_in(page, key)
+    page.get_by_role("link", name="Secrets").click()
+    page.get_by_label("Name").fill("mlflow")
+    page.get_by_label("Value").fill("open-sesame")
+    page.get_by_role("button", name="Store").click()
+    expect(row(page, "mlflow")).to_contain_text("ines")
+    assert "open-sesame" not in stored(page)
+    tracking = {"mlflow": {"url": f"http://127.0.0.1:{free_port()}", "secret": "mlflow"}}
+    recipe = {"model": "tiny", "dataset": "rows.jsonl", "tracking": tracking}
+    job = live.client.post("/jobs", json=recipe, headers=bearer(key)).raise_for_status().json()
+    page.goto(f"/#/jobs/{job['id']}")
+    expect(page.get_by_text("could not be reached; it is tried again.")).to_be_visible(timeout=20_000)
+    page.get_by_role("link", name="Secrets").click()
+    row(page, "mlflow").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No secret yet.")).to_be_visible()
 
 
 def test_owner_finds_no_admin_page(page: Page, live: Service) -> None:

@@ -168,10 +168,10 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
         f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "log", "samples", "artifacts", "usage")
     ]
     admin = ["webhooks", f"webhooks/{webhook}", *(f"admin/{each}" for each in ("keys", "owners", "audit"))]
-    for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", *tabs, *admin):
+    for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", "secrets", *tabs, *admin):
         tab.goto(f"/#/{path}")
         expect(tab.locator("main :is(h1, p, dl)").first).to_be_visible()
-        tab.wait_for_load_state("networkidle") if path == "machines" or path in admin else None
+        tab.wait_for_load_state("networkidle") if path in ("machines", "secrets", *admin) else None
         found = Axe().run(tab).response["violations"]
         serious = [each for each in found if each["impact"] in ("serious", "critical")]
         assert serious == [], json.dumps([(each["id"], each["nodes"][0]["html"]) for each in serious])

@@ -60,6 +60,10 @@ export const setLimits = (owner: string, limits: Limits): Call => ({
   command: ["quotas", "set", owner, ...Object.entries(limits).flatMap(([name, limit]) => (limit === null ? [] : [`--${name.replace("_", "-")}`, String(limit)]))],
 });
 
+// `value` is what the page sends; what is copied has "..." in its place, and the command asks for it.
+export const setSecret = (name: string, value: string): Call => ({ method: "PUT", path: `/secrets/${encodeURIComponent(name)}`, body: { value }, command: ["secrets", "set", name] });
+export const deleteSecret = (name: string): Call => ({ method: "DELETE", path: `/secrets/${encodeURIComponent(name)}`, command: ["secrets", "delete", name] });
+
 export const addWebhook = (url: string, events: readonly string[]): Call => ({
   method: "POST",
   path: "/webhooks",

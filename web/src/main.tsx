@@ -9,6 +9,7 @@ import { Jobs } from "./pages/Jobs";
 import { JobPage } from "./pages/job/JobPage";
 import { Machines } from "./pages/Machines";
 import { NewJob } from "./pages/new/NewJob";
+import { Secrets } from "./pages/Secrets";
 import { SweepPage } from "./pages/sweeps/SweepPage";
 import { Sweeps } from "./pages/sweeps/Sweeps";
 import { SignIn } from "./pages/SignIn";
@@ -72,12 +73,13 @@ function Content({ admin }: { admin: boolean }) {
   if (room === "sweeps") return id ? <SweepPage key={id} id={id} /> : <Sweeps />;
   if (room === "compare") return <Compare />;
   if (room === "machines") return <Machines />;
+  if (room === "secrets") return <Secrets />;
   if (room === "webhooks") return id ? <WebhookPage key={id} id={id} /> : <Webhooks />;
   if (room === "admin" && admin) return <Admin tab={id ?? ""} />;
   return <p>{t("notFound")}</p>;
 }
 
-const ROOMS = ["jobs", "sweeps", "compare", "machines", "webhooks"] as const satisfies readonly Word[];
+const ROOMS = ["jobs", "sweeps", "compare", "machines", "secrets", "webhooks"] as const satisfies readonly Word[];
 
 function Bar({ session: { owner, admin, signed_in } }: { session: Session }) {
   const [room = "jobs"] = route.value.path;

@@ -61,6 +61,15 @@ export type Job = {
   failure: null | { code: string; message: string; param: string | null; retryable: boolean; log_tail: string | null };
   batch: Record<string, unknown> | null;
   exit_report: ExitReport | null;
+  tracking: Tracked[];
+};
+
+export type Tracked = {
+  type: "mlflow" | "wandb";
+  url: string | null;
+  status: "waiting" | "following" | "retrying" | "complete" | "given_up";
+  behind: number;
+  error: string | null;
 };
 
 export type ExitReport = {

@@ -26,6 +26,8 @@ const EXAMPLES: Record<string, Call[]> = {
   createKey: [calls.createKey({ owner: "anna", name: "Anna's laptop", admin: false, days: null }), calls.createKey({ owner: "boss", name: null, admin: true, days: 30 }, Date.UTC(2026, 0, 1))],
   revokeKey: [calls.revokeKey(KEY)],
   setLimits: [calls.setLimits("anna", { running_jobs: 2, queued_jobs: null, bytes: 5000 }), calls.setLimits("*", { running_jobs: 0, queued_jobs: 50, bytes: null })],
+  setSecret: [calls.setSecret("wandb", "...")],
+  deleteSecret: [calls.deleteSecret("wandb")],
   addWebhook: [calls.addWebhook("https://example.com/hook?a=1&b=2", ["job.failed", "job.succeeded"])],
   testWebhook: [calls.testWebhook(WEBHOOK)],
   enableWebhook: [calls.enableWebhook(WEBHOOK)],

@@ -17,6 +17,7 @@ import { Failure } from "./Failure";
 import { LogTab } from "./LogTab";
 import { RecipeTab } from "./RecipeTab";
 import { Samples } from "./Samples";
+import { Trackers } from "./Trackers";
 import { UsageTab } from "./UsageTab";
 
 const TABS = ["curves", "recipe", "events", "log", "samples", "artifacts", "usage"] as const satisfies readonly Word[];
@@ -39,6 +40,7 @@ export function JobPage({ id, tab }: { id: string; tab: string }) {
         <Facts job={job} />
         {job.queue && <p>{reasonOf(job.queue)}</p>}
         {job.failure && <Failure failure={job.failure} />}
+        <Trackers job={job} />
       </header>
       <nav class="tabs" aria-label={job.name ?? job.id}>
         {TABS.map((each) => (
