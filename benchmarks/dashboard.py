@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from playwright.sync_api import Browser, BrowserContext, Page
@@ -248,10 +249,19 @@ def zoom(page: Page, seconds: float) -> None:
 def count_bytes(context: BrowserContext, page: Page) -> Callable[[], int]:
     """The bytes of the answers that the page has received from now on, which the API does not compress."""
     session = context.new_cdp_session(page)
-    received = [0]
-    session.on("Network.dataReceived", lambda event: received.append(event["dataLength"]))
+    received: dict[str, float] = {}
+
+    def add(event: dict[str, Any]) -> None:
+        received[event["requestId"]] = received.get(event["requestId"], 0) + event["dataLength"]
+
+    def finish(event: dict[str, Any]) -> None:
+        """A short answer may come without its data."""
+        received[event["requestId"]] = max(received.get(event["requestId"], 0), event["encodedDataLength"])
+
+    session.on("Network.dataReceived", add)
+    session.on("Network.loadingFinished", finish)
     session.send("Network.enable")
-    return lambda: sum(received)
+    return lambda: int(sum(received.values()))
 
 
 def share(port: int, seconds: float) -> float:

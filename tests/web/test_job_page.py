@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.support.service import Service
 from tests.support.waiting import until
@@ -63,12 +63,7 @@ def test_zoom_is_kept_in_the_address(page: Page, live: Service) -> None:
     page.goto(f"/#/jobs/{job['id']}")
     plot = page.locator(".u-over").first
     plot.wait_for()
-    box = plot.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 50)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 50, steps=5)
-    until(lambda: page.locator(".u-select").first.evaluate("select => select.offsetWidth > 100"))
+    until(lambda: drags_over_half(page, plot))
     page.mouse.up()
     expect(page.get_by_role("button", name="Whole run")).to_be_visible()
     assert "zoom=" in page.url
@@ -76,6 +71,18 @@ def test_zoom_is_kept_in_the_address(page: Page, live: Service) -> None:
     page.get_by_role("button", name="Whole run").click()
     expect(page.get_by_role("button", name="Whole run")).to_have_count(0)
     assert "zoom=" not in page.url
+
+
+def drags_over_half(page: Page, plot: Locator) -> bool:
+    """False where the plot was replaced or moved meanwhile, as it may be while the page is read."""
+    page.mouse.up()
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 50, steps=5)
+    page.evaluate("new Promise(requestAnimationFrame)")
+    return bool(page.locator(".u-select").first.evaluate("select => select.offsetWidth > 100"))
 
 
 def test_compared_curves_grow_while_their_jobs_run(page: Page, live: Service) -> None:
