@@ -51,13 +51,15 @@ class Keyring:
         return holder if time.monotonic() < until else None
 
     def find(self, shown: Credential) -> Holder | None:
+        known = self._known
         with self.sessions.begin() as session:
             holder = self._signed_in(session, shown.secret) if shown.is_session else _holder(session, shown.secret)
         if holder is None:
             return None
-        if len(self._known) >= _MOST:
-            self._known.clear()
-        self._known[keys.digest(shown.secret), shown.is_session] = (time.monotonic() + _REMEMBERED, holder)
+        if len(known) >= _MOST:
+            known.clear()
+        # If all was forgotten meanwhile, nobody reads this any more: the key may have been revoked after it was read.
+        known[keys.digest(shown.secret), shown.is_session] = (time.monotonic() + _REMEMBERED, holder)
         return holder
 
     def _signed_in(self, session: Session, token: str) -> Holder | None:
@@ -68,7 +70,7 @@ class Keyring:
 
     def forget(self) -> None:
         """Forgets all keys, after one was revoked or signed out here: it opens nothing from now on."""
-        self._known.clear()
+        self._known = {}
 
 
 _ADMIN = Holder("admin", True, None)

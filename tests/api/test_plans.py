@@ -85,6 +85,7 @@ def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, 
 
 
 MIXTURE = {
+    "model.embed_tokens.weight": [4096, 4],
     "model.layers.0.self_attn.q_proj.weight": [8, 4],
     "model.layers.0.mlp.gate.weight": [2, 4],
     "model.layers.0.mlp.experts.0.up_proj.weight": [6, 4],

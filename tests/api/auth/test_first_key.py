@@ -5,11 +5,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.support.api import ADMIN_KEY, bearer
+from tests.support.settings import SECRET_KEY
 
 
 @pytest.fixture
 def first_key(locked: TestClient, database_url: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     values = {"DATABASE_URL": database_url, "BROKER_URL": "redis://", "HOME": str(tmp_path)}
+    values["SECRET_KEY"] = SECRET_KEY.get_secret_value()
     for name, value in values.items():
         monkeypatch.setenv(f"FINETUNED_{name}", value)
     return [sys.executable, "-m", "api.first_key"]

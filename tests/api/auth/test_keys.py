@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
+from api.auth.keyring import Credential, Keyring
 from api.auth.rates import Rates
 from api.errors import TooManyRequests
 from store.access.keys import digest
+from store.session import Sessions
 from tests.support.api import ADMIN_KEY, bearer, make_key
 from tests.support.waiting import until
 
@@ -31,6 +33,22 @@ def test_key_opens_until_it_is_revoked(locked: TestClient) -> None:
     assert locked.delete(f"/keys/{key['id']}", headers=bearer(ADMIN_KEY)).json() == revoked
     answer = locked.get("/jobs", headers=bearer(key["secret"]))
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_key_revoked_while_it_is_read_is_not_remembered(
+    locked: TestClient, engine: sa.Engine, sessions: Sessions
+) -> None:
+    key = make_key(locked, owner="anna")
+    keyring, shown = Keyring(sessions, ADMIN_KEY), Credential(key["secret"])
+
+    def revoke(_connection: sa.Connection) -> None:
+        locked.delete(f"/keys/{key['id']}", headers=bearer(ADMIN_KEY)).raise_for_status()
+        keyring.forget()
+
+    sa.event.listen(engine, "commit", revoke, once=True)
+    assert keyring.find(shown) is not None  # it was valid when it was read
+    assert keyring.remembered(shown) is None
+    assert keyring.find(shown) is None
 
 
 def test_key_opens_until_it_expires(locked: TestClient, engine: sa.Engine) -> None:

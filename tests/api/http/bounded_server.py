@@ -13,6 +13,7 @@ from api.http.bounds import Bounds
 from api.http.server import serve
 from api.settings import ApiSettings
 from runtime import logs
+from tests.support.settings import SECRET_KEY
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +60,7 @@ if __name__ == "__main__":
         {
             "database_url": secret,
             "broker_url": secret,
+            "secret_key": SECRET_KEY,
             "home": Path("/"),
             "port": int(port),
             "log_format": "json",
