@@ -1,6 +1,6 @@
 """How far the trackers of jobs are, and who sends them what is new."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -18,8 +18,6 @@ LONGEST_ERROR = 500
 
 @dataclass(frozen=True)
 class TrackingTiming:
-    claimed: timedelta = timedelta(minutes=2)
-    """How long other followers leave a job alone whose news one is sending. Then that one counts as dead."""
     first_wait: timedelta = timedelta(seconds=5)
     """Wait after a failed send; each further one doubles it."""
     longest_wait: timedelta = timedelta(minutes=5)
@@ -84,13 +82,14 @@ def follow_again(session: Session, job_id: str) -> None:
     session.execute(update(TrackedRun).where(TrackedRun.job_id == job_id).values(again))
 
 
-def claim(session: Session, types: Collection[str], limit: int, timing: TrackingTiming) -> list[Followed]:
-    """Jobs with news for trackers of these types now, which no other follower takes for `timing.claimed`."""
+def claim(session: Session, claimed: Mapping[str, timedelta], limit: int) -> list[Followed]:
+    """Jobs with news for trackers of these types now. `claimed` says by type how long other followers leave such a job
+    alone; then this one counts as dead."""
     further = select(StepMetric.step).where(StepMetric.job_id == TrackedRun.job_id, StepMetric.step > TrackedRun.step)
     due = (
         select(TrackedRun, Job)
         .join(Job, Job.id == TrackedRun.job_id)
-        .where(TrackedRun.type.in_(types), TrackedRun.due_at <= func.now())
+        .where(TrackedRun.type.in_(claimed), TrackedRun.due_at <= func.now())
         .where(or_(Job.event_count > TrackedRun.seq, further.exists()))
         .order_by(TrackedRun.due_at)
         .limit(limit)
@@ -100,7 +99,7 @@ def claim(session: Session, types: Collection[str], limit: int, timing: Tracking
     for tracking, job in session.execute(due).all():
         taken.append(_followed(tracking, job))
         tracking.claims += 1
-        tracking.due_at = func.now() + timing.claimed
+        tracking.due_at = func.now() + claimed[tracking.type]
         tracking.is_certain = False
     return taken
 

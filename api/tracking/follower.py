@@ -3,8 +3,9 @@ dies while it sends, another finds out what the tracker has, and goes on from th
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TypeVar
 
 import httpx
@@ -72,12 +73,11 @@ class Follower:
             trackers["wandb"] = Wandb(settings.wandb_url, offline_folder)
         return trackers
 
-    async def _look(self, types: Collection[str]) -> tuple[list[Followed], float]:
+    async def _look(self, trackers: Mapping[str, Tracker]) -> tuple[list[Followed], float]:
         """Jobs whose news can be sent now, and the seconds until the next look."""
-        free = AT_ONCE - self._at_work
+        free, claimed = AT_ONCE - self._at_work, {name: _claimed(each) for name, each in trackers.items()}
         try:
-            timing = self._pace.timing
-            due = await self._store(lambda session: trackings.claim(session, types, free, timing)) if free else []
+            due = await self._store(lambda session: trackings.claim(session, claimed, free)) if free else []
         except SQLAlchemyError as error:
             log.warning("trackers wait, the database is away: %s", error)
             return [], AWAY_SECONDS
@@ -145,7 +145,7 @@ class Follower:
         async with asyncio.timeout(tracker.send_seconds):
             sent = await tracker.send(followed, secret, news)
         after = replace(followed, run=sent.run, position=sent.position, is_certain=True)
-        next_look = tracker.interval if news.is_all else self._pace.timing.claimed
+        next_look = tracker.interval if news.is_all else _claimed(tracker)
         is_ours = await self._store(lambda session: trackings.record(session, after, news, next_look))
         return after if is_ours and not news.is_all else None
 
@@ -155,3 +155,8 @@ class Follower:
     def _in_transaction(self, work: Callable[[Session], T]) -> T:
         with self._sessions.begin() as session:
             return work(session)
+
+
+def _claimed(tracker: Tracker) -> timedelta:
+    """How long other followers leave a job alone whose news one is sending: longer than any send."""
+    return timedelta(seconds=1.5 * tracker.send_seconds)

@@ -54,7 +54,7 @@ def client(allowing: ApiSettings) -> Iterator[TestClient]:
 @contextmanager
 def impatient(settings: ApiSettings, mlflow: Mlflow) -> Iterator[TestClient]:
     waits = {"first_wait": timedelta(seconds=0.02), "longest_wait": timedelta(seconds=0.1)}
-    timing = TrackingTiming(claimed=timedelta(seconds=4 * mlflow.seconds), **waits)
+    timing = TrackingTiming(**waits)
     pace = FollowerPace(poll_seconds=0.02, send_seconds=mlflow.seconds, timing=timing)
     with serve(settings, following=pace) as client:
         yield client
