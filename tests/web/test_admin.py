@@ -183,7 +183,7 @@ def test_secret_is_stored_used_and_deleted(page: Page, live: Service) -> None:
     recipe = {"model": "tiny", "dataset": "rows.jsonl", "tracking": tracking}
     job = live.client.post("/jobs", json=recipe, headers=bearer(key)).raise_for_status().json()
     page.goto(f"/#/jobs/{job['id']}")
-    expect(page.get_by_text("could not be reached; it is tried again.")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("the last try failed")).to_be_visible(timeout=20_000)
     page.get_by_role("link", name="Secrets").click()
     row(page, "mlflow").get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()

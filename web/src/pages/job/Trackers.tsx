@@ -24,7 +24,7 @@ export function Trackers({ job }: { job: Job }) {
     <>
       {tracking.map((each) => (
         <p>
-          {NAMES[each.type]} {each.url && <a href={each.url}>{each.url}</a>}: {said(each)}
+          {each.url ? <a href={each.url}>{NAMES[each.type]}</a> : NAMES[each.type]}: {said(each)}
         </p>
       ))}
     </>
