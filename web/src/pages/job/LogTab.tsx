@@ -1,4 +1,4 @@
-import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get } from "../../api";
 import { bytes } from "../../format";
 import { useLoaded } from "../../parts/load";
@@ -9,6 +9,8 @@ import { t } from "../../words";
 import { MOST_BYTES, containing, linesOf, readLogFile } from "./log";
 
 const END_PX = 24;
+const LOOK_MS = 2000;
+const PUBLISHING_MS = 120_000;
 
 // The live log while the job runs; the trainer's own log files once they are published, at the end of each attempt.
 export function LogTab({ job, events }: { job: Job; events: JobEvent[] }) {
@@ -16,6 +18,12 @@ export function LogTab({ job, events }: { job: Job; events: JobEvent[] }) {
   const [name, search] = [query.get("file") ?? "", query.get("find") ?? ""];
   const files = useLoaded((signal) => get<{ data: Artifact[] }>(`/jobs/${job.id}/artifacts`, signal), [job.id, job.status, job.attempt]);
   const logs = (files.data?.data ?? []).filter((each) => each.kind === "log");
+  // An ended job's log is published a moment after its end.
+  useEffect(() => {
+    const soon = logs.length === 0 && job.finished_at !== null && Date.now() - Date.parse(job.finished_at) < PUBLISHING_MS;
+    const timer = soon ? setTimeout(files.reload, LOOK_MS) : undefined;
+    return () => clearTimeout(timer);
+  }, [files.data, job.finished_at]);
   const chosen = logs.find((each) => each.name === name);
   const path = chosen && `/jobs/${job.id}/artifacts/${chosen.name}`;
   const file = useLoaded(async (signal) => (path ? readLogFile(path, chosen.bytes, signal) : undefined), [path, chosen?.sha256]);
