@@ -4,61 +4,12 @@ Plain dataclasses, because pydantic would be the package's heaviest dependency. 
 passed over, and is still in `raw`; one that an older service lacks is None or empty.
 """
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
-from types import NoneType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any
 
-from finetuned.errors import UnexpectedAnswer
+from finetuned.json_object import Object
 from finetuned.status import TERMINAL, Status
-
-
-@dataclass(frozen=True)
-class Object:
-    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
-    """The JSON as the service sent it."""
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any], **given: Any) -> Self:
-        """Reads the fields; `given` are those that do not come from JSON. Raises UnexpectedAnswer."""
-        try:
-            return cls(**_read_fields(cls, value), raw=value, **given)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise UnexpectedAnswer(f"the answer is no {cls.__name__}: {error}") from error
-
-
-def _read_fields(kind: type, value: dict[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, (hint, has_default) in _readable(kind).items():
-        if value.get(name) is not None:
-            found[name] = _read(hint, value[name])
-        elif not has_default:
-            raise ValueError(f"{name} is missing")
-    return found
-
-
-@cache
-def _readable(kind: type) -> dict[str, tuple[Any, bool]]:
-    hints = get_type_hints(kind)
-    return {
-        each.name: (hints[each.name], each.default is not MISSING or each.default_factory is not MISSING)
-        for each in fields(kind)
-        if not each.kw_only
-    }
-
-
-def _read(hint: Any, value: Any) -> Any:
-    options = [each for each in get_args(hint) if each is not NoneType]
-    if NoneType in get_args(hint):
-        return _read(options[0], value)
-    if get_origin(hint) is tuple:
-        return tuple(_read(options[0], each) for each in value)
-    if get_origin(hint) is dict:
-        return {name: _read(options[1], each) for name, each in value.items()}
-    if hint is datetime:
-        return datetime.fromisoformat(value)
-    return hint.from_json(value) if isinstance(hint, type) and issubclass(hint, Object) else value
 
 
 @dataclass(frozen=True)
@@ -81,6 +32,10 @@ class Queue(Object):
     position: int
     """1 is the next job to start."""
     reason: str = ""
+    code: str = ""
+    """The reason for programs, such as "busy_devices"."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What the reason names, such as machines and seconds."""
     estimated_start_at: datetime | None = None
 
 

@@ -115,15 +115,7 @@ class Follower:
             return f"no answer within {tracker.send_seconds:g} s"
         except SecretNotFound as problem:
             return f"{problem}: store it again with PUT /secrets/NAME"
-        except (
-            TrackerError,
-            Unreadable,
-            Forbidden,
-            OSError,
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            UnicodeError,
-        ) as problem:
+        except _REFUSALS as problem:
             words = f"{problem}" or type(problem).__name__
             return words.replace(secret, "[secret]") if secret else words
         return None

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetuned import AsyncClient, Client, UnexpectedAnswer, WaitTimeout, objects
-from finetuned.objects import JobFields, Key, Metrics, Object
+from finetuned.json_object import Object
+from finetuned.objects import JobFields, Key, Metrics
 from tests.finetuned.fake_api import FakeApi, job
 
 ROOT = Path(__file__).parents[2]

@@ -3,6 +3,7 @@ import { colorsOf } from "../colors";
 import { loss } from "../format";
 import { type Compared, useCompared } from "../live/compared";
 import { type Curves, readLosses } from "../live/curves";
+import { RecipeRows } from "../parts/RecipeRows";
 import { Problem } from "../parts/Problem";
 import { Status } from "../parts/Status";
 import { Chart } from "../plot/Chart";
@@ -79,16 +80,7 @@ export function Compare() {
             </tr>
             <Result word="loss" values={data.map(({ job }) => job.progress?.loss)} />
             <Result word="evalLoss" values={data.map(({ job }) => job.progress?.eval_loss)} />
-            {differing(recipes).map((field) => (
-              <tr>
-                <th scope="row">{field}</th>
-                {recipes.map((recipe) => (
-                  <td>
-                    <code>{recipe[field] ?? "–"}</code>
-                  </td>
-                ))}
-              </tr>
-            ))}
+            <RecipeRows fields={differing(recipes)} recipes={recipes} />
           </tbody>
         </table>
       </div>

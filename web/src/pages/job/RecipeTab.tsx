@@ -1,3 +1,4 @@
+import { RecipeRows } from "../../parts/RecipeRows";
 import { get } from "../../api";
 import { useLoaded } from "../../parts/load";
 import { Copy } from "../../parts/Copy";
@@ -40,16 +41,7 @@ export function RecipeTab({ job }: { job: Job }) {
             </tr>
           </thead>
           <tbody>
-            {fields.map((field) => (
-              <tr>
-                <th scope="row">{field}</th>
-                {recipes.map((recipe) => (
-                  <td>
-                    <code>{recipe[field] ?? "–"}</code>
-                  </td>
-                ))}
-              </tr>
-            ))}
+            <RecipeRows fields={fields} recipes={recipes} />
           </tbody>
         </table>
       </div>
