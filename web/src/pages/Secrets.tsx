@@ -10,7 +10,7 @@ import { t } from "../words";
 
 type Stored = { name: string; owner: string; created_at: string; updated_at: string };
 
-// Keys of trackers and hubs. Nobody can read their values again, this page neither.
+// Keys of trackers and hubs. Nobody can read their values again, not even this page.
 export function Secrets() {
   const { data, error, reload } = useLoaded((signal) => get<{ data: Stored[] }>("/secrets", signal), []);
   return (
