@@ -30,8 +30,8 @@ from worker.machine import cuda
 from worker.machine.inventory import detect
 from worker.settings import WorkerSettings
 
-LEAST_FREE = 10 * 10**9
-"""Bytes that the home's disk should have free."""
+_RESERVES = 5
+"""How many times the disk reserve should be free: a fault here comes before jobs wait."""
 _LARGEST_CLOCK_DIFFERENCE = 60.0
 _PROBE = b"doctor"
 
@@ -131,8 +131,11 @@ def check_disk(settings: WorkerSettings) -> str:
         raise CheckFailed(
             f"{settings.home}: {error.strerror}; make the folder, or set FINETUNED_HOME to another"
         ) from error
-    if free < LEAST_FREE:
-        raise CheckFailed(f"{settings.home} has {free / 1e9:.1f} GB free: remove old run folders, or use a larger disk")
+    if free < _RESERVES * settings.disk_reserve:
+        raise CheckFailed(
+            f"{settings.home} has {free / 1e9:.1f} GB free, and no job starts with less than FINETUNED_DISK_RESERVE, "
+            f"{settings.disk_reserve / 1e9:.1f} GB: remove old run folders, or use a larger disk"
+        )
     return f"{settings.home} has {free / 1e9:.0f} GB free"
 
 
