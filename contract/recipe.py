@@ -262,13 +262,18 @@ class Scheduling(Section):
 class Checkpointing(Section):
     every_steps: Count | None = None
     """Optimizer steps between saved adapters."""
+    every_epochs: Count | None = None
+    """Epochs between saved adapters."""
     every_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Maximum minutes between saved adapters. If neither is given, only the final adapter and those with a new lowest
-    evaluation loss are saved."""
+    """Maximum minutes between saved adapters. If none of the three is given, only the final adapter and those with a
+    new lowest evaluation loss are saved."""
+    keep_adapters: Count | None = None
+    """Number of saved adapters to keep, the newest ones with the final one; null keeps all. The one with the lowest
+    evaluation loss is always kept."""
     training_checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
     """Maximum minutes between training checkpoints, from which a run continues: at most this much work is ever lost."""
     keep_training_checkpoints: Count = 2
-    """Number of training checkpoints to keep, the newest ones. The adapters of all checkpoints are kept."""
+    """Number of training checkpoints to keep, the newest ones."""
 
 
 class Recipe(Section):

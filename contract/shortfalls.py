@@ -13,7 +13,7 @@ def shortfalls(recipe: Recipe, rows: int) -> list[str]:
     per_epoch = steps_per_epoch(train, size)
     found = [
         *_end_shortfalls(recipe, steps, per_epoch),
-        *_step_shortfalls(recipe, steps),
+        *_step_shortfalls(recipe, steps, per_epoch),
         *_evaluation_shortfalls(recipe, steps, per_epoch),
         *_example_shortfalls(recipe, train, rows - train),
     ]
@@ -35,14 +35,18 @@ def _end_shortfalls(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shor
         yield "schedule.epochs", epochs, end
 
 
-def _step_shortfalls(recipe: Recipe, steps: int) -> Iterator[Shortfall]:
+def _step_shortfalls(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:
     warmup, saving = recipe.schedule.warmup_steps, recipe.checkpointing.every_steps
+    epochs = recipe.checkpointing.every_epochs
     if warmup is not None and warmup > steps:
         peak = f"the run has {steps} steps, so the learning rate stays below optimizer.learning_rate"
         yield "schedule.warmup_steps", warmup, peak
     if saving is not None and saving > steps:
         ending = f"the run has {steps} steps, so it saves the adapter only at its end"
         yield "checkpointing.every_steps", saving, ending
+    if epochs is not None and epochs * per_epoch > steps:
+        ending = f"the run has {steps / per_epoch:.3g} epochs, so it saves the adapter only at its end"
+        yield "checkpointing.every_epochs", epochs, ending
 
 
 def _evaluation_shortfalls(recipe: Recipe, steps: int, per_epoch: int) -> Iterator[Shortfall]:

@@ -94,9 +94,7 @@ def plan_run(
     if isinstance(base, str):
         unknown |= {"parameters": base, "memory": base, "disk": base}
         return RunPlan(work, None, [], unknown)
-    disk = estimate_disk(
-        recipe, base.trained, work.steps, resources.gpus * resources.nodes, count_parameters(base.shapes)
-    )
+    disk = estimate_disk(recipe, base.trained, work, resources.gpus * resources.nodes, count_parameters(base.shapes))
     if base.architecture is None:
         return RunPlan(work, disk, [], {**unknown, "memory": base.unknown_because or ""})
     if not machines:

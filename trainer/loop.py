@@ -188,14 +188,20 @@ def save_if_due(
     """Saves after a step that is not the last."""
     if is_finished(run, state) or not has_learned(state):
         return
-    every = run.recipe.checkpointing.every_steps
-    due = adapter_overdue or (every is not None and state.step % every == 0)
+    checkpointing = run.recipe.checkpointing
+    due = adapter_overdue or _ends_interval(state.step, checkpointing.every_steps, 1)
+    due = due or _ends_interval(state.step, checkpointing.every_epochs, run.steps_per_epoch)
     if due or state.best_step == state.step:
         save_checkpoint(run, state, final=False)
         clock.adapter_saved = time.perf_counter()
     if due or state_overdue:
-        save_state(run.folder, state, run.engine, run.accelerator, run.recipe.checkpointing.keep_training_checkpoints)
+        save_state(run.folder, state, run.engine, run.accelerator, checkpointing.keep_training_checkpoints)
         clock.state_saved = time.perf_counter()
+
+
+def _ends_interval(step: int, every: int | None, steps: int) -> bool:
+    """Whether an interval of `every` times `steps` ends with the step; never without `every`."""
+    return every is not None and step % (every * steps) == 0
 
 
 def save_checkpoint(run: TrainingRun, state: TrainerState, *, final: bool) -> None:

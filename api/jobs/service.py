@@ -1,7 +1,7 @@
 """Makes jobs of recipes, lists them, and passes on what their owners ask for."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,8 @@ class Labels:
     tags: Mapping[str, str] | None = None
     openai_request: Mapping[str, Any] | None = None
     part: SweepPart | None = None
+    first_messages: Sequence[str] = ()
+    """Lines at the start of its log."""
 
 
 def create_job(  # parameters: who asks for what, how
@@ -86,6 +88,7 @@ def insert_job(
         tags=labels.tags,
         openai_request=labels.openai_request,
         part=labels.part,
+        first_messages=labels.first_messages,
         traceparent=tracing.traceparent(),
     )
 

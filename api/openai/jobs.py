@@ -12,6 +12,7 @@ from api.http.idempotency import idempotent
 from api.jobs import service
 from api.jobs.service import Labels
 from api.openai.mapping import FineTuningJobRequest, recipe_of
+from api.openai.messages import event_object, first_messages
 from api.openai.model_names import FineTuned, read_name
 from api.openai.schemas import (
     CheckpointList,
@@ -19,10 +20,10 @@ from api.openai.schemas import (
     FineTuningJob,
     JobList,
     checkpoint_object,
-    event_object,
     job_object,
 )
 from contract.recipe_errors import parse_recipe
+from contract.status import JobStatus
 from store import artifacts, files
 from store.access.idempotent_requests import IdempotentRequest
 from store.access.principal import Principal
@@ -45,7 +46,8 @@ def create(
     fine_tuned = read_name(body.model)
     start_from = None if fine_tuned is None else (_base(services, who, body.model, fine_tuned), fine_tuned.start_from)
     recipe = parse_recipe(json.dumps(recipe_of(body, start_from)))
-    labels = Labels(body.metadata, {"model": body.model, "suffix": body.suffix})
+    request = {"model": body.model, "suffix": body.suffix}
+    labels = Labels(body.metadata, request, first_messages=first_messages(body))
     with idempotent(services, once) as turn:
         if turn.made is None:
             return job_object(
@@ -95,7 +97,7 @@ def events(services: Services, who: Principal, job_id: str, limit: int, after: s
         job = jobs.get(session, job_id, who.scope)
         before = _before(job_id, after) if after else None
         found = page(history.list_latest(session, job_id, before, limit + 1), limit)
-        objects = [event_object(job_id, event, job.total_steps) for event in found.rows]
+        objects = [event_object(job, event) for event in found.rows]
         return EventList(data=objects, has_more=found.has_more)
 
 
@@ -112,11 +114,13 @@ def _before(job_id: str, event_id: str) -> Cursor:
 
 
 def checkpoints(services: Services, who: Principal, job_id: str, limit: int, after: str | None) -> CheckpointList:
-    """Newest first. Raises JobNotFound, InvalidParameter."""
+    """Newest first, with the model itself once the job has succeeded. Raises JobNotFound, InvalidParameter."""
     with read_snapshot(services.sessions) as session:
         job = jobs.get(session, job_id, who.scope)
-        kept = [each for each in artifacts.list_published(session, job_id) if each.kind == "checkpoint"]
-        kept.sort(key=lambda each: each.step or 0, reverse=True)
+        kinds = ("checkpoint", "adapter") if job.status is JobStatus.SUCCEEDED else ("checkpoint",)
+        saved = [each for each in artifacts.list_published(session, job_id) if each.kind in kinds]
+        by_step = {each.step or 0: each for each in sorted(saved, key=lambda each: each.kind, reverse=True)}
+        kept = sorted(by_step.values(), key=lambda each: each.step or 0, reverse=True)
         if after is not None:
             parts = _CHECKPOINT_ID.fullmatch(after)
             if parts is None or f"job_{parts['job']}" != job_id:

@@ -16,6 +16,9 @@ _Auto = Literal["auto"]
 LEARNING_RATE: float = Optimizer().learning_rate
 """The learning rate that learning_rate_multiplier multiplies."""
 
+CHECKPOINTS = 3
+"""Number of a job's checkpoints that are kept, its model included."""
+
 
 class _RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -120,7 +123,20 @@ def recipe_of(body: FineTuningJobRequest, start_from: tuple[str, str] | None) ->
     if words.learning_rate_multiplier != "auto":
         rate = LEARNING_RATE * words.learning_rate_multiplier
         _say(recipe, "optimizer.learning_rate", (), rate, "learning_rate_multiplier")
+    _keep_each_epoch(recipe)
     return recipe
+
+
+def _keep_each_epoch(recipe: dict[str, Any]) -> None:
+    """OpenAI keeps a checkpoint of each of the last three epochs. A recipe that says when to save, or how many to keep,
+    is as it says."""
+    given = recipe.get("checkpointing", {})
+    if not isinstance(given, dict):
+        return  # the recipe is refused for it
+    defaults = {"keep_adapters": CHECKPOINTS}
+    if not given.keys() & {"every_steps", "every_epochs", "every_minutes"}:
+        defaults["every_epochs"] = 1
+    recipe["checkpointing"] = defaults | given
 
 
 def _say(recipe: dict[str, Any], path: str, besides: tuple[str, ...], value: Any, field: str) -> None:

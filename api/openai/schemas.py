@@ -11,7 +11,7 @@ from contract.order import examples_per_step
 from contract.recipe import Batch
 from contract.status import JobStatus, RequestedAction
 from store.files import RESULTS, ResultsFile, results_id
-from store.jobs.progress import Latest, StreamedEvent
+from store.jobs.progress import Latest
 from store.models import Artifact, Dataset, Job, StepMetric
 
 
@@ -228,7 +228,7 @@ def checkpoint_object(job: Job, artifact: Artifact, metric: StepMetric | None) -
         id=f"ftckpt_{job.id.removeprefix('job_')}_{step}",
         created_at=seconds(artifact.created_at),
         fine_tuning_job_id=job.id,
-        fine_tuned_model_checkpoint=name_of(job, step),
+        fine_tuned_model_checkpoint=name_of(job, step if artifact.kind == "checkpoint" else None),
         step_number=step,
         metrics=CheckpointMetrics(
             step=step,
@@ -263,52 +263,3 @@ def results_object(file: ResultsFile) -> FileObject:
         status_details=None,
         expires_at=None,
     )
-
-
-_LEVELS: dict[str, Literal["info", "warn", "error"]] = {"info": "info", "warning": "warn", "error": "error"}
-
-
-def event_object(job_id: str, event: StreamedEvent, total_steps: int | None) -> JobEventObject:
-    cursor, data = event.cursor, event.data
-    level = _LEVELS[data["level"]] if event.type == "log" else "info"
-    if event.type == "retry":
-        level = "warn"
-    if event.type == "status" and data["status"] == JobStatus.FAILED:
-        level = "error"
-    is_metric = event.type == "metric"
-    return JobEventObject(
-        id=f"ftevent-{job_id.removeprefix('job_')}-{cursor.seq}-{cursor.step}-{'m' if is_metric else 'e'}",
-        created_at=int(data["time"]),
-        level=level,
-        message=_message(event, total_steps),
-        type="metrics" if is_metric else "message",
-        data=_metrics(data) if is_metric else {"type": event.type, **data},
-    )
-
-
-def _metrics(data: dict[str, Any]) -> dict[str, Any]:
-    names = {"step": "step", "loss": "train_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
-    return {theirs: data[name] for name, theirs in names.items()}
-
-
-def _message(event: StreamedEvent, total_steps: int | None) -> str:
-    data = event.data
-    match event.type:
-        case "metric":
-            return f"Step {data['step']}/{total_steps or '?'}: training loss={data['loss']:.4f}"
-        case "evaluation":
-            return f"Step {data['step']}: validation loss={data['eval_loss']:.4f}"
-        case "checkpoint":
-            return f"Checkpoint created at step {data['step']}"
-        case "status":
-            return f"The job is {data['status']}"
-        case "started":
-            return f"Training started: {data['total_steps']} steps, {data['train_examples']} examples"
-        case "phase":
-            return f"{data['name']} done in {data['seconds']:.1f} s"
-        case "sample":
-            return f"Step {data['step']}: answer {data['index']} to a held-out prompt"
-        case "done":
-            return f"Training ended after step {data['step']}"
-        case _:
-            return str(data.get("message", event.type))

@@ -55,10 +55,11 @@ def create(  # parameters: the columns of a row
     tags: Mapping[str, str] | None = None,
     openai_request: Mapping[str, Any] | None = None,
     part: SweepPart | None = None,
+    first_messages: Sequence[str] = (),
     traceparent: str | None = None,
 ) -> Job:
-    """Creates a queued job. Its first events record that, and the warnings about its recipe. More than five parameters:
-    the columns of the new row, which only POST /jobs and POST /sweeps set."""
+    """Creates a queued job. Its first events record that, the messages, and the warnings about its recipe. More than
+    five parameters: the columns of the new row, which only POST /jobs and POST /sweeps set."""
     values = {
         "id": ids.new_id(ids.JOB),
         "name": recipe.name,
@@ -67,7 +68,7 @@ def create(  # parameters: the columns of a row
         "priority": recipe.scheduling.priority,
         "examples": examples,
         "expected_seconds": expected_seconds,
-        "event_count": 1 + len(warnings),
+        "event_count": 1 + len(first_messages) + len(warnings),
         "training_file": training_file,
         "validation_file": validation_file,
         "start_from_job": start_from_job,
@@ -79,6 +80,7 @@ def create(  # parameters: the columns of a row
     }
     events: list[_NewEvent] = [
         ("status", {"status": JobStatus.QUEUED, "attempt": 0}),
+        *(("log", {"level": "info", "message": message}) for message in first_messages),
         *(("log", {"level": "warning", "message": warning}) for warning in warnings),
     ]
     recorded = {

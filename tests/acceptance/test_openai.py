@@ -167,7 +167,6 @@ def test_events_are_listed_once_and_newest_first(client: openai.OpenAI, live: Se
     ended(client, job.id)
     reported = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
     assert [event.data["step"] for event in reported if event.type == "metrics"] == [6, 5, 4, 3, 2, 1]  # type: ignore[index]
-    assert (reported[0].message, reported[-1].message) == ("The job is succeeded", "The job is queued")
     ours = [event_id for kind, event_id, _ in live.events(job.id) if kind != "queue"]
     theirs = [".".join(event.id.split("-")[2:4]) for event in reported]
     assert theirs[::-1] == ours
@@ -175,15 +174,37 @@ def test_events_are_listed_once_and_newest_first(client: openai.OpenAI, live: Se
     assert re.fullmatch(r"Step 6/6: training loss=\d\.\d{4}", metric.message)
 
 
+def test_messages_that_scripts_search_come_in_order(client: openai.OpenAI) -> None:
+    job = create(client, "steps=4 every=2", suffix="mine", validation_file="rows.jsonl")
+    model = ended(client, job.id).fine_tuned_model
+    events = [*client.fine_tuning.jobs.list_events(job.id)][::-1]
+    assert [event.message for event in events if not event.message.startswith("Step")] == [
+        f"Created fine-tuning job: {job.id}",
+        "Validating training file: rows.jsonl and validation file: rows.jsonl",
+        "Files validated, moving job to queued state",
+        "Fine-tuning job started",
+        "Training started: 4 steps, 1000 examples",
+        f"Checkpoint created at step 2 with Snapshot ID: {model}:ckpt-step-2",
+        f"Checkpoint created at step 4 with Snapshot ID: {model}:ckpt-step-4",
+        f"New fine-tuned model created: {model}",
+        "Training ended after step 4",
+        "The job has successfully completed",
+    ]
+    assert [event.message.partition(":")[0] for event in events if event.message.startswith("Step")] == [
+        f"Step {step}/4" for step in (1, 2, 3, 4)
+    ]
+
+
 def test_checkpoints_are_listed_with_the_names_of_models(client: openai.OpenAI, live: Service) -> None:
-    job = create(client, "steps=6 every=2", suffix="mine")
-    ended(client, job.id)
+    job = create(client, "steps=8 every=2", suffix="mine")
+    model = ended(client, job.id).fine_tuned_model
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
-    assert [each.step_number for each in checkpoints] == [6, 4, 2]
-    assert checkpoints[-1].metrics.train_loss == live.metrics(job.id)["loss"][1]
+    assert [each.step_number for each in checkpoints] == [8, 6, 4]
+    assert checkpoints[0].fine_tuned_model_checkpoint == model
+    assert checkpoints[-1].metrics.train_loss == live.metrics(job.id)["loss"][3]
     name = checkpoints[-1].fine_tuned_model_checkpoint
     assert name.startswith("ft:tiny:anna:mine:")
-    assert name.endswith(":ckpt-step-2")
+    assert name.endswith(":ckpt-step-4")
     assert client.models.retrieve(name).id == name
 
 

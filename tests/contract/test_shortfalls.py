@@ -17,6 +17,7 @@ def warnings(rows: int, **recipe: Any) -> list[str]:
         ({"schedule": {"max_steps": 2, "epochs": 3}}, "schedule.epochs: got 3", "ends after 2.00"),
         ({"schedule": {"warmup_steps": 10}}, "schedule.warmup_steps: got 10", "3 steps"),
         ({"checkpointing": {"every_steps": 4}}, "checkpointing.every_steps: got 4", "only at its end"),
+        ({"checkpointing": {"every_epochs": 4}}, "checkpointing.every_epochs: got 4", "has 3 epochs"),
         ({"evaluation": {"fraction": 0.2, "every_steps": 9}}, "evaluation.every_steps: got 9", "start and end"),
         ({"evaluation": {"fraction": 0.2, "patience": 3}}, "evaluation.patience: got 3", "2 evaluations"),
         ({"evaluation": {"fraction": 0.2, "samples": 4}}, "evaluation.samples: got 4", "1 examples are held out"),

@@ -1,9 +1,10 @@
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from estimate.disk import estimate_disk
-from estimate.work import LengthCounts, largest_row, training_work, usable_lengths
+from estimate.work import LengthCounts, TrainingWork, largest_row, training_work, usable_lengths
 from tests.estimate.llamas import model, recipe
 
 
@@ -48,9 +49,27 @@ def test_largest_row_is_that_of_any_rank() -> None:
 def test_disk_counts_adapters_and_kept_states() -> None:
     given = recipe(checkpointing={"every_steps": 10, "keep_training_checkpoints": 1})
     trained = model(given).trained
-    found = estimate_disk(given, trained, steps=41, ranks=1, base_numbers=100)
+    work = TrainingWork(steps=41, effective_batch_size=8, train_examples=120, tokens=None)
+    found = estimate_disk(given, trained, work, ranks=1, base_numbers=100)
     assert found.adapter == pytest.approx(4 * trained.parameters, rel=1e-3)
     assert found.adapters == 5 * found.adapter
     assert found.training_checkpoints == pytest.approx(2 * 12 * trained.parameters, rel=1e-3)
-    twice = estimate_disk(recipe(adapter={"init": "pissa"}), trained, steps=41, ranks=1, base_numbers=100)
+    twice = estimate_disk(recipe(adapter={"init": "pissa"}), trained, work, ranks=1, base_numbers=100)
     assert twice.adapters == pytest.approx(2 * found.adapter, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "adapters"),
+    [
+        ({}, 1),
+        ({"every_epochs": 1}, 3),  # 41 steps, 15 an epoch: after 15, 30 and 41
+        ({"every_epochs": 1, "every_steps": 10}, 6),  # after 10, 15, 20, 30, 40 and 41
+        ({"every_steps": 10, "keep_adapters": 2}, 3),
+        ({"every_steps": 10, "keep_adapters": 9}, 5),
+    ],
+)
+def test_disk_counts_the_adapters_that_stay(checkpointing: dict[str, Any], adapters: int) -> None:
+    given = recipe(checkpointing=checkpointing)
+    work = TrainingWork(steps=41, effective_batch_size=8, train_examples=120, tokens=None)
+    found = estimate_disk(given, model(given).trained, work, ranks=1, base_numbers=100)
+    assert found.adapters == adapters * found.adapter

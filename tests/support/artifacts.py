@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from storage.backends import FolderStorage, Storage
-from store import artifacts
+from store import artifacts, kept_adapters
 from store.artifacts import REPORT, REPORT_FOLDER, Digests
 from store.models import Artifact
 from store.session import Sessions
@@ -31,6 +31,7 @@ def publish_rows(sessions: Sessions) -> None:
     for artifact in _waiting(sessions):
         with sessions.begin() as session:
             artifacts.mark_published(session, artifact, Digests([], artifact.bytes, "0" * 64))
+            kept_adapters.delete_older(session, artifact.job_id)
 
 
 def _waiting(sessions: Sessions) -> list[Artifact]:

@@ -12,7 +12,7 @@ from contract.failure import InputError
 from contract.locate import locate_model
 from runtime.atomic_files import replacing
 from storage.backends import FolderStorage, Storage
-from store import artifacts
+from store import artifacts, kept_adapters
 from store.artifacts import REPORT, Digests
 from store.errors import JobNotFound
 from store.jobs.job_report import gather
@@ -65,6 +65,7 @@ def _publish(sessions: Sessions, settings: WorkerSettings, storage: Storage, art
         log.error("job %s: %s is missing: %s", job.id, artifact.name, error)
     with sessions.begin() as session:
         artifacts.mark_published(session, artifact, digests)
+        kept_adapters.delete_older(session, artifact.job_id)
 
 
 def _redact(home: FolderStorage, artifact: Artifact) -> bool:

@@ -22,8 +22,20 @@ def method(**hyperparameters: Any) -> dict[str, Any]:
 
 def test_auto_is_what_a_recipe_has_by_itself() -> None:
     auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
-    plain = make_recipe()
+    plain = make_recipe(checkpointing={"every_epochs": 1, "keep_adapters": 3})
     assert recipe() == recipe(method=method(**auto)) == recipe(hyperparameters=auto) == plain
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"every_steps": 5}, {"every_steps": 5, "keep_adapters": 3}),
+        ({"keep_adapters": 9}, {"every_epochs": 1, "keep_adapters": 9}),
+        ({"every_minutes": 5, "keep_adapters": None}, {"every_minutes": 5}),
+    ],
+)
+def test_recipe_decides_which_checkpoints_stay(given: dict[str, Any], found: dict[str, Any]) -> None:
+    assert recipe(recipe={"checkpointing": given}) == make_recipe(checkpointing=found)
 
 
 def test_hyperparameters_map_to_recipe_fields() -> None:
