@@ -108,7 +108,8 @@ def first_step(live: Service, job_id: str) -> int:
     return steps[0] if steps else 0
 
 
-@pytest.mark.parametrize("storage", ["home", pytest.param("bucket", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive  # .ci/run always runs one like it: benchmarks.backup --short
+@pytest.mark.parametrize("storage", ["home", "bucket"])
 def test_lost_service_is_restored_whole(
     tmp_path: Path,
     engine: sa.Engine,

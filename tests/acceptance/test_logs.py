@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 PLANTED = "sk-ft-planted0123456789"
 
 
+@pytest.mark.exhaustive
 def test_log_lines_are_json_without_secrets(tmp_path: Path, database_url: str, broker_url: str) -> None:
     with_password = database_url.replace("//finetuned@", "//finetuned:planted-password@")
     assert with_password != database_url

@@ -219,6 +219,7 @@ def test_job_whose_model_vanished_fails_by_name(live: Service) -> None:
     assert (failure["code"], failure["param"]) == ("model_not_found", "model")
 
 
+@pytest.mark.exhaustive
 def test_job_of_killed_worker_reruns_with_whole_metrics(live: Service) -> None:
     job_id = live.submit(name="steps=30 sleep=0.1")["id"]
     live.wait_for_step(job_id, 3)

@@ -159,6 +159,7 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
+@pytest.mark.exhaustive
 def test_dataset_is_read_and_deleted_in_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
@@ -230,6 +231,7 @@ def test_job_waits_for_an_unavailable_bucket(
         assert {each["code"] for each in live.reported(job["id"], "retry")} == {"storage_unavailable"}
 
 
+@pytest.mark.exhaustive
 def test_no_dataset_is_lost_without_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:

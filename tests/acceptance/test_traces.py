@@ -81,6 +81,7 @@ def collecting() -> Iterator[Collector]:
         server.server_close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_trace_reaches_from_post_to_the_first_step(tmp_path: Path, database_url: str, broker_url: str) -> None:
     add_model_and_dataset(tmp_path)

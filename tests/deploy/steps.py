@@ -233,7 +233,7 @@ def install_a_bundle(stack: Stack, work: Path) -> str:
         stack.engine.run(*git, *words, folder=stack.folder)
     stack.engine.run("scripts/bundle", str(bundle), "images", folder=stack.folder)
     stack.compose("down")
-    images = stack.compose("config", "--images").stdout.split()
+    images = sorted(set(stack.compose("config", "--images").stdout.split()))  # two services share one
     stack.engine.run("docker", "image", "rm", *images)
     subprocess.run(["tar", "--extract", "--file", bundle, "--one-top-level", "--directory", work], check=True)
     (unpacked,) = (work / "bundle").iterdir()

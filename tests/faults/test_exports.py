@@ -82,6 +82,7 @@ def test_failed_export_says_why_and_may_be_repeated(live: Service) -> None:
     assert export(live, job_id)["id"] != made["id"]
 
 
+@pytest.mark.exhaustive
 def test_export_of_killed_worker_moves_within_fifteen_seconds(live: Service) -> None:
     job_id = trained(live, "slow")
     made = export(live, job_id)

@@ -173,6 +173,7 @@ def writers(live: Service, job_id: str) -> set[int]:
     return {after - before for before, after in pairwise([0, *live.metrics(job_id)["tokens"]])}
 
 
+@pytest.mark.exhaustive
 def test_revived_worker_writes_nothing(live: Service) -> None:
     """Though its trainer, which nobody could stop, has come to the end meanwhile."""
     job_id = started(live, f"steps={STEPS} sleep=0.6 rogue")
@@ -256,6 +257,7 @@ def test_all_connections_to_the_broker_are_cut(live: Service, servers: Servers) 
         assert len(resumed(live, each)) == 1
 
 
+@pytest.mark.exhaustive
 def test_database_away_for_thirty_seconds_loses_nothing(live: Service, servers: Servers) -> None:
     work = WORK.replace("sleep=0.1", "sleep=0.4")
     job_id = started(live, work)
@@ -337,6 +339,7 @@ def both_are_there(live: Service) -> None:
         live.start_worker(name)
 
 
+@pytest.mark.exhaustive
 def test_worker_whose_servers_stopped_first_ends_soon(live: Service) -> None:
     """As when a machine shuts down, which stops all of them at once."""
     assert live.servers is not None
@@ -357,6 +360,7 @@ def test_worker_whose_servers_stopped_first_ends_soon(live: Service) -> None:
     assert resumed(live, job_id)[1] > 0
 
 
+@pytest.mark.exhaustive
 def test_torn_state_is_skipped_for_an_earlier_one(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} torn kill=9 once")["id"]
     check_whole(live, job_id)

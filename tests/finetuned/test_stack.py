@@ -58,6 +58,7 @@ def test_job_runs_and_survives_a_restart(examples: Path) -> None:
             assert client.jobs.get(job_id).status == "succeeded"
 
 
+@pytest.mark.exhaustive
 def test_notebook_runs_from_its_first_cell_to_its_last(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     notebook = json.loads((ROOT / "examples/client.ipynb").read_text())
@@ -122,6 +123,7 @@ def test_dead_part_is_restarted_and_jobs_continue(examples: Path, part: str) -> 
         assert commands_naming(examples) == []
 
 
+@pytest.mark.exhaustive
 def test_dead_server_restarts_but_database_only_once(examples: Path) -> None:
     with (
         ready(examples / "home", examples / "log", FINETUNED_ALLOWED_PATHS=str(examples)) as up,

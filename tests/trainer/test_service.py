@@ -138,6 +138,7 @@ def test_cancelled_job_frees_both_machines(live: Service) -> None:
     assert live.job(job_id)["devices"] == []
 
 
+@pytest.mark.exhaustive
 def test_lost_peer_ends_the_attempt_and_job_resumes(live: Service, undisturbed: list[float]) -> None:
     job_id = submit(live, resources=TWO_MACHINES)
     live.wait_for_step(job_id, 15, seconds=60)

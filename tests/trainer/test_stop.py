@@ -95,6 +95,7 @@ def test_sigterm_before_the_first_step_leaves_done(
     assert_stopped_before_the_first_step(tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_sigterm_while_reading_ends_the_run(
     ranks: int, recipe: dict[str, Any], long_dataset: Path, tmp_path: Path
@@ -142,6 +143,7 @@ def assert_stopped_before_the_first_step(run_dir: Path) -> None:
     assert not (run_dir / "error.json").exists()
 
 
+@pytest.mark.exhaustive
 def test_orphaned_ranks_save_and_end(endless: dict[str, Any], tmp_path: Path) -> None:
     with started(endless, tmp_path, ranks=2) as torchrun:
         wait_for(tmp_path, '"type":"metric"')

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from store.session import Sessions
 from tests.support import service
 from tests.support.files import add_model_and_dataset, write_model, write_tokenizer
@@ -17,6 +19,7 @@ RECIPES = re.findall(r"^    (\{.*\})$", PAGE, re.MULTILINE)
 _ID = re.compile(r"file-[0-9a-f]{24}")
 
 
+@pytest.mark.exhaustive
 def test_documented_commands_work_as_written(
     tmp_path: Path, sessions: Sessions, database_url: str, broker_url: str
 ) -> None:

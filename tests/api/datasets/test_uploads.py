@@ -60,6 +60,7 @@ def checked(live: Service, dataset_id: str, seconds: float = 120) -> dict[str, A
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_api_memory_is_bounded_for_large_uploads(
     home: Path, sessions: Sessions, database_url: str, broker_url: str

@@ -473,10 +473,11 @@ class Service(RuleBasedStateMachine):
         assert given == []
 
 
-def test_no_job_is_lost_or_run_twice(engine: sa.Engine) -> None:
+@pytest.mark.parametrize("runs", [8, pytest.param(40, marks=pytest.mark.exhaustive)])
+def test_no_job_is_lost_or_run_twice(runs: int, engine: sa.Engine) -> None:
     # A race that was lost once may be won in every rerun: it is reported as it was found.
     gently = settings(
-        max_examples=20,
+        max_examples=runs,
         stateful_step_count=40,
         deadline=None,
         phases=[Phase.generate],

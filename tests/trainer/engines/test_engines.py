@@ -49,12 +49,12 @@ TOLERANCE = {"bf16": 2e-3}
 """A sum in another order, of gradients or in a product, may round a number in bf16 the other way."""
 
 
-MOST_DIFFERENT = ("zero-2", "zero-3", "fsdp")
-"""Those that no run of the tests leaves out."""
+MOST_DIFFERENT = {"zero-2", "zero-3", "fsdp", "tied embeddings whole"}
+"""The engines and the variant that no run of the tests leaves out."""
 
 
 def marked(engine: str, *more: str) -> Any:
-    marks = () if engine in MOST_DIFFERENT else (pytest.mark.exhaustive,)
+    marks = () if {engine, *more} <= MOST_DIFFERENT else (pytest.mark.exhaustive,)
     return pytest.param(*more, engine, marks=marks, id="-".join((*more, engine)))
 
 

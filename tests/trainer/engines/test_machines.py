@@ -16,8 +16,7 @@ from tests.support.network import NetworkMachine, two_machines
 from tests.trainer.trainer_process import Outcome
 from worker.attempt.command import Rendezvous, launcher
 
-# Of two machines, tests/trainer/test_service.py holds the same with a service, in every run.
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = pytest.mark.slow
 
 Machines = tuple[NetworkMachine, NetworkMachine]
 
@@ -51,7 +50,11 @@ def logs(run_dir: Path) -> str:
     return "\n".join(log.read_text() for log in run_dir.glob("*.log"))
 
 
-@pytest.mark.parametrize("parallel", [{}, {"engine": "deepspeed"}], ids=["ddp", "zero-2"])
+@pytest.mark.parametrize(
+    "parallel",
+    [{}, pytest.param({"engine": "deepspeed"}, marks=pytest.mark.exhaustive)],
+    ids=["ddp", "zero-2"],
+)
 def test_two_machines_train_as_one_does(
     parallel: dict[str, Any],
     machines: Machines,
@@ -75,6 +78,7 @@ def test_two_machines_train_as_one_does(
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_dead_head_launcher_ends_both_machines(
     number: int, machines: Machines, recipe: dict[str, Any], tmp_path: Path

@@ -83,6 +83,7 @@ def test_compiled_layers_have_equal_loss_and_gradients(
     assert not any(content.startswith(b"\x80") for content in files), "a pickle, of a protocol since 2"
 
 
+@pytest.mark.exhaustive
 def test_layers_and_rows_share_one_compilation(
     make_model: Callable[[str], Path], recipe: dict[str, Any], kept: Path
 ) -> None:

@@ -53,6 +53,7 @@ def run_on_small_disk(tmp_path: Path) -> Callable[[dict[str, Any], int], Outcome
     return run
 
 
+@pytest.mark.exhaustive
 def test_full_disk_is_reported_and_cleaned_up(
     recipe: dict[str, Any], run_on_small_disk: Callable[[dict[str, Any], int], Outcome]
 ) -> None:
@@ -63,6 +64,7 @@ def test_full_disk_is_reported_and_cleaned_up(
     assert left == ["error.json", "events.jsonl", "recipe.json"]
 
 
+@pytest.mark.exhaustive
 def test_state_is_kept_when_the_disk_fills(
     recipe: dict[str, Any],
     run_on_small_disk: Callable[[dict[str, Any], int], Outcome],

@@ -70,6 +70,7 @@ def test_trained_chat_template_is_the_merged_one(
     assert config["eos_token_id"] == merged.eos_token_id
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_impossible_merge_leaves_no_model(recipe: dict[str, Any], tmp_path: Path) -> None:
     requested = recipe | {"model": str(tmp_path / "none")}
