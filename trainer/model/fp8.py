@@ -9,6 +9,7 @@ of its rows lie along the dimension that dx sums over, and GPUs want that dimens
 transposed copy is needed in any case, and one with its own scales needs nothing folded into dy.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ _FORMAT = torch.float8_e4m3fn
 _LARGEST = torch.finfo(_FORMAT).max
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 """Scale of a row of zeros."""
+_has_kernels = functools.cache(is_installed)
+"""Cached: it looks for files, and a pass through the model calls it hundreds of times."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def convert(modules: list[torch.nn.Linear], adapter: LoraConfig) -> None:
 def cast_rows(matrix: torch.Tensor) -> ScaledRows:
     """`matrix` [rows, columns] in e4m3, rounded to the nearest."""
     matrix = matrix.contiguous()
-    if matrix.is_cuda and len(matrix) and is_installed():
+    if matrix.is_cuda and len(matrix) and _has_kernels():
         # One kernel that reads each value once. Imported here: it imports Triton, which only CUDA builds of torch have.
         from trainer.model.fp8_kernel import cast_rows_on_gpu
 
