@@ -189,7 +189,7 @@ def test_gpu_casts_rows_to_fp8_as_a_cpu_does(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(on_gpu.scales.cpu(), on_cpu.scales)
     values, expected = (each.values.cpu().float() for each in (on_gpu, on_cpu))
     # A quotient that is rounded another way may be on the other side of a tie.
-    assert (values != expected).sum() <= 1e-3 * values.numel()
+    assert (values != expected).sum() <= 1e-2 * values.numel()
     torch.testing.assert_close(values, expected, rtol=1 / 8, atol=2**-9)
 
 
@@ -203,7 +203,7 @@ def test_gpu_has_the_fp8_products_of_a_cpu(rows: int) -> None:
     x, of_y = torch.randn(rows, 4096).bfloat16(), torch.randn(rows, 1024).bfloat16()
     results = []
     for device in ("cpu", "cuda"):
-        placed = x.to(device).requires_grad_()
+        placed = x.detach().clone().to(device).requires_grad_()
         y = linear.to(device)(placed)
         y.backward(of_y.to(device))
         results.append((y.detach().float().cpu(), placed.grad.float().cpu()))
