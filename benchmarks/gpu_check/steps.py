@@ -32,19 +32,20 @@ def steps(out: Path, tokenizer: Path | None, examples: Path | None) -> Iterator[
     arms = [*_COMPARED, "checkpointed", "compiled"]
     yield _trainers("8B, full length", out, "llama-3-8b", "full-length", [*full, "--no-evaluation"], arms, 190)
     yield _trainers("8B, half padding", out, "llama-3-8b", "half-padded", half, _COMPARED, 100)
-    yield _gpu_tests(100)
+    at_once = ["-n", str(_TEST_PROCESSES)] if importlib.util.find_spec("xdist") is not None else []
+    yield _tests(100, "-m", "gpu", *at_once)
     for model in ("qwen3-moe", "gpt-oss"):
         yield _trainers(model, out, model, "full-length", [*full, "--no-evaluation"], _ALONE, 45)
 
 
 def rehearsal(out: Path, tokenizer: Path) -> Iterator[Step]:
-    """The same with tiny models, on a CPU. Left out are TRL, and torch_compile, which compiles for a minute; tests are
-    only collected."""
+    """The same with tiny models, on a CPU. Left out are TRL, and torch_compile, which compiles for a minute. Tests are
+    only collected: those that need a GPU are left out without one, after their files are read."""
     small = ["--length", "64", "--documents", "4", "--micro-batch", "2", "--steps", "2", "--tokenizer", str(tokenizer)]
     arms = ["ours", "checkpointed"]
     yield _trainers("8B, full length", out, "tiny-llama", "full-length", [*small, "--no-evaluation"], arms, _REHEARSED)
     yield _trainers("8B, half padding", out, "tiny-llama", "half-padded", small, ["ours", "fp8"], _REHEARSED)
-    yield _gpu_tests(_REHEARSED, "--collect-only")
+    yield _tests(_REHEARSED, "--collect-only")
     for model in ("qwen3-moe", "gpt-oss"):
         yield _trainers(model, out, f"tiny-{model}", "full-length", [*small, "--no-evaluation"], _ALONE, _REHEARSED)
 
@@ -56,8 +57,5 @@ def _trainers(name: str, out: Path, model: str, regime: str, options: list[str],
     return Step(name, [*command, *once, *options, "--arms", *arms], limit, folder / "runs")
 
 
-def _gpu_tests(limit: float, *options: str) -> Step:
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests/trainer", *options]
-    if importlib.util.find_spec("xdist") is not None and not options:
-        command += ["-n", str(_TEST_PROCESSES)]
-    return Step("tests that need a GPU", command, limit)
+def _tests(limit: float, *options: str) -> Step:
+    return Step("tests that need a GPU", [sys.executable, "-m", "pytest", "-q", "tests/trainer", *options], limit)
