@@ -11,7 +11,9 @@ from contract.recipe import Recipe
 
 BF16_CAPABILITY = (8, 0)
 """Compute capability of GPUs that support bfloat16: Ampere and newer. Older ones emulate it, slower than fp32."""
-
+FP8_CAPABILITY = (8, 9)
+"""Compute capability of GPUs that multiply in FP8: Ada, Hopper and newer."""
+_CAPABILITIES = {"bf16": BF16_CAPABILITY, "fp8": FP8_CAPABILITY}
 
 _MIG_PREFIX = "MIG-"
 """Prefix of the UUID of a partition of a GPU (Multi-Instance GPU)."""
@@ -88,7 +90,7 @@ def has_bf16(cpuinfo: str) -> bool:
 
 
 def resolved_precision(recipe: Recipe, native_bf16: bool) -> str:
-    """The format of the base's weights, "bf16", "fp16" or "fp32", on a device that computes in bfloat16 or does not."""
+    """The recipe's precision on a device that computes in bfloat16 or does not: "auto" becomes "bf16" or "fp32"."""
     if recipe.precision != "auto":
         return recipe.precision
     return "bf16" if native_bf16 else "fp32"
@@ -130,7 +132,7 @@ def usable_devices(recipe: Recipe, machine: Machine) -> frozenset[int]:
 
 
 def _can_train(recipe: Recipe, gpu: Gpu) -> bool:
-    if recipe.precision == "bf16" and not _has_bf16(gpu):
+    if not _supports(recipe.precision, gpu):
         return False
     return recipe.resources.gpus == 1 or not gpu.uuid.startswith(_MIG_PREFIX)
 
@@ -143,10 +145,16 @@ def _mismatch(recipe: Recipe, machine: Machine) -> _Mismatch | None:
     if machine.gpus and processes > max(whole, 1):
         words = f"got {processes}; each rank needs its own GPU, on one machine"
         return _Mismatch(FailureCode.DEVICES_UNAVAILABLE, "resources.gpus", words)
-    if recipe.precision == "bf16" and not _computes_in_bf16(machine, processes):
+    if recipe.precision == "bf16" and not _computes_in("bf16", machine, processes):
         words = (
             'got "bf16", in which GPUs compute from compute capability 8.0 on, and CPUs with AVX512-BF16, AMX or '
             'ARM\'s bf16; use "auto" or "fp32"'
+        )
+        return _Mismatch(FailureCode.PRECISION_UNAVAILABLE, "precision", words)
+    if recipe.precision == "fp8" and not _computes_in("fp8", machine, processes):
+        words = (
+            'got "fp8", in which GPUs compute from compute capability 8.9 on (Ada, Hopper and newer), and no CPU; use '
+            '"bf16" or "auto"'
         )
         return _Mismatch(FailureCode.PRECISION_UNAVAILABLE, "precision", words)
     if recipe.precision == "fp16" and recipe.parallel.engine == "deepspeed" and not machine.gpus:
@@ -155,14 +163,14 @@ def _mismatch(recipe: Recipe, machine: Machine) -> _Mismatch | None:
     return None
 
 
-def _computes_in_bf16(machine: Machine, processes: int) -> bool:
+def _computes_in(precision: str, machine: Machine, processes: int) -> bool:
     if machine.gpus:
-        return sum(map(_has_bf16, machine.gpus)) >= processes
-    return machine.cpu_bf16
+        return sum(_supports(precision, gpu) for gpu in machine.gpus) >= processes
+    return precision == "bf16" and machine.cpu_bf16
 
 
-def _has_bf16(gpu: Gpu) -> bool:
-    return gpu.compute_capability >= BF16_CAPABILITY
+def _supports(precision: str, gpu: Gpu) -> bool:
+    return gpu.compute_capability >= _CAPABILITIES.get(precision, (0, 0))
 
 
 def machine_warnings(recipe: Recipe, machines: Sequence[Machine]) -> list[str]:

@@ -287,10 +287,11 @@ class Recipe(Section):
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32", "fp8"] = "auto"
     """Number format. bf16, fp16: base weights and arithmetic in that format, adapter and optimizer in fp32. fp16 scales
-    the loss (GradScaler) and skips the steps whose gradients overflow. "auto" is bf16 if the device computes in it,
-    otherwise fp32."""
+    the loss (GradScaler) and skips the steps whose gradients overflow. fp8: as bf16, with the products of the frozen
+    linear layers in FP8 (arXiv:2209.05433), on GPUs from compute capability 8.9 on. "auto" is bf16 if the device
+    computes in it, otherwise fp32."""
     base_bits: Literal[4, 8] | None = None
     """Bits of the base weights: 4 (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or 8 (LLM.int8(),
     arXiv:2208.07339); null keeps them in `precision`."""
@@ -311,7 +312,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_conflicts(self) -> Self:
-        for param, message in (*self._engine_conflicts(), *self._compile_conflicts(), *self._quantisation_conflicts()):
+        for param, message in (
+            *self._engine_conflicts(),
+            *self._compile_conflicts(),
+            *self._quantisation_conflicts(),
+            *self._fp8_conflicts(),
+        ):
             raise Conflict(param, message)
         return self
 
@@ -363,3 +369,21 @@ class Recipe(Section):
                 yield "adapter.init", f'got "{self.adapter.init}", which changes the base; base_bits keeps it as it is'
             if self.adapter.bias != "none":
                 yield "adapter.bias", f'got "{self.adapter.bias}"; with base_bits no bias of the base can be trained'
+
+    def _fp8_conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.precision != "fp8":
+            return
+        if self.parallel.engine == "fsdp" or self.parallel.zero_stage == 3:
+            yield (
+                "precision",
+                'got "fp8"; such weights cannot be sharded: use parallel.engine "ddp", or "deepspeed" with a '
+                'zero_stage below 3, or precision "bf16"',
+            )
+        if self.base_bits is not None:
+            yield "base_bits", f'got {self.base_bits}; precision "fp8" has its own weights: leave one of them out'
+        if self.torch_compile:
+            yield "torch_compile", 'got true; with precision "fp8" no layer is compiled: leave one of them out'
+        if self.adapter.dora:
+            yield "adapter.dora", 'got true, which computes with whole weights; use precision "bf16", or leave dora out'
+        if self.adapter.bias != "none":
+            yield "adapter.bias", f'got "{self.adapter.bias}", which changes the base; use precision "fp32"'

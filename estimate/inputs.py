@@ -24,7 +24,7 @@ class DeviceKind:
 
     on_gpu: bool
     precision: str
-    """One of bf16, fp16 and fp32."""
+    """One of bf16, fp16, fp32 and fp8."""
     memory_bytes: int | None
     """Memory of the GPU, or this rank's share of a CPU machine's memory; None if unknown."""
 

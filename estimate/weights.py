@@ -3,12 +3,13 @@
 import math
 
 from contract.model.embeddings import is_embedding
+from contract.model.fp8_modules import takes_fp8
 from contract.model.loaded_names import Shapes
 from contract.recipe import Recipe
 from estimate.architecture import output_head
 
-BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
-"""Bytes per parameter, by the resolved precision."""
+BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
+"""Bytes per parameter, by the resolved precision. With fp8 all but the linear modules is in bf16."""
 
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes per parameter in 4 bits: the value, an 8-bit scale per 64 values, and an fp32 scale per 256 of these scales
@@ -21,12 +22,13 @@ def base_bytes(recipe: Recipe, precision: str, shapes: Shapes) -> float:
     # fp16 without DeepSpeed is autocast, with weights in fp16; see trainer/engines/ddp.py.
     total = 0.0
     for name, shape in shapes.items():
-        parameters = math.prod(shape)
-        total += (
-            _quantised(recipe.base_bits, shape)
-            if _is_quantised(recipe, name, shape, shapes)
-            else element_bytes * parameters
-        )
+        if _is_quantised(recipe, name, shape, shapes):
+            total += _quantised(recipe.base_bits, shape)
+            continue
+        total += element_bytes * math.prod(shape)
+        if precision == "fp8" and takes_fp8(name.removesuffix(".weight"), shape):
+            # The two bytes are one of each copy (trainer/model/fp8.py). Each row of both has a scale in fp32.
+            total += 4 * sum(shape)
     return total
 
 

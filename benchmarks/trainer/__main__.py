@@ -19,30 +19,26 @@ import torch
 
 from benchmarks.trainer import flops
 from benchmarks.trainer.arms import ARMS, install, run_arm
+from benchmarks.trainer.derived import operations_per_second
+from benchmarks.trainer.models import RANDOM, SMALL_LLAMA, random_model
 from benchmarks.trainer.plot import plot
 from benchmarks.trainer.run import OURS, Run
 from benchmarks.trainer.table import HEADER, MOST_APART, markdown, rows, spread
 from benchmarks.trainer.work import (
     HELD_OUT,
     ROOT,
-    SIZES_OF_8B,
-    SMALL_SIZES,
     Shape,
     Work,
     full_length_rows,
     half_padded_rows,
     prepare,
-    random_llama,
-    recipe_of,
     threads,
 )
-from contract.model.folder import weight_shapes
 from finetuned.stack.models import add_model
 from trainer.device import describe, this_device
 from trainer.precision import has_native_bf16
 
 MODEL = "smollm2-135m-instruct"
-LLAMA_8B = "llama-3-8b"
 REGIMES = ("half-padded", "full-length")
 LONGEST_CONVERSATION = 1024
 """Tokens, in the half-padded work: none of its documents is cut."""
@@ -61,7 +57,7 @@ def main() -> None:
         report_text.append(report(work, done))
         print(report_text[-1], flush=True)
         (out / "table.md").write_text("\n\n".join([machine(), *report_text]) + "\n")
-        (out / "runs.jsonl").write_text("".join(json.dumps(dataclasses.asdict(run)) + "\n" for run in runs))
+        write_runs(out / "runs.jsonl", runs)
     plot(runs, out / "speed.png")
     print(f"\n{out / 'table.md'}, {out / 'speed.png'}")
 
@@ -91,8 +87,13 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="(%(default)s)")
     parser.add_argument("--examples", type=Path, help="prompts with answers, in any format; our own, where not given")
     parser.add_argument(
-        "--model", default=MODEL, help=f"a llama's folder, or {LLAMA_8B}: random weights in its sizes (%(default)s)"
+        "--model",
+        default=MODEL,
+        help=f"a folder, or random weights in the sizes of {', '.join(RANDOM)} (%(default)s)",
     )
+    parser.add_argument("--tokenizer", type=Path, help=f"folder of that of a random model; {MODEL}'s, where not given")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds of one arm's run (%(default)s)")
+    parser.add_argument("--no-evaluation", action="store_true", help="leave the losses of the adapters out")
     options = parser.parse_args()
     if not 1 <= options.warmup < options.steps:
         parser.error("--warmup: at least 1, and fewer than --steps")
@@ -104,8 +105,8 @@ def read_options() -> argparse.Namespace:
 
 
 def arms_here() -> list[str]:
-    """A compiler's minute is spent only where its arm is named."""
-    return [name for name in ARMS if name != "compiled" and (name != "trl-liger" or torch.cuda.is_available())]
+    """A compiler's minute is spent only where its arm is named. So is the time of ours in other ways."""
+    return [name for name, arm in ARMS.items() if not arm.change and (name != "trl-liger" or torch.cuda.is_available())]
 
 
 def machine() -> str:
@@ -119,7 +120,7 @@ def machine() -> str:
 def works(options: argparse.Namespace, out: Path) -> Iterator[Work]:
     """Each is prepared when it is its turn."""
     precision = "bf16" if has_native_bf16(this_device()) else "fp32"
-    model = base_model(options.model, out)
+    model = base_model(options.model, options.tokenizer, out)
 
     def shape(length: int, documents: int, ranks: int) -> Shape:
         documents = max(ranks, documents // ranks * ranks)
@@ -146,38 +147,51 @@ def works(options: argparse.Namespace, out: Path) -> Iterator[Work]:
             )
 
 
-def base_model(given: str, out: Path) -> Path:
+def base_model(given: str, tokenizer: Path | None, out: Path) -> Path:
     kept = ROOT / ".rivals" / "models"
-    if given not in (MODEL, LLAMA_8B):
+    if given not in (MODEL, *RANDOM):
         return Path(given).resolve()
-    if not (kept / MODEL).exists():
-        add_model(MODEL, kept, out / "model.log")
-    if given == LLAMA_8B and not (kept / LLAMA_8B).exists():
-        random_llama(kept / LLAMA_8B, 128256, kept / MODEL, SIZES_OF_8B)
+    if given == MODEL or tokenizer is None:
+        tokenizer = kept / MODEL
+        if not tokenizer.exists():
+            add_model(MODEL, kept, out / "model.log")
+    if given != MODEL and not (kept / given).exists():
+        random_model(kept / given, RANDOM[given], tokenizer)
     return kept / given
 
 
 def llama(out: Path, vocabulary: int, tokenizer_of: Path) -> Path:
     folder = out / "models" / f"llama-{vocabulary}"
-    return folder if folder.exists() else random_llama(folder, vocabulary, tokenizer_of, SMALL_SIZES)
+    return folder if folder.exists() else random_model(folder, {**SMALL_LLAMA, "vocab_size": vocabulary}, tokenizer_of)
 
 
 def measure(work: Work, options: argparse.Namespace, folder: Path) -> list[Run]:
-    """In each round another arm begins, so that none is always the one to find the machine warm."""
+    """In each round another arm begins, so that none is always the one to find the machine warm. Writes runs.jsonl into
+    `folder` after every run."""
     runs: list[Run] = []
     for number in range(options.rounds):
         turn = number % len(options.arms)
         for name in [*options.arms[turn:], *options.arms[:turn]]:
             if name == "floor" and work.shape.ranks > 1:
                 continue  # there is nothing to exchange
-            run = run_arm(name, work, folder / f"{number}-{name}", number, options.warmup)
+            run = run_arm(name, work, folder / f"{number}-{name}", number, options.warmup, options.limit)
+            run = dataclasses.replace(run, operations_per_second=operations_per_second(work, run))
             rate = "failed" if run.real_rate is None else f"{run.real_rate:.1f} tok/s"
             print(
                 f"{work.name}: round {number + 1} of {options.rounds}, {run.arm}: {rate}", file=sys.stderr, flush=True
             )
             runs.append(run)
+            write_runs(folder / "runs.jsonl", runs)
     order = [ARMS[name].name for name in options.arms]
-    return evaluated(work, sorted(runs, key=lambda run: (order.index(run.arm), run.round)))
+    runs.sort(key=lambda run: (order.index(run.arm), run.round))
+    if not options.no_evaluation:
+        runs = evaluated(work, runs)
+        write_runs(folder / "runs.jsonl", runs)
+    return runs
+
+
+def write_runs(file: Path, runs: Sequence[Run]) -> None:
+    file.write_text("".join(json.dumps(dataclasses.asdict(run)) + "\n" for run in runs))
 
 
 def evaluated(work: Work, runs: Sequence[Run]) -> list[Run]:
@@ -215,7 +229,7 @@ def report(work: Work, runs: Sequence[Run]) -> str:
         *(f"- {report_text}" for report_text in _used(runs)),
     ]
     if torch.cuda.is_available():
-        lines += ["", *(f"- {report_text}" for report_text in _on_gpu(work, runs))]
+        lines += ["", *(f"- {report_text}" for report_text in _on_gpu(runs))]
     if any(run.arm == OURS for run in runs):
         lines += ["", f"VOID: an evaluation loss further than {MOST_APART:.1%} from ours."]
     return "\n".join(lines)
@@ -233,31 +247,24 @@ def _used(runs: Sequence[Run]) -> Iterator[str]:
             yield f"{arm}: {formats}; activations {kept}" + (f"; {versions}" if versions else "")
 
 
-def _on_gpu(work: Work, runs: Sequence[Run]) -> Iterator[str]:
-    config = json.loads((work.model / "config.json").read_text())
-    width = config["num_attention_heads"] * config.get(
-        "head_dim", config["hidden_size"] // config["num_attention_heads"]
-    )
-    r = recipe_of(work.model, work.rows, work.shape)["adapter"]["r"]
-    size = flops.size_of(weight_shapes(work.model), config["num_hidden_layers"], width, r)
-    per_token = flops.operations(size, sum(work.real), sum(work.supervised), sum(work.squares)) / sum(work.real)
+def _on_gpu(runs: Sequence[Run]) -> Iterator[str]:
     peak = flops.peak_of(describe(this_device()))
     for arm in dict.fromkeys(run.arm for run in runs):
         mine = [run for run in runs if run.arm == arm]
-        rate = spread(run.real_rate for run in mine)
-        if rate is None:
+        performed = spread(run.operations_per_second for run in mine)
+        if performed is None:
             continue
-        performed = rate.median * per_token / work.shape.ranks
-        share = "" if peak is None else f", {performed / peak:.1%} of its peak"
+        share = "" if peak is None else f", {performed.median / peak:.1%} of its peak in bf16"
         memory = [
             f"{name} {size.median / 2**30:.2f} GiB"
             for name, size in (
                 ("allocated", spread(run.cuda_allocated for run in mine)),
                 ("reserved", spread(run.cuda_reserved for run in mine)),
+                ("planned", spread(run.planned_bytes for run in mine)),
             )
             if size is not None
         ]
-        yield f"{arm}: {performed / 1e12:.1f} TFLOP/s on each GPU{share}; {', '.join(memory)}"
+        yield f"{arm}: {performed.median / 1e12:.1f} TFLOP/s on each GPU{share}; {', '.join(memory)}"
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
 """Who takes part: how each is started on a work, and what it tells of it."""
 
+import importlib.util
 import itertools
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.trainer.derived import planned_bytes
 from benchmarks.trainer.measure import watch
-from benchmarks.trainer.run import COMPILED, FLOOR, OURS, Run
+from benchmarks.trainer.run import FLOOR, OURS, Run
 from benchmarks.trainer.work import ROOT, Work, recipe_of, threads
+from contract.recipe import Recipe
 from worker.attempt.command import launcher
 from worker.supervise.process import trainer_environment
 
 RIVALS = Path(__file__).with_name("rivals")
 ENVIRONMENTS = ROOT / ".rivals"
-LIMIT = 1800.0
-"""Seconds of one arm's run."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,16 @@ class Arm:
     script: list[str]
     """Of a rival, in the folder rivals, with its arguments; ours and the floor have none."""
     environment: str = ""
-    """The virtual environment that rivals/setup makes for it."""
+    """The virtual environment that rivals/setup makes for it, named after the package that it is about."""
+    change: dict[str, Any] = field(default_factory=dict)
+    """Of ours, to the recipe."""
 
 
 ARMS = {
     "ours": Arm(OURS, []),
-    "compiled": Arm(COMPILED, []),
+    "compiled": Arm("finetuned, torch_compile", [], change={"torch_compile": True}),
+    "checkpointed": Arm("finetuned, gradient_checkpointing", [], change={"gradient_checkpointing": True}),
+    "fp8": Arm("finetuned, fp8", [], change={"precision": "fp8"}),
     "transformers": Arm("transformers Trainer", ["hf_trainer.py"], "trl"),
     "trl": Arm("TRL default", ["trl_sft.py"], "trl"),
     "trl-tuned": Arm("TRL tuned", ["trl_sft.py", "tuned"], "trl"),
@@ -45,11 +50,17 @@ ARMS = {
 def install(names: list[str]) -> None:
     """The environments of these arms, where they are missing. Leaves the process where one cannot be made."""
     for environment in sorted({ARMS[name].environment for name in names} - {""}):
-        subprocess.run([RIVALS / "setup", environment], check=True)
+        if not _is_installed_here(environment):
+            subprocess.run([RIVALS / "setup", environment], check=True)
 
 
-def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int) -> Run:
-    """An arm that fails is reported with its log and has no figures."""
+def _is_installed_here(package: str) -> bool:
+    """Whether this process's own environment has a rival, as on a machine that pip cannot reach anything from."""
+    return importlib.util.find_spec(package) is not None
+
+
+def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int, limit: float) -> Run:
+    """An arm that fails, or takes longer than `limit` seconds, is reported with its log and has no figures."""
     arm = ARMS[name]
     folder.mkdir(parents=True)
     # What a worker passes on to a trainer, for all alike.
@@ -57,11 +68,12 @@ def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int) -> Ru
         "OMP_NUM_THREADS": str(threads(work.shape.ranks)),
         "HF_HUB_OFFLINE": "1",
     }
-    watched = watch(_command(arm, work, folder), ROOT, folder / "log.txt", environment, LIMIT)
+    watched = watch(_command(arm, work, folder), ROOT, folder / "log.txt", environment, limit)
     if watched.returncode != 0:
         print(f"{arm.name} failed ({watched.returncode}): {folder / 'log.txt'}", file=sys.stderr, flush=True)
         return Run(arm.name, work.name, number)
-    steps, used = _told_by_us(folder) if arm.name in (OURS, COMPILED) else _told(folder)
+    ours = not arm.script and arm.name != FLOOR
+    steps, used = _told_by_us(folder) if ours else _told(folder)
     ends = [step["time"] for step in steps]
     if len(ends) != work.shape.steps:
         raise SystemExit(f"{arm.name} took {len(ends)} steps in place of {work.shape.steps}: {folder}")
@@ -80,18 +92,23 @@ def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int) -> Ru
         adapter=None if name == "floor" else str(folder / "adapter"),
         cuda_allocated=used.get("cuda_allocated"),
         cuda_reserved=used.get("cuda_reserved"),
+        planned_bytes=planned_bytes(work, Recipe.model_validate(_recipe(arm, work))) if ours else None,
     )
+
+
+def _recipe(arm: Arm, work: Work) -> dict[str, Any]:
+    return recipe_of(work.model, work.rows, work.shape) | arm.change
 
 
 def _command(arm: Arm, work: Work, folder: Path) -> list[str]:
     ranks = work.shape.ranks
-    if arm.name in (OURS, COMPILED):
-        recipe = recipe_of(work.model, work.rows, work.shape) | {"torch_compile": arm.name == COMPILED}
-        (folder / "recipe.json").write_text(json.dumps(recipe))
-        return [*launcher(ranks), str(folder), "--cache", str(work.cache)]
     if arm.name == FLOOR:
         return [sys.executable, "-m", "benchmarks.trainer.floor", str(work.folder), str(folder)]
-    python = str(ENVIRONMENTS / arm.environment / "bin" / "python")
+    if not arm.script:
+        (folder / "recipe.json").write_text(json.dumps(_recipe(arm, work)))
+        return [*launcher(ranks), str(folder), "--cache", str(work.cache)]
+    own = ENVIRONMENTS / arm.environment / "bin" / "python"
+    python = sys.executable if _is_installed_here(arm.environment) else str(own)
     script, *arguments = arm.script
     start = [python]
     if ranks > 1:
@@ -110,10 +127,10 @@ def _told_by_us(folder: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
     (first,) = (event for event in events if event["type"] == "phase" and event["name"] == "first_step")
     steps = [event for event in events if event["type"] == "metric"]
     used = {
-        "base": {"bf16": "bfloat16", "fp32": "float32"}[started["precision"]],
+        "base": {"bf16": "bfloat16", "fp32": "float32", "fp8": "float8_e4m3fn+bfloat16"}[started["precision"]],
         "adapter": "float32",
         "autocast": "off",
-        "checkpointing": False,
+        "checkpointing": json.loads((folder / "recipe.json").read_text()).get("gradient_checkpointing", False),
         "device": started["device"],
         "versions": started["versions"],
     }

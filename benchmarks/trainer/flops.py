@@ -1,7 +1,10 @@
 """What a step's arithmetic comes to, and what a GPU could do. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from contract.model.target_modules import is_routed_expert, is_router
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Dense bf16 operations a second of the SXM boards, and of the others as their makers state them, by a part of the
@@ -11,7 +14,7 @@ name that CUDA gives; an H100 PCIe has fewer, 756e12."""
 @dataclass(frozen=True)
 class Size:
     body: int
-    """Numbers in the weight matrices of all layers."""
+    """Numbers in the weight matrices of all layers that a token goes through."""
     head: int
     adapter: int
     layers: int
@@ -19,17 +22,20 @@ class Size:
     """Heads times head_dim."""
 
 
-def size_of(shapes: Mapping[str, Sequence[int]], layers: int, width: int, r: int) -> Size:
-    """Of a model whose every matrix but embeddings and head has an adapter of rank r."""
-    matrices = [shape for name, shape in shapes.items() if ".layers." in name and len(shape) == 2]
+def size_of(shapes: Mapping[str, Sequence[int]], layers: int, width: int, r: int, active_experts: float = 1.0) -> Size:
+    """Of a model whose every matrix but embeddings, head, routed experts and routers has an adapter of rank r. A token
+    goes through the share `active_experts` of the routed experts."""
+    body, adapter = 0.0, 0
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        if ".layers." not in name or len(shape) < 2 or name.endswith("bias"):
+            continue
+        routed = is_routed_expert(module)
+        body += math.prod(shape) * (active_experts if routed else 1)
+        if not routed and not is_router(module):
+            adapter += r * sum(shape)
     head = next(shape for name, shape in shapes.items() if name.endswith(("lm_head.weight", "embed_tokens.weight")))
-    return Size(
-        body=sum(rows * columns for rows, columns in matrices),
-        head=head[0] * head[1],
-        adapter=sum(r * (rows + columns) for rows, columns in matrices),
-        layers=layers,
-        width=width,
-    )
+    return Size(body=round(body), head=head[0] * head[1], adapter=adapter, layers=layers, width=width)
 
 
 def operations(size: Size, real: int, supervised: int, squares: int) -> int:

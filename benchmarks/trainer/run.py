@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-OURS, COMPILED, FLOOR = "finetuned", "finetuned, torch_compile", "floor, no LoRA"
+OURS, FLOOR = "finetuned", "floor, no LoRA"
 
 
 @dataclass(frozen=True)
@@ -31,3 +31,7 @@ class Run:
     eval_loss: float | None = None
     cuda_allocated: int | None = None
     cuda_reserved: int | None = None
+    planned_bytes: int | None = None
+    """What the plan says for an arm of ours: allocated on a GPU, resident on a CPU."""
+    operations_per_second: float | None = None
+    """On each device; see flops.py."""

@@ -9,13 +9,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from contract.order import permutation
 from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.data.examples import load_data
-from trainer.device import this_device
 
 ROOT = Path(__file__).parents[2]
 SEED = 42
@@ -23,26 +20,6 @@ HELD_OUT = 16
 """Documents of the evaluation at the end."""
 LONGEST_ROW = 1600
 """Characters of a row's JSON, for the half-padded work: a step is to take seconds on a few cores, not minutes."""
-
-
-SMALL_SIZES: dict[str, Any] = {
-    "hidden_size": 384,
-    "intermediate_size": 1024,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
-SIZES_OF_8B: dict[str, Any] = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": False,
-}
 
 
 @dataclass(frozen=True)
@@ -170,22 +147,6 @@ def full_length_rows(length: int, count: int) -> list[dict[str, Any]]:
     size = 8 * length
     text *= 1 + size * count // len(text)
     return [{"text": text[start : start + size]} for start in range(0, size * count, size)]
-
-
-def random_llama(folder: Path, vocabulary: int, tokenizer_of: Path, sizes: dict[str, Any]) -> Path:
-    """A llama that has learned nothing, with the tokenizer of a model of no more tokens than `vocabulary`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, set_seed
-
-    set_seed(SEED)
-    device = this_device()
-    with device:
-        model = AutoModelForCausalLM.from_config(
-            LlamaConfig(vocab_size=vocabulary, **sizes),
-            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
-        )
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer_of).save_pretrained(folder)
-    return folder
 
 
 def threads(ranks: int) -> int:

@@ -129,11 +129,15 @@ def is_routed_expert(module: str) -> bool:
     return "experts" in module.split(".") or _STACKED_EXPERTS.fullmatch(module) is not None
 
 
+def is_router(module: str) -> bool:
+    return not _ROUTERS.isdisjoint(module.split("."))
+
+
 def _skip_reason(module: str, kind: str) -> str | None:
     parts = set(module.split("."))
     if parts & _FOR_OTHER_MEDIA:
         return MEDIA_SKIPPED
-    if parts & _ROUTERS:
+    if is_router(module):
         return ROUTER_SKIPPED
     if is_routed_expert(module):
         return EXPERT_SKIPPED

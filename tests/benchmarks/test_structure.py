@@ -4,8 +4,9 @@ from pathlib import Path
 from benchmarks.structure import MOST_PARAMETERS, figures, read_structure
 
 ROOT = Path(__file__).parents[2]
-RUN_ELSEWHERE = {"demo", "trainer"}
-"""tests/acceptance/test_demo.py runs the demo; the trainer's rivals need environments of their own."""
+RUN_ELSEWHERE = {"demo", "gpu_check", "trainer"}
+"""tests/acceptance/test_demo.py runs the demo, tests/benchmarks/gpu_check rehearses the check of a GPU; the trainer's
+rivals need environments of their own."""
 CODE = """
 class Twice:
     def many(self, a, b, c, d, e, *, f):

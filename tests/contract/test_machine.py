@@ -16,6 +16,8 @@ OLD_CPU = Machine(gpus=[], cores=4, cpu_bf16=False)
 NEW_CPU = Machine(gpus=[], cores=4, cpu_bf16=True)
 T4 = gpus(1, (7, 5), "Tesla T4")
 TWO_A100 = gpus(2, (8, 0), "NVIDIA A100")
+L40S = gpus(1, (8, 9), "NVIDIA L40S")
+H200 = gpus(1, (9, 0), "NVIDIA H200")
 
 
 def recipe(**fields: Any) -> Recipe:
@@ -28,7 +30,7 @@ def refusal(wanted: Recipe, *machines: Machine) -> Failure:
     return refused.value.failure
 
 
-@pytest.mark.parametrize("precision", ["auto", "bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp16", "fp32", "fp8"])
 def test_where_no_worker_is_known_nothing_is_refused(precision: str) -> None:
     check_machines(recipe(precision=precision, resources={"gpus": 64}), [])
 
@@ -54,6 +56,19 @@ def test_fp16_works_except_deepspeed_on_cpu() -> None:
     with_deepspeed = recipe(precision="fp16", parallel={"engine": "deepspeed"})
     check_machines(with_deepspeed, [T4])
     assert refusal(with_deepspeed, OLD_CPU, NEW_CPU).param == "precision"
+
+
+@pytest.mark.parametrize("machine", [OLD_CPU, NEW_CPU, T4, TWO_A100])
+def test_fp8_without_such_a_gpu_is_refused(machine: Machine) -> None:
+    failure = refusal(recipe(precision="fp8"), machine)
+    assert (failure.code, failure.param) == (FailureCode.PRECISION_UNAVAILABLE, "precision")
+    assert 'got "fp8"' in failure.message
+    assert 'capability 8.9 on (Ada, Hopper and newer), and no CPU; use "bf16" or "auto"' in failure.message
+    for able in (L40S, H200):
+        check_machines(recipe(precision="fp8"), [machine, able])
+        assert usable_devices(recipe(precision="fp8"), able) == {0}
+    mixed = Machine(gpus=[*TWO_A100.gpus, *H200.gpus], cores=8, cpu_bf16=True)
+    assert usable_devices(recipe(precision="fp8"), mixed) == {2}
 
 
 def test_more_ranks_than_gpus_are_refused() -> None:

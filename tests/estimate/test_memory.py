@@ -33,6 +33,8 @@ def test_weights_take_two_bytes_or_half_of_one() -> None:
     linear = PARAMETERS - 2 * 32000 * 4096 - 65 * 4096
     assert reported().weights == 2 * PARAMETERS
     assert reported(base_bits=4).weights == pytest.approx(0.516 * linear + 2 * (PARAMETERS - linear), rel=1e-3)
+    scales = 4 * 32 * (4 * 8192 + 3 * 15104)
+    assert reported(place=DeviceKind(True, "fp8", None), precision="fp8").weights == 2 * PARAMETERS + scales
     assert reported(base_bits=8).weights == pytest.approx(linear + 2 * (PARAMETERS - linear), rel=1e-3)
 
 

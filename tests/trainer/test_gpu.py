@@ -21,6 +21,7 @@ from tests.trainer.adapters import loss, some_rows
 from tests.trainer.trainer_process import Outcome
 from trainer.model.attention import DocumentBounds, attend_documents
 from trainer.model.base_model import load_model
+from trainer.model.fp8 import Fp8Linear, cast_rows
 from trainer.model.kernels import ARCHITECTURES, is_installed, use_kernels
 
 RunTrainer = Callable[..., Outcome]
@@ -49,6 +50,7 @@ def layers_as_they_come() -> Iterator[None]:
         {"precision": "fp16"},
         {"precision": "bf16", "base_bits": 4, "optimizer": {"type": "adamw_8bit", "learning_rate": 1e-2}},
         {"precision": "bf16", "base_bits": 8},
+        {"precision": "fp8"},
         {"precision": "bf16", "batch": {"micro_batch_size": "auto", "effective_batch_size": 4}},
         {
             "precision": "fp16",
@@ -61,7 +63,7 @@ def layers_as_they_come() -> Iterator[None]:
         },
         {"precision": "bf16", "parallel": {"engine": "fsdp"}, "gradient_checkpointing": True},
     ],
-    ids=["bf16", "fp16", "4 bits", "8 bits", "auto", "accumulated zero-2 in fp16", "zero-3 offloaded", "fsdp"],
+    ids=["bf16", "fp16", "4 bits", "8 bits", "fp8", "auto", "accumulated zero-2 in fp16", "zero-3 offloaded", "fsdp"],
 )
 def test_gpu_trains_as_in_fp32(change: dict[str, Any], recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
     recipe |= {"evaluation": {"fraction": 0.25, "samples": 1, "sample_tokens": 4}}
@@ -97,9 +99,10 @@ def test_devices_of_one_machine_train_as_one_does(recipe: dict[str, Any], run_tr
         {"precision": "bf16"},
         {"precision": "bf16", "gradient_checkpointing": True},
         {"precision": "bf16", "base_bits": 4, "optimizer": {"type": "adamw_8bit"}},
+        {"precision": "fp8"},
         {"precision": "fp32", "adapter": {"r": 8, "target_modules": ["q_proj", "v_proj"]}},
     ],
-    ids=["bf16", "checkpointed", "4 bits", "fp32"],
+    ids=["bf16", "checkpointed", "4 bits", "fp8", "fp32"],
 )
 def test_allocated_memory_is_within_a_quarter(
     change: dict[str, Any], tmp_path: Path, tokenizer: PreTrainedTokenizerFast, run_trainer: RunTrainer
@@ -175,3 +178,35 @@ def test_gpu_has_the_gradients_of_a_cpu(kind: str, make_model: Callable[[str], P
 def test_kernels_are_there() -> None:
     """Without them a GPU trains as well, and slower: the test above would not show it."""
     assert is_installed()
+
+
+@pytest.mark.parametrize("shape", [(300, 64), (7, 4096), (5, 14336), (0, 64)])
+def test_gpu_casts_rows_to_fp8_as_a_cpu_does(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape).bfloat16() * torch.exp(2 * torch.randn(shape[0], 1)).bfloat16()
+    matrix[1:2] = 0
+    on_cpu, on_gpu = cast_rows(matrix), cast_rows(matrix.cuda())
+    torch.testing.assert_close(on_gpu.scales.cpu(), on_cpu.scales)
+    values, expected = (each.values.cpu().float() for each in (on_gpu, on_cpu))
+    # A quotient that is rounded another way may be on the other side of a tie.
+    assert (values != expected).sum() <= 1e-2 * values.numel()
+    torch.testing.assert_close(values, expected, rtol=1 / 8, atol=2**-9)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 300])
+def test_gpu_has_the_fp8_products_of_a_cpu(rows: int) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(4096, 1024, dtype=torch.bfloat16)
+    linear.requires_grad_(False)
+    linear.__class__ = Fp8Linear
+    linear.convert()
+    x, of_y = torch.randn(rows, 4096).bfloat16(), torch.randn(rows, 1024).bfloat16()
+    results = []
+    for device in ("cpu", "cuda"):
+        placed = x.detach().clone().to(device).requires_grad_()
+        y = linear.to(device)(placed)
+        y.backward(of_y.to(device))
+        results.append((y.detach().float().cpu(), placed.grad.float().cpu()))
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        # Hopper adds up such products with 14 bits.
+        assert (on_gpu - on_cpu).norm() <= 0.01 * on_cpu.norm()

@@ -40,9 +40,21 @@ def test_requested_precision_runs_or_is_refused(bf16: bool) -> None:
     refused(wants("fp16", parallel={"engine": "deepspeed"}), "no fp16 on a CPU")
 
 
-def refused(recipe: Recipe, words: str) -> None:
+@pytest.mark.parametrize(("capability", "able"), [((8, 6), False), ((8, 9), True), ((9, 0), True), ((12, 0), True)])
+def test_fp8_needs_a_gpu_of_today(capability: tuple[int, int], able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr("trainer.precision.has_native_bf16", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Something")
+    if able:
+        assert resolve_precision(wants("fp8"), gpu) == "fp8"
+    else:
+        refused(wants("fp8"), 'capability 8.9 on .* this is a NVIDIA Something; use "bf16"', gpu)
+
+
+def refused(recipe: Recipe, words: str, device: torch.device = CPU) -> None:
     with pytest.raises(InputError, match=words) as caught:
-        resolve_precision(recipe, CPU)
+        resolve_precision(recipe, device)
     assert (caught.value.failure.code, caught.value.failure.param) == (
         FailureCode.PRECISION_UNAVAILABLE,
         "precision",
@@ -64,7 +76,10 @@ def test_fsdp_of_an_older_torch_has_no_bf16(monkeypatch: pytest.MonkeyPatch, bf1
 @pytest.mark.parametrize("bits", [None, 4, 8])
 def test_model_loaded_in_another_format_is_noticed(bits: int | None, recipe: dict[str, Any]) -> None:
     for held, dtype in DTYPES.items():
-        model = load_model(Recipe.model_validate(recipe | {"base_bits": bits}), dtype, CPU)
+        if held == "fp8" and bits is not None:
+            continue  # the recipe has one of them
+        given = recipe | {"base_bits": bits} | ({"precision": "fp8"} if held == "fp8" else {})
+        model = load_model(Recipe.model_validate(given), dtype, CPU)
         check_precision(model, held)
         for other in DTYPES.keys() - {held}:
             with pytest.raises(RuntimeError, match=f"in place of {other}"):

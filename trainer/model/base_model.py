@@ -17,7 +17,7 @@ from contract.formatting import truncate
 from contract.model.config import check_not_quantised, unsupported
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
-from trainer.model import attention
+from trainer.model import attention, fp8
 from trainer.model.adapter import add_adapter, continue_adapter
 from trainer.model.loss import SupervisedLoss
 
@@ -30,8 +30,8 @@ _LONGEST_REASON = 600
 
 
 def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> SupervisedLoss:
-    """The base model in `dtype` or in `base_bits`, frozen, with an adapter in fp32: a new one that changes nothing yet,
-    or an earlier one.
+    """The base model in `dtype`, in `base_bits` or in FP8, frozen, with an adapter in fp32: a new one that changes
+    nothing yet, or an earlier one.
 
     Raises InputError for a model that cannot be loaded and for an adapter that does not fit it.
     """
@@ -39,6 +39,7 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
     if device.type == "cuda":
         torch.cuda.set_device(device)  # set per thread, and this may not be the main thread
     base, packed = _load_base(recipe, dtype, device)
+    in_fp8 = fp8.linear_modules(base) if recipe.precision == "fp8" else []
     adapter = recipe.adapter
     if adapter.start_from is not None:
         model = continue_adapter(base, Path(adapter.start_from), adapter.dropout)
@@ -48,6 +49,8 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
         from trainer.model.loftq import start_near_base  # bitsandbytes takes more than a second to import
 
         start_near_base(model, recipe.model)
+    # After the adapter, which takes its format and some of its initial values from whole weights.
+    fp8.convert(in_fp8, model.peft_config["default"])
     model.peft_config["default"].base_model_name_or_path = public_name(recipe.model)
     if recipe.gradient_checkpointing:
         checkpoint_activations(base)

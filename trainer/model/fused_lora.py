@@ -7,13 +7,15 @@ their gradients of x are summed in place. On a base in bf16 the products are in 
 gradients are in fp32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora import Linear
 from transformers.pytorch_utils import Conv1D
+
+from trainer.model.fp8 import Fp8Linear, Fp8Weight, cast_rows
 
 _READ_THE_SAME = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Modules that their parent calls one after another with the same tensor."""
@@ -118,9 +120,24 @@ class _Copies:
         self.all_a.mul_(self.scaling)
 
 
-def _weight_and_bias(base: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _weight_and_bias(base: torch.nn.Module) -> tuple[torch.Tensor | Fp8Weight, torch.Tensor | None]:
     """W and bias of W x + bias. GPT-2 has its W transposed."""
+    if isinstance(base, Fp8Linear):
+        return base.fp8_weight(), base.bias
     return base.weight.T if isinstance(base, Conv1D) else base.weight, base.bias
+
+
+def _base_outputs(
+    rows: torch.Tensor, bases: Sequence[tuple[torch.Tensor | Fp8Weight, torch.Tensor | None]]
+) -> Iterator[torch.Tensor]:
+    """W x + bias of each. Those in FP8 share one cast of x."""
+    in_fp8 = None
+    for weight, bias in bases:
+        if isinstance(weight, Fp8Weight):
+            in_fp8 = cast_rows(rows) if in_fp8 is None else in_fp8
+            yield weight.output(in_fp8, bias, rows.dtype)
+        else:
+            yield F.linear(rows, weight, bias)
 
 
 class _Products(torch.autograd.Function):
@@ -131,24 +148,25 @@ class _Products(torch.autograd.Function):
         ctx: Any,
         x: torch.Tensor,
         copies: _Copies,
-        bases: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+        bases: Sequence[tuple[torch.Tensor | Fp8Weight, torch.Tensor | None]],
         *adapters: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1])
         inner = rows @ copies.all_a.T
         outputs = []
-        for (weight, bias), each, b in zip(bases, inner.split(copies.ranks, dim=1), copies.b, strict=True):
-            y = F.linear(rows, weight, bias).addmm_(each, b.T)
+        for y, each, b in zip(_base_outputs(rows, bases), inner.split(copies.ranks, dim=1), copies.b, strict=True):
+            y.addmm_(each, b.T)
             # Not a view: autograd does not let the model change a view in place, as Llama 4 does.
             outputs.append(y.resize_(*x.shape[:-1], y.shape[-1]))
-        ctx.save_for_backward(rows, inner, *(weight for weight, _ in bases))
+        ctx.save_for_backward(rows, inner)
+        ctx.weights = [weight for weight, _ in bases]
         ctx.copies = copies
         ctx.shape = x.shape
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
-        rows, inner, *bases = ctx.saved_tensors
+        rows, inner = ctx.saved_tensors
         copies: _Copies = ctx.copies
         of_y = [gradient.reshape(len(rows), -1) for gradient in upstream]
         of_each = [gradient @ b for gradient, b in zip(of_y, copies.b, strict=True)]
@@ -156,8 +174,11 @@ class _Products(torch.autograd.Function):
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = of_inner @ copies.all_a
-            for gradient, weight in zip(of_y, bases, strict=True):
-                of_x.addmm_(gradient, weight)
+            for gradient, weight in zip(of_y, ctx.weights, strict=True):
+                if isinstance(weight, Fp8Weight):
+                    of_x += weight.input_gradient(gradient)
+                else:
+                    of_x.addmm_(gradient, weight)
             of_x = of_x.view(ctx.shape)
         of_a = (of_inner.T @ rows).mul_(copies.scaling).float().split(copies.ranks)
         of_b = [

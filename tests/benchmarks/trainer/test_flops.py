@@ -15,6 +15,20 @@ def test_flops_count_matrices_and_their_adapters() -> None:
     )
 
 
+def test_experts_count_as_far_as_a_token_uses_them() -> None:
+    experts = {
+        "model.layers.0.mlp.gate.weight": [4, 8],
+        "model.layers.0.mlp.experts.0.up_proj.weight": [16, 8],
+        "model.layers.0.mlp.experts.1.up_proj.weight": [16, 8],
+        "model.layers.0.mlp.experts.down_proj": [2, 16, 8],
+        "model.layers.0.mlp.experts.down_proj_bias": [2, 8],
+    }
+    plain = size_of(SHAPES, layers=1, width=8, r=2)
+    mixed = size_of(SHAPES | experts, layers=1, width=8, r=2, active_experts=0.5)
+    assert mixed.body - plain.body == 4 * 8 + (2 * 16 * 8 + 2 * 16 * 8) // 2
+    assert mixed.adapter == plain.adapter
+
+
 def test_head_counts_supervised_tokens_only() -> None:
     size = Size(body=1000, head=800, adapter=10, layers=2, width=8)
     linear = 4 * 1000 * 30 + 4 * 800 * 12 + 6 * 10 * 30

@@ -41,6 +41,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 WHOLE = {"r": 4, "modules_to_save": ["embed_tokens", "norm"], "dora": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {"recipe": {"precision": "bf16"}, "engines": ["zero-0", "zero-1", "zero-2", "zero-3", "fsdp"]},
+    "fp8": {"recipe": {"precision": "fp8"}, "engines": ["zero-0", "zero-2"]},
     "4 bits": {"recipe": {"base_bits": 4}, "engines": ["zero-2"]},
     "tied embeddings whole": {"recipe": {"adapter": WHOLE}, "engines": ["zero-2", "zero-3", "fsdp"]},
     "an earlier adapter": {"recipe": {"adapter": {"start_from": "EARLIER"}}, "engines": ["zero-3", "fsdp"]},

@@ -31,8 +31,9 @@ def logits(model: Any) -> torch.Tensor:
             marks=pytest.mark.exhaustive,
         ),
         pytest.param({"base_bits": 4, "precision": "auto"}, marks=pytest.mark.exhaustive),
+        pytest.param({"precision": "fp8"}, marks=pytest.mark.exhaustive),
     ],
-    ids=["lora", "dora and embeddings", "four bits"],
+    ids=["lora", "dora and embeddings", "four bits", "fp8"],
 )
 @pytest.mark.slow
 def test_merged_model_has_the_adapted_logits(
