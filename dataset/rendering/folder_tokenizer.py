@@ -234,6 +234,9 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:
     if found:
         return found["default"] if set(found) == {"default"} else found
     given = config.get("chat_template")
+    if given is None:
+        # Of older models for images and text, whose processors read it.
+        given = _read_json(folder / "chat_template.json").get("chat_template")
     return {each["name"]: each["template"] for each in given} if isinstance(given, list) else given
 
 

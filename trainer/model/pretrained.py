@@ -5,9 +5,17 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+)
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from contract.model.model_types import IMAGE_TEXT_TYPES
 from contract.model.quantisation import find_quantisation
 from trainer.model.dequantise.checkpoint import DequantisedSlice, dequantised_weights
 
@@ -32,7 +40,7 @@ def load_by_config(
     dtype = dtype or config.get_text_config().dtype or torch.bfloat16
     weights = dequantised_weights(folder)
     # The automatic class needs the name of a folder, with which transformers takes no weights.
-    model_class = _mapping(config)[type(config)]
+    model_class = _model_class(config)
     is_text_part = isinstance(config.get_text_config(), model_class.config_class)
     base, loaded = model_class.from_pretrained(
         None,
@@ -52,11 +60,12 @@ def download(model: str) -> Path:
 
 
 def _auto_class(config: Any) -> Any:
-    return AutoModelForCausalLM
+    return AutoModelForImageTextToText if config.model_type in IMAGE_TEXT_TYPES else AutoModelForCausalLM
 
 
-def _mapping(config: Any) -> Any:
-    return MODEL_FOR_CAUSAL_LM_MAPPING
+def _model_class(config: Any) -> Any:
+    whole = config.model_type in IMAGE_TEXT_TYPES
+    return (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if whole else MODEL_FOR_CAUSAL_LM_MAPPING)[type(config)]
 
 
 def _forget_quantisation(config: Any) -> None:

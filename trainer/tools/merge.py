@@ -48,7 +48,7 @@ def merge(recipe: Recipe, folder: Path) -> None:
     from huggingface_hub.errors import StrictDataclassFieldValidationError
 
     from trainer.data.end_tokens import add_end_tokens
-    from trainer.data.tokenizer import copy_tokenizer, save_tokenizer
+    from trainer.data.tokenizer import copy_image_settings, copy_tokenizer, save_tokenizer
     from trainer.durable import atomic_folder
 
     model = _merged(recipe)
@@ -64,6 +64,7 @@ def merge(recipe: Recipe, folder: Path) -> None:
             save_tokenizer(recipe, beside)
         else:
             copy_tokenizer(recipe, beside)
+        copy_image_settings(recipe, beside)
 
 
 def _ends(recipe: Recipe) -> set[int]:
