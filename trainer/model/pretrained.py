@@ -32,9 +32,16 @@ def load_by_config(
     model: str, config: Any, dtype: torch.dtype | None, as_stored: bool = False, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     """The model and what transformers reports about its weights. `as_stored` leaves quantised weights as they are."""
-    options |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     if as_stored or find_quantisation(config.to_dict()) is None:
-        return _auto_class(config).from_pretrained(model, config=config, dtype=dtype or "auto", **options)
+        return _auto_class(config).from_pretrained(
+            model,
+            config=config,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
     folder = download(model)
     _forget_quantisation(config)
     dtype = dtype or config.get_text_config().dtype or torch.bfloat16
@@ -48,6 +55,7 @@ def load_by_config(
         dtype=dtype,
         state_dict=_whole(weights, dtype) if is_deepspeed_zero3_enabled() else weights,
         generation_config=_generation_config(folder),
+        output_loading_info=True,
         **options,
     )
     base.name_or_path = base.config.name_or_path = model
