@@ -67,10 +67,10 @@ def test_gguf_is_refused_with_the_command_that_converts_it(models: Path, folders
     (models / "folder").mkdir()
     for file in (models / "small.gguf", models / "folder" / "small.gguf"):
         file.write_bytes(b"GGUF")
-    for name, file in {"small.gguf": "small.gguf", "folder": "folder/small.gguf"}.items():
+    for name, place in {"small.gguf": "small.gguf", "folder": "folder/small.gguf"}.items():
         with pytest.raises(InputError) as caught:
             locate_model(name, folders)
-        command = f"python -m trainer.tools.import_gguf {models}/{file} {models}/small"
+        command = f"python -m trainer.tools.import_gguf {models}/{place} {models}/small"
         assert caught.value.failure.message.endswith(command)
         assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
 

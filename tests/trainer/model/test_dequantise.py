@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GptOssConfig, GptOssForCausalLM
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+from contract.events import MetricEvent
 from contract.failure import FailureCode, InputError
 from contract.model.folder import loaded_base
 from contract.recipe import Recipe
 from tests.trainer.adapters import load, logits, loss, ours, plain_base, save, some_rows, train
 from tests.trainer.quantised_models import KINDS, write_mxfp4, write_quantised
+from tests.trainer.trainer_process import Outcome
 from trainer.model.dequantise.checkpoint import dequantised_weights
 from trainer.model.quantize import keep_trainable, quantization
 from trainer.tools.merge import merge
@@ -67,6 +69,21 @@ def test_dequantised_base_is_quantised_again_on_request(
     adapter = {"init": "loftq"} if bits == 4 else {}
     found, expected = (train(load(recipe, each, adapter, base_bits=bits), recipe) for each in (folder, plain))
     assert found == expected
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("parallel", [{"engine": "deepspeed", "zero_stage": 3}, {"engine": "fsdp"}], ids=str)
+def test_dequantised_base_is_sharded(
+    parallel: dict[str, Any], model: Path, recipe: dict[str, Any], run_trainer: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    losses = []
+    for number, folder in enumerate(write_quantised("gptq", model, tmp_path)):
+        changed = recipe | {"model": str(folder), "parallel": parallel, "resources": {"gpus": 2}}
+        outcome = run_trainer(changed, 2, name=f"run-{number}")
+        assert outcome.exit_code == 0, outcome.output
+        losses.append([event.loss for event in outcome.events if isinstance(event, MetricEvent)])
+    assert losses[0] == losses[1]
 
 
 def test_mxfp4_experts_are_those_of_transformers(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -126,6 +143,17 @@ def test_bitsandbytes_base_is_trained_as_it_is_stored(
     keep_trainable(reloaded)
     adapter = save(module, tmp_path / "adapter")
     torch.testing.assert_close(logits(PeftModel.from_pretrained(reloaded, adapter)), ours(module), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_run_trains_a_bitsandbytes_base(
+    stored: Callable[[int], Path], recipe: dict[str, Any], run_trainer: Callable[..., Outcome]
+) -> None:
+    outcome = run_trainer(recipe | {"model": str(stored(4)), "precision": "auto"})
+    assert outcome.exit_code == 0, outcome.output
+    losses = [event.loss for event in outcome.events if isinstance(event, MetricEvent)]
+    assert losses[-1] < losses[0]
 
 
 @BITS
