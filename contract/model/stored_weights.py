@@ -36,15 +36,15 @@ class StoredWeight:
 def stored_weights(tensors: Tensors, quantisation: Quantisation) -> dict[str, StoredWeight]:
     """The quantised weights by their plain names. Raises InputError for tensors that do not belong together."""
     found: dict[str, StoredWeight] = {}
-    for kind, main, others, read in _PARTS[quantisation.method]:
+    for kind in _KINDS[quantisation.method]:
         for name in tensors:
-            if name.endswith(main):
-                stem = name.removesuffix(main)
-                named = {"main": name} | {part: stem + suffix for part, suffix in others.items()}
+            if name.endswith(kind.main):
+                stem = name.removesuffix(kind.main)
+                named = {"main": name} | {part: stem + suffix for part, suffix in kind.others.items()}
                 parts = {part: each for part, each in named.items() if each in tensors}
-                stored = _read(name, kind, parts, tensors, quantisation, read)
+                stored = _read(kind, parts, tensors, quantisation)
                 if stored is not None:
-                    found[_plain_name(kind, stem)] = stored
+                    found[_plain_name(kind.name, stem)] = stored
     return found
 
 
@@ -60,20 +60,24 @@ Reading = tuple[list[int], int] | None
 """Shape and bits; None where the tensor is not one of a quantised weight."""
 
 
-def _read(
-    name: str,
-    kind: str,
-    parts: dict[str, str],
-    tensors: Tensors,
-    quantisation: Quantisation,
-    read: Callable[[Tensors, Quantisation], Reading],
-) -> StoredWeight | None:
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    main: str
+    """Suffix of the tensor that only such weights have."""
+    others: dict[str, str]
+    """Suffixes of the other parts."""
+    read: Callable[[Tensors, Quantisation], Reading]
+
+
+def _read(kind: _Kind, parts: dict[str, str], tensors: Tensors, quantisation: Quantisation) -> StoredWeight | None:
+    name = parts["main"]
     try:
-        reading = read({part: tensors[each] for part, each in parts.items()}, quantisation)
+        reading = kind.read({part: tensors[each] for part, each in parts.items()}, quantisation)
     # Missing parts, wrong numbers of dimensions, and JSON that is none.
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise _mixed_up(name, str(error) if type(error) is ValueError else "its parts do not belong together") from None
-    return None if reading is None else StoredWeight(kind, reading[0], parts, reading[1])
+    return None if reading is None else StoredWeight(kind.name, reading[0], parts, reading[1])
 
 
 def _mixed_up(name: str, problem: str) -> InputError:
@@ -193,41 +197,36 @@ def _whole(number: int, divisor: int) -> int:
     return number // divisor
 
 
-_Parts = tuple[str, str, dict[str, str], Callable[[Tensors, Quantisation], Reading]]
-_SCALED: _Parts = ("scaled", "_scale", {"weight": "", "zeros": "_zero_point"}, _scaled)
-_PARTS: dict[str, list[_Parts]] = {
-    "awq": [("awq", ".qweight", {"zeros": ".qzeros", "scales": ".scales"}, _awq)],
-    "bitsandbytes": [
-        (
-            "nf4",
-            ".absmax",
-            {
-                "weight": "",
-                "codes": ".quant_map",
-                "nested_absmax": ".nested_absmax",
-                "nested_codes": ".nested_quant_map",
-                **{state: f".{state}" for state in _STATES},
-            },
-            _nf4,
-        ),
-        ("int8", ".SCB", {"weight": ".weight", "format": ".weight_format"}, _int8),
-    ],
-    "compressed-tensors": [
-        (
-            "packed",
-            ".weight_packed",
-            {
-                "scales": ".weight_scale",
-                "shape": ".weight_shape",
-                "zeros": ".weight_zero_point",
-                "groups": ".weight_g_idx",
-            },
-            _packed,
-        ),
-        _SCALED,
-    ],
-    "fp8": [("scaled", "_scale_inv", {"weight": ""}, _scaled), _SCALED],
-    "gptq": [("gptq", ".qweight", {"zeros": ".qzeros", "scales": ".scales", "groups": ".g_idx"}, _gptq)],
-    "mxfp4": [("mxfp4", "_blocks", {"scales": "_scales"}, _mxfp4)],
+_SCALED = _Kind("scaled", "_scale", {"weight": "", "zeros": "_zero_point"}, _scaled)
+_NF4 = _Kind(
+    "nf4",
+    ".absmax",
+    {
+        "weight": "",
+        "codes": ".quant_map",
+        "nested_absmax": ".nested_absmax",
+        "nested_codes": ".nested_quant_map",
+        **{state: f".{state}" for state in _STATES},
+    },
+    _nf4,
+)
+_PACKED = _Kind(
+    "packed",
+    ".weight_packed",
+    {
+        "scales": ".weight_scale",
+        "shape": ".weight_shape",
+        "zeros": ".weight_zero_point",
+        "groups": ".weight_g_idx",
+    },
+    _packed,
+)
+_KINDS: dict[str, list[_Kind]] = {
+    "awq": [_Kind("awq", ".qweight", {"zeros": ".qzeros", "scales": ".scales"}, _awq)],
+    "bitsandbytes": [_NF4, _Kind("int8", ".SCB", {"weight": ".weight", "format": ".weight_format"}, _int8)],
+    "compressed-tensors": [_PACKED, _SCALED],
+    "fp8": [_Kind("scaled", "_scale_inv", {"weight": ""}, _scaled), _SCALED],
+    "gptq": [_Kind("gptq", ".qweight", {"zeros": ".qzeros", "scales": ".scales", "groups": ".g_idx"}, _gptq)],
+    "mxfp4": [_Kind("mxfp4", "_blocks", {"scales": "_scales"}, _mxfp4)],
 }
-"""By method: kind of weight, suffix of the tensor that only such weights have, and of the other parts."""
+"""Kinds of weights by the method."""
