@@ -1,6 +1,6 @@
 """Plans: what a recipe takes, before anybody pays for it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
@@ -45,6 +45,18 @@ class ParametersOut(BaseModel):
     trainable: int
     by_module: list[TrainedModules]
     left_out: list[LeftOut]
+
+
+class BaseOut(BaseModel):
+    """A base whose files are quantised."""
+
+    stored_as: str
+    """How its files are quantised, for people."""
+    loaded_as: Literal["as_stored", "dequantised"]
+    file_bytes: int
+    """Bytes of the weights in the files."""
+    loaded_bytes: int
+    """Bytes of the weights in training: those that are not in 4 or 8 bits in bf16, on one device."""
 
 
 class WorkOut(BaseModel):
@@ -114,6 +126,8 @@ class DiskOut(BaseModel):
 
 class PlanOut(BaseModel):
     parameters: ParametersOut | None
+    base: BaseOut | None
+    """How a base is loaded whose files are quantised; null for any other."""
     work: WorkOut
     devices: list[DevicePlan]
     """One entry per kind of device of the workers' machines; empty if the memory is not known."""
@@ -168,6 +182,7 @@ def plan_out(
         unknown["eta_seconds"] = unknown["cold_start_seconds"] = "no job like this one has ended on such a device"
     return PlanOut(
         parameters=_parameters(base) if base else None,
+        base=BaseOut(**vars(plan.base)) if plan.base else None,
         work=WorkOut(
             train_examples=work.train_examples,
             effective_batch_size=work.effective_batch_size,

@@ -86,6 +86,12 @@ def locate_model(model: str, folders: Folders) -> Path | None:
             "a model of a hub is named org/name",
             "model",
         )
+    if gguf := _gguf_file(found):
+        raise _unsupported(
+            model,
+            f"is a GGUF file, which is converted once; on the server: python -m trainer.tools.import_gguf {gguf} "
+            f"{models}/{gguf.stem}",
+        )
     if not (found / "config.json").is_file() or not any(found.glob("*.safetensors")):
         raise _unsupported(model, "has no config.json with *.safetensors beside it; other weight files are not loaded")
     if (found / CONFIG).exists():
@@ -106,6 +112,13 @@ def locate_model(model: str, folders: Folders) -> Path | None:
             "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )
     return found
+
+
+def _gguf_file(found: Path) -> Path | None:
+    """The file itself, or the first in a folder that has no other weights."""
+    if found.is_file():
+        return found if found.suffix == ".gguf" else None
+    return None if any(found.glob("*.safetensors")) else min(found.glob("*.gguf"), default=None)
 
 
 def refusal_reason(folder: Path, home: Path) -> str | None:

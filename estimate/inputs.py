@@ -1,6 +1,7 @@
 """What the estimates of a run are made from: its model, a kind of device, and the largest micro-batch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from contract.model.loaded_names import Shapes
@@ -16,6 +17,8 @@ class SizedModel:
     config: dict[str, Any]
     architecture: Architecture
     trained: TrainedParameters
+    stored_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of each weight that is loaded as the files store it, in 4 or 8 bits."""
 
 
 @dataclass(frozen=True)

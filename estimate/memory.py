@@ -44,7 +44,9 @@ class MemoryEstimate:
 def estimate_memory(recipe: Recipe, model: SizedModel, row: PackedRow, kind: DeviceKind, ranks: int) -> MemoryEstimate:
     trained = state_bytes(recipe, model.trained, ranks)
     shards = recipe.parallel.engine == "fsdp" or zero_stage(recipe) == 3
-    weights = base_bytes(recipe, kind.precision, model.shapes) / (ranks if shards else 1)
+    weights = base_bytes(recipe.base_bits, kind.precision, model.shapes, model.stored_bytes)
+    if shards:
+        weights /= ranks
     without_checkpointing = recipe.model_copy(update={"gradient_checkpointing": False})
     freed = activation_bytes(without_checkpointing, kind, model, row)
     kept = activation_bytes(recipe, kind, model, row) if recipe.gradient_checkpointing else freed

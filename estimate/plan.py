@@ -14,6 +14,7 @@ from estimate.architecture import Architecture, NotEstimated, count_parameters, 
 from estimate.disk import DiskEstimate, estimate_disk
 from estimate.inputs import DeviceKind, PackedRow, SizedModel
 from estimate.memory import MemoryEstimate, device_kinds, estimate_memory, fits
+from estimate.stored_base import StoredBase, kept_bytes, stored_base
 from estimate.suggestions import Patch, suggestions_that_fit
 from estimate.work import LengthCounts, TrainingWork, largest_row, training_work, usable_lengths
 
@@ -28,6 +29,8 @@ class LocalModel:
     architecture: Architecture | None
     unknown_because: str | None
     """Why the architecture is unknown, if it is."""
+    loaded: LoadedBase | None = None
+    """What its shapes and configuration are from."""
 
     @property
     def parameters(self) -> int:
@@ -57,6 +60,8 @@ class RunPlan:
     devices: list[DeviceEstimate]
     unknown: dict[str, str]
     """Why parts of the plan are missing, by their names."""
+    base: StoredBase | None = None
+    """How a base is loaded whose files are quantised."""
 
 
 def adapted_base(base: LoadedBase, adapter: Adapter, earlier: Path | None) -> LocalModel:
@@ -67,9 +72,9 @@ def adapted_base(base: LoadedBase, adapter: Adapter, earlier: Path | None) -> Lo
     except (OSError, ValueError) as error:
         raise NotEstimated("the earlier adapter cannot be read") from error
     try:
-        return LocalModel(shapes, config, found, read_architecture(config, shapes), None)
+        return LocalModel(shapes, config, found, read_architecture(config, shapes), None, base)
     except NotEstimated as error:
-        return LocalModel(shapes, config, found, None, str(error))
+        return LocalModel(shapes, config, found, None, str(error), base)
 
 
 def plan_run(
@@ -95,17 +100,18 @@ def plan_run(
         unknown |= {"parameters": base, "memory": base, "disk": base}
         return RunPlan(work, None, [], unknown)
     disk = estimate_disk(recipe, base.trained, work, resources.gpus * resources.nodes, count_parameters(base.shapes))
+    stored = stored_base(recipe, base.loaded) if base.loaded else None
     if base.architecture is None:
-        return RunPlan(work, disk, [], {**unknown, "memory": base.unknown_because or ""})
+        return RunPlan(work, disk, [], {**unknown, "memory": base.unknown_because or ""}, stored)
     if not machines:
-        return RunPlan(work, disk, [], {**unknown, "memory": "no worker has reported its machine"})
+        return RunPlan(work, disk, [], {**unknown, "memory": "no worker has reported its machine"}, stored)
     if not usable:
         # No dataset exceeds this.
         unknown["memory"] = "the lengths of the examples are not known: each is assumed to have batch.max_length tokens"
-    model = SizedModel(base.shapes, base.config, base.architecture, base.trained)
-    return RunPlan(
-        work, disk, plan_devices(recipe, machines, model, None if isinstance(lengths, str) else lengths), unknown
-    )
+    kept = kept_bytes(base.loaded) if base.loaded else {}
+    model = SizedModel(base.shapes, base.config, base.architecture, base.trained, kept)
+    devices = plan_devices(recipe, machines, model, None if isinstance(lengths, str) else lengths)
+    return RunPlan(work, disk, devices, unknown, stored)
 
 
 def plan_devices(
@@ -139,7 +145,9 @@ def _estimate_device(
         needed = estimate_memory(changed, model, _row(changed, lengths, others), shared, others)
         return fits(needed, shared) is not False
 
-    return replace(estimate, suggestions=suggestions_that_fit(recipe, ranks, len(machine.gpus), fits_changed))
+    keeps_bits = bool(model.stored_bytes)
+    suggestions = suggestions_that_fit(recipe, ranks, len(machine.gpus), fits_changed, keeps_bits=keeps_bits)
+    return replace(estimate, suggestions=suggestions)
 
 
 def _share(kind: DeviceKind, machine: Machine, recipe: Recipe) -> int | None:

@@ -13,11 +13,17 @@ Patch = dict[str, Any]
 _SHORTEST = 128
 
 
-def suggestions_that_fit(recipe: Recipe, ranks: int, devices: int, fits: Callable[[Recipe], bool]) -> list[Patch]:
+def suggestions_that_fit(
+    recipe: Recipe, ranks: int, devices: int, fits: Callable[[Recipe], bool], *, keeps_bits: bool = False
+) -> list[Patch]:
     """For each candidate below, the mildest variant after which the recipe fits; changes that do not affect the loss
     come first. `devices` is the number on a machine. If no single one is enough, one combination of as many as
-    necessary."""
-    candidates = list(_candidates(recipe, ranks, devices))
+    necessary. A base that is loaded as it is stored `keeps_bits`."""
+    candidates = [
+        variants
+        for variants in _candidates(recipe, ranks, devices)
+        if not (keeps_bits and {"base_bits": 4} in variants)
+    ]
     alone = [next((patch for patch in variants if _fits(recipe, patch, fits)), None) for variants in candidates]
     if any(alone):
         return [patch for patch in alone if patch is not None]

@@ -1,11 +1,11 @@
 """Bytes of the frozen base on one device."""
 
 import math
+from collections.abc import Mapping
 
 from contract.model.embeddings import is_embedding
 from contract.model.fp8_modules import takes_fp8
 from contract.model.loaded_names import Shapes
-from contract.recipe import Recipe
 from estimate.architecture import output_head
 
 BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
@@ -16,27 +16,29 @@ _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 (QLoRA's double quantisation, arXiv:2305.14314, section 3)."""
 
 
-def base_bytes(recipe: Recipe, precision: str, shapes: Shapes) -> float:
-    """Bytes of the whole base. base_bits leaves embeddings, head, norms and biases in `precision`."""
+def base_bytes(bits: int | None, precision: str, shapes: Shapes, stored_bytes: Mapping[str, int]) -> float:
+    """Bytes of the whole base. `bits` are the recipe's base_bits, which leave embeddings, head, norms and biases in
+    `precision`; `stored_bytes` are those of weights that are loaded as they are stored."""
     element_bytes = BYTES_PER_PARAMETER[precision]
     # fp16 without DeepSpeed is autocast, with weights in fp16; see trainer/engines/ddp.py.
     total = 0.0
     for name, shape in shapes.items():
-        if _is_quantised(recipe, name, shape, shapes):
-            total += _quantised(recipe.base_bits, shape)
-            continue
-        total += element_bytes * math.prod(shape)
-        if precision == "fp8" and takes_fp8(name.removesuffix(".weight"), shape):
-            # The two bytes are one of each copy (trainer/model/fp8.py). Each row of both has a scale in fp32.
-            total += 4 * sum(shape)
+        if stored_bytes:
+            total += stored_bytes.get(name, element_bytes * math.prod(shape))
+        elif bits is not None and _is_quantised(name, shape, shapes):
+            total += _quantised(bits, shape)
+        else:
+            total += element_bytes * math.prod(shape)
+            if precision == "fp8" and takes_fp8(name.removesuffix(".weight"), shape):
+                # The two bytes are one of each copy (trainer/model/fp8.py). Each row of both has a scale in fp32.
+                total += 4 * sum(shape)
     return total
 
 
-def _is_quantised(recipe: Recipe, name: str, shape: list[int], shapes: Shapes) -> bool:
+def _is_quantised(name: str, shape: list[int], shapes: Shapes) -> bool:
     module = name.removesuffix(".weight")
     return (
-        recipe.base_bits is not None
-        and name.endswith(".weight")
+        name.endswith(".weight")
         and len(shape) == 2
         and not is_embedding(module)
         and module != output_head(shapes)
@@ -44,7 +46,7 @@ def _is_quantised(recipe: Recipe, name: str, shape: list[int], shapes: Shapes) -
     )
 
 
-def _quantised(bits: int | None, shape: list[int]) -> float:
+def _quantised(bits: int, shape: list[int]) -> float:
     parameters = math.prod(shape)
     # In 8 bits each row has a scale in fp32 (LLM.int8(), arXiv:2208.07339).
     return parameters * _NF4 if bits == 4 else parameters + 4 * shape[0]

@@ -52,12 +52,12 @@ def test_trainer_loads_no_remote_code_and_no_pickle() -> None:
     loading = [
         (name, given, call)
         for name, given, call in found
-        if name.startswith("Auto") and name.endswith("from_pretrained")
+        if name.startswith(("Auto", "_auto_class")) and name.endswith("from_pretrained")
     ]
     assert len(loading) > 5
     for name, given, call in loading:
         assert given.get("trust_remote_code") == "False", call
-        if name.startswith("AutoModel") and "gguf_file" not in given:
+        if name.startswith(("AutoModel", "_auto_class")) and "gguf_file" not in given:
             assert given.get("use_safetensors") == "True", call
 
 

@@ -17,6 +17,7 @@ from contract.events import PhaseEvent
 from contract.failure import dataset_errors_as
 from contract.locate import Folders, locate_dataset, locate_model
 from contract.model.folder import loaded_base
+from contract.model.stored_bits import with_stored_bits
 from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
@@ -95,8 +96,9 @@ def resolve(recipe: Recipe) -> Recipe:
         model = recipe.model
     else:
         model = str(folder)
+        base = loaded_base(folder)
+        recipe = with_stored_bits(recipe, base.trained_bits)
         if recipe.adapter.start_from is None:
-            base = loaded_base(folder)
             check_adapter(recipe.adapter, base.shapes, base.kind)
         # huggingface_hub reads this when it is imported, so nothing about a local model is requested from the hub.
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -119,8 +121,10 @@ def _user_cache() -> Path:
 
 def run_training(setup: RunSetup) -> None:
     began = time.perf_counter()
-    if setup.recipe.base_bits is None and setup.recipe.optimizer.type != "adamw_8bit":
-        # PEFT imports bitsandbytes if it is installed, which takes more than a second.
+    recipe = setup.recipe
+    if recipe.base_bits is None and recipe.optimizer.type != "adamw_8bit" and Path(recipe.model).is_dir():
+        # PEFT imports bitsandbytes if it is installed, which takes more than a second. A hub model may be stored in 4
+        # bits.
         hide_package("bitsandbytes")
     # Imported here, so that a bad recipe fails at once and the import time is reported.
     from trainer.train import train

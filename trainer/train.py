@@ -192,6 +192,13 @@ def _warn_at_start(run: TrainingRun) -> None:
     if not Path(run.recipe.model).is_dir():  # for a folder, the service says so when it accepts the job
         for message in getattr(run.engine.module.model, "skipped", []):
             run.report(LogEvent, level="warning", message=message)
+    if not data.ends:
+        message = (
+            "dataset: no answer ends with a special token of the model's tokenizer, so that generation may not stop "
+            "there; mark the token that ends a turn as special in tokenizer.json, add it to eos_token_id of "
+            "generation_config.json, or use dataset.chat_template"
+        )
+        run.report(LogEvent, level="warning", message=message)
     if data.dropped:
         run.report(
             LogEvent,

@@ -17,6 +17,7 @@ from contract.formatting import truncate
 from contract.locate import locate_dataset
 from contract.machine import Machine, check_machines, machine_warnings
 from contract.model.earlier_adapter import check_earlier_adapter
+from contract.model.stored_bits import with_stored_bits
 from contract.model.target_modules import describe_skipped
 from contract.order import Workload, workload
 from contract.recipe import DatasetSource, Recipe
@@ -24,6 +25,7 @@ from contract.shortfalls import shortfalls
 from dataset.lengths import TokenLengths
 from dataset.sandbox.child import SandboxLimitExceeded
 from estimate.plan import LocalModel
+from estimate.stored_base import describe_dequantised
 from estimate.work import LengthCounts
 from storage.backends import FolderStorage
 from store import datasets
@@ -94,8 +96,12 @@ class Resolver:
         check_machines(recipe, self._machines)
         check_tracking(self._services, self._who, recipe.tracking)
         model = self._find_model(recipe.model)
+        if model is not None:
+            recipe = with_stored_bits(recipe, model.headers.loaded.trained_bits)
         earlier = self._fetch_earlier(recipe.adapter.start_from)
-        left_out = _check_adapter(self._who, recipe, model, earlier)
+        about_model = _check_adapter(self._who, recipe, model, earlier)
+        if model is not None:
+            about_model += describe_dequantised(recipe, model.headers.loaded)
         training = self._examples(recipe, recipe.dataset)
         validation, evaluation = None, recipe.evaluation
         if evaluation.dataset is not None:
@@ -103,7 +109,7 @@ class Resolver:
                 validation = self._examples(recipe, evaluation.dataset)
             evaluation = evaluation.model_copy(update={"dataset": validation.dataset})
         recipe = recipe.model_copy(update={"dataset": training.dataset, "evaluation": evaluation})
-        warnings = [*machine_warnings(recipe, self._machines), *shortfalls(recipe, training.count), *left_out]
+        warnings = [*machine_warnings(recipe, self._machines), *shortfalls(recipe, training.count), *about_model]
         return Submission(recipe, self._machines, model, earlier, training, validation, warnings)
 
     def _find_model(self, name: str) -> ModelFolder | None:

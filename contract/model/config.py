@@ -15,35 +15,17 @@ _DTYPES = ("auto", "bfloat16", "double", "float", "float16", "float32", "float64
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """Raises InputError for a model that is already quantised, and for files that transformers cannot read."""
+    """Raises InputError for files that transformers cannot read."""
     config = read_object(folder / "config.json")
     if (folder / "generation_config.json").exists():
         read_object(folder / "generation_config.json")
     kind = config.get("model_type")
     if kind is not None and not isinstance(kind, str):
         raise unsupported(f'model_type of config.json is {format_value(kind)}; it is a word such as "llama"')
-    check_not_quantised(config)
     for name in ("dtype", "torch_dtype"):
         if isinstance(given := config.get(name), str) and given.removeprefix("torch.") not in _DTYPES:
             raise unsupported(f"{name} of config.json is {format_value(given)}; use float32, float16 or bfloat16")
     return config
-
-
-def check_not_quantised(config: dict[str, Any]) -> None:
-    """`config` is a model's, or contains those of several parts. Raises InputError."""
-    for name, given in config.items():
-        if name in ("quantization_config", "compression_config") and given:
-            method = given.get("quant_method") if isinstance(given, dict) else None
-            raise already_quantised(f"config.json has a {name}" + (f" ({truncate(str(method))})" if method else ""))
-        if name.endswith("_config") and isinstance(given, dict):
-            check_not_quantised(given)
-
-
-def already_quantised(sign: str) -> InputError:
-    return unsupported(
-        f"{sign}: it is quantised already, and no adapter can be trained on it here. Give the model as it was before, "
-        'in bf16, fp16 or fp32; with "base_bits": 4 or 8 in the recipe it is quantised when it is loaded'
-    )
 
 
 def read_object(path: Path) -> dict[str, Any]:

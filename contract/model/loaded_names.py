@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from contract.model.model_types import IMAGE_TEXT_TYPES
+
 Shapes = dict[str, list[int]]
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -32,6 +34,7 @@ _TEXT_OF_COMPOSITE = [
     (r"^(model\.)?language_model\.(model\.)?", "model."),
 ]
 """For architectures of which only the text part is loaded."""
+_QWEN_VL = [(r"^model\.(?!language_model\.|visual\.)", "model.language_model."), (r"^visual\.", "model.visual.")]
 _MIXTRAL = [(r"\.block_sparse_moe\.", ".mlp.")]
 _GRANITE = [
     (r"block_sparse_moe\.input_linear\.weight$", "block_sparse_moe.experts.gate_up_proj"),
@@ -91,6 +94,7 @@ _RENAMED: dict[str, list[tuple[str, str]]] = {
         (r"\.attn\.gate_attn\.", ".self_attn.gate_proj."),
         (r"\.attn\.attn_sink_proj\.", ".self_attn.sink_proj."),
     ],
+    "internvl": _COMPOSITE,
     "kimi_linear": [
         (r"\.self_attn\.(f_[ab]_proj)\.", r".self_attn.forget_gate.\1."),
         (r"\.block_sparse_moe\.", ".mlp."),
@@ -98,12 +102,16 @@ _RENAMED: dict[str, list[tuple[str, str]]] = {
     "laguna": [(r"\.mlp\.shared_expert\.", ".mlp.shared_experts.")],
     "lfm3": [(r"\.self_attn\.gate_proj\.", ".self_attn.g_proj.")],
     "llama4": _TEXT_OF_COMPOSITE,
+    "llava": _COMPOSITE,
     "minimax": _MIXTRAL,
     "minimax_m2": _MIXTRAL,
+    "mistral3": _COMPOSITE,
     "mixtral": _MIXTRAL,
     "mllama": _TEXT_OF_COMPOSITE,
     "nemotron_h": [(r"^backbone\.", "model.")],
     "phimoe": [*_MIXTRAL, (r"\.gate\.weight$", ".router.weight")],
+    "qwen2_5_vl": _QWEN_VL,
+    "qwen2_vl": _QWEN_VL,
     "qwen3_5": _TEXT_OF_COMPOSITE,
     "qwen3_5_moe": _TEXT_OF_COMPOSITE,
     "qwen3_5_moe_text": _TEXT_OF_COMPOSITE,
@@ -136,7 +144,7 @@ def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
     kind = model_type(config)
     renamed = {_rename(name, kind): shape for name, shape in _with_backbone(shapes).items()}
     last = _layers(config)
-    tied = any(each.get("tie_word_embeddings") is True for each in (config, text_config(config)))
+    tied = _is_tied(config)
     kept = {
         name: shape
         for name, shape in renamed.items()
@@ -146,6 +154,14 @@ def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
         and not (_RENAMED.get(kind) is _TEXT_OF_COMPOSITE and name.startswith(_OTHER_PARTS))
     }
     return _divided(kept, _SPLIT.get(kind, {}))
+
+
+def _is_tied(config: dict[str, Any]) -> bool:
+    """Whether the head is the embeddings. The configuration of the whole decides for a model that is loaded whole."""
+    own = config.get("tie_word_embeddings")
+    if model_type(config) in IMAGE_TEXT_TYPES and own is not None:
+        return own is True
+    return any(each.get("tie_word_embeddings") is True for each in (config, text_config(config)))
 
 
 def _with_backbone(shapes: Shapes) -> Shapes:

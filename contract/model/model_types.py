@@ -27,6 +27,13 @@ _NAMES = """
 """
 MODEL_TYPES = frozenset(_NAMES.split())
 """Those that AutoModelForCausalLM loads without code of the model's own; a test compares them with transformers."""
+IMAGE_TEXT_TYPES = frozenset(
+    {
+        *("idefics3", "internvl", "lfm2_vl", "llava", "mistral3"),
+        *("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "smolvlm"),
+    }
+)
+"""Those that AutoModelForImageTextToText alone loads, and whose text part is tested to train by itself."""
 
 
 def check_model_type(config: dict[str, Any]) -> None:
@@ -37,7 +44,7 @@ def check_model_type(config: dict[str, Any]) -> None:
             'config.json has no model_type, the name of the architecture, such as "llama"; copy the whole file from '
             "where the model comes"
         )
-    if kind in MODEL_TYPES:
+    if kind in MODEL_TYPES | IMAGE_TEXT_TYPES:
         return
     given = f"model_type of config.json is {format_value(kind)}"
     if "auto_map" in config:
@@ -45,7 +52,7 @@ def check_model_type(config: dict[str, Any]) -> None:
             f"{given}, and it has custom code, which is never run here; use a model of an architecture that "
             "transformers has"
         )
-    close = difflib.get_close_matches(truncate(str(kind)), MODEL_TYPES, n=1)
+    close = difflib.get_close_matches(truncate(str(kind)), MODEL_TYPES | IMAGE_TEXT_TYPES, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise unsupported(
         f"{given}, which transformers does not have as an architecture for text generation; {hint}use a model such as "

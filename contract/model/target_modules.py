@@ -21,6 +21,7 @@ NAME_TAKEN = "dense modules and shared experts are not adapted where PEFT takes 
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
 _FOR_OTHER_MEDIA = {
     "audio_tower",
+    "connector",
     "embed_audio",
     "embed_tokens_extend",
     "embed_vision",

@@ -11,6 +11,7 @@ from contract.formatting import truncate
 from contract.json_objects import unique_object
 
 _LONGEST = 100_000_000  # the format's own limit, in bytes
+_LARGEST_READ = 1_000_000
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -25,6 +26,19 @@ class TensorHeader:
     dtype: str
     """Format of the numbers, such as "BF16"."""
     shape: list[int]
+    file: Path
+    begin: int
+    """Position of its first byte in the file."""
+    size: int
+    """Number of its bytes."""
+
+    def read_bytes(self) -> bytes:
+        """For small tensors. Raises ValueError for a large one, and OSError."""
+        if self.size > _LARGEST_READ:
+            raise ValueError(f"{self.size} bytes, where a few are expected")
+        with self.file.open("rb") as file:
+            file.seek(self.begin)
+            return file.read(self.size)
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
@@ -42,38 +56,36 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    tensors = {name: _tensor(name, entry) for name, entry in entries.items()}
-    whole = 8 + length + _check_places({name: _place(name, entry) for name, entry in entries.items()}, tensors)
+    tensors = {name: _tensor(name, entry, path, 8 + length) for name, entry in entries.items()}
+    whole = _check_places(tensors, 8 + length)
     if size != whole:
         raise ValueError(f"it has {size} bytes of {whole}")
     return tensors
 
 
-def _tensor(name: str, entry: Any) -> TensorHeader:
+def _tensor(name: str, entry: Any, file: Path, data: int) -> TensorHeader:
+    """`data` is the position at which the offsets begin."""
     shape, dtype = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
     if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
         raise ValueError(f"{truncate(name)} has no shape")
     if not isinstance(dtype, str):
         raise ValueError(f"{truncate(name)} has no dtype")
-    return TensorHeader(dtype, shape)
-
-
-def _place(name: str, entry: Any) -> tuple[int, int]:
     match entry.get("data_offsets"):
         case [int(start), int(end)]:
-            return start, end
+            return TensorHeader(dtype, shape, file, data + start, end - start)
     raise ValueError(f"{truncate(name)} has no data_offsets")
 
 
-def _check_places(places: dict[str, tuple[int, int]], tensors: dict[str, TensorHeader]) -> int:
-    """Number of bytes of all tensors, which follow each other without gaps. Raises ValueError."""
-    reached = 0
-    for name, (start, end) in sorted(places.items(), key=lambda each: each[1]):
-        tensor = tensors[name]
-        expected = math.prod(tensor.shape) * _BITS[tensor.dtype] // 8 if tensor.dtype in _BITS else end - start
-        if start != reached or end - start != expected:
+def _check_places(tensors: dict[str, TensorHeader], data: int) -> int:
+    """Number of bytes of the file, whose tensors follow each other without gaps. Raises ValueError."""
+    reached = data
+    for name, tensor in sorted(tensors.items(), key=lambda each: (each[1].begin, each[1].size)):
+        expected = math.prod(tensor.shape) * _BITS[tensor.dtype] // 8 if tensor.dtype in _BITS else tensor.size
+        if tensor.begin != reached or tensor.size != expected:
+            start = tensor.begin - data
             raise ValueError(
-                f"{truncate(name)} has the bytes {start} to {end}, where {reached} to {reached + expected} is its place"
+                f"{truncate(name)} has the bytes {start} to {start + tensor.size}, where {reached - data} to "
+                f"{reached - data + expected} is its place"
             )
-        reached = end
+        reached += tensor.size
     return reached

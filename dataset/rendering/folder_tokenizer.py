@@ -77,16 +77,24 @@ def _config(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
     is_generic = config.get("tokenizer_class") in (GENERIC_CLASS, "TokenizersBackend")
     if not is_generic and "eos_token" not in config:
         # GPT-2's own folder, for one, leaves these names to its class in transformers.
-        model = _read_json(folder / "config.json")
-        for name in ("bos_token", "eos_token"):
-            if isinstance(index := model.get(f"{name}_id"), int):
-                config.setdefault(name, backend.id_to_token(index))
+        for model in _model_configs(folder):
+            for name in ("bos_token", "eos_token"):
+                if isinstance(index := model.get(f"{name}_id"), int):
+                    config.setdefault(name, backend.id_to_token(index))
     return config
+
+
+def _model_configs(folder: Path) -> list[dict[str, Any]]:
+    """The model's configuration, and that of its text part if it has several."""
+    whole = _read_json(folder / "config.json")
+    text = whole.get("text_config")
+    return [whole, text] if isinstance(text, dict) else [whole]
 
 
 def _ends(folder: Path) -> set[int]:
     """The tokens at which the model's own configuration stops generation."""
-    given = [_read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+    configs = [_read_json(folder / "generation_config.json"), *_model_configs(folder)]
+    given = [config.get("eos_token_id") for config in configs]
     return {index for each in given for index in (each if isinstance(each, list) else [each]) if index is not None}
 
 
@@ -234,6 +242,9 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:
     if found:
         return found["default"] if set(found) == {"default"} else found
     given = config.get("chat_template")
+    if given is None:
+        # Of older models for images and text, whose processors read it.
+        given = _read_json(folder / "chat_template.json").get("chat_template")
     return {each["name"]: each["template"] for each in given} if isinstance(given, list) else given
 
 

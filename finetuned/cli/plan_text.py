@@ -36,6 +36,10 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("trains", f"{found['trainable']:,} of {found['total']:,} parameters ({share:.2f}%)"))
         facts += [(f"  {each['name']}", f"{each['parameters']:,} in {each['modules']}") for each in found["by_module"]]
         facts += [("  left out", f"{', '.join(each['names'])}: {each['reason']}") for each in found["left_out"]]
+    if base := plan["base"]:
+        loaded = "loaded as it is stored" if base["loaded_as"] == "as_stored" else "dequantised"
+        sizes = f"{format_bytes(base['file_bytes'])} on disk, {format_bytes(base['loaded_bytes'])} loaded"
+        facts.append(("base", f"{base['stored_as']}, {loaded}: {sizes}"))
     of_them = f"{work['effective_batch_size']:,} examples each, of {work['train_examples']:,}"
     facts.append(("steps", f"{work['steps']:,}, {of_them}"))
     if work["tokens"] is not None:

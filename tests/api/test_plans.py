@@ -103,6 +103,56 @@ def mixture(llama: Path) -> str:
     return folder.name
 
 
+@pytest.fixture
+def gptq(home: Path) -> str:
+    """One layer of a llama, whose only linear module is stored in 4 bits."""
+    folder = home / "models" / "gptq"
+    write_tokenizer(folder)
+    stored = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": stored}))
+    packed = {"qweight": [8, 64], "qzeros": [2, 8], "scales": [2, 64]}
+    parts = {f"model.layers.0.self_attn.q_proj.{name}": shape for name, shape in packed.items()}
+    write_weights(folder / "model.safetensors", {"model.embed_tokens.weight": [259, 64], **parts}, "BF16")
+    return folder.name
+
+
+def test_dequantised_base_is_planned_and_warned_of(client: TestClient, gptq: str) -> None:
+    reported = plan(client, model=gptq, adapter={"r": 2})
+    assert reported["parameters"]["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * 128}]
+    assert reported["parameters"]["total"] == 259 * 64 + 64 * 64 + 2 * 128
+    others, packed = 2 * 259 * 64, 2 * (8 * 64 + 2 * 8 + 2 * 64)
+    assert reported["base"] == {
+        "stored_as": "GPTQ in 4 bits",
+        "loaded_as": "dequantised",
+        "file_bytes": others + packed,
+        "loaded_bytes": others + 2 * 64 * 64,
+    }
+    (warning,) = (each for each in reported["warnings"] if each.startswith("model:"))
+    assert warning.startswith("model: its files are GPTQ in 4 bits; it is dequantised and trained in 16 bits: ")
+    again = plan(client, model=gptq, adapter={"r": 2}, base_bits=8)["base"]
+    assert again["loaded_bytes"] == others + 64 * 64 + 4 * 64
+
+
+def test_base_in_8_bits_is_planned_as_it_is_stored(client: TestClient, home: Path) -> None:
+    folder = home / "models" / "int8"
+    write_tokenizer(folder)
+    stored = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": stored}))
+    module = "model.layers.0.self_attn.q_proj"
+    shapes = {"model.embed_tokens.weight": [259, 64], f"{module}.weight": [64, 64], f"{module}.SCB": [64]}
+    dtypes = {f"{module}.weight": "I8", f"{module}.SCB": "F32"}
+    write_weights(folder / "model.safetensors", shapes, "BF16", dtypes)
+    reported = plan(client, model="int8", adapter={"r": 2})
+    size = 2 * 259 * 64 + 64 * 64 + 4 * 64
+    expected = {"stored_as": "bitsandbytes in 8 bits", "loaded_as": "as_stored", "file_bytes": size}
+    assert reported["base"] == expected | {"loaded_bytes": size}
+    assert not [each for each in reported["warnings"] if each.startswith("model:")]
+    refused = client.post("/jobs", json=RECIPE | {"model": "int8", "base_bits": 4})
+    assert refused.json()["error"]["param"] == "base_bits"
+    job = client.post("/jobs", json=RECIPE | {"model": "int8", "adapter": {"r": 2}}).json()
+    assert job["recipe"]["base_bits"] == 8
+
+
 def test_skipped_experts_are_planned_and_warned_of(client: TestClient, mixture: str) -> None:
     parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
     assert parameters["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4)}]

@@ -63,6 +63,18 @@ def test_weights_that_are_not_safetensors_are_not_loaded(models: Path, folders: 
         locate_model("tiny", folders)
 
 
+def test_gguf_is_refused_with_the_command_that_converts_it(models: Path, folders: Folders) -> None:
+    (models / "folder").mkdir()
+    for file in (models / "small.gguf", models / "folder" / "small.gguf"):
+        file.write_bytes(b"GGUF")
+    for name, place in {"small.gguf": "small.gguf", "folder": "folder/small.gguf"}.items():
+        with pytest.raises(InputError) as caught:
+            locate_model(name, folders)
+        command = f"python -m trainer.tools.import_gguf {models}/{place} {models}/small"
+        assert caught.value.failure.message.endswith(command)
+        assert caught.value.failure.code == FailureCode.MODEL_UNSUPPORTED
+
+
 def test_model_with_an_adapter_in_it_is_refused(models: Path, folders: Folders) -> None:
     # Where one lies beside the weights, transformers loads it with them, also from a pickle.
     (models / "tiny" / "adapter_config.json").write_text("{}")

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
 
 
-_BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I64": 8}
+_BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I8": 1, "I64": 8}
 
 
 _TOKENS = 259
@@ -26,12 +26,15 @@ def write_model(folder: Path) -> None:
     write_weights(folder / "model.safetensors", {f"{name}.weight": [rows.get(name, 2), 2] for name in names})
 
 
-def write_weights(path: Path, shapes: Mapping[str, Sequence[int]], dtype: str = "F32") -> None:
-    """A safetensors file of zeros, which take no room on the disk."""
+def write_weights(
+    path: Path, shapes: Mapping[str, Sequence[int]], dtype: str = "F32", dtypes: Mapping[str, str] | None = None
+) -> None:
+    """A safetensors file of zeros, which take no room on the disk. `dtypes` are those of some tensors."""
     header, end = {}, 0
     for name, shape in shapes.items():
-        begin, end = end, end + math.prod(shape) * _BYTES[dtype]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+        own = (dtypes or {}).get(name, dtype)
+        begin, end = end, end + math.prod(shape) * _BYTES[own]
+        header[name] = {"dtype": own, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

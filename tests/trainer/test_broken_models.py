@@ -58,7 +58,7 @@ def refusal(call: Callable[[], object], folder: Path) -> str:
         ({"intermediate_size": 32}, "mlp.down_proj.weight is 64 x 96 in its files and 64 x 32 by its config.json"),
         ({"hidden_size": "x"}, "hidden_size"),
         ({"rope_parameters": {"rope_type": "unheard_of"}}, "unheard_of"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config (gptq)"),
+        ({"quantization_config": {"quant_method": "aqlm", "bits": 4}}, "quantization_config (aqlm)"),
         (
             {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}},
             "custom code",

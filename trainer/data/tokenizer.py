@@ -15,6 +15,8 @@ from trainer.model.base_model import loading_errors
 
 _FOR_CONVERTERS = ("tokenizer.model", "vocab.json", "merges.txt")
 """Not read here, but needed to convert a model to other formats."""
+_FOR_IMAGES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""Not read here, but needed to give images to a model."""
 
 
 def load_tokenizer(recipe: Recipe) -> FolderTokenizer:
@@ -30,7 +32,9 @@ def tokenizer_folder(model: str) -> Path:
     if Path(model).is_dir():
         return Path(model)
     with loading_errors(model):
-        return Path(snapshot_download(model, allow_patterns=[*MODEL_FILES, *TOKENIZER_FILES, *_FOR_CONVERTERS]))
+        return Path(
+            snapshot_download(model, allow_patterns=[*MODEL_FILES, *TOKENIZER_FILES, *_FOR_CONVERTERS, *_FOR_IMAGES])
+        )
 
 
 def copy_tokenizer(recipe: Recipe, folder: Path) -> None:
@@ -43,6 +47,15 @@ def copy_tokenizer(recipe: Recipe, folder: Path) -> None:
         shutil.copyfile(path, copy)
     if not _is_read_as_it_is(folder):
         _write_config(read_tokenizer(source), folder)
+
+
+def copy_image_settings(recipe: Recipe, folder: Path) -> None:
+    """Copies the model's settings for images beside a merged model, unless only the text part is in it."""
+    source = tokenizer_folder(recipe.model)
+    kinds = [json.loads((each / "config.json").read_bytes()).get("model_type") for each in (source, folder)]
+    for name in _FOR_IMAGES:
+        if kinds[0] == kinds[1] and (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def save_tokenizer(recipe: Recipe, folder: Path) -> None:

@@ -4,22 +4,26 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.utils import find_adapter_config_file
 from transformers.utils.logging import disable_progress_bar
 
 from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
-from contract.model.config import check_not_quantised, unsupported
+from contract.model.config import unsupported
+from contract.model.folder import read_weight_headers
+from contract.model.quantisation import find_quantisation
+from contract.model.stored_bits import with_stored_bits
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
 from trainer.model import attention, fp8
 from trainer.model.adapter import add_adapter, continue_adapter
 from trainer.model.loss import SupervisedLoss
+from trainer.model.pretrained import download, load_by_config
 
 PACKED_MODEL_TYPES = frozenset({"gemma", "glm", "gpt2", "gpt_neox", "llama", "mistral", "phi", "qwen2", "qwen3"})
 """Architectures that are tested to treat documents in a packed row as they treat them alone, and whose logits are
@@ -46,7 +50,7 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
     else:
         model = add_adapter(base, adapter)
     if adapter.init == "loftq":
-        from trainer.model.loftq import start_near_base  # bitsandbytes takes more than a second to import
+        from trainer.model.loftq import start_near_base  # imports bitsandbytes, which takes more than a second
 
         start_near_base(model, recipe.model)
     # After the adapter, which takes its format and some of its initial values from whole weights.
@@ -59,32 +63,42 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
 
 def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tuple[Any, bool]:
     """The base model, and whether it takes packed rows."""
-    bits = recipe.base_bits
-    if bits is not None:
-        from trainer.model.quantize import keep_trainable, quantization  # as above
     with loading_errors(recipe.model):
         # It would be loaded too, from wherever it names as its base.
         if find_adapter_config_file(recipe.model) is not None:
             raise ValueError("it has an adapter in it; give its base, and give a job's adapter as adapter.start_from")
         config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
-        check_not_quantised(config.to_dict())
+        stored = _stored_bits(recipe.model, config)
+        bits = with_stored_bits(recipe, stored).base_bits
+        if bits is not None:
+            # bitsandbytes takes more than a second to import.
+            from trainer.model.quantize import cast_unquantised, compute_in, keep_trainable, quantization
+        if stored is not None:
+            compute_in(config, dtype)
         packed = can_pack(config)
-        base, loaded = AutoModelForCausalLM.from_pretrained(
+        base, loaded = load_by_config(
             recipe.model,
-            config=config,
-            dtype=dtype,
-            quantization_config=None if bits is None else quantization(bits, dtype),
+            config,
+            dtype,
+            as_stored=stored is not None,
+            quantization_config=quantization(bits, dtype) if bits is not None and stored is None else None,
             device_map={"": device} if device.type == "cuda" or bits is not None else None,
             attn_implementation=attention.register() if packed else None,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
     _check_complete(loaded)
+    if stored is not None:
+        cast_unquantised(base, dtype)
     if bits == 4:
         keep_trainable(base)
     return base, packed
+
+
+def _stored_bits(model: str, config: Any) -> Literal[4, 8] | None:
+    """Bits of a base that is trained as its files store it."""
+    if find_quantisation(config.to_dict()) is None:
+        return None
+    return read_weight_headers(download(model)).trained_bits
 
 
 def max_positions(model: str) -> int | None:

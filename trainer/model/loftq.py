@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from peft.tuners.lora import Linear4bit
-from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
+
+from trainer.model.pretrained import load_pretrained
 
 
 @torch.no_grad()
@@ -17,9 +18,7 @@ def start_near_base(model: Any, base_model: str) -> None:
 
     Holds all of `base_model` in the CPU's memory meanwhile.
     """
-    original = AutoModelForCausalLM.from_pretrained(
-        base_model, dtype="auto", use_safetensors=True, trust_remote_code=False
-    )
+    original = load_pretrained(base_model)
     for name, module in model.get_base_model().named_modules():
         if isinstance(module, Linear4bit):
             _start(module, _weight(original.get_submodule(name)))

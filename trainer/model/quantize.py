@@ -7,6 +7,11 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import BitsAndBytesConfig
 
+# Otherwise it logs, once per layer and step in 8 bits, that it rounds a layer's input to fp16 before it quantises it.
+logging.getLogger("bitsandbytes.autograd._functions").addFilter(
+    lambda record: not str(record.msg).startswith("MatMul8bitLt: inputs will be cast")
+)
+
 
 def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     """NF4 with double quantisation, computing in `dtype` (QLoRA: Dettmers et al. 2023, arXiv:2305.14314); or LLM.int8()
@@ -16,10 +21,6 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     all to fp32, and with them everything between the layers.
     """
     if bits == 8:
-        # Otherwise it logs, once per layer and step, that it rounds a layer's input to fp16 before it quantises it.
-        logging.getLogger("bitsandbytes.autograd._functions").addFilter(
-            lambda record: not str(record.msg).startswith("MatMul8bitLt: inputs will be cast")
-        )
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -27,6 +28,21 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def compute_in(config: Any, dtype: torch.dtype) -> None:
+    """For a model that is stored in 4 bits, whose config.json has a format for its products too."""
+    for each in (config, config.get_text_config()):
+        stored = getattr(each, "quantization_config", None)
+        if stored is not None:
+            each.quantization_config = {**stored, "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
+
+
+def cast_unquantised(base: Any, dtype: torch.dtype) -> None:
+    """For a model that is stored in 4 or 8 bits, whose other weights transformers 5.23 leaves in their own format."""
+    for parameter in base.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def keep_trainable(base: Any) -> None:

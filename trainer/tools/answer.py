@@ -37,15 +37,15 @@ def main() -> None:
 def _load(base: str, adapter: Path | None) -> tuple[Any, FolderTokenizer]:
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     from trainer.data.end_tokens import add_end_tokens, read_end_tokens
     from trainer.data.tokenizer import tokenizer_folder
     from trainer.model.adapter import check_saved_adapter
+    from trainer.model.pretrained import load_pretrained
 
     # An adapter that was trained with its own chat template has a tokenizer beside it.
     has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True, trust_remote_code=False)
+    model = load_pretrained(base)
     tokenizer = read_tokenizer(adapter if adapter and has_tokenizer else tokenizer_folder(base))
     if adapter:
         check_saved_adapter(adapter, model)

@@ -3,7 +3,8 @@
 RUN_DIR/recipe.json is the recipe that the adapter was trained with; its base and its `adapter.start_from` are folders.
 The command writes RUN_DIR/merged, a model that plain transformers loads: weights in the base's own format, config, the
 tokenizer of training, and a generation_config.json that stops at the tokens that ended the learned answers. An adapter
-that was trained on a base in 4 or 8 bits is merged into the original base. On failure it writes RUN_DIR/error.json and
+that was trained on a base in 4 or 8 bits is merged into the original base, and one for a base whose files are quantised
+into the dequantised weights. On failure it writes RUN_DIR/error.json and
 exits with 1.
 """
 
@@ -47,7 +48,7 @@ def merge(recipe: Recipe, folder: Path) -> None:
     from huggingface_hub.errors import StrictDataclassFieldValidationError
 
     from trainer.data.end_tokens import add_end_tokens
-    from trainer.data.tokenizer import copy_tokenizer, save_tokenizer
+    from trainer.data.tokenizer import copy_image_settings, copy_tokenizer, save_tokenizer
     from trainer.durable import atomic_folder
 
     model = _merged(recipe)
@@ -63,6 +64,7 @@ def merge(recipe: Recipe, folder: Path) -> None:
             save_tokenizer(recipe, beside)
         else:
             copy_tokenizer(recipe, beside)
+        copy_image_settings(recipe, beside)
 
 
 def _ends(recipe: Recipe) -> set[int]:
@@ -80,17 +82,15 @@ def _ends(recipe: Recipe) -> set[int]:
 
 def _merged(recipe: Recipe) -> Any:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     from trainer.model.adapter import check_saved_adapter
     from trainer.model.base_model import loading_errors
+    from trainer.model.pretrained import load_pretrained
 
     disable_progress_bar()
     with loading_errors(recipe.model):
-        base = AutoModelForCausalLM.from_pretrained(
-            recipe.model, dtype="auto", use_safetensors=True, trust_remote_code=False
-        )
+        base = load_pretrained(recipe.model)
     adapter = Path(recipe.adapter.start_from or "")
     check_saved_adapter(adapter, base)
     adapted = PeftModel.from_pretrained(base, adapter)

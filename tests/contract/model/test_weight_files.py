@@ -1,6 +1,7 @@
 """Which weights of a folder count, and what of them is refused before anything is loaded."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,32 +93,77 @@ def test_torn_file_is_refused(tmp_path: Path, change: int) -> None:
     assert "download it again" in reported
 
 
-QUANTISED: list[dict[str, Any]] = [
-    {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-    {"quantization_config": {"quant_method": "awq"}},
-    {"quantization_config": {"quant_method": "compressed-tensors"}},
-    {"quantization_config": {"quant_method": "fp8"}},
-    {"quantization_config": {"_load_in_4bit": True}},
-    {"quantization_config": "x"},
-    {"compression_config": {"format": "pack-quantized"}},
-    {"text_config": {"quantization_config": {"quant_method": "bitsandbytes"}}},
+def compressed(**changes: Any) -> dict[str, Any]:
+    weights = {"num_bits": 4, "type": "int", **changes.pop("weights", {})}
+    settings = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+    return {"quantization_config": settings | {"config_groups": {"group_0": {"weights": weights}}} | changes}
+
+
+UNREAD: list[tuple[dict[str, Any], str]] = [
+    ({"quantization_config": {"quant_method": "aqlm"}}, "(aqlm)"),
+    ({"quantization_config": {"bits": 4}}, "without a quant_method"),
+    ({"quantization_config": "x"}, 'that is "x"'),
+    ({"quantization_config": {"quant_method": "gptq", "bits": 3}}, "bits 3, and only 2, 4, 8 are read"),
+    (
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}},
+        'the format "marlin"',
+    ),
+    ({"quantization_config": {"quant_method": "awq", "version": "gemv"}}, 'version "gemv"'),
+    ({"quantization_config": {"quant_method": "awq", "bits": 3}}, "bits 3"),
+    ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}}, "weight_block_size"),
+    ({"quantization_config": {"quant_method": "compressed-tensors"}}, "no scheme for weights"),
+    ({"compression_config": {"format": "pack-quantized"}}, "no scheme for weights"),
+    ({"text_config": {"quantization_config": {"quant_method": "bitsandbytes"}}}, "neither or both"),
+    (compressed(format="nvfp4-pack-quantized"), 'the format "nvfp4-pack-quantized"'),
+    (compressed(weights={"num_bits": 3}), "num_bits 3"),
+    (compressed(sparsity_config={"format": "sparse-24-bitmask"}), "a sparsity_config"),
+    (compressed(transform_config={"config_groups": {}}), "a transform_config"),
 ]
 
 
-@pytest.mark.parametrize("config", QUANTISED, ids=json.dumps)
-def test_quantised_config_is_refused_with_advice(tmp_path: Path, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("config", "said"), UNREAD, ids=lambda given: json.dumps(given))
+def test_unread_quantisation_is_refused_with_advice(tmp_path: Path, config: dict[str, Any], said: str) -> None:
     write_shards(tmp_path)
     write_config(tmp_path, **config)
     reported = refusal(tmp_path)
-    assert "it is quantised already" in reported
+    assert said in reported
+    assert "is quantised in a way that is not read here" in reported
     assert "base_bits" in reported
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "U8"])
-def test_quantised_dtype_is_refused(tmp_path: Path, dtype: str) -> None:
+def test_quantised_dtype_without_its_scales_is_refused(tmp_path: Path, dtype: str) -> None:
     write_config(tmp_path)
     write_weights(tmp_path / "model.safetensors", {A: [2, 3]}, dtype)
-    assert f"model.safetensors has {A} in {dtype}: it is quantised already" in refusal(tmp_path)
+    assert f"model.safetensors has {A} in {dtype}: it is quantised in a way" in refusal(tmp_path)
+    write_config(tmp_path, quantization_config={"quant_method": "fp8"})
+    assert f"model.safetensors has {A} in {dtype}: it is quantised in a way" in refusal(tmp_path)
+
+
+PACKED = "model.layers.0.q_proj."
+
+
+@pytest.mark.parametrize(
+    ("settings", "shapes"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, {"qweight": [8, 64]}),
+        ({"quant_method": "gptq", "bits": 4}, {"qweight": [8, 64], "qzeros": [2, 9], "scales": [2, 64]}),
+        ({"quant_method": "gptq", "bits": 4}, {"qweight": [8, 64], "qzeros": [2, 8], "scales": [3, 64]}),
+        ({"quant_method": "gptq", "bits": 4}, {"qweight": [8], "qzeros": [2, 8], "scales": [2, 64]}),
+        ({"quant_method": "gptq", "bits": 4}, {"qweight": [8, 64], "qzeros": [2, 8], "scales": [2, 64], "g_idx": [9]}),
+        ({"quant_method": "awq"}, {"qweight": [64, 8], "qzeros": [3, 8], "scales": [3, 64]}),
+        (compressed()["quantization_config"], {"weight_packed": [64, 8], "weight_scale": [64, 2]}),
+        ({"quant_method": "mxfp4"}, {"experts_blocks": [4, 64, 2, 15], "experts_scales": [4, 64, 2]}),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {"SCB": [64]}),
+    ],
+    ids=json.dumps,
+)
+def test_parts_that_do_not_belong_together_are_refused(
+    tmp_path: Path, settings: dict[str, Any], shapes: dict[str, list[int]]
+) -> None:
+    write_config(tmp_path, quantization_config=settings)
+    write_weights(tmp_path / "model.safetensors", {PACKED + name: shape for name, shape in shapes.items()}, "U8")
+    assert re.search(rf"{re.escape(PACKED)}\w+ cannot be dequantised: .*give the files that belong", refusal(tmp_path))
 
 
 def test_integer_tables_are_accepted(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ PLAN: dict[str, Any] = {
         "by_module": [{"name": "q_proj", "modules": 2, "parameters": 10_000}],
         "left_out": [{"reason": "Routed experts are not adapted.", "names": ["up_proj"], "parameters": 5}],
     },
+    "base": {"stored_as": "GPTQ in 4 bits", "loaded_as": "dequantised", "file_bytes": 5e9, "loaded_bytes": 14e9},
     "work": {"train_examples": 90, "effective_batch_size": 8, "steps": 36, "tokens": 12_345},
     "devices": [
         {
@@ -72,10 +73,11 @@ def test_plan_is_shown_as_text_or_json(api: FakeApi) -> None:
     done = finetuned("plan", "-", "--url", api.url, stdin='{"model": "m"}')
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[:6] == [
+    assert lines[:7] == [
         "trains 10,000 of 1,000,000 parameters (1.00%)",
         "q_proj 10,000 in 2",
         "left out up_proj: Routed experts are not adapted.",
+        "base GPTQ in 4 bits, dequantised: 5.0 GB on disk, 14.0 GB loaded",
         "steps 36, 8 examples each, of 90",
         "tokens 12,345",
         "disk 440.0 kB, 80.0 kB of it for good",

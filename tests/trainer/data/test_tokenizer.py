@@ -7,6 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from contract.recipe import Recipe
 from dataset.example import ChatMessage, conversation
 from dataset.rendering.chat_templates import CHAT_TEMPLATES
+from dataset.rendering.folder_tokenizer import read_tokenizer
 from dataset.rendering.render import render
 from tests.trainer.templates import copy_with_template
 from trainer.data.tokenizer import load_tokenizer, save_tokenizer
@@ -55,6 +56,15 @@ def test_saved_tokenizer_ends_where_an_answer_ended(tokenizer: PreTrainedTokeniz
         (tmp_path / template).mkdir()
         save_tokenizer(recipe_with(tmp_path / "base", template), tmp_path / template)
         assert AutoTokenizer.from_pretrained(tmp_path / template).eos_token == end
+
+
+def test_chat_template_of_a_processor_is_read(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """As in Qwen2-VL's and LLaVA's folders."""
+    copy_with_template(tokenizer, None).save_pretrained(tmp_path)
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "{{ messages[0].content }}"}')
+    assert read_tokenizer(tmp_path).chat_template == "{{ messages[0].content }}"
+    (tmp_path / "chat_template.jinja").write_text("the tokenizer's own")
+    assert read_tokenizer(tmp_path).chat_template == "the tokenizer's own"
 
 
 def test_saved_tokenizer_hides_the_model_path(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
