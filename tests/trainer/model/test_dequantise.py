@@ -165,6 +165,7 @@ def test_stored_bits_compute_in_the_precision_of_the_recipe(
     assert ours(module).dtype == torch.float32
 
 
+@pytest.mark.exhaustive
 @BITS
 def test_bitsandbytes_base_is_merged_in_16_bits(
     bits: int, stored: Callable[[int], Path], recipe: dict[str, Any], tmp_path: Path

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 IDS = torch.arange(3, 23)[None]
 TEXT_ONLY = {"llama4", "qwen3_5"}
 """Of which AutoModelForCausalLM loads the text part by itself."""
-SOME = {"mistral3", "qwen2_5_vl", "qwen3_5"}
+SOME = {"mistral3", "qwen3_5"}
 KINDS = [
     pytest.param(kind, marks=() if kind in SOME else pytest.mark.exhaustive)
     for kind in sorted({"gemma3", *TEXT_ONLY, *IMAGE_TEXT_TYPES})
