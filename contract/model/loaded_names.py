@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from contract.model.stacked_experts import stack_experts
+
 Shapes = dict[str, list[int]]
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -129,10 +131,7 @@ def model_type(config: dict[str, Any]) -> str:
 
 def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
     """Shapes of the parameters that transformers makes from a folder's weights. A head that is tied to the embeddings
-    counts once.
-
-    Matrices of routed experts keep their names from the files, since nothing matches them.
-    """
+    counts once."""
     kind = model_type(config)
     renamed = {_rename(name, kind): shape for name, shape in _with_backbone(shapes).items()}
     last = _layers(config)
@@ -145,7 +144,7 @@ def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
         and not (last is not None and (found := _LAYER.match(name)) and int(found[1]) >= last)
         and not (_RENAMED.get(kind) is _TEXT_OF_COMPOSITE and name.startswith(_OTHER_PARTS))
     }
-    return _divided(kept, _SPLIT.get(kind, {}))
+    return stack_experts(_divided(kept, _SPLIT.get(kind, {})))
 
 
 def _with_backbone(shapes: Shapes) -> Shapes:
