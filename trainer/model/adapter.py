@@ -247,7 +247,14 @@ def _train_in_fp32(module: torch.nn.Module, dtype: torch.dtype) -> None:
     `dtype`."""
     module.float()
     module.register_forward_pre_hook(_in_format_of_weights)
-    module.register_forward_hook(lambda _, __, output: output.to(dtype))
+    module.register_forward_hook(lambda _, __, output: _in_format(output, dtype))
+
+
+def _in_format(output: Any, dtype: torch.dtype) -> Any:
+    """A router returns several tensors, some of them integers."""
+    if isinstance(output, tuple):
+        return tuple(_in_format(each, dtype) for each in output)
+    return output.to(dtype) if output.is_floating_point() else output
 
 
 def _in_format_of_weights(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

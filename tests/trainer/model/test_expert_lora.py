@@ -102,6 +102,16 @@ def test_experts_whose_adapter_is_off_add_nothing(tmp_path: Path) -> None:
     assert module(batch).item() == pytest.approx(without, rel=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "router"), [("qwen3_moe", "gate"), ("gpt_oss", "router")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_requested_router_is_trained_whole(kind: str, router: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    module = load(kind, tmp_path, dtype, modules_to_save=[router])
+    _, gradients = loss_and_gradients(module, documents(20))
+    of_routers = [gradient for name, gradient in gradients.items() if f".{router}.modules_to_save." in name]
+    assert len(of_routers) >= 2
+    assert all(gradient.any() and gradient.dtype == torch.float32 for gradient in of_routers)
+
+
 def test_recomputed_activations_have_the_same_gradients(tmp_path: Path) -> None:
     module, batch = load("qwen3_moe", tmp_path).train(), documents(20)
     ours, gradients = loss_and_gradients(module, batch)
