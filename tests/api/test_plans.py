@@ -72,7 +72,10 @@ def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, 
     assert reported["parameters"] == {
         "total": PARAMETERS + trainable,
         "trainable": trainable,
-        "by_module": [{"name": name, "modules": 32, "parameters": trainable // 2} for name in ("q_proj", "v_proj")],
+        "by_module": [
+            {"name": name, "modules": 32, "parameters": trainable // 2, "share": 32 * 4096**2 / PARAMETERS}
+            for name in ("q_proj", "v_proj")
+        ],
         "left_out": [],
     }
     # "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n" is 28 bytes and marks.

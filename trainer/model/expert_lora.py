@@ -19,7 +19,9 @@ _ALIGNED = 16
 
 def fuse_experts(model: torch.nn.Module) -> None:
     """Fuses modules that go through transformers' interface for experts. Others keep PEFT's forward pass, which is
-    correct and slower: Llama 4's, JetMoE's, and those with trained biases."""
+    correct and slower: Llama 4's, JetMoE's, those with trained biases, and all of them before torch 2.10."""
+    if not hasattr(F, "grouped_mm"):
+        return
     wrappers = [module for module in model.modules() if type(module) is ParamWrapper]
     inner = {id(wrapper.base_layer) for wrapper in wrappers}
     for wrapper in wrappers:
@@ -101,6 +103,7 @@ def _project(experts: Any, name: str, adapter: ParamWrapper | None, x: torch.Ten
     """[pairs, out] of x [tokens, in], or of x [pairs, in] for the last projection."""
     gathered = None if name == _DOWN else routes.tokens
     weight = getattr(experts, name)
+    x = x.to(weight.dtype)
     weight = weight if experts.is_transposed else weight.transpose(1, 2)
     if adapter is None:
         output = F.grouped_mm(x if gathered is None else x[gathered], weight, offs=routes.ends)
