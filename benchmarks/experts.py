@@ -23,7 +23,7 @@ STEPS = 6
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.experts", description="LoRA on experts, beside PEFT's.")
     parser.add_argument("--short", action="store_true", help="a small model, once each way")
-    parser.add_argument("--tokens", type=int, default=512, help="tokens of a step")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of a step")
     parser.add_argument("--way", nargs=2, metavar=("WAY", "MODEL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
