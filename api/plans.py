@@ -11,21 +11,15 @@ from api.http.body import described, read_body
 from api.http.idempotency import Keyed, idempotent
 from api.jobs.submission import lengths_of, resolved
 from contract.formatting import sentence
+from contract.model.trained_modules import TrainedModules, trained_modules
 from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
-from estimate.adapter import parameters_by_kind, skipped_modules
+from estimate.adapter import skipped_modules
 from estimate.plan import DeviceEstimate, LocalModel, RunPlan, plan_run
 from store.access.principal import Principal
 from store.jobs import jobs
 from store.jobs.throughput import Throughput, throughput
 from store.scheduling import workers
-
-
-class TrainedModules(BaseModel):
-    name: str
-    """Last part of the modules' names."""
-    modules: int
-    parameters: int
 
 
 class LeftOut(BaseModel):
@@ -201,10 +195,7 @@ def _parameters(base: LocalModel) -> ParametersOut:
     return ParametersOut(
         total=base.parameters,
         trainable=base.trained.parameters,
-        by_module=[
-            TrainedModules(name=name, modules=modules, parameters=numbers)
-            for name, (modules, numbers) in parameters_by_kind(base.trained).items()
-        ],
+        by_module=trained_modules({name: sum(sizes) for name, sizes in base.trained.tensors.items()}, base.shapes),
         left_out=[
             LeftOut(reason=sentence(why), names=sorted(names), parameters=numbers)
             for why, (names, numbers) in skipped_modules(base.trained, base.shapes).items()

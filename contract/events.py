@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
+from contract.model.trained_modules import TrainedModules
+
 
 class _Event(BaseModel):
     time: float
@@ -35,6 +37,8 @@ class StartedEvent(_Event):
     """Number of examples left out, because they have no supervised token within max_length."""
     trainable_parameters: int
     total_parameters: int
+    trained: list[TrainedModules] = []
+    """What is trained, by the last parts of the modules' names."""
     world_size: int
     engine: str = "ddp"
     """Engine that shares the work among the ranks: "ddp", "deepspeed zero-2", "fsdp"."""
@@ -56,6 +60,9 @@ class MetricEvent(_Event):
     epoch: float
     loss: float
     """Mean over the supervised tokens of the step, in nats."""
+    router_loss: float | None = None
+    """Auxiliary loss of a mixture's routers, before its coefficient: the mean of the documents', weighted by their
+    supervised tokens. Null if the model's configuration has none. `loss` does not contain it."""
     learning_rate: float
     grad_norm: float | None
     """Norm of the gradients before clipping; null if they overflowed."""

@@ -69,6 +69,9 @@ class Adapter(Section):
     """Names of linear modules to adapt, such as ["q_proj", "v_proj"]. "all-linear" means every one except the output
     head, routed experts and their routers, and a model's parts for images and sound. Any other string is a regular
     expression for complete names, such as ".*layers\\.[01]\\..*proj"."""
+    experts: bool | Literal["auto"] = "auto"
+    """Whether to adapt the routed experts of a mixture of experts too, each by its own A and B. "auto" adapts them only
+    if target_modules matches nothing else, such as ["experts.down_proj"]."""
 
     bias: Literal["none", "all", "lora_only"] = "none"
     """Biases to train as well: all of the model's, or those of adapted modules. They change the base, and need fp32."""
@@ -338,6 +341,12 @@ class Recipe(Section):
                 "adapter.bias",
                 f'got "{self.adapter.bias}"; zero_stage 3 shards the biases as it loads them: use '
                 'another stage, or parallel.engine "fsdp"',
+            )
+        if self.parallel.zero_stage == 3 and self.adapter.experts is True:
+            yield (
+                "adapter.experts",
+                "got true; zero_stage 3 divides the LoRA of routed experts, which it cannot gather: use another stage, "
+                'or parallel.engine "fsdp"',
             )
         if self.optimizer.type == "adamw_8bit" and engine != "ddp":
             yield "optimizer.type", f'got "adamw_8bit"; parallel.engine "{engine}" takes "adamw", or use engine "ddp"'

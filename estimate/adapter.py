@@ -9,6 +9,7 @@ from contract.model.earlier_adapter import WEIGHTS
 from contract.model.embeddings import is_embedding
 from contract.model.folder import tensor_shapes
 from contract.model.loaded_names import Shapes, model_type
+from contract.model.stacked_experts import adapted_parameter
 from contract.model.target_modules import suffixes, target_modules
 from contract.recipe import Adapter
 from estimate.architecture import is_transposed
@@ -23,6 +24,8 @@ class LoraShape:
     """Size of the module's input per token."""
     out_features: int
     """Size of its output per token."""
+    experts: int = 1
+    """Number of routed experts, each of which has its own A and B."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def trained_parameters(
     et al. 2024, arXiv:2402.09353).
     """
     if earlier is not None:
-        return _of_earlier_adapter(tensor_shapes(earlier / WEIGHTS))
+        return _of_earlier_adapter(tensor_shapes(earlier / WEIGHTS), shapes)
     modules = {name.rpartition(".")[0] for name in shapes}
     # As in PEFT: by the end of the name, ignoring its parts.
     whole = frozenset(module for module in modules if module.endswith(tuple(adapter.modules_to_save)))
@@ -66,6 +69,10 @@ def trained_parameters(
         module: LoraShape(_rank(adapter, module), *_sizes(module, shapes[f"{module}.weight"], config))
         for module in sorted(targets.adapted)
     }
+    for name in sorted(targets.experts):
+        module = name.removesuffix(".weight")
+        experts, *sizes = shapes[name]
+        loras[module] = LoraShape(_rank(adapter, module), sizes[-1], sizes[0], experts)
     tensors = {module: _elements(lora, adapter.dora) for module, lora in loras.items()}
     for name, shape in shapes.items():
         if name.rpartition(".")[0] in whole:
@@ -91,7 +98,8 @@ def _sizes(module: str, shape: list[int], config: dict[str, Any]) -> tuple[int, 
 
 def _elements(lora: LoraShape, dora: bool) -> list[int]:
     """Elements of A, B and the magnitudes."""
-    return [lora.rank * lora.in_features, lora.rank * lora.out_features, *([lora.out_features] if dora else [])]
+    rank = lora.experts * lora.rank
+    return [rank * lora.in_features, rank * lora.out_features, *([lora.out_features] if dora else [])]
 
 
 def _biases(adapter: Adapter, shapes: Shapes, adapted: set[str]) -> list[str]:
@@ -103,16 +111,19 @@ def _biases(adapter: Adapter, shapes: Shapes, adapted: set[str]) -> list[str]:
     return []
 
 
-def _of_earlier_adapter(shapes: Shapes) -> TrainedParameters:
+def _of_earlier_adapter(earlier: Shapes, base: Shapes) -> TrainedParameters:
     """Everything in an adapter's file is trained further. All of it is added to the base, except biases."""
     parts: dict[str, dict[str, list[int]]] = {}
-    for name, shape in shapes.items():
+    for name, shape in earlier.items():
         plain = name.removeprefix(_EARLIER)
         module, lora, part = plain.partition(".lora_")
         if not lora:
             module, _, part = plain.rpartition(".")
         parts.setdefault(module, {})[part.removesuffix(".weight")] = shape
-    loras = {module: found for module, tensors_of in parts.items() if (found := _lora(tensors_of)) is not None}
+    parts = {_adapted(module, tensors_of, base): tensors_of for module, tensors_of in parts.items()}
+    loras = {
+        module: found for module, tensors_of in parts.items() if (found := _lora(module, tensors_of, base)) is not None
+    }
     whole = frozenset(module for module, tensors_of in parts.items() if "weight" in tensors_of)
     tensors = {module: [math.prod(shape) for shape in tensors_of.values()] for module, tensors_of in parts.items()}
     added = sum(
@@ -126,9 +137,20 @@ def _of_earlier_adapter(shapes: Shapes) -> TrainedParameters:
     )
 
 
-def _lora(tensors_of: dict[str, list[int]]) -> LoraShape | None:
+def _adapted(module: str, tensors_of: dict[str, list[int]], base: Shapes) -> str:
+    if not {"A", "B"} <= tensors_of.keys():
+        return module
+    parameter = adapted_parameter(module, tensors_of["A"], tensors_of["B"], base)
+    return parameter.removesuffix(".weight") if parameter else module
+
+
+def _lora(module: str, tensors_of: dict[str, list[int]], base: Shapes) -> LoraShape | None:
     a, b = tensors_of.get("A", tensors_of.get("embedding_A")), tensors_of.get("B", tensors_of.get("embedding_B"))
-    return LoraShape(a[0], a[-1], b[0]) if a and b else None
+    if not a or not b:
+        return None
+    weight = base.get(module, base.get(f"{module}.weight", []))
+    experts = weight[0] if len(weight) == 3 else 1
+    return LoraShape(a[0] // experts, a[-1], b[0], experts)
 
 
 def skipped_modules(trained_parameters: TrainedParameters, shapes: Shapes) -> dict[str, tuple[set[str], int]]:
@@ -139,13 +161,3 @@ def skipped_modules(trained_parameters: TrainedParameters, shapes: Shapes) -> di
         shape = shapes.get(f"{module}.weight") or shapes[module]
         found[why] = (names | {module.rpartition(".")[2]}, numbers + math.prod(shape))
     return dict(sorted(found.items()))
-
-
-def parameters_by_kind(trained_parameters: TrainedParameters) -> dict[str, tuple[int, int]]:
-    """Number of modules and parameters by the last part of the modules' names, which people know."""
-    kinds: dict[str, tuple[int, int]] = {}
-    for module, sizes in trained_parameters.tensors.items():
-        kind = module.rpartition(".")[2]
-        modules, numbers = kinds.get(kind, (0, 0))
-        kinds[kind] = (modules + 1, numbers + sum(sizes))
-    return dict(sorted(kinds.items()))

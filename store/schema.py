@@ -33,6 +33,7 @@ REVISIONS = (
     "20261130_key_expiry",
     "20261130_loss_curve",
     "20261130_trackers",
+    "20261130_router_loss",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

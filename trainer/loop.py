@@ -29,6 +29,7 @@ class StepResult:
     """What is reported about one optimizer step."""
 
     loss: float
+    router_loss: float | None
     learning_rate: float
     update: Update
     tokens: int
@@ -79,9 +80,9 @@ def take_step(
     tokens = sum(document.length for document in documents)
 
     random = random_state(run.accelerator.device)
-    own_sum, own_stop = backward(run, documents, supervised)
-    loss_sum, abandoned, adapter_overdue, state_overdue = sum_over_ranks(
-        run.accelerator, own_sum, own_stop, *saves_overdue(run, clock)
+    own_sum, own_router, own_stop = backward(run, documents, supervised)
+    loss_sum, router_sum, abandoned, adapter_overdue, state_overdue = sum_over_ranks(
+        run.accelerator, own_sum, own_router, own_stop, *saves_overdue(run, clock)
     )
     if abandoned:
         set_random_state(run.accelerator.device, random)
@@ -104,7 +105,9 @@ def take_step(
     if step == first:
         run.report(PhaseEvent, name="first_step", seconds=seconds)
         clock.started = time.perf_counter()
-    report_step(run, state, StepResult(loss, learning_rate, update, tokens, supervised, seconds), clock, first)
+    router_loss = None if run.engine.module.router is None else router_sum / supervised
+    result = StepResult(loss, router_loss, learning_rate, update, tokens, supervised, seconds)
+    report_step(run, state, result, clock, first)
     return state, (adapter_overdue > 0, state_overdue > 0)
 
 
@@ -116,6 +119,7 @@ def report_step(run: TrainingRun, state: TrainerState, result: StepResult, clock
         step=state.step,
         epoch=state.step / run.steps_per_epoch,
         loss=result.loss,
+        router_loss=result.router_loss,
         learning_rate=result.learning_rate,
         grad_norm=result.update.grad_norm,
         loss_scale=result.update.loss_scale,
@@ -130,9 +134,9 @@ def report_step(run: TrainingRun, state: TrainerState, result: StepResult, clock
     )
 
 
-def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tuple[float, bool]:
-    """Leaves the gradients of the step's mean loss in the engine. Returns this rank's sum of token losses, and whether
-    it abandoned the step because of a stop request.
+def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tuple[float, float, bool]:
+    """Leaves the gradients of the step's mean loss in the engine. Returns this rank's sum of token losses, that of its
+    routers' losses, and whether it abandoned the step because of a stop request.
 
     `documents` and `supervised` are the whole step's, over all ranks and micro-batches: the mean is over all its
     tokens, however they are divided into micro-batches. Engines average over ranks, hence the factor world size.
@@ -141,7 +145,9 @@ def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tu
     abandon it together; otherwise a rank goes straight to its last micro-batch, with an empty one, for the single
     gradient sync.
     """
-    engine = run.engine
+    engine, router = run.engine, run.engine.module.router
+    if router is not None:
+        router.take()
     scale = run.accelerator.num_processes / supervised
     micro_batches = run.micro_batches(documents)
     losses = []
@@ -151,9 +157,13 @@ def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tu
             batch = pack([] if abandoned else micro_batch).to(run.accelerator.device)
             losses.append(engine.accumulate(batch, scale, sync_gradients=abandoned or index == len(micro_batches)))
         if abandoned:
-            return 0.0, True
+            return 0.0, 0.0, True
     # Read only at the end, so that a GPU computes one micro-batch while the next is prepared.
-    return sum(loss.item() for loss in losses), False
+    total = sum(loss.item() for loss in losses)
+    if router is None:
+        return total, 0.0, False
+    of_routers = router.take()
+    return total - router.coefficient * of_routers, of_routers, False
 
 
 def check_finite(step: int, loss: float, update: Update) -> None:

@@ -170,6 +170,7 @@ def _report_start(run: TrainingRun, precision: str, resumed_step: int) -> None:
         dropped_examples=data.dropped,
         trainable_parameters=trainable,
         total_parameters=total,
+        trained=run.engine.module.model.trained,
         world_size=run.accelerator.num_processes,
         engine=run.engine.name,
         micro_batch_size=run.micro_batch,

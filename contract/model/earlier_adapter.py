@@ -9,7 +9,7 @@ from contract.failure import FailureCode, InputError
 from contract.formatting import format_value, truncate
 from contract.json_objects import unique_object
 from contract.model.folder import tensor_shapes
-from contract.model.target_modules import is_routed_expert
+from contract.model.stacked_experts import adapted_parameter, is_routed_expert
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -31,10 +31,10 @@ def check_earlier_adapter(folder: Path, shapes: dict[str, list[int]], base: str)
     shapes are compared, since a model may have been renamed.
     """
     config = _config(folder)
-    tensors = _tensors(folder)
+    tensors = {name.removeprefix("base_model.model."): shape for name, shape in _tensors(folder).items()}
     made_for = config.get("base_model_name_or_path")
-    for name, shape in tensors.items():
-        problem = _shape_problem(name.removeprefix("base_model.model."), shape, shapes)
+    for name in tensors:
+        problem = _shape_problem(name, tensors, shapes)
         if problem:
             raise _refused(
                 folder,
@@ -85,11 +85,11 @@ def _tensors(folder: Path) -> dict[str, list[int]]:
 _EXPECTED = f"start_from needs an adapter saved by a job or by PEFT's save_pretrained: {CONFIG} and {WEIGHTS}"
 
 
-def _shape_problem(name: str, shape: list[int], shapes: dict[str, list[int]]) -> str | None:
+def _shape_problem(name: str, tensors: dict[str, list[int]], shapes: dict[str, list[int]]) -> str | None:
     """What is wrong with a tensor of the adapter, or None."""
-    lora = _LORA.fullmatch(name)
-    if lora is not None and is_routed_expert(module := lora["module"].replace(".base_layer", "")):
-        return _expert_problem(module, shapes)
+    lora, shape = _LORA.fullmatch(name), tensors[name]
+    if lora is not None and _adapts_experts(lora["module"], shapes):
+        return _expert_problem(lora["module"], tensors, shapes)
     weight = _find(f"{lora['module']}.weight" if lora else name, shapes)
     if weight is None:
         if lora is None and shape in shapes.values():
@@ -111,13 +111,18 @@ def _shape_problem(name: str, shape: list[int], shapes: dict[str, list[int]]) ->
     )
 
 
-def _expert_problem(module: str, shapes: dict[str, list[int]]) -> str | None:
-    """PEFT nests adapters of the matrices that the experts of a layer share, so their names say no more."""
+def _adapts_experts(module: str, shapes: dict[str, list[int]]) -> bool:
+    return is_routed_expert(module) or len(shapes.get(f"{module}.weight", [])) == 3
+
+
+def _expert_problem(module: str, tensors: dict[str, list[int]], shapes: dict[str, list[int]]) -> str | None:
     if re.search(r"\.experts\.\d+\.", module):
         return f"its {truncate(module)} adapts one routed expert, and transformers 5 has all of a layer in one matrix"
-    if any(name.startswith(f"{module}.") for name in shapes):
+    a, b = (tensors.get(f"{module}.lora_{part}.weight") for part in "AB")
+    if a and b and adapted_parameter(module, a, b, shapes) is not None:
         return None
-    return f"there is no {truncate(module)}"
+    fits = f"{_format_shape(a or [])} and {_format_shape(b or [])}"
+    return f"its {truncate(module)} has A and B of {fits}, which no matrices of the model's experts are"
 
 
 def _find(name: str, shapes: dict[str, list[int]]) -> list[int] | None:

@@ -12,8 +12,8 @@ from contract.model.config_match import check_matches_config
 from contract.model.loaded_names import Shapes, loaded_shapes, model_type
 from contract.model.model_types import check_model_type
 from contract.model.quantisation import Quantisation, cannot_read, find_quantisation
+from contract.model.stacked_experts import is_routed_expert
 from contract.model.stored_weights import StoredWeight, stored_weights, without_parts
-from contract.model.target_modules import is_routed_expert
 from contract.model.tensor_header import TensorHeader, read_header
 from contract.model.weight_files import weight_files
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from contract.model.target_modules import is_routed_expert, is_router
+from contract.model.stacked_experts import is_routed_expert
+from contract.model.target_modules import is_router
 
 _MULTIPLE = 16
 """GPUs take FP8 matrices whose sides are multiples of this."""

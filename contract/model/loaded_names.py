@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from contract.model.model_types import IMAGE_TEXT_TYPES
+from contract.model.stacked_experts import stack_experts
 
 Shapes = dict[str, list[int]]
 
@@ -137,10 +138,7 @@ def model_type(config: dict[str, Any]) -> str:
 
 def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
     """Shapes of the parameters that transformers makes from a folder's weights. A head that is tied to the embeddings
-    counts once.
-
-    Matrices of routed experts keep their names from the files, since nothing matches them.
-    """
+    counts once."""
     kind = model_type(config)
     renamed = {_rename(name, kind): shape for name, shape in _with_backbone(shapes).items()}
     last = _layers(config)
@@ -153,7 +151,7 @@ def loaded_shapes(shapes: Shapes, config: dict[str, Any]) -> Shapes:
         and not (last is not None and (found := _LAYER.match(name)) and int(found[1]) >= last)
         and not (_RENAMED.get(kind) is _TEXT_OF_COMPOSITE and name.startswith(_OTHER_PARTS))
     }
-    return _divided(kept, _SPLIT.get(kind, {}))
+    return stack_experts(_divided(kept, _SPLIT.get(kind, {})))
 
 
 def _is_tied(config: dict[str, Any]) -> bool:

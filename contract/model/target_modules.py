@@ -1,19 +1,19 @@
 """Decides which modules of a base model get an adapter, in the same way for POST, plans, the trainer, merging and
 start_from."""
 
-import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from contract.expression import full_matches
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value, truncate
+from contract.model.stacked_experts import expert_parameters, is_routed_expert
 from contract.recipe import CHANGES_BASE, Adapter
 
 _PARAM = "adapter.target_modules"
 
-EXPERT_SKIPPED = "routed experts are not adapted"
-ROUTER_SKIPPED = "routers of experts are not adapted"
+EXPERT_SKIPPED = "routed experts are not adapted unless adapter.experts is true"
+ROUTER_SKIPPED = "routers of experts are not adapted; adapter.modules_to_save trains them whole"
 MEDIA_SKIPPED = "parts for images and sound are not adapted, since text never trains them"
 PEFT_UNSUPPORTED = "PEFT cannot adapt this module of this architecture"
 NAME_TAKEN = "dense modules and shared experts are not adapted where PEFT takes their names for those of routed experts"
@@ -34,7 +34,6 @@ _FOR_OTHER_MEDIA = {
     "visual_projection",
     "vqmodel",
 }
-_STACKED_EXPERTS = re.compile(r".*\.(input|output)_linear")  # JetMoE's and Granite's, [experts, out, in]
 _OUTSIDE_LAYERS = {
     "dense",
     "embedding_hidden_mapping_in",
@@ -50,6 +49,7 @@ _OUTSIDE_LAYERS = {
 _CANNOT = {kind: {"out_proj"} for kind in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")} | {
     "deepseek_v4": {"o_a_proj"},  # has a matrix for each group of heads
     "laguna": {"shared_experts"},  # is renamed to something else when the adapter is loaded
+    "longcat_flash": {"experts"},  # has more experts in one matrix than in the other
 }
 _LIKE_MIXTRAL = {"minimax", "minimax_m2", "mixtral"}
 _LIKE_QWEN = {
@@ -70,40 +70,52 @@ class Targets:
     """Names of the modules that get an adapter."""
     skipped: dict[str, str]
     """Modules that match the recipe's names but get no adapter, with the reason."""
+    experts: frozenset[str] = frozenset()
+    """Names of the parameters that get an adapter: each has all routed experts of a layer."""
 
 
 def target_modules(adapter: Adapter, shapes: dict[str, list[int]], kind: str) -> Targets:
-    """The modules that get LoRA. `shapes` are by the names of the loaded model (loaded_names.py); `kind` is its
-    model_type.
+    """The modules and the parameters of routed experts that get LoRA. `shapes` are by the names of the loaded model
+    (loaded_names.py); `kind` is its model_type.
 
     Each name in a list matches a module's last parts, as in PEFT: "q_proj", "self_attn.q_proj". A string is
     "all-linear" or a regular expression for complete names. Raises InputError for a name that matches nothing that can
     be adapted; the message lists what can be.
     """
-    modules = _modules(shapes, dimensions=2) | set(_stacked_experts(shapes))
+    parameters = {name.removesuffix(".weight"): name for name in expert_parameters(shapes)}
+    modules = _modules(shapes, dimensions=2) | parameters.keys()
     why = {module: reason for module in modules if (reason := _skip_reason(module, kind)) is not None}
-    given = adapter.target_modules
-    if given == "all-linear":
-        matched = {module for module in modules if _is_linear(module) or module in why}
-        _check_any_adaptable(matched, why, "all-linear")
-    elif isinstance(given, str):
-        matched = _by_expression(given, modules, why)
-    else:
-        matched = _named(_PARAM, given, modules, why)
+    # Those of one expert alone, which transformers stacks in all architectures that it has.
+    why |= {module: PEFT_UNSUPPORTED for module in modules - parameters.keys() - why.keys() if is_routed_expert(module)}
+    experts = parameters.keys() - why.keys()
+    matches = list(_matches(adapter.target_modules, modules, why.keys()))
+    wanted = _wanted_experts(adapter, experts, [found for _, found in matches])
+    why |= dict.fromkeys(experts - wanted, EXPERT_SKIPPED)
+    if adapter.experts is True and not wanted:
+        raise _no_experts(sorted({why[module] for module in parameters}))
+    matched = set(wanted)
+    for given, found in matches:
+        _check_any_adaptable(found, why, given)
+        matched |= found
     # As in PEFT, a module that is trained whole needs no adapter.
     saved = _named("adapter.modules_to_save", adapter.modules_to_save, _modules(shapes))
+    adapted = matched - why.keys() - saved
     return Targets(
-        adapted=matched - why.keys() - saved,
+        adapted=adapted - wanted,
         skipped={module: why[module] for module in sorted(matched & why.keys() - saved)},
+        experts=frozenset(parameters[module] for module in adapted & wanted),
     )
 
 
 def check_adapter(adapter: Adapter, shapes: dict[str, list[int]], kind: str) -> Targets:
-    """As target_modules. Also raises InputError for other names that match no module, and for a rank that is too
-    high."""
+    """As target_modules. Also raises InputError for other names that match no module, for a rank that is too high, and
+    for what routed experts cannot have."""
     targets = target_modules(adapter, shapes, kind)
-    _named("adapter.rank_pattern", adapter.rank_pattern, targets.adapted)
-    _named("adapter.alpha_pattern", adapter.alpha_pattern, targets.adapted)
+    adapted = targets.adapted | {name.removesuffix(".weight") for name in targets.experts}
+    _named("adapter.rank_pattern", adapter.rank_pattern, adapted)
+    _named("adapter.alpha_pattern", adapter.alpha_pattern, adapted)
+    if targets.experts:
+        _check_plain(adapter)
     if adapter.init in CHANGES_BASE | {"loftq"}:
         for module in sorted(targets.adapted):
             _check_rank(adapter, module, min(shapes[f"{module}.weight"]))
@@ -126,10 +138,6 @@ def suffixes(module: str) -> Iterator[str]:
         ending = ending.partition(".")[2]
 
 
-def is_routed_expert(module: str) -> bool:
-    return "experts" in module.split(".") or _STACKED_EXPERTS.fullmatch(module) is not None
-
-
 def is_router(module: str) -> bool:
     return not _ROUTERS.isdisjoint(module.split("."))
 
@@ -140,18 +148,10 @@ def _skip_reason(module: str, kind: str) -> str | None:
         return MEDIA_SKIPPED
     if is_router(module):
         return ROUTER_SKIPPED
-    if is_routed_expert(module):
-        return EXPERT_SKIPPED
     if parts & _CANNOT.get(kind, set()):
         return PEFT_UNSUPPORTED
-    return NAME_TAKEN if _last(module) in TAKEN_NAMES.get(kind, ()) else None
-
-
-def _stacked_experts(shapes: dict[str, list[int]]) -> Iterator[str]:
-    """Matrices with all routed experts in one tensor, which are named as parameters or as modules."""
-    for name, shape in shapes.items():
-        if len(shape) == 3 and is_routed_expert(module := name.removesuffix(".weight")):
-            yield module
+    taken = _last(module) in TAKEN_NAMES.get(kind, ()) and not is_routed_expert(module)
+    return NAME_TAKEN if taken else None
 
 
 def _is_linear(module: str) -> bool:
@@ -175,31 +175,51 @@ def _modules(shapes: dict[str, list[int]], dimensions: int | None = None) -> set
     }
 
 
-def _named(param: str, names: Iterable[str], modules: Set[str], why: dict[str, str] | None = None) -> set[str]:
-    """Modules whose last parts are one of `names`. Raises InputError for a name that matches no module, or only modules
-    that are left out."""
-    by_ending: dict[str, set[str]] = {}
+def _matches(given: str | list[str], modules: Set[str], cannot: Set[str]) -> Iterator[tuple[str, set[str]]]:
+    """What each of the recipe's names matches."""
+    if given == "all-linear":
+        yield given, {module for module in modules if _is_linear(module) or module in cannot}
+    elif isinstance(given, str):
+        yield given, _by_expression(given, modules, cannot)
+    else:
+        by_ending = _by_ending(modules)
+        for name in given:
+            yield name, _by_name(_PARAM, name, by_ending, modules - cannot)
+
+
+def _wanted_experts(adapter: Adapter, experts: Set[str], matches: list[set[str]]) -> set[str]:
+    """With "auto", those that are matched by what matches nothing else."""
+    if adapter.experts == "auto":
+        return set().union(*(found for found in matches if found <= experts))
+    return set(experts) if adapter.experts else set()
+
+
+def _named(param: str, names: Iterable[str], modules: Set[str]) -> set[str]:
+    """Modules whose last parts are one of `names`. Raises InputError for a name that matches none."""
+    by_ending = _by_ending(modules)
+    return set().union(*(_by_name(param, name, by_ending, modules) for name in names))
+
+
+def _by_ending(modules: Set[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
     for module in modules:
         for ending in suffixes(module):
-            by_ending.setdefault(ending, set()).add(module)
-    matched: set[str] = set()
-    for name in names:
-        if name not in by_ending:
-            raise _unmatched(
-                param, f"{format_value(name)} matches no module of the model", modules - (why or {}).keys()
-            )
-        _check_any_adaptable(by_ending[name], why or {}, name)
-        matched |= by_ending[name]
-    return matched
+            found.setdefault(ending, set()).add(module)
+    return found
 
 
-def _by_expression(expression: str, modules: Set[str], why: dict[str, str]) -> set[str]:
+def _by_name(param: str, name: str, by_ending: dict[str, set[str]], candidates: Set[str]) -> set[str]:
+    if name not in by_ending:
+        raise _unmatched(param, f"{format_value(name)} matches no module of the model", candidates)
+    return by_ending[name]
+
+
+def _by_expression(expression: str, modules: Set[str], cannot: Set[str]) -> set[str]:
     matched = set(full_matches(_PARAM, expression, frozenset(modules)))
     if not matched:
-        example = next((module for module in sorted(modules - why.keys()) if _in_a_layer(module)), "")
+        example = next((module for module in sorted(modules - cannot) if _in_a_layer(module)), "")
         given = f"{format_value(expression)}, a regular expression for whole names such as {truncate(example)},"
-        raise _unmatched(_PARAM, f"{given} matches no module of the model", modules - why.keys())
-    _check_any_adaptable(matched, why, expression)
+        raise _unmatched(_PARAM, f"{given} matches no module of the model", modules - cannot)
     return matched
 
 
@@ -211,11 +231,32 @@ def _check_any_adaptable(matched: set[str], why: dict[str, str], given: str) -> 
         raise InputError(FailureCode.TARGET_MODULES_UNMATCHED, "; ".join([message, *reasons]), _PARAM)
 
 
+def _no_experts(reasons: list[str]) -> InputError:
+    param = "adapter.experts"
+    message = f"{param}: got true; {'; '.join(reasons) or 'the model has no routed experts'}; leave it out"
+    return InputError(FailureCode.TARGET_MODULES_UNMATCHED, message, param)
+
+
 def _unmatched(param: str, problem: str, modules: Set[str]) -> InputError:
     candidates = sorted({_last(module) for module in modules if _in_a_layer(module)})
     return InputError(
         FailureCode.TARGET_MODULES_UNMATCHED, f"{param}: {problem}; it has {', '.join(candidates)}", param
     )
+
+
+def _check_plain(adapter: Adapter) -> None:
+    """Raises InputError for what PEFT cannot do on a parameter."""
+    plain = {"dropout": 0, "dora": False}
+    refused = next((name for name, value in plain.items() if getattr(adapter, name) != value), None)
+    if refused is None and adapter.init in CHANGES_BASE:
+        refused = "init"
+    if refused is not None:
+        param = f"adapter.{refused}"
+        message = (
+            f"{param}: got {format_value(getattr(adapter, refused))}, which PEFT does not support for routed experts; "
+            "leave it out, or set adapter.experts to false"
+        )
+        raise InputError(FailureCode.RECIPE_INVALID, message, param)
 
 
 def _check_rank(adapter: Adapter, module: str, full: int) -> None:

@@ -177,6 +177,7 @@ class StepMetric(Base):
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     progress: Mapped[float]
     eta_seconds: Mapped[float]
+    router_loss: Mapped[float | None]
 
 
 class Artifact(Base):

@@ -1,6 +1,7 @@
 """POST /plans tells what a recipe would take, and POST /jobs refuses what cannot fit."""
 
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,10 @@ def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, 
     assert reported["parameters"] == {
         "total": PARAMETERS + trainable,
         "trainable": trainable,
-        "by_module": [{"name": name, "modules": 32, "parameters": trainable // 2} for name in ("q_proj", "v_proj")],
+        "by_module": [
+            {"name": name, "modules": 32, "parameters": trainable // 2, "share": 32 * 4096**2 / PARAMETERS}
+            for name in ("q_proj", "v_proj")
+        ],
         "left_out": [],
     }
     # "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n" is 28 bytes and marks.
@@ -91,6 +95,7 @@ MIXTURE = {
     "model.layers.0.mlp.experts.0.up_proj.weight": [6, 4],
     "model.layers.0.mlp.experts.1.up_proj.weight": [6, 4],
 }
+WEIGHTS = sum(math.prod(shape) for shape in MIXTURE.values())
 
 
 @pytest.fixture
@@ -155,7 +160,9 @@ def test_base_in_8_bits_is_planned_as_it_is_stored(client: TestClient, home: Pat
 
 def test_skipped_experts_are_planned_and_warned_of(client: TestClient, mixture: str) -> None:
     parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
-    assert parameters["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4)}]
+    assert parameters["by_module"] == [
+        {"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4), "share": 32 / WEIGHTS}
+    ]
     assert parameters["left_out"] == [
         {"reason": sentence(EXPERT_SKIPPED), "names": ["up_proj"], "parameters": 48},
         {"reason": sentence(ROUTER_SKIPPED), "names": ["gate"], "parameters": 8},
@@ -167,8 +174,19 @@ def test_skipped_experts_are_planned_and_warned_of(client: TestClient, mixture: 
     assert f"adapter.target_modules: {ROUTER_SKIPPED}: gate" in said
 
 
-def test_name_of_routed_experts_alone_is_refused(client: TestClient, mixture: str) -> None:
-    answer = submit_llama(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"]})
+def test_adapted_experts_are_planned_with_their_share(client: TestClient, mixture: str) -> None:
+    parameters = plan(client, model=mixture, adapter={"r": 2, "experts": True})["parameters"]
+    assert parameters["by_module"][1] == {
+        "name": "up_proj",
+        "modules": 1,
+        "parameters": 2 * 2 * (6 + 4),
+        "share": 48 / WEIGHTS,
+    }
+    assert [each["names"] for each in parameters["left_out"]] == [["gate"]]
+
+
+def test_name_of_excluded_experts_is_refused(client: TestClient, mixture: str) -> None:
+    answer = submit_llama(client, model=mixture, adapter={"target_modules": ["q_proj", "up_proj"], "experts": False})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "adapter.target_modules")
     assert EXPERT_SKIPPED in answer.json()["error"]["message"]
 

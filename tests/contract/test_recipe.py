@@ -107,6 +107,11 @@ def test_recipe_survives_being_stored() -> None:
             "adapter.bias",
             ["shards the biases"],
         ),
+        (
+            minimal(parallel={"engine": "deepspeed", "zero_stage": 3}, adapter={"experts": True}),
+            "adapter.experts",
+            ["divides the LoRA of routed experts"],
+        ),
         (minimal(adapter={"init": "loftq"}), "adapter.init", ["set base_bits to 4"]),
         (minimal(torch_compile=True, parallel={"engine": "fsdp"}), "torch_compile", ["fsdp", "ddp"]),
         (minimal(torch_compile=True, base_bits=4), "torch_compile", ["4 bits", "leave base_bits out"]),

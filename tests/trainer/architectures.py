@@ -68,6 +68,17 @@ WITHOUT = {
 }
 KINDS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - WITHOUT)
 
+_MIXTURES = """
+    afmoe aria_text axk1 axk2 bailing_hybrid cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 dots1
+    dots3_note_text ernie4_5_moe exaone_moe flex_olmo glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss granitemoe
+    granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_moe hy_v3 hy_v4 inkling2_text inkling_text jamba
+    jetmoe kimi_linear kolibri1 laguna lfm2_moe llama4 llama4_text mellum mimo_v2_flash minimax minimax_m2
+    minimax_m3_vl_text mixtral nemotron_h olmoe phimoe qwen2_moe qwen3_5_moe qwen3_5_moe_text qwen3_moe
+    qwen3_next qwen4_exp qwen4_exp_text solar_open zaya
+"""
+MIXTURES = _MIXTURES.split()
+"""Those with routed experts that can be adapted."""
+
 
 def config_of(kind: str) -> Any:
     config = CONFIG_MAPPING[kind]

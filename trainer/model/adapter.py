@@ -1,8 +1,10 @@
 """Puts a LoRA adapter on a base model: a new one, or one from an earlier job."""
 
 import contextlib
+import math
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from transformers.pytorch_utils import Conv1D
 from contract.failure import FailureCode, InputError
 from contract.formatting import truncate
 from contract.model.earlier_adapter import WEIGHTS, check_earlier_adapter
-from contract.model.target_modules import TAKEN_NAMES, check_adapter, describe_skipped
+from contract.model.stacked_experts import adapted_parameter
+from contract.model.target_modules import TAKEN_NAMES, check_adapter, describe_skipped, suffixes
+from contract.model.trained_modules import TrainedModules, trained_modules
 from contract.recipe import CHANGES_BASE, Adapter
+from trainer.model.expert_lora import fuse_experts
 from trainer.model.fused_lora import fuse
 from trainer.model.plain_lora import lora_tensors
 
@@ -34,7 +39,8 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
 
     Raises InputError for names that the model does not have, and for modules that cannot be adapted.
     """
-    targets = check_adapter(adapter, _weight_shapes(base), base.config.model_type)
+    shapes = _weight_shapes(base)
+    targets = check_adapter(adapter, shapes, base.config.model_type)
     transposed = any(isinstance(module, Conv1D) for module in base.modules())
     if transposed and adapter.init == "olora":
         message = (
@@ -43,6 +49,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
         raise InputError(FailureCode.RECIPE_INVALID, message, "adapter.init")
     _check_bias("adapter.bias", adapter.bias, base)
     _check_dora("adapter.dora", adapter.dora, base)
+    _check_experts("adapter.experts", bool(targets.experts), base)
     # Embeddings that are trained whole stay tied to the head, so that the adapter can be merged.
     embedding = next(name for name, module in base.named_modules() if module is base.get_input_embeddings())
     tied = getattr(base.config, "tie_word_embeddings", False)
@@ -51,6 +58,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
         with _without_expected_warnings():
             config = _lora_config(adapter, transposed, ties)
             config.target_modules = _as_written(config, base, targets.adapted) or targets.adapted
+            config.target_parameters = _parameter_names(base, targets.experts)
             model = _adapted(base, config)
     except ValueError as error:
         raise InputError(
@@ -59,6 +67,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
     if adapter.init in CHANGES_BASE:
         model.initial_lora = lora_tensors(model)
     model.skipped = describe_skipped(targets)
+    model.trained = _trained_modules(model, shapes)
     return model
 
 
@@ -67,10 +76,12 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
 
     Raises InputError for a folder without a LoRA for this model. Reads nothing but safetensors and JSON.
     """
+    shapes = _weight_shapes(base)
     check_saved_adapter(folder, base)
     config = LoraConfig.from_pretrained(str(folder))
     _check_bias("adapter.start_from", config.bias, base)
     _check_dora("adapter.start_from", config.use_dora, base)
+    _check_experts("adapter.start_from", bool(config.target_parameters), base)
     config.task_type = "CAUSAL_LM"
     config.inference_mode = False
     config.lora_dropout = dropout
@@ -91,6 +102,7 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
                 f"model needs {_format_shape(wanted.get(name))}",
             )
     set_peft_model_state_dict(model, tensors)
+    model.trained = _trained_modules(model, shapes)
     return model
 
 
@@ -107,6 +119,26 @@ def _weight_shapes(base: Any) -> dict[str, list[int]]:
         whole = getattr(parameter, "quant_state", parameter)
         shapes[name] = list(getattr(parameter, "ds_shape", whole.shape))
     return shapes
+
+
+def _trained_modules(model: Any, base: dict[str, list[int]]) -> list[TrainedModules]:
+    """As a plan lists them. `base` are the shapes of the base's weights."""
+    trained = {name: whole for name, whole in _weight_shapes(model).items() if model.get_parameter(name).requires_grad}
+    numbers: dict[str, int] = {}
+    for name, shape in trained.items():
+        module = _adapted_name(name, trained, base)
+        numbers[module] = numbers.get(module, 0) + math.prod(shape)
+    return trained_modules(numbers, base)
+
+
+def _adapted_name(name: str, trained: dict[str, list[int]], base: dict[str, list[int]]) -> str:
+    """The base's module, or its parameter of routed experts, to which a trained tensor belongs."""
+    module, lora, _ = name.removeprefix("base_model.model.").partition(".lora_")
+    if not lora:
+        return re.sub(r"\.(base_layer|modules_to_save\.default)", "", module).rpartition(".")[0]
+    a, b = (trained.get(f"base_model.model.{module}.lora_{part}.default.weight") for part in "AB")
+    parameter = adapted_parameter(module, a, b, base) if a and b else None
+    return parameter.removesuffix(".weight") if parameter else module
 
 
 def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, list[int]]:
@@ -128,7 +160,7 @@ def _check_bias(param: str, bias: str, base: Any) -> None:
         held = "4 or 8 bits" if quantized else base.dtype
         message = f"{param}: bias {bias!r} trains biases of the base, which is in {held}; use precision fp32"
         raise InputError(FailureCode.PRECISION_UNAVAILABLE, message, param)
-    if bias != "none" and any(hasattr(parameter, "ds_shape") for parameter in base.parameters()):
+    if bias != "none" and _is_divided(base):
         message = f"{param}: bias {bias!r} trains biases of the base, which zero_stage 3 has divided; use another stage"
         raise InputError(FailureCode.RECIPE_INVALID, message, param)
 
@@ -138,6 +170,17 @@ def _check_dora(param: str, dora: bool, base: Any) -> None:
     if dora and getattr(base, "is_loaded_in_8bit", False) and base.device.type == "cpu":
         message = f"{param}: DoRA on a base in 8 bits needs a GPU; use base_bits 4"
         raise InputError(FailureCode.PRECISION_UNAVAILABLE, message, param)
+
+
+def _check_experts(param: str, adapts_experts: bool, base: Any) -> None:
+    # DeepSpeed gathers A and B when their modules are called, and PEFT reads them without a call.
+    if adapts_experts and _is_divided(base):
+        message = f"{param}: zero_stage 3 divides the LoRA of routed experts; use another stage, or engine fsdp"
+        raise InputError(FailureCode.RECIPE_INVALID, message, param)
+
+
+def _is_divided(base: Any) -> bool:
+    return any(hasattr(parameter, "ds_shape") for parameter in base.parameters())
 
 
 @contextlib.contextmanager
@@ -157,6 +200,7 @@ def _adapted(base: Any, config: LoraConfig) -> Any:
             if isinstance(module, ModulesToSaveWrapper):
                 _train_in_fp32(module.modules_to_save["default"], dtype)
     fuse(model)
+    fuse_experts(model)
     return model
 
 
@@ -164,8 +208,18 @@ def _as_written(config: LoraConfig, base: Any, adapted: set[str]) -> str | set[s
     """The recipe's own target_modules, if PEFT finds the same modules by them."""
     if isinstance(config.target_modules, str) and base.config.model_type in TAKEN_NAMES:
         return None  # PEFT adds routed experts to the matches of an expression there.
+    if not isinstance(config.target_modules, str):
+        # Other names are those of routed experts' parameters.
+        config.target_modules &= {ending for module in adapted for ending in suffixes(module)}
     found = {name for name, _ in base.named_modules() if check_target_module_exists(config, name)}
     return config.target_modules if found == adapted else None
+
+
+def _parameter_names(base: Any, experts: Collection[str]) -> list[str]:
+    """The last parts of the parameters' names, if they match nothing else; PEFT matches parameters by these."""
+    endings = sorted({".".join(name.split(".")[-2:]) for name in experts})
+    found = {name for name, _ in base.named_parameters() if name.endswith(tuple(f".{each}" for each in endings))}
+    return endings if found == experts else sorted(experts)
 
 
 def _lora_config(adapter: Adapter, transposed: bool, ties: bool) -> LoraConfig:
@@ -193,7 +247,14 @@ def _train_in_fp32(module: torch.nn.Module, dtype: torch.dtype) -> None:
     `dtype`."""
     module.float()
     module.register_forward_pre_hook(_in_format_of_weights)
-    module.register_forward_hook(lambda _, __, output: output.to(dtype))
+    module.register_forward_hook(lambda _, __, output: _in_format(output, dtype))
+
+
+def _in_format(output: Any, dtype: torch.dtype) -> Any:
+    """A router returns several tensors, some of them integers."""
+    if isinstance(output, tuple):
+        return tuple(_in_format(each, dtype) for each in output)
+    return output.to(dtype) if output.is_floating_point() else output
 
 
 def _in_format_of_weights(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -14,6 +14,7 @@ from dataset.document import Document
 from trainer.data.packing import PackedBatch, pack
 from trainer.model import attention
 from trainer.model.neftune import noisy_embeddings
+from trainer.model.router_loss import RouterLoss, router_loss
 from trainer.stop import Stop
 
 _CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
@@ -36,13 +37,18 @@ class SupervisedLoss(torch.nn.Module):
         self.model = model
         self.packed = packed
         self.neftune_alpha = neftune_alpha
+        self.router = router_loss(model.get_base_model())
         self.keeps_logits = "logits_to_keep" in inspect.signature(type(model.get_base_model()).forward).parameters
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Sum over the supervised tokens, in nats; a scalar in fp32. An empty batch gives a zero that went through the
-        whole model, since other ranks may wait for this rank's part of every communication."""
+        """Sum over the supervised tokens, in nats, in training with their share of the routers' loss; a scalar in fp32.
+        An empty batch gives a zero that went through the whole model, since other ranks may wait for this rank's part
+        of every communication."""
         if not batch.lengths:
-            return self._loss(pack([_EMPTY_DOCUMENT]).to(batch.targets.device)) * 0
+            empty = self._loss(pack([_EMPTY_DOCUMENT]).to(batch.targets.device)) * 0
+            if router := self._router_in_training:
+                router.forget_last()
+            return empty
         return self._loss(batch)
 
     @property
@@ -55,14 +61,17 @@ class SupervisedLoss(torch.nn.Module):
 
     def _packed(self, batch: PackedBatch) -> torch.Tensor:
         backbone = self.model.get_base_model().base_model
+        router = self._router_in_training
         with self._noise(batch.lengths):
-            hidden = backbone(
+            output = backbone(
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
                 use_cache=False,
                 documents=attention.DocumentBounds(batch.lengths, batch.offsets),
-            ).last_hidden_state
-        return head_loss(hidden[0, batch.rows], self.head, batch.targets)
+                **({"output_router_logits": True} if router else {}),
+            )
+        loss = head_loss(output.last_hidden_state[0, batch.rows], self.head, batch.targets)
+        return loss + router.of_row(output.router_logits, batch.lengths, batch.rows) if router else loss
 
     def _one_by_one(self, batch: PackedBatch) -> torch.Tensor:
         """Uses the model's own logits, which it may scale or cap. Few models cannot compute logits for some positions
@@ -75,12 +84,21 @@ class SupervisedLoss(torch.nn.Module):
             input_ids = batch.input_ids[:, start : start + length]
             with self._noise([length]):
                 if self.keeps_logits:
-                    logits = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=rows).logits[0]
+                    output = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=rows)
+                    logits = output.logits[0]
                 else:
-                    logits = self.model(input_ids=input_ids, use_cache=False).logits[0, rows]
+                    output = self.model(input_ids=input_ids, use_cache=False)
+                    logits = output.logits[0, rows]
             losses.append(F.cross_entropy(logits.float(), batch.targets[inside], reduction="sum"))
+            if router := self._router_in_training:
+                losses.append(router.of_document(output.aux_loss, len(rows)))
             start += length
         return torch.stack(losses).sum()
+
+    @property
+    def _router_in_training(self) -> RouterLoss | None:
+        """An evaluation has the loss of the tokens alone."""
+        return self.router if self.training else None
 
     def _noise(self, lengths: list[int]) -> contextlib.AbstractContextManager[None]:
         if self.neftune_alpha is None or not self.training:

@@ -101,8 +101,8 @@ MIXTURE = {
     f"{MLP}.gate.weight": [4, 2],
     f"{MLP}.shared_expert_gate.weight": [1, 2],
     f"{MLP}.shared_expert.up_proj.weight": [2, 2],
-    f"{MLP}.experts.0.up_proj.weight": [2, 2],
-    f"{MLP}.experts.0.w1.weight": [2, 2],
+    f"{MLP}.experts.up_proj": [4, 2, 2],
+    f"{MLP}.experts.down_proj": [4, 2, 2],
 }
 STACKED = {f"{Q}.weight": [2, 2], f"{MLP}.experts.gate_up_proj": [4, 2, 2], f"{MLP}.input_linear.weight": [4, 2, 2]}
 VISION = {
@@ -138,15 +138,12 @@ def test_all_linear_skips_unsupported_modules_with_reasons(
 @pytest.mark.parametrize(
     ("target", "shapes", "kind", "reason"),
     [
-        ("w1", MIXTURE, "mixtral", EXPERT_SKIPPED),
-        (r".*\.w1", MIXTURE, "mixtral", EXPERT_SKIPPED),
-        ("gate_up_proj", STACKED, "gpt_oss", EXPERT_SKIPPED),
-        ("input_linear", STACKED, "granitemoe", EXPERT_SKIPPED),
         ("gate", MIXTURE, "qwen2_moe", ROUTER_SKIPPED),
         ("up_proj", MIXTURE, "qwen3_next", NAME_TAKEN),
         ("fc1", VISION, "gemma3", MEDIA_SKIPPED),
         ("out_proj", MAMBA_LAYER, "mamba2", PEFT_UNSUPPORTED),
-        ("all-linear", {f"{MLP}.experts.0.w1.weight": [2, 2]}, "mixtral", EXPERT_SKIPPED),
+        ("experts.0.w1", {f"{MLP}.experts.0.w1.weight": [2, 2]}, "mixtral", PEFT_UNSUPPORTED),
+        ("gate_up_proj", {f"{MLP}.experts.gate_up_proj": [4, 2, 2]}, "longcat_flash", PEFT_UNSUPPORTED),
     ],
 )
 def test_name_matching_only_skipped_modules_is_refused(
@@ -161,3 +158,67 @@ def test_name_matching_only_skipped_modules_is_refused(
 def test_name_matching_experts_adapts_other_modules() -> None:
     assert adapted(["up_proj"], MIXTURE, "qwen2_moe") == {f"{MLP}.shared_expert.up_proj"}
     assert adapted(["q_proj"], VISION, "gemma3") == {Q}
+
+
+EXPERTS = {f"{MLP}.experts.gate_up_proj", f"{MLP}.input_linear.weight"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "experts", "modules", "parameters"),
+    [
+        ("all-linear", "auto", {Q}, set()),
+        ("all-linear", False, {Q}, set()),
+        ("all-linear", True, {Q}, EXPERTS),
+        (["q_proj"], True, {Q}, EXPERTS),
+        (["q_proj", "experts.gate_up_proj"], "auto", {Q}, {f"{MLP}.experts.gate_up_proj"}),
+        (["input_linear"], "auto", set(), {f"{MLP}.input_linear.weight"}),
+        (r".*gate_up_proj", "auto", set(), {f"{MLP}.experts.gate_up_proj"}),
+        (r".*(gate_up|q)_proj", "auto", {Q}, set()),
+        (r".*(gate_up|q)_proj", True, {Q}, EXPERTS),
+    ],
+)
+def test_experts_are_adapted_where_wanted(targets: Any, experts: Any, modules: set[str], parameters: set[str]) -> None:
+    found = target_modules(Adapter(target_modules=targets, experts=experts), STACKED, "gpt_oss")
+    assert found.adapted == modules
+    assert found.experts == parameters
+
+
+def test_model_of_experts_alone_adapts_them() -> None:
+    alone = {f"{MLP}.experts.down_proj": [4, 2, 2]}
+    assert target_modules(Adapter(), alone, "gpt_oss").experts == alone.keys()
+
+
+def test_order_of_names_decides_nothing() -> None:
+    names = ["up_proj", "experts.up_proj"]
+    for given in (names, names[::-1]):
+        found = target_modules(Adapter(target_modules=given), MIXTURE, "qwen2_moe")
+        assert found.adapted == {f"{MLP}.shared_expert.up_proj"}
+        assert found.experts == {f"{MLP}.experts.up_proj"}
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "qwen3_moe"])
+def test_excluded_experts_are_refused_by_name(kind: str) -> None:
+    with pytest.raises(InputError, match=EXPERT_SKIPPED):
+        target_modules(Adapter(target_modules=["gate_up_proj"], experts=False), STACKED, kind)
+
+
+@pytest.mark.parametrize(("shapes", "kind"), [(SHAPES, "llama"), (STACKED, "longcat_flash")])
+def test_experts_of_unfit_models_are_refused(shapes: dict[str, list[int]], kind: str) -> None:
+    unfit = shapes if kind == "llama" else {f"{MLP}.experts.down_proj": [4, 2, 2]} | SHAPES
+    with pytest.raises(InputError) as caught:
+        check_adapter(Adapter(experts=True), unfit, kind)
+    assert caught.value.failure.param == "adapter.experts"
+
+
+@pytest.mark.parametrize("fields", [{"dropout": 0.1}, {"dora": True}, {"init": "pissa"}, {"init": "olora"}])
+def test_experts_refuse_what_peft_cannot_do(fields: dict[str, Any]) -> None:
+    check_adapter(Adapter(r=1, **fields), STACKED, "gpt_oss")
+    with pytest.raises(InputError, match="routed experts") as caught:
+        check_adapter(Adapter(r=1, experts=True, **fields), STACKED, "gpt_oss")
+    assert caught.value.failure.param == f"adapter.{next(iter(fields))}"
+
+
+def test_patterns_name_expert_parameters() -> None:
+    check_adapter(
+        Adapter(experts=True, rank_pattern={"gate_up_proj": 2}, alpha_pattern={"input_linear": 3}), STACKED, "x"
+    )

@@ -14,12 +14,14 @@ from transformers.pytorch_utils import Conv1D
 
 from contract.model.earlier_adapter import check_earlier_adapter
 from contract.model.folder import loaded_base
+from contract.model.stacked_experts import expert_parameters
 from contract.model.target_modules import TAKEN_NAMES, check_adapter
+from contract.model.trained_modules import trained_modules
 from contract.recipe import Recipe
 from dataset.document import Document
 from estimate.plan import adapted_base
 from tests.support.files import write_tokenizer
-from tests.trainer.architectures import KINDS, VOCABULARY, save_architecture, skeleton
+from tests.trainer.architectures import KINDS, MIXTURES, VOCABULARY, save_architecture, skeleton
 from trainer.data.packing import pack
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
@@ -40,6 +42,19 @@ SOME = {
     "qwen3_moe",
 }
 ALL = [pytest.param(kind, marks=() if kind in SOME else pytest.mark.exhaustive) for kind in KINDS]
+WITH_EXPERTS = {"gpt_oss", "llama4_text", "nemotron_h", "qwen3_moe"}
+ADAPTED = [
+    *(pytest.param(kind, {}, marks=() if kind in SOME else pytest.mark.exhaustive, id=kind) for kind in KINDS),
+    *(
+        pytest.param(
+            kind,
+            {"experts": True},
+            marks=() if kind in WITH_EXPERTS else pytest.mark.exhaustive,
+            id=f"{kind} with experts",
+        )
+        for kind in MIXTURES
+    ),
+]
 IDS = torch.arange(3, 23)[None]
 
 
@@ -87,19 +102,30 @@ def plain(folder: Path) -> Any:
 
 # PEFT says so of a model whose head is loaded apart from its embeddings.
 @pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(("kind", "adapter"), ADAPTED)
 def test_architecture_has_one_adapter_everywhere(
-    kind: str, architecture: Callable[[str], Path], tmp_path: Path
+    kind: str, adapter: dict[str, Any], architecture: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = architecture(kind)
-    given = recipe(folder)
+    given = recipe(folder, **adapter)
     base = loaded_base(folder)
     targets = check_adapter(given.adapter, base.shapes, base.kind)
     plan = adapted_base(loaded_base(folder), given.adapter, None)
 
     module = trained(given)
     of_trainer = {name.partition(".lora_A")[0] for name, _ in module.model.named_parameters() if ".lora_A." in name}
-    assert {name.removeprefix("base_model.model.") for name in of_trainer} == targets.adapted
+    stacked = ("input_linear", "output_linear") if kind == "jetmoe" else ()
+    experts = {name for name in of_trainer if adapter and (".experts" in name or name.endswith(stacked))}
+    assert {name.removeprefix("base_model.model.") for name in of_trainer - experts} == targets.adapted
+    assert len(experts) == len(targets.experts)
+    assert bool(experts) == bool(adapter)
+    sizes = {name: sum(of_module) for name, of_module in plan.trained.tensors.items()}
+    listed = trained_modules(sizes, base.shapes)
+    assert [each.model_copy(update={"share": 0}) for each in module.model.trained] == [
+        each.model_copy(update={"share": 0}) for each in listed
+    ]
+    # A plan does not count tables that some architectures keep beside their weights.
+    assert [each.share for each in module.model.trained] == pytest.approx([each.share for each in listed], rel=0.02)
     assert module.model.get_nb_trainable_parameters()[0] == plan.trained.parameters
 
     if module.packed:
@@ -112,9 +138,11 @@ def test_architecture_has_one_adapter_everywhere(
     goes_on = recipe(folder, start_from=str(tmp_path / "adapter"))
     merge(goes_on, tmp_path / "merged")
     torch.testing.assert_close(logits(plain(tmp_path / "merged")), reloaded, atol=1e-3, rtol=1e-3)
-    continued = trained(goes_on).model.get_nb_trainable_parameters()
+    continued = trained(goes_on).model
     planned = adapted_base(loaded_base(folder), goes_on.adapter, tmp_path / "adapter")
-    assert continued[0] == planned.trained.parameters == plan.trained.parameters
+    assert continued.get_nb_trainable_parameters()[0] == planned.trained.parameters == plan.trained.parameters
+    assert continued.trained == module.model.trained
+    assert {name: sum(of_module) for name, of_module in planned.trained.tensors.items()} == sizes
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -129,6 +157,16 @@ def test_every_linear_module_is_adapted_or_excused(kind: str, architecture: Call
     base = loaded_base(folder)
     targets = check_adapter(recipe(folder).adapter, base.shapes, base.kind)
     assert targets.adapted == linear - targets.skipped.keys()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_expert_parameters_are_known_by_files(kind: str, architecture: Callable[[str], Path]) -> None:
+    folder = architecture(kind)
+    loaded = {name: list(each.shape) for name, each in skeleton(folder).named_parameters()}
+    read = loaded_base(folder).shapes
+    found = {name: read[name] for name in expert_parameters(read)}
+    assert found == {name: loaded[name] for name in expert_parameters(loaded)} or kind == "longcat_flash"
+    assert bool(found) == (kind in MIXTURES or kind == "longcat_flash")
 
 
 def test_expert_names_match_those_of_peft() -> None:
