@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
@@ -58,6 +60,9 @@ SIZES = {
 
 
 MODELS: dict[str, Callable[..., Any]] = {
+    "bloom": lambda vocab_size, **sizes: BloomForCausalLM(
+        BloomConfig(vocab_size=vocab_size, hidden_size=64, n_layer=2, n_head=4)
+    ),
     "gemma": lambda **sizes: GemmaForCausalLM(GemmaConfig(**sizes)),
     "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
     "llama of 4 layers": lambda **sizes: LlamaForCausalLM(LlamaConfig(**(sizes | {"num_hidden_layers": 4}))),

@@ -17,28 +17,25 @@ from contract.formatting import truncate
 from contract.model.config import check_not_quantised, unsupported
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
-from trainer.model import attention
 from trainer.model.adapter import add_adapter, continue_adapter
 from trainer.model.loss import SupervisedLoss
-
-PACKED_MODEL_TYPES = frozenset({"gemma", "glm", "gpt2", "gpt_neox", "llama", "mistral", "phi", "qwen2", "qwen3"})
-"""Architectures that are tested to treat documents in a packed row as they treat them alone, and whose logits are
-simply the head of the last hidden states."""
+from trainer.model.packing_check import find_path
+from trainer.model.row_path import RowPath
 
 _SHOWN = 3
 _LONGEST_REASON = 600
 
 
-def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> SupervisedLoss:
+def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: Path | None = None) -> SupervisedLoss:
     """The base model in `dtype` or in `base_bits`, frozen, with an adapter in fp32: a new one that changes nothing yet,
-    or an earlier one.
+    or an earlier one. The folder `cache` keeps how rows go through its architecture.
 
     Raises InputError for a model that cannot be loaded and for an adapter that does not fit it.
     """
     disable_progress_bar()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # set per thread, and this may not be the main thread
-    base, packed = _load_base(recipe, dtype, device)
+    base, path = _load_base(recipe, dtype, device, cache)
     adapter = recipe.adapter
     if adapter.start_from is not None:
         model = continue_adapter(base, Path(adapter.start_from), adapter.dropout)
@@ -51,11 +48,11 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
     model.peft_config["default"].base_model_name_or_path = public_name(recipe.model)
     if recipe.gradient_checkpointing:
         checkpoint_activations(base)
-    return SupervisedLoss(model, packed, recipe.neftune_alpha)
+    return SupervisedLoss(model, path, recipe.neftune_alpha)
 
 
-def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tuple[Any, bool]:
-    """The base model, and whether it takes packed rows."""
+def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: Path | None) -> tuple[Any, RowPath]:
+    """The base model, and how rows go through it."""
     bits = recipe.base_bits
     if bits is not None:
         from trainer.model.quantize import keep_trainable, quantization  # as above
@@ -65,14 +62,13 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
             raise ValueError("it has an adapter in it; give its base, and give a job's adapter as adapter.start_from")
         config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
         check_not_quantised(config.to_dict())
-        packed = can_pack(config)
+        path = find_path(config, cache)
         base, loaded = AutoModelForCausalLM.from_pretrained(
             recipe.model,
             config=config,
             dtype=dtype,
             quantization_config=None if bits is None else quantization(bits, dtype),
             device_map={"": device} if device.type == "cuda" or bits is not None else None,
-            attn_implementation=attention.register() if packed else None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -81,7 +77,7 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
     _check_complete(loaded)
     if bits == 4:
         keep_trainable(base)
-    return base, packed
+    return base, path
 
 
 def max_positions(model: str) -> int | None:
@@ -95,17 +91,6 @@ def max_positions(model: str) -> int | None:
     if getattr(config, "rope_parameters", None):
         return None
     return getattr(config, "max_position_embeddings", None)
-
-
-def can_pack(config: Any) -> bool:
-    """Whether the model treats documents in a row independently. Some scale positions by the longest document in the
-    row."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    return (
-        config.model_type in PACKED_MODEL_TYPES
-        and getattr(config, "sliding_window", None) is None
-        and rope.get("rope_type") not in ("dynamic", "longrope")
-    )
 
 
 def _check_complete(loaded: dict[str, Any]) -> None:
