@@ -17,6 +17,7 @@ from estimate.adapter import parameters_by_kind, skipped_modules
 from estimate.plan import DeviceEstimate, LocalModel, RunPlan, plan_run
 from store.access.principal import Principal
 from store.jobs import jobs
+from store.jobs.packing import ReportedPacking, reported_packing
 from store.jobs.throughput import Throughput, throughput
 from store.scheduling import workers
 
@@ -118,6 +119,10 @@ class PlanOut(BaseModel):
     devices: list[DevicePlan]
     """One entry per kind of device of the workers' machines; empty if the memory is not known."""
     disk: DiskOut | None
+    packed: bool | None
+    """Whether the latest job of the same model took the documents of a micro-batch together, and not one by one."""
+    packing: str | None
+    """Why it did."""
     expected_seconds: float | None
     """Time that the latest jobs of the same model took for as many examples, on any device."""
     unknown: dict[str, str]
@@ -149,9 +154,11 @@ def plan(services: Services, who: Principal, recipe: Recipe) -> PlanOut:
         base, rows = submission.base, submission.training.count
         made = plan_run(submission.recipe, rows, submission.machines, base, lengths_of(services, submission))
         with services.sessions.begin() as session:
+            packing = reported_packing(session, submission.recipe.model)
             expected = jobs.expected_seconds(session, submission.recipe, submission.workload.examples)
             speeds = [throughput(session, submission.recipe, on.device, on.kind.precision) for on in made.devices]
-        return plan_out(made, None if isinstance(base, str) else base, speeds, expected, submission.warnings)
+        known = None if isinstance(base, str) else base
+        return plan_out(made, known, speeds, expected, submission.warnings, packing)
 
 
 def plan_out(
@@ -160,12 +167,15 @@ def plan_out(
     speeds: list[Throughput | None],
     expected_seconds: float | None,
     warnings: list[str],
+    packing: ReportedPacking | None,
 ) -> PlanOut:
     """`speeds` are those of the plan's devices, in their order."""
     work = plan.work
     unknown = dict(plan.unknown)
     if any(speed is None for speed in speeds):
         unknown["eta_seconds"] = unknown["cold_start_seconds"] = "no job like this one has ended on such a device"
+    if packing is None:
+        unknown["packing"] = "the trainer checks whether documents can be packed, and its started event will say"
     return PlanOut(
         parameters=_parameters(base) if base else None,
         work=WorkOut(
@@ -176,6 +186,8 @@ def plan_out(
         ),
         devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
         disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
+        packed=packing.packed if packing else None,
+        packing=packing.because if packing else None,
         expected_seconds=expected_seconds,
         unknown=unknown,
         warnings=warnings,

@@ -51,6 +51,6 @@ def test_reason_of_a_busy_device_is_a_sentence(uses: list[tuple[str, int | None,
 def test_reason_of_a_module_without_adapter_is_a_sentence(why: str) -> None:
     base = LocalModel({"m.weight": [2, 2]}, {}, TrainedParameters(skipped={"m": why}), None, "")
     plan = RunPlan(TrainingWork(1, 1, 1, None), None, [], {})
-    parameters = plan_out(plan, base, [], None, []).parameters
+    parameters = plan_out(plan, base, [], None, [], None).parameters
     assert parameters is not None
     assert [is_sentence(each.reason) for each in parameters.left_out] == [True]

@@ -35,6 +35,8 @@ PLAN: dict[str, Any] = {
         }
     ],
     "disk": {"adapter": 40_000, "adapters": 80_000, "states": 360_000, "total": 440_000, "merged": 2_000_000},
+    "packed": True,
+    "packing": "a small llama has the same loss and gradients packed",
     "expected_seconds": None,
     "unknown": {"memory": "a reason"},
     "warnings": ["schedule.max_steps: got 9; too many"],
@@ -72,12 +74,13 @@ def test_plan_is_shown_as_text_or_json(api: FakeApi) -> None:
     done = finetuned("plan", "-", "--url", api.url, stdin='{"model": "m"}')
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[:6] == [
+    assert lines[:7] == [
         "trains 10,000 of 1,000,000 parameters (1.00%)",
         "q_proj 10,000 in 2",
         "left out up_proj: Routed experts are not adapted.",
         "steps 36, 8 examples each, of 90",
         "tokens 12,345",
+        "documents packed: a small llama has the same loss and gradients packed",
         "disk 440.0 kB, 80.0 kB of it for good",
     ]
     assert "1 x NVIDIA A10 bf16; does not fit" in lines
