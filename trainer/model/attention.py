@@ -111,7 +111,7 @@ def attend_documents(  # parameters: transformers' signature
     value: torch.Tensor,
     attention_mask: Reach | None,
     *,
-    documents: DocumentBounds,
+    documents: DocumentBounds | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -123,6 +123,8 @@ def attend_documents(  # parameters: transformers' signature
     query is [1, heads, T, head_dim]; key and value may have fewer heads, each shared by a group of the query's. Returns
     [1, T, heads, head_dim]. `documents` comes from the call of the backbone.
     """
+    if documents is None:
+        raise NotImplementedError("its layers do not hand the documents of a row to their attention")
     if isinstance(attention_mask, torch.Tensor) or unused.get("position_bias") is not None:
         raise NotImplementedError("attention with a mask or a bias of the model's own")
     if key.shape[2] != query.shape[2]:

@@ -103,9 +103,14 @@ _known: dict[str, RowPath] = {}
 
 def _check_once(key: str, small: Any) -> RowPath:
     if key not in _known:
-        # The adapter's first weights come from the same random numbers, whether or not there was a check.
-        with torch.random.fork_rng(devices=[]):
-            _known[key] = check(small)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more would mostly wait for each other
+        try:
+            # The adapter's first weights come from the same random numbers, whether or not there was a check.
+            with torch.random.fork_rng(devices=[]):
+                _known[key] = check(small)
+        finally:
+            torch.set_num_threads(threads)
     return _known[key]
 
 
