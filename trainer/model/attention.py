@@ -217,7 +217,6 @@ def _attend_block(
     return attend(query, key, value, mask, scores).to(dtype)
 
 
-@functools.lru_cache(maxsize=64)
 def _mask(queries: int, keys: int, before: int, window: int, device: torch.device) -> torch.Tensor:
     """True where a query sees a key: itself, or one less than a window before it."""
     distance = torch.arange(before, before + queries, device=device)[:, None] - torch.arange(keys, device=device)
