@@ -1,6 +1,6 @@
 """Plans: what a recipe takes, before anybody pays for it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
@@ -158,22 +158,29 @@ def plan(services: Services, who: Principal, recipe: Recipe) -> PlanOut:
             expected = jobs.expected_seconds(session, submission.recipe, submission.workload.examples)
             speeds = [throughput(session, submission.recipe, on.device, on.kind.precision) for on in made.devices]
         known = None if isinstance(base, str) else base
-        return plan_out(made, known, speeds, expected, submission.warnings, packing)
+        return plan_out(made, known, PastJobs(speeds, expected, packing), submission.warnings)
+
+
+class PastJobs(NamedTuple):
+    """What jobs with the same model have reported."""
+
+    speeds: list[Throughput | None]
+    """Of the plan's devices, in their order."""
+    expected_seconds: float | None
+    packing: ReportedPacking | None
 
 
 def plan_out(
     plan: RunPlan,
     base: LocalModel | None,
-    speeds: list[Throughput | None],
-    expected_seconds: float | None,
+    past: PastJobs,
     warnings: list[str],
-    packing: ReportedPacking | None,
 ) -> PlanOut:
-    """`speeds` are those of the plan's devices, in their order."""
     work = plan.work
     unknown = dict(plan.unknown)
-    if any(speed is None for speed in speeds):
+    if any(speed is None for speed in past.speeds):
         unknown["eta_seconds"] = unknown["cold_start_seconds"] = "no job like this one has ended on such a device"
+    packing = past.packing
     if packing is None:
         unknown["packing"] = "the trainer checks whether documents can be packed, and its started event will say"
     return PlanOut(
@@ -184,11 +191,11 @@ def plan_out(
             steps=work.steps,
             tokens=work.tokens,
         ),
-        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
+        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, past.speeds, strict=True)],
         disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
         packed=packing.packed if packing else None,
         packing=packing.because if packing else None,
-        expected_seconds=expected_seconds,
+        expected_seconds=past.expected_seconds,
         unknown=unknown,
         warnings=warnings,
     )

@@ -8,6 +8,7 @@ so that half of a padded batch would be padding.
 import argparse
 import contextlib
 import datetime
+import inspect
 import logging
 import random
 import statistics
@@ -32,16 +33,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from contract.recipe import Recipe
 from dataset.document import Document
-from tests.trainer.architectures import config_of
 from trainer.data.packing import pack
 from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
 from trainer.model.packing_check import find_path
 from trainer.model.row_path import RowPath
+from trainer.model.small_config import SIZES
 
 SHORT = ("llama", "gemma3_text", "qwen3_next", "bloom")
 WINDOW = 128
-SIZES: dict[str, Any] = {
+MODEL_SIZES: dict[str, Any] = {
     "vocab_size": 8000,
     "hidden_size": 384,
     "intermediate_size": 1024,
@@ -61,6 +62,10 @@ MODELS: dict[str, Any] = {
         **sizes, head_dim=64, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=256
     ),
 }
+OF_ONE: dict[str, dict[str, Any]] = {
+    "falcon_h1": {"mamba_d_ssm": 128},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+}
 SHORT_SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
 LONGEST = 256
 
@@ -72,9 +77,9 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     print_table(SHORT if short else sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
     if short:
-        print_speed(["qwen3"], SIZES | SHORT_SIZES, documents(4), rounds=1)
+        print_speed(["qwen3"], MODEL_SIZES | SHORT_SIZES, documents(4), rounds=1)
     else:
-        print_speed(list(MODELS), SIZES, documents(16), rounds=7)
+        print_speed(list(MODELS), MODEL_SIZES, documents(16), rounds=7)
 
 
 def print_table(kinds: Any) -> None:
@@ -103,9 +108,12 @@ def path_of(kind: str) -> RowPath:
 
 
 def configs_of(kind: str) -> Iterator[Any]:
-    for make in (CONFIG_MAPPING[kind], lambda: config_of(kind)):
+    config = CONFIG_MAPPING[kind]
+    known = SIZES | {"num_key_value_heads": 2, "num_hidden_layers": 2}
+    sizes = {name: known[name] for name in inspect.signature(config.__init__).parameters if name in known}
+    for fields in ({}, sizes | OF_ONE.get(kind, {})):
         with contextlib.suppress(Exception):
-            yield make()
+            yield config(**fields)
 
 
 def describe(path: RowPath) -> str:
@@ -144,7 +152,7 @@ def documents(count: int) -> list[Document]:
     numbers = random.Random(1)
     lengths = [round(LONGEST * (place + 0.5) / count) for place in range(count)]
     numbers.shuffle(lengths)
-    rows = [[numbers.randrange(3, SIZES["vocab_size"]) for _ in range(length + 1)] for length in lengths]
+    rows = [[numbers.randrange(3, MODEL_SIZES["vocab_size"]) for _ in range(length + 1)] for length in lengths]
     return [Document(row, [place > len(row) // 2 for place in range(len(row))]) for row in rows]
 
 

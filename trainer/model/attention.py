@@ -159,7 +159,7 @@ def _has_kernel_for_many(
     return halves and fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
-def _attend_to_all(
+def _attend_to_all(  # parameters: the kernel's
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

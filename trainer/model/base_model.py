@@ -36,6 +36,9 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: 
     if device.type == "cuda":
         torch.cuda.set_device(device)  # set per thread, and this may not be the main thread
     base, path = _load_base(recipe, dtype, device, cache)
+    if path.separated and any(hasattr(parameter, "ds_id") for parameter in base.parameters()):
+        # A rank with more documents in its row would gather the weights of such a part more often than the others.
+        path = RowPath(False, because="zero_stage 3 gathers the weights of a layer's part at each call")
     adapter = recipe.adapter
     if adapter.start_from is not None:
         model = continue_adapter(base, Path(adapter.start_from), adapter.dropout)

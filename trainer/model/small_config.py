@@ -36,7 +36,7 @@ _NAMES_OF_SIZE = {
     24: "q_lora_rank",
     VOCABULARY: "vocab_size vocab_size_per_layer_input unpadded_vocab_size",
 }
-_SIZES = {name: size for size, names in _NAMES_OF_SIZE.items() for name in names.split()}
+SIZES = {name: size for size, names in _NAMES_OF_SIZE.items() for name in names.split()}
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
 _GROUPS = ("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_blocks")
@@ -78,7 +78,7 @@ def _shrunk(fields: Mapping[str, Any]) -> dict[str, Any]:
         else:
             small[name] = _token(name, value, place) if "token" in name else _size(name, value)
     if "dynamic" in str(fields.get("rope_parameters")):
-        small["max_position_embeddings"] = _SIZES["original_max_position_embeddings"]
+        small["max_position_embeddings"] = SIZES["original_max_position_embeddings"]
     if fields.get("qk_rope_head_dim") and fields.get("head_dim") == fields["qk_rope_head_dim"]:
         small["head_dim"] = small["qk_rope_head_dim"]
     if {"expand", "num_heads", "head_dim", "state_size"} <= small.keys():
@@ -136,10 +136,10 @@ def _groups(groups: int | None, fields: Mapping[str, Any]) -> int:
 def _size(name: str, value: Any) -> Any:
     """A size of 1 often means that a mechanism is off, and so it stays."""
     if name == "head_dim" and value is None:
-        return _SIZES[name]
+        return SIZES[name]
     if "softcap" in name and value:
         return 1.0  # or the small model's scores would not come near it
-    return _SIZES.get(name, value) if type(value) is int and value > 1 else value
+    return SIZES.get(name, value) if type(value) is int and value > 1 else value
 
 
 def _token(name: str, value: Any, place: int) -> Any:
