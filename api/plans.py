@@ -1,6 +1,6 @@
 """Plans: what a recipe takes, before anybody pays for it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
@@ -18,6 +18,7 @@ from estimate.adapter import skipped_modules
 from estimate.plan import DeviceEstimate, LocalModel, RunPlan, plan_run
 from store.access.principal import Principal
 from store.jobs import jobs
+from store.jobs.packing import ReportedPacking, reported_packing
 from store.jobs.throughput import Throughput, throughput
 from store.scheduling import workers
 
@@ -126,6 +127,10 @@ class PlanOut(BaseModel):
     devices: list[DevicePlan]
     """One entry per kind of device of the workers' machines; empty if the memory is not known."""
     disk: DiskOut | None
+    packed: bool | None
+    """Whether the latest job of the same model took the documents of a micro-batch together, and not one by one."""
+    packing: str | None
+    """Why it did."""
     expected_seconds: float | None
     """Time that the latest jobs of the same model took for as many examples, on any device."""
     unknown: dict[str, str]
@@ -157,23 +162,35 @@ def plan(services: Services, who: Principal, recipe: Recipe) -> PlanOut:
         base, rows = submission.base, submission.training.count
         made = plan_run(submission.recipe, rows, submission.machines, base, lengths_of(services, submission))
         with services.sessions.begin() as session:
+            packing = reported_packing(session, submission.recipe.model)
             expected = jobs.expected_seconds(session, submission.recipe, submission.workload.examples)
             speeds = [throughput(session, submission.recipe, on.device, on.kind.precision) for on in made.devices]
-        return plan_out(made, None if isinstance(base, str) else base, speeds, expected, submission.warnings)
+        known = None if isinstance(base, str) else base
+        return plan_out(made, known, PastJobs(speeds, expected, packing), submission.warnings)
+
+
+class PastJobs(NamedTuple):
+    """What jobs with the same model have reported."""
+
+    speeds: list[Throughput | None]
+    """Of the plan's devices, in their order."""
+    expected_seconds: float | None
+    packing: ReportedPacking | None
 
 
 def plan_out(
     plan: RunPlan,
     base: LocalModel | None,
-    speeds: list[Throughput | None],
-    expected_seconds: float | None,
+    past: PastJobs,
     warnings: list[str],
 ) -> PlanOut:
-    """`speeds` are those of the plan's devices, in their order."""
     work = plan.work
     unknown = dict(plan.unknown)
-    if any(speed is None for speed in speeds):
+    if any(speed is None for speed in past.speeds):
         unknown["eta_seconds"] = unknown["cold_start_seconds"] = "no job like this one has ended on such a device"
+    packing = past.packing
+    if packing is None:
+        unknown["packing"] = "the trainer checks whether documents can be packed, and its started event will say"
     return PlanOut(
         parameters=_parameters(base) if base else None,
         base=BaseOut(**vars(plan.base)) if plan.base else None,
@@ -183,9 +200,11 @@ def plan_out(
             steps=work.steps,
             tokens=work.tokens,
         ),
-        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, speeds, strict=True)],
+        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, past.speeds, strict=True)],
         disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
-        expected_seconds=expected_seconds,
+        packed=packing.packed if packing else None,
+        packing=packing.because if packing else None,
+        expected_seconds=past.expected_seconds,
         unknown=unknown,
         warnings=warnings,
     )

@@ -46,6 +46,10 @@ class StartedEvent(_Event):
     """Examples in one forward and backward pass on one device, with a recipe's "auto" resolved."""
     effective_batch_size: int = 1
     """Examples of one optimizer step, on all devices."""
+    packed: bool = True
+    """Whether the documents of a micro-batch go through the model together. Otherwise they go one by one."""
+    packing: str = ""
+    """Why."""
     device: str
     precision: str
     """Precision in use, with a recipe's "auto" resolved."""

@@ -262,6 +262,8 @@ class Plan(Object):
     parameters: dict[str, Any] | None = None
     devices: tuple[DevicePlan, ...] = ()
     disk: dict[str, int] | None = None
+    packed: bool | None = None
+    packing: str | None = None
     expected_seconds: float | None = None
     unknown: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

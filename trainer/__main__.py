@@ -41,7 +41,7 @@ def main() -> None:
         type=Path,
         default=_user_cache(),
         metavar="FOLDER",
-        help="folder for tokens and compiled layers (%(default)s)",
+        help="folder for tokens, compiled layers and checks of packed rows (%(default)s)",
     )
     arguments = parser.parse_args()
     run = RunDir(arguments.run_dir.resolve())

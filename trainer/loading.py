@@ -61,7 +61,7 @@ def load_together(stop: Stop, first: Callable[[], A], second: Callable[[], B]) -
 
 def _load_model(setup: RunSetup, dtype: torch.dtype, accelerator: Accelerator) -> SupervisedLoss:
     began = time.perf_counter()
-    module = load_for_engine(setup.recipe, dtype, accelerator)
+    module = load_for_engine(setup.recipe, dtype, accelerator, setup.cache)
     base = module.model.get_base_model()
     if setup.recipe.torch_compile:
         from trainer.model.compiling import compile_layers  # imports the compiler's settings
@@ -73,18 +73,18 @@ def _load_model(setup: RunSetup, dtype: torch.dtype, accelerator: Accelerator) -
     return module
 
 
-def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator) -> SupervisedLoss:
+def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, cache: Path | None) -> SupervisedLoss:
     """Loads the model where its engine takes it from. A model that is to be sharded need not fit into one device."""
     if recipe.parallel.zero_stage == 3:
         from trainer.engines.zero import shard_on_load
 
         held = shard_on_load(accelerator, dtype)
-        module = load_model(recipe, dtype, torch.device("cpu"))
+        module = load_model(recipe, dtype, torch.device("cpu"), cache)
         del held
         return module
     if recipe.parallel.engine == "fsdp":
-        return load_model(recipe, dtype, torch.device("cpu"))
-    return load_model(recipe, dtype, this_device())
+        return load_model(recipe, dtype, torch.device("cpu"), cache)
+    return load_model(recipe, dtype, this_device(), cache)
 
 
 def _load_data(recipe: Recipe, cache: Path, report: EventWriter) -> TrainingData:

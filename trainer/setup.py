@@ -18,6 +18,6 @@ class RunSetup:
     report: EventWriter
     stop: Stop
     cache: Path
-    """Folder of tokenised datasets and compiled layers."""
+    """Folder of tokenised datasets, compiled layers and checks of packed rows."""
     resume: Path | None = None
     """State of an earlier run to continue from."""

@@ -1,5 +1,6 @@
 """A training run from recipe to adapter: everything before the loop."""
 
+import hashlib
 import importlib.metadata
 import math
 import os
@@ -57,6 +58,7 @@ def train(setup: RunSetup) -> None:
         setup.report(DoneEvent, step=step, completed=False, train_loss=None, eval_loss=None)
         return
     module, data = loaded
+    _agree_on_path(module, accelerator)
     check_vocabulary(recipe, module.model.get_base_model(), data)
     start = _new_state(recipe, data, accelerator)
     state = _resumed_state(resume, start, module) if resume else None
@@ -114,6 +116,14 @@ def _check_agreement(precision: str, accelerator: Accelerator) -> None:
             'precision: "auto" is not the same on all machines of this run; use "fp32", or what all of them have',
             "precision",
         )
+
+
+def _agree_on_path(module: SupervisedLoss, accelerator: Accelerator) -> None:
+    """All ranks call it together, since they must run their models equally often."""
+    digest = hashlib.sha256(repr(replace(module.path, because="")).encode()).digest()
+    number = int.from_bytes(digest[:3], "big")
+    if max_over_ranks(accelerator, number) != -max_over_ranks(accelerator, -number):
+        module.take_one_by_one("the machines of this run do not agree on whether rows can be packed")
 
 
 def find_micro_batch(
@@ -175,6 +185,8 @@ def _report_start(run: TrainingRun, precision: str, resumed_step: int) -> None:
         engine=run.engine.name,
         micro_batch_size=run.micro_batch,
         effective_batch_size=run.effective_batch_size,
+        packed=run.engine.module.packed,
+        packing=run.engine.module.path.because,
         device=describe(run.accelerator.device),
         precision=precision,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")},

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM
 from dataset.document import Document
 from trainer.data.packing import pack
 from trainer.device import this_device
-from trainer.model import attention
 from trainer.model.kernels import use_kernels
 from trainer.model.loss import SupervisedLoss
+from trainer.model.row_path import RowPath
 from trainer.precision import DTYPES
 
 
@@ -37,14 +37,12 @@ class Bare:
 def main(work: Path, run_dir: Path) -> None:
     work_order = json.loads((work / "work.json").read_text())
     device = this_device()
-    base = AutoModelForCausalLM.from_pretrained(
-        work_order["model"], dtype=DTYPES[work_order["precision"]], attn_implementation=attention.register()
-    ).to(device)
+    base = AutoModelForCausalLM.from_pretrained(work_order["model"], dtype=DTYPES[work_order["precision"]]).to(device)
     if device.type == "cuda":
         use_kernels(base)
     base.requires_grad_(False)
     base.enable_input_require_grads()
-    loss = SupervisedLoss(Bare(base), packed=True)
+    loss = SupervisedLoss(Bare(base), RowPath(packed=True, plain_head=True))
     base.train()
     documents = [_document(json.loads(line)) for line in (work / "documents.jsonl").read_text().splitlines()]
     for step in range(work_order["steps"]):

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from contract.model.stacked_experts import is_routed_expert, is_router
+from contract.model.stacked_experts import is_routed_expert
+from contract.model.target_modules import is_router
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Dense bf16 operations a second of the SXM boards, and of the others as their makers state them, by a part of the

@@ -44,6 +44,8 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     facts.append(("steps", f"{work['steps']:,}, {of_them}"))
     if work["tokens"] is not None:
         facts.append(("tokens", f"{work['tokens']:,}"))
+    if plan["packing"]:
+        facts.append(("documents", f"{'packed' if plan['packed'] else 'one by one'}: {plan['packing']}"))
     if disk:
         facts.append(("disk", f"{format_bytes(disk['total'])}, {format_bytes(disk['adapters'])} of it for good"))
     return facts

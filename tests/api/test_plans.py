@@ -308,6 +308,16 @@ def test_planned_time_follows_jobs_of_the_same_kind(client: TestClient, sessions
         assert "no job like this one" in reported["unknown"]["cold_start_seconds"]
 
 
+def test_plan_tells_what_the_latest_job_found(client: TestClient, sessions: Sessions) -> None:
+    unknown = plan(client)
+    assert unknown["packed"] is unknown["packing"] is None
+    assert "its started event" in unknown["unknown"]["packing"]
+    have_trained(sessions, 1.0, "NVIDIA A100")
+    reported = plan(client)
+    assert (reported["packed"], reported["packing"]) == (False, "one by one, since a small one leaks")
+    assert "packing" not in reported["unknown"]
+
+
 def have_trained(sessions: Sessions, speed: float, device: str) -> None:
     """A job of three steps; its first is slow."""
     with sessions.begin() as session:
@@ -332,6 +342,8 @@ def started(device: str) -> events.StartedEvent:
         trainable_parameters=1,
         total_parameters=2,
         world_size=1,
+        packed=False,
+        packing="one by one, since a small one leaks",
         device=device,
         precision="bf16",
         versions={},

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from api.plans import plan_out
+from api.plans import PastJobs, plan_out
 from api.workers import worker_out
 from contract.machine import ExternalProcess, Gpu, Machine
 from contract.model import target_modules
@@ -51,6 +51,6 @@ def test_reason_of_a_busy_device_is_a_sentence(uses: list[tuple[str, int | None,
 def test_reason_of_a_module_without_adapter_is_a_sentence(why: str) -> None:
     base = LocalModel({"m.weight": [2, 2]}, {}, TrainedParameters(skipped={"m": why}), None, "")
     plan = RunPlan(TrainingWork(1, 1, 1, None), None, [], {})
-    parameters = plan_out(plan, base, [], None, []).parameters
+    parameters = plan_out(plan, base, PastJobs([], None, None), []).parameters
     assert parameters is not None
     assert [is_sentence(each.reason) for each in parameters.left_out] == [True]

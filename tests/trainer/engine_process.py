@@ -134,7 +134,7 @@ def start(
         zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
         zero["stage3_param_persistence_threshold"] = 0
     torch.manual_seed(1)
-    module = load_for_engine(recipe, DTYPES[recipe.precision], accelerator).train()
+    module = load_for_engine(recipe, DTYPES[recipe.precision], accelerator, None).train()
     check_precision(module, recipe.precision)
     torch.manual_seed(2)
     for name, parameter in module.model.named_parameters():

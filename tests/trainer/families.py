@@ -62,7 +62,7 @@ FAMILIES: dict[str, tuple[Callable[[], Any], list[str]]] = {
 """The config, and PEFT's own choice of modules (peft.utils.constants)."""
 
 
-PACKED = {"llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "glm", "gemma", "phi"}
+PACKED = FAMILIES.keys() - {"bloom"}
 
 
 def targets_of(family: str) -> list[str | list[str]]:

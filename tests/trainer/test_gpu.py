@@ -19,7 +19,7 @@ from estimate.memory import TOLERANCE, estimate_memory
 from estimate.plan import adapted_base
 from tests.trainer.adapters import loss, some_rows
 from tests.trainer.trainer_process import Outcome
-from trainer.model.attention import DocumentBounds, attend_documents
+from trainer.model.attention import DocumentBounds, Reach, attend_documents
 from trainer.model.base_model import load_model
 from trainer.model.fp8 import Fp8Linear, cast_rows
 from trainer.model.kernels import ARCHITECTURES, is_installed, use_kernels
@@ -131,13 +131,14 @@ def test_allocated_memory_is_within_a_quarter(
 
 
 @pytest.mark.parametrize("lengths", [[5, 300, 64], [369]], ids=["many documents", "one"])
-def test_packed_attention_in_16_bits_is_accurate(lengths: list[int]) -> None:
+@pytest.mark.parametrize("reach", [None, Reach(32, False), Reach(32, True)], ids=["all", "window", "chunks"])
+def test_packed_attention_in_16_bits_is_accurate(lengths: list[int], reach: Reach | None) -> None:
     torch.manual_seed(0)
     exact = [torch.randn(1, heads, sum(lengths), 64, device="cuda", requires_grad=True) for heads in (8, 2, 2)]
     halves = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
     offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device="cuda")
     outputs = [
-        attend_documents(torch.nn.Identity(), *tensors, None, documents=DocumentBounds(lengths, offsets), scaling=0.1)[
+        attend_documents(torch.nn.Identity(), *tensors, reach, documents=DocumentBounds(lengths, offsets), scaling=0.1)[
             0
         ]
         for tensors in (exact, halves)

@@ -42,6 +42,7 @@ def test_run_reports_its_story_and_reloads(evaluated: dict[str, Any], model: Pat
     (started,) = events_of(outcome, StartedEvent)
     assert (started.train_examples, started.eval_examples, started.total_steps) == (9, 3, 6)
     assert (started.precision, started.world_size) == ("fp32", 1)
+    assert (started.packed, started.packing) == (True, "a small llama has the same loss and gradients packed")
     assert [event.step for event in events_of(outcome, EvaluationEvent)] == [0, 3, 6]
     saved = [(event.step, event.path, event.final) for event in events_of(outcome, CheckpointEvent)]
     assert saved == [

@@ -14,7 +14,6 @@ from dataset.document import Document
 from tests.trainer.adapters import load_with_random_adapter
 from tests.trainer.templates import as_read
 from trainer.data.packing import pack
-from trainer.model import attention
 from trainer.model.base_model import checkpoint_activations, load_model
 from trainer.model.loss import SupervisedLoss
 from trainer.sample import Answer, Prompt, answer_prompts, sample_prompts
@@ -41,7 +40,7 @@ def test_first_documents_are_asked() -> None:
     assert len(sample_prompts(documents, 64)) == 5
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "sliding", "gpt2 with dropout"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "sliding", "bloom", "gpt2 with dropout"])
 def test_samples_match_plain_transformers_and_peft(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
@@ -59,7 +58,7 @@ def test_samples_match_plain_transformers_and_peft(
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("kind", ["llama", "sliding"])
+@pytest.mark.parametrize("kind", ["llama", "sliding", "bloom"])
 def test_sampling_leaves_the_training_unchanged(
     kind: str, make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
@@ -67,11 +66,11 @@ def test_sampling_leaves_the_training_unchanged(
     checkpoint_activations(module.model.get_base_model())
     batch = pack([Document(PROMPT, [False] * 10 + [True] * 10)] * 2)
     modes = {name: part.training for name, part in module.named_modules()}
-    before = module(batch).item()
+    before, attention = module(batch).item(), module.model.get_base_model().config._attn_implementation
     module.generate(PROMPT, 8, [2], Stop())
     assert module(batch).item() == before
     assert {name: part.training for name, part in module.named_modules()} == modes
-    assert module.model.get_base_model().config._attn_implementation == (attention.NAME if module.packed else "sdpa")
+    assert module.model.get_base_model().config._attn_implementation == attention
 
 
 def test_sample_ends_at_its_end_token(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
@@ -19,6 +23,10 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
     xLSTMConfig,
     xLSTMForCausalLM,
 )
@@ -58,12 +66,35 @@ SIZES = {
 
 
 MODELS: dict[str, Callable[..., Any]] = {
+    "bloom": lambda vocab_size, **sizes: BloomForCausalLM(
+        BloomConfig(vocab_size=vocab_size, hidden_size=64, n_layer=2, n_head=4)
+    ),
     "gemma": lambda **sizes: GemmaForCausalLM(GemmaConfig(**sizes)),
+    "gemma2": lambda **sizes: Gemma2ForCausalLM(
+        Gemma2Config(**sizes, sliding_window=8, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+    ),
     "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
     "llama of 4 layers": lambda **sizes: LlamaForCausalLM(LlamaConfig(**(sizes | {"num_hidden_layers": 4}))),
     "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
     "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),
     "qwen3": lambda **sizes: Qwen3ForCausalLM(Qwen3Config(**sizes)),
+    "qwen3_moe": lambda **sizes: Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**sizes, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48)
+    ),
+    "qwen3_next": lambda **sizes: Qwen3NextForCausalLM(
+        Qwen3NextConfig(
+            **sizes,
+            layer_types=["linear_attention", "full_attention"],
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=16,
+            linear_value_head_dim=16,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=48,
+            shared_expert_intermediate_size=48,
+        )
+    ),
     "llama with dropout": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.5)),
     "gpt2 with dropout": lambda vocab_size, **sizes: GPT2LMHeadModel(
         GPT2Config(vocab_size=vocab_size, n_embd=64, n_layer=2, n_head=4, n_positions=512, resid_pdrop=0.5)

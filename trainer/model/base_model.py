@@ -20,29 +20,30 @@ from contract.model.quantisation import find_quantisation
 from contract.model.stored_bits import with_stored_bits
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
-from trainer.model import attention, fp8
+from trainer.model import fp8
 from trainer.model.adapter import add_adapter, continue_adapter
 from trainer.model.loss import SupervisedLoss
+from trainer.model.packing_check import find_path
 from trainer.model.pretrained import download, load_by_config
-
-PACKED_MODEL_TYPES = frozenset({"gemma", "glm", "gpt2", "gpt_neox", "llama", "mistral", "phi", "qwen2", "qwen3"})
-"""Architectures that are tested to treat documents in a packed row as they treat them alone, and whose logits are
-simply the head of the last hidden states."""
+from trainer.model.row_path import RowPath
 
 _SHOWN = 3
 _LONGEST_REASON = 600
 
 
-def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> SupervisedLoss:
+def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: Path | None = None) -> SupervisedLoss:
     """The base model in `dtype`, in `base_bits` or in FP8, frozen, with an adapter in fp32: a new one that changes
-    nothing yet, or an earlier one.
+    nothing yet, or an earlier one. The folder `cache` keeps how rows go through its architecture.
 
     Raises InputError for a model that cannot be loaded and for an adapter that does not fit it.
     """
     disable_progress_bar()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # set per thread, and this may not be the main thread
-    base, packed = _load_base(recipe, dtype, device)
+    base, path = _load_base(recipe, dtype, device, cache)
+    if path.separated and any(hasattr(parameter, "ds_id") for parameter in base.parameters()):
+        # A rank with more documents in its row would gather the weights of such a part more often than the others.
+        path = RowPath(False, because="zero_stage 3 gathers the weights of a layer's part at each call")
     in_fp8 = fp8.linear_modules(base) if recipe.precision == "fp8" else []
     adapter = recipe.adapter
     if adapter.start_from is not None:
@@ -58,11 +59,11 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Supe
     model.peft_config["default"].base_model_name_or_path = public_name(recipe.model)
     if recipe.gradient_checkpointing:
         checkpoint_activations(base)
-    return SupervisedLoss(model, packed, recipe.neftune_alpha)
+    return SupervisedLoss(model, path, recipe.neftune_alpha)
 
 
-def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tuple[Any, bool]:
-    """The base model, and whether it takes packed rows."""
+def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: Path | None) -> tuple[Any, RowPath]:
+    """The base model, and how rows go through it."""
     with loading_errors(recipe.model):
         # It would be loaded too, from wherever it names as its base.
         if find_adapter_config_file(recipe.model) is not None:
@@ -75,7 +76,7 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
             from trainer.model.quantize import cast_unquantised, compute_in, keep_trainable, quantization
         if stored is not None:
             compute_in(config, dtype)
-        packed = can_pack(config)
+        path = find_path(config, cache)
         base, loaded = load_by_config(
             recipe.model,
             config,
@@ -83,7 +84,6 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
             as_stored=stored is not None,
             quantization_config=quantization(bits, dtype) if bits is not None and stored is None else None,
             device_map={"": device} if device.type == "cuda" or bits is not None else None,
-            attn_implementation=attention.register() if packed else None,
             ignore_mismatched_sizes=True,
         )
     _check_complete(loaded)
@@ -91,7 +91,7 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> tupl
         cast_unquantised(base, dtype)
     if bits == 4:
         keep_trainable(base)
-    return base, packed
+    return base, path
 
 
 def _stored_bits(model: str, config: Any) -> Literal[4, 8] | None:
@@ -112,17 +112,6 @@ def max_positions(model: str) -> int | None:
     if getattr(config, "rope_parameters", None):
         return None
     return getattr(config, "max_position_embeddings", None)
-
-
-def can_pack(config: Any) -> bool:
-    """Whether the model treats documents in a row independently. Some scale positions by the longest document in the
-    row."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    return (
-        config.model_type in PACKED_MODEL_TYPES
-        and getattr(config, "sliding_window", None) is None
-        and rope.get("rope_type") not in ("dynamic", "longrope")
-    )
 
 
 def _check_complete(loaded: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from contract.failure import FailureCode, InputError
+from trainer.model.backbone import backbone_of
 
 
 def compile_layers(base: Any, packed: bool, cache: Path) -> None:
@@ -28,7 +29,7 @@ def compile_layers(base: Any, packed: bool, cache: Path) -> None:
         message = f"{param}: the worker's machine has no C++ compiler; install g++ there, or leave it out"
         raise InputError(FailureCode.RECIPE_INVALID, message, param)
     _keep_in(cache)
-    layers = next(each for each in base.base_model.children() if isinstance(each, torch.nn.ModuleList))
+    layers = next(each for each in backbone_of(base).children() if isinstance(each, torch.nn.ModuleList))
     for layer in layers[1:]:
         layer.compile(dynamic=True)
 

@@ -13,8 +13,12 @@ from transformers import StoppingCriteriaList
 from dataset.document import Document
 from trainer.data.packing import PackedBatch, pack
 from trainer.model import attention
+from trainer.model.backbone import backbone_of
+from trainer.model.mixers import Row, separate_documents
 from trainer.model.neftune import noisy_embeddings
+from trainer.model.own_head import own_head_loss
 from trainer.model.router_loss import RouterLoss, router_loss
+from trainer.model.row_path import RowPath
 from trainer.stop import Stop
 
 _CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
@@ -27,18 +31,23 @@ _EMPTY_DOCUMENT = Document(input_ids=[0, 0], supervised=[False, True])
 class SupervisedLoss(torch.nn.Module):
     """Wraps a causal language model so that its forward pass returns the loss; DDP needs the loss inside the module.
 
-    `packed` says whether the model's attention separates documents by their lengths. If not, each document goes through
-    the model alone, which is slower and correct for any causal model. `neftune_alpha` adds noise to the embeddings in
-    training mode; see trainer.model.neftune.
+    `path` says how rows go through the model. Documents one by one are slower, and correct for any causal model.
+    `neftune_alpha` adds noise to the embeddings in training mode; see trainer.model.neftune.
     """
 
-    def __init__(self, model: Any, packed: bool, neftune_alpha: float | None = None) -> None:
+    def __init__(self, model: Any, path: RowPath, neftune_alpha: float | None = None) -> None:
         super().__init__()
         self.model = model
-        self.packed = packed
+        self.path = path
         self.neftune_alpha = neftune_alpha
-        self.router = router_loss(model.get_base_model())
-        self.keeps_logits = "logits_to_keep" in inspect.signature(type(model.get_base_model()).forward).parameters
+        causal_lm = model.get_base_model()
+        self.router = router_loss(causal_lm)
+        self.keeps_logits = "logits_to_keep" in inspect.signature(type(causal_lm).forward).parameters
+        self._own_attention = causal_lm.config._attn_implementation
+        self._row = Row()
+        if path.packed:
+            self._use_attention(attention.register(causal_lm.config))
+            separate_documents(backbone_of(causal_lm), path.separated, self._row)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Sum over the supervised tokens, in nats, in training with their share of the routers' loss; a scalar in fp32.
@@ -51,6 +60,16 @@ class SupervisedLoss(torch.nn.Module):
             return empty
         return self._loss(batch)
 
+    def take_one_by_one(self, because: str) -> None:
+        """From now on each document goes through the model alone."""
+        self.path = RowPath(False, because=because)
+        self._row.lengths = None
+        self._use_attention(self._own_attention)
+
+    @property
+    def packed(self) -> bool:
+        return self.path.packed
+
     @property
     def head(self) -> torch.nn.Module:
         """The output head. If it is frozen, its weight is used without calling it."""
@@ -60,18 +79,24 @@ class SupervisedLoss(torch.nn.Module):
         return self._packed(batch) if self.packed else self._one_by_one(batch)
 
     def _packed(self, batch: PackedBatch) -> torch.Tensor:
-        backbone = self.model.get_base_model().base_model
+        causal_lm = self.model.get_base_model()
+        backbone = backbone_of(causal_lm)
         router = self._router_in_training
+        self._row.lengths = batch.lengths
+        given = {
+            "position_ids": batch.position_ids,
+            "use_cache": False,
+            "documents": attention.DocumentBounds(batch.lengths, batch.offsets),
+            **({"output_router_logits": True} if router else {}),
+        }
         with self._noise(batch.lengths):
-            output = backbone(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
-                use_cache=False,
-                documents=attention.DocumentBounds(batch.lengths, batch.offsets),
-                **({"output_router_logits": True} if router else {}),
-            )
-        loss = head_loss(output.last_hidden_state[0, batch.rows], self.head, batch.targets)
-        return loss + router.of_row(output.router_logits, batch.lengths, batch.rows) if router else loss
+            outputs = backbone(input_ids=batch.input_ids, **_accepted(backbone, given))
+        hidden = outputs.last_hidden_state[0, batch.rows]
+        if self.path.plain_head:
+            loss = head_loss(hidden, self.head, batch.targets)
+        else:
+            loss = own_head_loss(causal_lm, outputs, hidden, batch.targets, _CHUNK_BYTES[hidden.device.type])
+        return loss + router.of_row(outputs.router_logits, batch.lengths, batch.rows) if router else loss
 
     def _one_by_one(self, batch: PackedBatch) -> torch.Tensor:
         """Uses the model's own logits, which it may scale or cap. Few models cannot compute logits for some positions
@@ -104,6 +129,12 @@ class SupervisedLoss(torch.nn.Module):
         if self.neftune_alpha is None or not self.training:
             return contextlib.nullcontext()
         return noisy_embeddings(self.model.get_base_model().get_input_embeddings(), self.neftune_alpha, lengths)
+
+    def _use_attention(self, name: str) -> None:
+        """Some models have an attention of their own only, and warn if they are to use another."""
+        causal_lm = self.model.get_base_model()
+        if causal_lm._can_set_attn_implementation():
+            causal_lm.set_attn_implementation(name)
 
     @torch.no_grad()
     def generate(
@@ -144,14 +175,23 @@ class SupervisedLoss(torch.nn.Module):
         was_training = self.training
         self.eval()
         if self.packed:
-            causal_lm.set_attn_implementation("sdpa")
+            self._use_attention(self._own_attention)
+        self._row.lengths = None
         try:
             with torch.compiler.set_stance("force_eager"):
                 yield
         finally:
             if self.packed:
-                causal_lm.set_attn_implementation(attention.NAME)
+                self._use_attention(attention.register(causal_lm.config))
             self.train(was_training)
+
+
+def _accepted(module: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:
+    """Those that the module's forward pass has parameters for: a model without attention needs no documents."""
+    parameters = inspect.signature(type(module).forward).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return given
+    return {name: value for name, value in given.items() if name in parameters}
 
 
 def head_loss(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:

@@ -36,6 +36,8 @@ PLAN: dict[str, Any] = {
         }
     ],
     "disk": {"adapter": 40_000, "adapters": 80_000, "states": 360_000, "total": 440_000, "merged": 2_000_000},
+    "packed": True,
+    "packing": "a small llama has the same loss and gradients packed",
     "expected_seconds": None,
     "unknown": {"memory": "a reason"},
     "warnings": ["schedule.max_steps: got 9; too many"],
@@ -80,6 +82,7 @@ def test_plan_is_shown_as_text_or_json(api: FakeApi) -> None:
         "base GPTQ in 4 bits, dequantised: 5.0 GB on disk, 14.0 GB loaded",
         "steps 36, 8 examples each, of 90",
         "tokens 12,345",
+        "documents packed: a small llama has the same loss and gradients packed",
         "disk 440.0 kB, 80.0 kB of it for good",
     ]
     assert "1 x NVIDIA A10 bf16; does not fit" in lines

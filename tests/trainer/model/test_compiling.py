@@ -121,9 +121,9 @@ def test_compiled_run_has_equal_losses(
 def test_uncompilable_model_is_refused(
     make_model: Callable[[str], Path], recipe: dict[str, Any], kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sliding = load(recipe, make_model("sliding"), {})
-    with pytest.raises(InputError, match="of this mistral"):
-        compile_layers(sliding.model.get_base_model(), sliding.packed, kept)
+    bloom = load(recipe, make_model("bloom"), {})
+    with pytest.raises(InputError, match="of this bloom"):
+        compile_layers(bloom.model.get_base_model(), bloom.packed, kept)
     monkeypatch.setenv("CXX", "no-such-compiler")
     llama = load(recipe, make_model("llama"), {})
     with pytest.raises(InputError, match="no C\\+\\+ compiler") as caught:

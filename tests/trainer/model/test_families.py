@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    LlamaConfig,
-)
 
 from contract.recipe import Optimizer, Recipe
 from dataset.document import Document
-from tests.trainer.families import FAMILIES, PACKED, SIZES, VOCABULARY, targets_of
+from tests.trainer.families import FAMILIES, PACKED, VOCABULARY, targets_of
 from trainer.data.packing import pack
 from trainer.engines.optim import make_optimizer
-from trainer.model.base_model import can_pack, load_model
+from trainer.model.base_model import load_model
 from trainer.model.loss import SupervisedLoss
 
 
@@ -80,13 +77,3 @@ def test_family_learns_its_examples(
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-
-
-@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
-def test_length_dependent_positions_are_not_packed(rope_type: str) -> None:
-    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 8}
-    rope = {"rope_type": rope_type, "rope_theta": 10_000.0, "factor": 2.0}
-    if rope_type == "longrope":
-        rope |= factors
-    assert can_pack(LlamaConfig(**SIZES))
-    assert not can_pack(LlamaConfig(**SIZES, rope_parameters=rope))

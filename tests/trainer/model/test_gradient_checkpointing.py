@@ -27,7 +27,8 @@ def gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, di
         ("llama", {"modules_to_save": ["embed_tokens"]}, None),
         ("llama with dropout", {"dropout": 0.3}, None),
         ("gpt2 with dropout", {"dropout": 0.3, "dora": True}, None),
-        ("sliding", {}, None),  # Not packed.
+        ("sliding", {}, None),
+        ("bloom", {}, None),  # Not packed.
         ("qwen2", {"target_modules": r".*layers\.1\..*_proj"}, 4),
         ("qwen2", {}, 8),
     ],

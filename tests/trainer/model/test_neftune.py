@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ LENGTHS = [3, 60, 300]
 DOCUMENTS = [Document(list(range(3, 3 + n + 1)), [False] + [True] * n) for n in LENGTHS]
 
 
-@pytest.fixture(params=["llama", "sliding"])
-def module(request: pytest.FixtureRequest, make_model: Callable[[str], Path], recipe: dict[str, Any]) -> SupervisedLoss:
-    """One takes its documents packed, the other one by one."""
-    recipe = recipe | {"model": str(make_model(request.param))}
+@pytest.fixture(params=["packed", "one by one"])
+def module(request: pytest.FixtureRequest, model: Path, recipe: dict[str, Any]) -> SupervisedLoss:
+    recipe = recipe | {"model": str(model)}
     loaded = load_model(Recipe.model_validate(recipe), torch.float32, torch.device("cpu"))
-    return SupervisedLoss(loaded.model, loaded.packed, neftune_alpha=ALPHA).train()
+    if request.param == "one by one":
+        loaded.take_one_by_one("for the test")
+    return SupervisedLoss(loaded.model, loaded.path, neftune_alpha=ALPHA).train()
 
 
 def embeddings_of(module: SupervisedLoss) -> list[torch.Tensor]:
