@@ -16,7 +16,7 @@ class TrainedModules(BaseModel):
     """Number of modules, or of parameters of routed experts."""
     parameters: int
     """Number of trained parameters."""
-    share: float
+    fraction: float
     """Fraction of the base's weights that these modules hold, from 0 to 1."""
 
 
@@ -32,7 +32,7 @@ def trained_modules(trained: Mapping[str, int], shapes: Shapes) -> list[TrainedM
             name=kind,
             modules=len(modules),
             parameters=sum(trained[module] for module in modules),
-            share=sum(_weights(module, shapes) for module in modules) / total,
+            fraction=sum(_weights(module, shapes) for module in modules) / total,
         )
         for kind, modules in sorted(kinds.items())
     ]

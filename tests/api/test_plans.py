@@ -73,7 +73,7 @@ def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, 
         "total": PARAMETERS + trainable,
         "trainable": trainable,
         "by_module": [
-            {"name": name, "modules": 32, "parameters": trainable // 2, "share": 32 * 4096**2 / PARAMETERS}
+            {"name": name, "modules": 32, "parameters": trainable // 2, "fraction": 32 * 4096**2 / PARAMETERS}
             for name in ("q_proj", "v_proj")
         ],
         "left_out": [],
@@ -123,7 +123,8 @@ def gptq(home: Path) -> str:
 
 def test_dequantised_base_is_planned_and_warned_of(client: TestClient, gptq: str) -> None:
     reported = plan(client, model=gptq, adapter={"r": 2})
-    assert reported["parameters"]["by_module"] == [{"name": "q_proj", "modules": 1, "parameters": 2 * 128}]
+    adapted = {"name": "q_proj", "modules": 1, "parameters": 2 * 128, "fraction": 64 * 64 / (259 * 64 + 64 * 64)}
+    assert reported["parameters"]["by_module"] == [adapted]
     assert reported["parameters"]["total"] == 259 * 64 + 64 * 64 + 2 * 128
     others, packed = 2 * 259 * 64, 2 * (8 * 64 + 2 * 8 + 2 * 64)
     assert reported["base"] == {
@@ -161,7 +162,7 @@ def test_base_in_8_bits_is_planned_as_it_is_stored(client: TestClient, home: Pat
 def test_skipped_experts_are_planned_and_warned_of(client: TestClient, mixture: str) -> None:
     parameters = plan(client, model=mixture, adapter={"r": 2})["parameters"]
     assert parameters["by_module"] == [
-        {"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4), "share": 32 / WEIGHTS}
+        {"name": "q_proj", "modules": 1, "parameters": 2 * (8 + 4), "fraction": 32 / WEIGHTS}
     ]
     assert parameters["left_out"] == [
         {"reason": sentence(EXPERT_SKIPPED), "names": ["up_proj"], "parameters": 48},
@@ -180,7 +181,7 @@ def test_adapted_experts_are_planned_with_their_share(client: TestClient, mixtur
         "name": "up_proj",
         "modules": 1,
         "parameters": 2 * 2 * (6 + 4),
-        "share": 48 / WEIGHTS,
+        "fraction": 48 / WEIGHTS,
     }
     assert [each["names"] for each in parameters["left_out"]] == [["gate"]]
 

@@ -71,7 +71,7 @@ def plain_base(folder: Path) -> Any:
 
 
 def ours(module: SupervisedLoss) -> torch.Tensor:
-    module.model.get_base_model().set_attn_implementation("sdpa")
+    module.take_one_by_one("a test calls the model itself")
     return logits(module.model)
 
 

@@ -69,7 +69,7 @@ def test_accumulated_and_resumed_mixtures_learn_the_same(
     apart = train_here(accumulated, tmp_path / "apart", cache)
     assert losses(apart) == pytest.approx(losses(whole), rel=1e-5)
 
-    first = train_here(with_experts, tmp_path / "first", cache, stop_in=10)
+    first = train_here(with_experts, tmp_path / "first", cache, stop_in=4)
     done = first.events[-1]
     assert isinstance(done, DoneEvent)
     assert 0 < done.step < 6

@@ -110,18 +110,18 @@ def _project(experts: Any, name: str, adapter: ParamWrapper | None, x: torch.Ten
     else:
         (of,) = adapter.lora_A
         lora = adapter.lora_A[of].weight, adapter.lora_B[of].weight, adapter.scaling[of]
-        output = _Products.apply(x, *lora, weight, routes, gathered)
+        output = _ExpertProducts.apply(x, *lora, weight, routes, gathered)
     if experts.has_bias:
         output = output + getattr(experts, f"{name}_bias")[routes.experts]
     return output
 
 
-class _Products(torch.autograd.Function):
+class _ExpertProducts(torch.autograd.Function):
     """x W_e + s x A_e^T B_e^T for the pairs of each expert e, with W [experts, in, out] frozen. PEFT has all A in one
     matrix [experts r, in], and all B in one [out, r experts]."""
 
     @staticmethod
-    def forward(
+    def forward(  # parameters: a function's inputs
         ctx: Any,
         x: torch.Tensor,
         a: torch.Tensor,

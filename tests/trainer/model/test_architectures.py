@@ -121,11 +121,13 @@ def test_architecture_has_one_adapter_everywhere(
     assert bool(experts) == bool(adapter)
     sizes = {name: sum(of_module) for name, of_module in plan.trained.tensors.items()}
     listed = trained_modules(sizes, base.shapes)
-    assert [each.model_copy(update={"share": 0}) for each in module.model.trained] == [
-        each.model_copy(update={"share": 0}) for each in listed
+    assert [each.model_copy(update={"fraction": 0}) for each in module.model.trained] == [
+        each.model_copy(update={"fraction": 0}) for each in listed
     ]
     # A plan does not count tables that some architectures keep beside their weights.
-    assert [each.share for each in module.model.trained] == pytest.approx([each.share for each in listed], rel=0.02)
+    assert [each.fraction for each in module.model.trained] == pytest.approx(
+        [each.fraction for each in listed], rel=0.02
+    )
     assert module.model.get_nb_trainable_parameters()[0] == plan.trained.parameters
 
     module.take_one_by_one("our attention needs documents")
