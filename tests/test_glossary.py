@@ -21,15 +21,15 @@ TERMS = {term.lower() for bold in re.findall(r"\*\*(.+?)\*\*", GLOSSARY) for ter
 _ORDINARY = """
     accept action address admin after allow anchor answer answers as at available bad base before best bias bits
     buffers by bytes characters chat columns command complete completed cores count cpu created data deleted
-    delivered details disk duplicate duplicates early effective empty enabled end ended error errors
-    estimated every exception expected expires fields file filename files final fine finish finished fits force
-    format fraction from full generated has histogram id index integrations job keep kept killed kind last left
-    length level limit limits loaded location log longest max measured memory message method minutes model module
-    modules more multiplier name names next not number object of offset order organization other out own owned owners parallel
-    path pattern per percentiles pid plus position problem problems processes progress purpose rate ratio refused
-    report request requested resources response result resumed revoked rows running save scale scheduling second
-    seconds secret seen sequence since size skipped source stage start started steps stop stopped stored suffix tail
-    target text texts time to torch total train trainable trained training tuned tuning type unknown unused updated url used
+    delivered details disk duplicate duplicates early effective empty enabled end ended error errors estimated every
+    exception expected expires fields file filename files final fine finish finished fits force format fraction from
+    full generated has histogram id index integrations job keep kept killed kind last left length level limit limits
+    loaded location log longest max measured memory message method minutes model module modules more multiplier name
+    names next not number object of offset order organization other out own owned owners parallel path pattern per
+    percentiles pid plus position problem problems processes progress purpose rate ratio refused report request
+    requested resources response result resumed revoked rows running save scale scheduling second seconds secret
+    seen sequence since size skipped source stage start started steps stop stopped stored suffix tail target text
+    texts time to torch total train trainable trained training tuned tuning type unknown unused updated url used
     username valid versions warnings without work x
 """
 ORDINARY = {*_ORDINARY.split()}
