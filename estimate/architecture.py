@@ -45,7 +45,7 @@ FAMILIES = {
     "qwen2": ModelFamily(kernels=True),
     "qwen3": ModelFamily(head_norms=True, kernels=True),
 }
-"""Architectures that the trainer packs (trainer/model/base_model.py). For others it is unknown what they keep."""
+"""Architectures whose memory was measured. For others it is unknown what they keep."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def read_architecture(config: dict[str, Any], shapes: Shapes) -> Architecture:
             f"for {', '.join(FAMILIES)}"
         )
     if config.get("sliding_window") is not None and config.get("use_sliding_window", True):
-        raise NotEstimated("a model with a sliding window is not packed, and what it keeps is unknown")
+        raise NotEstimated("what the attention of a model with a sliding window keeps is unknown")
     embedding = next((shape for name, shape in shapes.items() if is_embedding(name.removesuffix(".weight"))), None)
     if embedding is None:
         raise NotEstimated("the model's files have no embeddings")
