@@ -115,6 +115,7 @@ def test_job_goes_its_whole_way(client: openai.OpenAI, live: Service, rows: byte
     ]
 
 
+@pytest.mark.exhaustive
 def test_results_are_listed_and_deleted_as_files(client: openai.OpenAI, live: Service, rows: bytes) -> None:
     before = {file.id for file in client.files.list()}
     first = client.files.create(file=("first.jsonl", rows), purpose="fine-tune").id
@@ -151,6 +152,7 @@ def test_results_are_listed_and_deleted_as_files(client: openai.OpenAI, live: Se
             request(results[0])
 
 
+@pytest.mark.exhaustive
 def test_lists_are_paged_and_filtered_by_the_sdk(client: openai.OpenAI) -> None:
     made = [create(client, metadata={"run": "paged", "place": str(number)}).id for number in range(5)]
     create(client)

@@ -44,6 +44,7 @@ def test_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     assert "fake trainer speaks" in live.client.get(f"/jobs/{job['id']}/artifacts/trainer.log").text
 
 
+@pytest.mark.exhaustive
 def test_deleted_job_leaves_no_file(live: Service) -> None:
     job_id = live.submit()["id"]
     live.wait(job_id)
@@ -108,6 +109,7 @@ def test_stubborn_trainer_is_killed_after_its_grace(live: Service) -> None:
     assert live.processes(job_id) == []
 
 
+@pytest.mark.exhaustive
 def test_forced_cancel_leaves_a_trainer_no_time(live: Service) -> None:
     job_id = live.submit(name="steps=1000 sleep=0.1 stubborn")["id"]
     live.wait_for_step(job_id, 2)
@@ -118,6 +120,7 @@ def test_forced_cancel_leaves_a_trainer_no_time(live: Service) -> None:
     assert live.processes(job_id) == []
 
 
+@pytest.mark.exhaustive
 def test_a_cancelled_job_keeps_the_exit_report_of_its_processes(live: Service) -> None:
     job_id = live.submit(name="steps=1000 sleep=0.1 ranks=2")["id"]
     live.wait_for_step(job_id, 2)
@@ -144,6 +147,7 @@ def test_paused_job_frees_its_device_and_resumes(live: Service) -> None:
     assert live.metrics(job_id)["step"] == list(range(1, 41))
 
 
+@pytest.mark.exhaustive
 def test_failed_job_resumes_when_its_owner_retries(live: Service) -> None:
     job_id = live.submit(name="steps=6 every=2 fail=loss_not_finite once")["id"]
     assert live.wait(job_id)["status"] == "failed"
@@ -173,6 +177,7 @@ def test_trainer_that_is_killed_once_is_tried_again(live: Service) -> None:
     assert [retry["code"] for retry in live.reported(job_id, "retry")] == ["trainer_killed"]
 
 
+@pytest.mark.exhaustive
 def test_job_without_room_retries_smaller_micro_batches(live: Service) -> None:
     job_id = live.submit(name="steps=3 fits=3", batch={"micro_batch_size": 8, "gradient_accumulation_steps": 2})["id"]
     assert live.wait(job_id)["status"] == "succeeded"
@@ -187,6 +192,7 @@ def test_trainer_that_says_why_it_failed_is_quoted(live: Service) -> None:
     assert "fake trainer speaks" in failure["log_tail"]
 
 
+@pytest.mark.exhaustive
 def test_killed_trainer_is_a_failure_that_says_so(live: Service) -> None:
     failure = live.wait(live.submit(name="kill=9")["id"])["failure"]
     assert failure["code"] == "trainer_killed"
@@ -194,6 +200,7 @@ def test_killed_trainer_is_a_failure_that_says_so(live: Service) -> None:
     assert failure["retryable"] is True
 
 
+@pytest.mark.exhaustive
 def test_silent_end_of_a_trainer_is_a_failure(live: Service) -> None:
     failure = live.wait(live.submit(name="exit=3")["id"])["failure"]
     assert failure["code"] == "trainer_crashed"
@@ -280,6 +287,7 @@ def test_unreadable_job_fails_and_blocks_nobody(live: Service, engine: sa.Engine
     assert live.wait(sound)["status"] == "succeeded"
 
 
+@pytest.mark.exhaustive
 def test_wake_up_that_was_lost_is_sent_again(live: Service) -> None:
     from redis import Redis
 
@@ -325,6 +333,7 @@ def test_command_of_a_job_reruns_in_another_folder(live: Service, tmp_path: Path
     assert (again / "adapter" / "adapter_config.json").is_file()
 
 
+@pytest.mark.exhaustive
 def test_recipe_in_the_run_folder_runs_by_hand(live: Service) -> None:
     job_id = live.submit()["id"]
     live.wait(job_id)

@@ -42,6 +42,7 @@ def settings(port: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.exhaustive
 def test_artifacts_are_stored_in_the_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:

@@ -29,6 +29,7 @@ def test_sweep_is_run_to_its_best_job(live: Service, tmp_path: Path) -> None:
     assert f"finetuned download {swept['best']}" in finetuned("sweep", "show", swept["id"], "--url", url).stderr
 
 
+@pytest.mark.exhaustive
 def test_stopped_sweep_keeps_its_best_job(live: Service, tmp_path: Path) -> None:
     recipe = {"model": "tiny", "dataset": "rows.jsonl", "name": "steps=1000 sleep=0.05"}
     made = live.client.post("/sweeps", json={"recipe": recipe, "grid": {"seed": [1, 2, 3]}}).raise_for_status().json()

@@ -74,6 +74,7 @@ def test_export_is_made_once_and_listed(live: Service) -> None:
     assert ([each["id"] for each in page["data"]], page["has_more"]) == ([other["id"]], True)
 
 
+@pytest.mark.exhaustive
 def test_failed_export_says_why_and_may_be_repeated(live: Service) -> None:
     job_id = trained(live, "unmergeable")
     made = export(live, job_id)

@@ -83,9 +83,9 @@ def check_went_on(live: Service, job_id: str, step: int = 3) -> None:
     [
         lambda live, job_id: ranks(live, job_id)[0],
         pytest.param(lambda live, job_id: ranks(live, job_id)[1], marks=pytest.mark.exhaustive),
-        launcher,
+        pytest.param(launcher, marks=pytest.mark.exhaustive),
         pytest.param(guard, marks=pytest.mark.exhaustive),
-        pool_process,
+        pytest.param(pool_process, marks=pytest.mark.exhaustive),
     ],
     ids=["rank 0", "rank 1", "the launcher", "the guard", "the pool process"],
 )
@@ -129,6 +129,7 @@ def test_worker_is_killed_and_started_again(live: Service) -> None:
     check_went_on(live, job_id)
 
 
+@pytest.mark.exhaustive
 def test_all_processes_of_a_worker_are_killed(live: Service) -> None:
     """Its process group, and the guard, which has a session of its own."""
     job_id = started(live, f"{WORK} orphan")
@@ -247,6 +248,7 @@ def test_emptied_and_restarted_broker_loses_no_job(live: Service, servers: Serve
         assert len(resumed(live, job_id)) == 1
 
 
+@pytest.mark.exhaustive
 def test_all_connections_to_the_broker_are_cut(live: Service, servers: Servers) -> None:
     job_id = started(live)
     with servers.client() as client:
@@ -277,6 +279,7 @@ def test_database_away_for_thirty_seconds_loses_nothing(live: Service, servers: 
         assert live.job(each)["attempt"] == 1
 
 
+@pytest.mark.exhaustive
 def test_trainer_killed_within_an_event_line_resumes(live: Service) -> None:
     job_id = live.submit(name=f"{WORK} half=17 once")["id"]
     check_whole(live, job_id)

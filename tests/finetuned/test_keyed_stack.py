@@ -48,6 +48,7 @@ def as_printed(command: str, folder: Path, **names: str) -> subprocess.Completed
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.exhaustive
 def test_every_printed_command_works_as_printed(up: Up, folder: Path) -> None:
     add, submit = until(lambda: printed if len(printed := commands(up.log.read_text())) == 2 else None)
     assert add == f"finetuned models add smollm2-135m-instruct --home {folder}/home"

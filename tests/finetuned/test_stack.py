@@ -35,7 +35,8 @@ def examples(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_stack_starts_and_stops_and_leaves_no_process(folder: Path, signal_number: int) -> None:
     with ready(folder / "home", folder / "log") as up:
         up.process.send_signal(signal_number)

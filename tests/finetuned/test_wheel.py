@@ -117,6 +117,7 @@ def test_installed_command_says_where_datasets_are_checked(installed: Path) -> N
     assert "run it from a checkout, or let a service check the file with: finetuned datasets add FILE" in done.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_type_checker_sees_the_installed_types(installed: Path) -> None:
     (installed / "typed.py").write_text(TYPED)

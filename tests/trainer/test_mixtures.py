@@ -97,8 +97,9 @@ def test_adapter_of_experts_has_the_reported_loss_in_plain_peft(
     assert done.eval_loss == pytest.approx(total / held_out.targets, rel=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", pytest.param("fsdp", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_two_ranks_learn_the_experts_of_one(
     engine: str, with_experts: dict[str, Any], run_trainer: Callable[..., Outcome], tmp_path: Path, cache: Path
 ) -> None:
@@ -111,6 +112,7 @@ def test_two_ranks_learn_the_experts_of_one(
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_divided_experts_are_refused_by_name(with_experts: dict[str, Any], run_trainer: Callable[..., Outcome]) -> None:
     named = {"r": 2, "target_modules": ["experts.down_proj"]}
     outcome = run_trainer(with_experts | {"adapter": named, "parallel": {"engine": "deepspeed", "zero_stage": 3}})

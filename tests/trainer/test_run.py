@@ -250,9 +250,8 @@ def test_adapters_are_saved_by_the_clock(recipe: dict[str, Any], run_trainer: Ru
     assert [event.step for event in events_of(outcome, CheckpointEvent)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_adapter_is_saved_at_the_end_of_epochs(recipe: dict[str, Any], run_trainer: RunTrainer) -> None:
-    recipe["checkpointing"] = {"every_epochs": 1}
-    outcome = run_trainer(recipe)
+def test_adapter_is_saved_at_the_end_of_epochs(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
+    outcome = train_here(recipe | {"checkpointing": {"every_epochs": 1}}, tmp_path / "run", cache)
     per_epoch = [metric.step for metric in events_of(outcome, MetricEvent) if metric.epoch == int(metric.epoch)]
     saved = events_of(outcome, CheckpointEvent)
     assert len(per_epoch) > 1

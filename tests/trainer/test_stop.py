@@ -96,7 +96,7 @@ def test_sigterm_before_the_first_step_leaves_done(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_sigterm_while_reading_ends_the_run(
     ranks: int, recipe: dict[str, Any], long_dataset: Path, tmp_path: Path
 ) -> None:
@@ -108,14 +108,15 @@ def test_sigterm_while_reading_ends_the_run(
     assert_stopped_before_the_first_step(tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("ranks", "parallel"),
     [
         (1, {}),
-        pytest.param(2, {}, marks=pytest.mark.exhaustive),
-        pytest.param(2, {"engine": "deepspeed"}, marks=pytest.mark.exhaustive),
-        pytest.param(2, {"engine": "deepspeed", "zero_stage": 3}, marks=pytest.mark.exhaustive),
-        pytest.param(2, {"engine": "fsdp"}, marks=pytest.mark.exhaustive),
+        (2, {}),
+        (2, {"engine": "deepspeed"}),
+        (2, {"engine": "deepspeed", "zero_stage": 3}),
+        (2, {"engine": "fsdp"}),
     ],
     ids=["1 rank", "2 ranks", "zero-2", "zero-3", "fsdp"],
 )

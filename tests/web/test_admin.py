@@ -242,9 +242,8 @@ def test_machine_shows_its_memory_and_who_held_it(admin: Page, live: Service, en
     expect(machine.locator("canvas")).to_have_count(1)
 
 
-@pytest.mark.parametrize(
-    ("language", "scheme"), [("en-US", "light"), pytest.param("zh-CN", "dark", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("language", "scheme"), [("en-US", "light"), ("zh-CN", "dark")])
 def test_dialogs_and_signing_in_have_no_serious_barrier(
     browser: Browser, live: Service, language: str, scheme: str
 ) -> None:

@@ -234,6 +234,7 @@ def test_private_hub_file_needs_its_owners_secret(
     assert "hf_annas_own" not in (home / "api.log").read_text()
 
 
+@pytest.mark.exhaustive
 def test_hub_that_is_away_is_told(home: Path, sessions: Sessions, database_url: str, broker_url: str) -> None:
     away = f"http://127.0.0.1:{free_port()}"
     with api(home, database_url, broker_url, HF_ENDPOINT=away) as live:

@@ -20,6 +20,7 @@ from tests.trainer.trainer_process import Outcome, command
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.exhaustive
 def test_state_is_kept_when_its_writer_is_killed(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     recipe |= {"adapter": {"r": 64}, "schedule": {"epochs": 4}}
     whole = train_here(recipe, tmp_path / "whole", cache)
