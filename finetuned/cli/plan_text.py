@@ -34,7 +34,7 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     if found:
         share = 100 * found["trainable"] / found["total"]
         facts.append(("trains", f"{found['trainable']:,} of {found['total']:,} parameters ({share:.2f}%)"))
-        facts += [(f"  {each['name']}", f"{each['parameters']:,} in {each['modules']}") for each in found["by_module"]]
+        facts += [(f"  {each['name']}", _trained(each)) for each in found["by_module"]]
         facts += [("  left out", f"{', '.join(each['names'])}: {each['reason']}") for each in found["left_out"]]
     if base := plan["base"]:
         loaded = "loaded as it is stored" if base["loaded_as"] == "as_stored" else "dequantised"
@@ -49,6 +49,10 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     if disk:
         facts.append(("disk", f"{format_bytes(disk['total'])}, {format_bytes(disk['adapters'])} of it for good"))
     return facts
+
+
+def _trained(module: dict[str, Any]) -> str:
+    return f"{module['parameters']:,} in {module['modules']}, on {module['fraction']:.1%} of the weights"
 
 
 def _on_device(device: dict[str, Any]) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 def test_job_goes_from_the_queue_to_its_adapter(live: Service) -> None:
     job = live.submit(name="steps=3")
-    assert job["status"] == "queued"
+    assert job["status"] in ("queued", "running")  # a worker may be quicker than the answer
     done = live.wait(job["id"])
     assert (done["status"], done["attempt"], done["progress"]["step"]) == ("succeeded", 1, 3)
     metrics = live.client.get(f"/jobs/{job['id']}/metrics").json()

@@ -164,8 +164,8 @@ def test_sweep_that_is_none_is_refused(sweep: dict[str, Any], message: str) -> N
             "grid.schedule.warmup_steps[0]: give warmup_ratio or warmup_steps, not both",
         ),
         (
-            {"grid": {"seed": [5]}, "recipe": {**RECIPE, "precision": "fp8"}},
-            'recipe.precision: got "fp8"; ',
+            {"grid": {"seed": [5]}, "recipe": {**RECIPE, "precision": "fp4"}},
+            'recipe.precision: got "fp4"; ',
         ),
         (
             {"grid": {"base_bits": [None, 4]}, "recipe": {**RECIPE, "adapter": {"init": "pissa"}}},

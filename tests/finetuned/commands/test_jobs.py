@@ -14,7 +14,7 @@ PLAN: dict[str, Any] = {
     "parameters": {
         "total": 1_000_000,
         "trainable": 10_000,
-        "by_module": [{"name": "q_proj", "modules": 2, "parameters": 10_000}],
+        "by_module": [{"name": "q_proj", "modules": 2, "parameters": 10_000, "fraction": 0.125}],
         "left_out": [{"reason": "Routed experts are not adapted.", "names": ["up_proj"], "parameters": 5}],
     },
     "base": {"stored_as": "GPTQ in 4 bits", "loaded_as": "dequantised", "file_bytes": 5e9, "loaded_bytes": 14e9},
@@ -75,9 +75,9 @@ def test_plan_is_shown_as_text_or_json(api: FakeApi) -> None:
     done = finetuned("plan", "-", "--url", api.url, stdin='{"model": "m"}')
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[:7] == [
+    assert lines[:8] == [
         "trains 10,000 of 1,000,000 parameters (1.00%)",
-        "q_proj 10,000 in 2",
+        "q_proj 10,000 in 2, on 12.5% of the weights",
         "left out up_proj: Routed experts are not adapted.",
         "base GPTQ in 4 bits, dequantised: 5.0 GB on disk, 14.0 GB loaded",
         "steps 36, 8 examples each, of 90",
