@@ -62,9 +62,10 @@ class SupervisedLoss(torch.nn.Module):
 
     def take_one_by_one(self, because: str) -> None:
         """From now on each document goes through the model alone."""
+        if self.packed:
+            self._row.lengths = None
+            self._use_attention(self._own_attention)
         self.path = RowPath(False, because=because)
-        self._row.lengths = None
-        self._use_attention(self._own_attention)
 
     @property
     def packed(self) -> bool:
