@@ -43,10 +43,10 @@ class SupervisedLoss(torch.nn.Module):
         causal_lm = model.get_base_model()
         self.router = router_loss(causal_lm)
         self.keeps_logits = "logits_to_keep" in inspect.signature(type(causal_lm).forward).parameters
-        self._own_attention = causal_lm.config._attn_implementation
+        self._own_attention = _attention_of(causal_lm.config)
         self._row = Row()
         if path.packed:
-            self._use_attention(attention.register(causal_lm.config))
+            self._use_attention(self._packed_attention())
             separate_documents(backbone_of(causal_lm), path.separated, self._row)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
@@ -131,11 +131,21 @@ class SupervisedLoss(torch.nn.Module):
             return contextlib.nullcontext()
         return noisy_embeddings(self.model.get_base_model().get_input_embeddings(), self.neftune_alpha, lengths)
 
-    def _use_attention(self, name: str) -> None:
+    def _packed_attention(self) -> dict[str, str]:
+        """Ours in the text part. Parts for images and sound keep their own, since not every part takes every one."""
+        config = self.model.get_base_model().config
+        text = config.get_text_config()
+        named = {"": config} | {name: getattr(config, name) for name in self._own_attention if name}
+        ours = attention.register(config)
+        return {
+            name: ours if part is config or part is text else self._own_attention[name] for name, part in named.items()
+        }
+
+    def _use_attention(self, names: dict[str, str]) -> None:
         """Some models have an attention of their own only, and warn if they are to use another."""
         causal_lm = self.model.get_base_model()
         if causal_lm._can_set_attn_implementation():
-            causal_lm.set_attn_implementation(name)
+            causal_lm.set_attn_implementation(names)
 
     @torch.no_grad()
     def generate(
@@ -172,7 +182,6 @@ class SupervisedLoss(torch.nn.Module):
     @contextlib.contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
         """Turns off dropout and compilation, and uses attention with a cache, which ours does not have."""
-        causal_lm = self.model.get_base_model()
         was_training = self.training
         self.eval()
         if self.packed:
@@ -183,8 +192,16 @@ class SupervisedLoss(torch.nn.Module):
                 yield
         finally:
             if self.packed:
-                self._use_attention(attention.register(causal_lm.config))
+                self._use_attention(self._packed_attention())
             self.train(was_training)
+
+
+def _attention_of(config: Any) -> dict[str, str]:
+    """The attention of each part of a model by the name of its configuration; "" is the whole."""
+    parts = {name: getattr(config, name, None) for name in config.sub_configs}
+    return {"": config._attn_implementation} | {
+        name: part._attn_implementation for name, part in parts.items() if part is not None
+    }
 
 
 def _accepted(module: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:

@@ -67,9 +67,10 @@ def test_grouped_products_have_the_gradients_of_peft(kind: str, tmp_path: Path) 
     expected, of_peft = loss_and_gradients(module, batch)
     assert ours == pytest.approx(expected, rel=1e-6)
     assert gradients.keys() == of_peft.keys()
-    near = 1e-3 if kind.startswith("qwen3_5") else 1e-5
+    # A gated delta net's gates have gradients that nearly cancel; their rounding is that of the larger ones.
+    largest = max(gradient.norm() for gradient in of_peft.values())
     for name, gradient in gradients.items():
-        assert (gradient - of_peft[name]).norm() <= near * of_peft[name].norm(), name
+        assert (gradient - of_peft[name]).norm() <= 1e-5 * max(of_peft[name].norm(), largest / 10), name
 
 
 def test_experts_in_bf16_learn_in_fp32(tmp_path: Path) -> None:
