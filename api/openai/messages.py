@@ -74,7 +74,7 @@ def _message(job: Job, event: StreamedEvent) -> str:
 
 
 def _status_message(job: Job, data: dict[str, Any]) -> str:
-    status, attempt = data["status"], data.get("attempt", 0)
+    status, attempt = data["status"], data["attempt"]
     if (status, attempt) == (JobStatus.QUEUED, 0):
         return f"Created fine-tuning job: {job.id}"
     if (status, attempt) == (JobStatus.RUNNING, 1):
@@ -83,4 +83,4 @@ def _status_message(job: Job, data: dict[str, Any]) -> str:
         return "The job has successfully completed"
     if status == JobStatus.FAILED:
         return f"The job failed: {job.failure['message']}" if job.failure else "The job failed"
-    return f"The job is {status}, attempt {attempt}" if attempt else f"The job is {status}"
+    return f"The job is {status}, attempt {attempt}"

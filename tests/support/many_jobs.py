@@ -27,7 +27,7 @@ _TABLES = {
                'sweep_' || lpad(to_hex((n + 99) / 100), 24, '0'), '{{"adapter.r": 8}}'""",
     "events": f"""
         INSERT INTO events (job_id, seq, time, type, data)
-        SELECT 'job_' || {ID}, seq, 1, 'status', '{{"status": "succeeded"}}'""",
+        SELECT 'job_' || {ID}, seq, 1, 'status', '{{"status": "succeeded", "attempt": 1}}'""",
     "metrics": f"""
         INSERT INTO metrics (job_id, step, time, epoch, loss, learning_rate, overflow, skipped_steps, tokens,
                              supervised_tokens, tokens_per_second, memory_bytes, progress, eta_seconds)

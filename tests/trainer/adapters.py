@@ -41,10 +41,22 @@ def loss(module: SupervisedLoss, batch: PackedBatch) -> torch.Tensor:
     return module(batch) / len(batch.targets)
 
 
+def loss_and_gradients(module: SupervisedLoss, batch: PackedBatch) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of the mean loss, by the parameters' names."""
+    module.zero_grad()
+    mean = loss(module, batch)
+    mean.backward()
+    return mean.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
 def train(module: SupervisedLoss, recipe: dict[str, Any], steps: int = 3, rate: float = 1e-2) -> list[float]:
     """The losses before each step."""
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
-    batch = some_rows(recipe).to(module.model.device)
+    return losses_of(module, optimizer, some_rows(recipe).to(module.model.device), steps)
+
+
+def losses_of(module: SupervisedLoss, optimizer: torch.optim.Optimizer, batch: PackedBatch, steps: int) -> list[float]:
+    """The losses before each step on the same batch."""
     losses = []
     for _ in range(steps):
         before = loss(module, batch)

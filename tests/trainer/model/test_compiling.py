@@ -10,10 +10,10 @@ from torch._dynamo.utils import counters
 from contract.events import EvaluationEvent, MetricEvent
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapters import load, loss, some_rows
+from tests.trainer.adapters import load, loss_and_gradients, some_rows
 from tests.trainer.trainer_process import Outcome, at_once
 from trainer.data.examples import load_data
-from trainer.data.packing import PackedBatch, pack
+from trainer.data.packing import pack
 from trainer.failures import failure_from
 from trainer.model.compiling import compile_layers
 from trainer.model.loss import SupervisedLoss
@@ -45,13 +45,6 @@ def with_adapter(recipe: dict[str, Any], folder: Path, adapter: dict[str, Any]) 
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     return module
-
-
-def loss_and_gradients(module: SupervisedLoss, batch: PackedBatch) -> tuple[float, dict[str, torch.Tensor]]:
-    module.zero_grad()
-    mean = loss(module, batch)
-    mean.backward()
-    return mean.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def check_alike(ours: tuple[float, dict[str, torch.Tensor]], expected: tuple[float, dict[str, torch.Tensor]]) -> None:

@@ -14,13 +14,13 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from tests.trainer.adapters import loss_and_gradients
 from tests.trainer.architectures import MIXTURES, VOCABULARY, save_architecture
 from trainer.data.packing import PackedBatch, pack
 from trainer.model.base_model import checkpoint_activations, load_model
 from trainer.model.expert_lora import FusedExperts, fuse_experts
 from trainer.model.loss import SupervisedLoss
 
-Gradients = dict[str, torch.Tensor]
 PLAIN = {"gpt_oss", "mixtral", "nemotron_h", "qwen2_moe"}
 UNFUSED = {"jetmoe", "llama4", "llama4_text"}
 KINDS = [pytest.param(kind, marks=() if kind in PLAIN else pytest.mark.exhaustive) for kind in MIXTURES]
@@ -42,13 +42,6 @@ def documents(*lengths: int) -> PackedBatch:
     torch.manual_seed(2)
     rows = [torch.randint(3, VOCABULARY, (length,)).tolist() for length in lengths]
     return pack([Document(row, [place >= 3 for place in range(len(row))]) for row in rows])
-
-
-def loss_and_gradients(module: SupervisedLoss, batch: PackedBatch) -> tuple[float, Gradients]:
-    module.zero_grad()
-    total = module(batch)
-    total.backward()
-    return total.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def as_peft_has_it(module: SupervisedLoss) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from contract.recipe import Optimizer, Recipe
 from dataset.document import Document
+from tests.trainer.adapters import losses_of
 from tests.trainer.families import FAMILIES, PACKED, VOCABULARY, targets_of
 from trainer.data.packing import pack
 from trainer.engines.optim import make_optimizer
@@ -69,11 +70,5 @@ def test_family_learns_its_examples(
 ) -> None:
     module, batch = load(make_family(family), targets, dtype), pack(documents())
     optimizer = make_optimizer(module.named_parameters(), Optimizer(learning_rate=1e-2))
-    losses = []
-    for _ in range(4):
-        loss = module(batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    losses = losses_of(module, optimizer, batch, steps=4)
     assert losses[-1] < losses[0]

@@ -14,12 +14,11 @@ from peft.tuners.lora import Linear
 from safetensors.torch import load_file
 
 from contract.failure import FailureCode, InputError
-from tests.trainer.adapters import load, logits, loss, ours, plain_base, save, some_rows, train
+from tests.trainer.adapters import load, logits, loss_and_gradients, ours, plain_base, save, some_rows, train
 from tests.trainer.in_process_trainer import train_here
 from trainer.model import fp8
 from trainer.model.fp8 import Fp8Linear
 from trainer.model.fused_lora import FusedLinear
-from trainer.model.loss import SupervisedLoss
 
 LARGEST_OF_E4M3 = 448.0
 
@@ -29,13 +28,6 @@ def cast(matrix: torch.Tensor) -> torch.Tensor:
     scales = matrix.float().abs().amax(dim=-1, keepdim=True) / LARGEST_OF_E4M3
     scales = torch.where(scales == 0, 1, scales)
     return (matrix.float() / scales).to(torch.float8_e4m3fn).float() * scales
-
-
-def loss_and_gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
-    module.zero_grad()
-    total = loss(module, some_rows(recipe))
-    total.backward()
-    return total.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def in_fp8(linear: torch.nn.Linear) -> Fp8Linear:
@@ -93,11 +85,11 @@ def test_fused_lora_in_fp8_has_the_gradients_of_peft(
     for name, parameter in module.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    fused, gradients = loss_and_gradients(module, recipe)
+    fused, gradients = loss_and_gradients(module, some_rows(recipe))
     for each in module.modules():
         if isinstance(each, FusedLinear):
             each.__class__ = Linear
-    expected, of_peft = loss_and_gradients(module, recipe)
+    expected, of_peft = loss_and_gradients(module, some_rows(recipe))
     assert fused == pytest.approx(expected, rel=1e-4)
     assert gradients.keys() == of_peft.keys()
     for name, gradient in gradients.items():
@@ -146,7 +138,9 @@ def test_losses_in_fp8_are_within_two_percent(
 
 def test_checkpointed_gradients_in_fp8_are_the_same(model: Path, recipe: dict[str, Any]) -> None:
     whole, checkpointed = (
-        loss_and_gradients(load(recipe, model, {}, precision="fp8", gradient_checkpointing=wanted).train(), recipe)
+        loss_and_gradients(
+            load(recipe, model, {}, precision="fp8", gradient_checkpointing=wanted).train(), some_rows(recipe)
+        )
         for wanted in (False, True)
     )
     assert whole[0] == checkpointed[0]

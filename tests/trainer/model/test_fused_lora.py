@@ -6,18 +6,9 @@ import pytest
 import torch
 from peft.tuners.lora import Linear
 
-from tests.trainer.adapters import load, loss, some_rows
+from tests.trainer.adapters import load, loss, loss_and_gradients, some_rows
 from trainer.model.fused_lora import FusedLinear
 from trainer.model.loss import SupervisedLoss
-
-Gradients = dict[str, torch.Tensor]
-
-
-def loss_and_gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, Gradients]:
-    module.zero_grad()
-    total = loss(module, some_rows(recipe))
-    total.backward()
-    return total.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def as_peft_has_it(module: SupervisedLoss) -> int:
@@ -37,9 +28,9 @@ def test_fused_lora_has_the_gradients_of_peft(
     for name, parameter in module.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    ours, gradients = loss_and_gradients(module, recipe)
+    ours, gradients = loss_and_gradients(module, some_rows(recipe))
     assert as_peft_has_it(module) >= 8
-    expected, of_peft = loss_and_gradients(module, recipe)
+    expected, of_peft = loss_and_gradients(module, some_rows(recipe))
     assert ours == pytest.approx(expected, rel=near / 10)
     assert gradients.keys() == of_peft.keys()
     for name, gradient in gradients.items():
@@ -69,7 +60,7 @@ def test_module_called_alone_computes_for_itself(model: Path, recipe: dict[str, 
 
 def test_adapter_that_is_off_adds_nothing(model: Path, recipe: dict[str, Any]) -> None:
     module = load(recipe, model, {})
-    before, _ = loss_and_gradients(module, recipe)
+    before, _ = loss_and_gradients(module, some_rows(recipe))
     for name, parameter in module.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)

@@ -17,6 +17,7 @@ from contract.recipe import Recipe
 from dataset.document import Document
 from estimate.plan import adapted_base
 from tests.support.files import write_tokenizer
+from tests.trainer.adapters import losses_of
 from tests.trainer.image_text_models import save_image_text
 from trainer.data.packing import pack
 from trainer.model.base_model import load_model
@@ -87,17 +88,10 @@ def test_text_part_alone_has_the_adapter(kind: str, image_text: Callable[[str], 
     optimizer = torch.optim.AdamW([each for each in module.parameters() if each.requires_grad], lr=1e-2)
     ids = torch.randint(3, 99, (20,)).tolist()
     batch = pack([Document(ids, [place >= 3 for place in range(20)])])
-    losses = []
-    for _ in range(3):
-        loss = module(batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    losses = losses_of(module, optimizer, batch, steps=3)
     assert losses[-1] < losses[0]
 
-    if module.packed:
-        loaded.set_attn_implementation("sdpa")
+    module.take_one_by_one("to call the model itself")
     module.model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     reloaded = PeftModel.from_pretrained(plain(folder, kind), tmp_path / "adapter")
     torch.testing.assert_close(logits(reloaded), logits(module.model), atol=1e-4, rtol=1e-4)
