@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from contract.failure import Failure, FailureCode, InputError
 from dataset.dataset_reader import count_examples, read_examples
 from dataset.dataset_report import check_file
+from dataset.held_out import find_example
 from dataset.lengths import measure_lengths
 from dataset.preview import preview
 from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
@@ -19,6 +20,7 @@ from dataset.sandbox.tasks import (
     AnyTask,
     CheckFile,
     CountExamples,
+    FindExample,
     MeasureLengths,
     PreviewExamples,
     TaskRequest,
@@ -63,6 +65,8 @@ def _run(task: AnyTask) -> BaseModel:
             return check_file(task.file, task.max_bytes)
         case CountExamples():
             return count_examples(task.file, task.max_bytes)
+        case FindExample():
+            return find_example(task.file, task.index)
         case MeasureLengths():
             return measure_lengths(_tokenizer(task.tokenizer), task.file, task.max_seconds)
         case PreviewExamples():

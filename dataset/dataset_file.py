@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.dataset_format import DatasetField, DatasetFormat
+from contract.method import Learned
 
 
 class DatasetFile(BaseModel):
@@ -17,3 +18,5 @@ class DatasetFile(BaseModel):
     format: Literal["auto"] | DatasetFormat = "auto"
     columns: dict[DatasetField, str] | None = None
     """The file's column for each of our fields that it names differently."""
+    learned: Learned | None = None
+    """What its rows must have; None takes whatever the first row has."""

@@ -11,12 +11,14 @@ from pydantic import BaseModel
 from contract.dataset_format import DatasetField
 from contract.failure import FailureCode, InputError
 from dataset.dataset_file import DatasetFile
-from dataset.example import Example, PlainText
+from dataset.example import Example, PlainText, Unrated, rating_of, with_place
 from dataset.fields import Row
 from dataset.formats.aliases import find_aliases
 from dataset.formats.columns import ColumnRenaming, check_columns
 from dataset.formats.detect import FORMATS, detect
+from dataset.formats.kinds import PAIR_FIELDS, as_kind, check_kind, is_decided, kind_of, refuse_pair
 from dataset.formats.known_fields import apply_extra_fields, check_row, refuse_fields
+from dataset.formats.preference import PAIR_NAMES, has_pair, require_pair
 from dataset.reading.rows import Hash, read_rows
 from dataset.refusal import BadFile, BadRow
 
@@ -72,7 +74,12 @@ class DatasetReader:
     def __init__(self, file: DatasetFile, max_bytes: int | None, sha256: Hash | None = None) -> None:
         self.format = file.format
         """The format of the rows; "auto" until the first row that fits one."""
-        self._renaming = ColumnRenaming(file.columns or {})
+        self.learned = file.learned
+        """What the rows have; if the file does not say it, None until the first row that can be read."""
+        self._wanted = file.learned
+        self._ratings: set[bool | None] = set()
+        of_pairs = PAIR_NAMES if file.format == "preference" and not file.columns else {}
+        self._renaming = ColumnRenaming(file.columns or {}, of_pairs)
         self._raw = read_rows(file.path, file.name, max_bytes, sha256)
 
     @property
@@ -84,6 +91,7 @@ class DatasetReader:
         """Raises BadFile. After a bad row, that means that nothing behind it can be read."""
         if self.format != "auto":
             check_columns(self.format, self._renaming.columns)
+            check_kind(self.format, self._wanted)
         number = 0
         for number, given in self._numbered():
             try:
@@ -98,6 +106,15 @@ class DatasetReader:
         if number == 0:
             raise BadFile("has no rows; give at least one")
         self._renaming.check_seen(number)
+        self._check_ratings()
+
+    def _check_ratings(self) -> None:
+        if self._wanted == "ratings" and len(self._ratings) == 1:
+            found, missing = ("good", "bad") if True in self._ratings else ("bad", "good")
+            raise BadFile(
+                f'has only answers rated as {found}; method "kto" learns from both, so add some that are rated as '
+                f"{missing}"
+            )
 
     def _numbered(self) -> Iterator[tuple[int, Any]]:
         number = 1
@@ -116,29 +133,46 @@ class DatasetReader:
         if isinstance(given, PlainText):
             return [self._piece(number, given)], {}
         row = self._renaming.apply(given)
-        refuse_fields(row, self._renaming.columns.values())
+        refuse_fields(row)
         if self.format == "auto":
             row = self._detect(given, row)
         assert self.format != "auto"
+        if self.format != "preference":
+            self._refuse_pair(row)
         format = FORMATS[self.format]
+        if self.format == "preference":
+            row = format.unpack(row)
+            refuse_fields(row)
         check_row(self.format, format.fields, row)
         read = format.read(row)
-        examples = [
-            replace(
-                apply_extra_fields(self.format, row, example),
-                where=", ".join(filter(None, (f"row {number}", example.where))),
-            )
-            for example in ([read] if isinstance(read, Example) else read)
+        unrated = [read] if isinstance(read, Unrated) else read
+        examples = [apply_extra_fields(self.format, row, each) for each in unrated]
+        learned = self.learned or kind_of(self.format, row)
+        placed = [
+            with_place(each, ", ".join(filter(None, (f"row {number}", each.where))))
+            for each in as_kind(learned, self.format, row, examples)
         ]
-        return examples, row
+        self.learned = learned
+        if learned == "ratings":
+            self._ratings |= {rating_of(each) for each in placed}
+        return placed, row
+
+    def _refuse_pair(self, row: Row) -> None:
+        if not row.keys().isdisjoint(PAIR_FIELDS) and not is_decided(self._renaming.columns):
+            refuse_pair(row, self._wanted)
 
     def _detect(self, given: Row, row: Row) -> Row:
         """Settles the format and the columns by the first row. Returns its columns under our field names."""
+        takes_pairs = self._wanted in ("pairs", None) and not is_decided(self._renaming.columns)
+        if self._wanted == "pairs":
+            require_pair(row)
+        elif not (takes_pairs and has_pair(row)):
+            self._refuse_pair(row)
         aliases = None if self._renaming.columns else find_aliases(row)
         if aliases is not None:
             self._renaming = ColumnRenaming(aliases.columns, aliases.optional)
             row = self._renaming.apply(given)
-        self.format = detect(row, self._renaming.columns)
+        self.format = detect(row, self._renaming.columns, takes_pairs)
         check_columns(self.format, self._renaming.columns)
         return row
 
@@ -149,6 +183,8 @@ class DatasetReader:
         if self.format not in ("auto", "text"):
             raise BadFile(f"is plain text by its name, not {self.format}; name a file of JSON rows .jsonl")
         self.format = "text"
+        check_kind(self.format, self._wanted)
+        self.learned = "answers"
         return replace(given, where=f"row {number}")
 
 

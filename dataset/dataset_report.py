@@ -5,14 +5,24 @@ Memory is constant apart from 18 bytes per row, which recognise duplicates.
 
 import hashlib
 import json
+from typing import Any
 
 from pydantic import BaseModel
 
 from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import truncate
+from contract.method import Learned
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import DatasetReader
-from dataset.example import Conversation, Example, PlainText, has_content
+from dataset.example import (
+    Conversation,
+    Example,
+    PlainText,
+    Preference,
+    conversations_of,
+    has_content,
+    rating_of,
+)
 from dataset.fields import Row
 from dataset.formats.detect import FORMATS
 from dataset.formats.known_fields import unused_fields
@@ -52,6 +62,14 @@ class DatasetReport(BaseModel):
     messages: int
     longest_characters: int
     """Characters in the longest example, all its messages together."""
+    learned: Learned | None = None
+    """What the rows have: answers, pairs of answers, or answers with ratings; null if no row can be read."""
+    identical_pairs: int = 0
+    """Number of pairs whose two answers are equal; nothing can be learned from their difference."""
+    desirable: int = 0
+    """Number of answers rated as good."""
+    undesirable: int = 0
+    """Number of answers rated as bad."""
     errors: list[Problem]
     """The first hundred errors."""
     error_count: int
@@ -93,6 +111,7 @@ def check_file(file: DatasetFile, max_bytes: int | None = None) -> DatasetReport
     except BadFile as error:
         _record_error(found, None, f"the file {error}")
     found.format = None if reading.format == "auto" else reading.format
+    found.learned = reading.learned
     found.columns = dict(reading.columns)
     return found
 
@@ -106,35 +125,47 @@ def _record_error(found: DatasetReport, row: int | None, message: str) -> None:
 def _count(found: DatasetReport, row: int, example: Example, seen: "_SeenDigests") -> None:
     found.examples += 1
     if isinstance(example, PlainText):
-        texts = [example.text]
-    else:
-        texts = [message.get("reasoning_content", "") + message["content"] for message in example.messages]
-        found.messages += len(texts)
-        found.empty_answers += sum(
-            message["role"] == "assistant" and not has_content(message) for message in example.messages
-        )
-    found.longest_characters = max(found.longest_characters, sum(map(len, texts)))
+        found.longest_characters = max(found.longest_characters, len(example.text))
+    for each in conversations_of(example):
+        _count_messages(found, each)
+    found.identical_pairs += isinstance(example, Preference) and example.chosen == example.rejected
+    found.desirable += rating_of(example) is True
+    found.undesirable += rating_of(example) is False
     if seen.add(_digest(example)):
         found.duplicates += 1
         if len(found.duplicate_rows) < _MAX_LISTED:
             found.duplicate_rows.append(row)
 
 
+def _count_messages(found: DatasetReport, example: Conversation) -> None:
+    texts = [message.get("reasoning_content", "") + message["content"] for message in example.messages]
+    found.messages += len(texts)
+    found.empty_answers += sum(
+        message["role"] == "assistant" and not has_content(message) for message in example.messages
+    )
+    found.longest_characters = max(found.longest_characters, sum(map(len, texts)))
+
+
 def _count_unused(found: DatasetReport, reading: DatasetReader, row: Row) -> None:
     assert reading.format != "auto", "a row has been read"
-    for name in unused_fields(reading.format, FORMATS[reading.format].fields, row):
+    for name in unused_fields(reading.format, FORMATS[reading.format].fields, row, reading.learned):
         if name in found.unused_fields or len(found.unused_fields) < _MAX_UNUSED:
             found.unused_fields[name] = found.unused_fields.get(name, 0) + 1
 
 
 def _digest(example: Example) -> bytes:
-    if isinstance(example, Conversation):
-        messages = [{**message, "content": " ".join(message["content"].split())} for message in example.messages]
-        given = [messages, example.supervised, example.tools, example.template_arguments]
-        text = json.dumps(given, sort_keys=True, default=str)
-    else:
+    if isinstance(example, PlainText):
         text = " ".join(example.text.split())
+    else:
+        given: list[Any] = [part for each in conversations_of(example) for part in _parts(each)]
+        rating = rating_of(example)
+        text = json.dumps(given if rating is None else [*given, rating], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _parts(example: Conversation) -> list[Any]:
+    messages = [{**message, "content": " ".join(message["content"].split())} for message in example.messages]
+    return [messages, example.supervised, example.tools, example.template_arguments]
 
 
 class _SeenDigests:

@@ -22,6 +22,11 @@ class Document:
         """Tokens that the model reads; the last one has nothing left to predict."""
         return len(self.input_ids) - 1
 
+    @property
+    def documents(self) -> list["Document"]:
+        """Itself: what the examples of every method have, however many documents they compare."""
+        return [self]
+
 
 def truncate_document(document: Document, max_length: int) -> Document:
     """The first max_length tokens, without those after the last supervised one, which cannot affect the loss. Empty if
@@ -41,7 +46,8 @@ class Truncation:
     """True if no supervised token remains, so the example is left out."""
 
 
-def truncation(documents: Sequence[Document], max_length: int) -> Truncation:
-    """`documents` are all of one example."""
-    dropped = not any(any(document.supervised[:max_length]) for document in documents)
+def truncation(documents: Sequence[Document], max_length: int, is_pair: bool = False) -> Truncation:
+    """`documents` are all of one example. A pair is dropped if either answer has no token left."""
+    remains = [any(document.supervised[:max_length]) for document in documents]
+    dropped = not (all(remains) if is_pair else any(remains))
     return Truncation(not dropped and any(len(document.input_ids) > max_length for document in documents), dropped)

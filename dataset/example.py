@@ -1,6 +1,6 @@
-"""What a row becomes in any format: a conversation with the answers to learn marked, or plain text."""
+"""What a row becomes in any format: a conversation with the answers to learn marked, a pair of them, or plain text."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NotRequired, TypedDict
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -55,7 +55,59 @@ class PlainText:
     """True if an end-of-text token follows; false for a piece of a longer text, which the next example continues."""
 
 
-Example = Conversation | PlainText
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to the same prompt, of which one is better."""
+
+    chosen: Conversation
+    """The prompt and the better answer; only that is supervised."""
+    rejected: Conversation
+    """The same prompt and the worse answer."""
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class RatedAnswer:
+    """An answer that people call good or bad."""
+
+    conversation: Conversation
+    desirable: bool
+    where: str = field(default="", compare=False)
+
+
+Unrated = Conversation | PlainText | Preference
+"""What a format makes of a row, without the row's rating."""
+Example = Unrated | RatedAnswer
+
+
+def conversations_of(example: Example) -> list[Conversation]:
+    """Both conversations of a pair, chosen first; none of plain text."""
+    match example:
+        case Preference():
+            return [example.chosen, example.rejected]
+        case RatedAnswer():
+            return [example.conversation]
+        case Conversation():
+            return [example]
+        case PlainText():
+            return []
+
+
+def rating_of(example: Example) -> bool | None:
+    """Whether people call the answer good; None for an example without a rating."""
+    return example.desirable if isinstance(example, RatedAnswer) else None
+
+
+def with_place(example: Example, where: str) -> Example:
+    """The example with its position in the file; the answers of a pair have their names in theirs."""
+    match example:
+        case Preference():
+            chosen = replace(example.chosen, where=f"{where}, chosen")
+            return Preference(chosen, replace(example.rejected, where=f"{where}, rejected"), where)
+        case RatedAnswer():
+            return replace(example, conversation=replace(example.conversation, where=where), where=where)
+        case _:
+            return replace(example, where=where)
 
 
 def conversation(

@@ -13,13 +13,14 @@ from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import DatasetReader
 from dataset.dataset_report import Problem
 from dataset.document import Document
-from dataset.example import Example
+from dataset.example import Example, Preference, rating_of
 from dataset.refusal import BadFile, BadRow
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import Tokenizer
 
 _BATCH = 256
 _MAX_PROBLEMS = 10
+_MAX_ROWS = 10
 _NOT_SUPERVISED = 2**31
 """Stands for the first learned token of an example that has none at any length."""
 _PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
@@ -35,7 +36,19 @@ class TokenLengths(BaseModel):
     longest: Counter[int] = Counter()
     """Number of examples by the tokens of their longest document."""
     first: Counter[int] = Counter()
-    """Number of examples by the tokens before their first learned one; cut at that length, an example is dropped."""
+    """Number of examples by the tokens before their first learned one; cut at that length, an example is dropped. Of a
+    pair the answer that begins later counts."""
+    rows: dict[int, list[int]] = {}
+    """The first ten rows by the same tokens."""
+    prompts: Counter[int] = Counter()
+    """Number of pairs by the tokens of the prompt."""
+    chosen: Counter[int] = Counter()
+    """Number of pairs by the tokens of the better answer."""
+    rejected: Counter[int] = Counter()
+    """Number of pairs by the tokens of the other answer."""
+    identical_pairs: int = 0
+    desirable: int = 0
+    undesirable: int = 0
     refused: int = 0
     problems: list[Problem] = []
     """The first ten examples that the model's chat template refuses."""
@@ -48,6 +61,30 @@ class LengthBucket(BaseModel):
     to_tokens: int
     """Exclusive upper bound."""
     examples: int
+
+
+class PartLengths(BaseModel):
+    """Tokens of one part of all pairs, uncut."""
+
+    mean: float
+    percentiles: dict[str, int]
+
+
+class PairReport(BaseModel):
+    """How long the parts of pairs are. Answers that are preferred because they are longer teach length."""
+
+    prompt: PartLengths
+    chosen: PartLengths
+    rejected: PartLengths
+    identical_pairs: int
+    """Number of pairs whose two answers are equal."""
+
+
+class RatingReport(BaseModel):
+    desirable: int
+    """Number of answers rated as good."""
+    undesirable: int
+    """Number of answers rated as bad."""
 
 
 class TokenReport(BaseModel):
@@ -68,7 +105,14 @@ class TokenReport(BaseModel):
     """Number of examples that are cut at max_length and still learned."""
     truncated_fraction: float | None
     dropped: int
-    """Number of examples that are left out, because their first answer begins after max_length."""
+    """Number of examples that are left out, because their first answer begins after max_length, or either answer of a
+    pair does."""
+    dropped_rows: list[int]
+    """Rows of the first ten of them."""
+    pairs: PairReport | None
+    """Null if the examples are no pairs."""
+    ratings: RatingReport | None
+    """Null if the examples have no ratings."""
     refused: int
     """Number of examples that the model's chat template refuses."""
     problems: list[Problem]
@@ -80,34 +124,38 @@ def measure_lengths(tokenizer: Tokenizer, file: DatasetFile, max_seconds: float 
     end = time.monotonic() + max_seconds
     examples = _examples(DatasetReader(file, None))
     while some := list(itertools.islice(examples, _BATCH)):
-        for each in _encoded(tokenizer, some, found):
-            _count(found, each)
+        for (row, example), documents in _encoded(tokenizer, some, found):
+            _count(found, row, example, documents)
         if not found.examples:
-            encode(tokenizer, some[:1])  # raises, since the template has refused all of them
+            encode(tokenizer, [some[0][1]])  # raises, since the template has refused all of them
         if time.monotonic() > end:
             found.complete = next(examples, None) is None
             break
     return found
 
 
-def _examples(reading: DatasetReader) -> Iterator[Example]:
+_Placed = tuple[int, Example]
+"""An example and its row."""
+
+
+def _examples(reading: DatasetReader) -> Iterator[_Placed]:
     try:
         for row in reading.rows():
             if not isinstance(row.read, BadRow):
-                yield from row.read
+                yield from ((row.number, example) for example in row.read)
     except BadFile:
         return
 
 
-def _encoded(tokenizer: Tokenizer, some: list[Example], found: TokenLengths) -> list[list[Document]]:
+def _encoded(tokenizer: Tokenizer, some: list[_Placed], found: TokenLengths) -> list[tuple[_Placed, list[Document]]]:
     """Encodes the examples together, which is faster; one by one if the template refuses one of them."""
     try:
-        return encode(tokenizer, some)
+        return list(zip(some, encode(tokenizer, [example for _, example in some]), strict=True))
     except InputError:
         taken = []
-        for example in some:
+        for each in some:
             try:
-                taken += encode(tokenizer, [example])
+                taken += [(each, documents) for documents in encode(tokenizer, [each[1]])]
             except InputError as error:
                 found.refused += 1
                 if len(found.problems) < _MAX_PROBLEMS:
@@ -115,12 +163,27 @@ def _encoded(tokenizer: Tokenizer, some: list[Example], found: TokenLengths) -> 
         return taken
 
 
-def _count(found: TokenLengths, documents: list[Document]) -> None:
+def _count(found: TokenLengths, row: int, example: Example, documents: list[Document]) -> None:
     found.examples += 1
     found.tokens += sum(len(document.input_ids) for document in documents)
     found.supervised += sum(document.targets for document in documents)
     found.longest[max(len(document.input_ids) for document in documents)] += 1
-    found.first[min((d.supervised.index(True) for d in documents if d.targets), default=_NOT_SUPERVISED)] += 1
+    begins = [d.supervised.index(True) if d.targets else _NOT_SUPERVISED for d in documents]
+    first = max(begins) if isinstance(example, Preference) else min(begins)
+    found.first[first] += 1
+    rows = found.rows.setdefault(first, [])
+    if len(rows) < _MAX_ROWS and row not in rows:
+        rows.append(row)
+    found.desirable += rating_of(example) is True
+    found.undesirable += rating_of(example) is False
+    if isinstance(example, Preference):
+        found.identical_pairs += example.chosen == example.rejected
+        for lengths, length in (
+            (found.prompts, min(begins)),
+            (found.chosen, documents[0].targets),
+            (found.rejected, documents[1].targets),
+        ):
+            lengths[length] += 1
 
 
 def token_report(found: TokenLengths, max_length: int) -> TokenReport:
@@ -139,9 +202,34 @@ def token_report(found: TokenLengths, max_length: int) -> TokenReport:
         truncated=truncated,
         truncated_fraction=truncated / found.examples if found.examples else None,
         dropped=dropped,
+        dropped_rows=_dropped_rows(found, max_length),
+        pairs=_pair_report(found),
+        ratings=_rating_report(found),
         refused=found.refused,
         problems=found.problems,
     )
+
+
+def _dropped_rows(found: TokenLengths, max_length: int) -> list[int]:
+    return sorted({row for first, rows in found.rows.items() if first >= max_length for row in rows})[:_MAX_ROWS]
+
+
+def _pair_report(found: TokenLengths) -> PairReport | None:
+    if not found.chosen:
+        return None
+    prompt, chosen, rejected = (_part(lengths) for lengths in (found.prompts, found.chosen, found.rejected))
+    return PairReport(prompt=prompt, chosen=chosen, rejected=rejected, identical_pairs=found.identical_pairs)
+
+
+def _part(lengths: Counter[int]) -> PartLengths:
+    mean = sum(length * count for length, count in lengths.items()) / lengths.total()
+    return PartLengths(mean=mean, percentiles=_percentiles(lengths))
+
+
+def _rating_report(found: TokenLengths) -> RatingReport | None:
+    if not found.desirable + found.undesirable:
+        return None
+    return RatingReport(desirable=found.desirable, undesirable=found.undesirable)
 
 
 def _percentiles(lengths: Counter[int]) -> dict[str, int]:

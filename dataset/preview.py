@@ -1,6 +1,8 @@
 """Examples as a model sees them: the text that its chat template writes, and the learned part of it."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -9,12 +11,13 @@ from contract.formatting import truncate
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import DatasetReader, ReadRow
 from dataset.document import Document, truncation
-from dataset.example import Example
+from dataset.example import Example, Preference, rating_of
 from dataset.refusal import BadFile, BadRow
 from dataset.rendering.render import render
 from dataset.rendering.tokenise import encode
 from dataset.rendering.tokenizer import Tokenizer
 
+Answer = Literal["chosen", "rejected"]
 MAX_TOKENS = 8192
 """Maximum number of tokens shown of one text."""
 
@@ -29,6 +32,8 @@ class Token(BaseModel):
 
 
 class RenderedText(BaseModel):
+    answer: Answer | None
+    """Which answer of a pair it has; null for an example that is no pair."""
     text: str
     """The text as the chat template writes it, up to the last token shown."""
     length: int
@@ -44,11 +49,14 @@ class RenderedText(BaseModel):
 class PreviewExample(BaseModel):
     row: int
     texts: list[RenderedText]
-    """One text, or one per answer if the template writes earlier turns differently."""
+    """One text, or one per answer if the template writes earlier turns differently; two of a pair, chosen first."""
+    desirable: bool | None
+    """Whether the answer is rated as good; null if it has no rating."""
     truncated: bool
     """True if the example is cut at max_length and still learned."""
     dropped: bool
-    """True if training leaves the example out, because no answer begins within max_length."""
+    """True if training leaves the example out, because no answer begins within max_length, or one of a pair does
+    not."""
     problem: str | None
     """Why the example cannot be learned."""
 
@@ -79,7 +87,8 @@ def _row(tokenizer: Tokenizer, row: ReadRow, max_length: int) -> list[PreviewExa
 
 
 def _refused(row: int, problem: str) -> PreviewExample:
-    return PreviewExample(row=row, texts=[], truncated=False, dropped=False, problem=truncate(problem, 500))
+    problem = truncate(problem, 500)
+    return PreviewExample(row=row, texts=[], desirable=None, truncated=False, dropped=False, problem=problem)
 
 
 def _example(tokenizer: Tokenizer, row: int, example: Example, max_length: int) -> PreviewExample:
@@ -88,10 +97,16 @@ def _example(tokenizer: Tokenizer, row: int, example: Example, max_length: int) 
         (documents,) = encode(tokenizer, [example])
     except InputError as error:
         return _refused(row, error.failure.message)
-    found = truncation(documents, max_length)
+    is_pair = isinstance(example, Preference)
+    found = truncation(documents, max_length, is_pair)
+    names: Sequence[Answer | None] = ("chosen", "rejected") if is_pair else (None,) * len(texts)
     return PreviewExample(
         row=row,
-        texts=[_text(tokenizer, *each, max_length) for each in zip(texts, documents, strict=True)],
+        texts=[
+            _text(tokenizer, text, document, max_length).model_copy(update={"answer": name})
+            for text, document, name in zip(texts, documents, names, strict=True)
+        ],
+        desirable=rating_of(example),
         truncated=found.truncated,
         dropped=found.dropped,
         problem=None,
@@ -108,6 +123,7 @@ def _text(tokenizer: Tokenizer, text: str, document: Document, max_length: int) 
         tokens.append(Token(id=token, text=text[begin:end], supervised=supervised))
         begin = end
     return RenderedText(
+        answer=None,
         text=text[:begin],
         length=len(document.input_ids),
         supervised=document.targets,

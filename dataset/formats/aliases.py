@@ -2,7 +2,8 @@
 
 Among others: Dolly (instruction, context, response), GSM8K, Orca-Math and WebInstruct (question, answer), OpenOrca
 (system_prompt, question, response), MetaMathQA (query, response), OpenO1 (prompt, response), NuminaMath (problem,
-solution), WebQA (input, output), Magpie (instruction, response), MedQuAD (Question, Answer).
+solution), WebQA (input, output), Magpie (instruction, response), MedQuAD (Question, Answer). Of the pairs of answers:
+Intel's Orca (question, chosen, rejected) and Argilla's UltraFeedback (instruction, chosen_response, rejected_response).
 """
 
 import json
@@ -14,6 +15,7 @@ from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import truncate
 from dataset.fields import Row, is_blank
 from dataset.formats.detect import FORMATS
+from dataset.formats.preference import PAIR_NAMES, PROMPTS, has_pair
 from dataset.formats.sharegpt import has_short_turns
 from dataset.refusal import BadFile
 
@@ -26,6 +28,7 @@ _PAIRS: tuple[tuple[Collection[str], Collection[str]], ...] = (
     (("source",), ("target",)),
     (("inputs",), ("targets",)),
 )
+_QUESTIONS = _PAIRS[0][0]
 _LAST: tuple[Collection[str], Collection[str]] = (("input",), ("output", "response", "answer"))
 """Used if the row has no other question. Otherwise `input` is additional input for the question."""
 _ANSWERS = ("output", "response", "answer", "completion", "solution", "target", "targets", "summary", "code")
@@ -64,6 +67,8 @@ def find_aliases(row: Row) -> Aliases | None:
     two fields, or if another part of the question or the answer would be left out."""
     # Parquet writes null for a column that only other rows have.
     filled = {name: value for name, value in row.items() if value is not None}
+    if has_pair(row):
+        return Aliases(_prompt_of_pair(row), {**PAIR_NAMES, **_one_system(row)})
     if any(FORMATS[format].shape(filled) for format in _AS_THEY_ARE):
         return Aliases({}, _one_system(row))
     if _is_messages(row.get("conversation")):
@@ -91,6 +96,20 @@ def find_aliases(row: Row) -> Aliases | None:
     columns: dict[DatasetField, str] = {"instruction": question, "output": answer, **beside}
     renamed = {field: name for field, name in columns.items() if field != name}
     return Aliases(renamed, {name: field for name, field in _OPTIONAL.items() if field not in columns})
+
+
+def _prompt_of_pair(row: Row) -> dict[DatasetField, str]:
+    """The column of a pair's prompt, if it is none of the format's own fields. Whole conversations need none."""
+    if any(not is_blank(row.get(name)) for name in PROMPTS):
+        return {}
+    names = _by_lower_case(row)
+    found = [column for name in _QUESTIONS for column in names.get(name, ()) if not is_blank(row[column])]
+    if len(found) > 1:
+        columns = json.dumps({"prompt": truncate(found[0], 40)}, ensure_ascii=False)
+        raise _unclear(
+            f"{truncate(', '.join(found), 80)} could be the prompt; say which is, as dataset.columns {columns}"
+        )
+    return {"prompt": found[0]} if found else {}
 
 
 def _one_system(row: Row) -> Mapping[str, DatasetField]:

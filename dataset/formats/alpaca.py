@@ -18,16 +18,23 @@ def from_alpaca(row: Row) -> Conversation:
     Instruction and input form one question, with an empty line between them. The history comes first, and its answers
     are learned too.
     """
+    question = read_question(row)
+    output = required_answer(row, "output")
+    return _conversation([*read_history(row), (question, output)], row)
+
+
+def read_question(row: Row) -> str:
+    """Instruction and input as one text."""
     instruction, input = (optional_text(row, name) for name in ("instruction", "input"))
     if not instruction.strip():
         raise BadRow("instruction is empty")
-    output = required_answer(row, "output")
-    history = [
-        _pair(f"history[{index}]", pair)
-        for index, pair in enumerate(optional_list("history", row.get("history"), "pair of a question and its answer"))
-    ]
-    question = "\n\n".join(part for part in (instruction, input) if part)
-    return _conversation([*history, (question, output)], row)
+    return "\n\n".join(part for part in (instruction, input) if part)
+
+
+def read_history(row: Row) -> list[tuple[str, str]]:
+    """Earlier questions, each with its answer."""
+    given = optional_list("history", row.get("history"), "pair of a question and its answer")
+    return [_pair(f"history[{index}]", pair) for index, pair in enumerate(given)]
 
 
 def from_self_instruct(row: Row) -> list[Conversation]:

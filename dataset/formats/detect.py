@@ -6,22 +6,25 @@ from dataclasses import dataclass
 
 from contract.dataset_format import DatasetFormat
 from contract.formatting import truncate
-from dataset.example import Example
+from dataset.example import Unrated
 from dataset.fields import Row, list_names
 from dataset.formats.alpaca import from_alpaca, from_belle, from_chinese_vicuna, from_self_instruct
 from dataset.formats.completion import from_prompt_completion, from_text
 from dataset.formats.messages import from_messages
+from dataset.formats.preference import PROMPTS, from_preference, has_pair, unpack_row
 from dataset.formats.sharegpt import from_sharegpt
 from dataset.refusal import BadRow
 
 
 @dataclass(frozen=True)
 class Format:
-    read: Callable[[Row], Example | Sequence[Example]]
+    read: Callable[[Row], Unrated | Sequence[Unrated]]
     shape: Callable[[Row], bool]
     """Whether a row looks like this format."""
     fields: frozenset[str]
     """All fields that the format reads."""
+    unpack: Callable[[Row], Row] = lambda row: row
+    """The row with all its fields at the top."""
 
 
 def _has(*names: str) -> Callable[[Row], bool]:
@@ -33,6 +36,12 @@ def _has_lists(row: Row) -> bool:
 
 
 FORMATS: Mapping[DatasetFormat, Format] = {
+    "preference": Format(
+        from_preference,
+        has_pair,
+        frozenset({*PROMPTS, "chosen", "rejected", "system", "tools", "history"}),
+        unpack_row,
+    ),
     "messages": Format(from_messages, _has("messages"), frozenset({"messages", "system", "tools"})),
     "sharegpt": Format(from_sharegpt, _has("conversations"), frozenset({"conversations", "system", "tools"})),
     "self_instruct": Format(
@@ -55,12 +64,14 @@ FORMATS: Mapping[DatasetFormat, Format] = {
 """In the order in which they are tried."""
 
 
-def detect(row: Row, named: Collection[str] = ()) -> DatasetFormat:
-    """The first format whose shape the row has, preferably one that reads all `named` fields. Raises BadRow."""
+def detect(row: Row, named: Collection[str] = (), pairs: bool = True) -> DatasetFormat:
+    """The first format whose shape the row has, preferably one that reads all `named` fields; without `pairs` none that
+    has pairs of answers. Raises BadRow."""
     # Parquet writes null for a column that only other rows have.
     filled = {name: value for name, value in row.items() if value is not None}
-    shaped = [name for name, format in FORMATS.items() if format.shape(filled)]
-    shaped = shaped or [name for name, format in FORMATS.items() if format.shape(row)]
+    formats = {name: format for name, format in FORMATS.items() if pairs or name != "preference"}
+    shaped = [name for name, format in formats.items() if format.shape(filled)]
+    shaped = shaped or [name for name, format in formats.items() if format.shape(row)]
     if not shaped:
         raise BadRow(_no_format(row))
     return next((name for name in shaped if FORMATS[name].fields.issuperset(named)), shaped[0])

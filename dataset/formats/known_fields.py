@@ -10,28 +10,21 @@ from typing import Any
 
 from contract.dataset_format import DatasetFormat
 from contract.formatting import format_value, truncate
-from dataset.example import Example, PlainText
+from contract.method import Learned
+from dataset.example import Conversation, PlainText, Preference, Unrated, conversations_of
 from dataset.fields import Row, is_blank, parse_text
+from dataset.formats.rating import as_rating
 from dataset.formats.sharegpt import known_in_turn
 from dataset.formats.template_arguments import read_arguments
 from dataset.formats.turns import MEDIA, NO_MEDIA, WEIGHTS, read_reasoning
 from dataset.refusal import BadRow
 
-PREFERENCES = (
-    *("chosen", "rejected", "chosen_messages", "rejected_messages", "rejected_response"),
-    *("preferred_output", "non_preferred_output"),
-)
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
-_NO_PAIR = (
-    "preference pairs are not learned; give the better answer alone, or say which field it fills, as "
-    'dataset.columns {"completion": "chosen"} does'
-)
 _AS_ARGUMENT = "give it in chat_template_kwargs"
 _NO_TOKENS = "text is tokenised here; give the text, and leave out tokens and their masks"
 
 IN_ANY_ROW: Mapping[str, str] = {
     **dict.fromkeys(MEDIA, NO_MEDIA),
-    **dict.fromkeys(PREFERENCES, _NO_PAIR),
     **dict.fromkeys(("input_ids", "completion_mask", "assistant_masks", "loss_mask"), _NO_TOKENS),
     "chat_template": "a row cannot bring its own template; name one in the recipe's dataset.chat_template",
 }
@@ -70,20 +63,18 @@ _LEARNED = ("1", "1.0", "true")
 _NOT_LEARNED = ("0", "0.0", "false")
 
 _REFUSED_OR_WEIGHTS = frozenset({*IN_ANY_ROW, *WEIGHTS, *SETTINGS})
-_OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *TOOL_CHOICES, *_SAMPLE_WEIGHTS, "label", "kto_tag", "history"})
+_OF_SOME_FORMATS = frozenset({*BESIDE_MESSAGES, *TOOL_CHOICES, *_SAMPLE_WEIGHTS, "history"})
 
 
-def refuse_fields(row: Row, mapped: Collection[str] = ()) -> None:
-    """Raises BadRow for fields that no format supports. `mapped` are the columns that the recipe maps to fields: if
-    chosen is among them, the user has decided how to use the pair."""
+def refuse_fields(row: Row) -> None:
+    """Raises BadRow for fields that no format supports."""
     if row.keys().isdisjoint(_REFUSED_OR_WEIGHTS):
         return
     for name, advice in IN_ANY_ROW.items():
-        if not (name in PREFERENCES and "chosen" in mapped):
-            _refuse(row, name, advice)
+        refuse(row, name, advice)
     for name, advice in SETTINGS.items():
         if _normalized(row.get(name)) not in (*_NOT_LEARNED, "none"):
-            _refuse(row, name, advice)
+            refuse(row, name, advice)
     for name in WEIGHTS:
         if _normalized(row.get(name)) in _NOT_LEARNED:
             raise BadRow(f"{name} is {format_value(row[name])}, and every row is learned; leave the row out")
@@ -96,52 +87,56 @@ def check_row(format: DatasetFormat, read: Collection[str], row: Row) -> None:
     if _is_beside_messages(format, row):
         for name, advice in BESIDE_MESSAGES.items():
             if not (name in ROW_THOUGHTS and _has_one_answer(format, row)):
-                _refuse(row, name, advice)
+                refuse(row, name, advice)
         for name in TOOL_CHOICES:
             if row.get(name) != "auto":
-                _refuse(row, name, "the chat template gets no choice of tools; leave it out")
+                refuse(row, name, "the chat template gets no choice of tools; leave it out")
         for name in _SAMPLE_WEIGHTS:
             if not is_blank(row.get(name)) and _normalized(row[name]) not in _LEARNED:
                 raise BadRow(
                     f"{name} is {format_value(row[name])}, and every row weighs 1; leave it out, or the whole row"
                 )
-    if format != "text":
-        _check_rating(row, "label")
-    _check_rating(row, "kto_tag")
     if format != "text" and "history" not in read:
-        _refuse(row, "history", "rows of this format have none; give the whole conversation as messages")
+        refuse(row, "history", "rows of this format have none; give the whole conversation as messages")
 
 
-def apply_extra_fields(format: DatasetFormat, row: Row, example: Example) -> Example:
+def apply_extra_fields(format: DatasetFormat, row: Row, example: Unrated) -> Unrated:
     """The example with what further fields say about it. Raises BadRow."""
+    arguments = read_arguments(row.get("chat_template_kwargs"))
     if not row.keys().isdisjoint(MEDIA):
         _check_no_placeholder(example)
-    arguments = read_arguments(row.get("chat_template_kwargs"))
     if isinstance(example, PlainText):
         if arguments:
             raise BadRow("chat_template_kwargs are for a chat template, and none writes text; leave them out")
         return example
-    if row.get("parallel_tool_calls") is False and any(len(m.get("tool_calls", [])) > 1 for m in example.messages):
-        raise BadRow("parallel_tool_calls is false, and a message has several calls; give each a message of its own")
-    if arguments:
-        example = replace(example, template_arguments=arguments)
+    if isinstance(example, Preference):
+        chosen, rejected = (_with_arguments(row, each, arguments) for each in (example.chosen, example.rejected))
+        return replace(example, chosen=chosen, rejected=rejected)
     if _has_one_answer(format, row) and (thought := read_reasoning("", row, ROW_THOUGHTS)):
         example.messages[-1]["reasoning_content"] = thought
-    return example
+    return _with_arguments(row, example, arguments)
 
 
-def unused_fields(format: DatasetFormat, read: Collection[str], row: Row) -> Iterator[str]:
+def _with_arguments(row: Row, example: Conversation, arguments: dict[str, Any]) -> Conversation:
+    if row.get("parallel_tool_calls") is False and any(len(m.get("tool_calls", [])) > 1 for m in example.messages):
+        raise BadRow("parallel_tool_calls is false, and a message has several calls; give each a message of its own")
+    return replace(example, template_arguments=arguments) if arguments else example
+
+
+def unused_fields(
+    format: DatasetFormat, read: Collection[str], row: Row, learned: Learned | None = None
+) -> Iterator[str]:
     """The non-empty fields of a row and of its messages that nothing reads."""
     known = {*read, *SETTINGS, "kto_tag", "chat_template_kwargs"}
     if _is_beside_messages(format, row):
         known |= {"parallel_tool_calls", *TOOL_CHOICES, *_SAMPLE_WEIGHTS}
-    if format != "text" and _truth(row.get("label")) is not None:
+    if format != "text" and as_rating("label", row.get("label"), learned) is not None:
         known.add("label")
     if _has_one_answer(format, row):
         known |= set(ROW_THOUGHTS)
     yield from _filled_fields(row, known)
-    for name in ("messages", "conversations", "prompt", "completion"):
-        turns = row.get(name)
+    for name in ("messages", "conversations", "prompt", "completion", "chosen", "rejected"):
+        turns = [row[name]] if isinstance(row.get(name), dict) else row.get(name)
         if isinstance(turns, str) and name in ("messages", "conversations"):
             turns = parse_text(name, turns)
         if name in read and isinstance(turns, list):
@@ -156,7 +151,7 @@ def _filled_fields(fields: Mapping[str, Any], known: Collection[str]) -> Iterato
 
 
 def _is_beside_messages(format: DatasetFormat, row: Row) -> bool:
-    return format in ("messages", "sharegpt", "prompt_completion") or "conversations" in row
+    return format in ("preference", "messages", "sharegpt", "prompt_completion") or "conversations" in row
 
 
 def _has_one_answer(format: DatasetFormat, row: Row) -> bool:
@@ -166,14 +161,9 @@ def _has_one_answer(format: DatasetFormat, row: Row) -> bool:
     return format == "alpaca" or (format == "belle" and "conversations" not in row)
 
 
-def _refuse(row: Row, name: str, advice: str) -> None:
+def refuse(row: Row, name: str, advice: str) -> None:
     if not is_blank(row.get(name)):
         raise BadRow(f"{name} is {format_value(row[name])}; {advice}")
-
-
-def _check_rating(row: Row, name: str) -> None:
-    if _truth(row.get(name)) is False:
-        raise BadRow(f"{name} is false: the answer is rated as a bad one, and would be learned; leave such rows out")
 
 
 def _normalized(weight: Any) -> str:
@@ -181,15 +171,9 @@ def _normalized(weight: Any) -> str:
     return str(weight).strip().lower()
 
 
-def _truth(rating: Any) -> bool | None:
-    """A KTO rating as a truth value. CSV can only hold its name."""
-    if isinstance(rating, str):
-        return {"true": True, "false": False}.get(rating.strip().lower())
-    return rating if isinstance(rating, bool) else None
-
-
-def _check_no_placeholder(example: Example) -> None:
-    texts = [example.text] if isinstance(example, PlainText) else [m["content"] for m in example.messages]
+def _check_no_placeholder(example: Unrated) -> None:
+    texts = [message["content"] for each in conversations_of(example) for message in each.messages]
+    texts += [example.text] if isinstance(example, PlainText) else []
     for placeholder in _PLACEHOLDERS:
         if any(placeholder in text for text in texts):
             raise BadRow(f"a text has {placeholder}, and {NO_MEDIA}")

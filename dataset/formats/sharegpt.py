@@ -43,12 +43,16 @@ def known_in_turn(turn: Mapping[str, Any]) -> Collection[str]:
 
 
 def from_sharegpt(row: Row) -> Conversation:
-    given = as_list("conversations", row.get("conversations"), "turn")
-    turns = [_turn(where, turn) for where, turn in _whole_turns(given)]
+    turns = read_turns("conversations", row.get("conversations"))
     found = as_conversation(turns, optional_text(row, "system"), read_tools(row.get("tools")))
     if not any(found.supervised):
         raise NoAnswer("has no answer: no turn from gpt or function_call with a value and no weight of 0")
     return found
+
+
+def read_turns(name: str, value: Any) -> list[Turn]:
+    """The turns in a list, or in its JSON text."""
+    return [_turn(where, turn) for where, turn in _whole_turns(name, as_list(name, value, "turn"))]
 
 
 def _alternates(given: list[Any]) -> bool:
@@ -60,11 +64,11 @@ def _pair_names(turn: Any) -> tuple[str, str] | None:
     return next((names for names in _PAIRS if is_pair and turn.keys() >= set(names)), None)
 
 
-def _whole_turns(given: list[Any]) -> Iterator[tuple[str, Any]]:
+def _whole_turns(name: str, given: list[Any]) -> Iterator[tuple[str, Any]]:
     """Each turn with from and value, and its place in the row."""
     texts_alternate = _alternates(given)
     for index, turn in enumerate(given):
-        where = f"conversations[{index}]"
+        where = f"{name}[{index}]"
         if texts_alternate:
             yield where, {"from": ("human", "gpt")[index % 2], "value": turn}
         elif names := _pair_names(turn):

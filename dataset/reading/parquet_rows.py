@@ -21,7 +21,8 @@ def parquet_rows(file: io.FileIO, max_bytes: int | None) -> Iterator[dict[str, A
 
     size = 0
     try:
-        parquet = pyarrow.parquet.ParquetFile(file)
+        # A thread that reads ahead would abort a process that ends meanwhile, as one does at a bad row.
+        parquet = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
         twice = [name for name, count in Counter(parquet.schema_arrow.names).items() if count > 1]
         if twice:
             raise BadFile(f"has more than one column {format_value(truncate(twice[0], 40))}")

@@ -9,6 +9,7 @@ from contract.failure import Failure
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import ExampleCount
 from dataset.dataset_report import DatasetReport
+from dataset.held_out import FoundExample
 from dataset.lengths import TokenLengths
 from dataset.preview import Preview
 from dataset.trial import Trial
@@ -67,6 +68,14 @@ class PreviewExamples(Task[Preview]):
         return Preview.model_validate(answer)
 
 
+class FindExample(Task[FoundExample]):
+    kind: Literal["find"] = "find"
+    index: int
+
+    def parse(self, answer: Any) -> FoundExample:
+        return FoundExample.model_validate(answer)
+
+
 class TryExamples(Task[Trial]):
     kind: Literal["try"] = "try"
     tokenizer: TokenizerRef
@@ -77,7 +86,7 @@ class TryExamples(Task[Trial]):
         return Trial.model_validate(answer)
 
 
-AnyTask = CheckFile | CountExamples | MeasureLengths | PreviewExamples | TryExamples
+AnyTask = CheckFile | CountExamples | FindExample | MeasureLengths | PreviewExamples | TryExamples
 
 
 class TaskRequest(BaseModel):

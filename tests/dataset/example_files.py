@@ -19,6 +19,17 @@ from dataset.dataset_reader import read_examples
 from dataset.example import Conversation, Example
 
 HELLO: list[Any] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+ANSWERED_ROWS: dict[str, dict[str, Any]] = {
+    "messages": {"messages": HELLO},
+    "sharegpt": {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
+    "prompt_completion": {"prompt": "hi", "completion": "hello"},
+    "prompt_completion of messages": {"prompt": HELLO[:1], "completion": HELLO[1:]},
+    "belle": {"input": "hi", "target": "hello"},
+    "self_instruct": {"instruction": "hi", "instances": [{"input": "", "output": "hello"}]},
+    "chinese_vicuna": {"input": ["hi"], "output": ["hello"]},
+    "alpaca": {"instruction": "hi", "output": "hello"},
+}
+"""A row with one answer in each format."""
 WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
@@ -44,9 +55,9 @@ def write_parquet(folder: Path, rows: list[Any], **options: Any) -> Path:
     return path
 
 
-def failure(path: Path, format: Any = "auto", columns: Any = None, **more: Any) -> Failure:
+def failure(path: Path, format: Any = "auto", columns: Any = None, learned: Any = None, **more: Any) -> Failure:
     with pytest.raises(InputError) as caught:
-        list(read_examples(DatasetFile(path=path, format=format, columns=columns), **more))
+        list(read_examples(DatasetFile(path=path, format=format, columns=columns, learned=learned), **more))
     assert caught.value.failure.code == FailureCode.DATASET_INVALID
     return caught.value.failure
 
@@ -55,20 +66,20 @@ def refusal(path: Path, *settings: Any, **more: Any) -> str:
     return failure(path, *settings, **more).message
 
 
-def read_row(folder: Path, row: Any, format: Any = "auto", columns: Any = None) -> Example:
+def read_row(folder: Path, row: Any, format: Any = "auto", columns: Any = None, learned: Any = None) -> Example:
     path = write_lines(folder, [row])
-    (example,) = read_examples(DatasetFile(path=path, format=format, columns=columns))
+    (example,) = read_examples(DatasetFile(path=path, format=format, columns=columns, learned=learned))
     return example
 
 
-def read_conversation(folder: Path, row: Any, *settings: Any) -> Conversation:
-    example = read_row(folder, row, *settings)
+def read_conversation(folder: Path, row: Any, *settings: Any, **more: Any) -> Conversation:
+    example = read_row(folder, row, *settings, **more)
     assert isinstance(example, Conversation)
     return example
 
 
-def refusal_of_row(folder: Path, row: Any, *settings: Any) -> str:
-    message = refusal(write_lines(folder, [row]), *settings)
+def refusal_of_row(folder: Path, row: Any, *settings: Any, **more: Any) -> str:
+    message = refusal(write_lines(folder, [row]), *settings, **more)
     assert message.startswith("row 1: ")
     return message
 

@@ -8,8 +8,9 @@ import pytest
 
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import read_examples
-from dataset.example import Conversation, Example
+from dataset.example import Example, PlainText, conversations_of
 from dataset.formats.detect import FORMATS
+from dataset.formats.kinds import PAIR_FIELDS
 from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS, SETTINGS, TOOL_CHOICES
 from dataset.formats.turns import TURN_FIELDS, WEIGHTS
 
@@ -25,10 +26,14 @@ MESSAGE_FIELDS, ROW_FIELDS = (
 
 
 def learned(example: Example) -> list[str]:
-    if isinstance(example, Conversation):
-        marked = zip(example.messages, example.supervised, strict=True)
-        return [message["content"] for message, supervised in marked if supervised]
-    return [example.text]
+    if isinstance(example, PlainText):
+        return [example.text]
+    return [
+        message["content"]
+        for each in conversations_of(example)
+        for message, supervised in zip(each.messages, each.supervised, strict=True)
+        if supervised
+    ]
 
 
 @pytest.mark.parametrize(("format", "row", "words"), TABLE)
@@ -48,7 +53,7 @@ def test_tables_name_every_known_field_and_no_other() -> None:
     assert TURN_FIELDS - text == MESSAGE_FIELDS
     beside = {"system", "tools", "history", "label", "kto_tag", "parallel_tool_calls", "chat_template_kwargs"}
     refused = {*IN_ANY_ROW, *SETTINGS, *BESIDE_MESSAGES, *TOOL_CHOICES}
-    assert {*refused, *ROW_THOUGHTS, *WEIGHTS, *beside} == ROW_FIELDS
+    assert {*refused, *PAIR_FIELDS, *ROW_THOUGHTS, *WEIGHTS, *beside} == ROW_FIELDS
 
 
 @pytest.mark.parametrize(("first", "second"), [THOUGHTS, TOOLS])

@@ -64,6 +64,55 @@ def test_bad_rows_are_skipped_and_counted(model: Path) -> None:
     assert found.problems[0].message.startswith("row 3: the model's chat template refuses it: not no")
 
 
+def pair(chosen: str, rejected: str) -> dict[str, Any]:
+    return {"prompt": "?", "chosen": chosen, "rejected": rejected}
+
+
+def test_parts_of_pairs_are_measured_apart(model: Path) -> None:
+    found = at(model, 2048, pair("!!", "!"), pair("!!!!", "!"), pair("!", "!"))
+    assert (found.examples, found.tokens) == (3, 6 * WHOLE + 4)
+    assert found.ratings is None
+    assert found.pairs is not None
+    assert found.pairs.prompt.percentiles["0"] == found.pairs.prompt.percentiles["100"] == BEFORE_ANSWER
+    # Each answer ends with the end of its turn.
+    assert (found.pairs.chosen.mean, found.pairs.rejected.mean) == ((3 + 5 + 2) / 3, 2)
+    assert found.pairs.chosen.percentiles["100"] == 5
+    assert found.pairs.identical_pairs == 1
+    assert found.percentiles["100"] == WHOLE + 3
+
+
+def test_pair_without_either_answer_is_dropped(model: Path) -> None:
+    rows = [pair("!", "!"), pair("!", "!"), {"prompt": "?" * 30, "chosen": "!", "rejected": "!" * 9}]
+    found = lengths(model, *rows)
+    at_all, first_gone = token_report(found, BEFORE_ANSWER + 1), token_report(found, BEFORE_ANSWER)
+    assert (at_all.truncated, at_all.dropped, at_all.dropped_rows) == (2, 1, [3])
+    assert (first_gone.truncated, first_gone.dropped, first_gone.dropped_rows) == (0, 3, [1, 2, 3])
+
+
+def test_pair_is_dropped_by_the_later_answer(model: Path) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}], "weight": 0}
+    write_tokenizer(model, TURNS.replace("m.content", "m.content + (m.tool_calls or '') | string"))
+    late = [call, {"role": "tool", "content": "t"}, {"role": "assistant", "content": "!"}]
+    found = lengths(model, {"prompt": "?", "chosen": "!", "rejected": late})
+    (first,) = found.first
+    assert (token_report(found, first).dropped, token_report(found, first + 1).dropped) == (1, 0)
+
+
+def test_first_ten_dropped_rows_are_named(model: Path) -> None:
+    rows = [talk("!")] * 12 + [{"messages": [{"role": "user", "content": "?" * 9}, talk("!")["messages"][1]]}] * 12
+    found = lengths(model, *rows)
+    assert token_report(found, BEFORE_ANSWER).dropped_rows == list(range(1, 11))
+    assert token_report(found, BEFORE_ANSWER + 1).dropped_rows == list(range(13, 23))
+    assert token_report(found, 2048).dropped_rows == []
+
+
+def test_ratings_are_counted(model: Path) -> None:
+    found = at(model, 2048, *(talk("!") | {"label": rating} for rating in (True, False, True)))
+    assert found.pairs is None
+    assert found.ratings is not None
+    assert (found.ratings.desirable, found.ratings.undesirable) == (2, 1)
+
+
 TURNS = (
     "{% for m in messages %}{{ m.role + ':' + m.content + '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"

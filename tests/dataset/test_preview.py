@@ -46,6 +46,38 @@ def test_preview_shows_the_row_with_learned_marks(tmp_path: Path) -> None:
     assert (example.row, example.truncated, example.dropped, example.problem) == (1, False, False, None)
 
 
+def test_preview_shows_both_answers_of_a_pair(tmp_path: Path) -> None:
+    row = {"prompt": "é?", "chosen": "八!", "rejected": "no"}
+    (example,) = see(tmp_path, row).data
+    assert [(text.answer, marked(text)) for text in example.texts] == [
+        ("chosen", "八!<|im_end|>"),
+        ("rejected", "no<|im_end|>"),
+    ]
+    beginnings = {text.text.partition(marked(text))[0] for text in example.texts}
+    assert len(beginnings) == 1
+    assert example.desirable is None
+    before = example.texts[0].length - len("no") - 1
+    (cut,) = see(tmp_path, row, max_length=before).data
+    assert (cut.truncated, cut.dropped) == (True, False)
+
+
+def test_pair_is_shown_as_dropped_if_one_answer_is(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": "far", "weight": 0}
+    late = [call, {"role": "tool", "content": "t"}, {"role": "assistant", "content": "no"}]
+    row = {"prompt": "?", "chosen": "yes", "rejected": late}
+    (whole,) = see(tmp_path, row).data
+    (cut,) = see(tmp_path, row, max_length=whole.texts[0].length).data
+    assert (whole.dropped, cut.dropped, cut.truncated) == (False, True, False)
+
+
+def test_preview_shows_the_rating(tmp_path: Path) -> None:
+    rows = [{"prompt": "?", "completion": "no", "label": rating} for rating in (True, False)]
+    assert [(each.desirable, each.texts[0].answer) for each in see(tmp_path, *rows).data] == [
+        (True, None),
+        (False, None),
+    ]
+
+
 def test_preview_reports_truncated_and_dropped_rows(tmp_path: Path) -> None:
     (cut,) = see(tmp_path, TALK, max_length=40).data
     assert (cut.truncated, cut.dropped, cut.texts[0].kept) == (True, False, 40)

@@ -18,6 +18,8 @@ def test_recipe_schema_names_every_format_and_field() -> None:
     ("row", "format"),
     [
         ({"messages": 1, "text": 1}, "messages"),
+        ({"messages": 1, "prompt": 1, "chosen": 1, "rejected": 1}, "preference"),
+        ({"prompt": 1, "completion": 1, "chosen": "", "rejected": None}, "prompt_completion"),
         ({"conversations": 1, "tools": 1}, "sharegpt"),
         ({"instruction": 1, "instances": 1}, "self_instruct"),
         ({"instruction": 1, "input": 1, "output": 1}, "alpaca"),

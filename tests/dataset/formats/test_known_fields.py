@@ -8,9 +8,11 @@ import pytest
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import read_examples
 from dataset.dataset_report import DatasetReport, check_file
-from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, PREFERENCES, ROW_THOUGHTS, SETTINGS
+from dataset.formats.kinds import PAIR_FIELDS
+from dataset.formats.known_fields import BESIDE_MESSAGES, IN_ANY_ROW, ROW_THOUGHTS, SETTINGS
 from dataset.formats.template_arguments import RESERVED
 from tests.dataset.example_files import (
+    ANSWERED_ROWS,
     HELLO,
     WEATHER,
     read_conversation,
@@ -21,17 +23,7 @@ from tests.dataset.example_files import (
     write_parquet,
 )
 
-ROWS: dict[str, dict[str, Any]] = {
-    "messages": {"messages": HELLO},
-    "sharegpt": {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
-    "prompt_completion": {"prompt": "hi", "completion": "hello"},
-    "prompt_completion of messages": {"prompt": HELLO[:1], "completion": HELLO[1:]},
-    "belle": {"input": "hi", "target": "hello"},
-    "self_instruct": {"instruction": "hi", "instances": [{"input": "", "output": "hello"}]},
-    "chinese_vicuna": {"input": ["hi"], "output": ["hello"]},
-    "alpaca": {"instruction": "hi", "output": "hello"},
-    "text": {"text": "Seven is a prime."},
-}
+ROWS: dict[str, dict[str, Any]] = {**ANSWERED_ROWS, "text": {"text": "Seven is a prime."}}
 WITH_MESSAGES = ("messages", "sharegpt", "prompt_completion", "prompt_completion of messages")
 EMPTY: tuple[Any, ...] = (None, "", " ", [], {})
 
@@ -52,9 +44,24 @@ def test_unsupported_field_is_refused_by_name(tmp_path: Path, row: Any) -> None:
             assert read_row(tmp_path, row | {name: value}) == read_row(tmp_path, row)
 
 
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_field_of_a_pair_beside_an_answer_is_refused(tmp_path: Path, row: Any) -> None:
+    for name in PAIR_FIELDS:
+        for value in ("text", [1], {"bytes": "a"}):
+            message = refusal_of_row(tmp_path, row | {name: value}, learned="answers")
+            assert message.startswith(f"row 1: {name} is ")
+            assert 'set method to "dpo"' in message
+        for value in EMPTY:
+            assert read_row(tmp_path, row | {name: value}) == read_row(tmp_path, row)
+
+
 def test_row_of_preferences_alone_is_refused_by_name(tmp_path: Path) -> None:
-    assert "chosen is " in refusal_of_row(tmp_path, {"prompt": "hi", "chosen": "hello", "rejected": "go away"})
-    assert "preferred_output is " in refusal_of_row(tmp_path, {"input": {}, "preferred_output": HELLO[1:]})
+    row: dict[str, Any] = {"prompt": "hi", "chosen": "hello", "rejected": "go away"}
+    assert 'dataset.columns {"completion": "chosen"}' in refusal_of_row(tmp_path, row, learned="answers")
+    row = {"input": {}, "preferred_output": HELLO[1:]}
+    assert 'dataset.columns {"completion": "preferred_output"}' in refusal_of_row(tmp_path, row, learned="answers")
+    row = {"chosen": HELLO, "rejected": HELLO}
+    assert 'dataset.columns {"messages": "chosen"}' in refusal_of_row(tmp_path, row, learned="answers")
 
 
 def test_better_answer_is_learned_where_mapped(tmp_path: Path) -> None:
@@ -80,18 +87,23 @@ def test_field_needing_other_formats_is_refused(tmp_path: Path, row: str, name: 
 def test_answer_rated_bad_is_refused(tmp_path: Path, row: str) -> None:
     names = ("label", "kto_tag") if row != "text" else ("kto_tag",)
     for name in names:
-        assert f"{name} is false" in refusal_of_row(tmp_path, ROWS[row] | {name: False})
-        assert read_row(tmp_path, ROWS[row] | {name: True}) == read_row(tmp_path, ROWS[row])
+        message = refusal_of_row(tmp_path, ROWS[row] | {name: False}, learned="answers")
+        assert f"{name} is false" in message
+        assert 'set method to "kto"' in message
+        assert read_row(tmp_path, ROWS[row] | {name: True}, learned="answers") == read_row(tmp_path, ROWS[row])
         assert of(tmp_path, ROWS[row] | {name: True}).unused_fields == {}
 
 
 def test_rating_may_be_a_word_in_csv(tmp_path: Path) -> None:
     path = write_csv(tmp_path, ["prompt", "completion", "label"], ["a", "b", "True"], ["c", "d", "False"])
-    assert [problem.row for problem in check_file(DatasetFile(path=path)).errors] == [2]
+    assert [problem.row for problem in check_file(DatasetFile(path=path, learned="answers")).errors] == [2]
+    found = check_file(DatasetFile(path=path))
+    assert (found.learned, found.desirable, found.undesirable) == ("ratings", 1, 1)
 
 
 def test_answer_under_another_name_is_rated_too(tmp_path: Path) -> None:
-    assert "label is false" in refusal_of_row(tmp_path, {"prompt": "hi", "response": "go away", "label": False})
+    row = {"prompt": "hi", "response": "go away", "label": False}
+    assert "label is false" in refusal_of_row(tmp_path, row, learned="answers")
 
 
 @pytest.mark.parametrize("label", [0, 3, "spam", [0, 2]])
@@ -226,7 +238,6 @@ def test_no_more_than_fifty_unused_fields_are_named(tmp_path: Path) -> None:
 def test_pair_that_the_recipe_has_decided_is_unused(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [{"prompt": "hi", "chosen": "hello", "rejected": "go away"}])
     assert check_file(DatasetFile(path=path, columns={"completion": "chosen"})).unused_fields == {"rejected": 1}
-    assert {"chosen", "rejected"} < set(PREFERENCES)
 
 
 @pytest.mark.parametrize("row", ROWS)

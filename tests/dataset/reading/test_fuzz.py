@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from contract.failure import InputError
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import read_examples
-from dataset.example import ROLES, Conversation
+from dataset.example import ROLES, conversations_of
 from dataset.formats.detect import FORMATS
 from dataset.formats.sharegpt import SPEAKERS
 from dataset.formats.turns import REASONING, REFUSED, WEIGHTS
@@ -64,6 +65,8 @@ _ROW = _JSON | st.fixed_dictionaries(
         "messages": st.lists(_MESSAGE) | _OR_ITS_TEXT,
         "prompt": _TEXT | st.lists(_MESSAGE) | _JSON,
         "completion": _TEXT | st.lists(_MESSAGE) | _JSON,
+        "chosen": _TEXT | st.lists(_MESSAGE | _TURN) | _JSON,
+        "rejected": _TEXT | st.lists(_MESSAGE | _TURN) | _JSON,
         "conversations": st.lists(_TURN) | _OR_ITS_TEXT,
         "instances": st.lists(_INSTANCE) | _OR_ITS_TEXT,
         "tools": st.lists(_CALL) | _OR_ITS_TEXT,
@@ -85,9 +88,8 @@ def read(path: Path, content: bytes, format: Any = "auto", columns: Any = None) 
     message = ""
     try:
         for found in read_examples(DatasetFile(path=path, format=format, columns=columns)):
-            json.dumps(vars(found), ensure_ascii=False, allow_nan=False).encode()
-            if isinstance(found, Conversation):
-                assert any(found.supervised)
+            json.dumps(dataclasses.asdict(found), ensure_ascii=False, allow_nan=False).encode()
+            assert all(any(each.supervised) for each in conversations_of(found))
     except InputError as error:
         message = json.loads(error.failure.model_dump_json())["message"]
     assert "\0" not in message
@@ -134,7 +136,7 @@ def test_csv_with_the_fields_of_a_format(tmp_path: Path, header: list[str], data
 
 
 @given(_JSON_FILE, st.sampled_from(sorted(PACKERS)), st.integers(0, 200), st.binary(max_size=8))
-@settings(_SETTINGS, max_examples=30)
+@_SETTINGS
 def test_packed_bytes_are_read_or_refused(
     tmp_path: Path, content: bytes, suffix: str, place: int, spoiled: bytes
 ) -> None:

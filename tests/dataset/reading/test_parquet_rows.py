@@ -26,6 +26,22 @@ def test_nested_columns_are_read_with_nulls_missing(tmp_path: Path) -> None:
     assert second.messages[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Ulm"}}
 
 
+COUNT_THREADS = """
+import os, sys
+import pyarrow.parquet
+from dataset.reading.parquet_rows import parquet_rows
+before = os.listdir("/proc/self/task")
+with open(sys.argv[1], "rb", buffering=0) as file:
+    assert next(parquet_rows(file, None)) == {"text": "a"}
+    assert os.listdir("/proc/self/task") == before
+"""
+
+
+def test_reading_starts_no_thread(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, [{"text": "a"}] * 500, row_group_size=100)
+    subprocess.run([sys.executable, "-c", COUNT_THREADS, path], check=True)
+
+
 def test_list_may_be_given_as_its_json_text(tmp_path: Path) -> None:
     row = {"messages": json.dumps(HELLO), "tools": json.dumps([WEATHER])}
     assert list(read_examples(DatasetFile(path=write_parquet(tmp_path, [row])))) == [
