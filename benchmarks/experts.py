@@ -93,7 +93,7 @@ def take_steps(way: str, model: Path, tokens: int) -> dict[str, list[float]]:
     seconds, losses = [], []
     for _ in range(STEPS):
         began = time.perf_counter()
-        loss = module(batch) / tokens
+        loss = module(batch)[0] / tokens
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

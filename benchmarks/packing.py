@@ -35,10 +35,10 @@ from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.data.packing import pack
 from trainer.model.base_model import load_model
-from trainer.model.loss import SupervisedLoss
 from trainer.model.packing_check import find_path
 from trainer.model.row_path import RowPath
 from trainer.model.small_config import SIZES
+from trainer.model.trained_model import TrainedModel
 
 SHORT = ("llama", "gemma3_text", "qwen3_next", "bloom")
 WINDOW = 128
@@ -133,7 +133,7 @@ def print_speed(names: list[str], sizes: dict[str, Any], given: list[Document], 
             AutoModelForCausalLM.from_config(MODELS[name](sizes)).save_pretrained(folder)
             together, apart = load(folder), load(folder)
             apart.take_one_by_one("to compare")
-            seconds: dict[SupervisedLoss, list[float]] = {module: [] for module in (together, apart)}
+            seconds: dict[TrainedModel, list[float]] = {module: [] for module in (together, apart)}
             for module in seconds:
                 step(module, row)
             for _ in range(rounds):
@@ -143,7 +143,7 @@ def print_speed(names: list[str], sizes: dict[str, Any], given: list[Document], 
             print(f"    {name:20} packed {packed:7.0f}   one by one {alone:7.0f}   {packed / alone:.2f} times as fast")
 
 
-def load(folder: Path) -> SupervisedLoss:
+def load(folder: Path) -> TrainedModel:
     recipe = Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": {"r": 8}})
     return load_model(recipe, torch.float32, torch.device("cpu")).train()
 
@@ -156,9 +156,9 @@ def documents(count: int) -> list[Document]:
     return [Document(row, [place > len(row) // 2 for place in range(len(row))]) for row in rows]
 
 
-def step(module: SupervisedLoss, row: Any) -> float:
+def step(module: TrainedModel, row: Any) -> float:
     began = time.perf_counter()
-    module(row).backward()
+    module(row)[0].backward()
     module.zero_grad()
     return time.perf_counter() - began
 

@@ -56,14 +56,37 @@ class StartedEvent(_Event):
     versions: dict[str, str]
 
 
-class MetricEvent(_Event):
+class _Scored(_Event):
+    token_accuracy: float | None = None
+    """Fraction of the supervised tokens that the model ranks first; null for a method that compares or rates
+    answers."""
+    reward_accuracy: float | None = None
+    """Fraction of pairs whose better answer has the higher reward, or of rated answers on the side of their rating;
+    null for a method without rewards, as are the others of these."""
+    reward_margin: float | None = None
+    """Mean reward of the better answers less that of the worse ones."""
+    chosen_reward: float | None = None
+    """Mean reward of the better answers, or of those rated as good."""
+    rejected_reward: float | None = None
+    """Mean reward of the worse answers, or of those rated as bad."""
+    chosen_tokens: float | None = None
+    """Mean supervised tokens of the better answers, or of those rated as good."""
+    rejected_tokens: float | None = None
+    """Mean supervised tokens of the worse answers, or of those rated as bad."""
+
+
+SCORES = tuple(name for name in _Scored.model_fields if name not in _Event.model_fields)
+"""Names of what a step or an evaluation may say of the model apart from its loss."""
+
+
+class MetricEvent(_Scored):
     """One optimizer step."""
 
     type: Literal["metric"] = "metric"
     step: int
     epoch: float
     loss: float
-    """Mean over the supervised tokens of the step, in nats."""
+    """Mean over the supervised tokens of the step, in nats, or over its pairs or rated answers."""
     router_loss: float | None = None
     """Auxiliary loss of a mixture's routers, before its coefficient: the mean of the documents', weighted by their
     supervised tokens. Null if the model's configuration has none. `loss` does not contain it."""
@@ -87,15 +110,16 @@ class MetricEvent(_Event):
     eta_seconds: float
 
 
-class EvaluationEvent(_Event):
+class EvaluationEvent(_Scored):
     type: Literal["evaluation"] = "evaluation"
     step: int
     """Step of the evaluation; 0 is the base model, before the first step."""
     eval_loss: float
-    """Mean over the supervised tokens of the evaluation split, in nats."""
+    """Mean over the supervised tokens of the evaluation split, in nats, or over its pairs or rated answers."""
     supervised_tokens: int
     best: bool = False
-    """True if the loss is lower than in every evaluation before, including the base model's."""
+    """True if it is better than every evaluation before, including the base model's: by its loss, or by reward_accuracy
+    and then reward_margin if it has them."""
 
 
 class SampleEvent(_Event):
@@ -121,6 +145,9 @@ class CheckpointEvent(_Event):
     final: bool = False
     eval_loss: float | None = None
     """Loss of the evaluation at this step, if there was one."""
+    reward_accuracy: float | None = None
+    """Of that evaluation, for a method with rewards."""
+    reward_margin: float | None = None
 
 
 class LogEvent(_Event):
@@ -139,9 +166,9 @@ class DoneEvent(_Event):
     stopped_early: bool = False
     """True if the run completed before the last step, because the evaluation loss no longer fell."""
     best_step: int | None = None
-    """Step of the lowest eval_loss; 0 is the base model."""
+    """Step of the best evaluation; 0 is the base model."""
     train_loss: float | None
-    """Mean over the supervised tokens of the whole run."""
+    """Mean over all supervised tokens, pairs or rated answers of the whole run."""
     eval_loss: float | None
 
 

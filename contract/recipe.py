@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from contract import patterns
 from contract.dataset_format import DatasetField, DatasetFormat
 from contract.formatting import format_value
+from contract.method import LEARNING_RATES, Method, MethodType, method_from_type
 from contract.section import Section, Text
 from contract.tracking import Tracking
 
@@ -46,7 +47,7 @@ class DatasetSource(Section):
     Filled in when the job is accepted."""
 
 
-def _dataset_from_path(value: Any) -> Any:
+def dataset_from_path(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
@@ -148,7 +149,8 @@ class Optimizer(Section):
 
     type: Literal["adamw", "adamw_8bit"] = "adamw"
     """Kind of optimizer; "adamw_8bit" keeps its moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861)."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = LEARNING_RATES["sft"]
+    """Highest learning rate; 5e-6 if it is not given and the method is another than "sft"."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -187,7 +189,7 @@ class Evaluation(Section):
     fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     """Fraction of the examples that is held out of training; 0 holds none out."""
     dataset: Annotated[
-        DatasetSource | None, BeforeValidator(_dataset_from_path, json_schema_input_type=str | DatasetSource | None)
+        DatasetSource | None, BeforeValidator(dataset_from_path, json_schema_input_type=str | DatasetSource | None)
     ] = None
     """A separate evaluation dataset, given like `dataset`; use it instead of `fraction`. It is rendered with the
     training dataset's chat template."""
@@ -195,7 +197,8 @@ class Evaluation(Section):
     """Optimizer steps between evaluations; null evaluates at the end of each epoch. The start and the end are always
     evaluated."""
     patience: Count | None = None
-    """Number of evaluations in a row without a new lowest loss after which the run ends; null never ends it."""
+    """Number of evaluations in a row that are no better than an earlier one, after which the run ends; null never ends
+    it."""
     samples: Annotated[int, Field(ge=0, le=64)] = 0
     """Number of held-out prompts to answer at each evaluation, for people to read."""
     sample_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
@@ -250,8 +253,17 @@ class Resources(Section):
     slots are used instead, as many as it has."""
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of machines, each with that many GPUs. The job waits until all are free at once."""
+    profile: Annotated[str, StringConstraints(pattern=patterns.PROFILE)] | None = None
+    """Name of a profile, by which an operator describes a part of a cluster. The cluster's queue then finds the
+    machines; null trains on the workers' own."""
     allow_sharing: bool = False
     """Whether another job that allows it too may use the same devices at the same time."""
+
+    @model_validator(mode="after")
+    def _check_profile(self) -> Self:
+        if self.profile is not None and self.allow_sharing:
+            raise ValueError("profile leaves the devices to a cluster, which shares none: leave out allow_sharing")
+        return self
 
 
 class Scheduling(Section):
@@ -269,7 +281,7 @@ class Checkpointing(Section):
     """Epochs between saved adapters."""
     every_minutes: Annotated[float, Field(gt=0)] | None = None
     """Maximum minutes between saved adapters. If none of the three is given, only the final adapter and those with a
-    new lowest evaluation loss are saved."""
+    new best evaluation are saved."""
     keep_adapters: Count | None = None
     """Number of saved adapters to keep, the newest ones with the final one; null keeps all. The one with the lowest
     evaluation loss is always kept."""
@@ -282,10 +294,12 @@ class Checkpointing(Section):
 class Recipe(Section):
     model: Text
     """The base model: a name in the server's models folder, an allowed path, or a hub id such as "org/name"."""
-    dataset: Annotated[DatasetSource, BeforeValidator(_dataset_from_path, json_schema_input_type=str | DatasetSource)]
+    dataset: Annotated[DatasetSource, BeforeValidator(dataset_from_path, json_schema_input_type=str | DatasetSource)]
     """The training examples: the id of a dataset, a path, or an object with more settings."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)] | None = None
     """A name for people; it need not be unique."""
+    method: Annotated[Method, BeforeValidator(method_from_type, json_schema_input_type=MethodType | Method)] = Method()
+    """How the model learns from the examples: the name of a method, such as "dpo", or an object with its options."""
     adapter: Adapter = Adapter()
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
@@ -313,9 +327,22 @@ class Recipe(Section):
     tracking: Tracking = Tracking()
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_learning_rate(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        method, optimizer = given.get("method"), given.get("optimizer", {})
+        name = method.get("type") if isinstance(method, dict) else method
+        rate = LEARNING_RATES.get(cast(MethodType, name)) if isinstance(name, str) else None
+        if rate is None or not isinstance(optimizer, dict):
+            return given  # the recipe is refused for it, or has no method
+        return {**given, "optimizer": {"learning_rate": rate, **optimizer}}
+
     @model_validator(mode="after")
     def _check_conflicts(self) -> Self:
         for param, message in (
+            *self._method_conflicts(),
             *self._engine_conflicts(),
             *self._compile_conflicts(),
             *self._quantisation_conflicts(),
@@ -323,6 +350,19 @@ class Recipe(Section):
         ):
             raise Conflict(param, message)
         return self
+
+    def _method_conflicts(self) -> Iterator[tuple[str, str]]:
+        ranks = self.resources.gpus * self.resources.nodes
+        batch = self.batch
+        examples = batch.effective_batch_size
+        if examples is None and batch.micro_batch_size != "auto":
+            examples = batch.micro_batch_size * (batch.gradient_accumulation_steps or 1) * ranks
+        if self.method.type == "kto" and examples == 1:
+            yield (
+                "batch.effective_batch_size",
+                'a step takes 1 example, and method "kto" compares those of a step with each other: give 2 or more, '
+                "such as 16",
+            )
 
     def _engine_conflicts(self) -> Iterator[tuple[str, str]]:
         engine = self.parallel.engine

@@ -1,4 +1,4 @@
-"""Bytes that the layers keep for the backward pass, by tensor, as trainer/model/loss.py and PEFT's LoRA run them.
+"""Bytes that the layers keep for the backward pass, by tensor, as trainer.model.trained_model and PEFT's LoRA run them.
 
 A frozen linear module keeps nothing, since the gradient of its input needs only its weight. The operations that
 autograd differentiates determine what is kept per token of a row, in fp32 or in the precision of the base:

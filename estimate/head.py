@@ -10,7 +10,7 @@ from estimate.weights import BYTES_PER_PARAMETER
 
 _CHUNK_BYTES = 64 * 2**20
 _CHUNK_BYTES_OF_GPU = 256 * 2**20
-"""Chunk sizes of trainer/model/loss.py, in bytes of fp32 logits."""
+"""Chunk sizes of trainer/model/head.py, in bytes of fp32 logits."""
 
 
 def logits_bytes(kind: DeviceKind, model: SizedModel, row: PackedRow) -> float:

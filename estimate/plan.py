@@ -165,4 +165,5 @@ def _row(recipe: Recipe, lengths: LengthCounts | None, ranks: int) -> PackedRow:
     if lengths is not None and usable:
         return largest_row(recipe, usable, lengths.supervised_fraction, ranks)
     documents = 1 if recipe.batch.micro_batch_size == "auto" else recipe.batch.micro_batch_size
+    documents *= recipe.method.documents
     return PackedRow(documents * recipe.batch.max_length, documents, documents * recipe.batch.max_length)

@@ -35,7 +35,10 @@ class TrainingWork:
     """Examples of one step, on all devices."""
     train_examples: int
     tokens: int | None
-    """Tokens that the model processes in training, counting repeats; None if they were not measured."""
+    """Tokens that the model processes in training, counting repeats; None if they were not measured. Of pairs, those of
+    the longer answer are counted twice."""
+    reference_tokens: int | None = 0
+    """Tokens of a pass without gradients before the first step; 0 for a method without one."""
 
 
 def usable_lengths(lengths: LengthCounts, max_length: int) -> list[int]:
@@ -52,8 +55,18 @@ def training_work(recipe: Recipe, examples: int, usable: Sequence[int] | None, r
     if the split leaves none to train on."""
     measured = None if usable is None else len(usable)
     planned = workload(recipe, examples, ranks)
-    tokens = None if not measured else round(planned.examples * sum(usable or ()) / measured)
-    return TrainingWork(planned.steps, planned.effective_batch_size, planned.train_examples, tokens)
+    if not measured:
+        return TrainingWork(planned.steps, planned.effective_batch_size, planned.train_examples, None, None)
+    per_example = recipe.method.documents * sum(usable or ()) / measured
+    # Of a rated answer, that of another example is measured too. Held-out examples are among them.
+    answers = 0 if not recipe.method.needs_reference else 2 // recipe.method.documents
+    return TrainingWork(
+        planned.steps,
+        planned.effective_batch_size,
+        planned.train_examples,
+        round(planned.examples * per_example),
+        round(examples * answers * per_example),
+    )
 
 
 def largest_row(recipe: Recipe, usable: Sequence[int], share: float, ranks: int) -> PackedRow:
@@ -70,5 +83,6 @@ def largest_row(recipe: Recipe, usable: Sequence[int], share: float, ranks: int)
         for rank in range(min(ranks, len(lengths))):
             for part in rank_micro_batches(lengths, rank, ranks, micro_batch):
                 best = max(best, list(part), key=sum)
-    tokens = sum(best)
-    return PackedRow(tokens=tokens, documents=len(best), supervised=math.ceil(share * tokens))
+    tokens = recipe.method.documents * sum(best)
+    documents = recipe.method.documents * len(best)
+    return PackedRow(tokens=tokens, documents=documents, supervised=math.ceil(share * tokens))

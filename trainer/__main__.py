@@ -22,7 +22,7 @@ from contract.model.target_modules import check_adapter
 from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
 from contract.run_dir import RunDir
-from trainer.environment import hide_package, prepare_process
+from trainer.environment import hide_package, lasting_imports, prepare_process
 from trainer.event_writer import EventWriter
 from trainer.failures import failure_from, print_error, write_failure
 from trainer.setup import RunSetup
@@ -127,7 +127,8 @@ def run_training(setup: RunSetup) -> None:
         # bits.
         hide_package("bitsandbytes")
     # Imported here, so that a bad recipe fails at once and the import time is reported.
-    from trainer.train import train
+    with lasting_imports():
+        from trainer.train import train
 
     setup.report(PhaseEvent, name="imports", seconds=time.perf_counter() - began)
     train(setup)

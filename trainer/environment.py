@@ -1,8 +1,11 @@
 """Prepares the process before torch and PEFT are imported. Every command that imports them calls this first."""
 
+import contextlib
+import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 
 def prepare_process() -> None:
@@ -18,6 +21,21 @@ def prepare_process() -> None:
 def hide_package(name: str) -> None:
     """Makes later imports of a package fail, as if it were not installed."""
     sys.modules[name] = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def lasting_imports() -> Iterator[None]:
+    """Imports without searches for garbage, and leaves what they created out of all later searches.
+
+    torch, transformers and PEFT create 650,000 objects, nearly all of which live as long as the process. Python would
+    search them a thousand times meanwhile: a sixth of the imports' CPU time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _is_not_about_kernels(record: logging.LogRecord) -> bool:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from contract.events import EvaluationEvent, SampleEvent
 from contract.failure import FailureCode, InputError
+from trainer.baseline import measure_baseline
 from trainer.data.end_tokens import end_token_ids
-from trainer.data.packing import pack
 from trainer.data.tokenizer import load_tokenizer
+from trainer.methods.objective import Score
 from trainer.ranks import sum_over_ranks
 from trainer.run import TrainingRun
 from trainer.sample import answer_prompts, sample_prompts
@@ -23,13 +24,14 @@ def evaluation_is_due(run: TrainingRun, step: int) -> bool:
 
 
 def evaluate(run: TrainingRun, state: TrainerState) -> TrainerState:
-    """The state with the mean loss of the held-out examples; unchanged if a stop was requested meanwhile. Raises
-    InputError for a loss that is not finite."""
-    loss_sum, stopped = sum_over_ranks(run.accelerator, *_rank_loss_sum(run))
+    """The state with the loss of the held-out examples; unchanged if a stop was requested meanwhile. Raises InputError
+    for a loss that is not finite."""
+    *sums, stopped = sum_over_ranks(run.accelerator, *_rank_sums(run))
     if stopped:
         return state
-    supervised = run.data.evaluation.targets
-    loss = loss_sum / supervised
+    objective, supervised = run.engine.module.objective, run.data.evaluation.targets
+    weight = objective.weight(len(run.data.evaluation), supervised)
+    loss, score = sums[0] / weight, objective.score(sums, weight)
     if not math.isfinite(loss):
         raise InputError(
             FailureCode.LOSS_NOT_FINITE,
@@ -37,8 +39,15 @@ def evaluate(run: TrainingRun, state: TrainerState) -> TrainerState:
             '"fp32"',
             "optimizer.learning_rate",
         )
-    best = state.best_loss is None or loss < state.best_loss
-    run.report(EvaluationEvent, step=state.step, eval_loss=loss, supervised_tokens=supervised, best=best)
+    best = is_better(loss, score, state)
+    run.report(
+        EvaluationEvent,
+        step=state.step,
+        eval_loss=loss,
+        supervised_tokens=supervised,
+        best=best,
+        **dataclasses.asdict(score),
+    )
     _report_samples(run, state.step)
     # Without its samples the evaluation is incomplete; the resumed run repeats it.
     if run.recipe.evaluation.samples and run.stop_requested():
@@ -46,26 +55,43 @@ def evaluate(run: TrainingRun, state: TrainerState) -> TrainerState:
     return replace(
         state,
         eval_loss=loss,
+        eval_accuracy=score.reward_accuracy,
+        eval_margin=score.reward_margin,
         eval_step=state.step,
         best_loss=loss if best else state.best_loss,
+        best_accuracy=score.reward_accuracy if best else state.best_accuracy,
+        best_margin=score.reward_margin if best else state.best_margin,
         best_step=state.step if best else state.best_step,
         evaluations_since_best=0 if best else state.evaluations_since_best + 1,
     )
 
 
-def _rank_loss_sum(run: TrainingRun) -> tuple[float, bool]:
-    """This rank's sum of losses, and whether a stop was requested meanwhile.
+def is_better(loss: float, score: Score, state: TrainerState) -> bool:
+    """Whether an evaluation is better than all before. Rewards are compared by their accuracy, and where that is equal
+    by their margin; a model without rewards by its loss."""
+    if state.best_loss is None:
+        return True
+    if score.reward_accuracy is None:
+        return loss < state.best_loss
+    found = score.reward_accuracy, score.reward_margin or 0.0
+    return found > (state.best_accuracy or 0.0, state.best_margin or 0.0)
+
+
+def _rank_sums(run: TrainingRun) -> list[float]:
+    """This rank's sums, and 1 if a stop was requested meanwhile, else 0.
 
     Dropout is off, so no random numbers are used: training continues as if there had been no evaluation.
     """
     run.engine.module.eval()
-    total, stopped = 0.0, False
+    baseline = measure_baseline(run, run.data.evaluation)
+    totals, stopped = [0.0] * run.engine.module.objective.sums, False
     for micro_batch in run.micro_batches(run.data.evaluation):
         if stopped := run.should_abandon(together=run.engine.shards_parameters):
             break
-        total += run.engine.loss_sum(pack(micro_batch).to(run.accelerator.device))
+        found = run.engine.sums(run.pack(micro_batch, baseline)).tolist()
+        totals = [total + each for total, each in zip(totals, found, strict=True)]
     run.engine.module.train()
-    return total, stopped
+    return [*totals, float(stopped)]
 
 
 def _report_samples(run: TrainingRun, step: int) -> None:

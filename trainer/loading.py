@@ -16,7 +16,7 @@ from trainer.device import this_device
 from trainer.event_writer import EventWriter
 from trainer.model.base_model import load_model
 from trainer.model.kernels import use_kernels
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 from trainer.setup import RunSetup
 from trainer.stop import Stop
 
@@ -26,7 +26,7 @@ B = TypeVar("B")
 _POLL_SECONDS = 0.1
 
 
-def load(setup: RunSetup, dtype: torch.dtype, accelerator: Accelerator) -> tuple[SupervisedLoss, TrainingData] | None:
+def load(setup: RunSetup, dtype: torch.dtype, accelerator: Accelerator) -> tuple[TrainedModel, TrainingData] | None:
     """None if a stop was requested first."""
     if setup.recipe.parallel.zero_stage == 3:
         # One after the other: while DeepSpeed shards a model, tensors that another thread makes go to its device. A
@@ -59,7 +59,7 @@ def load_together(stop: Stop, first: Callable[[], A], second: Callable[[], B]) -
     return one.result(), two.result()
 
 
-def _load_model(setup: RunSetup, dtype: torch.dtype, accelerator: Accelerator) -> SupervisedLoss:
+def _load_model(setup: RunSetup, dtype: torch.dtype, accelerator: Accelerator) -> TrainedModel:
     began = time.perf_counter()
     module = load_for_engine(setup.recipe, dtype, accelerator, setup.cache)
     base = module.model.get_base_model()
@@ -73,7 +73,7 @@ def _load_model(setup: RunSetup, dtype: torch.dtype, accelerator: Accelerator) -
     return module
 
 
-def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, cache: Path | None) -> SupervisedLoss:
+def load_for_engine(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, cache: Path | None) -> TrainedModel:
     """Loads the model where its engine takes it from. A model that is to be sharded need not fit into one device."""
     if recipe.parallel.zero_stage == 3:
         from trainer.engines.zero import shard_on_load

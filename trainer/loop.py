@@ -2,18 +2,19 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from contract.events import CheckpointEvent, DoneEvent, LogEvent, MetricEvent, PhaseEvent
 from contract.failure import FailureCode, InputError
 from contract.order import rows_of_step
 from contract.run_dir import prune_states
-from dataset.document import Document
-from trainer.data.packing import pack
+from trainer.baseline import measure_baseline
+from trainer.data.items import Item
 from trainer.device import peak_memory
 from trainer.engines.engine import Update
 from trainer.engines.optim import learning_rate_factor
 from trainer.evaluation import evaluate, evaluation_is_due
+from trainer.methods.objective import Score
 from trainer.ranks import sum_over_ranks
 from trainer.run import TrainingRun
 from trainer.saving.checkpoint import save_adapter
@@ -29,6 +30,7 @@ class StepResult:
     """What is reported about one optimizer step."""
 
     loss: float
+    score: Score
     router_loss: float | None
     learning_rate: float
     update: Update
@@ -73,21 +75,23 @@ def take_step(
     """
     began = time.perf_counter()
     recipe, step = run.recipe, state.step + 1
-    documents = [
+    items = [
         run.data.train[row] for row in rows_of_step(recipe.seed, step, len(run.data.train), run.effective_batch_size)
     ]
-    supervised = sum(document.targets for document in documents)
-    tokens = sum(document.length for document in documents)
+    supervised = sum(item.targets for item in items)
+    tokens = sum(item.length for item in items)
+    objective = run.engine.module.objective
+    weight = objective.weight(len(items), supervised)
 
     random = random_state(run.accelerator.device)
-    own_sum, own_router, own_stop = backward(run, documents, supervised)
-    loss_sum, router_sum, abandoned, adapter_overdue, state_overdue = sum_over_ranks(
-        run.accelerator, own_sum, own_router, own_stop, *saves_overdue(run, clock)
+    own = backward(run, items, weight)
+    *sums, router_sum, abandoned, adapter_overdue, state_overdue = sum_over_ranks(
+        run.accelerator, *own.sums, own.router_sum, own.abandoned, *saves_overdue(run, clock)
     )
     if abandoned:
         set_random_state(run.accelerator.device, random)
         return None, (False, False)
-    loss = loss_sum / supervised
+    loss = sums[0] / weight
     # A skipped step changes neither the weights nor the learning rate.
     factor = learning_rate_factor(recipe.schedule, step - state.skipped_steps, run.total_steps)
     learning_rate = recipe.optimizer.learning_rate * factor
@@ -98,15 +102,16 @@ def take_step(
     state = replace(
         state,
         step=step,
-        loss_sum=state.loss_sum + loss_sum,
-        tokens=state.tokens + supervised,
+        loss_sum=state.loss_sum + sums[0],
+        weight=state.weight + weight,
         skipped_steps=state.skipped_steps + update.overflow,
     )
     if step == first:
         run.report(PhaseEvent, name="first_step", seconds=seconds)
         clock.started = time.perf_counter()
-    router_loss = None if run.engine.module.router is None else router_sum / supervised
-    result = StepResult(loss, router_loss, learning_rate, update, tokens, supervised, seconds)
+    router_loss = None if run.engine.module.router is None else router_sum / weight
+    score = objective.score(sums, weight)
+    result = StepResult(loss, score, router_loss, learning_rate, update, tokens, supervised, seconds)
     report_step(run, state, result, clock, first)
     return state, (adapter_overdue > 0, state_overdue > 0)
 
@@ -119,6 +124,7 @@ def report_step(run: TrainingRun, state: TrainerState, result: StepResult, clock
         step=state.step,
         epoch=state.step / run.steps_per_epoch,
         loss=result.loss,
+        **asdict(result.score),
         router_loss=result.router_loss,
         learning_rate=result.learning_rate,
         grad_norm=result.update.grad_norm,
@@ -134,36 +140,47 @@ def report_step(run: TrainingRun, state: TrainerState, result: StepResult, clock
     )
 
 
-def backward(run: TrainingRun, documents: list[Document], supervised: int) -> tuple[float, float, bool]:
-    """Leaves the gradients of the step's mean loss in the engine. Returns this rank's sum of token losses, that of its
-    routers' losses, and whether it abandoned the step because of a stop request.
+@dataclass(frozen=True)
+class RankSums:
+    """What this rank has added up in a step."""
 
-    `documents` and `supervised` are the whole step's, over all ranks and micro-batches: the mean is over all its
-    tokens, however they are divided into micro-batches. Engines average over ranks, hence the factor world size.
+    sums: list[float]
+    """The objective's, without the routers' loss."""
+    router_sum: float = 0.0
+    abandoned: bool = False
+    """Whether it abandoned the step because of a stop request."""
+
+
+def backward(run: TrainingRun, items: list[Item], weight: int) -> RankSums:
+    """Leaves the gradients of the step's mean loss in the engine.
+
+    `items` and `weight` are the whole step's, over all ranks and micro-batches: the mean is over all of it, however it
+    is divided into micro-batches. Engines average over ranks, hence the factor world size.
 
     If any rank abandons the step, it is void for all. Where ranks wait for each other in every micro-batch, they
     abandon it together; otherwise a rank goes straight to its last micro-batch, with an empty one, for the single
     gradient sync.
     """
     engine, router = run.engine, run.engine.module.router
+    baseline = measure_baseline(run, items)
     if router is not None:
         router.take()
-    scale = run.accelerator.num_processes / supervised
-    micro_batches = run.micro_batches(documents)
-    losses = []
+    scale = run.accelerator.num_processes / weight
+    micro_batches = run.micro_batches(items)
+    found = []
     for index, micro_batch in enumerate(micro_batches, start=1):
         abandoned = run.should_abandon(together=engine.shards_gradients)
         if not (abandoned and engine.shards_gradients):
-            batch = pack([] if abandoned else micro_batch).to(run.accelerator.device)
-            losses.append(engine.accumulate(batch, scale, sync_gradients=abandoned or index == len(micro_batches)))
+            batch = run.pack([] if abandoned else micro_batch, baseline)
+            found.append(engine.accumulate(batch, scale, sync_gradients=abandoned or index == len(micro_batches)))
         if abandoned:
-            return 0.0, 0.0, True
+            return RankSums([0.0] * engine.module.objective.sums, abandoned=True)
     # Read only at the end, so that a GPU computes one micro-batch while the next is prepared.
-    total = sum(loss.item() for loss in losses)
+    loss, *others = (sum(each) for each in zip(*(sums.tolist() for sums in found), strict=True))
     if router is None:
-        return total, 0.0, False
+        return RankSums([loss, *others])
     of_routers = router.take()
-    return total - router.coefficient * of_routers, of_routers, False
+    return RankSums([loss - router.coefficient * of_routers, *others], of_routers)
 
 
 def check_finite(step: int, loss: float, update: Update) -> None:
@@ -205,7 +222,7 @@ def save_if_due(
         save_checkpoint(run, state, final=False)
         clock.adapter_saved = time.perf_counter()
     if due or state_overdue:
-        save_state(run.folder, state, run.engine, run.accelerator, checkpointing.keep_training_checkpoints)
+        save_state(run, state)
         clock.state_saved = time.perf_counter()
 
 
@@ -224,6 +241,7 @@ def save_checkpoint(run: TrainingRun, state: TrainerState, *, final: bool) -> No
     if folder.exists():
         return
     check_not_superseded(run.folder)
+    is_evaluated_here = state.eval_step == state.step
     size = save_adapter(run.recipe, run.engine.module.model, adapter, run.data.ends, folder)
     run.report(
         CheckpointEvent,
@@ -231,7 +249,9 @@ def save_checkpoint(run: TrainingRun, state: TrainerState, *, final: bool) -> No
         path=str(folder.relative_to(run.folder.path)),
         bytes=size,
         final=final,
-        eval_loss=state.eval_loss if state.eval_step == state.step else None,
+        eval_loss=state.eval_loss if is_evaluated_here else None,
+        reward_accuracy=state.eval_accuracy if is_evaluated_here else None,
+        reward_margin=state.eval_margin if is_evaluated_here else None,
     )
 
 
@@ -259,8 +279,8 @@ def finish(run: TrainingRun, state: TrainerState, trained: bool) -> None:
     early = completed and stops_early(run, state)
     if early:
         message = (
-            f"stopped early at step {state.step}: {state.evaluations_since_best} evaluations without a lower "
-            f"loss than {state.best_loss:.4f} of step {state.best_step}"
+            f"stopped early at step {state.step}: {state.evaluations_since_best} evaluations without a better result "
+            f"than at step {state.best_step}, which had a loss of {state.best_loss:.4f}"
         )
         run.report(LogEvent, level="info", message=message)
     if completed and not has_learned(state):
@@ -273,14 +293,14 @@ def finish(run: TrainingRun, state: TrainerState, trained: bool) -> None:
         save_checkpoint(run, state, final=True)
     elif trained and has_learned(state):
         save_checkpoint(run, state, final=False)
-        save_state(run.folder, state, run.engine, run.accelerator, run.recipe.checkpointing.keep_training_checkpoints)
+        save_state(run, state)
     run.report(
         DoneEvent,
         step=state.step,
         completed=completed,
         stopped_early=early,
         best_step=state.best_step,
-        train_loss=state.loss_sum / state.tokens if state.tokens else None,
+        train_loss=state.loss_sum / state.weight if state.weight else None,
         eval_loss=state.eval_loss,
     )
     # Last: a run that is killed before it has reported that it is done resumes from one, and so does a later attempt.

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from dataset.document import Document
+from trainer.data.items import Item, Pair, Rating
 from trainer.device import peak_memory
+
+T = TypeVar("T")
 
 _USABLE = 0.8
 """Share of the free memory. The rest is for what no probe sees: the optimizer's state, fragmentation, other
@@ -14,18 +18,18 @@ programs."""
 
 
 def largest_micro_batch(
-    documents: Sequence[Document],
-    probe: Callable[[Sequence[Document]], object],
+    items: Sequence[T],
+    probe: Callable[[Sequence[T]], object],
     agree: Callable[[float], float],
     device: torch.device,
     free: int,
 ) -> int:
-    """The largest of 1, 2, 4, ..., len(documents) that fits into `free` bytes of the device.
+    """The largest of 1, 2, 4, ..., len(items) that fits into `free` bytes of the device.
 
     Each size is tried only if the forecast says that it fits, so that no probe runs out of memory. Size 1 is not
-    forecast, since nothing smaller exists. `documents` come from worst_case. `probe` runs a forward and a backward pass
-    over some of them and drops the gradients; it may use random numbers. `agree` returns the largest value of any rank:
-    all ranks call this together, make the same probes and get the same answer.
+    forecast, since nothing smaller exists. `items` come from worst_case_items. `probe` runs a forward and a backward
+    pass over some of them and drops the gradients; it may use random numbers. `agree` returns the largest value of any
+    rank: all ranks call this together, make the same probes and get the same answer.
     """
     reset_peak_memory(device)
     base = peak_memory(device)
@@ -33,9 +37,9 @@ def largest_micro_batch(
     micro_batch = 1
     while True:
         reset_peak_memory(device)
-        probe(documents[:micro_batch])
+        probe(items[:micro_batch])
         growths[micro_batch] = max(0, peak_memory(device) - base)
-        larger = min(2 * micro_batch, len(documents))
+        larger = min(2 * micro_batch, len(items))
         if larger == micro_batch or agree(forecast(growths, larger) / max(1, free)) > _USABLE:
             return micro_batch
         micro_batch = larger
@@ -49,17 +53,29 @@ def forecast(growths: dict[int, int], size: int) -> float:
     return latest + max(0.0, per_example) * (size - last)
 
 
-def worst_case_documents(documents: Sequence[Document], count: int) -> list[Document]:
-    """`count` documents, or all if there are fewer, that need at least as much memory as any `count` of the given ones:
-    the longest, in falling order, with the largest numbers of supervised tokens of any."""
-    sizes = [(document.length, document.targets) for document in documents]
+def worst_case_items(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` items, or all if there are fewer, that need at least as much memory as any `count` of the given ones: the
+    longest, in falling order, with the largest numbers of supervised tokens of any."""
+    sizes = [(item.length, item.targets) for item in items]
     longest = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)[:count]
     most_targets = sorted((targets for _, targets in sizes), reverse=True)[:count]
-    worst = []
-    for index, targets in zip(longest, most_targets, strict=True):
-        input_ids = documents[index].input_ids
-        worst.append(Document(input_ids, [False] * (len(input_ids) - targets) + [True] * targets))
-    return worst
+    return [_with_targets(items[index], targets) for index, targets in zip(longest, most_targets, strict=True)]
+
+
+def _with_targets(item: Item, targets: int) -> Item:
+    """The item with so many supervised tokens; those of a pair in as few of its documents as have room for them."""
+    if isinstance(item, Pair):
+        of_chosen = min(targets, item.chosen.length)
+        of_rejected = min(max(1, targets - of_chosen), item.rejected.length)
+        return Pair(_learn_last(item.chosen, of_chosen), _learn_last(item.rejected, of_rejected))
+    if isinstance(item, Rating):
+        return Rating(_learn_last(item.answer, targets), item.other, item.desirable)
+    return _learn_last(item, targets)
+
+
+def _learn_last(document: Document, targets: int) -> Document:
+    length = len(document.input_ids)
+    return Document(document.input_ids, [False] * (length - targets) + [True] * targets)
 
 
 def reset_peak_memory(device: torch.device) -> None:

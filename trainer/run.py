@@ -8,8 +8,9 @@ from accelerate import Accelerator
 from contract.order import rank_micro_batches, steps_per_epoch, total_steps
 from contract.recipe import Recipe
 from contract.run_dir import RunDir
-from dataset.document import Document
 from trainer.data.examples import TrainingData
+from trainer.data.items import Item
+from trainer.data.packing import PackedBatch, pack
 from trainer.engines.engine import Engine
 from trainer.event_writer import EventWriter
 from trainer.ranks import stop_requested
@@ -40,11 +41,15 @@ class TrainingRun:
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(len(self.data.train), self.effective_batch_size)
 
-    def micro_batches(self, documents: Sequence[Document]) -> list[Sequence[Document]]:
-        """This rank's micro-batches of documents that all ranks share. A model that takes documents one by one gets
-        each in its own micro-batch, so that every rank runs its model equally often."""
+    def micro_batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """This rank's micro-batches of items that all ranks share. A model that takes documents one by one gets each
+        item in its own micro-batch, so that every rank runs its model equally often."""
         size = self.micro_batch if self.engine.module.packed else 1
-        return rank_micro_batches(documents, self.accelerator.process_index, self.accelerator.num_processes, size)
+        return rank_micro_batches(items, self.accelerator.process_index, self.accelerator.num_processes, size)
+
+    def pack(self, items: Sequence[Item], baseline: float = 0.0) -> PackedBatch:
+        """A micro-batch on this rank's device."""
+        return pack(items, self.engine.module.shares_prompts, baseline).to(self.accelerator.device)
 
     def should_abandon(self, together: bool) -> bool:
         """Whether to abandon the current work: if any rank must where the ranks do so `together`, else if this one

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dataset.document import Document
 from dataset.rendering.folder_tokenizer import FolderTokenizer
+from trainer.data.items import Item
 
 _LONGEST_TEXT = 4_000
 """Maximum characters shown of each text."""
@@ -27,9 +28,10 @@ class Answer:
     generated: str
 
 
-def sample_prompts(documents: Sequence[Document], count: int) -> list[Prompt]:
-    """Prompts from the first `count` documents, each for the last answer. Plain text is continued from its middle."""
-    return [_prompt(document) for document in documents[:count]]
+def sample_prompts(items: Sequence[Item], count: int) -> list[Prompt]:
+    """Prompts from the first `count` items, each for the last answer, the better one of a pair. Plain text is continued
+    from its middle."""
+    return [_prompt(item.documents[0]) for item in items[:count]]
 
 
 def _prompt(document: Document) -> Prompt:

@@ -22,16 +22,18 @@ from trainer.engines.ddp import Ddp
 from trainer.engines.engine import Engine
 from trainer.loading import load
 from trainer.loop import fit
-from trainer.micro_batch import free_memory, largest_micro_batch, worst_case_documents
-from trainer.model.loss import SupervisedLoss
+from trainer.micro_batch import free_memory, largest_micro_batch, worst_case_items
+from trainer.model.trained_model import TrainedModel
 from trainer.precision import DTYPES, check_precision, resolve_precision
 from trainer.ranks import max_over_ranks, start_ranks, stop_requested
+from trainer.reference import put_reference, with_reference
 from trainer.run import TrainingRun
 from trainer.saving.state import (
     TrainerState,
     check_same_run,
     load_adapter,
     load_progress,
+    load_reference,
     random_state,
     read_state,
     run_fingerprint,
@@ -50,7 +52,6 @@ def train(setup: RunSetup) -> None:
     precision = resolve_precision(recipe, this_device())
     accelerator = start_ranks(recipe, precision)
     _check_agreement(precision, accelerator)
-    torch.manual_seed(recipe.seed)
     loaded = load(setup, DTYPES[precision], accelerator)
     # The ranks meet here for the first time. None may leave earlier, or the others would wait for it in vain.
     if stop_requested(accelerator, setup.stop) or loaded is None:
@@ -65,6 +66,15 @@ def train(setup: RunSetup) -> None:
     # The base comes in evaluation mode, the adapter on it in training mode.
     module.train()
     engine = make_engine(recipe, precision, module, accelerator)
+    if recipe.method.needs_reference:
+        # Before the first step, the engine has the model that training starts from. A resumed run has another one.
+        referred = (
+            put_reference(data, load_reference(resume)) if resume else with_reference(setup, data, engine, accelerator)
+        )
+        if referred is None:
+            setup.report(DoneEvent, step=0, completed=False, train_loss=None, eval_loss=None)
+            return
+        data = referred
     # Each rank drops out its own units.
     torch.manual_seed(recipe.seed + accelerator.process_index)
     # "auto" is resolved once. A number may have changed since, after the run was out of memory.
@@ -99,7 +109,7 @@ def _new_state(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> 
     )
 
 
-def _resumed_state(folder: Path, start: TrainerState, module: SupervisedLoss) -> TrainerState:
+def _resumed_state(folder: Path, start: TrainerState, module: TrainedModel) -> TrainerState:
     """The state in `folder`, whose adapter is put into the module. Raises InputError if the run is another one."""
     state = read_state(folder)
     check_same_run(state, start)
@@ -118,7 +128,7 @@ def _check_agreement(precision: str, accelerator: Accelerator) -> None:
         )
 
 
-def _agree_on_path(module: SupervisedLoss, accelerator: Accelerator) -> None:
+def _agree_on_path(module: TrainedModel, accelerator: Accelerator) -> None:
     """All ranks call it together, since they must run their models equally often."""
     digest = hashlib.sha256(repr(replace(module.path, because="")).encode()).digest()
     number = int.from_bytes(digest[:3], "big")
@@ -141,9 +151,10 @@ def find_micro_batch(
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     random = random_state(device)
     found = largest_micro_batch(
-        worst_case_documents(data.train, share),
+        worst_case_items(data.train, share),
         # Scaled by zero, so the gradients are zeros and need not be cleared.
-        probe=lambda documents: engine.accumulate(pack(documents).to(device), 0.0, sync_gradients=False),
+        # Without shared prompts, the longest items are those that take the most memory.
+        probe=lambda items: engine.accumulate(pack(items).to(device), 0.0, sync_gradients=False),
         agree=lambda value: max_over_ranks(accelerator, math.inf if stop.requested else value),
         device=device,
         free=free_memory(device, local_ranks),
@@ -152,7 +163,7 @@ def find_micro_batch(
     return found
 
 
-def make_engine(recipe: Recipe, precision: str, module: SupervisedLoss, accelerator: Accelerator) -> Engine:
+def make_engine(recipe: Recipe, precision: str, module: TrainedModel, accelerator: Accelerator) -> Engine:
     # Each engine imports its library only when it is used.
     match recipe.parallel.engine:
         case "deepspeed":
@@ -213,9 +224,12 @@ def _warn_at_start(run: TrainingRun) -> None:
         )
         run.report(LogEvent, level="warning", message=message)
     if data.dropped:
+        missing = "not both answers are" if run.recipe.method.learns == "pairs" else "no answer is"
+        first = ", ".join(map(str, data.dropped_rows))
         run.report(
             LogEvent,
             level="warning",
-            message=f"{data.dropped} examples are left out: no answer within "
-            f"{describe_length_limit(run.recipe, data.max_length)}",
+            message=f"{data.dropped} examples are left out: {missing} within "
+            f"{describe_length_limit(run.recipe, data.max_length)}"
+            + (f"; the first are the examples {first}" if first else ""),
         )

@@ -15,7 +15,7 @@ from benchmarks.trainer.measure import watch
 from benchmarks.trainer.run import FLOOR, OURS, Run
 from benchmarks.trainer.work import ROOT, Work, recipe_of, threads
 from contract.recipe import Recipe
-from worker.attempt.command import launcher
+from worker.launchers.torchrun import launcher
 from worker.supervise.process import trainer_environment
 
 RIVALS = Path(__file__).with_name("rivals")

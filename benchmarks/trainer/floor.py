@@ -19,8 +19,8 @@ from dataset.document import Document
 from trainer.data.packing import pack
 from trainer.device import this_device
 from trainer.model.kernels import use_kernels
-from trainer.model.loss import SupervisedLoss
 from trainer.model.row_path import RowPath
+from trainer.model.trained_model import TrainedModel
 from trainer.precision import DTYPES
 
 
@@ -42,7 +42,7 @@ def main(work: Path, run_dir: Path) -> None:
         use_kernels(base)
     base.requires_grad_(False)
     base.enable_input_require_grads()
-    loss = SupervisedLoss(Bare(base), RowPath(packed=True, plain_head=True))
+    loss = TrainedModel(Bare(base), RowPath(packed=True, plain_head=True))
     base.train()
     documents = [_document(json.loads(line)) for line in (work / "documents.jsonl").read_text().splitlines()]
     for step in range(work_order["steps"]):
@@ -50,7 +50,7 @@ def main(work: Path, run_dir: Path) -> None:
         window = documents[step * work_order["documents"] : (step + 1) * work_order["documents"]]
         for start in range(0, len(window), work_order["micro_batch"]):
             batch = pack(window[start : start + work_order["micro_batch"]]).to(device)
-            (loss(batch) / sum(document.targets for document in window)).backward()
+            (loss(batch)[0] / sum(document.targets for document in window)).backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
         now = time.time()

@@ -156,7 +156,8 @@ def threads(ranks: int) -> int:
 
 def _tokenised(model: Path, rows: Path, shape: Shape, cache: Path) -> list[Document]:
     """In the file's order, by our trainer's own code."""
-    return list(load_data(Recipe.model_validate(recipe_of(model, rows, shape)), cache).train)
+    train = load_data(Recipe.model_validate(recipe_of(model, rows, shape)), cache).train
+    return [document for item in train for document in item.documents]
 
 
 def _labelled(document: Document) -> dict[str, list[int]]:

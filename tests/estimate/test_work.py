@@ -33,6 +33,17 @@ def test_without_lengths_there_are_steps_and_no_tokens() -> None:
     assert training_work(recipe(), 100, None, ranks=2).effective_batch_size == 16
 
 
+def test_work_of_pairs_has_both_answers_and_a_pass_before() -> None:
+    batch = {"micro_batch_size": 4}
+    recipes = [recipe(batch=batch, method=method) for method in ("sft", "dpo", "orpo", "kto")]
+    works = [training_work(each, 100, [30] * 100, ranks=1) for each in recipes]
+    alone = 9000
+    assert [work.tokens for work in works] == [alone, 2 * alone, 2 * alone, alone]
+    assert [work.reference_tokens for work in works] == [0, 100 * 60, 0, 100 * 60]
+    rows = [largest_row(each, [30] * 100, 0.5, ranks=1) for each in recipes]
+    assert [(row.tokens, row.documents) for row in rows] == [(120, 4), (240, 8), (240, 8), (120, 4)]
+
+
 def test_largest_row_is_that_of_any_rank() -> None:
     given, cut = recipe(batch={"micro_batch_size": 2, "effective_batch_size": 8}), [1] * 60 + [100] * 4
     row = largest_row(given, cut, 0.25, ranks=2)

@@ -1,5 +1,6 @@
 """Loads, trains and saves an adapter on a tiny model, and reloads it with plain PEFT."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from contract.recipe import Recipe
+from dataset.document import Document
 from trainer.data.examples import load_data
+from trainer.data.items import Item
 from trainer.data.packing import PackedBatch, pack
 from trainer.model.base_model import load_model
-from trainer.model.loss import SupervisedLoss
 from trainer.model.plain_lora import make_plain
+from trainer.model.trained_model import TrainedModel
 
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 23)[None]
@@ -24,7 +27,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
     **fields: Any,
-) -> SupervisedLoss:
+) -> TrainedModel:
     """`fields` are the recipe's own."""
     torch.manual_seed(1)
     shape = {} if "start_from" in adapter else {"r": 4, "alpha": 8}
@@ -32,16 +35,20 @@ def load(
     return load_model(Recipe.model_validate(changed), dtype, device)
 
 
+def documents_of(items: Iterable[Item]) -> list[Document]:
+    return [document for item in items for document in item.documents]
+
+
 def some_rows(recipe: dict[str, Any]) -> PackedBatch:
     return pack(load_data(Recipe.model_validate(recipe), Path(recipe["dataset"]).parent / "tokens").train[4:12])
 
 
-def loss(module: SupervisedLoss, batch: PackedBatch) -> torch.Tensor:
+def loss(module: TrainedModel, batch: PackedBatch) -> torch.Tensor:
     """Mean over the supervised tokens."""
-    return module(batch) / len(batch.targets)
+    return module(batch)[0] / len(batch.targets)
 
 
-def loss_and_gradients(module: SupervisedLoss, batch: PackedBatch) -> tuple[float, dict[str, torch.Tensor]]:
+def loss_and_gradients(module: TrainedModel, batch: PackedBatch) -> tuple[float, dict[str, torch.Tensor]]:
     """Of the mean loss, by the parameters' names."""
     module.zero_grad()
     mean = loss(module, batch)
@@ -49,13 +56,13 @@ def loss_and_gradients(module: SupervisedLoss, batch: PackedBatch) -> tuple[floa
     return mean.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-def train(module: SupervisedLoss, recipe: dict[str, Any], steps: int = 3, rate: float = 1e-2) -> list[float]:
+def train(module: TrainedModel, recipe: dict[str, Any], steps: int = 3, rate: float = 1e-2) -> list[float]:
     """The losses before each step."""
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
     return losses_of(module, optimizer, some_rows(recipe).to(module.model.device), steps)
 
 
-def losses_of(module: SupervisedLoss, optimizer: torch.optim.Optimizer, batch: PackedBatch, steps: int) -> list[float]:
+def losses_of(module: TrainedModel, optimizer: torch.optim.Optimizer, batch: PackedBatch, steps: int) -> list[float]:
     """The losses before each step on the same batch."""
     losses = []
     for _ in range(steps):
@@ -67,7 +74,7 @@ def losses_of(module: SupervisedLoss, optimizer: torch.optim.Optimizer, batch: P
     return losses
 
 
-def save(module: SupervisedLoss, folder: Path) -> Path:
+def save(module: TrainedModel, folder: Path) -> Path:
     module.model.save_pretrained(folder, save_embedding_layers=False)
     if hasattr(module.model, "initial_lora"):
         make_plain(folder, module.model.initial_lora)
@@ -82,7 +89,7 @@ def plain_base(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
 
 
-def ours(module: SupervisedLoss) -> torch.Tensor:
+def ours(module: TrainedModel) -> torch.Tensor:
     module.take_one_by_one("a test calls the model itself")
     return logits(module.model)
 
@@ -92,7 +99,7 @@ def load_with_random_adapter(
     folder: Path,
     targets: str | list[str] = "all-linear",
     dtype: torch.dtype = torch.float32,
-) -> SupervisedLoss:
+) -> TrainedModel:
     """With an adapter that is not zero, so that its gradients are not either."""
     torch.manual_seed(1)
     changed = recipe | {"model": str(folder), "adapter": {"r": 4, "target_modules": targets}}

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -15,8 +17,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tests.support import service
+from tests.support.database import empty_database
+from tests.support.service import Service
 from tests.trainer.families import FAMILIES
-from tests.trainer.tiny_models import CHATML, MODELS, ROWS, SIZES
+from tests.trainer.tiny_models import CHATML, MODELS, ROWS, SIZES, add_model_and_rows
 from tests.trainer.trainer_process import Outcome, command
 from trainer.environment import prepare_process
 
@@ -40,6 +45,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder / "finetuned" / "tokens"
+
+
+@pytest.fixture(scope="module")
+def serve_tiny(
+    make_model: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: sa.Engine,
+    database_url: str,
+    broker_url: str,
+) -> Callable[..., AbstractContextManager[Service]]:
+    """Runs a service on an empty database and a home of its own, with the model tiny and the dataset rows.jsonl."""
+
+    def serve(**options: Any) -> AbstractContextManager[Service]:
+        empty_database(engine)
+        home = tmp_path_factory.mktemp("home")
+        add_model_and_rows(home, make_model("llama"))
+        return service.running(home, database_url, broker_url, **options)
+
+    return serve
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,7 @@
-"""Run by torchrun: takes the same steps with each engine in turn, and tells what came of them.
-
-torchrun --nproc-per-node=2 -m tests.trainer.engine_process MODEL OUT '{"ddp": {}, "zero-2": {...}}' \\
-    '{"bf16": {"recipe": {"precision": "bf16"}, "engines": ["zero-2"]}}'
-"""
+"""Takes the same steps with each engine in turn, and tells what came of them: see engine_program.py."""
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +28,7 @@ STEPS = 3
 TAKES_STATES = ("ddp", "zero-3", "fsdp")
 
 
-def main(model: str, out: Path, engines: dict[str, dict[str, Any]], variants: dict[str, dict[str, Any]]) -> None:
+def compare(model: str, out: Path, engines: dict[str, dict[str, Any]], variants: dict[str, dict[str, Any]]) -> None:
     states = {}
     for name, parallel in engines.items():
         raw_gradients(*start(model, parallel, optimizer=torch.optim.SGD), out / f"{name}.gradients.safetensors")
@@ -155,7 +150,7 @@ def accumulate(engine: Engine, accelerator: Accelerator, step: int, planted: flo
     loss_sum = 0.0
     for index, micro_batch in enumerate(micro_batches, start=1):
         scale = planted * accelerator.num_processes / supervised
-        loss_sum += engine.accumulate(pack(micro_batch), scale, sync_gradients=index == len(micro_batches)).item()
+        loss_sum += engine.accumulate(pack(micro_batch), scale, sync_gradients=index == len(micro_batches))[0].item()
     return sum_over_ranks(accelerator, loss_sum)[0] / supervised
 
 
@@ -200,7 +195,3 @@ def take_steps(engine: Engine, accelerator: Accelerator, max_grad_norm: float | 
 def write(file: Path, reported: dict[str, Any]) -> None:
     if os.environ["RANK"] == "0":
         file.write_text(json.dumps(reported))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4]))

@@ -13,7 +13,7 @@ from contract.recipe import Recipe
 from dataset.document import Document
 from trainer.data.packing import pack
 from trainer.engines.optim import clip_gradients, make_optimizer
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 
 class LiveMemory(TorchDispatchMode):
@@ -49,7 +49,7 @@ def documents(lengths: list[int], targets: int) -> list[Document]:
     return [Document([5] * (length + 1), [False] * (length + 1 - targets) + [True] * targets) for length in lengths]
 
 
-def peak_of_two_steps(module: SupervisedLoss, recipe: Recipe, row: list[Document]) -> int:
+def peak_of_two_steps(module: TrainedModel, recipe: Recipe, row: list[Document]) -> int:
     """Bytes of all tensors, at most: the model's own, and what two optimizer steps of one pass make."""
     module.train()
     held = [*module.parameters(), *module.buffers()]
@@ -59,7 +59,7 @@ def peak_of_two_steps(module: SupervisedLoss, recipe: Recipe, row: list[Document
     batch = pack(row)
     with LiveMemory(held) as live:
         for _ in range(2):
-            module(batch).backward()
+            module(batch)[0].backward()
             clip_gradients(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()

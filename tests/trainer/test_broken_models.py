@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from tests.trainer.adapters import load
+from tests.trainer.adapters import documents_of, load
 from tests.trainer.tiny_models import SIZES
 from tests.trainer.trainer_process import Outcome
 from trainer.data.examples import load_data
@@ -133,7 +133,7 @@ def test_token_beyond_embeddings_names_its_example(recipe: dict[str, Any], datas
     ready = Recipe.model_validate(recipe)
     data = load_data(ready, dataset.parent / "tokens")
     tilde = load_tokenizer(ready).get_vocab()["~"]
-    highest = max(max(document.input_ids) for document in data.train)
+    highest = max(max(document.input_ids) for document in documents_of(data.train))
 
     def base(embeddings: int) -> LlamaForCausalLM:
         return LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=embeddings))

@@ -20,7 +20,7 @@ from tests.trainer.tiny_models import SIZES
 from tests.trainer.trainer_process import Outcome
 from trainer.device import this_device
 from trainer.precision import resolve_precision
-from worker.attempt.command import Rendezvous, launcher
+from worker.launchers.torchrun import Rendezvous, launcher
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "examples/recipes").iterdir())

@@ -133,14 +133,28 @@ def test_allocated_memory_is_within_a_quarter(
 @pytest.mark.parametrize("lengths", [[5, 300, 64], [369]], ids=["many documents", "one"])
 @pytest.mark.parametrize("reach", [None, Reach(32, False), Reach(32, True)], ids=["all", "window", "chunks"])
 def test_packed_attention_in_16_bits_is_accurate(lengths: list[int], reach: Reach | None) -> None:
+    check_16_bits(lengths, None, reach)
+
+
+@pytest.mark.parametrize("reach", [None, Reach(32, False)], ids=["all", "window"])
+def test_shared_prompts_in_16_bits_are_accurate(reach: Reach | None) -> None:
+    """The kernel has to align the last query of a document with its last key."""
+    check_16_bits([80, 40, 64, 9], [(0, 0), (0, 50), (0, 0), (120, 64)], reach)
+
+
+def check_16_bits(lengths: list[int], shared: list[tuple[int, int]] | None, reach: Reach | None) -> None:
     torch.manual_seed(0)
     exact = [torch.randn(1, heads, sum(lengths), 64, device="cuda", requires_grad=True) for heads in (8, 2, 2)]
     halves = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
     offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device="cuda")
     outputs = [
-        attend_documents(torch.nn.Identity(), *tensors, reach, documents=DocumentBounds(lengths, offsets), scaling=0.1)[
-            0
-        ]
+        attend_documents(
+            torch.nn.Identity(),
+            *tensors,
+            reach,
+            documents=DocumentBounds(lengths, offsets, shared),
+            scaling=0.1,
+        )[0]
         for tensors in (exact, halves)
     ]
     torch.testing.assert_close(outputs[1].float(), outputs[0], rtol=0.02, atol=0.02)

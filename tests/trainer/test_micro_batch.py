@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from contract.recipe import Recipe
 from dataset.document import Document
+from tests.trainer.adapters import documents_of
+from trainer.data.items import Item
 from trainer.data.packing import pack
 from trainer.device import peak_memory
 from trainer.micro_batch import (
@@ -20,7 +22,7 @@ from trainer.micro_batch import (
     free_memory,
     largest_micro_batch,
     reset_peak_memory,
-    worst_case_documents,
+    worst_case_items,
 )
 from trainer.model.base_model import load_model
 
@@ -55,9 +57,9 @@ def test_no_documents_take_more_than_the_worst_case(
     shapes: list[tuple[int, int]], count: int, data: st.DataObject
 ) -> None:
     documents = [document(*shape) for shape in shapes]
-    worst = worst_case_documents(documents, count)
+    worst = worst_case_items(documents, count)
     assert len(worst) == min(count, len(documents))
-    assert not any(part.supervised[0] for part in worst)
+    assert not any(part.supervised[0] for part in documents_of(worst))
     chosen = data.draw(st.permutations(documents))
     for size in range(1, len(worst) + 1):
         for measure in ("length", "targets"):
@@ -132,10 +134,10 @@ def print_micro_batches(model: str) -> None:
     """One line each: the free megabytes, the micro-batch, and the megabytes that it then takes."""
     recipe = Recipe.model_validate({"model": model, "dataset": "none"})
     module = load_model(recipe, torch.float32, CPU).train()
-    documents = worst_case_documents([document(400 - n, 40) for n in range(100)], 24)
+    documents = worst_case_items([document(400 - n, 40) for n in range(100)], 24)
 
-    def probe(some: Sequence[Document]) -> None:
-        module(pack(some)).backward()
+    def probe(some: Sequence[Item]) -> None:
+        module(pack(some))[0].backward()
         module.zero_grad()
 
     for free in (12, 40, 80, 10_000):

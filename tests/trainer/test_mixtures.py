@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from contract.events import DoneEvent, EvaluationEvent, MetricEvent
 from contract.recipe import Recipe
 from contract.run_dir import RunDir, latest_state
+from tests.trainer.adapters import documents_of
 from tests.trainer.architectures import config_of
 from tests.trainer.in_process_trainer import train_here
 from tests.trainer.trainer_process import Outcome, at_once
@@ -88,7 +89,7 @@ def test_adapter_of_experts_has_the_reported_loss_in_plain_peft(
     model = PeftModel.from_pretrained(base, outcome.folder / "adapter").eval()
     held_out = load_data(Recipe.model_validate(with_experts), cache).evaluation
     total = 0.0
-    for document in held_out:
+    for document in documents_of(held_out):
         ids, learned = torch.tensor(document.input_ids), torch.tensor(document.supervised)
         with torch.no_grad():
             logits = model(input_ids=ids[None, :-1]).logits[0]

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from contract.events import CheckpointEvent, DoneEvent, EvaluationEvent, MetricEvent, PhaseEvent, StartedEvent
-from contract.failure import FailureCode
+from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
+from tests.trainer.adapters import documents_of
 from tests.trainer.in_process_trainer import train_here
 from tests.trainer.tiny_models import ROWS
 from tests.trainer.trainer_process import Outcome, at_once
@@ -127,7 +128,7 @@ def plain_eval_loss(recipe: dict[str, Any], adapter: Path) -> float:
         keep_trainable(base)
     adapted = PeftModel.from_pretrained(base, adapter).eval()
     total = tokens = 0.0
-    for document in load_data(Recipe.model_validate(recipe), adapter.parent / "cache").evaluation:
+    for document in documents_of(load_data(Recipe.model_validate(recipe), adapter.parent / "cache").evaluation):
         ids = torch.tensor([document.input_ids])
         labels = torch.where(torch.tensor([document.supervised]), ids, -100)
         total += adapted(input_ids=ids, labels=labels).loss.item() * document.targets
@@ -290,7 +291,7 @@ def test_base_dropout_is_on_in_training(
         pytest.param(
             {"batch": {"micro_batch_size": 0}}, FailureCode.RECIPE_INVALID, "batch.micro_batch_size", marks=EXHAUSTIVE
         ),
-        ({"adapter": {"alpha": 1e38}}, FailureCode.LOSS_NOT_FINITE, "learning_rate"),
+        pytest.param({"adapter": {"alpha": 1e38}}, FailureCode.LOSS_NOT_FINITE, "learning_rate", marks=EXHAUSTIVE),
     ],
     ids=lambda value: value.value if isinstance(value, FailureCode) else "",
 )
@@ -301,3 +302,10 @@ def test_unworkable_recipe_fails_in_words(
     assert outcome.exit_code == 1
     assert outcome.failure.code == reason
     assert said in outcome.failure.message
+
+
+def test_infinite_loss_ends_the_run_in_words(recipe: dict[str, Any], tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        train_here(recipe | {"adapter": {"alpha": 1e38}}, tmp_path / "run", cache)
+    assert caught.value.failure.code == FailureCode.LOSS_NOT_FINITE
+    assert "learning_rate" in caught.value.failure.message

@@ -15,7 +15,7 @@ from tests.trainer.adapters import load_with_random_adapter
 from tests.trainer.templates import as_read
 from trainer.data.packing import pack
 from trainer.model.base_model import checkpoint_activations, load_model
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 from trainer.sample import Answer, Prompt, answer_prompts, sample_prompts
 from trainer.stop import Stop
 
@@ -66,9 +66,9 @@ def test_sampling_leaves_the_training_unchanged(
     checkpoint_activations(module.model.get_base_model())
     batch = pack([Document(PROMPT, [False] * 10 + [True] * 10)] * 2)
     modes = {name: part.training for name, part in module.named_modules()}
-    before, attention = module(batch).item(), module.model.get_base_model().config._attn_implementation
+    before, attention = module(batch)[0].item(), module.model.get_base_model().config._attn_implementation
     module.generate(PROMPT, 8, [2], Stop())
-    assert module(batch).item() == before
+    assert module(batch)[0].item() == before
     assert {name: part.training for name, part in module.named_modules()} == modes
     assert module.model.get_base_model().config._attn_implementation == attention
 
@@ -148,10 +148,10 @@ def chat_document(tokenizer: PreTrainedTokenizerFast) -> Document:
     return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
 
 
-def learn(module: SupervisedLoss, document: Document) -> None:
+def learn(module: TrainedModel, document: Document) -> None:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     for _ in range(40):
-        module(pack([document])).backward()
+        module(pack([document]))[0].backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -4,19 +4,15 @@ the losses of one that was not."""
 import os
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from tests.support import service
-from tests.support.database import empty_database
 from tests.support.network import NetworkMachine, two_machines
 from tests.support.processes import read_proc
 from tests.support.service import Service
 from tests.support.waiting import until
-from tests.trainer.tiny_models import add_model_and_rows
 
 pytestmark = pytest.mark.slow
 
@@ -46,17 +42,10 @@ def machines() -> Iterator[tuple[NetworkMachine, NetworkMachine]]:
 @pytest.fixture(scope="module")
 def live(
     machines: tuple[NetworkMachine, NetworkMachine],
-    make_model: Callable[[str], Path],
-    tmp_path_factory: pytest.TempPathFactory,
-    engine: sa.Engine,
-    database_url: str,
-    broker_url: str,
+    serve_tiny: Callable[..., AbstractContextManager[Service]],
 ) -> Iterator[Service]:
-    empty_database(engine)
-    home = tmp_path_factory.mktemp("home")
-    add_model_and_rows(home, make_model("llama"))
     settings = {"FINETUNED_RETRY_WAIT": "PT0.2S", "OMP_NUM_THREADS": "1"}
-    with service.running(home, database_url, broker_url, workers=(), **settings) as running:
+    with serve_tiny(workers=(), **settings) as running:
         for name, machine in zip("ab", machines, strict=True):
             running.start_worker(name, inside=machine.command([]), FINETUNED_ADDRESS=machine.address)
         until(lambda: len(running.client.get("/workers").json()["data"]) == 2)

@@ -11,6 +11,8 @@ from transformers import (
     BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
@@ -19,6 +21,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -71,11 +75,27 @@ MODELS: dict[str, Callable[..., Any]] = {
     ),
     "gemma": lambda **sizes: GemmaForCausalLM(GemmaConfig(**sizes)),
     "gemma2": lambda **sizes: Gemma2ForCausalLM(
-        Gemma2Config(**sizes, sliding_window=8, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+        # llama.cpp has no other scale of queries than that of their size.
+        Gemma2Config(
+            **sizes,
+            sliding_window=8,
+            query_pre_attn_scalar=sizes["head_dim"],
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+        )
+    ),
+    "gemma3_text": lambda **sizes: Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            **sizes,
+            sliding_window=8,
+            query_pre_attn_scalar=sizes["head_dim"],
+            layer_types=["sliding_attention"] * sizes["num_hidden_layers"],
+        )
     ),
     "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
     "llama of 4 layers": lambda **sizes: LlamaForCausalLM(LlamaConfig(**(sizes | {"num_hidden_layers": 4}))),
     "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
+    "phi3": lambda **sizes: Phi3ForCausalLM(Phi3Config(**sizes)),
     "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),
     "qwen3": lambda **sizes: Qwen3ForCausalLM(Qwen3Config(**sizes)),
     "qwen3_moe": lambda **sizes: Qwen3MoeForCausalLM(

@@ -45,5 +45,6 @@ def merge(folder: Path, recipe: dict[str, Any], adapter: Path) -> subprocess.Com
     folder.mkdir()
     requested = recipe | {"adapter": {"start_from": str(adapter)}}
     (folder / "recipe.json").write_text(json.dumps(requested))
-    command = [sys.executable, "-m", "trainer.tools.merge", str(folder)]
+    (folder / "export.json").write_text(json.dumps({"format": "merged", "base": "base"}))
+    command = [sys.executable, "-m", "trainer.tools.export", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -6,13 +6,11 @@ Safe for any number of processes, also if several machines share the folder: a f
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -60,33 +58,28 @@ def _read(path: Path, key: str) -> Tokens | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError):
         return None
-    if tensors.keys() != _NAMES or (metadata.get("key"), metadata.get("sha256")) != (key, _digest(tensors)):
+    if tensors.keys() != _NAMES:
+        return None
+    tokens = Tokens(**tensors)
+    if (metadata.get("key"), metadata.get("sha256")) != (key, tokens.digest):
         return None
     # Another process may just have deleted it.
     with contextlib.suppress(FileNotFoundError):
         os.utime(path)
-    return Tokens(**tensors)
+    return tokens
 
 
 def _write(tokens: Tokens, path: Path, key: str) -> None:
     tensors = {name: getattr(tokens, name) for name in _NAMES}
     beside = path.with_suffix(".partial")
     try:
-        save_file(tensors, beside, metadata={"key": key, "sha256": _digest(tensors)})
+        save_file(tensors, beside, metadata={"key": key, "sha256": tokens.digest})
         sync(beside)
         beside.rename(path)
         sync(path.parent)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-
-
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    sha256 = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        sha256.update(tensor.flatten().view(torch.uint8).numpy())
-    return sha256.hexdigest()
 
 
 def _drop_least_recently_used(folder: Path, most_bytes: int, keep: Path) -> None:

@@ -1,8 +1,10 @@
 """A tokenised dataset as a few flat tensors. The cache keeps them, and a job reads its documents from them."""
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import overload
 
 import torch
@@ -24,9 +26,22 @@ class Tokens:
     """[R, 2] int32: begin and end of each run of supervised tokens, within its document."""
     document_runs: torch.Tensor
     """[D + 1] int64: the start of each document's runs in `runs`, and R."""
+    ratings: torch.Tensor
+    """[E] bool: whether each answer is rated as good; [0] without ratings."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Without empty tensors, so that a field which a later release adds changes no digest of data that lack it."""
+        sha256 = hashlib.sha256()
+        for name, tensor in sorted(vars(self).items()):
+            if tensor.numel():
+                sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+                sha256.update(tensor.flatten().view(torch.uint8).numpy())
+        return sha256.hexdigest()
 
 
-def flatten(examples: Iterable[Iterable[Document]]) -> Tokens:
+def flatten(examples: Iterable[Iterable[Document]], ratings: Sequence[bool] = ()) -> Tokens:
+    """`ratings` are read once the last of the examples has been."""
     ids, runs = array("i"), array("i")
     documents, document_runs, example_documents = array("q", [0]), array("q", [0]), array("q", [0])
     for example in examples:
@@ -43,6 +58,7 @@ def flatten(examples: Iterable[Iterable[Document]]) -> Tokens:
         examples=_tensor(example_documents, torch.int64),
         runs=_tensor(runs, torch.int32).view(-1, 2),
         document_runs=_tensor(document_runs, torch.int64),
+        ratings=torch.tensor(list(ratings), dtype=torch.bool),
     )
 
 
@@ -87,6 +103,9 @@ class TokenDocuments(Sequence[Document]):
         self._rows = rows
         self._lengths = lengths
         self._targets = targets
+
+    reference = torch.zeros(0, 2)
+    """Documents that are learned alone are compared with nothing."""
 
     @property
     def targets(self) -> int:

@@ -13,7 +13,7 @@ from contract.recipe import Optimizer
 from trainer.data.packing import PackedBatch
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, restore_optimizer, set_learning_rate
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 
 class Ddp:
@@ -21,7 +21,7 @@ class Ddp:
     shards_parameters = False
     shards_gradients = False
 
-    def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator, fp16: bool) -> None:
+    def __init__(self, module: TrainedModel, recipe: Optimizer, accelerator: Accelerator, fp16: bool) -> None:
         self.module = module
         self._accelerator = accelerator
         # DDP broadcasts everything but what is to be ignored. Each rank has loaded the same frozen base.
@@ -40,9 +40,9 @@ class Ddp:
     def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
         with contextlib.nullcontext() if sync_gradients else self._accelerator.no_sync(self._model):
             with self._autocast:
-                loss = self._model(batch)
-            self._scaler.scale(loss * scale).backward()
-        return loss.detach()
+                sums = self._model(batch)
+            self._scaler.scale(sums[0] * scale).backward()
+        return sums.detach()
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         optimizer = self._optimizer.optimizer
@@ -58,10 +58,10 @@ class Ddp:
         return Update(None if overflow else norm, loss_scale)
 
     @torch.no_grad()
-    def loss_sum(self, batch: PackedBatch) -> float:
+    def sums(self, batch: PackedBatch, log_probabilities: bool = False) -> torch.Tensor:
         # Only the training pass is compiled. Without gradients the layers would be compiled again.
         with self._autocast, torch.compiler.set_stance("force_eager"):
-            return self.module(batch).item()
+            return self.module(batch, log_probabilities)
 
     def adapter(self) -> dict[str, torch.Tensor]:
         return {name: p.detach() for name, p in self.module.model.named_parameters() if p.requires_grad}

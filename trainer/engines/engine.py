@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from trainer.data.packing import PackedBatch
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Engine(Protocol):
 
     name: str
     """Name for people: "ddp", "deepspeed zero-2", "fsdp"."""
-    module: SupervisedLoss
+    module: TrainedModel
     """The unwrapped module. Its weights may be sharded, or elsewhere; `adapter` returns them whole."""
     shards_parameters: bool
     """True if ranks wait for each other in every pass through the model, even without gradients."""
@@ -38,8 +38,8 @@ class Engine(Protocol):
     """True if ranks wait for each other in every micro-batch, and not only in a step's last one."""
 
     def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
-        """Adds the gradients of `scale` times the batch's sum of token losses to those of the step. Returns the sum, as
-        a scalar on the device: reading it waits for a GPU.
+        """Adds the gradients of `scale` times the first of the batch's sums to those of the step. Returns the sums, on
+        the device: reading them waits for a GPU.
 
         `sync_gradients` is set at the step's last micro-batch, which makes the gradients the mean over the ranks.
         """
@@ -47,8 +47,8 @@ class Engine(Protocol):
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         """Clips the gradients, takes the optimizer step and clears the gradients."""
 
-    def loss_sum(self, batch: PackedBatch) -> float:
-        """The batch's sum of token losses, for evaluation."""
+    def sums(self, batch: PackedBatch, log_probabilities: bool = False) -> torch.Tensor:
+        """The batch's sums without gradients, or the `log_probabilities` of its answers, on the device."""
 
     def adapter(self) -> dict[str, torch.Tensor]:
         """The trained tensors, whole and in fp32, by the PEFT model's own names; complete on rank 0."""

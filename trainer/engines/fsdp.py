@@ -13,7 +13,7 @@ from contract.recipe import Optimizer
 from trainer.data.packing import PackedBatch
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 
 class Fsdp:
@@ -21,7 +21,7 @@ class Fsdp:
     shards_parameters = True
     shards_gradients = True
 
-    def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator) -> None:
+    def __init__(self, module: TrainedModel, recipe: Optimizer, accelerator: Accelerator) -> None:
         self.module = module
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         for layer in _layers(module):
@@ -35,9 +35,9 @@ class Fsdp:
 
     def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
         self.module.set_requires_gradient_sync(sync_gradients)
-        loss = self.module(batch)
-        (loss * scale).backward()
-        return loss.detach()
+        sums = self.module(batch)
+        (sums[0] * scale).backward()
+        return sums.detach()
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         set_learning_rate(self._optimizer, learning_rate)
@@ -47,8 +47,8 @@ class Fsdp:
         return Update(norm)
 
     @torch.no_grad()
-    def loss_sum(self, batch: PackedBatch) -> float:
-        return self.module(batch).item()
+    def sums(self, batch: PackedBatch, log_probabilities: bool = False) -> torch.Tensor:
+        return self.module(batch, log_probabilities)
 
     def adapter(self) -> dict[str, torch.Tensor]:
         # An evaluation leaves the root's weights gathered. PEFT's saving would shard them on rank 0 alone, and the next
@@ -73,7 +73,7 @@ class Fsdp:
         assert not state, "the contract has no fp16 with this engine"
 
 
-def _layers(module: SupervisedLoss) -> torch.nn.ModuleList:
+def _layers(module: TrainedModel) -> torch.nn.ModuleList:
     """The backbone's layers: the longest of the module lists that are in no other list."""
     backbone: Any = module.model.get_base_model().base_model
     lists = {name: part for name, part in backbone.named_modules() if isinstance(part, torch.nn.ModuleList)}

@@ -17,7 +17,7 @@ from contract.recipe import Optimizer, Parallel
 from trainer.data.packing import PackedBatch, pack
 from trainer.engines.engine import Update
 from trainer.engines.optim import clip_gradients, make_optimizer, set_learning_rate
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _DEFAULT_STAGE = 2
@@ -80,7 +80,7 @@ def shard_on_load(accelerator: Accelerator, dtype: torch.dtype) -> HfDeepSpeedCo
 
 
 class Zero:
-    def __init__(self, module: SupervisedLoss, recipe: Optimizer, accelerator: Accelerator) -> None:
+    def __init__(self, module: TrainedModel, recipe: Optimizer, accelerator: Accelerator) -> None:
         self.module = module
         self._stage = accelerator.state.deepspeed_plugin.zero_stage
         self.name = f"deepspeed zero-{self._stage}"
@@ -99,10 +99,10 @@ class Zero:
         self._trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
 
     def accumulate(self, batch: PackedBatch, scale: float, sync_gradients: bool) -> torch.Tensor:
-        loss = self._engine(batch)
+        sums = self._engine(batch)
         self._engine.set_gradient_accumulation_boundary(sync_gradients)
-        self._engine.backward(loss * scale, scale_wrt_gas=False)
-        return loss.detach()
+        self._engine.backward(sums[0] * scale, scale_wrt_gas=False)
+        return sums.detach()
 
     def update(self, learning_rate: float, max_grad_norm: float | None) -> Update:
         """From stage 1 on DeepSpeed clips, with the norm of its configuration."""
@@ -119,8 +119,8 @@ class Zero:
         return Update(None if overflow else float(self._engine.get_global_grad_norm()), loss_scale)
 
     @torch.no_grad()
-    def loss_sum(self, batch: PackedBatch) -> float:
-        return self._engine(batch).item()
+    def sums(self, batch: PackedBatch, log_probabilities: bool = False) -> torch.Tensor:
+        return self._engine(batch, log_probabilities)
 
     def adapter(self) -> dict[str, torch.Tensor]:
         if self._stage == 0:

@@ -39,7 +39,7 @@ def add_adapter(base: Any, adapter: Adapter) -> Any:
 
     Raises InputError for names that the model does not have, and for modules that cannot be adapted.
     """
-    shapes = _weight_shapes(base)
+    shapes = weight_shapes(base)
     targets = check_adapter(adapter, shapes, base.config.model_type)
     transposed = any(isinstance(module, Conv1D) for module in base.modules())
     if transposed and adapter.init == "olora":
@@ -76,7 +76,7 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
 
     Raises InputError for a folder without a LoRA for this model. Reads nothing but safetensors and JSON.
     """
-    shapes = _weight_shapes(base)
+    shapes = weight_shapes(base)
     check_saved_adapter(folder, base)
     config = LoraConfig.from_pretrained(str(folder))
     _check_bias("adapter.start_from", config.bias, base)
@@ -109,10 +109,10 @@ def continue_adapter(base: Any, folder: Path, dropout: float) -> Any:
 def check_saved_adapter(folder: Path, base: Any) -> None:
     """Raises InputError for a folder without a LoRA for this model. PEFT itself would load a pickle if there were no
     safetensors, and ask the hub if there were neither."""
-    check_earlier_adapter(folder, _weight_shapes(base), Path(base.name_or_path).name)
+    check_earlier_adapter(folder, weight_shapes(base), Path(base.name_or_path).name)
 
 
-def _weight_shapes(base: Any) -> dict[str, list[int]]:
+def weight_shapes(base: Any) -> dict[str, list[int]]:
     """Shape of every weight by its name, even if it is packed in 4 bits or sharded by DeepSpeed."""
     shapes = {}
     for name, parameter in base.named_parameters():
@@ -123,7 +123,7 @@ def _weight_shapes(base: Any) -> dict[str, list[int]]:
 
 def _trained_modules(model: Any, base: dict[str, list[int]]) -> list[TrainedModules]:
     """As a plan lists them. `base` are the shapes of the base's weights."""
-    trained = {name: whole for name, whole in _weight_shapes(model).items() if model.get_parameter(name).requires_grad}
+    trained = {name: whole for name, whole in weight_shapes(model).items() if model.get_parameter(name).requires_grad}
     numbers: dict[str, int] = {}
     for name, shape in trained.items():
         module = _adapted_name(name, trained, base)

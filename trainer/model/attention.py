@@ -49,15 +49,41 @@ class DocumentBounds:
     lengths: list[int]
     offsets: torch.Tensor
     """[documents + 1] int32: the start of each document, and the end of the last."""
+    shared: list[tuple[int, int]] | None = None
+    """For each document, where in the row its first tokens lie if it shares them with an earlier one, and how many they
+    are. They are not among its `lengths`."""
     _chunked: dict[int, "DocumentBounds"] = field(default_factory=dict, compare=False)
 
     def in_chunks(self, size: int) -> "DocumentBounds":
         """Each document cut into chunks of `size` tokens, of which no token sees another chunk."""
+        if self.shared is not None:
+            raise NotImplementedError("chunks in documents that share their beginning")
         if size not in self._chunked:
             lengths = [min(size, n - start) for n in self.lengths for start in range(0, n, size)]
             offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=self.offsets.device)
             self._chunked[size] = DocumentBounds(lengths, offsets)
         return self._chunked[size]
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """Of the documents, with what they share."""
+        shared = self.shared or [(0, 0)] * len(self.lengths)
+        return max(length + common for length, (_, common) in zip(self.lengths, shared, strict=True))
+
+    @functools.cached_property
+    def keys(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The places in the row of all documents' tokens, one document after another [K], and each document's start
+        among them [documents + 1] int32; None if they are the row itself."""
+        if self.shared is None:
+            return None
+        places: list[int] = []
+        starts = [0]
+        own = itertools.accumulate(self.lengths, initial=0)
+        for begin, length, (before, common) in zip(own, self.lengths, self.shared, strict=False):
+            places += [*range(before, before + common), *range(begin, begin + length)]
+            starts.append(len(places))
+        device = self.offsets.device
+        return torch.tensor(places, device=device), torch.tensor(starts, dtype=torch.int32, device=device)
 
 
 @dataclass(frozen=True)
@@ -131,26 +157,41 @@ def attend_documents(  # parameters: transformers' signature
         raise NotImplementedError("attention to other tokens than the row's own")
     scores = _Scores(scaling, dropout, softcap, s_aux)
     window = None
-    if attention_mask is not None and max(documents.lengths) > attention_mask.tokens:
+    if attention_mask is not None and documents.longest > attention_mask.tokens:
         if attention_mask.chunked:
             documents = documents.in_chunks(attention_mask.tokens)
         else:
             window = attention_mask.tokens
-    if _has_kernel_for_many(query, value, documents.lengths, window, scores):
+    if _has_kernel_for_many(query, value, documents, window, scores):
         return _attend_to_all(query, key, value, documents, scaling, window), None
-    parts = zip(*(tensor.split(documents.lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    parts = zip(query.split(documents.lengths, dim=2), *_split_keys(key, value, documents=documents), strict=True)
     attended = [_attend(q, k, v, window, scores) for q, k, v in parts]
     whole = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
     return whole.transpose(1, 2).contiguous(), None
 
 
+def _split_keys(*tensors: torch.Tensor, documents: DocumentBounds) -> list[list[torch.Tensor]]:
+    """Each tensor's part of each document, with what the document shares."""
+    if documents.shared is None:
+        return [list(tensor.split(documents.lengths, dim=2)) for tensor in tensors]
+    return [
+        [
+            torch.cat([tensor.narrow(2, before, common), own], dim=2) if common else own
+            for own, (before, common) in zip(tensor.split(documents.lengths, dim=2), documents.shared, strict=True)
+        ]
+        for tensor in tensors
+    ]
+
+
 def _has_kernel_for_many(
-    query: torch.Tensor, value: torch.Tensor, lengths: list[int], window: int | None, scores: _Scores
+    query: torch.Tensor, value: torch.Tensor, documents: DocumentBounds, window: int | None, scores: _Scores
 ) -> bool:
     """True if FlashAttention-2 can take all documents at once: in 16 bits, on an Ampere GPU or newer."""
     if scores.cap is not None or scores.sinks is not None or scores.dropout > 0:
         return False
-    worth_it = window is not None or query.shape[2] < _FASTER_ALONE * len(lengths)
+    worth_it = (
+        window is not None or documents.shared is not None or query.shape[2] < _FASTER_ALONE * len(documents.lengths)
+    )
     if _varlen_attn()[0] is None or not query.is_cuda or not worth_it:
         return False
     halves = query.dtype in (torch.bfloat16, torch.float16)
@@ -167,32 +208,43 @@ def _attend_to_all(  # parameters: the kernel's
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
+    """The kernel aligns the last query of a document with its last key, so a document may have more keys than
+    queries."""
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    longest, offsets = max(documents.lengths), documents.offsets
+    offsets = key_offsets = documents.offsets
+    if documents.keys is not None:
+        places, key_offsets = documents.keys
+        k, v = k[places], v[places]
+    sizes = max(documents.lengths), documents.longest
     attend, grouped = _varlen_attn()
     before = -1 if window is None else window - 1
-    return attend(q, k, v, offsets, offsets, longest, longest, scale=scaling, window_size=(before, 0), **grouped)[None]
+    return attend(q, k, v, offsets, key_offsets, *sizes, scale=scaling, window_size=(before, 0), **grouped)[None]
 
 
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, scores: _Scores
 ) -> torch.Tensor:
-    """Within one document, in blocks of queries if most of it is outside of their windows."""
-    if window is None or window >= query.shape[2]:
-        return _attend_block(query, key, value, None, scores)
+    """Within one document, in blocks of queries if most of it is outside of their windows. The last query belongs to
+    the last key."""
+    before = key.shape[2] - query.shape[2]
+    if window is None or window >= key.shape[2]:
+        return _attend_block(query, key, value, (before, key.shape[2]) if before else None, scores)
     attended = [
-        _attend_block(query[:, :, rows], key[:, :, keys], value[:, :, keys], (rows.start - keys.start, window), scores)
-        for rows, keys in _blocks(query.shape[2], window)
+        _attend_block(
+            query[:, :, rows], key[:, :, keys], value[:, :, keys], (before + rows.start - keys.start, window), scores
+        )
+        for rows, keys in _blocks(query.shape[2], window, before)
     ]
     return attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
 
 
-def _blocks(length: int, window: int) -> Iterator[tuple[slice, slice]]:
-    """Some queries, and the keys that at least one of them sees."""
+def _blocks(length: int, window: int, before: int) -> Iterator[tuple[slice, slice]]:
+    """Some queries, and the keys that at least one of them sees. `before` is the number of keys before the first
+    query."""
     size = max(window, _LEAST_BLOCK)
     for start in range(0, length, size):
         end = min(length, start + size)
-        yield slice(start, end), slice(max(0, start - window + 1), end)
+        yield slice(start, end), slice(max(0, before + start - window + 1), before + end)
 
 
 def _attend_block(
@@ -226,6 +278,11 @@ def _mask(queries: int, keys: int, before: int, window: int, device: torch.devic
 def _causal(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scores: _Scores
 ) -> torch.Tensor:
+    expanded = mask is not None and query.is_cuda
+    if expanded:
+        # With grouped heads, a GPU has no kernel that takes a mask, and would keep all products.
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     return torch.nn.functional.scaled_dot_product_attention(
         query,
         key,
@@ -234,7 +291,7 @@ def _causal(
         is_causal=mask is None,
         scale=scores.scaling,
         dropout_p=scores.dropout,
-        enable_gqa=True,
+        enable_gqa=not expanded,
     )
 
 

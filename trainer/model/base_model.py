@@ -20,18 +20,19 @@ from contract.model.quantisation import find_quantisation
 from contract.model.stored_bits import with_stored_bits
 from contract.recipe import Recipe
 from trainer.infrastructure import is_disk_full, is_infrastructure, is_out_of_memory
+from trainer.methods.choose import choose_objective
 from trainer.model import fp8
 from trainer.model.adapter import add_adapter, continue_adapter
-from trainer.model.loss import SupervisedLoss
 from trainer.model.packing_check import find_path
 from trainer.model.pretrained import download, load_by_config
 from trainer.model.row_path import RowPath
+from trainer.model.trained_model import TrainedModel
 
 _SHOWN = 3
 _LONGEST_REASON = 600
 
 
-def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: Path | None = None) -> SupervisedLoss:
+def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: Path | None = None) -> TrainedModel:
     """The base model in `dtype`, in `base_bits` or in FP8, frozen, with an adapter in fp32: a new one that changes
     nothing yet, or an earlier one. The folder `cache` keeps how rows go through its architecture.
 
@@ -49,6 +50,8 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: 
     if adapter.start_from is not None:
         model = continue_adapter(base, Path(adapter.start_from), adapter.dropout)
     else:
+        # Not before the loading: with ZeRO-3 some models draw numbers there.
+        torch.manual_seed(recipe.seed)
         model = add_adapter(base, adapter)
     if adapter.init == "loftq":
         from trainer.model.loftq import start_near_base  # imports bitsandbytes, which takes more than a second
@@ -59,16 +62,28 @@ def load_model(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: 
     model.peft_config["default"].base_model_name_or_path = public_name(recipe.model)
     if recipe.gradient_checkpointing:
         checkpoint_activations(base)
-    return SupervisedLoss(model, path, recipe.neftune_alpha)
+    return TrainedModel(model, path, recipe.neftune_alpha, choose_objective(recipe.method))
 
 
 def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: Path | None) -> tuple[Any, RowPath]:
     """The base model, and how rows go through it."""
     with loading_errors(recipe.model):
-        # It would be loaded too, from wherever it names as its base.
-        if find_adapter_config_file(recipe.model) is not None:
-            raise ValueError("it has an adapter in it; give its base, and give a job's adapter as adapter.start_from")
-        config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
+        path = find_path(read_config(recipe.model), cache)
+    return load_base(recipe, dtype, device), path
+
+
+def read_config(model: str) -> Any:
+    """Raises ValueError for a folder with an adapter in it."""
+    # It would be loaded too, from wherever it names as its base.
+    if find_adapter_config_file(model) is not None:
+        raise ValueError("it has an adapter in it; give its base, and give a job's adapter as adapter.start_from")
+    return AutoConfig.from_pretrained(model, trust_remote_code=False)
+
+
+def load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Any:
+    """The base model alone, in the format in which the recipe trains on it. Raises InputError."""
+    with loading_errors(recipe.model):
+        config = read_config(recipe.model)
         stored = _stored_bits(recipe.model, config)
         bits = with_stored_bits(recipe, stored).base_bits
         if bits is not None:
@@ -76,7 +91,8 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: 
             from trainer.model.quantize import cast_unquantised, compute_in, keep_trainable, quantization
         if stored is not None:
             compute_in(config, dtype)
-        path = find_path(config, cache)
+        if recipe.method.type != "sft":
+            turn_off_dropout(config)
         base, loaded = load_by_config(
             recipe.model,
             config,
@@ -91,7 +107,15 @@ def _load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device, cache: 
         cast_unquantised(base, dtype)
     if bits == 4:
         keep_trainable(base)
-    return base, path
+    return base
+
+
+def turn_off_dropout(config: Any) -> None:
+    """The base's own, since its noise would be in every difference between two answers. An adapter's stays."""
+    text = config.get_text_config()
+    for name, value in vars(text).items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
+            setattr(text, name, 0.0)
 
 
 def _stored_bits(model: str, config: Any) -> Literal[4, 8] | None:

@@ -27,7 +27,7 @@ def use_kernels(base: Any) -> None:
     # Imported here: it imports Triton, which takes more than a second.
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
-    # trainer.model.loss has its own head.
+    # trainer.model.trained_model has its own head.
     _apply_liger_kernel_to_instance(base, cross_entropy=False, fused_linear_cross_entropy=False)
 
 

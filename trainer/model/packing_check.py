@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from contract.formatting import truncate
 from dataset.document import Document
+from trainer.data.items import Pair
 from trainer.data.packing import PackedBatch, pack
 from trainer.infrastructure import is_infrastructure, is_out_of_memory
 from trainer.model.backbone import backbone_of, outer_parameters
-from trainer.model.loss import SupervisedLoss
 from trainer.model.mixers import call_by_document, layer_parts
 from trainer.model.row_path import RowPath
 from trainer.model.small_config import FIRST_SPECIAL, shrink
+from trainer.model.trained_model import TrainedModel
 
 LENGTHS = (5, 21, 1, 14)
 """Tokens of the documents in the row. One is longer than two windows and two chunks, and no chunk starts with it."""
@@ -33,7 +34,16 @@ _MOST_PARAMETERS = 20_000_000
 _SPREAD = 0.1
 """Standard deviation of the noise on the weights. Fresh ones are so small that hardly anything passes among tokens."""
 _LONGEST_REASON = 300
-_SOURCES = ("attention.py", "backbone.py", "loss.py", "mixers.py", "own_head.py", "packing_check.py", "small_config.py")
+_SOURCES = (
+    "attention.py",
+    "backbone.py",
+    "head.py",
+    "mixers.py",
+    "own_head.py",
+    "packing_check.py",
+    "small_config.py",
+    "trained_model.py",
+)
 
 Gradients = dict[str, torch.Tensor]
 
@@ -118,7 +128,7 @@ def check(small: Any) -> RowPath:
     """The path for a small configuration."""
     kind = small.model_type
     try:
-        model = _make_model(small)
+        model = make_small_model(small)
         batch = _make_batch()
         expected = _loss_and_gradients(model, RowPath(False), batch)
     except Exception as error:
@@ -130,7 +140,8 @@ def check(small: Any) -> RowPath:
             path = RowPath(True, plain_head, separated)
             difference = _difference(model, path, batch, expected)
             if not difference:
-                return RowPath(True, plain_head, separated, f"a small {kind} has the same loss and gradients packed")
+                because = f"a small {kind} has the same loss and gradients packed"
+                return replace(path, shares_prompts=_can_share(model, path), because=because)
     return RowPath(False, because=f"a small {kind} {difference}")
 
 
@@ -140,7 +151,8 @@ def _separations(model: Any, batch: PackedBatch) -> Iterator[tuple[str, ...]]:
         yield mixers
 
 
-def _make_model(small: Any) -> Any:
+def make_small_model(small: Any) -> Any:
+    """A random model of a small configuration. Raises whatever its class raises."""
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(small)]
     if kind.config_class is small.sub_configs.get("text_config"):
         small = small.get_text_config()
@@ -158,17 +170,40 @@ def _make_model(small: Any) -> Any:
     return model
 
 
+def _can_share(model: Any, path: RowPath) -> bool:
+    """Whether pairs have the same loss and gradients if what both documents begin with is in the row once."""
+    if path.separated:
+        return False
+    pairs = _make_pairs()
+    expected = _loss_and_gradients(model, path, replace(pack(pairs), answers=None))
+    return not _difference(model, path, replace(pack(pairs, share_prompts=True), answers=None), expected)
+
+
 def _make_batch() -> PackedBatch:
-    documents = []
-    for length in LENGTHS:
-        ids = torch.randint(3, FIRST_SPECIAL, (length + 1,)).tolist()
-        documents.append(Document(ids, [False, *([True] * length)]))
-    return pack(documents)
+    return pack([_learn_from(_random_ids(length + 1), 1) for length in LENGTHS])
+
+
+def _make_pairs() -> list[Pair]:
+    """A long prompt, and one of a single token: with them, answers of several lengths."""
+    pairs = []
+    for prompt, chosen, rejected in ((LENGTHS[1], 9, 4), (1, 2, 6)):
+        ids = _random_ids(prompt)
+        one, other = (_learn_from(ids + _random_ids(length), prompt) for length in (chosen, rejected))
+        pairs.append(Pair(one, other))
+    return pairs
+
+
+def _random_ids(count: int) -> list[int]:
+    return torch.randint(3, FIRST_SPECIAL, (count,)).tolist()
+
+
+def _learn_from(ids: list[int], first: int) -> Document:
+    return Document(ids, [False] * first + [True] * (len(ids) - first))
 
 
 def _loss_and_gradients(model: Any, path: RowPath, batch: PackedBatch) -> tuple[float, Gradients]:
     model = copy.deepcopy(model)
-    loss = SupervisedLoss(_Bare(model), path).eval()(batch)
+    loss, _ = TrainedModel(_Bare(model), path).eval()(batch)
     loss.backward()
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -195,7 +230,7 @@ def _difference(model: Any, path: RowPath, batch: PackedBatch, expected: tuple[f
 def _find_mixers(model: Any, batch: PackedBatch) -> tuple[str, ...]:
     """Classes of the layers' parts that give another result for the row than for each of its documents."""
     model = copy.deepcopy(model)
-    module = SupervisedLoss(_Bare(model), RowPath(True)).eval()
+    module = TrainedModel(_Bare(model), RowPath(True)).eval()
     found = set()
 
     def compare(part: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:

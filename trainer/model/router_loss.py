@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from trainer.data.packing import PackedBatch
+
 _COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")
 
 
@@ -31,32 +33,39 @@ class RouterLoss:
         self.coefficient = coefficient
         self._kept: list[torch.Tensor] = []
 
-    def of_document(self, loss: torch.Tensor, supervised: int) -> torch.Tensor:
-        """What the loss of a document adds to the sum of token losses. `loss` is the model's own."""
-        weighted = loss.float() * supervised
+    def of_document(self, loss: torch.Tensor, weight: float) -> torch.Tensor:
+        """What the loss of a document adds to the sum that is minimised. `loss` is the model's own."""
+        weighted = loss.float() * weight
         self._kept.append(weighted.detach())
         return self.coefficient * weighted
 
-    def of_row(self, logits: tuple[torch.Tensor, ...], lengths: list[int], rows: torch.Tensor) -> torch.Tensor:
-        """The same for all documents of a packed row. `logits` are those of each layer [tokens, experts]; `rows` are
-        the places of the supervised tokens."""
+    def of_row(self, logits: tuple[torch.Tensor, ...], batch: PackedBatch) -> torch.Tensor:
+        """The same for all documents of a packed row. `logits` are those of each layer [tokens, experts]."""
         balance = sys.modules[type(self._causal_lm).__module__].load_balancing_loss_func
         sizes = self._causal_lm.num_experts, self._causal_lm.num_experts_per_tok
-        ends = torch.tensor(lengths).cumsum(0)
-        supervised = torch.bincount(torch.searchsorted(ends, rows.cpu(), right=True), minlength=len(lengths))
-        documents = zip(*(each.split(lengths) for each in logits), strict=True)
+        documents = zip(*(each.split(batch.lengths) for each in logits), strict=True)
         losses = [
-            self.of_document(balance(of_document, *sizes), number)
-            for of_document, number in zip(documents, supervised.tolist(), strict=True)
+            self.of_document(balance(of_document, *sizes), weight)
+            for of_document, weight in zip(documents, document_weights(batch), strict=True)
         ]
         return torch.stack(losses).sum()
 
-    def forget_last(self) -> None:
-        """Forgets the last document, which is no example."""
-        self._kept.pop()
+    def forget(self, documents: int) -> None:
+        """Forgets so many of the last documents, which are no example."""
+        del self._kept[-documents:]
 
     def take(self) -> float:
         """The sum of the weighted losses since the last call, without the coefficient."""
         total = sum(each.item() for each in self._kept)
         self._kept = []
         return total
+
+
+def document_weights(batch: PackedBatch) -> list[float]:
+    """What each document counts: its supervised tokens, where these are what the loss is divided by, or else an equal
+    part of its item."""
+    if batch.answers is not None:
+        return [1 / batch.answers.documents_per_item] * len(batch.lengths)
+    ends = torch.tensor(batch.lengths).cumsum(0)
+    places = torch.searchsorted(ends, batch.rows.cpu(), right=True)
+    return torch.bincount(places, minlength=len(batch.lengths)).tolist()

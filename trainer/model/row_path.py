@@ -11,5 +11,7 @@ class RowPath:
     """Whether the logits are the output matrix times the last hidden states, and nothing else."""
     separated: tuple[str, ...] = ()
     """Classes of a layer's parts that take each document of a packed row alone."""
+    shares_prompts: bool = False
+    """Whether documents may share what they begin with."""
     because: str = ""
     """Why, for people."""

@@ -17,18 +17,23 @@ from safetensors.torch import load, save_file
 
 from contract.failure import FailureCode, InputError
 from contract.recipe import Recipe
-from contract.run_dir import RunDir, delete_state, is_verified, list_states, write_checksums
+from contract.run_dir import delete_state, is_verified, list_states, write_checksums
 from trainer.data.examples import TrainingData
 from trainer.durable import atomic_folder
 from trainer.engines.engine import Engine
+from trainer.run import TrainingRun
 from trainer.saving.fence import check_not_superseded
 
 _ADAPTER = "adapter.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
 _RANDOM = "random.safetensors"
+_REFERENCE = "reference.safetensors"
+"""Log probabilities before training, for a method that needs them."""
 _POSITION = "position.json"
-_KEYS = {"effective_batch_size": "window", "fingerprint": "course"}
+_KEYS = {"effective_batch_size": "window", "weight": "tokens"}
 """Fields whose key in position.json differs from their name."""
+_EARLIER = "course"
+"""Key of an earlier release's fingerprint, made of what the tokens came from. Later releases cannot make it again."""
 
 
 @dataclass(frozen=True)
@@ -41,52 +46,63 @@ class TrainerState:
     """Examples of one optimizer step, on all ranks."""
     micro_batch: int
     """Examples in one pass on one rank; a recipe's "auto" is resolved once."""
-    fingerprint: str
-    """Digest of the examples, their order and the schedule; see `run_fingerprint`."""
+    fingerprint: str | None
+    """Digest of the examples, their order and the schedule; see `run_fingerprint`. None in a state of an earlier
+    release, which is taken as it is: a job's recipe and its files do not change."""
     step: int = 0
     loss_sum: float = 0.0
-    """Sum over all supervised tokens so far, in nats."""
-    tokens: int = 0
-    """Number of supervised tokens so far."""
+    """Sum over all steps so far of the loss that each minimised, in nats."""
+    weight: int = 0
+    """What it is divided by: supervised tokens, or pairs, or rated answers."""
     skipped_steps: int = 0
     """Steps skipped for an overflow in fp16."""
     eval_loss: float | None = None
     """Loss of the last evaluation."""
+    eval_accuracy: float | None = None
+    """Its reward accuracy, for a method with rewards."""
+    eval_margin: float | None = None
+    """Its reward margin."""
     eval_step: int | None = None
     best_loss: float | None = None
-    """Lowest evaluation loss, including the base model's."""
+    """Loss of the best evaluation, including the one before the first step."""
+    best_accuracy: float | None = None
+    """Its reward accuracy, if the method has rewards."""
+    best_margin: float | None = None
+    """Its reward margin."""
     best_step: int | None = None
     evaluations_since_best: int = 0
     scaler: dict[str, float] = dataclasses.field(default_factory=dict)
     """State of the loss scale, in fp16."""
 
 
-def save_state(run: RunDir, state: TrainerState, engine: Engine, accelerator: Accelerator, keep: int) -> None:
-    """Writes the state after a step, completely or not at all, and deletes all but the `keep` newest. All ranks call
-    it: each contributes random numbers and its shards, and rank 0 writes."""
-    random = _random_states(accelerator)
-    adapter, optimizer = engine.adapter(), engine.optimizer_state()
-    state = dataclasses.replace(state, scaler=engine.scaler_state())
-    folder = run.state(state.step)
-    if not accelerator.is_main_process or folder.exists():
+def save_state(run: TrainingRun, state: TrainerState) -> None:
+    """Writes the state after a step, completely or not at all, and deletes all but the newest. All ranks call it: each
+    contributes random numbers and its shards, and rank 0 writes."""
+    random = _random_states(run.accelerator)
+    adapter, optimizer = run.engine.adapter(), run.engine.optimizer_state()
+    state = dataclasses.replace(state, scaler=run.engine.scaler_state())
+    folder = run.folder.state(state.step)
+    if not run.accelerator.is_main_process or folder.exists():
         return
-    check_not_superseded(run)
+    check_not_superseded(run.folder)
     with atomic_folder(folder) as beside:
         save_file(_contiguous(adapter), beside / _ADAPTER)
         save_file(_contiguous(optimizer), beside / _OPTIMIZER)
         save_file(random, beside / _RANDOM)
+        if run.recipe.method.needs_reference:
+            save_file(run.data.reference, beside / _REFERENCE)
         (beside / _POSITION).write_text(json.dumps(_to_json(state)))
         write_checksums(beside)
-    for old in list_states([run])[keep:]:
-        check_not_superseded(run)
+    for old in list_states([run.folder])[run.recipe.checkpointing.keep_training_checkpoints :]:
+        check_not_superseded(run.folder)
         delete_state(old)
 
 
 def read_state(folder: Path) -> TrainerState:
     """Raises RuntimeError for a file that differs from what was written."""
     fields = {key: field for field, key in _KEYS.items()}
-    written = json.loads(_read(folder, _POSITION))
-    return TrainerState(**{fields.get(key, key): value for key, value in written.items()})
+    written = {"fingerprint": None} | json.loads(_read(folder, _POSITION))
+    return TrainerState(**{fields.get(key, key): value for key, value in written.items() if key != _EARLIER})
 
 
 def _to_json(state: TrainerState) -> dict[str, Any]:
@@ -105,8 +121,11 @@ def _read(folder: Path, file: str) -> bytes:
 
 
 def run_fingerprint(recipe: Recipe, data: TrainingData) -> str:
-    """A digest of the examples and the learning rate of each step. How ranks share the steps may change."""
-    parts = {"seed": recipe.seed, "data": data.digest, "schedule": recipe.schedule.model_dump()}
+    """A digest of the examples and the learning rate of each step, the same in every release. How ranks share the steps
+    may change."""
+    # Without what is null: a field that a later release adds changes no digest of a recipe that lacks it.
+    schedule, method = (section.model_dump(exclude_none=True) for section in (recipe.schedule, recipe.method))
+    parts = {"seed": recipe.seed, "data": data.digest, "schedule": schedule, "method": method}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -121,11 +140,12 @@ def check_same_run(state: TrainerState, start: TrainerState) -> None:
             "there are {} in steps of {}; use as many devices as before, or submit the recipe anew with "
             "batch.effective_batch_size, which is the same on any number of devices".format(*before, *now),
         )
-    if state.fingerprint != start.fingerprint:
+    if state.fingerprint not in (None, start.fingerprint):
         raise InputError(
             FailureCode.RECIPE_INVALID,
             "the run cannot go on from its last state: that was made with other examples or in another order, or by "
-            "another schedule; leave dataset, evaluation.fraction, batch.max_length, schedule and seed as they were",
+            "another method or schedule; leave method, dataset, evaluation.fraction, batch.max_length, schedule and "
+            "seed as they were. If none has changed, an upgrade of the service has: submit the recipe anew",
         )
 
 
@@ -147,6 +167,11 @@ def load_adapter(folder: Path, model: torch.nn.Module) -> None:
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def load_reference(folder: Path) -> dict[str, torch.Tensor]:
+    """The log probabilities before training, of the run's training and evaluation examples."""
+    return _load(folder, _REFERENCE)
 
 
 def load_progress(folder: Path, engine: Engine, accelerator: Accelerator) -> None:

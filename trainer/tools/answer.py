@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
-from trainer.environment import prepare_process
+from trainer.environment import lasting_imports, prepare_process
 
 _MAX_NEW_TOKENS = 80
 
 
 def main() -> None:
+    prepare_process()
     parser = argparse.ArgumentParser(description="Answer questions with a base model, and with an adapter on it.")
     parser.add_argument("base", help="a model's folder or hub id")
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("questions", nargs="+", metavar="QUESTION")
     arguments = parser.parse_args()
-    prepare_process()
     model, tokenizer = _load(arguments.base, arguments.adapter)
     for question in arguments.questions:
         answers = {"question": question}
@@ -35,13 +35,14 @@ def main() -> None:
 
 
 def _load(base: str, adapter: Path | None) -> tuple[Any, FolderTokenizer]:
-    import torch
-    from peft import PeftModel
+    with lasting_imports():
+        import torch
+        from peft import PeftModel
 
-    from trainer.data.end_tokens import add_end_tokens, read_end_tokens
-    from trainer.data.tokenizer import tokenizer_folder
-    from trainer.model.adapter import check_saved_adapter
-    from trainer.model.pretrained import load_pretrained
+        from trainer.data.end_tokens import add_end_tokens, read_end_tokens
+        from trainer.data.tokenizer import tokenizer_folder
+        from trainer.model.adapter import check_saved_adapter
+        from trainer.model.pretrained import load_pretrained
 
     # An adapter that was trained with its own chat template has a tokenizer beside it.
     has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()

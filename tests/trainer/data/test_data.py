@@ -13,10 +13,11 @@ from contract.recipe import Recipe
 from dataset.dataset_reader import file_sha256
 from dataset.example import conversation
 from dataset.rendering.tokenise import encode
+from tests.trainer.adapters import documents_of
 from tests.trainer.templates import FORGETFUL, LONG_TALK, THOUGHTFUL_TALK, copy_with_template, learned
 from trainer.data.examples import load_data
 from trainer.data.packing import pack
-from trainer.micro_batch import worst_case_documents
+from trainer.micro_batch import worst_case_items
 from trainer.model.base_model import load_model
 
 
@@ -63,7 +64,7 @@ def test_packed_targets_never_cross_a_boundary(
 def test_overlong_example_is_cut_or_dropped(recipe: dict[str, Any], cache: Path) -> None:
     whole = load_data(Recipe.model_validate(recipe), cache)
     assert (whole.truncated, whole.dropped, len(whole.train)) == (0, 0, 12)
-    longest = max(len(document.input_ids) for document in whole.train)
+    longest = max(len(document.input_ids) for document in documents_of(whole.train))
 
     cut = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": longest - 4}}), cache)
     assert (cut.truncated, cut.dropped, len(cut.train)) == (4, 0, 12)
@@ -71,7 +72,7 @@ def test_overlong_example_is_cut_or_dropped(recipe: dict[str, Any], cache: Path)
     short = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 15}}), cache)
     assert short.dropped > 0
     assert short.dropped + len(short.train) == 12
-    assert all(document.targets > 0 and len(document.input_ids) <= 15 for document in short.train)
+    assert all(document.targets > 0 and len(document.input_ids) <= 15 for document in documents_of(short.train))
 
 
 def test_example_is_cut_at_the_position_table(
@@ -83,9 +84,9 @@ def test_example_is_cut_at_the_position_table(
     small = Recipe.model_validate(recipe | {"model": str(make_model("gpt2 of 64 positions"))})
     data = load_data(small, cache)
     assert (data.max_length, data.truncated, data.dropped) == (64, 1, 1)
-    assert [len(document.input_ids) for document in data.train] == [64, 17]
+    assert [len(document.input_ids) for document in documents_of(data.train)] == [64, 17]
     module = load_model(small, torch.float32, torch.device("cpu"))
-    assert module(pack(worst_case_documents(data.train, 2))).isfinite()
+    assert module(pack(worst_case_items(data.train, 2)))[0].isfinite()
 
     # Any length does where the positions are turned, whatever the configuration says.
     assert load_data(Recipe.model_validate(recipe), cache).max_length == 2048
@@ -174,7 +175,9 @@ def test_answers_of_one_conversation_stay_together(
     data = load_data(Recipe.model_validate(recipe), cache)
     assert (len(data.train), len(data.evaluation)) == (6, 2)
     assert data.evaluation[0] != data.evaluation[1]
-    recipe["batch"] = {"max_length": data.evaluation[1].supervised.index(True)}  # nothing of the second answers
+    recipe["batch"] = {
+        "max_length": data.evaluation[1].documents[0].supervised.index(True)
+    }  # nothing of the second answers
     cut = load_data(Recipe.model_validate(recipe), cache)
     assert (len(cut.train), len(cut.evaluation), cut.truncated, cut.dropped) == (3, 1, 4, 0)
 
@@ -208,7 +211,7 @@ def test_plain_text_is_learned_whole_and_ends_once(
     recipe["dataset"] = {"path": str(path), "filename": "book.txt"}
     data = load_data(Recipe.model_validate(recipe | {"batch": {"max_length": 2048}}), cache)
     assert (data.truncated, data.dropped) == (0, 0)
-    written = [tokenizer.decode(document.input_ids) for document in data.train]
+    written = [tokenizer.decode(document.input_ids) for document in documents_of(data.train)]
     assert len(written) > 3
     assert "".join(written) == text + str(tokenizer.eos_token)
 

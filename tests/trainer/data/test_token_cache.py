@@ -5,6 +5,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def never() -> Tokens:
 
 
 def is_equal(one: Tokens, other: Tokens) -> bool:
-    return all(torch.equal(tensor, vars(other)[name]) for name, tensor in vars(one).items())
+    return all(torch.equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(Tokens))
 
 
 def of_bytes(size: int) -> Callable[[], Tokens]:

@@ -84,7 +84,7 @@ def compared(model: Path, tmp_path_factory: pytest.TempPathFactory, request: pyt
     }
     variants = json.dumps(named).replace("EARLIER", str(out / "earlier"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    program = ["-m", "tests.trainer.engine_process", str(model), str(out), json.dumps({"ddp": {}} | engines), variants]
+    program = ["-m", "tests.trainer.engine_program", str(model), str(out), json.dumps({"ddp": {}} | engines), variants]
     result = subprocess.run([*command, *program], capture_output=True, text=True, timeout=800)
     assert result.returncode == 0, result.stdout + result.stderr
     return out

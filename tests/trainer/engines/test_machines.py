@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pytest
 
 from contract.events import DoneEvent, Event, MetricEvent, StartedEvent, parse_event
 from tests.support.network import NetworkMachine, two_machines
-from tests.trainer.trainer_process import Outcome
-from worker.attempt.command import Rendezvous, launcher
+from tests.trainer.in_process_trainer import train_here
+from worker.launchers.torchrun import Rendezvous, launcher
 
 pytestmark = pytest.mark.slow
 
@@ -59,12 +59,11 @@ def test_two_machines_train_as_one_does(
     parallel: dict[str, Any],
     machines: Machines,
     recipe: dict[str, Any],
-    run_trainer: Callable[..., Outcome],
     tmp_path: Path,
+    cache: Path,
 ) -> None:
     recipe["batch"] = {"micro_batch_size": 2, "effective_batch_size": 5}
-    alone = run_trainer(recipe, name="alone")
-    assert alone.exit_code == 0, alone.output
+    alone = train_here(recipe, tmp_path / "alone", cache)
 
     run_dir = tmp_path / "together"
     launchers = launch(machines, machines[0], recipe | {"parallel": parallel}, run_dir)

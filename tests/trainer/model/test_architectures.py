@@ -24,7 +24,7 @@ from tests.support.files import write_tokenizer
 from tests.trainer.architectures import KINDS, MIXTURES, VOCABULARY, save_architecture, skeleton
 from trainer.data.packing import pack
 from trainer.model.base_model import load_model
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 from trainer.tools.merge import merge
 
 CPU = torch.device("cpu")
@@ -79,14 +79,14 @@ def recipe(folder: Path, **adapter: Any) -> Recipe:
     return Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": shape | adapter})
 
 
-def trained(given: Recipe) -> SupervisedLoss:
+def trained(given: Recipe) -> TrainedModel:
     """By one step."""
     torch.manual_seed(1)
     module = load_model(given, torch.float32, CPU)
     optimizer = torch.optim.AdamW([each for each in module.parameters() if each.requires_grad], lr=1e-2)
     module.train()
     ids = torch.randint(3, VOCABULARY, (20,)).tolist()
-    module(pack([Document(ids, [place >= 3 for place in range(20)])])).backward()
+    module(pack([Document(ids, [place >= 3 for place in range(20)])]))[0].backward()
     optimizer.step()
     return module.eval()
 

@@ -16,7 +16,7 @@ from trainer.data.examples import load_data
 from trainer.data.packing import pack
 from trainer.failures import failure_from
 from trainer.model.compiling import compile_layers
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 from trainer.stop import Stop
 
 # torch's own, as it imports its compiler; and what it hides from everyone whose warnings are no errors.
@@ -38,7 +38,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
-def with_adapter(recipe: dict[str, Any], folder: Path, adapter: dict[str, Any]) -> SupervisedLoss:
+def with_adapter(recipe: dict[str, Any], folder: Path, adapter: dict[str, Any]) -> TrainedModel:
     """One that changes something."""
     module = load(recipe, folder, adapter)
     for name, parameter in module.named_parameters():

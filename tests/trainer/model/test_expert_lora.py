@@ -19,18 +19,17 @@ from tests.trainer.architectures import MIXTURES, VOCABULARY, save_architecture
 from trainer.data.packing import PackedBatch, pack
 from trainer.model.base_model import checkpoint_activations, load_model
 from trainer.model.expert_lora import FusedExperts, fuse_experts
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 PLAIN = {"gpt_oss", "mixtral", "nemotron_h", "qwen2_moe"}
 UNFUSED = {"jetmoe", "llama4", "llama4_text"}
 KINDS = [pytest.param(kind, marks=() if kind in PLAIN else pytest.mark.exhaustive) for kind in MIXTURES]
 
 
-def load(kind: str, folder: Path, dtype: torch.dtype = torch.float32, **adapter: Any) -> SupervisedLoss:
+def load(kind: str, folder: Path, dtype: torch.dtype = torch.float32, **adapter: Any) -> TrainedModel:
     """With an adapter that is not zero."""
     save_architecture(kind, folder)
-    torch.manual_seed(1)
-    recipe = {"model": str(folder), "dataset": "none", "adapter": {"r": 3, "experts": True} | adapter}
+    recipe = {"model": str(folder), "dataset": "none", "adapter": {"r": 3, "experts": True} | adapter, "seed": 1}
     module = load_model(Recipe.model_validate(recipe), dtype, torch.device("cpu")).eval()
     for name, parameter in module.named_parameters():
         if "lora_B" in name:
@@ -44,7 +43,7 @@ def documents(*lengths: int) -> PackedBatch:
     return pack([Document(row, [place >= 3 for place in range(len(row))]) for row in rows])
 
 
-def as_peft_has_it(module: SupervisedLoss) -> int:
+def as_peft_has_it(module: TrainedModel) -> int:
     """The number of modules of experts that are fused no more."""
     fused = [each for each in module.modules() if isinstance(each, FusedExperts)]
     for each in fused:
@@ -89,11 +88,11 @@ def test_one_projection_of_experts_is_adapted_alone(tmp_path: Path) -> None:
 def test_experts_whose_adapter_is_off_add_nothing(tmp_path: Path) -> None:
     module, batch = load("gpt_oss", tmp_path), documents(20)
     with torch.no_grad(), module.model.disable_adapter():
-        without = module(batch).item()
+        without = module(batch)[0].item()
     for name, parameter in module.named_parameters():
         if "lora_B" in name:
             parameter.data.zero_()
-    assert module(batch).item() == pytest.approx(without, rel=1e-6)
+    assert module(batch)[0].item() == pytest.approx(without, rel=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "router"), [("qwen3_moe", "gate"), ("gpt_oss", "router")])

@@ -14,10 +14,10 @@ from tests.trainer.families import FAMILIES, PACKED, VOCABULARY, targets_of
 from trainer.data.packing import pack
 from trainer.engines.optim import make_optimizer
 from trainer.model.base_model import load_model
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 
-def load(folder: Path, targets: str | list[str], dtype: torch.dtype = torch.float32) -> SupervisedLoss:
+def load(folder: Path, targets: str | list[str], dtype: torch.dtype = torch.float32) -> TrainedModel:
     torch.manual_seed(1)
     recipe = {"model": str(folder), "dataset": "none", "adapter": {"r": 4, "target_modules": targets}}
     return load_model(Recipe.model_validate(recipe), dtype, torch.device("cpu"))
@@ -54,7 +54,7 @@ def test_family_has_the_loss_of_transformers(
         if ours.requires_grad:
             theirs.data = ours.data.normal_(std=0.05).clone()
 
-    loss, expected = module(pack(parts)), own_loss(reference.model, parts)
+    loss, expected = module(pack(parts))[0], own_loss(reference.model, parts)
     loss.backward()
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)

@@ -8,10 +8,10 @@ from peft.tuners.lora import Linear
 
 from tests.trainer.adapters import load, loss, loss_and_gradients, some_rows
 from trainer.model.fused_lora import FusedLinear
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 
-def as_peft_has_it(module: SupervisedLoss) -> int:
+def as_peft_has_it(module: TrainedModel) -> int:
     """The number of modules that are fused no more."""
     fused = [each for each in module.modules() if isinstance(each, FusedLinear)]
     for each in fused:

@@ -10,10 +10,10 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from contract.failure import FailureCode, InputError
 from tests.trainer.adapters import load, loss, some_rows
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 
-def gradients(module: SupervisedLoss, recipe: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(module: TrainedModel, recipe: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
     batch = some_rows(recipe)
     torch.manual_seed(3)
     mean = loss(module.train(), batch)

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from contract.recipe import Recipe
 from dataset.document import Document
-from tests.trainer.adapters import load_with_random_adapter
+from tests.trainer.adapters import documents_of, load_with_random_adapter
 from trainer.data.examples import load_data
 from trainer.data.packing import pack
 from trainer.model.attention import DocumentBounds, attend_documents
-from trainer.model.loss import head_loss
+from trainer.model.head import head_losses
 
 UNTIED = ["mistral", "qwen2", "qwen3", "sliding"]
 KINDS = ["bloom", "llama", *UNTIED]
@@ -20,7 +20,7 @@ KINDS = ["bloom", "llama", *UNTIED]
 
 def documents(recipe: dict[str, Any]) -> list[Document]:
     cache = Path(recipe["dataset"]).parent / "cache"
-    return list(load_data(Recipe.model_validate(recipe), cache).train[5:10])
+    return documents_of(load_data(Recipe.model_validate(recipe), cache).train[5:10])
 
 
 def reference_loss(model: Any, document: Document) -> torch.Tensor:
@@ -43,7 +43,7 @@ def test_packed_row_has_the_loss_of_its_documents(
     kind: str, targets: str | list[str], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     module, parts = load_with_random_adapter(recipe, make_model(kind), targets), documents(recipe)
-    loss = module(pack(parts))
+    loss = module(pack(parts))[0]
     loss.backward()
     ours = gradients(module)
 
@@ -70,7 +70,7 @@ def test_packed_and_unpacked_ways_are_both_used(make_model: Callable[[str], Path
 
 def test_model_with_all_logits_has_equal_loss(make_model: Callable[[str], Path], recipe: dict[str, Any]) -> None:
     module, parts = load_with_random_adapter(recipe, make_model("xlstm")).train(), documents(recipe)
-    assert module(pack(parts)).item() == pytest.approx(
+    assert module(pack(parts))[0].item() == pytest.approx(
         sum(reference_loss(module.model, part).item() for part in parts), rel=1e-5
     )
 
@@ -81,7 +81,7 @@ def test_bf16_base_has_nearly_equal_gradients(
 ) -> None:
     exact = load_with_random_adapter(recipe, make_model(kind))
     rounded = load_with_random_adapter(recipe, make_model(kind), dtype=torch.bfloat16)
-    losses = [module(pack(documents(recipe))) for module in (exact, rounded)]
+    losses = [module(pack(documents(recipe)))[0] for module in (exact, rounded)]
     for loss in losses:
         loss.backward()
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.01)
@@ -93,14 +93,14 @@ def test_bf16_base_has_nearly_equal_gradients(
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
 def test_heads_own_gradient_is_that_of_autograd(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.model.loss._CHUNK_BYTES", {"cpu": 4 * 500 * 64})  # 64 rows at once
+    monkeypatch.setattr("trainer.model.head.CHUNK_BYTES", {"cpu": 4 * 500 * 64})  # 64 rows at once
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 500, bias=False).requires_grad_(False)
     hidden = torch.randn(rows, 32, requires_grad=True)
     targets = torch.randint(500, (rows,))
     (expected,) = torch.autograd.grad(F.cross_entropy(head(hidden), targets, reduction="sum") * 0.3, hidden)
 
-    loss = head_loss(hidden, head, targets)
+    loss, _ = head_losses(hidden, head, targets)
     (gradient,) = torch.autograd.grad(loss * 0.3, hidden)
     assert loss.item() == pytest.approx(F.cross_entropy(head(hidden), targets, reduction="sum").item(), rel=1e-6)
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
@@ -111,12 +111,13 @@ def test_logits_are_made_for_the_learned_positions_alone(
 ) -> None:
     rows = []
 
-    def reported(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
+    def reported(hidden: torch.Tensor, *others: Any) -> tuple[torch.Tensor, torch.Tensor]:
         rows.append(len(hidden))
-        return head_loss(hidden, head, targets)
+        return head_losses(hidden, *others)
 
-    monkeypatch.setattr("trainer.model.loss.head_loss", reported)
     module, parts = load_with_random_adapter(recipe, model), documents(recipe)
+    # Not before: loading checks how rows go through a model of this kind.
+    monkeypatch.setattr("trainer.model.trained_model.head_losses", reported)
     module(pack(parts))
     assert rows == [sum(part.targets for part in parts)]
     assert rows[0] < sum(part.length for part in parts) / 2
@@ -128,7 +129,7 @@ def test_batch_without_targets_has_zero_gradients(
     kind: str, batch: list[Document], make_model: Callable[[str], Path], recipe: dict[str, Any]
 ) -> None:
     module = load_with_random_adapter(recipe, make_model(kind))
-    loss = module(pack(batch))
+    loss = module(pack(batch))[0]
     loss.backward()
     assert loss.item() == 0
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -142,11 +143,11 @@ def test_fp16_survives_a_too_large_loss_scale(scale: float) -> None:
     targets = torch.randint(500, (20,))
     hidden = head.weight[targets] * 80  # all but learned
     exact, rounded = hidden.clone().requires_grad_(), hidden.half().requires_grad_()
-    (expected,) = torch.autograd.grad(head_loss(exact, head, targets), exact)
+    (expected,) = torch.autograd.grad(head_losses(exact, head, targets)[0], exact)
     assert expected.abs().max() < 1e-3
 
     with torch.autocast("cpu", dtype=torch.float16):
-        loss = head_loss(rounded, head.half(), targets)
+        loss, _ = head_losses(rounded, head.half(), targets)
     (gradient,) = torch.autograd.grad(loss * scale, rounded)
     assert (gradient.float() / scale - expected).norm() < 0.02 * expected.norm()
 

@@ -35,10 +35,10 @@ from dataset.document import Document
 from tests.trainer.architectures import config_of
 from trainer.data.packing import pack
 from trainer.model import attention, packing_check
-from trainer.model.loss import SupervisedLoss
 from trainer.model.packing_check import find_path
 from trainer.model.row_path import RowPath
 from trainer.model.small_config import shrink
+from trainer.model.trained_model import TrainedModel
 
 SOME = ("deepseek_v3", "gemma3_text", "glm4_moe", "gpt_oss", "llama4_text", "nemotron_h", "phi3", "qwen3_next")
 PACKED = (
@@ -94,8 +94,8 @@ def documents(*lengths: int) -> list[Document]:
 def check_same_as_alone(model: Any, path: RowPath, parts: list[Document]) -> None:
     """Packed as against transformers' loss of each document, which is a mean."""
     reference = copy.deepcopy(model)
-    module = SupervisedLoss(Plain(model), path)
-    loss = module(pack(parts))
+    module = TrainedModel(Plain(model), path)
+    loss = module(pack(parts))[0]
     loss.backward()
     expected = torch.zeros(())
     for part in parts:

@@ -12,7 +12,7 @@ from dataset.document import Document
 from tests.trainer.architectures import VOCABULARY, save_architecture
 from trainer.data.packing import pack
 from trainer.model.base_model import load_model
-from trainer.model.loss import SupervisedLoss
+from trainer.model.trained_model import TrainedModel
 
 COEFFICIENT = 0.5
 
@@ -25,7 +25,7 @@ def save(kind: str, folder: Path, **config: Any) -> Path:
     return folder
 
 
-def load(folder: Path) -> SupervisedLoss:
+def load(folder: Path) -> TrainedModel:
     torch.manual_seed(1)
     recipe = Recipe.model_validate({"model": str(folder), "dataset": "none", "adapter": {"r": 4}})
     module = load_model(recipe, torch.float32, torch.device("cpu")).train()
@@ -41,10 +41,10 @@ def documents() -> list[Document]:
     return [Document(row, [place >= 5 for place in range(len(row))]) for row in rows]
 
 
-def gradients(module: SupervisedLoss, *batches: list[Document]) -> tuple[float, float, dict[str, torch.Tensor]]:
+def gradients(module: TrainedModel, *batches: list[Document]) -> tuple[float, float, dict[str, torch.Tensor]]:
     """With the sum of all losses, and that of the routers' losses."""
     module.zero_grad()
-    totals = [module(pack(batch)) for batch in batches]
+    totals = [module(pack(batch))[0] for batch in batches]
     for total in totals:
         total.backward()
     found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
@@ -63,7 +63,7 @@ def test_document_has_the_router_loss_of_transformers(kind: str, tmp_path: Path)
     total, of_routers, _ = gradients(module, [document])
     assert of_routers == pytest.approx(document.targets * expected, rel=1e-5)
     module.eval()
-    assert total - COEFFICIENT * of_routers == pytest.approx(module(pack([document])).item(), rel=1e-5)
+    assert total - COEFFICIENT * of_routers == pytest.approx(module(pack([document]))[0].item(), rel=1e-5)
 
 
 def test_router_loss_adds_up_however_it_is_divided(tmp_path: Path) -> None:

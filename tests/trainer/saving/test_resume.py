@@ -254,7 +254,7 @@ def test_state_of_another_run_is_refused(dropping: dict[str, Any], dataset: Path
         "an adapter of another shape": {"adapter": {"r": 8}},
         "other examples": {"dataset": str(other)},
         "or in another order": {"seed": 7},
-        "by another schedule": {"schedule": {"epochs": 4, "type": "linear"}},
+        "by another method or schedule": {"schedule": {"epochs": 4, "type": "linear"}},
     }
     for number, (said, change) in enumerate(changes.items()):
         with pytest.raises(InputError, match=said):

@@ -43,7 +43,7 @@ def test_merged_model_has_the_adapted_logits(
     adapter = train_here(requested, tmp_path / "run", cache).folder / "adapter"
     done = merge(tmp_path / "export", requested, adapter)
     assert done.returncode == 0, done.stderr
-    merged = tmp_path / "export" / "merged"
+    merged = tmp_path / "export" / "exported"
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     before = logits(base)
     wanted = logits(PeftModel.from_pretrained(base, adapter))
@@ -64,10 +64,10 @@ def test_trained_chat_template_is_the_merged_one(
     assert trained.exit_code == 0, trained.output
     assert merge(tmp_path / "export", requested, trained.folder / "adapter").returncode == 0
     merged, adapter = (
-        AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "export/merged", trained.folder / "adapter")
+        AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "export/exported", trained.folder / "adapter")
     )
     assert (merged.chat_template, merged.eos_token) == (adapter.chat_template, adapter.eos_token)
-    config = json.loads((tmp_path / "export/merged/generation_config.json").read_text())
+    config = json.loads((tmp_path / "export/exported/generation_config.json").read_text())
     assert config["eos_token_id"] == merged.eos_token_id
 
 
@@ -79,4 +79,4 @@ def test_impossible_merge_leaves_no_model(recipe: dict[str, Any], tmp_path: Path
     assert merge(tmp_path / "export", requested, tmp_path).returncode == 1
     failure = Failure.model_validate_json((tmp_path / "export/error.json").read_bytes())
     assert (failure.code, failure.param) == ("model_unsupported", "model")
-    assert not (tmp_path / "export/merged").exists()
+    assert not (tmp_path / "export/exported").exists()

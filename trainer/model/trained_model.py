@@ -1,5 +1,5 @@
-"""The sum of token losses of a packed micro-batch. Logits are computed only for supervised positions, one chunk at a
-time."""
+"""The sums that a run's objective makes of a packed micro-batch. Logits are computed only for supervised positions, one
+chunk at a time."""
 
 import contextlib
 import inspect
@@ -7,39 +7,36 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from transformers import StoppingCriteriaList
 
-from dataset.document import Document
 from trainer.data.packing import PackedBatch, pack
+from trainer.methods.objective import AnswerObjective, Objective
 from trainer.model import attention
 from trainer.model.backbone import backbone_of
+from trainer.model.head import head_losses, sums_of_logits
 from trainer.model.mixers import Row, separate_documents
 from trainer.model.neftune import noisy_embeddings
-from trainer.model.own_head import own_head_loss
-from trainer.model.router_loss import RouterLoss, router_loss
+from trainer.model.own_head import own_head_losses
+from trainer.model.router_loss import RouterLoss, document_weights, router_loss
 from trainer.model.row_path import RowPath
 from trainer.stop import Stop
 
-_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
-"""Bytes of fp32 logits held at once. A GPU reads the whole head from memory twice per chunk; with few rows that takes
-as long as the products."""
 
-_EMPTY_DOCUMENT = Document(input_ids=[0, 0], supervised=[False, True])
-
-
-class SupervisedLoss(torch.nn.Module):
+class TrainedModel(torch.nn.Module):
     """Wraps a causal language model so that its forward pass returns the loss; DDP needs the loss inside the module.
 
     `path` says how rows go through the model. Documents one by one are slower, and correct for any causal model.
     `neftune_alpha` adds noise to the embeddings in training mode; see trainer.model.neftune.
     """
 
-    def __init__(self, model: Any, path: RowPath, neftune_alpha: float | None = None) -> None:
+    def __init__(
+        self, model: Any, path: RowPath, neftune_alpha: float | None = None, objective: Objective | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.path = path
         self.neftune_alpha = neftune_alpha
+        self.objective = objective or AnswerObjective()
         causal_lm = model.get_base_model()
         self.router = router_loss(causal_lm)
         self.keeps_logits = "logits_to_keep" in inspect.signature(type(causal_lm).forward).parameters
@@ -49,16 +46,18 @@ class SupervisedLoss(torch.nn.Module):
             self._use_attention(self._packed_attention())
             separate_documents(backbone_of(causal_lm), path.separated, self._row)
 
-    def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Sum over the supervised tokens, in nats, in training with their share of the routers' loss; a scalar in fp32.
-        An empty batch gives a zero that went through the whole model, since other ranks may wait for this rank's part
-        of every communication."""
+    def forward(self, batch: PackedBatch, log_probabilities: bool = False) -> torch.Tensor:
+        """The objective's sums, in fp32; in training, the first has its share of the routers' loss. Instead of them, if
+        asked for, the `log_probabilities` of each document's answer [D].
+
+        An empty batch gives zeros that went through the whole model, since other ranks may wait for this rank's part of
+        every communication."""
         if not batch.lengths:
-            empty = self._loss(pack([_EMPTY_DOCUMENT]).to(batch.targets.device)) * 0
+            empty = self._sums(pack([self.objective.empty]).to(batch.targets.device), log_probabilities) * 0
             if router := self._router_in_training:
-                router.forget_last()
+                router.forget(len(self.objective.empty.documents))
             return empty
-        return self._loss(batch)
+        return self._sums(batch, log_probabilities)
 
     def take_one_by_one(self, because: str) -> None:
         """From now on each document goes through the model alone."""
@@ -72,14 +71,26 @@ class SupervisedLoss(torch.nn.Module):
         return self.path.packed
 
     @property
+    def shares_prompts(self) -> bool:
+        """Whether what both documents of a pair begin with goes through the model once."""
+        return self.path.shares_prompts and self.router is None
+
+    @property
     def head(self) -> torch.nn.Module:
         """The output head. If it is frozen, its weight is used without calling it."""
         return self.model.get_base_model().get_output_embeddings()
 
-    def _loss(self, batch: PackedBatch) -> torch.Tensor:
-        return self._packed(batch) if self.packed else self._one_by_one(batch)
+    def _sums(self, batch: PackedBatch, log_probabilities: bool) -> torch.Tensor:
+        losses, correct, of_routers = self._packed(batch) if self.packed else self._one_by_one(batch)
+        if log_probabilities:
+            return -losses
+        if of_routers is None:
+            return self.objective(losses, correct, batch)
+        first, *others = self.objective(losses, correct, batch)
+        return torch.stack([first + of_routers, *others])
 
-    def _packed(self, batch: PackedBatch) -> torch.Tensor:
+    def _packed(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The sums, and the routers' loss in training."""
         causal_lm = self.model.get_base_model()
         backbone = backbone_of(causal_lm)
         router = self._router_in_training
@@ -87,24 +98,28 @@ class SupervisedLoss(torch.nn.Module):
         given = {
             "position_ids": batch.position_ids,
             "use_cache": False,
-            "documents": attention.DocumentBounds(batch.lengths, batch.offsets),
+            "documents": attention.DocumentBounds(batch.lengths, batch.offsets, batch.shared),
             **({"output_router_logits": True} if router else {}),
         }
-        with self._noise(batch.lengths):
+        with self._noise(batch.lengths, batch.shared):
             outputs = backbone(input_ids=batch.input_ids, **_accepted(backbone, given))
         hidden = outputs.last_hidden_state[0, batch.rows]
+        counts = None if batch.answers is None else batch.answers.tokens
         if self.path.plain_head:
-            loss = head_loss(hidden, self.head, batch.targets)
+            losses, correct = head_losses(hidden, self.head, batch.targets, counts)
         else:
-            loss = own_head_loss(causal_lm, outputs, hidden, batch.targets, _CHUNK_BYTES[hidden.device.type])
-        return loss + router.of_row(outputs.router_logits, batch.lengths, batch.rows) if router else loss
+            losses, correct = own_head_losses(causal_lm, outputs, hidden, batch.targets, counts)
+        of_routers = router.of_row(outputs.router_logits, batch) if router else None
+        return losses, correct, of_routers
 
-    def _one_by_one(self, batch: PackedBatch) -> torch.Tensor:
+    def _one_by_one(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Uses the model's own logits, which it may scale or cap. Few models cannot compute logits for some positions
         only; for those, positions are selected afterwards."""
-        losses = []
+        losses, correct, of_routers = [], [], []
+        router = self._router_in_training
+        weights = document_weights(batch) if router else []
         start = 0
-        for length in batch.lengths:
+        for index, length in enumerate(batch.lengths):
             inside = (batch.rows >= start) & (batch.rows < start + length)
             rows = batch.rows[inside] - start
             input_ids = batch.input_ids[:, start : start + length]
@@ -115,21 +130,30 @@ class SupervisedLoss(torch.nn.Module):
                 else:
                     output = self.model(input_ids=input_ids, use_cache=False)
                     logits = output.logits[0, rows]
-            losses.append(F.cross_entropy(logits.float(), batch.targets[inside], reduction="sum"))
-            if router := self._router_in_training:
-                losses.append(router.of_document(output.aux_loss, len(rows)))
+            loss, ranked_first = sums_of_logits(logits, batch.targets[inside], None)
+            losses.append(loss)
+            correct.append(ranked_first)
+            if router:
+                of_routers.append(router.of_document(output.aux_loss, weights[index]))
             start += length
-        return torch.stack(losses).sum()
+        by_document = torch.stack(losses), torch.stack(correct)
+        of_all = torch.stack(of_routers).sum() if of_routers else None
+        if batch.answers is None:
+            return by_document[0].sum(), by_document[1].sum(), of_all
+        return *by_document, of_all
 
     @property
     def _router_in_training(self) -> RouterLoss | None:
         """An evaluation has the loss of the tokens alone."""
         return self.router if self.training else None
 
-    def _noise(self, lengths: list[int]) -> contextlib.AbstractContextManager[None]:
+    def _noise(
+        self, lengths: list[int], shared: list[tuple[int, int]] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
         if self.neftune_alpha is None or not self.training:
             return contextlib.nullcontext()
-        return noisy_embeddings(self.model.get_base_model().get_input_embeddings(), self.neftune_alpha, lengths)
+        embeddings = self.model.get_base_model().get_input_embeddings()
+        return noisy_embeddings(embeddings, self.neftune_alpha, lengths, [common for _, common in shared or ()])
 
     def _packed_attention(self) -> dict[str, str]:
         """Ours in the text part. Parts for images and sound keep their own, since not every part takes every one."""
@@ -210,42 +234,3 @@ def _accepted(module: torch.nn.Module, given: dict[str, Any]) -> dict[str, Any]:
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
         return given
     return {name: value for name, value in given.items() if name in parameters}
-
-
-def head_loss(hidden: torch.Tensor, head: torch.nn.Module, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross entropies of `targets` [N] under `head` of `hidden` [N, H]."""
-    if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
-        return _FrozenHead.apply(hidden, head.weight, targets)
-    return F.cross_entropy(head(hidden).float(), targets, reduction="sum")
-
-
-class _FrozenHead(torch.autograd.Function):
-    """Cross entropy under a frozen output matrix W [V, H].
-
-    The gradient with respect to hidden, (softmax(h W^T) - onehot(target)) W, is computed in the forward pass while a
-    chunk's logits exist, so they are neither kept for the backward pass nor computed twice. Under autocast the products
-    are in its format, as in a linear module.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        chunk = max(1, _CHUNK_BYTES[hidden.device.type] // (4 * weight.shape[0]))
-        with_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(hidden) if with_gradient else None
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(targets), chunk):
-            rows = slice(start, start + chunk)
-            log_probs = F.log_softmax(hidden[rows] @ weight.T, dim=-1, dtype=torch.float32)
-            target = targets[rows, None]
-            loss -= log_probs.gather(1, target).sum()
-            if gradient is not None:
-                residual = log_probs.exp_().scatter_add_(1, target, log_probs.new_full(target.shape, -1.0))
-                gradient[rows] = residual.to(weight.dtype) @ weight
-        ctx.save_for_backward(gradient)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        # In fp32: fp16's loss scale may exceed fp16's range even if the product does not.
-        return (gradient.float() * upstream[0]).to(gradient.dtype), None, None

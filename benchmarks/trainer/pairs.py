@@ -1,0 +1,69 @@
+"""Pairs of random words, and a small random model for them."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.trainer.models import SMALL_LLAMA, random_model
+
+_WORDS = (
+    "the a of and to in is was for on that with as it by at from his her an were are which this be had or "
+    "has not but first one their after new who two time people year city world school state work house "
+    "night water book"
+)
+WORDS = _WORDS.split()
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Nothing after the token that ends an answer: TRL learns it, and this trainer does not."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Words of a prompt and of an answer, of each pair in turn."""
+
+    name: str
+    prompts: Sequence[int]
+    answers: Sequence[int]
+
+
+def make_model(folder: Path, small: bool, layers: int) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = [*special, *WORDS, *("user", "assistant", "\n")]
+    raw = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed")]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"]
+    )
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder.with_name("tokenizer"))
+    sizes = SMALL_LLAMA | {"vocab_size": 32768, "eos_token_id": special.index("<|im_end|>"), "bos_token_id": None}
+    sizes |= {"num_hidden_layers": layers}
+    if small:
+        sizes |= {"vocab_size": 128, "hidden_size": 96, "intermediate_size": 128}
+    return random_model(folder, sizes, folder.with_name("tokenizer"))
+
+
+def write_pairs(path: Path, shape: Shape, count: int) -> Path:
+    drawn = random.Random(1)
+
+    def text(words: int) -> str:
+        return " ".join(drawn.choices(WORDS, k=words))
+
+    lines = []
+    for number in range(count):
+        prompt, answer = (lengths[number % len(lengths)] for lengths in (shape.prompts, shape.answers))
+        row = {"prompt": [{"role": "user", "content": text(prompt)}]}
+        for name, words in (("chosen", answer), ("rejected", answer + answer // 4)):
+            row[name] = [{"role": "assistant", "content": text(words)}]
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""What a run minimises: one file for each method's loss, pure functions of log probabilities."""
