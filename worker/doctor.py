@@ -26,6 +26,8 @@ from storage.errors import StorageUnavailable
 from store import schema
 from store.scheduling import workers
 from store.session import make_engine, make_sessions
+from worker.launchers import slurm_check
+from worker.launchers.slurm_check import ClusterFault
 from worker.machine import cuda
 from worker.machine.inventory import detect
 from worker.settings import WorkerSettings
@@ -179,6 +181,15 @@ def check_gpus(settings: WorkerSettings) -> str:
     return f"none here; jobs of a worker here run on the {machine.describe()}"
 
 
+def check_cluster(settings: WorkerSettings) -> str:
+    if not settings.profiles:
+        return "not used, as FINETUNED_PROFILES is not set"
+    try:
+        return slurm_check.check_cluster(settings)
+    except ClusterFault as fault:
+        raise CheckFailed(str(fault)) from fault
+
+
 def check_port(settings: WorkerSettings) -> str:
     port = os.environ.get("FINETUNED_PORT")
     if port is None:
@@ -207,6 +218,7 @@ CHECKS: dict[str, Check] = {
     "home": check_home,
     "bucket": check_bucket,
     "gpus": check_gpus,
+    "cluster": check_cluster,
     "port": check_port,
 }
 

@@ -16,7 +16,7 @@ from store.models import Job
 from store.scheduling import leases
 from worker.attempt.context import Attempt
 from worker.attempt.launch import launch_part
-from worker.supervise.process import GuardedProcess
+from worker.launchers.launcher import Trainer
 from worker.transaction import JobGivenUp
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def _train(attempt: Attempt, endpoint: str, head_command: str) -> None:
         trainer.wait()
 
 
-def _follow(attempt: Attempt, trainer: GuardedProcess, endpoint: str) -> None:
+def _follow(attempt: Attempt, trainer: Trainer, endpoint: str) -> None:
     """Returns when the trainer has exited.
 
     Of the owner's requests this machine acts on a forced cancel only; the head node acts on the others. If this

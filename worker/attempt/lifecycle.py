@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DataError
+from sqlalchemy.orm import Session
 
 from contract.events import StartedEvent
 from contract.failure import Failure, FailureCode, InputError
 from contract.fault import describe_fault
+from contract.machine import machines_needed
 from contract.out_of_memory import smaller_batch
 from contract.recipe import Batch, Recipe
 from contract.status import JobStatus
 from storage.errors import StorageUnavailable
 from store.errors import StaleAttempt
+from store.jobs import jobs
 from store.jobs.attempts import AttemptEnd
 from store.scheduling import workers
 from worker.attempt.context import Attempt
@@ -26,6 +29,7 @@ from worker.attempt.monitor import follow
 from worker.attempt.outcome import decide
 from worker.attempt.resume import catch_up, find_state
 from worker.attempt.watch import Watch
+from worker.launchers.launcher import Ended
 from worker.machine import devices
 from worker.run_output import read_error, read_exit_report, read_log_tail
 from worker.transaction import JobGivenUp
@@ -84,29 +88,39 @@ def _train(attempt: Attempt, recipe: Recipe) -> AttemptEnd:
     with attempt.span("launch"):
         trainer = launch(attempt, recipe, state)
     try:
-        watch, memory_before = follow(attempt, recipe.resources.nodes, trainer)
+        watch, memory_before = follow(attempt, machines_needed(recipe), trainer)
     finally:
         trainer.stop()
-        exit_code = trainer.wait()
+        ended = trainer.wait()
     memory_after = devices.memory_used(attempt.machine, attempt.part.devices)
     exit_report = _exit_report(attempt.run_dir.exit_report, memory_before, memory_after)
-    return _end(attempt, recipe, watch, exit_code, exit_report)
+    return _end(attempt, recipe, watch, ended, exit_report)
 
 
 def _end(
-    attempt: Attempt, recipe: Recipe, watch: Watch, exit_code: int, exit_report: dict[str, Any] | None
+    attempt: Attempt, recipe: Recipe, watch: Watch, ended: Ended, exit_report: dict[str, Any] | None
 ) -> AttemptEnd:
-    error, log_tail = read_error(attempt.run_dir), read_log_tail(attempt.run_dir.log)
-    if error is not None and error.code is FailureCode.DEVICES_UNAVAILABLE and recipe.resources.nodes == 1:
+    error, log_tail = ended.failure or read_error(attempt.run_dir), read_log_tail(attempt.run_dir.log)
+    if error is not None and error.code is FailureCode.DEVICES_UNAVAILABLE and machines_needed(recipe) == 1:
         _give_no_gpu(attempt, error)
-    outcome = decide(exit_code, watch.done, error, watch.requested, watch.excused, log_tail)
+    outcome = decide(ended.exit_code, watch.done, error, watch.requested, watch.excused or ended.excused, log_tail)
     status, failure = outcome.status, outcome.failure
+    if ended.message is not None and status is not JobStatus.SUCCEEDED:
+        _tell(attempt, ended.message)
     if watch.lost_peer and status is JobStatus.QUEUED:
         # The trainer has saved. But the attempt counts as a failure: the other machine may lose its part each time.
         message = "another machine lost its part of the attempt; the worker's log there says more"
         status, failure = JobStatus.FAILED, Failure(code=FailureCode.WORKER_LOST, message=message)
     smaller = _smaller(recipe, failure, watch.started)
     return AttemptEnd(status, failure, smaller=smaller, log_tail=log_tail, exit_report=exit_report)
+
+
+def _tell(attempt: Attempt, message: str) -> None:
+    def tell(session: Session) -> None:
+        job = jobs.get(session, attempt.part.job_id)
+        jobs.record_event(session, job, "log", {"level": "info", "message": message})
+
+    attempt.transact(tell)
 
 
 def _give_no_gpu(attempt: Attempt, error: Failure) -> None:

@@ -9,19 +9,19 @@ from sqlalchemy.orm import Session
 
 from contract.events import Event, PhaseEvent
 from runtime import tracing
-from store.jobs import progress
+from store.jobs import jobs, progress
 from store.scheduling import workers
 from worker.attempt.context import Attempt
 from worker.attempt.tail import Tail
 from worker.attempt.watch import Peers, Watch
+from worker.launchers.launcher import Trainer
 from worker.machine import devices
-from worker.supervise.process import GuardedProcess
 from worker.transaction import JobGivenUp
 
 log = logging.getLogger(__name__)
 
 
-def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch, dict[int, int]]:
+def follow(attempt: Attempt, nodes: int, trainer: Trainer) -> tuple[Watch, dict[int, int]]:
     """Returns once the trainer has exited and everything it reported is recorded.
 
     Returns what was seen, and the memory in use on each GPU just before a stop, empty without one. Raises StaleAttempt
@@ -33,7 +33,7 @@ def follow(attempt: Attempt, nodes: int, trainer: GuardedProcess) -> tuple[Watch
     memory: dict[int, int] = {}
     while True:
         exited = trainer.poll() is not None
-        watch.observe(tail.read(), exited, time.monotonic())
+        watch.observe(tail.read(), exited, time.monotonic(), trainer.waits())
         if watch.must_record():
             _record(attempt, nodes, watch, exited)
         if watch.is_over():
@@ -52,6 +52,8 @@ def _record(attempt: Attempt, nodes: int, watch: Watch, exited: bool) -> None:
         with attempt.sessions.begin() as session:
             events, lease = watch.unrecorded, attempt.settings.lease
             requested = progress.record(session, part.job_id, part.attempt, events, lease)
+            if watch.wait_changed:
+                jobs.record_wait(session, part.job_id, part.attempt, watch.wait)
             peers = Peers() if nodes == 1 else _peers(session, attempt, nodes)
     except OperationalError as error:
         if attempt.patience.failed() and exited:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from contract.events import DoneEvent, Event, StartedEvent
 from contract.status import RequestedAction
+from store.scheduling.situation import Wait
 from worker.attempt.timing import NORMAL, Timing
 
 
@@ -37,6 +38,9 @@ class Watch:
         """The trainer was stopped because another machine had lost its part of the attempt."""
         self.unrecorded: list[Event] = []
         """Events that the store does not have yet."""
+        self.wait: Wait | None = None
+        """Why the trainer has not begun."""
+        self._recorded_wait: Wait | None = None
         self._cut_off = cut_off
         self._timing = timing
         self._now = now
@@ -50,8 +54,9 @@ class Watch:
         self._stopped = False
         self._killed = False
 
-    def observe(self, events: Sequence[Event], exited: bool, now: float) -> None:
+    def observe(self, events: Sequence[Event], exited: bool, now: float, wait: Wait | None = None) -> None:
         """Begins a tick with the events since the last one. `exited` was true before they were read."""
+        self.wait = wait
         self._now, self._exited, self._is_quiet = now, exited, not events
         self.unrecorded += events
         for event in events:
@@ -64,12 +69,16 @@ class Watch:
 
     def must_record(self) -> bool:
         """Whether to write to the store: at once when there is something to write, else once per heartbeat."""
-        return bool(self.unrecorded) or self._exited or self._now >= self._next_record
+        return bool(self.unrecorded) or self.wait_changed or self._exited or self._now >= self._next_record
+
+    @property
+    def wait_changed(self) -> bool:
+        return self.wait != self._recorded_wait
 
     def recorded(self, requested: RequestedAction | None, peers: Peers) -> None:
         """The store has all events and has renewed the lease."""
         self.unrecorded.clear()
-        self.requested = requested
+        self.requested, self._recorded_wait = requested, self.wait
         self._recorded_at, self._next_record = self._now, self._now + self._timing.heartbeat
         if peers.complete:
             self._incomplete_since = math.inf

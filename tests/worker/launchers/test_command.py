@@ -5,7 +5,8 @@ import pytest
 from pydantic import SecretStr
 
 from contract.recipe import Recipe
-from worker.attempt.command import Rendezvous, launcher, trainer_command
+from worker.launchers.command import trainer_command
+from worker.launchers.torchrun import Rendezvous, launcher
 from worker.settings import WorkerSettings
 
 RUN = Path("/runs/job/attempt-2")

@@ -8,7 +8,7 @@ from tests.support.network import NetworkMachine, two_machines
 
 PROGRAM = """
 import json, sys
-from worker.attempt import network
+from worker.launchers import network
 print(json.dumps(network.environment(sys.argv[1], json.loads(sys.argv[2]))))
 """
 

@@ -1,11 +1,8 @@
-"""Builds the command that trains a run folder. Every path in it is absolute, so it also works by hand, anywhere."""
+"""torchrun on one machine or several: the start of a command that runs the trainer as ranks. It needs the standard
+library only, since the nodes of a cluster import it for every job."""
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-from contract.recipe import Recipe
-from worker.settings import WorkerSettings
 
 JOIN_SECONDS = 300
 """How long the launchers of all machines may take to meet. None has loaded a model yet."""
@@ -24,14 +21,6 @@ class Rendezvous:
     """This machine's address, as the others reach it. torchrun gives rank 0 to the first address in string order."""
     head: bool
     """Whether this machine is the head node."""
-
-
-def trainer_command(
-    settings: WorkerSettings, recipe: Recipe, run_dir: Path, resume: Path | None, rendezvous: Rendezvous | None = None
-) -> list[str]:
-    start = settings.trainer or launcher(recipe.resources.gpus, rendezvous)
-    cache = ["--cache", str(settings.cache)]
-    return [*start, str(run_dir), *cache, *(["--resume", str(resume)] if resume else [])]
 
 
 def launcher(processes: int, rendezvous: Rendezvous | None = None) -> list[str]:

@@ -1,0 +1,99 @@
+"""Parts of a cluster, and of the service beside it, that die or do not answer. No step is lost or trained twice."""
+
+import os
+import signal
+
+import pytest
+
+from runtime.processes import is_alive, parent_of
+from tests.cluster.runs import LONG, check_gone, check_whole, slurm_id, submit
+from tests.support.processes import read_proc
+from tests.support.service import Service
+from tests.support.slurm import SlurmCluster
+from tests.support.waiting import until
+from worker.launchers.slurm import EXIT
+
+pytestmark = pytest.mark.exhaustive
+
+
+def pool(live: Service) -> list[int]:
+    """The processes of the worker's pool, one of which follows the job."""
+    its = [pid for pid in live.everything() if parent_of(pid) == live.worker.pid]
+    return [pid for pid in its if b"worker.publishing" not in read_proc(pid, "cmdline")]
+
+
+def test_controller_that_is_away_fails_nothing(live: Service, cluster: SlurmCluster) -> None:
+    cluster.kill("slurmctld")
+    job_id = submit(live, "steps=3")
+    until(lambda: (queue := live.job(job_id)["queue"]) and queue["code"] == "cluster_unreachable", seconds=60)
+    cluster.start_controller()
+    job = live.wait(job_id, seconds=90)
+    assert (job["status"], job["attempt"], job["retries"]) == ("succeeded", 1, 0)
+    check_whole(live, job_id, steps=3)
+
+
+def test_job_may_end_while_the_controller_is_away(live: Service, cluster: SlurmCluster) -> None:
+    job_id = submit(live, LONG)
+    live.wait_for_step(job_id, 3)
+    cluster.kill("slurmctld")
+    until((live.run_dir(job_id).path / EXIT).exists, seconds=60)
+    assert live.job(job_id)["status"] == "running"
+    cluster.start_controller()
+    job = live.wait(job_id, seconds=90)
+    assert (job["status"], job["attempt"]) == ("succeeded", 1)
+    check_whole(live, job_id)
+
+
+def test_killed_controller_starts_no_attempt_twice(live: Service, cluster: SlurmCluster) -> None:
+    job_id = submit(live, LONG)
+    slurm_id(cluster, job_id)
+    cluster.kill("slurmctld")
+    cluster.start_controller()
+    assert live.wait(job_id, seconds=120)["status"] == "succeeded"
+    check_whole(live, job_id)
+    check_gone(live, cluster, job_id)
+
+
+def test_killed_slurmd_leaves_the_job_running(live: Service, cluster: SlurmCluster) -> None:
+    job_id = submit(live, LONG)
+    live.wait_for_step(job_id, 3)
+    for node in ("n1", "n2"):
+        cluster.kill(f"slurmd-{node}")
+    for node in ("n1", "n2"):
+        cluster.start_node(node)
+    assert live.wait(job_id, seconds=120)["status"] == "succeeded"
+    check_whole(live, job_id)
+
+
+def test_killed_trainer_is_retried(live: Service, cluster: SlurmCluster) -> None:
+    job_id = submit(live, "steps=12 sleep=0.1 every=4 kill=9 once")
+    job = live.wait(job_id, seconds=90)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    (retry,) = live.reported(job_id, "retry")
+    assert retry["code"] == "trainer_killed"
+    check_whole(live, job_id, steps=12)
+
+
+def test_killed_worker_is_followed_by_another_attempt(live: Service, cluster: SlurmCluster) -> None:
+    job_id = submit(live, LONG)
+    live.wait_for_step(job_id, 3)
+    number = slurm_id(cluster, job_id)
+    live.kill_worker("login")
+    live.start_worker("login")
+    until(lambda: live.job(job_id)["attempt"] == 2, seconds=60)
+    assert number not in cluster.jobs("RUNNING", "COMPLETING")
+    assert live.wait(job_id, seconds=90)["status"] == "succeeded"
+    check_whole(live, job_id)
+    check_gone(live, cluster, job_id)
+
+
+def test_follower_that_is_killed_leaves_no_job_in_slurm(live: Service, cluster: SlurmCluster) -> None:
+    job_id = submit(live, LONG)
+    live.wait_for_step(job_id, 3)
+    followers = pool(live)
+    for pid in followers:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(map(is_alive, followers)))
+    assert live.wait(job_id, seconds=90)["status"] == "succeeded"
+    check_whole(live, job_id)
+    check_gone(live, cluster, job_id)

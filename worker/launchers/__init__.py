@@ -1,0 +1,1 @@
+"""What starts the trainer of an attempt: this machine, or a cluster with its own queue. Nothing above knows which."""

@@ -1,0 +1,309 @@
+"""Trains on a Slurm cluster: one Slurm job for each attempt, which this process submits, watches and ends.
+
+The jobs of an attempt are found by their comment, JOB/ATTEMPT, and not by their id: so a lost reply of sbatch submits
+nothing twice. The run folder is on a file system that the nodes share.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from contract.failure import Failure, FailureCode
+from contract.run_dir import RunDir, list_states
+from store.scheduling import reasons
+from store.scheduling.situation import Wait
+from worker.launchers import slurm_commands as slurm
+from worker.launchers.command import trainer_arguments
+from worker.launchers.launcher import Ended, Prepared, TrainerRun
+from worker.launchers.profiles import Profile
+from worker.launchers.slurm_commands import ControllerUnreachable, SlurmJob, SlurmMissing, SlurmRefused
+from worker.launchers.slurm_ending import WARNING, Left, ending, may_run
+from worker.launchers.slurm_node import ALIVE, LONGEST_STOP, STOP, STOPPED
+from worker.settings import WorkerSettings
+from worker.supervise import process
+
+log = logging.getLogger(__name__)
+
+SCRIPT = Path(__file__).with_name("slurm_job.sh")
+CLAIM, EXIT = "slurm_job", "slurm_exit"
+"""Files of the run folder: the id of the Slurm job that has the attempt, and its script's exit code."""
+
+_SECONDS_BETWEEN_LOOKS = 3.0
+_SECONDS_TO_AN_END = 1.0
+"""Between two looks once the job is about to end."""
+_SECONDS_BETWEEN_POSITIONS = 30.0
+"""Each is a look at all pending jobs of the partition."""
+_TICK = 0.25
+_NOT_PASSED_ON = {"CUDA_VISIBLE_DEVICES"}
+"""Slurm sets it on each node."""
+
+
+@dataclass(frozen=True)
+class SlurmLauncher:
+    settings: WorkerSettings
+    profile: Profile
+
+    def prepare(self, run: TrainerRun) -> Prepared:
+        settings, folder = self.settings, run.folder
+        environment = job_environment()
+        comment = f"{run.job_id}/{run.attempt}"
+        command = ["sbatch", *self._options(run, comment), f"--export={','.join(sorted(environment))}"]
+        silence = str(math.ceil(settings.cut_off.total_seconds()))
+        command += [*self.profile.options, str(SCRIPT), silence, *self._node_command(run)]
+        # The marks are for sbatch alone: a worker that finds one whose follower is gone ends it.
+        environment |= process.marks(settings.worker, folder.path)
+        environment |= slurm_conf()
+        order = SlurmOrder(settings.worker, comment, folder, command, environment, settings.grace, run.state)
+        return Prepared(command, None, partial(SlurmTrainer, order))
+
+    def _options(self, run: TrainerRun, comment: str) -> list[str]:
+        profile, resources = self.profile, run.recipe.resources
+        given = {
+            "partition": profile.partition,
+            "account": profile.account,
+            "time": profile.time_limit,
+            "gres": f"{profile.gres}:{resources.gpus}" if profile.gres else None,
+            "cpus-per-task": None if profile.gres else resources.gpus,
+        }
+        return [
+            "--parsable",
+            # Our attempts are the retries: docs/decisions/0011-slurm.md.
+            "--no-requeue",
+            # To the steps and not to the script (B:), as preemption and scancel send it.
+            f"--signal=TERM@{WARNING}",
+            "--open-mode=append",
+            f"--job-name={slurm.job_name(self.settings.worker)}",
+            f"--comment={comment}",
+            f"--chdir={run.folder.path}",
+            f"--output={run.folder.log}",
+            f"--nodes={resources.nodes}",
+            "--ntasks-per-node=1",
+            *(f"--{name}={value}" for name, value in given.items() if value is not None),
+        ]
+
+    def _node_command(self, run: TrainerRun) -> list[str]:
+        settings, resources = self.settings, run.recipe.resources
+        python = [sys.executable]
+        if self.profile.image:
+            python = ["apptainer", "exec", "--nv", f"--bind={settings.home}", self.profile.image, "python3"]
+        return [
+            *(*python, "-P", "-m", "worker.launchers.slurm_node"),
+            *("--processes", str(resources.gpus), "--nodes", str(resources.nodes), "--id", run.name),
+            *("--silence", str(settings.cut_off.total_seconds()), "--grace", str(settings.grace.total_seconds())),
+            *(["--trainer", json.dumps(settings.trainer)] if settings.trainer else []),
+            *("--", *trainer_arguments(settings, run.folder.path, run.state)),
+        ]
+
+
+@dataclass(frozen=True)
+class SlurmOrder:
+    """What is submitted for an attempt."""
+
+    worker: str
+    comment: str
+    folder: RunDir
+    command: Sequence[str]
+    environment: dict[str, str]
+    grace: timedelta
+    state: Path | None = None
+    """The training checkpoint that it resumes from."""
+
+
+class SlurmTrainer:
+    """A trainer in a Slurm job. A thread of this process does all that waits for the controller."""
+
+    def __init__(self, order: SlurmOrder) -> None:
+        self._order = order
+        self._wait: Wait | None = reasons.in_cluster_queue("submitted").wait(1, None)
+        self._ended: Ended | None = None
+        self._stop = self._kill = False
+        self._wake = threading.Event()
+        self._id = ""
+        """Of the attempt's Slurm job, once it is known."""
+        self._position, self._position_at, self._reason = 1, -math.inf, ""
+        self._term_at: float | None = None
+        self._forgotten_at: float | None = None
+        self._thread = threading.Thread(target=self._follow, name=f"slurm {order.comment}", daemon=True)
+        self._thread.start()
+
+    def poll(self) -> Ended | None:
+        return self._ended
+
+    def wait(self) -> Ended:
+        self._thread.join()
+        assert self._ended is not None
+        return self._ended
+
+    def stop(self) -> None:
+        self._stop = True
+        self._wake.set()
+
+    def kill(self) -> None:
+        self._kill = True
+        self._wake.set()
+
+    def waits(self) -> Wait | None:
+        return self._wait
+
+    def _follow(self) -> None:
+        while self._ended is None:
+            try:
+                self._look()
+            except ControllerUnreachable as error:
+                log.warning("%s: Slurm's controller does not answer: %s", self._order.comment, error)
+                if self._wait is not None:
+                    self._wait = reasons.cluster_unreachable().wait(1, None)
+            except SlurmMissing as error:
+                self._give_up(str(error))
+            except SlurmRefused as error:
+                log.error("%s: Slurm refuses: %s", self._order.comment, error)
+            except Exception:
+                log.exception("%s: the next look at Slurm tries again", self._order.comment)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until the next look is due, or there is something to do."""
+        since = time.monotonic()
+        while self._ended is None and not self._wake.wait(_TICK):
+            ends = self._stop or self._kill or self._file(EXIT).exists()
+            if time.monotonic() - since > (_SECONDS_TO_AN_END if ends else _SECONDS_BETWEEN_LOOKS):
+                break
+        self._wake.clear()
+
+    def _look(self) -> None:
+        self._give_sign()
+        found = self._find()
+        live = [job for job in found if not job.has_ended]
+        if live:
+            self._note(live[0])
+            self._carry_out(live)
+        elif self._id:
+            self._end()
+        elif not (self._stop or self._kill):
+            self._submit()
+        elif self._claim():
+            self._ended = Ended(128 + 15)  # nothing was submitted, or it ends as soon as it starts
+
+    def _give_sign(self) -> None:
+        """To the nodes, which see it while the controller is away too."""
+        try:
+            self._file(STOP if self._stop or self._kill else ALIVE).touch()
+        except OSError as error:
+            log.warning("%s: the nodes get no sign of this worker: %s", self._order.comment, error)
+
+    def _find(self) -> list[SlurmJob]:
+        """The attempt's jobs in Slurm, oldest first. One that Slurm does not list, and that we know of, is asked for by
+        its id."""
+        found = [job for job in slurm.list_jobs(self._order.worker) if job.comment == self._order.comment]
+        self._id = self._read(CLAIM) or self._id or (found[0].id if found else "")
+        if not found and self._id and (details := slurm.details(self._id)):
+            return [slurm.as_job(details)]
+        return found
+
+    def _submit(self) -> None:
+        try:
+            self._id = slurm.submit(self._order.command, self._order.environment)
+        except SlurmRefused as error:
+            self._give_up(f"Slurm refused the job: {error}")
+        self._wake.set()
+
+    def _give_up(self, message: str) -> None:
+        """Ends the attempt, unless it may have begun."""
+        log.error("%s: %s", self._order.comment, message)
+        if not self._id and self._claim():
+            self._ended = Ended(1, Failure(code=FailureCode.DEVICES_UNAVAILABLE, message=message))
+
+    def _claim(self) -> bool:
+        """Takes the attempt, so that a submission whose reply was lost does not. False where a job has it."""
+        with suppress(FileExistsError):
+            self._file(CLAIM).open("x").close()
+            return True
+        return False
+
+    def _note(self, job: SlurmJob) -> None:
+        # One that has begun and yet is pending runs: its controller has forgotten it.
+        if job.is_pending and not self._file(CLAIM).exists():
+            is_old = time.monotonic() - self._position_at > _SECONDS_BETWEEN_POSITIONS
+            if is_old or job.reason != self._reason:
+                self._position, self._position_at, self._reason = slurm.position(job), time.monotonic(), job.reason
+            self._wait = reasons.in_cluster_queue(job.reason).wait(self._position, job.start)
+        else:
+            self._wait = None
+
+    def _carry_out(self, live: Sequence[SlurmJob]) -> None:
+        """Carries out a request to stop, and ends jobs that were submitted twice: the first has the attempt."""
+        pending = [job.id for job in live if job.is_pending]
+        running = [job.id for job in live if not job.is_pending]
+        if not (self._stop or self._kill):
+            slurm.cancel([job.id for job in live[1:] if job.is_pending])
+            return
+        slurm.cancel(pending)
+        if self._kill:
+            slurm.send_kill(running)
+            slurm.cancel(running)
+        elif running and self._term_at is None:
+            # Before the call: a second SIGTERM would end a trainer that saves.
+            self._term_at = time.monotonic()
+            slurm.send_term([] if self._file(STOPPED).exists() else running)
+        elif self._term_at is not None and time.monotonic() - self._term_at > self._order.grace.total_seconds():
+            slurm.cancel(running)
+
+    def _end(self) -> None:
+        left = self._left()
+        details = slurm.details(self._id)
+        if may_run(details, left) and not self._waited_for_nodes():
+            return
+        self._ended = ending(details, left, stop_requested=self._stop or self._kill)
+        log.info("%s: Slurm job %s ended: %s", self._order.comment, self._id, details.get("JobState", "unknown"))
+
+    def _left(self) -> Left:
+        code, order = self._read(EXIT), self._order
+        resumed = order.state.name if order.state else None
+        return Left(
+            exit_code=int(code) if code.isdigit() else None,
+            was_stopped=self._file(STOPPED).exists(),
+            saved=any(state.name != resumed for state in list_states([order.folder])),
+            told_to_stop=self._file(STOP).exists(),
+            claimed_at=_touched(self._file(CLAIM)),
+        )
+
+    def _waited_for_nodes(self) -> bool:
+        """Whether the nodes have had time to see the sign to stop: nobody else ends a job that Slurm has forgotten."""
+        self._file(STOP).touch()
+        self._forgotten_at = self._forgotten_at or time.monotonic()
+        return time.monotonic() - self._forgotten_at > self._order.grace.total_seconds() + LONGEST_STOP
+
+    def _read(self, name: str) -> str:
+        with suppress(FileNotFoundError):
+            return self._file(name).read_text().strip()
+        return ""
+
+    def _file(self, name: str) -> Path:
+        return self._order.folder.path / name
+
+
+def job_environment() -> dict[str, str]:
+    """What a job's processes see of this one's environment."""
+    passed_on = process.trainer_environment(os.environ).items()
+    return {name: value for name, value in passed_on if name not in _NOT_PASSED_ON}
+
+
+def slurm_conf() -> dict[str, str]:
+    """Where a command that gets a chosen environment finds Slurm."""
+    return {"SLURM_CONF": config} if (config := os.environ.get("SLURM_CONF")) else {}
+
+
+def _touched(file: Path) -> float | None:
+    with suppress(FileNotFoundError):
+        return file.stat().st_mtime
+    return None

@@ -1,0 +1,101 @@
+"""Looks at a cluster with the profiles of this worker: what its operator should know before the first job."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from contract import ids
+from worker.launchers import slurm_commands as slurm
+from worker.launchers.profiles import Profile
+from worker.launchers.slurm import job_environment, slurm_conf
+from worker.launchers.slurm_ending import seconds
+from worker.settings import WorkerSettings
+
+_OLDEST = (22, 5)
+_TO_SAVE = 30
+"""Seconds that a trainer should have from SIGTERM to SIGKILL."""
+_BUSY = ("nodes are busy", "immediate", "revoked", "held")
+
+
+_OF_THE_TASK = "task 0:"
+"""srun says how its task has ended; what else it says is Slurm's refusal of the profile."""
+
+
+class ClusterFault(Exception):
+    """What is wrong with a cluster or a profile, and what to do."""
+
+
+def check_cluster(settings: WorkerSettings) -> str:
+    """Returns what was found. Raises ClusterFault."""
+    try:
+        found = [_check_version(slurm.run(["sbatch", "--version"]).strip())]
+        found += [_check_profile(settings, name, profile) for name, profile in settings.profiles.items()]
+    except slurm.SlurmMissing as error:
+        raise ClusterFault(f"{error}: run the worker where jobs are submitted") from error
+    except slurm.ControllerUnreachable as error:
+        raise ClusterFault(f"Slurm's controller does not answer: {error}") from error
+    except slurm.SlurmRefused as error:
+        raise ClusterFault(str(error)) from error
+    return "; ".join(found)
+
+
+def _check_version(said: str) -> str:
+    release = said.split()[-1].split(".")
+    if tuple(int(part) for part in release[:2]) < _OLDEST:
+        raise ClusterFault(f"{said} is older than 22.05")
+    return said
+
+
+def _check_profile(settings: WorkerSettings, name: str, profile: Profile) -> str:
+    if profile.partition is not None:
+        _check_partition(name, profile.partition)
+    if profile.image is not None and not Path(profile.image).exists():
+        raise ClusterFault(f"profile {name}, image: {profile.image} does not exist here")
+    return f"profile {name}: {_try_node(settings, name, profile)}"
+
+
+def _check_partition(name: str, partition: str) -> None:
+    try:
+        words = slurm.run(["scontrol", "show", "partition", partition, "--oneliner"]).split()
+    except slurm.SlurmRefused as error:
+        raise ClusterFault(f"profile {name}, partition: Slurm has no {partition}: {error}") from error
+    known = dict(word.partition("=")[::2] for word in words if "=" in word)
+    given = known.get("GraceTime", "0")
+    grace = int(given) if given.isdigit() else seconds(given) or 0
+    if known.get("PreemptMode", "OFF") != "OFF" and grace < _TO_SAVE:
+        raise ClusterFault(
+            f"profile {name}: partition {partition} is preempted with a GraceTime of {grace} s, in which a job may not "
+            f"save: set {_TO_SAVE} or more in slurm.conf"
+        )
+
+
+def _try_node(settings: WorkerSettings, name: str, profile: Profile) -> str:
+    """Reads a file of the home folder on a node, with the Python that would train there."""
+    probe = settings.home / ids.new_id("probe_")
+    probe.write_text("shared")
+    python = "true" if profile.image else f"{shlex.quote(sys.executable)} --version"
+    script = f"cat {shlex.quote(str(probe))} && {python}"
+    command = ["srun", "--quiet", "--immediate=10", "--time=1", *_options(profile), "sh", "-c", script]
+    try:
+        slurm.run(command, environment=job_environment() | slurm_conf(), longest=30.0)
+    except (slurm.SlurmRefused, slurm.ControllerUnreachable) as error:
+        if any(words in str(error).lower() for words in (*_BUSY, "longer than")):
+            return "no node is free, so the shared folder was not tried"
+        if _OF_THE_TASK not in str(error):
+            raise ClusterFault(f"profile {name}: srun says: {error}") from error
+        raise ClusterFault(
+            f"profile {name}: a node cannot read {settings.home} or run {sys.executable}: put both on a file system "
+            f"that the nodes share. It said: {error}"
+        ) from error
+    finally:
+        probe.unlink()
+    return "a node reads the home folder"
+
+
+def _options(profile: Profile) -> list[str]:
+    given = {
+        "partition": profile.partition,
+        "account": profile.account,
+        "gres": f"{profile.gres}:1" if profile.gres else None,
+    }
+    return [*(f"--{option}={value}" for option, value in given.items() if value), *profile.options]
